@@ -1,0 +1,61 @@
+//! Positions on a chain.
+
+use std::fmt;
+
+use crate::Transfer;
+
+/// Blocks above genesis.
+pub type Height = u64;
+
+/// 32 bytes in the order in which the chain's own text shows them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockHash(pub [u8; 32]);
+
+impl fmt::Display for BlockHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&const_hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for BlockHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockRef {
+    pub height: Height,
+    pub hash: BlockHash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    pub height: Height,
+    pub hash: BlockHash,
+    pub parent: BlockHash,
+    /// The block's own time, unix seconds.
+    pub time: i64,
+}
+
+impl Header {
+    pub fn position(&self) -> BlockRef {
+        BlockRef { height: self.height, hash: self.hash }
+    }
+}
+
+/// Where a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tip {
+    pub head: Header,
+    /// Highest block that the chain itself calls final (`finalized` on EVM, solidified on TRON); `None` where the chain or
+    /// the node has no such mark and depth alone decides.
+    pub finalized: Option<Height>,
+}
+
+/// A block with those of its transfers that reach watched addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    pub header: Header,
+    pub transfers: Vec<Transfer>,
+}

@@ -1,0 +1,139 @@
+//! Deposit addresses from a watch-only account key (BIP32 public derivation). No secret passes through here.
+
+use std::sync::LazyLock;
+
+use alloy_primitives::keccak256;
+use bitcoin::{
+    CompressedPublicKey, KnownHrp, Network,
+    base58,
+    bip32::{ChildNumber, Xpub},
+    secp256k1::{Secp256k1, VerifyOnly},
+};
+
+use crate::{Address, AddressKey, Family};
+
+static CURVE: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256k1::verification_only);
+
+/// Base58Check version of TRON accounts (tron.md, chapter 1).
+const TRON_VERSION: u8 = 0x41;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeriveError {
+    #[error("not an account xpub: {0}")]
+    BadXpub(String),
+    #[error("index {0} cannot be derived from this account")]
+    BadIndex(u32),
+}
+
+/// How the public key at an index becomes an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// BIP84: P2WPKH with the network's Bech32 prefix (`bc`, `tb`, `bcrt`).
+    P2wpkh(KnownHrp),
+    /// Keccak of the uncompressed key, EIP-55 text.
+    Evm,
+    /// The same account bytes in Base58Check with version 0x41.
+    Tron,
+}
+
+impl Scheme {
+    pub fn of(family: Family, network: Network) -> Scheme {
+        match family {
+            Family::Bitcoin => Scheme::P2wpkh(KnownHrp::from(network)),
+            Family::Evm => Scheme::Evm,
+            Family::Tron => Scheme::Tron,
+        }
+    }
+}
+
+/// Derives the addresses `m/…account'/0/index` of one account. One curve operation per address: the key of the external
+/// chain (`/0`) is computed once.
+#[derive(Debug, Clone)]
+pub struct Deriver {
+    external: Xpub,
+    scheme: Scheme,
+}
+
+impl Deriver {
+    /// `xpub` is the account key (depth 3) in Base58Check, as `settled-signer keys` prints it.
+    pub fn new(xpub: &str, scheme: Scheme) -> Result<Deriver, DeriveError> {
+        let account: Xpub = xpub.trim().parse().map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
+        if account.depth != 3 {
+            return Err(DeriveError::BadXpub(format!("its depth is {}, an account has depth 3", account.depth)));
+        }
+        let external = account
+            .derive_pub(&*CURVE, &[ChildNumber::from_normal_idx(0).expect("0 is a normal index")])
+            .map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
+        Ok(Deriver { external, scheme })
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The address at `index` (below 2^31).
+    pub fn address(&self, index: u32) -> Result<Address, DeriveError> {
+        let child = ChildNumber::from_normal_idx(index).map_err(|_| DeriveError::BadIndex(index))?;
+        let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::BadIndex(index))?.public_key;
+        Ok(match self.scheme {
+            Scheme::P2wpkh(hrp) => p2wpkh(&CompressedPublicKey(key), hrp),
+            Scheme::Evm => evm_address(account_bytes(&key)),
+            Scheme::Tron => tron_address(account_bytes(&key)),
+        })
+    }
+}
+
+fn p2wpkh(key: &CompressedPublicKey, hrp: KnownHrp) -> Address {
+    let program: [u8; 20] = *AsRef::<[u8; 20]>::as_ref(&key.wpubkey_hash());
+    Address { key: AddressKey(program), text: bitcoin::Address::p2wpkh(key, hrp).to_string() }
+}
+
+/// Last 20 bytes of Keccak-256 over the uncompressed key without its prefix (Yellow Paper, appendix F).
+fn account_bytes(key: &bitcoin::secp256k1::PublicKey) -> AddressKey {
+    let hash = keccak256(&key.serialize_uncompressed()[1..]);
+    AddressKey(hash[12..].try_into().expect("32 − 12 bytes"))
+}
+
+/// The EIP-55 text of an EVM account.
+pub fn evm_address(key: AddressKey) -> Address {
+    let text = alloy_primitives::Address::from(key.0).to_checksum(None);
+    Address { key, text }
+}
+
+/// The Base58Check text of a TRON account.
+pub fn tron_address(key: AddressKey) -> Address {
+    let mut payload = [0u8; 21];
+    payload[0] = TRON_VERSION;
+    payload[1..].copy_from_slice(&key.0);
+    Address { key, text: base58::encode_check(&payload) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Account keys of the BIP39 test phrase "abandon … about", as published in BIP84 and reproduced by ethers and TronWeb.
+    const BIP84_ZPUB_AS_XPUB: &str = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+
+    #[test]
+    fn bip84_vector() {
+        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        assert_eq!(deriver.address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
+        assert_eq!(deriver.address(1).unwrap().text, "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g");
+    }
+
+    #[test]
+    fn keys_that_are_not_accounts_are_refused() {
+        assert!(matches!(Deriver::new("xpub123", Scheme::Evm), Err(DeriveError::BadXpub(_))));
+        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::Evm).unwrap();
+        assert_eq!(deriver.address(1 << 31), Err(DeriveError::BadIndex(1 << 31)));
+    }
+
+    #[test]
+    fn one_account_has_one_key_in_every_text() {
+        let evm = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::Evm).unwrap().address(7).unwrap();
+        let tron = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::Tron).unwrap().address(7).unwrap();
+        assert_eq!(evm.key, tron.key);
+        assert!(evm.text.starts_with("0x") && tron.text.starts_with('T'));
+    }
+}

@@ -1,0 +1,226 @@
+//! Decides how to follow a chain: extend, rewind or wait. Pure; the caller does what it says and tells it the outcome.
+//!
+//! The cursor moves only over blocks whose parent is the cursor, and back only to a block that the node still has. A block
+//! below the final mark is never left: that stops the chain for a person to look at.
+
+use std::collections::VecDeque;
+
+use crate::{BlockHash, BlockRef, Header, Height, Tip};
+
+/// Our recent chain, oldest first; the last entry is the cursor.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    recent: VecDeque<BlockRef>,
+    /// Highest height that may not be rewound.
+    final_height: Height,
+    /// Entries kept: the deepest reorganisation that can be followed.
+    keep: usize,
+    /// Most blocks asked for at once.
+    batch: u64,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing new, or the node is behind us and agrees or cannot tell.
+    Wait,
+    /// Read these blocks and offer them to [`Follower::fits`].
+    Extend { from: Height, to: Height },
+    /// The node's head is at or below the cursor: ask it for this height and give the answer to [`Follower::compare`].
+    Compare { height: Height },
+}
+
+/// Whether a read block follows the cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    Extends,
+    /// Its parent is not our cursor: search the fork from [`Follower::search`].
+    Forks,
+    /// Not the height after the cursor: the answer is of no use.
+    Misplaced,
+}
+
+/// One step of the way back to the last common block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// Ask the node for its block at this height.
+    Ask(Height),
+    /// The last block that both have: rewind to it.
+    RewindTo(BlockRef),
+    /// No common block above the final mark or within what is kept.
+    TooDeep,
+}
+
+impl Follower {
+    /// `recent` is what is stored, ascending and gap-free, at least one block.
+    pub fn new(recent: impl IntoIterator<Item = BlockRef>, final_height: Height, keep: usize, batch: u64) -> Follower {
+        let recent: VecDeque<BlockRef> = recent.into_iter().collect();
+        assert!(!recent.is_empty(), "a follower starts from a stored block");
+        Follower { recent, final_height, keep: keep.max(1), batch: batch.max(1) }
+    }
+
+    pub fn cursor(&self) -> BlockRef {
+        *self.recent.back().expect("never empty")
+    }
+
+    pub fn final_height(&self) -> Height {
+        self.final_height
+    }
+
+    pub fn next(&self, tip: &Tip) -> Step {
+        let cursor = self.cursor();
+        if tip.head.height > cursor.height {
+            let to = tip.head.height.min(cursor.height.saturating_add(self.batch));
+            return Step::Extend { from: cursor.height + 1, to };
+        }
+        if tip.head.position() == cursor {
+            return Step::Wait;
+        }
+        Step::Compare { height: tip.head.height }
+    }
+
+    /// The node, not ahead of us, has `theirs` at its head. A known block means that it merely lags.
+    pub fn compare(&self, theirs: BlockRef) -> Fit {
+        match self.hash_at(theirs.height) {
+            Some(ours) if ours == theirs.hash => Fit::Extends,
+            Some(_) => Fit::Forks,
+            None => Fit::Misplaced,
+        }
+    }
+
+    pub fn fits(&self, header: &Header) -> Fit {
+        let cursor = self.cursor();
+        if header.height != cursor.height + 1 {
+            return Fit::Misplaced;
+        }
+        if header.parent == cursor.hash { Fit::Extends } else { Fit::Forks }
+    }
+
+    /// Walks back for the last common block. `known` is the node's answer to the previous [`Search::Ask`]: its block at
+    /// that height. Start with `None`.
+    pub fn search(&self, known: Option<BlockRef>) -> Search {
+        let ask = |height: Height| {
+            let oldest = self.recent.front().expect("never empty").height;
+            if height < oldest || height < self.final_height { Search::TooDeep } else { Search::Ask(height) }
+        };
+        let Some(theirs) = known else { return ask(self.cursor().height.saturating_sub(1)) };
+        if self.hash_at(theirs.height) == Some(theirs.hash) {
+            return Search::RewindTo(theirs);
+        }
+        match theirs.height.checked_sub(1) {
+            Some(below) => ask(below),
+            None => Search::TooDeep,
+        }
+    }
+
+    /// The block was applied and stored.
+    pub fn extended(&mut self, block: BlockRef) {
+        debug_assert_eq!(block.height, self.cursor().height + 1);
+        self.recent.push_back(block);
+        while self.recent.len() > self.keep {
+            self.recent.pop_front();
+        }
+    }
+
+    /// Everything above `to` was reversed and the cursor stored.
+    pub fn rewound(&mut self, to: BlockRef) {
+        while self.recent.len() > 1 && self.cursor().height > to.height {
+            self.recent.pop_back();
+        }
+        debug_assert_eq!(self.cursor(), to);
+    }
+
+    /// Blocks up to `height` are final. Never goes back, never passes the cursor.
+    pub fn finalized(&mut self, height: Height) {
+        self.final_height = self.final_height.max(height.min(self.cursor().height));
+    }
+
+    fn hash_at(&self, height: Height) -> Option<BlockHash> {
+        let oldest = self.recent.front().expect("never empty").height;
+        let index = usize::try_from(height.checked_sub(oldest)?).ok()?;
+        self.recent.get(index).map(|block| block.hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Block `height` of branch `branch`; branches share what lies below their fork.
+    fn block(branch: u8, height: Height) -> BlockRef {
+        let mut hash = [branch; 32];
+        hash[..8].copy_from_slice(&height.to_be_bytes());
+        BlockRef { height, hash: BlockHash(hash) }
+    }
+
+    fn header(of: BlockRef, parent: BlockRef) -> Header {
+        Header { height: of.height, hash: of.hash, parent: parent.hash, time: 0 }
+    }
+
+    fn tip(of: BlockRef) -> Tip {
+        Tip { head: header(of, of), finalized: None }
+    }
+
+    fn follower(to: Height) -> Follower {
+        Follower::new((0..=to).map(|h| block(0, h)), 0, 100, 10)
+    }
+
+    #[test]
+    fn steps() {
+        let f = follower(5);
+        assert_eq!(f.next(&tip(block(0, 5))), Step::Wait);
+        assert_eq!(f.next(&tip(block(0, 6))), Step::Extend { from: 6, to: 6 });
+        assert_eq!(f.next(&tip(block(0, 99))), Step::Extend { from: 6, to: 15 });
+        assert_eq!(f.next(&tip(block(0, 3))), Step::Compare { height: 3 });
+        assert_eq!(f.next(&tip(block(1, 5))), Step::Compare { height: 5 });
+        assert_eq!(f.compare(block(0, 3)), Fit::Extends);
+        assert_eq!(f.compare(block(1, 3)), Fit::Forks);
+        assert_eq!(f.fits(&header(block(0, 6), block(0, 5))), Fit::Extends);
+        assert_eq!(f.fits(&header(block(1, 6), block(1, 5))), Fit::Forks);
+        assert_eq!(f.fits(&header(block(0, 7), block(0, 6))), Fit::Misplaced);
+    }
+
+    #[test]
+    fn final_blocks_are_never_left() {
+        let mut f = follower(9);
+        f.finalized(7);
+        f.finalized(3);
+        assert_eq!(f.final_height(), 7);
+        assert_eq!(f.search(Some(block(1, 8))), Search::Ask(7));
+        assert_eq!(f.search(Some(block(0, 7))), Search::RewindTo(block(0, 7)));
+        assert_eq!(f.search(Some(block(1, 7))), Search::TooDeep);
+        f.finalized(50);
+        assert_eq!(f.final_height(), 9, "the final mark does not pass the cursor");
+    }
+
+    proptest! {
+        /// Whatever the fork's depth, the search ends at the true fork point, or says that it is too deep.
+        #[test]
+        fn the_search_finds_the_fork(length in 2u64..60, fork in 0u64..60, keep in 1usize..80, final_height in 0u64..60) {
+            let fork = fork.min(length - 1);
+            let mut f = Follower::new([block(0, 0)], 0, keep, 10);
+            for h in 1..=length { f.extended(block(0, h)); }
+            f.finalized(final_height);
+            let node = |h: Height| if h <= fork { block(0, h) } else { block(1, h) };
+            let oldest = length + 1 - u64::try_from(f.recent.len()).unwrap();
+            let mut known = None;
+            let found = loop {
+                match f.search(known) {
+                    Search::Ask(h) => known = Some(node(h)),
+                    other => break other,
+                }
+            };
+            if fork >= oldest && fork >= f.final_height() {
+                prop_assert_eq!(found, Search::RewindTo(block(0, fork)));
+                f.rewound(block(0, fork));
+                prop_assert_eq!(f.cursor(), block(0, fork));
+                let next = header(block(1, fork + 1), block(0, fork));
+                prop_assert_eq!(f.fits(&next), Fit::Extends);
+            } else {
+                prop_assert_eq!(found, Search::TooDeep);
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The contract between settled and a chain.
+//!
+//! Value types that may be used everywhere, the traits a driver implements, and the pure follower that decides
+//! whether to extend, rewind or wait. Nothing here does I/O, knows a database or reads a clock.
+
+pub mod amount;
+pub mod asset;
+pub mod address;
+pub mod derive;
+pub mod block;
+pub mod transfer;
+pub mod watch;
+pub mod source;
+pub mod follower;
+
+pub use address::{Address, AddressKey};
+pub use amount::Amount;
+pub use asset::{Asset, AssetId, AssetKind, ChainId, Family};
+pub use block::{Block, BlockHash, BlockRef, Header, Height, Tip};
+pub use derive::Deriver;
+pub use source::{Identity, Internals, Outcome, Sender, Source, SourceError};
+pub use transfer::{Part, Place, Transfer, TxId};
+pub use watch::WatchSet;

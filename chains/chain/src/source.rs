@@ -1,0 +1,93 @@
+//! What a driver offers: a source to read from, a sender to broadcast with.
+
+use async_trait::async_trait;
+
+use crate::{Address, Amount, Block, BlockRef, Header, Height, Tip, WatchSet};
+
+/// What cannot change while the chain is the same chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Chain id or genesis hash as text, compared with what was stored at first start.
+    pub id: String,
+}
+
+/// How a source sees native coins that a contract sends inside a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Internals {
+    /// Every block's transfers include them.
+    Included,
+    /// They are not visible in blocks; balances of addresses with open native invoices must be compared.
+    ByBalance,
+    /// The family has no such thing.
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// Nobody answered usefully; the same question may succeed later.
+    #[error("no endpoint answered: {0}")]
+    Unavailable(String),
+    /// The block asked for is not there (any more): a shorter or another branch. Ask for the tip again.
+    #[error("block {0} is not on the node's chain")]
+    NotThere(Height),
+    /// An answer contradicts itself or what it is committed to. Never used, always loud.
+    #[error("an endpoint's answer is wrong: {0}")]
+    Wrong(String),
+    /// The node cannot do this at all (method missing, history pruned).
+    #[error("not offered by the node: {0}")]
+    Unsupported(String),
+}
+
+/// What one endpoint says of itself, for `settled check` and the status page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// Host and port only; paths and credentials are left out because keys stand in them.
+    pub endpoint: String,
+    pub outcome: Result<String, String>,
+}
+
+/// The reading half of a driver. Everything it returns was verified as far as the chain's commitments allow.
+#[async_trait]
+pub trait Source: Send + Sync {
+    async fn identity(&self) -> Result<Identity, SourceError>;
+
+    /// Decimals of a token contract, read from the chain.
+    async fn decimals(&self, contract: &str) -> Result<u8, SourceError>;
+
+    async fn tip(&self) -> Result<Tip, SourceError>;
+
+    /// The header at a height on the node's present branch, `None` above its head.
+    async fn header(&self, height: Height) -> Result<Option<Header>, SourceError>;
+
+    /// Blocks `from..=to` of the node's present branch, ascending, each the parent of the next, with every transfer to a
+    /// watched address. May stop early for its own bounds but returns at least one block or an error.
+    async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError>;
+
+    /// Native balances at exactly that block, in the order asked.
+    async fn balances(&self, at: &BlockRef, addresses: &[Address]) -> Result<Vec<Amount>, SourceError>;
+
+    fn internals(&self) -> Internals;
+
+    /// Requests sent to endpoints since start.
+    fn requests(&self) -> u64;
+
+    /// Asks every endpoint on its own.
+    async fn check(&self) -> Vec<EndpointReport>;
+}
+
+/// What is known after handing signed bytes to nodes. `Unknown` is the default for anything not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Accepted,
+    /// The node has exactly these bytes already.
+    Known,
+    /// Refused for a reason that this node gave; other nodes may still have the bytes.
+    Refused(String),
+    Unknown(String),
+}
+
+/// The broadcasting half of a driver.
+#[async_trait]
+pub trait Sender: Send + Sync {
+    async fn broadcast(&self, raw: &[u8]) -> Outcome;
+}

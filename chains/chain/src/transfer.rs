@@ -1,0 +1,70 @@
+//! Movements of value on a chain.
+
+use std::fmt;
+
+use crate::{AddressKey, Amount, AssetId};
+
+/// 32 bytes in the order in which the chain's own text shows them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxId(pub [u8; 32]);
+
+impl fmt::Display for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&const_hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for TxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which movement inside a transaction. Together with the transaction's index it names a movement of a block once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The value that the transaction itself carries.
+    Value,
+    /// An event log, by its index in the block.
+    Log(u32),
+    /// A call inside the transaction, by its index in trace order.
+    Internal(u32),
+    /// A transaction output.
+    Output(u32),
+    /// A rise of balance that no readable movement explains, found by comparing balances.
+    Probe,
+}
+
+impl Part {
+    /// A number that orders and names parts, as the database stores it.
+    pub fn code(self) -> i64 {
+        let (kind, index) = match self {
+            Part::Value => (0, 0),
+            Part::Log(index) => (1, index),
+            Part::Internal(index) => (2, index),
+            Part::Output(index) => (3, index),
+            Part::Probe => (4, 0),
+        };
+        (kind << 32) | i64::from(index)
+    }
+}
+
+/// The place of a movement inside its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub tx_index: u32,
+    pub part: Part,
+}
+
+/// Value that reached one of our addresses in a successful transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transfer {
+    /// Zero for [`Part::Probe`], where only the block is known.
+    pub txid: TxId,
+    pub place: Place,
+    pub asset: AssetId,
+    pub to: AddressKey,
+    /// Canonical text of the sender where the chain has one.
+    pub from: Option<String>,
+    pub amount: Amount,
+}

@@ -1,0 +1,61 @@
+//! Every address ever issued on one chain, in memory.
+
+use std::sync::{RwLock, RwLockReadGuard};
+
+use crate::AddressKey;
+
+type Keys = hashbrown::HashSet<AddressKey, ahash::RandomState>;
+
+/// Grows only. An address is in the set before anybody is told of it, so a block that pays it is never read without it.
+/// The hash is keyed at random, because senders choose the keys that are looked up.
+#[derive(Default)]
+pub struct WatchSet {
+    keys: RwLock<Keys>,
+}
+
+/// The set as it stands while one block is matched.
+pub struct Watched<'a>(RwLockReadGuard<'a, Keys>);
+
+impl WatchSet {
+    pub fn with_capacity(addresses: usize) -> WatchSet {
+        WatchSet { keys: RwLock::new(Keys::with_capacity_and_hasher(addresses, ahash::RandomState::default())) }
+    }
+
+    pub fn insert(&self, key: AddressKey) {
+        self.keys.write().expect("no writer panics while it holds the set").insert(key);
+    }
+
+    pub fn read(&self) -> Watched<'_> {
+        Watched(self.keys.read().expect("no writer panics while it holds the set"))
+    }
+
+    pub fn contains(&self, key: &AddressKey) -> bool {
+        self.read().contains(key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.read().0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Watched<'_> {
+    pub fn contains(&self, key: &AddressKey) -> bool {
+        self.0.contains(key)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &AddressKey> {
+        self.0.iter()
+    }
+}

@@ -1,0 +1,219 @@
+//! The root secret.
+//!
+//! A [`Seed`] has no `Debug`, no `Clone` and no serialisation: it leaves this process only inside a seed file, or as the
+//! words that are shown once when it is created.
+
+use std::fmt::Write as _;
+
+use bip32::{ChildNumber, XPrv};
+use bip39::{Language, Mnemonic};
+use rand::{
+    TryRng,
+    rngs::{SysError, SysRng},
+};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
+use zeroize::Zeroizing;
+
+/// Longest BIP39 passphrase in bytes of UTF-8. The standard has no limit; the seed file has a fixed size.
+pub const PASSPHRASE_MAX: usize = 256;
+
+/// Entropy of a new seed in bytes: 24 words.
+const NEW_ENTROPY: usize = 32;
+
+/// Bytes that BIP39 stretches a mnemonic to.
+const STRETCHED: usize = 64;
+
+/// The longest English word has 8 letters; with a space for each, 24 words fit without a reallocation that would leave a
+/// copy behind.
+const WORDS_CAPACITY: usize = 24 * 9;
+
+/// Why words are not a seed. No variant repeats a word: an error may end in a log.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    #[error("a mnemonic has 12, 15, 18, 21 or 24 words, not {0}")]
+    WordCount(usize),
+    #[error("word {0} is not in the English BIP39 list")]
+    UnknownWord(usize),
+    #[error("the words do not fit together (BIP39 checksum): one of them is wrong or out of place")]
+    Checksum,
+    #[error("entropy has 128 to 256 bits in steps of 32, not {0}")]
+    EntropyBits(usize),
+    #[error("the BIP39 passphrase is longer than {PASSPHRASE_MAX} bytes")]
+    PassphraseTooLong,
+}
+
+/// BIP39 words with their passphrase, and the 64 bytes they stretch to. All of it is wiped on drop.
+pub struct Seed {
+    words: Mnemonic,
+    passphrase: SecretString,
+    stretched: SecretBox<[u8; STRETCHED]>,
+}
+
+impl Seed {
+    /// 256 bits from the operating system (24 words), without a BIP39 passphrase.
+    pub fn generate() -> Result<Seed, SysError> {
+        let mut entropy = Zeroizing::new([0u8; NEW_ENTROPY]);
+        SysRng.try_fill_bytes(entropy.as_mut_slice())?;
+        let words = Mnemonic::from_entropy_in(Language::English, entropy.as_slice()).expect("256 bits make 24 words");
+        Ok(Seed::stretch(words, SecretString::default()))
+    }
+
+    /// 12 to 24 English words as BIP39 defines them, in any case and spacing, and their passphrase (empty for none).
+    pub fn from_words(words: &SecretString, passphrase: SecretString) -> Result<Seed, SeedError> {
+        let lower = Zeroizing::new(words.expose_secret().to_ascii_lowercase());
+        Seed::new(Mnemonic::parse_in_normalized(Language::English, &lower), passphrase)
+    }
+
+    /// 16 to 32 bytes of entropy in steps of 4, and a BIP39 passphrase (empty for none).
+    pub fn from_entropy(entropy: &[u8], passphrase: SecretString) -> Result<Seed, SeedError> {
+        Seed::new(Mnemonic::from_entropy_in(Language::English, entropy), passphrase)
+    }
+
+    /// The words, separated by spaces: for the one time they are shown.
+    pub fn words(&self) -> SecretString {
+        let mut text = String::with_capacity(WORDS_CAPACITY);
+        write!(text, "{}", self.words).expect("writing to a String does not fail");
+        SecretString::from(text)
+    }
+
+    /// First four bytes of the hash of the master public key, in hex: the name of a seed that BIP32 defines. Public.
+    pub fn fingerprint(&self) -> String {
+        const_hex::encode(self.key_at(&[]).public_key().fingerprint())
+    }
+
+    pub(crate) fn entropy(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.words.to_entropy())
+    }
+
+    pub(crate) fn passphrase(&self) -> &SecretString {
+        &self.passphrase
+    }
+
+    /// The private key at a path from the master key. It wipes itself on drop; derive it where it is used and keep it nowhere.
+    pub(crate) fn key_at(&self, path: &[ChildNumber]) -> XPrv {
+        let master = XPrv::new(self.stretched.expose_secret());
+        path.iter()
+            .fold(master, |key, &child| key?.derive_child(child))
+            .expect("BIP32: a seed or child without a key has a probability below 2^-127")
+    }
+
+    fn new(words: Result<Mnemonic, bip39::Error>, passphrase: SecretString) -> Result<Seed, SeedError> {
+        if passphrase.expose_secret().len() > PASSPHRASE_MAX {
+            return Err(SeedError::PassphraseTooLong);
+        }
+        Ok(Seed::stretch(words?, passphrase))
+    }
+
+    fn stretch(words: Mnemonic, passphrase: SecretString) -> Seed {
+        let stretched = Zeroizing::new(words.to_seed(passphrase.expose_secret()));
+        Seed { words, passphrase, stretched: SecretBox::new(Box::new(*stretched)) }
+    }
+}
+
+impl From<bip39::Error> for SeedError {
+    fn from(error: bip39::Error) -> SeedError {
+        match error {
+            bip39::Error::BadWordCount(count) => SeedError::WordCount(count),
+            bip39::Error::UnknownWord(index) => SeedError::UnknownWord(index + 1),
+            bip39::Error::BadEntropyBitCount(bits) => SeedError::EntropyBits(bits),
+            // The language is given, so it cannot be ambiguous.
+            bip39::Error::InvalidChecksum | bip39::Error::AmbiguousLanguages(_) => SeedError::Checksum,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bip32::Prefix;
+
+    use super::*;
+
+    fn seed(words: &str, passphrase: &str) -> Result<Seed, SeedError> {
+        Seed::from_words(&SecretString::from(words), SecretString::from(passphrase))
+    }
+
+    /// From the vectors of the BIP39 reference implementation: entropy, words, stretched with the passphrase `TREZOR`.
+    const BIP39_VECTORS: [(&str, &str, &str); 4] = [
+        (
+            "00000000000000000000000000000000",
+            "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about",
+            "c55257c360c07c72029aebc1b53c05ed0362ada38ead3e3e9efa3708e53495531f09a6987599d18264c1e1c92f2cf141630c7a3c4ab7c81b2f001698e7463b04",
+        ),
+        (
+            "7f7f7f7f7f7f7f7f7f7f7f7f7f7f7f7f",
+            "legal winner thank year wave sausage worth useful legal winner thank yellow",
+            "2e8905819b8723fe2c1d161860e5ee1830318dbf49a83bd451cfb8440c28bd6fa457fe1296106559a3c80937a1c1069be3a3a5bd381ee6260e8d9739fce1f607",
+        ),
+        (
+            "808080808080808080808080808080808080808080808080",
+            "letter advice cage absurd amount doctor acoustic avoid letter advice cage absurd amount doctor acoustic avoid letter always",
+            "107d7c02a5aa6f38c58083ff74f04c607c2d2c0ecc55501dadd72d025b751bc27fe913ffb796f841c49b1d33b610cf0e91d3aa239027f5e99fe4ce9e5088cd65",
+        ),
+        (
+            "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+            "zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo vote",
+            "dd48c104698c30cfe2b6142103248622fb7bb0ff692eebb00089b32d22484e1613912f0a5b694407be899ffd31ed3992c456cdf60f5d4564b8ba3f05a69890ad",
+        ),
+    ];
+
+    #[test]
+    fn bip39_vectors() {
+        for (entropy, words, stretched) in BIP39_VECTORS {
+            let entropy = const_hex::decode(entropy).unwrap();
+            let from_words = seed(words, "TREZOR").unwrap();
+            let from_entropy = Seed::from_entropy(&entropy, SecretString::from("TREZOR")).unwrap();
+            assert_eq!(const_hex::encode(from_words.stretched.expose_secret()), stretched);
+            assert_eq!(from_entropy.stretched.expose_secret(), from_words.stretched.expose_secret());
+            assert_eq!(*from_words.entropy(), entropy);
+            assert_eq!(from_entropy.words().expose_secret(), words);
+        }
+    }
+
+    /// BIP32, test vector 1: the chain m/0'/1/2'/2/1000000000 of a 16-byte seed.
+    #[test]
+    fn bip32_vector_1() {
+        let master = XPrv::new(&const_hex::decode("000102030405060708090a0b0c0d0e0f").unwrap()).unwrap();
+        let expected = [
+            (None, "xpub661MyMwAqRbcFtXgS5sYJABqqG9YLmC4Q1Rdap9gSE8NqtwybGhePY2gZ29ESFjqJoCu1Rupje8YtGqsefD265TMg7usUDFdp6W1EGMcet8"),
+            (Some((0, true)), "xpub68Gmy5EdvgibQVfPdqkBBCHxA5htiqg55crXYuXoQRKfDBFA1WEjWgP6LHhwBZeNK1VTsfTFUHCdrfp1bgwQ9xv5ski8PX9rL2dZXvgGDnw"),
+            (Some((1, false)), "xpub6ASuArnXKPbfEwhqN6e3mwBcDTgzisQN1wXN9BJcM47sSikHjJf3UFHKkNAWbWMiGj7Wf5uMash7SyYq527Hqck2AxYysAA7xmALppuCkwQ"),
+            (Some((2, true)), "xpub6D4BDPcP2GT577Vvch3R8wDkScZWzQzMMUm3PWbmWvVJrZwQY4VUNgqFJPMM3No2dFDFGTsxxpG5uJh7n7epu4trkrX7x7DogT5Uv6fcLW5"),
+            (Some((2, false)), "xpub6FHa3pjLCk84BayeJxFW2SP4XRrFd1JYnxeLeU8EqN3vDfZmbqBqaGJAyiLjTAwm6ZLRQUMv1ZACTj37sR62cfN7fe5JnJ7dh8zL4fiyLHV"),
+            (Some((1_000_000_000, false)), "xpub6H1LXWLaKsWFhvm6RVpEL9P4KfRZSW7abD2ttkWP3SSQvnyA8FSVqNTEcYFgJS2UaFcxupHiYkro49S8yGasTvXEYBVPamhGW6cFJodrTHy"),
+        ];
+        let mut key = master;
+        for (step, xpub) in expected {
+            if let Some((index, hardened)) = step {
+                key = key.derive_child(ChildNumber::new(index, hardened).unwrap()).unwrap();
+            }
+            assert_eq!(key.public_key().to_extended_key(Prefix::XPUB).to_string(), xpub);
+        }
+    }
+
+    #[test]
+    fn words_are_taken_in_any_case_and_spacing() {
+        let (_, words, _) = BIP39_VECTORS[1];
+        let untidy = format!("  {}\n", words.to_uppercase().replace(' ', " \t"));
+        assert_eq!(seed(&untidy, "").unwrap().fingerprint(), seed(words, "").unwrap().fingerprint());
+    }
+
+    #[test]
+    fn wrong_words_are_named_by_position_only() {
+        assert!(matches!(seed("zoo zoo", ""), Err(SeedError::WordCount(2))));
+        let unknown = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon sekret about";
+        let Err(error) = seed(unknown, "") else { panic!("an unknown word was taken") };
+        assert!(matches!(error, SeedError::UnknownWord(11)));
+        assert!(!format!("{error} {error:?}").contains("sekret"));
+        let swapped = "about abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon";
+        assert!(matches!(seed(swapped, ""), Err(SeedError::Checksum)));
+        assert!(matches!(seed(BIP39_VECTORS[0].1, &"x".repeat(257)), Err(SeedError::PassphraseTooLong)));
+        assert!(matches!(Seed::from_entropy(&[0; 15], SecretString::default()), Err(SeedError::EntropyBits(120))));
+    }
+
+    #[test]
+    fn a_new_seed_has_24_words_and_is_never_the_same() {
+        let (one, two) = (Seed::generate().unwrap(), Seed::generate().unwrap());
+        assert_eq!(one.words().expose_secret().split(' ').count(), 24);
+        assert_ne!(one.fingerprint(), two.fingerprint());
+    }
+}

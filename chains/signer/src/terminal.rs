@@ -1,0 +1,106 @@
+//! Secrets that people type: read from standard input, without echo when it is a terminal, into memory that is wiped.
+//!
+//! Lines are read byte by byte from the descriptor, because the buffer of [`std::io::Stdin`] would keep a copy.
+
+use std::{
+    io::{self, Read},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::Path,
+};
+
+use anyhow::{Context, ensure};
+use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+/// Longest secret in bytes. The buffer has this size from the start, so that it is never moved.
+const SECRET_MAX: usize = 1024;
+
+/// One line from standard input. The prompt goes to standard error, and only to a person.
+pub(crate) fn ask(prompt: &str) -> anyhow::Result<SecretString> {
+    let stdin = io::stdin();
+    let silence = if isatty(&stdin) {
+        eprint!("{prompt}: ");
+        Some(Silence::on(stdin.as_fd()).context("the terminal does not stop to echo")?)
+    } else {
+        None
+    };
+    let line = read_line(stdin.as_fd()).with_context(|| format!("{prompt}: nothing was read"));
+    drop(silence);
+    line
+}
+
+/// The same, asked twice of a person, because a typing error in a new passphrase would lock the seed for ever.
+pub(crate) fn ask_new(prompt: &str) -> anyhow::Result<SecretString> {
+    let secret = ask(prompt)?;
+    if isatty(io::stdin()) {
+        let again = ask(&format!("{prompt}, again"))?;
+        ensure!(secret.expose_secret() == again.expose_secret(), "the two passphrases differ");
+    }
+    Ok(secret)
+}
+
+/// The content of a file without its last line break. A file that everybody can read holds no secret.
+pub(crate) fn read_file(path: &Path) -> anyhow::Result<SecretString> {
+    let read = || -> anyhow::Result<SecretString> {
+        let file = std::fs::File::open(path)?;
+        let mode = file.metadata()?.permissions().mode();
+        ensure!(mode & 0o007 == 0, "everybody on this machine can read it (mode {:o}): chmod 600 it", mode & 0o777);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_MAX + 1));
+        let bound = u64::try_from(SECRET_MAX + 1)?;
+        file.take(bound).read_to_end(&mut bytes)?;
+        ensure!(bytes.len() <= SECRET_MAX, "it is longer than {SECRET_MAX} bytes");
+        text(&bytes)
+    };
+    read().with_context(|| format!("secret in {}", path.display()))
+}
+
+fn read_line(from: BorrowedFd<'_>) -> anyhow::Result<SecretString> {
+    let mut line = Zeroizing::new(Vec::with_capacity(SECRET_MAX));
+    let mut byte = Zeroizing::new([0u8; 1]);
+    loop {
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(from, byte.as_mut_slice()))?;
+        if count == 0 && line.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if count == 0 || byte[0] == b'\n' {
+            return text(&line);
+        }
+        ensure!(line.len() < SECRET_MAX, "the line is longer than {SECRET_MAX} bytes");
+        line.push(byte[0]);
+    }
+}
+
+fn text(bytes: &[u8]) -> anyhow::Result<SecretString> {
+    let text = std::str::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8"))?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
+}
+
+/// The terminal does not echo while this lives.
+struct Silence<'a> {
+    terminal: BorrowedFd<'a>,
+    before: Termios,
+}
+
+impl Silence<'_> {
+    fn on(terminal: BorrowedFd<'_>) -> io::Result<Silence<'_>> {
+        let before = tcgetattr(terminal)?;
+        let mut silent = before.clone();
+        silent.local_modes -= LocalModes::ECHO;
+        // The end of the line is still shown, so that the next prompt starts on a new one.
+        silent.local_modes |= LocalModes::ECHONL;
+        tcsetattr(terminal, OptionalActions::Flush, &silent)?;
+        Ok(Silence { terminal, before })
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        // There is nobody left to tell when the terminal went away.
+        let _ = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
+    }
+}

@@ -1,0 +1,122 @@
+//! Address texts in the real format of each family.
+
+use std::str::FromStr;
+
+use bitcoin::{WitnessVersion, address::NetworkUnchecked, base58};
+use chain::{Address, AddressKey, Family, derive};
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not an address: {reason}")]
+pub struct BadAddress {
+    pub text: String,
+    pub reason: &'static str,
+}
+
+/// The recipient that a text names, or why a wallet of that family would refuse it. Bitcoin: P2WPKH and P2TR of any
+/// network, because the prefix is the only difference between a model of mainnet and one of regtest.
+pub fn parse(family: Family, text: &str) -> Result<Address, BadAddress> {
+    let parsed = match family {
+        Family::Bitcoin => bitcoin(text),
+        Family::Evm => evm(text),
+        Family::Tron => tron(text),
+    };
+    parsed.map_err(|reason| BadAddress { text: text.chars().take(100).collect(), reason })
+}
+
+/// The address that a public key owns, as a wallet of that family shows it (Bitcoin: P2WPKH of regtest).
+pub fn of_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
+    let account = || {
+        let hash = alloy_primitives::keccak256(&key.serialize_uncompressed()[1..]);
+        AddressKey(hash[12..].try_into().expect("32 − 12 bytes"))
+    };
+    match family {
+        Family::Bitcoin => {
+            let key = bitcoin::CompressedPublicKey(*key);
+            let program: [u8; 20] = *AsRef::<[u8; 20]>::as_ref(&key.wpubkey_hash());
+            let text = bitcoin::Address::p2wpkh(&key, bitcoin::KnownHrp::Regtest).to_string();
+            Address { key: AddressKey(program), text }
+        }
+        Family::Evm => derive::evm_address(account()),
+        Family::Tron => derive::tron_address(account()),
+    }
+}
+
+fn bitcoin(text: &str) -> Result<Address, &'static str> {
+    let address = bitcoin::Address::<NetworkUnchecked>::from_str(text)
+        .map_err(|_| "neither Bech32 nor its checksum holds")?
+        .assume_checked();
+    let program = address.witness_program().ok_or("only P2WPKH and P2TR are supported")?;
+    let bytes = program.program().as_bytes();
+    let known = (program.version() == WitnessVersion::V0 && bytes.len() == 20)
+        || (program.version() == WitnessVersion::V1 && bytes.len() == 32);
+    if !known {
+        return Err("only P2WPKH and P2TR are supported");
+    }
+    let key = bytes[..20].try_into().expect("20 or 32 bytes");
+    Ok(Address { key: AddressKey(key), text: address.to_string() })
+}
+
+fn evm(text: &str) -> Result<Address, &'static str> {
+    let digits = text.strip_prefix("0x").ok_or("it does not begin with 0x")?;
+    let key: [u8; 20] = const_hex::decode_to_array(digits).map_err(|_| "it has not 40 hexadecimal digits")?;
+    let address = derive::evm_address(AddressKey(key));
+    let has = |case: fn(&char) -> bool| digits.chars().any(|c| case(&c));
+    if has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && address.text != text {
+        return Err("its EIP-55 checksum does not hold");
+    }
+    Ok(address)
+}
+
+fn tron(text: &str) -> Result<Address, &'static str> {
+    let payload = base58::decode_check(text).map_err(|_| "its Base58Check checksum does not hold")?;
+    match payload.as_slice() {
+        [0x41, key @ ..] if key.len() == 20 => {
+            Ok(derive::tron_address(AddressKey(key.try_into().expect("20 bytes were counted"))))
+        }
+        _ => Err("it is not a TRON account (version 0x41, 20 bytes)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_every_family() {
+        let good = [
+            (Family::Bitcoin, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu", "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu"),
+            (Family::Bitcoin, "BC1QCR8TE4KR609GCAWUTMRZA0J4XV80JY8Z306FYU", "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu"),
+            (
+                Family::Bitcoin,
+                "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr",
+                "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr",
+            ),
+            (Family::Evm, "0x9858effd232b4033e47d90003d41ec34ecaeda94", "0x9858EfFD232B4033E47d90003D41EC34EcaEda94"),
+            (Family::Evm, "0x9858EfFD232B4033E47d90003D41EC34EcaEda94", "0x9858EfFD232B4033E47d90003D41EC34EcaEda94"),
+            (Family::Evm, "0x9858EFFD232B4033E47D90003D41EC34ECAEDA94", "0x9858EfFD232B4033E47d90003D41EC34EcaEda94"),
+            (Family::Tron, "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH", "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH"),
+        ];
+        for (family, text, canonical) in good {
+            assert_eq!(parse(family, text).unwrap().text, canonical);
+        }
+    }
+
+    #[test]
+    fn texts_that_wallets_refuse() {
+        let bad = [
+            (Family::Bitcoin, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyv"),
+            (Family::Bitcoin, "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"),
+            (Family::Bitcoin, "bc1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qccfmv3"),
+            (Family::Evm, "0x9858eFFD232B4033E47d90003D41EC34EcaEda94"),
+            (Family::Evm, "9858EfFD232B4033E47d90003D41EC34EcaEda94"),
+            (Family::Evm, "0x9858EfFD232B4033E47d90003D41EC34EcaEda9"),
+            (Family::Evm, "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH"),
+            (Family::Tron, "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdh"),
+            (Family::Tron, "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"),
+            (Family::Tron, ""),
+        ];
+        for (family, text) in bad {
+            assert!(parse(family, text).is_err(), "{family:?} {text}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Transactions of a model chain: what they move, how they are signed, how they look as bytes.
+//!
+//! The bytes are JSON with a fixed order of fields; a node takes no other spelling of the same content. The
+//! identifier covers what is signed and not the signatures, so nobody can change it on the way.
+
+use std::sync::LazyLock;
+
+use bitcoin::secp256k1::{All, Message, PublicKey, Secp256k1, SecretKey, ecdsa::Signature};
+use chain::{Address, AddressKey, Amount, AssetId, ChainId, Family, TxId};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::address;
+
+static CURVE: LazyLock<Secp256k1<All>> = LazyLock::new(Secp256k1::new);
+
+/// Bytes of one transaction that a node reads at most.
+const RAW_LIMIT: usize = 1 << 20;
+
+/// One output of one transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OutPoint {
+    pub txid: TxId,
+    pub index: u32,
+}
+
+/// What makes a transaction happen at most once, and excludes others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// The sender's transaction number (EVM; the model's TRON takes it too).
+    Nonce(u64),
+    /// Until that block time in unix seconds, at most a day ahead (TRON). `salt` tells equal payments apart.
+    Until { time: i64, salt: u64 },
+    /// The coins that are spent as a whole (Bitcoin); the moves are the outputs.
+    Coins(Vec<OutPoint>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    pub asset: AssetId,
+    pub to: Address,
+    pub amount: Amount,
+    /// The native coin is sent by a contract on the way and not by the transaction itself.
+    pub internal: bool,
+}
+
+/// What is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    pub chain: ChainId,
+    pub order: Order,
+    pub moves: Vec<Move>,
+    /// Native base units for the miner; the higher one of two that exclude each other wins in the pool.
+    pub fee: Amount,
+    /// It is mined, pays its fee and moves nothing, like a contract call that reverts.
+    pub reverts: bool,
+}
+
+/// A public key with its signature over [`Draft::digest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    pub key: PublicKey,
+    pub signature: Signature,
+}
+
+/// A draft with its signatures, decoded and canonical; whether they hold is asked by [`Tx::verify`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tx {
+    pub draft: Draft,
+    pub txid: TxId,
+    /// Who signed, in the order of the signatures. An account pays from the first, coins may belong to any.
+    pub signers: Vec<AddressKey>,
+    witnesses: Vec<Witness>,
+    raw: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadTx {
+    #[error("not a transaction: {0}")]
+    Malformed(String),
+    #[error("it is for chain {0}")]
+    OtherChain(ChainId),
+    #[error("a signature does not hold")]
+    BadSignature,
+}
+
+impl Draft {
+    /// What the keys sign: SHA-256 over the draft's bytes. It is the transaction's identifier too.
+    pub fn digest(&self) -> [u8; 32] {
+        let text = serde_json::to_string(&WireDraft::from(self)).expect("a draft has only texts and numbers");
+        Sha256::new().chain_update("simnet transaction").chain_update(text).finalize().into()
+    }
+
+    /// Signed by these keys, each once; the first one is the paying account.
+    pub fn sign(self, family: Family, keys: &[SecretKey]) -> Tx {
+        let message = Message::from_digest(self.digest());
+        let witness = |key: &SecretKey| Witness {
+            key: key.public_key(&CURVE),
+            signature: CURVE.sign_ecdsa(&message, key),
+        };
+        Tx::assemble(family, self, keys.iter().map(witness).collect())
+    }
+}
+
+impl Tx {
+    /// Puts signatures that were made elsewhere to their draft.
+    pub fn assemble(family: Family, draft: Draft, witnesses: Vec<Witness>) -> Tx {
+        let signers = witnesses.iter().map(|w| address::of_key(family, &w.key).key).collect();
+        let wire = Wire { draft: WireDraft::from(&draft), witnesses: witnesses.iter().map(WireWitness::from).collect() };
+        let raw = serde_json::to_string(&wire).expect("a transaction has only texts and numbers");
+        Tx { txid: TxId(draft.digest()), draft, signers, witnesses, raw }
+    }
+
+    pub fn decode(family: Family, chain: &ChainId, raw: &[u8]) -> Result<Tx, BadTx> {
+        let malformed = |reason: &str| BadTx::Malformed(reason.to_owned());
+        if raw.len() > RAW_LIMIT {
+            return Err(malformed("too large"));
+        }
+        let wire: Wire = serde_json::from_slice(raw).map_err(|e| BadTx::Malformed(e.to_string()))?;
+        let draft = wire.draft.read(family).map_err(BadTx::Malformed)?;
+        if draft.chain != *chain {
+            return Err(BadTx::OtherChain(draft.chain));
+        }
+        let witnesses: Option<Vec<Witness>> = wire.witnesses.iter().map(WireWitness::read).collect();
+        let tx = Tx::assemble(family, draft, witnesses.ok_or(BadTx::BadSignature)?);
+        if tx.signers.is_empty() || tx.raw.as_bytes() != raw {
+            return Err(malformed("not in canonical form"));
+        }
+        Ok(tx)
+    }
+
+    pub fn verify(&self) -> Result<(), BadTx> {
+        let message = Message::from_digest(self.txid.0);
+        let holds = |w: &Witness| CURVE.verify_ecdsa(&message, &w.signature, &w.key).is_ok();
+        if self.witnesses.iter().all(holds) { Ok(()) } else { Err(BadTx::BadSignature) }
+    }
+
+    /// The account that pays.
+    pub fn sender(&self) -> AddressKey {
+        self.signers[0]
+    }
+
+    pub fn raw(&self) -> &str {
+        &self.raw
+    }
+
+    /// Whether at most one of the two can ever be mined.
+    pub fn excludes(&self, other: &Tx) -> bool {
+        match (&self.draft.order, &other.draft.order) {
+            (Order::Nonce(a), Order::Nonce(b)) => a == b && self.sender() == other.sender(),
+            (Order::Coins(a), Order::Coins(b)) => a.iter().any(|coin| b.contains(coin)),
+            (Order::Until { .. }, Order::Until { .. }) => self.txid == other.txid,
+            (Order::Nonce(_) | Order::Until { .. } | Order::Coins(_), _) => false,
+        }
+    }
+}
+
+/// The public key of a secret one.
+pub fn public_key(key: &SecretKey) -> PublicKey {
+    key.public_key(&CURVE)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    draft: WireDraft,
+    witnesses: Vec<WireWitness>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireDraft {
+    chain: ChainId,
+    order: WireOrder,
+    moves: Vec<WireMove>,
+    fee: String,
+    reverts: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireOrder {
+    Nonce(u64),
+    Until(i64, u64),
+    Coins(Vec<(String, u32)>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireMove {
+    asset: AssetId,
+    to: String,
+    amount: String,
+    internal: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireWitness {
+    key: String,
+    signature: String,
+}
+
+impl From<&Draft> for WireDraft {
+    fn from(draft: &Draft) -> WireDraft {
+        let order = match &draft.order {
+            Order::Nonce(nonce) => WireOrder::Nonce(*nonce),
+            Order::Until { time, salt } => WireOrder::Until(*time, *salt),
+            Order::Coins(coins) => WireOrder::Coins(coins.iter().map(|c| (c.txid.to_string(), c.index)).collect()),
+        };
+        let written = |m: &Move| WireMove {
+            asset: m.asset.clone(),
+            to: m.to.text.clone(),
+            amount: m.amount.to_string(),
+            internal: m.internal,
+        };
+        WireDraft {
+            chain: draft.chain.clone(),
+            order,
+            moves: draft.moves.iter().map(written).collect(),
+            fee: draft.fee.to_string(),
+            reverts: draft.reverts,
+        }
+    }
+}
+
+impl WireDraft {
+    fn read(self, family: Family) -> Result<Draft, String> {
+        let order = match self.order {
+            WireOrder::Nonce(nonce) => Order::Nonce(nonce),
+            WireOrder::Until(time, salt) => Order::Until { time, salt },
+            WireOrder::Coins(coins) => {
+                let read = |(txid, index): &(String, u32)| read_txid(txid).map(|txid| OutPoint { txid, index: *index });
+                let coins: Option<Vec<OutPoint>> = coins.iter().map(read).collect();
+                Order::Coins(coins.ok_or("a coin is not 64 hexadecimal digits")?)
+            }
+        };
+        let moves = self.moves.into_iter().map(|m| m.read(family)).collect::<Result<_, String>>()?;
+        Ok(Draft { chain: self.chain, order, moves, fee: read_amount(&self.fee)?, reverts: self.reverts })
+    }
+}
+
+impl WireMove {
+    fn read(self, family: Family) -> Result<Move, String> {
+        let to = address::parse(family, &self.to).map_err(|e| e.to_string())?;
+        Ok(Move { asset: self.asset, to, amount: read_amount(&self.amount)?, internal: self.internal })
+    }
+}
+
+impl From<&Witness> for WireWitness {
+    fn from(witness: &Witness) -> WireWitness {
+        WireWitness {
+            key: const_hex::encode(witness.key.serialize()),
+            signature: const_hex::encode(witness.signature.serialize_compact()),
+        }
+    }
+}
+
+impl WireWitness {
+    fn read(&self) -> Option<Witness> {
+        let key: [u8; 33] = const_hex::decode_to_array(&self.key).ok()?;
+        let signature: [u8; 64] = const_hex::decode_to_array(&self.signature).ok()?;
+        let (key, signature) = (PublicKey::from_slice(&key).ok()?, Signature::from_compact(&signature).ok()?);
+        Some(Witness { key, signature })
+    }
+}
+
+pub(crate) fn read_txid(text: &str) -> Option<TxId> {
+    const_hex::decode_to_array(text).ok().map(TxId)
+}
+
+pub(crate) fn read_amount(text: &str) -> Result<Amount, String> {
+    Amount::parse_decimal(text, 0).map_err(|e| e.to_string())
+}

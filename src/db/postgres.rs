@@ -1,0 +1,353 @@
+//! PostgreSQL: every transaction on a task of its own, with a connection that nobody else has.
+//!
+//! The pool is ours because a connection is only ever lost or given back here: between two transactions there is no
+//! ping, and one that broke is dropped. A transaction begins on an idle connection or, when that turns out dead, on the next.
+
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::encode::{Encode, IsNull};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgConnectOptions, PgRow, PgTypeInfo};
+use sqlx::{Arguments, Column, ConnectOptions, Connection, Decode, Executor, PgConnection, Postgres, Row as _, Type};
+use sqlx::{TypeInfo, ValueRef};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::db::attempt::{Body, attempt};
+use crate::db::error::Constraint;
+use crate::db::tx::{Link, Tally, run_hooks};
+use crate::db::{Bind, Error, Row, Tx};
+
+const OLDEST_VERSION: i64 = 140_000;
+const STATEMENT_CACHE: usize = 512;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Above every limit of the server: only a connection that went silent meets it.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
+const SESSION: [(&str, &str); 3] =
+    [("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "5s"), ("statement_timeout", "30s")];
+
+/// How long a transaction may take.
+#[derive(Clone, Copy)]
+pub(super) enum Limit {
+    Usual,
+    /// A migration may rewrite a table.
+    None,
+}
+
+pub(super) struct Engine(Arc<Pool>);
+
+struct Pool {
+    options: PgConnectOptions,
+    idle: Mutex<Vec<PgConnection>>,
+    permits: Arc<Semaphore>,
+    size: u32,
+    tally: Arc<Tally>,
+}
+
+impl Engine {
+    pub async fn open(url: &str, size: u32, tally: Arc<Tally>) -> Result<Engine, Error> {
+        // The error of a URL is not shown: it may quote the password.
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| Error::Unsupported("the database's URL is not one of PostgreSQL".into()))?
+            .application_name("settled")
+            .statement_cache_capacity(STATEMENT_CACHE)
+            .options(SESSION)
+            .disable_statement_logging();
+        let size = size.max(1);
+        let permits = usize::try_from(size).map_err(|_| Error::Unsupported("the pool is too large".into()))?;
+        let permits = Arc::new(Semaphore::new(permits));
+        let pool = Pool { options, idle: Mutex::default(), permits, size, tally };
+        let mut connection = pool.connect().await?;
+        check(&mut connection).await?;
+        pool.give_back(connection);
+        Ok(Engine(Arc::new(pool)))
+    }
+
+    pub async fn write<T, E, F>(&self, name: &'static str, limit: Limit, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Body<T, E>,
+    {
+        self.submit(name, limit, Access::Write, body).await
+    }
+
+    pub async fn read<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Body<T, E>,
+    {
+        self.submit(name, Limit::Usual, Access::Read, body).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a transaction outlives a caller that goes away; its panics are caught")]
+    async fn submit<T, E, F>(&self, name: &'static str, limit: Limit, access: Access, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Body<T, E>,
+    {
+        // A caller that goes away while it waits here has begun nothing.
+        let permit = self.0.permits.clone().acquire_owned().await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        let pool = self.0.clone();
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let run = pool.run(name, access, permit, body);
+            let outcome = match limit {
+                Limit::None => run.await,
+                Limit::Usual => tokio::time::timeout(TRANSACTION_TIMEOUT, run).await.unwrap_or_else(|_| {
+                    Err(Error::CommitUnknown("the server was silent for two minutes".into()).into())
+                }),
+            };
+            tracing::debug!(name, elapsed_us = start.elapsed().as_micros(), "a transaction ended");
+            // A caller that went away is not told; what it asked for is done.
+            let _gone = reply.send(outcome);
+        });
+        answer.await.unwrap_or_else(|_| Err(closed().into()))
+    }
+
+    /// Waits for the transactions that run, then refuses new ones.
+    pub async fn close(&self) {
+        if let Ok(all) = self.0.permits.acquire_many(self.0.size).await {
+            self.0.permits.close();
+            drop(all);
+        }
+        let idle = std::mem::take(&mut *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for connection in idle {
+            if let Err(error) = connection.close().await {
+                tracing::debug!("a connection ended with {error}");
+            }
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::Unavailable("it is closed".into())
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Write,
+    Read,
+}
+
+impl Access {
+    const fn begin(self) -> &'static str {
+        match self {
+            Access::Write => "begin isolation level read committed",
+            Access::Read => "begin isolation level repeatable read read only",
+        }
+    }
+}
+
+impl Pool {
+    async fn run<T, E, F>(&self, name: &'static str, access: Access, _permit: OwnedSemaphorePermit, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Body<T, E>,
+    {
+        let connection = self.begin(access).await?;
+        self.tally.count_transaction();
+        let mut tx = Tx::new(Link::Postgres(connection), self.tally.clone());
+        let outcome = attempt(name, &mut tx, body).await;
+        let traces = tx.take_traces();
+        let Link::Postgres(mut connection) = tx.link else { return outcome };
+        if outcome.is_err() {
+            // A connection that cannot even roll back is dropped, and the server rolls back.
+            if control(&mut connection, "rollback").await.is_ok() {
+                self.give_back(connection);
+            }
+            return outcome;
+        }
+        match control(&mut connection, "commit").await {
+            Ok(()) => {}
+            Err(sqlx::Error::Database(refusal)) => {
+                let error = error_of(&sqlx::Error::Database(refusal));
+                self.give_back(connection);
+                return Err(error.into());
+            }
+            Err(lost) => return Err(Error::CommitUnknown(lost.to_string()).into()),
+        }
+        if traces.changed && matches!(access, Access::Write) {
+            self.tally.count_commit();
+        }
+        self.give_back(connection);
+        run_hooks(traces.hooks);
+        outcome
+    }
+
+    async fn begin(&self, access: Access) -> Result<PgConnection, Error> {
+        loop {
+            let Some(mut connection) = self.take() else { break };
+            match control(&mut connection, access.begin()).await {
+                Ok(()) => return Ok(connection),
+                // It died while it was idle, perhaps with the server; the next one may live.
+                Err(error) => tracing::debug!("an idle connection was dead: {error}"),
+            }
+        }
+        let mut connection = self.connect().await?;
+        control(&mut connection, access.begin()).await.map_err(|e| error_of(&e))?;
+        Ok(connection)
+    }
+
+    fn take(&self) -> Option<PgConnection> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give_back(&self, connection: PgConnection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    async fn connect(&self) -> Result<PgConnection, Error> {
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await;
+        let connection = connection.map_err(|_| Error::Unavailable("the server does not answer".into()))?;
+        connection.map_err(|e| error_of(&e))
+    }
+}
+
+async fn control(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql(sql)).await.map(drop)
+}
+
+async fn check(connection: &mut PgConnection) -> Result<(), Error> {
+    let sql = "select cast(current_setting('server_version_num') as bigint) as version,
+        current_setting('synchronous_commit') as durable, current_setting('server_encoding') as encoding";
+    let found = rows(connection, sql, Vec::new()).await?;
+    let row = found.first().ok_or_else(|| Error::Statement("the server tells no version".into()))?;
+    let version: i64 = row.get("version")?;
+    if version < OLDEST_VERSION {
+        return Err(Error::Unsupported(format!("PostgreSQL 14 or newer is needed, not {}", version / 10_000)));
+    }
+    if row.get::<String>("durable")? == "off" {
+        return Err(Error::Unsupported("`synchronous_commit` is off: the server would lose what it confirmed".into()));
+    }
+    let encoding: String = row.get("encoding")?;
+    if encoding != "UTF8" {
+        return Err(Error::Unsupported(format!("the database's encoding is {encoding}, not UTF8")));
+    }
+    Ok(())
+}
+
+pub(super) async fn execute(connection: &mut PgConnection, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
+    let query = sqlx::query_with(sql, arguments(binds)?);
+    let done = query.execute(connection).await.map_err(|e| error_of(&e))?;
+    Ok(done.rows_affected())
+}
+
+pub(super) async fn rows(connection: &mut PgConnection, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
+    let query = sqlx::query_with(sql, arguments(binds)?);
+    let found = query.fetch_all(connection).await.map_err(|e| error_of(&e))?;
+    let Some(first) = found.first() else { return Ok(Vec::new()) };
+    let columns: Arc<[Box<str>]> = first.columns().iter().map(|column| Box::from(column.name())).collect();
+    let read_row = |row: &PgRow| {
+        let values = (0..columns.len()).map(|place| read(row, place)).collect::<Result<_, Error>>()?;
+        Ok(Row::new(columns.clone(), values))
+    };
+    found.iter().map(read_row).collect()
+}
+
+pub(super) async fn batch(connection: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
+    control(connection, sql).await.map_err(|e| error_of(&e))
+}
+
+fn arguments(binds: Vec<Bind>) -> Result<sqlx::postgres::PgArguments, Error> {
+    let mut arguments = sqlx::postgres::PgArguments::default();
+    for bind in binds {
+        arguments.add(bind).map_err(|e| Error::Statement(e.to_string()))?;
+    }
+    Ok(arguments)
+}
+
+impl Type<Postgres> for Bind {
+    /// Of a null, whose type the server infers from where it stands.
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(UNKNOWN)
+    }
+}
+
+const UNKNOWN: sqlx::postgres::types::Oid = sqlx::postgres::types::Oid(705);
+
+impl Encode<'_, Postgres> for Bind {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        match self {
+            Bind::Null => Ok(IsNull::Yes),
+            Bind::Int(value) => value.encode_by_ref(buffer),
+            Bind::Text(value) => value.encode_by_ref(buffer),
+            Bind::Blob(value) => value.encode_by_ref(buffer),
+            Bind::TooLarge(_) => Err("an integer above 2^63 was bound".into()),
+        }
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        match self {
+            Bind::Null | Bind::TooLarge(_) => None,
+            Bind::Int(_) => Some(<i64 as Type<Postgres>>::type_info()),
+            Bind::Text(_) => Some(<String as Type<Postgres>>::type_info()),
+            Bind::Blob(_) => Some(<Vec<u8> as Type<Postgres>>::type_info()),
+        }
+    }
+}
+
+fn read(row: &PgRow, place: usize) -> Result<Bind, Error> {
+    let value = row.try_get_raw(place).map_err(|e| error_of(&e))?;
+    if value.is_null() {
+        return Ok(Bind::Null);
+    }
+    let kind = value.type_info().name().to_owned();
+    let refused = |reason: String| Error::Value { column: row.column(place).name().to_owned(), reason };
+    let decoded = match kind.as_str() {
+        "INT8" | "INT4" | "INT2" => i64::decode(value).map(Bind::Int),
+        "BOOL" => bool::decode(value).map(Bind::from),
+        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "UNKNOWN" => String::decode(value).map(Bind::Text),
+        "BYTEA" => Vec::<u8>::decode(value).map(Bind::Blob),
+        "VOID" => Ok(Bind::Null),
+        _ => return Err(refused(format!("{kind} is not read; cast it to bigint, text or bytea"))),
+    };
+    decoded.map_err(|e| refused(e.to_string()))
+}
+
+fn error_of(error: &sqlx::Error) -> Error {
+    if let Some(refusal) = error.as_database_error() {
+        let code = refusal.code().unwrap_or_default();
+        return error_of_code(&code, refusal.message());
+    }
+    let of_statement = matches!(
+        error,
+        sqlx::Error::Encode(_)
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::TypeNotFound { .. }
+    );
+    if of_statement { Error::Statement(error.to_string()) } else { Error::Unavailable(error.to_string()) }
+}
+
+/// SQLSTATE, PostgreSQL's appendix A.
+fn error_of_code(code: &str, message: &str) -> Error {
+    let kind = match code {
+        "23505" | "23P01" => Some(Constraint::Unique),
+        "23503" | "23001" => Some(Constraint::ForeignKey),
+        "23514" => Some(Constraint::Check),
+        "23502" => Some(Constraint::NotNull),
+        "P0001" => Some(Constraint::Trigger),
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        return Error::Constraint { kind, detail: message.to_owned() };
+    }
+    let message = format!("{message} ({code})");
+    match code {
+        "40001" | "40P01" | "55P03" => Error::Conflict(message),
+        // Connections, authorization, resources, administrators, the system.
+        "57014" | "25P03" => Error::Unavailable(message),
+        _ if ["08", "28", "3D", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
+            Error::Unavailable(message)
+        }
+        _ => Error::Statement(message),
+    }
+}

@@ -1,0 +1,273 @@
+//! Values on their way in and out: integers, text and bytes, alike on both databases.
+
+use std::sync::Arc;
+
+use chain::Amount;
+
+use crate::clock::Instant;
+use crate::db::Error;
+
+/// One value of a statement. A feature's own type implements `From<Its> for Bind` and [`FromValue`].
+#[derive(Clone, PartialEq, Eq)]
+pub enum Bind {
+    Null,
+    Int(i64),
+    Text(String),
+    Blob(Vec<u8>),
+    /// An unsigned integer above `i64::MAX`; the statement that binds it is refused.
+    TooLarge(u64),
+}
+
+/// One value of a row.
+pub type Value = Bind;
+
+impl Bind {
+    /// What stands here, for messages; never the value itself.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Bind::Null => "null",
+            Bind::Int(_) => "an integer",
+            Bind::Text(_) => "text",
+            Bind::Blob(_) => "bytes",
+            Bind::TooLarge(_) => "an integer above 2^63",
+        }
+    }
+
+    /// The text itself, for the [`FromValue`] of an id or of a state.
+    pub fn as_text(&self) -> Option<&str> {
+        if let Bind::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The bytes themselves, for the [`FromValue`] of a hash or of an address.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if let Bind::Blob(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
+impl From<i64> for Bind {
+    fn from(value: i64) -> Bind {
+        Bind::Int(value)
+    }
+}
+
+impl From<u64> for Bind {
+    fn from(value: u64) -> Bind {
+        i64::try_from(value).map_or(Bind::TooLarge(value), Bind::Int)
+    }
+}
+
+macro_rules! small_integers {
+    ($($integer:ty),*) => {$(
+        impl From<$integer> for Bind {
+            fn from(value: $integer) -> Bind {
+                Bind::Int(i64::from(value))
+            }
+        }
+        impl FromValue for $integer {
+            fn from_value(value: &Value) -> Option<$integer> {
+                i64::from_value(value)?.try_into().ok()
+            }
+        }
+    )*};
+}
+small_integers!(u8, u16, u32, i32);
+
+impl From<bool> for Bind {
+    fn from(value: bool) -> Bind {
+        Bind::Int(i64::from(value))
+    }
+}
+
+impl From<&str> for Bind {
+    fn from(value: &str) -> Bind {
+        Bind::Text(value.to_owned())
+    }
+}
+
+impl From<String> for Bind {
+    fn from(value: String) -> Bind {
+        Bind::Text(value)
+    }
+}
+
+impl From<&String> for Bind {
+    fn from(value: &String) -> Bind {
+        Bind::Text(value.clone())
+    }
+}
+
+impl From<Vec<u8>> for Bind {
+    fn from(value: Vec<u8>) -> Bind {
+        Bind::Blob(value)
+    }
+}
+
+impl From<&Vec<u8>> for Bind {
+    fn from(value: &Vec<u8>) -> Bind {
+        Bind::Blob(value.clone())
+    }
+}
+
+impl From<&[u8]> for Bind {
+    fn from(value: &[u8]) -> Bind {
+        Bind::Blob(value.to_vec())
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for Bind {
+    fn from(value: [u8; N]) -> Bind {
+        Bind::Blob(value.to_vec())
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Bind {
+    fn from(value: &[u8; N]) -> Bind {
+        Bind::Blob(value.to_vec())
+    }
+}
+
+/// 32 bytes, big-endian: the byte order of both databases is the numeric order.
+impl From<Amount> for Bind {
+    fn from(value: Amount) -> Bind {
+        Bind::from(value.to_be_bytes())
+    }
+}
+
+impl From<&Amount> for Bind {
+    fn from(value: &Amount) -> Bind {
+        Bind::from(*value)
+    }
+}
+
+impl From<Instant> for Bind {
+    fn from(value: Instant) -> Bind {
+        Bind::Int(value.0)
+    }
+}
+
+impl<T: Into<Bind>> From<Option<T>> for Bind {
+    fn from(value: Option<T>) -> Bind {
+        value.map_or(Bind::Null, T::into)
+    }
+}
+
+/// How a type is read from a value; `None` when it is not one of its values.
+pub trait FromValue: Sized {
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+impl FromValue for i64 {
+    fn from_value(value: &Value) -> Option<i64> {
+        if let Bind::Int(value) = value { Some(*value) } else { None }
+    }
+}
+
+impl FromValue for u64 {
+    fn from_value(value: &Value) -> Option<u64> {
+        i64::from_value(value)?.try_into().ok()
+    }
+}
+
+impl FromValue for bool {
+    fn from_value(value: &Value) -> Option<bool> {
+        match i64::from_value(value)? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl FromValue for Instant {
+    fn from_value(value: &Value) -> Option<Instant> {
+        i64::from_value(value).map(Instant)
+    }
+}
+
+impl FromValue for String {
+    fn from_value(value: &Value) -> Option<String> {
+        value.as_text().map(str::to_owned)
+    }
+}
+
+impl FromValue for Vec<u8> {
+    fn from_value(value: &Value) -> Option<Vec<u8>> {
+        value.as_bytes().map(<[u8]>::to_vec)
+    }
+}
+
+impl<const N: usize> FromValue for [u8; N] {
+    fn from_value(value: &Value) -> Option<[u8; N]> {
+        value.as_bytes()?.try_into().ok()
+    }
+}
+
+impl FromValue for Amount {
+    fn from_value(value: &Value) -> Option<Amount> {
+        Amount::from_be_slice(value.as_bytes()?)
+    }
+}
+
+impl<T: FromValue> FromValue for Option<T> {
+    fn from_value(value: &Value) -> Option<Option<T>> {
+        if matches!(value, Bind::Null) { Some(None) } else { T::from_value(value).map(Some) }
+    }
+}
+
+/// Stores an enum as text: `text_enum!(State { Seen => "seen", Final => "final" })` gives `as_str` and both directions.
+macro_rules! text_enum {
+    ($name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
+        impl $name {
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $text,)+
+                }
+            }
+        }
+
+        impl From<$name> for $crate::db::Bind {
+            fn from(value: $name) -> $crate::db::Bind {
+                $crate::db::Bind::from(value.as_str())
+            }
+        }
+
+        impl $crate::db::FromValue for $name {
+            fn from_value(value: &$crate::db::Value) -> Option<$name> {
+                match value.as_text()? {
+                    $($text => Some($name::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+pub(crate) use text_enum;
+
+/// One row of an answer; it outlives its transaction.
+pub struct Row {
+    columns: Arc<[Box<str>]>,
+    values: Box<[Bind]>,
+}
+
+impl Row {
+    pub(super) fn new(columns: Arc<[Box<str>]>, values: Box<[Bind]>) -> Row {
+        Row { columns, values }
+    }
+
+    pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
+        let place = self.columns.iter().position(|name| **name == *column);
+        self.read(place, || column.to_owned())
+    }
+
+    /// By place, from 0: for aggregates without a name.
+    pub fn at<T: FromValue>(&self, place: usize) -> Result<T, Error> {
+        self.read(Some(place), || self.columns.get(place).map_or_else(|| place.to_string(), ToString::to_string))
+    }
+
+    fn read<T: FromValue>(&self, place: Option<usize>, column: impl Fn() -> String) -> Result<T, Error> {
+        let refused = |reason| Error::Value { column: column(), reason };
+        let value = place.and_then(|place| self.values.get(place)).ok_or_else(|| refused("there is no such column".into()))?;
+        let expected = || format!("{} found, not one of {}", value.kind(), std::any::type_name::<T>());
+        T::from_value(value).ok_or_else(|| refused(expected()))
+    }
+}

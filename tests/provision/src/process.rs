@@ -1,0 +1,100 @@
+//! A server that lives as long as its handle and never longer than the test process, however that one dies.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::{Error, Result, place};
+
+/// How long a server may take until it says that it is ready; generous, for a machine busy with a build.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Replaces itself by the server, after leaving a guard behind: the guard's input is a pipe that only the test process
+/// holds open, so a test process that is killed without a chance to clean up still takes its servers along.
+const GUARDED: &str = "exec 3<&0; { read -r _ <&3; kill -9 -- -$$; } >/dev/null 2>&1 & exec \"$@\" 3<&- </dev/null";
+
+/// A running server; dropping it kills the server and what the server started.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`, writes its output to `log` and waits for a line in which `ready` finds what it looks for.
+    pub fn start<T: Send + 'static>(
+        command: &[String],
+        log: &Path,
+        ready: impl Fn(&str) -> Option<T> + Send + 'static,
+    ) -> Result<(Process, T)> {
+        let name = &command[0];
+        let mut file = File::create(log).map_err(|cause| Error::while_(format!("creating {}", log.display()), cause))?;
+        let errors = file.try_clone().map_err(|cause| Error::while_("sharing a log file", cause))?;
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", GUARDED, "sh"])
+            .args(command)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .map_err(|cause| Error::while_(format!("starting {name}"), cause))?;
+
+        let output = child.stdout.take().expect("the output is piped");
+        let (found, wait) = mpsc::channel();
+        // Reads to the end, whether anybody waits or not: a full pipe would stop the server.
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
+                if writeln!(file, "{line}").is_err() {
+                    return;
+                }
+                if let Some(value) = ready(&line) {
+                    // Nobody waits for a second line that looks like readiness.
+                    let _nobody_waits = found.send(value);
+                }
+            }
+        });
+
+        let process = Process { child, log: log.to_path_buf() };
+        match wait.recv_timeout(START_LIMIT) {
+            Ok(value) => Ok((process, value)),
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(process.failed(&format!("{name} was not ready after {START_LIMIT:?}"))),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(process.failed(&format!("{name} ended instead of becoming ready"))),
+        }
+    }
+
+    /// The sentence with the last lines the server wrote.
+    pub fn failed(&self, sentence: &str) -> Error {
+        let log = place::read(&self.log).unwrap_or_default();
+        Error::new(format!("{sentence}; its last words in {}:\n{}", self.log.display(), place::tail(&log)))
+    }
+
+    /// Stops the server where it stands: connections stay open and get no answer.
+    pub fn freeze(&self) -> Result<()> {
+        kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::while_("stopping a server", cause))
+    }
+
+    pub fn thaw(&self) -> Result<()> {
+        kill_process(self.pid(), Signal::CONT).map_err(|cause| Error::while_("continuing a server", cause))
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails only when the whole group is gone already, which is what is wanted.
+        let _gone = kill_process_group(self.pid(), Signal::KILL);
+        let _reaped = self.child.wait();
+    }
+}
