@@ -340,7 +340,7 @@ create table invoices (
     chain text not null,
     asset text not null,
     address_id bigint not null unique references addresses (id),
-    state text not null check (state in ('open', 'paid', 'expired', 'cancelled')),
+    state text not null check (state in ('open', 'paid', 'reversed', 'expired', 'cancelled')),
     due bytea not null check (length(due) = 32),
     -- How far below `due` still counts as paid.
     tolerance bytea not null check (length(tolerance) = 32),
@@ -353,7 +353,11 @@ create table invoices (
     confirmations bigint not null check (confirmations >= 1),
     created_at bigint not null,
     expires_at bigint not null,
-    closed_at bigint
+    closed_at bigint,
+    -- How often it was settled (again after a reversal), what the merchant was credited last, and when that became final.
+    settlements bigint not null,
+    settled bytea check (settled is null or length(settled) = 32),
+    released_at bigint
 );
 create index invoices_open on invoices (expires_at) where state = 'open';
 create index invoices_open_of_chain on invoices (chain, asset, expires_at) where state = 'open';
@@ -398,8 +402,9 @@ create table deposits (
     amount bytea not null check (length(amount) = 32),
     sender text,
     state text not null check (state in ('seen', 'confirmed', 'final', 'orphaned')),
-    -- What the invoice made of it once confirmed: counted towards it, or recorded as late, surplus or a foreign asset.
-    use text not null check (use in ('undecided', 'counted', 'late', 'foreign')),
+    -- counted towards its invoice; or recorded apart: short (the invoice expired unpaid), surplus (it was paid already),
+    -- late (it came after the window), foreign (another asset).
+    use text not null check (use in ('counted', 'short', 'surplus', 'late', 'foreign')),
     confirmations_needed bigint not null,
     hold_seq bigint references postings (seq),
     seen_at bigint not null,

@@ -1,0 +1,229 @@
+//! Recomputes the whole ledger from its postings and says where it disagrees with what is stored.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use chain::Amount;
+
+use crate::db::{self, Tx};
+use crate::ids::{AccountId, PostingSeq};
+use crate::money::ledger::seal::GENESIS;
+use crate::money::ledger::{Balance, Kind, Movement, Side, owed, store};
+
+/// Postings read at once.
+const PAGE: i64 = 10_000;
+/// Findings after which counting goes on but naming stops.
+const FINDINGS_MAX: usize = 100;
+
+#[derive(Debug, Default)]
+pub struct Report {
+    pub postings: u64,
+    /// Stored but not in the hash chain yet; some are normal on PostgreSQL for a second.
+    pub unsealed: u64,
+    pub accounts: u64,
+    pub deposits: u64,
+    pub open_holds: u64,
+    /// Sentences that name the posting, account or deposit.
+    pub findings: Vec<String>,
+    pub findings_total: u64,
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.findings_total == 0
+    }
+
+    fn find(&mut self, finding: String) {
+        self.findings_total += 1;
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} postings on {} accounts, {} open holds, {} deposits, {} not sealed yet",
+            self.postings, self.accounts, self.open_holds, self.deposits, self.unsealed
+        )?;
+        for finding in &self.findings {
+            writeln!(f, "  WRONG: {finding}")?;
+        }
+        match self.findings_total {
+            0 => write!(f, "sums, balances, holds and the hash chain agree"),
+            n => write!(f, "{n} findings: the ledger was changed from outside, or there is a bug. Stop payouts and restore."),
+        }
+    }
+}
+
+/// What a hold is worth and whom it binds.
+struct Open {
+    debit: AccountId,
+    credit: AccountId,
+    amount: Amount,
+}
+
+struct Walk {
+    report: Report,
+    computed: HashMap<AccountId, Balance>,
+    /// Balances as they were at the seal up to which an account is folded.
+    folded: HashMap<AccountId, Balance>,
+    open: HashMap<PostingSeq, Open>,
+    /// How each hold ended: posted or voided.
+    ended: HashMap<PostingSeq, bool>,
+    /// Posted under `deposit/ID/orphaned`: the deposits that were taken back.
+    taken_back: HashMap<i64, Amount>,
+}
+
+/// Reads everything in one snapshot. Run it on a reader.
+pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
+    let accounts: HashMap<AccountId, store::AuditedAccount> =
+        store::list_accounts(tx).await?.into_iter().map(|account| (account.id, account)).collect();
+    let mut walk = Walk {
+        report: Report { accounts: u64::try_from(accounts.len()).unwrap_or(u64::MAX), ..Report::default() },
+        computed: HashMap::new(),
+        folded: HashMap::new(),
+        open: HashMap::new(),
+        ended: HashMap::new(),
+        taken_back: HashMap::new(),
+    };
+    let (mut no, mut previous) = (0, GENESIS);
+    loop {
+        let page = store::list_sealed(tx, no, PAGE).await?;
+        for posting in &page {
+            let sealed_as = posting.seal_no.unwrap_or_default();
+            if sealed_as != no + 1 {
+                walk.report.find(format!("before posting {} ({}): seal {} is missing", posting.seq, posting.entry, no + 1));
+            }
+            let hash = posting.canonical(sealed_as).hash(&previous);
+            if posting.hash != Some(hash) {
+                walk.report.find(format!(
+                    "posting {} ({}): its hash does not fit its content or its predecessor",
+                    posting.seq, posting.entry
+                ));
+            }
+            // Go on from the stored hash, so that one changed posting is one finding.
+            previous = posting.hash.unwrap_or(hash);
+            no = sealed_as;
+            walk.apply(posting, &accounts);
+        }
+        if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
+            break;
+        }
+    }
+    let unsealed = store::list_unsealed(tx, i64::MAX).await?;
+    walk.report.unsealed = u64::try_from(unsealed.len()).unwrap_or(u64::MAX);
+    for posting in &unsealed {
+        walk.apply(posting, &accounts);
+    }
+    walk.compare_balances(&accounts);
+    walk.compare_deposits(tx).await?;
+    walk.report.open_holds = u64::try_from(walk.open.len()).unwrap_or(u64::MAX);
+    Ok(walk.report)
+}
+
+impl Walk {
+    fn apply(&mut self, posting: &store::Stored, accounts: &HashMap<AccountId, store::AuditedAccount>) {
+        self.report.postings += 1;
+        let name = || format!("posting {} ({})", posting.seq, posting.entry);
+        match (accounts.get(&posting.debit), accounts.get(&posting.credit)) {
+            (Some(debit), Some(credit)) if debit.asset == credit.asset && debit.mode == credit.mode => {}
+            (Some(_), Some(_)) => self.report.find(format!("{}: its accounts differ in asset or mode", name())),
+            _ => self.report.find(format!("{}: it names an account that does not exist", name())),
+        }
+        let movement = match posting.kind {
+            Kind::Posted => Movement::Posted(posting.amount),
+            Kind::Pending => {
+                let open = Open { debit: posting.debit, credit: posting.credit, amount: posting.amount };
+                self.open.insert(posting.seq, open);
+                Movement::Pending(posting.amount)
+            }
+            Kind::Post | Kind::Void => {
+                let Some((seq, hold)) = posting.pending.and_then(|seq| Some((seq, self.open.remove(&seq)?))) else {
+                    return self.report.find(format!("{}: the hold it resolves is not open", name()));
+                };
+                if (hold.debit, hold.credit) != (posting.debit, posting.credit) || posting.amount > hold.amount {
+                    self.report.find(format!("{}: it does not fit the hold it resolves", name()));
+                }
+                self.ended.insert(seq, posting.kind == Kind::Post);
+                let posted = if posting.kind == Kind::Post { posting.amount } else { Amount::ZERO };
+                Movement::Resolved { held: hold.amount, posted }
+            }
+        };
+        for (id, side) in [(posting.debit, Side::Debit), (posting.credit, Side::Credit)] {
+            let balance = self.computed.entry(id).or_default();
+            if balance.apply(side, movement).is_none() {
+                self.report.find(format!("{}: a sum of account {id} leaves the range of amounts", name()));
+            }
+            if accounts.get(&id).is_some_and(|account| posting.seal_no == Some(account.through)) {
+                self.folded.insert(id, *balance);
+            }
+        }
+        if let Some(deposit) = posting.entry.strip_prefix("deposit/").and_then(|rest| rest.strip_suffix("/orphaned")) {
+            if let (Ok(deposit), Kind::Posted) = (deposit.parse(), posting.kind) {
+                self.taken_back.insert(deposit, posting.amount);
+            }
+        }
+    }
+
+    fn compare_balances(&mut self, accounts: &HashMap<AccountId, store::AuditedAccount>) {
+        let mut sorted: Vec<_> = accounts.values().collect();
+        sorted.sort_by_key(|account| account.id);
+        for account in sorted {
+            let computed = self.computed.get(&account.id).copied().unwrap_or_default();
+            let name = format!("account {} ({} of {})", account.id, account.code, account.asset);
+            if account.floored {
+                if computed != account.balance {
+                    self.report.find(format!("{name}: its balance row is not the sum of its postings"));
+                }
+                if owed(&computed).is_none_or(|owed| owed > computed.credits_posted) {
+                    self.report.find(format!("{name}: it is below zero"));
+                }
+            } else if account.through > 0 && self.folded.get(&account.id) != Some(&account.balance) {
+                self.report.find(format!("{name}: its folded balance is not the sum up to seal {}", account.through));
+            }
+        }
+        let mut totals: HashMap<&chain::AssetId, (Option<Amount>, Option<Amount>)> = HashMap::new();
+        for (id, balance) in &self.computed {
+            let Some(account) = accounts.get(id) else { continue };
+            let total = totals.entry(&account.asset).or_insert((Some(Amount::ZERO), Some(Amount::ZERO)));
+            total.0 = total.0.and_then(|sum| sum.checked_add(balance.debits_posted));
+            total.1 = total.1.and_then(|sum| sum.checked_add(balance.credits_posted));
+        }
+        let mut unequal: Vec<_> = totals.into_iter().filter(|(_, (debits, credits))| debits != credits).collect();
+        unequal.sort_by_key(|(asset, _)| (*asset).clone());
+        for (asset, _) in unequal {
+            self.report.find(format!("asset {asset}: debits and credits differ"));
+        }
+    }
+
+    /// Each deposit has one hold, ended as its state says; one that was credited and lost its block was taken back.
+    async fn compare_deposits(&mut self, tx: &mut Tx) -> Result<(), db::Error> {
+        let mut after = 0;
+        loop {
+            let page = store::list_deposits_for_audit(tx, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            for deposit in &page {
+                self.report.deposits += 1;
+                let posted = deposit.hold.and_then(|seq| self.ended.get(&seq).copied());
+                let open = deposit.hold.and_then(|seq| self.open.get(&seq)).map(|hold| hold.amount);
+                let taken_back = self.taken_back.get(&deposit.id).copied();
+                let agrees = match deposit.state.as_str() {
+                    "seen" => open == Some(deposit.amount) && posted.is_none(),
+                    "confirmed" | "final" => posted == Some(true) && taken_back.is_none(),
+                    "orphaned" => posted == Some(false) || (posted == Some(true) && taken_back == Some(deposit.amount)),
+                    _ => false,
+                };
+                if !agrees {
+                    self.report.find(format!(
+                        "deposit {} ({} {} on {}): the ledger does not show it as {}",
+                        deposit.id, deposit.amount, deposit.asset, deposit.chain, deposit.state
+                    ));
+                }
+            }
+        }
+    }
+}
