@@ -97,7 +97,9 @@ impl Account {
             Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) if epoch > EPOCH_MAX => {
                 Err(AccountError::NoSuchEpoch(epoch))
             }
-            Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) => Ok(Account { family, network, purpose, epoch }),
+            Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) => {
+                Ok(Account { family, network, purpose, epoch })
+            }
         }
     }
 
@@ -197,7 +199,8 @@ mod tests {
 
     use super::*;
 
-    const ABANDON: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+    const ABANDON: &str =
+        "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
     const JUNK: &str = "test test test test test test test test test test test junk";
 
     fn seed(words: &str) -> Seed {

@@ -4,8 +4,8 @@
 //! else of settled works from the account xpubs that [`seed::Seed::account_xpub`] gives out. Nothing here opens a socket,
 //! reads an environment variable for a secret, or prints one, except the words of a new seed, once.
 
-pub mod seed;
-pub mod seed_file;
 pub mod accounts;
 pub mod keys;
+pub mod seed;
+pub mod seed_file;
 mod terminal;

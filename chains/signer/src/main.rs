@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 
 /// A core dump or a debugger of the same user would see the seed.
 fn stay_out_of_core_dumps() -> anyhow::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("core dumps cannot be forbidden")?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .context("core dumps cannot be forbidden")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("the process cannot be made undumpable")
 }

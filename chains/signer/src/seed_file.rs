@@ -160,16 +160,17 @@ impl SeedFile {
 
         let mut sealed = *encode(seed);
         let key = key(passphrase, &header, cost).map_err(CreateError::Kdf)?;
-        let tag = XChaCha20Poly1305::new(key.as_ref().into())
+        let tag = XChaCha20Poly1305::new((&*key).into())
             .encrypt_inout_detached(&nonce(&header), &associated(&header), sealed.as_mut_slice().into())
             .expect("the cipher takes messages of gigabytes");
         Ok(SeedFile { header, cost, sealed, tag: tag.into() })
     }
 
-    fn unseal(&self, passphrase: &SecretString) -> Result<Seed, OpenError> {
+    /// Decrypts the seed; this takes as long as [`KdfCost`] says.
+    pub fn unseal(&self, passphrase: &SecretString) -> Result<Seed, OpenError> {
         let key = key(passphrase, &self.header, self.cost).map_err(OpenError::Kdf)?;
         let mut plain = Zeroizing::new(self.sealed);
-        XChaCha20Poly1305::new(key.as_ref().into())
+        XChaCha20Poly1305::new((&*key).into())
             .decrypt_inout_detached(
                 &nonce(&self.header),
                 &associated(&self.header),

@@ -23,8 +23,10 @@ const SECRET_MAX: usize = 1024;
 pub(crate) fn ask(prompt: &str) -> anyhow::Result<SecretString> {
     let stdin = io::stdin();
     let silence = if isatty(&stdin) {
+        // First the silence, then the prompt: nobody types before seeing it.
+        let silence = Silence::on(stdin.as_fd()).context("the terminal does not stop to echo")?;
         eprint!("{prompt}: ");
-        Some(Silence::on(stdin.as_fd()).context("the terminal does not stop to echo")?)
+        Some(silence)
     } else {
         None
     };
