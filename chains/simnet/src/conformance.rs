@@ -1,0 +1,128 @@
+//! What the contract promises of every source, asked of a real one. Drivers call [`check`] in their tests.
+
+use async_trait::async_trait;
+use chain::{Address, Amount, Asset, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
+
+/// Whoever can make things happen on the chain under test.
+#[async_trait]
+pub trait Operator: Send {
+    /// Somebody pays; it is in the next mined block.
+    async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount);
+
+    async fn mine(&mut self, blocks: u64);
+
+    /// Replaces the last `depth` blocks by a longer branch.
+    async fn reorg(&mut self, depth: u64);
+}
+
+/// What the check needs: three addresses of ours that nobody ever paid, and the assets that are listed.
+pub struct Subject<'a> {
+    pub source: &'a dyn Source,
+    pub assets: &'a [Asset],
+    pub addresses: [Address; 3],
+}
+
+/// Reads like a follower: as many answers as it takes, no block twice, no gap.
+pub async fn read(source: &dyn Source, from: Height, to: Height, watched: &WatchSet) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut next = from;
+    while next <= to {
+        let page = source.blocks(next, to, watched).await.expect("blocks below the head can be read");
+        assert!(!page.is_empty(), "an answer has at least one block");
+        for block in page {
+            assert_eq!(block.header.height, next, "blocks ascend without a gap");
+            if let Some(parent) = blocks.last() {
+                assert_eq!(block.header.parent, parent.header.hash, "each block is the parent of the next");
+            }
+            let places: Vec<_> = block.transfers.iter().map(|transfer| transfer.place).collect();
+            assert!(places.is_sorted_by(|a, b| a < b), "no place of a block is named twice, and they ascend");
+            blocks.push(block);
+            next += 1;
+        }
+    }
+    blocks
+}
+
+/// # Panics
+/// When the source breaks a promise.
+pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
+    let Subject { source, assets, addresses } = subject;
+    assert_eq!(source.identity().await, source.identity().await, "a chain stays the same chain");
+    let asked = source.requests();
+    operator.mine(1).await;
+    let before = edges(source).await;
+    assert!(source.requests() > asked, "requests are counted");
+
+    // Two addresses are watched, the third one is somebody else's.
+    let watched = WatchSet::default();
+    watched.insert(addresses[0].key);
+    watched.insert(addresses[1].key);
+    let mut expected = Vec::new();
+    for (asset, units) in assets.iter().zip(1_000_000u64..) {
+        for address in &addresses {
+            operator.pay(asset, address, Amount::from(units)).await;
+        }
+        expected.extend(addresses[..2].iter().map(|to| (asset.id.clone(), to.key, Amount::from(units))));
+    }
+    operator.mine(3).await;
+    let after = edges(source).await;
+    assert!(after.height >= before.height + 3);
+
+    let blocks = read(source, before.height + 1, after.height, &watched).await;
+    assert_eq!(blocks[0].header.parent, before.hash);
+    let found = blocks.iter().flat_map(|block| &block.transfers);
+    let mut found: Vec<_> = found.map(|t: &Transfer| (t.asset.clone(), t.to, t.amount)).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected, "every transfer to a watched address is found once, others never");
+
+    let mut one_by_one = Vec::new();
+    for height in before.height + 1..=after.height {
+        one_by_one.extend(read(source, height, height, &watched).await);
+    }
+    assert_eq!(one_by_one, blocks, "how blocks are asked for does not change them");
+    let unwatched = read(source, before.height + 1, after.height, &WatchSet::default()).await;
+    assert!(unwatched.iter().all(|block| block.transfers.is_empty()));
+
+    balances(source, assets, &addresses, before, after).await;
+    for asset in assets {
+        if let chain::AssetKind::Token { contract } = &asset.kind {
+            assert_eq!(source.decimals(contract).await, Ok(asset.decimals));
+        }
+    }
+    assert!(source.check().await.iter().all(|report| report.outcome.is_ok()));
+
+    operator.reorg(2).await;
+    let forked = edges(source).await;
+    assert_ne!(source.header(after.height).await.unwrap_or(None).map(|header| header.hash), Some(after.hash));
+    let fork = after.height - 2;
+    let fork = source.header(fork).await.expect("the node answers").expect("below the head").position();
+    let branch = read(source, fork.height + 1, forked.height, &watched).await;
+    assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
+}
+
+/// The tip agrees with headers, and nothing is above it.
+async fn edges(source: &dyn Source) -> BlockRef {
+    let tip = source.tip().await.expect("the node answers");
+    assert!(tip.finalized.is_none_or(|height| height <= tip.head.height), "no block is final that is not there");
+    let head = tip.head.position();
+    assert_eq!(source.header(head.height).await, Ok(Some(tip.head)));
+    assert_eq!(source.header(head.height + 1).await, Ok(None), "there is no header above the head");
+    let above = source.blocks(head.height + 1, head.height + 2, &WatchSet::default()).await;
+    assert_eq!(above, Err(SourceError::NotThere(head.height + 1)));
+    head
+}
+
+/// Native balances stand at exactly the block that is asked for, in the order asked.
+async fn balances(source: &dyn Source, assets: &[Asset], addresses: &[Address], before: BlockRef, after: BlockRef) {
+    let paid = assets.iter().zip(1_000_000u64..).find(|(asset, _)| asset.is_native()).map_or(0, |(_, units)| units);
+    let at = async |block: &BlockRef, asked: &[Address]| match source.balances(block, asked).await {
+        Ok(balances) => Some(balances),
+        Err(SourceError::Unsupported(_)) => None,
+        Err(other) => panic!("balances at {block:?}: {other}"),
+    };
+    let empty = vec![Amount::ZERO; addresses.len()];
+    let filled = vec![Amount::from(paid); addresses.len()];
+    assert!(at(&before, addresses).await.is_none_or(|balances| balances == empty));
+    assert!(at(&after, addresses).await.is_none_or(|balances| balances == filled));
+}

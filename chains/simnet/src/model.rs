@@ -1,0 +1,365 @@
+//! One model chain: recent blocks, the ledger that they made, the transactions that wait.
+//!
+//! Nothing happens unless it is told, and the same calls make the same hashes. The ledger stands after the pool, not
+//! after the head; what the pool and recent blocks replaced is kept, so every recent block's balances can be told.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    iter,
+    sync::Arc,
+};
+
+use chain::{
+    AddressKey, Amount, AssetId, BlockHash, BlockRef, Family, Header, Height, Internals, Outcome, Part, Place, Tip,
+    Transfer, TxId, derive, watch::Watched,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    buyers::{self, Buyers},
+    fault::Faults,
+    journal::{Journal, Line},
+    ledger::{Ledger, Refusal, Undo},
+    pool::Pool,
+    spec::{ChainSpec, Finality},
+    tx::Tx,
+};
+
+/// Blocks that are kept with their transactions. Older ones are forgotten; what they did stays in the ledger.
+pub const KEPT_BLOCKS: usize = 5_000;
+
+/// What becomes of the transactions of blocks that are replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// They wait again and the first new block takes them, unless the pool is held.
+    Remine,
+    /// They are gone.
+    Drop,
+    /// Buyers spent the same money on themselves; transactions of others wait again.
+    DoubleSpend,
+}
+
+#[derive(Debug)]
+pub struct Sealed {
+    pub header: Header,
+    /// How many reorganisations there were; makes two blocks with equal content differ.
+    pub branch: u64,
+    pub txs: Vec<Arc<Tx>>,
+    undos: Vec<Undo>,
+}
+
+/// What a node knows of one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxStatus {
+    pub txid: TxId,
+    /// `None` while it waits.
+    pub block: Option<BlockRef>,
+    /// 1 in the head, 0 while it waits.
+    pub confirmations: u64,
+    /// It was mined and moved nothing.
+    pub reverted: bool,
+}
+
+#[derive(Debug)]
+pub struct Model {
+    pub spec: ChainSpec,
+    pub seed: u64,
+    pub genesis: BlockHash,
+    pub ledger: Ledger,
+    /// Ascending, never empty, each the parent of the next.
+    pub blocks: VecDeque<Sealed>,
+    pub branch: u64,
+    pub pool: Pool,
+    pub buyers: Buyers,
+    pub internals: Internals,
+    pub faults: Faults,
+    mined: HashMap<TxId, Height>,
+    journal: Option<Journal>,
+    /// Why the chain stands still for good: what it did could not be stored.
+    pub broken: Option<String>,
+}
+
+/// Which movements a reader is shown.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub watched: &'a Watched<'a>,
+    pub internals: Internals,
+}
+
+impl Model {
+    pub fn new(spec: ChainSpec, seed: u64, genesis_time: i64) -> Model {
+        let hash = Sha256::new()
+            .chain_update("simnet genesis")
+            .chain_update(spec.chain.as_str())
+            .chain_update(format!("{:?}", spec.family))
+            .chain_update(seed.to_be_bytes())
+            .chain_update(genesis_time.to_be_bytes());
+        let hash = BlockHash(hash.finalize().into());
+        let header = Header { height: 0, hash, parent: BlockHash([0; 32]), time: genesis_time };
+        Model::at(spec, seed, hash, header)
+    }
+
+    /// A chain whose oldest kept block is `base`, with the ledger of the beginning.
+    pub fn at(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> Model {
+        let buyers = Buyers::new(&spec.chain, spec.family, seed);
+        let rules = spec.rules(buyers::miner(&spec.chain, seed), buyers.accounts());
+        let internals = match spec.family {
+            Family::Bitcoin => Internals::None,
+            Family::Evm | Family::Tron => Internals::Included,
+        };
+        Model {
+            ledger: Ledger::new(rules, TxId(genesis.0)),
+            spec,
+            seed,
+            genesis,
+            blocks: VecDeque::from([Sealed { header: base, branch: 0, txs: Vec::new(), undos: Vec::new() }]),
+            branch: 0,
+            pool: Pool::default(),
+            buyers,
+            internals,
+            faults: Faults::default(),
+            mined: HashMap::new(),
+            journal: None,
+            broken: None,
+        }
+    }
+
+    pub fn store_in(&mut self, journal: Journal) {
+        self.journal = Some(journal);
+    }
+
+    pub fn head(&self) -> Header {
+        self.blocks.back().expect("never empty").header
+    }
+
+    pub fn tip(&self) -> Tip {
+        Tip { head: self.head(), finalized: self.finalized(self.head().height) }
+    }
+
+    pub fn finalized(&self, head: Height) -> Option<Height> {
+        match self.spec.finality {
+            Finality::Depth(depth) => Some(head.saturating_sub(depth)),
+            Finality::None => None,
+        }
+    }
+
+    pub fn base(&self) -> Height {
+        self.blocks.front().expect("never empty").header.height
+    }
+
+    /// `None` above the head and below the oldest kept block.
+    pub fn block(&self, height: Height) -> Option<&Sealed> {
+        let index = usize::try_from(height.checked_sub(self.base())?).ok()?;
+        self.blocks.get(index)
+    }
+
+    /// Takes signed bytes as a node does.
+    pub fn broadcast(&mut self, raw: &[u8]) -> Outcome {
+        let tx = match Tx::decode(self.spec.family, &self.spec.chain, raw) {
+            Ok(tx) => tx,
+            Err(bad) => return Outcome::Refused(bad.to_string()),
+        };
+        if self.mined.contains_key(&tx.txid) {
+            return Outcome::Known;
+        }
+        if let Err(bad) = tx.verify() {
+            return Outcome::Refused(bad.to_string());
+        }
+        let now = self.head().time;
+        self.pool.add(&mut self.ledger, tx, now)
+    }
+
+    pub fn drop_pool(&mut self) {
+        self.pool.drain(&mut self.ledger);
+    }
+
+    /// The first of `count` new blocks takes the pool. The last one has that time, those before it a second less each;
+    /// no block is older than its parent.
+    pub fn mine(&mut self, count: u64, time: i64) -> BlockRef {
+        if self.broken.is_none() {
+            let from = self.head().height;
+            self.seal(count, time);
+            self.store(None, from);
+        }
+        self.head().position()
+    }
+
+    /// Replaces the last `depth` blocks by `depth + 1` new ones; the oldest kept block always stays.
+    pub fn reorg(&mut self, depth: u64, keep: Keep, time: i64) -> BlockRef {
+        if self.broken.is_some() {
+            return self.head().position();
+        }
+        let fork = self.head().height.saturating_sub(depth).max(self.base());
+        let depth = self.head().height - fork;
+        let waiting = self.pool.drain(&mut self.ledger);
+        let removed = self.rewind(fork);
+        self.branch += 1;
+        let again: Vec<Arc<Tx>> = match keep {
+            Keep::Remine => removed,
+            Keep::Drop => Vec::new(),
+            Keep::DoubleSpend => removed.into_iter().map(|paid| self.double_spend(paid)).collect(),
+        };
+        let now = self.head().time;
+        self.pool.refill(&mut self.ledger, again.into_iter().chain(waiting), now);
+        self.seal(depth + 1, time);
+        self.store(Some(fork), fork);
+        self.head().position()
+    }
+
+    /// Takes back every block above `to`. Returns their transactions in the order of the chain.
+    pub fn rewind(&mut self, to: Height) -> Vec<Arc<Tx>> {
+        let mut removed: Vec<Sealed> = Vec::new();
+        while self.head().height > to && self.blocks.len() > 1 {
+            let block = self.blocks.pop_back().expect("never empty");
+            block.undos.iter().rev().for_each(|undo| self.ledger.undo(undo));
+            block.txs.iter().for_each(|tx| {
+                self.mined.remove(&tx.txid);
+            });
+            removed.push(block);
+        }
+        removed.into_iter().rev().flat_map(|block| block.txs).collect()
+    }
+
+    /// Appends a stored block. `false` when it is not the block that was stored.
+    pub fn replay(&mut self, hash: BlockHash, time: i64, branch: u64, txs: Vec<Tx>) -> Result<bool, Refusal> {
+        self.branch = branch;
+        let txs: Vec<Arc<Tx>> = txs.into_iter().map(Arc::new).collect();
+        let undos = txs.iter().map(|tx| self.ledger.apply(tx, time)).collect::<Result<Vec<Undo>, Refusal>>()?;
+        self.append(time, txs, undos);
+        Ok(self.head().hash == hash)
+    }
+
+    pub fn status(&self, txid: TxId) -> Option<TxStatus> {
+        if let Some(height) = self.mined.get(&txid) {
+            let block = self.block(*height).expect("mined transactions stand in kept blocks");
+            let tx = block.txs.iter().find(|tx| tx.txid == txid).expect("the index names its block");
+            let confirmations = self.head().height - height + 1;
+            let block = Some(block.header.position());
+            return Some(TxStatus { txid, block, confirmations, reverted: tx.draft.reverts });
+        }
+        self.pool.find(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
+    }
+
+    /// The balance after the block at `height`, which is kept.
+    pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
+        let above = usize::try_from(height - self.base() + 1).unwrap_or(usize::MAX);
+        let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
+        self.ledger.balance_before(asset, account, blocks.chain(self.pool.undos()))
+    }
+
+    /// The ledger after the oldest kept block.
+    pub fn ledger_at_base(&self) -> Ledger {
+        let mut ledger = self.ledger.clone();
+        let undos: Vec<&Undo> = self.blocks.iter().skip(1).flat_map(|block| &block.undos).chain(self.pool.undos()).collect();
+        undos.into_iter().rev().for_each(|undo| ledger.undo(undo));
+        ledger
+    }
+
+    /// What a block moved to watched addresses, in the order of places.
+    pub fn transfers(&self, block: &Sealed, view: View<'_>) -> Vec<Transfer> {
+        let mut logs = 0u32..;
+        let mut found = Vec::new();
+        for (tx_index, tx) in (0u32..).zip(&block.txs).filter(|(_, tx)| !tx.draft.reverts) {
+            let (mut internals, mut value_free) = (0u32.., true);
+            for (index, moved) in (0u32..).zip(&tx.draft.moves) {
+                let next = |counter: &mut dyn Iterator<Item = u32>| counter.next().expect("fewer than 2^32");
+                let part = match self.spec.family {
+                    Family::Bitcoin => Part::Output(index),
+                    Family::Evm | Family::Tron if moved.asset != self.ledger.rules.native => Part::Log(next(&mut logs)),
+                    Family::Evm | Family::Tron if !moved.internal && value_free => {
+                        value_free = false;
+                        Part::Value
+                    }
+                    Family::Evm | Family::Tron => Part::Internal(next(&mut internals)),
+                };
+                let hidden = matches!(part, Part::Internal(_)) && view.internals != Internals::Included;
+                let listed = self.spec.assets.iter().any(|asset| asset.id == moved.asset);
+                if hidden || !listed || moved.amount.is_zero() || !view.watched.contains(&moved.to.key) {
+                    continue;
+                }
+                found.push(Transfer {
+                    txid: tx.txid,
+                    place: Place { tx_index, part },
+                    asset: moved.asset.clone(),
+                    to: moved.to.key,
+                    from: self.account_text(tx.sender()),
+                    amount: moved.amount,
+                });
+            }
+        }
+        found.sort_by_key(|transfer| transfer.place);
+        found
+    }
+
+    fn account_text(&self, account: AddressKey) -> Option<String> {
+        match self.spec.family {
+            Family::Bitcoin => None,
+            Family::Evm => Some(derive::evm_address(account).text),
+            Family::Tron => Some(derive::tron_address(account).text),
+        }
+    }
+
+    fn double_spend(&self, paid: Arc<Tx>) -> Arc<Tx> {
+        self.buyers.take_back(&self.ledger, &paid).map_or(paid, Arc::new)
+    }
+
+    fn seal(&mut self, count: u64, time: i64) {
+        for remaining in (0..count).rev() {
+            let parent = self.head();
+            let earlier = i64::try_from(remaining).unwrap_or(i64::MAX);
+            let time = time.saturating_sub(earlier).max(parent.time);
+            let first = remaining + 1 == count;
+            let (txs, undos) =
+                if first { self.pool.take(&mut self.ledger, parent.time, time) } else { (Vec::new(), Vec::new()) };
+            self.append(time, txs, undos);
+        }
+    }
+
+    fn append(&mut self, time: i64, txs: Vec<Arc<Tx>>, undos: Vec<Undo>) {
+        let parent = self.head();
+        let height = parent.height + 1;
+        let hash = Sha256::new()
+            .chain_update("simnet block")
+            .chain_update(parent.hash.0)
+            .chain_update(height.to_be_bytes())
+            .chain_update(time.to_be_bytes())
+            .chain_update(self.branch.to_be_bytes());
+        let hash = txs.iter().fold(hash, |hash, tx| hash.chain_update(tx.txid.0));
+        let header = Header { height, hash: BlockHash(hash.finalize().into()), parent: parent.hash, time };
+        self.mined.extend(txs.iter().map(|tx| (tx.txid, height)));
+        self.blocks.push_back(Sealed { header, branch: self.branch, txs, undos });
+    }
+
+    /// Writes the blocks above `from`, after `rewound` when blocks were replaced, and forgets what is too old.
+    fn store(&mut self, rewound: Option<Height>, from: Height) {
+        if let Some(mut journal) = self.journal.take() {
+            let above = self.blocks.iter().filter(|block| block.header.height > from);
+            let lines = rewound.map(Line::rewind).into_iter().chain(above.map(Line::block));
+            let stored = journal.append(lines);
+            self.forget();
+            let stored = stored.and_then(|()| if journal.is_long() { journal.rewrite(self) } else { Ok(()) });
+            self.broken = stored.err().map(|e| format!("the chain's journal cannot be written: {e}"));
+            self.journal = Some(journal);
+        } else {
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
+        if self.blocks.len() <= KEPT_BLOCKS {
+            return;
+        }
+        for old in self.blocks.drain(..self.blocks.len() - KEPT_BLOCKS) {
+            old.txs.iter().for_each(|tx| {
+                self.mined.remove(&tx.txid);
+            });
+        }
+        let oldest = self.blocks.front().expect("never empty").header.time;
+        self.ledger.used.rows.retain(|_, until| *until >= oldest);
+    }
+
+    /// All lines that make this chain again.
+    pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
+        iter::once(Line::snapshot(self)).chain(self.blocks.iter().skip(1).map(Line::block))
+    }
+}

@@ -1,0 +1,165 @@
+//! The chain contract on a model chain: how settled reads it and broadcasts to it.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use chain::{
+    Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Identity, Internals, Outcome, Sender,
+    Source, SourceError, Tip, WatchSet,
+    source::EndpointReport,
+};
+
+use crate::{
+    fault::Fault,
+    model::{Model, View},
+};
+
+/// Blocks of one answer at most.
+const PAGE: u64 = 500;
+
+/// One chain with a door for its operator and one for its readers.
+#[derive(Debug)]
+pub struct Node {
+    model: Mutex<Model>,
+    requests: AtomicU64,
+}
+
+impl Node {
+    pub fn new(model: Model) -> Arc<Node> {
+        Arc::new(Node { model: Mutex::new(model), requests: AtomicU64::new(0) })
+    }
+
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().expect("nobody panics while holding a chain")
+    }
+
+    /// Counts a request and lets the faults speak that concern all of them.
+    fn ask(&self) -> Result<MutexGuard<'_, Model>, SourceError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut model = self.model();
+        if let Some(reason) = &model.broken {
+            return Err(SourceError::Unavailable(reason.clone()));
+        }
+        if model.faults.fail_next > 0 {
+            model.faults.fail_next -= 1;
+            return Err(SourceError::Unavailable("this request was to fail".into()));
+        }
+        if model.faults.has(Fault::Unavailable) {
+            return Err(SourceError::Unavailable("the model chain is switched off".into()));
+        }
+        Ok(model)
+    }
+}
+
+/// The head that this node admits to.
+fn head_of(model: &Model) -> Header {
+    let height = model.head().height.saturating_sub(model.faults.lag()).max(model.base());
+    model.block(height).expect("between the oldest kept block and the head").header
+}
+
+#[async_trait]
+impl Source for Node {
+    async fn identity(&self) -> Result<Identity, SourceError> {
+        let model = self.ask()?;
+        let genesis = if model.faults.has(Fault::OtherChain) { BlockHash([0xee; 32]) } else { model.genesis };
+        Ok(Identity { id: genesis.to_string() })
+    }
+
+    async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
+        let model = self.ask()?;
+        let is_it = |kind: &AssetKind| matches!(kind, AssetKind::Token { contract: c } if c == contract);
+        let asset = model.spec.assets.iter().find(|asset| is_it(&asset.kind));
+        let decimals = asset.map(|asset| asset.decimals);
+        let decimals = decimals.ok_or_else(|| SourceError::Unsupported(format!("no token contract at {contract}")))?;
+        Ok(if model.faults.has(Fault::WrongDecimals) { decimals.saturating_add(1) } else { decimals })
+    }
+
+    async fn tip(&self) -> Result<Tip, SourceError> {
+        let model = self.ask()?;
+        let head = head_of(&model);
+        let finalized = model.finalized(head.height);
+        let halved = model.faults.has(Fault::GoBack);
+        Ok(Tip { head, finalized: finalized.map(|height| if halved { height / 2 } else { height }) })
+    }
+
+    async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
+        let model = self.ask()?;
+        if height > head_of(&model).height {
+            return Ok(None);
+        }
+        model.block(height).map(|block| Some(block.header)).ok_or_else(|| forgotten(height))
+    }
+
+    async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
+        let model = self.ask()?;
+        let head = head_of(&model).height;
+        if from > head || from > to || model.faults.has(Fault::NotThere) {
+            return Err(SourceError::NotThere(from));
+        }
+        let keys = watched.read();
+        let view = View { watched: &keys, internals: model.internals };
+        let last = to.min(head).min(from.saturating_add(PAGE - 1));
+        let mut blocks = Vec::new();
+        for height in from..=last {
+            let block = model.block(height).ok_or_else(|| forgotten(height))?;
+            let hidden = block.txs.is_empty() || model.faults.has(Fault::HideTransfers);
+            let transfers = if hidden { Vec::new() } else { model.transfers(block, view) };
+            blocks.push(Block { header: block.header, transfers });
+        }
+        if model.faults.has(Fault::WrongParent) {
+            blocks[0].header.parent = BlockHash([0xee; 32]);
+        }
+        Ok(blocks)
+    }
+
+    async fn balances(&self, at: &BlockRef, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
+        let model = self.ask()?;
+        if at.height > head_of(&model).height {
+            return Err(SourceError::NotThere(at.height));
+        }
+        let block = model.block(at.height).ok_or_else(|| forgotten(at.height))?;
+        if block.header.hash != at.hash {
+            return Err(SourceError::NotThere(at.height));
+        }
+        let native = &model.ledger.rules.native;
+        Ok(addresses.iter().map(|address| model.balance_at(at.height, native, address.key)).collect())
+    }
+
+    fn internals(&self) -> Internals {
+        self.model().internals
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    async fn check(&self) -> Vec<EndpointReport> {
+        let outcome = self.ask().map(|model| format!("model chain, block {}", head_of(&model).height));
+        vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
+    }
+}
+
+fn forgotten(height: Height) -> SourceError {
+    SourceError::Unsupported(format!("block {height} is older than what is kept"))
+}
+
+#[async_trait]
+impl Sender for Node {
+    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+        let mut model = match self.ask() {
+            Ok(model) => model,
+            Err(e) => return Outcome::Unknown(e.to_string()),
+        };
+        if model.faults.has(Fault::RefuseBroadcast) {
+            return Outcome::Refused("this node takes no transactions".into());
+        }
+        if model.faults.has(Fault::BroadcastLost) {
+            return Outcome::Accepted;
+        }
+        let outcome = model.broadcast(raw);
+        if model.faults.has(Fault::AnswerLost) { Outcome::Unknown("the answer got lost".into()) } else { outcome }
+    }
+}
