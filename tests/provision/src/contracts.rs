@@ -81,7 +81,8 @@ fn compiled() -> Result<BTreeMap<String, Artifact>> {
     let compiler = place::read(&repository.join("tests/oracles/solc.mjs"))?;
     let versions = place::read(&repository.join("tests/oracles/package-lock.json"))?;
     let texts = sources.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
-    let fingerprint = place::fingerprint(&[compiler.as_str(), versions.as_str()].into_iter().chain(texts).collect::<Vec<_>>());
+    let fingerprint =
+        place::fingerprint(&[compiler.as_str(), versions.as_str()].into_iter().chain(texts).collect::<Vec<_>>());
 
     let cache = place::folder("contracts")?;
     let file = cache.join(format!("{fingerprint}.json"));
@@ -91,7 +92,8 @@ fn compiled() -> Result<BTreeMap<String, Artifact>> {
         let output = node::run_blocking("solc", &json!({ "sources": sources }))?;
         place::write(&file, &output.to_string())?;
     }
-    serde_json::from_str(&place::read(&file)?).map_err(|cause| Error::while_(format!("reading {}", file.display()), cause))
+    serde_json::from_str(&place::read(&file)?)
+        .map_err(|cause| Error::while_(format!("reading {}", file.display()), cause))
 }
 
 fn sources() -> Result<BTreeMap<String, String>> {

@@ -42,9 +42,14 @@ pub fn run_blocking(script: &str, input: &Value) -> Result<Value> {
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        return Err(Error::new(format!("tests/oracles/{script}.mjs failed ({}):\n{}", output.status, place::tail(&complaint))));
+        return Err(Error::new(format!(
+            "tests/oracles/{script}.mjs failed ({}):\n{}",
+            output.status,
+            place::tail(&complaint)
+        )));
     }
-    serde_json::from_str(&said).map_err(|cause| Error::new(format!("tests/oracles/{script}.mjs answered no JSON ({cause}): {said}")))
+    serde_json::from_str(&said)
+        .map_err(|cause| Error::new(format!("tests/oracles/{script}.mjs answered no JSON ({cause}): {said}")))
 }
 
 /// Runs something slow without holding up the other tasks of a test.
@@ -56,9 +61,11 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 fn node() -> Result<PathBuf> {
     let missing = format!("Node.js {OLDEST} or newer is needed for the tests; install it or name it in NODE");
     let path = place::program("NODE", "node")?.ok_or_else(|| Error::new(missing.as_str()))?;
-    let output = Command::new(&path).arg("--version").output().map_err(|cause| Error::while_(missing.as_str(), cause))?;
+    let output =
+        Command::new(&path).arg("--version").output().map_err(|cause| Error::while_(missing.as_str(), cause))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let major = version.strip_prefix('v').and_then(|text| text.split('.').next()).and_then(|text| text.parse::<u32>().ok());
+    let major =
+        version.strip_prefix('v').and_then(|text| text.split('.').next()).and_then(|text| text.parse::<u32>().ok());
     match major {
         Some(major) if major >= OLDEST => Ok(path),
         Some(_) | None => Err(Error::new(format!("{missing} ({} is {version:?})", path.display()))),

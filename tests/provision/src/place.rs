@@ -12,16 +12,13 @@ use crate::{Error, Result};
 
 /// The root of the repository this crate was built from.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("the crate lives in tests/provision")
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate lives in tests/provision").to_path_buf()
 }
 
 /// `target/provision/{name}`, created.
 pub fn folder(name: &str) -> Result<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |dir| repository().join(dir));
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |dir| repository().join(dir));
     let folder = target.join("provision").join(name);
     fs::create_dir_all(&folder).map_err(|cause| Error::while_(format!("creating {}", folder.display()), cause))?;
     Ok(folder)

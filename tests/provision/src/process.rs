@@ -36,7 +36,8 @@ impl Process {
         ready: impl Fn(&str) -> Option<T> + Send + 'static,
     ) -> Result<(Process, T)> {
         let name = &command[0];
-        let mut file = File::create(log).map_err(|cause| Error::while_(format!("creating {}", log.display()), cause))?;
+        let mut file =
+            File::create(log).map_err(|cause| Error::while_(format!("creating {}", log.display()), cause))?;
         let errors = file.try_clone().map_err(|cause| Error::while_("sharing a log file", cause))?;
         let mut child = Command::new("/bin/sh")
             .args(["-c", GUARDED, "sh"])
@@ -66,8 +67,12 @@ impl Process {
         let process = Process { child, log: log.to_path_buf() };
         match wait.recv_timeout(START_LIMIT) {
             Ok(value) => Ok((process, value)),
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(process.failed(&format!("{name} was not ready after {START_LIMIT:?}"))),
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(process.failed(&format!("{name} ended instead of becoming ready"))),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(process.failed(&format!("{name} was not ready after {START_LIMIT:?}")))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Err(process.failed(&format!("{name} ended instead of becoming ready")))
+            }
         }
     }
 
