@@ -37,7 +37,8 @@ impl DataLock {
             }
             Err(error) => return Err(failed(error.into())),
         }
-        let claim = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let claim =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         claim.map_err(failed)?;
         Ok(DataLock { _file: file })
     }

@@ -63,8 +63,10 @@ pub(super) async fn pending(db: &Db, all: &'static [Migration]) -> Result<Vec<St
 async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'static str>, Error> {
     lock(tx).await?;
     if !has_table(tx).await? {
-        tx.batch("create table schema_migrations (number bigint primary key, name text not null, checksum text not null)")
-            .await?;
+        tx.batch(
+            "create table schema_migrations (number bigint primary key, name text not null, checksum text not null)",
+        )
+        .await?;
     }
     let applied = list_applied(tx).await?;
     let Some(next) = check(tx.backend(), &applied, all)?.first() else { return Ok(None) };
@@ -72,7 +74,13 @@ async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'s
     tx.batch(next.text(tx.backend())).await.map_err(failed)?;
     let number = i64::try_from(applied.len() + 1).map_err(|_| Error::Migration("there are too many".into()))?;
     let checksum = next.checksum(tx.backend());
-    execute!(tx, "insert into schema_migrations (number, name, checksum) values ($1, $2, $3)", number, next.name, checksum)?;
+    execute!(
+        tx,
+        "insert into schema_migrations (number, name, checksum) values ($1, $2, $3)",
+        number,
+        next.name,
+        checksum
+    )?;
     Ok(Some(next.name))
 }
 
@@ -81,7 +89,10 @@ async fn lock(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),
         Backend::Postgres => {
-            tx.batch("set local statement_timeout = 0; set local lock_timeout = '60s'; select pg_advisory_xact_lock(7361)").await
+            tx.batch(
+                "set local statement_timeout = 0; set local lock_timeout = '60s'; select pg_advisory_xact_lock(7361)",
+            )
+            .await
         }
     }
 }
@@ -115,7 +126,10 @@ fn check(backend: Backend, applied: &[Applied], all: &'static [Migration]) -> Re
         };
         if known.name != done.name {
             let number = place + 1;
-            return Err(Error::Migration(format!("{number} is `{}` in this database, but `{}` here", done.name, known.name)));
+            return Err(Error::Migration(format!(
+                "{number} is `{}` in this database, but `{}` here",
+                done.name, known.name
+            )));
         }
         if known.checksum(backend) != done.checksum {
             return Err(Error::Migration(format!(

@@ -54,8 +54,11 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.url.split(':').next().unwrap_or_default();
-        f.debug_struct("Config").field("url", &format_args!("{kind}:…")).field("readers", &self.readers)
-            .field("pg_pool", &self.pg_pool).finish()
+        f.debug_struct("Config")
+            .field("url", &format_args!("{kind}:…"))
+            .field("readers", &self.readers)
+            .field("pg_pool", &self.pg_pool)
+            .finish()
     }
 }
 

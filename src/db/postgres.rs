@@ -82,7 +82,10 @@ impl Engine {
         self.submit(name, Limit::Usual, Access::Read, body).await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a transaction outlives a caller that goes away; its panics are caught")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a transaction outlives a caller that goes away; its panics are caught"
+    )]
     async fn submit<T, E, F>(&self, name: &'static str, limit: Limit, access: Access, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -144,7 +147,13 @@ impl Access {
 }
 
 impl Pool {
-    async fn run<T, E, F>(&self, name: &'static str, access: Access, _permit: OwnedSemaphorePermit, body: F) -> Result<T, E>
+    async fn run<T, E, F>(
+        &self,
+        name: &'static str,
+        access: Access,
+        _permit: OwnedSemaphorePermit,
+        body: F,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -238,7 +247,11 @@ pub(super) async fn execute(connection: &mut PgConnection, sql: &'static str, bi
     Ok(done.rows_affected())
 }
 
-pub(super) async fn rows(connection: &mut PgConnection, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
+pub(super) async fn rows(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    binds: Vec<Bind>,
+) -> Result<Vec<Row>, Error> {
     let query = sqlx::query_with(sql, arguments(binds)?);
     let found = query.fetch_all(connection).await.map_err(|e| error_of(&e))?;
     let Some(first) = found.first() else { return Ok(Vec::new()) };

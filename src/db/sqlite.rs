@@ -61,7 +61,9 @@ impl Engine {
 
         let writer = Tx::new(Link::Sqlite(open_writer(path)?), tally.clone());
         let writer_tally = tally.clone();
-        spawn("db-writer".to_owned(), move || Writer { tx: writer, tally: writer_tally, halted: None }.run(write_queue))?;
+        spawn("db-writer".to_owned(), move || {
+            Writer { tx: writer, tally: writer_tally, halted: None }.run(write_queue)
+        })?;
 
         let read_queue = Arc::new(Mutex::new(read_queue));
         for number in 1..=engine.readers {
@@ -314,7 +316,12 @@ impl Writer {
             run_hooks(hooks);
         }
         let name = group.first().map_or("", |command| command.name());
-        tracing::debug!(name, commands = ran, elapsed_us = start.elapsed().as_micros(), "a group of transactions ended");
+        tracing::debug!(
+            name,
+            commands = ran,
+            elapsed_us = start.elapsed().as_micros(),
+            "a group of transactions ended"
+        );
         answer_all(group.drain(..ran), &result);
     }
 
@@ -358,7 +365,9 @@ impl Writer {
         let failed_disk = error.sqlite_error_code() == Some(ffi::ErrorCode::SystemIoFailure);
         if failed_disk {
             let halted = Error::CommitUnknown(format!("{error}; the daemon must be started again"));
-            tracing::error!("a commit failed on the disk: {error}; nothing more is written until the daemon starts again");
+            tracing::error!(
+                "a commit failed on the disk: {error}; nothing more is written until the daemon starts again"
+            );
             self.halted = Some(Error::Unavailable(format!("an earlier commit failed on the disk: {error}")));
             return Err(halted);
         }
@@ -371,7 +380,9 @@ impl Writer {
             return;
         }
         if let Err(error) = self.control("rollback") {
-            tracing::error!("a transaction could not be rolled back: {error}; nothing more is written until the daemon starts again");
+            tracing::error!(
+                "a transaction could not be rolled back: {error}; nothing more is written until the daemon starts again"
+            );
             self.halted = Some(Error::Unavailable(format!("an earlier transaction could not be rolled back: {error}")));
         }
     }
@@ -477,11 +488,7 @@ pub(super) fn batch(connection: &Connection, sql: &str) -> Result<(), Error> {
 }
 
 /// SQLite numbers `$3` by where it first stands, PostgreSQL by its name; the name holds here as well.
-fn prepare<'c>(
-    connection: &'c Connection,
-    sql: &str,
-    binds: &[Bind],
-) -> Result<rusqlite::CachedStatement<'c>, Error> {
+fn prepare<'c>(connection: &'c Connection, sql: &str, binds: &[Bind]) -> Result<rusqlite::CachedStatement<'c>, Error> {
     let mut statement = if sql.contains("for update") {
         connection.prepare_cached(&sql.replace("for update skip locked", "").replace("for update", ""))
     } else {
@@ -540,10 +547,15 @@ fn error_of(error: &rusqlite::Error) -> Error {
     // The primary code stands in the low byte.
     match code.extended_code & 0xff {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Conflict(error.to_string()),
-        ffi::SQLITE_IOERR | ffi::SQLITE_FULL | ffi::SQLITE_CANTOPEN | ffi::SQLITE_NOMEM | ffi::SQLITE_CORRUPT
-        | ffi::SQLITE_NOTADB | ffi::SQLITE_INTERRUPT | ffi::SQLITE_PERM | ffi::SQLITE_AUTH => {
-            Error::Unavailable(error.to_string())
-        }
+        ffi::SQLITE_IOERR
+        | ffi::SQLITE_FULL
+        | ffi::SQLITE_CANTOPEN
+        | ffi::SQLITE_NOMEM
+        | ffi::SQLITE_CORRUPT
+        | ffi::SQLITE_NOTADB
+        | ffi::SQLITE_INTERRUPT
+        | ffi::SQLITE_PERM
+        | ffi::SQLITE_AUTH => Error::Unavailable(error.to_string()),
         _ => Error::Statement(error.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use url::Url;
 
 use crate::db::{Backend, Config, Db, migrations};
@@ -93,8 +93,10 @@ async fn template(session: &mut PgConnection, server: &str) -> String {
     let digest = const_hex::encode(&Sha256::digest(texts)[..8]);
     let name = format!("settled_template_{digest}");
     run(session, "select pg_advisory_lock(7363)".to_owned()).await;
-    let exists = "select exists (select 1 from pg_database where datname = 'settled_template_' || $1 and datallowconn = false)";
-    let exists: bool = sqlx::query_scalar(exists).bind(digest).fetch_one(&mut *session).await.expect("a name is looked up");
+    let exists =
+        "select exists (select 1 from pg_database where datname = 'settled_template_' || $1 and datallowconn = false)";
+    let exists: bool =
+        sqlx::query_scalar(exists).bind(digest).fetch_one(&mut *session).await.expect("a name is looked up");
     if !exists {
         run(session, format!("drop database if exists {name} with (force)")).await;
         run(session, format!("create database {name} template template0 encoding 'UTF8'")).await;

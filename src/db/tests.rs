@@ -1,0 +1,545 @@
+//! What both databases must do alike, and what is particular to one.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use chain::Amount;
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use crate::both;
+use crate::clock::Instant;
+use crate::db::lock::{DataLock, LockError};
+use crate::db::migrations::{self, Migration};
+use crate::db::testing::{Scratch, fresh};
+use crate::db::*;
+
+async fn create(db: &Db, sql: &'static str) {
+    db.write("create", move |tx| Box::pin(async move { tx.batch(sql).await })).await.unwrap();
+}
+
+async fn counters_of(db: &Db) -> Db {
+    create(
+        db,
+        "create table items (id bigint primary key, note text not null, amount bigint not null check (amount >= 0))",
+    )
+    .await;
+    db.clone()
+}
+
+async fn insert(db: &Db, id: i64, amount: i64) -> Result<(), Error> {
+    db.write("insert", move |tx| {
+        Box::pin(async move {
+            let n = execute!(tx, "insert into items (id, note, amount) values ($1, $2, $3)", id, "note", amount)?;
+            expect_changed(n, 1)
+        })
+    })
+    .await
+}
+
+async fn ids(db: &Db) -> Vec<i64> {
+    db.read("ids", |tx| {
+        Box::pin(async move {
+            let rows = rows!(tx, "select id from items order by id")?;
+            rows.iter().map(|row| row.get("id")).collect::<Result<Vec<i64>, Error>>()
+        })
+    })
+    .await
+    .unwrap()
+}
+
+both! {
+    async fn many_writers_share_commits_and_one_refusal_harms_nobody(db: Db) {
+        let db = counters_of(&db).await;
+        let before = db.counters();
+        let writes = (0..200).map(|id| {
+            let db = db.clone();
+            async move { insert(&db, id, if id == 77 { -1 } else { id }).await }
+        });
+        let results = futures_util::future::join_all(writes).await;
+        for (id, result) in results.iter().enumerate() {
+            if id == 77 {
+                assert!(matches!(result, Err(Error::Constraint { kind: Constraint::Check, .. })), "{result:?}");
+            } else {
+                assert_eq!(result, &Ok(()));
+            }
+        }
+        let expected: Vec<i64> = (0..200).filter(|id| *id != 77).collect();
+        assert_eq!(ids(&db).await, expected);
+        let after = db.counters();
+        assert_eq!(after.transactions - before.transactions, 201);
+        assert_eq!(after.sql_statements - before.sql_statements, 201);
+        match db.backend() {
+            Backend::Sqlite => assert!(after.commits - before.commits < 199, "{} commits", after.commits - before.commits),
+            Backend::Postgres => assert_eq!(after.commits - before.commits, 199),
+        }
+    }
+
+    async fn a_panic_is_an_error_and_takes_nothing_down(db: Db) {
+        let db = counters_of(&db).await;
+        let panics = |id: i64| {
+            let db = db.clone();
+            async move {
+                db.write::<(), Error, _>("panics", move |tx| {
+                    Box::pin(async move {
+                        execute!(tx, "insert into items (id, note, amount) values ($1, 'x', 1)", id)?;
+                        panic!("on purpose");
+                    })
+                })
+                .await
+            }
+        };
+        let (first, kept, second) = tokio::join!(panics(1), insert(&db, 2, 2), panics(3));
+        let expected = Error::Panicked { name: "panics", message: "on purpose".into() };
+        assert_eq!((first, kept, second), (Err(expected.clone()), Ok(()), Err(expected)));
+        assert_eq!(ids(&db).await, [2]);
+    }
+
+    async fn a_cancelled_caller_leaves_no_transaction_open(db: Db) {
+        let db = counters_of(&db).await;
+        let (stored, is_stored) = oneshot::channel();
+        let write = db.write::<(), Error, _>("cancelled", move |tx| {
+            Box::pin(async move {
+                execute!(tx, "insert into items (id, note, amount) values (1, 'x', 1)")?;
+                tx.after_commit(move || stored.send(()).unwrap());
+                Ok(())
+            })
+        });
+        let mut write = Box::pin(write);
+        assert!(futures_util::poll!(&mut write).is_pending());
+        drop(write);
+        is_stored.await.unwrap();
+        assert_eq!(ids(&db).await, [1]);
+        insert(&db, 2, 2).await.unwrap();
+        assert_eq!(ids(&db).await, [1, 2]);
+    }
+
+    async fn constraints_are_told_alike(db: Db) {
+        create(&db, "create table parents (id bigint primary key, code text not null unique)").await;
+        create(&db, "create table children (id bigint primary key, parent bigint not null references parents (id))").await;
+        let run = |sql: &'static str| {
+            let db = db.clone();
+            async move { db.write("change", move |tx| Box::pin(async move { execute!(tx, sql) })).await }
+        };
+        assert_eq!(run("insert into parents values (1, 'a')").await, Ok(1));
+        let kinds = [
+            ("insert into parents values (1, 'b')", Constraint::Unique),
+            ("insert into parents values (2, 'a')", Constraint::Unique),
+            ("insert into parents values (2, null)", Constraint::NotNull),
+            ("insert into children values (1, 9)", Constraint::ForeignKey),
+        ];
+        for (sql, expected) in kinds {
+            let error = run(sql).await.unwrap_err();
+            assert!(matches!(&error, Error::Constraint { kind, .. } if *kind == expected), "{sql}: {error:?}");
+            assert_eq!(error.is_unique(), expected == Constraint::Unique);
+        }
+        assert_eq!(run("insert into children values (1, 1)").await, Ok(1));
+        let error = run("delete from parents").await.unwrap_err();
+        assert!(matches!(error, Error::Constraint { kind: Constraint::ForeignKey, .. }), "{error:?}");
+        let error = run("insert into nowhere values (1)").await.unwrap_err();
+        assert!(matches!(error, Error::Statement(_)), "{error:?}");
+    }
+
+    async fn a_failed_statement_ends_its_transaction(db: Db) {
+        let db = counters_of(&db).await;
+        insert(&db, 1, 1).await.unwrap();
+        let result = db
+            .write::<(), Error, _>("goes_on", |tx| {
+                Box::pin(async move {
+                    execute!(tx, "insert into items (id, note, amount) values (2, 'x', 1)")?;
+                    let twice = execute!(tx, "insert into items (id, note, amount) values (1, 'x', 1)");
+                    assert!(twice.as_ref().is_err_and(Error::is_unique));
+                    assert_eq!(execute!(tx, "update items set amount = 5"), twice);
+                    Ok(())
+                })
+            })
+            .await;
+        assert!(result.is_err_and(|error| error.is_unique()));
+        assert_eq!(ids(&db).await, [1]);
+    }
+
+    async fn hooks_run_once_and_only_after_a_commit(db: Db) {
+        let db = counters_of(&db).await;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let write = |id: i64, refuse: bool| {
+            let (db, seen) = (db.clone(), seen.clone());
+            async move {
+                db.write::<(), Error, _>("hooked", move |tx| {
+                    Box::pin(async move {
+                        tx.after_commit(move || seen.lock().unwrap().push(id));
+                        tx.after_commit(|| panic!("a hook may not take the writer down"));
+                        execute!(tx, "insert into items (id, note, amount) values ($1, 'x', 1)", id)?;
+                        if refuse { Err(Error::Changed { expected: 1, found: 0 }) } else { Ok(()) }
+                    })
+                })
+                .await
+            }
+        };
+        let results = tokio::join!(write(1, false), write(2, true), write(3, false), write(3, false));
+        assert!(results.0.is_ok() && results.1.is_err() && (results.2.is_ok() != results.3.is_ok()), "{results:?}");
+        let mut seen = seen.lock().unwrap().clone();
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 3]);
+    }
+
+    async fn values_come_back_as_they_went_in(db: Db) {
+        create(&db, match db.backend() {
+            Backend::Sqlite => "create table kinds (id bigint primary key, n bigint, t text, b blob, f bigint)",
+            Backend::Postgres => "create table kinds (id bigint primary key, n bigint, t text, b bytea, f bigint)",
+        }).await;
+        let amount = Amount::from_units(u128::MAX);
+        // A null first: PostgreSQL infers the types of the prepared statement from it.
+        let cases: Vec<(Option<i64>, Option<String>, Option<Vec<u8>>, bool)> = vec![
+            (None, None, None, false),
+            (Some(i64::MIN), Some("ünï'\"$1 \u{1f4b0}".into()), Some(vec![0, 255, 0]), true),
+            (Some(i64::MAX), Some(String::new()), Some(vec![]), false),
+            (Some(0), Some("x".repeat(100_000)), Some(amount.to_be_bytes().to_vec()), true),
+        ];
+        for (id, (n, t, b, f)) in (0_i64..).zip(cases) {
+            let expected = (n, t.clone(), b.clone(), f);
+            let found = db.write::<_, Error, _>("round_trip", move |tx| Box::pin(async move {
+                // `$n` is a name, wherever it stands and however often.
+                let sql = "insert into kinds (t, id, f, b, n) values ($3, $1, $5, $4, $2) returning n, t, b, f";
+                row!(tx, sql, id, n, t, b, f)?;
+                let row = row!(tx, "select n, t, b, f, count(*) over () as c from kinds where id = $1 and $1 >= 0", id)?.unwrap();
+                assert_eq!(row.get::<u64>("c")?, 1);
+                assert_eq!(row.get::<i64>("c")?, row.at(4)?);
+                Ok((row.get("n")?, row.get("t")?, row.get("b")?, row.get("f")?))
+            })).await.unwrap();
+            assert_eq!(found, expected);
+        }
+        db.read::<_, Error, _>("wrong_types", move |tx| Box::pin(async move {
+            let row = row!(tx, "select n, t, b, f from kinds where id = 3")?.unwrap();
+            assert_eq!(row.get::<Amount>("b")?, amount);
+            assert_eq!(row.get::<[u8; 32]>("b")?, amount.to_be_bytes());
+            assert_eq!(row.get::<Instant>("n")?, Instant(0));
+            assert_eq!(row.get::<u8>("n")?, 0);
+            for error in [row.get::<i64>("t").err(), row.get::<[u8; 20]>("b").err(), row.get::<String>("n").err(), row.get::<i64>("z").err(), row.at::<i64>(4).err()] {
+                assert!(matches!(error, Some(Error::Value { .. })), "{error:?}");
+            }
+            assert!(row.get::<i64>("t").unwrap_err().to_string().contains("column `t`"));
+            assert!(matches!(row!(tx, "select id from kinds order by id"), Err(Error::TooManyRows { found: 4 })));
+            let too_large = execute!(tx, "select $1", u64::MAX);
+            assert!(matches!(too_large, Err(Error::Statement(_))), "{too_large:?}");
+            Ok(())
+        })).await.unwrap();
+    }
+
+    async fn readers_see_what_is_committed_and_one_moment_of_it(db: Db) {
+        let db = counters_of(&db).await;
+        insert(&db, 1, 1).await.unwrap();
+        let writer = db.clone();
+        // While a reader holds its snapshot, a writer commits; neither waits for the other.
+        let seen = {
+            let (reading, is_reading) = std::sync::mpsc::channel();
+            let (written, is_written) = std::sync::mpsc::channel();
+            let read = std::thread::spawn({
+                let db = db.clone();
+                move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    runtime.block_on(db.read::<_, Error, _>("snapshot", move |tx| Box::pin(async move {
+                        let first = rows!(tx, "select id from items")?.len();
+                        reading.send(()).unwrap();
+                        is_written.recv().unwrap();
+                        Ok((first, rows!(tx, "select id from items")?.len()))
+                    })))
+                }
+            });
+            tokio::task::spawn_blocking(move || is_reading.recv().unwrap()).await.unwrap();
+            insert(&writer, 2, 2).await.unwrap();
+            written.send(()).unwrap();
+            tokio::task::spawn_blocking(move || read.join().unwrap()).await.unwrap().unwrap()
+        };
+        assert_eq!(seen, (1, 1));
+        assert_eq!(ids(&db).await, [1, 2]);
+    }
+
+    async fn a_reader_changes_nothing(db: Db) {
+        let db = counters_of(&db).await;
+        let result = db.read("writes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
+        assert!(matches!(result, Err(Error::Statement(_))), "{result:?}");
+        insert(&db, 1, 1).await.unwrap();
+        assert_eq!(ids(&db).await, [1]);
+    }
+
+    async fn only_changes_count_as_commits(db: Db) {
+        let db = counters_of(&db).await;
+        insert(&db, 1, 1).await.unwrap();
+        let before = db.counters();
+        ids(&db).await;
+        let none = db.write("nothing", |tx| Box::pin(async move { execute!(tx, "update items set amount = 2 where id = 9") })).await;
+        assert_eq!(none, Ok(0));
+        let looked = db.write::<_, Error, _>("locks", |tx| Box::pin(async move {
+            Ok(rows!(tx, "select id from items where id = $1 for update", 1_i64)?.len())
+        })).await;
+        assert_eq!(looked, Ok(1));
+        let after = db.counters();
+        assert_eq!(after.commits, before.commits);
+        assert_eq!(after.transactions, before.transactions + 3);
+        assert_eq!(after.sql_statements, before.sql_statements + 3);
+        insert(&db, 2, 2).await.unwrap();
+        assert_eq!(db.counters().commits, before.commits + 1);
+    }
+
+    async fn a_closed_database_finishes_and_refuses(db: Db) {
+        let db = counters_of(&db).await;
+        let writes: Vec<_> = (0..20).map(|id| {
+            let db = db.clone();
+            async move { insert(&db, id, 1).await }
+        }).collect();
+        let closing = db.clone();
+        let (results, ()) = tokio::join!(futures_util::future::join_all(writes), async move { closing.close().await });
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert!(matches!(insert(&db, 99, 1).await, Err(Error::Unavailable(_))));
+        let read = db.read("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
+        assert!(matches!(read.map(drop), Err(Error::Unavailable(_))));
+        db.close().await;
+    }
+
+    async fn amounts_are_ordered_by_their_bytes(db: Db) {
+        create(&db, match db.backend() {
+            Backend::Sqlite => "create table amounts (amount blob not null)",
+            Backend::Postgres => "create table amounts (amount bytea not null)",
+        }).await;
+        let mut amounts: Vec<Amount> = [0_u128, 1, 255, 256, u128::from(u64::MAX), u128::MAX].map(Amount::from_units).into();
+        amounts.push(Amount::MAX);
+        let shuffled = [3, 0, 6, 2, 5, 1, 4].map(|place: usize| amounts[place]);
+        let found = db.write::<_, Error, _>("order", move |tx| Box::pin(async move {
+            for amount in &shuffled {
+                execute!(tx, "insert into amounts (amount) values ($1)", amount)?;
+            }
+            let rows = rows!(tx, "select amount from amounts order by amount")?;
+            rows.iter().map(|row| row.get("amount")).collect::<Result<Vec<Amount>, Error>>()
+        })).await.unwrap();
+        assert_eq!(found, amounts);
+    }
+
+    async fn a_lease_has_one_holder_and_a_growing_epoch(db: Db) {
+        use crate::db::lease::{self, Epoch};
+        let take = |at: i64, owner: &'static str| {
+            let db = db.clone();
+            async move {
+                db.write("lease", move |tx| Box::pin(lease::acquire(tx, Instant(at), "watch:1", owner, 1000))).await.unwrap()
+            }
+        };
+        assert_eq!(take(0, "a").await, Some(Epoch(1)));
+        assert_eq!(take(10, "b").await, None);
+        assert_eq!(take(20, "a").await, Some(Epoch(1)), "one's own again keeps the epoch");
+        assert_eq!(take(1019, "b").await, None, "prolonged to 1020");
+        assert_eq!(take(1020, "b").await, Some(Epoch(2)));
+        let (renewed, held, stale, released) = db.write::<_, Error, _>("lease", |tx| Box::pin(async move {
+            Ok((
+                lease::renew(tx, Instant(1500), "watch:1", "b", Epoch(2), 1000).await?,
+                lease::holds(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
+                lease::renew(tx, Instant(1500), "watch:1", "a", Epoch(1), 1000).await?,
+                lease::release(tx, Instant(1600), "watch:1", "b", Epoch(2)).await?,
+            ))
+        })).await.unwrap();
+        assert!(renewed && held && !stale && released);
+        assert_eq!(take(1600, "b").await, Some(Epoch(3)), "what was released may have been another's in between");
+        assert_eq!(take(2700, "b").await, Some(Epoch(4)), "what was over may have been another's in between");
+    }
+}
+
+const ONE: Migration = Migration {
+    name: "9001_one",
+    sqlite: "create table ones (id bigint primary key); insert into ones values (1);",
+    postgres: "create table ones (id bigint primary key); insert into ones values (1);",
+};
+const TWO: Migration = Migration {
+    name: "9002_two",
+    sqlite: "alter table ones add column note text; update ones set note = 'new';",
+    postgres: "alter table ones add column note text; update ones set note = 'new';",
+};
+const BROKEN: Migration = Migration {
+    name: "9003_broken",
+    sqlite: "create table halves (id bigint primary key); insert into nowhere values (1);",
+    postgres: "create table halves (id bigint primary key); insert into nowhere values (1);",
+};
+const CHANGED: Migration = Migration { name: "9001_one", sqlite: "select 1", postgres: "select 1" };
+
+static FIRST: [Migration; 1] = [ONE];
+static BOTH: [Migration; 2] = [ONE, TWO];
+static BREAKING: [Migration; 3] = [ONE, TWO, BROKEN];
+static TAMPERED: [Migration; 2] = [CHANGED, TWO];
+static REORDERED: [Migration; 2] = [TWO, ONE];
+
+both! {
+    async fn migrations_are_appended_and_checked(db: Db) {
+        create(&db, "drop table schema_migrations").await;
+        assert_eq!(migrations::pending(&db, &BOTH).await.unwrap(), ["9001_one", "9002_two"]);
+        // Two instances start at once.
+        let (a, b) = tokio::join!(migrations::apply(&db, &FIRST), migrations::apply(&db, &FIRST));
+        assert_eq!([a.unwrap(), b.unwrap()].concat(), ["9001_one"]);
+        assert_eq!(migrations::apply(&db, &FIRST).await.unwrap(), Vec::<String>::new());
+        assert_eq!(migrations::apply(&db, &BOTH).await.unwrap(), ["9002_two"]);
+        let note = db.read::<String, Error, _>("note", |tx| Box::pin(async move {
+            row!(tx, "select note from ones")?.unwrap().get("note")
+        })).await.unwrap();
+        assert_eq!(note, "new");
+
+        let refusal = |result: Result<Vec<String>, Error>| result.unwrap_err().to_string();
+        assert!(refusal(migrations::apply(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::apply(&db, &FIRST).await).contains("newer version"));
+        assert!(refusal(migrations::apply(&db, &REORDERED).await).contains("`9001_one` in this database"));
+
+        assert!(refusal(migrations::apply(&db, &BREAKING).await).contains("9003_broken failed"));
+        assert_eq!(migrations::pending(&db, &BREAKING).await.unwrap(), ["9003_broken"], "nothing of it is stored");
+        create(&db, "create table halves (id bigint primary key)").await;
+    }
+}
+
+#[tokio::test]
+async fn a_closure_that_waits_for_something_else_is_refused_on_sqlite() {
+    let db = fresh(Backend::Sqlite).await;
+    let inner = db.clone();
+    let result = db
+        .write::<(), Error, _>("waits", move |tx| {
+            Box::pin(async move {
+                execute!(tx, "insert into leases (name, owner, epoch, until_at) values ('x', 'x', 1, 1)")?;
+                inner.write::<(), Error, _>("inner", |_| Box::pin(async { Ok(()) })).await
+            })
+        })
+        .await;
+    assert_eq!(result, Err(Error::Suspended { name: "waits" }));
+    let left = db.read("left", |tx| Box::pin(async move { row!(tx, "select name from leases") })).await.unwrap();
+    assert!(left.is_none());
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_died_is_replaced() {
+    let db = fresh(Backend::Postgres).await;
+    let db = counters_of(&db).await;
+    futures_util::future::join_all((0..8).map(|id| insert(&db, id, 1))).await;
+    let pid = |db: Db| async move {
+        db.read::<i64, Error, _>("pid", |tx| {
+            Box::pin(async move { row!(tx, "select pg_backend_pid() as pid")?.unwrap().get("pid") })
+        })
+        .await
+    };
+    let before = pid(db.clone()).await.unwrap();
+    // Ends every session of this database, the one that runs this included.
+    let ended = db
+        .write("end", |tx| {
+            Box::pin(async move {
+                rows!(
+                    tx,
+                    "select pg_terminate_backend(pid) as done from pg_stat_activity where datname = current_database()"
+                )
+            })
+        })
+        .await;
+    assert!(ended.is_err());
+    assert_ne!(pid(db.clone()).await.unwrap(), before);
+    insert(&db, 100, 1).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_instance_may_open_but_only_one_holds_the_folder() {
+    let scratch = Scratch::new(Backend::Sqlite).await;
+    let config = scratch.config();
+    let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
+    let folder = Path::new(&path).parent().unwrap().to_owned();
+    let lock = DataLock::acquire(&folder).unwrap();
+    let refused = DataLock::acquire(&folder).unwrap_err();
+    assert!(
+        matches!(&refused, LockError::Held { holder, .. } if *holder == format!("process {}", std::process::id())),
+        "{refused}"
+    );
+
+    let db = counters_of(&Db::open(&config).await.unwrap()).await;
+    let second = Db::open(&config).await.unwrap();
+    insert(&db, 1, 1).await.unwrap();
+    insert(&second, 2, 2).await.unwrap();
+    assert_eq!(ids(&db).await, ids(&second).await);
+    second.close().await;
+    insert(&db, 3, 3).await.unwrap();
+    db.close().await;
+    drop(lock);
+    DataLock::acquire(&folder).unwrap();
+
+    let again = Db::open(&config).await.unwrap();
+    assert_eq!(ids(&again).await, [1, 2, 3]);
+    let wal = std::fs::metadata(format!("{path}-wal")).map_or(0, |file| file.len());
+    assert_eq!(wal, 0, "closing folds the log in");
+}
+
+#[tokio::test]
+async fn a_backup_is_a_complete_private_copy() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new(Backend::Sqlite).await;
+    let config = scratch.config();
+    let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
+    let db = counters_of(&Db::open(&config).await.unwrap()).await;
+    insert(&db, 1, 1).await.unwrap();
+    let copy = format!("{path}.copy");
+    db.backup(Path::new(&copy)).await.unwrap();
+    insert(&db, 2, 2).await.unwrap();
+    assert!(db.backup(Path::new(&copy)).await.unwrap_err().to_string().contains("never overwrites"));
+    for file in [&path, &copy, &format!("{path}-wal")] {
+        assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    let restored = Db::open(&Config { url: format!("sqlite:{copy}"), ..config }).await.unwrap();
+    assert_eq!(ids(&restored).await, [1]);
+    assert_eq!(
+        std::fs::read_dir(Path::new(&path).parent().unwrap())
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".part") })
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn unusable_urls_are_refused_without_showing_them() {
+    for url in ["mysql://u:secret@h/d", "postgres://u:secret@h:x/d", "secret", ""] {
+        let config = Config::new(url);
+        let error = Db::open(&config).await.map(drop).unwrap_err();
+        assert!(!format!("{error} {error:?} {config:?}").contains("secret"), "{url}: {error}");
+    }
+}
+
+#[test]
+fn a_sqlite_that_loses_commits_is_refused() {
+    assert!(super::sqlite::check_version(3_051_002).is_err());
+    assert!(super::sqlite::check_version(rusqlite::version_number()).is_ok());
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Colour {
+    Red,
+    Green,
+}
+text_enum!(Colour { Red => "red", Green => "green" });
+
+#[test]
+fn an_enum_is_stored_as_its_text() {
+    for colour in [Colour::Red, Colour::Green] {
+        assert_eq!(Colour::from_value(&Bind::from(colour)), Some(colour));
+    }
+    assert_eq!(Colour::from_value(&Bind::from("blue")), None);
+    assert_eq!(Option::<Colour>::from_value(&Bind::from(None::<Colour>)), Some(None));
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_stored_amounts_is_the_numeric_order(a: [u8; 32], b: [u8; 32], common in 0_usize..32) {
+        let mut b = b;
+        b[..common].copy_from_slice(&a[..common]);
+        let (a, b) = (Amount::from_be_bytes(a), Amount::from_be_bytes(b));
+        let (Bind::Blob(x), Bind::Blob(y)) = (Bind::from(a), Bind::from(b)) else { panic!("amounts are bytes") };
+        prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+        prop_assert_eq!(Amount::from_value(&Bind::Blob(x)), Some(a));
+    }
+
+    #[test]
+    fn integers_come_back_or_are_refused(n: u64) {
+        let expected = i64::try_from(n).ok();
+        prop_assert_eq!(i64::from_value(&Bind::from(n)), expected);
+        prop_assert_eq!(u64::from_value(&Bind::from(n)), expected.map(|_| n));
+        prop_assert_eq!(u32::from_value(&Bind::from(n)), u32::try_from(n).ok());
+    }
+}

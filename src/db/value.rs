@@ -266,7 +266,8 @@ impl Row {
 
     fn read<T: FromValue>(&self, place: Option<usize>, column: impl Fn() -> String) -> Result<T, Error> {
         let refused = |reason| Error::Value { column: column(), reason };
-        let value = place.and_then(|place| self.values.get(place)).ok_or_else(|| refused("there is no such column".into()))?;
+        let value =
+            place.and_then(|place| self.values.get(place)).ok_or_else(|| refused("there is no such column".into()))?;
         let expected = || format!("{} found, not one of {}", value.kind(), std::any::type_name::<T>());
         T::from_value(value).ok_or_else(|| refused(expected()))
     }
