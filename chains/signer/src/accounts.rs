@@ -301,4 +301,13 @@ mod tests {
             }
         }
     }
+
+    /// Somebody will paste the wrong half of a key into the configuration: refused, and not repeated in the error.
+    #[test]
+    fn the_daemon_refuses_a_private_key() {
+        let account = deposits(Family::Evm);
+        let xprv = seed(ABANDON).key_at(&account.steps()).to_extended_key(Prefix::XPRV).to_string();
+        let error = Deriver::new(&xprv, account.scheme()).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(&xprv[4..20]));
+    }
 }

@@ -99,6 +99,7 @@ pub struct Xpubs {
 pub struct Derive {
     /// The seed file.
     file: PathBuf,
+    /// Family of the account.
     #[arg(long, value_enum)]
     chain: Chain,
     /// What the account is for: deposit, deposit-test or hot-N.
@@ -123,8 +124,10 @@ pub struct Check {
     /// Compare the address at --index with this one.
     #[arg(long, requires_all = ["chain", "index"])]
     address: Option<String>,
+    /// Index of the address, below 2^31.
     #[arg(long, requires = "address")]
     index: Option<u32>,
+    /// Family of the account.
     #[arg(long, value_enum)]
     chain: Option<Chain>,
     /// What the account is for: deposit, deposit-test or hot-N.

@@ -11,8 +11,8 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, ensure};
-use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
+use anyhow::{Context, bail, ensure};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
@@ -30,9 +30,8 @@ pub(crate) fn ask(prompt: &str) -> anyhow::Result<SecretString> {
     } else {
         None
     };
-    let line = read_line(stdin.as_fd()).with_context(|| format!("{prompt}: nothing was read"));
-    drop(silence);
-    line
+    let cancel = silence.as_ref().and_then(Silence::cancel_key);
+    read_line(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
 }
 
 /// The same, asked twice of a person, because a typing error in a new passphrase would lock the seed for ever.
@@ -60,13 +59,17 @@ pub(crate) fn read_file(path: &Path) -> anyhow::Result<SecretString> {
     read().with_context(|| format!("secret in {}", path.display()))
 }
 
-fn read_line(from: BorrowedFd<'_>) -> anyhow::Result<SecretString> {
+fn read_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<SecretString> {
     let mut line = Zeroizing::new(Vec::with_capacity(SECRET_MAX));
     let mut byte = Zeroizing::new([0u8; 1]);
     loop {
         let count = rustix::io::retry_on_intr(|| rustix::io::read(from, byte.as_mut_slice()))?;
         if count == 0 && line.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            bail!("nothing was given");
+        }
+        if count == 1 && Some(byte[0]) == cancel {
+            eprintln!();
+            bail!("cancelled");
         }
         if count == 0 || byte[0] == b'\n' {
             return text(&line);
@@ -82,7 +85,8 @@ fn text(bytes: &[u8]) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// The terminal does not echo while this lives.
+/// The terminal does not echo while this lives. The key that interrupts a program (Ctrl-C) ends the line instead: a program
+/// that it kills could not give the terminal its echo back.
 struct Silence<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
@@ -92,11 +96,17 @@ impl Silence<'_> {
     fn on(terminal: BorrowedFd<'_>) -> io::Result<Silence<'_>> {
         let before = tcgetattr(terminal)?;
         let mut silent = before.clone();
-        silent.local_modes -= LocalModes::ECHO;
+        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
+        silent.special_codes[SpecialCodeIndex::VEOL] = before.special_codes[SpecialCodeIndex::VINTR];
         // The end of the line is still shown, so that the next prompt starts on a new one.
         silent.local_modes |= LocalModes::ECHONL;
         tcsetattr(terminal, OptionalActions::Flush, &silent)?;
         Ok(Silence { terminal, before })
+    }
+
+    /// What Ctrl-C sends, unless the terminal has no such key (0).
+    fn cancel_key(&self) -> Option<u8> {
+        Some(self.before.special_codes[SpecialCodeIndex::VINTR]).filter(|&key| key != 0)
     }
 }
 

@@ -1,11 +1,13 @@
 //! `settled-signer keys` as an operator runs it: the real program, real files, a real terminal.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, and so may what it is told with")]
+
 use std::{
     fs::{self, File},
     io::{Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use rustix::{
@@ -260,35 +262,69 @@ fn new_words_are_shown_to_a_pipe_only_on_request() {
 #[test]
 fn a_terminal_shows_the_words_and_never_the_passphrase() {
     let desk = Desk::new();
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let mut ours = File::from(ours);
-
-    // Nobody but the program holds its side of the terminal: when it dies, reading fails instead of waiting for ever.
-    let mut child = {
-        let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        let mut command = cheaply(desk.command(&["create", "seed"]));
-        command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap()).stderr(theirs);
-        command.spawn().unwrap()
-    };
-    let echoes = |terminal: &File| tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+    let (mut terminal, mut child) = on_a_terminal(cheaply(desk.command(&["create", "seed"])));
     let mut seen = Vec::new();
     for prompt in ["New passphrase of the seed file: ", "New passphrase of the seed file, again: "] {
-        read_until(&mut ours, &mut seen, prompt);
-        assert!(!echoes(&ours));
-        ours.write_all(format!("{PASSPHRASE}\n").as_bytes()).unwrap();
+        read_until(&mut terminal, &mut seen, prompt);
+        assert!(!echoes(&terminal));
+        // A core dump would have the seed in it.
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+        terminal.write_all(format!("{PASSPHRASE}\n").as_bytes()).unwrap();
     }
-    read_until(&mut ours, &mut seen, "was written to seed.");
+    read_until(&mut terminal, &mut seen, "was written to seed.");
     assert!(child.wait().unwrap().success());
-    assert!(echoes(&ours));
+    assert!(echoes(&terminal));
 
     let shown = String::from_utf8(seen).unwrap();
     assert!(!shown.contains("horse"), "{shown}");
     let words = shown.lines().map(str::trim).find(|line| line.split(' ').count() == 24 && !line.contains('.'));
     assert!(words.is_some_and(|words| words.chars().all(|c| c.is_ascii_lowercase() || c == ' ')), "{shown}");
     assert_eq!(desk.open(&["check", "seed"]).status.code(), Some(0));
+}
+
+#[test]
+fn two_passphrases_that_differ_make_no_file() {
+    let desk = Desk::new();
+    let (mut terminal, mut child) = on_a_terminal(cheaply(desk.command(&["create", "seed"])));
+    let mut seen = Vec::new();
+    read_until(&mut terminal, &mut seen, "seed file: ");
+    terminal.write_all(b"correct horse\n").unwrap();
+    read_until(&mut terminal, &mut seen, "again: ");
+    terminal.write_all(b"correct hoarse\n").unwrap();
+    read_until(&mut terminal, &mut seen, "differ");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(!desk.path("seed").exists());
+}
+
+#[test]
+fn ctrl_c_gives_the_terminal_its_echo_back() {
+    let desk = Desk::with_seed();
+    let (mut terminal, mut child) = on_a_terminal(desk.command(&["check", "seed"]));
+    let mut seen = Vec::new();
+    read_until(&mut terminal, &mut seen, "Passphrase of the seed file: ");
+    terminal.write_all(b"correct\x03").unwrap();
+    read_until(&mut terminal, &mut seen, "cancelled");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(echoes(&terminal));
+    assert!(!String::from_utf8(seen).unwrap().contains("correct"));
+}
+
+/// Our side of a new terminal, and a program on the other one. Nobody else holds that: when the program dies, reading
+/// fails instead of waiting for ever.
+fn on_a_terminal(mut command: Command) -> (File, Child) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap()).stderr(theirs);
+    (File::from(ours), command.spawn().unwrap())
+}
+
+fn echoes(terminal: &File) -> bool {
+    tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO)
 }
 
 fn read_until(terminal: &mut File, seen: &mut Vec<u8>, text: &str) {
