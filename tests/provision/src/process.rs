@@ -6,7 +6,10 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -26,6 +29,8 @@ const GUARDED: &str = "exec 3<&0; { read -r _ <&3; kill -9 -- -$$; } >/dev/null 
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// An error message named the log, so it stays.
+    quoted: AtomicBool,
 }
 
 impl Process {
@@ -64,7 +69,7 @@ impl Process {
             }
         });
 
-        let process = Process { child, log: log.to_path_buf() };
+        let process = Process { child, log: log.to_path_buf(), quoted: AtomicBool::new(false) };
         match wait.recv_timeout(START_LIMIT) {
             Ok(value) => Ok((process, value)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -78,6 +83,7 @@ impl Process {
 
     /// The sentence with the last lines the server wrote.
     pub fn failed(&self, sentence: &str) -> Error {
+        self.quoted.store(true, Ordering::Relaxed);
         let log = place::read(&self.log).unwrap_or_default();
         Error::new(format!("{sentence}; its last words in {}:\n{}", self.log.display(), place::tail(&log)))
     }
@@ -101,5 +107,9 @@ impl Drop for Process {
         // Fails only when the whole group is gone already, which is what is wanted.
         let _gone = kill_process_group(self.pid(), Signal::KILL);
         let _reaped = self.child.wait();
+        if !thread::panicking() && !self.quoted.load(Ordering::Relaxed) {
+            // Logs are for the one who looks into a failed test; the others would only pile up.
+            let _kept = std::fs::remove_file(&self.log);
+        }
     }
 }

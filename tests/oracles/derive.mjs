@@ -1,0 +1,41 @@
+// Derives as a wallet does, through ethers and bitcoinjs-lib:
+// { mnemonic, passphrase?, account?, count?, network? } ->
+// { evm: { path, xpub, addresses }, btc: { path, xpub, addresses, scripts } }.
+// `network` is "bitcoin" (the default), "testnet" or "regtest"; `xpub` of btc has the version bytes of that network;
+// `addresses` are those of the receiving chain 0/i, BIP-84 pay-to-witness-public-key-hash for btc.
+import * as ecc from '@bitcoinerlab/secp256k1'
+import { BIP32Factory } from 'bip32'
+import * as bip39 from 'bip39'
+import * as bitcoin from 'bitcoinjs-lib'
+import { HDNodeWallet } from 'ethers'
+import { answer } from './oracle.mjs'
+
+function evm({ mnemonic, passphrase, account, count }) {
+  const path = `m/44'/60'/${account}'`
+  const node = HDNodeWallet.fromPhrase(mnemonic, passphrase, path).neuter()
+  const addresses = Array.from({ length: count }, (_, index) => node.deriveChild(0).deriveChild(index).address)
+  return { path, xpub: node.extendedKey, addresses }
+}
+
+function btc({ mnemonic, passphrase, account, count, network }) {
+  const parameters = bitcoin.networks[network]
+  if (!parameters) throw new Error(`network is bitcoin, testnet or regtest, not ${network}`)
+  const path = `m/84'/${network === 'bitcoin' ? 0 : 1}'/${account}'`
+  const seed = bip39.mnemonicToSeedSync(mnemonic, passphrase)
+  const node = BIP32Factory(ecc).fromSeed(seed, parameters).derivePath(path).neutered()
+  const payments = Array.from({ length: count }, (_, index) =>
+    bitcoin.payments.p2wpkh({ pubkey: node.derive(0).derive(index).publicKey, network: parameters }),
+  )
+  return {
+    path,
+    xpub: node.toBase58(),
+    addresses: payments.map(({ address }) => address),
+    scripts: payments.map(({ output }) => Buffer.from(output).toString('hex')),
+  }
+}
+
+await answer(({ mnemonic, passphrase = '', account = 0, count = 3, network = 'bitcoin' }) => {
+  if (!bip39.validateMnemonic(mnemonic)) throw new Error('the mnemonic has a wrong word or checksum')
+  const input = { mnemonic, passphrase, account, count, network }
+  return { evm: evm(input), btc: btc(input) }
+})
