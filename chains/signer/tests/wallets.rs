@@ -1,0 +1,58 @@
+//! What other wallets derive from the same words: ethers and bitcoinjs-lib, unchanged, are the judges.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic, and so may what it is told with")]
+
+use bip32::{ExtendedKey, Prefix};
+use bitcoin::Network;
+use chain::{Deriver, Family};
+use provision::node;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use signer::{
+    accounts::{Account, Purpose},
+    seed::Seed,
+};
+
+const ADDRESSES: u32 = 5;
+
+#[test]
+fn ethers_and_bitcoinjs_derive_the_same_keys() {
+    let fresh = || Seed::generate().unwrap().words();
+    let cases = [
+        (fresh(), "", Network::Bitcoin, "bitcoin", Purpose::Deposit, 0),
+        (fresh(), "", Network::Regtest, "regtest", Purpose::TestDeposit, 0),
+        // NFKD matters for a passphrase like this: the letter may be written as one character or as two.
+        (fresh(), "caf\u{e9} пароль", Network::Testnet, "testnet", Purpose::Hot(0), 2),
+        (words_of(&[0x5a; 16]), "cafe\u{301}", Network::Bitcoin, "bitcoin", Purpose::Hot(89), 21_474_835),
+    ];
+    for (words, passphrase, network, name, purpose, epoch) in cases {
+        let seed = Seed::from_words(&words, SecretString::from(passphrase)).unwrap();
+        let account = |family| Account::new(family, network, purpose, epoch).unwrap();
+        let number = account(Family::Evm).number();
+        let input = json!({
+            "mnemonic": words.expose_secret(), "passphrase": passphrase, "account": number, "count": ADDRESSES, "network": name,
+        });
+        let wallets = node::run_blocking("derive", &input).unwrap();
+        agree(&seed, &account(Family::Evm), &wallets["evm"]);
+        agree(&seed, &account(Family::Bitcoin), &wallets["btc"]);
+    }
+}
+
+fn words_of(entropy: &[u8]) -> SecretString {
+    Seed::from_entropy(entropy, SecretString::default()).unwrap().words()
+}
+
+fn agree(seed: &Seed, account: &Account, wallet: &Value) {
+    assert_eq!(wallet["path"], account.path());
+    // Wallets write the network into the version of the key (`tpub`); ours is always `xpub`. The key is the same.
+    let mut theirs: ExtendedKey = wallet["xpub"].as_str().unwrap().parse().unwrap();
+    theirs.prefix = Prefix::XPUB;
+    let xpub = seed.account_xpub(account);
+    assert_eq!(theirs.to_string(), xpub);
+
+    let deriver = Deriver::new(&xpub, account.scheme()).unwrap();
+    let ours: Vec<String> = (0..ADDRESSES).map(|index| seed.address(account, index).unwrap().text).collect();
+    let daemons: Vec<String> = (0..ADDRESSES).map(|index| deriver.address(index).unwrap().text).collect();
+    assert_eq!(wallet["addresses"], json!(ours));
+    assert_eq!(ours, daemons);
+}
