@@ -50,15 +50,10 @@ impl Config {
     }
 }
 
-/// Without the URL's password.
+/// Without the URL, which may hold a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = self.url.split(':').next().unwrap_or_default();
-        f.debug_struct("Config")
-            .field("url", &format_args!("{kind}:…"))
-            .field("readers", &self.readers)
-            .field("pg_pool", &self.pg_pool)
-            .finish()
+        f.debug_struct("Config").field("readers", &self.readers).field("pg_pool", &self.pg_pool).finish_non_exhaustive()
     }
 }
 
@@ -190,6 +185,12 @@ impl Db {
             Engine::Postgres(_) => unreachable!("refused above"),
         });
         copy.await.map_err(|e| Error::Unavailable(format!("the backup ended early: {e}")))?
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Db({:?})", self.backend())
     }
 }
 

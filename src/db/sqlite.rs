@@ -129,7 +129,7 @@ impl Engine {
     }
 }
 
-fn check_version(version: i32) -> Result<(), Error> {
+pub(super) fn check_version(version: i32) -> Result<(), Error> {
     if version >= OLDEST_VERSION {
         return Ok(());
     }

@@ -9,10 +9,20 @@ use url::Url;
 
 use crate::db::{Backend, Config, Db, migrations};
 
-/// The server for tests: a URL whose role may create databases.
+/// The server that the tests of this crate share.
 ///
 /// # Panics
-/// When `SETTLED_TEST_POSTGRES` is not set: a test of PostgreSQL that cannot run must not look as if it had passed.
+/// When there is none: a test of PostgreSQL that cannot run must not look as if it had passed.
+#[cfg(test)]
+pub fn postgres_url() -> String {
+    provision::postgres::url().expect("a PostgreSQL server can be provided")
+}
+
+/// The server for tests elsewhere, unless they name theirs to [`Scratch::postgres`].
+///
+/// # Panics
+/// When `SETTLED_TEST_POSTGRES` is not set.
+#[cfg(not(test))]
 pub fn postgres_url() -> String {
     std::env::var("SETTLED_TEST_POSTGRES")
         .expect("SETTLED_TEST_POSTGRES must be the URL of a PostgreSQL server whose role may create databases")
@@ -43,16 +53,14 @@ impl Scratch {
     /// When the place cannot be made.
     pub async fn new(backend: Backend) -> Scratch {
         match backend {
-            Backend::Sqlite => Scratch::folder(),
-            Backend::Postgres => Scratch::database().await,
+            Backend::Sqlite => Scratch::sqlite(),
+            Backend::Postgres => Scratch::postgres(&postgres_url()).await,
         }
     }
 
-    pub fn config(&self) -> Config {
-        Config { readers: 2, pg_pool: 8, ..Config::new(self.url.clone()) }
-    }
-
-    fn folder() -> Scratch {
+    /// # Panics
+    /// When the folder cannot be made.
+    pub fn sqlite() -> Scratch {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("settled-test-{}-{number}", std::process::id()));
@@ -62,11 +70,14 @@ impl Scratch {
         Scratch { url: format!("sqlite:{}", folder.join("settled.db").display()), folder: Some(folder), _session: None }
     }
 
-    /// The first name that nobody uses: there are as many databases as tests run at once, also after a killed test.
-    async fn database() -> Scratch {
-        let server = postgres_url();
-        let mut session = connect(&server).await;
-        let template = template(&mut session, &server).await;
+    /// The first name on this server that nobody uses: there are as many databases as tests run at once, also after a
+    /// killed test. The role of the URL must be allowed to create databases.
+    ///
+    /// # Panics
+    /// When the database cannot be made.
+    pub async fn postgres(server: &str) -> Scratch {
+        let mut session = connect(server).await;
+        let template = template(&mut session, server).await;
         let mut number = 0_i32;
         while !bool_of(&mut session, "select pg_try_advisory_lock(7362, $1)", number).await {
             number += 1;
@@ -74,7 +85,11 @@ impl Scratch {
         let name = format!("settled_test_{number}");
         run(&mut session, format!("drop database if exists {name} with (force)")).await;
         run(&mut session, format!("create database {name} template {template}")).await;
-        Scratch { url: with_database(&server, &name), folder: None, _session: Some(session) }
+        Scratch { url: with_database(server, &name), folder: None, _session: Some(session) }
+    }
+
+    pub fn config(&self) -> Config {
+        Config { readers: 2, pg_pool: 8, ..Config::new(self.url.clone()) }
     }
 }
 

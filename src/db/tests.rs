@@ -1,8 +1,6 @@
 //! What both databases must do alike, and what is particular to one.
 
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use chain::Amount;
@@ -191,7 +189,8 @@ both! {
         }).await;
         let amount = Amount::from_units(u128::MAX);
         // A null first: PostgreSQL infers the types of the prepared statement from it.
-        let cases: Vec<(Option<i64>, Option<String>, Option<Vec<u8>>, bool)> = vec![
+        type Case = (Option<i64>, Option<String>, Option<Vec<u8>>, bool);
+        let cases: Vec<Case> = vec![
             (None, None, None, false),
             (Some(i64::MIN), Some("ünï'\"$1 \u{1f4b0}".into()), Some(vec![0, 255, 0]), true),
             (Some(i64::MAX), Some(String::new()), Some(vec![]), false),
@@ -205,7 +204,7 @@ both! {
                 row!(tx, sql, id, n, t, b, f)?;
                 let row = row!(tx, "select n, t, b, f, count(*) over () as c from kinds where id = $1 and $1 >= 0", id)?.unwrap();
                 assert_eq!(row.get::<u64>("c")?, 1);
-                assert_eq!(row.get::<i64>("c")?, row.at(4)?);
+                assert_eq!(row.get::<i64>("c")?, row.at::<i64>(4)?);
                 Ok((row.get("n")?, row.get("t")?, row.get("b")?, row.get("f")?))
             })).await.unwrap();
             assert_eq!(found, expected);
@@ -500,6 +499,37 @@ async fn unusable_urls_are_refused_without_showing_them() {
         let error = Db::open(&config).await.map(drop).unwrap_err();
         assert!(!format!("{error} {error:?} {config:?}").contains("secret"), "{url}: {error}");
     }
+}
+
+/// SQLite gives up a whole transaction when the disk is full, with it the commands that were run before in the group.
+#[tokio::test]
+async fn who_is_told_of_success_is_stored_also_when_the_disk_is_full() {
+    let db = counters_of(&fresh(Backend::Sqlite).await).await;
+    let pages = |sql: &'static str| db.write("limit", move |tx| Box::pin(async move { rows!(tx, sql) }));
+    pages("pragma max_page_count = 1").await.unwrap();
+    let writes = (0..100).map(|id| {
+        let db = db.clone();
+        async move {
+            if id % 10 != 5 {
+                return insert(&db, id, 1).await;
+            }
+            db.write("large", move |tx| {
+                Box::pin(async move {
+                    let sql = "insert into items (id, note, amount) values ($1, hex(zeroblob(1000000)), 1)";
+                    execute!(tx, sql, id).map(drop)
+                })
+            })
+            .await
+        }
+    });
+    let results = futures_util::future::join_all(writes).await;
+    let told: Vec<i64> = (0..).zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| id).collect();
+    assert!(told.iter().all(|id| id % 10 != 5));
+    assert_eq!(ids(&db).await, told);
+    let refusal = results.iter().find_map(|result| result.as_ref().err());
+    assert!(matches!(refusal, Some(Error::Unavailable(_))), "{refusal:?}");
+    pages("pragma max_page_count = 1000000").await.unwrap();
+    insert(&db, 200, 1).await.unwrap();
 }
 
 #[test]

@@ -14,7 +14,6 @@ pub struct Tx {
     hooks: Vec<Hook>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one per connection")]
 pub(super) enum Link {
     Sqlite(rusqlite::Connection),
     Postgres(sqlx::PgConnection),

@@ -1,5 +1,6 @@
 //! Values on their way in and out: integers, text and bytes, alike on both databases.
 
+use std::fmt;
 use std::sync::Arc;
 
 use chain::Amount;
@@ -151,6 +152,13 @@ impl<T: Into<Bind>> From<Option<T>> for Bind {
     }
 }
 
+/// Without the value: what is stored may be a secret or an e-mail address.
+impl fmt::Debug for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
 /// How a type is read from a value; `None` when it is not one of its values.
 pub trait FromValue: Sized {
     fn from_value(value: &Value) -> Option<Self>;
@@ -244,6 +252,7 @@ macro_rules! text_enum {
 pub(crate) use text_enum;
 
 /// One row of an answer; it outlives its transaction.
+#[derive(Debug)]
 pub struct Row {
     columns: Arc<[Box<str>]>,
     values: Box<[Bind]>,
