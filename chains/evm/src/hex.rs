@@ -1,0 +1,42 @@
+//! Hexadecimal texts of JSON-RPC: quantities and byte strings. Anything irregular is `None`, never a guess.
+
+use alloy_primitives::{Address, B256};
+use ruint::aliases::U256;
+
+/// `0x1f`, at most 64 bits.
+pub fn quantity(text: &str) -> Option<u64> {
+    u64::from_str_radix(digits(text)?, 16).ok()
+}
+
+/// `0x1f`, at most 32 bits.
+pub fn index(text: &str) -> Option<u32> {
+    u32::from_str_radix(digits(text)?, 16).ok()
+}
+
+/// `0x1f`, at most 256 bits.
+pub fn number(text: &str) -> Option<U256> {
+    U256::from_str_radix(digits(text)?, 16).ok()
+}
+
+pub fn hash(text: &str) -> Option<B256> {
+    bytes(text).map(B256::new)
+}
+
+pub fn address(text: &str) -> Option<Address> {
+    bytes(text).map(Address::new)
+}
+
+/// Exactly `N` bytes.
+pub fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    const_hex::decode_to_array(text).ok()
+}
+
+/// The quantity as a node expects it.
+pub fn to_quantity(number: u64) -> String {
+    format!("{number:#x}")
+}
+
+/// Digits only: signs, which `from_str_radix` takes, are no hexadecimal.
+fn digits(text: &str) -> Option<&str> {
+    text.strip_prefix("0x").filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+}

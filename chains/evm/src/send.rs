@@ -1,0 +1,191 @@
+//! Hands signed bytes to nodes and sorts what they say. Nothing that is not understood is taken as a refusal.
+
+use alloy_primitives::keccak256;
+use async_trait::async_trait;
+use chain::{Outcome, Sender};
+use rpc::{Bad, Reply, Role};
+use tracing::info;
+
+use crate::{Evm, hex};
+
+/// What a node's text means for the attempt. Codes are not looked at: −32000 and −32603 carry everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The node has these bytes.
+    Known,
+    /// The nonce is used up on chain: by this attempt, by another one, or by a stranger.
+    Consumed,
+    /// Another attempt with this nonce waits in the pool.
+    Occupied,
+    /// A lower nonce is missing.
+    Gap,
+    /// Too cheap for this node now.
+    Price,
+    /// The wallet cannot pay for it.
+    Funds,
+    /// Never valid as it is.
+    Build,
+    Unknown,
+}
+
+impl Class {
+    /// The word that begins a refusal's text.
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::Known => "known",
+            Class::Consumed => "consumed",
+            Class::Occupied => "occupied",
+            Class::Gap => "gap",
+            Class::Price => "price",
+            Class::Funds => "funds",
+            Class::Build => "build",
+            Class::Unknown => "unknown",
+        }
+    }
+}
+
+/// The texts of geth, erigon, nethermind, besu, reth and anvil. Order matters: "replacement transaction underpriced" is no
+/// matter of price only, and "unknown transaction" is not "known transaction".
+const TEXTS: [(Class, &[&str]); 8] = [
+    (
+        Class::Unknown,
+        &[
+            "unknown transaction",
+            "future transaction tries to replace pending",
+            "txpool is full",
+            "account limit exceeded",
+        ],
+    ),
+    (Class::Known, &["already known", "known transaction", "same hash was already imported", "already imported"]),
+    (Class::Consumed, &["nonce too low", "nonce is too low", "oldnonce"]),
+    (Class::Occupied, &["replacement transaction underpriced", "replacementnotallowed", "replacement not allowed"]),
+    (Class::Gap, &["nonce too high", "exceeds next nonce", "nonce too far in the future", "noncegap", "nonce gap"]),
+    (Class::Funds, &["insufficient funds", "insufficientfunds"]),
+    (
+        Class::Price,
+        &[
+            "transaction underpriced",
+            "fee too low",
+            "feetoolow",
+            "max fee per gas less than block base fee",
+            "tip below minimum",
+            "below the minimum",
+            "gas price below",
+            "gas tip cap",
+        ],
+    ),
+    (
+        Class::Build,
+        &[
+            "invalid sender",
+            "invalid chain id",
+            "wrong chain id",
+            "incorrect chain id",
+            "intrinsic gas too low",
+            "exceeds block gas limit",
+            "oversized",
+            "max priority fee per gas higher than max fee per gas",
+            "transaction type not supported",
+        ],
+    ),
+];
+
+/// Sorts the text of a node's error.
+pub fn classify(text: &str) -> Class {
+    let text = text.to_ascii_lowercase();
+    let named = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    TEXTS.iter().find(|(_, phrases)| named(phrases)).map_or(Class::Unknown, |(class, _)| *class)
+}
+
+#[async_trait]
+impl Sender for Evm {
+    /// To every endpoint that may broadcast. One that takes the bytes outweighs all that do not; one that says nothing
+    /// understandable outweighs all refusals. A refusal begins with its class: `price: host:port: …`.
+    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+        let txid = keccak256(raw);
+        let params = [const_hex::encode_prefixed(raw)];
+        let told = self.pool.tell_all(Role::Broadcast, "eth_sendRawTransaction", &params).await;
+        let said = told.into_iter().map(|(endpoint, body)| {
+            let label = self.pool.label(endpoint);
+            let outcome = match body {
+                Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
+                Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
+                    Ok(hash) if hex::hash(hash) == Some(txid) => Outcome::Accepted,
+                    Ok(_) => Outcome::Unknown(format!("{label}: took it under another hash than {txid}")),
+                    Err(Bad::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Bad::Refused(refusal)) => refused(&label, &self.pool.redact(endpoint, &refusal.message)),
+                },
+            };
+            info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
+            outcome
+        });
+        weigh(said)
+    }
+}
+
+fn refused(label: &str, message: &str) -> Outcome {
+    match classify(message) {
+        Class::Known => Outcome::Known,
+        Class::Unknown => Outcome::Unknown(format!("{label}: {message}")),
+        class @ (Class::Consumed | Class::Occupied | Class::Gap | Class::Price | Class::Funds | Class::Build) => {
+            Outcome::Refused(format!("{}: {label}: {message}", class.word()))
+        }
+    }
+}
+
+/// What is known after all endpoints were heard.
+fn weigh(said: impl Iterator<Item = Outcome>) -> Outcome {
+    let mut whole = None;
+    for outcome in said {
+        whole = Some(match (whole, outcome) {
+            (Some(Outcome::Accepted), _) | (_, Outcome::Accepted) => Outcome::Accepted,
+            (Some(Outcome::Known), _) | (_, Outcome::Known) => Outcome::Known,
+            (Some(Outcome::Unknown(a)), Outcome::Unknown(b) | Outcome::Refused(b))
+            | (Some(Outcome::Refused(a)), Outcome::Unknown(b)) => Outcome::Unknown(format!("{a}; {b}")),
+            (Some(Outcome::Refused(a)), Outcome::Refused(b)) => Outcome::Refused(format!("{a}; {b}")),
+            (None, outcome) => outcome,
+        });
+    }
+    whole.unwrap_or_else(|| Outcome::Unknown("no endpoint may broadcast".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_clients() {
+        for (text, class) in [
+            ("already known", Class::Known),
+            ("ALREADY_EXISTS: already known", Class::Known),
+            ("unknown transaction", Class::Unknown),
+            ("Transaction with the same hash was already imported.", Class::Known),
+            ("nonce too low: next nonce 5, tx nonce 4", Class::Consumed),
+            ("OldNonce, Current nonce: 5, nonce of rejected tx: 4", Class::Consumed),
+            ("replacement transaction underpriced", Class::Occupied),
+            ("transaction underpriced: gas tip cap 1, minimum needed 1000000000", Class::Price),
+            ("nonce too high", Class::Gap),
+            ("insufficient funds for gas * price + value: balance 0", Class::Funds),
+            ("intrinsic gas too low: gas 20000, minimum needed 21000", Class::Build),
+            ("invalid chain id for signer: have 1 want 5", Class::Build),
+            ("future transaction tries to replace pending", Class::Unknown),
+            ("txpool is full", Class::Unknown),
+            ("something new", Class::Unknown),
+            ("", Class::Unknown),
+        ] {
+            assert_eq!(classify(text), class, "{text}");
+        }
+    }
+
+    #[test]
+    fn one_that_took_it_outweighs_all_and_silence_outweighs_refusals() {
+        let refused = || Outcome::Refused("price: a".to_owned());
+        let unknown = || Outcome::Unknown("b: no answer in time".to_owned());
+        assert_eq!(weigh([refused(), unknown(), Outcome::Known, Outcome::Accepted].into_iter()), Outcome::Accepted);
+        assert_eq!(weigh([Outcome::Known, refused()].into_iter()), Outcome::Known);
+        assert!(matches!(weigh([refused(), unknown()].into_iter()), Outcome::Unknown(_)));
+        assert!(matches!(weigh([unknown(), refused()].into_iter()), Outcome::Unknown(_)));
+        assert!(matches!(weigh([refused(), refused()].into_iter()), Outcome::Refused(_)));
+        assert!(matches!(weigh([].into_iter()), Outcome::Unknown(_)));
+    }
+}

@@ -1,0 +1,318 @@
+//! The reading half: what the rest of settled asks, answered by [`crate::reader`] and the endpoint pool.
+
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use alloy_primitives::B256;
+use async_trait::async_trait;
+use chain::{
+    Address, Amount, Asset, AssetId, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
+    SourceError, Tip, WatchSet, source::EndpointReport,
+};
+use rpc::{Answer, Bad, Endpoint, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
+use ruint::aliases::U256;
+use serde_json::{json, value::RawValue};
+use tokio::time::Instant;
+
+use crate::{
+    Finality, Preset, Trace, Verify, block,
+    finality::Claims,
+    hex,
+    logs::{BadContract, Contracts},
+};
+
+/// Balances asked for in one batch.
+const BALANCES_MAX: usize = 100;
+/// Blocks that a range of logs covers at first, and at most.
+const SPAN: (u64, u64) = (2_000, 10_000);
+/// `decimals()`
+const DECIMALS_CALL: &str = "0x313ce567";
+
+#[derive(Debug, Clone)]
+pub struct EvmConfig {
+    pub chain: ChainId,
+    /// EIP-155; every endpoint must name it before it is believed anything.
+    pub chain_id: u64,
+    /// The coin only if it may be paid with, and the listed tokens.
+    pub assets: Vec<Asset>,
+    pub endpoints: Vec<Endpoint>,
+    pub finality: Finality,
+    /// At this depth, or below the final mark, blocks are read by range.
+    pub range_depth: u64,
+    pub verify: Verify,
+    pub trace: Trace,
+}
+
+impl EvmConfig {
+    /// A known network with all its assets.
+    pub fn preset(preset: &Preset, endpoints: Vec<Endpoint>) -> EvmConfig {
+        EvmConfig {
+            chain: preset.name.clone(),
+            chain_id: preset.chain_id,
+            assets: preset.assets(),
+            endpoints,
+            finality: preset.finality,
+            range_depth: preset.final_depth,
+            verify: preset.verify,
+            trace: preset.trace,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Contract(#[from] BadContract),
+    #[error(transparent)]
+    Pool(#[from] rpc::pool::ConfigError),
+    /// The asset would be credited for payments on another chain.
+    #[error("asset {0} does not belong to chain {1}")]
+    ForeignAsset(AssetId, ChainId),
+}
+
+/// One EVM chain behind several endpoints.
+pub struct Evm {
+    pub(crate) config: EvmConfig,
+    pub(crate) pool: Pool,
+    pub(crate) contracts: Contracts,
+    /// The asset of the coin, if it may be paid with.
+    pub(crate) native: Option<AssetId>,
+    pub(crate) span: Mutex<Span>,
+    /// Blocks up to here are not expected to change.
+    pub(crate) settled: AtomicU64,
+    pub(crate) warned: AtomicBool,
+    claims: Mutex<Claims>,
+    last_head: Mutex<Option<BlockRef>>,
+}
+
+impl Evm {
+    pub fn new(config: EvmConfig) -> Result<Evm, BuildError> {
+        if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
+            return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
+        }
+        let proof = Proof { method: "eth_chainId".to_owned(), expected: hex::to_quantity(config.chain_id) };
+        let pool = Pool::new(rpc::Config { proof: Some(proof), ..rpc::Config::new(config.endpoints.clone()) })?;
+        Ok(Evm {
+            pool,
+            contracts: Contracts::new(&config.assets)?,
+            native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
+            span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
+            settled: AtomicU64::new(0),
+            warned: AtomicBool::new(false),
+            claims: Mutex::new(Claims::new(config.endpoints.len())),
+            last_head: Mutex::new(None),
+            config,
+        })
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().expect("no panic while claims are held")
+    }
+
+    /// Whether the head moved since it was last seen; its mark of finality cannot have moved otherwise.
+    fn head_moved(&self, head: BlockRef) -> bool {
+        let mut last = self.last_head.lock().expect("no panic while the head is held");
+        last.replace(head) != Some(head)
+    }
+
+    /// Asks one endpoint more, the next in turn, which block it calls final.
+    async fn hear_final(&self) -> Result<(), SourceError> {
+        let claim = self.pool.ask_in_turn("eth_getBlockByNumber", &("finalized", false), |reply| {
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+            let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+            Ok(Answer::Sure(Some((reply.endpoint, header.height))))
+        });
+        match claim.await {
+            Ok(Some((endpoint, height))) => self.claims().claim(endpoint, height, Instant::now()),
+            // No mark yet, or none known: depth decides.
+            Ok(None) | Err(Failure::Refused(_) | Failure::Missing(_)) => {}
+            Err(failure) => return Err(failure_at(0, failure)),
+        }
+        Ok(())
+    }
+
+    fn readers(&self) -> usize {
+        self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
+    }
+
+    /// One endpoint's own words on what it is and offers.
+    async fn report(&self, endpoint: usize) -> Result<String, String> {
+        let asked_at = Instant::now();
+        let id: String =
+            self.ask_only(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
+        let latency = asked_at.elapsed().as_millis();
+        if hex::quantity(&id) != Some(self.config.chain_id) {
+            return Err(format!("is a node of chain {id}, not of {:#x}", self.config.chain_id));
+        }
+        let header = |tag: &'static str| async move {
+            let accept = |reply: &Reply<'_>| {
+                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Sure(None)) };
+                let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+                Ok(Answer::Sure(Some(header)))
+            };
+            self.pool.ask_only(endpoint, "eth_getBlockByNumber", &(tag, false), accept).await
+        };
+        let head = header("latest").await.map_err(|failure| failure.to_string())?.ok_or("has no latest block")?;
+        self.pool.saw_head(endpoint, head.height);
+        let hash = B256::from(head.hash.0);
+        let finality = match header("finalized").await {
+            Ok(Some(mark)) => format!("final up to {}", mark.height),
+            Ok(None) => "no final block yet".to_owned(),
+            Err(_) => "no `finalized` tag".to_owned(),
+        };
+        let receipts = self.offers(endpoint, "eth_getBlockReceipts", json!([hash])).await;
+        let mut text = format!(
+            "chain {}, head {}, {finality}, receipts by block: {}, {latency} ms",
+            self.config.chain_id,
+            head.height,
+            if receipts { "yes" } else { "no" },
+        );
+        if let Some((method, params)) = self.trace_question(&head) {
+            let traces = self.offers(endpoint, method, params).await;
+            text.push_str(if traces { ", traces: yes" } else { ", traces: no" });
+        }
+        Ok(text)
+    }
+
+    async fn offers(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
+        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Answer::Sure(()));
+        self.pool.ask_only(endpoint, method, &params, accept).await.is_ok()
+    }
+
+    async fn ask_only(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, Failure> {
+        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
+        self.pool.ask_only(endpoint, method, &params, accept).await
+    }
+}
+
+#[async_trait]
+impl Source for Evm {
+    /// The EIP-155 chain id in decimal. Fails if any endpoint that answers belongs to another chain.
+    async fn identity(&self) -> Result<Identity, SourceError> {
+        let mut troubles = Vec::new();
+        let mut heard = false;
+        for endpoint in 0..self.pool.endpoints().len() {
+            match self.ask_only(endpoint, "eth_chainId", json!([])).await {
+                Ok(id) if hex::quantity(&id) == Some(self.config.chain_id) => heard = true,
+                Ok(id) => {
+                    let label = self.pool.label(endpoint);
+                    let expected = self.config.chain_id;
+                    return Err(SourceError::Wrong(format!("{label} is a node of chain {id}, not of {expected:#x}")));
+                }
+                Err(failure) => troubles.push(format!("{}: {failure}", self.pool.label(endpoint))),
+            }
+        }
+        if heard {
+            Ok(Identity { id: self.config.chain_id.to_string() })
+        } else {
+            Err(SourceError::Unavailable(troubles.join("; ")))
+        }
+    }
+
+    async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
+        let params = json!([{ "to": contract, "data": DECIMALS_CALL }, "latest"]);
+        let decimals = self.pool.ask("eth_call", &params, |reply| {
+            let word: Option<[u8; 32]> = hex::bytes(reply.result::<&str>()?);
+            let decimals = word.and_then(|word| u8::try_from(U256::from_be_bytes(word)).ok());
+            let decimals = decimals.ok_or_else(|| Bad::Wrong(format!("{contract} is no token with decimals")))?;
+            Ok(Answer::Sure(decimals))
+        });
+        decimals.await.map_err(|failure| failure_at(0, failure))
+    }
+
+    /// One request, and one more for the final mark when the head moved.
+    async fn tip(&self) -> Result<Tip, SourceError> {
+        let latest = self.pool.ask_in_turn("eth_getBlockByNumber", &("latest", false), |reply| {
+            let block: &RawValue = reply.result()?;
+            let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+            Ok(Answer::Sure((reply.endpoint, header)))
+        });
+        let (endpoint, head) = latest.await.map_err(|failure| failure_at(0, failure))?;
+        self.pool.saw_head(endpoint, head.height);
+        if self.config.finality == Finality::Tag && self.head_moved(head.position()) {
+            self.hear_final().await?;
+            let heard = self.claims().heard(Instant::now());
+            if heard == 1 && self.readers() > 1 {
+                self.hear_final().await?;
+            }
+        }
+        let finalized = self.claims().agreed();
+        let deep = head.height.saturating_sub(self.config.range_depth);
+        self.settled.fetch_max(finalized.unwrap_or(0).max(deep), Ordering::Relaxed);
+        Ok(Tip { head, finalized })
+    }
+
+    async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
+        let params = (hex::to_quantity(height), false);
+        let found = self.pool.ask("eth_getBlockByNumber", &params, |reply| {
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+            let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+            if header.height == height {
+                Ok(Answer::Sure(Some(header)))
+            } else {
+                Err(Bad::Wrong(format!("asked for block {height}, got {}", header.height)))
+            }
+        });
+        match found.await {
+            Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
+            found => found.map_err(|failure| failure_at(height, failure)),
+        }
+    }
+
+    async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
+        self.read_blocks(from, to, watched).await
+    }
+
+    /// By block hash (EIP-1898), so that a reorganisation cannot change the question.
+    async fn balances(&self, at: &BlockRef, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
+        let block = json!({ "blockHash": B256::from(at.hash.0) });
+        let params: Vec<(&str, &serde_json::Value)> =
+            addresses.iter().map(|address| (address.text.as_str(), &block)).collect();
+        let balances = self.pool.ask_many("eth_getBalance", &params, BALANCES_MAX, |_, reply| {
+            let balance = hex::number(reply.result::<&str>()?);
+            let balance = balance.ok_or_else(|| Bad::Wrong("a balance that is no number".to_owned()))?;
+            Ok(Answer::Sure(Amount::new(balance)))
+        });
+        balances.await.map_err(|failure| failure_at(at.height, failure))
+    }
+
+    fn internals(&self) -> Internals {
+        match (&self.native, self.config.trace) {
+            (None, _) => Internals::None,
+            (Some(_), Trace::None) => Internals::ByBalance,
+            (Some(_), Trace::Debug | Trace::Parity) => Internals::Included,
+        }
+    }
+
+    fn requests(&self) -> u64 {
+        self.pool.requests()
+    }
+
+    async fn check(&self) -> Vec<EndpointReport> {
+        let mut reports = Vec::new();
+        for endpoint in 0..self.pool.endpoints().len() {
+            let outcome = self.report(endpoint).await;
+            reports.push(EndpointReport { endpoint: self.pool.label(endpoint), outcome });
+        }
+        reports
+    }
+}
+
+/// What a failure of the pool means for a question about the block at `height`.
+pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
+    match failure {
+        Failure::Unavailable(reason) => SourceError::Unavailable(reason),
+        Failure::Missing(method) => SourceError::Unsupported(method),
+        Failure::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
+        Failure::Wrong(reason) => SourceError::Wrong(reason),
+        Failure::Refused(refusal) => match refusal.kind {
+            RefusalKind::NotThere => SourceError::NotThere(height),
+            RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
+            RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
+                SourceError::Unavailable(refusal.message)
+            }
+        },
+    }
+}

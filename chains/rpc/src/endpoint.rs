@@ -1,0 +1,157 @@
+//! Where a node listens and what it is used for.
+
+use std::fmt;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// Parts of a URL that are shorter are words such as `v2` or `mainnet`, not keys.
+const SECRET_LENGTH_MIN: usize = 8;
+
+/// What an endpoint may be asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Read,
+    Broadcast,
+}
+
+/// One node of a chain. Shown as host and port only.
+#[derive(Clone)]
+pub struct Endpoint {
+    url: Url,
+    roles: Vec<Role>,
+    requests_per_second: Option<u32>,
+    headers: HeaderMap,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// The text itself may hold a key and is left out.
+    #[error("an endpoint is not an http or https URL with a host")]
+    BadUrl,
+    #[error("`{0}` is not a header that can be sent")]
+    BadHeader(String),
+}
+
+impl Endpoint {
+    /// An endpoint with every role and no quota of its own.
+    pub fn new(url: &str) -> Result<Endpoint, EndpointError> {
+        let url = Url::parse(url.trim()).map_err(|_| EndpointError::BadUrl)?;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(EndpointError::BadUrl);
+        }
+        let roles = vec![Role::Read, Role::Broadcast];
+        Ok(Endpoint { url, roles, requests_per_second: None, headers: HeaderMap::new() })
+    }
+
+    pub fn with_roles(mut self, roles: &[Role]) -> Endpoint {
+        self.roles = roles.to_vec();
+        self
+    }
+
+    /// The provider's quota; 0 is taken as 1.
+    pub fn with_requests_per_second(mut self, quota: u32) -> Endpoint {
+        self.requests_per_second = Some(quota.max(1));
+        self
+    }
+
+    /// A header of every request, such as an API key; its value is marked as sensitive.
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Endpoint, EndpointError> {
+        let bad = || EndpointError::BadHeader(name.to_owned());
+        let header: HeaderName = name.parse().map_err(|_| bad())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| bad())?;
+        value.set_sensitive(true);
+        self.headers.insert(header, value);
+        Ok(self)
+    }
+
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    pub fn requests_per_second(&self) -> Option<u32> {
+        self.requests_per_second
+    }
+
+    /// Host and port: the only part of the URL that may be shown.
+    pub fn label(&self) -> String {
+        let host = self.url.host_str().unwrap_or("?");
+        match self.url.port_or_known_default() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+
+    /// What a node says may repeat the key it was asked with; every long part of the URL and every header value is blanked.
+    pub fn redact(&self, text: &str) -> String {
+        let query = self.url.query_pairs().map(|(_, value)| value.into_owned());
+        let path = self.url.path_segments().into_iter().flatten().map(str::to_owned);
+        let login = [self.url.username().to_owned(), self.url.password().unwrap_or_default().to_owned()];
+        let headers = self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
+        let secrets = query.chain(path).chain(login).chain(headers).filter(|part| part.len() >= SECRET_LENGTH_MIN);
+        secrets.fold(text.to_owned(), |text, secret| text.replace(&secret, "…"))
+    }
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The endpoint's URL, with a path below it for nodes that have one per question.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        let mut url = self.url.clone();
+        if !path.is_empty() {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            let joined = format!("{}/{}", self.url.path().trim_end_matches('/'), path.trim_start_matches('/'));
+            url.set_path(&joined);
+            match (self.url.query(), query) {
+                (_, "") => {}
+                (None, added) => url.set_query(Some(added)),
+                (Some(own), added) => url.set_query(Some(&format!("{own}&{added}"))),
+            }
+        }
+        url
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label())
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({}, {:?})", self.label(), self.roles)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_never_shown() {
+        let endpoint = Endpoint::new("https://alice99999:hunter2222@eth.example/v2/SECRETKEY?apikey=OTHERSECRET")
+            .unwrap()
+            .with_header("x-api-key", "THIRDSECRET")
+            .unwrap();
+        let shown = format!("{endpoint} {endpoint:?}");
+        let said = endpoint.redact("no access with SECRETKEY, OTHERSECRET, THIRDSECRET or alice99999:hunter2222 at v2");
+        for secret in ["SECRETKEY", "OTHERSECRET", "THIRDSECRET", "alice", "hunter"] {
+            assert!(!shown.contains(secret) && !said.contains(secret), "{secret} in {shown} or {said}");
+        }
+        assert!(said.ends_with("at v2"));
+        assert_eq!(endpoint.label(), "eth.example:443");
+    }
+
+    #[test]
+    fn paths_are_joined_below_the_endpoint() {
+        let endpoint = Endpoint::new("http://node:8090/base/?key=1").unwrap();
+        assert_eq!(endpoint.url("").as_str(), "http://node:8090/base/?key=1");
+        assert_eq!(endpoint.url("wallet/getblock?x=2").as_str(), "http://node:8090/base/wallet/getblock?key=1&x=2");
+        assert_eq!(Endpoint::new("ftp://node").unwrap_err(), EndpointError::BadUrl);
+        assert_eq!(Endpoint::new("not a url").unwrap_err(), EndpointError::BadUrl);
+    }
+}

@@ -1,0 +1,219 @@
+//! Whether an endpoint may be asked now. Pure: the time is a parameter.
+
+use std::{collections::HashMap, time::Duration};
+
+use chain::Height;
+use tokio::time::Instant;
+
+const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
+const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
+/// A provider may ask for more patience than this; it is asked again anyway, because quotas are often reset by hand.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// How long a missing method is believed to be missing.
+const MISSING_FOR: Duration = Duration::from_secs(600);
+/// A head seen longer ago says nothing.
+const HEAD_FRESH_FOR: Duration = Duration::from_secs(60);
+/// Bound of the table of missing methods; drivers know a dozen.
+const MISSING_MAX: usize = 64;
+
+#[derive(Debug)]
+pub struct Health {
+    failures: u32,
+    cool_until: Option<Instant>,
+    last_trouble: String,
+    missing: HashMap<String, Instant>,
+    head: Option<(Height, Instant)>,
+    quota: Option<Quota>,
+}
+
+/// When an endpoint may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    Now,
+    /// The quota is used up until then.
+    At(Instant),
+    /// It failed lately and rests.
+    Cooling(Instant),
+    /// It does not know the method.
+    Missing,
+}
+
+impl Health {
+    pub fn new(requests_per_second: Option<u32>) -> Health {
+        let quota = requests_per_second.map(Quota::new);
+        Health {
+            failures: 0,
+            cool_until: None,
+            last_trouble: String::new(),
+            missing: HashMap::new(),
+            head: None,
+            quota,
+        }
+    }
+
+    pub fn ready(&self, method: &str, now: Instant) -> Ready {
+        if self.missing.get(method).is_some_and(|until| *until > now) {
+            return Ready::Missing;
+        }
+        if let Some(until) = self.cool_until.filter(|until| *until > now) {
+            return Ready::Cooling(until);
+        }
+        match self.quota.as_ref().map(|quota| quota.free_at(now)).filter(|at| *at > now) {
+            Some(at) => Ready::At(at),
+            None => Ready::Now,
+        }
+    }
+
+    /// Counts requests that are about to be sent.
+    pub fn take(&mut self, requests: u32, now: Instant) {
+        if let Some(quota) = &mut self.quota {
+            quota.take(requests, now);
+        }
+    }
+
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+        self.cool_until = None;
+    }
+
+    /// Rests twice as long after each failure in a row, or as long as the node itself asks for.
+    pub fn failed(&mut self, trouble: String, retry_after: Option<Duration>, now: Instant) {
+        self.last_trouble = trouble;
+        self.failures = self.failures.saturating_add(1);
+        let doublings = self.failures.saturating_sub(1).min(10);
+        let backed_off = COOL_DOWN_FIRST.saturating_mul(1 << doublings).min(COOL_DOWN_MAX);
+        let rest = retry_after.map_or(backed_off, |asked| asked.min(RETRY_AFTER_MAX).max(COOL_DOWN_FIRST));
+        self.cool_until = Some(now + rest);
+    }
+
+    pub fn last_trouble(&self) -> &str {
+        &self.last_trouble
+    }
+
+    pub fn lacks(&mut self, method: &str, now: Instant) {
+        self.missing.retain(|_, until| *until > now);
+        if self.missing.len() < MISSING_MAX {
+            self.missing.insert(method.to_owned(), now + MISSING_FOR);
+        }
+    }
+
+    pub fn saw_head(&mut self, height: Height, now: Instant) {
+        self.head = Some((height, now));
+    }
+
+    /// The last head, while it is fresh.
+    pub fn head(&self, now: Instant) -> Option<Height> {
+        self.head.filter(|(_, seen)| now.saturating_duration_since(*seen) < HEAD_FRESH_FOR).map(|(height, _)| height)
+    }
+}
+
+/// Requests spaced evenly, with a burst of a quarter of a second's worth. A batch goes when its first request may, and is
+/// paid for afterwards.
+#[derive(Debug)]
+struct Quota {
+    interval: Duration,
+    burst: Duration,
+    /// When everything taken so far would have been sent at an even pace.
+    paid_until: Option<Instant>,
+}
+
+impl Quota {
+    fn new(per_second: u32) -> Quota {
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        Quota { interval, burst: interval.saturating_mul((per_second / 4).max(1) - 1), paid_until: None }
+    }
+
+    fn free_at(&self, now: Instant) -> Instant {
+        self.paid_until.and_then(|paid| paid.checked_sub(self.burst)).unwrap_or(now)
+    }
+
+    fn take(&mut self, requests: u32, now: Instant) {
+        let from = self.paid_until.map_or(now, |paid| paid.max(now));
+        self.paid_until = Some(from + self.interval.saturating_mul(requests));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn a_failing_endpoint_rests_longer_each_time() {
+        let start = Instant::now();
+        let mut health = Health::new(None);
+        let rests: Vec<Duration> = (0..9)
+            .map(|_| {
+                health.failed("refused".into(), None, start);
+                match health.ready("m", start) {
+                    Ready::Cooling(until) => until - start,
+                    other => panic!("{other:?}"),
+                }
+            })
+            .collect();
+        assert_eq!(rests[0], COOL_DOWN_FIRST);
+        assert!(rests.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(COOL_DOWN_MAX)));
+        assert_eq!(health.ready("m", start + COOL_DOWN_MAX), Ready::Now);
+        health.succeeded();
+        assert_eq!(health.ready("m", start), Ready::Now);
+    }
+
+    #[test]
+    fn retry_after_is_respected_within_reason() {
+        let start = Instant::now();
+        let mut health = Health::new(None);
+        health.failed("429".into(), Some(seconds(7)), start);
+        assert_eq!(health.ready("m", start), Ready::Cooling(start + seconds(7)));
+        health.failed("429".into(), Some(seconds(86_400)), start);
+        assert_eq!(health.ready("m", start), Ready::Cooling(start + RETRY_AFTER_MAX));
+    }
+
+    #[test]
+    fn a_missing_method_does_not_close_the_others() {
+        let start = Instant::now();
+        let mut health = Health::new(None);
+        health.lacks("eth_getBlockReceipts", start);
+        assert_eq!(health.ready("eth_getBlockReceipts", start), Ready::Missing);
+        assert_eq!(health.ready("eth_getLogs", start), Ready::Now);
+        assert_eq!(health.ready("eth_getBlockReceipts", start + MISSING_FOR), Ready::Now);
+    }
+
+    #[test]
+    fn the_quota_is_kept_over_any_time() {
+        let start = Instant::now();
+        let mut health = Health::new(Some(15));
+        let mut now = start;
+        let mut sent = 0u32;
+        while now < start + seconds(20) {
+            match health.ready("m", now) {
+                Ready::Now => {
+                    health.take(1, now);
+                    sent += 1;
+                }
+                Ready::At(at) => now = at,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((300..=304).contains(&sent), "{sent} requests in 20 s at 15 per second");
+    }
+
+    #[test]
+    fn a_batch_is_paid_for() {
+        let start = Instant::now();
+        let mut health = Health::new(Some(10));
+        health.take(20, start);
+        assert_eq!(health.ready("m", start + seconds(1)), Ready::At(start + seconds(2) - Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn an_old_head_says_nothing() {
+        let start = Instant::now();
+        let mut health = Health::new(None);
+        health.saw_head(7, start);
+        assert_eq!(health.head(start), Some(7));
+        assert_eq!(health.head(start + HEAD_FRESH_FOR), None);
+    }
+}

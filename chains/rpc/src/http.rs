@@ -1,0 +1,122 @@
+//! One HTTP exchange with hard bounds on time and size.
+
+use std::time::Duration;
+
+use reqwest::{
+    StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    redirect,
+};
+
+use crate::{Endpoint, reply};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is asked, independent of who is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Below the endpoint's own path; empty for JSON-RPC.
+    pub path: String,
+    /// JSON to post; a request without one is a GET.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Bytes that a node answered with, whatever they say.
+#[derive(Debug)]
+pub struct Exchange {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer. Never holds a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    Failed {
+        reason: String,
+        retry_after: Option<Duration>,
+    },
+    /// The answer was cut off at the bound.
+    TooLarge {
+        bytes_max: usize,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Client(reqwest::Client);
+
+impl Client {
+    /// Follows no redirect: it would carry keys to a host nobody configured.
+    pub fn new() -> Result<Client, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Client(client))
+    }
+
+    pub async fn send(
+        &self,
+        to: &Endpoint,
+        request: &Request,
+        timeout: Duration,
+        bytes_max: usize,
+    ) -> Result<Exchange, Trouble> {
+        let url = to.url(&request.path);
+        let builder = match &request.body {
+            Some(body) => self.0.post(url).header(CONTENT_TYPE, "application/json").body(body.clone()),
+            None => self.0.get(url),
+        };
+        let failed = |error: reqwest::Error| Trouble::Failed { reason: describe(to, error), retry_after: None };
+        let mut response = builder.headers(to.headers().clone()).timeout(timeout).send().await.map_err(failed)?;
+
+        let status = response.status();
+        let retry_after = seconds_to_wait(&response);
+        let announced = response.content_length().unwrap_or(0);
+        if usize::try_from(announced).map_or(true, |bytes| bytes > bytes_max) {
+            return Err(Trouble::TooLarge { bytes_max });
+        }
+        let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(Trouble::TooLarge { bytes_max });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if unusable(status) && !reply::is_refusal(&body) {
+            return Err(Trouble::Failed { reason: format!("HTTP status {}", status.as_u16()), retry_after });
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(Trouble::Failed { reason: "HTTP status 429".to_owned(), retry_after });
+        }
+        Ok(Exchange { status: status.as_u16(), body })
+    }
+}
+
+/// Statuses that come from a gateway rather than from the question, unless a JSON-RPC error stands in the body.
+fn unusable(status: StatusCode) -> bool {
+    status.is_server_error()
+        || status.is_redirection()
+        || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT)
+}
+
+/// `Retry-After` in seconds; its date form is not used by nodes.
+fn seconds_to_wait(response: &reqwest::Response) -> Option<Duration> {
+    response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The innermost cause says most: "connection refused" rather than "error sending request".
+fn describe(to: &Endpoint, error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    to.redact(&text)
+}

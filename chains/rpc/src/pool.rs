@@ -1,0 +1,569 @@
+//! Sends a question to one healthy endpoint after the other until an answer is accepted.
+//!
+//! Only reads fail over, and each endpoint is asked at most once per question. What a node refuses is data; only broken,
+//! slow, throttled or wrong answers count against its health.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chain::Height;
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+use serde::Serialize;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use crate::{
+    Answer, Bad, Endpoint, Refusal, RefusalKind, Reply, Role,
+    health::{Health, Ready},
+    http::{Client, Exchange, Request, Trouble},
+    reply,
+};
+
+/// Stands for the ability to take batches in the table of missing methods.
+const BATCH: &str = "(batch)";
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// In order of preference: a later one is asked when the earlier ones fail, rest or have used up their quota.
+    pub endpoints: Vec<Endpoint>,
+    /// For one question over all endpoints.
+    pub deadline: Duration,
+    /// For one answer.
+    pub body_bytes_max: usize,
+    /// Most questions in one JSON-RPC batch, whatever a driver would like; 1 sends none.
+    pub batch_max: usize,
+    /// Batches under way at once.
+    pub concurrency: usize,
+    /// An endpoint whose head is further behind the best one is asked last.
+    pub head_lag_max: u64,
+    /// Asked of every endpoint before it is believed anything.
+    pub proof: Option<Proof>,
+}
+
+/// A JSON-RPC question without parameters whose result, a text, proves that an endpoint is a node of our chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    pub method: String,
+    pub expected: String,
+}
+
+impl Config {
+    pub fn new(endpoints: Vec<Endpoint>) -> Config {
+        Config {
+            endpoints,
+            deadline: Duration::from_secs(10),
+            body_bytes_max: 64 << 20,
+            batch_max: 100,
+            concurrency: 3,
+            head_lag_max: 3,
+            proof: None,
+        }
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nobody answered usefully; says why, endpoint by endpoint.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Nobody who answered knows the method.
+    #[error("no endpoint offers {0}")]
+    Missing(String),
+    /// The question covers too much; the node's words may suggest a size.
+    #[error("the answer would be too large: {0}")]
+    TooLarge(String),
+    #[error("refused: {} ({})", .0.message, .0.code)]
+    Refused(Refusal),
+    /// Everybody who answered contradicted what the answer is committed to.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("no endpoint with the role `read` is configured")]
+    NothingToRead,
+    #[error("the HTTP client cannot be built: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+pub struct Pool {
+    client: Client,
+    nodes: Vec<Node>,
+    config: Config,
+    requests: AtomicU64,
+    turn: AtomicUsize,
+}
+
+struct Node {
+    endpoint: Endpoint,
+    health: Mutex<Health>,
+    /// It gave the expected answer to [`Config::proof`] once.
+    proven: AtomicBool,
+}
+
+impl Node {
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().expect("no panic while health is held")
+    }
+}
+
+enum Choice {
+    Ask { node: usize, others: u32 },
+    Wait(Instant),
+    Nobody,
+}
+
+/// What the endpoints said to one question so far.
+struct Tally<T> {
+    doubtful: Option<T>,
+    refused: Option<Refusal>,
+    wrong: Option<String>,
+    missing: bool,
+    troubles: Vec<String>,
+}
+
+impl Pool {
+    pub fn new(config: Config) -> Result<Pool, ConfigError> {
+        if !config.endpoints.iter().any(|endpoint| endpoint.has(Role::Read)) {
+            return Err(ConfigError::NothingToRead);
+        }
+        let node = |endpoint: &Endpoint| Node {
+            endpoint: endpoint.clone(),
+            health: Mutex::new(Health::new(endpoint.requests_per_second())),
+            proven: AtomicBool::new(config.proof.is_none()),
+        };
+        Ok(Pool {
+            client: Client::new()?,
+            nodes: config.endpoints.iter().map(node).collect(),
+            config,
+            requests: AtomicU64::new(0),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// Questions sent since start; every item of a batch counts, because providers bill it.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
+        self.nodes.iter().map(|node| &node.endpoint)
+    }
+
+    /// Asks a JSON-RPC question. `accept` reads and judges each answer; the first sure one wins.
+    pub async fn ask<T, P, F>(&self, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    where
+        P: Serialize + Sync + ?Sized,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        self.run(method, &json_rpc(method, params), 0, accept).await
+    }
+
+    /// The same, beginning with another endpoint each time, so that every one is heard regularly.
+    pub async fn ask_in_turn<T, P, F>(&self, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    where
+        P: Serialize + Sync + ?Sized,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.run(method, &json_rpc(method, params), first, accept).await
+    }
+
+    /// Asks one endpoint, however it feels.
+    pub async fn ask_only<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    where
+        P: Serialize + Sync + ?Sized,
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        let request = json_rpc(method, params);
+        let exchange = match self.send(endpoint, &request, 1, self.config.deadline).await {
+            Ok(exchange) => exchange,
+            Err(Trouble::Failed { reason, .. }) => return Err(Failure::Unavailable(reason)),
+            Err(Trouble::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
+        };
+        match accept(&Reply::new(endpoint, exchange.status, &exchange.body)) {
+            Ok(Answer::Sure(value) | Answer::Doubtful(value)) => Ok(value),
+            Err(Bad::Wrong(reason)) => Err(Failure::Wrong(reason)),
+            Err(Bad::Refused(refusal)) => Err(match refusal.kind {
+                RefusalKind::MethodMissing => Failure::Missing(method.to_owned()),
+                RefusalKind::TooLarge => Failure::TooLarge(refusal.message),
+                RefusalKind::Quota | RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => {
+                    Failure::Refused(Refusal { message: self.redact(endpoint, &refusal.message), ..refusal })
+                }
+            }),
+        }
+    }
+
+    /// Asks many questions of one method, in batches of at most `batch` where nodes take them. Answers come in the order of
+    /// the questions; the first that nobody answers fails all.
+    pub async fn ask_many<T, P, F>(
+        &self,
+        method: &str,
+        params: &[P],
+        batch: usize,
+        accept: F,
+    ) -> Result<Vec<T>, Failure>
+    where
+        T: Send,
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+    {
+        let size = batch.min(self.config.batch_max).max(1);
+        let accept = &accept;
+        let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
+        for (n, chunk) in params.chunks(size).enumerate() {
+            chunks.push(self.ask_chunk(method, n * size, chunk, accept));
+        }
+        let chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
+        let answers: Vec<Vec<T>> = chunks.try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Posts or gets something that is not JSON-RPC. `name` stands for the method in health and quarantine.
+    pub async fn fetch<T, F>(&self, name: &str, path: &str, body: Option<Vec<u8>>, accept: F) -> Result<T, Failure>
+    where
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        self.run(name, &Request { path: path.to_owned(), body }, 0, accept).await
+    }
+
+    /// Gives the same question to every endpoint of a role at once, resting or not, and returns what each one said.
+    pub async fn tell_all<P>(&self, role: Role, method: &str, params: &P) -> Vec<(usize, Result<Vec<u8>, String>)>
+    where
+        P: Serialize + Sync + ?Sized,
+    {
+        let request = &json_rpc(method, params);
+        let told = self.nodes.iter().enumerate().filter(|(_, node)| node.endpoint.has(role)).map(|(i, _)| async move {
+            let said = match self.send(i, request, 1, self.config.deadline).await {
+                Ok(exchange) => Ok(exchange.body),
+                Err(Trouble::Failed { reason, .. }) => Err(reason),
+                Err(Trouble::TooLarge { bytes_max }) => Err(too_many_bytes(bytes_max).to_string()),
+            };
+            (i, said)
+        });
+        future::join_all(told).await
+    }
+
+    /// Remembers where an endpoint stands.
+    pub fn saw_head(&self, endpoint: usize, height: Height) {
+        if let Some(node) = self.nodes.get(endpoint) {
+            node.health().saw_head(height, Instant::now());
+        }
+    }
+
+    /// Blanks everything in a node's words that stands in the endpoint's URL or headers.
+    pub fn redact(&self, endpoint: usize, text: &str) -> String {
+        self.nodes.get(endpoint).map_or_else(String::new, |node| node.endpoint.redact(text))
+    }
+
+    /// Host and port of an endpoint.
+    pub fn label(&self, endpoint: usize) -> String {
+        self.nodes.get(endpoint).map_or_else(|| "?".to_owned(), |node| node.endpoint.label())
+    }
+
+    async fn run<T, F>(&self, method: &str, request: &Request, first: usize, mut accept: F) -> Result<T, Failure>
+    where
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        let deadline = Instant::now() + self.config.deadline;
+        let mut asked = vec![false; self.nodes.len()];
+        let mut tally = Tally::new();
+        loop {
+            let now = Instant::now();
+            let (node, others) = match self.choose(method, first, &asked, now) {
+                Choice::Ask { node, others } if now < deadline => (node, others),
+                Choice::Wait(until) if until < deadline => {
+                    tokio::time::sleep_until(until).await;
+                    continue;
+                }
+                Choice::Wait(_) => {
+                    tally.troubles.push("the quota is used up".to_owned());
+                    break;
+                }
+                Choice::Ask { .. } | Choice::Nobody => break,
+            };
+            asked[node] = true;
+            // A silent endpoint may not eat the time of those that come after it.
+            let timeout = (deadline - now) / (others + 1);
+            if let Err(reason) = self.prove(node, timeout).await {
+                tally.troubles.push(reason);
+                continue;
+            }
+            let exchange = match self.send(node, request, 1, timeout).await {
+                Ok(exchange) => exchange,
+                Err(Trouble::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
+                Err(Trouble::Failed { reason, retry_after }) => {
+                    tally.troubles.push(self.failed(node, &reason, retry_after));
+                    continue;
+                }
+            };
+            let reply = Reply::new(node, exchange.status, &exchange.body);
+            match self.judge(node, method, accept(&reply), &mut tally) {
+                Judged::Sure(value) => return Ok(value),
+                Judged::TooLarge(message) => return Err(Failure::TooLarge(message)),
+                Judged::Next => {}
+            }
+        }
+        tally.troubles.extend(self.not_asked(method, &asked));
+        tally.missing |= self.nobody_has(method);
+        Err(match tally {
+            Tally { doubtful: Some(value), .. } => return Ok(value),
+            Tally { refused: Some(refusal), .. } => Failure::Refused(refusal),
+            Tally { wrong: Some(reason), .. } => Failure::Wrong(reason),
+            Tally { missing: true, .. } => Failure::Missing(method.to_owned()),
+            Tally { troubles, .. } => Failure::Unavailable(troubles.join("; ")),
+        })
+    }
+
+    /// One batch to one endpoint; what it does not answer well is asked again on its own.
+    async fn ask_chunk<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> Result<Vec<T>, Failure>
+    where
+        T: Send,
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+    {
+        let mut answers: Vec<Option<T>> = params.iter().map(|_| None).collect();
+        if params.len() > 1 {
+            self.ask_batch(method, offset, params, accept, &mut answers).await;
+        }
+        let mut complete = Vec::with_capacity(params.len());
+        for (i, answer) in answers.into_iter().enumerate() {
+            complete.push(match answer {
+                Some(answer) => answer,
+                None => self.ask(method, &params[i], |reply: &Reply<'_>| accept(offset + i, reply)).await?,
+            });
+        }
+        Ok(complete)
+    }
+
+    /// Fills in the answers that are sure. Nothing fails here: whatever is missing is asked singly, with fail-over.
+    async fn ask_batch<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F, answers: &mut [Option<T>])
+    where
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+    {
+        let asked = vec![false; self.nodes.len()];
+        let deadline = Instant::now() + self.config.deadline;
+        let node = loop {
+            match self.choose(BATCH, 0, &asked, Instant::now()) {
+                Choice::Ask { node, .. } => break node,
+                Choice::Wait(until) if until < deadline => tokio::time::sleep_until(until).await,
+                Choice::Wait(_) | Choice::Nobody => return,
+            }
+        };
+        if self.nodes[node].health().ready(method, Instant::now()) == Ready::Missing
+            || self.prove(node, self.config.deadline).await.is_err()
+        {
+            return;
+        }
+        let cost = u32::try_from(params.len()).unwrap_or(u32::MAX);
+        let exchange = match self.send(node, &json_rpc_batch(method, params), cost, self.config.deadline).await {
+            Ok(exchange) => exchange,
+            Err(Trouble::TooLarge { .. }) => return,
+            Err(Trouble::Failed { reason, retry_after }) => {
+                self.failed(node, &reason, retry_after);
+                return;
+            }
+        };
+        let items = match reply::items(node, exchange.status, &exchange.body) {
+            Ok(items) => items,
+            Err(Bad::Refused(refusal)) if refusal.kind == RefusalKind::Quota => {
+                self.failed(node, &refusal.message, None);
+                return;
+            }
+            Err(_) => {
+                info!(endpoint = %self.label(node), "the endpoint takes no batches; its questions are sent one by one");
+                self.nodes[node].health().lacks(BATCH, Instant::now());
+                return;
+            }
+        };
+        let mut tally = Tally::new();
+        for (id, reply) in items {
+            let Some(slot) = usize::try_from(id).ok().filter(|i| *i < answers.len()) else { continue };
+            if let Judged::Sure(value) = self.judge(node, method, accept(offset + slot, &reply), &mut tally) {
+                answers[slot] = Some(value);
+            }
+        }
+    }
+
+    /// Books an answer to the endpoint's health and the question's tally.
+    fn judge<T>(&self, node: usize, method: &str, said: Result<Answer<T>, Bad>, tally: &mut Tally<T>) -> Judged<T> {
+        match said {
+            Ok(Answer::Sure(value)) => {
+                self.nodes[node].health().succeeded();
+                return Judged::Sure(value);
+            }
+            Ok(Answer::Doubtful(value)) => {
+                self.nodes[node].health().succeeded();
+                tally.doubtful.get_or_insert(value);
+            }
+            Err(Bad::Wrong(reason)) => {
+                error!(endpoint = %self.label(node), method, "a wrong answer was refused: {reason}");
+                tally.wrong = Some(self.failed(node, &reason, None));
+            }
+            Err(Bad::Refused(refusal)) => {
+                let message = self.redact(node, &refusal.message);
+                match refusal.kind {
+                    RefusalKind::TooLarge => return Judged::TooLarge(message),
+                    RefusalKind::MethodMissing => {
+                        info!(endpoint = %self.label(node), method, "the endpoint does not offer {method}: {message}");
+                        self.nodes[node].health().lacks(method, Instant::now());
+                        tally.missing = true;
+                    }
+                    RefusalKind::Quota => tally.troubles.push(self.failed(node, &message, None)),
+                    RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => {
+                        tally.refused =
+                            Some(Refusal { message: format!("{}: {message}", self.label(node)), ..refusal });
+                    }
+                }
+            }
+        }
+        Judged::Next
+    }
+
+    /// A node of another chain would answer everything, consistently and wrongly.
+    async fn prove(&self, node: usize, timeout: Duration) -> Result<(), String> {
+        let Some(proof) = &self.config.proof else { return Ok(()) };
+        if self.nodes[node].proven.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let exchange = match self.send(node, &json_rpc(&proof.method, &[(); 0]), 1, timeout).await {
+            Ok(exchange) => exchange,
+            Err(Trouble::Failed { reason, retry_after }) => return Err(self.failed(node, &reason, retry_after)),
+            Err(Trouble::TooLarge { bytes_max }) => {
+                return Err(self.failed(node, &too_many_bytes(bytes_max).to_string(), None));
+            }
+        };
+        match Reply::new(node, exchange.status, &exchange.body).result::<&str>() {
+            Ok(said) if said == proof.expected => {
+                self.nodes[node].proven.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(said) => {
+                let reason =
+                    format!("{} says {said}, expected {}: a node of another chain", proof.method, proof.expected);
+                error!(endpoint = %self.label(node), "the endpoint is not used: {reason}");
+                Err(self.failed(node, &reason, None))
+            }
+            Err(Bad::Refused(Refusal { message: reason, .. }) | Bad::Wrong(reason)) => {
+                Err(self.failed(node, &reason, None))
+            }
+        }
+    }
+
+    async fn send(&self, node: usize, request: &Request, cost: u32, timeout: Duration) -> Result<Exchange, Trouble> {
+        let node = &self.nodes[node];
+        node.health().take(cost, Instant::now());
+        self.requests.fetch_add(u64::from(cost), Ordering::Relaxed);
+        self.client.send(&node.endpoint, request, timeout, self.config.body_bytes_max).await
+    }
+
+    fn failed(&self, node: usize, reason: &str, retry_after: Option<Duration>) -> String {
+        let label = self.label(node);
+        let reason = self.redact(node, reason);
+        let mut health = self.nodes[node].health();
+        if health.last_trouble() != reason {
+            warn!(endpoint = %label, "the endpoint rests for a while: {reason}");
+        }
+        health.failed(reason.clone(), retry_after, Instant::now());
+        format!("{label}: {reason}")
+    }
+
+    fn choose(&self, method: &str, first: usize, asked: &[bool], now: Instant) -> Choice {
+        let heads: Vec<Option<Height>> = self.nodes.iter().map(|node| node.health().head(now)).collect();
+        let best = heads.iter().flatten().max().copied().unwrap_or(0);
+        let lags = |i: usize| heads[i].is_some_and(|head| best - head > self.config.head_lag_max);
+
+        let count = self.nodes.len();
+        let mut ready = Vec::with_capacity(count);
+        let mut soonest: Option<Instant> = None;
+        for i in (0..count).map(|i| (first + i) % count).filter(|i| !asked[*i]) {
+            if !self.nodes[i].endpoint.has(Role::Read) {
+                continue;
+            }
+            match self.nodes[i].health().ready(method, now) {
+                Ready::Now => ready.push(i),
+                Ready::At(at) => soonest = Some(soonest.map_or(at, |other| other.min(at))),
+                Ready::Cooling(_) | Ready::Missing => {}
+            }
+        }
+        ready.sort_by_key(|i| lags(*i));
+        let others = u32::try_from(ready.len().saturating_sub(1)).unwrap_or(u32::MAX - 1);
+        match (ready.first(), soonest) {
+            (Some(node), Some(until)) if lags(*node) => Choice::Wait(until),
+            (Some(node), _) => Choice::Ask { node: *node, others },
+            (None, Some(until)) => Choice::Wait(until),
+            (None, None) => Choice::Nobody,
+        }
+    }
+
+    /// Why the remaining endpoints were not asked.
+    fn not_asked(&self, method: &str, asked: &[bool]) -> Vec<String> {
+        let now = Instant::now();
+        let unasked = self.nodes.iter().zip(asked).filter(|(node, asked)| !**asked && node.endpoint.has(Role::Read));
+        unasked
+            .map(|(node, _)| {
+                let health = node.health();
+                let why = match health.ready(method, now) {
+                    Ready::Cooling(_) => format!("rests after `{}`", health.last_trouble()),
+                    Ready::Missing => format!("does not offer {method}"),
+                    Ready::At(_) => "its quota is used up".to_owned(),
+                    Ready::Now => "no time was left".to_owned(),
+                };
+                format!("{}: {why}", node.endpoint)
+            })
+            .collect()
+    }
+
+    fn nobody_has(&self, method: &str) -> bool {
+        let now = Instant::now();
+        let mut readers = self.nodes.iter().filter(|node| node.endpoint.has(Role::Read));
+        readers.all(|node| node.health().ready(method, now) == Ready::Missing)
+    }
+}
+
+enum Judged<T> {
+    Sure(T),
+    TooLarge(String),
+    Next,
+}
+
+impl<T> Tally<T> {
+    fn new() -> Tally<T> {
+        Tally { doubtful: None, refused: None, wrong: None, missing: false, troubles: Vec::new() }
+    }
+}
+
+fn too_many_bytes(bytes_max: usize) -> Failure {
+    Failure::TooLarge(format!("more than {bytes_max} bytes"))
+}
+
+#[derive(Serialize)]
+struct Call<'a, P: ?Sized> {
+    jsonrpc: &'static str,
+    id: usize,
+    method: &'a str,
+    params: &'a P,
+}
+
+fn json_rpc<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
+    encode(&Call { jsonrpc: "2.0", id: 0, method, params })
+}
+
+fn json_rpc_batch<P: Serialize>(method: &str, params: &[P]) -> Request {
+    let calls: Vec<Call<'_, P>> =
+        params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params }).collect();
+    encode(&calls)
+}
+
+fn encode(calls: &impl Serialize) -> Request {
+    let body = serde_json::to_vec(calls).expect("parameters are strings, numbers and lists of them");
+    Request { path: String::new(), body: Some(body) }
+}
