@@ -43,7 +43,8 @@ rm -rf -- "$2"
 "#;
 
 /// The URL of a superuser on a cluster that is shared by all tests: SETTLED_TEST_POSTGRES, or a server installed on this
-/// machine, or one that npm brings. The database it names is `postgres`; a test creates its own.
+/// machine, or one that npm brings. The database it names is `postgres`; a test creates its own. The first call of a run
+/// blocks for some seconds.
 pub fn url() -> Result<String> {
     if let Ok(url) = env::var("SETTLED_TEST_POSTGRES")
         && !url.is_empty()

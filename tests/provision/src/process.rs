@@ -23,7 +23,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// Replaces itself by the server, after leaving a guard behind: the guard's input is a pipe that only the test process
 /// holds open, so a test process that is killed without a chance to clean up still takes its servers along.
-const GUARDED: &str = "exec 3<&0; { read -r _ <&3; kill -9 -- -$$; } >/dev/null 2>&1 & exec \"$@\" 3<&- </dev/null";
+const GUARDED: &str = "exec 3<&0; { read -r _ <&3; kill -9 -$$; } >/dev/null 2>&1 & exec \"$@\" 3<&- </dev/null";
 
 /// A running server; dropping it kills the server and what the server started.
 pub struct Process {
@@ -111,5 +111,21 @@ impl Drop for Process {
             // Logs are for the one who looks into a failed test; the others would only pile up.
             let _kept = std::fs::remove_file(&self.log);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_server_dies_with_the_pipe_of_its_test_process() {
+        let command = ["/bin/sh", "-c", "echo ready; exec sleep 600"].map(String::from);
+        let log = place::folder("logs").unwrap().join(format!("sleep-{}.log", std::process::id()));
+        let (mut process, ()) = Process::start(&command, &log, |line| (line == "ready").then_some(())).unwrap();
+        drop(process.child.stdin.take());
+        assert_eq!(process.child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 }
