@@ -140,8 +140,11 @@ create table idempotency_keys (
     status bigint not null,
     body text not null,
     created_at bigint not null,
+    -- Null: kept for ever, because the call moved money.
+    expires_at bigint,
     primary key (scope, key)
 );
+create index idempotency_keys_expire on idempotency_keys (expires_at) where expires_at is not null;
 
 --------------------------------------------------------------------------------------------------------------- catalog
 
@@ -372,8 +375,6 @@ create table cursors (
     final_height bigint not null,
     -- The first block ever read: everything from here on was seen.
     since_height bigint not null,
-    -- When a healthy endpoint last confirmed that the cursor stands on the tip.
-    at_tip_at bigint not null,
     -- Why the chain stands still until a person looks; null while it moves.
     halted text
 );
@@ -405,7 +406,8 @@ create table deposits (
     -- counted towards its invoice; or recorded apart: short (the invoice expired unpaid), surplus (it was paid already),
     -- late (it came after the window), foreign (another asset).
     use text not null check (use in ('counted', 'short', 'surplus', 'late', 'foreign')),
-    confirmations_needed bigint not null,
+    -- The cursor height from which on it is confirmed by depth.
+    confirm_height bigint not null,
     hold_seq bigint references postings (seq),
     seen_at bigint not null,
     confirmed_at bigint,
@@ -415,12 +417,14 @@ create table deposits (
 -- The same movement is booked once; a growing key keeps the index cheap.
 create unique index deposits_once on deposits (chain, height, tx_index, part) where state <> 'orphaned';
 create index deposits_of_invoice on deposits (invoice_id);
-create index deposits_unfinished on deposits (chain, height) where state in ('seen', 'confirmed');
+create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
+create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
 
 -- What the balance comparison of native invoices last found, per address.
 create table probes (
     address_id bigint primary key references addresses (id),
     chain text not null,
+    -- Up to here the balance is explained by deposits.
     height bigint not null
 );
 

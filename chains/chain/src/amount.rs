@@ -4,6 +4,9 @@ use std::fmt;
 
 use ruint::aliases::U256;
 
+/// The integer inside an [`Amount`], for arithmetic that the type itself does not offer.
+pub type Units = U256;
+
 /// A number of base units (satoshi, wei, sun, 10^-decimals of a token). Never negative; every operation that could leave
 /// the range says so. Which asset it counts is known from where it stands: an account, an invoice, a transfer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -16,6 +16,13 @@ pub struct WatchSet {
 /// The set as it stands while one block is matched.
 pub struct Watched<'a>(RwLockReadGuard<'a, Keys>);
 
+/// Without the addresses: there may be millions.
+impl std::fmt::Debug for WatchSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatchSet").finish_non_exhaustive()
+    }
+}
+
 impl WatchSet {
     pub fn with_capacity(addresses: usize) -> WatchSet {
         WatchSet { keys: RwLock::new(Keys::with_capacity_and_hasher(addresses, ahash::RandomState::default())) }

@@ -154,12 +154,9 @@ pub async fn set_balance(tx: &mut Tx, account: AccountId, balance: &Balance, thr
 
 /// Inserts and seals at once. Right only where one writer excludes everybody else.
 pub async fn insert_sealed(tx: &mut Tx, posting: &NewPosting<'_>) -> Result<PostingSeq, db::Error> {
-    let last = row!(tx, "select seq, seal_no, hash from postings order by seal_no desc nulls last limit 1")?;
-    let (last_seq, last_no, previous) = match last {
-        Some(row) => (row.get("seq")?, row.get("seal_no")?, row.get("hash")?),
-        None => (0i64, 0i64, GENESIS),
-    };
-    let (seq, no) = (PostingSeq(last_seq + 1), last_no + 1);
+    // With one writer, sequence and seal numbers are the same.
+    let (last, previous) = find_last_seal(tx).await?;
+    let (seq, no) = (PostingSeq(last + 1), last + 1);
     let canonical = Canonical {
         seal_no: no,
         seq: seq.0,

@@ -1,0 +1,26 @@
+//! All SQL of the event log.
+
+use crate::clock::Instant;
+use crate::db::{self, Tx, execute};
+use crate::ids::Shop;
+
+pub async fn insert_event(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    kind: &'static str,
+    subject: &str,
+    body: &str,
+) -> Result<(), db::Error> {
+    let inserted = execute!(
+        tx,
+        "insert into events (merchant_id, mode, kind, subject, body, at) values ($1, $2, $3, $4, $5, $6)",
+        shop.merchant,
+        shop.mode,
+        kind,
+        subject,
+        body,
+        now
+    )?;
+    db::expect_changed(inserted, 1)
+}

@@ -1,0 +1,101 @@
+//! The coins that this installation takes: configuration, fixed while the daemon runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chain::{Asset, AssetId, ChainId, Family, WatchSet};
+
+use crate::ids::Mode;
+use crate::money::pricing::Fiat;
+
+/// How deep a deposit must lie under the tip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Depths {
+    /// Ascending by bound: a payment worth less than the bound, in minor units of USD, needs so many confirmations.
+    pub tiers: Vec<(i64, u32)>,
+    /// What every larger payment needs.
+    pub largest: u32,
+    /// Depth of finality where the chain has no mark of its own.
+    pub last: u32,
+}
+
+impl Depths {
+    pub fn flat(confirmations: u32, last: u32) -> Depths {
+        Depths { tiers: Vec::new(), largest: confirmations, last: last.max(confirmations) }
+    }
+
+    /// Confirmations (1: in the tip block) for a payment worth `usd_minor`; unknown worth needs the most.
+    pub fn confirmations(&self, usd_minor: Option<i64>) -> u32 {
+        let tier = usd_minor.and_then(|worth| self.tiers.iter().find(|(bound, _)| worth < *bound));
+        tier.map_or(self.largest, |(_, confirmations)| *confirmations).max(1)
+    }
+}
+
+/// One chain as receiving sees it.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    pub id: ChainId,
+    pub family: Family,
+    pub mode: Mode,
+    pub depths: Depths,
+    pub watched: Arc<WatchSet>,
+}
+
+impl PartialEq for Chain {
+    fn eq(&self, other: &Chain) -> bool {
+        self.id == other.id
+    }
+}
+
+/// A way to pay: the public code of an asset on a chain.
+#[derive(Debug, Clone)]
+pub struct Coin {
+    /// What the surfaces call it: `erc20_usdt`, `btc`.
+    pub code: String,
+    pub asset: Asset,
+    /// Under which name the rates know it: `USDT`, `BTC`.
+    pub rate_symbol: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Coins {
+    chains: HashMap<ChainId, Chain>,
+    coins: Vec<Coin>,
+}
+
+impl Coins {
+    /// Coins stay in the order in which the surfaces list them.
+    pub fn new(chains: Vec<Chain>, coins: Vec<Coin>) -> Coins {
+        Coins { chains: chains.into_iter().map(|chain| (chain.id.clone(), chain)).collect(), coins }
+    }
+
+    pub fn find(&self, mode: Mode, code: &str) -> Option<(&Chain, &Coin)> {
+        self.list(mode).find(|(_, coin)| coin.code == code)
+    }
+
+    pub fn list(&self, mode: Mode) -> impl Iterator<Item = (&Chain, &Coin)> {
+        self.coins.iter().filter_map(move |coin| {
+            let chain = self.chains.get(&coin.asset.chain).filter(|chain| chain.mode == mode)?;
+            Some((chain, coin))
+        })
+    }
+
+    pub fn chain(&self, id: &ChainId) -> Option<&Chain> {
+        self.chains.get(id)
+    }
+
+    pub fn chains(&self) -> impl Iterator<Item = &Chain> {
+        self.chains.values()
+    }
+
+    pub fn by_asset(&self, asset: &AssetId) -> Option<&Coin> {
+        self.coins.iter().find(|coin| coin.asset.id == *asset)
+    }
+}
+
+/// A price in USD minor units, for the confirmation tiers; `None` when no rate says so.
+pub fn worth_in_usd(book: &crate::money::pricing::RateBook, now: crate::clock::Instant, price: Fiat) -> Option<i64> {
+    let rate = book.rate(now, "USD", price.currency.as_str()).ok()?;
+    let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;
+    i64::try_from(worth.ceil().mantissa()).ok()
+}

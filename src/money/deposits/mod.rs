@@ -1,0 +1,232 @@
+//! What reached our addresses. Facts and cursor move in one transaction; money is in the ledger first, what an invoice
+//! makes of it comes second, and no credit outlives its block.
+
+pub mod machine;
+mod store;
+
+use std::collections::BTreeSet;
+
+use chain::{Block, BlockRef, ChainId, Header, Height, Tip, Transfer};
+
+use crate::clock::Instant;
+use crate::db::{self, Tx};
+use crate::ids::{DepositId, InvoiceId};
+use crate::money::coins::Chain;
+use crate::money::invoices::{self, Use, machine::use_of};
+use crate::money::ledger::{self, Account, Leg, PostError, Suspense};
+use crate::money::payments::{self, Change};
+
+pub use machine::{Position, State};
+pub use store::Cursor;
+
+/// Deposits advanced in one transaction; the next call goes on.
+const ADVANCE_MAX: i64 = 2_000;
+
+/// How long after the window's end a block still counts as in time: clocks of chains and of people differ.
+#[derive(Debug, Clone, Copy)]
+pub struct Grace {
+    pub ms: i64,
+}
+
+#[derive(Debug, Clone)]
+struct Deposit {
+    id: DepositId,
+    invoice: InvoiceId,
+    height: Height,
+    confirm_height: Height,
+    asset: chain::AssetId,
+    amount: chain::Amount,
+    state: State,
+    used: Use,
+    hold: crate::ids::PostingSeq,
+}
+
+/// Where the chain's follower goes on, with the recent branch; `None` before the first start.
+pub async fn cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
+    store::find_cursor(tx, chain).await
+}
+
+/// Begins to follow a chain above `header`. No address was issued on it before.
+pub async fn start(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
+    store::insert_cursor(tx, chain, header).await?;
+    store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
+}
+
+/// Stores blocks that follow the cursor with every transfer in them, and moves the cursor.
+pub async fn apply(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &Chain,
+    grace: Grace,
+    from: BlockRef,
+    blocks: &[Block],
+    keep: u64,
+) -> Result<Vec<Change>, PostError> {
+    let Some(last) = blocks.last() else { return Ok(Vec::new()) };
+    let mut changes = Vec::new();
+    for block in blocks {
+        for transfer in &block.transfers {
+            changes.extend(see(tx, now, chain, grace, &block.header, transfer).await?);
+        }
+    }
+    let headers: Vec<Header> = blocks.iter().map(|block| block.header).collect();
+    let oldest_kept = last.header.height.saturating_sub(keep);
+    store::insert_blocks(tx, &chain.id, &headers[headers.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX))..])
+        .await?;
+    store::delete_blocks_below(tx, &chain.id, oldest_kept).await?;
+    store::set_cursor(tx, &chain.id, from, &last.header).await?;
+    Ok(changes)
+}
+
+/// A transfer found outside the normal scan (a balance that rose without a visible movement): booked like any other.
+pub async fn see(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &Chain,
+    grace: Grace,
+    header: &Header,
+    transfer: &Transfer,
+) -> Result<Option<Change>, PostError> {
+    let Some(target) = store::find_target(tx, &chain.id, transfer.to).await? else { return Ok(None) };
+    let invoice = invoices::lock(tx, target).await?;
+    let in_time = Instant::from_unix_seconds(header.time) <= invoice.expires_at.plus_ms(grace.ms);
+    let used = use_of(invoice.state, invoice.asset == transfer.asset, in_time);
+    let confirm_height = header.height + u64::from(invoice.confirmations) - 1;
+    let Some(id) = store::insert_deposit(tx, now, &chain.id, header, transfer, &invoice, used, confirm_height).await? else {
+        return Ok(None);
+    };
+    let leg = Leg {
+        debit: Account::OnChain(chain.id.clone()),
+        credit: Account::MerchantIncoming(invoice.shop.merchant),
+        asset: transfer.asset.clone(),
+        amount: transfer.amount,
+    };
+    let hold = ledger::hold(tx, now, chain.mode, &format!("deposit/{id}/seen"), "deposit seen", &leg).await?;
+    store::set_hold(tx, id, hold).await?;
+    if used == Use::Counted && invoice.state == invoices::State::Open {
+        payments::advance(tx, now, invoice.payment, payments::State::Confirming).await?;
+        return Ok(Some(Change::Confirming(invoice.payment)));
+    }
+    Ok(None)
+}
+
+/// Confirms and finishes what has become deep enough, and settles the invoices that it pays. Returns the final height, and
+/// how many deposits are still on their way.
+pub async fn advance(tx: &mut Tx, now: Instant, chain: &Chain, tip: &Tip) -> Result<(Position, u64, Vec<Change>), PostError> {
+    let Some(cursor) = store::find_position(tx, &chain.id).await? else {
+        return Ok((Position { cursor: 0, last: 0 }, 0, Vec::new()));
+    };
+    let last = machine::final_height(cursor.height, tip.finalized, chain.depths.last).max(cursor.final_height);
+    let position = Position { cursor: cursor.height, last };
+    let mut settle = BTreeSet::new();
+    let mut release = BTreeSet::new();
+    for deposit in store::lock_advancing(tx, &chain.id, position, ADVANCE_MAX).await? {
+        let to = machine::advance(deposit.state, deposit.height, deposit.confirm_height, position);
+        if deposit.state == State::Seen && to != State::Seen {
+            confirm(tx, now, chain, &deposit).await?;
+            if deposit.used == Use::Counted {
+                settle.insert(deposit.invoice);
+            }
+        }
+        if to == State::Final {
+            release.insert(deposit.invoice);
+        }
+        store::set_state(tx, now, &deposit, to).await?;
+    }
+    let mut changes = Vec::new();
+    for invoice in settle {
+        changes.extend(invoices::settle(tx, now, invoice).await?);
+    }
+    for invoice in release {
+        invoices::release(tx, now, invoice).await?;
+    }
+    if last > cursor.final_height {
+        store::set_final_height(tx, &chain.id, last).await?;
+    }
+    let unfinished = store::count_unfinished(tx, &chain.id).await?;
+    Ok((position, unfinished, changes))
+}
+
+/// Goes back to the fork: everything above it is taken back by new postings.
+pub async fn rewind(tx: &mut Tx, now: Instant, chain: &Chain, from: BlockRef, to: BlockRef) -> Result<Vec<Change>, PostError> {
+    let mut changes = Vec::new();
+    for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
+        changes.extend(orphan(tx, now, chain, deposit).await?);
+    }
+    store::delete_blocks_above(tx, &chain.id, to.height).await?;
+    let header = store::find_block(tx, &chain.id, to).await?;
+    store::set_cursor(tx, &chain.id, from, &header).await?;
+    Ok(changes)
+}
+
+/// The chain stands still until a person looks.
+pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
+    store::set_halted(tx, chain, Some(why)).await?;
+    crate::reviews::open(tx, now, "chain.halted", chain.as_str(), why).await
+}
+
+/// The held money is posted; what no invoice asked for goes to its suspense account at once.
+async fn confirm(tx: &mut Tx, now: Instant, chain: &Chain, deposit: &Deposit) -> Result<(), PostError> {
+    let id = deposit.id;
+    ledger::post_hold(tx, now, &format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold, None).await?;
+    let Some(suspense) = suspense_of(deposit.used) else { return Ok(()) };
+    let merchant = invoices::lock(tx, deposit.invoice).await?.shop.merchant;
+    let leg = Leg {
+        debit: Account::MerchantIncoming(merchant),
+        credit: Account::Suspense(merchant, suspense),
+        asset: deposit.asset.clone(),
+        amount: deposit.amount,
+    };
+    ledger::post(tx, now, chain.mode, &format!("deposit/{id}/apart"), "deposit set apart", &[leg]).await?;
+    let detail = format!("{} base units of {} ({})", deposit.amount, deposit.asset, deposit.used.as_str());
+    Ok(crate::reviews::open(tx, now, "deposit.apart", &format!("deposit/{id}"), &detail).await?)
+}
+
+async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> Result<Option<Change>, PostError> {
+    let id = deposit.id;
+    let entry = format!("deposit/{id}/orphaned");
+    match deposit.state {
+        State::Seen => {
+            ledger::void_hold(tx, now, &entry, "deposit orphaned", deposit.hold).await?;
+            store::set_state(tx, now, &deposit, State::Orphaned).await?;
+            Ok(None)
+        }
+        State::Confirmed => {
+            let invoice = invoices::lock(tx, deposit.invoice).await?;
+            let before = invoices::received(tx, &invoice).await?.confirmed;
+            store::set_state(tx, now, &deposit, State::Orphaned).await?;
+            let mut change = None;
+            if deposit.used == Use::Counted {
+                let left = before.saturating_sub(deposit.amount);
+                change = invoices::unsettle(tx, now, deposit.invoice, before, left).await?;
+            }
+            let merchant = invoice.shop.merchant;
+            let leg = Leg {
+                debit: match suspense_of(deposit.used) {
+                    None => Account::MerchantIncoming(merchant),
+                    Some(suspense) => Account::Suspense(merchant, suspense),
+                },
+                credit: Account::OnChain(chain.id.clone()),
+                asset: deposit.asset.clone(),
+                amount: deposit.amount,
+            };
+            ledger::post(tx, now, chain.mode, &entry, "deposit orphaned", &[leg]).await?;
+            if deposit.used == Use::Counted && change.is_none() {
+                // What is left is enough: settled anew, and for the seller nothing has changed.
+                invoices::settle(tx, now, deposit.invoice).await?;
+            }
+            Ok(change)
+        }
+        State::Final | State::Orphaned => Ok(None),
+    }
+}
+
+fn suspense_of(used: Use) -> Option<Suspense> {
+    match used {
+        Use::Counted => None,
+        Use::Short => Some(Suspense::Short),
+        Use::Surplus => Some(Suspense::Surplus),
+        Use::Late => Some(Suspense::Late),
+        Use::Foreign => Some(Suspense::Foreign),
+    }
+}

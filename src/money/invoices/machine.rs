@@ -1,0 +1,139 @@
+//! What an invoice becomes. Pure: no database, no clock, no chain.
+
+use chain::Amount;
+
+use crate::db;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Waits for money.
+    Open,
+    /// The confirmed sum reached what was asked.
+    Paid,
+    /// It was paid, and then a block with its money vanished. Money that comes again settles it again.
+    Reversed,
+    /// The window ended without enough money. Nothing leads from here.
+    Expired,
+    /// Taken back before payment. Nothing leads from here.
+    Cancelled,
+}
+
+db::text_enum!(State {
+    Open => "open",
+    Paid => "paid",
+    Reversed => "reversed",
+    Expired => "expired",
+    Cancelled => "cancelled",
+});
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// Counted deposits are confirmed with this sum.
+    Confirmed(Amount),
+    /// A confirmed deposit that was counted lost its block; this sum is left.
+    Lost(Amount),
+    /// Clock and chain time have passed the window and nothing in time is unconfirmed.
+    WindowEnded,
+    /// The seller takes it back.
+    Withdrawn,
+}
+
+/// The next state, or `None` when nothing changes.
+pub fn next(state: State, happened: Happened, due: Amount, tolerance: Amount) -> Option<State> {
+    let enough = |sum: Amount| sum >= due.saturating_sub(tolerance) && !sum.is_zero();
+    match (state, happened) {
+        (State::Open | State::Reversed, Happened::Confirmed(sum)) if enough(sum) => Some(State::Paid),
+        (State::Paid, Happened::Lost(sum)) if !enough(sum) => Some(State::Reversed),
+        (State::Open, Happened::WindowEnded) => Some(State::Expired),
+        (State::Open, Happened::Withdrawn) => Some(State::Cancelled),
+        (State::Open | State::Paid | State::Reversed | State::Expired | State::Cancelled, _) => None,
+    }
+}
+
+/// How a deposit of the invoice's own asset is used, decided when it is first seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Use {
+    Counted,
+    /// It was counted, but the invoice expired unpaid.
+    Short,
+    /// The invoice was paid already.
+    Surplus,
+    /// It was mined after the window.
+    Late,
+    /// Another asset than was asked.
+    Foreign,
+}
+
+db::text_enum!(Use {
+    Counted => "counted",
+    Short => "short",
+    Surplus => "surplus",
+    Late => "late",
+    Foreign => "foreign",
+});
+
+/// Where a deposit belongs that reaches an invoice in `state`, in its asset or not, in time or not.
+pub fn use_of(state: State, own_asset: bool, in_time: bool) -> Use {
+    match state {
+        _ if !own_asset => Use::Foreign,
+        State::Open if in_time => Use::Counted,
+        // What vanished may come back in a later block than it was in.
+        State::Reversed => Use::Counted,
+        State::Paid => Use::Surplus,
+        State::Open | State::Expired | State::Cancelled => Use::Late,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transition() {
+        let due = Amount::from_units(100);
+        let tolerance = Amount::from_units(5);
+        let sum = Amount::from_units;
+        use {Happened::*, State::*};
+        let table = [
+            (Open, Confirmed(sum(94)), None),
+            (Open, Confirmed(sum(95)), Some(Paid)),
+            (Open, Confirmed(sum(100)), Some(Paid)),
+            (Open, Confirmed(sum(1_000)), Some(Paid)),
+            (Open, Lost(sum(0)), None),
+            (Open, WindowEnded, Some(Expired)),
+            (Open, Withdrawn, Some(Cancelled)),
+            (Paid, Confirmed(sum(200)), None),
+            (Paid, Lost(sum(0)), Some(Reversed)),
+            (Paid, Lost(sum(99)), None),
+            (Paid, WindowEnded, None),
+            (Paid, Withdrawn, None),
+            (Reversed, Confirmed(sum(50)), None),
+            (Reversed, Confirmed(sum(100)), Some(Paid)),
+            (Reversed, Lost(sum(0)), None),
+            (Reversed, WindowEnded, None),
+            (Reversed, Withdrawn, None),
+        ];
+        for (state, happened, expected) in table {
+            assert_eq!(next(state, happened, due, tolerance), expected, "{state:?} {happened:?}");
+        }
+        for state in [Expired, Cancelled] {
+            for happened in [Confirmed(sum(100)), Lost(sum(0)), WindowEnded, Withdrawn] {
+                assert_eq!(next(state, happened, due, tolerance), None, "nothing leaves {state:?}");
+            }
+        }
+        assert_eq!(next(Open, Confirmed(Amount::ZERO), due, Amount::MAX), None, "nothing is never enough");
+    }
+
+    #[test]
+    fn every_use() {
+        use {State::*, Use::*};
+        let table = [(Open, true, Counted), (Open, false, Late), (Paid, true, Surplus), (Paid, false, Surplus),
+            (Reversed, true, Counted), (Reversed, false, Counted), (Expired, true, Late), (Expired, false, Late),
+            (Cancelled, true, Late), (Cancelled, false, Late)];
+        for (state, in_time, expected) in table {
+            assert_eq!(use_of(state, true, in_time), expected, "{state:?} in time: {in_time}");
+            assert_eq!(use_of(state, false, in_time), Foreign);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! One attempt to pay an order. What happens to it is told to whoever sells, in the same transaction.
+
+mod store;
+
+use chain::{Amount, AssetId};
+
+use crate::clock::Instant;
+use crate::db::{self, Tx};
+use crate::ids::{OrderId, PaymentId};
+
+pub use store::Payment;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    Crypto,
+    BalanceCny,
+    BalanceCrypto,
+    Alipay,
+    Wechat,
+}
+
+db::text_enum!(Method {
+    Crypto => "crypto",
+    BalanceCny => "balance_cny",
+    BalanceCrypto => "balance_crypto",
+    Alipay => "alipay",
+    Wechat => "wechat",
+});
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    Initiated,
+    Pending,
+    Confirming,
+    Success,
+    Failed,
+    Expired,
+}
+
+db::text_enum!(State {
+    Initiated => "initiated",
+    Pending => "pending",
+    Confirming => "confirming",
+    Success => "success",
+    Failed => "failed",
+    Expired => "expired",
+});
+
+/// What became of a payment. The seller acts on it in the transaction that says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Money is on its way.
+    Confirming(PaymentId),
+    Paid(PaymentId),
+    /// The window ended without enough money.
+    Expired(PaymentId),
+    /// It was paid, and its money vanished with its block.
+    Reversed(PaymentId),
+}
+
+/// What was taken from a balance, and at which rate.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    pub asset: AssetId,
+    pub amount: Amount,
+    /// Rate, source and time, where a conversion was needed.
+    pub rate: Option<(String, String, Instant)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewPayment {
+    pub order: OrderId,
+    pub method: Method,
+    pub state: State,
+    pub taken: Option<Taken>,
+    pub pay_url: Option<String>,
+    pub provider_ref: Option<String>,
+}
+
+impl NewPayment {
+    /// A payment that waits for money from outside.
+    pub fn pending(order: OrderId, method: Method) -> NewPayment {
+        NewPayment { order, method, state: State::Pending, taken: None, pay_url: None, provider_ref: None }
+    }
+}
+
+pub async fn request(tx: &mut Tx, now: Instant, new: NewPayment) -> Result<PaymentId, db::Error> {
+    store::insert_payment(tx, now, &new).await
+}
+
+pub async fn find(tx: &mut Tx, id: PaymentId) -> Result<Option<Payment>, db::Error> {
+    store::find_payment(tx, id).await
+}
+
+/// The newest attempt for an order.
+pub async fn find_by_order(tx: &mut Tx, order: OrderId) -> Result<Option<Payment>, db::Error> {
+    store::find_by_order(tx, order).await
+}
+
+pub(in crate::money) async fn advance(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<(), db::Error> {
+    store::set_state(tx, now, id, to).await
+}

@@ -1,0 +1,78 @@
+//! All SQL of payments.
+
+use chain::Amount;
+
+use crate::clock::Instant;
+use crate::db::{self, Tx, execute, row};
+use crate::ids::{OrderId, PaymentId};
+use crate::money::payments::{Method, NewPayment, State};
+
+#[derive(Debug, Clone)]
+pub struct Payment {
+    pub id: PaymentId,
+    pub order: OrderId,
+    pub method: Method,
+    pub state: State,
+    pub asset: Option<String>,
+    pub amount: Option<Amount>,
+    pub pay_url: Option<String>,
+}
+
+pub async fn insert_payment(tx: &mut Tx, now: Instant, new: &NewPayment) -> Result<PaymentId, db::Error> {
+    let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
+    let (rate, source, rated_at) = rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
+    let inserted = row!(
+        tx,
+        "insert into payments (public_id, order_id, method, state, asset, amount, pay_url, provider_ref, rate, rate_source,
+         rated_at, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning id",
+        uuid::Uuid::new_v4().to_string(),
+        new.order,
+        new.method,
+        new.state,
+        new.taken.as_ref().map(|taken| taken.asset.as_str()),
+        new.taken.as_ref().map(|taken| taken.amount),
+        new.pay_url.as_deref(),
+        new.provider_ref.as_deref(),
+        rate,
+        source,
+        rated_at,
+        now
+    )?;
+    inserted.ok_or_else(|| db::Error::Statement("an insert returned no row".into()))?.get("id")
+}
+
+pub async fn find_payment(tx: &mut Tx, id: PaymentId) -> Result<Option<Payment>, db::Error> {
+    let found = row!(tx, "select id, order_id, method, state, asset, amount, pay_url from payments where id = $1", id)?;
+    found.as_ref().map(payment).transpose()
+}
+
+pub async fn find_by_order(tx: &mut Tx, order: OrderId) -> Result<Option<Payment>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, order_id, method, state, asset, amount, pay_url from payments where order_id = $1
+         order by id desc limit 1",
+        order
+    )?;
+    found.as_ref().map(payment).transpose()
+}
+
+fn payment(row: &db::Row) -> Result<Payment, db::Error> {
+    Ok(Payment {
+        id: row.get("id")?,
+        order: row.get("order_id")?,
+        method: row.get("method")?,
+        state: row.get("state")?,
+        asset: row.get("asset")?,
+        amount: row.get("amount")?,
+        pay_url: row.get("pay_url")?,
+    })
+}
+
+pub async fn set_state(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<(), db::Error> {
+    let closed_at = match to {
+        State::Initiated | State::Pending | State::Confirming => None,
+        State::Success | State::Failed | State::Expired => Some(now),
+    };
+    let changed = execute!(tx, "update payments set state = $2, closed_at = $3 where id = $1", id, to, closed_at)?;
+    db::expect_changed(changed, 1)
+}

@@ -1,0 +1,35 @@
+//! The operator's inbox: money or facts that no rule decides. And the log of what administrators did.
+
+mod store;
+
+use crate::clock::Instant;
+use crate::db::{self, Tx};
+
+pub use store::Review;
+
+/// Opens a review unless one of this kind for this subject exists.
+pub async fn open(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, detail: &str) -> Result<(), db::Error> {
+    store::insert_review(tx, now, kind, subject, detail).await
+}
+
+/// Closes a review that settled itself or was decided; none open is fine.
+pub async fn close(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, note: &str) -> Result<(), db::Error> {
+    store::set_closed(tx, now, kind, subject, note).await
+}
+
+/// Open reviews, oldest first.
+pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+    store::list_open(tx, limit).await
+}
+
+/// Writes down what an administrator did, in the transaction in which it is done.
+pub async fn record_act(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &str,
+    act: &'static str,
+    subject: &str,
+    detail: &str,
+) -> Result<(), db::Error> {
+    store::insert_act(tx, now, actor, act, subject, detail).await
+}

@@ -1,0 +1,90 @@
+//! All SQL of reviews and of the log of administrators' acts.
+
+use crate::clock::Instant;
+use crate::db::{self, Tx, execute, rows};
+
+#[derive(Debug, Clone)]
+pub struct Review {
+    pub kind: String,
+    pub subject: String,
+    pub detail: String,
+    pub opened_at: Instant,
+}
+
+pub async fn insert_review(
+    tx: &mut Tx,
+    now: Instant,
+    kind: &'static str,
+    subject: &str,
+    detail: &str,
+) -> Result<(), db::Error> {
+    // A review that was closed opens again when its cause comes back.
+    execute!(
+        tx,
+        "insert into reviews (kind, subject, detail, opened_at) values ($1, $2, $3, $4)
+         on conflict (kind, subject) do update set detail = excluded.detail, opened_at = excluded.opened_at,
+         closed_at = null, closing_note = null where reviews.closed_at is not null",
+        kind,
+        subject,
+        detail,
+        now
+    )?;
+    Ok(())
+}
+
+pub async fn set_closed(
+    tx: &mut Tx,
+    now: Instant,
+    kind: &'static str,
+    subject: &str,
+    note: &str,
+) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "update reviews set closed_at = $3, closing_note = $4 where kind = $1 and subject = $2 and closed_at is null",
+        kind,
+        subject,
+        now,
+        note
+    )?;
+    Ok(())
+}
+
+pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+    let found = rows!(
+        tx,
+        "select kind, subject, detail, opened_at from reviews where closed_at is null order by opened_at, id limit $1",
+        limit
+    )?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(Review {
+                kind: row.get("kind")?,
+                subject: row.get("subject")?,
+                detail: row.get("detail")?,
+                opened_at: row.get("opened_at")?,
+            })
+        })
+        .collect()
+}
+
+pub async fn insert_act(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &str,
+    act: &'static str,
+    subject: &str,
+    detail: &str,
+) -> Result<(), db::Error> {
+    let inserted = execute!(
+        tx,
+        "insert into admin_acts (actor, act, subject, detail, at) values ($1, $2, $3, $4, $5)",
+        actor,
+        act,
+        subject,
+        detail,
+        now
+    )?;
+    db::expect_changed(inserted, 1)
+}

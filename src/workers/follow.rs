@@ -1,0 +1,310 @@
+//! Follows one chain: reads blocks, rewinds forks, advances deposits, ends windows. The cursor and what it saw move in one
+//! transaction; a failed block is read again, never skipped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use chain::follower::{Fit, Follower, Search, Step};
+use chain::{Block, BlockRef, Header, Source, Tip};
+use tokio::sync::Mutex;
+use tracing::{error, info, warn};
+
+use crate::clock::{Clock, Instant};
+use crate::db::Db;
+use crate::money::coins::Chain;
+use crate::money::deposits::{self, Grace, Position};
+use crate::money::ledger::PostError;
+use crate::money::{invoices, payments};
+use crate::shop::orders;
+use crate::workers::{Ran, Worker};
+
+/// Windows ended in one transaction.
+const EXPIRE_MAX: i64 = 100;
+
+/// Numbers of one follower.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Deepest reorganisation that can be followed, in blocks.
+    pub keep: u64,
+    /// Most blocks asked for at once.
+    pub batch: u64,
+    /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
+    pub lazy_ms: i64,
+    pub grace: Grace,
+}
+
+pub struct Follow {
+    db: Db,
+    clock: Clock,
+    chain: Chain,
+    source: Arc<dyn Source>,
+    limits: Limits,
+    pause: Duration,
+    state: Mutex<Option<Following>>,
+}
+
+/// What is known in memory; dropped after any failure and read again from the database.
+struct Following {
+    follower: Follower,
+    /// Where the stored cursor stands.
+    stored: BlockRef,
+    stored_at: Instant,
+    /// Blocks without transfers, read after the stored cursor.
+    pending: Vec<Block>,
+    /// Block time of the follower's cursor, unix seconds.
+    time: i64,
+    /// When the node's tip was last seen to be our cursor.
+    at_tip_at: Option<Instant>,
+    /// Deposits that are not final.
+    unfinished: u64,
+    halted: bool,
+}
+
+impl Follow {
+    pub fn new(db: Db, clock: Clock, chain: Chain, source: Arc<dyn Source>, limits: Limits, pause: Duration) -> Follow {
+        Follow { db, clock, chain, source, limits, pause, state: Mutex::new(None) }
+    }
+
+    async fn load(&self) -> anyhow::Result<Following> {
+        let id = self.chain.id.clone();
+        if let Some(cursor) = self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await? {
+            let batch = self.limits.batch;
+            let keep = usize::try_from(self.limits.keep)?;
+            let Some(stored) = cursor.recent.last().copied() else { bail!("{}: no block is kept", self.chain.id) };
+            if let Some(why) = &cursor.halted {
+                warn!(chain = %self.chain.id, "{} stands still: {why}", self.chain.id);
+            }
+            return Ok(Following {
+                follower: Follower::new(cursor.recent, cursor.final_height, keep, batch),
+                stored,
+                stored_at: self.clock.now(),
+                pending: Vec::new(),
+                time: cursor.time,
+                at_tip_at: None,
+                unfinished: 1,
+                halted: cursor.halted.is_some(),
+            });
+        }
+        let header = self.first_block().await?;
+        let id = self.chain.id.clone();
+        self.db.write("start_chain", move |tx| Box::pin(async move { deposits::start(tx, &id, &header).await })).await?;
+        info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
+        Box::pin(self.load()).await
+    }
+
+    /// A block that will not vanish: nothing below it was ever paid to us.
+    async fn first_block(&self) -> anyhow::Result<Header> {
+        let tip = self.source.tip().await?;
+        let depth = u64::from(self.chain.depths.last);
+        let height = tip.finalized.unwrap_or(0).max(tip.head.height.saturating_sub(depth));
+        self.source.header(height).await?.with_context(|| format!("the node has no block {height}"))
+    }
+
+    async fn step(&self, state: &mut Following) -> anyhow::Result<Ran> {
+        let tip = self.source.tip().await?;
+        match state.follower.next(&tip) {
+            Step::Wait => {
+                state.at_tip_at = Some(self.clock.now());
+                self.settle_down(state, &tip).await
+            }
+            Step::Extend { from, to } => {
+                let blocks = self.source.blocks(from, to, &self.chain.watched).await?;
+                self.extend(state, &tip, blocks).await
+            }
+            Step::Compare { height } => {
+                let Some(theirs) = self.source.header(height).await? else { return Ok(Ran::Idle) };
+                match state.follower.compare(theirs.position()) {
+                    Fit::Forks => self.rewind(state).await,
+                    Fit::Extends | Fit::Misplaced => self.settle_down(state, &tip).await,
+                }
+            }
+        }
+    }
+
+    async fn extend(&self, state: &mut Following, tip: &Tip, blocks: Vec<Block>) -> anyhow::Result<Ran> {
+        let Some(first) = blocks.first() else { return Ok(Ran::Idle) };
+        match state.follower.fits(&first.header) {
+            Fit::Extends => {}
+            Fit::Forks => return self.rewind(state).await,
+            Fit::Misplaced => bail!("{}: block {} was asked for and {} came", self.chain.id,
+                state.follower.cursor().height + 1, first.header.height),
+        }
+        for block in blocks {
+            if state.follower.fits(&block.header) != Fit::Extends {
+                bail!("{}: block {} does not follow its predecessor", self.chain.id, block.header.height);
+            }
+            state.follower.extended(block.header.position());
+            state.time = block.header.time;
+            state.pending.push(block);
+        }
+        let now = self.clock.now();
+        let quiet = state.unfinished == 0 && state.pending.iter().all(|block| block.transfers.is_empty());
+        let young = now.since(state.stored_at) < self.limits.lazy_ms;
+        let few = u64::try_from(state.pending.len())? < self.limits.keep;
+        if !(quiet && young && few) {
+            self.store(state, tip).await?;
+        }
+        Ok(Ran::Worked)
+    }
+
+    /// Stores pending blocks and the cursor, advances deposits, and tells the shop, all in one transaction.
+    async fn store(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<()> {
+        let (now, chain, limits, tip, from) = (self.clock.now(), self.chain.clone(), self.limits, *tip, state.stored);
+        let blocks = std::mem::take(&mut state.pending);
+        let stored = blocks.last().map_or(from, |block| block.header.position());
+        let (position, unfinished) = self
+            .db
+            .write("apply_blocks", move |tx| {
+                Box::pin(async move {
+                    let mut changes = deposits::apply(tx, now, &chain, limits.grace, from, &blocks, limits.keep).await?;
+                    let (position, unfinished, advanced) = deposits::advance(tx, now, &chain, &tip).await?;
+                    changes.extend(advanced);
+                    orders::follow(tx, now, &changes).await?;
+                    Ok::<_, PostError>((position, unfinished))
+                })
+            })
+            .await?;
+        self.note_stored(state, stored, position, unfinished, now);
+        Ok(())
+    }
+
+    fn note_stored(&self, state: &mut Following, stored: BlockRef, position: Position, unfinished: u64, now: Instant) {
+        state.stored = stored;
+        state.stored_at = now;
+        state.unfinished = unfinished;
+        state.follower.finalized(position.last);
+    }
+
+    /// At the tip: late confirmations by the final mark, and windows that ended.
+    async fn settle_down(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
+        let cursor_moved = !state.pending.is_empty();
+        let stale = self.clock.now().since(state.stored_at) >= self.limits.lazy_ms;
+        let may_finish = state.unfinished > 0 && tip.finalized.is_some_and(|mark| mark > state.follower.final_height());
+        if (cursor_moved && stale) || may_finish {
+            let before = state.follower.final_height();
+            self.store(state, tip).await?;
+            if cursor_moved || state.follower.final_height() > before {
+                return Ok(Ran::Worked);
+            }
+        }
+        self.expire(state).await
+    }
+
+    /// Ends windows that clock *and* chain have passed: no block that could still bring money in time is unread.
+    async fn expire(&self, state: &mut Following) -> anyhow::Result<Ran> {
+        let now = self.clock.now();
+        let seen_until = Instant::from_unix_seconds(state.time).max(state.at_tip_at.unwrap_or(Instant(0))).min(now);
+        let passed = seen_until.plus_ms(-self.limits.grace.ms);
+        let chain = self.chain.id.clone();
+        let ended = self
+            .db
+            .read("list_expirable", move |tx| {
+                Box::pin(async move { invoices::list_expirable(tx, &chain, passed, EXPIRE_MAX).await })
+            })
+            .await?;
+        if ended.is_empty() {
+            return Ok(Ran::Idle);
+        }
+        self.db
+            .write("expire_invoices", move |tx| {
+                Box::pin(async move {
+                    let mut changes = Vec::new();
+                    for (invoice, _) in ended {
+                        changes.extend(invoices::expire(tx, now, invoice).await?);
+                    }
+                    orders::follow(tx, now, &changes).await?;
+                    Ok::<_, PostError>(())
+                })
+            })
+            .await?;
+        Ok(Ran::Worked)
+    }
+
+    /// Finds the last common block and takes back what lies above it.
+    async fn rewind(&self, state: &mut Following) -> anyhow::Result<Ran> {
+        let mut known = None;
+        let to = loop {
+            match state.follower.search(known) {
+                Search::Ask(height) => match self.source.header(height).await? {
+                    Some(header) => known = Some(header.position()),
+                    None => bail!("{}: the node lost block {height} while the fork was searched", self.chain.id),
+                },
+                Search::RewindTo(to) => break to,
+                Search::TooDeep => return self.halt(state).await,
+            }
+        };
+        let depth = state.follower.cursor().height - to.height;
+        warn!(chain = %self.chain.id, depth, "{} was reorganised: {depth} blocks are taken back to {}", self.chain.id, to.height);
+        if to.height >= state.stored.height {
+            state.pending.retain(|block| block.header.height <= to.height);
+        } else {
+            state.pending.clear();
+            let (now, chain, from) = (self.clock.now(), self.chain.clone(), state.stored);
+            self.db
+                .write("rewind_chain", move |tx| {
+                    Box::pin(async move {
+                        let changes: Vec<payments::Change> = deposits::rewind(tx, now, &chain, from, to).await?;
+                        orders::follow(tx, now, &changes).await?;
+                        Ok::<_, PostError>(())
+                    })
+                })
+                .await?;
+            state.stored = to;
+            state.unfinished = 1;
+        }
+        state.follower.rewound(to);
+        Ok(Ran::Worked)
+    }
+
+    async fn halt(&self, state: &mut Following) -> anyhow::Result<Ran> {
+        let why = format!(
+            "the node's chain left ours below block {} or deeper than {} blocks; compare the nodes, then `settled rescan`",
+            state.follower.final_height(),
+            self.limits.keep
+        );
+        error!(chain = %self.chain.id, "{} is halted: {why}", self.chain.id);
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        self.db
+            .write("halt_chain", move |tx| Box::pin(async move { deposits::halt(tx, now, &chain, &why).await }))
+            .await?;
+        state.halted = true;
+        Ok(Ran::Idle)
+    }
+}
+
+#[async_trait]
+impl Worker for Follow {
+    fn name(&self) -> String {
+        format!("follow {}", self.chain.id)
+    }
+
+    fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        let mut guard = self.state.lock().await;
+        let mut state = match guard.take() {
+            Some(state) => state,
+            None => self.load().await?,
+        };
+        if state.halted {
+            *guard = Some(state);
+            return Ok(Ran::Idle);
+        }
+        match self.step(&mut state).await {
+            Ok(ran) => {
+                *guard = Some(state);
+                Ok(ran)
+            }
+            // Whatever was read but not stored is read again.
+            Err(error) if error.downcast_ref::<chain::SourceError>().is_some() && state.pending.is_empty() => {
+                *guard = Some(state);
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

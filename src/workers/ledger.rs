@@ -1,0 +1,67 @@
+//! Seals what is not in the hash chain yet, and folds balances that nobody waits for.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::db::{self, Db};
+use crate::money::ledger;
+use crate::workers::{Ran, Worker};
+
+const SEAL_MAX: i64 = 2_000;
+const FOLD_MAX: i64 = 200;
+
+pub struct Seal {
+    db: Db,
+}
+
+impl Seal {
+    pub fn new(db: Db) -> Seal {
+        Seal { db }
+    }
+}
+
+#[async_trait]
+impl Worker for Seal {
+    fn name(&self) -> String {
+        "seal".into()
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_millis(500)
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        if self.db.backend() == db::Backend::Sqlite {
+            return Ok(Ran::Idle);
+        }
+        let sealed = self.db.write("seal", |tx| Box::pin(async move { ledger::seal(tx, SEAL_MAX).await })).await?;
+        Ok(if sealed > 0 { Ran::Worked } else { Ran::Idle })
+    }
+}
+
+pub struct Fold {
+    db: Db,
+}
+
+impl Fold {
+    pub fn new(db: Db) -> Fold {
+        Fold { db }
+    }
+}
+
+#[async_trait]
+impl Worker for Fold {
+    fn name(&self) -> String {
+        "fold".into()
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        let folded = self.db.write("fold", |tx| Box::pin(async move { ledger::fold(tx, FOLD_MAX).await })).await?;
+        Ok(if folded > 0 { Ran::Worked } else { Ran::Idle })
+    }
+}

@@ -1,0 +1,117 @@
+//! Loops that wake and call one verb. A worker is a clock: it has no input, and the first run, a later one and the one
+//! after a crash are the same.
+
+pub mod follow;
+pub mod fulfil;
+pub mod ledger;
+pub mod mail;
+pub mod probe;
+pub mod rates;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
+use tracing::{error, warn};
+
+use crate::tasks::Tasks;
+
+/// Errors in a row after which a worker waits longest between two runs.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Runs of [`Workers::run_until_idle`] after which somebody is working in circles.
+const PASSES_MAX: usize = 10_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// Something was done; there may be more.
+    Worked,
+    /// Nothing to do.
+    Idle,
+}
+
+#[async_trait]
+pub trait Worker: Send + Sync {
+    fn name(&self) -> String;
+
+    /// How long to wait after an idle run.
+    fn pause(&self) -> Duration;
+
+    async fn run(&self) -> anyhow::Result<Ran>;
+}
+
+/// All workers of a daemon, and what wakes them early.
+#[derive(Clone, Default)]
+pub struct Workers {
+    all: Arc<Vec<Arc<dyn Worker>>>,
+    wake: Wake,
+}
+
+/// Wakes every worker; a hint, never the only record of work.
+#[derive(Clone, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    pub fn wake(&self) {
+        self.0.notify_waiters();
+    }
+}
+
+impl Workers {
+    pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
+        Workers { all: Arc::new(all), wake }
+    }
+
+    /// One loop for each worker, until `stop` says so.
+    pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
+        self.all
+            .iter()
+            .map(|worker| tasks.spawn("worker", run_loop(worker.clone(), self.wake.clone(), stop.clone())))
+            .collect()
+    }
+
+    /// Runs every worker until none has anything left to do: how tests and single commands drive a daemon. The first
+    /// failure of each worker in a row is not final, because a fault may be what is being tested.
+    pub async fn run_until_idle(&self) {
+        for _ in 0..PASSES_MAX {
+            let mut worked = false;
+            for worker in self.all.iter() {
+                match worker.run().await {
+                    Ok(ran) => worked |= ran == Ran::Worked,
+                    Err(error) => warn!(worker = worker.name(), "worker {} failed: {error:#}", worker.name()),
+                }
+            }
+            if !worked {
+                return;
+            }
+        }
+        error!("workers did not become idle in {PASSES_MAX} passes");
+    }
+}
+
+async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, mut stop: watch::Receiver<bool>) {
+    let mut failures = 0u32;
+    while !*stop.borrow() {
+        let pause = match worker.run().await {
+            Ok(Ran::Worked) => {
+                failures = 0;
+                continue;
+            }
+            Ok(Ran::Idle) => {
+                failures = 0;
+                worker.pause()
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                let pause = (worker.pause() * 2u32.saturating_pow(failures.min(10))).min(BACKOFF_MAX);
+                warn!(worker = worker.name(), failures, "worker {} failed: {error:#}", worker.name());
+                pause
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = wake.0.notified() => {}
+            changed = stop.changed() => if changed.is_err() { return },
+        }
+    }
+}
