@@ -84,8 +84,16 @@ mod tests {
     #[test]
     fn texts_of_every_family() {
         let good = [
-            (Family::Bitcoin, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu", "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu"),
-            (Family::Bitcoin, "BC1QCR8TE4KR609GCAWUTMRZA0J4XV80JY8Z306FYU", "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu"),
+            (
+                Family::Bitcoin,
+                "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu",
+                "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu",
+            ),
+            (
+                Family::Bitcoin,
+                "BC1QCR8TE4KR609GCAWUTMRZA0J4XV80JY8Z306FYU",
+                "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu",
+            ),
             (
                 Family::Bitcoin,
                 "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr",

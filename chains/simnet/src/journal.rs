@@ -89,6 +89,7 @@ pub fn open(folder: &Path, spec: ChainSpec, seed: u64, genesis_time: i64) -> Res
         Err(e) if e.kind() == io::ErrorKind::NotFound => Model::new(spec, seed, genesis_time),
         Err(e) => return Err(failed(e)),
     };
+    model.forget();
     let journal = Journal::create(path.clone(), &model).map_err(failed)?;
     model.store_in(journal);
     Ok(model)
@@ -139,8 +140,7 @@ fn write_anew(path: &Path, model: &Model) -> io::Result<(File, usize)> {
 }
 
 fn read(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<Model, OpenError> {
-    let damaged =
-        |line: usize, reason: String| OpenError::Damaged { path: path.to_owned(), line: line + 1, reason };
+    let damaged = |line: usize, reason: String| OpenError::Damaged { path: path.to_owned(), line: line + 1, reason };
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     let mut lines = bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate().peekable();
     let parse = |line: &[u8]| serde_json::from_slice::<Line>(line).map_err(|e| e.to_string());
@@ -218,7 +218,8 @@ impl Line {
             Line::Block(block) => {
                 let spec = model.spec.clone();
                 let decode = |raw: Box<RawValue>| Tx::decode(spec.family, &spec.chain, raw.get().as_bytes());
-                let txs = block.txs.into_iter().map(decode).collect::<Result<Vec<Tx>, _>>().map_err(|e| e.to_string())?;
+                let txs =
+                    block.txs.into_iter().map(decode).collect::<Result<Vec<Tx>, _>>().map_err(|e| e.to_string())?;
                 let same = model
                     .replay(read_hash(&block.hash)?, block.time, block.branch, txs)
                     .map_err(|refusal| refusal.to_string())?;

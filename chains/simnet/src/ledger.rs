@@ -154,9 +154,8 @@ impl Ledger {
     /// Everything that exists of an asset.
     pub fn supply(&self, asset: &AssetId) -> Amount {
         let written = self.balances.rows.iter().filter(|((of, _), _)| of == asset).map(|(_, amount)| *amount);
-        let untouched = self.rules.funded.iter().filter(|account| {
-            !self.balances.rows.contains_key(&(asset.clone(), **account))
-        });
+        let untouched =
+            self.rules.funded.iter().filter(|account| !self.balances.rows.contains_key(&(asset.clone(), **account)));
         let each = self.rules.endowment.get(asset).copied().unwrap_or(Amount::ZERO);
         Amount::sum(written.chain(untouched.map(|_| each))).expect("all that exists fits into 256 bits")
     }

@@ -5,16 +5,16 @@
 //! and buyers act through [`Simnet`]; settled reads and broadcasts through [`Source`] and [`Sender`].
 
 pub mod address;
+mod buyers;
+pub mod conformance;
+pub mod fault;
+mod journal;
+mod ledger;
+mod model;
+mod node;
+mod pool;
 pub mod spec;
 pub mod tx;
-pub mod fault;
-pub mod conformance;
-mod ledger;
-mod buyers;
-mod pool;
-mod model;
-mod journal;
-mod node;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

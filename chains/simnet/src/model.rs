@@ -250,7 +250,8 @@ impl Model {
     /// The ledger after the oldest kept block.
     pub fn ledger_at_base(&self) -> Ledger {
         let mut ledger = self.ledger.clone();
-        let undos: Vec<&Undo> = self.blocks.iter().skip(1).flat_map(|block| &block.undos).chain(self.pool.undos()).collect();
+        let undos: Vec<&Undo> =
+            self.blocks.iter().skip(1).flat_map(|block| &block.undos).chain(self.pool.undos()).collect();
         undos.into_iter().rev().for_each(|undo| ledger.undo(undo));
         ledger
     }
@@ -333,7 +334,8 @@ impl Model {
     /// Writes the blocks above `from`, after `rewound` when blocks were replaced, and forgets what is too old.
     fn store(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut journal) = self.journal.take() {
-            let above = self.blocks.iter().filter(|block| block.header.height > from);
+            let known = usize::try_from(from - self.base() + 1).unwrap_or(usize::MAX);
+            let above = self.blocks.iter().skip(known);
             let lines = rewound.map(Line::rewind).into_iter().chain(above.map(Line::block));
             let stored = journal.append(lines);
             self.forget();
@@ -345,7 +347,8 @@ impl Model {
         }
     }
 
-    fn forget(&mut self) {
+    /// Drops what is older than the blocks that are kept.
+    pub fn forget(&mut self) {
         if self.blocks.len() <= KEPT_BLOCKS {
             return;
         }

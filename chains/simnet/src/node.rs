@@ -8,8 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use chain::{
     Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Identity, Internals, Outcome, Sender,
-    Source, SourceError, Tip, WatchSet,
-    source::EndpointReport,
+    Source, SourceError, Tip, WatchSet, source::EndpointReport,
 };
 
 use crate::{

@@ -128,7 +128,8 @@ impl Pool {
 
     /// A transaction replaces the waiting ones that it excludes if it pays more than all of them.
     fn replace(&mut self, ledger: &mut Ledger, tx: Arc<Tx>, now: i64, refusal: &Refusal) -> Outcome {
-        let rivals: Vec<Amount> = self.ready.iter().filter(|(r, _)| r.excludes(&tx)).map(|(r, _)| r.draft.fee).collect();
+        let rivals: Vec<Amount> =
+            self.ready.iter().filter(|(r, _)| r.excludes(&tx)).map(|(r, _)| r.draft.fee).collect();
         if rivals.is_empty() {
             return Outcome::Refused(refusal.to_string());
         }

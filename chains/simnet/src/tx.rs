@@ -1,7 +1,7 @@
 //! Transactions of a model chain: what they move, how they are signed, how they look as bytes.
 //!
 //! The bytes are JSON with a fixed order of fields; a node takes no other spelling of the same content. The
-//! identifier covers what is signed and not the signatures, so nobody can change it on the way.
+//! identifier covers what is signed and by whom but not the signatures, so nobody can change it on the way.
 
 use std::sync::LazyLock;
 
@@ -85,20 +85,21 @@ pub enum BadTx {
 }
 
 impl Draft {
-    /// What the keys sign: SHA-256 over the draft's bytes. It is the transaction's identifier too.
-    pub fn digest(&self) -> [u8; 32] {
+    /// What these keys sign, in the order of their signatures: SHA-256 over the draft and all of them. It is the
+    /// transaction's identifier too.
+    pub fn digest(&self, keys: &[PublicKey]) -> [u8; 32] {
         let text = serde_json::to_string(&WireDraft::from(self)).expect("a draft has only texts and numbers");
-        Sha256::new().chain_update("simnet transaction").chain_update(text).finalize().into()
+        let hash = Sha256::new().chain_update("simnet transaction").chain_update(text);
+        keys.iter().fold(hash, |hash, key| hash.chain_update(key.serialize())).finalize().into()
     }
 
     /// Signed by these keys, each once; the first one is the paying account.
     pub fn sign(self, family: Family, keys: &[SecretKey]) -> Tx {
-        let message = Message::from_digest(self.digest());
-        let witness = |key: &SecretKey| Witness {
-            key: key.public_key(&CURVE),
-            signature: CURVE.sign_ecdsa(&message, key),
-        };
-        Tx::assemble(family, self, keys.iter().map(witness).collect())
+        let public: Vec<PublicKey> = keys.iter().map(public_key).collect();
+        let message = Message::from_digest(self.digest(&public));
+        let signature = |secret: &SecretKey| CURVE.sign_ecdsa(&message, secret);
+        let witness = |(key, secret): (PublicKey, &SecretKey)| Witness { key, signature: signature(secret) };
+        Tx::assemble(family, self, public.into_iter().zip(keys).map(witness).collect())
     }
 }
 
@@ -106,9 +107,11 @@ impl Tx {
     /// Puts signatures that were made elsewhere to their draft.
     pub fn assemble(family: Family, draft: Draft, witnesses: Vec<Witness>) -> Tx {
         let signers = witnesses.iter().map(|w| address::of_key(family, &w.key).key).collect();
-        let wire = Wire { draft: WireDraft::from(&draft), witnesses: witnesses.iter().map(WireWitness::from).collect() };
+        let wire =
+            Wire { draft: WireDraft::from(&draft), witnesses: witnesses.iter().map(WireWitness::from).collect() };
         let raw = serde_json::to_string(&wire).expect("a transaction has only texts and numbers");
-        Tx { txid: TxId(draft.digest()), draft, signers, witnesses, raw }
+        let keys: Vec<PublicKey> = witnesses.iter().map(|w| w.key).collect();
+        Tx { txid: TxId(draft.digest(&keys)), draft, signers, witnesses, raw }
     }
 
     pub fn decode(family: Family, chain: &ChainId, raw: &[u8]) -> Result<Tx, BadTx> {

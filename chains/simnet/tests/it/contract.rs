@@ -1,0 +1,46 @@
+//! The suite that every driver passes.
+
+use async_trait::async_trait;
+use chain::{Address, Amount, Asset, ChainId, Family};
+use simnet::{Keep, Simnet, address, conformance};
+
+use crate::support::{self, GENESIS};
+
+struct Operator<'a> {
+    simnet: &'a Simnet,
+    chain: &'a ChainId,
+}
+
+#[async_trait]
+impl conformance::Operator for Operator<'_> {
+    async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount) {
+        self.simnet.pay(self.chain, &asset.id, &to.text, amount).unwrap();
+    }
+
+    async fn mine(&mut self, blocks: u64) {
+        self.simnet.mine(self.chain, blocks, GENESIS);
+    }
+
+    async fn reorg(&mut self, depth: u64) {
+        self.simnet.reorg(self.chain, depth, Keep::Drop, GENESIS);
+    }
+}
+
+#[tokio::test]
+async fn every_family_keeps_the_contract() {
+    for spec in support::specs() {
+        let simnet = support::simnet();
+        let source = simnet.source(&spec.chain).unwrap();
+        let fresh = |byte: u8| {
+            let mut secret = [byte; 32];
+            secret[0] = 1;
+            let key = bitcoin::secp256k1::SecretKey::from_slice(&secret).unwrap();
+            address::of_key(spec.family, &simnet::tx::public_key(&key))
+        };
+        let subject =
+            conformance::Subject { source: &*source, assets: &spec.assets, addresses: [fresh(1), fresh(2), fresh(3)] };
+        conformance::check(subject, &mut Operator { simnet: &simnet, chain: &spec.chain }).await;
+        let tip = source.tip().await.unwrap();
+        assert_eq!(tip.finalized.is_none(), spec.family == Family::Bitcoin);
+    }
+}

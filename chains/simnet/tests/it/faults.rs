@@ -1,0 +1,100 @@
+//! Nodes that lie, lag or do not answer.
+
+use chain::{Amount, Family, Internals, Outcome, SourceError};
+use simnet::Fault;
+
+use crate::support::{self, EVM, GENESIS, id, native, units};
+
+#[tokio::test]
+async fn nobody_answers() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let source = simnet.source(&chain).unwrap();
+    simnet.set_fault(&chain, Fault::Unavailable, true);
+    assert!(matches!(source.tip().await, Err(SourceError::Unavailable(_))));
+    assert!(matches!(source.header(0).await, Err(SourceError::Unavailable(_))));
+    assert!(source.check().await[0].outcome.is_err());
+    assert!(matches!(simnet.sender(&chain).unwrap().broadcast(b"{}").await, Outcome::Unknown(_)));
+    simnet.set_fault(&chain, Fault::Unavailable, false);
+    assert!(source.tip().await.is_ok());
+
+    simnet.fail_next(&chain, 2);
+    assert!(source.tip().await.is_err());
+    assert!(source.tip().await.is_err());
+    assert!(source.tip().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_stale_node_shows_the_past() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let source = simnet.source(&chain).unwrap();
+    simnet.mine(&chain, 20, GENESIS + 20);
+    let watched = support::watching(Family::Evm, &[EVM]);
+    simnet.set_fault(&chain, Fault::Stale(9), true);
+    simnet.set_fault(&chain, Fault::Stale(5), true);
+    let tip = source.tip().await.unwrap();
+    assert_eq!((tip.head.height, tip.finalized), (15, Some(3)));
+    assert_eq!(source.header(16).await, Ok(None));
+    assert_eq!(source.blocks(10, 20, &watched).await.unwrap().last().unwrap().header, tip.head);
+    assert_eq!(source.balances(&simnet.head(&chain).head.position(), &[]).await, Err(SourceError::NotThere(20)));
+    simnet.set_fault(&chain, Fault::Stale(1), false);
+    assert_eq!(source.tip().await.unwrap().head.height, 20);
+}
+
+#[tokio::test]
+async fn lies() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let source = simnet.source(&chain).unwrap();
+    let watched = support::watching(Family::Evm, &[EVM]);
+    simnet.pay(&chain, &native(&chain), EVM, units(5)).unwrap();
+    simnet.mine(&chain, 40, GENESIS);
+    let honest = source.blocks(1, 1, &watched).await.unwrap();
+    assert_eq!(honest[0].transfers.len(), 1);
+
+    simnet.set_fault(&chain, Fault::HideTransfers, true);
+    assert!(source.blocks(1, 1, &watched).await.unwrap()[0].transfers.is_empty());
+    simnet.set_fault(&chain, Fault::HideTransfers, false);
+
+    simnet.set_fault(&chain, Fault::WrongParent, true);
+    assert_ne!(source.blocks(1, 1, &watched).await.unwrap()[0].header.parent, honest[0].header.parent);
+    simnet.set_fault(&chain, Fault::WrongParent, false);
+
+    simnet.set_fault(&chain, Fault::NotThere, true);
+    assert_eq!(source.blocks(1, 1, &watched).await, Err(SourceError::NotThere(1)));
+    simnet.set_fault(&chain, Fault::NotThere, false);
+
+    let finalized = source.tip().await.unwrap().finalized;
+    simnet.set_fault(&chain, Fault::GoBack, true);
+    assert!(source.tip().await.unwrap().finalized < finalized);
+    simnet.set_fault(&chain, Fault::GoBack, false);
+
+    let identity = source.identity().await;
+    simnet.set_fault(&chain, Fault::OtherChain, true);
+    assert_ne!(source.identity().await, identity);
+
+    let contract = "0xdAC17F958D2ee523a2206206994597C13D831ec7";
+    assert_eq!(source.decimals(contract).await, Ok(6));
+    simnet.set_fault(&chain, Fault::WrongDecimals, true);
+    assert_eq!(source.decimals(contract).await, Ok(7));
+    assert!(matches!(source.decimals(EVM).await, Err(SourceError::Unsupported(_))));
+
+    assert_eq!(source.blocks(1, 1, &watched).await.unwrap(), honest, "what is switched off leaves no trace");
+}
+
+#[tokio::test]
+async fn internal_payments_can_show_in_balances_only() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let source = simnet.source(&chain).unwrap();
+    assert_eq!(source.internals(), Internals::Included);
+    simnet.internals_by_balance(&chain, true);
+    assert_eq!(source.internals(), Internals::ByBalance);
+    let before = simnet.head(&chain).head.position();
+    simnet.pay_internal(&chain, EVM, units(5)).unwrap();
+    let after = simnet.mine(&chain, 1, GENESIS);
+    let address = simnet::address::parse(Family::Evm, EVM).unwrap();
+    let watched = support::watching(Family::Evm, &[EVM]);
+    assert!(source.blocks(1, 1, &watched).await.unwrap()[0].transfers.is_empty());
+    assert_eq!(source.balances(&before, std::slice::from_ref(&address)).await, Ok(vec![Amount::ZERO]));
+    assert_eq!(source.balances(&after, std::slice::from_ref(&address)).await, Ok(vec![units(5)]));
+    simnet.internals_by_balance(&id("bitcoin"), true);
+    assert_eq!(simnet.source(&id("bitcoin")).unwrap().internals(), Internals::None);
+}

@@ -1,0 +1,145 @@
+//! Chains on disk.
+
+use std::{fs, path::Path};
+
+use chain::{Family, SourceError, WatchSet};
+use simnet::{KEPT_BLOCKS, Keep, OpenError, Simnet};
+
+use crate::support::{self, BITCOIN, EVM, GENESIS, id, native, now, token, units};
+
+fn open(folder: &Path) -> Simnet {
+    Simnet::open(folder, support::specs(), GENESIS).unwrap()
+}
+
+#[test]
+fn a_second_opening_finds_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let simnet = open(folder.path());
+    let (bitcoin, ethereum) = (id("bitcoin"), id("ethereum"));
+    for _ in 0..3 {
+        simnet.pay(&bitcoin, &native(&bitcoin), BITCOIN, units(5)).unwrap();
+        simnet.pay(&ethereum, &token(&ethereum), EVM, units(5)).unwrap();
+        simnet.mine(&bitcoin, 2, GENESIS + 60);
+        simnet.mine(&ethereum, 2, GENESIS + 60);
+    }
+    simnet.reorg(&bitcoin, 2, Keep::DoubleSpend, GENESIS + 60);
+    let lost = simnet.pay(&bitcoin, &native(&bitcoin), BITCOIN, units(5)).unwrap();
+    for _ in 0..2 {
+        let again = open(folder.path());
+        for chain in simnet.chains() {
+            assert_eq!(again.head(&chain), simnet.head(&chain));
+            let identity = |simnet: &Simnet| now(simnet.source(&chain).unwrap().identity()).unwrap();
+            assert_eq!(identity(&again), identity(&simnet));
+            let watched = support::watching(Family::Evm, &[EVM]);
+            watched.insert(simnet::address::parse(Family::Bitcoin, BITCOIN).unwrap().key);
+            assert_eq!(support::blocks(&again, &chain, &watched), support::blocks(&simnet, &chain, &watched));
+        }
+        assert_eq!(again.balance(&bitcoin, &native(&bitcoin), BITCOIN), units(10));
+        assert_eq!(again.balance(&ethereum, &token(&ethereum), EVM), units(15));
+        assert_eq!(again.transaction(&bitcoin, lost), None, "what waits is not kept");
+    }
+    let again = open(folder.path());
+    again.pay(&bitcoin, &native(&bitcoin), BITCOIN, units(5)).unwrap();
+    again.mine(&bitcoin, 1, GENESIS + 61);
+    assert_eq!(again.balance(&bitcoin, &native(&bitcoin), BITCOIN), units(15), "it goes on");
+}
+
+#[test]
+fn two_folders_are_two_chains() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let chain = id("bitcoin");
+    assert_ne!(open(one.path()).head(&chain).head.hash, open(other.path()).head(&chain).head.hash);
+}
+
+#[test]
+fn a_torn_last_line_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = id("ethereum");
+    let file = folder.path().join("ethereum.journal");
+    let simnet = open(folder.path());
+    simnet.pay(&chain, &native(&chain), EVM, units(5)).unwrap();
+    simnet.mine(&chain, 1, GENESIS);
+    let before = simnet.head(&chain);
+    let whole = fs::read(&file).unwrap();
+    simnet.pay(&chain, &native(&chain), EVM, units(5)).unwrap();
+    simnet.mine(&chain, 1, GENESIS);
+    let after = simnet.head(&chain);
+    let written = fs::read(&file).unwrap();
+    for length in (whole.len()..written.len()).step_by(37).chain([written.len() - 1]) {
+        fs::write(&file, &written[..length]).unwrap();
+        assert_eq!(open(folder.path()).head(&chain), before, "{length} of {} bytes", written.len());
+    }
+    fs::write(&file, &written).unwrap();
+    assert_eq!(open(folder.path()).head(&chain), after);
+    fs::write(&file, [written.as_slice(), &[0; 100], b"\n"].concat()).unwrap();
+    assert_eq!(open(folder.path()).head(&chain), after);
+}
+
+#[test]
+fn a_changed_file_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = id("ethereum");
+    let file = folder.path().join("ethereum.journal");
+    let simnet = open(folder.path());
+    for amount in [71, 72] {
+        simnet.pay(&chain, &native(&chain), EVM, units(amount)).unwrap();
+        simnet.mine(&chain, 1, GENESIS);
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    let damaged = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Simnet::open(folder.path(), support::specs(), GENESIS).map(drop)
+    };
+    assert!(matches!(damaged(&text.replace("\"71\"", "\"70\"")), Err(OpenError::Damaged { line: 2, .. })));
+    assert!(matches!(damaged(&text.replace("\"72\"", "\"70\"")), Err(OpenError::Damaged { line: 3, .. })));
+    assert!(matches!(damaged(&text.replacen("{\"block\"", "{\"blick\"", 1)), Err(OpenError::Damaged { line: 2, .. })));
+    assert!(matches!(damaged(""), Err(OpenError::Damaged { line: 1, .. })));
+    assert!(matches!(
+        damaged(&text.replacen("\"family\":\"evm\"", "\"family\":\"tron\"", 1)),
+        Err(OpenError::OtherChain { found: Family::Tron, .. })
+    ));
+    assert!(damaged(&text).is_ok());
+}
+
+#[test]
+fn old_blocks_are_forgotten_and_what_they_did_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = id("ethereum");
+    let simnet = open(folder.path());
+    let txid = simnet.pay(&chain, &native(&chain), EVM, units(5)).unwrap();
+    simnet.mine(&chain, 1, GENESIS);
+    let kept = u64::try_from(KEPT_BLOCKS).unwrap();
+    for _ in 0..5 {
+        simnet.mine(&chain, kept - 100, GENESIS + 100_000);
+    }
+    simnet.pay(&chain, &native(&chain), EVM, units(6)).unwrap();
+    simnet.mine(&chain, 1, GENESIS + 100_000);
+    for simnet in [simnet, open(folder.path())] {
+        assert_eq!(simnet.transaction(&chain, txid), None);
+        assert_eq!(simnet.balance(&chain, &native(&chain), EVM), units(11));
+        let source = simnet.source(&chain).unwrap();
+        assert!(matches!(now(source.header(1)), Err(SourceError::Unsupported(_))));
+        let head = simnet.head(&chain).head;
+        let oldest = head.height + 1 - kept;
+        let blocks = now(simnet::conformance::read(&*source, oldest, head.height, &WatchSet::default()));
+        assert_eq!(blocks.len(), KEPT_BLOCKS);
+    }
+    let lines = fs::read_to_string(folder.path().join("ethereum.journal")).unwrap().lines().count();
+    assert_eq!(lines, KEPT_BLOCKS, "a snapshot of the oldest block and every one after it");
+}
+
+#[test]
+fn an_asset_can_be_listed_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = id("ethereum");
+    let mut specs = support::specs();
+    specs[1].assets.truncate(1);
+    let simnet = Simnet::open(folder.path(), specs, GENESIS).unwrap();
+    simnet.mine(&chain, 3, GENESIS);
+    let head = simnet.head(&chain);
+    let simnet = open(folder.path());
+    assert_eq!(simnet.head(&chain), head);
+    simnet.pay(&chain, &token(&chain), EVM, units(5)).unwrap();
+    simnet.mine(&chain, 1, GENESIS);
+    assert_eq!(simnet.balance(&chain, &token(&chain), EVM), units(5));
+}

@@ -1,0 +1,147 @@
+//! What nodes say to signed bytes.
+
+use bitcoin::secp256k1::SecretKey;
+use chain::{Address, Family, Outcome};
+use simnet::{
+    Fault, Simnet, address,
+    tx::{self, Draft, Move, Order, Tx},
+};
+
+use crate::support::{self, BITCOIN, EVM, GENESIS, TRON, id, native, now, units};
+
+fn key(byte: u8) -> SecretKey {
+    SecretKey::from_slice(&[byte; 32]).unwrap()
+}
+
+fn address_of(family: Family, byte: u8) -> Address {
+    address::of_key(family, &tx::public_key(&key(byte)))
+}
+
+/// Gives the account of that key 1,000 units to spend.
+fn fund(simnet: &Simnet, name: &str, family: Family, byte: u8) {
+    let chain = id(name);
+    simnet.pay(&chain, &native(&chain), &address_of(family, byte).text, units(1_000)).unwrap();
+    simnet.mine(&chain, 1, GENESIS);
+}
+
+fn draft(name: &str, family: Family, order: Order, to: &str, amount: u64, fee: u64) -> Draft {
+    let chain = id(name);
+    let to = address::parse(family, to).unwrap();
+    let moves = vec![Move { asset: native(&chain), to, amount: units(amount), internal: false }];
+    Draft { chain, order, moves, fee: units(fee), reverts: false }
+}
+
+fn broadcast(simnet: &Simnet, name: &str, tx: &Tx) -> Outcome {
+    now(simnet.sender(&id(name)).unwrap().broadcast(tx.raw().as_bytes()))
+}
+
+fn refusal(outcome: Outcome) -> String {
+    let Outcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
+    reason
+}
+
+#[test]
+fn an_account_pays_in_the_order_of_its_nonces() {
+    let simnet = support::simnet();
+    fund(&simnet, "ethereum", Family::Evm, 1);
+    let pay = |nonce: u64, amount: u64, fee: u64| {
+        draft("ethereum", Family::Evm, Order::Nonce(nonce), EVM, amount, fee).sign(Family::Evm, &[key(1)])
+    };
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(1, 20, 1)), Outcome::Accepted, "it waits for the one before it");
+    simnet.mine(&id("ethereum"), 1, GENESIS);
+    assert_eq!(simnet.transaction(&id("ethereum"), pay(1, 20, 1).txid).unwrap().confirmations, 0);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), Outcome::Accepted);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), Outcome::Known);
+    assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(0, 11, 1))), "replacement transaction underpriced");
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), Outcome::Accepted, "a higher fee replaces it");
+    assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(2, 5_000, 0))), "insufficient funds");
+    simnet.mine(&id("ethereum"), 1, GENESIS);
+    assert_eq!(simnet.balance(&id("ethereum"), &native(&id("ethereum")), EVM), units(31));
+    assert_eq!(
+        simnet.balance(&id("ethereum"), &native(&id("ethereum")), &address_of(Family::Evm, 1).text),
+        units(1_000 - 31 - 3)
+    );
+    assert_eq!(simnet.transaction(&id("ethereum"), pay(0, 10, 1).txid), None);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), Outcome::Known, "the chain has it");
+    assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(0, 12, 9))), "nonce too low: next is 2");
+}
+
+#[test]
+fn coins_of_several_owners_are_spent_together_and_once() {
+    let (simnet, chain) = (support::simnet(), id("bitcoin"));
+    for byte in [1, 2] {
+        fund(&simnet, "bitcoin", Family::Bitcoin, byte);
+    }
+    let coins = [1, 2].map(|byte| simnet.coins(&chain, address_of(Family::Bitcoin, byte).key)[0].0).to_vec();
+    let pay = |keys: &[SecretKey], amount: u64, fee: u64| {
+        let order = Order::Coins(coins.clone());
+        draft("bitcoin", Family::Bitcoin, order, BITCOIN, amount, fee).sign(Family::Bitcoin, keys)
+    };
+    let both = [key(1), key(2)];
+    assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both[..1], 1_990, 10))), "missing or spent coin");
+    assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both, 1_990, 9))), "insufficient funds");
+    assert_eq!(broadcast(&simnet, "bitcoin", &pay(&both, 1_990, 10)), Outcome::Accepted);
+    assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both, 1_991, 9))), "replacement transaction underpriced");
+    assert_eq!(broadcast(&simnet, "bitcoin", &pay(&both, 1_980, 20)), Outcome::Accepted);
+    simnet.mine(&chain, 1, GENESIS);
+    assert_eq!(simnet.balance(&chain, &native(&chain), BITCOIN), units(1_980));
+    assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both, 1_970, 30))), "missing or spent coin");
+}
+
+#[test]
+fn a_tron_transaction_expires() {
+    let (simnet, chain) = (support::simnet(), id("tron"));
+    fund(&simnet, "tron", Family::Tron, 1);
+    let pay = |time: i64, salt: u64| {
+        draft("tron", Family::Tron, Order::Until { time, salt }, TRON, 10, 0).sign(Family::Tron, &[key(1)])
+    };
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), Outcome::Accepted);
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 2)), Outcome::Accepted);
+    assert_eq!(refusal(broadcast(&simnet, "tron", &pay(GENESIS - 1, 3))), "expired or expires too late");
+    assert_eq!(refusal(broadcast(&simnet, "tron", &pay(GENESIS + 90_000, 3))), "expired or expires too late");
+    simnet.mine(&chain, 1, GENESIS + 60);
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), Outcome::Known);
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 99, 4)), Outcome::Accepted);
+    simnet.mine(&chain, 1, GENESIS + 100);
+    assert_eq!(simnet.transaction(&chain, pay(GENESIS + 99, 4).txid), None, "no block took it in time");
+    assert_eq!(simnet.balance(&chain, &native(&chain), TRON), units(20));
+}
+
+#[test]
+fn bytes_that_no_node_takes() {
+    let simnet = support::simnet();
+    fund(&simnet, "ethereum", Family::Evm, 1);
+    let send = |raw: &[u8]| now(simnet.sender(&id("ethereum")).unwrap().broadcast(raw));
+    let good = draft("ethereum", Family::Evm, Order::Nonce(0), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
+    let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), Outcome::Refused(_)), "{raw}");
+    reject("");
+    reject("{}");
+    reject(&good.raw().replace("\"10\"", "\"11\""));
+    reject(&good.raw().replace("\"10\"", "\"010\""));
+    reject(&good.raw().replace(':', ": "));
+    reject(&good.raw()[1..]);
+    let unsigned = Tx::assemble(Family::Evm, good.draft.clone(), Vec::new());
+    reject(unsigned.raw());
+    let elsewhere = draft("tron", Family::Tron, Order::Nonce(0), TRON, 10, 0).sign(Family::Tron, &[key(1)]);
+    reject(elsewhere.raw());
+    let coins = draft("ethereum", Family::Evm, Order::Coins(Vec::new()), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
+    reject(coins.raw());
+    assert_eq!(send(good.raw().as_bytes()), Outcome::Accepted);
+}
+
+#[test]
+fn answers_to_a_broadcast_can_be_wrong() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    fund(&simnet, "ethereum", Family::Evm, 1);
+    let pay = |nonce: u64| draft("ethereum", Family::Evm, Order::Nonce(nonce), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
+    simnet.set_fault(&chain, Fault::RefuseBroadcast, true);
+    refusal(broadcast(&simnet, "ethereum", &pay(0)));
+    simnet.set_fault(&chain, Fault::RefuseBroadcast, false);
+    simnet.set_fault(&chain, Fault::BroadcastLost, true);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0)), Outcome::Accepted);
+    assert!(simnet.mempool(&chain).is_empty());
+    simnet.set_fault(&chain, Fault::BroadcastLost, false);
+    simnet.set_fault(&chain, Fault::AnswerLost, true);
+    assert!(matches!(broadcast(&simnet, "ethereum", &pay(0)), Outcome::Unknown(_)));
+    assert_eq!(simnet.mempool(&chain), [pay(0).txid]);
+}

@@ -1,0 +1,161 @@
+//! What buyers can do and what a reader sees of it.
+
+use chain::{Family, Part};
+use simnet::{PayError, Simnet};
+
+use crate::support::{self, BITCOIN, EVM, EVM_OTHER, GENESIS, TRON, id, native, token, units};
+
+#[test]
+fn the_same_calls_make_the_same_chain() {
+    let play = |seed: u64| {
+        let simnet = Simnet::in_memory(support::specs(), seed, GENESIS);
+        let chain = id("bitcoin");
+        let txid = simnet.pay(&chain, &native(&chain), BITCOIN, units(1_000)).unwrap();
+        simnet.mine(&chain, 3, GENESIS + 60);
+        (txid, simnet.reorg(&chain, 2, simnet::Keep::Remine, GENESIS + 61))
+    };
+    assert_eq!(play(1), play(1));
+    assert_ne!(play(1), play(2));
+}
+
+#[test]
+fn a_payment_waits_is_mined_and_grows_deeper() {
+    for (name, family, to) in
+        [("bitcoin", Family::Bitcoin, BITCOIN), ("ethereum", Family::Evm, EVM), ("tron", Family::Tron, TRON)]
+    {
+        let (simnet, chain) = (support::simnet(), id(name));
+        let txid = simnet.pay(&chain, &native(&chain), to, units(700)).unwrap();
+        let waiting = simnet.transaction(&chain, txid).unwrap();
+        assert_eq!((waiting.block, waiting.confirmations), (None, 0));
+        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(0), "what waits has not been paid");
+        simnet.mine(&chain, 1, GENESIS + 10);
+        simnet.mine(&chain, 2, GENESIS + 12);
+        let mined = simnet.transaction(&chain, txid).unwrap();
+        assert_eq!((mined.block.unwrap().height, mined.confirmations), (1, 3));
+        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(700));
+
+        let found = support::transfers(&simnet, &chain, &support::watching(family, &[to]));
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].txid, found[0].amount), (txid, units(700)));
+        let from = found[0].from.as_deref().map(|text| simnet::address::parse(family, text).unwrap());
+        assert_eq!(from.is_some(), family != Family::Bitcoin);
+    }
+}
+
+#[test]
+fn block_times_never_go_backwards() {
+    let (simnet, chain) = (support::simnet(), id("tron"));
+    simnet.mine(&chain, 3, GENESIS + 100);
+    simnet.mine(&chain, 2, GENESIS);
+    let times: Vec<i64> = support::blocks(&simnet, &chain, &support::watching(Family::Tron, &[TRON]))
+        .iter()
+        .map(|block| block.header.time - GENESIS)
+        .collect();
+    assert_eq!(times, [98, 99, 100, 100, 100]);
+}
+
+#[test]
+fn movements_of_one_block_have_places() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let (coin, usdt) = (native(&chain), token(&chain));
+    let watched = support::watching(Family::Evm, &[EVM]);
+    let payment = |asset: &chain::AssetId, to: &str, amount: u64| (asset.clone(), to.to_owned(), units(amount));
+    simnet
+        .pay_many(
+            &chain,
+            vec![
+                payment(&usdt, EVM, 1),
+                payment(&coin, EVM, 2),
+                payment(&usdt, EVM_OTHER, 3),
+                payment(&coin, EVM, 4),
+                payment(&usdt, EVM, 5),
+            ],
+        )
+        .unwrap();
+    let failed = simnet.pay_failing(&chain, &usdt, EVM, units(6)).unwrap();
+    simnet.zero_value(&chain, &usdt, EVM).unwrap();
+    simnet.fake_token(&chain, EVM, units(7)).unwrap();
+    simnet.pay_internal(&chain, EVM, units(8)).unwrap();
+    simnet.pay(&chain, &usdt, EVM, units(9)).unwrap();
+    simnet.mine(&chain, 1, GENESIS);
+
+    let found = support::transfers(&simnet, &chain, &watched);
+    let found: Vec<_> = found.iter().map(|t| (t.place.tx_index, t.place.part, t.amount)).collect();
+    let expected = [
+        (0, Part::Value, units(2)),
+        (0, Part::Log(0), units(1)),
+        (0, Part::Log(2), units(5)),
+        (0, Part::Internal(0), units(4)),
+        (4, Part::Internal(0), units(8)),
+        (5, Part::Log(5), units(9)),
+    ];
+    assert_eq!(found, expected, "failed, empty and unlisted ones are not transfers, but logs count");
+    assert!(simnet.transaction(&chain, failed).unwrap().reverted);
+    assert_eq!(simnet.balance(&chain, &usdt, EVM), units(15));
+}
+
+#[test]
+fn outputs_of_a_bitcoin_transaction() {
+    let (simnet, chain) = (support::simnet(), id("bitcoin"));
+    let coin = native(&chain);
+    let payments = [3, 4].map(|amount| (coin.clone(), BITCOIN.to_owned(), units(amount)));
+    simnet.pay_many(&chain, payments.to_vec()).unwrap();
+    simnet.mine(&chain, 1, GENESIS);
+    let found = support::transfers(&simnet, &chain, &support::watching(Family::Bitcoin, &[BITCOIN]));
+    let found: Vec<_> = found.iter().map(|t| (t.place.part, t.amount)).collect();
+    assert_eq!(found, [(Part::Output(0), units(3)), (Part::Output(1), units(4))]);
+}
+
+#[test]
+fn what_a_wallet_refuses() {
+    let simnet = support::simnet();
+    let (bitcoin, ethereum, tron) = (id("bitcoin"), id("ethereum"), id("tron"));
+    let pay = |chain: &chain::ChainId, to: &str| simnet.pay(chain, &native(chain), to, units(1));
+    for (chain, to) in [
+        (&bitcoin, EVM),
+        (&ethereum, TRON),
+        (&tron, BITCOIN),
+        (&ethereum, "0x9858eFFD232B4033E47d90003D41EC34EcaEda94"),
+    ] {
+        assert!(matches!(pay(chain, to), Err(PayError::BadAddress(_))), "{chain} {to}");
+    }
+    assert_eq!(pay(&id("bsc"), EVM), Err(PayError::UnknownChain(id("bsc"))));
+    assert_eq!(simnet.pay(&ethereum, &native(&tron), EVM, units(1)), Err(PayError::UnknownAsset(native(&tron))));
+    assert_eq!(simnet.pay(&tron, &native(&tron), TRON, chain::Amount::MAX), Err(PayError::InsufficientFunds));
+    assert_eq!(simnet.pay_internal(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
+    assert_eq!(simnet.fake_token(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
+    assert!(simnet.mempool(&ethereum).is_empty());
+}
+
+#[test]
+fn the_pool_can_be_held_and_dropped() {
+    let (simnet, chain) = (support::simnet(), id("bitcoin"));
+    let coin = native(&chain);
+    simnet.hold_mempool(&chain, true);
+    let slow = simnet.pay(&chain, &coin, BITCOIN, units(1)).unwrap();
+    simnet.mine(&chain, 5, GENESIS);
+    assert_eq!(simnet.transaction(&chain, slow).unwrap().confirmations, 0);
+    simnet.hold_mempool(&chain, false);
+    simnet.mine(&chain, 1, GENESIS);
+    assert_eq!(simnet.transaction(&chain, slow).unwrap().confirmations, 1);
+
+    let lost = simnet.pay(&chain, &coin, BITCOIN, units(2)).unwrap();
+    simnet.drop_mempool(&chain);
+    simnet.mine(&chain, 1, GENESIS);
+    assert_eq!(simnet.transaction(&chain, lost), None);
+    assert_eq!(simnet.balance(&chain, &coin, BITCOIN), units(1));
+}
+
+/// More payments than there are buyers: their transactions build on each other.
+#[test]
+fn many_payments_fit_into_one_block() {
+    for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
+        let (simnet, chain) = (support::simnet(), id(name));
+        for _ in 0..200 {
+            simnet.pay(&chain, &native(&chain), to, units(10)).unwrap();
+        }
+        simnet.mine(&chain, 1, GENESIS);
+        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(2_000), "{name}");
+        assert!(simnet.mempool(&chain).is_empty());
+    }
+}

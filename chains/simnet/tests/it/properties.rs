@@ -1,0 +1,151 @@
+//! Whatever happens on a chain: value stays the same, and a follower ends with what the winning branch holds.
+
+use std::path::Path;
+
+use chain::{Amount, AssetId, ChainId, Family};
+use proptest::prelude::*;
+use simnet::{Keep, Simnet, address, tx};
+
+use crate::support::{self, GENESIS, Reader, native, now, token, units};
+
+#[derive(Debug, Clone)]
+enum Act {
+    Pay { token: bool, to: u8, amount: u64 },
+    PayMany(Vec<(bool, u8, u64)>),
+    Internal { to: u8, amount: u64 },
+    Mine(u64),
+    Reorg(u64, Keep),
+    Hold(bool),
+    DropMempool,
+    Poll,
+    Reopen,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let keep = prop_oneof![Just(Keep::Remine), Just(Keep::Drop), Just(Keep::DoubleSpend)];
+    prop_oneof![
+        4 => (any::<bool>(), 0u8..4, 0u64..1000).prop_map(|(token, to, amount)| Act::Pay { token, to, amount }),
+        1 => prop::collection::vec((any::<bool>(), 0u8..4, 0u64..1000), 1..4).prop_map(Act::PayMany),
+        1 => (0u8..4, 0u64..1000).prop_map(|(to, amount)| Act::Internal { to, amount }),
+        4 => (1u64..4).prop_map(Act::Mine),
+        2 => (1u64..6, keep).prop_map(|(depth, keep)| Act::Reorg(depth, keep)),
+        1 => any::<bool>().prop_map(Act::Hold),
+        1 => Just(Act::DropMempool),
+        2 => Just(Act::Poll),
+        1 => Just(Act::Reopen),
+    ]
+}
+
+/// Our address number `index`; nobody spends from it.
+fn ours(family: Family, index: u8) -> String {
+    let key = bitcoin::secp256k1::SecretKey::from_slice(&[index + 1; 32]).unwrap();
+    address::of_key(family, &tx::public_key(&key)).text
+}
+
+struct Play {
+    simnet: Simnet,
+    folder: tempfile::TempDir,
+    chain: ChainId,
+    family: Family,
+    time: i64,
+}
+
+impl Play {
+    fn assets(&self) -> Vec<AssetId> {
+        let spec = support::specs().into_iter().find(|spec| spec.chain == self.chain).unwrap();
+        spec.assets.into_iter().map(|asset| asset.id).collect()
+    }
+
+    fn payment(&self, is_token: bool, to: u8, amount: u64) -> (AssetId, String, Amount) {
+        let is_token = is_token && self.family != Family::Bitcoin;
+        let asset = if is_token { token(&self.chain) } else { native(&self.chain) };
+        (asset, ours(self.family, to), units(amount))
+    }
+
+    fn act(&mut self, act: Act, reader: &mut Reader) {
+        self.time += 1;
+        match act {
+            Act::Pay { token, to, amount } => {
+                let (asset, to, amount) = self.payment(token, to, amount);
+                self.simnet.pay(&self.chain, &asset, &to, amount).unwrap();
+            }
+            Act::PayMany(payments) => {
+                let payments = payments.into_iter().map(|(token, to, amount)| self.payment(token, to, amount));
+                self.simnet.pay_many(&self.chain, payments.collect()).unwrap();
+            }
+            Act::Internal { to, amount } => {
+                let paid = self.simnet.pay_internal(&self.chain, &ours(self.family, to), units(amount));
+                assert_eq!(paid.is_ok(), self.family != Family::Bitcoin);
+            }
+            Act::Mine(blocks) => {
+                self.simnet.mine(&self.chain, blocks, self.time);
+            }
+            Act::Reorg(depth, keep) => {
+                self.simnet.reorg(&self.chain, depth, keep, self.time);
+            }
+            Act::Hold(hold) => self.simnet.hold_mempool(&self.chain, hold),
+            Act::DropMempool => self.simnet.drop_mempool(&self.chain),
+            Act::Poll => now(reader.poll(&*self.simnet.source(&self.chain).unwrap(), &self.watched())),
+            Act::Reopen => self.simnet = open(self.folder.path(), &self.chain),
+        }
+    }
+
+    fn watched(&self) -> chain::WatchSet {
+        let texts: Vec<String> = (0..4).map(|index| ours(self.family, index)).collect();
+        support::watching(self.family, &texts.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn supplies(&self) -> Vec<Amount> {
+        self.assets().iter().map(|asset| self.simnet.supply(&self.chain, asset)).collect()
+    }
+}
+
+fn open(folder: &Path, chain: &ChainId) -> Simnet {
+    let mut specs = support::specs();
+    specs.retain(|spec| spec.chain == *chain);
+    Simnet::open(folder, specs, GENESIS).unwrap()
+}
+
+fn play(name: &str, family: Family, acts: Vec<Act>) {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = support::id(name);
+    let mut play = Play { simnet: open(folder.path(), &chain), folder, chain, family, time: GENESIS };
+    let mut reader = Reader::new(play.simnet.head(&play.chain).head.position());
+    let supplies = play.supplies();
+    for act in acts {
+        play.act(act, &mut reader);
+        assert_eq!(play.supplies(), supplies, "value is neither made nor lost");
+    }
+    play.act(Act::Poll, &mut reader);
+
+    assert_eq!(reader.cursor(), play.simnet.head(&play.chain).head.position());
+    let read: Vec<_> = reader.found.into_values().flatten().collect();
+    assert_eq!(read, support::transfers(&play.simnet, &play.chain, &play.watched()));
+    for asset in play.assets() {
+        for index in 0..4 {
+            let text = ours(family, index);
+            let key = address::parse(family, &text).unwrap().key;
+            let reached = read.iter().filter(|t| t.asset == asset && t.to == key).map(|t| t.amount);
+            assert_eq!(Amount::sum(reached), Some(play.simnet.balance(&play.chain, &asset, &text)));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn on_bitcoin(acts in prop::collection::vec(act(), 1..40)) {
+        play("bitcoin", Family::Bitcoin, acts);
+    }
+
+    #[test]
+    fn on_evm(acts in prop::collection::vec(act(), 1..40)) {
+        play("ethereum", Family::Evm, acts);
+    }
+
+    #[test]
+    fn on_tron(acts in prop::collection::vec(act(), 1..40)) {
+        play("tron", Family::Tron, acts);
+    }
+}

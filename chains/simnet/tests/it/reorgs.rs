@@ -1,0 +1,90 @@
+//! Branches that lose.
+
+use chain::Family;
+use simnet::{Keep, Simnet};
+
+use crate::support::{self, BITCOIN, EVM, GENESIS, Reader, id, native, now, units};
+
+fn paid(simnet: &Simnet, name: &str, to: &str) -> chain::TxId {
+    let chain = id(name);
+    simnet.mine(&chain, 5, GENESIS + 5);
+    let txid = simnet.pay(&chain, &native(&chain), to, units(9)).unwrap();
+    simnet.mine(&chain, 3, GENESIS + 8);
+    txid
+}
+
+#[test]
+fn transactions_are_mined_again() {
+    for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
+        let (simnet, chain) = (support::simnet(), id(name));
+        let txid = paid(&simnet, name, to);
+        let old = simnet.transaction(&chain, txid).unwrap();
+        assert_eq!(old.confirmations, 3);
+        let head = simnet.reorg(&chain, 3, Keep::Remine, GENESIS + 9);
+        assert_eq!(head.height, 9);
+        let new = simnet.transaction(&chain, txid).unwrap();
+        assert_eq!((new.block.unwrap().height, new.confirmations), (6, 4));
+        assert_ne!(new.block, old.block);
+        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(9));
+
+        simnet.hold_mempool(&chain, true);
+        simnet.reorg(&chain, 4, Keep::Remine, GENESIS + 9);
+        assert_eq!(simnet.transaction(&chain, txid).unwrap().confirmations, 0, "it waits again");
+        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(0));
+    }
+}
+
+#[test]
+fn transactions_are_gone() {
+    for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
+        let (simnet, chain) = (support::simnet(), id(name));
+        let txid = paid(&simnet, name, to);
+        let waiting = simnet.pay(&chain, &native(&chain), to, units(4)).unwrap();
+        simnet.reorg(&chain, 3, Keep::Drop, GENESIS + 9);
+        simnet.mine(&chain, 1, GENESIS + 10);
+        assert_eq!(simnet.transaction(&chain, txid), None);
+        assert!(simnet.transaction(&chain, waiting).is_some(), "what waited is mined");
+        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(4));
+    }
+}
+
+#[test]
+fn money_is_spent_twice() {
+    for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
+        let (simnet, chain) = (support::simnet(), id(name));
+        let txid = paid(&simnet, name, to);
+        simnet.reorg(&chain, 3, Keep::DoubleSpend, GENESIS + 9);
+        assert_eq!(simnet.transaction(&chain, txid), None);
+        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(0));
+        assert!(simnet.mempool(&chain).is_empty());
+    }
+}
+
+#[test]
+fn the_deepest_one_stops_at_the_oldest_block() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let genesis = simnet.head(&chain).head.position();
+    simnet.mine(&chain, 3, GENESIS);
+    assert_eq!(simnet.reorg(&chain, 99, Keep::Drop, GENESIS).height, 4);
+    assert_eq!(support::blocks(&simnet, &chain, &chain::WatchSet::default())[0].header.parent, genesis.hash);
+    assert_eq!(simnet.reorg(&chain, 0, Keep::Drop, GENESIS).height, 5, "a fork at the head only extends it");
+}
+
+#[test]
+fn a_follower_arrives_on_the_winning_branch_from_every_depth() {
+    let (simnet, chain) = (support::simnet(), id("ethereum"));
+    let source = simnet.source(&chain).unwrap();
+    let watched = support::watching(Family::Evm, &[EVM]);
+    let mut reader = Reader::new(simnet.head(&chain).head.position());
+    simnet.mine(&chain, 80, GENESIS + 80);
+    for depth in 1..=64 {
+        now(reader.poll(&*source, &watched));
+        simnet.pay(&chain, &native(&chain), EVM, units(depth)).unwrap();
+        let keep = [Keep::Remine, Keep::Drop, Keep::DoubleSpend][usize::try_from(depth % 3).unwrap()];
+        simnet.reorg(&chain, depth, keep, GENESIS + 80);
+        now(reader.poll(&*source, &watched));
+        assert_eq!(reader.cursor(), simnet.head(&chain).head.position());
+    }
+    let read: Vec<_> = reader.found.into_values().flatten().collect();
+    assert_eq!(read, support::transfers(&simnet, &chain, &watched));
+}

@@ -1,0 +1,135 @@
+use std::{collections::BTreeMap, future::Future};
+
+use chain::{
+    Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Family, Source, Transfer, WatchSet,
+    follower::{Fit, Follower, Search, Step},
+};
+use simnet::{ChainSpec, Finality, Simnet, address, conformance};
+
+pub const GENESIS: i64 = 1_800_000_000;
+
+pub const EVM: &str = "0x9858EfFD232B4033E47d90003D41EC34EcaEda94";
+pub const EVM_OTHER: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+pub const TRON: &str = "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH";
+pub const BITCOIN: &str = "bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx";
+const USDT: &str = "0xdAC17F958D2ee523a2206206994597C13D831ec7";
+const USDT_TRON: &str = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t";
+
+/// One chain of each family.
+pub fn specs() -> Vec<ChainSpec> {
+    let spec = |name: &str, family: Family, token: Option<&str>, coin: (&str, u8), finality: Finality| {
+        let chain = id(name);
+        let mut assets = vec![Asset::new(chain.clone(), AssetKind::Native, coin.0, coin.1, 8)];
+        let kind = token.map(|contract| AssetKind::Token { contract: contract.to_owned() });
+        assets.extend(kind.map(|kind| Asset::new(chain.clone(), kind, "USDT", 6, 6)));
+        ChainSpec { chain, family, assets, finality }
+    };
+    vec![
+        spec("bitcoin", Family::Bitcoin, None, ("BTC", 8), Finality::None),
+        spec("ethereum", Family::Evm, Some(USDT), ("ETH", 18), Finality::Depth(12)),
+        spec("tron", Family::Tron, Some(USDT_TRON), ("TRX", 6), Finality::Depth(19)),
+    ]
+}
+
+pub fn simnet() -> Simnet {
+    Simnet::in_memory(specs(), 7, GENESIS)
+}
+
+pub fn id(name: &str) -> ChainId {
+    ChainId::new(name).unwrap()
+}
+
+pub fn native(chain: &ChainId) -> AssetId {
+    AssetId::of(chain, &AssetKind::Native)
+}
+
+/// The chain's token; Bitcoin has none.
+pub fn token(chain: &ChainId) -> AssetId {
+    specs().iter().find(|spec| spec.chain == *chain).unwrap().assets[1].id.clone()
+}
+
+pub fn units(units: u64) -> Amount {
+    Amount::from(units)
+}
+
+pub fn watching(family: Family, texts: &[&str]) -> WatchSet {
+    let watched = WatchSet::default();
+    texts.iter().for_each(|text| watched.insert(address::parse(family, text).unwrap().key));
+    watched
+}
+
+/// Runs a future that never waits for anything.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Every block above genesis, as a reader sees them.
+pub fn blocks(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Block> {
+    let head = simnet.head(chain).head.height;
+    now(conformance::read(&*simnet.source(chain).unwrap(), 1, head, watched))
+}
+
+pub fn transfers(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Transfer> {
+    blocks(simnet, chain, watched).into_iter().flat_map(|block| block.transfers).collect()
+}
+
+/// Follows a chain as the daemon does and keeps what it read.
+pub struct Reader {
+    follower: Follower,
+    pub found: BTreeMap<u64, Vec<Transfer>>,
+}
+
+impl Reader {
+    pub fn new(genesis: BlockRef) -> Reader {
+        Reader { follower: Follower::new([genesis], 0, 10_000, 7), found: BTreeMap::new() }
+    }
+
+    pub fn cursor(&self) -> BlockRef {
+        self.follower.cursor()
+    }
+
+    /// Until there is nothing more to read.
+    pub async fn poll(&mut self, source: &dyn Source, watched: &WatchSet) {
+        loop {
+            match self.follower.next(&source.tip().await.unwrap()) {
+                Step::Wait => return,
+                Step::Compare { height } => {
+                    let theirs = source.header(height).await.unwrap().unwrap().position();
+                    match self.follower.compare(theirs) {
+                        Fit::Extends => return,
+                        Fit::Forks => self.rewind(source, Some(theirs)).await,
+                        Fit::Misplaced => panic!("{theirs:?} is older than what is kept"),
+                    }
+                }
+                Step::Extend { from, to } => self.extend(source, from, to, watched).await,
+            }
+        }
+    }
+
+    async fn extend(&mut self, source: &dyn Source, from: u64, to: u64, watched: &WatchSet) {
+        for block in source.blocks(from, to, watched).await.unwrap() {
+            match self.follower.fits(&block.header) {
+                Fit::Extends => {
+                    self.follower.extended(block.header.position());
+                    self.found.insert(block.header.height, block.transfers);
+                }
+                Fit::Forks => return self.rewind(source, None).await,
+                Fit::Misplaced => panic!("{:?} was not asked for", block.header),
+            }
+        }
+    }
+
+    async fn rewind(&mut self, source: &dyn Source, mut known: Option<BlockRef>) {
+        loop {
+            match self.follower.search(known) {
+                Search::Ask(height) => known = Some(source.header(height).await.unwrap().unwrap().position()),
+                Search::RewindTo(block) => {
+                    self.follower.rewound(block);
+                    self.found.retain(|height, _| *height <= block.height);
+                    return;
+                }
+                Search::TooDeep => panic!("the fork is within what is kept"),
+            }
+        }
+    }
+}
