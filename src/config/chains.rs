@@ -1,0 +1,290 @@
+//! One chain: what it is, which nodes are asked, what can be paid on it, and when a deposit counts.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use bitcoin::base58;
+use chain::{AddressKey, Asset, AssetKind, ChainId, Family, derive};
+use rust_decimal::Decimal;
+use serde::Deserialize;
+use url::Url;
+
+use crate::{
+    config::{SecretFile, text},
+    ids::Mode,
+};
+
+pub type Chains = BTreeMap<ChainId, Chain>;
+
+/// Facts about known networks, by the name under which `preset` finds them.
+pub const PRESETS: &[(&str, &str)] = &[
+    ("bitcoin", include_str!("../../config/chains/bitcoin.toml")),
+    ("bsc", include_str!("../../config/chains/bsc.toml")),
+    ("ethereum", include_str!("../../config/chains/ethereum.toml")),
+    ("tron", include_str!("../../config/chains/tron.toml")),
+];
+
+/// Shortest time between two looks at the tip.
+const POLL_MIN_MS: u64 = 400;
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Chain {
+    pub id: ChainId,
+    pub enabled: bool,
+    pub driver: Driver,
+    pub mode: Mode,
+    pub endpoints: Vec<Endpoint>,
+    pub timeout: Duration,
+    pub answer_bytes_max: u64,
+    pub poll: Duration,
+    /// `None`: the tip when the chain is enabled for the first time.
+    pub start_height: Option<u64>,
+    pub family: Family,
+    /// `None`: what the node says the first time.
+    pub identity: Option<String>,
+    pub block_time: Duration,
+    pub finality: Finality,
+    pub final_depth: u64,
+    /// Ascending; the last has no upper bound.
+    pub confirmations: Vec<Confirmation>,
+    pub evm: EvmFacts,
+    pub bitcoin: BitcoinFacts,
+    assets: BTreeMap<String, Asset>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// Real nodes of the chain's family.
+    Node,
+    /// A model chain inside this process.
+    Simnet,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finality {
+    /// The node marks final blocks; never above `final_depth`.
+    Tag,
+    /// `final_depth` alone decides.
+    Depth,
+}
+
+/// The depth at which a deposit counts as confirmed, for invoices worth less than `below_usd`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    #[serde(default, deserialize_with = "text::decimal_or_none")]
+    pub below_usd: Option<Decimal>,
+    pub depth: u64,
+}
+
+/// Shown without its URL: keys stand in paths.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    #[serde(default, deserialize_with = "text::url_or_none")]
+    pub url: Option<Url>,
+    #[serde(default)]
+    pub url_file: SecretFile,
+    #[serde(default)]
+    pub headers_file: SecretFile,
+    #[serde(default)]
+    pub requests_per_second: Option<u32>,
+    #[serde(default = "Role::all")]
+    pub roles: Vec<Role>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Read,
+    Broadcast,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvmFacts {
+    pub verify_headers: bool,
+    pub verify_receipts: bool,
+    pub internals: Internals,
+}
+
+/// How internal transfers of the native coin are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Internals {
+    Balance,
+    Debug,
+    Parity,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BitcoinFacts {
+    pub network: bitcoin::Network,
+}
+
+impl Chain {
+    /// What can be paid, by code.
+    pub fn assets(&self) -> impl Iterator<Item = (&str, &Asset)> {
+        self.assets.iter().map(|(code, asset)| (code.as_str(), asset))
+    }
+
+    pub fn asset(&self, code: &str) -> Option<&Asset> {
+        self.assets.get(code)
+    }
+
+    /// The depth at which a deposit to an invoice of this value counts as confirmed.
+    pub fn confirmations_for(&self, value_usd: Decimal) -> u64 {
+        let tier = self.confirmations.iter().find(|tier| tier.below_usd.is_none_or(|below| value_usd < below));
+        tier.map_or(self.final_depth, |tier| tier.depth)
+    }
+
+    /// How the addresses of its family look on this network.
+    pub fn scheme(&self) -> derive::Scheme {
+        derive::Scheme::of(self.family, self.bitcoin.network)
+    }
+}
+
+impl Role {
+    fn all() -> Vec<Role> {
+        vec![Role::Read, Role::Broadcast]
+    }
+}
+
+impl Endpoint {
+    /// An endpoint with every role and no quota.
+    pub fn new(url: Url) -> Endpoint {
+        Endpoint {
+            url: Some(url),
+            url_file: SecretFile::default(),
+            headers_file: SecretFile::default(),
+            requests_per_second: None,
+            roles: Role::all(),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.url.as_ref().and_then(Url::host_str).unwrap_or("file");
+        write!(f, "Endpoint({host} {:?})", self.roles)
+    }
+}
+
+/// A chain as it stands in the configuration, after its preset was laid under it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    id: ChainId,
+    enabled: bool,
+    driver: Driver,
+    #[serde(rename = "preset")]
+    _preset: String,
+    mode: Mode,
+    endpoints: Vec<Endpoint>,
+    #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
+    timeout: Duration,
+    answer_bytes_max: u64,
+    poll_ms: u64,
+    start_height: u64,
+    family: Family,
+    identity: String,
+    block_ms: u64,
+    finality: Finality,
+    final_depth: u64,
+    confirmations: Vec<Confirmation>,
+    assets: Vec<WrittenAsset>,
+    evm: EvmFacts,
+    bitcoin: BitcoinFacts,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAsset {
+    code: String,
+    contract: Option<String>,
+    symbol: String,
+    decimals: u8,
+    quote_decimals: u8,
+}
+
+impl TryFrom<Written> for Chain {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Chain, String> {
+        let poll_ms = if written.poll_ms == 0 { (written.block_ms / 2).max(POLL_MIN_MS) } else { written.poll_ms };
+        let mut assets = BTreeMap::new();
+        for asset in written.assets {
+            let code = asset.code.clone();
+            let asset = asset.on(&written.id, written.family)?;
+            if let Some(twin) = assets.values().find(|other: &&Asset| other.id == asset.id) {
+                return Err(format!("`{code}` is the asset {} a second time; leave one of them out", twin.id));
+            }
+            assets.insert(code, asset);
+        }
+        Ok(Chain {
+            id: written.id,
+            enabled: written.enabled,
+            driver: written.driver,
+            mode: written.mode,
+            endpoints: written.endpoints,
+            timeout: written.timeout,
+            answer_bytes_max: written.answer_bytes_max,
+            poll: Duration::from_millis(poll_ms),
+            start_height: Some(written.start_height).filter(|height| *height > 0),
+            family: written.family,
+            identity: Some(written.identity).filter(|identity| !identity.is_empty()),
+            block_time: Duration::from_millis(written.block_ms),
+            finality: written.finality,
+            final_depth: written.final_depth,
+            confirmations: written.confirmations,
+            evm: written.evm,
+            bitcoin: written.bitcoin,
+            assets,
+        })
+    }
+}
+
+impl WrittenAsset {
+    fn on(self, chain: &ChainId, family: Family) -> Result<Asset, String> {
+        let WrittenAsset { code, contract, symbol, decimals, quote_decimals } = self;
+        if decimals > 36 || quote_decimals > decimals {
+            return Err(format!(
+                "`{code}` has {decimals} decimals and {quote_decimals} quote_decimals; there are 36 at most, and the \
+                 second is not above the first"
+            ));
+        }
+        let kind = match contract {
+            None => AssetKind::Native,
+            Some(text) => {
+                let contract = canonical_contract(family, &text).ok_or_else(|| {
+                    format!("`{code}`: \"{text}\" is not the address of a contract: is a letter wrong?")
+                })?;
+                AssetKind::Token { contract }
+            }
+        };
+        Ok(Asset::new(chain.clone(), kind, &symbol, decimals, quote_decimals))
+    }
+}
+
+/// The one text of a contract's address. A checksum that is there must be right.
+fn canonical_contract(family: Family, text: &str) -> Option<String> {
+    match family {
+        Family::Bitcoin => None,
+        Family::Evm => {
+            let digits = text.strip_prefix("0x")?;
+            let key: [u8; 20] = const_hex::decode(digits).ok()?.try_into().ok()?;
+            let canonical = derive::evm_address(AddressKey(key)).text;
+            let without_checksum = !digits.bytes().any(|b| b.is_ascii_uppercase());
+            (without_checksum || canonical == text).then_some(canonical)
+        }
+        Family::Tron => {
+            let payload = base58::decode_check(text).ok()?;
+            let key: [u8; 20] = payload.get(1..)?.try_into().ok()?;
+            let canonical = derive::tron_address(AddressKey(key)).text;
+            (canonical == text).then_some(canonical)
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Bounds and contradictions: each problem names its option and says what to do.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+use chain::{Deriver, Family};
+use rust_decimal::Decimal;
+
+use crate::config::{Chain, Config, Driver, MailTransport, Mount, RatesMode, SmtpSecurity};
+
+pub fn problems(config: &Config) -> Vec<String> {
+    let mut check = Check::default();
+    check.server(config);
+    check.database(config);
+    check.log(config);
+    check.surfaces(config);
+    for chain in config.chains.values() {
+        check.chain(config, chain);
+    }
+    check.accounts(config);
+    check.rates(config);
+    check.policy(config);
+    check.mail(config);
+    check.problems
+}
+
+#[derive(Default)]
+struct Check {
+    problems: Vec<String>,
+}
+
+impl Check {
+    fn refuse(&mut self, option: impl fmt::Display, problem: impl fmt::Display) {
+        self.problems.push(format!("{option} {problem}"));
+    }
+
+    fn within<T: PartialOrd + fmt::Display>(&mut self, option: impl fmt::Display, value: T, range: RangeInclusive<T>) {
+        if !range.contains(&value) {
+            self.refuse(option, format_args!("is {value}; it must lie between {} and {}", range.start(), range.end()));
+        }
+    }
+
+    fn duration(&mut self, option: impl fmt::Display, value: Duration, range: RangeInclusive<Duration>) {
+        if !range.contains(&value) {
+            let (least, most) = (range.start(), range.end());
+            self.refuse(option, format_args!("is {value:?}; it must lie between {least:?} and {most:?}"));
+        }
+    }
+
+    fn server(&mut self, config: &Config) {
+        let server = &config.server;
+        let url = &server.public_url;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            self.refuse("server.public_url", "is not an http or https address; write \"https://pay.example.com\"");
+        } else if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+            self.refuse("server.public_url", "has more than scheme, host and port; prefixes belong to [surfaces]");
+        }
+        self.within("server.requests_per_minute", server.requests_per_minute, 1..=1_000_000);
+        self.within("server.body_bytes_max", server.body_bytes_max, 1_024..=1 << 30);
+        self.duration("server.request_timeout_ms", server.request_timeout, ms(100)..=ms(600_000));
+        self.duration("server.shutdown_timeout_ms", server.shutdown_timeout, ms(0)..=ms(600_000));
+    }
+
+    fn database(&mut self, config: &Config) {
+        let database = &config.database;
+        self.within("database.readers", database.readers, 1..=64);
+        self.within("database.pool", database.pool, 2..=1_000);
+        if let Some(file) = database.url.strip_prefix("sqlite:") {
+            if file.is_empty() {
+                self.refuse("database.url", "names no file; write \"sqlite:settled.db\"");
+            }
+            if !database.password_file.is_none() {
+                self.refuse("database.password_file", "is set, but SQLite has no password; remove it");
+            }
+            return;
+        }
+        match url::Url::parse(&database.url) {
+            Ok(url) if matches!(url.scheme(), "postgres" | "postgresql") => {
+                if url.password().is_some() {
+                    self.refuse("database.url", "holds a password; move it into a file and name that in password_file");
+                }
+            }
+            Ok(_) | Err(_) => {
+                self.refuse("database.url", "is neither \"sqlite:FILE\" nor \"postgres://USER@HOST/DATABASE\"");
+            }
+        }
+    }
+
+    fn log(&mut self, config: &Config) {
+        if let Err(e) = config.log.level.parse::<tracing_subscriber::filter::Targets>() {
+            self.refuse("log.level", format_args!("is not a level: {e}"));
+        }
+    }
+
+    fn surfaces(&mut self, config: &Config) {
+        for (name, mount) in config.surfaces.mounts() {
+            self.mount(name, mount);
+        }
+        let checkout = &config.surfaces.checkout;
+        self.within("surfaces.checkout.query_per_ip", checkout.query_per_ip, 1..=1_000_000);
+        self.within("surfaces.checkout.query_per_pair", checkout.query_per_pair, 1..=1_000_000);
+        self.duration("surfaces.checkout.query_window_seconds", checkout.query_window, seconds(1)..=seconds(86_400));
+        self.within("surfaces.checkout.orders_per_ip_per_minute", checkout.orders_per_ip_per_minute, 1..=1_000_000);
+        self.within("surfaces.checkout.max_quantity", checkout.max_quantity, 1..=100_000);
+        let window = checkout.order_window;
+        self.duration("surfaces.checkout.order_window_minutes", window, seconds(60)..=seconds(7 * 86_400));
+        if checkout.mount.enabled {
+            self.coins(config);
+        }
+    }
+
+    fn mount(&mut self, name: &str, mount: &Mount) {
+        if mount.enabled && name != "checkout" {
+            self.refuse(format_args!("surfaces.{name}.enabled"), "is true, but this surface is not built yet");
+        }
+        let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+        let prefix = &mount.prefix;
+        let clean = prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains("//");
+        if !prefix.is_empty() && !(clean && prefix.bytes().all(letters)) {
+            let option = format_args!("surfaces.{name}.prefix");
+            self.refuse(option, format_args!("is \"{prefix}\"; write it as \"/shop\", or \"\" for none"));
+        }
+        if !mount.host.is_empty() && url::Host::parse(&mount.host).is_err() {
+            self.refuse(format_args!("surfaces.{name}.host"), "is not a host name; leave scheme, port and path out");
+        }
+        if mount.merchant.is_empty() {
+            self.refuse(format_args!("surfaces.{name}.merchant"), "is empty; name the slug of a merchant");
+        }
+    }
+
+    fn coins(&mut self, config: &Config) {
+        let checkout = &config.surfaces.checkout;
+        for (coin, asset) in &checkout.coins {
+            let option = format_args!("surfaces.checkout.coins.{coin}");
+            let Some(chain) = config.chains.get(&asset.chain) else {
+                self.refuse(option, format_args!("is \"{asset}\", but there is no [chains.{}]", asset.chain));
+                continue;
+            };
+            if chain.asset(&asset.code).is_none() {
+                let codes: Vec<&str> = chain.assets().map(|(code, _)| code).collect();
+                self.refuse(option, format_args!("is \"{asset}\", but {} has only {}", chain.id, codes.join(", ")));
+            }
+            if chain.enabled && chain.mode != checkout.mount.mode {
+                let (chain_mode, mode) = (chain.mode.as_str(), checkout.mount.mode.as_str());
+                self.refuse(
+                    option,
+                    format_args!(
+                        "is on a chain in {chain_mode} mode, but the surface is in {mode} mode; never mix them"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn chain(&mut self, config: &Config, chain: &Chain) {
+        let at = |option: &str| format!("chains.{}.{option}", chain.id);
+        self.duration(at("timeout_ms"), chain.timeout, ms(100)..=ms(300_000));
+        self.duration(at("poll_ms"), chain.poll, ms(50)..=ms(600_000));
+        self.duration(at("block_ms"), chain.block_time, ms(50)..=ms(86_400_000));
+        self.within(at("answer_bytes_max"), chain.answer_bytes_max, 65_536..=1 << 32);
+        self.within(at("final_depth"), chain.final_depth, 1..=10_000);
+        self.confirmations(chain);
+        if !chain.enabled {
+            return;
+        }
+        if chain.assets().next().is_none() {
+            self.refuse(at("assets"), "is empty; name a preset or what can be paid");
+        }
+        if config.deposit_account(chain.family, chain.mode).is_none() {
+            let family = family_name(chain.family);
+            let purpose = if chain.mode == crate::ids::Mode::Live { "deposit" } else { "deposit-test" };
+            self.refuse(at("enabled"), format_args!(
+                "is true, but there is no [[accounts]] with chain-family = \"{family}\" and purpose = \"{purpose}\"; \
+                 paste what `settled-signer keys xpubs` prints"
+            ));
+        }
+        match chain.driver {
+            Driver::Simnet if chain.mode == crate::ids::Mode::Live => {
+                self.refuse(at("driver"), "is \"simnet\", whose coins are worthless; set mode = \"test\"");
+            }
+            Driver::Simnet => {}
+            Driver::Node => self.nodes(chain),
+        }
+    }
+
+    fn nodes(&mut self, chain: &Chain) {
+        let at = |option: &str| format!("chains.{}.{option}", chain.id);
+        match chain.family {
+            Family::Evm => {
+                if chain.identity.as_ref().is_none_or(|identity| identity.parse::<u64>().is_err()) {
+                    self.refuse(at("identity"), "is not the number of an EVM chain, such as \"1\"");
+                }
+            }
+            Family::Bitcoin | Family::Tron => {
+                let family = family_name(chain.family);
+                self.refuse(
+                    at("driver"),
+                    format_args!(
+                        "is \"node\", but nodes of {family} are not built yet; \
+                    use driver = \"simnet\" in test mode, or set enabled = false"
+                    ),
+                );
+            }
+        }
+        if chain.endpoints.is_empty() {
+            self.refuse(at("endpoints"), "is empty; name a node, no public one is ever used by itself");
+        }
+        for (number, endpoint) in chain.endpoints.iter().enumerate() {
+            let at = |option: &str| format!("chains.{}.endpoints[{number}].{option}", chain.id);
+            match (&endpoint.url, endpoint.url_file.is_none()) {
+                (None, true) => self.refuse(at("url"), "is missing; name it or the url_file that holds it"),
+                (Some(_), false) => self.refuse(at("url"), "and url_file are both there; remove one"),
+                (Some(url), true) if !matches!(url.scheme(), "http" | "https") => {
+                    self.refuse(at("url"), "is not an http or https address");
+                }
+                (Some(_), true) | (None, false) => {}
+            }
+            if endpoint.roles.is_empty() {
+                self.refuse(at("roles"), "is empty; leave it out for all roles");
+            }
+            if endpoint.requests_per_second == Some(0) {
+                self.refuse(at("requests_per_second"), "is 0; leave it out for no limit");
+            }
+        }
+    }
+
+    fn confirmations(&mut self, chain: &Chain) {
+        let at = format!("chains.{}.confirmations", chain.id);
+        let Some((last, tiers)) = chain.confirmations.split_last() else {
+            self.refuse(at, "is empty; write [{ depth = 12 }]");
+            return;
+        };
+        let bounds: Vec<Option<Decimal>> = tiers.iter().map(|tier| tier.below_usd).collect();
+        if last.below_usd.is_some() || bounds.contains(&None) || !bounds.is_sorted() {
+            self.refuse(&at, "must rise in below_usd, and only the last tier has none");
+        }
+        let depths: Vec<u64> = chain.confirmations.iter().map(|tier| tier.depth).collect();
+        if depths.contains(&0) || !depths.is_sorted() || last.depth > chain.final_depth {
+            self.refuse(&at, format_args!("must have depths from 1 to final_depth ({}) that rise", chain.final_depth));
+        }
+    }
+
+    fn accounts(&mut self, config: &Config) {
+        for (number, account) in config.accounts.iter().enumerate() {
+            let at = format!("accounts[{number}].xpub");
+            let scheme = chain::derive::Scheme::of(account.family, bitcoin::Network::Bitcoin);
+            if let Err(e) = Deriver::new(&account.xpub, scheme) {
+                self.refuse(&at, format_args!("is refused: {e}; paste what `settled-signer keys xpubs` prints"));
+            }
+            if config.accounts[..number].iter().any(|earlier| earlier.xpub.trim() == account.xpub.trim()) {
+                self.refuse(&at, "is there twice; every purpose and epoch has an account of its own");
+            }
+        }
+    }
+
+    fn rates(&mut self, config: &Config) {
+        let rates = &config.rates;
+        self.duration("rates.refresh_seconds", rates.refresh, seconds(1)..=seconds(3_600));
+        self.duration("rates.timeout_ms", rates.timeout, ms(100)..=ms(60_000));
+        self.within("rates.max_deviation_percent", rates.max_deviation_percent, 1..=50);
+        self.within("rates.max_jump_percent", rates.max_jump_percent, 1..=100);
+        self.within("rates.jump_rounds", rates.jump_rounds, 1..=100);
+        self.within("rates.spread_basis_points", rates.spread_basis_points, 0..=5_000);
+        self.within("rates.depeg_percent", rates.depeg_percent, 1..=50);
+        if rates.staleness < rates.refresh.saturating_mul(2) {
+            let refresh = rates.refresh.as_secs();
+            self.refuse("rates.staleness_seconds", format_args!(
+                "is {}; it must be at least twice refresh_seconds ({refresh}), or one slow answer makes coins unavailable",
+                rates.staleness.as_secs()
+            ));
+        }
+        if rates.mode == RatesMode::Feeds {
+            self.within("rates.min_sources", rates.min_sources, 1..=rates.sources.len().max(1));
+            self.within("rates.depeg_min_sources", rates.depeg_min_sources, 1..=rates.sources.len().max(1));
+        }
+        for (number, source) in rates.sources.iter().enumerate() {
+            if rates.sources[..number].contains(source) {
+                self.refuse("rates.sources", format_args!("names {source} twice; a source has one voice"));
+            }
+        }
+        for (source, url) in &rates.urls {
+            if !matches!(url.scheme(), "http" | "https") {
+                self.refuse(format_args!("rates.urls.{source}"), "is not an http or https address");
+            }
+        }
+    }
+
+    fn policy(&mut self, config: &Config) {
+        let policy = &config.policy;
+        self.within("policy.tolerance_basis_points", policy.tolerance_basis_points, 0..=5_000);
+        self.within("policy.tolerance_usd", policy.tolerance_usd, Decimal::ZERO..=Decimal::from(1_000));
+        self.duration("policy.grace_seconds", policy.grace, seconds(0)..=seconds(86_400));
+    }
+
+    fn mail(&mut self, config: &Config) {
+        let mail = &config.mail;
+        if mail.from.parse::<lettre::message::Mailbox>().is_err() {
+            self.refuse("mail.from", "is not a sender; write \"Shop <orders@example.com>\"");
+        }
+        self.within("mail.attempts_max", mail.attempts_max, 1..=100);
+        self.duration("mail.smtp.timeout_ms", mail.smtp.timeout, ms(100)..=ms(300_000));
+        if mail.transport != MailTransport::Smtp {
+            return;
+        }
+        let smtp = &mail.smtp;
+        if smtp.host.is_empty() {
+            self.refuse("mail.smtp.host", "is empty; name the mail server");
+        }
+        if smtp.user.is_empty() != smtp.password_file.is_none() {
+            self.refuse("mail.smtp.user", "and password_file belong together; set both or none");
+        }
+        if smtp.security == SmtpSecurity::None && !smtp.user.is_empty() {
+            self.refuse("mail.smtp.security", "is \"none\", which would send the password in clear; use \"starttls\"");
+        }
+    }
+}
+
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Bitcoin => "bitcoin",
+        Family::Evm => "evm",
+        Family::Tron => "tron",
+    }
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

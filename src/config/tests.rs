@@ -1,0 +1,323 @@
+use std::{path::Path, time::Duration};
+
+use chain::{AssetKind, Family};
+use rust_decimal::Decimal;
+
+use super::*;
+use crate::ids::Mode;
+
+const EVM_XPUB: &str =
+    "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+
+fn parse(text: &str) -> Result<Config, Error> {
+    Config::parse(Path::new("/etc/settled/settled.toml"), text, Vec::new())
+}
+
+fn with_env(name: &str, value: &str) -> Result<Config, Error> {
+    Config::parse(Path::new("/etc/settled/settled.toml"), "", vec![(name.to_owned(), value.to_owned())])
+}
+
+fn account(family: &str, purpose: &str) -> String {
+    format!(
+        "[[accounts]]\nchain-family = \"{family}\"\npurpose = \"{purpose}\"\nepoch = 0\npath = \"m\"\nxpub = \"{EVM_XPUB}\"\n"
+    )
+}
+
+fn refused(text: &str, expected: &str) {
+    let problems = parse(text).expect_err(text).to_string();
+    assert!(problems.contains(expected), "{text}\nis refused with\n{problems}\nwhich does not say\n{expected}");
+    assert!(problems.starts_with("/etc/settled/settled.toml"), "{problems}");
+}
+
+#[test]
+fn the_documented_file_is_the_default() {
+    assert_eq!(parse(DEFAULT), parse(""));
+    let config = Config::default();
+    let checkout = &config.surfaces.checkout;
+    assert_eq!((checkout.query_per_ip, checkout.query_per_pair, checkout.max_quantity), (3, 2, 200));
+    assert_eq!(checkout.query_window, Duration::from_secs(60));
+    assert_eq!(checkout.order_window, Duration::from_secs(30 * 60));
+    assert_eq!((config.server.requests_per_minute, checkout.orders_per_ip_per_minute), (600, 30));
+    assert_eq!(config.rates.fixed[&Pair::new("USD", "CNY")], Decimal::new(724, 2));
+    assert!(config.chains.values().all(|chain| !chain.enabled));
+}
+
+#[test]
+fn every_option_has_a_sentence_above_it() {
+    let lines: Vec<&str> = DEFAULT.lines().collect();
+    let mut options = 0;
+    for (number, line) in lines.iter().enumerate() {
+        if !line.starts_with(|c: char| c.is_alphabetic() || c == '"') {
+            continue;
+        }
+        options += 1;
+        assert!(number > 0 && lines[number - 1].starts_with("# "), "line {}: {line}", number + 1);
+        let comment: Vec<&str> =
+            lines[..number].iter().rev().take_while(|line| line.starts_with("# ")).copied().collect();
+        assert!(comment[0].ends_with(['.', '…']), "line {}: the sentence above does not end", number + 1);
+    }
+    assert!(options > 90, "{options} options were found");
+}
+
+#[test]
+fn the_seven_coins_are_assets_of_presets() {
+    let mut config = Config::default();
+    config.chains.values_mut().for_each(|chain| chain.enabled = true);
+    for (coin, chain, symbol, decimals, quote_decimals) in [
+        ("trc20_usdt", "tron", "USDT", 6, 6),
+        ("erc20_usdt", "ethereum", "USDT", 6, 6),
+        ("bep20_usdt", "bsc", "USDT", 18, 6),
+        ("btc", "bitcoin", "BTC", 8, 8),
+        ("eth", "ethereum", "ETH", 18, 18),
+        ("trx", "tron", "TRX", 6, 6),
+        ("bnb", "bsc", "BNB", 18, 18),
+    ] {
+        let (on, asset) = config.coin(coin).unwrap();
+        assert_eq!((on.id.as_str(), asset.symbol.as_str()), (chain, symbol), "{coin}");
+        assert_eq!((asset.decimals, asset.quote_decimals), (decimals, quote_decimals), "{coin}");
+        assert_eq!(asset.is_native(), !coin.contains("usdt"), "{coin}");
+    }
+    assert_eq!(config.surfaces.checkout.coins.len(), 7);
+    assert_eq!(Config::default().coin("btc"), None, "its chain is not enabled");
+}
+
+#[test]
+fn every_preset_is_a_chain() {
+    for (name, _) in chains::PRESETS {
+        let config = parse(&format!("[chains.other]\npreset = \"{name}\"")).unwrap();
+        let chain = &config.chains[&chain::ChainId::new("other").unwrap()];
+        assert!(chain.identity.is_some() && chain.assets().count() > 0, "{name}");
+        assert_eq!(chain.assets().filter(|(_, asset)| asset.is_native()).count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_named_with_what_is_near() {
+    refused(
+        "[server]\nlisten = \"0.0.0.0:80\"\nlisen = 1",
+        ":3: unknown key `lisen` in [server]; did you mean `listen`?",
+    );
+    refused("[sever]\nlisten = 1", ":1: unknown key `sever`; did you mean `server`?");
+    refused("[server]\nmin_sources = 2", ":2: unknown key `min_sources` in [server]; it stands in [rates]");
+    refused("[mail.smtp]\nqqqq = 1", "known here: host, password_file, port, security, timeout_ms, user");
+    refused("[chains.bsc]\nendpoint = []", ":2: unknown key `endpoint` in [chains.bsc]; did you mean `endpoints`?");
+    refused("[chains.bsc]\nendpoints = [{ ulr = \"http://a\" }]", "did you mean `url`?");
+    refused("[chains.bsc.evm]\nverify_header = true", "did you mean `verify_headers`?");
+    refused("[[accounts]]\nfamily = \"evm\"", "unknown key `family` in [accounts]");
+    refused("[surfaces.checkout.coins]\ndoge = \"x/y\"", "unknown key `doge` in [surfaces.checkout.coins]");
+    refused("[server]\nlisten = ", "TOML parse error at line 2");
+}
+
+#[test]
+fn all_unknown_keys_are_named_at_once() {
+    let error = parse("[server]\na = 1\nb = 2\n[mail]\nc = 3").unwrap_err();
+    assert_eq!(error.problems.len(), 3);
+}
+
+#[test]
+fn bad_values_are_refused_with_what_to_do() {
+    for (text, expected) in [
+        ("server.listen = \"localhost\"", "in `server.listen`"),
+        ("server.listen = 8080", "in `server.listen`"),
+        ("server.public_url = \"pay.example.com\"", "in `server.public_url`"),
+        ("server.public_url = \"https://a.example/shop\"", "prefixes belong to [surfaces]"),
+        ("server.trusted_proxies = [\"10.0.0.0/40\"]", "is not a network such as"),
+        ("server.requests_per_minute = 0", "server.requests_per_minute is 0; it must lie between 1 and"),
+        ("server.requests_per_minute = -1", "in `server.requests_per_minute`"),
+        ("server.request_timeout_ms = 5", "it must lie between 100ms and 600s"),
+        ("database.url = \"mysql://x\"", "is neither \"sqlite:FILE\" nor"),
+        ("database.url = \"postgres://a:secret@h/d\"", "move it into a file"),
+        ("database.password_file = \"x\"", "SQLite has no password"),
+        ("log.level = \"settled=loud\"", "log.level is not a level"),
+        ("log.format = \"xml\"", "expected `text` or `json`"),
+        ("surfaces.agent.enabled = true", "surfaces.agent.enabled is true, but this surface is not built yet"),
+        ("surfaces.checkout.prefix = \"shop\"", "write it as \"/shop\""),
+        ("surfaces.checkout.prefix = \"/shop/\"", "write it as \"/shop\""),
+        ("surfaces.checkout.host = \"http://a\"", "is not a host name"),
+        ("surfaces.checkout.merchant = \"\"", "name the slug of a merchant"),
+        ("surfaces.checkout.coins.btc = \"btc\"", "is not an asset of a chain"),
+        ("surfaces.checkout.coins.btc = \"dogecoin/doge\"", "there is no [chains.dogecoin]"),
+        ("surfaces.checkout.coins.btc = \"ethereum/btc\"", "ethereum has only eth, usdc, usdt"),
+        ("chains.bsc.preset = \"bcs\"", "there is no preset \"bcs\"; known are"),
+        ("chains.bsc.confirmations = []", "chains.bsc.confirmations is empty"),
+        ("chains.bsc.confirmations = [{ depth = 0 }]", "must have depths from 1"),
+        ("chains.bsc.confirmations = [{ depth = 99 }]", "to final_depth (20)"),
+        ("chains.bsc.confirmations = [{ depth = 1 }, { depth = 2 }]", "only the last tier has none"),
+        (
+            "chains.bsc.assets = [{ code = \"a\", contract = \"0x12\", symbol = \"A\", decimals = 6, quote_decimals = 6 }]",
+            "is not the address of a contract",
+        ),
+        (
+            "chains.bsc.assets = [{ code = \"a\", contract = \"0x55D398326f99059fF775485246999027B3197955\", symbol = \"A\", \
+            decimals = 6, quote_decimals = 6 }]",
+            "is a letter wrong?",
+        ),
+        (
+            "chains.bsc.assets = [{ code = \"a\", contract = \"0x55d398326f99059ff775485246999027b3197955\", symbol = \"A\", \
+            decimals = 6, quote_decimals = 6 }]",
+            "a second time",
+        ),
+        (
+            "chains.tron.assets = [{ code = \"a\", contract = \"TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6u\", symbol = \"A\", \
+            decimals = 6, quote_decimals = 6 }]",
+            "is not the address of a contract",
+        ),
+        (
+            "chains.bsc.assets = [{ code = \"a\", symbol = \"A\", decimals = 6, quote_decimals = 7 }]",
+            "not above the first",
+        ),
+        ("chains.bsc.enabled = true", "there is no [[accounts]] with chain-family = \"evm\" and purpose = \"deposit\""),
+        ("chains.bsc.enabled = true", "chains.bsc.endpoints is empty"),
+        ("chains.bsc.enabled = true\nchains.bsc.driver = \"simnet\"", "whose coins are worthless"),
+        (
+            "chains.bsc.enabled = true\nchains.bsc.mode = \"test\"",
+            "is on a chain in test mode, but the surface is in live",
+        ),
+        ("chains.tron.enabled = true", "nodes of tron are not built yet"),
+        ("chains.Bad = {}", "is not a chain name"),
+        ("rates.max_jump_percent = 0.5", "write whole numbers"),
+        ("policy.tolerance_usd = 0.05", ":1: policy.tolerance_usd = 0.05 would lose digits"),
+        ("policy.tolerance_usd = \"-1\"", "is not a decimal number"),
+        ("policy.tolerance_usd = \"1e3\"", "is not a decimal number"),
+        ("rates.sources = [\"binance\", \"binance\"]", "names binance twice"),
+        ("rates.sources = [\"mtgox\"]", "in `rates.sources`"),
+        ("rates.min_sources = 5", "rates.min_sources is 5; it must lie between 1 and 4"),
+        ("rates.staleness_seconds = 10", "at least twice refresh_seconds"),
+        ("rates.fixed.\"BTC/USD\" = \"0\"", "a rate is above 0"),
+        ("rates.fixed.BTC = \"1\"", "is not a pair such as"),
+        ("rates.urls.kraken = \"nothing\"", "is not an address"),
+        ("mail.from = \"nobody\"", "mail.from is not a sender"),
+        ("mail.transport = \"smtp\"\nmail.smtp.user = \"u\"", "set both or none"),
+        ("policy.late = \"ignore\"", "unknown variant `ignore`"),
+    ] {
+        refused(text, expected);
+    }
+}
+
+#[test]
+fn an_account_that_is_none_is_refused() {
+    refused(
+        "[[accounts]]\nchain-family = \"evm\"\npurpose = \"deposit\"\nxpub = \"xpub1\"",
+        "accounts[0].xpub is refused",
+    );
+    let twice = account("evm", "deposit") + &account("tron", "deposit");
+    refused(&twice, "accounts[1].xpub is there twice");
+}
+
+#[test]
+fn a_chain_lies_over_its_preset_over_what_every_chain_begins_with() {
+    let own = "[chain_defaults]\ntimeout_ms = 7_000\n[chains.bsc]\nfinal_depth = 30\n\
+        assets = [{ code = \"dai\", contract = \"0x1AF3F329e8BE154074D8769D1FFa4eE058B1DBc3\", symbol = \"DAI\", \
+        decimals = 18, quote_decimals = 6 }, { code = \"usdt\", contract = \"0x55d398326f99059fF775485246999027B3197955\", \
+        symbol = \"USDT\", decimals = 18, quote_decimals = 2 }]";
+    let config = parse(own).unwrap();
+    let bsc = &config.chains[&chain::ChainId::new("bsc").unwrap()];
+    assert_eq!((bsc.timeout, bsc.final_depth, bsc.identity.as_deref()), (Duration::from_secs(7), 30, Some("56")));
+    assert_eq!(bsc.poll, Duration::from_millis(400), "half the time between blocks would be less");
+    let codes: Vec<&str> = bsc.assets().map(|(code, _)| code).collect();
+    assert_eq!(codes, ["bnb", "dai", "usdc", "usdt"]);
+    assert_eq!(bsc.asset("usdt").unwrap().quote_decimals, 2);
+}
+
+#[test]
+fn a_chain_without_preset_is_all_its_own() {
+    let text =
+        "[chains.local]\nenabled = true\nmode = \"test\"\nidentity = \"31337\"\nfinality = \"depth\"\nfinal_depth = 3\n\
+        confirmations = [{ depth = 2 }]\nendpoints = [{ url = \"http://127.0.0.1:8545/key\", roles = [\"read\"] }]\n\
+        assets = [{ code = \"eth\", symbol = \"ETH\", decimals = 18, quote_decimals = 18 }]\n"
+            .to_owned() + &account("evm", "deposit-test");
+    let config = parse(&text).unwrap();
+    let local = &config.chains[&chain::ChainId::new("local").unwrap()];
+    assert_eq!((local.family, local.driver, local.mode), (Family::Evm, Driver::Node, Mode::Test));
+    assert_eq!(local.asset("eth").unwrap().kind, AssetKind::Native);
+    assert!(!format!("{config:?}").contains("key"), "keys stand in the paths of endpoints");
+    assert!(!format!("{config:?}").contains(EVM_XPUB), "an xpub shows every address");
+}
+
+#[test]
+fn confirmations_rise_with_the_value() {
+    let config = Config::default();
+    let bitcoin = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
+    for (value, depth) in [("0", 1), ("999.99", 1), ("1000", 2), ("9999.99", 2), ("10000", 6), ("1000000", 6)] {
+        assert_eq!(bitcoin.confirmations_for(value.parse().unwrap()), depth, "{value}");
+    }
+}
+
+#[test]
+fn the_highest_epoch_derives() {
+    let mut config = Config::default();
+    for epoch in [0, 2, 1] {
+        let xpub = EVM_XPUB.to_owned();
+        config.accounts.push(Account {
+            family: Family::Evm,
+            purpose: Purpose::Deposit,
+            epoch,
+            path: String::new(),
+            xpub,
+        });
+    }
+    assert_eq!(config.deposit_account(Family::Evm, Mode::Live).map(|account| account.epoch), Some(2));
+    assert_eq!(config.deposit_account(Family::Evm, Mode::Test), None);
+    assert_eq!(config.deposit_account(Family::Tron, Mode::Live), None);
+}
+
+#[test]
+fn environment_variables_come_last() {
+    let file = "[server]\nlisten = \"127.0.0.1:1\"";
+    let env = vec![("SETTLED__SERVER__LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
+    let config = Config::parse(Path::new("settled.toml"), file, env).unwrap();
+    assert_eq!(config.server.listen.port(), 2);
+
+    let at = |name, value| with_env(name, value).unwrap();
+    assert_eq!(at("SETTLED__SERVER__REQUESTS_PER_MINUTE", "7").server.requests_per_minute, 7);
+    assert_eq!(at("SETTLED__MAIL__SMTP__HOST", "7").mail.smtp.host, "7");
+    assert_eq!(at("SETTLED__RATES__SOURCES", "[\"okx\", \"kraken\", \"coinbase\"]").rates.sources.len(), 3);
+    assert_eq!(at("SETTLED__SURFACES__CHECKOUT__MAX_QUANTITY", "5").surfaces.checkout.max_quantity, 5);
+    let bsc = chain::ChainId::new("bsc").unwrap();
+    assert_eq!(at("SETTLED__CHAINS__BSC__FINAL_DEPTH", "25").chains[&bsc].final_depth, 25);
+    assert_eq!(at("SETTLED__CHAINS__BSC__EVM__INTERNALS", "debug").chains[&bsc].evm.internals, Internals::Debug);
+    assert_eq!(at("SETTLED__CHAIN_DEFAULTS__TIMEOUT_MS", "900").chains[&bsc].timeout, Duration::from_millis(900));
+}
+
+#[test]
+fn environment_variables_that_set_nothing_are_refused() {
+    for (name, value, expected) in [
+        ("SETTLED__SERVER__LISEN", "x", "SETTLED__SERVER__LISEN: there is no option `server.lisen`"),
+        ("SETTLED__SEVER__LISTEN", "x", "SETTLED__SEVER__LISTEN: there is no section [sever]"),
+        ("SETTLED__CHAINS__NONE__ENABLED", "true", "there is no section [chains.none]"),
+        ("SETTLED__SERVER", "x", "there is no option `server`"),
+        ("SETTLED__", "x", "there is no option ``"),
+        ("SETTLED__SERVER__REQUESTS_PER_MINUTE", "many", "`many` is not a value of TOML"),
+        ("SETTLED__SERVER__REQUESTS_PER_MINUTE", "1\nx = 2", "is not a value of TOML"),
+        ("SETTLED__SERVER__REQUESTS_PER_MINUTE", "1.5", "in `server.requests_per_minute`"),
+    ] {
+        let problems = with_env(name, value).expect_err(name).to_string();
+        assert!(problems.contains(expected), "{name}={value}: {problems}");
+    }
+}
+
+#[test]
+fn paths_begin_at_the_files_folder_and_secrets_are_read_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pg"), "p@ss/word\n").unwrap();
+    let text = "[data]\nfolder = \"data\"\n[database]\nurl = \"postgres://settled@db/pay\"\npassword_file = \"pg\"";
+    let config = Config::parse(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
+    assert_eq!(config.data.folder, folder.path().join("data"));
+    assert_eq!(config.open_database().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
+    assert!(!format!("{config:?}").contains("word"));
+
+    std::fs::write(folder.path().join("pg"), "\n").unwrap();
+    let problem = config.open_database().unwrap_err().to_string();
+    assert!(problem.contains("[database] password_file: ") && problem.ends_with("is empty"), "{problem}");
+    std::fs::remove_file(folder.path().join("pg")).unwrap();
+    assert!(config.open_database().unwrap_err().to_string().contains("No such file"));
+
+    let sqlite = Config::parse(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
+    assert_eq!(sqlite.open_database().unwrap().url, format!("sqlite:{}", folder.path().join("d/settled.db").display()));
+}
+
+#[test]
+fn a_missing_file_is_named_with_what_to_do() {
+    let problem = Config::load(Path::new("/nowhere/settled.toml")).unwrap_err().to_string();
+    assert!(problem.starts_with("/nowhere/settled.toml: ") && problem.contains("settled init"), "{problem}");
+}

@@ -1,0 +1,53 @@
+//! How single values are written: durations as whole numbers whose unit stands in the key, decimals as strings.
+
+use std::{str::FromStr, time::Duration};
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Deserializer, de::Error};
+use url::Url;
+
+pub fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
+}
+
+pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u32::deserialize(deserializer).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+pub fn minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u32::deserialize(deserializer).map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
+}
+
+pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_decimal(&text).map_err(D::Error::custom)
+}
+
+pub fn decimal_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
+    decimal(deserializer).map(Some)
+}
+
+/// Digits with at most one point: no sign, exponent or rounding.
+pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.starts_with(|c: char| c.is_ascii_digit());
+    let refused = || format!("\"{text}\" is not a decimal number such as \"7.24\"");
+    if !plain || text.ends_with('.') {
+        return Err(refused());
+    }
+    Decimal::from_str_exact(text).map_err(|_| refused())
+}
+
+pub fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    // The text is left out: a key may stand in it.
+    Url::parse(&text).map_err(|e| D::Error::custom(format!("not an address such as \"https://example.com\": {e}")))
+}
+
+pub fn url_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    url(deserializer).map(Some)
+}
+
+/// For `#[serde(deserialize_with)]` of what is written as a string and parsed by its own `FromStr`.
+pub fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
