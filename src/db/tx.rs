@@ -36,7 +36,7 @@ impl Tx {
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
         self.start_statement(&binds)?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::execute(connection, sql, &binds),
+            Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, &binds),
             Link::Postgres(connection) => postgres::execute(connection, sql, binds).await,
         };
         let changed = self.keep_failure(answer)?;
@@ -48,7 +48,7 @@ impl Tx {
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
         self.start_statement(&binds)?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::rows(connection, sql, &binds),
+            Link::Sqlite(connection) => sqlite::statement::rows(connection, sql, &binds),
             Link::Postgres(connection) => postgres::rows(connection, sql, binds).await,
         };
         let rows = self.keep_failure(answer)?;
@@ -69,7 +69,7 @@ impl Tx {
     pub(super) async fn batch(&mut self, sql: &'static str) -> Result<(), Error> {
         self.start_statement(&[])?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::batch(connection, sql),
+            Link::Sqlite(connection) => sqlite::statement::batch(connection, sql),
             Link::Postgres(connection) => postgres::batch(connection, sql).await,
         };
         self.changed = true;

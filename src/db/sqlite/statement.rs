@@ -1,0 +1,111 @@
+//! Statements, rows and errors in SQLite's own words.
+
+use std::sync::Arc;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, ffi};
+
+use crate::db::error::Constraint;
+use crate::db::{Bind, Error, Row};
+
+pub fn execute(connection: &Connection, sql: &str, binds: &[Bind]) -> Result<u64, Error> {
+    let run = || {
+        let mut statement = prepare(connection, sql, binds)?;
+        let before = connection.total_changes();
+        statement.raw_execute().map_err(|e| error_of(&e))?;
+        // `changes` would repeat the number of an earlier statement when this one is not a change of rows.
+        Ok(if connection.total_changes() == before { 0 } else { connection.changes() })
+    };
+    run()
+}
+
+pub fn rows(connection: &Connection, sql: &str, binds: &[Bind]) -> Result<Vec<Row>, Error> {
+    let mut statement = prepare(connection, sql, binds)?;
+    let width = statement.column_count();
+    let columns: Arc<[Box<str>]> = statement.column_names().into_iter().map(Box::from).collect();
+    let mut rows = statement.raw_query();
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
+        let value = |place| row.get_ref(place).map_err(|e| error_of(&e)).and_then(|value| read(value, &columns, place));
+        let values = (0..width).map(value).collect::<Result<_, Error>>()?;
+        found.push(Row::new(columns.clone(), values));
+    }
+    Ok(found)
+}
+
+pub fn batch(connection: &Connection, sql: &str) -> Result<(), Error> {
+    connection.execute_batch(sql).map_err(|e| error_of(&e))
+}
+
+/// SQLite numbers `$3` by where it first stands, PostgreSQL by its name; the name holds here as well.
+fn prepare<'c>(connection: &'c Connection, sql: &str, binds: &[Bind]) -> Result<CachedStatement<'c>, Error> {
+    let mut statement = if sql.contains("for update") {
+        connection.prepare_cached(&sql.replace("for update skip locked", "").replace("for update", ""))
+    } else {
+        connection.prepare_cached(sql)
+    }
+    .map_err(|e| error_of(&e))?;
+    let wanted = statement.parameter_count();
+    if wanted != binds.len() {
+        return Err(Error::Statement(format!("{} values for {wanted} places in: {sql}", binds.len())));
+    }
+    for place in 1..=wanted {
+        let number = statement.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
+        let bind = number.and_then(|number| binds.get(number.checked_sub(1)?));
+        let bind = bind.ok_or_else(|| Error::Statement(format!("place {place} is not $1 to ${wanted} in: {sql}")))?;
+        let value = match bind {
+            Bind::Null => ValueRef::Null,
+            Bind::Int(value) => ValueRef::Integer(*value),
+            Bind::Text(value) => ValueRef::Text(value.as_bytes()),
+            Bind::Blob(value) => ValueRef::Blob(value),
+            Bind::TooLarge(_) => return Err(Error::Statement("an integer above 2^63 was bound".into())),
+        };
+        statement.raw_bind_parameter(place, ToSqlOutput::Borrowed(value)).map_err(|e| error_of(&e))?;
+    }
+    Ok(statement)
+}
+
+fn read(value: ValueRef<'_>, columns: &[Box<str>], place: usize) -> Result<Bind, Error> {
+    let refused = |reason: &str| {
+        let column = columns.get(place).map(ToString::to_string).unwrap_or_default();
+        Error::Value { column, reason: reason.to_owned() }
+    };
+    match value {
+        ValueRef::Null => Ok(Bind::Null),
+        ValueRef::Integer(value) => Ok(Bind::Int(value)),
+        ValueRef::Text(value) => String::from_utf8(value.to_vec()).map(Bind::Text).map_err(|_| refused("not UTF-8")),
+        ValueRef::Blob(value) => Ok(Bind::Blob(value.to_vec())),
+        ValueRef::Real(_) => Err(refused("a floating-point number")),
+    }
+}
+
+pub fn error_of(error: &rusqlite::Error) -> Error {
+    let Some(code) = error.sqlite_error() else { return Error::Statement(error.to_string()) };
+    let kind = match code.extended_code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            Some(Constraint::Unique)
+        }
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Some(Constraint::ForeignKey),
+        ffi::SQLITE_CONSTRAINT_CHECK => Some(Constraint::Check),
+        ffi::SQLITE_CONSTRAINT_NOTNULL => Some(Constraint::NotNull),
+        ffi::SQLITE_CONSTRAINT_TRIGGER => Some(Constraint::Trigger),
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        return Error::Constraint { kind, detail: error.to_string() };
+    }
+    // The primary code stands in the low byte.
+    match code.extended_code & 0xff {
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Conflict(error.to_string()),
+        ffi::SQLITE_IOERR
+        | ffi::SQLITE_FULL
+        | ffi::SQLITE_CANTOPEN
+        | ffi::SQLITE_NOMEM
+        | ffi::SQLITE_CORRUPT
+        | ffi::SQLITE_NOTADB
+        | ffi::SQLITE_INTERRUPT
+        | ffi::SQLITE_PERM
+        | ffi::SQLITE_AUTH => Error::Unavailable(error.to_string()),
+        _ => Error::Statement(error.to_string()),
+    }
+}
