@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use alloy_primitives::B256;
@@ -83,6 +83,9 @@ pub struct Evm {
     /// Blocks up to here are not expected to change.
     pub(crate) settled: AtomicU64,
     pub(crate) warned: AtomicBool,
+    /// Every endpoint is asked for its head and its final mark in turn.
+    head_turn: AtomicUsize,
+    final_turn: AtomicUsize,
     claims: Mutex<Claims>,
     last_head: Mutex<Option<BlockRef>>,
 }
@@ -101,6 +104,8 @@ impl Evm {
             span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
             settled: AtomicU64::new(0),
             warned: AtomicBool::new(false),
+            head_turn: AtomicUsize::new(0),
+            final_turn: AtomicUsize::new(0),
             claims: Mutex::new(Claims::new(config.endpoints.len())),
             last_head: Mutex::new(None),
             config,
@@ -119,7 +124,8 @@ impl Evm {
 
     /// Asks one endpoint more, the next in turn, which block it calls final.
     async fn hear_final(&self) -> Result<(), SourceError> {
-        let claim = self.pool.ask_in_turn("eth_getBlockByNumber", &("finalized", false), |reply| {
+        let first = self.final_turn.fetch_add(1, Ordering::Relaxed);
+        let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
             Ok(Answer::Sure(Some((reply.endpoint, header.height))))
@@ -224,7 +230,8 @@ impl Source for Evm {
 
     /// One request, and one more for the final mark when the head moved.
     async fn tip(&self) -> Result<Tip, SourceError> {
-        let latest = self.pool.ask_in_turn("eth_getBlockByNumber", &("latest", false), |reply| {
+        let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
+        let latest = self.pool.ask_from(first, "eth_getBlockByNumber", &("latest", false), |reply| {
             let block: &RawValue = reply.result()?;
             let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
             Ok(Answer::Sure((reply.endpoint, header)))

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -98,7 +98,6 @@ pub struct Pool {
     nodes: Vec<Node>,
     config: Config,
     requests: AtomicU64,
-    turn: AtomicUsize,
 }
 
 struct Node {
@@ -106,6 +105,8 @@ struct Node {
     health: Mutex<Health>,
     /// It gave the expected answer to [`Config::proof`] once.
     proven: AtomicBool,
+    /// Held while it is asked for that, so that it is asked once.
+    proving: tokio::sync::Mutex<()>,
 }
 
 impl Node {
@@ -138,13 +139,13 @@ impl Pool {
             endpoint: endpoint.clone(),
             health: Mutex::new(Health::new(endpoint.requests_per_second())),
             proven: AtomicBool::new(config.proof.is_none()),
+            proving: tokio::sync::Mutex::new(()),
         };
         Ok(Pool {
             client: Client::new()?,
             nodes: config.endpoints.iter().map(node).collect(),
             config,
             requests: AtomicU64::new(0),
-            turn: AtomicUsize::new(0),
         })
     }
 
@@ -163,17 +164,17 @@ impl Pool {
         P: Serialize + Sync + ?Sized,
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        self.run(method, &json_rpc(method, params), 0, accept).await
+        self.run(method, &json_rpc(method, params), None, accept).await
     }
 
-    /// The same, beginning with another endpoint each time, so that every one is heard regularly.
-    pub async fn ask_in_turn<T, P, F>(&self, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    /// The same, beginning with the endpoint at `first`, counted round, even if its head was behind: a caller who counts up
+    /// hears every one regularly and learns that it caught up.
+    pub async fn ask_from<T, P, F>(&self, first: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
     where
         P: Serialize + Sync + ?Sized,
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.run(method, &json_rpc(method, params), first, accept).await
+        self.run(method, &json_rpc(method, params), Some(first % self.nodes.len()), accept).await
     }
 
     /// Asks one endpoint, however it feels.
@@ -231,7 +232,7 @@ impl Pool {
     where
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        self.run(name, &Request { path: path.to_owned(), body }, 0, accept).await
+        self.run(name, &Request { path: path.to_owned(), body }, None, accept).await
     }
 
     /// Gives the same question to every endpoint of a role at once, resting or not, and returns what each one said.
@@ -268,7 +269,13 @@ impl Pool {
         self.nodes.get(endpoint).map_or_else(|| "?".to_owned(), |node| node.endpoint.label())
     }
 
-    async fn run<T, F>(&self, method: &str, request: &Request, first: usize, mut accept: F) -> Result<T, Failure>
+    async fn run<T, F>(
+        &self,
+        method: &str,
+        request: &Request,
+        first: Option<usize>,
+        mut accept: F,
+    ) -> Result<T, Failure>
     where
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
@@ -352,7 +359,7 @@ impl Pool {
         let asked = vec![false; self.nodes.len()];
         let deadline = Instant::now() + self.config.deadline;
         let node = loop {
-            match self.choose(BATCH, 0, &asked, Instant::now()) {
+            match self.choose(BATCH, None, &asked, Instant::now()) {
                 Choice::Ask { node, .. } => break node,
                 Choice::Wait(until) if until < deadline => tokio::time::sleep_until(until).await,
                 Choice::Wait(_) | Choice::Nobody => return,
@@ -431,7 +438,12 @@ impl Pool {
     /// A node of another chain would answer everything, consistently and wrongly.
     async fn prove(&self, node: usize, timeout: Duration) -> Result<(), String> {
         let Some(proof) = &self.config.proof else { return Ok(()) };
-        if self.nodes[node].proven.load(Ordering::Relaxed) {
+        let proven = &self.nodes[node].proven;
+        if proven.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let _proving = self.nodes[node].proving.lock().await;
+        if proven.load(Ordering::Relaxed) {
             return Ok(());
         }
         let exchange = match self.send(node, &json_rpc(&proof.method, &[(); 0]), 1, timeout).await {
@@ -443,7 +455,7 @@ impl Pool {
         };
         match Reply::new(node, exchange.status, &exchange.body).result::<&str>() {
             Ok(said) if said == proof.expected => {
-                self.nodes[node].proven.store(true, Ordering::Relaxed);
+                proven.store(true, Ordering::Relaxed);
                 Ok(())
             }
             Ok(said) => {
@@ -476,15 +488,16 @@ impl Pool {
         format!("{label}: {reason}")
     }
 
-    fn choose(&self, method: &str, first: usize, asked: &[bool], now: Instant) -> Choice {
+    /// In order of preference, or all the way round from `first`.
+    fn choose(&self, method: &str, first: Option<usize>, asked: &[bool], now: Instant) -> Choice {
         let heads: Vec<Option<Height>> = self.nodes.iter().map(|node| node.health().head(now)).collect();
         let best = heads.iter().flatten().max().copied().unwrap_or(0);
-        let lags = |i: usize| heads[i].is_some_and(|head| best - head > self.config.head_lag_max);
+        let lags = |i: usize| first.is_none() && heads[i].is_some_and(|head| best - head > self.config.head_lag_max);
 
         let count = self.nodes.len();
         let mut ready = Vec::with_capacity(count);
         let mut soonest: Option<Instant> = None;
-        for i in (0..count).map(|i| (first + i) % count).filter(|i| !asked[*i]) {
+        for i in (0..count).map(|i| (first.unwrap_or(0) + i) % count).filter(|i| !asked[*i]) {
             if !self.nodes[i].endpoint.has(Role::Read) {
                 continue;
             }

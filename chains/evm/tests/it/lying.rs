@@ -1,0 +1,273 @@
+//! A node that omits, invents, lags, throttles or babbles costs time, never a payment.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use axum::http::StatusCode;
+use chain::{Source, SourceError};
+use evm::{Evm, EvmConfig, Trace, Verify};
+use serde_json::{Value, json};
+
+use crate::{
+    proxy::{Act, Proxy},
+    world::{ETHER, World, read, transfers},
+};
+
+/// A world with one busy block, and what an honest reading of it finds.
+async fn busy() -> (World, u64, Vec<chain::Block>) {
+    let world = World::start().await;
+    world.busy_block().await;
+    let head = world.anvil.height().await.unwrap();
+    let honest = read(&world.evm(&[&world.anvil.url()]), head, head, &world.watched).await;
+    assert_eq!(transfers(&honest).len(), 6);
+    (world, head, honest)
+}
+
+fn edit(method: &'static str, edit: fn(&mut Value)) -> impl Fn(&str, &Value) -> Act + Send + Sync {
+    move |asked, _| if asked == method { Act::Edit(Box::new(edit)) } else { Act::Pass }
+}
+
+#[tokio::test]
+async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let lies: [(&str, fn(&mut Value)); 9] = [
+        ("eth_getBlockByNumber", |block| block["timestamp"] = json!("0x1")),
+        ("eth_getBlockByNumber", |block| block["logsBloom"] = json!(format!("0x{}", "00".repeat(256)))),
+        ("eth_getBlockByNumber", |block| drop(block["transactions"].as_array_mut().unwrap().remove(0))),
+        ("eth_getBlockByNumber", |block| block["transactions"][0]["value"] = json!("0xde0b6b3a7640001")),
+        ("eth_getBlockByNumber", |block| block["number"] = json!("0x1")),
+        ("eth_getBlockReceipts", |receipts| {
+            let logged = receipts.as_array_mut().unwrap().iter_mut().find(|receipt| receipt["logs"][0].is_object());
+            drop(logged.unwrap()["logs"].as_array_mut().unwrap().remove(0));
+        }),
+        ("eth_getBlockReceipts", |receipts| receipts[0]["status"] = json!("0x0")),
+        ("eth_getBlockReceipts", |receipts| drop(receipts.as_array_mut().unwrap().pop())),
+        ("eth_getBlockReceipts", |receipts| *receipts = json!("garbage")),
+    ];
+    for (n, (method, lie)) in lies.into_iter().enumerate() {
+        let liar = Proxy::start(&url, edit(method, lie)).await;
+        let both = world.evm(&[&liar.url, &url]);
+        assert_eq!(read(&both, head, head, &world.watched).await, honest, "lie {n}");
+        assert!(liar.asked(method) > 0, "lie {n} was told");
+
+        let alone = world.evm(&[&liar.url]);
+        let refused = alone.blocks(head, head, &world.watched).await;
+        assert!(matches!(refused, Err(SourceError::Wrong(_))), "lie {n} alone: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn nodes_without_receipts_by_block_are_read_by_logs() {
+    let (world, head, honest) = busy().await;
+    let hiding = Proxy::hiding(&world.anvil.url(), &["eth_getBlockReceipts"]).await;
+    let evm = world.evm(&[&hiding.url]);
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!(hiding.asked("eth_getBlockReceipts"), 1, "a missing method is not asked for again");
+    assert_eq!(hiding.asked("eth_getLogs"), 2);
+}
+
+#[tokio::test]
+async fn empty_logs_against_the_bloom_are_not_believed() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let trick = |method: &str, _: &Value| match method {
+        "eth_getBlockReceipts" => Act::Error(-32601, "method not found"),
+        "eth_getLogs" => Act::Result(json!([])),
+        _ => Act::Pass,
+    };
+    let liar = Proxy::start(&url, trick).await;
+    let hiding = Proxy::hiding(&url, &["eth_getBlockReceipts"]).await;
+    let evm = world.evm(&[&liar.url, &hiding.url]);
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!((liar.asked("eth_getLogs"), hiding.asked("eth_getLogs")), (1, 1));
+
+    let agreed = world.evm(&[&liar.url]);
+    let blocks = read(&agreed, head, head, &world.watched).await;
+    assert_eq!(transfers(&blocks).len(), 1, "if all agree, the bloom may be chance; the ether is there");
+}
+
+#[tokio::test]
+async fn a_range_that_leaves_logs_out_is_healed_by_the_blooms() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    for lie in [
+        (|logs: &mut Value| *logs = json!([])) as fn(&mut Value),
+        |logs| {
+            for log in logs.as_array_mut().unwrap() {
+                log["blockHash"] = json!(format!("0x{}", "77".repeat(32)));
+            }
+        },
+        |logs| {
+            logs.as_array_mut().unwrap().iter_mut().for_each(|log| log["transactionHash"] = log["blockHash"].clone())
+        },
+    ] {
+        let liar = Proxy::start(&url, edit("eth_getLogs", lie)).await;
+        let evm = world.by_range(&[&liar.url], Trace::None).await;
+        let blocks = read(&evm, head - 2, head, &world.watched).await;
+        assert_eq!(blocks[2..], honest[..]);
+        assert_eq!(liar.asked("eth_getLogs"), 1);
+    }
+}
+
+#[tokio::test]
+async fn ranges_shrink_to_what_the_node_takes() {
+    let (world, head, _) = busy().await;
+    world.anvil.mine(60).await.unwrap();
+    let head = head + 60;
+    let url = world.anvil.url();
+    let honest = read(&world.evm(&[&url]), 0, head, &world.watched).await;
+    let narrow = Proxy::start(&url, |method, params| {
+        let number =
+            |field: &str| u64::from_str_radix(params[0][field].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+        match method {
+            "eth_getLogs" if params[0].get("fromBlock").is_some() && number("toBlock") - number("fromBlock") >= 10 => {
+                Act::Error(-32005, "query returned more than 10000 results")
+            }
+            _ => Act::Pass,
+        }
+    })
+    .await;
+    let evm = world.by_range(&[&narrow.url], Trace::None).await;
+    assert_eq!(read(&evm, 0, head, &world.watched).await, honest);
+    assert!(narrow.asked("eth_getLogs") < 30, "learnt once, kept");
+
+    let nothing = Proxy::start(&url, |method, _| match method {
+        "eth_getLogs" => Act::Error(-32005, "query returned more than 10000 results"),
+        _ => Act::Pass,
+    })
+    .await;
+    let evm = world.by_range(&[&nothing.url], Trace::None).await;
+    assert_eq!(read(&evm, 0, head, &world.watched).await, honest, "block by block where no range is taken");
+}
+
+#[tokio::test]
+async fn nodes_without_batches_are_asked_one_by_one() {
+    let (world, head, _) = busy().await;
+    let url = world.anvil.url();
+    let honest = read(&world.evm(&[&url]), 0, head, &world.watched).await;
+    let plain = Proxy::without_batches(&url).await;
+    assert_eq!(read(&world.evm(&[&plain.url]), 0, head, &world.watched).await, honest);
+}
+
+#[tokio::test]
+async fn babble_and_floods_count_for_nothing() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let acts: [fn() -> Act; 7] = [
+        || Act::Http(StatusCode::OK, vec![], "<html>503</html>".to_owned()),
+        || Act::Http(StatusCode::OK, vec![], String::new()),
+        || Act::Http(StatusCode::BAD_GATEWAY, vec![], "bad gateway".to_owned()),
+        || Act::Http(StatusCode::FOUND, vec![("location", "http://127.0.0.1:1/")], String::new()),
+        || Act::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
+        || Act::Result(json!({ "number": {} })),
+        || Act::Error(-32603, "internal error"),
+    ];
+    for (n, act) in acts.into_iter().enumerate() {
+        let sick =
+            Proxy::start(&url, move |method, _| if method == "eth_getBlockByNumber" { act() } else { Act::Pass }).await;
+        let both = world.evm(&[&sick.url, &url]);
+        let blocks = both.blocks(head, head, &world.watched).await;
+        if n == 4 {
+            assert!(
+                matches!(blocks, Err(SourceError::Unavailable(_))),
+                "too much for one block is said so: {blocks:?}"
+            );
+        } else {
+            assert_eq!(blocks.as_ref(), Ok(&honest), "babble {n}");
+        }
+        let alone = world.evm(&[&sick.url]).blocks(head, head, &world.watched).await;
+        let said = alone.unwrap_err().to_string();
+        assert!(said.len() < 1_000 && !said.contains("http://"), "babble {n}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_endpoint_is_left_alone_as_long_as_it_asks() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let throttled = Proxy::start(&url, |method, _| match method {
+        "eth_getBlockByNumber" => Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
+        _ => Act::Pass,
+    })
+    .await;
+    let evm = world.evm(&[&throttled.url, &url]);
+    for _ in 0..5 {
+        assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    }
+    assert_eq!(throttled.asked("eth_getBlockByNumber"), 1);
+    let alone = world.evm(&[&throttled.url]);
+    for _ in 0..3 {
+        let said = alone.blocks(head, head, &world.watched).await.unwrap_err();
+        assert!(matches!(&said, SourceError::Unavailable(why) if why.contains("429")), "{said}");
+    }
+    assert_eq!(throttled.asked("eth_getBlockByNumber"), 2);
+}
+
+#[tokio::test]
+async fn a_node_of_another_chain_is_never_believed() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let foreign = Proxy::start(&url, |method, _| match method {
+        "eth_chainId" => Act::Result(json!("0x1")),
+        _ => Act::Pass,
+    })
+    .await;
+    let evm = world.evm(&[&foreign.url, &url]);
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!(foreign.asked("eth_getBlockByNumber"), 0);
+    assert!(matches!(evm.identity().await, Err(SourceError::Wrong(_))));
+}
+
+#[tokio::test]
+async fn a_node_that_lags_does_not_hold_the_others_back() {
+    let (world, _, _) = busy().await;
+    let url = world.anvil.url();
+    let stale_head = Arc::new(AtomicU64::new(3));
+    let stuck_at = stale_head.clone();
+    let lagging = Proxy::start(&url, move |method, params| {
+        let stuck_at = stuck_at.load(Ordering::Relaxed);
+        let number = params[0].as_str().and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+        match (method, number) {
+            ("eth_getBlockByNumber", Some(height)) if height > stuck_at => Act::Result(Value::Null),
+            _ => Act::Pass,
+        }
+    })
+    .await;
+    world.pay_ether(1, world.ours[0], ETHER).await;
+    world.anvil.mine(1).await.unwrap();
+    let head = world.anvil.height().await.unwrap();
+    let evm = world.evm(&[&lagging.url, &url]);
+    assert_eq!(transfers(&read(&evm, head, head, &world.watched).await).len(), 1);
+    assert_eq!(world.evm(&[&lagging.url]).blocks(head, head, &world.watched).await, Err(SourceError::NotThere(head)));
+}
+
+#[tokio::test]
+async fn chains_that_cannot_be_proven_are_still_held_against_their_bloom() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let config = |urls: &[&str]| EvmConfig {
+        verify: Verify { header: true, transactions: false, receipts: false },
+        ..world.config(urls, Trace::None)
+    };
+    let evm = Evm::new(config(&[&url])).unwrap();
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    let liar = Proxy::start(
+        &url,
+        edit("eth_getBlockReceipts", |receipts| {
+            receipts.as_array_mut().unwrap().iter_mut().for_each(|receipt| receipt["logs"] = json!([]));
+        }),
+    )
+    .await;
+    let evm = Evm::new(config(&[&liar.url, &url])).unwrap();
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+
+    let blind = EvmConfig {
+        verify: Verify { header: false, transactions: false, receipts: false },
+        ..world.config(&[&url], Trace::None)
+    };
+    assert_eq!(read(&Evm::new(blind).unwrap(), head, head, &world.watched).await, honest);
+}

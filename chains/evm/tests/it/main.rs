@@ -1,0 +1,8 @@
+//! The driver against a real node, honest and behind proxies that lie.
+
+mod proxy;
+mod world;
+
+mod lying;
+mod reading;
+mod sending;

@@ -1,0 +1,185 @@
+//! What is read from an honest node is what happened.
+
+use std::collections::{HashMap, HashSet};
+
+use alloy_primitives::{Address, U256};
+use chain::{Amount, BlockRef, Internals, Part, Source, SourceError};
+use evm::Trace;
+
+use crate::{
+    proxy::Proxy,
+    world::{self, ETHER, World, read, sums, transfers},
+};
+
+#[tokio::test]
+async fn everything_that_reached_us_is_found_and_nothing_else() {
+    let world = World::start().await;
+    world.busy_block().await;
+    world.anvil.mine(3).await.unwrap();
+    world.busy_block().await;
+    let head = world.anvil.height().await.unwrap();
+    let url = world.anvil.url();
+    let truth = world.holdings().await;
+
+    let mut by_trace = Vec::new();
+    for trace in [Trace::Debug, Trace::Parity] {
+        let near = evm::Evm::new(world.config(&[&url], trace)).unwrap();
+        assert_eq!(near.internals(), Internals::Included);
+        let near = read(&near, 0, head, &world.watched).await;
+        assert_eq!(sums(&transfers(&near)), truth, "{trace:?}");
+        let settled = read(&world.by_range(&[&url], trace).await, 0, head, &world.watched).await;
+        assert_eq!(near, settled, "by hash and by range are one reading");
+        by_trace.push(near);
+    }
+    assert_eq!(by_trace[0], by_trace[1], "both trace interfaces name the same movements");
+
+    let found = transfers(&by_trace[0]);
+    let mut places = HashSet::new();
+    for block in &by_trace[0] {
+        for transfer in &block.transfers {
+            assert!(places.insert((block.header.height, transfer.place)), "{transfer:?} stands where another does");
+        }
+    }
+    let parts = |wanted: fn(&Part) -> bool| found.iter().filter(|found| wanted(&found.place.part)).count();
+    assert_eq!(parts(|part| matches!(part, Part::Value)), 2);
+    assert_eq!(parts(|part| matches!(part, Part::Log(_))), 2 * 5);
+    assert_eq!(parts(|part| matches!(part, Part::Internal(_))), 2 * 4);
+    assert!(found.iter().all(|found| found.from.as_ref().is_some_and(|from| from.starts_with("0x"))));
+}
+
+#[tokio::test]
+async fn without_traces_internal_payments_show_in_balances_only() {
+    let world = World::start().await;
+    world.busy_block().await;
+    let head = world.anvil.height().await.unwrap();
+    let evm = world.evm(&[&world.anvil.url()]);
+    assert_eq!(evm.internals(), Internals::ByBalance);
+    let blocks = read(&evm, 0, head, &world.watched).await;
+    let seen = sums(&transfers(&blocks));
+
+    let addresses: Vec<chain::Address> = world.ours.iter().map(|address| world::address(*address)).collect();
+    let last = blocks.last().unwrap().header.position();
+    let balances = evm.balances(&last, &addresses).await.unwrap();
+    let native = world.config(&[], Trace::None).assets[0].id.clone();
+    let hidden: Vec<Amount> = addresses
+        .iter()
+        .zip(&balances)
+        .map(|(address, balance)| {
+            balance.saturating_sub(*seen.get(&(native.clone(), address.key)).unwrap_or(&Amount::ZERO))
+        })
+        .collect();
+    assert_eq!(hidden, [0u64, 0, 8, 15].map(Amount::from));
+
+    let before = evm.balances(&blocks[0].header.position(), &addresses).await.unwrap();
+    assert_eq!(before, vec![Amount::ZERO; 4]);
+    let gone = BlockRef { height: last.height, hash: chain::BlockHash([9; 32]) };
+    assert!(evm.balances(&gone, &addresses).await.is_err());
+}
+
+#[tokio::test]
+async fn quiet_blocks_cost_one_request_and_paid_ones_two() {
+    let world = World::start().await;
+    world.anvil.mine(40).await.unwrap();
+    world.pay_token(world.usdt, Address::repeat_byte(0x55), 5).await;
+    world.anvil.mine(1).await.unwrap();
+    let evm = world.evm(&[&world.anvil.url()]);
+    let head = world.anvil.height().await.unwrap();
+    let (from, proof) = (head - 40, 1);
+    assert!(transfers(&read(&evm, from, head, &world.watched).await).is_empty());
+    assert_eq!(evm.requests(), 41 + proof, "the bloom proves that a transfer to somebody else is not ours");
+
+    world.pay_token(world.usdt, world.ours[0], 5).await;
+    world.anvil.mine(1).await.unwrap();
+    assert_eq!(transfers(&read(&evm, head + 1, head + 1, &world.watched).await).len(), 1);
+    assert_eq!(evm.requests(), 41 + proof + 2);
+
+    let settled = world.by_range(&[&world.anvil.url()], Trace::None).await;
+    let before = settled.requests();
+    assert_eq!(transfers(&read(&settled, from, head + 1, &world.watched).await).len(), 1);
+    assert_eq!(settled.requests() - before, 42 + 1, "one range of logs for all blocks");
+}
+
+#[tokio::test]
+async fn a_reorganised_chain_is_read_as_it_now_is() {
+    let world = World::start().await;
+    let evm = world.evm(&[&world.anvil.url()]);
+    world.anvil.mine(2).await.unwrap();
+    world.pay_ether(1, world.ours[0], ETHER).await;
+    world.anvil.mine(3).await.unwrap();
+    let head = world.anvil.height().await.unwrap();
+    let before = read(&evm, head - 5, head, &world.watched).await;
+    assert_eq!(transfers(&before).len(), 1);
+
+    world.anvil.reorg(4).await.unwrap();
+    let after = read(&evm, head - 5, head, &world.watched).await;
+    assert!(transfers(&after).is_empty());
+    assert_eq!(before[1], after[1], "below the fork nothing changed");
+    assert_ne!(before[5].header.hash, after[5].header.hash);
+    assert_eq!(evm.header(head - 4).await.unwrap(), Some(after[1].header));
+    assert_eq!(evm.header(head + 1).await.unwrap(), None);
+    assert_eq!(evm.blocks(head + 1, head + 2, &world.watched).await, Err(SourceError::NotThere(head + 1)));
+    assert_eq!(evm.blocks(head, head + 9, &world.watched).await.unwrap().len(), 1, "as far as the node goes");
+}
+
+#[tokio::test]
+async fn the_tip_has_a_final_mark_that_never_goes_back() {
+    let world = World::with(&["--slots-in-an-epoch", "2"]).await;
+    world.anvil.mine(20).await.unwrap();
+    let url = world.anvil.url();
+    let evm = world.evm(&[&url, &url]);
+    let tip = evm.tip().await.unwrap();
+    let head = world.anvil.height().await.unwrap();
+    assert_eq!(tip.head.height, head);
+    let mark = tip.finalized.unwrap();
+    assert!(mark > 0 && mark < head);
+
+    let asked = evm.requests();
+    assert_eq!(evm.tip().await.unwrap(), tip);
+    assert_eq!(evm.requests(), asked + 1, "an unmoved head costs one request");
+
+    world.anvil.rollback(5).await.unwrap();
+    let back = evm.tip().await.unwrap();
+    assert_eq!((back.head.height, back.finalized), (head - 5, Some(mark)));
+    world.anvil.mine(30).await.unwrap();
+    evm.tip().await.unwrap();
+    world.anvil.mine(1).await.unwrap();
+    assert!(evm.tip().await.unwrap().finalized.unwrap() > mark);
+}
+
+#[tokio::test]
+async fn a_wide_watch_set_reads_the_same() {
+    let world = World::start().await;
+    world.busy_block().await;
+    world.anvil.mine(2).await.unwrap();
+    let head = world.anvil.height().await.unwrap();
+    let url = world.anvil.url();
+    let few = read(&world.evm(&[&url]), 0, head, &world.watched).await;
+    for n in 0..5_000u64 {
+        world.watched.insert(world::key(Address::from_word(U256::from(n + (1 << 40)).into())));
+    }
+    let near = read(&world.evm(&[&url]), 0, head, &world.watched).await;
+    let settled = read(&world.by_range(&[&url], Trace::None).await, 0, head, &world.watched).await;
+    assert_eq!((&few, &few), (&near, &settled));
+}
+
+#[tokio::test]
+async fn the_chain_is_named_and_endpoints_are_judged_one_by_one() {
+    let world = World::start().await;
+    let url = world.anvil.url();
+    let hiding = Proxy::hiding(&url, &["eth_getBlockReceipts"]).await;
+    let evm = evm::Evm::new(world.config(&[&url, &hiding.url, "http://127.0.0.1:9/key"], Trace::Debug)).unwrap();
+    assert_eq!(evm.identity().await.unwrap().id, "31337");
+    assert_eq!(evm.decimals(&world.usdt.to_checksum(None)).await, Ok(6));
+    assert_eq!(evm.decimals(&world.bep20.to_checksum(None)).await, Ok(18));
+    assert!(evm.decimals(&world.batcher.to_checksum(None)).await.is_err());
+
+    let reports = evm.check().await;
+    let texts: Vec<String> = reports.iter().map(|report| format!("{} {:?}", report.endpoint, report.outcome)).collect();
+    assert!(texts[0].contains("chain 31337") && texts[0].contains("receipts by block: yes"), "{}", texts[0]);
+    assert!(texts[0].contains("traces: yes"), "{}", texts[0]);
+    assert!(texts[1].contains("receipts by block: no"), "{}", texts[1]);
+    assert!(texts[2].starts_with("127.0.0.1:9 Err") && !texts[2].contains("key"), "{}", texts[2]);
+    let by_label: HashMap<&str, bool> =
+        reports.iter().map(|report| (report.endpoint.as_str(), report.outcome.is_ok())).collect();
+    assert_eq!(by_label.len(), 3);
+}

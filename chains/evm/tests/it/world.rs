@@ -1,0 +1,201 @@
+//! A chain with the contracts of the stand-ins and a few addresses that we watch.
+
+use std::collections::HashMap;
+
+use alloy_primitives::{Address, B256, U256};
+use alloy_sol_types::SolCall;
+use chain::{
+    AddressKey, Amount, Asset, AssetId, AssetKind, Block, ChainId, Source, Transfer, WatchSet, derive::evm_address,
+};
+use evm::{Evm, EvmConfig, Finality, Trace, Verify};
+use provision::{
+    anvil::{Anvil, Mining, Options},
+    contracts::{abi, artifact},
+};
+use rpc::Endpoint;
+
+pub const CHAIN_ID: u64 = 31_337;
+pub const ETHER: u128 = 1_000_000_000_000_000_000;
+
+pub struct World {
+    pub anvil: Anvil,
+    pub usdt: Address,
+    pub bep20: Address,
+    pub fake: Address,
+    pub batcher: Address,
+    pub rich: Vec<Address>,
+    pub ours: Vec<Address>,
+    pub watched: WatchSet,
+}
+
+impl World {
+    /// Transactions wait until [`Anvil::mine`]; the contracts stand, and the first rich account has tokens and allowed the
+    /// batcher to spend them.
+    pub async fn start() -> World {
+        World::with(&[]).await
+    }
+
+    pub async fn with(extra: &[&str]) -> World {
+        let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
+        let options = Options { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..Options::default() };
+        let anvil = Anvil::start(options).await.unwrap();
+        let mut deployed = Vec::new();
+        for name in ["UsdtLike", "Bep20Like", "FakeToken", "Batcher"] {
+            deployed.push(anvil.deploy(&artifact(name).await.unwrap(), &[]).await.unwrap());
+        }
+        let [usdt, bep20, fake, batcher] = deployed.try_into().unwrap();
+        let rich = anvil.accounts().await.unwrap();
+        let ours: Vec<Address> = (1..=4u8).map(|n| Address::repeat_byte(0xb0 + n)).collect();
+        let watched = WatchSet::default();
+        for address in &ours {
+            watched.insert(key(*address));
+        }
+        let world = World { anvil, usdt, bep20, fake, batcher, rich, ours, watched };
+        let million = U256::from(10u64).pow(U256::from(24));
+        for token in [usdt, bep20] {
+            world.send(0, token, 0, abi::UsdtLike::mintCall { to: world.rich[0], value: million }).await;
+            world.send(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
+        }
+        world.anvil.mine(1).await.unwrap();
+        world
+    }
+
+    /// A call from a rich account, waiting to be mined.
+    pub async fn send(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
+        self.anvil.send(self.rich[from], to, U256::from(wei), &call.abi_encode()).await.unwrap()
+    }
+
+    pub async fn pay_ether(&self, from: usize, to: Address, wei: u128) -> B256 {
+        self.anvil.send(self.rich[from], to, U256::from(wei), &[]).await.unwrap()
+    }
+
+    pub async fn pay_token(&self, token: Address, to: Address, units: u64) -> B256 {
+        self.send(0, token, 0, abi::UsdtLike::transferCall { to, value: U256::from(units) }).await
+    }
+
+    /// One block with every kind of movement, credited and not.
+    pub async fn busy_block(&self) {
+        let [a, b, c, d] = self.ours[..] else { panic!("four addresses are watched") };
+        let units = |n: u64| U256::from(n);
+        self.pay_ether(1, a, ETHER).await;
+        self.pay_ether(1, Address::repeat_byte(0x77), ETHER).await;
+        self.pay_token(self.usdt, b, 1_500_000).await;
+        self.pay_token(self.bep20, b, 7).await;
+        self.pay_token(self.usdt, Address::repeat_byte(0x78), 9).await;
+        // Several transfers in one transaction, two of them to one address.
+        let (to, value) = (vec![a, b, a], vec![units(10), units(20), units(30)]);
+        self.send(0, self.batcher, 0, abi::Batcher::payTokenCall { token: self.usdt, to, value }).await;
+        let (to, value) = (vec![c, d, c], vec![units(3), units(4), units(5)]);
+        self.send(2, self.batcher, 100, abi::Batcher::payEtherCall { to, value }).await;
+        let (to, value) = (vec![c, d], vec![units(1_000), units(1_000)]);
+        self.send(2, self.batcher, 2_000, abi::Batcher::payEtherThroughRevertCall { to, value }).await;
+        self.send(3, self.batcher, 11, abi::Batcher::payByDestructCall { to: d }).await;
+        // Announced, not moved.
+        self.send(3, self.fake, 0, abi::FakeToken::phantomCall { from: self.rich[0], to: a, value: units(5) }).await;
+        self.send(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.rich[0], to: a, value: units(5) }).await;
+        self.send(3, self.usdt, 0, abi::UsdtLike::transferFromCall { from: a, to: b, value: units(0) }).await;
+        self.failing(a).await;
+        self.anvil.mine(1).await.unwrap();
+    }
+
+    /// Transactions that are mined and fail: ether to a contract that takes none, tokens that nobody has.
+    async fn failing(&self, to: Address) {
+        for (call, target, wei) in [
+            (abi::UsdtLike::transferCall { to, value: U256::from(1) }.abi_encode(), self.usdt, 0u64),
+            (Vec::new(), self.usdt, 5),
+        ] {
+            let tx = serde_json::json!({ "from": self.rich[5], "to": target, "gas": "0x30000",
+                "value": format!("{wei:#x}"), "data": alloy_primitives::hex::encode_prefixed(call) });
+            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.unwrap();
+        }
+    }
+
+    pub fn config(&self, urls: &[&str], trace: Trace) -> EvmConfig {
+        let chain = ChainId::new("anvil").unwrap();
+        let token = |address: Address, symbol: &str, decimals| {
+            let kind = AssetKind::Token { contract: address.to_checksum(None) };
+            Asset::new(chain.clone(), kind, symbol, decimals, 4)
+        };
+        let native = Asset::new(chain.clone(), AssetKind::Native, "ETH", 18, 6);
+        EvmConfig {
+            chain_id: CHAIN_ID,
+            assets: vec![native, token(self.usdt, "USDT", 6), token(self.bep20, "TOK", 18)],
+            endpoints: urls.iter().map(|url| Endpoint::new(url).unwrap()).collect(),
+            finality: Finality::Tag,
+            range_depth: 1_000_000,
+            verify: Verify::ALL,
+            trace,
+            chain,
+        }
+    }
+
+    /// A driver that reads near the head, block by block.
+    pub fn evm(&self, urls: &[&str]) -> Evm {
+        Evm::new(self.config(urls, Trace::None)).unwrap()
+    }
+
+    /// A driver that takes everything for settled and reads by range.
+    pub async fn by_range(&self, urls: &[&str], trace: Trace) -> Evm {
+        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).unwrap();
+        evm.tip().await.unwrap();
+        evm
+    }
+
+    /// What our addresses hold, as the node tells: the truth that every reading is compared with.
+    pub async fn holdings(&self) -> HashMap<(AssetId, AddressKey), Amount> {
+        let mut holdings = HashMap::new();
+        let config = self.config(&[], Trace::None);
+        for owner in &self.ours {
+            for asset in &config.assets {
+                let held = match &asset.kind {
+                    AssetKind::Native => self.anvil.balance(*owner).await.unwrap(),
+                    AssetKind::Token { contract } => {
+                        let call = abi::UsdtLike::balanceOfCall { owner: *owner }.abi_encode();
+                        U256::from_be_slice(&self.anvil.call(contract.parse().unwrap(), &call).await.unwrap())
+                    }
+                };
+                if !held.is_zero() {
+                    holdings.insert((asset.id.clone(), key(*owner)), Amount::new(held));
+                }
+            }
+        }
+        holdings
+    }
+}
+
+pub fn key(address: Address) -> AddressKey {
+    AddressKey(address.into())
+}
+
+pub fn address(of: Address) -> chain::Address {
+    evm_address(key(of))
+}
+
+/// Reads `from..=to`, as many calls as it takes.
+pub async fn read(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut next = from;
+    while next <= to {
+        let more = evm.blocks(next, to, watched).await.unwrap();
+        for block in &more {
+            assert_eq!(block.header.height, next);
+            assert!(blocks.last().is_none_or(|last| last.header.hash == block.header.parent));
+            next += 1;
+            blocks.push(block.clone());
+        }
+    }
+    blocks
+}
+
+pub fn transfers(blocks: &[Block]) -> Vec<Transfer> {
+    blocks.iter().flat_map(|block| block.transfers.clone()).collect()
+}
+
+pub fn sums(transfers: &[Transfer]) -> HashMap<(AssetId, AddressKey), Amount> {
+    let mut sums: HashMap<(AssetId, AddressKey), Amount> = HashMap::new();
+    for transfer in transfers {
+        let sum = sums.entry((transfer.asset.clone(), transfer.to)).or_default();
+        *sum = sum.checked_add(transfer.amount).unwrap();
+    }
+    sums
+}
