@@ -420,14 +420,6 @@ create index deposits_of_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
 create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
 
--- What the balance comparison of native invoices last found, per address.
-create table probes (
-    address_id bigint primary key references addresses (id),
-    chain text not null,
-    -- Up to here the balance is explained by deposits.
-    height bigint not null
-);
-
 ----------------------------------------------------------------------------------------------------------------- mail
 
 create table mails (

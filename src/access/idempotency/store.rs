@@ -1,0 +1,56 @@
+use crate::access::idempotency::{Answer, Call};
+use crate::clock::Instant;
+use crate::db::{self, Tx, execute, expect_changed, row};
+
+/// False when the key is there already. A concurrent claim is waited for.
+pub async fn insert_key(
+    tx: &mut Tx,
+    now: Instant,
+    expires_at: Option<Instant>,
+    call: &Call,
+) -> Result<bool, db::Error> {
+    let n = execute!(
+        tx,
+        "insert into idempotency_keys (scope, key, fingerprint, status, body, created_at, expires_at)
+         values ($1, $2, $3, 0, '', $4, $5) on conflict (scope, key) do nothing",
+        &call.scope,
+        &call.key,
+        call.fingerprint,
+        now,
+        expires_at
+    )?;
+    Ok(n == 1)
+}
+
+pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], Answer)>, db::Error> {
+    let found = row!(
+        tx,
+        "select fingerprint, status, body from idempotency_keys where scope = $1 and key = $2",
+        &call.scope,
+        &call.key
+    )?;
+    let Some(row) = found else { return Ok(None) };
+    Ok(Some((row.get("fingerprint")?, Answer { status: row.get("status")?, body: row.get("body")? })))
+}
+
+pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &Answer) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "update idempotency_keys set status = $3, body = $4 where scope = $1 and key = $2 and status = 0",
+        scope,
+        key,
+        answer.status,
+        &answer.body
+    )?;
+    expect_changed(n, 1)
+}
+
+pub async fn delete_expired(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
+    execute!(
+        tx,
+        "delete from idempotency_keys where (scope, key) in
+            (select scope, key from idempotency_keys where expires_at <= $1 limit $2)",
+        now,
+        limit
+    )
+}

@@ -1,0 +1,44 @@
+use crate::clock::Instant;
+use crate::db::{self, Tx, execute, expect_changed, row};
+use crate::ids::{Shop, UserId};
+
+pub async fn insert_token(
+    tx: &mut Tx,
+    now: Instant,
+    user: UserId,
+    hash: [u8; 32],
+    expires_at: Option<Instant>,
+) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "insert into user_tokens (user_id, hash, created_at, expires_at) values ($1, $2, $3, $4)",
+        user,
+        hash,
+        now,
+        expires_at
+    )?;
+    expect_changed(n, 1)
+}
+
+pub async fn find_user(tx: &mut Tx, now: Instant, shop: Shop, hash: [u8; 32]) -> Result<Option<UserId>, db::Error> {
+    let found = row!(
+        tx,
+        "select u.id from user_tokens t join users u on u.id = t.user_id
+         where t.hash = $1 and t.revoked_at is null and (t.expires_at is null or t.expires_at > $2)
+           and u.merchant_id = $3 and u.mode = $4 and u.state = 'active'",
+        hash,
+        now,
+        shop.merchant,
+        shop.mode
+    )?;
+    found.map(|row| row.get("id")).transpose()
+}
+
+pub async fn set_revoked(tx: &mut Tx, now: Instant, hash: [u8; 32]) -> Result<bool, db::Error> {
+    let n = execute!(tx, "update user_tokens set revoked_at = $2 where hash = $1 and revoked_at is null", hash, now)?;
+    Ok(n == 1)
+}
+
+pub async fn set_all_revoked(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
+    execute!(tx, "update user_tokens set revoked_at = $2 where user_id = $1 and revoked_at is null", user, now)
+}

@@ -1,0 +1,223 @@
+//! All SQL of the catalog.
+
+use crate::clock::Instant;
+use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
+use crate::ids::{ProductId, Shop, SkuId};
+use crate::money::pricing::{Currency, Fiat};
+use crate::shop::catalog::{NewProduct, Offer, Product, State, Texts, Tier};
+
+/// Rows of one list: a product has one for each of its texts.
+const LIST_ROWS_MAX: u32 = 100_000;
+
+pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+    let found = rows!(
+        tx,
+        "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
+            c.unit_price, t.field, t.language, t.body
+         from products p
+         join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
+         join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
+         left join texts t on t.subject = 'product:' || p.id
+         where p.merchant_id = $1 and p.mode = $2 and p.state = 'active'
+         order by p.position, p.id, t.field, t.language limit $4",
+        shop.merchant,
+        shop.mode,
+        currency,
+        LIST_ROWS_MAX
+    )?;
+    gather(currency, &found)
+}
+
+pub async fn find_by_public_id(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+    public_id: &str,
+) -> Result<Option<Product>, db::Error> {
+    let found = rows!(
+        tx,
+        "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
+            c.unit_price, t.field, t.language, t.body
+         from products p
+         join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
+         join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
+         left join texts t on t.subject = 'product:' || p.id
+         where p.public_id = $4 and p.merchant_id = $1 and p.mode = $2 order by t.field, t.language",
+        shop.merchant,
+        shop.mode,
+        currency,
+        public_id
+    )?;
+    Ok(gather(currency, &found)?.pop())
+}
+
+pub async fn find_by_slug(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+    slug: &str,
+) -> Result<Option<Product>, db::Error> {
+    let found = rows!(
+        tx,
+        "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
+            c.unit_price, t.field, t.language, t.body
+         from products p
+         join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
+         join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
+         left join texts t on t.subject = 'product:' || p.id
+         where p.slug = $4 and p.merchant_id = $1 and p.mode = $2 order by t.field, t.language",
+        shop.merchant,
+        shop.mode,
+        currency,
+        slug
+    )?;
+    Ok(gather(currency, &found)?.pop())
+}
+
+/// Rows of one product stand together, one for each text, or one without.
+fn gather(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
+    let mut products: Vec<Product> = Vec::new();
+    for row in rows {
+        let id: ProductId = row.get("id")?;
+        if products.last().is_none_or(|last| last.id != id) {
+            products.push(Product {
+                id,
+                public_id: row.get("public_id")?,
+                slug: row.get("slug")?,
+                state: row.get("state")?,
+                min_quantity: row.get("min_quantity")?,
+                max_quantity: row.get("max_quantity")?,
+                sku: row.get("sku_id")?,
+                stock: row.get("available")?,
+                unit_price: Fiat::new(currency, row.get("unit_price")?),
+                texts: Texts::default(),
+            });
+        }
+        if let (Some(product), Some(field)) = (products.last_mut(), row.get::<Option<String>>("field")?) {
+            product.texts.0.insert((field, row.get("language")?), row.get("body")?);
+        }
+    }
+    Ok(products)
+}
+
+pub async fn find_offer(
+    tx: &mut Tx,
+    shop: Shop,
+    currency: Currency,
+    public_id: &str,
+    reached_quantity: u32,
+) -> Result<Option<Offer>, db::Error> {
+    let found = row!(
+        tx,
+        "select p.id, s.id as sku_id, p.min_quantity, p.max_quantity, c.unit_price
+         from products p
+         join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
+         join sku_prices c on c.sku_id = s.id and c.currency = $3
+         where p.public_id = $4 and p.merchant_id = $1 and p.mode = $2 and p.state = 'active' and c.from_quantity <= $5
+         order by c.from_quantity desc limit 1",
+        shop.merchant,
+        shop.mode,
+        currency,
+        public_id,
+        reached_quantity
+    )?;
+    let Some(row) = found else { return Ok(None) };
+    Ok(Some(Offer {
+        product: row.get("id")?,
+        sku: row.get("sku_id")?,
+        min_quantity: row.get("min_quantity")?,
+        max_quantity: row.get("max_quantity")?,
+        unit_price: Fiat::new(currency, row.get("unit_price")?),
+    }))
+}
+
+/// `None` when the slug is taken.
+pub async fn insert_product(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    new: &NewProduct,
+) -> Result<Option<ProductId>, db::Error> {
+    let inserted = row!(
+        tx,
+        "insert into products
+            (public_id, merchant_id, mode, slug, state, min_quantity, max_quantity, position, created_at)
+         values ($1, $2, $3, $4, 'active', $5, $6, $7, $8)
+         on conflict (merchant_id, mode, slug) do nothing returning id",
+        new.public_id.to_string(),
+        shop.merchant,
+        shop.mode,
+        &new.slug,
+        new.min_quantity,
+        new.max_quantity,
+        new.position,
+        now
+    )?;
+    inserted.map(|row| row.get("id")).transpose()
+}
+
+pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<SkuId, db::Error> {
+    let inserted = row!(
+        tx,
+        "insert into skus (product_id, code, state, available) values ($1, $2, 'active', 0) returning id",
+        product,
+        code
+    )?;
+    inserted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("id")
+}
+
+pub async fn set_limits(
+    tx: &mut Tx,
+    product: ProductId,
+    min_quantity: u32,
+    max_quantity: u32,
+) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "update products set min_quantity = $2, max_quantity = $3 where id = $1",
+        product,
+        min_quantity,
+        max_quantity
+    )?;
+    expect_changed(n, 1)
+}
+
+pub async fn delete_prices(tx: &mut Tx, sku: SkuId, currency: Currency) -> Result<u64, db::Error> {
+    execute!(tx, "delete from sku_prices where sku_id = $1 and currency = $2", sku, currency)
+}
+
+pub async fn insert_price(tx: &mut Tx, sku: SkuId, currency: Currency, tier: Tier) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "insert into sku_prices (sku_id, currency, from_quantity, unit_price) values ($1, $2, $3, $4)",
+        sku,
+        currency,
+        tier.from_quantity,
+        tier.unit_price
+    )?;
+    expect_changed(n, 1)
+}
+
+pub async fn set_text(
+    tx: &mut Tx,
+    product: ProductId,
+    field: &str,
+    language: &str,
+    body: &str,
+) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "insert into texts (subject, field, language, body) values ($1, $2, $3, $4)
+         on conflict (subject, field, language) do update set body = excluded.body",
+        format!("product:{product}"),
+        field,
+        language,
+        body
+    )?;
+    expect_changed(n, 1)
+}
+
+pub async fn set_state(tx: &mut Tx, product: ProductId, state: State) -> Result<(), db::Error> {
+    let n = execute!(tx, "update products set state = $2 where id = $1", product, state)?;
+    expect_changed(n, 1)
+}

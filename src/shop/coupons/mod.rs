@@ -1,0 +1,101 @@
+//! Coupons: a discount for who knows the code. A use is counted when an order is created and given back when it ends unpaid.
+
+pub mod machine;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use crate::clock::Instant;
+use crate::db::{self, Tx};
+use crate::ids::{CouponId, Shop};
+use crate::money::pricing::{Currency, Fiat};
+
+pub use machine::{Basket, Refusal, Terms, Value};
+
+const CODE_LENGTH_MAX: usize = 64;
+
+#[derive(Debug, Clone)]
+pub struct NewCoupon {
+    pub code: String,
+    pub terms: Terms,
+    /// Without it there is no bound.
+    pub max_uses: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Coupon {
+    pub id: CouponId,
+    pub terms: Terms,
+    pub max_uses: Option<u32>,
+    pub uses: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    pub coupon: CouponId,
+    pub discount: Fiat,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("a code is 1 to {CODE_LENGTH_MAX} characters")]
+    BadCode,
+    #[error("a percentage is 1 to 10000 basis points, a fixed discount more than nothing, a minimum not negative")]
+    BadTerms,
+    #[error("another coupon has this code")]
+    CodeTaken,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RedeemError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+pub async fn create(tx: &mut Tx, now: Instant, shop: Shop, new: NewCoupon) -> Result<CouponId, CreateError> {
+    let code = normalised(&new.code).ok_or(CreateError::BadCode)?;
+    if !new.terms.are_sound() {
+        return Err(CreateError::BadTerms);
+    }
+    store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateError::CodeTaken)
+}
+
+/// Counts one use and says what it is worth. Two orders at once cannot both have the last use.
+pub async fn redeem(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    code: &str,
+    currency: Currency,
+    basket: &[Basket],
+) -> Result<Applied, RedeemError> {
+    let code = normalised(code).ok_or(Refusal::Unknown)?;
+    let coupon = store::find_coupon(tx, shop, &code).await?.ok_or(Refusal::Unknown)?;
+    let discount = machine::discount(&coupon.terms, now, currency, basket)?;
+    if !store::set_used(tx, coupon.id).await? {
+        return Err(Refusal::Exhausted.into());
+    }
+    Ok(Applied { coupon: coupon.id, discount })
+}
+
+/// Takes a counted use back: the order that had it ended unpaid.
+pub async fn give_back(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+    store::set_unused(tx, coupon).await
+}
+
+/// Ends a coupon; orders that used it keep their discount.
+pub async fn deactivate(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+    store::set_inactive(tx, coupon).await
+}
+
+/// Trimmed and in capitals: how a code is stored and compared.
+fn normalised(code: &str) -> Option<String> {
+    let code = code.trim();
+    let fits = !code.is_empty() && code.chars().count() <= CODE_LENGTH_MAX;
+    fits.then(|| code.to_uppercase())
+}

@@ -1,0 +1,97 @@
+//! All SQL of coupons.
+
+use crate::clock::Instant;
+use crate::db::{self, Tx, execute, expect_changed, row};
+use crate::ids::{CouponId, Shop};
+use crate::shop::coupons::{Coupon, NewCoupon, Terms, Value};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Percent,
+    Fixed,
+}
+
+db::text_enum!(Kind { Percent => "percent", Fixed => "fixed" });
+
+/// `None` when the code is taken.
+pub async fn insert_coupon(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    code: &str,
+    new: &NewCoupon,
+) -> Result<Option<CouponId>, db::Error> {
+    let (kind, value) = match new.terms.value {
+        Value::Percent(points) => (Kind::Percent, points),
+        Value::Fixed(minor) => (Kind::Fixed, minor),
+    };
+    let inserted = row!(
+        tx,
+        "insert into coupons (merchant_id, mode, code, kind, value, currency, min_amount, product_id, max_uses, uses,
+            starts_at, ends_at, state, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, $10, $11, 'active', $12)
+         on conflict (merchant_id, mode, code) do nothing returning id",
+        shop.merchant,
+        shop.mode,
+        code,
+        kind,
+        value,
+        new.terms.currency,
+        new.terms.min_amount,
+        new.terms.product,
+        new.max_uses,
+        new.terms.starts_at,
+        new.terms.ends_at,
+        now
+    )?;
+    inserted.map(|row| row.get("id")).transpose()
+}
+
+pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<Coupon>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, kind, value, currency, min_amount, product_id, max_uses, uses, starts_at, ends_at from coupons
+         where merchant_id = $1 and mode = $2 and code = $3 and state = 'active'",
+        shop.merchant,
+        shop.mode,
+        code
+    )?;
+    let Some(row) = found else { return Ok(None) };
+    let value = row.get("value")?;
+    Ok(Some(Coupon {
+        id: row.get("id")?,
+        terms: Terms {
+            value: match row.get("kind")? {
+                Kind::Percent => Value::Percent(value),
+                Kind::Fixed => Value::Fixed(value),
+            },
+            currency: row.get("currency")?,
+            min_amount: row.get("min_amount")?,
+            product: row.get("product_id")?,
+            starts_at: row.get("starts_at")?,
+            ends_at: row.get("ends_at")?,
+        },
+        max_uses: row.get("max_uses")?,
+        uses: row.get("uses")?,
+    }))
+}
+
+/// False when all uses are counted already.
+pub async fn set_used(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
+    let n = execute!(
+        tx,
+        "update coupons set uses = uses + 1 where id = $1 and state = 'active' and (max_uses is null or uses < max_uses)",
+        coupon
+    )?;
+    Ok(n == 1)
+}
+
+pub async fn set_unused(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+    let n = execute!(tx, "update coupons set uses = uses - 1 where id = $1 and uses > 0", coupon)?;
+    expect_changed(n, 1)
+}
+
+pub async fn set_inactive(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+    let n = execute!(tx, "update coupons set state = 'inactive' where id = $1", coupon)?;
+    expect_changed(n, 1)
+}

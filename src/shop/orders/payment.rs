@@ -1,0 +1,219 @@
+//! How an order is paid: what its price comes to is decided before anything is stored, then asked for or taken.
+
+use std::sync::Arc;
+
+use chain::{Amount, Asset, AssetId};
+
+use crate::clock::Instant;
+use crate::db::Tx;
+use crate::ids::{Shop, UserId};
+use crate::money::addresses::Addresses;
+use crate::money::coins::{self, Coins};
+use crate::money::invoices::{self, NewInvoice, RequestError};
+use crate::money::ledger::{self, Account, Leg, PostError};
+use crate::money::payments::{self, Method, NewPayment, Taken};
+use crate::money::pricing::{self, Currency, Fiat, Quote, RateBook};
+use crate::shop::orders::{CreateError, Order};
+use crate::shop::users;
+
+/// What taking money needs beside the database. Fixed while the daemon runs, but for the rates in it.
+#[derive(Debug, Clone)]
+pub struct Till {
+    pub coins: Arc<Coins>,
+    pub rates: RateBook,
+    pub addresses: Addresses,
+    /// How far below the quote an on-chain payment still counts as paid.
+    pub tolerance_basis_points: u32,
+}
+
+/// How the buyer wants to pay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Means {
+    /// On a chain, with the coin of this code.
+    Coin(String),
+    BalanceCny,
+    BalanceCrypto,
+    /// On the page of somebody else, who was asked for it before.
+    External { provider: Provider, pay_url: String, provider_ref: Option<String> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    Alipay,
+    Wechat,
+}
+
+/// What the buyer has to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// Nothing: it is paid.
+    Settled,
+    /// Send `due` base units of the asset to the address.
+    Coin { asset: Asset, address: String, due: Amount },
+    External { pay_url: String },
+}
+
+/// What a price comes to.
+pub(super) enum Plan {
+    Free { method: Method },
+    Coin { asset: Asset, quote: Quote, tolerance: Amount, confirmations: u32 },
+    Balance { method: Method, user: UserId, taken: Taken },
+    External { method: Method, pay_url: String, provider_ref: Option<String> },
+}
+
+impl Means {
+    fn method(&self) -> Method {
+        match self {
+            Means::Coin(_) => Method::Crypto,
+            Means::BalanceCny => Method::BalanceCny,
+            Means::BalanceCrypto => Method::BalanceCrypto,
+            Means::External { provider: Provider::Alipay, .. } => Method::Alipay,
+            Means::External { provider: Provider::Wechat, .. } => Method::Wechat,
+        }
+    }
+}
+
+impl Plan {
+    pub fn is_settled_at_once(&self) -> bool {
+        match self {
+            Plan::Free { .. } | Plan::Balance { .. } => true,
+            Plan::Coin { .. } | Plan::External { .. } => false,
+        }
+    }
+}
+
+impl Till {
+    /// Fails closed: without a fresh rate a method that needs one is not available.
+    pub(super) fn plan(
+        &self,
+        now: Instant,
+        shop: Shop,
+        user: Option<UserId>,
+        means: &Means,
+        price: Fiat,
+    ) -> Result<Plan, CreateError> {
+        let method = means.method();
+        let plan = match means {
+            Means::Coin(code) => self.plan_coin(now, shop, code, price)?,
+            Means::BalanceCny => {
+                let user = user.ok_or(CreateError::UserRequired)?;
+                Plan::Balance { method, user, taken: take_cny(price)? }
+            }
+            Means::BalanceCrypto => {
+                let user = user.ok_or(CreateError::UserRequired)?;
+                Plan::Balance { method, user, taken: self.take_usd(now, price)? }
+            }
+            Means::External { pay_url, provider_ref, .. } => {
+                Plan::External { method, pay_url: pay_url.clone(), provider_ref: provider_ref.clone() }
+            }
+        };
+        Ok(if price.minor == 0 { Plan::Free { method } } else { plan })
+    }
+
+    fn plan_coin(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<Plan, CreateError> {
+        let (chain, coin) = self.coins.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
+        if !self.addresses.can_issue(&chain.id) {
+            return Err(CreateError::MethodUnavailable);
+        }
+        let asset = coin.asset.clone();
+        let quote = self.rates.quote(now, &coin.rate_symbol, asset.decimals, asset.quote_decimals, price);
+        let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
+        let tolerance = quote.due.checked_ratio(u64::from(self.tolerance_basis_points), 10_000);
+        let worth = coins::worth_in_usd(&self.rates, now, price);
+        Ok(Plan::Coin {
+            asset,
+            quote,
+            tolerance: tolerance.ok_or(CreateError::AmountOutOfRange)?,
+            confirmations: chain.depths.confirmations(worth),
+        })
+    }
+
+    /// At the rate in force, rounded up to the balance's last decimal place.
+    fn take_usd(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
+        let rate = self.rates.rate(now, "USD", price.currency.as_str()).map_err(|_| CreateError::MethodUnavailable)?;
+        let amount = pricing::amount_for(price, rate.value, users::USD_DECIMALS);
+        Ok(Taken {
+            asset: users::balance_asset(Currency::USD),
+            amount: amount.ok_or(CreateError::AmountOutOfRange)?,
+            rate: Some((rate.value.normalize().to_string(), rate.source, rate.at.min(now))),
+        })
+    }
+}
+
+/// The order's amount as it is.
+fn take_cny(price: Fiat) -> Result<Taken, CreateError> {
+    if price.currency != Currency::CNY {
+        return Err(CreateError::MethodUnavailable);
+    }
+    let minor = u64::try_from(price.minor).map_err(|_| CreateError::AmountOutOfRange)?;
+    Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
+}
+
+/// Stores the payment and asks for the money, or takes it.
+pub(super) async fn begin(
+    tx: &mut Tx,
+    now: Instant,
+    till: &Till,
+    order: &Order,
+    plan: Plan,
+) -> Result<Begun, CreateError> {
+    match plan {
+        Plan::Free { method } => {
+            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(order.id, method) };
+            payments::request(tx, now, free).await?;
+            Ok(Begun::Settled)
+        }
+        Plan::Balance { method, user, taken } => take(tx, now, order, method, user, taken).await,
+        Plan::External { method, pay_url, provider_ref } => {
+            let pending = NewPayment::pending(order.id, method);
+            let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
+            payments::request(tx, now, external).await?;
+            Ok(Begun::External { pay_url })
+        }
+        Plan::Coin { asset, quote, tolerance, confirmations } => {
+            let payment = payments::request(tx, now, NewPayment::pending(order.id, Method::Crypto)).await?;
+            let due = quote.due;
+            let invoice = NewInvoice {
+                payment,
+                shop: order.shop,
+                asset: asset.clone(),
+                price: order.amount,
+                quote,
+                tolerance,
+                confirmations,
+                expires_at: order.expires_at.unwrap_or(now),
+            };
+            let requested = invoices::request(tx, now, &till.addresses, invoice).await;
+            let (_, address) = requested.map_err(|error| match error {
+                RequestError::Db(error) => CreateError::Db(error),
+                RequestError::Issue(error) => CreateError::Issue(error),
+            })?;
+            Ok(Begun::Coin { asset, address: address.text, due })
+        }
+    }
+}
+
+async fn take(
+    tx: &mut Tx,
+    now: Instant,
+    order: &Order,
+    method: Method,
+    user: UserId,
+    taken: Taken,
+) -> Result<Begun, CreateError> {
+    let (asset, amount): (AssetId, Amount) = (taken.asset.clone(), taken.amount);
+    let pending = NewPayment::pending(order.id, method);
+    let settled = NewPayment { state: payments::State::Success, taken: Some(taken), ..pending };
+    let payment = payments::request(tx, now, settled).await?;
+    let credit = Account::MerchantAvailable(order.shop.merchant);
+    let leg = Leg { debit: Account::User(user), credit, asset, amount };
+    let entry = format!("payment/{payment}/paid");
+    match ledger::post(tx, now, order.shop.mode, &entry, "order paid from a balance", &[leg]).await {
+        Ok(()) => Ok(Begun::Settled),
+        Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
+        Err(PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_)) => {
+            Err(CreateError::AmountOutOfRange)
+        }
+        Err(PostError::Db(error)) => Err(CreateError::Db(error)),
+    }
+}

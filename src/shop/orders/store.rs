@@ -1,0 +1,216 @@
+//! All SQL of orders.
+
+use crate::clock::Instant;
+use crate::db::{self, Locked, Row, Tx, execute, expect_changed, row, rows};
+use crate::ids::{LineId, OrderId, Shop};
+use crate::money::pricing::{Currency, Fiat};
+use crate::shop::orders::{Line, LineState, Order, State};
+
+/// With the id that it got.
+pub async fn insert_order(tx: &mut Tx, order: Order) -> Result<Order, db::Error> {
+    let inserted = row!(
+        tx,
+        "insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
+            discount_amount, amount, user_id, coupon_id, created_at, expires_at, paid_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",
+        &order.public_id,
+        &order.order_no,
+        order.shop.merchant,
+        order.shop.mode,
+        &order.surface,
+        order.state,
+        order.amount.currency,
+        order.original_amount.minor,
+        order.discount_amount.minor,
+        order.amount.minor,
+        order.user,
+        order.coupon,
+        order.created_at,
+        order.expires_at,
+        order.paid_at
+    )?;
+    let id = inserted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("id")?;
+    Ok(Order { id, ..order })
+}
+
+pub async fn insert_contact(tx: &mut Tx, order: OrderId, email: &str, email_key: &str) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "insert into order_contacts (order_id, email, email_key) values ($1, $2, $3)",
+        order,
+        email,
+        email_key
+    )?;
+    expect_changed(n, 1)
+}
+
+/// With the id that it got.
+pub async fn insert_line(tx: &mut Tx, order: OrderId, number: i64, line: Line) -> Result<Line, db::Error> {
+    let inserted = row!(
+        tx,
+        "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
+         values ($1, $2, $3, $4, $5, $6) returning id",
+        order,
+        number,
+        line.sku,
+        line.quantity,
+        line.unit_price.minor,
+        line.state
+    )?;
+    let id = inserted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("id")?;
+    Ok(Line { id, ..line })
+}
+
+/// The work that payment starts. An order has it once.
+pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
+    let n = execute!(tx, "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2)", order, now)?;
+    expect_changed(n, 1)
+}
+
+pub async fn find_by_public_id(
+    tx: &mut Tx,
+    shop: Shop,
+    surface: &str,
+    public_id: &str,
+) -> Result<Option<Order>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, public_id, order_no, merchant_id, mode, surface, state, currency, original_amount, discount_amount,
+            amount, user_id, coupon_id, created_at, expires_at, paid_at, closed_at
+         from orders where public_id = $1 and merchant_id = $2 and mode = $3 and surface = $4",
+        public_id,
+        shop.merchant,
+        shop.mode,
+        surface
+    )?;
+    found.as_ref().map(order).transpose()
+}
+
+pub async fn find_by_number(
+    tx: &mut Tx,
+    shop: Shop,
+    surface: &str,
+    order_no: &str,
+    email_key: &str,
+) -> Result<Option<Order>, db::Error> {
+    let found = row!(
+        tx,
+        "select o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.state, o.currency, o.original_amount,
+            o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.expires_at, o.paid_at, o.closed_at
+         from orders o join order_contacts c on c.order_id = o.id
+         where o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4 and c.email_key = $5",
+        order_no,
+        shop.merchant,
+        shop.mode,
+        surface,
+        email_key
+    )?;
+    found.as_ref().map(order).transpose()
+}
+
+pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, public_id, order_no, merchant_id, mode, surface, state, currency, original_amount, discount_amount,
+            amount, user_id, coupon_id, created_at, expires_at, paid_at, closed_at
+         from orders where id = $1 for update",
+        id
+    )?;
+    Ok(found.as_ref().map(order).transpose()?.map(Locked::new))
+}
+
+fn order(row: &Row) -> Result<Order, db::Error> {
+    let currency: Currency = row.get("currency")?;
+    let fiat = |column| Ok::<_, db::Error>(Fiat::new(currency, row.get(column)?));
+    Ok(Order {
+        id: row.get("id")?,
+        public_id: row.get("public_id")?,
+        order_no: row.get("order_no")?,
+        shop: Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? },
+        surface: row.get("surface")?,
+        state: row.get("state")?,
+        original_amount: fiat("original_amount")?,
+        discount_amount: fiat("discount_amount")?,
+        amount: fiat("amount")?,
+        user: row.get("user_id")?,
+        coupon: row.get("coupon_id")?,
+        created_at: row.get("created_at")?,
+        expires_at: row.get("expires_at")?,
+        paid_at: row.get("paid_at")?,
+        closed_at: row.get("closed_at")?,
+    })
+}
+
+/// In their order.
+pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Error> {
+    let found = rows!(
+        tx,
+        "select l.id, p.public_id, l.sku_id, l.quantity, l.unit_price, l.state
+         from order_lines l join skus s on s.id = l.sku_id join products p on p.id = s.product_id
+         where l.order_id = $1 order by l.line_no",
+        order.id
+    )?;
+    let line = |row: &Row| {
+        Ok(Line {
+            id: row.get("id")?,
+            product: row.get("public_id")?,
+            sku: row.get("sku_id")?,
+            quantity: row.get("quantity")?,
+            unit_price: Fiat::new(order.amount.currency, row.get("unit_price")?),
+            state: row.get("state")?,
+        })
+    };
+    found.iter().map(line).collect()
+}
+
+/// `None` once it was erased.
+pub async fn find_email(tx: &mut Tx, order: OrderId) -> Result<Option<String>, db::Error> {
+    let found = row!(tx, "select email from order_contacts where order_id = $1", order)?;
+    found.map(|row| row.get("email")).transpose()
+}
+
+/// Also writes down when it was paid, or when it ended.
+pub async fn set_state(
+    tx: &mut Tx,
+    now: Instant,
+    order: Locked<Order>,
+    to: State,
+) -> Result<Locked<Order>, db::Error> {
+    let (paid_at, closed_at) = match to {
+        State::Paid => (Some(now), order.closed_at),
+        State::Completed | State::Expired | State::Cancelled | State::Failed | State::Refunded => {
+            (order.paid_at, Some(now))
+        }
+        State::Created
+        | State::AwaitingPayment
+        | State::Processing
+        | State::PartiallyDelivered
+        | State::Delivered => (order.paid_at, order.closed_at),
+    };
+    let n = execute!(
+        tx,
+        "update orders set state = $3, paid_at = $4, closed_at = $5 where id = $1 and state = $2",
+        order.id,
+        order.state,
+        to,
+        paid_at,
+        closed_at
+    )?;
+    expect_changed(n, 1)?;
+    Ok(Locked::new(Order { state: to, paid_at, closed_at, ..order.into_inner() }))
+}
+
+pub async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
+    let delivered_at = match to {
+        LineState::Delivered => Some(now),
+        LineState::Pending | LineState::Failed => None,
+    };
+    let n = execute!(
+        tx,
+        "update order_lines set state = $2, delivered_at = $3 where id = $1",
+        line,
+        to,
+        delivered_at
+    )?;
+    expect_changed(n, 1)
+}

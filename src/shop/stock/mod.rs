@@ -1,0 +1,159 @@
+//! Stock: secret lines, each delivered at most once. `skus.available` always equals the lines in stock, because every
+//! change of both holds the SKU's row.
+
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+use zeroize::Zeroizing;
+
+use crate::clock::Instant;
+use crate::db::{self, Tx};
+use crate::envelope::{Envelope, OpenError};
+use crate::ids::{LineId, SkuId, StockItemId};
+
+pub use store::Mismatch;
+
+/// Lines of one import; more are imported in several.
+pub const IMPORT_MAX: usize = 5_000;
+pub const LINE_BYTES_MAX: usize = 8_192;
+
+const PURPOSE: &str = "stock";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    InStock,
+    Reserved,
+    Delivered,
+    Withdrawn,
+}
+
+db::text_enum!(State {
+    InStock => "in_stock",
+    Reserved => "reserved",
+    Delivered => "delivered",
+    Withdrawn => "withdrawn",
+});
+
+/// A line as it is stored: encrypted, and with a keyed digest that knows it again.
+pub struct Sealed {
+    sealed: Vec<u8>,
+    digest: [u8; 32],
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imported {
+    pub added: u64,
+    /// Lines that this SKU has, or had, already.
+    pub duplicates: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    #[error("line {number} is empty or has more than {LINE_BYTES_MAX} bytes")]
+    BadLine { number: usize },
+    #[error("{found} lines in one import; at most {IMPORT_MAX}")]
+    TooMany { found: usize },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReserveError {
+    #[error("there are not enough items in stock")]
+    Insufficient,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+/// A delivered line as it is stored.
+pub struct Delivered {
+    pub sku: SkuId,
+    pub sealed: Vec<u8>,
+}
+
+/// Encrypts lines before the transaction that imports them; outer blanks do not count.
+pub fn seal<'a>(
+    envelope: &Envelope,
+    sku: SkuId,
+    lines: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<Sealed>, SealError> {
+    let mut sealed = Vec::new();
+    for (number, line) in (1..).zip(lines) {
+        let line = line.trim();
+        if line.is_empty() || line.len() > LINE_BYTES_MAX {
+            return Err(SealError::BadLine { number });
+        }
+        if number > IMPORT_MAX {
+            return Err(SealError::TooMany { found: number });
+        }
+        sealed.push(Sealed {
+            sealed: envelope.seal(PURPOSE, &owner(sku), line.as_bytes()),
+            digest: envelope.digest(PURPOSE, line.as_bytes()),
+        });
+    }
+    Ok(sealed)
+}
+
+/// The line in plain text: for its buyer.
+pub fn open(envelope: &Envelope, item: &Delivered) -> Result<Zeroizing<String>, OpenError> {
+    let bytes = envelope.open(PURPOSE, &owner(item.sku), &item.sealed)?;
+    Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Adds lines. The same line of the same SKU is counted as a duplicate, whatever became of the first.
+pub async fn import(tx: &mut Tx, now: Instant, sku: SkuId, lines: Vec<Sealed>) -> Result<Imported, db::Error> {
+    store::lock_sku(tx, sku).await?;
+    let mut imported = Imported::default();
+    for line in lines {
+        match store::insert_item(tx, now, sku, line.sealed, line.digest).await? {
+            true => imported.added += 1,
+            false => imported.duplicates += 1,
+        }
+    }
+    store::set_more(tx, sku, imported.added).await?;
+    Ok(imported)
+}
+
+/// Sets items aside for a line of an order: all of them, or none.
+pub async fn reserve(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), ReserveError> {
+    if !store::set_fewer(tx, sku, quantity).await? {
+        return Err(ReserveError::Insufficient);
+    }
+    Ok(store::set_reserved(tx, sku, line, quantity).await?)
+}
+
+/// Puts the reserved items of a line back: its order ended unpaid.
+pub async fn release(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
+    store::set_more(tx, sku, u64::from(quantity)).await?;
+    store::set_released(tx, line, quantity).await
+}
+
+/// Hands the reserved items of a line out, and returns them.
+pub async fn deliver(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+    store::set_delivered(tx, line).await
+}
+
+/// What was handed out for a line, in the order of its items.
+pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+    store::list_delivered(tx, line).await
+}
+
+/// Takes an item that is in stock off sale for ever; false when it is not in stock.
+pub async fn withdraw(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error> {
+    let Some(sku) = store::find_sku(tx, item).await? else { return Ok(false) };
+    store::lock_sku(tx, sku).await?;
+    if !store::set_withdrawn(tx, item).await? {
+        return Ok(false);
+    }
+    store::set_fewer(tx, sku, 1).await
+}
+
+/// SKUs whose count of available items is not the number of items in stock: none, unless somebody changed the database
+/// by hand.
+pub async fn audit(tx: &mut Tx) -> Result<Vec<Mismatch>, db::Error> {
+    store::list_mismatches(tx).await
+}
+
+fn owner(sku: SkuId) -> String {
+    format!("sku:{sku}")
+}

@@ -1,0 +1,124 @@
+//! All SQL of stock.
+
+use crate::clock::Instant;
+use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
+use crate::ids::{LineId, SkuId, StockItemId};
+use crate::shop::stock::{Delivered, State};
+
+/// Findings of one audit.
+const MISMATCHES_MAX: u32 = 100;
+
+/// A SKU that counts wrongly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mismatch {
+    pub sku: SkuId,
+    pub available: u64,
+    pub in_stock: u64,
+}
+
+pub async fn lock_sku(tx: &mut Tx, sku: SkuId) -> Result<(), db::Error> {
+    let found = row!(tx, "select id from skus where id = $1 for update", sku)?;
+    expect_changed(u64::from(found.is_some()), 1)
+}
+
+/// False when the SKU knows the line already.
+pub async fn insert_item(
+    tx: &mut Tx,
+    now: Instant,
+    sku: SkuId,
+    sealed: Vec<u8>,
+    digest: [u8; 32],
+) -> Result<bool, db::Error> {
+    let n = execute!(
+        tx,
+        "insert into stock_items (sku_id, state, sealed, digest, imported_at) values ($1, $2, $3, $4, $5)
+         on conflict (sku_id, digest) do nothing",
+        sku,
+        State::InStock,
+        sealed,
+        digest,
+        now
+    )?;
+    Ok(n == 1)
+}
+
+pub async fn set_more(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
+    let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
+    expect_changed(n, 1)
+}
+
+/// False when there are not as many. The row stays locked, so that the items can be chosen.
+pub async fn set_fewer(tx: &mut Tx, sku: SkuId, quantity: u32) -> Result<bool, db::Error> {
+    let n =
+        execute!(tx, "update skus set available = available - $2 where id = $1 and available >= $2", sku, quantity)?;
+    Ok(n == 1)
+}
+
+pub async fn set_reserved(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "with chosen as materialized (
+            select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
+            for update skip locked)
+         update stock_items set state = 'reserved', line_id = $2 where id in (select id from chosen)",
+        sku,
+        line,
+        quantity
+    )?;
+    expect_changed(n, u64::from(quantity))
+}
+
+pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
+    let n = execute!(
+        tx,
+        "update stock_items set state = 'in_stock', line_id = null where line_id = $1 and state = 'reserved'",
+        line
+    )?;
+    expect_changed(n, u64::from(quantity))
+}
+
+pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+    let changed = rows!(
+        tx,
+        "update stock_items set state = 'delivered' where line_id = $1 and state = 'reserved' returning sku_id, sealed",
+        line
+    )?;
+    changed.iter().map(delivered).collect()
+}
+
+pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+    let found = rows!(
+        tx,
+        "select sku_id, sealed from stock_items where line_id = $1 and state = 'delivered' order by id",
+        line
+    )?;
+    found.iter().map(delivered).collect()
+}
+
+fn delivered(row: &Row) -> Result<Delivered, db::Error> {
+    Ok(Delivered { sku: row.get("sku_id")?, sealed: row.get("sealed")? })
+}
+
+pub async fn find_sku(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {
+    let found = row!(tx, "select sku_id from stock_items where id = $1", item)?;
+    found.map(|row| row.get("sku_id")).transpose()
+}
+
+pub async fn set_withdrawn(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error> {
+    let n = execute!(tx, "update stock_items set state = 'withdrawn' where id = $1 and state = 'in_stock'", item)?;
+    Ok(n == 1)
+}
+
+pub async fn list_mismatches(tx: &mut Tx) -> Result<Vec<Mismatch>, db::Error> {
+    let found = rows!(
+        tx,
+        "select s.id, s.available, count(i.id) as in_stock from skus s
+         left join stock_items i on i.sku_id = s.id and i.state = 'in_stock'
+         group by s.id, s.available having s.available <> count(i.id) order by s.id limit $1",
+        MISMATCHES_MAX
+    )?;
+    let mismatch = |row: &Row| {
+        Ok(Mismatch { sku: row.get("id")?, available: row.get("available")?, in_stock: row.get("in_stock")? })
+    };
+    found.iter().map(mismatch).collect()
+}

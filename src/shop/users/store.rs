@@ -1,0 +1,50 @@
+//! All SQL of users.
+
+use crate::clock::Instant;
+use crate::db::{self, Tx, execute, expect_changed, row};
+use crate::ids::{Shop, UserId};
+use crate::shop::users::{NewUser, State, User};
+
+/// `None` when the name is taken.
+pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -> Result<Option<UserId>, db::Error> {
+    let inserted = row!(
+        tx,
+        "insert into users (public_id, merchant_id, mode, name, state, created_at) values ($1, $2, $3, $4, $5, $6)
+         on conflict (merchant_id, mode, name) do nothing returning id",
+        new.public_id.to_string(),
+        shop.merchant,
+        shop.mode,
+        &new.name,
+        State::Active,
+        now
+    )?;
+    inserted.map(|row| row.get("id")).transpose()
+}
+
+pub async fn insert_contact(tx: &mut Tx, user: UserId, email: &str) -> Result<(), db::Error> {
+    let n = execute!(tx, "insert into user_contacts (user_id, email) values ($1, $2)", user, email)?;
+    expect_changed(n, 1)
+}
+
+pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, public_id, name, state, created_at from users where merchant_id = $1 and mode = $2 and name = $3",
+        shop.merchant,
+        shop.mode,
+        name
+    )?;
+    let Some(row) = found else { return Ok(None) };
+    Ok(Some(User {
+        id: row.get("id")?,
+        public_id: row.get("public_id")?,
+        name: row.get("name")?,
+        state: row.get("state")?,
+        created_at: row.get("created_at")?,
+    }))
+}
+
+pub async fn set_state(tx: &mut Tx, user: UserId, state: State) -> Result<(), db::Error> {
+    let n = execute!(tx, "update users set state = $2 where id = $1", user, state)?;
+    expect_changed(n, 1)
+}
