@@ -7,3 +7,4 @@ pub mod addresses;
 pub mod payments;
 pub mod invoices;
 pub mod deposits;
+pub mod pinned;

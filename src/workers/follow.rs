@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use chain::follower::{Fit, Follower, Search, Step};
-use chain::{Block, BlockRef, Header, Source, Tip};
+use chain::{Asset, AssetKind, Block, BlockRef, Header, Source, Tip};
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
@@ -16,6 +16,7 @@ use crate::db::Db;
 use crate::money::coins::Chain;
 use crate::money::deposits::{self, Grace, Position};
 use crate::money::ledger::PostError;
+use crate::money::pinned::{self, Fact};
 use crate::money::{invoices, payments};
 use crate::shop::orders;
 use crate::workers::{Ran, Worker};
@@ -39,6 +40,8 @@ pub struct Follow {
     db: Db,
     clock: Clock,
     chain: Chain,
+    /// What the chain is configured to pay with; tokens are compared with the chain before the first block is read.
+    assets: Vec<Asset>,
     source: Arc<dyn Source>,
     limits: Limits,
     pause: Duration,
@@ -63,11 +66,40 @@ struct Following {
 }
 
 impl Follow {
-    pub fn new(db: Db, clock: Clock, chain: Chain, source: Arc<dyn Source>, limits: Limits, pause: Duration) -> Follow {
-        Follow { db, clock, chain, source, limits, pause, state: Mutex::new(None) }
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        chain: Chain,
+        assets: Vec<Asset>,
+        source: Arc<dyn Source>,
+        limits: Limits,
+        pause: Duration,
+    ) -> Follow {
+        Follow { db, clock, chain, assets, source, limits, pause, state: Mutex::new(None) }
+    }
+
+    /// Refuses to follow another chain than last time, or a token whose decimals are not what is configured.
+    async fn agree(&self) -> anyhow::Result<()> {
+        let name = |what: &str| format!("{what} of {}", self.chain.id);
+        let mut facts = vec![Fact { name: name("identity"), fact: self.source.identity().await?.id }];
+        for asset in &self.assets {
+            let AssetKind::Token { contract } = &asset.kind else { continue };
+            let decimals = self.source.decimals(contract).await?;
+            if decimals != asset.decimals {
+                bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
+            }
+            facts.push(Fact { name: format!("decimals of {}", asset.id), fact: decimals.to_string() });
+        }
+        let now = self.clock.now();
+        Ok(self.db.write("pin_facts", move |tx| Box::pin(async move { pinned::agree(tx, now, &facts).await })).await?)
     }
 
     async fn load(&self) -> anyhow::Result<Following> {
+        self.agree().await?;
+        self.open().await
+    }
+
+    async fn open(&self) -> anyhow::Result<Following> {
         let id = self.chain.id.clone();
         if let Some(cursor) = self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await? {
             let batch = self.limits.batch;
@@ -91,7 +123,7 @@ impl Follow {
         let id = self.chain.id.clone();
         self.db.write("start_chain", move |tx| Box::pin(async move { deposits::start(tx, &id, &header).await })).await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
-        Box::pin(self.load()).await
+        Box::pin(self.open()).await
     }
 
     /// A block that will not vanish: nothing below it was ever paid to us.

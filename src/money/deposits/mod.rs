@@ -110,6 +110,32 @@ pub async fn see(
     Ok(None)
 }
 
+/// An address with an open native invoice, and what its deposits explain of its balance.
+#[derive(Debug, Clone)]
+pub struct Suspect {
+    pub id: crate::ids::AddressId,
+    pub address: chain::Address,
+    /// Sum of its native deposits up to the cursor.
+    pub explained: chain::Amount,
+    /// No money can have come before this height.
+    pub since: Height,
+}
+
+impl Suspect {
+    /// A number for the place of a probed deposit, unique among the addresses of a chain.
+    pub fn number(&self) -> u32 {
+        u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
+    }
+}
+
+/// The cursor, and the addresses whose balance at the cursor must be what their deposits explain.
+pub async fn list_suspects(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<(Option<BlockRef>, Vec<Suspect>), db::Error> {
+    let Some(cursor) = store::find_cursor(tx, chain).await? else { return Ok((None, Vec::new())) };
+    let since = cursor.recent.first().map_or(0, |oldest| oldest.height);
+    let suspects = store::list_suspects(tx, chain, since, limit).await?;
+    Ok((cursor.recent.last().copied(), suspects))
+}
+
 /// Confirms and finishes what has become deep enough, and settles the invoices that it pays. Returns the final height, and
 /// how many deposits are still on their way.
 pub async fn advance(tx: &mut Tx, now: Instant, chain: &Chain, tip: &Tip) -> Result<(Position, u64, Vec<Change>), PostError> {

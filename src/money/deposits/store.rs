@@ -1,11 +1,11 @@
 //! All SQL of deposits, cursors and recent blocks.
 
-use chain::{AddressKey, AssetId, BlockHash, BlockRef, ChainId, Header, Height, Transfer};
+use chain::{Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, Transfer};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx, execute, row, rows};
 use crate::ids::{DepositId, InvoiceId, PostingSeq};
-use crate::money::deposits::{Deposit, Position, State};
+use crate::money::deposits::{Deposit, Position, State, Suspect};
 use crate::money::invoices::{Invoice, Use};
 
 /// A chain's persisted position.
@@ -268,4 +268,41 @@ pub async fn count_unfinished(tx: &mut Tx, chain: &ChainId) -> Result<u64, db::E
         chain.as_str()
     )?;
     found.map_or(Ok(0), |row| row.get("unfinished"))
+}
+
+/// Addresses of open native invoices, with the sum of what was booked on each.
+pub async fn list_suspects(tx: &mut Tx, chain: &ChainId, since: Height, limit: i64) -> Result<Vec<Suspect>, db::Error> {
+    let native = AssetId::of(chain, &AssetKind::Native);
+    let found = rows!(
+        tx,
+        "select a.id, a.key, a.text from invoices i join addresses a on a.id = i.address_id
+         where i.chain = $1 and i.asset = $2 and i.state = 'open' order by i.expires_at limit $3",
+        chain.as_str(),
+        native.as_str(),
+        limit
+    )?;
+    let mut suspects = Vec::with_capacity(found.len());
+    for row in &found {
+        let id: crate::ids::AddressId = row.get("id")?;
+        let booked = rows!(
+            tx,
+            "select d.amount, d.height from invoices i join deposits d on d.invoice_id = i.id
+             where i.address_id = $1 and d.asset = $2 and d.state <> 'orphaned'",
+            id,
+            native.as_str()
+        )?;
+        let mut explained = Amount::ZERO;
+        let mut since = since;
+        for deposit in &booked {
+            let amount: Amount = deposit.get("amount")?;
+            explained = explained.checked_add(amount).ok_or_else(|| db::Error::Value {
+                column: "amount".into(),
+                reason: "the sum leaves the range".into(),
+            })?;
+            since = since.max(deposit.get("height")?);
+        }
+        let address = Address { key: AddressKey(row.get("key")?), text: row.get("text")? };
+        suspects.push(Suspect { id, address, explained, since });
+    }
+    Ok(suspects)
 }

@@ -161,7 +161,8 @@ pub enum PostError {
     Insufficient { available: Amount },
     #[error("an amount of {0} is zero or beyond 2^{LIMIT}")]
     BadAmount(Amount),
-    #[error("there is no hold {0}")]
+    /// There never was one, or it was posted or voided already.
+    #[error("hold {0} is not open")]
     NoHold(PostingSeq),
     #[error("more than the held {held} was posted")]
     AboveHold { held: Amount },

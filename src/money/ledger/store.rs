@@ -214,7 +214,7 @@ pub async fn find_hold(tx: &mut Tx, seq: PostingSeq) -> Result<Option<Hold>, db:
         tx,
         "select p.amount, p.debit_id, d.floored as debit_floored, p.credit_id, c.floored as credit_floored
          from postings p join accounts d on d.id = p.debit_id join accounts c on c.id = p.credit_id
-         where p.seq = $1 and p.kind = 'pending'",
+         where p.seq = $1 and p.kind = 'pending' and not exists (select 1 from postings r where r.pending_seq = p.seq)",
         seq
     )?;
     found

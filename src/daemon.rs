@@ -1,0 +1,254 @@
+//! Wiring: opens the database, builds drivers, spawns workers, mounts surfaces, shuts down. No business rules.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use chain::{ChainId, Deriver, Source, WatchSet};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::info;
+
+use crate::clock::Clock;
+use crate::config::{self, Config, Driver};
+use crate::db::Db;
+use crate::envelope::Envelope;
+use crate::http::{self, App};
+use crate::ids::Shop;
+use crate::money::addresses::{Addresses, ChainAccount};
+use crate::money::coins::{Chain, Coin, Coins, Depths};
+use crate::money::deposits::Grace;
+use crate::money::pricing::RateBook;
+use crate::tasks::Tasks;
+use crate::workers::{Wake, Worker, Workers, follow, fulfil, ledger, mail, probe, rates};
+use crate::shop;
+
+/// Reorganisations followed at most, in blocks: beyond the deepest seen on any supported chain.
+const KEEP_BLOCKS: u64 = 512;
+/// Blocks asked for at once while catching up.
+const BATCH_BLOCKS: u64 = 100;
+
+/// What a daemon is made of.
+pub struct Setup {
+    pub config: Config,
+    pub clock: Clock,
+    /// Opened already, so that whoever starts a daemon decides on locks and migrations.
+    pub db: Db,
+    pub envelope: Arc<Envelope>,
+    /// The model chains, when any chain runs on them.
+    pub simnet: Option<simnet::Simnet>,
+    /// Blocks without transfers may be stored this late.
+    pub lazy_ms: i64,
+    /// Whether workers run by themselves, or only when [`Daemon::run_until_idle`] is called.
+    pub autonomous: bool,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    pub address: SocketAddr,
+    pub app: Arc<App>,
+    pub tasks: Tasks,
+    workers: Workers,
+    wake: Wake,
+    stop: watch::Sender<bool>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Daemon {
+    pub async fn start(setup: Setup) -> anyhow::Result<Daemon> {
+        let Setup { config, clock, db, envelope, simnet, lazy_ms, autonomous } = setup;
+        let config = Arc::new(config);
+        let tasks = Tasks::default();
+        let sources = sources(&config, simnet.as_ref())?;
+        let coins = Arc::new(coins(&config)?);
+        let addresses = Arc::new(open_addresses(&config, &coins, &db).await?);
+        let book = rates::book(&config.rates);
+        let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
+        let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
+
+        let wake = Wake::default();
+        let mut all: Vec<Arc<dyn Worker>> = Vec::new();
+        all.push(Arc::new(rates::Rates::new(db.clone(), clock.clone(), &config.rates, book.clone())));
+        for chain in coins.chains() {
+            let Some(source) = sources.get(&chain.id).cloned() else { continue };
+            let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
+            let limits = follow::Limits {
+                keep: KEEP_BLOCKS.max(settings.final_depth.saturating_mul(2)),
+                batch: BATCH_BLOCKS,
+                lazy_ms,
+                grace: grace(&config),
+            };
+            let pause = settings.poll;
+            all.push(Arc::new(probe::Probe::new(db.clone(), clock.clone(), chain.clone(), source.clone(), limits.grace)));
+            let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
+            let follow = follow::Follow::new(db.clone(), clock.clone(), chain.clone(), assets, source, limits, pause);
+            all.push(Arc::new(follow));
+        }
+        all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone())));
+        all.push(Arc::new(mail::Mail::new(db.clone(), clock.clone(), transport)));
+        all.push(Arc::new(ledger::Seal::new(db.clone())));
+        all.push(Arc::new(ledger::Fold::new(db.clone())));
+        let workers = Workers::new(all, wake.clone());
+
+        let app = Arc::new(App::new(http::Parts {
+            config: config.clone(),
+            db,
+            clock,
+            coins,
+            book,
+            addresses,
+            envelope,
+            checkout_shop,
+            tasks: tasks.clone(),
+            wake: wake.clone(),
+        }));
+        let listener = TcpListener::bind(config.server.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}: is another program using the port?", config.server.listen))?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = watch::channel(false);
+        let mut running = vec![tasks.spawn("http", http::serve(listener, app.clone(), stopped.clone()))];
+        if autonomous {
+            running.extend(workers.spawn(&tasks, &stopped));
+        } else {
+            // The first rates, so that a quote is possible before anybody drives the workers.
+            workers.run_until_idle().await;
+        }
+        info!(%address, "settled listens on {address}");
+        Ok(Daemon { address, app, tasks, workers, wake, stop, running })
+    }
+
+    /// Lets every worker finish what there is to do.
+    pub async fn run_until_idle(&self) {
+        self.workers.run_until_idle().await;
+    }
+
+    pub fn wake(&self) {
+        self.wake.wake();
+    }
+
+    /// Ends requests and workers, then closes the database.
+    pub async fn stop(self) {
+        // Nobody listens only when everything has ended already.
+        self.stop.send_replace(true);
+        self.wake.wake();
+        let limit = self.app.config.server.shutdown_timeout + Duration::from_secs(1);
+        for task in self.running {
+            if tokio::time::timeout(limit, task).await.is_err() {
+                tracing::warn!("a task did not end in time");
+            }
+        }
+        self.app.db.close().await;
+    }
+}
+
+fn grace(config: &Config) -> Grace {
+    Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) }
+}
+
+/// The reading halves of all enabled chains.
+pub fn sources(config: &Config, simnet: Option<&simnet::Simnet>) -> anyhow::Result<BTreeMap<ChainId, Arc<dyn Source>>> {
+    let mut sources: BTreeMap<ChainId, Arc<dyn Source>> = BTreeMap::new();
+    for chain in config.chains.values().filter(|chain| chain.enabled) {
+        let source = match chain.driver {
+            Driver::Simnet => simnet
+                .and_then(|simnet| simnet.source(&chain.id))
+                .with_context(|| format!("[chains.{}] runs on a model chain, which only `settled dev` has", chain.id))?,
+            Driver::Node => node_source(chain)?,
+        };
+        sources.insert(chain.id.clone(), source);
+    }
+    Ok(sources)
+}
+
+fn node_source(chain: &config::Chain) -> anyhow::Result<Arc<dyn Source>> {
+    match chain.family {
+        chain::Family::Evm => bail!("[chains.{}]: the EVM driver is not wired yet", chain.id),
+        chain::Family::Bitcoin | chain::Family::Tron => {
+            bail!("[chains.{}]: settled has no driver for this family yet; set enabled = false", chain.id)
+        }
+    }
+}
+
+/// What of the model chains the configuration asks for.
+pub fn simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
+    let chains = config.chains.values().filter(|chain| chain.enabled && chain.driver == Driver::Simnet);
+    chains
+        .map(|chain| simnet::ChainSpec {
+            chain: chain.id.clone(),
+            family: chain.family,
+            assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
+            finality: match chain.finality {
+                config::Finality::Tag => simnet::Finality::Depth(chain.final_depth),
+                config::Finality::Depth => simnet::Finality::None,
+            },
+        })
+        .collect()
+}
+
+fn coins(config: &Config) -> anyhow::Result<Coins> {
+    let mut chains = Vec::new();
+    for chain in config.chains.values().filter(|chain| chain.enabled) {
+        chains.push(Chain {
+            id: chain.id.clone(),
+            family: chain.family,
+            mode: chain.mode,
+            depths: depths(chain)?,
+            watched: Arc::new(WatchSet::default()),
+        });
+    }
+    let coins = config.surfaces.checkout.coins.keys().filter_map(|code| {
+        let (_, asset) = config.coin(code)?;
+        Some(Coin { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
+    });
+    Ok(Coins::new(chains, coins.collect()))
+}
+
+fn depths(chain: &config::Chain) -> anyhow::Result<Depths> {
+    let mut tiers = Vec::new();
+    let mut largest = u32::try_from(chain.final_depth)?;
+    for tier in &chain.confirmations {
+        let depth = u32::try_from(tier.depth)?;
+        match tier.below_usd {
+            Some(bound) => {
+                let cents = bound.checked_mul(rust_decimal::Decimal::ONE_HUNDRED).context("a bound is out of range")?;
+                tiers.push((i64::try_from(cents.trunc().mantissa())?, depth));
+            }
+            None => largest = depth,
+        }
+    }
+    Ok(Depths { tiers, largest, last: u32::try_from(chain.final_depth)? })
+}
+
+async fn open_addresses(config: &Config, coins: &Coins, db: &Db) -> anyhow::Result<Addresses> {
+    let mut accounts = Vec::new();
+    for chain in coins.chains() {
+        let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
+        let Some(account) = config.deposit_account(chain.family, chain.mode) else { continue };
+        let deriver = Deriver::new(&account.xpub, settings.scheme())
+            .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
+        accounts.push(ChainAccount {
+            chain: chain.id.clone(),
+            family: chain.family,
+            xpub: account.xpub.clone(),
+            deriver,
+            watched: chain.watched.clone(),
+        });
+    }
+    Ok(db.write("open_addresses", move |tx| Box::pin(async move { Addresses::open(tx, accounts).await })).await?)
+}
+
+async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {
+    if !mount.enabled {
+        return Ok(None);
+    }
+    let (slug, mode) = (mount.merchant.clone(), mount.mode);
+    let merchant = db
+        .read("find_merchant", move |tx| Box::pin(async move { shop::merchants::find_by_slug(tx, &slug).await }))
+        .await?;
+    Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
+}
+

@@ -1,0 +1,245 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::both;
+use crate::db::{Db, execute, testing};
+
+const NOW: Instant = Instant(1_000);
+const MERCHANT: MerchantId = MerchantId(1);
+const USER: UserId = UserId(7);
+
+fn cny() -> AssetId {
+    AssetId::fiat("CNY")
+}
+
+fn leg(debit: Account, credit: Account, units: u128) -> Leg {
+    Leg { debit, credit, asset: cny(), amount: Amount::from_units(units) }
+}
+
+async fn post_one(db: &Db, entry: &str, leg: Leg) -> Result<(), PostError> {
+    let entry = entry.to_owned();
+    db.write("post", move |tx| Box::pin(async move { post(tx, NOW, Mode::Live, &entry, "test", &[leg]).await })).await
+}
+
+async fn hold_one(db: &Db, entry: &str, leg: Leg) -> Result<PostingSeq, PostError> {
+    let entry = entry.to_owned();
+    db.write("hold", move |tx| Box::pin(async move { hold(tx, NOW, Mode::Live, &entry, "test", &leg).await })).await
+}
+
+async fn end_hold(db: &Db, entry: &str, seq: PostingSeq, amount: Option<u128>, void: bool) -> Result<(), PostError> {
+    let entry = entry.to_owned();
+    db.write("end_hold", move |tx| {
+        Box::pin(async move {
+            match void {
+                true => void_hold(tx, NOW, &entry, "test", seq).await,
+                false => post_hold(tx, NOW, &entry, "test", seq, amount.map(Amount::from_units)).await,
+            }
+        })
+    })
+    .await
+}
+
+async fn available(db: &Db, account: Account) -> u128 {
+    let balance = db
+        .read("balance", move |tx| Box::pin(async move { balance(tx, Mode::Live, &account, &cny()).await }))
+        .await
+        .unwrap();
+    balance.available().units().try_into().unwrap()
+}
+
+async fn run_audit(db: &Db) -> audit::Report {
+    db.read("audit", |tx| Box::pin(async move { audit::audit(tx).await })).await.unwrap()
+}
+
+async fn seal_all(db: &Db) {
+    db.write("seal", |tx| Box::pin(async move { seal(tx, 10_000).await })).await.unwrap();
+}
+
+both! {
+    async fn a_floored_account_never_goes_below_zero(db: Db) {
+        post_one(&db, "credit/1", leg(Account::OperatorEquity, Account::User(USER), 100)).await.unwrap();
+        let spend = |units| leg(Account::User(USER), Account::MerchantAvailable(MERCHANT), units);
+        let refused = post_one(&db, "spend/1", spend(101)).await.unwrap_err();
+        assert!(matches!(refused, PostError::Insufficient { available } if available == Amount::from_units(100)));
+        post_one(&db, "spend/2", spend(60)).await.unwrap();
+        let held = hold_one(&db, "hold/1", spend(40)).await.unwrap();
+        assert_eq!(available(&db, Account::User(USER)).await, 0, "what is held cannot be spent");
+        assert!(matches!(post_one(&db, "spend/3", spend(1)).await, Err(PostError::Insufficient { .. })));
+        end_hold(&db, "hold/1/post", held, Some(30), false).await.unwrap();
+        assert_eq!(available(&db, Account::User(USER)).await, 10, "the rest of a hold is free again");
+        assert_eq!(available(&db, Account::MerchantAvailable(MERCHANT)).await, 90);
+        assert!(run_audit(&db).await.is_clean());
+    }
+
+    async fn a_hold_ends_once(db: Db) {
+        post_one(&db, "credit/1", leg(Account::OperatorEquity, Account::User(USER), 100)).await.unwrap();
+        let held = hold_one(&db, "hold/1", leg(Account::User(USER), Account::OperatorEquity, 40)).await.unwrap();
+        assert!(matches!(end_hold(&db, "too/much", held, Some(41), false).await, Err(PostError::AboveHold { .. })));
+        end_hold(&db, "hold/1/void", held, None, true).await.unwrap();
+        let again = end_hold(&db, "hold/1/post", held, None, false).await.unwrap_err();
+        assert!(matches!(again, PostError::NoHold(seq) if seq == held));
+        assert!(matches!(end_hold(&db, "x", PostingSeq(999), None, true).await, Err(PostError::NoHold(_))));
+        assert_eq!(available(&db, Account::User(USER)).await, 100);
+        assert!(run_audit(&db).await.is_clean());
+    }
+
+    async fn an_entry_is_posted_once(db: Db) {
+        let credit = || leg(Account::OperatorEquity, Account::User(USER), 5);
+        post_one(&db, "credit/1", credit()).await.unwrap();
+        assert!(matches!(post_one(&db, "credit/1", credit()).await, Err(PostError::Db(error)) if error.is_unique()));
+        assert_eq!(available(&db, Account::User(USER)).await, 5);
+        for bad in [0, 1 << 127] {
+            let leg = leg(Account::OperatorEquity, Account::User(USER), bad);
+            assert!(matches!(post_one(&db, "credit/2", leg).await, Err(PostError::BadAmount(_))));
+        }
+    }
+
+    async fn concurrent_spenders_cannot_overdraw(db: Db) {
+        post_one(&db, "credit/1", leg(Account::OperatorEquity, Account::User(USER), 10)).await.unwrap();
+        let spenders = (0..40).map(|n| {
+            let db = db.clone();
+            async move {
+                let leg = leg(Account::User(USER), Account::MerchantAvailable(MERCHANT), 1);
+                post_one(&db, &format!("spend/{n}"), leg).await
+            }
+        });
+        let outcomes = futures_util::future::join_all(spenders).await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 10);
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(()) | Err(PostError::Insufficient { .. }))));
+        assert!(run_audit(&db).await.is_clean());
+    }
+
+    async fn the_audit_names_a_changed_posting(db: Db) {
+        for n in 0..5u32 {
+            let leg = leg(Account::OperatorEquity, Account::User(USER), 10);
+            post_one(&db, &format!("credit/{n}"), leg).await.unwrap();
+        }
+        seal_all(&db).await;
+        assert!(run_audit(&db).await.is_clean());
+        db.write("corrupt", |tx| Box::pin(async move {
+            execute!(tx, "update postings set amount = $1 where entry = 'credit/2'", Amount::from_units(11))
+        })).await.unwrap();
+        let report = run_audit(&db).await;
+        assert!(!report.is_clean());
+        assert!(report.findings.iter().any(|finding| finding.contains("(credit/2)") && finding.contains("hash")), "{report}");
+        assert!(report.findings.iter().any(|finding| finding.contains("user:7")), "{report}");
+    }
+
+    async fn the_audit_sees_a_removed_posting(db: Db) {
+        for n in 0..4u32 {
+            let leg = leg(Account::OperatorEquity, Account::User(USER), 10);
+            post_one(&db, &format!("credit/{n}"), leg).await.unwrap();
+        }
+        seal_all(&db).await;
+        db.write("corrupt", |tx| Box::pin(async move {
+            execute!(tx, "delete from postings where entry = 'credit/1'")
+        })).await.unwrap();
+        let report = run_audit(&db).await;
+        assert!(report.findings.iter().any(|finding| finding.contains("(credit/2)") && finding.contains("missing")), "{report}");
+    }
+
+    async fn folding_changes_no_balance(db: Db) {
+        for n in 0..20u32 {
+            let leg = leg(Account::OperatorEquity, Account::User(USER), u128::from(n + 1));
+            post_one(&db, &format!("credit/{n}"), leg).await.unwrap();
+            if n % 5 == 0 {
+                seal_all(&db).await;
+                db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+            }
+        }
+        let held = hold_one(&db, "hold", leg(Account::User(USER), Account::OperatorEquity, 9)).await.unwrap();
+        seal_all(&db).await;
+        db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+        end_hold(&db, "hold/void", held, None, true).await.unwrap();
+        seal_all(&db).await;
+        db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+        let equity = db
+            .read("balance", |tx| Box::pin(async move { balance(tx, Mode::Live, &Account::OperatorEquity, &cny()).await }))
+            .await
+            .unwrap();
+        assert_eq!(equity.debits_posted, Amount::from_units(210));
+        assert_eq!(equity.credits_pending, Amount::ZERO);
+        assert!(run_audit(&db).await.is_clean());
+        let idle = db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+        assert_eq!(idle, 0, "what is folded is not folded again");
+    }
+}
+
+/// What a random client may do.
+#[derive(Debug, Clone)]
+enum Act {
+    Credit { user: u8, amount: u64 },
+    Spend { user: u8, amount: u64 },
+    Hold { user: u8, amount: u64 },
+    Post { pick: usize, part: u64 },
+    Void { pick: usize },
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| Act::Credit { user, amount }),
+        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| Act::Spend { user, amount }),
+        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| Act::Hold { user, amount }),
+        (any::<usize>(), 0u64..1_000).prop_map(|(pick, part)| Act::Post { pick, part }),
+        any::<usize>().prop_map(|pick| Act::Void { pick }),
+    ];
+    proptest::collection::vec(act, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The ledger agrees with a map of integers after every act, and the audit with both.
+    #[test]
+    fn the_ledger_is_a_map_of_integers(acts in acts()) {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let db = testing::fresh(Backend::Sqlite).await;
+            let mut model: HashMap<u8, (u64, u64)> = HashMap::new();
+            let mut holds: Vec<(PostingSeq, u8, u64)> = Vec::new();
+            let user = |number: u8| Account::User(UserId(i64::from(number) + 1));
+            for (n, act) in acts.into_iter().enumerate() {
+                match act {
+                    Act::Credit { user: u, amount } => {
+                        post_one(&db, &format!("{n}"), leg(Account::OperatorEquity, user(u), amount.into())).await.unwrap();
+                        model.entry(u).or_default().0 += amount;
+                    }
+                    Act::Spend { user: u, amount } => {
+                        let done = post_one(&db, &format!("{n}"), leg(user(u), Account::OperatorEquity, amount.into())).await;
+                        let (has, held) = model.entry(u).or_default();
+                        assert_eq!(done.is_ok(), *has - *held >= amount);
+                        if done.is_ok() { *has -= amount; }
+                    }
+                    Act::Hold { user: u, amount } => {
+                        let done = hold_one(&db, &format!("{n}"), leg(user(u), Account::OperatorEquity, amount.into())).await;
+                        let (has, held) = model.entry(u).or_default();
+                        assert_eq!(done.is_ok(), *has - *held >= amount);
+                        if let Ok(seq) = done { *held += amount; holds.push((seq, u, amount)); }
+                    }
+                    Act::Post { pick, part } => {
+                        if holds.is_empty() { continue; }
+                        let (seq, u, amount) = holds.remove(pick % holds.len());
+                        let part = (part % amount).max(1).min(amount);
+                        end_hold(&db, &format!("{n}"), seq, Some(part.into()), false).await.unwrap();
+                        let (has, held) = model.entry(u).or_default();
+                        *held -= amount;
+                        *has -= part;
+                    }
+                    Act::Void { pick } => {
+                        if holds.is_empty() { continue; }
+                        let (seq, u, amount) = holds.remove(pick % holds.len());
+                        end_hold(&db, &format!("{n}"), seq, None, true).await.unwrap();
+                        model.entry(u).or_default().1 -= amount;
+                    }
+                }
+            }
+            for (u, (has, held)) in model {
+                assert_eq!(available(&db, user(u)).await, u128::from(has - held));
+            }
+            let report = run_audit(&db).await;
+            assert!(report.is_clean(), "{report}");
+            assert_eq!(report.open_holds, u64::try_from(holds.len()).unwrap());
+        });
+    }
+}

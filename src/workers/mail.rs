@@ -1,0 +1,39 @@
+//! Sends queued e-mails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Clock;
+use crate::db::Db;
+use crate::mail::{self, Transport};
+use crate::workers::{Ran, Worker};
+
+pub struct Mail {
+    db: Db,
+    clock: Clock,
+    transport: Arc<Transport>,
+}
+
+impl Mail {
+    pub fn new(db: Db, clock: Clock, transport: Arc<Transport>) -> Mail {
+        Mail { db, clock, transport }
+    }
+}
+
+#[async_trait]
+impl Worker for Mail {
+    fn name(&self) -> String {
+        "mail".into()
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        let sent = mail::deliver_due(&self.db, self.clock.now(), &self.transport).await?;
+        Ok(if sent > 0 { Ran::Worked } else { Ran::Idle })
+    }
+}

@@ -1,0 +1,11 @@
+//! Stories at the highest level: the real daemon on a free port, model chains or real nodes, a clock that tests move.
+
+#[macro_use]
+mod both;
+mod world;
+
+mod checkout;
+mod commands;
+mod evm;
+mod receiving;
+mod tidy;

@@ -1,0 +1,447 @@
+//! The harness: a real daemon over TCP on port 0, with model chains, a clock that only tests move, and workers that run
+//! when they are told to. Dropping a world asserts that the books are right, that nothing panicked and that no secret
+//! reached the logs.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use chain::{Amount, Asset, ChainId};
+use serde_json::Value;
+use settled::clock::{Clock, Instant};
+use settled::config::Config;
+use settled::daemon::{Daemon, Setup, simnet_specs};
+use settled::db::testing::Scratch;
+use settled::db::{Backend, Db};
+use settled::envelope::Envelope;
+use settled::ids::{Mode, Shop, SkuId, UserId};
+use settled::money::ledger::audit;
+use settled::money::pricing::Currency;
+use settled::shop::catalog::{NewProduct, Texts, Tier};
+use settled::shop::{catalog, coupons, merchants, stock, users};
+use signer::accounts::{Account, Purpose};
+use signer::seed::Seed;
+use simnet::Simnet;
+
+/// 2026-02-11T12:00:00Z.
+pub const START: Instant = Instant(1_770_811_200_000);
+
+/// The test phrase of BIP39, worthless and known to everybody.
+const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+
+pub struct World {
+    pub daemon: Option<Daemon>,
+    pub db: Db,
+    pub clock: Clock,
+    pub simnet: Simnet,
+    pub config: Config,
+    pub envelope: Arc<Envelope>,
+    pub shop: Shop,
+    pub product: Product,
+    /// Texts that may never stand in a log.
+    secrets: Mutex<Vec<String>>,
+    client: reqwest::Client,
+    /// Where the database lives; gone last.
+    _scratch: Arc<Scratch>,
+    folder: tempfile::TempDir,
+}
+
+/// A product that can be ordered.
+#[derive(Debug, Clone)]
+pub struct Product {
+    pub id: String,
+    pub slug: String,
+    pub sku: SkuId,
+}
+
+/// An answer of the daemon.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Value,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// The text at a path such as `order.order_no`.
+    pub fn text_at(&self, path: &str) -> String {
+        let found = path.split('.').try_fold(&self.body, |value, key| value.get(key));
+        found.and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {path} in {}", self.text)).to_owned()
+    }
+}
+
+impl World {
+    pub async fn start(backend: Backend) -> World {
+        World::with(backend, |_| {}).await
+    }
+
+    /// `configure` changes the configuration before the daemon starts.
+    pub async fn with(backend: Backend, configure: impl FnOnce(&mut Config)) -> World {
+        capture_logs();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let scratch = match backend {
+            Backend::Sqlite => Scratch::sqlite(),
+            Backend::Postgres => {
+                let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
+                Scratch::postgres(&url).await
+            }
+        };
+        let mut config = test_config(folder.path());
+        configure(&mut config);
+        let clock = Clock::manual(START);
+        let simnet = Simnet::in_memory(simnet_specs(&config), 7, START.unix_seconds() - 3_600);
+        for chain in simnet.chains() {
+            simnet.mine(&chain, 3, START.unix_seconds() - 60);
+        }
+        let db = Db::open(&scratch.config()).await.expect("the database opens");
+        db.migrate().await.expect("the database migrates");
+        let envelope = Arc::new(Envelope::open_or_create(folder.path()).expect("envelope keys"));
+        let now = clock.now();
+        let merchant = db
+            .write("create_merchant", move |tx| Box::pin(async move { merchants::create(tx, now, "shop", "Shop").await }))
+            .await
+            .expect("a merchant");
+        let shop = Shop { merchant: merchant.id, mode: Mode::Test };
+        let mut world = World {
+            daemon: None,
+            db,
+            clock,
+            simnet,
+            config,
+            envelope,
+            shop,
+            product: Product { id: String::new(), slug: String::new(), sku: SkuId(0) },
+            secrets: Mutex::default(),
+            client: client(),
+            _scratch: Arc::new(scratch),
+            folder,
+        };
+        world.product = world.new_product("mailbox-usa-fresh", 50, 1, 300).await;
+        world.boot().await;
+        world
+    }
+
+    /// Starts the daemon on the world's database, as after a crash or a stop.
+    pub async fn boot(&mut self) {
+        let setup = Setup {
+            config: self.config.clone(),
+            clock: self.clock.clone(),
+            db: self.db.clone(),
+            envelope: self.envelope.clone(),
+            simnet: Some(self.simnet.clone()),
+            lazy_ms: 0,
+            autonomous: false,
+        };
+        let daemon = Daemon::start(setup).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
+        self.daemon = Some(daemon);
+        self.run_until_idle().await;
+    }
+
+    /// Drops the daemon without any farewell and starts another one on the same database.
+    pub async fn crash_and_boot(&mut self) {
+        drop(self.daemon.take());
+        self.db = Db::open(&self._scratch.config()).await.expect("the database opens again");
+        self.boot().await;
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.daemon.as_ref().expect("the daemon runs").address
+    }
+
+    pub fn data_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub async fn run_until_idle(&self) {
+        self.daemon.as_ref().expect("the daemon runs").run_until_idle().await;
+    }
+
+    // ---- HTTP
+
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let method = method.parse().expect("a method");
+        self.client.request(method, format!("http://{}{path}", self.address()))
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.expect("an answer");
+        let status = response.status().as_u16();
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect();
+        let text = response.text().await.expect("a body");
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status, headers, body, text }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path)).await
+    }
+
+    /// From another client address; the world trusts the proxy on 127.0.0.1.
+    pub async fn get_from(&self, ip: &str, path: &str) -> Answer {
+        self.send(self.request("GET", path).header("x-forwarded-for", ip)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request("POST", path).json(body)).await
+    }
+
+    pub async fn post_as(&self, token: &str, path: &str, body: &Value) -> Answer {
+        self.send(self.request("POST", path).bearer_auth(token).json(body)).await
+    }
+
+    /// An order of the world's product, paid with a coin; the answer of the surface.
+    pub async fn order(&self, quantity: u32, coin: &str) -> Answer {
+        let answer = self
+            .post(
+                "/api/orders",
+                &serde_json::json!({
+                    "productId": self.product.id, "quantity": quantity, "contactEmail": "buyer@example.com",
+                    "paymentMethod": "crypto", "coin": coin,
+                }),
+            )
+            .await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer
+    }
+
+    pub async fn status(&self, order_id: &str) -> Answer {
+        self.get(&format!("/api/orders/{order_id}/status")).await
+    }
+
+    // ---- chains
+
+    pub fn asset(&self, coin: &str) -> Asset {
+        self.config.coin(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+    }
+
+    /// A buyer pays `amount` whole coins to an address; the payment waits for a block.
+    pub fn pay(&self, coin: &str, address: &str, amount: &str) -> chain::TxId {
+        let asset = self.asset(coin);
+        let amount = Amount::parse_decimal(amount, asset.decimals).expect("a decimal amount");
+        self.simnet.pay(&asset.chain, &asset.id, address, amount).expect("the buyer can pay")
+    }
+
+    pub fn chain_of(&self, coin: &str) -> ChainId {
+        self.asset(coin).chain
+    }
+
+    /// Mines blocks at the clock's time.
+    pub fn mine(&self, coin: &str, blocks: u64) {
+        self.simnet.mine(&self.chain_of(coin), blocks, self.clock.now().unix_seconds());
+    }
+
+    /// More blocks than any payment needs confirmations.
+    pub fn mine_deep(&self, coin: &str) {
+        self.mine(coin, 130);
+    }
+
+    /// Moves the clock; no block is mined and no worker runs.
+    pub fn advance_seconds(&self, seconds: i64) {
+        self.clock.advance_ms(seconds * 1_000);
+    }
+
+    // ---- shop
+
+    /// An active product with a price in fen and so many items in stock.
+    pub async fn new_product(&self, slug: &str, price: i64, min_quantity: u32, items: usize) -> Product {
+        let (now, shop, slug_owned) = (self.clock.now(), self.shop, slug.to_owned());
+        let public_id = uuid::Uuid::new_v4();
+        let (_, sku) = self
+            .db
+            .write("create_product", move |tx| {
+                Box::pin(async move {
+                    let new = NewProduct {
+                        public_id,
+                        slug: slug_owned,
+                        min_quantity,
+                        max_quantity: 200,
+                        position: 0,
+                        currency: Currency::CNY,
+                        tiers: vec![Tier { from_quantity: 1, unit_price: price }],
+                        texts: Texts::default().with("name", "zh", "企业/教育邮箱").with("name", "en", "Mailbox"),
+                    };
+                    catalog::create(tx, now, shop, new).await
+                })
+            })
+            .await
+            .expect("a product");
+        let product = Product { id: public_id.to_string(), slug: slug.to_owned(), sku };
+        self.import(&product, items).await;
+        product
+    }
+
+    /// Adds so many new items to the stock.
+    pub async fn import(&self, product: &Product, items: usize) {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let lines: Vec<String> = (0..items)
+            .map(|_| {
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                format!("user{number}@example.org----pass-{}", uuid::Uuid::new_v4())
+            })
+            .collect();
+        self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
+        let (now, sku) = (self.clock.now(), product.sku);
+        let sealed = stock::seal(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are sealed");
+        self.db
+            .write("import_stock", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }))
+            .await
+            .expect("stock is imported");
+    }
+
+    /// What the surface says is in stock.
+    pub async fn stock(&self, product: &Product) -> i64 {
+        let answer = self.get(&format!("/api/products/{}", product.slug)).await;
+        answer.body["product"]["stock"].as_i64().unwrap_or_else(|| panic!("no stock in {}", answer.text))
+    }
+
+    pub async fn set_active(&self, product: &Product, active: bool) {
+        let (sku, public_id, shop) = (product.sku, product.id.clone(), self.shop);
+        let state = if active { catalog::State::Active } else { catalog::State::Inactive };
+        let _ = sku;
+        self.db
+            .write("set_state", move |tx| {
+                Box::pin(async move {
+                    let product = catalog::find(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
+                    catalog::set_state(tx, product.id, state).await
+                })
+            })
+            .await
+            .expect("a product changes its state");
+    }
+
+    /// A user with these balances (CNY in fen, USD in millionths) and a token.
+    pub async fn user_with_balance(&self, cny_fen: u64, usd_micro: u64) -> (UserId, String) {
+        let (now, shop) = (self.clock.now(), self.shop);
+        let name = format!("user-{}", uuid::Uuid::new_v4());
+        let (user, token) = self
+            .db
+            .write("create_user", move |tx| {
+                Box::pin(async move {
+                    let user = users::create(tx, now, shop, &name, None).await?;
+                    for (currency, amount) in [("CNY", cny_fen), ("USD", usd_micro)] {
+                        if amount > 0 {
+                            let asset = chain::AssetId::fiat(currency);
+                            let entry = format!("credit/{user}/{currency}");
+                            users::credit(tx, now, shop, user, &asset, Amount::from(amount), &entry).await?;
+                        }
+                    }
+                    let token = users::issue_token(tx, now, user, None).await?;
+                    Ok::<_, anyhow::Error>((user, token))
+                })
+            })
+            .await
+            .expect("a user");
+        self.secrets.lock().expect("no holder panics").push(token.clone());
+        (user, token)
+    }
+
+    /// Available balance in base units of `fiat/CURRENCY`.
+    pub async fn balance(&self, user: UserId, currency: &str) -> Amount {
+        let (asset, mode) = (chain::AssetId::fiat(currency), self.shop.mode);
+        self.account(mode, settled::money::ledger::Account::User(user), asset).await.available()
+    }
+
+    pub async fn account(
+        &self,
+        mode: Mode,
+        account: settled::money::ledger::Account,
+        asset: chain::AssetId,
+    ) -> settled::money::ledger::Balance {
+        self.db
+            .read("balance", move |tx| {
+                Box::pin(async move { settled::money::ledger::balance(tx, mode, &account, &asset).await })
+            })
+            .await
+            .expect("a balance")
+    }
+
+    pub async fn coupon(&self, new: coupons::NewCoupon) {
+        let (now, shop) = (self.clock.now(), self.shop);
+        self.db
+            .write("create_coupon", move |tx| Box::pin(async move { coupons::create(tx, now, shop, new).await }))
+            .await
+            .expect("a coupon");
+    }
+
+    pub async fn audit(&self) -> audit::Report {
+        self.db.read("audit", |tx| Box::pin(async move { audit::audit(tx).await })).await.expect("the audit runs")
+    }
+
+    async fn assert_in_order(&self) {
+        let report = self.audit().await;
+        assert!(report.is_clean(), "{report}");
+        let mismatches = self.db.read("audit_stock", |tx| Box::pin(async move { stock::audit(tx).await })).await;
+        assert!(mismatches.expect("the stock audit runs").is_empty(), "stock counters and items differ");
+        if let Some(daemon) = &self.daemon {
+            assert_eq!(daemon.tasks.panicked(), 0, "a task panicked");
+        }
+        let logs = captured().lock().expect("no holder panics");
+        let logs = String::from_utf8_lossy(&logs);
+        for secret in self.secrets.lock().expect("no holder panics").iter() {
+            assert!(!logs.contains(secret.as_str()), "a secret stands in the logs");
+        }
+        assert!(!logs.contains("buyer@example.com"), "an e-mail address stands in the logs");
+        assert!(!logs.contains(PHRASE), "the seed stands in the logs");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.assert_in_order()));
+    }
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
+
+/// Every chain a model chain, fixed rates, generous limits, accounts of the worthless phrase.
+pub fn test_config(folder: &Path) -> Config {
+    let words = PHRASE.to_owned().into();
+    let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
+    let mut text = include_str!("world.toml").to_owned();
+    for (family, name) in [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")] {
+        let account = Account::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
+        let xpub = seed.account_xpub(&account);
+        text += &format!("[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\nxpub = \"{xpub}\"\n\n");
+    }
+    Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Everything that was logged by this process.
+fn captured() -> &'static Mutex<Vec<u8>> {
+    static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
+    LOGS.get_or_init(Mutex::default)
+}
+
+fn capture_logs() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        struct Writer;
+        impl io::Write for Writer {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                captured().lock().expect("no holder panics").extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).with_writer(|| Writer).init();
+    });
+}
