@@ -15,14 +15,6 @@ use crate::{
 
 pub type Chains = BTreeMap<ChainId, Chain>;
 
-/// Facts about known networks, by the name under which `preset` finds them.
-pub const PRESETS: &[(&str, &str)] = &[
-    ("bitcoin", include_str!("../../config/chains/bitcoin.toml")),
-    ("bsc", include_str!("../../config/chains/bsc.toml")),
-    ("ethereum", include_str!("../../config/chains/ethereum.toml")),
-    ("tron", include_str!("../../config/chains/tron.toml")),
-];
-
 /// Shortest time between two looks at the tip.
 const POLL_MIN_MS: u64 = 400;
 
@@ -30,6 +22,8 @@ const POLL_MIN_MS: u64 = 400;
 #[serde(try_from = "Written")]
 pub struct Chain {
     pub id: ChainId,
+    /// What people call it.
+    pub title: String,
     pub enabled: bool,
     pub driver: Driver,
     pub mode: Mode,
@@ -44,11 +38,16 @@ pub struct Chain {
     pub identity: Option<String>,
     pub block_time: Duration,
     pub finality: Finality,
+    /// Least depth of a final block, even if the node marks it earlier.
+    pub final_depth_min: u64,
     pub final_depth: u64,
+    pub keep_blocks: u64,
     /// Ascending; the last has no upper bound.
     pub confirmations: Vec<Confirmation>,
-    pub evm: EvmFacts,
-    pub bitcoin: BitcoinFacts,
+    pub verify: Verify,
+    pub trace: Trace,
+    /// Of Bitcoin's addresses.
+    pub network: bitcoin::Network,
     assets: BTreeMap<String, Asset>,
 }
 
@@ -64,7 +63,7 @@ pub enum Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
-    /// The node marks final blocks; never above `final_depth`.
+    /// The node marks final blocks.
     Tag,
     /// `final_depth` alone decides.
     Depth,
@@ -102,27 +101,23 @@ pub enum Role {
     Broadcast,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// Which commitments of an EVM header are computed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EvmFacts {
-    pub verify_headers: bool,
-    pub verify_receipts: bool,
-    pub internals: Internals,
+pub struct Verify {
+    pub header: bool,
+    pub transactions: bool,
+    pub receipts: bool,
 }
 
-/// How internal transfers of the native coin are found.
+/// How native coins sent by contracts are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Internals {
-    Balance,
+pub enum Trace {
+    /// By comparing the balances of open invoices.
+    None,
     Debug,
     Parity,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BitcoinFacts {
-    pub network: bitcoin::Network,
 }
 
 impl Chain {
@@ -143,7 +138,7 @@ impl Chain {
 
     /// How the addresses of its family look on this network.
     pub fn scheme(&self) -> derive::Scheme {
-        derive::Scheme::of(self.family, self.bitcoin.network)
+        derive::Scheme::of(self.family, self.network)
     }
 }
 
@@ -178,6 +173,7 @@ impl fmt::Debug for Endpoint {
 #[serde(deny_unknown_fields)]
 struct Written {
     id: ChainId,
+    title: String,
     enabled: bool,
     driver: Driver,
     #[serde(rename = "preset")]
@@ -191,13 +187,16 @@ struct Written {
     start_height: u64,
     family: Family,
     identity: String,
-    block_ms: u64,
+    block_time_ms: u64,
     finality: Finality,
+    final_depth_min: u64,
     final_depth: u64,
+    keep_blocks: u64,
     confirmations: Vec<Confirmation>,
     assets: Vec<WrittenAsset>,
-    evm: EvmFacts,
-    bitcoin: BitcoinFacts,
+    verify: Verify,
+    trace: Trace,
+    network: bitcoin::Network,
 }
 
 #[derive(Deserialize)]
@@ -214,7 +213,7 @@ impl TryFrom<Written> for Chain {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Chain, String> {
-        let poll_ms = if written.poll_ms == 0 { (written.block_ms / 2).max(POLL_MIN_MS) } else { written.poll_ms };
+        let poll_ms = if written.poll_ms == 0 { (written.block_time_ms / 2).max(POLL_MIN_MS) } else { written.poll_ms };
         let mut assets = BTreeMap::new();
         for asset in written.assets {
             let code = asset.code.clone();
@@ -224,8 +223,10 @@ impl TryFrom<Written> for Chain {
             }
             assets.insert(code, asset);
         }
+        let title = if written.title.is_empty() { written.id.to_string() } else { written.title };
         Ok(Chain {
             id: written.id,
+            title,
             enabled: written.enabled,
             driver: written.driver,
             mode: written.mode,
@@ -236,12 +237,15 @@ impl TryFrom<Written> for Chain {
             start_height: Some(written.start_height).filter(|height| *height > 0),
             family: written.family,
             identity: Some(written.identity).filter(|identity| !identity.is_empty()),
-            block_time: Duration::from_millis(written.block_ms),
+            block_time: Duration::from_millis(written.block_time_ms),
             finality: written.finality,
+            final_depth_min: written.final_depth_min,
             final_depth: written.final_depth,
+            keep_blocks: written.keep_blocks,
             confirmations: written.confirmations,
-            evm: written.evm,
-            bitcoin: written.bitcoin,
+            verify: written.verify,
+            trace: written.trace,
+            network: written.network,
             assets,
         })
     }

@@ -155,9 +155,11 @@ impl Check {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         self.duration(at("timeout_ms"), chain.timeout, ms(100)..=ms(300_000));
         self.duration(at("poll_ms"), chain.poll, ms(50)..=ms(600_000));
-        self.duration(at("block_ms"), chain.block_time, ms(50)..=ms(86_400_000));
+        self.duration(at("block_time_ms"), chain.block_time, ms(50)..=ms(86_400_000));
         self.within(at("answer_bytes_max"), chain.answer_bytes_max, 65_536..=1 << 32);
         self.within(at("final_depth"), chain.final_depth, 1..=10_000);
+        self.within(at("final_depth_min"), chain.final_depth_min, 0..=chain.final_depth);
+        self.within(at("keep_blocks"), chain.keep_blocks, chain.final_depth..=100_000);
         self.confirmations(chain);
         if !chain.enabled {
             return;

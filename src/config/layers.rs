@@ -6,7 +6,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::config::{DEFAULT, ENV_PREFIX, Error, chains::PRESETS};
+use crate::config::{DEFAULT, ENV_PREFIX, Error, preset};
 
 /// The table of what every chain begins with.
 const CHAIN_DEFAULTS: &str = "chain_defaults";
@@ -51,7 +51,7 @@ pub fn resolve(input: &Input<'_>) -> Result<Table, Error> {
             Err(problem) => problems.push(problem),
         }
     }
-    lay_chains_over_presets(&mut table, &mut problems);
+    lay_chains_over_presets(input.name(), &mut table, &mut problems);
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
 }
 
@@ -67,16 +67,16 @@ fn lay_over(below: &mut Table, above: Table) {
     }
 }
 
-fn lay_chains_over_presets(table: &mut Table, problems: &mut Vec<String>) {
+fn lay_chains_over_presets(file: &str, table: &mut Table, problems: &mut Vec<String>) {
     let Some(Value::Table(base)) = table.remove(CHAIN_DEFAULTS) else { return };
     let Some(Value::Table(chains)) = table.get_mut("chains") else { return };
     for (name, value) in chains.iter_mut() {
         let Value::Table(written) = value else { continue };
         let mut chain = base.clone();
         let preset = written.get("preset").or(base.get("preset")).and_then(Value::as_str).unwrap_or_default();
-        match preset_table(preset) {
+        match preset::facts(preset) {
             Ok(facts) => lay_over(&mut chain, facts),
-            Err(problem) => problems.push(format!("chains.{name}.preset: {problem}")),
+            Err(problem) => problems.push(format!("{file}: chains.{name}.preset: {problem}")),
         }
         let assets = assets_by_code(chain.get("assets"), written.get("assets"));
         lay_over(&mut chain, std::mem::take(written));
@@ -84,17 +84,6 @@ fn lay_chains_over_presets(table: &mut Table, problems: &mut Vec<String>) {
         chain.insert("id".to_owned(), Value::String(name.clone()));
         *value = Value::Table(chain);
     }
-}
-
-fn preset_table(name: &str) -> Result<Table, String> {
-    if name.is_empty() {
-        return Ok(Table::new());
-    }
-    let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
-        let known: Vec<&str> = PRESETS.iter().map(|(known, _)| *known).collect();
-        return Err(format!("there is no preset \"{name}\"; known are {}", known.join(", ")));
-    };
-    text.parse().map_err(|e| format!("config/chains/{name}.toml: {e}"))
 }
 
 /// The preset's assets with those of the chain beside them; an equal code replaces. What is no list is left to the types.
@@ -126,10 +115,9 @@ fn set_by_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Re
         None | Some(Value::Table(_)) => return Err(format!("{name}: there is no option `{}`", path.join("."))),
         Some(Value::String(_)) => Value::String(text.to_owned()),
         Some(Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_)) => {
-            let line: Table = format!("value = {text}").parse().map_err(|_| {
+            text.parse().map_err(|_| {
                 format!("{name}: `{text}` is not a value of TOML; the default of `{}` is one", path.join("."))
-            })?;
-            line.get("value").cloned().ok_or_else(|| format!("{name} is empty"))?
+            })?
         }
     };
     place.insert(key.clone(), value);
@@ -211,7 +199,7 @@ impl Unknown<'_> {
         let here = self.keys_at(path);
         let near = here.iter().map(|key| (distance(key, name), key)).min();
         if let Some((edits, key)) = near
-            && edits <= (name.len() / 3).max(1)
+            && edits <= (name.len() / 3).max(2)
         {
             return format!("did you mean `{key}`?");
         }

@@ -8,6 +8,7 @@ mod chains;
 mod check;
 mod layers;
 mod network;
+mod preset;
 mod rates;
 mod secret;
 mod surfaces;
@@ -28,10 +29,10 @@ use serde::Deserialize;
 use url::Url;
 
 pub use accounts::{Account, Purpose};
-pub use chains::{BitcoinFacts, Chain, Confirmation, Driver, Endpoint, EvmFacts, Finality, Internals, Role};
+pub use chains::{Chain, Confirmation, Driver, Endpoint, Finality, Role, Trace, Verify};
 pub use network::Network;
 pub use rates::{Pair, Rates, RatesMode, SourceName};
-pub use secret::SecretFile;
+pub use secret::{SecretError, SecretFile};
 pub use surfaces::{AssetRef, Checkout, Mount, Surfaces};
 
 use crate::db;

@@ -83,7 +83,7 @@ fn the_seven_coins_are_assets_of_presets() {
 
 #[test]
 fn every_preset_is_a_chain() {
-    for (name, _) in chains::PRESETS {
+    for (name, _) in preset::ALL {
         let config = parse(&format!("[chains.other]\npreset = \"{name}\"")).unwrap();
         let chain = &config.chains[&chain::ChainId::new("other").unwrap()];
         assert!(chain.identity.is_some() && chain.assets().count() > 0, "{name}");
@@ -102,7 +102,7 @@ fn unknown_keys_are_named_with_what_is_near() {
     refused("[mail.smtp]\nqqqq = 1", "known here: host, password_file, port, security, timeout_ms, user");
     refused("[chains.bsc]\nendpoint = []", ":2: unknown key `endpoint` in [chains.bsc]; did you mean `endpoints`?");
     refused("[chains.bsc]\nendpoints = [{ ulr = \"http://a\" }]", "did you mean `url`?");
-    refused("[chains.bsc.evm]\nverify_header = true", "did you mean `verify_headers`?");
+    refused("[chains.bsc.verify]\nheaders = true", "did you mean `header`?");
     refused("[[accounts]]\nfamily = \"evm\"", "unknown key `family` in [accounts]");
     refused("[surfaces.checkout.coins]\ndoge = \"x/y\"", "unknown key `doge` in [surfaces.checkout.coins]");
     refused("[server]\nlisten = ", "TOML parse error at line 2");
@@ -141,7 +141,7 @@ fn bad_values_are_refused_with_what_to_do() {
         ("chains.bsc.preset = \"bcs\"", "there is no preset \"bcs\"; known are"),
         ("chains.bsc.confirmations = []", "chains.bsc.confirmations is empty"),
         ("chains.bsc.confirmations = [{ depth = 0 }]", "must have depths from 1"),
-        ("chains.bsc.confirmations = [{ depth = 99 }]", "to final_depth (20)"),
+        ("chains.bsc.confirmations = [{ depth = 999 }]", "to final_depth (200)"),
         ("chains.bsc.confirmations = [{ depth = 1 }, { depth = 2 }]", "only the last tier has none"),
         (
             "chains.bsc.assets = [{ code = \"a\", contract = \"0x12\", symbol = \"A\", decimals = 6, quote_decimals = 6 }]",
@@ -206,13 +206,13 @@ fn an_account_that_is_none_is_refused() {
 
 #[test]
 fn a_chain_lies_over_its_preset_over_what_every_chain_begins_with() {
-    let own = "[chain_defaults]\ntimeout_ms = 7_000\n[chains.bsc]\nfinal_depth = 30\n\
+    let own = "[chain_defaults]\ntimeout_ms = 7_000\n[chains.bsc]\nfinal_depth = 150\n\
         assets = [{ code = \"dai\", contract = \"0x1AF3F329e8BE154074D8769D1FFa4eE058B1DBc3\", symbol = \"DAI\", \
         decimals = 18, quote_decimals = 6 }, { code = \"usdt\", contract = \"0x55d398326f99059fF775485246999027B3197955\", \
         symbol = \"USDT\", decimals = 18, quote_decimals = 2 }]";
     let config = parse(own).unwrap();
     let bsc = &config.chains[&chain::ChainId::new("bsc").unwrap()];
-    assert_eq!((bsc.timeout, bsc.final_depth, bsc.identity.as_deref()), (Duration::from_secs(7), 30, Some("56")));
+    assert_eq!((bsc.timeout, bsc.final_depth, bsc.identity.as_deref()), (Duration::from_secs(7), 150, Some("56")));
     assert_eq!(bsc.poll, Duration::from_millis(400), "half the time between blocks would be less");
     let codes: Vec<&str> = bsc.assets().map(|(code, _)| code).collect();
     assert_eq!(codes, ["bnb", "dai", "usdc", "usdt"]);
@@ -275,7 +275,8 @@ fn environment_variables_come_last() {
     assert_eq!(at("SETTLED__SURFACES__CHECKOUT__MAX_QUANTITY", "5").surfaces.checkout.max_quantity, 5);
     let bsc = chain::ChainId::new("bsc").unwrap();
     assert_eq!(at("SETTLED__CHAINS__BSC__FINAL_DEPTH", "25").chains[&bsc].final_depth, 25);
-    assert_eq!(at("SETTLED__CHAINS__BSC__EVM__INTERNALS", "debug").chains[&bsc].evm.internals, Internals::Debug);
+    assert_eq!(at("SETTLED__CHAINS__BSC__TRACE", "debug").chains[&bsc].trace, Trace::Debug);
+    assert!(!at("SETTLED__CHAINS__BSC__VERIFY__RECEIPTS", "false").chains[&bsc].verify.receipts);
     assert_eq!(at("SETTLED__CHAIN_DEFAULTS__TIMEOUT_MS", "900").chains[&bsc].timeout, Duration::from_millis(900));
 }
 
@@ -304,7 +305,7 @@ fn paths_begin_at_the_files_folder_and_secrets_are_read_when_asked() {
     let config = Config::parse(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
     assert_eq!(config.data.folder, folder.path().join("data"));
     assert_eq!(config.open_database().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
-    assert!(!format!("{config:?}").contains("word"));
+    assert!(!format!("{config:?}").contains("p@ss"));
 
     std::fs::write(folder.path().join("pg"), "\n").unwrap();
     let problem = config.open_database().unwrap_err().to_string();

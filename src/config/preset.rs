@@ -1,0 +1,55 @@
+//! Facts about known networks: `config/chains/*.toml`, which the drivers read too, in the words of [chains.NAME].
+
+use toml::{Table, Value};
+
+/// By the name under which `preset` finds them.
+pub const ALL: &[(&str, &str)] = &[
+    ("base", include_str!("../../config/chains/base.toml")),
+    ("bitcoin", include_str!("../../config/chains/bitcoin.toml")),
+    ("bsc", include_str!("../../config/chains/bsc.toml")),
+    ("ethereum", include_str!("../../config/chains/ethereum.toml")),
+    ("polygon", include_str!("../../config/chains/polygon.toml")),
+    ("sepolia", include_str!("../../config/chains/sepolia.toml")),
+    ("tron", include_str!("../../config/chains/tron.toml")),
+];
+
+/// The options that a preset sets; none for the empty name.
+pub fn facts(name: &str) -> Result<Table, String> {
+    if name.is_empty() {
+        return Ok(Table::new());
+    }
+    let Some((_, text)) = ALL.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<&str> = ALL.iter().map(|(known, _)| *known).collect();
+        return Err(format!("there is no preset \"{name}\"; known are {}", known.join(", ")));
+    };
+    let facts: Table = text.parse().map_err(|e| format!("config/chains/{name}.toml: {e}"))?;
+    Ok(in_words_of_a_chain(facts))
+}
+
+fn in_words_of_a_chain(mut facts: Table) -> Table {
+    facts.remove("name");
+    if let Some(number) = facts.remove("chain_id") {
+        facts.insert("identity".to_owned(), Value::String(number.to_string()));
+    }
+    if let Some(test) = facts.remove("test") {
+        let mode = if test == Value::Boolean(true) { "test" } else { "live" };
+        facts.insert("mode".to_owned(), Value::String(mode.to_owned()));
+    }
+    if let Some(depth @ Value::Integer(_)) = facts.get("confirmations").cloned() {
+        let tier = Table::from_iter([("depth".to_owned(), depth)]);
+        facts.insert("confirmations".to_owned(), Value::Array(vec![Value::Table(tier)]));
+    }
+    let tokens = facts.remove("tokens").and_then(|tokens| tokens.as_array().cloned()).unwrap_or_default();
+    let assets = facts.remove("native").into_iter().chain(tokens).map(with_code).collect();
+    facts.insert("assets".to_owned(), Value::Array(assets));
+    facts
+}
+
+/// An asset of a preset is named by its symbol in small letters; within one preset that is unique.
+fn with_code(mut asset: Value) -> Value {
+    let symbol = asset.get("symbol").and_then(Value::as_str).map(str::to_lowercase);
+    if let (Some(code), Some(table)) = (symbol, asset.as_table_mut()) {
+        table.insert("code".to_owned(), Value::String(code));
+    }
+    asset
+}
