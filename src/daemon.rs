@@ -16,15 +16,15 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Driver};
 use crate::db::Db;
 use crate::envelope::Envelope;
-use crate::http::{self, App};
+use crate::http::{self, app::App, health::Health};
 use crate::ids::Shop;
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::Grace;
-use crate::money::pricing::RateBook;
 use crate::tasks::Tasks;
 use crate::workers::{Wake, Worker, Workers, follow, fulfil, ledger, mail, probe, rates};
-use crate::shop;
+use crate::shop::fulfilment::Letters;
+use crate::shop::merchants;
 
 /// Reorganisations followed at most, in blocks: beyond the deepest seen on any supported chain.
 const KEEP_BLOCKS: u64 = 512;
@@ -69,9 +69,10 @@ impl Daemon {
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
 
+        let letters = Letters { shop_url: config.server.public_url.to_string(), with_goods: false };
+
         let wake = Wake::default();
         let mut all: Vec<Arc<dyn Worker>> = Vec::new();
-        all.push(Arc::new(rates::Rates::new(db.clone(), clock.clone(), &config.rates, book.clone())));
         for chain in coins.chains() {
             let Some(source) = sources.get(&chain.id).cloned() else { continue };
             let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
@@ -87,30 +88,30 @@ impl Daemon {
             let follow = follow::Follow::new(db.clone(), clock.clone(), chain.clone(), assets, source, limits, pause);
             all.push(Arc::new(follow));
         }
-        all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone())));
+        all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone(), letters)));
         all.push(Arc::new(mail::Mail::new(db.clone(), clock.clone(), transport)));
         all.push(Arc::new(ledger::Seal::new(db.clone())));
         all.push(Arc::new(ledger::Fold::new(db.clone())));
         let workers = Workers::new(all, wake.clone());
 
-        let app = Arc::new(App::new(http::Parts {
+        let app = Arc::new(App {
             config: config.clone(),
             db,
             clock,
+            tasks: tasks.clone(),
             coins,
             book,
             addresses,
             envelope,
             checkout_shop,
-            tasks: tasks.clone(),
-            wake: wake.clone(),
-        }));
+            health: Health::default(),
+        });
         let listener = TcpListener::bind(config.server.listen)
             .await
             .with_context(|| format!("cannot listen on {}: is another program using the port?", config.server.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let mut running = vec![tasks.spawn("http", http::serve(listener, app.clone(), stopped.clone()))];
+        let mut running = vec![tasks.spawn("http", http::serve::serve(listener, app.clone(), told(stopped.clone())))];
         if autonomous {
             running.extend(workers.spawn(&tasks, &stopped));
         } else {
@@ -143,6 +144,12 @@ impl Daemon {
         }
         self.app.db.close().await;
     }
+}
+
+/// Ends when everything is told to.
+async fn told(mut stop: watch::Receiver<bool>) {
+    // An error means that the daemon itself is gone.
+    let _gone = stop.wait_for(|stop| *stop).await;
 }
 
 fn grace(config: &Config) -> Grace {
@@ -247,7 +254,7 @@ async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop
     }
     let (slug, mode) = (mount.merchant.clone(), mount.mode);
     let merchant = db
-        .read("find_merchant", move |tx| Box::pin(async move { shop::merchants::find_by_slug(tx, &slug).await }))
+        .read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await }))
         .await?;
     Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }

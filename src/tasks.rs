@@ -29,6 +29,12 @@ impl Tasks {
         })
     }
 
+    /// A panic that somebody else caught, such as that of one request.
+    pub fn record_panic(&self, place: &'static str) {
+        self.panicked.fetch_add(1, Ordering::SeqCst);
+        error!(place, "a {place} panicked");
+    }
+
     pub fn panicked(&self) -> u64 {
         self.panicked.load(Ordering::SeqCst)
     }

@@ -41,6 +41,9 @@ pub struct Checkout {
     pub max_quantity: u32,
     #[serde(rename = "order_window_minutes", deserialize_with = "text::minutes")]
     pub order_window: Duration,
+    /// The external checkouts' pages, with `{order_no}` for the order's number. Empty: the method is off.
+    pub alipay_url: String,
+    pub wechat_url: String,
     /// The surface's names of coins; one without an asset is not there.
     #[serde(deserialize_with = "coins")]
     pub coins: BTreeMap<String, AssetRef>,

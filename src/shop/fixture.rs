@@ -1,0 +1,204 @@
+//! A small shop for the tests of this folder: one merchant, one product at 0.50 CNY, an EVM coin at 1:7.24.
+
+use std::sync::Arc;
+
+use chain::derive::Scheme;
+use chain::{AssetKind, Asset, ChainId, Deriver, Family, WatchSet};
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::clock::Instant;
+use crate::db::{self, Db, Tx};
+use crate::envelope::Envelope;
+use crate::ids::{Mode, ProductId, Shop, SkuId, UserId};
+use crate::money::addresses::{Addresses, ChainAccount};
+use crate::money::coins::{Chain, Coin, Coins, Depths};
+use crate::money::pricing::{Currency, Rate, RateBook};
+use crate::shop::catalog::{self, NewProduct, Prices, Texts, Tier};
+use crate::shop::orders::payment::{Means, Till};
+use crate::shop::orders::{self, CreateError, Created, Labels, NewLine, NewOrder};
+use crate::shop::users::{self, NewUser};
+use crate::shop::{merchants, stock};
+
+/// 2026-02-11T12:00:00Z.
+pub const NOW: Instant = Instant(1_770_811_200_000);
+pub const WINDOW_MS: i64 = 30 * 60_000;
+pub const SURFACE: &str = "checkout";
+
+/// The account of the BIP84 test vectors.
+const XPUB: &str = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+
+pub struct Fixture {
+    pub db: Db,
+    pub shop: Shop,
+    pub till: Till,
+    pub watched: Arc<WatchSet>,
+    pub envelope: Arc<Envelope>,
+    pub product_id: Uuid,
+    pub product: ProductId,
+    pub sku: SkuId,
+}
+
+impl Fixture {
+    /// With `items` in stock.
+    pub async fn new(db: Db, items: usize) -> Fixture {
+        let envelope = Arc::new(Envelope::generate());
+        let product_id = Uuid::new_v4();
+        let (shop, product, sku) = write(&db, move |tx| {
+            Box::pin(async move {
+                let merchant = merchants::create(tx, NOW, Uuid::new_v4(), "acme", "Acme").await.unwrap();
+                let shop = Shop { merchant, mode: Mode::Test };
+                let (product, sku) = catalog::create(tx, NOW, shop, mailbox(product_id)).await.unwrap();
+                Ok((shop, product, sku))
+            })
+        })
+        .await;
+        let watched = Arc::new(WatchSet::default());
+        let till = till(&db, &watched).await;
+        let fixture = Fixture { db, shop, till, watched, envelope, product_id, product, sku };
+        fixture.import(0..items).await;
+        fixture
+    }
+
+    pub async fn import(&self, numbers: impl IntoIterator<Item = usize>) -> stock::Imported {
+        let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
+        let sku = self.sku;
+        let sealed = stock::seal(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+        write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, sku, sealed))).await
+    }
+
+    pub async fn user(&self, name: &str) -> UserId {
+        let (shop, name) = (self.shop, name.to_owned());
+        write(&self.db, move |tx| {
+            Box::pin(async move {
+                let new = NewUser { public_id: Uuid::new_v4(), name, email: Some("ann@example.com".into()) };
+                Ok(users::create(tx, NOW, shop, new).await.unwrap())
+            })
+        })
+        .await
+    }
+
+    pub async fn credit(&self, user: UserId, currency: Currency, units: u64) {
+        let shop = self.shop;
+        write(&self.db, move |tx| {
+            Box::pin(async move {
+                let (asset, entry) = (users::balance_asset(currency), format!("credit/{}", Uuid::new_v4()));
+                users::credit(tx, NOW, shop, user, asset, units.into(), &entry).await.unwrap();
+                Ok(())
+            })
+        })
+        .await;
+    }
+
+    pub async fn balance(&self, user: UserId, currency: Currency) -> String {
+        let shop = self.shop;
+        read(&self.db, move |tx| {
+            Box::pin(async move { users::available(tx, shop, user, &users::balance_asset(currency)).await })
+        })
+        .await
+        .to_string()
+    }
+
+    /// An order for `quantity` of the product, paid on the chain.
+    pub fn order(&self, quantity: u32) -> NewOrder {
+        NewOrder {
+            labels: Labels::draw(&mut rand::rng(), "CO", NOW),
+            shop: self.shop,
+            surface: SURFACE,
+            currency: Currency::CNY,
+            prices: Prices::Tiered,
+            lines: vec![NewLine { product: self.product_id, quantity }],
+            quantity_max: 200,
+            email: " Ann@Example.com ".into(),
+            user: None,
+            coupon: None,
+            means: Means::Coin("erc20_usdt".into()),
+            window_ms: WINDOW_MS,
+        }
+    }
+
+    /// An order that the user pays from the balance in CNY.
+    pub fn balance_order(&self, quantity: u32, user: UserId) -> NewOrder {
+        NewOrder { user: Some(user), means: Means::BalanceCny, ..self.order(quantity) }
+    }
+
+    pub async fn create(&self, new: NewOrder) -> Result<Created, CreateError> {
+        let till = self.till.clone();
+        self.db
+            .write("create_order", move |tx| Box::pin(async move { orders::create(tx, NOW, &till, new).await }))
+            .await
+    }
+
+    pub async fn stock(&self) -> u64 {
+        let (shop, id) = (self.shop, self.product_id.to_string());
+        let found =
+            read(&self.db, move |tx| Box::pin(async move { catalog::find(tx, shop, Currency::CNY, &id).await })).await;
+        found.unwrap().stock
+    }
+
+    /// What must hold after every story.
+    pub async fn assert_sound(&self) {
+        assert_eq!(read(&self.db, |tx| Box::pin(stock::audit(tx))).await, Vec::new());
+    }
+
+    /// The number of rows that `sql` counts.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().at(0) })).await
+    }
+}
+
+pub fn mailbox(public_id: Uuid) -> NewProduct {
+    NewProduct {
+        public_id,
+        slug: "mailbox".into(),
+        min_quantity: 1,
+        max_quantity: catalog::MAX_QUANTITY,
+        position: 0,
+        currency: Currency::CNY,
+        tiers: vec![Tier { from_quantity: 1, unit_price: 50 }, Tier { from_quantity: 100, unit_price: 40 }],
+        texts: Texts::default().with("name", "zh", "企业邮箱").with("name", "en", "Business Mailbox"),
+    }
+}
+
+pub async fn write<T, F>(db: &Db, body: F) -> T
+where
+    T: Send + 'static,
+    F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, db::Error>> + Send + 'static,
+{
+    db.write("test", body).await.unwrap()
+}
+
+pub async fn read<T, F>(db: &Db, body: F) -> T
+where
+    T: Send + 'static,
+    F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, db::Error>> + Send + 'static,
+{
+    db.read("test", body).await.unwrap()
+}
+
+async fn till(db: &Db, watched: &Arc<WatchSet>) -> Till {
+    let id = ChainId::new("ethereum").unwrap();
+    let kind = AssetKind::Token { contract: "0xdAC17F958D2ee523a2206206994597C13D831ec7".into() };
+    let usdt = Asset::new(id.clone(), kind, "USDT", 6, 6);
+    let chain = Chain {
+        id: id.clone(),
+        family: Family::Evm,
+        mode: Mode::Test,
+        depths: Depths::flat(12, 64),
+        watched: watched.clone(),
+    };
+    let coin = Coin { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
+    let account = ChainAccount {
+        chain: id,
+        family: Family::Evm,
+        xpub: XPUB.into(),
+        deriver: Deriver::new(XPUB, Scheme::Evm).unwrap(),
+        watched: watched.clone(),
+    };
+    let addresses = write(db, move |tx| Box::pin(Addresses::open(tx, vec![account]))).await;
+    let rates = RateBook::new(60_000, 0);
+    for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
+        rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), at: NOW });
+    }
+    Till { coins: Arc::new(Coins::new(vec![chain], vec![coin])), rates, addresses, tolerance_basis_points: 0 }
+}

@@ -103,7 +103,7 @@ impl World {
         }
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
-        let envelope = Arc::new(Envelope::open_or_create(folder.path()).expect("envelope keys"));
+        let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
         let now = clock.now();
         let merchant = db
             .write("create_merchant", move |tx| Box::pin(async move { merchants::create(tx, now, "shop", "Shop").await }))

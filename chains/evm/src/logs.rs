@@ -31,7 +31,7 @@ pub struct Log<'a> {
     #[serde(default)]
     pub log_index: Option<&'a str>,
     #[serde(default)]
-    pub removed: Option<bool>,
+    removed: Option<bool>,
 }
 
 /// At most four texts, in place.
@@ -181,11 +181,11 @@ impl Hit {
 
 impl Log<'_> {
     /// A value moved to a watched address by a listed contract: exactly the ERC-20 event, two indexed accounts, one word
-    /// of data above zero, not removed.
+    /// of data above zero. Whether the log was taken back by a reorganisation is the reader's to judge.
     pub fn hit(&self, contracts: &Contracts, watched: &Watched<'_>) -> Option<Hit> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
         let to = account(to).filter(|to| watched.contains(to))?;
-        if !is_transfer(kind) || self.removed == Some(true) {
+        if !is_transfer(kind) {
             return None;
         }
         let asset = contracts.entries[contracts.position(self.address)?].asset.clone();
@@ -194,6 +194,11 @@ impl Log<'_> {
             return None;
         }
         Some(Hit { asset, from: account(from)?, to, amount })
+    }
+
+    /// A node's mark of a log that a reorganisation took back. No header commits to it.
+    pub fn is_removed(&self) -> bool {
+        self.removed == Some(true)
     }
 
     /// Whether this is the event that range questions filter for.
@@ -215,7 +220,7 @@ pub fn matches<'a>(
     mut found: impl FnMut(Hit, &Log<'a>),
 ) -> Result<usize, rpc::Bad> {
     let logs: Vec<Log<'a>> = rpc::Reply::new(0, 200, body).result()?;
-    for log in &logs {
+    for log in logs.iter().filter(|log| !log.is_removed()) {
         if let Some(hit) = log.hit(contracts, watched) {
             found(hit, log);
         }

@@ -291,7 +291,7 @@ impl Evm {
             let height = log.block_number.and_then(hex::quantity).ok_or("a log without a block")?;
             let hash = log.block_hash.and_then(hex::hash).ok_or("a log without a block hash")?;
             let contract = self.contracts.position(log.address).ok_or("a log of another contract")?;
-            if !(from..=to).contains(&height) || !log.is_transfer() {
+            if !(from..=to).contains(&height) || !log.is_transfer() || log.is_removed() {
                 return Err(format!("a log of block {height} was not asked for"));
             }
             let seen = by_height.entry(height).or_insert_with(|| Seen {

@@ -11,10 +11,11 @@ use chain::{
     Address, Amount, Asset, AssetId, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
     SourceError, Tip, WatchSet, source::EndpointReport,
 };
-use rpc::{Answer, Bad, Endpoint, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
+use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
 use ruint::aliases::U256;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
+use tracing::debug;
 
 use crate::{
     Finality, Preset, Trace, Verify, block,
@@ -37,7 +38,8 @@ pub struct EvmConfig {
     pub chain_id: u64,
     /// The coin only if it may be paid with, and the listed tokens.
     pub assets: Vec<Asset>,
-    pub endpoints: Vec<Endpoint>,
+    /// Endpoints and their bounds; its `proof` is set here.
+    pub pool: rpc::Config,
     pub finality: Finality,
     /// At this depth, or below the final mark, blocks are read by range.
     pub range_depth: u64,
@@ -47,12 +49,12 @@ pub struct EvmConfig {
 
 impl EvmConfig {
     /// A known network with all its assets.
-    pub fn preset(preset: &Preset, endpoints: Vec<Endpoint>) -> EvmConfig {
+    pub fn preset(preset: &Preset, pool: rpc::Config) -> EvmConfig {
         EvmConfig {
             chain: preset.name.clone(),
             chain_id: preset.chain_id,
             assets: preset.assets(),
-            endpoints,
+            pool,
             finality: preset.finality,
             range_depth: preset.final_depth,
             verify: preset.verify,
@@ -96,7 +98,7 @@ impl Evm {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
         let proof = Proof { method: "eth_chainId".to_owned(), expected: hex::to_quantity(config.chain_id) };
-        let pool = Pool::new(rpc::Config { proof: Some(proof), ..rpc::Config::new(config.endpoints.clone()) })?;
+        let pool = Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
             contracts: Contracts::new(&config.assets)?,
@@ -106,7 +108,7 @@ impl Evm {
             warned: AtomicBool::new(false),
             head_turn: AtomicUsize::new(0),
             final_turn: AtomicUsize::new(0),
-            claims: Mutex::new(Claims::new(config.endpoints.len())),
+            claims: Mutex::new(Claims::new(config.pool.endpoints.len())),
             last_head: Mutex::new(None),
             config,
         })
@@ -122,8 +124,8 @@ impl Evm {
         last.replace(head) != Some(head)
     }
 
-    /// Asks one endpoint more, the next in turn, which block it calls final.
-    async fn hear_final(&self) -> Result<(), SourceError> {
+    /// Asks one endpoint more, the next in turn, which block it calls final. Without an answer the last mark stands.
+    async fn hear_final(&self) {
         let first = self.final_turn.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
@@ -132,11 +134,9 @@ impl Evm {
         });
         match claim.await {
             Ok(Some((endpoint, height))) => self.claims().claim(endpoint, height, Instant::now()),
-            // No mark yet, or none known: depth decides.
-            Ok(None) | Err(Failure::Refused(_) | Failure::Missing(_)) => {}
-            Err(failure) => return Err(failure_at(0, failure)),
+            Ok(None) => debug!(chain = %self.config.chain, "no block is called final yet"),
+            Err(failure) => debug!(chain = %self.config.chain, "no final mark was heard: {failure}"),
         }
-        Ok(())
     }
 
     fn readers(&self) -> usize {
@@ -239,10 +239,10 @@ impl Source for Evm {
         let (endpoint, head) = latest.await.map_err(|failure| failure_at(0, failure))?;
         self.pool.saw_head(endpoint, head.height);
         if self.config.finality == Finality::Tag && self.head_moved(head.position()) {
-            self.hear_final().await?;
+            self.hear_final().await;
             let heard = self.claims().heard(Instant::now());
             if heard == 1 && self.readers() > 1 {
-                self.hear_final().await?;
+                self.hear_final().await;
             }
         }
         let finalized = self.claims().agreed();

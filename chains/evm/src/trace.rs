@@ -331,9 +331,9 @@ mod tests {
     }
 
     fn places(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
-        let place = |transfer: Transfer| match transfer.place.part {
-            Part::Internal(index) => (index, transfer.amount.units().to::<u64>()),
-            other => panic!("{other:?}"),
+        let place = |transfer: Transfer| {
+            let Part::Internal(index) = transfer.place.part else { panic!("{transfer:?} is not internal") };
+            (index, transfer.amount.units().to::<u64>())
         };
         transfers.into_iter().map(place).collect()
     }

@@ -64,7 +64,16 @@ impl Health {
         }
     }
 
-    /// Counts requests that are about to be sent.
+    /// Takes its turn if it may be asked now.
+    pub fn claim(&mut self, method: &str, requests: u32, now: Instant) -> bool {
+        let free = self.ready(method, now) == Ready::Now;
+        if free {
+            self.take(requests, now);
+        }
+        free
+    }
+
+    /// Counts requests that are sent in any case.
     pub fn take(&mut self, requests: u32, now: Instant) {
         if let Some(quota) = &mut self.quota {
             quota.take(requests, now);
@@ -148,10 +157,8 @@ mod tests {
         let rests: Vec<Duration> = (0..9)
             .map(|_| {
                 health.failed("refused".into(), None, start);
-                match health.ready("m", start) {
-                    Ready::Cooling(until) => until - start,
-                    other => panic!("{other:?}"),
-                }
+                let Ready::Cooling(until) = health.ready("m", start) else { panic!("it rests") };
+                until - start
             })
             .collect();
         assert_eq!(rests[0], COOL_DOWN_FIRST);
@@ -188,14 +195,11 @@ mod tests {
         let mut now = start;
         let mut sent = 0u32;
         while now < start + seconds(20) {
-            match health.ready("m", now) {
-                Ready::Now => {
-                    health.take(1, now);
-                    sent += 1;
-                }
-                Ready::At(at) => now = at,
-                other => panic!("{other:?}"),
+            if let Ready::At(at) = health.ready("m", now) {
+                now = at;
             }
+            assert!(health.claim("m", 1, now));
+            sent += 1;
         }
         assert!((300..=304).contains(&sent), "{sent} requests in 20 s at 15 per second");
     }

@@ -124,6 +124,7 @@ enum Choice {
 /// What the endpoints said to one question so far.
 struct Tally<T> {
     doubtful: Option<T>,
+    too_large: Option<String>,
     refused: Option<Refusal>,
     wrong: Option<String>,
     missing: bool,
@@ -184,6 +185,7 @@ impl Pool {
         F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
         let request = json_rpc(method, params);
+        self.nodes[endpoint].health().take(1, Instant::now());
         let exchange = match self.send(endpoint, &request, 1, self.config.deadline).await {
             Ok(exchange) => exchange,
             Err(Trouble::Failed { reason, .. }) => return Err(Failure::Unavailable(reason)),
@@ -242,6 +244,7 @@ impl Pool {
     {
         let request = &json_rpc(method, params);
         let told = self.nodes.iter().enumerate().filter(|(_, node)| node.endpoint.has(role)).map(|(i, _)| async move {
+            self.nodes[i].health().take(1, Instant::now());
             let said = match self.send(i, request, 1, self.config.deadline).await {
                 Ok(exchange) => Ok(exchange.body),
                 Err(Trouble::Failed { reason, .. }) => Err(reason),
@@ -285,7 +288,12 @@ impl Pool {
         loop {
             let now = Instant::now();
             let (node, others) = match self.choose(method, first, &asked, now) {
-                Choice::Ask { node, others } if now < deadline => (node, others),
+                Choice::Ask { node, others } if now < deadline => {
+                    if !self.nodes[node].health().claim(method, 1, now) {
+                        continue;
+                    }
+                    (node, others)
+                }
                 Choice::Wait(until) if until < deadline => {
                     tokio::time::sleep_until(until).await;
                     continue;
@@ -305,23 +313,25 @@ impl Pool {
             }
             let exchange = match self.send(node, request, 1, timeout).await {
                 Ok(exchange) => exchange,
-                Err(Trouble::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
+                Err(Trouble::TooLarge { bytes_max }) => {
+                    tally.too_large.get_or_insert(format!("more than {bytes_max} bytes from {}", self.label(node)));
+                    continue;
+                }
                 Err(Trouble::Failed { reason, retry_after }) => {
                     tally.troubles.push(self.failed(node, &reason, retry_after));
                     continue;
                 }
             };
             let reply = Reply::new(node, exchange.status, &exchange.body);
-            match self.judge(node, method, accept(&reply), &mut tally) {
-                Judged::Sure(value) => return Ok(value),
-                Judged::TooLarge(message) => return Err(Failure::TooLarge(message)),
-                Judged::Next => {}
+            if let Some(value) = self.judge(node, method, accept(&reply), &mut tally) {
+                return Ok(value);
             }
         }
         tally.troubles.extend(self.not_asked(method, &asked));
         tally.missing |= self.nobody_has(method);
         Err(match tally {
             Tally { doubtful: Some(value), .. } => return Ok(value),
+            Tally { too_large: Some(message), .. } => Failure::TooLarge(message),
             Tally { refused: Some(refusal), .. } => Failure::Refused(refusal),
             Tally { wrong: Some(reason), .. } => Failure::Wrong(reason),
             Tally { missing: true, .. } => Failure::Missing(method.to_owned()),
@@ -357,10 +367,15 @@ impl Pool {
         F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
     {
         let asked = vec![false; self.nodes.len()];
+        let cost = u32::try_from(params.len()).unwrap_or(u32::MAX);
         let deadline = Instant::now() + self.config.deadline;
         let node = loop {
             match self.choose(BATCH, None, &asked, Instant::now()) {
-                Choice::Ask { node, .. } => break node,
+                Choice::Ask { node, .. } => {
+                    if self.nodes[node].health().claim(BATCH, cost, Instant::now()) {
+                        break node;
+                    }
+                }
                 Choice::Wait(until) if until < deadline => tokio::time::sleep_until(until).await,
                 Choice::Wait(_) | Choice::Nobody => return,
             }
@@ -370,7 +385,6 @@ impl Pool {
         {
             return;
         }
-        let cost = u32::try_from(params.len()).unwrap_or(u32::MAX);
         let exchange = match self.send(node, &json_rpc_batch(method, params), cost, self.config.deadline).await {
             Ok(exchange) => exchange,
             Err(Trouble::TooLarge { .. }) => return,
@@ -394,18 +408,18 @@ impl Pool {
         let mut tally = Tally::new();
         for (id, reply) in items {
             let Some(slot) = usize::try_from(id).ok().filter(|i| *i < answers.len()) else { continue };
-            if let Judged::Sure(value) = self.judge(node, method, accept(offset + slot, &reply), &mut tally) {
+            if let Some(value) = self.judge(node, method, accept(offset + slot, &reply), &mut tally) {
                 answers[slot] = Some(value);
             }
         }
     }
 
-    /// Books an answer to the endpoint's health and the question's tally.
-    fn judge<T>(&self, node: usize, method: &str, said: Result<Answer<T>, Bad>, tally: &mut Tally<T>) -> Judged<T> {
+    /// Books an answer to the endpoint's health and the question's tally. Only a sure one ends the question.
+    fn judge<T>(&self, node: usize, method: &str, said: Result<Answer<T>, Bad>, tally: &mut Tally<T>) -> Option<T> {
         match said {
             Ok(Answer::Sure(value)) => {
                 self.nodes[node].health().succeeded();
-                return Judged::Sure(value);
+                return Some(value);
             }
             Ok(Answer::Doubtful(value)) => {
                 self.nodes[node].health().succeeded();
@@ -418,7 +432,9 @@ impl Pool {
             Err(Bad::Refused(refusal)) => {
                 let message = self.redact(node, &refusal.message);
                 match refusal.kind {
-                    RefusalKind::TooLarge => return Judged::TooLarge(message),
+                    RefusalKind::TooLarge => {
+                        tally.too_large.get_or_insert(message);
+                    }
                     RefusalKind::MethodMissing => {
                         info!(endpoint = %self.label(node), method, "the endpoint does not offer {method}: {message}");
                         self.nodes[node].health().lacks(method, Instant::now());
@@ -432,7 +448,7 @@ impl Pool {
                 }
             }
         }
-        Judged::Next
+        None
     }
 
     /// A node of another chain would answer everything, consistently and wrongly.
@@ -446,6 +462,7 @@ impl Pool {
         if proven.load(Ordering::Relaxed) {
             return Ok(());
         }
+        self.nodes[node].health().take(1, Instant::now());
         let exchange = match self.send(node, &json_rpc(&proof.method, &[(); 0]), 1, timeout).await {
             Ok(exchange) => exchange,
             Err(Trouble::Failed { reason, retry_after }) => return Err(self.failed(node, &reason, retry_after)),
@@ -471,10 +488,8 @@ impl Pool {
     }
 
     async fn send(&self, node: usize, request: &Request, cost: u32, timeout: Duration) -> Result<Exchange, Trouble> {
-        let node = &self.nodes[node];
-        node.health().take(cost, Instant::now());
         self.requests.fetch_add(u64::from(cost), Ordering::Relaxed);
-        self.client.send(&node.endpoint, request, timeout, self.config.body_bytes_max).await
+        self.client.send(&self.nodes[node].endpoint, request, timeout, self.config.body_bytes_max).await
     }
 
     fn failed(&self, node: usize, reason: &str, retry_after: Option<Duration>) -> String {
@@ -542,15 +557,9 @@ impl Pool {
     }
 }
 
-enum Judged<T> {
-    Sure(T),
-    TooLarge(String),
-    Next,
-}
-
 impl<T> Tally<T> {
     fn new() -> Tally<T> {
-        Tally { doubtful: None, refused: None, wrong: None, missing: false, troubles: Vec::new() }
+        Tally { doubtful: None, too_large: None, refused: None, wrong: None, missing: false, troubles: Vec::new() }
     }
 }
 

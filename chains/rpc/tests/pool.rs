@@ -36,28 +36,29 @@ impl Node {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let shared = Shared { script: Arc::new(script), seen: seen.clone() };
         let router = Router::new().fallback(answer).with_state(shared);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v1/VERYSECRETKEY", listener.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let url = format!("http://{address}/v1/VERYSECRETKEY");
         let mut server = JoinSet::new();
-        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        server.spawn(async move { axum::serve(listener, router).await.expect("the server runs until it is dropped") });
         Node { url, seen, _server: server }
     }
 
     fn count(&self) -> usize {
-        self.seen.lock().unwrap().len()
+        self.seen.lock().expect("no panic while it is held").len()
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new(&self.url).unwrap()
+        Endpoint::new(&self.url).expect("a URL")
     }
 }
 
 async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a whole body");
     let question: Value = serde_json::from_slice(&body).unwrap_or_default();
     let number = {
-        let mut seen = shared.seen.lock().unwrap();
+        let mut seen = shared.seen.lock().expect("no panic while it is held");
         seen.push((parts.headers, parts.uri.to_string(), question.clone()));
         seen.len() - 1
     };
@@ -73,7 +74,7 @@ fn refuses(code: i64, message: &str) -> Response {
 }
 
 fn pool(endpoints: Vec<Endpoint>) -> Pool {
-    Pool::new(Config { deadline: Duration::from_secs(5), ..Config::new(endpoints) }).unwrap()
+    Pool::new(Config { deadline: Duration::from_secs(5), ..Config::new(endpoints) }).expect("somebody to read from")
 }
 
 fn text(reply: &Reply<'_>) -> Result<Answer<String>, Bad> {
@@ -193,14 +194,12 @@ async fn bodies_are_cut_at_the_bound() {
 #[tokio::test]
 async fn batches_come_back_in_order_and_their_gaps_are_filled() {
     let echo = |call: &Value| json!({ "id": call["id"], "result": call["params"][0] });
-    let node = Node::start(move |_, question| match question {
-        Value::Array(calls) => {
-            // Out of order, the last one forgotten, one stranger.
-            let mut answers: Vec<Value> = calls.iter().rev().skip(1).map(echo).collect();
-            answers.push(json!({ "id": 99, "result": "stranger" }));
-            axum::Json(Value::Array(answers)).into_response()
-        }
-        call => axum::Json(echo(call)).into_response(),
+    let node = Node::start(move |_, question| {
+        let Value::Array(calls) = question else { return axum::Json(echo(question)).into_response() };
+        // Out of order, the last one forgotten, one stranger.
+        let mut answers: Vec<Value> = calls.iter().rev().skip(1).map(echo).collect();
+        answers.push(json!({ "id": 99, "result": "stranger" }));
+        axum::Json(Value::Array(answers)).into_response()
     })
     .await;
     let pool = pool(vec![node.endpoint()]);

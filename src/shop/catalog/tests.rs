@@ -1,0 +1,112 @@
+use uuid::Uuid;
+
+use crate::db::Db;
+use crate::ids::{Mode, Shop};
+use crate::money::pricing::{Currency, Fiat};
+use crate::shop::catalog::{self, EditError, NewProduct, Offer, Prices, State, Texts, Tier};
+use crate::shop::fixture::{Fixture, NOW, mailbox, read, write};
+
+const CNY: Currency = Currency::CNY;
+
+async fn find(shop: &Fixture, name: &str) -> Option<catalog::Product> {
+    let (owner, name) = (shop.shop, name.to_owned());
+    read(&shop.db, move |tx| Box::pin(async move { catalog::find_active(tx, owner, CNY, &name).await })).await
+}
+
+async fn offer(shop: &Fixture, quantity: u32, prices: Prices) -> Option<Offer> {
+    let (owner, id) = (shop.shop, shop.product_id);
+    read(&shop.db, move |tx| Box::pin(catalog::offer(tx, owner, CNY, id, quantity, prices))).await
+}
+
+crate::both! {
+    async fn products_are_listed_in_their_order_with_stock_price_and_texts(db: Db) {
+        let shop = Fixture::new(db, 3).await;
+        let owner = shop.shop;
+        let first = NewProduct { slug: "first".into(), position: -1, texts: Texts::default(), ..mailbox(Uuid::new_v4()) };
+        write(&shop.db, move |tx| Box::pin(async move {
+            catalog::create(tx, NOW, owner, first).await.unwrap();
+            Ok(())
+        })).await;
+        let list = read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, owner, CNY))).await;
+        let slugs: Vec<_> = list.iter().map(|product| (product.slug.as_str(), product.stock)).collect();
+        assert_eq!(slugs, [("first", 0), ("mailbox", 3)]);
+        assert_eq!(list[1].texts.get("name", "zh"), Some("企业邮箱"));
+        assert_eq!(list[1].texts.get("name", "en"), Some("Business Mailbox"));
+        assert_eq!(list[1].texts.get("name", "ar"), None);
+        assert_eq!(list[1].unit_price, Fiat::new(CNY, 50));
+        assert_eq!(list[0].texts, Texts::default());
+        for other in [Shop { mode: Mode::Live, ..owner }] {
+            assert!(read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, other, CNY))).await.is_empty());
+        }
+        assert!(read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, owner, Currency::USD))).await.is_empty());
+    }
+
+    async fn an_id_in_any_spelling_and_the_slug_find_one_product(db: Db) {
+        let shop = Fixture::new(db, 0).await;
+        let id = shop.product_id;
+        for name in [id.to_string(), id.to_string().to_uppercase(), id.simple().to_string(), "mailbox".into()] {
+            assert_eq!(find(&shop, &name).await.unwrap().id, shop.product, "{name}");
+        }
+        for name in ["", "Mailbox", "none", "mail%", "\u{0}", "30a6d792-9e06-4023-85f4-736dfd9af07d"] {
+            assert_eq!(find(&shop, name).await, None, "{name}");
+        }
+    }
+
+    async fn what_is_inactive_is_absent_until_it_is_active_again(db: Db) {
+        let shop = Fixture::new(db, 5).await;
+        let (owner, product) = (shop.shop, shop.product);
+        write(&shop.db, move |tx| Box::pin(catalog::set_state(tx, product, State::Inactive))).await;
+        assert_eq!(find(&shop, "mailbox").await, None);
+        assert_eq!(offer(&shop, 1, Prices::Tiered).await, None);
+        assert!(read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, owner, CNY))).await.is_empty());
+        let any = read(&shop.db, move |tx| Box::pin(catalog::find(tx, owner, CNY, "mailbox"))).await;
+        assert_eq!(any.unwrap().state, State::Inactive);
+        write(&shop.db, move |tx| Box::pin(catalog::set_state(tx, product, State::Active))).await;
+        assert_eq!(find(&shop, "mailbox").await.unwrap().stock, 5);
+    }
+
+    async fn the_price_is_that_of_the_greatest_quantity_reached(db: Db) {
+        let shop = Fixture::new(db, 0).await;
+        for (quantity, prices, minor) in [
+            (1, Prices::Tiered, 50), (99, Prices::Tiered, 50), (100, Prices::Tiered, 40), (500, Prices::Tiered, 40),
+            (500, Prices::Single, 50),
+        ] {
+            let offer = offer(&shop, quantity, prices).await.unwrap();
+            assert_eq!(offer.unit_price.minor, minor, "{quantity} {prices:?}");
+        }
+    }
+
+    async fn edits_that_make_no_sense_are_refused(db: Db) {
+        let shop = Fixture::new(db, 0).await;
+        let (owner, product, sku) = (shop.shop, shop.product, shop.sku);
+        let create = |new: NewProduct| {
+            shop.db.write("create", move |tx| Box::pin(catalog::create(tx, NOW, owner, new)))
+        };
+        let other = || mailbox(Uuid::new_v4());
+        assert_eq!(create(other()).await, Err(EditError::SlugTaken));
+        for slug in ["", "Upper", "a b", "30a6d792-9e06-4023-85f4-736dfd9af07d", "30a6d7929e06402385f4736dfd9af07d"] {
+            assert_eq!(create(NewProduct { slug: slug.into(), ..other() }).await, Err(EditError::BadSlug), "{slug}");
+        }
+        for (min_quantity, max_quantity) in [(0, 5), (6, 5)] {
+            let new = NewProduct { slug: "x".into(), min_quantity, max_quantity, ..other() };
+            assert_eq!(create(new).await, Err(EditError::BadLimits));
+        }
+        let tier = |from_quantity, unit_price| Tier { from_quantity, unit_price };
+        for tiers in [vec![], vec![tier(2, 1)], vec![tier(1, 1), tier(1, 2)], vec![tier(1, -1)]] {
+            let set = shop.db.write("set_prices", move |tx| Box::pin(async move {
+                catalog::set_prices(tx, sku, CNY, &tiers).await
+            }));
+            assert_eq!(set.await, Err(EditError::BadTiers));
+        }
+        shop.db.write("edit", move |tx| Box::pin(async move {
+            catalog::set_limits(tx, product, 5, 10).await?;
+            catalog::set_prices(tx, sku, CNY, &[tier(1, 60)]).await?;
+            catalog::set_texts(tx, product, &Texts::default().with("name", "en", "Mailbox")).await?;
+            Ok::<_, EditError>(())
+        })).await.unwrap();
+        let product = find(&shop, "mailbox").await.unwrap();
+        assert_eq!((product.min_quantity, product.max_quantity, product.unit_price.minor), (5, 10, 60));
+        assert_eq!(product.texts.get("name", "en"), Some("Mailbox"));
+        assert_eq!(offer(&shop, 100, Prices::Tiered).await.unwrap().unit_price.minor, 60);
+    }
+}

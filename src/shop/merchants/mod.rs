@@ -1,35 +1,66 @@
-//! Shops: whose products are sold. One installation, one operator, many merchants.
+//! Merchants: whose shop it is. Everything that is sold, owed or earned belongs to one, in one mode.
 
 mod store;
 
+#[cfg(test)]
+mod tests;
+
+use uuid::Uuid;
+
 use crate::clock::Instant;
 use crate::db::{self, Tx};
+use crate::ids::MerchantId;
 
-pub use store::Merchant;
+const SLUG_LENGTH_MAX: usize = 64;
+const NAME_LENGTH_MAX: usize = 200;
+
+/// Merchants of one list.
+pub const LIST_MAX: u32 = 1_000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merchant {
+    pub id: MerchantId,
+    pub public_id: String,
+    /// How configuration and command line name it.
+    pub slug: String,
+    pub name: String,
+    pub created_at: Instant,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("`{0}` is not a slug (1 to 64 of a-z, 0-9 and -)")]
-    BadSlug(String),
-    #[error("there is a merchant `{0}` already")]
-    Exists(String),
+    #[error("a slug is 1 to {SLUG_LENGTH_MAX} of a-z, 0-9 and -")]
+    BadSlug,
+    #[error("a name is 1 to {NAME_LENGTH_MAX} characters")]
+    BadName,
+    #[error("another merchant has this slug")]
+    SlugTaken,
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-pub async fn create(tx: &mut Tx, now: Instant, slug: &str, name: &str) -> Result<Merchant, CreateError> {
-    let fits = (1..=64).contains(&slug.len())
-        && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if !fits {
-        return Err(CreateError::BadSlug(slug.to_owned()));
+pub async fn create(
+    tx: &mut Tx,
+    now: Instant,
+    public_id: Uuid,
+    slug: &str,
+    name: &str,
+) -> Result<MerchantId, CreateError> {
+    let slug_fits = slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !slug_fits || !(1..=SLUG_LENGTH_MAX).contains(&slug.len()) {
+        return Err(CreateError::BadSlug);
     }
-    store::insert_merchant(tx, now, slug, name).await?.ok_or_else(|| CreateError::Exists(slug.to_owned()))
+    if !(1..=NAME_LENGTH_MAX).contains(&name.chars().count()) {
+        return Err(CreateError::BadName);
+    }
+    store::insert_merchant(tx, now, &public_id.to_string(), slug, name).await?.ok_or(CreateError::SlugTaken)
 }
 
 pub async fn find_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
     store::find_by_slug(tx, slug).await
 }
 
+/// Oldest first.
 pub async fn list(tx: &mut Tx) -> Result<Vec<Merchant>, db::Error> {
-    store::list(tx).await
+    store::list(tx, LIST_MAX).await
 }

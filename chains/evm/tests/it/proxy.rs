@@ -1,12 +1,12 @@
 //! A node that passes questions on to anvil and does what a trick says with some of them.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::{
     Router,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -22,8 +22,6 @@ pub enum Act {
     Error(i64, &'static str),
     /// The whole HTTP exchange ends with this.
     Http(StatusCode, Vec<(&'static str, &'static str)>, String),
-    /// No answer while the test runs.
-    Silence,
 }
 
 type Trick = dyn Fn(&str, &Value) -> Act + Send + Sync;
@@ -65,55 +63,63 @@ impl Proxy {
     }
 
     async fn with(upstream: &str, takes_batches: bool, trick: Box<Trick>) -> Proxy {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (upstream, asked) = (upstream.to_owned(), Mutex::new(Vec::new()));
         let shared = Arc::new(Shared { upstream, client, trick, takes_batches, asked });
         let router = Router::new()
             .route("/", post(answer))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(shared.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let url = format!("http://{address}/");
         let mut server = JoinSet::new();
-        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        server.spawn(async move { axum::serve(listener, router).await.expect("the server runs until it is dropped") });
         Proxy { url, shared, _server: server }
     }
 
     /// How often a method was asked for.
     pub fn asked(&self, method: &str) -> usize {
-        self.shared.asked.lock().unwrap().iter().filter(|asked| *asked == method).count()
+        self.shared.asked().iter().filter(|asked| *asked == method).count()
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, _: HeaderMap, body: Bytes) -> Response {
-    let question: Value = serde_json::from_slice(&body).unwrap();
-    let answer = match question {
-        Value::Array(calls) if shared.takes_batches => {
-            let mut answers = Vec::new();
-            for call in calls {
-                match one(&shared, call).await {
-                    Ok(answer) => answers.push(answer),
-                    Err(response) => return response,
-                }
-            }
-            // Nodes may answer a batch in any order.
-            answers.reverse();
-            Value::Array(answers)
-        }
-        Value::Array(_) => {
-            json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32600, "message": "batches are not supported" } })
-        }
-        call => match one(&shared, call).await {
-            Ok(answer) => answer,
-            Err(response) => return response,
-        },
+impl Shared {
+    fn asked(&self) -> MutexGuard<'_, Vec<String>> {
+        self.asked.lock().expect("no panic while it is held")
+    }
+
+    async fn upstream(&self, call: &Value) -> reqwest::Result<Value> {
+        self.client.post(&self.upstream).json(call).send().await?.json().await
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let question: Value = serde_json::from_slice(&body).expect("a question is JSON");
+    let Value::Array(calls) = question else {
+        return one(&shared, question)
+            .await
+            .map_or_else(|response| response, |answer| axum::Json(answer).into_response());
     };
-    axum::Json(answer).into_response()
+    if !shared.takes_batches {
+        let error = json!({ "code": -32600, "message": "batches are not supported" });
+        return axum::Json(json!({ "jsonrpc": "2.0", "id": null, "error": error })).into_response();
+    }
+    let mut answers = Vec::new();
+    for call in calls {
+        match one(&shared, call).await {
+            Ok(answer) => answers.push(answer),
+            Err(response) => return response,
+        }
+    }
+    // Nodes may answer a batch in any order.
+    answers.reverse();
+    axum::Json(answers).into_response()
 }
 
 async fn one(shared: &Shared, call: Value) -> Result<Value, Response> {
-    let method = call["method"].as_str().unwrap().to_owned();
-    shared.asked.lock().unwrap().push(method.clone());
+    let method = call["method"].as_str().expect("a question has a method").to_owned();
+    shared.asked().push(method.clone());
     let id = call["id"].clone();
     let result = |result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result });
     let edit = match (shared.trick)(&method, &call["params"]) {
@@ -126,14 +132,12 @@ async fn one(shared: &Shared, call: Value) -> Result<Value, Response> {
         Act::Http(status, headers, body) => {
             let mut response = (status, body).into_response();
             for (name, value) in headers {
-                response.headers_mut().insert(name, value.parse().unwrap());
+                response.headers_mut().insert(name, value.parse().expect("a header value"));
             }
             return Err(response);
         }
-        Act::Silence => std::future::pending().await,
     };
-    let mut answer: Value =
-        shared.client.post(&shared.upstream).json(&call).send().await.unwrap().json().await.unwrap();
+    let mut answer = shared.upstream(&call).await.expect("the node behind the proxy answers");
     if let (Some(edit), Some(result)) = (edit, answer.get_mut("result")) {
         edit(result);
     }

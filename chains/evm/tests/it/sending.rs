@@ -16,8 +16,8 @@ async fn signed(world: &World, nonce: u64, gwei: u64) -> Vec<u8> {
     let price = format!("{:#x}", gwei * 1_000_000_000);
     let tx = json!({ "from": world.rich[8], "to": Address::repeat_byte(0x99), "value": "0x1", "gas": "0x5208",
         "nonce": format!("{nonce:#x}"), "gasPrice": price, "chainId": "0x7a69" });
-    let raw = world.anvil.rpc("eth_signTransaction", json!([tx])).await.unwrap();
-    alloy_primitives::hex::decode(raw.as_str().unwrap()).unwrap()
+    let raw = world.anvil.rpc("eth_signTransaction", json!([tx])).await.expect("anvil signs for its accounts");
+    alloy_primitives::hex::decode(raw.as_str().expect("a text")).expect("hexadecimal")
 }
 
 fn refused_as(outcome: &Outcome, class: &str) -> bool {
@@ -70,7 +70,7 @@ async fn only_endpoints_with_the_role_get_the_bytes() {
     let url = world.anvil.url();
     let reader = Proxy::start(&url, |_, _| Act::Pass).await;
     let mut config = world.config(&[&url], evm::Trace::None);
-    config.endpoints.insert(0, Endpoint::new(&reader.url).unwrap().with_roles(&[Role::Read]));
+    config.pool.endpoints.insert(0, Endpoint::new(&reader.url).unwrap().with_roles(&[Role::Read]));
     let evm = evm::Evm::new(config).unwrap();
     assert_eq!(evm.broadcast(&signed(&world, 0, 20).await).await, Outcome::Accepted);
     assert_eq!(reader.asked("eth_sendRawTransaction"), 0);

@@ -15,6 +15,8 @@ use provision::{
 use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
+/// Why a helper may panic: without the node there is no test.
+const NODE: &str = "the node and its contracts do as they are told";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
 pub struct World {
@@ -38,13 +40,13 @@ impl World {
     pub async fn with(extra: &[&str]) -> World {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
         let options = Options { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..Options::default() };
-        let anvil = Anvil::start(options).await.unwrap();
+        let anvil = Anvil::start(options).await.expect(NODE);
         let mut deployed = Vec::new();
         for name in ["UsdtLike", "Bep20Like", "FakeToken", "Batcher"] {
-            deployed.push(anvil.deploy(&artifact(name).await.unwrap(), &[]).await.unwrap());
+            deployed.push(anvil.deploy(&artifact(name).await.expect(NODE), &[]).await.expect(NODE));
         }
-        let [usdt, bep20, fake, batcher] = deployed.try_into().unwrap();
-        let rich = anvil.accounts().await.unwrap();
+        let [usdt, bep20, fake, batcher] = deployed.try_into().expect(NODE);
+        let rich = anvil.accounts().await.expect(NODE);
         let ours: Vec<Address> = (1..=4u8).map(|n| Address::repeat_byte(0xb0 + n)).collect();
         let watched = WatchSet::default();
         for address in &ours {
@@ -56,17 +58,17 @@ impl World {
             world.send(0, token, 0, abi::UsdtLike::mintCall { to: world.rich[0], value: million }).await;
             world.send(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
         }
-        world.anvil.mine(1).await.unwrap();
+        world.anvil.mine(1).await.expect(NODE);
         world
     }
 
     /// A call from a rich account, waiting to be mined.
     pub async fn send(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
-        self.anvil.send(self.rich[from], to, U256::from(wei), &call.abi_encode()).await.unwrap()
+        self.anvil.send(self.rich[from], to, U256::from(wei), &call.abi_encode()).await.expect(NODE)
     }
 
     pub async fn pay_ether(&self, from: usize, to: Address, wei: u128) -> B256 {
-        self.anvil.send(self.rich[from], to, U256::from(wei), &[]).await.unwrap()
+        self.anvil.send(self.rich[from], to, U256::from(wei), &[]).await.expect(NODE)
     }
 
     pub async fn pay_token(&self, token: Address, to: Address, units: u64) -> B256 {
@@ -95,7 +97,7 @@ impl World {
         self.send(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.rich[0], to: a, value: units(5) }).await;
         self.send(3, self.usdt, 0, abi::UsdtLike::transferFromCall { from: a, to: b, value: units(0) }).await;
         self.failing(a).await;
-        self.anvil.mine(1).await.unwrap();
+        self.anvil.mine(1).await.expect(NODE);
     }
 
     /// Transactions that are mined and fail: ether to a contract that takes none, tokens that nobody has.
@@ -106,12 +108,12 @@ impl World {
         ] {
             let tx = serde_json::json!({ "from": self.rich[5], "to": target, "gas": "0x30000",
                 "value": format!("{wei:#x}"), "data": alloy_primitives::hex::encode_prefixed(call) });
-            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.unwrap();
+            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.expect(NODE);
         }
     }
 
     pub fn config(&self, urls: &[&str], trace: Trace) -> EvmConfig {
-        let chain = ChainId::new("anvil").unwrap();
+        let chain = ChainId::new("anvil").expect(NODE);
         let token = |address: Address, symbol: &str, decimals| {
             let kind = AssetKind::Token { contract: address.to_checksum(None) };
             Asset::new(chain.clone(), kind, symbol, decimals, 4)
@@ -120,7 +122,7 @@ impl World {
         EvmConfig {
             chain_id: CHAIN_ID,
             assets: vec![native, token(self.usdt, "USDT", 6), token(self.bep20, "TOK", 18)],
-            endpoints: urls.iter().map(|url| Endpoint::new(url).unwrap()).collect(),
+            pool: rpc::Config::new(urls.iter().map(|url| Endpoint::new(url).expect(NODE)).collect()),
             finality: Finality::Tag,
             range_depth: 1_000_000,
             verify: Verify::ALL,
@@ -131,13 +133,13 @@ impl World {
 
     /// A driver that reads near the head, block by block.
     pub fn evm(&self, urls: &[&str]) -> Evm {
-        Evm::new(self.config(urls, Trace::None)).unwrap()
+        Evm::new(self.config(urls, Trace::None)).expect(NODE)
     }
 
     /// A driver that takes everything for settled and reads by range.
     pub async fn by_range(&self, urls: &[&str], trace: Trace) -> Evm {
-        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).unwrap();
-        evm.tip().await.unwrap();
+        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).expect(NODE);
+        evm.tip().await.expect(NODE);
         evm
     }
 
@@ -148,10 +150,10 @@ impl World {
         for owner in &self.ours {
             for asset in &config.assets {
                 let held = match &asset.kind {
-                    AssetKind::Native => self.anvil.balance(*owner).await.unwrap(),
+                    AssetKind::Native => self.anvil.balance(*owner).await.expect(NODE),
                     AssetKind::Token { contract } => {
                         let call = abi::UsdtLike::balanceOfCall { owner: *owner }.abi_encode();
-                        U256::from_be_slice(&self.anvil.call(contract.parse().unwrap(), &call).await.unwrap())
+                        U256::from_be_slice(&self.anvil.call(contract.parse().expect(NODE), &call).await.expect(NODE))
                     }
                 };
                 if !held.is_zero() {
@@ -176,7 +178,7 @@ pub async fn read(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> Vec<Bloc
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = from;
     while next <= to {
-        let more = evm.blocks(next, to, watched).await.unwrap();
+        let more = evm.blocks(next, to, watched).await.expect(NODE);
         for block in &more {
             assert_eq!(block.header.height, next);
             assert!(blocks.last().is_none_or(|last| last.header.hash == block.header.parent));
@@ -195,7 +197,7 @@ pub fn sums(transfers: &[Transfer]) -> HashMap<(AssetId, AddressKey), Amount> {
     let mut sums: HashMap<(AssetId, AddressKey), Amount> = HashMap::new();
     for transfer in transfers {
         let sum = sums.entry((transfer.asset.clone(), transfer.to)).or_default();
-        *sum = sum.checked_add(transfer.amount).unwrap();
+        *sum = sum.checked_add(transfer.amount).expect(NODE);
     }
     sums
 }

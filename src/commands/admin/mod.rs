@@ -1,0 +1,177 @@
+//! `settled admin …`: what an operator creates and changes by hand. Every change is written down with who made it, in the
+//! transaction that makes it.
+
+mod coupons;
+mod file;
+mod merchants;
+mod products;
+mod stock;
+mod users;
+
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+
+use chain::Amount;
+
+use crate::commands::control::{self, Command, Context};
+use crate::commands::exit::Failure;
+use crate::commands::out::say;
+use crate::commands::place::Place;
+use crate::db::{self, Tx};
+use crate::ids::{Mode, Shop};
+use crate::money::pricing::Currency;
+use crate::shop::merchants as shops;
+
+pub use coupons::NewCoupon;
+pub use products::NewProduct;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    place: Place,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Subcommand)]
+enum Noun {
+    /// Shops whose goods are sold.
+    #[command(subcommand)]
+    Merchant(merchants::Verb),
+    /// Buyers with a balance.
+    #[command(subcommand)]
+    User(users::Verb),
+    /// What a user pays from a balance with.
+    #[command(subcommand)]
+    Token(users::TokenVerb),
+    /// Give a user credit: a posting from the operator's equity.
+    Credit(users::Credit),
+    /// What is sold.
+    #[command(subcommand)]
+    Product(products::Verb),
+    /// The goods: lines of text that are each delivered once.
+    #[command(subcommand)]
+    Stock(stock::Verb),
+    /// Discounts for who knows the code.
+    #[command(subcommand)]
+    Coupon(coupons::Verb),
+}
+
+/// What can be asked of a daemon.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    ListMerchants,
+    CreateMerchant(merchants::Create),
+    CreateUser(users::Create),
+    SetUser(users::Set),
+    ListUsers(Owner),
+    IssueToken(users::Issue),
+    RevokeTokens(users::Revoke),
+    Credit(users::Credit),
+    PutProducts(Owner, Vec<NewProduct>),
+    ListProducts(Owner),
+    SetProduct(products::Set),
+    ImportStock(stock::Import),
+    WithdrawStock(stock::Withdraw),
+    PutCoupons(Owner, Vec<NewCoupon>),
+    ListCoupons(Owner),
+    DeactivateCoupon(coupons::Deactivate),
+}
+
+/// Whose objects are meant.
+#[derive(Clone, clap::Args, Serialize, Deserialize)]
+pub struct Owner {
+    /// Slug of the merchant.
+    #[arg(long, default_value = "shop")]
+    pub merchant: String,
+    /// Real money or simulated chains.
+    #[arg(long, value_name = "live|test", default_value = "live", value_parser = mode)]
+    pub mode: Mode,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let acts = match args.noun {
+        Noun::Merchant(verb) => vec![verb.act()],
+        Noun::User(verb) => vec![verb.act()],
+        Noun::Token(verb) => vec![verb.act()],
+        Noun::Credit(credit) => vec![Act::Credit(credit)],
+        Noun::Product(verb) => vec![verb.act()?],
+        Noun::Stock(verb) => verb.acts()?,
+        Noun::Coupon(verb) => vec![verb.act()?],
+    };
+    for act in acts {
+        say(control::ask(&args.place, Command::Admin(act)).await?);
+    }
+    Ok(())
+}
+
+/// Does one act. The answer and the error are sentences for the operator.
+pub async fn execute(context: &Context, act: Act) -> Result<String, String> {
+    match act {
+        Act::ListMerchants => merchants::list(context).await,
+        Act::CreateMerchant(new) => merchants::create(context, new).await,
+        Act::CreateUser(new) => users::create(context, new).await,
+        Act::SetUser(set) => users::set(context, set).await,
+        Act::ListUsers(owner) => users::list(context, owner).await,
+        Act::IssueToken(issue) => users::issue(context, issue).await,
+        Act::RevokeTokens(revoke) => users::revoke(context, revoke).await,
+        Act::Credit(credit) => users::credit(context, credit).await,
+        Act::PutProducts(owner, products) => products::put(context, owner, products).await,
+        Act::ListProducts(owner) => products::list(context, owner).await,
+        Act::SetProduct(set) => products::set(context, set).await,
+        Act::ImportStock(import) => stock::import(context, import).await,
+        Act::WithdrawStock(withdraw) => stock::withdraw(context, withdraw).await,
+        Act::PutCoupons(owner, coupons) => coupons::put(context, owner, coupons).await,
+        Act::ListCoupons(owner) => coupons::list(context, owner).await,
+        Act::DeactivateCoupon(deactivate) => coupons::deactivate(context, deactivate).await,
+    }
+}
+
+/// Why an act was not done.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{0}")]
+    Because(String),
+    #[error("database: {0}")]
+    Db(#[from] db::Error),
+}
+
+impl Refused {
+    fn because(cause: impl ToString) -> Refused {
+        Refused::Because(cause.to_string())
+    }
+}
+
+impl From<Refused> for String {
+    fn from(refused: Refused) -> String {
+        refused.to_string()
+    }
+}
+
+/// The shop that is meant, when its merchant exists.
+async fn shop_of(tx: &mut Tx, owner: &Owner) -> Result<Shop, Refused> {
+    let merchant = shops::find_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
+        let slug = &owner.merchant;
+        Refused::Because(format!("there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"))
+    })?;
+    Ok(Shop { merchant: merchant.id, mode: owner.mode })
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "live" => Ok(Mode::Live),
+        "test" => Ok(Mode::Test),
+        _ => Err("it is `live` or `test`".into()),
+    }
+}
+
+/// `0.50` as 50 minor units; signs, exponents and third places are refused.
+fn minor_units(text: &str) -> Result<i64, String> {
+    let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
+    i64::try_from(units).map_err(|_| format!("{text} is more than anything costs"))
+}
+
+fn currency(code: &str) -> Result<Currency, String> {
+    Currency::new(code).ok_or_else(|| format!("`{code}` is not a currency such as CNY"))
+}

@@ -1,0 +1,134 @@
+//! Goods.
+
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+
+use crate::commands::admin::file::{Format, Source};
+use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
+use crate::commands::control::Context;
+use crate::commands::exit::Failure;
+use crate::ids::StockItemId;
+use crate::reviews;
+use crate::shop::stock::{self, IMPORT_MAX};
+
+/// Of one request, so that it fits the control socket whatever stands in the lines.
+const BYTES_MAX: usize = 1024 * 1024;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Add lines to the stock of a product: one in each line of a file, a JSON array of strings, or the column `line` of a
+    /// CSV file. A line that was imported before is counted and left out.
+    Import(Files),
+    /// Take an item off sale for ever.
+    Withdraw(Withdraw),
+}
+
+#[derive(clap::Args)]
+pub struct Files {
+    /// Id or slug of the product.
+    product: String,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    owner: Owner,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct Import {
+    pub owner: Owner,
+    pub product: String,
+    pub lines: Vec<String>,
+}
+
+#[derive(clap::Args, Serialize, Deserialize)]
+pub struct Withdraw {
+    /// Number of the item.
+    pub item: i64,
+}
+
+impl Verb {
+    pub fn acts(self) -> Result<Vec<Act>, Failure> {
+        match self {
+            Verb::Withdraw(withdraw) => Ok(vec![Act::WithdrawStock(withdraw)]),
+            Verb::Import(files) => {
+                let lines = read(&files.source)?;
+                if lines.is_empty() {
+                    return Err(Failure::failed("there is no line to import"));
+                }
+                let import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
+                Ok(parts(lines).into_iter().map(|lines| Act::ImportStock(import(lines))).collect())
+            }
+        }
+    }
+}
+
+fn read(source: &Source) -> Result<Vec<String>, Failure> {
+    let text = source.text()?;
+    match source.format() {
+        Format::Json => source.json(&text),
+        Format::Csv => source.csv(&text)?.iter_mut().map(|record| record.need("line")).collect(),
+        Format::Lines => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()),
+    }
+}
+
+fn parts(lines: Vec<String>) -> Vec<Vec<String>> {
+    let mut parts: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for line in lines {
+        bytes += line.len();
+        match parts.last_mut() {
+            Some(part) if part.len() < IMPORT_MAX && bytes <= BYTES_MAX => part.push(line),
+            Some(_) | None => {
+                bytes = line.len();
+                parts.push(vec![line]);
+            }
+        }
+    }
+    parts
+}
+
+/// All lines, or none.
+pub async fn import(context: &Context, import: Import) -> Result<String, String> {
+    let (now, actor, envelope) = (context.clock.now(), context.actor.clone(), context.envelope.clone());
+    let Import { owner, product, lines } = import;
+    let (slug, sku) = context
+        .db
+        .read("find_product", move |tx| {
+            Box::pin(async move {
+                let shop = shop_of(tx, &owner).await?;
+                let product = products::find(tx, shop, &product).await?;
+                Ok::<_, Refused>((product.slug, product.sku))
+            })
+        })
+        .await?;
+    let sealed = stock::seal(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let subject = slug.clone();
+    let imported = context
+        .db
+        .write("import_stock", move |tx| {
+            Box::pin(async move {
+                let imported = stock::import(tx, now, sku, sealed).await?;
+                reviews::record_act(tx, now, &actor, "stock.import", &subject, &imported.added.to_string()).await?;
+                Ok::<_, Refused>(imported)
+            })
+        })
+        .await?;
+    Ok(format!("{} items were added to `{slug}`, {} it had before.", imported.added, imported.duplicates))
+}
+
+pub async fn withdraw(context: &Context, withdraw: Withdraw) -> Result<String, String> {
+    let (now, actor, item) = (context.clock.now(), context.actor.clone(), withdraw.item);
+    let withdrawn = context
+        .db
+        .write("withdraw_stock", move |tx| {
+            Box::pin(async move {
+                let withdrawn = stock::withdraw(tx, StockItemId(item)).await?;
+                if withdrawn {
+                    reviews::record_act(tx, now, &actor, "stock.withdraw", &item.to_string(), "").await?;
+                }
+                Ok::<_, Refused>(withdrawn)
+            })
+        })
+        .await?;
+    if withdrawn { Ok(format!("Item {item} is off sale.")) } else { Err(format!("item {item} is not in stock")) }
+}

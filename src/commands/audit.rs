@@ -1,0 +1,33 @@
+//! `settled audit`: read-only, also while the daemon runs.
+
+use crate::commands::exit::Failure;
+use crate::commands::out::say;
+use crate::commands::place::{Place, open_existing, require_schema};
+use crate::db;
+use crate::money::ledger::audit;
+use crate::shop::stock;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Exit code 1 when something does not agree.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let db = open_existing(&args.place.load()?).await?;
+    require_schema(&db).await?;
+    let (ledger, stock) = db
+        .read("audit", |tx| Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::audit(tx).await?)) }))
+        .await?;
+    db.close().await;
+    say(format_args!("ledger: {ledger}"));
+    for mismatch in &stock {
+        let stock::Mismatch { sku, available, in_stock } = mismatch;
+        say(format_args!("  WRONG: SKU {sku} counts {available} items as available, but {in_stock} are in stock"));
+    }
+    if stock.is_empty() {
+        say("stock: the counts agree with the items");
+    }
+    if ledger.is_clean() && stock.is_empty() { Ok(()) } else { Err(Failure::findings()) }
+}

@@ -1,0 +1,23 @@
+//! What a daemon says of its work, on standard error: journald and terminals read it there.
+
+use std::io;
+
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::commands::exit::Failure;
+use crate::config::{Log, LogFormat};
+
+/// Once per process, before anything is logged.
+pub fn start(log: &Log) -> Result<(), Failure> {
+    let refused = |e: &dyn std::fmt::Display| Failure::configuration(format!("[log] level: {e}"));
+    let targets: Targets = log.level.parse().map_err(|e| refused(&e))?;
+    let format = match log.format {
+        LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+        LogFormat::Text => tracing_subscriber::fmt::layer().compact().with_target(false).with_writer(io::stderr).boxed(),
+    };
+    let started = tracing_subscriber::registry().with(format.with_filter(targets)).try_init();
+    started.map_err(|e| Failure::failed(format!("logs cannot be written: {e}")))
+}

@@ -1,0 +1,27 @@
+//! `settled migrate`.
+
+use crate::commands::exit::Failure;
+use crate::commands::out::say;
+use crate::commands::place::{Place, make_folder, open_database};
+use crate::db::lock::DataLock;
+
+/// The daemon does the same when it starts; this is for whoever wants it done before.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let config = args.place.load()?;
+    make_folder(&config.data.folder)?;
+    let _lock = DataLock::acquire(&config.data.folder)?;
+    let db = open_database(&config).await?;
+    let applied = db.migrate().await?;
+    db.close().await;
+    match applied.as_slice() {
+        [] => say("Nothing to do: the schema is that of this version."),
+        names => say(format_args!("Applied {}.", names.join(", "))),
+    }
+    Ok(())
+}

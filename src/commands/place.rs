@@ -1,0 +1,99 @@
+//! Which installation a command is about: a configuration file, or the data folder of the demo.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::commands::control::Context;
+use crate::commands::dev;
+use crate::commands::exit::Failure;
+use crate::config::Config;
+use crate::db::Db;
+use crate::db::lock::DataLock;
+use crate::envelope::Envelope;
+
+pub const CONFIG: &str = "/etc/settled/settled.toml";
+
+#[derive(clap::Args)]
+pub struct Place {
+    /// The configuration of the daemon.
+    #[arg(long, value_name = "FILE", default_value = CONFIG, global = true)]
+    config: PathBuf,
+    /// The data folder of `settled dev`, instead of a configuration.
+    #[arg(long, value_name = "FOLDER", global = true)]
+    data: Option<PathBuf>,
+}
+
+impl Place {
+    pub fn load(&self) -> Result<Config, Failure> {
+        match &self.data {
+            Some(folder) => dev::config_of(folder),
+            None => Ok(Config::load(&self.config)?),
+        }
+    }
+
+    /// As it is typed after `settled …`, for advice.
+    pub fn flag(&self) -> String {
+        match &self.data {
+            Some(folder) => format!("--data {}", folder.display()),
+            None if self.config == Path::new(CONFIG) => String::new(),
+            None => format!("--config {}", self.config.display()),
+        }
+    }
+}
+
+/// An installation that no daemon uses at the moment, held until it is dropped.
+pub struct Offline {
+    pub context: Context,
+    _lock: DataLock,
+}
+
+impl Offline {
+    /// The schema must be current: a command is no time to migrate.
+    pub async fn open(config: Config, lock: DataLock) -> Result<Offline, Failure> {
+        let db = open_database(&config).await?;
+        require_schema(&db).await?;
+        let envelope = Arc::new(open_envelope(&config.data.folder)?);
+        let context = Context::offline(Arc::new(config), db, Clock::System, envelope);
+        Ok(Offline { context, _lock: lock })
+    }
+
+    pub async fn close(self) {
+        self.context.db.close().await;
+    }
+}
+
+/// Opens a database that must be there already.
+pub async fn open_existing(config: &Config) -> Result<Db, Failure> {
+    if let Some(file) = config.open_database()?.url.strip_prefix("sqlite:") {
+        if !Path::new(file).is_file() {
+            return Err(Failure::failed(format!("{file} does not exist: did the daemon ever run with this configuration?")));
+        }
+    }
+    open_database(config).await
+}
+
+pub async fn open_database(config: &Config) -> Result<Db, Failure> {
+    let opened = Db::open(&config.open_database()?).await;
+    opened.map_err(|e| Failure::while_(format!("[database] {} cannot be opened", config.database.url), e))
+}
+
+pub async fn require_schema(db: &Db) -> Result<(), Failure> {
+    let pending = db.pending_migrations().await?;
+    if pending.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("the database lacks {}; run `settled migrate` or start the daemon", pending.join(", "))))
+}
+
+pub fn open_envelope(folder: &Path) -> Result<Envelope, Failure> {
+    Envelope::load(folder).map_err(|e| Failure::while_("envelope keys", e))
+}
+
+/// Makes the data folder when it is missing; nobody else may look into it.
+pub fn make_folder(folder: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|e| Failure::while_(format!("the data folder {} cannot be made", folder.display()), e))
+}

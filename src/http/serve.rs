@@ -1,0 +1,101 @@
+//! The listener: bounded connections, bounded headers, and an end that lets running requests finish.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower::ServiceExt;
+use tracing::{debug, info, warn};
+
+use crate::http::app::App;
+use crate::http::client::Peer;
+
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 4096;
+/// Whoever needs longer to send the head of a request is cut off; this is also how long an idle connection is kept.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Request line and headers together.
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// When the process has no more descriptors, accepting pauses so long.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` says so, then lets running requests finish within the configured time.
+pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let router = crate::http::router(&app);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, peer) = tokio::select! {
+            // A sender that is gone has stopped everything.
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let (router, stop) = (router.clone(), stop.clone());
+        app.tasks.spawn("connection", async move {
+            connection(stream, peer, router, stop).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    let all = u32::try_from(CONNECTIONS_MAX).expect("a small constant");
+    let drained = tokio::time::timeout(app.config.server.shutdown_timeout, permits.acquire_many(all)).await;
+    match drained {
+        Ok(_) => info!("every connection has ended"),
+        Err(_elapsed) => warn!("connections were cut off at the end of the shutdown time"),
+    }
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(e) if is_of_one_client(&e) => debug!("a client went away before it was accepted: {e}"),
+            Err(e) => {
+                warn!("no connection can be accepted: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_client(e: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&e.kind())
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
+    if let Err(e) = stream.set_nodelay(true) {
+        debug!("a socket refused an option: {e}");
+    }
+    let service = service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), peer, request));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stop.wait_for(|stop| *stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = ended {
+        debug!("a connection ended early: {e}");
+    }
+}
+
+async fn answer(router: Router, peer: SocketAddr, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+    let mut request: Request = request.map(axum::body::Body::new);
+    request.extensions_mut().insert(Peer(peer));
+    router.oneshot(request).await
+}

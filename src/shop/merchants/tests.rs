@@ -1,0 +1,23 @@
+use uuid::Uuid;
+
+use crate::db::Db;
+use crate::shop::fixture::{NOW, read, write};
+use crate::shop::merchants::{self, CreateError};
+
+crate::both! {
+    async fn a_slug_names_one_merchant(db: Db) {
+        let create = |slug: &'static str, name: &'static str| {
+            db.write("test", move |tx| Box::pin(merchants::create(tx, NOW, Uuid::new_v4(), slug, name)))
+        };
+        let id = create("acme", "Acme").await.unwrap();
+        assert!(matches!(create("acme", "Other").await, Err(CreateError::SlugTaken)));
+        for slug in ["", "Acme", "ac me", "é"] {
+            assert!(matches!(create(slug, "Acme").await, Err(CreateError::BadSlug)), "{slug}");
+        }
+        assert!(matches!(create("empty", "").await, Err(CreateError::BadName)));
+        let found = read(&db, |tx| Box::pin(merchants::find_by_slug(tx, "acme"))).await.unwrap();
+        assert_eq!((found.id, found.name.as_str(), found.created_at), (id, "Acme", NOW));
+        assert_eq!(read(&db, |tx| Box::pin(merchants::list(tx))).await, [found]);
+        assert_eq!(write(&db, |tx| Box::pin(merchants::find_by_slug(tx, "none"))).await, None);
+    }
+}

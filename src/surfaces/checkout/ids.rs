@@ -1,0 +1,24 @@
+//! What this surface shows of ids: UUIDs in their usual spelling. Anything else is the id of nothing.
+
+use uuid::Uuid;
+
+/// With hyphens, in either case; the other spellings that a parser may take are no ids here.
+pub fn parse(text: &str) -> Option<Uuid> {
+    if text.len() == 36 { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_spelling() {
+        assert!(parse("30a6d792-9e06-4023-85f4-736dfd9af07d").is_some());
+        assert!(parse("30A6D792-9E06-4023-85F4-736DFD9AF07D").is_some());
+        for text in
+            ["", "mailbox-usa-fresh", "30a6d7929e06402385f4736dfd9af07d", "{30a6d792-9e06-4023-85f4-736dfd9af07d}", "\u{0}"]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}

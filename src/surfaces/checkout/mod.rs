@@ -1,0 +1,97 @@
+//! The checkout surface: a buyer lists products, orders without an account, pays, and looks the order up.
+//!
+//! Whoever knows an order's id sees how far it is; only who knows its number and e-mail address sees what was bought.
+
+mod auth;
+mod coins;
+mod error;
+mod external;
+mod ids;
+mod openapi;
+mod orders;
+mod payment_config;
+mod products;
+mod wire;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::Response;
+use axum::routing::{any, get, post};
+
+use crate::access::limits::{Buckets, Rule, Windows};
+use crate::clock::Instant;
+use crate::config;
+use crate::http::app::App;
+use crate::http::refusal::Refusal;
+use crate::ids::Shop;
+use crate::money::pricing::Currency;
+use crate::shop::orders::payment::Till;
+
+use external::PayLinks;
+
+pub use error::refuse;
+pub use openapi::document;
+
+/// Under this name the core knows whose orders they are.
+const SURFACE: &str = "checkout";
+/// The shop's prices, and therefore its orders, are in this currency.
+const CURRENCY: Currency = Currency::CNY;
+
+/// What the endpoints share.
+struct Checkout {
+    app: Arc<App>,
+    shop: Shop,
+    till: Till,
+    pay_links: PayLinks,
+    /// Query Order: by client, and by order number with e-mail address.
+    lookups: Windows<2>,
+    /// Create Order: by client.
+    orders: Buckets,
+}
+
+impl Checkout {
+    fn new(app: Arc<App>, shop: Shop) -> Checkout {
+        let options = &app.config.surfaces.checkout;
+        let rule = |hits| Rule { hits, window_seconds: seconds(options.query_window) };
+        Checkout {
+            shop,
+            till: app.till(),
+            pay_links: PayLinks::new(options),
+            lookups: Windows::new([rule(options.query_per_ip), rule(options.query_per_pair)]),
+            orders: Buckets::per_minute(options.orders_per_ip_per_minute),
+            app,
+        }
+    }
+
+    fn options(&self) -> &config::Checkout {
+        &self.app.config.surfaces.checkout
+    }
+
+    fn now(&self) -> Instant {
+        self.app.clock.now()
+    }
+}
+
+pub fn routes(app: Arc<App>, shop: Shop) -> Router {
+    Router::new()
+        .route("/api/products", get(products::list::list))
+        .route("/api/products/{id_or_slug}", get(products::show::show))
+        .route("/api/orders", post(orders::create::create))
+        .route("/api/orders/query", get(orders::query::by_url).post(orders::query::by_body))
+        .route("/api/orders/{id}/status", get(orders::status::status))
+        .route("/api/payment-config", get(payment_config::show::show))
+        // The least specific path: what lies under `/api` and is nobody else's is answered in this surface's shape.
+        .route("/api", any(nothing))
+        .route("/api/{*rest}", any(nothing))
+        .method_not_allowed_fallback(async || refuse(Refusal::MethodNotAllowed))
+        .with_state(Arc::new(Checkout::new(app, shop)))
+}
+
+async fn nothing() -> Response {
+    refuse(Refusal::NotFound)
+}
+
+fn seconds(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,113 @@
+//! `GET` and `POST /api/orders/query`
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::access::limits::Key;
+use crate::db::{self, Tx};
+use crate::http::body::{BadRequest, Fields};
+use crate::http::client::Client;
+use crate::http::reply;
+use crate::ids::Shop;
+use crate::shop::orders::{self, View};
+use crate::shop::stock::{self, Delivered};
+use crate::surfaces::checkout::error::{self, Error};
+use crate::surfaces::checkout::wire::FoundOrder;
+use crate::surfaces::checkout::{Checkout, SURFACE};
+
+#[derive(Serialize, ToSchema)]
+pub struct Found {
+    /// Always `true`.
+    success: bool,
+    order: FoundOrder,
+}
+
+/// The body of Query Order.
+#[derive(ToSchema)]
+#[schema(as = OrderQuery)]
+#[expect(dead_code, reason = "it documents what `Lookup::read` reads")]
+pub struct Documented {
+    #[schema(rename = "orderNo")]
+    order_no: String,
+    #[schema(format = "email")]
+    email: String,
+}
+
+struct Lookup {
+    order_no: String,
+    email: String,
+}
+
+impl Lookup {
+    fn read(fields: &Fields) -> Result<Lookup, BadRequest> {
+        let (order_no, email) = (fields.text("orderNo")?.trim(), fields.text("email")?.trim());
+        Ok(Lookup { order_no: order_no.to_owned(), email: email.to_owned() })
+    }
+}
+
+/// Look an order up
+///
+/// By its number and the e-mail address it was made with. At most 3 requests per client and 2 per number and address within
+/// 60 seconds. The delivered credentials are in the answer once the order is completed.
+#[utoipa::path(get, path = "/api/orders/query", tag = "Orders",
+    params(("orderNo" = String, Query, description = "Order number"),
+        ("email" = String, Query, description = "The order's e-mail address, in any case")),
+    responses(
+        (status = 200, body = Found),
+        (status = 400, body = error::Body, description = "`validation_error`"),
+        (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
+        (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
+    ))]
+pub async fn by_url(
+    State(checkout): State<Arc<Checkout>>,
+    Extension(client): Extension<Client>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Error> {
+    answer(&checkout, client, Lookup::read(&Fields::from_query(query.as_deref()))?).await
+}
+
+/// Look an order up, without its e-mail address in the URL
+#[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = Documented,
+    responses(
+        (status = 200, body = Found),
+        (status = 400, body = error::Body, description = "`validation_error`"),
+        (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
+        (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
+    ))]
+pub async fn by_body(
+    State(checkout): State<Arc<Checkout>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Error> {
+    answer(&checkout, client, Lookup::read(&Fields::from_json(&headers, &body)?)?).await
+}
+
+/// Every look-up counts, found or not; a refused one does not.
+async fn answer(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, Error> {
+    let pair = Key::of((&lookup.order_no, orders::email_key(&lookup.email)));
+    checkout.lookups.admit(checkout.now(), [Key::ip(client.0), pair])?;
+    let shop = checkout.shop;
+    let found = checkout.app.db.read("query_order", move |tx| Box::pin(async move { find(tx, shop, &lookup).await }));
+    let (view, goods) = found.await?.ok_or(Error::LookupFailed)?;
+    let envelope = &checkout.app.envelope;
+    let open = |item: Delivered| stock::open(envelope, &item).map(|line| line.as_str().to_owned());
+    let credentials = goods.map(|goods| goods.into_iter().map(open).collect::<Result<Vec<_>, _>>()).transpose()?;
+    let order = FoundOrder::new(&view, credentials);
+    Ok(reply::json(StatusCode::OK, &Found { success: true, order }))
+}
+
+async fn find(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<(View, Option<Vec<Delivered>>)>, db::Error> {
+    let Some(view) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
+        return Ok(None);
+    };
+    let goods = orders::goods(tx, &view).await?;
+    Ok(Some((view, goods)))
+}

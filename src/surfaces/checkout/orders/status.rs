@@ -1,0 +1,58 @@
+//! `GET /api/orders/{id}/status`
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::reply;
+use crate::shop::orders;
+use crate::surfaces::checkout::error::{self, Error};
+use crate::surfaces::checkout::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
+use crate::surfaces::checkout::{Checkout, SURFACE, ids};
+
+/// Needs no credential, so that it holds nothing that only the buyer may see.
+#[derive(Serialize, ToSchema)]
+pub struct OrderStatus {
+    /// Always `true`.
+    success: bool,
+    order_id: String,
+    status: Status,
+    payment_status: PaymentStatus,
+    fulfillment_status: FulfillmentStatus,
+    /// Absent when the order was paid at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment: Option<Progress>,
+}
+
+/// How far one order is
+#[utoipa::path(get, path = "/api/orders/{id}/status", tag = "Orders",
+    params(("id" = String, Path, description = "The order's id")),
+    responses(
+        (status = 200, body = OrderStatus),
+        (status = 404, body = error::Body, description = "No such order (`order_not_found`)"),
+    ))]
+pub async fn status(
+    State(checkout): State<Arc<Checkout>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, Error> {
+    let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(Error::OrderNotFound)?;
+    let shop = checkout.shop;
+    let found = checkout.app.db.read("order_status", move |tx| {
+        Box::pin(async move { orders::find(tx, shop, SURFACE, id).await })
+    });
+    let view = found.await?.ok_or(Error::OrderNotFound)?;
+    let answer = OrderStatus {
+        success: true,
+        status: view.order.state.into(),
+        payment_status: wire::payment_status(&view),
+        fulfillment_status: view.order.state.into(),
+        payment: Progress::new(&view, &checkout.app.coins),
+        order_id: view.order.public_id,
+    };
+    Ok(reply::json(StatusCode::OK, &answer))
+}

@@ -1,0 +1,3 @@
+//! Which ways to pay are open.
+
+pub mod show;

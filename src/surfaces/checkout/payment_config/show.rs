@@ -1,0 +1,64 @@
+//! `GET /api/payment-config`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::reply;
+use crate::money::pricing::Currency;
+use crate::shop::orders::payment::Provider;
+use crate::surfaces::checkout::{CURRENCY, Checkout, coins};
+
+#[derive(Serialize, ToSchema)]
+pub struct PaymentConfig {
+    /// Always `true`.
+    success: bool,
+    methods: Methods,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Methods {
+    crypto: Crypto,
+    balance_cny: Availability,
+    balance_crypto: Availability,
+    alipay: Availability,
+    wechat: Availability,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Crypto {
+    enabled: bool,
+    /// What can be sent as `coin` now.
+    coins: Vec<&'static str>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Availability {
+    enabled: bool,
+}
+
+/// Which payment methods and coins can be used now
+///
+/// It changes while the shop runs: without a fresh exchange rate a coin is not available.
+#[utoipa::path(get, path = "/api/payment-config", tag = "Payment methods", responses(
+    (status = 200, body = PaymentConfig),
+))]
+pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
+    let now = checkout.now();
+    let coins = coins::list_available(&checkout, now);
+    let has_rate = checkout.app.book.rate(now, Currency::USD.as_str(), CURRENCY.as_str()).is_ok();
+    let availability = |enabled| Availability { enabled };
+    let external = |provider| availability(checkout.pay_links.is_on(provider));
+    let methods = Methods {
+        crypto: Crypto { enabled: !coins.is_empty(), coins },
+        balance_cny: availability(true),
+        balance_crypto: availability(has_rate),
+        alipay: external(Provider::Alipay),
+        wechat: external(Provider::Wechat),
+    };
+    reply::json(StatusCode::OK, &PaymentConfig { success: true, methods })
+}

@@ -1,0 +1,38 @@
+//! `GET /api/products`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::reply;
+use crate::shop::catalog;
+use crate::surfaces::checkout::error::{self, Error};
+use crate::surfaces::checkout::wire::Product;
+use crate::surfaces::checkout::{CURRENCY, Checkout};
+
+#[derive(Serialize, ToSchema)]
+pub struct Products {
+    /// Always `true`.
+    success: bool,
+    products: Vec<Product>,
+}
+
+/// List all active products
+///
+/// Each with a single price per unit. There are no pages.
+#[utoipa::path(get, path = "/api/products", tag = "Products", responses(
+    (status = 200, body = Products),
+    (status = 429, body = error::Body, description = "Too many requests of this client; see `Retry-After`"),
+))]
+pub async fn list(State(checkout): State<Arc<Checkout>>) -> Result<Response, Error> {
+    let shop = checkout.shop;
+    let listed = checkout.app.db.read("list_products", move |tx| {
+        Box::pin(async move { catalog::list_active(tx, shop, CURRENCY).await })
+    });
+    let products = listed.await?.into_iter().map(Product::from).collect();
+    Ok(reply::json(StatusCode::OK, &Products { success: true, products }))
+}

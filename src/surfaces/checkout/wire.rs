@@ -1,0 +1,424 @@
+//! The answers of this surface, and how core states read in its words.
+
+use chain::Family;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::number::Number;
+use crate::money::coins::Coins;
+use crate::money::invoices::{self, Invoice, Received};
+use crate::money::payments;
+use crate::shop::catalog;
+use crate::shop::orders::payment::Begun;
+use crate::shop::orders::{self, Created, View};
+
+/// An active product with its one price.
+#[derive(Serialize, ToSchema)]
+pub struct Product {
+    /// UUID; what an order names as `productId`.
+    id: String,
+    slug: String,
+    name_zh: String,
+    name_en: String,
+    /// Units available for sale now.
+    stock: u64,
+    /// Smallest quantity per order.
+    min_quantity: u32,
+    /// Of one unit, in CNY.
+    price: Number,
+}
+
+/// An order as its creation answers it.
+#[derive(Serialize, ToSchema)]
+pub struct Order {
+    /// UUID, for the status endpoint.
+    id: String,
+    /// For Query Order, together with the e-mail address.
+    order_no: String,
+    status: Status,
+    payment_status: PaymentStatus,
+    fulfillment_status: FulfillmentStatus,
+    product_id: String,
+    quantity: u32,
+    unit_price: Number,
+    /// Before the coupon's discount.
+    original_amount: Number,
+    discount_amount: Number,
+    /// The amount due.
+    amount: Number,
+    currency: String,
+    payment_method: Method,
+    /// RFC 3339, UTC.
+    created_at: String,
+    /// The end of the payment window; `null` when it was paid at once.
+    #[schema(required)]
+    expires_at: Option<String>,
+}
+
+/// What the buyer has to do to pay.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Payment {
+    /// Send the amount to the address.
+    Coin(CoinPayment),
+    /// Open the page.
+    External(ExternalPayment),
+}
+
+/// `crypto`: what to send where.
+#[derive(Serialize, ToSchema)]
+pub struct CoinPayment {
+    coin: String,
+    /// Used for this order alone.
+    address: String,
+    /// Exact decimal amount of the coin.
+    expected_amount: String,
+    #[schema(required)]
+    expires_at: Option<String>,
+}
+
+/// `alipay`, `wechat`: where to send the buyer.
+#[derive(Serialize, ToSchema)]
+pub struct ExternalPayment {
+    pay_url: String,
+    #[schema(required)]
+    expires_at: Option<String>,
+}
+
+/// An order as its buyer sees it.
+#[derive(Serialize, ToSchema)]
+pub struct FoundOrder {
+    id: String,
+    order_no: String,
+    status: Status,
+    payment_status: PaymentStatus,
+    fulfillment_status: FulfillmentStatus,
+    product_id: String,
+    quantity: u32,
+    amount: Number,
+    currency: String,
+    payment_method: Method,
+    created_at: String,
+    /// One entry per unit when `status` is `completed`, otherwise `null`.
+    #[schema(required)]
+    credentials: Option<Vec<String>>,
+}
+
+/// How far a payment is.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Progress {
+    Coin(CoinProgress),
+    External(ExternalPayment),
+}
+
+/// How far an on-chain payment is.
+#[derive(Serialize, ToSchema)]
+pub struct CoinProgress {
+    coin: String,
+    address: String,
+    expected_amount: String,
+    /// What has arrived so far, confirmed or not.
+    received_amount: String,
+    /// Of the transfer that has the fewest.
+    confirmations: u64,
+    required_confirmations: u32,
+    /// The newest transfer's transaction.
+    #[schema(required)]
+    tx_hash: Option<String>,
+    expires_at: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Pending,
+    Paid,
+    Processing,
+    Completed,
+    Expired,
+    Cancelled,
+    Failed,
+    Refunded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentStatus {
+    Pending,
+    Confirming,
+    Underpaid,
+    Paid,
+    Expired,
+    Refunded,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FulfillmentStatus {
+    Pending,
+    Processing,
+    Delivered,
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    Crypto,
+    BalanceCny,
+    BalanceCrypto,
+    Alipay,
+    Wechat,
+}
+
+impl From<catalog::Product> for Product {
+    fn from(product: catalog::Product) -> Product {
+        let name = |first: &str, second: &str| {
+            let text = product.texts.get("name", first).or_else(|| product.texts.get("name", second));
+            text.unwrap_or(&product.slug).to_owned()
+        };
+        Product {
+            name_zh: name("zh", "en"),
+            name_en: name("en", "zh"),
+            id: product.public_id,
+            slug: product.slug,
+            stock: product.stock,
+            min_quantity: product.min_quantity,
+            price: product.unit_price.into(),
+        }
+    }
+}
+
+impl Order {
+    pub fn new(created: &Created, method: payments::Method) -> Order {
+        let order = &created.order;
+        let line = created.lines.first();
+        let payment_status = if order.state.is_unpaid() { PaymentStatus::Pending } else { PaymentStatus::Paid };
+        Order {
+            id: order.public_id.clone(),
+            order_no: order.order_no.clone(),
+            status: order.state.into(),
+            payment_status,
+            fulfillment_status: order.state.into(),
+            product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
+            quantity: line.map_or(0, |line| line.quantity),
+            unit_price: line.map_or(order.amount, |line| line.unit_price).into(),
+            original_amount: order.original_amount.into(),
+            discount_amount: order.discount_amount.into(),
+            amount: order.amount.into(),
+            currency: order.amount.currency.to_string(),
+            payment_method: method.into(),
+            created_at: order.created_at.to_string(),
+            expires_at: order.expires_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+impl Payment {
+    /// `None` when nothing is left to pay. `coin` is the one that was asked for.
+    pub fn new(created: &Created, coin: Option<&str>) -> Option<Payment> {
+        let expires_at = created.order.expires_at.map(|at| at.to_string());
+        match &created.begun {
+            Begun::Settled => None,
+            Begun::Coin { asset, address, due } => Some(Payment::Coin(CoinPayment {
+                coin: coin.unwrap_or_default().to_owned(),
+                address: address.clone(),
+                expected_amount: due.to_decimal(asset.decimals),
+                expires_at,
+            })),
+            Begun::External { pay_url } => {
+                Some(Payment::External(ExternalPayment { pay_url: pay_url.clone(), expires_at }))
+            }
+        }
+    }
+}
+
+impl FoundOrder {
+    pub fn new(view: &View, credentials: Option<Vec<String>>) -> FoundOrder {
+        let order = &view.order;
+        let line = view.lines.first();
+        FoundOrder {
+            id: order.public_id.clone(),
+            order_no: order.order_no.clone(),
+            status: order.state.into(),
+            payment_status: payment_status(view),
+            fulfillment_status: order.state.into(),
+            product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
+            quantity: line.map_or(0, |line| line.quantity),
+            amount: order.amount.into(),
+            currency: order.amount.currency.to_string(),
+            payment_method: view.payment.method.into(),
+            created_at: order.created_at.to_string(),
+            credentials,
+        }
+    }
+}
+
+impl Progress {
+    /// `None` for balances, and for a coin that is not configured any more.
+    pub fn new(view: &View, coins: &Coins) -> Option<Progress> {
+        if let Some((invoice, received)) = &view.invoice {
+            return CoinProgress::new(invoice, received, coins).map(Progress::Coin);
+        }
+        let pay_url = view.payment.pay_url.clone()?;
+        let expires_at = view.order.expires_at.map(|at| at.to_string());
+        Some(Progress::External(ExternalPayment { pay_url, expires_at }))
+    }
+}
+
+impl CoinProgress {
+    fn new(invoice: &Invoice, received: &Received, coins: &Coins) -> Option<CoinProgress> {
+        let coin = coins.by_asset(&invoice.asset)?;
+        let family = coins.chain(&invoice.chain)?.family;
+        Some(CoinProgress {
+            coin: coin.code.clone(),
+            address: invoice.address.clone(),
+            expected_amount: invoice.due.to_decimal(coin.asset.decimals),
+            received_amount: received.seen.to_decimal(coin.asset.decimals),
+            confirmations: received.confirmations.unwrap_or(0),
+            required_confirmations: invoice.confirmations,
+            tx_hash: received.txid.map(|txid| match family {
+                Family::Evm => format!("0x{txid}"),
+                Family::Bitcoin | Family::Tron => txid.to_string(),
+            }),
+            expires_at: invoice.expires_at.to_string(),
+        })
+    }
+}
+
+impl From<orders::State> for Status {
+    fn from(state: orders::State) -> Status {
+        match state {
+            orders::State::Created | orders::State::AwaitingPayment => Status::Pending,
+            orders::State::Paid => Status::Paid,
+            orders::State::Processing | orders::State::PartiallyDelivered => Status::Processing,
+            orders::State::Delivered | orders::State::Completed => Status::Completed,
+            orders::State::Expired => Status::Expired,
+            orders::State::Cancelled => Status::Cancelled,
+            orders::State::Failed => Status::Failed,
+            orders::State::Refunded => Status::Refunded,
+        }
+    }
+}
+
+impl From<orders::State> for FulfillmentStatus {
+    fn from(state: orders::State) -> FulfillmentStatus {
+        match state {
+            orders::State::Created
+            | orders::State::AwaitingPayment
+            | orders::State::Paid
+            | orders::State::Expired
+            | orders::State::Cancelled => FulfillmentStatus::Pending,
+            orders::State::Processing | orders::State::PartiallyDelivered => FulfillmentStatus::Processing,
+            // What was delivered before a refund is delivered.
+            orders::State::Delivered | orders::State::Completed | orders::State::Refunded => {
+                FulfillmentStatus::Delivered
+            }
+            orders::State::Failed => FulfillmentStatus::Failed,
+        }
+    }
+}
+
+impl From<payments::Method> for Method {
+    fn from(method: payments::Method) -> Method {
+        match method {
+            payments::Method::Crypto => Method::Crypto,
+            payments::Method::BalanceCny => Method::BalanceCny,
+            payments::Method::BalanceCrypto => Method::BalanceCrypto,
+            payments::Method::Alipay => Method::Alipay,
+            payments::Method::Wechat => Method::Wechat,
+        }
+    }
+}
+
+pub fn payment_status(view: &View) -> PaymentStatus {
+    match view.order.state {
+        orders::State::Refunded => PaymentStatus::Refunded,
+        // Whatever became of the payment, there is nothing to pay any more.
+        orders::State::Expired | orders::State::Cancelled => PaymentStatus::Expired,
+        orders::State::Created
+        | orders::State::AwaitingPayment
+        | orders::State::Paid
+        | orders::State::Processing
+        | orders::State::PartiallyDelivered
+        | orders::State::Delivered
+        | orders::State::Completed
+        | orders::State::Failed => attempt_status(view),
+    }
+}
+
+fn attempt_status(view: &View) -> PaymentStatus {
+    let state = view.payment.state;
+    match (&view.invoice, state) {
+        (Some((invoice, received)), _) => invoice_status(invoice.state, received),
+        (None, payments::State::Initiated | payments::State::Pending) => PaymentStatus::Pending,
+        (None, payments::State::Confirming) => PaymentStatus::Confirming,
+        (None, payments::State::Success) => PaymentStatus::Paid,
+        (None, payments::State::Failed | payments::State::Expired) => PaymentStatus::Expired,
+    }
+}
+
+fn invoice_status(state: invoices::State, received: &Received) -> PaymentStatus {
+    match state {
+        invoices::State::Paid => PaymentStatus::Paid,
+        invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
+        invoices::State::Open | invoices::State::Reversed if received.seen > received.confirmed => {
+            PaymentStatus::Confirming
+        }
+        invoices::State::Open | invoices::State::Reversed if !received.confirmed.is_zero() => PaymentStatus::Underpaid,
+        invoices::State::Open | invoices::State::Reversed => PaymentStatus::Pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_of_an_order_has_its_words() {
+        use FulfillmentStatus as F;
+        use Status as S;
+        use orders::State::*;
+        let table = [
+            (Created, S::Pending, F::Pending),
+            (AwaitingPayment, S::Pending, F::Pending),
+            (Paid, S::Paid, F::Pending),
+            (Processing, S::Processing, F::Processing),
+            (PartiallyDelivered, S::Processing, F::Processing),
+            (Delivered, S::Completed, F::Delivered),
+            (Completed, S::Completed, F::Delivered),
+            (Expired, S::Expired, F::Pending),
+            (Cancelled, S::Cancelled, F::Pending),
+            (Failed, S::Failed, F::Failed),
+            (Refunded, S::Refunded, F::Delivered),
+        ];
+        assert_eq!(table.map(|(state, ..)| state), orders::State::ALL);
+        for (state, status, fulfillment) in table {
+            assert_eq!((Status::from(state), FulfillmentStatus::from(state)), (status, fulfillment), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn an_open_invoice_says_what_reached_it() {
+        use invoices::State::*;
+        let received = |seen: u128, confirmed: u128| Received {
+            seen: chain::Amount::from_units(seen),
+            confirmed: chain::Amount::from_units(confirmed),
+            ..Received::default()
+        };
+        for (state, seen, confirmed, expected) in [
+            (Open, 0, 0, PaymentStatus::Pending),
+            (Open, 5, 0, PaymentStatus::Confirming),
+            (Open, 5, 3, PaymentStatus::Confirming),
+            (Open, 5, 5, PaymentStatus::Underpaid),
+            (Paid, 9, 9, PaymentStatus::Paid),
+            (Reversed, 0, 0, PaymentStatus::Pending),
+            (Reversed, 9, 0, PaymentStatus::Confirming),
+            (Expired, 0, 0, PaymentStatus::Expired),
+            (Cancelled, 0, 0, PaymentStatus::Expired),
+        ] {
+            assert_eq!(invoice_status(state, &received(seen, confirmed)), expected, "{state:?} {seen} {confirmed}");
+        }
+    }
+}
