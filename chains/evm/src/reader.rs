@@ -87,7 +87,9 @@ impl Evm {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let body = block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Bad::Wrong)?;
-            Ok(Answer::Sure(Some(body)))
+            // A made-up type would switch the proof off: only if nobody proves the block is it believed unproven.
+            let proven = body.unknown_type.is_none() || !self.config.verify.transactions;
+            Ok(if proven { Answer::Sure(Some(body)) } else { Answer::Doubtful(Some(body)) })
         };
         let answers = self.pool.ask_many("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
         let answers = answers.map_err(|failure| failure_at(from, failure))?;

@@ -462,6 +462,10 @@ impl Pool {
         if proven.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let rests = matches!(self.nodes[node].health().ready(&proof.method, Instant::now()), Ready::Cooling(_));
+        if rests {
+            return Err(format!("{}: rests after `{}`", self.label(node), self.nodes[node].health().last_trouble()));
+        }
         self.nodes[node].health().take(1, Instant::now());
         let exchange = match self.send(node, &json_rpc(&proof.method, &[(); 0]), 1, timeout).await {
             Ok(exchange) => exchange,

@@ -61,6 +61,18 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
     }
 }
 
+#[tokio::test]
+async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let hide = |block: &mut Value| {
+        block["transactions"][0]["to"] = json!(format!("0x{}", "12".repeat(20)));
+        block["transactions"][1]["type"] = json!("0x77");
+    };
+    let liar = Proxy::start(&url, edit("eth_getBlockByNumber", hide)).await;
+    assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest);
+}
+
 /// Changes one character of an answer, at a place that `step` names.
 fn smudge(answer: &mut Value, step: usize) {
     let mut text = answer.to_string().into_bytes();
