@@ -96,21 +96,25 @@ mod tests {
 
     #[test]
     fn only_a_json_object_is_read() {
-        for content_type in ["application/json", "Application/JSON; charset=utf-8", "application/json ; charset=UTF-8"] {
+        for content_type in ["application/json", "Application/JSON; charset=utf-8", "application/json ; charset=UTF-8"]
+        {
             assert!(read(content_type, b"{}").is_ok(), "{content_type}");
         }
         for content_type in ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"] {
             assert_eq!(read(content_type, b"{}").unwrap_err(), BadRequest::NotJson, "{content_type}");
         }
         let deep = "[".repeat(100_000);
-        for body in [&b""[..], b"{", b"[]", b"1", b"null", b"{\"a\":1e999}", b"{\"a\":\"\xff\"}", b"{} {}", deep.as_bytes()] {
+        for body in
+            [&b""[..], b"{", b"[]", b"1", b"null", b"{\"a\":1e999}", b"{\"a\":\"\xff\"}", b"{} {}", deep.as_bytes()]
+        {
             assert!(matches!(read("application/json", body), Err(BadRequest::Malformed(_))));
         }
     }
 
     #[test]
     fn integers_are_integers() {
-        let read = |value: &str| read("application/json", format!("{{\"n\":{value}}}").as_bytes()).unwrap().integer("n").ok();
+        let read =
+            |value: &str| read("application/json", format!("{{\"n\":{value}}}").as_bytes()).unwrap().integer("n").ok();
         assert_eq!((read("0"), read("7"), read("18446744073709551615")), (Some(0), Some(7), Some(u64::MAX)));
         for value in ["-1", "1.0", "1e2", "\"1\"", "true", "null", "[1]", "18446744073709551616", "-0"] {
             assert_eq!(read(value), None, "{value}");

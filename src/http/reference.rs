@@ -34,9 +34,7 @@ pub fn routes(name: &str, document: OpenApi) -> Router {
         [(CONTENT_TYPE, "text/html; charset=utf-8".to_owned()), (CONTENT_SECURITY_POLICY, policy), cached.clone()];
     let serve_json = get(async move || ([cached], reply::text_as_json(StatusCode::OK, json)));
     let serve_page = get(async move || (headers, page).into_response());
-    Router::new()
-        .route(&format!("/openapi/{name}.json"), serve_json)
-        .route(&format!("/reference/{name}"), serve_page)
+    Router::new().route(&format!("/openapi/{name}.json"), serve_json).route(&format!("/reference/{name}"), serve_page)
 }
 
 fn page(document: &Value, name: &str) -> String {
@@ -50,12 +48,20 @@ fn page(document: &Value, name: &str) -> String {
     for server in list(&document["servers"]) {
         push(&mut html, format_args!("<p>Base URL <code>{}</code></p>", escaped(text(&server["url"]))));
     }
-    push(&mut html, format_args!("<p><a href=\"/openapi/{name}.json\">OpenAPI 3.1 document</a></p></header>\n<nav><ul>"));
+    push(
+        &mut html,
+        format_args!("<p><a href=\"/openapi/{name}.json\">OpenAPI 3.1 document</a></p></header>\n<nav><ul>"),
+    );
     for (method, path, operation) in operations(document) {
-        push(&mut html, format_args!(
-            "<li><a href=\"#{}\"><b class=\"{method}\">{method}</b> {}</a> {}</li>",
-            anchor(method, path), escaped(path), escaped(text(&operation["summary"]))
-        ));
+        push(
+            &mut html,
+            format_args!(
+                "<li><a href=\"#{}\"><b class=\"{method}\">{method}</b> {}</a> {}</li>",
+                anchor(method, path),
+                escaped(path),
+                escaped(text(&operation["summary"]))
+            ),
+        );
     }
     html.push_str("</ul></nav>\n<main>");
     for (method, path, operation) in operations(document) {
@@ -66,18 +72,29 @@ fn page(document: &Value, name: &str) -> String {
 }
 
 fn section(html: &mut String, document: &Value, method: &str, path: &str, operation: &Value) {
-    push(html, format_args!(
-        "<section id=\"{}\"><h2><b class=\"{method}\">{method}</b> <code>{}</code></h2><h3>{}</h3><p>{}</p>",
-        anchor(method, path), escaped(path), escaped(text(&operation["summary"])), escaped(text(&operation["description"]))
-    ));
+    push(
+        html,
+        format_args!(
+            "<section id=\"{}\"><h2><b class=\"{method}\">{method}</b> <code>{}</code></h2><h3>{}</h3><p>{}</p>",
+            anchor(method, path),
+            escaped(path),
+            escaped(text(&operation["summary"])),
+            escaped(text(&operation["description"]))
+        ),
+    );
     if !list(&operation["parameters"]).is_empty() {
         html.push_str("<h4>Parameters</h4><table>");
         for parameter in list(&operation["parameters"]) {
             let required = if parameter["required"] == true { "required" } else { "optional" };
-            push(html, format_args!(
-                "<tr><td><code>{}</code></td><td>{}, {required}</td><td>{}</td></tr>",
-                escaped(text(&parameter["name"])), escaped(text(&parameter["in"])), escaped(text(&parameter["description"]))
-            ));
+            push(
+                html,
+                format_args!(
+                    "<tr><td><code>{}</code></td><td>{}, {required}</td><td>{}</td></tr>",
+                    escaped(text(&parameter["name"])),
+                    escaped(text(&parameter["in"])),
+                    escaped(text(&parameter["description"]))
+                ),
+            );
         }
         html.push_str("</table>");
     }
@@ -108,13 +125,19 @@ fn fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
     }
     html.push_str("<table>");
     for (name, field) in entries(&schema["properties"]) {
-        let optional = if list(&schema["required"]).iter().any(|required| required == name) { "" } else { ", optional" };
+        let optional =
+            if list(&schema["required"]).iter().any(|required| required == name) { "" } else { ", optional" };
         let inner = resolved(document, field);
         let said = [&field["description"], &inner["description"]].into_iter().map(text).find(|said| !said.is_empty());
-        push(html, format_args!(
-            "<tr><td><code>{}</code></td><td>{}{optional}</td><td>{}",
-            escaped(name), escaped(&kind(document, field)), escaped(said.unwrap_or(""))
-        ));
+        push(
+            html,
+            format_args!(
+                "<tr><td><code>{}</code></td><td>{}{optional}</td><td>{}",
+                escaped(name),
+                escaped(&kind(document, field)),
+                escaped(said.unwrap_or(""))
+            ),
+        );
         let shown = if inner["type"] == "array" { &inner["items"] } else { field };
         fields(html, document, shown, depth + 1);
         html.push_str("</td></tr>");
@@ -143,13 +166,16 @@ fn resolved<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
 }
 
 fn operations(document: &Value) -> impl Iterator<Item = (&'static str, &str, &Value)> {
-    entries(&document["paths"]).into_iter().flat_map(|(path, item)| {
-        METHODS.into_iter().filter_map(move |method| Some((method, path, item.get(method)?)))
-    })
+    entries(&document["paths"])
+        .into_iter()
+        .flat_map(|(path, item)| METHODS.into_iter().filter_map(move |method| Some((method, path, item.get(method)?))))
 }
 
 fn entries(value: &Value) -> Vec<(&str, &Value)> {
-    value.as_object().map(|object| object.iter().map(|(name, value)| (name.as_str(), value)).collect()).unwrap_or_default()
+    value
+        .as_object()
+        .map(|object| object.iter().map(|(name, value)| (name.as_str(), value)).collect())
+        .unwrap_or_default()
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -14,7 +14,9 @@ pub enum Refusal {
     TooLarge,
     /// The body did not arrive, in time or at all.
     Incomplete,
-    RateLimited { after_seconds: u64 },
+    RateLimited {
+        after_seconds: u64,
+    },
     /// The answer was not ready in time. What was asked for may still be done.
     TooSlow,
     Panicked,

@@ -37,8 +37,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiv
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (stream, peer) = tokio::select! {
-            // A sender that is gone has stopped everything.
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stop) => break,
             accepted = accept(&listener) => accepted,
         };
         let (router, stop) = (router.clone(), stop.clone());
@@ -84,7 +83,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut sto
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -92,6 +91,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut sto
     if let Err(e) = ended {
         debug!("a connection ended early: {e}");
     }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // A sender that is gone has stopped everything.
+    let _gone = stop.wait_for(|stop| *stop).await.is_err();
 }
 
 async fn answer(router: Router, peer: SocketAddr, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {

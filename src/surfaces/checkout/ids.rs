@@ -15,9 +15,13 @@ mod tests {
     fn one_spelling() {
         assert!(parse("30a6d792-9e06-4023-85f4-736dfd9af07d").is_some());
         assert!(parse("30A6D792-9E06-4023-85F4-736DFD9AF07D").is_some());
-        for text in
-            ["", "mailbox-usa-fresh", "30a6d7929e06402385f4736dfd9af07d", "{30a6d792-9e06-4023-85f4-736dfd9af07d}", "\u{0}"]
-        {
+        for text in [
+            "",
+            "mailbox-usa-fresh",
+            "30a6d7929e06402385f4736dfd9af07d",
+            "{30a6d792-9e06-4023-85f4-736dfd9af07d}",
+            "\u{0}",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -106,9 +106,10 @@ async fn order(
     loop {
         let (now, till, call) = (checkout.now(), checkout.till.clone(), call.clone());
         let (new, wanted) = (new_order(checkout, wanted, user, now)?, wanted.clone());
-        let ordered = checkout.app.db.write("create_order", move |tx| {
-            Box::pin(async move { once(tx, now, &till, new, &wanted, call).await })
-        });
+        let ordered = checkout
+            .app
+            .db
+            .write("create_order", move |tx| Box::pin(async move { once(tx, now, &till, new, &wanted, call).await }));
         match ordered.await {
             Err(Error::Db(db::Error::Conflict(_)) | Error::Order(orders::CreateError::Db(db::Error::Conflict(_))))
                 if attempts < ATTEMPTS_MAX =>

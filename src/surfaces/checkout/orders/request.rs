@@ -129,10 +129,20 @@ mod tests {
             assert_eq!(email(text).unwrap(), text.trim());
         }
         let long = format!("{}@example.com", "a".repeat(250));
-        for text in
-            ["", "buyer", "buyer@", "@example.com", "a b@example.com", "a@b", "a@@example.com", "A <a@example.com>",
-             "a@[127.0.0.1]", "a@example..com", "a@example.com, b@example.com", &long]
-        {
+        for text in [
+            "",
+            "buyer",
+            "buyer@",
+            "@example.com",
+            "a b@example.com",
+            "a@b",
+            "a@@example.com",
+            "A <a@example.com>",
+            "a@[127.0.0.1]",
+            "a@example..com",
+            "a@example.com, b@example.com",
+            &long,
+        ] {
             assert!(email(text).is_err(), "{text}");
         }
     }

@@ -42,9 +42,10 @@ pub async fn status(
 ) -> Result<Response, Error> {
     let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(Error::OrderNotFound)?;
     let shop = checkout.shop;
-    let found = checkout.app.db.read("order_status", move |tx| {
-        Box::pin(async move { orders::find(tx, shop, SURFACE, id).await })
-    });
+    let found = checkout
+        .app
+        .db
+        .read("order_status", move |tx| Box::pin(async move { orders::find(tx, shop, SURFACE, id).await }));
     let view = found.await?.ok_or(Error::OrderNotFound)?;
     let answer = OrderStatus {
         success: true,

@@ -30,9 +30,10 @@ pub struct Products {
 ))]
 pub async fn list(State(checkout): State<Arc<Checkout>>) -> Result<Response, Error> {
     let shop = checkout.shop;
-    let listed = checkout.app.db.read("list_products", move |tx| {
-        Box::pin(async move { catalog::list_active(tx, shop, CURRENCY).await })
-    });
+    let listed = checkout
+        .app
+        .db
+        .read("list_products", move |tx| Box::pin(async move { catalog::list_active(tx, shop, CURRENCY).await }));
     let products = listed.await?.into_iter().map(Product::from).collect();
     Ok(reply::json(StatusCode::OK, &Products { success: true, products }))
 }
