@@ -143,8 +143,8 @@ impl Evm {
         self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
     }
 
-    /// One endpoint's own words on what it is and offers.
-    async fn report(&self, endpoint: usize) -> Result<String, String> {
+    /// Where one endpoint stands, and in words what it is and offers.
+    async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
         let asked_at = Instant::now();
         let id: String =
             self.ask_only(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
@@ -179,7 +179,7 @@ impl Evm {
             let traces = self.offers(endpoint, method, params).await;
             text.push_str(if traces { ", traces: yes" } else { ", traces: no" });
         }
-        Ok(text)
+        Ok((head.height, text))
     }
 
     async fn offers(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
@@ -300,10 +300,17 @@ impl Source for Evm {
     async fn check(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
-            let outcome = self.report(endpoint).await;
-            reports.push(EndpointReport { endpoint: self.pool.label(endpoint), outcome });
+            reports.push((self.pool.label(endpoint), self.report(endpoint).await));
         }
-        reports
+        let best = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).map(|(height, _)| *height).max();
+        let lag = |height: Height| best.map_or(0, |best| best - height);
+        let in_words = |(height, text)| match lag(height) {
+            0 => text,
+            behind => format!("{text}, {behind} blocks behind the best"),
+        };
+        let report =
+            |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(in_words) };
+        reports.into_iter().map(report).collect()
     }
 }
 

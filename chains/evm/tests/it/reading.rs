@@ -163,6 +163,31 @@ async fn a_wide_watch_set_reads_the_same() {
 }
 
 #[tokio::test]
+async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
+    for fork in ["london", "paris", "shanghai", "cancun", "prague", "osaka"] {
+        let world = World::with(&["--hardfork", fork]).await;
+        let (to, rich) = (world.ours[0], world.rich[4]);
+        let list = serde_json::json!([{ "address": world.usdt, "storageKeys": [format!("0x{}", "00".repeat(32))] }]);
+        for kind in [
+            serde_json::json!({ "type": "0x0", "gasPrice": "0x77359400" }),
+            serde_json::json!({ "type": "0x1", "gasPrice": "0x77359400", "accessList": list }),
+            serde_json::json!({ "type": "0x2", "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x1", "accessList": list }),
+        ] {
+            let mut tx =
+                serde_json::json!({ "from": rich, "to": to, "value": "0x5", "gas": "0x7000", "data": "0x00ff" });
+            tx.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+            world.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.unwrap();
+        }
+        world.anvil.mine(1).await.unwrap();
+        let head = world.anvil.height().await.unwrap();
+        let found = transfers(&read(&world.evm(&[&world.anvil.url()]), 0, head, &world.watched).await);
+        assert_eq!(found.len(), 3, "{fork}");
+        let payer = world::address(rich).text;
+        assert!(found.iter().all(|found| found.from.as_ref() == Some(&payer)), "signers are recovered: {found:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_chain_is_named_and_endpoints_are_judged_one_by_one() {
     let world = World::start().await;
     let url = world.anvil.url();
