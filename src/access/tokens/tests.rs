@@ -1,6 +1,6 @@
 use crate::access::tokens::{self, Token};
 use crate::clock::Instant;
-use crate::db::{Db, Error, Tx, row};
+use crate::db::{Error, Tx, row};
 use crate::ids::{MerchantId, Mode, Shop, UserId};
 
 const NOW: Instant = Instant(1_770_811_200_000);

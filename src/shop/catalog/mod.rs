@@ -121,6 +121,11 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
     store::list_active(tx, shop, currency).await
 }
 
+/// All products in their order, active or not: for the operator.
+pub async fn list(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+    store::list(tx, shop, currency).await
+}
+
 /// The active product with this public id or slug.
 pub async fn find_active(
     tx: &mut Tx,

@@ -28,6 +28,25 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
     gather(currency, &found)
 }
 
+pub async fn list(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
+    let found = rows!(
+        tx,
+        "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
+            c.unit_price, t.field, t.language, t.body
+         from products p
+         join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
+         join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
+         left join texts t on t.subject = 'product:' || p.id
+         where p.merchant_id = $1 and p.mode = $2
+         order by p.position, p.id, t.field, t.language limit $4",
+        shop.merchant,
+        shop.mode,
+        currency,
+        LIST_ROWS_MAX
+    )?;
+    gather(currency, &found)
+}
+
 pub async fn find_by_public_id(
     tx: &mut Tx,
     shop: Shop,

@@ -1,6 +1,5 @@
 use uuid::Uuid;
 
-use crate::db::Db;
 use crate::ids::{Mode, Shop};
 use crate::money::pricing::{Currency, Fiat};
 use crate::shop::catalog::{self, EditError, NewProduct, Offer, Prices, State, Texts, Tier};

@@ -88,6 +88,19 @@ pub async fn give_back(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     store::set_unused(tx, coupon).await
 }
 
+/// The active coupon with this code.
+pub async fn find(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<Coupon>, db::Error> {
+    match normalised(code) {
+        Some(code) => store::find_coupon(tx, shop, &code).await,
+        None => Ok(None),
+    }
+}
+
+/// Active coupons with their codes.
+pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
+    store::list(tx, shop).await
+}
+
 /// Ends a coupon; orders that used it keep their discount.
 pub async fn deactivate(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     store::set_inactive(tx, coupon).await

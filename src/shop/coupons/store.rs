@@ -1,7 +1,7 @@
 //! All SQL of coupons.
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, expect_changed, row};
+use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
 use crate::ids::{CouponId, Shop};
 use crate::shop::coupons::{Coupon, NewCoupon, Terms, Value};
 
@@ -56,9 +56,27 @@ pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<C
         shop.mode,
         code
     )?;
-    let Some(row) = found else { return Ok(None) };
+    found.as_ref().map(coupon).transpose()
+}
+
+/// Coupons of one list.
+const LIST_MAX: u32 = 10_000;
+
+pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
+    let found = rows!(
+        tx,
+        "select code, id, kind, value, currency, min_amount, product_id, max_uses, uses, starts_at, ends_at from coupons
+         where merchant_id = $1 and mode = $2 and state = 'active' order by code limit $3",
+        shop.merchant,
+        shop.mode,
+        LIST_MAX
+    )?;
+    found.iter().map(|row| Ok((row.get("code")?, coupon(row)?))).collect()
+}
+
+fn coupon(row: &Row) -> Result<Coupon, db::Error> {
     let value = row.get("value")?;
-    Ok(Some(Coupon {
+    Ok(Coupon {
         id: row.get("id")?,
         terms: Terms {
             value: match row.get("kind")? {
@@ -73,7 +91,7 @@ pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<C
         },
         max_uses: row.get("max_uses")?,
         uses: row.get("uses")?,
-    }))
+    })
 }
 
 /// False when all uses are counted already.

@@ -1,6 +1,5 @@
 use uuid::Uuid;
 
-use crate::db::Db;
 use crate::shop::fixture::{NOW, read, write};
 use crate::shop::merchants::{self, CreateError};
 

@@ -240,6 +240,14 @@ pub async fn find_by_number(
     }
 }
 
+/// By its number or its public id, whosever it is: for the operator.
+pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<View>, db::Error> {
+    match store::find_any(tx, number_or_id).await? {
+        Some(order) => view(tx, order).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// The delivered lines, still encrypted, once the order is complete; before and after that there are none to see.
 pub async fn goods(tx: &mut Tx, view: &View) -> Result<Option<Vec<stock::Delivered>>, db::Error> {
     match view.order.state {

@@ -108,6 +108,17 @@ pub async fn find_by_number(
     found.as_ref().map(order).transpose()
 }
 
+pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<Order>, db::Error> {
+    let found = row!(
+        tx,
+        "select id, public_id, order_no, merchant_id, mode, surface, state, currency, original_amount, discount_amount,
+            amount, user_id, coupon_id, created_at, expires_at, paid_at, closed_at
+         from orders where order_no = $1 or public_id = $1",
+        number_or_id
+    )?;
+    found.as_ref().map(order).transpose()
+}
+
 pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
     let found = row!(
         tx,

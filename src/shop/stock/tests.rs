@@ -1,6 +1,5 @@
 use futures_util::future::join_all;
 
-use crate::db::Db;
 use crate::ids::{LineId, StockItemId};
 use crate::shop::fixture::{Fixture, read, write};
 use crate::shop::orders::CreateError;

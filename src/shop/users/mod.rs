@@ -75,6 +75,11 @@ pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<
     store::find_by_name(tx, shop, name).await
 }
 
+/// All users of a shop, by name.
+pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
+    store::list(tx, shop).await
+}
+
 /// A disabled user's tokens open nothing; the balance stays.
 pub async fn set_state(tx: &mut Tx, user: UserId, state: State) -> Result<(), db::Error> {
     store::set_state(tx, user, state).await

@@ -1,7 +1,7 @@
 //! All SQL of users.
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, expect_changed, row};
+use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
 use crate::ids::{Shop, UserId};
 use crate::shop::users::{NewUser, State, User};
 
@@ -34,14 +34,32 @@ pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<
         shop.mode,
         name
     )?;
-    let Some(row) = found else { return Ok(None) };
-    Ok(Some(User {
+    found.as_ref().map(user).transpose()
+}
+
+/// Users of one list.
+const LIST_MAX: u32 = 10_000;
+
+pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, public_id, name, state, created_at from users where merchant_id = $1 and mode = $2
+         order by name limit $3",
+        shop.merchant,
+        shop.mode,
+        LIST_MAX
+    )?;
+    found.iter().map(user).collect()
+}
+
+fn user(row: &Row) -> Result<User, db::Error> {
+    Ok(User {
         id: row.get("id")?,
         public_id: row.get("public_id")?,
         name: row.get("name")?,
         state: row.get("state")?,
         created_at: row.get("created_at")?,
-    }))
+    })
 }
 
 pub async fn set_state(tx: &mut Tx, user: UserId, state: State) -> Result<(), db::Error> {
