@@ -312,6 +312,7 @@ create table payments (
     closed_at bigint
 );
 create index payments_of_order on payments (order_id);
+create index payments_external on payments (order_id) where state = 'pending' and method in ('alipay', 'wechat');
 
 -- A watch-only account key; indices are handed out in order and never twice.
 create table address_accounts (

@@ -177,6 +177,20 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
     Ok(Some(Change::Expired(invoice.payment)))
 }
 
+/// Takes an open invoice back; false when money has reached it, or when it is closed. What arrives later is booked as late.
+pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
+    let invoice = store::lock_invoice(tx, id).await?;
+    let Some(next) = machine::next(invoice.state, Happened::Withdrawn, invoice.due, invoice.tolerance) else {
+        return Ok(false);
+    };
+    if !store::find_received(tx, id, &invoice.chain).await?.seen.is_zero() {
+        return Ok(false);
+    }
+    store::set_closed(tx, now, &invoice, next).await?;
+    payments::advance(tx, now, invoice.payment, payments::State::Failed).await?;
+    Ok(true)
+}
+
 pub(in crate::money) async fn lock(tx: &mut Tx, id: InvoiceId) -> Result<Locked<Invoice>, db::Error> {
     store::lock_invoice(tx, id).await
 }

@@ -97,6 +97,16 @@ pub async fn find_by_order(tx: &mut Tx, order: OrderId) -> Result<Option<Payment
     store::find_by_order(tx, order).await
 }
 
+/// Ends an attempt on somebody else's page: as a person saw it arrive there, or because its window is over. Such money is
+/// never in this ledger. On-chain attempts end with their invoices; `None` for them, and for what has ended before.
+pub async fn close_external(tx: &mut Tx, now: Instant, id: PaymentId, paid: bool) -> Result<Option<Change>, db::Error> {
+    let to = if paid { State::Success } else { State::Expired };
+    if !store::set_external_closed(tx, now, id, to).await? {
+        return Ok(None);
+    }
+    Ok(Some(if paid { Change::Paid(id) } else { Change::Expired(id) }))
+}
+
 pub(in crate::money) async fn advance(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<(), db::Error> {
     store::set_state(tx, now, id, to).await
 }

@@ -76,3 +76,16 @@ pub async fn set_state(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> R
     let changed = execute!(tx, "update payments set state = $2, closed_at = $3 where id = $1", id, to, closed_at)?;
     db::expect_changed(changed, 1)
 }
+
+/// False unless it waits for somebody else's page.
+pub async fn set_external_closed(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<bool, db::Error> {
+    let changed = execute!(
+        tx,
+        "update payments set state = $2, closed_at = $3
+         where id = $1 and state = 'pending' and method in ('alipay', 'wechat')",
+        id,
+        to,
+        now
+    )?;
+    Ok(changed == 1)
+}

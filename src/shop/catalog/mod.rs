@@ -163,7 +163,8 @@ pub async fn offer(
 ) -> Result<Option<Offer>, db::Error> {
     let reached = match prices {
         Prices::Single => 1,
-        Prices::Tiered => quantity,
+        // No quantity reaches the first tier from below: that it is too small is for the caller to say.
+        Prices::Tiered => quantity.max(1),
     };
     store::find_offer(tx, shop, currency, &public_id.to_string(), reached).await
 }

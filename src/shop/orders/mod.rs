@@ -32,6 +32,9 @@ pub use number::Labels;
 
 pub const LINES_MAX: usize = 50;
 
+/// Orders that one transaction ends.
+const ROUND: u32 = 100;
+
 #[derive(Debug, Clone)]
 pub struct NewOrder {
     pub labels: Labels,
@@ -151,6 +154,8 @@ pub enum CancelError {
     NotFound,
     #[error("the order is {} already", .0.as_str())]
     TooLate(State),
+    #[error("money for the order is on its way")]
+    MoneyArrived,
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -209,13 +214,42 @@ pub async fn follow(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(),
     end_unpaid(tx, now, over, State::Expired, "order.expired").await
 }
 
-/// Takes an unpaid order back. Money that reaches it later is booked and reviewed.
+/// Takes an unpaid order back, unless money for it is on its way. What reaches its address later is booked and reviewed.
 pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
+    // The invoice is locked before the order, as it is when money arrives.
+    if let Some(payment) = payments::find_by_order(tx, id).await? {
+        payments::close_external(tx, now, payment.id, false).await?;
+        if let Some(invoice) = invoices::find_by_payment(tx, payment.id).await?
+            && invoice.state == invoices::State::Open
+            && !invoices::withdraw(tx, now, invoice.id).await?
+        {
+            return Err(CancelError::MoneyArrived);
+        }
+    }
     let order = store::lock_order(tx, id).await?.ok_or(CancelError::NotFound)?;
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
     Ok(end_unpaid(tx, now, vec![order], State::Cancelled, "order.cancelled").await?)
+}
+
+/// Ends orders whose window on somebody else's page is over, and returns how many. Orders on a chain end with their
+/// invoices, which wait for the chain.
+pub async fn expire_external_due(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
+    let mut changes = Vec::new();
+    for payment in store::list_external_overdue(tx, now, ROUND).await? {
+        changes.extend(payments::close_external(tx, now, payment, false).await?);
+    }
+    follow(tx, now, &changes).await?;
+    Ok(changes.len())
+}
+
+/// A person saw the money on somebody else's page; false when the order does not wait for it.
+pub async fn confirm_external(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
+    let Some(payment) = payments::find_by_order(tx, id).await? else { return Ok(false) };
+    let change = payments::close_external(tx, now, payment.id, true).await?;
+    follow(tx, now, change.as_slice()).await?;
+    Ok(change.is_some())
 }
 
 /// By its public id, without anything that only its buyer may see.

@@ -2,7 +2,7 @@
 
 use crate::clock::Instant;
 use crate::db::{self, Locked, Row, Tx, execute, expect_changed, row, rows};
-use crate::ids::{LineId, OrderId, Shop};
+use crate::ids::{LineId, OrderId, PaymentId, Shop};
 use crate::money::pricing::{Currency, Fiat};
 use crate::shop::orders::{Line, LineState, Order, State};
 
@@ -150,6 +150,18 @@ fn order(row: &Row) -> Result<Order, db::Error> {
         paid_at: row.get("paid_at")?,
         closed_at: row.get("closed_at")?,
     })
+}
+
+/// Attempts on somebody else's page whose order's window is over.
+pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<PaymentId>, db::Error> {
+    let found = rows!(
+        tx,
+        "select p.id from payments p join orders o on o.id = p.order_id
+         where p.state = 'pending' and p.method in ('alipay', 'wechat') and o.expires_at < $1 order by p.order_id limit $2",
+        now,
+        limit
+    )?;
+    found.iter().map(|row| row.get("id")).collect()
 }
 
 /// In their order.

@@ -1,0 +1,399 @@
+use futures_util::future::join_all;
+use uuid::Uuid;
+
+use crate::clock::Instant;
+use crate::db::{self, Backend, testing};
+use crate::ids::{Mode, OrderId, PaymentId, Shop, UserId};
+use crate::money::invoices;
+use crate::money::payments::{self, Change, Method};
+use crate::money::pricing::Currency;
+use crate::shop::catalog::{self, NewProduct};
+use crate::shop::coupons::{self, NewCoupon, Terms, Value};
+use crate::shop::fixture::{Fixture, NOW, SURFACE, WINDOW_MS, mailbox, read, write};
+use crate::shop::orders::payment::{Begun, Means, Provider};
+use crate::shop::orders::{self, CancelError, CreateError, NewLine, NewOrder, Order, State, View};
+
+const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
+
+async fn view(shop: &Fixture, order: &Order) -> View {
+    let (owner, id) = (shop.shop, order.public_id.parse::<Uuid>().unwrap());
+    read(&shop.db, move |tx| Box::pin(orders::find(tx, owner, SURFACE, id))).await.unwrap()
+}
+
+async fn state(shop: &Fixture, order: &Order) -> State {
+    view(shop, order).await.order.state
+}
+
+async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
+    view(shop, order).await.payment.id
+}
+
+async fn follow(shop: &Fixture, at: Instant, changes: Vec<Change>) {
+    write(&shop.db, move |tx| Box::pin(async move { orders::follow(tx, at, &changes).await })).await;
+}
+
+async fn events(shop: &Fixture, order: &Order) -> Vec<String> {
+    let subject = order.public_id.clone();
+    read(&shop.db, move |tx| Box::pin(async move {
+        let rows = db::rows!(tx, "select kind from events where subject = $1 order by seq", subject)?;
+        rows.iter().map(|row| row.get("kind")).collect()
+    })).await
+}
+
+async fn coupon(shop: &Fixture, code: &'static str, value: Value) {
+    let owner = shop.shop;
+    let new = NewCoupon { code: code.into(), terms: Terms::plain(value, Currency::CNY), max_uses: Some(5) };
+    shop.db.write("coupon", move |tx| Box::pin(coupons::create(tx, NOW, owner, new))).await.unwrap();
+}
+
+async fn second_product(shop: &Fixture) -> Uuid {
+    let (owner, id) = (shop.shop, Uuid::new_v4());
+    let new = NewProduct { slug: "second".into(), ..mailbox(id) };
+    shop.db.write("product", move |tx| Box::pin(catalog::create(tx, NOW, owner, new))).await.unwrap();
+    id
+}
+
+/// Nothing of a refused order is left.
+async fn assert_no_trace(shop: &Fixture, stock: u64) {
+    assert_eq!(shop.stock().await, stock);
+    for sql in [
+        "select count(*) from orders", "select count(*) from order_lines", "select count(*) from payments",
+        "select count(*) from events", "select count(*) from invoices", "select count(*) from fulfilments",
+    ] {
+        assert_eq!(shop.count(sql).await, 0, "{sql}");
+    }
+    assert_eq!(shop.watched.len(), 0);
+    shop.assert_sound().await;
+}
+
+crate::both! {
+    async fn an_order_on_a_chain_asks_for_an_exact_amount_at_an_address_of_its_own(db: Db) {
+        let shop = Fixture::new(db, 44).await;
+        let created = shop.create(shop.order(10)).await.unwrap();
+        let order = &created.order;
+        assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (500, 0, 500));
+        assert_eq!((order.state, order.expires_at), (State::AwaitingPayment, Some(NOW.plus_ms(WINDOW_MS))));
+        let Begun::Coin { asset, address, due } = &created.begun else { panic!("{:?}", created.begun) };
+        // 5 CNY at 7.24 CNY for a USDT, rounded up to six places.
+        assert_eq!(due.to_decimal(asset.decimals), "0.690608");
+        assert_eq!(shop.stock().await, 34);
+        assert_eq!(shop.watched.len(), 1);
+
+        let view = view(&shop, order).await;
+        let (invoice, received) = view.invoice.as_ref().unwrap();
+        assert_eq!((&invoice.address, invoice.due, invoice.confirmations), (address, *due, 12));
+        assert_eq!((received.confirmed.to_string(), view.payment.method), ("0".into(), Method::Crypto));
+        assert_eq!((&view.order, &view.lines), (order, &created.lines));
+        assert_eq!(view.lines[0].product, shop.product_id.to_string());
+        assert!(read(&shop.db, move |tx| Box::pin(async move { orders::goods(tx, &view).await })).await.is_none());
+        assert_eq!(events(&shop, order).await, ["order.created"]);
+
+        let other = shop.create(shop.order(1)).await.unwrap();
+        assert!(matches!(&other.begun, Begun::Coin { address: second, .. } if second != address));
+    }
+
+    async fn the_three_limits_of_a_quantity_are_independent(db: Db) {
+        let shop = Fixture::new(db, 250).await;
+        let product = shop.product;
+        shop.db.write("limits", move |tx| Box::pin(catalog::set_limits(tx, product, 5, 1_000))).await.unwrap();
+        assert!(matches!(shop.create(shop.order(4)).await, Err(CreateError::QuantityBelowMinimum { min: 5 })));
+        assert!(matches!(shop.create(shop.order(201)).await, Err(CreateError::QuantityAboveMaximum { max: 200 })));
+        assert!(matches!(shop.create(shop.order(0)).await, Err(CreateError::QuantityBelowMinimum { .. })));
+        assert_no_trace(&shop, 250).await;
+        shop.create(shop.order(200)).await.unwrap();
+        assert!(matches!(shop.create(shop.order(51)).await, Err(CreateError::InsufficientStock)));
+        assert_eq!(shop.stock().await, 50);
+        shop.create(shop.order(5)).await.unwrap();
+        let max = 20;
+        shop.db.write("limits", move |tx| Box::pin(catalog::set_limits(tx, product, 5, max))).await.unwrap();
+        assert!(matches!(shop.create(shop.order(21)).await, Err(CreateError::QuantityAboveMaximum { max: 20 })));
+        shop.assert_sound().await;
+    }
+
+    async fn what_cannot_be_ordered_leaves_no_trace(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let foreign = Shop { mode: Mode::Live, ..shop.shop };
+        let refusals = [
+            (NewOrder { lines: vec![NewLine { product: Uuid::new_v4(), quantity: 1 }], ..shop.order(1) }, "product"),
+            (NewOrder { shop: foreign, ..shop.order(1) }, "product"),
+            (NewOrder { currency: Currency::USD, ..shop.order(1) }, "product"),
+            (NewOrder { lines: vec![], ..shop.order(1) }, "lines"),
+            (NewOrder { lines: shop.order(1).lines.repeat(2), ..shop.order(1) }, "lines"),
+            (NewOrder { lines: shop.order(1).lines.repeat(51), ..shop.order(1) }, "lines"),
+            (NewOrder { means: Means::Coin("btc".into()), ..shop.order(1) }, "method"),
+            (NewOrder { means: Means::BalanceCny, ..shop.order(1) }, "user"),
+            (NewOrder { means: Means::BalanceCrypto, ..shop.order(1) }, "user"),
+            (shop.order(11), "stock"),
+            (NewOrder { coupon: Some("none".into()), ..shop.order(1) }, "coupon"),
+        ];
+        for (new, expected) in refusals {
+            let found = match shop.create(new).await.unwrap_err() {
+                CreateError::ProductNotFound => "product",
+                CreateError::BadLines => "lines",
+                CreateError::MethodUnavailable => "method",
+                CreateError::UserRequired => "user",
+                CreateError::InsufficientStock => "stock",
+                CreateError::CouponInvalid(_) => "coupon",
+                other @ (CreateError::QuantityBelowMinimum { .. }
+                | CreateError::QuantityAboveMaximum { .. }
+                | CreateError::InsufficientBalance
+                | CreateError::AmountOutOfRange
+                | CreateError::Issue(_)
+                | CreateError::Db(_)) => panic!("{other}"),
+            };
+            assert_eq!(found, expected);
+        }
+        assert_no_trace(&shop, 10).await;
+    }
+
+    async fn without_a_fresh_rate_a_coin_is_not_available(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let (till, new) = (shop.till.clone(), shop.order(1));
+        let late = shop.db.write("late", move |tx| Box::pin(async move {
+            orders::create(tx, NOW.plus_ms(60_001), &till, new).await
+        })).await;
+        assert!(matches!(late, Err(CreateError::MethodUnavailable)));
+        assert_no_trace(&shop, 10).await;
+    }
+
+    async fn a_balance_in_cny_pays_exactly_the_amount_at_once(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let user = shop.user("ann").await;
+        shop.credit(user, Currency::CNY, 501).await;
+        shop.credit(user, Currency::USD, 9_000_000).await;
+        let created = shop.create(shop.balance_order(10, user)).await.unwrap();
+        assert_eq!((created.order.state, created.order.expires_at), (State::Paid, None));
+        assert_eq!((created.order.paid_at, created.begun), (Some(NOW), Begun::Settled));
+        assert_eq!(shop.balance(user, Currency::CNY).await, "1");
+        assert_eq!(shop.balance(user, Currency::USD).await, "9000000");
+        let view = view(&shop, &created.order).await;
+        assert_eq!((view.payment.state, view.payment.method), (payments::State::Success, Method::BalanceCny));
+        assert_eq!(events(&shop, &created.order).await, ["order.created", "order.paid"]);
+        assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
+    }
+
+    async fn a_balance_in_usd_pays_the_converted_amount_rounded_up(db: Db) {
+        let shop = Fixture::new(db, 20).await;
+        let user = shop.user("ann").await;
+        shop.credit(user, Currency::CNY, 10_000).await;
+        shop.credit(user, Currency::USD, 690_608).await;
+        let order = || NewOrder { means: Means::BalanceCrypto, ..shop.balance_order(10, user) };
+        let created = shop.create(order()).await.unwrap();
+        assert_eq!(shop.balance(user, Currency::USD).await, "0");
+        assert_eq!(shop.balance(user, Currency::CNY).await, "10000");
+        let rate = read(&shop.db, |tx| Box::pin(async move {
+            db::row!(tx, "select rate, rate_source, rated_at from payments")
+        })).await.unwrap();
+        let stored = (rate.get::<String>("rate").unwrap(), rate.get::<String>("rate_source").unwrap());
+        assert_eq!((stored, rate.get("rated_at")), (("7.24".into(), "fixed".into()), Ok(NOW)));
+        assert_eq!(created.order.state, State::Paid);
+        assert!(matches!(shop.create(order()).await, Err(CreateError::InsufficientBalance)));
+        assert_eq!(shop.stock().await, 10);
+    }
+
+    async fn too_little_balance_leaves_no_trace(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let user = shop.user("ann").await;
+        shop.credit(user, Currency::CNY, 499).await;
+        let refused = shop.create(shop.balance_order(10, user)).await;
+        assert!(matches!(refused, Err(CreateError::InsufficientBalance)));
+        assert_eq!(shop.balance(user, Currency::CNY).await, "499");
+        assert_no_trace(&shop, 10).await;
+    }
+
+    async fn orders_at_once_cannot_overdraw_a_balance(db: Db) {
+        let shop = Fixture::new(db, 40).await;
+        let user = shop.user("ann").await;
+        shop.credit(user, Currency::CNY, 350).await;
+        let outcomes = join_all((0..20).map(|_| shop.create(shop.balance_order(2, user)))).await;
+        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientBalance))).count();
+        assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (3, 17));
+        assert_eq!(shop.balance(user, Currency::CNY).await, "50");
+        assert_eq!(shop.stock().await, 34);
+        shop.assert_sound().await;
+    }
+
+    async fn what_a_coupon_makes_free_is_paid_at_once_by_any_method(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        coupon(&shop, "free", Value::Percent(10_000)).await;
+        let user: UserId = shop.user("ann").await;
+        for new in [shop.order(1), shop.balance_order(1, user)] {
+            let created = shop.create(NewOrder { coupon: Some("free".into()), ..new }).await.unwrap();
+            assert_eq!((created.order.state, created.order.amount.minor), (State::Paid, 0));
+            assert_eq!(created.begun, Begun::Settled);
+            assert!(view(&shop, &created.order).await.invoice.is_none());
+        }
+        assert_eq!(shop.count("select count(*) from fulfilments").await, 2);
+        assert_eq!(shop.watched.len(), 0);
+    }
+
+    async fn an_external_checkout_gives_its_link(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let pay_url = "https://pay.example.com/1".to_owned();
+        let means = Means::External { provider: Provider::Alipay, pay_url: pay_url.clone(), provider_ref: None };
+        let created = shop.create(NewOrder { means, ..shop.order(1) }).await.unwrap();
+        assert_eq!(created.begun, Begun::External { pay_url: pay_url.clone() });
+        let view = view(&shop, &created.order).await;
+        assert_eq!((view.payment.method, view.payment.pay_url), (Method::Alipay, Some(pay_url)));
+        assert_eq!(view.order.state, State::AwaitingPayment);
+    }
+
+    async fn an_external_checkout_ends_with_its_window_or_when_a_person_saw_the_money(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let external = || NewOrder {
+            means: Means::External { provider: Provider::Wechat, pay_url: "https://x".into(), provider_ref: None },
+            ..shop.order(2)
+        };
+        let orders = [shop.create(external()).await.unwrap().order, shop.create(external()).await.unwrap().order];
+        let on_chain = shop.create(shop.order(1)).await.unwrap().order;
+        let confirm = |id: OrderId| write(&shop.db, move |tx| Box::pin(orders::confirm_external(tx, NOW, id)));
+        assert!(confirm(orders[0].id).await);
+        assert!(!confirm(orders[0].id).await && !confirm(on_chain.id).await && !confirm(OrderId(999)).await);
+        let expire = |at: Instant| write(&shop.db, move |tx| Box::pin(orders::expire_external_due(tx, at)));
+        assert_eq!(expire(NOW.plus_ms(WINDOW_MS)).await, 0);
+        assert_eq!(expire(LATER).await, 1);
+        assert_eq!(expire(LATER).await, 0);
+        assert_eq!((state(&shop, &orders[0]).await, state(&shop, &orders[1]).await), (State::Paid, State::Expired));
+        assert_eq!(view(&shop, &orders[1]).await.payment.state, payments::State::Expired);
+        assert_eq!(state(&shop, &on_chain).await, State::AwaitingPayment);
+        assert!(!confirm(orders[1].id).await);
+        assert_eq!(shop.stock().await, 7);
+        shop.assert_sound().await;
+    }
+
+    async fn several_lines_are_one_order(db: Db) {
+        let shop = Fixture::new(db, 200).await;
+        let second = second_product(&shop).await;
+        let lines = |n| vec![NewLine { product: second, quantity: n }, NewLine { product: shop.product_id, quantity: 100 }];
+        let refused = shop.create(NewOrder { lines: lines(1), ..shop.order(1) }).await;
+        assert!(matches!(refused, Err(CreateError::InsufficientStock)));
+        assert_no_trace(&shop, 200).await;
+    }
+
+    async fn a_paid_order_has_work_to_do_and_is_paid_once(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let order = shop.create(shop.order(2)).await.unwrap().order;
+        let id = payment(&shop, &order).await;
+        follow(&shop, NOW, vec![Change::Confirming(id)]).await;
+        assert_eq!(state(&shop, &order).await, State::AwaitingPayment);
+        follow(&shop, LATER, vec![Change::Paid(id), Change::Paid(id)]).await;
+        let found = view(&shop, &order).await.order;
+        assert_eq!((found.state, found.paid_at, found.closed_at), (State::Paid, Some(LATER), None));
+        assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
+        assert_eq!(events(&shop, &order).await, ["order.created", "order.paid"]);
+    }
+
+    async fn an_expired_order_gives_back_stock_and_coupon_once(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        coupon(&shop, "ten", Value::Percent(1_000)).await;
+        let orders = join_all((0..3).map(|_| shop.create(NewOrder { coupon: Some("ten".into()), ..shop.order(3) }))).await;
+        let orders: Vec<Order> = orders.into_iter().map(|created| created.unwrap().order).collect();
+        assert_eq!((shop.stock().await, shop.count("select uses from coupons").await), (1, 3));
+        let mut changes = Vec::new();
+        for order in &orders[..2] {
+            changes.push(Change::Expired(payment(&shop, order).await));
+        }
+        follow(&shop, LATER, changes.clone()).await;
+        follow(&shop, LATER, changes).await;
+        assert_eq!((shop.stock().await, shop.count("select uses from coupons").await), (7, 1));
+        let found = view(&shop, &orders[0]).await.order;
+        assert_eq!((found.state, found.closed_at), (State::Expired, Some(LATER)));
+        assert_eq!(events(&shop, &orders[0]).await, ["order.created", "order.expired"]);
+        assert_eq!(state(&shop, &orders[2]).await, State::AwaitingPayment);
+        shop.create(shop.order(7)).await.unwrap();
+        shop.assert_sound().await;
+    }
+
+    async fn money_after_the_end_is_for_a_person_to_decide(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let order = shop.create(shop.order(1)).await.unwrap().order;
+        let id = payment(&shop, &order).await;
+        follow(&shop, LATER, vec![Change::Expired(id)]).await;
+        follow(&shop, LATER, vec![Change::Paid(id)]).await;
+        assert_eq!(state(&shop, &order).await, State::Expired);
+        assert_eq!(shop.count("select count(*) from reviews where kind = 'order.paid_late'").await, 1);
+        assert_eq!(shop.count("select count(*) from fulfilments").await, 0);
+        assert_eq!(shop.stock().await, 10);
+    }
+
+    async fn a_reversed_payment_is_reviewed_until_it_is_paid_again(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let order = shop.create(shop.order(1)).await.unwrap().order;
+        let id = payment(&shop, &order).await;
+        follow(&shop, NOW, vec![Change::Paid(id), Change::Reversed(id)]).await;
+        assert_eq!(state(&shop, &order).await, State::Paid);
+        let open = "select count(*) from reviews where kind = 'payment.reversed' and closed_at is null";
+        assert_eq!(shop.count(open).await, 1);
+        assert_eq!(events(&shop, &order).await, ["order.created", "order.paid", "payment.reversed"]);
+        follow(&shop, NOW, vec![Change::Paid(id)]).await;
+        assert_eq!(shop.count(open).await, 0);
+    }
+
+    async fn only_an_unpaid_order_can_be_cancelled(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let order = shop.create(shop.order(4)).await.unwrap().order;
+        let cancel = |id: OrderId| shop.db.write("cancel", move |tx| Box::pin(orders::cancel(tx, NOW, id)));
+        cancel(order.id).await.unwrap();
+        assert_eq!((state(&shop, &order).await, shop.stock().await), (State::Cancelled, 10));
+        let ended = view(&shop, &order).await;
+        assert_eq!(ended.invoice.unwrap().0.state, invoices::State::Cancelled);
+        assert_eq!(ended.payment.state, payments::State::Failed);
+        let paid = shop.user("ann").await;
+        shop.credit(paid, Currency::CNY, 100).await;
+        let paid = shop.create(shop.balance_order(1, paid)).await.unwrap().order;
+        assert!(matches!(cancel(paid.id).await, Err(CancelError::TooLate(State::Paid))));
+        assert!(matches!(cancel(order.id).await, Err(CancelError::TooLate(State::Cancelled))));
+        assert!(matches!(cancel(OrderId(999)).await, Err(CancelError::NotFound)));
+        assert_eq!(events(&shop, &order).await, ["order.created", "order.cancelled"]);
+        shop.assert_sound().await;
+    }
+
+    async fn number_and_address_find_an_order_together_only(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let order = shop.create(shop.order(1)).await.unwrap().order;
+        let find = |shop_of: Shop, surface: &'static str, number: &str, email: &'static str| {
+            let number = number.to_owned();
+            read(&shop.db, move |tx| Box::pin(async move {
+                orders::find_by_number(tx, shop_of, surface, &number, email).await
+            }))
+        };
+        for email in ["ann@example.com", "  ANN@EXAMPLE.COM\t"] {
+            let found = find(shop.shop, SURFACE, &order.order_no, email).await.unwrap();
+            assert_eq!(found.order, order);
+        }
+        assert!(find(shop.shop, SURFACE, &order.order_no, "bob@example.com").await.is_none());
+        assert!(find(shop.shop, SURFACE, "CO20260211AAAAAAAAAAAA", "ann@example.com").await.is_none());
+        assert!(find(shop.shop, "storefront", &order.order_no, "ann@example.com").await.is_none());
+        let live = Shop { mode: Mode::Live, ..shop.shop };
+        assert!(find(live, SURFACE, &order.order_no, "ann@example.com").await.is_none());
+    }
+
+    async fn an_expiry_and_a_payment_at_once_end_in_one_of_them(db: Db) {
+        let shop = Fixture::new(db, 20).await;
+        let mut ids = Vec::new();
+        for _ in 0..10 {
+            let order = shop.create(shop.order(2)).await.unwrap().order;
+            ids.push(payment(&shop, &order).await);
+        }
+        let races = ids.iter().flat_map(|id| [Change::Paid(*id), Change::Expired(*id)]);
+        join_all(races.map(|change| follow(&shop, LATER, vec![change]))).await;
+        let paid = shop.count("select count(*) from orders where state = 'paid'").await;
+        let expired = shop.count("select count(*) from orders where state = 'expired'").await;
+        assert_eq!(paid + expired, 10);
+        assert_eq!(shop.count("select count(*) from fulfilments").await, paid);
+        assert_eq!(i64::try_from(shop.stock().await).unwrap(), 2 * expired);
+        shop.assert_sound().await;
+    }
+}
+
+/// Both kinds of statement are exact, so that a slower path shows.
+#[tokio::test]
+async fn an_order_costs_as_many_statements_as_it_has_facts() {
+    let shop = Fixture::new(testing::fresh(Backend::Sqlite).await, 10).await;
+    let before = shop.db.counters();
+    shop.create(shop.order(1)).await.unwrap();
+    let after = shop.db.counters();
+    // Offer, order, contact, line, count and items of stock, event, payment, index, address, invoice.
+    assert_eq!(after.sql_statements - before.sql_statements, 11);
+    assert_eq!(after.commits - before.commits, 1);
+}
