@@ -1,0 +1,69 @@
+//! What several sources agree on: the median of those that are fresh and near it. Pure and exact.
+
+use rust_decimal::Decimal;
+
+/// Prices that were heard, in no order. `None` when there is none.
+pub fn median(prices: &[Decimal]) -> Option<Decimal> {
+    let mut sorted = prices.to_vec();
+    sorted.sort();
+    let upper = sorted.get(sorted.len() / 2)?;
+    if sorted.len() % 2 == 1 {
+        return Some(*upper);
+    }
+    let lower = sorted.get(sorted.len() / 2 - 1)?;
+    // Half of the difference is added: the sum of two large prices may leave the range.
+    lower.checked_add(upper.checked_sub(*lower)?.checked_div(Decimal::TWO)?)
+}
+
+/// Whether `price` is at most so many percent away from `from`, which is above zero.
+pub fn is_near(price: Decimal, from: Decimal, percent: u32) -> bool {
+    let allowed = from.checked_mul(Decimal::new(i64::from(percent), 2));
+    let distance = price.checked_sub(from).map(|distance| distance.abs());
+    matches!((distance, allowed), (Some(distance), Some(allowed)) if distance <= allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prices() -> impl Strategy<Value = Vec<Decimal>> {
+        let price = (1_i64..=i64::MAX, 0_u32..=18).prop_map(|(digits, scale)| Decimal::new(digits, scale));
+        proptest::collection::vec(price, 1..9)
+    }
+
+    proptest! {
+        #[test]
+        fn half_lie_below_and_half_above(prices in prices()) {
+            let middle = median(&prices).unwrap();
+            let below = prices.iter().filter(|price| **price < middle).count();
+            let above = prices.iter().filter(|price| **price > middle).count();
+            prop_assert!(below <= prices.len() / 2 && above <= prices.len() / 2);
+        }
+
+        #[test]
+        fn order_does_not_matter(prices in prices()) {
+            let mut reversed = prices.clone();
+            reversed.reverse();
+            prop_assert_eq!(median(&prices), median(&reversed));
+        }
+
+        #[test]
+        fn a_price_is_near_itself(prices in prices(), percent in 1_u32..=100) {
+            prop_assert!(is_near(prices[0], prices[0], percent));
+        }
+    }
+
+    #[test]
+    fn examples() {
+        let of = |texts: &[&str]| median(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Decimal>>());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["3"]), Some(Decimal::from(3)));
+        assert_eq!(of(&["1", "100", "2"]), Some(Decimal::from(2)));
+        assert_eq!(of(&["1.01", "1.02"]), Some(Decimal::new(1015, 3)));
+        for (price, percent, near) in [("102", 2, true), ("102.01", 2, false), ("98", 2, true), ("97.9", 2, false)] {
+            assert_eq!(is_near(price.parse().unwrap(), Decimal::ONE_HUNDRED, percent), near, "{price}");
+        }
+    }
+}
