@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chain::derive::Scheme;
-use chain::{AssetKind, Asset, ChainId, Deriver, Family, WatchSet};
+use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
@@ -26,7 +26,8 @@ pub const WINDOW_MS: i64 = 30 * 60_000;
 pub const SURFACE: &str = "checkout";
 
 /// The account of the BIP84 test vectors.
-const XPUB: &str = "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+const XPUB: &str =
+    "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
 pub struct Fixture {
     pub db: Db,

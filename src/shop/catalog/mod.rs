@@ -138,12 +138,7 @@ pub async fn find_active(
 }
 
 /// The product with this public id or slug, active or not: for the operator.
-pub async fn find(
-    tx: &mut Tx,
-    shop: Shop,
-    currency: Currency,
-    id_or_slug: &str,
-) -> Result<Option<Product>, db::Error> {
+pub async fn find(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str) -> Result<Option<Product>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
         // A UUID has several spellings; one of them is stored.
         Ok(id) => store::find_by_public_id(tx, shop, currency, &id.to_string()).await,

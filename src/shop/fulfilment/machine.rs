@@ -9,7 +9,10 @@ const LONGEST_DELAY_MS: i64 = 15 * 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// With the attempts that failed so far.
-    Retry { attempts: u32, after_ms: i64 },
+    Retry {
+        attempts: u32,
+        after_ms: i64,
+    },
     GiveUp,
 }
 

@@ -74,9 +74,8 @@ async fn deliver_or_postpone(
     order: OrderId,
 ) -> Result<bool, db::Error> {
     let (envelope, letters) = (envelope.clone(), letters.clone());
-    let attempt = db.write("deliver_order", move |tx| {
-        Box::pin(async move { deliver(tx, now, &envelope, &letters, order).await })
-    });
+    let attempt = db
+        .write("deliver_order", move |tx| Box::pin(async move { deliver(tx, now, &envelope, &letters, order).await }));
     match attempt.await {
         Ok(delivered) => Ok(delivered),
         Err(DeliverError::Db(error)) => Err(error),

@@ -39,10 +39,13 @@ async fn goods(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
 }
 
 async fn mail(shop: &Fixture) -> Vec<(String, String)> {
-    read(&shop.db, |tx| Box::pin(async move {
-        let rows = db::rows!(tx, "select recipient, subject || body as text from mails order by id")?;
-        rows.iter().map(|row| Ok((row.get("recipient")?, row.get("text")?))).collect()
-    })).await
+    read(&shop.db, |tx| {
+        Box::pin(async move {
+            let rows = db::rows!(tx, "select recipient, subject || body as text from mails order by id")?;
+            rows.iter().map(|row| Ok((row.get("recipient")?, row.get("text")?))).collect()
+        })
+    })
+    .await
 }
 
 crate::both! {

@@ -3,9 +3,11 @@
 //! An order exists together with its reserved stock, its counted coupon and its payment, or not at all. It learns what
 //! became of its payment in the transaction in which that happened, and its state only moves forward.
 
-pub mod machine;
 pub mod number;
 pub mod payment;
+pub mod machine;
+mod basket;
+mod outcome;
 mod store;
 
 #[cfg(test)]
@@ -16,16 +18,15 @@ use uuid::Uuid;
 use crate::clock::Instant;
 use crate::db::{self, Locked, Tx};
 use crate::events;
-use crate::ids::{CouponId, LineId, OrderId, PaymentId, Shop, SkuId, UserId};
+use crate::ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use crate::money::addresses::IssueError;
 use crate::money::invoices::{self, Invoice, Received};
 use crate::money::payments::{self, Change, Payment};
 use crate::money::pricing::{Currency, Fiat};
-use crate::reviews;
-use crate::shop::catalog::{self, Offer, Prices};
-use crate::shop::coupons::{self, Applied, Basket, RedeemError, Refusal};
+use crate::shop::catalog::Prices;
+use crate::shop::coupons::Refusal;
 use crate::shop::orders::payment::{Begun, Means, Till};
-use crate::shop::stock::{self, ReserveError};
+use crate::shop::stock;
 
 pub use machine::State;
 pub use number::Labels;
@@ -162,9 +163,9 @@ pub enum CancelError {
 
 /// One transaction: the order with its stock, its coupon and its payment. Paid from a balance, or free, it is paid at once.
 pub async fn create(tx: &mut Tx, now: Instant, till: &Till, new: NewOrder) -> Result<Created, CreateError> {
-    let offers = offers(tx, &new).await?;
-    let original = total(&new, &offers).ok_or(CreateError::AmountOutOfRange)?;
-    let applied = redeem(tx, now, &new, &offers).await?;
+    let offers = basket::offers(tx, &new).await?;
+    let original = basket::total(&new, &offers).ok_or(CreateError::AmountOutOfRange)?;
+    let applied = basket::redeem(tx, now, &new, &offers).await?;
     let discount = applied.map_or(0, |applied| applied.discount.minor);
     let amount = Fiat::new(new.currency, original.checked_sub(discount).ok_or(CreateError::AmountOutOfRange)?);
     let plan = till.plan(now, new.shop, new.user, &new.means, amount)?;
@@ -190,7 +191,7 @@ pub async fn create(tx: &mut Tx, now: Instant, till: &Till, new: NewOrder) -> Re
     };
     let order = store::insert_order(tx, order).await?;
     store::insert_contact(tx, order.id, new.email.trim(), &email_key(&new.email)).await?;
-    let lines = reserve(tx, &order, &new, &offers).await?;
+    let lines = basket::reserve(tx, &order, &new, &offers).await?;
     record(tx, now, &order, "order.created").await?;
     let begun = payment::begin(tx, now, till, &order, plan).await?;
     if settled {
@@ -206,12 +207,12 @@ pub async fn follow(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(),
     for change in changes {
         match *change {
             Change::Confirming(_) => {}
-            Change::Paid(payment) => paid(tx, now, payment).await?,
-            Change::Expired(payment) => over.extend(unpaid_order(tx, payment).await?),
-            Change::Reversed(payment) => reversed(tx, now, payment).await?,
+            Change::Paid(payment) => outcome::paid(tx, now, payment).await?,
+            Change::Expired(payment) => over.extend(outcome::unpaid_order(tx, payment).await?),
+            Change::Reversed(payment) => outcome::reversed(tx, now, payment).await?,
         }
     }
-    end_unpaid(tx, now, over, State::Expired, "order.expired").await
+    outcome::end_unpaid(tx, now, over, State::Expired, "order.expired").await
 }
 
 /// Takes an unpaid order back, unless money for it is on its way. What reaches its address later is booked and reviewed.
@@ -230,7 +231,7 @@ pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), Cancel
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
-    Ok(end_unpaid(tx, now, vec![order], State::Cancelled, "order.cancelled").await?)
+    Ok(outcome::end_unpaid(tx, now, vec![order], State::Cancelled, "order.cancelled").await?)
 }
 
 /// Ends orders whose window on somebody else's page is over, and returns how many. Orders on a chain end with their
@@ -360,81 +361,6 @@ pub(in crate::shop) async fn record(
     events::record(tx, now, order.shop, kind, &order.public_id, &body.to_string()).await
 }
 
-/// What each line asks for, after the limits that do not depend on stock.
-async fn offers(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Offer>, CreateError> {
-    if !(1..=LINES_MAX).contains(&new.lines.len()) {
-        return Err(CreateError::BadLines);
-    }
-    let mut offers: Vec<Offer> = Vec::new();
-    for line in &new.lines {
-        let offer = catalog::offer(tx, new.shop, new.currency, line.product, line.quantity, new.prices).await?;
-        let offer = offer.ok_or(CreateError::ProductNotFound)?;
-        let max = offer.max_quantity.min(new.quantity_max);
-        if line.quantity < offer.min_quantity {
-            return Err(CreateError::QuantityBelowMinimum { min: offer.min_quantity });
-        }
-        if line.quantity > max {
-            return Err(CreateError::QuantityAboveMaximum { max });
-        }
-        if offers.iter().any(|other| other.sku == offer.sku) {
-            return Err(CreateError::BadLines);
-        }
-        offers.push(offer);
-    }
-    Ok(offers)
-}
-
-fn line_total(line: &NewLine, offer: &Offer) -> Option<i64> {
-    offer.unit_price.minor.checked_mul(i64::from(line.quantity))
-}
-
-fn total(new: &NewOrder, offers: &[Offer]) -> Option<i64> {
-    new.lines.iter().zip(offers).try_fold(0_i64, |sum, (line, offer)| sum.checked_add(line_total(line, offer)?))
-}
-
-async fn redeem(
-    tx: &mut Tx,
-    now: Instant,
-    new: &NewOrder,
-    offers: &[Offer],
-) -> Result<Option<Applied>, CreateError> {
-    let Some(code) = &new.coupon else { return Ok(None) };
-    let basket: Option<Vec<Basket>> = new.lines.iter().zip(offers)
-        .map(|(line, offer)| Some(Basket { product: offer.product, total: line_total(line, offer)? }))
-        .collect();
-    let basket = basket.ok_or(CreateError::AmountOutOfRange)?;
-    match coupons::redeem(tx, now, new.shop, code, new.currency, &basket).await {
-        Ok(applied) => Ok(Some(applied)),
-        Err(RedeemError::Refused(refusal)) => Err(refusal.into()),
-        Err(RedeemError::Db(error)) => Err(error.into()),
-    }
-}
-
-/// Stores the lines and sets their items aside, in the order of the SKUs: orders that want the same ones do not deadlock.
-async fn reserve(tx: &mut Tx, order: &Order, new: &NewOrder, offers: &[Offer]) -> Result<Vec<Line>, CreateError> {
-    let mut lines = Vec::new();
-    for (number, (wanted, offer)) in (1_i64..).zip(new.lines.iter().zip(offers)) {
-        let line = Line {
-            id: LineId(0),
-            product: wanted.product.to_string(),
-            sku: offer.sku,
-            quantity: wanted.quantity,
-            unit_price: offer.unit_price,
-            state: LineState::Pending,
-        };
-        lines.push(store::insert_line(tx, order.id, number, line).await?);
-    }
-    let mut by_sku: Vec<&Line> = lines.iter().collect();
-    by_sku.sort_unstable_by_key(|line| line.sku);
-    for line in by_sku {
-        stock::reserve(tx, line.sku, line.id, line.quantity).await.map_err(|error| match error {
-            ReserveError::Insufficient => CreateError::InsufficientStock,
-            ReserveError::Db(error) => CreateError::Db(error),
-        })?;
-    }
-    Ok(lines)
-}
-
 async fn view(tx: &mut Tx, order: Order) -> Result<View, db::Error> {
     let lines = store::list_lines(tx, &order).await?;
     let payment = payments::find_by_order(tx, order.id).await?.ok_or_else(|| no_payment(order.id))?;
@@ -446,81 +372,6 @@ async fn view(tx: &mut Tx, order: Order) -> Result<View, db::Error> {
         None => None,
     };
     Ok(View { order, lines, payment, invoice })
-}
-
-async fn order_of(tx: &mut Tx, id: PaymentId) -> Result<(Payment, Locked<Order>), db::Error> {
-    let missing = || db::Error::Statement(format!("payment {id} or its order does not exist"));
-    let payment = payments::find(tx, id).await?.ok_or_else(missing)?;
-    let order = store::lock_order(tx, payment.order).await?.ok_or_else(missing)?;
-    Ok((payment, order))
-}
-
-async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
-    let (_, order) = order_of(tx, payment).await?;
-    match order.state {
-        State::Created | State::AwaitingPayment => {
-            let order = advance(tx, now, order, State::Paid).await?;
-            store::insert_fulfilment(tx, now, order.id).await?;
-            record(tx, now, &order, "order.paid").await
-        }
-        // Its money had vanished with a block and came back.
-        State::Paid
-        | State::Processing
-        | State::PartiallyDelivered
-        | State::Delivered
-        | State::Completed
-        | State::Failed
-        | State::Refunded => {
-            reviews::close(tx, now, "payment.reversed", &order.public_id, "the payment was confirmed again").await
-        }
-        // The stock went back: whether there is enough for it now is for a person to say.
-        State::Expired | State::Cancelled => {
-            let detail = format!("order {} was paid after it ended", order.order_no);
-            reviews::open(tx, now, "order.paid_late", &order.public_id, &detail).await
-        }
-    }
-}
-
-/// The order stays what it is: goods that were handed out cannot be taken back, and a person decides.
-async fn reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
-    let (_, order) = order_of(tx, payment).await?;
-    let detail = format!("the payment of order {} ({}) lost its block", order.order_no, order.state.as_str());
-    reviews::open(tx, now, "payment.reversed", &order.public_id, &detail).await?;
-    record(tx, now, &order, "payment.reversed").await
-}
-
-/// The order whose last hope this payment was.
-async fn unpaid_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
-    let (payment, order) = order_of(tx, payment).await?;
-    let newest = payments::find_by_order(tx, order.id).await?;
-    let is_newest = newest.is_some_and(|newest| newest.id == payment.id);
-    Ok((is_newest && order.state.is_unpaid()).then_some(order))
-}
-
-/// Coupons first, then stock, both in the order of their ids: as creating orders locks them.
-async fn end_unpaid(
-    tx: &mut Tx,
-    now: Instant,
-    orders: Vec<Locked<Order>>,
-    to: State,
-    kind: &'static str,
-) -> Result<(), db::Error> {
-    let mut coupons: Vec<CouponId> = orders.iter().filter_map(|order| order.coupon).collect();
-    coupons.sort_unstable();
-    let mut lines = Vec::new();
-    for order in orders {
-        lines.extend(store::list_lines(tx, &order).await?);
-        let order = advance(tx, now, order, to).await?;
-        record(tx, now, &order, kind).await?;
-    }
-    for coupon in coupons {
-        coupons::give_back(tx, coupon).await?;
-    }
-    lines.sort_unstable_by_key(|line| line.sku);
-    for line in lines {
-        stock::release(tx, line.sku, line.id, line.quantity).await?;
-    }
-    Ok(())
 }
 
 fn no_payment(order: OrderId) -> db::Error {

@@ -34,7 +34,11 @@ pub enum Means {
     BalanceCny,
     BalanceCrypto,
     /// On the page of somebody else, who was asked for it before.
-    External { provider: Provider, pay_url: String, provider_ref: Option<String> },
+    External {
+        provider: Provider,
+        pay_url: String,
+        provider_ref: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +53,14 @@ pub enum Begun {
     /// Nothing: it is paid.
     Settled,
     /// Send `due` base units of the asset to the address.
-    Coin { asset: Asset, address: String, due: Amount },
-    External { pay_url: String },
+    Coin {
+        asset: Asset,
+        address: String,
+        due: Amount,
+    },
+    External {
+        pay_url: String,
+    },
 }
 
 /// What a price comes to.
@@ -211,9 +221,9 @@ async fn take(
     match ledger::post(tx, now, order.shop.mode, &entry, "order paid from a balance", &[leg]).await {
         Ok(()) => Ok(Begun::Settled),
         Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
-        Err(PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_)) => {
-            Err(CreateError::AmountOutOfRange)
-        }
+        Err(
+            PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_),
+        ) => Err(CreateError::AmountOutOfRange),
         Err(PostError::Db(error)) => Err(CreateError::Db(error)),
     }
 }

@@ -193,22 +193,15 @@ pub async fn find_email(tx: &mut Tx, order: OrderId) -> Result<Option<String>, d
 }
 
 /// Also writes down when it was paid, or when it ended.
-pub async fn set_state(
-    tx: &mut Tx,
-    now: Instant,
-    order: Locked<Order>,
-    to: State,
-) -> Result<Locked<Order>, db::Error> {
+pub async fn set_state(tx: &mut Tx, now: Instant, order: Locked<Order>, to: State) -> Result<Locked<Order>, db::Error> {
     let (paid_at, closed_at) = match to {
         State::Paid => (Some(now), order.closed_at),
         State::Completed | State::Expired | State::Cancelled | State::Failed | State::Refunded => {
             (order.paid_at, Some(now))
         }
-        State::Created
-        | State::AwaitingPayment
-        | State::Processing
-        | State::PartiallyDelivered
-        | State::Delivered => (order.paid_at, order.closed_at),
+        State::Created | State::AwaitingPayment | State::Processing | State::PartiallyDelivered | State::Delivered => {
+            (order.paid_at, order.closed_at)
+        }
     };
     let n = execute!(
         tx,
@@ -228,12 +221,6 @@ pub async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineSta
         LineState::Delivered => Some(now),
         LineState::Pending | LineState::Failed => None,
     };
-    let n = execute!(
-        tx,
-        "update order_lines set state = $2, delivered_at = $3 where id = $1",
-        line,
-        to,
-        delivered_at
-    )?;
+    let n = execute!(tx, "update order_lines set state = $2, delivered_at = $3 where id = $1", line, to, delivered_at)?;
     expect_changed(n, 1)
 }

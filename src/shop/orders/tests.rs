@@ -34,10 +34,13 @@ async fn follow(shop: &Fixture, at: Instant, changes: Vec<Change>) {
 
 async fn events(shop: &Fixture, order: &Order) -> Vec<String> {
     let subject = order.public_id.clone();
-    read(&shop.db, move |tx| Box::pin(async move {
-        let rows = db::rows!(tx, "select kind from events where subject = $1 order by seq", subject)?;
-        rows.iter().map(|row| row.get("kind")).collect()
-    })).await
+    read(&shop.db, move |tx| {
+        Box::pin(async move {
+            let rows = db::rows!(tx, "select kind from events where subject = $1 order by seq", subject)?;
+            rows.iter().map(|row| row.get("kind")).collect()
+        })
+    })
+    .await
 }
 
 async fn coupon(shop: &Fixture, code: &'static str, value: Value) {
@@ -57,8 +60,12 @@ async fn second_product(shop: &Fixture) -> Uuid {
 async fn assert_no_trace(shop: &Fixture, stock: u64) {
     assert_eq!(shop.stock().await, stock);
     for sql in [
-        "select count(*) from orders", "select count(*) from order_lines", "select count(*) from payments",
-        "select count(*) from events", "select count(*) from invoices", "select count(*) from fulfilments",
+        "select count(*) from orders",
+        "select count(*) from order_lines",
+        "select count(*) from payments",
+        "select count(*) from events",
+        "select count(*) from invoices",
+        "select count(*) from fulfilments",
     ] {
         assert_eq!(shop.count(sql).await, 0, "{sql}");
     }

@@ -93,7 +93,8 @@ crate::both! {
 #[test]
 fn lines_that_cannot_be_sold_are_refused() {
     let envelope = crate::envelope::Envelope::generate();
-    let seal = |lines: &[&str]| stock::seal(&envelope, crate::ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len());
+    let seal =
+        |lines: &[&str]| stock::seal(&envelope, crate::ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len());
     assert!(matches!(seal(&["a", " "]), Err(SealError::BadLine { number: 2 })));
     assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(SealError::BadLine { number: 1 })));
     assert!(matches!(seal(&vec!["a"; stock::IMPORT_MAX + 1]), Err(SealError::TooMany { .. })));

@@ -1,0 +1,85 @@
+//! What becomes of an order when something became of its payment.
+
+use crate::clock::Instant;
+use crate::db::{self, Locked, Tx};
+use crate::ids::{CouponId, PaymentId};
+use crate::money::payments::{self, Payment};
+use crate::reviews;
+use crate::shop::coupons;
+use crate::shop::orders::{Order, State, advance, record, store};
+use crate::shop::stock;
+
+async fn order_of(tx: &mut Tx, id: PaymentId) -> Result<(Payment, Locked<Order>), db::Error> {
+    let missing = || db::Error::Statement(format!("payment {id} or its order does not exist"));
+    let payment = payments::find(tx, id).await?.ok_or_else(missing)?;
+    let order = store::lock_order(tx, payment.order).await?.ok_or_else(missing)?;
+    Ok((payment, order))
+}
+
+pub(super) async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+    let (_, order) = order_of(tx, payment).await?;
+    match order.state {
+        State::Created | State::AwaitingPayment => {
+            let order = advance(tx, now, order, State::Paid).await?;
+            store::insert_fulfilment(tx, now, order.id).await?;
+            record(tx, now, &order, "order.paid").await
+        }
+        // Its money had vanished with a block and came back.
+        State::Paid
+        | State::Processing
+        | State::PartiallyDelivered
+        | State::Delivered
+        | State::Completed
+        | State::Failed
+        | State::Refunded => {
+            reviews::close(tx, now, "payment.reversed", &order.public_id, "the payment was confirmed again").await
+        }
+        // The stock went back: whether there is enough for it now is for a person to say.
+        State::Expired | State::Cancelled => {
+            let detail = format!("order {} was paid after it ended", order.order_no);
+            reviews::open(tx, now, "order.paid_late", &order.public_id, &detail).await
+        }
+    }
+}
+
+/// The order stays what it is: goods that were handed out cannot be taken back, and a person decides.
+pub(super) async fn reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+    let (_, order) = order_of(tx, payment).await?;
+    let detail = format!("the payment of order {} ({}) lost its block", order.order_no, order.state.as_str());
+    reviews::open(tx, now, "payment.reversed", &order.public_id, &detail).await?;
+    record(tx, now, &order, "payment.reversed").await
+}
+
+/// The order whose last hope this payment was.
+pub(super) async fn unpaid_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
+    let (payment, order) = order_of(tx, payment).await?;
+    let newest = payments::find_by_order(tx, order.id).await?;
+    let is_newest = newest.is_some_and(|newest| newest.id == payment.id);
+    Ok((is_newest && order.state.is_unpaid()).then_some(order))
+}
+
+/// Coupons first, then stock, both in the order of their ids: as creating orders locks them.
+pub(super) async fn end_unpaid(
+    tx: &mut Tx,
+    now: Instant,
+    orders: Vec<Locked<Order>>,
+    to: State,
+    kind: &'static str,
+) -> Result<(), db::Error> {
+    let mut coupons: Vec<CouponId> = orders.iter().filter_map(|order| order.coupon).collect();
+    coupons.sort_unstable();
+    let mut lines = Vec::new();
+    for order in orders {
+        lines.extend(store::list_lines(tx, &order).await?);
+        let order = advance(tx, now, order, to).await?;
+        record(tx, now, &order, kind).await?;
+    }
+    for coupon in coupons {
+        coupons::give_back(tx, coupon).await?;
+    }
+    lines.sort_unstable_by_key(|line| line.sku);
+    for line in lines {
+        stock::release(tx, line.sku, line.id, line.quantity).await?;
+    }
+    Ok(())
+}
