@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::access::limits::{Key, Limited};
 use crate::clock::Instant;
 
-/// Hits that are remembered for one rule, all keys together: about 12 MiB. Beyond it strangers are refused, so that nobody
+/// Hits that are remembered for one rule, all keys together: about 30 MiB. Beyond it strangers are refused, so that nobody
 /// can flush a limit by filling the table.
 const HITS_MAX: usize = 1 << 18;
 

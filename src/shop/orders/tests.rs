@@ -1,4 +1,5 @@
 use futures_util::future::join_all;
+use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::clock::Instant;
@@ -8,10 +9,12 @@ use crate::money::invoices;
 use crate::money::payments::{self, Change, Method};
 use crate::money::pricing::Currency;
 use crate::shop::catalog::{self, NewProduct};
-use crate::shop::coupons::{self, NewCoupon, Terms, Value};
+use crate::shop::coupons::{self, NewCoupon, Refusal, Terms, Value};
 use crate::shop::fixture::{Fixture, NOW, SURFACE, WINDOW_MS, mailbox, read, write};
+use crate::shop::fulfilment::{self, Letters};
 use crate::shop::orders::payment::{Begun, Means, Provider};
 use crate::shop::orders::{self, CancelError, CreateError, NewLine, NewOrder, Order, State, View};
+use crate::shop::stock;
 
 const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
 
@@ -49,10 +52,14 @@ async fn coupon(shop: &Fixture, code: &'static str, value: Value) {
     shop.db.write("coupon", move |tx| Box::pin(coupons::create(tx, NOW, owner, new))).await.unwrap();
 }
 
-async fn second_product(shop: &Fixture) -> Uuid {
+async fn second_product(shop: &Fixture, items: usize) -> Uuid {
     let (owner, id) = (shop.shop, Uuid::new_v4());
-    let new = NewProduct { slug: "second".into(), ..mailbox(id) };
-    shop.db.write("product", move |tx| Box::pin(catalog::create(tx, NOW, owner, new))).await.unwrap();
+    let new = NewProduct { slug: format!("with-{items}"), ..mailbox(id) };
+    let created = shop.db.write("product", move |tx| Box::pin(catalog::create(tx, NOW, owner, new))).await;
+    let (_, sku) = created.unwrap();
+    let lines: Vec<String> = (0..items).map(|n| format!("second {n}")).collect();
+    let sealed = stock::seal(&shop.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+    write(&shop.db, move |tx| Box::pin(stock::import(tx, NOW, sku, sealed))).await;
     id
 }
 
@@ -270,11 +277,47 @@ crate::both! {
 
     async fn several_lines_are_one_order(db: Db) {
         let shop = Fixture::new(db, 200).await;
-        let second = second_product(&shop).await;
-        let lines = |n| vec![NewLine { product: second, quantity: n }, NewLine { product: shop.product_id, quantity: 100 }];
-        let refused = shop.create(NewOrder { lines: lines(1), ..shop.order(1) }).await;
+        let second = second_product(&shop, 0).await;
+        let lines = vec![NewLine { product: second, quantity: 1 }, NewLine { product: shop.product_id, quantity: 100 }];
+        let refused = shop.create(NewOrder { lines: lines.clone(), ..shop.order(1) }).await;
         assert!(matches!(refused, Err(CreateError::InsufficientStock)));
         assert_no_trace(&shop, 200).await;
+
+        let third = NewLine { product: second_product(&shop, 9).await, quantity: 3 };
+        let lines = vec![third, lines[1]];
+        let created = shop.create(NewOrder { lines: lines.clone(), ..shop.order(1) }).await.unwrap();
+        // 3 at 0.50 and 100 at 0.40.
+        assert_eq!(created.order.amount.minor, 150 + 4_000);
+        let made: Vec<NewLine> = created.lines.iter()
+            .map(|line| NewLine { product: line.product.parse().unwrap(), quantity: line.quantity }).collect();
+        assert_eq!(made, lines);
+        assert_eq!(shop.stock().await, 100);
+        let id = payment(&shop, &created.order).await;
+        follow(&shop, LATER, vec![Change::Expired(id)]).await;
+        assert_eq!(shop.stock().await, 200);
+        shop.assert_sound().await;
+    }
+
+    async fn orders_that_want_the_same_products_in_another_order_all_succeed(db: Db) {
+        let shop = Fixture::new(db, 40).await;
+        let second = second_product(&shop, 40).await;
+        let lines = [shop.product_id, second].map(|product| NewLine { product, quantity: 1 });
+        let reversed = [lines[1], lines[0]];
+        let made = join_all((0..40).map(|n| {
+            let lines = if n % 2 == 0 { lines.to_vec() } else { reversed.to_vec() };
+            shop.create(NewOrder { lines, ..shop.order(1) })
+        })).await;
+        let mut ids = Vec::new();
+        for created in made {
+            ids.push(payment(&shop, &created.unwrap().order).await);
+        }
+        assert_eq!(shop.stock().await, 0);
+        // Ten transactions, each of which ends several orders.
+        join_all(ids.chunks(4).map(|ids| {
+            follow(&shop, LATER, ids.iter().map(|id| Change::Expired(*id)).collect())
+        })).await;
+        assert_eq!(shop.stock().await, 40);
+        shop.assert_sound().await;
     }
 
     async fn a_paid_order_has_work_to_do_and_is_paid_once(db: Db) {
@@ -403,4 +446,122 @@ async fn an_order_costs_as_many_statements_as_it_has_facts() {
     // Offer, order, contact, line, count and items of stock, event, payment, index, address, invoice.
     assert_eq!(after.sql_statements - before.sql_statements, 11);
     assert_eq!(after.commits - before.commits, 1);
+}
+
+/// One act of the random story below; numbers choose among the orders that exist.
+#[derive(Debug, Clone)]
+enum Act {
+    Order { quantity: u32, with_coupon: bool, from_balance: bool },
+    Pay(usize),
+    Expire(usize),
+    Cancel(usize),
+    Reverse(usize),
+    Deliver,
+    Import(u8),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1_u32..6, any::<bool>(), any::<bool>())
+            .prop_map(|(quantity, with_coupon, from_balance)| Act::Order { quantity, with_coupon, from_balance }),
+        2 => any::<usize>().prop_map(Act::Pay),
+        2 => any::<usize>().prop_map(Act::Expire),
+        1 => any::<usize>().prop_map(Act::Cancel),
+        1 => any::<usize>().prop_map(Act::Reverse),
+        1 => Just(Act::Deliver),
+        1 => any::<u8>().prop_map(Act::Import),
+    ]
+}
+
+/// What must hold between any two acts, read from the tables themselves.
+async fn assert_books_agree(shop: &Fixture) {
+    shop.assert_sound().await;
+    for (what, sql) in [
+        (
+            "items of a line are as many as it says, and reserved or delivered as its order's state says",
+            "select count(*) from order_lines l join orders o on o.id = l.order_id where
+                (select count(*) from stock_items i where i.line_id = l.id and i.state = 'reserved') <>
+                    case when o.state in ('awaiting_payment', 'paid', 'processing', 'failed') then l.quantity else 0 end
+                or (select count(*) from stock_items i where i.line_id = l.id and i.state = 'delivered') <>
+                    case when o.state = 'completed' then l.quantity else 0 end",
+        ),
+        (
+            "a coupon counts the orders that did not end unpaid",
+            "select count(*) from coupons c where c.uses <> (select count(*) from orders o
+                where o.coupon_id = c.id and o.state not in ('expired', 'cancelled'))",
+        ),
+        (
+            "exactly the paid orders have work left",
+            "select count(*) from orders o where (o.state in ('paid', 'processing')) <>
+                (exists (select 1 from fulfilments f where f.order_id = o.id))",
+        ),
+        (
+            "an order costs what its lines cost, less the discount",
+            "select count(*) from orders o where o.original_amount <>
+                (select sum(l.quantity * l.unit_price) from order_lines l where l.order_id = o.id)",
+        ),
+    ] {
+        assert_eq!(shop.count(sql).await, 0, "{what}");
+    }
+}
+
+async fn run(acts: Vec<Act>) {
+    let shop = Fixture::new(testing::fresh(Backend::Sqlite).await, 20).await;
+    coupon(&shop, "ten", Value::Percent(1_000)).await;
+    let user = shop.user("ann").await;
+    shop.credit(user, Currency::CNY, 2_000).await;
+    let letters = std::sync::Arc::new(Letters { shop_url: "https://shop.example.com".into(), with_goods: false });
+    let mut orders: Vec<Order> = Vec::new();
+    for act in acts {
+        let chosen = |n: usize| orders.get(n % orders.len().max(1)).cloned();
+        match act {
+            Act::Order { quantity, with_coupon, from_balance } => {
+                let new = if from_balance { shop.balance_order(quantity, user) } else { shop.order(quantity) };
+                match shop.create(NewOrder { coupon: with_coupon.then(|| "ten".into()), ..new }).await {
+                    Ok(created) => orders.push(created.order),
+                    Err(
+                        CreateError::InsufficientStock
+                        | CreateError::InsufficientBalance
+                        | CreateError::CouponInvalid(Refusal::Exhausted),
+                    ) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            Act::Pay(n) | Act::Expire(n) | Act::Reverse(n) => {
+                if let Some(order) = chosen(n) {
+                    let id = payment(&shop, &order).await;
+                    let change = match act {
+                        Act::Pay(_) => Change::Paid(id),
+                        Act::Expire(_) => Change::Expired(id),
+                        Act::Reverse(_) | Act::Order { .. } | Act::Cancel(_) | Act::Deliver | Act::Import(_) => {
+                            Change::Reversed(id)
+                        }
+                    };
+                    follow(&shop, LATER, vec![change]).await;
+                }
+            }
+            Act::Cancel(n) => {
+                if let Some(order) = chosen(n) {
+                    let cancelled =
+                        shop.db.write("cancel", move |tx| Box::pin(orders::cancel(tx, LATER, order.id))).await;
+                    assert!(!matches!(cancelled, Err(CancelError::Db(_) | CancelError::NotFound)), "{cancelled:?}");
+                }
+            }
+            Act::Deliver => {
+                fulfilment::deliver_due(&shop.db, LATER, &shop.envelope, &letters).await.unwrap();
+            }
+            Act::Import(n) => {
+                shop.import([usize::from(n)]).await;
+            }
+        }
+        assert_books_agree(&shop).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_the_books_agree(acts in prop::collection::vec(act(), 1..40)) {
+        tokio::runtime::Runtime::new().unwrap().block_on(run(acts));
+    }
 }
