@@ -103,6 +103,13 @@ impl Check {
         self.within("surfaces.checkout.max_quantity", checkout.max_quantity, 1..=100_000);
         let window = checkout.order_window;
         self.duration("surfaces.checkout.order_window_minutes", window, seconds(60)..=seconds(7 * 86_400));
+        for (option, page) in [("alipay_url", &checkout.alipay_url), ("wechat_url", &checkout.wechat_url)] {
+            let is_page = url::Url::parse(page).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            if !page.is_empty() && !(is_page && page.contains("{order_no}")) {
+                let option = format_args!("surfaces.checkout.{option}");
+                self.refuse(option, "is not an address with {order_no} in it; leave it empty to keep the method off");
+            }
+        }
         if checkout.mount.enabled {
             self.coins(config);
         }
@@ -114,8 +121,9 @@ impl Check {
         }
         let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
         let prefix = &mount.prefix;
-        let clean = prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains("//");
-        if !prefix.is_empty() && !(clean && prefix.bytes().all(letters)) {
+        let is_path = prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains("//");
+        let is_clean = prefix.is_empty() || (is_path && prefix.bytes().all(letters));
+        if !is_clean {
             let option = format_args!("surfaces.{name}.prefix");
             self.refuse(option, format_args!("is \"{prefix}\"; write it as \"/shop\", or \"\" for none"));
         }

@@ -105,10 +105,8 @@ fn set_by_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Re
         let known = known_at(defaults, &path[..depth]).is_some_and(|known| known.contains_key(section))
             || place.contains_key(section);
         let next = place.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
-        match next {
-            Value::Table(table) if known => place = table,
-            _ => return Err(format!("{name}: there is no section [{}]", path[..=depth].join("."))),
-        }
+        let section = next.as_table_mut().filter(|_| known);
+        place = section.ok_or_else(|| format!("{name}: there is no section [{}]", path[..=depth].join(".")))?;
     }
     let known = known_at(defaults, sections).and_then(|known| known.get(key));
     let value = match known {

@@ -18,6 +18,7 @@ pub struct Surfaces {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     pub enabled: bool,
     /// Empty: any.
@@ -30,22 +31,19 @@ pub struct Mount {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "WrittenCheckout")]
 pub struct Checkout {
-    #[serde(flatten)]
     pub mount: Mount,
     pub query_per_ip: u32,
     pub query_per_pair: u32,
-    #[serde(rename = "query_window_seconds", deserialize_with = "text::seconds")]
     pub query_window: Duration,
     pub orders_per_ip_per_minute: u32,
     pub max_quantity: u32,
-    #[serde(rename = "order_window_minutes", deserialize_with = "text::minutes")]
     pub order_window: Duration,
     /// The external checkouts' pages, with `{order_no}` for the order's number. Empty: the method is off.
     pub alipay_url: String,
     pub wechat_url: String,
     /// The surface's names of coins; one without an asset is not there.
-    #[serde(deserialize_with = "coins")]
     pub coins: BTreeMap<String, AssetRef>,
 }
 
@@ -89,4 +87,45 @@ fn coins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, 
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let offered = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
     offered.map(|(coin, asset)| Ok((coin, asset.parse().map_err(D::Error::custom)?))).collect()
+}
+
+/// The surface as one table of the configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCheckout {
+    enabled: bool,
+    host: String,
+    prefix: String,
+    merchant: String,
+    mode: Mode,
+    query_per_ip: u32,
+    query_per_pair: u32,
+    #[serde(rename = "query_window_seconds", deserialize_with = "text::seconds")]
+    query_window: Duration,
+    orders_per_ip_per_minute: u32,
+    max_quantity: u32,
+    #[serde(rename = "order_window_minutes", deserialize_with = "text::minutes")]
+    order_window: Duration,
+    alipay_url: String,
+    wechat_url: String,
+    #[serde(deserialize_with = "coins")]
+    coins: BTreeMap<String, AssetRef>,
+}
+
+impl From<WrittenCheckout> for Checkout {
+    fn from(written: WrittenCheckout) -> Checkout {
+        let WrittenCheckout { enabled, host, prefix, merchant, mode, .. } = written;
+        Checkout {
+            mount: Mount { enabled, host, prefix, merchant, mode },
+            query_per_ip: written.query_per_ip,
+            query_per_pair: written.query_per_pair,
+            query_window: written.query_window,
+            orders_per_ip_per_minute: written.orders_per_ip_per_minute,
+            max_quantity: written.max_quantity,
+            order_window: written.order_window,
+            alipay_url: written.alipay_url,
+            wechat_url: written.wechat_url,
+            coins: written.coins,
+        }
+    }
 }

@@ -134,6 +134,7 @@ fn bad_values_are_refused_with_what_to_do() {
         ("surfaces.checkout.prefix = \"shop\"", "write it as \"/shop\""),
         ("surfaces.checkout.prefix = \"/shop/\"", "write it as \"/shop\""),
         ("surfaces.checkout.host = \"http://a\"", "is not a host name"),
+        ("surfaces.checkout.alipay_url = \"https://pay.example/\"", "is not an address with {order_no} in it"),
         ("surfaces.checkout.merchant = \"\"", "name the slug of a merchant"),
         ("surfaces.checkout.coins.btc = \"btc\"", "is not an asset of a chain"),
         ("surfaces.checkout.coins.btc = \"dogecoin/doge\"", "there is no [chains.dogecoin]"),

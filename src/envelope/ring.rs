@@ -151,9 +151,10 @@ impl Ring {
         }
         let file = File::options().write(true).create_new(true).mode(0o600).open(path);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-        written.and_then(|()| sync_folder_of(path)).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => KeysError::Exists(path.to_owned()),
-            _ => KeysError::Io { path: path.to_owned(), error },
+        written.and_then(|()| sync_folder_of(path)).map_err(|error| {
+            let path = path.to_owned();
+            let exists = error.kind() == io::ErrorKind::AlreadyExists;
+            if exists { KeysError::Exists(path) } else { KeysError::Io { path, error } }
         })
     }
 }

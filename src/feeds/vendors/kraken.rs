@@ -24,9 +24,9 @@ struct Answer<'a> {
 #[derive(Deserialize)]
 struct Ticker<'a> {
     #[serde(borrow, rename = "a")]
-    ask: Vec<&'a str>,
+    ask: [&'a str; 3],
     #[serde(borrow, rename = "b")]
-    bid: Vec<&'a str>,
+    bid: [&'a str; 3],
 }
 
 pub fn url(root: &Url, pairs: &[Pair]) -> Url {
@@ -51,8 +51,7 @@ pub fn read(pairs: &[Pair], body: &[u8], now: Instant) -> Result<Vec<Observation
 
 impl Ticker<'_> {
     fn middle(&self) -> Result<Decimal, FeedError> {
-        let first = |side: &[&str]| price(side.first().copied().unwrap_or_default());
-        let (ask, bid) = (first(&self.ask)?, first(&self.bid)?);
+        let (ask, bid) = (price(self.ask[0])?, price(self.bid[0])?);
         let sum = ask.checked_add(bid).filter(|_| bid <= ask);
         let sum = sum.ok_or_else(|| FeedError::malformed("the bid is above the ask"))?;
         Ok(sum / Decimal::TWO)
