@@ -105,7 +105,8 @@ impl Check {
         self.duration("surfaces.checkout.order_window_minutes", window, seconds(60)..=seconds(7 * 86_400));
         for (option, page) in [("alipay_url", &checkout.alipay_url), ("wechat_url", &checkout.wechat_url)] {
             let is_page = url::Url::parse(page).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-            if !page.is_empty() && !(is_page && page.contains("{order_no}")) {
+            let is_usable = page.is_empty() || (is_page && page.contains("{order_no}"));
+            if !is_usable {
                 let option = format_args!("surfaces.checkout.{option}");
                 self.refuse(option, "is not an address with {order_no} in it; leave it empty to keep the method off");
             }
