@@ -45,22 +45,30 @@ impl fmt::Display for Instant {
     }
 }
 
-/// Where `now` comes from: the machine, or a test that moves it by hand.
+/// Where `now` comes from: the machine, the machine and a demo that runs ahead of it, or a test that moves it by hand.
 #[derive(Debug, Clone)]
 pub enum Clock {
     System,
+    /// The machine's clock and so many milliseconds.
+    Ahead(Arc<AtomicI64>),
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
+    pub fn ahead(ms: i64) -> Clock {
+        Clock::Ahead(Arc::new(AtomicI64::new(ms)))
+    }
+
     pub fn manual(start: Instant) -> Clock {
         Clock::Manual(Arc::new(AtomicI64::new(start.0)))
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     pub fn now(&self) -> Instant {
+        let machine = || Instant(jiff::Timestamp::now().as_millisecond());
         match self {
-            Clock::System => Instant(jiff::Timestamp::now().as_millisecond()),
+            Clock::System => machine(),
+            Clock::Ahead(ms) => machine().plus_ms(ms.load(Ordering::SeqCst)),
             Clock::Manual(ms) => Instant(ms.load(Ordering::SeqCst)),
         }
     }
@@ -69,7 +77,7 @@ impl Clock {
     pub fn advance_ms(&self, ms: i64) {
         match self {
             Clock::System => {}
-            Clock::Manual(now) => {
+            Clock::Ahead(now) | Clock::Manual(now) => {
                 now.fetch_add(ms, Ordering::SeqCst);
             }
         }

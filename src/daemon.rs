@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use secrecy::ExposeSecret;
 use chain::{ChainId, Deriver, Source, WatchSet};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -13,21 +14,21 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::clock::Clock;
-use crate::config::{self, Config, Driver};
+use crate::config::{self, Config, Driver, RatesMode};
 use crate::db::Db;
 use crate::envelope::Envelope;
-use crate::http::{self, app::App, health::Health};
+use crate::feeds::Feeds;
+use crate::http::app::{App, Parts};
+use crate::http::serve;
 use crate::ids::Shop;
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::Grace;
 use crate::tasks::Tasks;
-use crate::workers::{Wake, Worker, Workers, follow, fulfil, ledger, mail, probe, rates};
+use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, ledger, mail, probe, rates};
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
 
-/// Reorganisations followed at most, in blocks: beyond the deepest seen on any supported chain.
-const KEEP_BLOCKS: u64 = 512;
 /// Blocks asked for at once while catching up.
 const BATCH_BLOCKS: u64 = 100;
 
@@ -73,11 +74,15 @@ impl Daemon {
 
         let wake = Wake::default();
         let mut all: Vec<Arc<dyn Worker>> = Vec::new();
+        if config.rates.mode == RatesMode::Feeds {
+            let feeds = Feeds::new(&config.rates, clock.clone())?;
+            all.push(Arc::new(rates::Rates::new(db.clone(), clock.clone(), &config.rates, &coins, feeds, book.clone())));
+        }
         for chain in coins.chains() {
             let Some(source) = sources.get(&chain.id).cloned() else { continue };
             let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
             let limits = follow::Limits {
-                keep: KEEP_BLOCKS.max(settings.final_depth.saturating_mul(2)),
+                keep: settings.keep_blocks,
                 batch: BATCH_BLOCKS,
                 lazy_ms,
                 grace: grace(&config),
@@ -94,24 +99,24 @@ impl Daemon {
         all.push(Arc::new(ledger::Fold::new(db.clone())));
         let workers = Workers::new(all, wake.clone());
 
-        let app = Arc::new(App {
+        let app = Arc::new(App::new(Parts {
             config: config.clone(),
             db,
             clock,
-            tasks: tasks.clone(),
             coins,
             book,
             addresses,
             envelope,
             checkout_shop,
-            health: Health::default(),
-        });
+            tasks: tasks.clone(),
+            wake: wake.clone(),
+        }));
         let listener = TcpListener::bind(config.server.listen)
             .await
             .with_context(|| format!("cannot listen on {}: is another program using the port?", config.server.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let mut running = vec![tasks.spawn("http", http::serve::serve(listener, app.clone(), told(stopped.clone())))];
+        let mut running = vec![tasks.spawn("http", serve::serve(listener, app.clone(), stopped.clone()))];
         if autonomous {
             running.extend(workers.spawn(&tasks, &stopped));
         } else {
@@ -131,6 +136,11 @@ impl Daemon {
         self.wake.wake();
     }
 
+    /// How the workers get on.
+    pub fn beats(&self) -> Beats {
+        self.workers.beats()
+    }
+
     /// Ends requests and workers, then closes the database.
     pub async fn stop(self) {
         // Nobody listens only when everything has ended already.
@@ -144,12 +154,6 @@ impl Daemon {
         }
         self.app.db.close().await;
     }
-}
-
-/// Ends when everything is told to.
-async fn told(mut stop: watch::Receiver<bool>) {
-    // An error means that the daemon itself is gone.
-    let _gone = stop.wait_for(|stop| *stop).await;
 }
 
 fn grace(config: &Config) -> Grace {
@@ -173,11 +177,70 @@ pub fn sources(config: &Config, simnet: Option<&simnet::Simnet>) -> anyhow::Resu
 
 fn node_source(chain: &config::Chain) -> anyhow::Result<Arc<dyn Source>> {
     match chain.family {
-        chain::Family::Evm => bail!("[chains.{}]: the EVM driver is not wired yet", chain.id),
+        chain::Family::Evm => Ok(Arc::new(evm(chain).with_context(|| format!("[chains.{}]", chain.id))?)),
         chain::Family::Bitcoin | chain::Family::Tron => {
             bail!("[chains.{}]: settled has no driver for this family yet; set enabled = false", chain.id)
         }
     }
+}
+
+/// The driver of an EVM chain behind its configured endpoints.
+pub fn evm(chain: &config::Chain) -> anyhow::Result<evm::Evm> {
+    let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
+    let mut endpoints = Vec::new();
+    for endpoint in &chain.endpoints {
+        endpoints.push(node(endpoint)?);
+    }
+    let mut pool = rpc::Config::new(endpoints);
+    pool.deadline = chain.timeout;
+    pool.body_bytes_max = usize::try_from(chain.answer_bytes_max)?;
+    Ok(evm::Evm::new(evm::EvmConfig {
+        chain: chain.id.clone(),
+        chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
+        assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
+        pool,
+        finality: match chain.finality {
+            config::Finality::Tag => evm::Finality::Tag,
+            config::Finality::Depth => evm::Finality::Depth,
+        },
+        range_depth: chain.final_depth,
+        verify: evm::Verify {
+            header: chain.verify.header,
+            transactions: chain.verify.transactions,
+            receipts: chain.verify.receipts,
+        },
+        trace: match chain.trace {
+            config::Trace::None => evm::Trace::None,
+            config::Trace::Debug => evm::Trace::Debug,
+            config::Trace::Parity => evm::Trace::Parity,
+        },
+    })?)
+}
+
+fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
+    let url = match (&endpoint.url, endpoint.url_file.read()?) {
+        (_, Some(url)) => url,
+        (Some(url), None) => url.to_string().into(),
+        (None, None) => bail!("an endpoint has neither `url` nor `url_file`"),
+    };
+    let roles: Vec<rpc::Role> = endpoint
+        .roles
+        .iter()
+        .map(|role| match role {
+            config::Role::Read => rpc::Role::Read,
+            config::Role::Broadcast => rpc::Role::Broadcast,
+        })
+        .collect();
+    let mut node = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles);
+    if let Some(quota) = endpoint.requests_per_second {
+        node = node.with_requests_per_second(quota);
+    }
+    let Some(headers) = endpoint.headers_file.read()? else { return Ok(node) };
+    for line in headers.expose_secret().lines().filter(|line| !line.trim().is_empty()) {
+        let (name, value) = line.split_once(':').context("a line of headers_file is not `Name: value`")?;
+        node = node.with_header(name.trim(), value.trim())?;
+    }
+    Ok(node)
 }
 
 /// What of the model chains the configuration asks for.
@@ -227,7 +290,8 @@ fn depths(chain: &config::Chain) -> anyhow::Result<Depths> {
             None => largest = depth,
         }
     }
-    Ok(Depths { tiers, largest, last: u32::try_from(chain.final_depth)? })
+    let (last, least) = (u32::try_from(chain.final_depth)?, u32::try_from(chain.final_depth_min)?);
+    Ok(Depths { tiers, largest, last, least })
 }
 
 async fn open_addresses(config: &Config, coins: &Coins, db: &Db) -> anyhow::Result<Addresses> {

@@ -18,7 +18,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let db = open_existing(&args.place.load()?).await?;
     require_schema(&db).await?;
     let (ledger, stock) = db
-        .read("audit", |tx| Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::audit(tx).await?)) }))
+        .read("audit", |tx| {
+            Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::audit(tx).await?)) })
+        })
         .await?;
     db.close().await;
     say(format_args!("ledger: {ledger}"));

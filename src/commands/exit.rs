@@ -50,6 +50,12 @@ impl Failure {
     }
 }
 
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Failure {
         Failure::configuration(error.to_string())

@@ -16,7 +16,9 @@ pub fn start(log: &Log) -> Result<(), Failure> {
     let targets: Targets = log.level.parse().map_err(|e| refused(&e))?;
     let format = match log.format {
         LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
-        LogFormat::Text => tracing_subscriber::fmt::layer().compact().with_target(false).with_writer(io::stderr).boxed(),
+        LogFormat::Text => {
+            tracing_subscriber::fmt::layer().compact().with_target(false).with_writer(io::stderr).boxed()
+        }
     };
     let started = tracing_subscriber::registry().with(format.with_filter(targets)).try_init();
     started.map_err(|e| Failure::failed(format!("logs cannot be written: {e}")))

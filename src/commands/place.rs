@@ -67,7 +67,9 @@ impl Offline {
 pub async fn open_existing(config: &Config) -> Result<Db, Failure> {
     if let Some(file) = config.open_database()?.url.strip_prefix("sqlite:") {
         if !Path::new(file).is_file() {
-            return Err(Failure::failed(format!("{file} does not exist: did the daemon ever run with this configuration?")));
+            return Err(Failure::failed(format!(
+                "{file} does not exist: did the daemon ever run with this configuration?"
+            )));
         }
     }
     open_database(config).await
@@ -83,7 +85,10 @@ pub async fn require_schema(db: &Db) -> Result<(), Failure> {
     if pending.is_empty() {
         return Ok(());
     }
-    Err(Failure::failed(format!("the database lacks {}; run `settled migrate` or start the daemon", pending.join(", "))))
+    Err(Failure::failed(format!(
+        "the database lacks {}; run `settled migrate` or start the daemon",
+        pending.join(", ")
+    )))
 }
 
 pub fn open_envelope(folder: &Path) -> Result<Envelope, Failure> {

@@ -1,9 +1,14 @@
 //! `settled status`.
 
-use crate::commands::control::{self, Command};
+use crate::commands::control::{self, Command, Context};
 use crate::commands::exit::Failure;
 use crate::commands::out::say;
 use crate::commands::place::Place;
+use crate::db;
+use crate::money::deposits;
+use crate::reviews;
+
+const REVIEWS_MAX: i64 = 1_000;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -16,4 +21,42 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let config = args.place.load()?;
     say(control::ask_daemon(&config.data.folder, &Command::Status).await?);
     Ok(())
+}
+
+/// What the daemon says of itself.
+pub async fn describe(context: &Context) -> Result<String, String> {
+    let running = context.daemon.clone().ok_or("no daemon runs")?;
+    let now = context.clock.now();
+    let minutes = now.since(running.started_at) / 60_000;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut lines = vec![format!(
+        "settled {version} listens on {} since {} ({minutes} minutes)",
+        running.address, running.started_at
+    )];
+    for chain in running.chains {
+        let id = chain.clone();
+        let cursor =
+            context.db.read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await;
+        let line = match cursor.map_err(|e: db::Error| e.to_string())? {
+            None => format!("{chain}: not begun yet"),
+            Some(cursor) => {
+                let height = cursor.recent.last().map_or(0, |block| block.height);
+                let behind = now.unix_seconds().saturating_sub(cursor.time);
+                match cursor.halted {
+                    Some(why) => format!("{chain}: HALTED at block {height}: {why}"),
+                    None => format!("{chain}: block {height}, {behind} s old, final up to {}", cursor.final_height),
+                }
+            }
+        };
+        lines.push(line);
+    }
+    let open =
+        context.db.read("list_reviews", |tx| Box::pin(async move { reviews::list_open(tx, REVIEWS_MAX).await })).await;
+    lines.push(format!("{} reviews wait for a person", open.map_err(|e: db::Error| e.to_string())?.len()));
+    let problems = running.health.problems();
+    if problems.is_empty() {
+        lines.push("nothing keeps it from its work".into());
+    }
+    lines.extend(problems.into_iter().map(|(part, why)| format!("PROBLEM {part}: {why}")));
+    Ok(lines.join("\n"))
 }

@@ -8,11 +8,13 @@ pub mod mail;
 pub mod probe;
 pub mod rates;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::tasks::Tasks;
@@ -45,6 +47,43 @@ pub trait Worker: Send + Sync {
 pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
     wake: Wake,
+    beats: Beats,
+}
+
+/// When each worker came to the end of a run, for whoever watches over them.
+#[derive(Clone, Default)]
+pub struct Beats(Arc<Mutex<BTreeMap<String, Kept>>>);
+
+struct Kept {
+    ended: Instant,
+    /// Why it fails, and since when.
+    failing: Option<(String, Instant)>,
+}
+
+/// How a worker gets on.
+pub struct Beat {
+    pub since_end: Duration,
+    /// Why it fails, and for how long.
+    pub failing: Option<(String, Duration)>,
+}
+
+impl Beats {
+    pub fn all(&self) -> Vec<(String, Beat)> {
+        let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |(name, kept): (&String, &Kept)| {
+            let failing = kept.failing.as_ref().map(|(why, since)| (why.clone(), since.elapsed()));
+            (name.clone(), Beat { since_end: kept.ended.elapsed(), failing })
+        };
+        beats.iter().map(read).collect()
+    }
+
+    fn keep(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
+        let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = Instant::now();
+        let since = beats.get(worker).and_then(|kept| kept.failing.as_ref()).map_or(ended, |(_, since)| *since);
+        let failing = outcome.err().map(|error| (format!("{error:#}"), since));
+        beats.insert(worker.to_owned(), Kept { ended, failing });
+    }
 }
 
 /// Wakes every worker; a hint, never the only record of work.
@@ -59,14 +98,18 @@ impl Wake {
 
 impl Workers {
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
-        Workers { all: Arc::new(all), wake }
+        Workers { all: Arc::new(all), wake, beats: Beats::default() }
+    }
+
+    pub fn beats(&self) -> Beats {
+        self.beats.clone()
     }
 
     /// One loop for each worker, until `stop` says so.
     pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
-            .map(|worker| tasks.spawn("worker", run_loop(worker.clone(), self.wake.clone(), stop.clone())))
+            .map(|worker| tasks.spawn("worker", run_loop(worker.clone(), self.wake.clone(), self.beats.clone(), stop.clone())))
             .collect()
     }
 
@@ -89,10 +132,14 @@ impl Workers {
     }
 }
 
-async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, mut stop: watch::Receiver<bool>) {
+async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Beats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
+    let name = worker.name();
+    beats.keep(&name, Ok(()));
     while !*stop.borrow() {
-        let pause = match worker.run().await {
+        let ran = worker.run().await;
+        beats.keep(&name, ran.as_ref().map(drop));
+        let pause = match ran {
             Ok(Ran::Worked) => {
                 failures = 0;
                 continue;

@@ -82,6 +82,23 @@ pub struct Deactivate {
     pub owner: Owner,
 }
 
+impl NewCoupon {
+    /// Percent of every order, for everybody, for ever.
+    pub fn percent(code: &str, percent: &str) -> NewCoupon {
+        NewCoupon {
+            code: code.to_owned(),
+            percent: Some(percent.to_owned()),
+            fixed: None,
+            currency: usual_currency(),
+            min_amount: None,
+            product: None,
+            max_uses: None,
+            starts_at: None,
+            ends_at: None,
+        }
+    }
+}
+
 impl Verb {
     pub fn act(self) -> Result<Act, Failure> {
         match self {
@@ -208,8 +225,12 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
         .await?;
     let line = |(code, coupon): &(String, coupons::Coupon)| {
         let worth = match coupon.terms.value {
-            Value::Percent(points) => format!("{} %", crate::money::pricing::Fiat::new(coupon.terms.currency, points).to_decimal()),
-            Value::Fixed(minor) => crate::money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string(),
+            Value::Percent(points) => {
+                format!("{} %", crate::money::pricing::Fiat::new(coupon.terms.currency, points).to_decimal())
+            }
+            Value::Fixed(minor) => {
+                crate::money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string()
+            }
         };
         let bound = coupon.max_uses.map_or_else(|| "no bound".into(), |max| format!("of {max}"));
         format!("{code}\t{worth} {}\tused {}, {bound}", coupon.terms.currency, coupon.uses)

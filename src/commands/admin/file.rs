@@ -52,7 +52,8 @@ impl Record {
 
     pub fn number<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, Failure> {
         let Some(text) = self.take(column) else { return Ok(None) };
-        let refused = || Failure::failed(format!("{}: `{column}` is \"{text}\", which is no whole number in range", self.name));
+        let refused =
+            || Failure::failed(format!("{}: `{column}` is \"{text}\", which is no whole number in range", self.name));
         text.parse().map(Some).map_err(|_| refused())
     }
 }
@@ -71,7 +72,11 @@ impl Source {
         let failed = |error: io::Error| Failure::while_(self.file.display(), error);
         let mut text = String::new();
         let mut read = |from: &mut dyn Read| from.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed);
-        if self.file == Path::new("-") { read(&mut io::stdin()) } else { read(&mut File::open(&self.file).map_err(failed)?) }?;
+        if self.file == Path::new("-") {
+            read(&mut io::stdin())
+        } else {
+            read(&mut File::open(&self.file).map_err(failed)?)
+        }?;
         if u64::try_from(text.len()).is_ok_and(|length| length > BYTES_MAX) {
             return Err(Failure::failed(format!("{} is larger than {BYTES_MAX} bytes; split it", self.file.display())));
         }

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::commands::admin::{Act, Refused};
 use crate::commands::control::Context;
@@ -37,14 +38,13 @@ impl Verb {
 pub async fn create(context: &Context, new: Create) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let name = new.name.unwrap_or_else(|| new.slug.clone());
-    let slug = new.slug.clone();
-    let merchant = context
+    let (slug, public_id) = (new.slug.clone(), Uuid::new_v4());
+    context
         .db
         .write("create_merchant", move |tx| {
             Box::pin(async move {
-                let merchant = merchants::create(tx, now, &slug, &name).await.map_err(Refused::because)?;
-                reviews::record_act(tx, now, &actor, "merchant.create", &slug, &name).await?;
-                Ok::<_, Refused>(merchant)
+                merchants::create(tx, now, public_id, &slug, &name).await.map_err(Refused::because)?;
+                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "merchant.create", &slug, &name).await?)
             })
         })
         .await?;
@@ -52,7 +52,7 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
         Some(_) => " Restart the daemon to serve a surface for it.",
         None => "",
     };
-    Ok(format!("Merchant `{}` was created ({}).{restart}", merchant.slug, merchant.public_id))
+    Ok(format!("Merchant `{}` was created ({}).{restart}", new.slug, public_id))
 }
 
 pub async fn list(context: &Context) -> Result<String, String> {

@@ -1,12 +1,12 @@
 //! `settled admin …`: what an operator creates and changes by hand. Every change is written down with who made it, in the
 //! transaction that makes it.
 
-mod coupons;
+pub mod coupons;
 mod file;
-mod merchants;
-mod products;
-mod stock;
-mod users;
+pub mod merchants;
+pub mod products;
+pub mod stock;
+pub mod users;
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,6 @@ use crate::db::{self, Tx};
 use crate::ids::{Mode, Shop};
 use crate::money::pricing::Currency;
 use crate::shop::merchants as shops;
-
-pub use coupons::NewCoupon;
-pub use products::NewProduct;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -69,12 +66,12 @@ pub enum Act {
     IssueToken(users::Issue),
     RevokeTokens(users::Revoke),
     Credit(users::Credit),
-    PutProducts(Owner, Vec<NewProduct>),
+    PutProducts(Owner, Vec<products::NewProduct>),
     ListProducts(Owner),
     SetProduct(products::Set),
     ImportStock(stock::Import),
     WithdrawStock(stock::Withdraw),
-    PutCoupons(Owner, Vec<NewCoupon>),
+    PutCoupons(Owner, Vec<coupons::NewCoupon>),
     ListCoupons(Owner),
     DeactivateCoupon(coupons::Deactivate),
 }
@@ -153,7 +150,9 @@ impl From<Refused> for String {
 async fn shop_of(tx: &mut Tx, owner: &Owner) -> Result<Shop, Refused> {
     let merchant = shops::find_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
         let slug = &owner.merchant;
-        Refused::Because(format!("there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"))
+        Refused::Because(format!(
+            "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
+        ))
     })?;
     Ok(Shop { merchant: merchant.id, mode: owner.mode })
 }

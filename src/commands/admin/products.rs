@@ -218,7 +218,9 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
                 let shop = shop_of(tx, &set.owner).await?;
                 let product = find(tx, shop, &set.product).await?;
                 catalog::set_state(tx, product.id, state).await?;
-                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "product.set", &product.slug, state.as_str()).await?)
+                Ok::<_, Refused>(
+                    reviews::record_act(tx, now, &actor, "product.set", &product.slug, state.as_str()).await?,
+                )
             })
         })
         .await?;

@@ -9,8 +9,9 @@ use chain::Amount;
 use crate::access::tokens::{self, Token};
 use crate::commands::admin::{Act, Owner, Refused, shop_of};
 use crate::commands::control::Context;
-use crate::db::Tx;
+use crate::db::{self, Tx};
 use crate::ids::Shop;
+use crate::money::ledger::PostError;
 use crate::money::pricing::Currency;
 use crate::reviews;
 use crate::shop::users::{self, State, User};
@@ -156,7 +157,10 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
                 let shop = shop_of(tx, &owner).await?;
                 let mut lines = Vec::new();
                 for user in users::list(tx, shop).await? {
-                    let (cny, usd) = (balance(tx, shop, &user, Currency::CNY).await?, balance(tx, shop, &user, Currency::USD).await?);
+                    let (cny, usd) = (
+                        balance(tx, shop, &user, Currency::CNY).await?,
+                        balance(tx, shop, &user, Currency::USD).await?,
+                    );
                     lines.push(format!("{}\t{}\t{cny} CNY\t{usd} USD", user.name, user.state.as_str()));
                 }
                 Ok::<_, Refused>(lines)
@@ -216,7 +220,9 @@ pub async fn credit(context: &Context, credit: Credit) -> Result<String, String>
                 let (shop, user) = find(tx, &credit.owner, &credit.user).await?;
                 let entry = format!("user/{}/credit/{}", user.id, credit.reference);
                 let asset = users::balance_asset(currency);
-                users::credit(tx, now, shop, user.id, asset, amount, &entry).await.map_err(|e| given(&credit.reference, &e))?;
+                users::credit(tx, now, shop, user.id, asset, amount, &entry)
+                    .await
+                    .map_err(|e| given(&credit.reference, &e))?;
                 let detail = format!("{} {currency}, reference {}", credit.amount, credit.reference);
                 reviews::record_act(tx, now, &actor, "user.credit", &credit.user, &detail).await?;
                 balance(tx, shop, &user, currency).await
@@ -227,12 +233,13 @@ pub async fn credit(context: &Context, credit: Credit) -> Result<String, String>
 }
 
 /// The usual mistake has a sentence of its own.
-fn given(reference: &str, error: &crate::money::ledger::PostError) -> Refused {
-    let text = error.to_string();
-    if text.contains("constraint") {
-        return Refused::Because(format!("this user was given credit under the reference `{reference}` before"));
+fn given(reference: &str, error: &PostError) -> Refused {
+    match error {
+        PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) => {
+            Refused::Because(format!("this user was given credit under the reference `{reference}` before"))
+        }
+        other => Refused::because(other),
     }
-    Refused::Because(text)
 }
 
 fn balance_currency(code: &str) -> Result<(Currency, u8), String> {
@@ -252,6 +259,8 @@ async fn balance(tx: &mut Tx, shop: Shop, user: &User, currency: Currency) -> Re
 async fn find(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), Refused> {
     let shop = shop_of(tx, owner).await?;
     let user = users::find_by_name(tx, shop, name).await?;
-    let missing = || Refused::Because(format!("merchant `{}` has no user `{name}` in {} mode", owner.merchant, owner.mode.as_str()));
+    let missing = || {
+        Refused::Because(format!("merchant `{}` has no user `{name}` in {} mode", owner.merchant, owner.mode.as_str()))
+    };
     Ok((shop, user.ok_or_else(missing)?))
 }

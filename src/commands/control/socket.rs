@@ -85,7 +85,10 @@ async fn answer(mut stream: UnixStream, context: Context) -> io::Result<()> {
                 control::execute(&context, command).await
             }
             // Its text is not shown: goods may stand in it.
-            Err(error) => Err(format!("the daemon does not understand the command (column {}): is it another version?", error.column())),
+            Err(error) => Err(format!(
+                "the daemon does not understand the command (column {}): is it another version?",
+                error.column()
+            )),
         }
     } else {
         Err(format!("the daemon listens to its own user and to root, not to uid {peer}"))
@@ -99,9 +102,10 @@ async fn answer(mut stream: UnixStream, context: Context) -> io::Result<()> {
 pub async fn ask(folder: &Path, command: &Command) -> Result<Answer, Failure> {
     let path = folder.join(FILE);
     let none = |error: &io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            Failure::daemon(format!("no daemon runs on {}; start it with `settled dev` or `settled serve`", folder.display()))
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::daemon(format!(
+            "no daemon runs on {}; start it with `settled dev` or `settled serve`",
+            folder.display()
+        )),
         _ => Failure::while_(format!("control socket {}", path.display()), error),
     };
     let stream = UnixStream::connect(&path).await.map_err(|e| none(&e))?;

@@ -1,0 +1,39 @@
+//! Somebody has to make the blocks of the simulated chains.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::commands::dev::demo::Demo;
+use crate::config::{Chain, Config, Driver};
+use crate::tasks::Tasks;
+
+/// One miner for each simulated chain, until `stop` says so.
+pub fn spawn(
+    tasks: &Tasks,
+    config: &Config,
+    demo: &Demo,
+    clock: &Clock,
+    stop: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let simulated = config.chains.values().filter(|chain| chain.enabled && chain.driver == Driver::Simnet);
+    simulated
+        .map(|chain| tasks.spawn("miner", mine(chain.clone(), demo.clone(), clock.clone(), stop.clone())))
+        .collect()
+}
+
+async fn mine(chain: Chain, demo: Demo, clock: Clock, mut stop: watch::Receiver<bool>) {
+    let mut beat = tokio::time::interval(chain.block_time.max(Duration::from_millis(100)));
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = beat.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if !demo.is_paused(&chain.id, clock.now()) {
+            demo.simnet.mine(&chain.id, 1, clock.now().unix_seconds());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The seed of the demo. Its passphrase lies beside it: it protects nothing, because its coins are worth nothing.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bitcoin::Network;
+use chain::Family;
+use secrecy::SecretString;
+use signer::accounts::{Account, Purpose};
+use signer::seed::Seed;
+use signer::seed_file::{KdfCost, SeedFile};
+
+use crate::commands::exit::Failure;
+
+const SEED: &str = "seed";
+const PASSPHRASE: &str = "seed.passphrase";
+/// In KiB: the demo starts at once, and there is nothing to guess.
+const KDF_MEMORY_KIB: u32 = 1024;
+
+/// `None` when there never was one.
+pub fn open(folder: &Path) -> Result<Option<Seed>, Failure> {
+    let file = folder.join(SEED);
+    if !file.exists() {
+        return Ok(None);
+    }
+    let passphrase = std::fs::read_to_string(folder.join(PASSPHRASE))
+        .map_err(|e| Failure::while_(folder.join(PASSPHRASE).display(), e))?;
+    let seed = SeedFile::open(&file, &SecretString::from(passphrase.trim_end()));
+    seed.map(Some).map_err(|e| Failure::while_(file.display(), e))
+}
+
+pub fn open_or_create(folder: &Path) -> Result<Seed, Failure> {
+    if let Some(seed) = open(folder)? {
+        return Ok(seed);
+    }
+    let failed = |what: &str, e: &dyn std::fmt::Display| Failure::while_(folder.join(what).display(), e);
+    let passphrase = "worthless";
+    write_private(&folder.join(PASSPHRASE), passphrase)?;
+    let seed = Seed::generate().map_err(|e| failed(SEED, &e))?;
+    let cost = KdfCost::new(KDF_MEMORY_KIB, 1, 1).map_err(|e| failed(SEED, &e))?;
+    let created = SeedFile::create(&folder.join(SEED), &seed, &SecretString::from(passphrase), cost);
+    created.map_err(|e| failed(SEED, &e))?;
+    Ok(seed)
+}
+
+/// The account keys as the configuration wants them.
+pub fn accounts(seed: &Seed) -> Result<String, Failure> {
+    let mut text = String::new();
+    for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
+        let account = Account::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
+        let account = account.map_err(|e| Failure::failed(e.to_string()))?;
+        let (path, xpub) = (account.path(), seed.account_xpub(&account));
+        text.push_str(&format!(
+            "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
+        ));
+    }
+    Ok(text)
+}
+
+/// Writes a file that only its owner can read; an existing one is replaced.
+pub fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::while_(path.display(), e);
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed)
+}

@@ -1,0 +1,149 @@
+//! `settled dev`: the whole daemon on simulated chains, with one command and no configuration. Nothing in it has any worth.
+
+mod blocks;
+mod config;
+pub mod demo;
+mod keys;
+mod node;
+mod pay;
+mod shop;
+mod walk;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Subcommand;
+use tokio::sync::watch;
+use url::Url;
+
+use crate::commands::control::socket::Control;
+use crate::commands::control::{Context, Running};
+use crate::commands::exit::Failure;
+use crate::commands::logging;
+use crate::commands::out::say;
+use crate::commands::place::{make_folder, open_database};
+use crate::config::Config;
+use crate::daemon::{self, Daemon, Setup};
+use crate::db::lock::DataLock;
+use crate::envelope::Envelope;
+use crate::ops;
+
+pub const FOLDER: &str = ".settled-dev";
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    start: Start,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pay an order of the running demo as a buyer would, and say what happens.
+    Pay(pay::Args),
+}
+
+#[derive(clap::Args)]
+struct Start {
+    /// Where the demo answers; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where it keeps everything; a second start goes on where the first ended.
+    #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
+    data: PathBuf,
+    /// Take ETH and USDT (ERC-20) on this node instead of a simulated chain, such as http://127.0.0.1:8545. When it is
+    /// anvil, a test USDT is deployed on it.
+    #[arg(long, value_name = "URL")]
+    evm: Option<Url>,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    match args.command {
+        Some(Command::Pay(args)) => pay::run(args).await,
+        None => start(args.start).await,
+    }
+}
+
+/// The configuration of a demo that was started before.
+pub fn config_of(folder: &Path) -> Result<Config, Failure> {
+    let seed = keys::open(folder)?.ok_or_else(|| {
+        Failure::daemon(format!("{} is no data folder of `settled dev`; start the demo first", folder.display()))
+    })?;
+    config::load(folder, &config::Wanted { listen: config::unknown(), accounts: keys::accounts(&seed)?, node: None })
+}
+
+async fn start(args: Start) -> Result<(), Failure> {
+    make_folder(&args.data)?;
+    let folder = args.data.canonicalize().map_err(|e| Failure::while_(args.data.display(), e))?;
+    let lock = DataLock::acquire(&folder)?;
+    let node = match &args.evm {
+        Some(url) => Some(node::prepare(&folder, url).await?),
+        None => None,
+    };
+    let accounts = keys::accounts(&keys::open_or_create(&folder)?)?;
+    let config =
+        config::load(&folder, &config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() })?;
+    logging::start(&config.log)?;
+
+    let clock = demo::clock(&folder)?;
+    let db = open_database(&config).await?;
+    db.migrate().await?;
+    let envelope = Envelope::load_or_create(&folder).map_err(|e| Failure::while_("envelope keys", e))?;
+    let context = Context::offline(Arc::new(config.clone()), db.clone(), clock.clone(), Arc::new(envelope));
+    let token = shop::open(&context, &folder).await?;
+
+    let chains = folder.join("chains");
+    make_folder(&chains)?;
+    let specs = daemon::simnet_specs(&config);
+    let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
+        .map_err(|e| Failure::while_("simulated chains", e))?;
+    let daemon = Daemon::start(Setup {
+        config: config.clone(),
+        clock: clock.clone(),
+        db,
+        envelope: context.envelope.clone(),
+        simnet: Some(simnet.clone()),
+        lazy_ms: 0,
+        autonomous: true,
+    })
+    .await?;
+
+    let running = Running {
+        address: daemon.address,
+        started_at: clock.now(),
+        chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
+        health: daemon.app.health.clone(),
+    };
+    let (stop, stopped) = watch::channel(false);
+    let demo = demo::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
+    let blocks = blocks::spawn(&daemon.tasks, &config, &demo, &clock, &stopped);
+    let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
+    let context = Context { daemon: Some(running), demo: Some(demo), ..context };
+    let control =
+        daemon.tasks.spawn("control socket", control.serve(context.clone(), daemon.tasks.clone(), stopped.clone()));
+    let watcher = ops::spawn(&daemon, &stopped);
+
+    say(walk::text(&walk::Facts { address: daemon.address, folder: &args.data, token: &token, node: node.as_ref() }));
+    ops::wait_for_end().await?;
+    say("Stopping. What happened is kept for the next start.");
+    stop.send_replace(true);
+    daemon.stop().await;
+    for task in blocks.into_iter().chain([control, watcher]) {
+        // A task that panicked was reported already.
+        let _ended = task.await;
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// A port that is free now, so that everything that shows an address can show the real one.
+fn free_port(listen: SocketAddr) -> Result<SocketAddr, Failure> {
+    if listen.port() != 0 {
+        return Ok(listen);
+    }
+    let probe = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
+    probe.map_err(|e| Failure::while_(format!("cannot listen on {listen}"), e))
+}

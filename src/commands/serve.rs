@@ -1,0 +1,100 @@
+//! `settled serve`.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::commands::control::socket::Control;
+use crate::commands::control::{Context, Running};
+use crate::commands::exit::Failure;
+use crate::commands::logging;
+use crate::commands::place::{Place, make_folder, open_database, open_envelope};
+use crate::config::Config;
+use crate::daemon::{Daemon, Setup};
+use crate::db::Db;
+use crate::db::lock::DataLock;
+use crate::envelope::{Envelope, FILE_NAME};
+use crate::ops;
+
+/// Blocks without transfers are stored at most this late: reading them again after a crash costs nothing but time.
+const LAZY_MS: i64 = 1_000;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    place: Place,
+}
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let config = args.place.load()?;
+    logging::start(&config.log)?;
+    let folder = config.data.folder.clone();
+    make_folder(&folder)?;
+    let lock = DataLock::acquire(&folder)?;
+    let db = open_database(&config).await?;
+    let is_new = is_new(&db).await?;
+    for name in db.migrate().await? {
+        info!("the database was brought to {name}");
+    }
+    let envelope = Arc::new(envelope(&config, is_new)?);
+    let clock = Clock::System;
+    let daemon = Daemon::start(Setup {
+        config: config.clone(),
+        clock: clock.clone(),
+        db: db.clone(),
+        envelope: envelope.clone(),
+        simnet: None,
+        lazy_ms: LAZY_MS,
+        autonomous: true,
+    })
+    .await?;
+    if daemon.app.checkout_shop.is_none() && config.surfaces.checkout.mount.enabled {
+        let slug = &config.surfaces.checkout.mount.merchant;
+        warn!("the checkout surface has no merchant: run `settled admin merchant create {slug}`, then restart");
+    }
+
+    let running = Running {
+        address: daemon.address,
+        started_at: clock.now(),
+        chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
+        health: daemon.app.health.clone(),
+    };
+    let context = Context { daemon: Some(running), ..Context::offline(Arc::new(config), db, clock, envelope) };
+    let (stop, stopped) = watch::channel(false);
+    let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
+    let control = daemon.tasks.spawn("control socket", control.serve(context, daemon.tasks.clone(), stopped.clone()));
+    let watcher = ops::spawn(&daemon, &stopped);
+
+    ops::wait_for_end().await?;
+    stop.send_replace(true);
+    daemon.stop().await;
+    for task in [control, watcher] {
+        // A task that panicked was reported already.
+        let _ended = task.await;
+    }
+    info!("settled has ended");
+    drop(lock);
+    Ok(())
+}
+
+async fn is_new(db: &Db) -> Result<bool, Failure> {
+    let pending = db.pending_migrations().await?;
+    Ok(pending.iter().any(|name| name.starts_with("0001")))
+}
+
+/// New keys are made for a new database only: beside an old one they would hide that the old ones are lost.
+fn envelope(config: &Config, is_new: bool) -> Result<Envelope, Failure> {
+    let folder = &config.data.folder;
+    if is_new {
+        return Envelope::load_or_create(folder).map_err(|e| Failure::while_("envelope keys", e));
+    }
+    open_envelope(folder).map_err(|failure| {
+        let file = folder.join(FILE_NAME);
+        Failure::failed(format!(
+            "{failure}. The database has goods that only these keys open: restore {}",
+            file.display()
+        ))
+    })
+}

@@ -1,0 +1,112 @@
+//! Operations: what keeps the daemon from its work, and what the service manager is told. No business rules.
+
+pub mod machine;
+mod notify;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::daemon::Daemon;
+use crate::http::health::Health;
+use crate::tasks::Tasks;
+use crate::workers::Beats;
+
+/// Between two looks at everything.
+const PERIOD: Duration = Duration::from_secs(5);
+/// A worker that has not come to the end of a run for so long hangs: every wait inside one is bounded below this.
+const HANGS_AFTER: Duration = Duration::from_secs(300);
+/// A worker that fails longer than this keeps the daemon from its work.
+const FAILS_AFTER: Duration = Duration::from_secs(60);
+
+struct Watch {
+    health: Health,
+    beats: Beats,
+    tasks: Tasks,
+    folder: PathBuf,
+    /// What was said of the last look.
+    known: BTreeMap<String, String>,
+}
+
+/// Watches over the daemon until `stop` says so: `/readyz` shows what is found, and the service manager hears that
+/// we are ready, and again and again that the workers get on.
+pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
+    let watch = Watch {
+        health: daemon.app.health.clone(),
+        beats: daemon.beats(),
+        tasks: daemon.tasks.clone(),
+        folder: daemon.app.config.data.folder.clone(),
+        known: BTreeMap::new(),
+    };
+    notify::ready(&format!("listens on {}", daemon.address));
+    daemon.tasks.spawn("watch", watch.run(stop.clone()))
+}
+
+/// Returns when the process was asked to end.
+pub async fn wait_for_end() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    notify::stopping();
+    info!("{name}: running requests may end, then the database is closed");
+    Ok(())
+}
+
+impl Watch {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let period = notify::watchdog().map_or(PERIOD, |limit| PERIOD.min(limit / 3));
+        let mut beat = tokio::time::interval(period);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beat.tick() => self.look(),
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let mut found = machine::problems(&self.folder);
+        let mut hangs = false;
+        for (worker, beat) in self.beats.all() {
+            if beat.since_end > HANGS_AFTER {
+                hangs = true;
+                found
+                    .insert(worker, format!("it has not come to an end of its run for {} s", beat.since_end.as_secs()));
+            } else if let Some((error, since)) = beat.failing.filter(|(_, since)| *since > FAILS_AFTER) {
+                found.insert(worker, format!("it has failed for {} s: {error}", since.as_secs()));
+            }
+        }
+        if self.tasks.panicked() > 0 {
+            found.insert(
+                "tasks".into(),
+                format!("{} have panicked; look at the log and restart", self.tasks.panicked()),
+            );
+        }
+        self.tell(found);
+        if !hangs {
+            notify::alive();
+        }
+    }
+
+    fn tell(&mut self, found: BTreeMap<String, String>) {
+        for (part, _) in self.known.iter().filter(|(part, _)| !found.contains_key(*part)) {
+            self.health.clear(part);
+            info!("{part} works again");
+        }
+        for (part, why) in &found {
+            if !self.known.contains_key(part) {
+                warn!("{part}: {why}");
+            }
+            self.health.fail(part, why);
+        }
+        self.known = found;
+    }
+}
