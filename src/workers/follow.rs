@@ -267,6 +267,9 @@ impl Follow {
                 Search::TooDeep => return self.halt(state).await,
             }
         };
+        if to == state.follower.cursor() {
+            bail!("{}: an endpoint's block does not follow block {}, which it has too", self.chain.id, to.height);
+        }
         let depth = state.follower.cursor().height - to.height;
         warn!(chain = %self.chain.id, depth, "{} was reorganised: {depth} blocks are taken back to {}", self.chain.id, to.height);
         if to.height >= state.stored.height {

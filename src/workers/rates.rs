@@ -1,8 +1,22 @@
-//! Keeps the rates in force: asks the exchanges, accepts what they agree on, withdraws what they do not.
+//! Keeps the rates in force: asks the exchanges, accepts what they agree on, withdraws what they contradict.
 
-use crate::clock::Instant;
-use crate::config;
-use crate::money::pricing::{Rate, RateBook};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rust_decimal::Decimal;
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use crate::clock::{Clock, Instant};
+use crate::config::{self, Pair};
+use crate::db::Db;
+use crate::feeds::{Board, Feeds, Refused};
+use crate::money::coins::Coins;
+use crate::money::pricing::{self, Rate, RateBook};
+use crate::workers::{Ran, Worker};
+
+/// What everything is quoted in; other currencies are crossed from it.
+const USD: &str = "USD";
 
 /// A book with the configured rates in it. They never grow old: whoever configured them answers for them.
 pub fn book(settings: &config::Rates) -> RateBook {
@@ -13,4 +27,101 @@ pub fn book(settings: &config::Rates) -> RateBook {
         book.set(&pair.base, &pair.quote, rate);
     }
     book
+}
+
+pub struct Rates {
+    db: Db,
+    clock: Clock,
+    feeds: Feeds,
+    book: RateBook,
+    /// What the exchanges are asked for: every coin that has no configured rate.
+    pairs: Vec<Pair>,
+    refresh: Duration,
+    round: Mutex<Round>,
+}
+
+struct Round {
+    board: Board,
+    last: Option<Instant>,
+    resumed: bool,
+}
+
+impl Rates {
+    pub fn new(db: Db, clock: Clock, settings: &config::Rates, coins: &Coins, feeds: Feeds, book: RateBook) -> Rates {
+        let mut pairs: Vec<Pair> = coins.all().map(|coin| Pair::new(&coin.rate_symbol, USD)).collect();
+        pairs.sort();
+        pairs.dedup();
+        pairs.retain(|pair| !settings.fixed.contains_key(pair));
+        let round = Mutex::new(Round { board: Board::new(settings), last: None, resumed: false });
+        Rates { db, clock, feeds, book, pairs, refresh: settings.refresh, round }
+    }
+
+    /// The last accepted rates are what the first round's jumps are measured from.
+    async fn resume(&self, board: &mut Board) -> anyhow::Result<()> {
+        for pair in &self.pairs {
+            let wanted = pair.clone();
+            let last = self
+                .db
+                .read("find_rate", move |tx| {
+                    Box::pin(async move { pricing::find_accepted(tx, &wanted.base, &wanted.quote).await })
+                })
+                .await?;
+            if let Some(last) = last {
+                board.resume(pair.clone(), last.value);
+            }
+        }
+        Ok(())
+    }
+
+    async fn accept(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
+        let rate = Rate { value, source, at };
+        let (stored, of) = (rate.clone(), pair.clone());
+        self.db
+            .write("accept_rate", move |tx| {
+                Box::pin(async move { pricing::accept(tx, &of.base, &of.quote, &stored).await })
+            })
+            .await?;
+        self.book.set(&pair.base, &pair.quote, rate);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Worker for Rates {
+    fn name(&self) -> String {
+        "rates".into()
+    }
+
+    fn pause(&self) -> Duration {
+        self.refresh
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        let mut round = self.round.lock().await;
+        let now = self.clock.now();
+        let refresh_ms = i64::try_from(self.refresh.as_millis()).unwrap_or(i64::MAX);
+        if self.pairs.is_empty() || round.last.is_some_and(|last| now.since(last) < refresh_ms) {
+            return Ok(Ran::Idle);
+        }
+        if !round.resumed {
+            self.resume(&mut round.board).await?;
+            round.resumed = true;
+        }
+        round.last = Some(now);
+        let heard = self.feeds.observe(&self.pairs).await;
+        for (pair, outcome) in round.board.round(self.clock.now(), &self.pairs, &heard) {
+            match outcome {
+                Ok(agreed) => self.accept(pair, agreed.value, agreed.to_string(), agreed.at).await?,
+                Err(refused) => {
+                    warn!(%pair, "no new rate for {pair}: {refused}");
+                    match refused {
+                        Refused::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
+                        // The last rate stays in force until it is too old.
+                        Refused::TooFew { .. } | Refused::Disagreement { .. } | Refused::Jump { .. } => {}
+                    }
+                }
+            }
+        }
+        Ok(Ran::Idle)
+    }
 }

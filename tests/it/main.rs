@@ -5,7 +5,5 @@ mod both;
 mod world;
 
 mod checkout;
-mod commands;
-mod evm;
 mod receiving;
 mod tidy;

@@ -20,7 +20,9 @@ use settled::envelope::Envelope;
 use settled::ids::{Mode, Shop, SkuId, UserId};
 use settled::money::ledger::audit;
 use settled::money::pricing::Currency;
+use settled::access::tokens::{self, Token};
 use settled::shop::catalog::{NewProduct, Texts, Tier};
+use settled::shop::users::NewUser;
 use settled::shop::{catalog, coupons, merchants, stock, users};
 use signer::accounts::{Account, Purpose};
 use signer::seed::Seed;
@@ -106,10 +108,10 @@ impl World {
         let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
         let now = clock.now();
         let merchant = db
-            .write("create_merchant", move |tx| Box::pin(async move { merchants::create(tx, now, "shop", "Shop").await }))
+            .write("create_merchant", move |tx| Box::pin(async move { merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await }))
             .await
             .expect("a merchant");
-        let shop = Shop { merchant: merchant.id, mode: Mode::Test };
+        let shop = Shop { merchant, mode: Mode::Test };
         let mut world = World {
             daemon: None,
             db,
@@ -242,9 +244,9 @@ impl World {
         self.simnet.mine(&self.chain_of(coin), blocks, self.clock.now().unix_seconds());
     }
 
-    /// More blocks than any payment needs confirmations.
+    /// More blocks than anything needs to be final.
     pub fn mine_deep(&self, coin: &str) {
-        self.mine(coin, 130);
+        self.mine(coin, 300);
     }
 
     /// Moves the clock; no block is mined and no worker runs.
@@ -329,16 +331,18 @@ impl World {
             .db
             .write("create_user", move |tx| {
                 Box::pin(async move {
-                    let user = users::create(tx, now, shop, &name, None).await?;
+                    let new = NewUser { public_id: uuid::Uuid::new_v4(), name, email: None };
+                    let user = users::create(tx, now, shop, new).await?;
                     for (currency, amount) in [("CNY", cny_fen), ("USD", usd_micro)] {
                         if amount > 0 {
                             let asset = chain::AssetId::fiat(currency);
                             let entry = format!("credit/{user}/{currency}");
-                            users::credit(tx, now, shop, user, &asset, Amount::from(amount), &entry).await?;
+                            users::credit(tx, now, shop, user, asset, Amount::from(amount), &entry).await?;
                         }
                     }
-                    let token = users::issue_token(tx, now, user, None).await?;
-                    Ok::<_, anyhow::Error>((user, token))
+                    let token = Token::draw(&mut rand::rng());
+                    tokens::issue(tx, now, user, &token, None).await?;
+                    Ok::<_, anyhow::Error>((user, token.reveal().to_owned()))
                 })
             })
             .await
@@ -400,6 +404,11 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            let logs = captured().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let logs = String::from_utf8_lossy(&logs);
+            let warnings: Vec<&str> = logs.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
+            // Of all worlds of this process: run one test alone to see its own.
+            eprintln!("the last warnings:\n{}", warnings[warnings.len().saturating_sub(12)..].join("\n"));
             return;
         }
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(self.assert_in_order()));

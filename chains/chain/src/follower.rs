@@ -45,7 +45,8 @@ pub enum Fit {
 pub enum Search {
     /// Ask the node for its block at this height.
     Ask(Height),
-    /// The last block that both have: rewind to it.
+    /// The last block that both have: rewind to it. If it is the cursor itself there is no fork, and what looked like one
+    /// was a wrong answer.
     RewindTo(BlockRef),
     /// No common block above the final mark or within what is kept.
     TooDeep,
@@ -103,7 +104,7 @@ impl Follower {
             let oldest = self.recent.front().expect("never empty").height;
             if height < oldest || height < self.final_height { Search::TooDeep } else { Search::Ask(height) }
         };
-        let Some(theirs) = known else { return ask(self.cursor().height.saturating_sub(1)) };
+        let Some(theirs) = known else { return ask(self.cursor().height) };
         if self.hash_at(theirs.height) == Some(theirs.hash) {
             return Search::RewindTo(theirs);
         }

@@ -17,11 +17,13 @@ pub struct Depths {
     pub largest: u32,
     /// Depth of finality where the chain has no mark of its own.
     pub last: u32,
+    /// Depth that is never undercut, even if the chain marks a block final earlier.
+    pub least: u32,
 }
 
 impl Depths {
     pub fn flat(confirmations: u32, last: u32) -> Depths {
-        Depths { tiers: Vec::new(), largest: confirmations, last: last.max(confirmations) }
+        Depths { tiers: Vec::new(), largest: confirmations, last: last.max(confirmations), least: 0 }
     }
 
     /// Confirmations (1: in the tip block) for a payment worth `usd_minor`; unknown worth needs the most.
@@ -78,6 +80,10 @@ impl Coins {
             let chain = self.chains.get(&coin.asset.chain).filter(|chain| chain.mode == mode)?;
             Some((chain, coin))
         })
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Coin> {
+        self.coins.iter()
     }
 
     pub fn chain(&self, id: &ChainId) -> Option<&Chain> {

@@ -36,11 +36,13 @@ pub fn advance(state: State, height: Height, confirm_height: Height, position: P
     }
 }
 
-/// The height that is final: the chain's own mark, or a depth below the cursor. Never above the cursor.
-pub fn final_height(cursor: Height, mark: Option<Height>, depth: u32) -> Height {
+/// The height that is final: the chain's own mark but never shallower than `least`, or `depth` below the cursor where there
+/// is no mark. Never above the cursor.
+pub fn final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
+    let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);
     match mark {
-        Some(mark) => mark.min(cursor),
-        None => (cursor + 1).saturating_sub(u64::from(depth)),
+        Some(mark) => mark.min(at_depth(least)),
+        None => at_depth(depth),
     }
 }
 
@@ -71,10 +73,11 @@ mod tests {
 
     #[test]
     fn finality_by_mark_or_depth() {
-        assert_eq!(final_height(100, Some(90), 12), 90);
-        assert_eq!(final_height(100, Some(190), 12), 100, "a mark above the cursor says nothing about unread blocks");
-        assert_eq!(final_height(100, None, 12), 89);
-        assert_eq!(final_height(100, None, 1), 100);
-        assert_eq!(final_height(3, None, 12), 0);
+        assert_eq!(final_height(100, Some(90), 12, 0), 90);
+        assert_eq!(final_height(100, Some(98), 12, 15), 86, "the floor is kept");
+        assert_eq!(final_height(100, Some(190), 12, 0), 100, "a mark above the cursor says nothing about unread blocks");
+        assert_eq!(final_height(100, None, 12, 0), 89);
+        assert_eq!(final_height(100, None, 1, 0), 100);
+        assert_eq!(final_height(3, None, 12, 0), 0);
     }
 }

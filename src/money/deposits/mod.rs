@@ -142,7 +142,8 @@ pub async fn advance(tx: &mut Tx, now: Instant, chain: &Chain, tip: &Tip) -> Res
     let Some(cursor) = store::find_position(tx, &chain.id).await? else {
         return Ok((Position { cursor: 0, last: 0 }, 0, Vec::new()));
     };
-    let last = machine::final_height(cursor.height, tip.finalized, chain.depths.last).max(cursor.final_height);
+    let last = machine::final_height(cursor.height, tip.finalized, chain.depths.last, chain.depths.least);
+    let last = last.max(cursor.final_height);
     let position = Position { cursor: cursor.height, last };
     let mut settle = BTreeSet::new();
     let mut release = BTreeSet::new();

@@ -64,7 +64,7 @@ pub async fn lock_invoice(tx: &mut Tx, id: InvoiceId) -> Result<Locked<Invoice>,
         tx,
         "select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
          i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.released_at
-         from invoices i join addresses a on a.id = i.address_id where i.id = $1 for update of i",
+         from invoices i join addresses a on a.id = i.address_id where i.id = $1 for update",
         id
     )?;
     let found = found.ok_or_else(|| db::Error::Statement(format!("invoice {id} does not exist")))?;

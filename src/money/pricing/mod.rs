@@ -8,7 +8,9 @@ use chain::amount::Units;
 use rust_decimal::Decimal;
 
 use crate::clock::Instant;
-use crate::db;
+use crate::db::{self, Tx};
+
+mod store;
 
 #[cfg(test)]
 mod tests;
@@ -170,6 +172,16 @@ impl RateBook {
         }
         Ok(rate)
     }
+}
+
+/// Writes an accepted rate down.
+pub async fn accept(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result<(), db::Error> {
+    store::insert_rate(tx, base, quote, rate).await
+}
+
+/// The rate that was accepted last, however old.
+pub async fn find_accepted(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
+    store::find_latest(tx, base, quote).await
 }
 
 /// `price / rate` in base units, rounded up; exact integer arithmetic on the rate's digits.

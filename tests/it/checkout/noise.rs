@@ -1,0 +1,92 @@
+//! Whatever is sent, the answer is in the surface's shape and never a failure of ours.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use serde_json::{Map, Value, json};
+
+use super::{ip, on_chain};
+use crate::world::Answer;
+
+const CASES: usize = 120;
+const FIELDS: [&str; 8] =
+    ["productId", "quantity", "contactEmail", "paymentMethod", "coin", "couponCode", "orderNo", "email"];
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        "[a-z_0-9@.\\-\u{0}\u{7f}é漢]{0,40}".prop_map(Value::from),
+        Just(json!("crypto")),
+        Just(json!("balance_crypto")),
+        Just(json!("btc")),
+        Just(json!("a@example.org")),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a-zA-Z]{0,8}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+/// A sound body in which some fields were replaced, so that noise reaches deep.
+fn bodies(sound: Value) -> impl Strategy<Value = Value> {
+    prop::collection::vec((prop::sample::select(FIELDS.to_vec()), values()), 0..4).prop_map(move |changes| {
+        let mut body = sound.clone();
+        for (field, value) in changes {
+            body[field] = value;
+        }
+        body
+    })
+}
+
+/// The same cases in every run.
+fn draw<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    (0..CASES).map(|_| strategy.new_tree(&mut runner).expect("a case").current()).collect()
+}
+
+#[track_caller]
+fn in_shape(answer: &Answer, sent: &str) {
+    assert!(answer.status < 500, "{} for {sent}: {}", answer.status, answer.text);
+    let success = answer.status < 300;
+    assert_eq!(answer.body["success"], json!(success), "{sent}: {}", answer.text);
+    assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"), "{sent}");
+    if !success {
+        assert!(answer.body["error"].is_string() && answer.body["message"].is_string(), "{sent}: {}", answer.text);
+    }
+}
+
+fn encoded(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+both! {
+    async fn noise_never_fails_a_request(world: World) {
+        let (_, token) = world.user_with_balance(5_000, 5_000_000).await;
+        let sound = on_chain(&world.product, 1, "eth");
+        for (n, body) in (0..).zip(draw(bodies(sound))) {
+            for path in ["/api/orders", "/api/orders/query"] {
+                let request = world.request("POST", path).header("x-forwarded-for", ip(n)).bearer_auth(&token);
+                in_shape(&world.send(request.json(&body)).await, &body.to_string());
+            }
+        }
+        for (n, bytes) in (0..).zip(draw(prop::collection::vec(any::<u8>(), 0..60))) {
+            let request = world.request("POST", "/api/orders").header("content-type", "application/json");
+            in_shape(&world.send(request.body(bytes.clone())).await, &encoded(&bytes));
+            let text = encoded(&bytes);
+            for path in [
+                format!("/api/products/{text}"), format!("/api/orders/{text}/status"), format!("/api/{text}"),
+                format!("/api/orders/query?orderNo={text}&email={text}"), format!("/api/orders/query?{text}"),
+            ] {
+                in_shape(&world.get_from(&ip(n), &path).await, &path);
+            }
+        }
+    }
+}
