@@ -1,6 +1,9 @@
 //! Deposit addresses from a watch-only account key (BIP32 public derivation). No secret passes through here.
 
-use std::sync::LazyLock;
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use alloy_primitives::keccak256;
 use bitcoin::{
@@ -13,6 +16,14 @@ use bitcoin::{
 use crate::{Address, AddressKey, Family};
 
 static CURVE: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256k1::verification_only);
+
+static DERIVATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Addresses derived since the process began, at one curve operation each. A restart derives none: issued addresses are
+/// stored.
+pub fn derivations() -> u64 {
+    DERIVATIONS.load(Ordering::Relaxed)
+}
 
 /// Base58Check version of TRON accounts (tron.md, chapter 1).
 const TRON_VERSION: u8 = 0x41;
@@ -74,6 +85,7 @@ impl Deriver {
     /// The address at `index` (below 2^31).
     pub fn address(&self, index: u32) -> Result<Address, DeriveError> {
         let child = ChildNumber::from_normal_idx(index).map_err(|_| DeriveError::BadIndex(index))?;
+        DERIVATIONS.fetch_add(1, Ordering::Relaxed);
         let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::BadIndex(index))?.public_key;
         Ok(match self.scheme {
             Scheme::P2wpkh(hrp) => p2wpkh(&CompressedPublicKey(key), hrp),
