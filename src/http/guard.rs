@@ -154,3 +154,56 @@ fn set_headers(response: &mut Response, id: HeaderValue) {
     let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{any, get};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn guard(timeout: Duration) -> (Guard, Tasks) {
+        let tasks = Tasks::default();
+        let inner = Inner {
+            clock: Clock::manual(crate::clock::Instant(0)),
+            tasks: tasks.clone(),
+            trusted_proxies: Vec::new(),
+            requests: Buckets::per_minute(600),
+            body_bytes_max: 10,
+            timeout,
+        };
+        (Guard(Arc::new(inner)), tasks)
+    }
+
+    async fn status(router: Router, body: &'static str) -> u16 {
+        let request = Request::post("/").body(Body::from(body)).unwrap();
+        router.oneshot(request).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_counted() {
+        let (guard, tasks) = guard(Duration::from_secs(5));
+        let surface = Router::new().route("/", any(async || -> Response { panic!("a bug") }));
+        let router = guard.around(surface, Refusal::plain);
+        assert_eq!((status(router.clone(), "").await, status(router, "").await), (500, 500));
+        assert_eq!(tasks.panicked(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_is_given_up() {
+        let (guard, tasks) = guard(Duration::from_millis(1));
+        let surface = Router::new().route("/", any(std::future::pending::<Response>));
+        assert_eq!(status(guard.around(surface, Refusal::plain), "").await, 503);
+        assert_eq!(tasks.panicked(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_reaches_the_endpoint_whole_or_not_at_all() {
+        let (guard, _) = guard(Duration::from_secs(5));
+        let echo = async |body: axum::body::Bytes| if body == "0123456789" { "whole" } else { "cut" };
+        let surface = Router::new().route("/", get(echo).post(echo));
+        let router = guard.around(surface, Refusal::plain);
+        assert_eq!(status(router.clone(), "0123456789").await, 200);
+        assert_eq!(status(router, "0123456789a").await, 413);
+    }
+}

@@ -83,6 +83,7 @@ pub fn routes(app: Arc<App>, shop: Shop) -> Router {
         .route("/api/payment-config", get(payment_config::show::show))
         // The least specific path: what lies under `/api` and is nobody else's is answered in this surface's shape.
         .route("/api", any(nothing))
+        .route("/api/", any(nothing))
         .route("/api/{*rest}", any(nothing))
         .method_not_allowed_fallback(async || refuse(Refusal::MethodNotAllowed))
         .with_state(Arc::new(Checkout::new(app, shop)))

@@ -3,6 +3,7 @@
 mod balances;
 mod coupons;
 mod create;
+mod listener;
 mod lookups;
 mod noise;
 mod payments;

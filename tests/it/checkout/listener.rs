@@ -1,0 +1,210 @@
+//! The listener around the surface: health, documents, limits, hosts, clients behind proxies, an orderly end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{found, on_chain, query, refused};
+use crate::world::{Answer, World};
+
+const DOCUMENTED: [(&str, &str); 7] = [
+    ("get", "/api/products"),
+    ("get", "/api/products/{idOrSlug}"),
+    ("post", "/api/orders"),
+    ("get", "/api/orders/query"),
+    ("post", "/api/orders/query"),
+    ("get", "/api/orders/{id}/status"),
+    ("get", "/api/payment-config"),
+];
+
+/// Sends the bytes as they are and reads until the server closes.
+async fn raw(world: &World, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
+    stream.write_all(bytes).await.expect("the request is sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("an answer in UTF-8");
+    text
+}
+
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+async fn from_host(world: &World, host: &str, path: &str) -> Answer {
+    world.send(world.request("GET", path).header("host", host)).await
+}
+
+both! {
+    async fn health_says_what_is_wrong(world: World) {
+        assert_eq!(world.get("/healthz").await.body, json!({"status": "ok"}));
+        assert_eq!(world.get("/readyz").await.body, json!({"status": "ready"}));
+        let health = world.daemon.as_ref().expect("the daemon runs").app.health.clone();
+        health.fail("ethereum", "no endpoint answers");
+        let answer = world.get("/readyz").await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.body, json!({"status": "not ready", "problems": {"ethereum": "no endpoint answers"}}));
+        assert_eq!(world.get("/healthz").await.status, 200);
+        health.clear("ethereum");
+        assert_eq!(world.get("/readyz").await.status, 200);
+    }
+
+    async fn the_document_describes_what_is_served(world: World) {
+        let answer = world.get("/openapi/checkout.json").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.body["openapi"], json!("3.1.0"));
+        assert_eq!(answer.body["servers"][0]["url"], json!(world.config.server.public_url.as_str().trim_end_matches('/')));
+        let paths = answer.body["paths"].as_object().expect("paths");
+        let listed: BTreeSet<(&str, &str)> = paths.iter()
+            .flat_map(|(path, item)| item.as_object().expect("operations").keys().map(move |method| (method.as_str(), path.as_str())))
+            .collect();
+        assert_eq!(listed, BTreeSet::from(DOCUMENTED));
+        let mut used = BTreeSet::new();
+        references(&answer.body, &mut used);
+        assert!(used.iter().any(|reference| reference.ends_with("/CreatedOrder")), "{used:?}");
+        for reference in used {
+            assert!(answer.body.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+        }
+        // What is documented as required is in a real answer, and nothing else is.
+        let order = world.post("/api/orders", &on_chain(&world.product, 1, "eth")).await;
+        for (schema, part) in [("CreatedOrder", &order.body), ("Order", &order.body["order"]), ("CoinPayment", &order.body["payment"])] {
+            let fields = answer.body["components"]["schemas"][schema]["properties"].as_object().expect("properties");
+            let documented: BTreeSet<&String> = fields.keys().collect();
+            assert_eq!(documented, part.as_object().expect("an object").keys().collect(), "{schema}");
+        }
+    }
+
+    async fn the_reference_is_a_page_without_scripts(world: World) {
+        let answer = world.get("/reference/checkout").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
+        for (_, path) in DOCUMENTED {
+            assert!(answer.text.contains(path), "{path}");
+        }
+        for forbidden in ["<script", "onclick", "http-equiv", "<link", "src="] {
+            assert!(!answer.text.contains(forbidden), "{forbidden}");
+        }
+        let (_, rest) = answer.text.split_once("<style>").expect("a style");
+        let (style, _) = rest.split_once("</style>").expect("its end");
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(policy.contains(&format!("'sha256-{}'", STANDARD.encode(Sha256::digest(style)))), "{policy}");
+        assert!(policy.contains("default-src 'none'"));
+    }
+
+    async fn every_client_has_its_share(world: World = |config| {
+        config.server.requests_per_minute = 6;
+    }) {
+        for n in 0..6 {
+            let path = ["/api/products", "/api/payment-config", "/openapi/checkout.json"][n % 3];
+            assert_eq!(world.get_from("10.0.0.1", path).await.status, 200);
+        }
+        let answer = world.get_from("10.0.0.1", "/api/products").await;
+        refused(&answer, 429, "rate_limited");
+        assert_eq!(answer.header("retry-after"), Some("10"));
+        let plain = world.get_from("10.0.0.1", "/reference/checkout").await;
+        assert_eq!((plain.status, plain.header("retry-after")), (429, Some("10")));
+        assert_eq!(world.get_from("10.0.0.1", "/healthz").await.status, 200, "health is not limited");
+        found(&world.get_from("10.0.0.2", "/api/products").await);
+        world.advance_seconds(10);
+        found(&world.get_from("10.0.0.1", "/api/products").await);
+    }
+
+    async fn a_header_of_a_stranger_is_not_believed(world: World = |config| {
+        config.server.trusted_proxies.clear();
+    }) {
+        for n in 0..3 {
+            refused(&query(&world, &format!("10.0.0.{n}"), &format!("CO{n}"), "a@example.org").await, 404, "order_not_found");
+        }
+        refused(&query(&world, "10.0.0.9", "CO9", "a@example.org").await, 429, "rate_limited");
+    }
+
+    async fn bodies_are_bounded_in_size_and_time(world: World = |config| {
+        config.server.body_bytes_max = 1000;
+        config.server.request_timeout = Duration::from_millis(300);
+    }) {
+        let head = "POST /api/orders HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\n";
+        let announced = raw(&world, format!("{head}Content-Length: 1001\r\n\r\n").as_bytes()).await;
+        assert!(announced.starts_with("HTTP/1.1 413 ") && announced.contains("\"validation_error\""), "{announced}");
+        let chunk = format!("3E9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
+        let chunked = raw(&world, format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunk}").as_bytes()).await;
+        assert!(chunked.starts_with("HTTP/1.1 413 "), "{chunked}");
+        let unfinished = raw(&world, format!("{head}Content-Length: 10\r\n\r\n{{").as_bytes()).await;
+        assert!(unfinished.starts_with("HTTP/1.1 408 ") && unfinished.contains("\"success\":false"), "{unfinished}");
+        let garbage = raw(&world, b"\x16\x03\x01 not HTTP\r\n\r\n").await;
+        assert!(garbage.starts_with("HTTP/1.1 400 "), "{garbage}");
+        let long = format!("GET /api/products HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(40_000));
+        assert!(raw(&world, long.as_bytes()).await.starts_with("HTTP/1.1 431 "));
+        found(&world.get("/api/products").await);
+    }
+
+    async fn a_surface_has_its_prefix(world: World = |config| {
+        config.surfaces.checkout.mount.prefix = "/shop".into();
+    }) {
+        found(&world.get("/shop/api/products").await);
+        refused(&world.get("/shop/api/nothing").await, 404, "not_found");
+        let outside = world.get("/api/products").await;
+        assert_eq!((outside.status, outside.body), (404, json!({"error": "there is nothing at this path"})));
+        let document = world.get("/openapi/checkout.json").await;
+        assert!(document.body["servers"][0]["url"].as_str().expect("a URL").ends_with("/shop"));
+    }
+
+    async fn a_surface_has_its_host(world: World = |config| {
+        config.surfaces.checkout.mount.host = "Pay.example".into();
+    }) {
+        for host in ["pay.example", "PAY.EXAMPLE", "pay.example:8443"] {
+            found(&from_host(&world, host, "/api/products").await);
+            refused(&from_host(&world, host, "/api/nothing").await, 404, "not_found");
+            assert_eq!(from_host(&world, host, "/healthz").await.status, 200);
+        }
+        for host in ["other.example", "pay.example.org", "127.0.0.1"] {
+            assert_eq!(from_host(&world, host, "/api/products").await.body, json!({"error": "there is nothing at this path"}));
+            assert_eq!(from_host(&world, host, "/healthz").await.status, 200);
+        }
+    }
+
+    async fn every_answer_has_an_id_and_careful_headers(world: World) {
+        let given = world.send(world.request("GET", "/api/products").header("x-request-id", "trace-1.a_B")).await;
+        assert_eq!(given.header("x-request-id"), Some("trace-1.a_B"));
+        let long = "a".repeat(65);
+        for odd in ["", "with blank", "\"quoted\"", &long] {
+            let answer = world.send(world.request("GET", "/nothing").header("x-request-id", odd)).await;
+            let id = answer.header("x-request-id").expect("an id");
+            assert!(id.parse::<uuid::Uuid>().is_ok(), "{id}");
+        }
+        for path in ["/api/products", "/api/nothing", "/nothing", "/healthz"] {
+            let answer = world.get(path).await;
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+            assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+            assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
+            assert!(answer.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+        }
+    }
+
+    async fn a_stop_closes_idle_connections_and_the_port(world: World) {
+        let address = world.address();
+        let mut idle = TcpStream::connect(address).await.expect("a connection");
+        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a request");
+        let mut answer = [0; 12];
+        idle.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let scratch = world.daemon.take().expect("the daemon runs");
+        scratch.stop().await;
+        let mut rest = Vec::new();
+        idle.read_to_end(&mut rest).await.expect("the server closes");
+        assert!(TcpStream::connect(address).await.is_err());
+        world.crash_and_boot().await;
+        found(&world.get("/api/products").await);
+    }
+}
