@@ -8,7 +8,7 @@ use chain::{Deriver, Source};
 use crate::clock::{Clock, Instant};
 use crate::commands::exit::Failure;
 use crate::commands::out::say;
-use crate::commands::place::{Place, open_database, open_envelope};
+use crate::commands::place::{Place, missing_database, open_database, open_envelope};
 use crate::config::{Chain, Config, Pair, RatesMode};
 use crate::daemon;
 use crate::db::{self, Db};
@@ -107,11 +107,10 @@ fn check_folder(f: &mut Findings, folder: &Path) {
 
 async fn check_database(f: &mut Findings, config: &Config) -> Result<(), Failure> {
     let url = &config.database.url;
-    if let Some(file) = config.open_database()?.url.strip_prefix("sqlite:") {
-        if !Path::new(file).is_file() {
-            f.warn("database", format_args!("{file} is not there yet; the daemon makes it at its first start"));
-            return Ok(());
-        }
+    if let Some(file) = missing_database(config)? {
+        let file = file.display();
+        f.warn("database", format_args!("{file} is not there yet; the daemon makes it at its first start"));
+        return Ok(());
     }
     let db = match open_database(config).await {
         Ok(db) => db,
@@ -133,7 +132,7 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<(), Failure
             check_merchants(f, config, &db).await?;
             match open_envelope(&config.data.folder) {
                 Ok(_) => f.ok("envelope keys", "they can be read"),
-                Err(e) => f.fail("envelope keys", format_args!("{e}; goods in the database open only with them")),
+                Err(e) => f.fail("goods", e),
             }
         }
     }

@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
          1. `settled-signer keys create SEED` on a machine you trust, and paste what `settled-signer keys xpubs SEED` prints into it;\n\
          2. enable a chain and name your node;\n\
          3. `settled check{flag}` says what is still missing;\n\
-         4. `settled admin merchant create shop{flag}`, then `settled serve{flag}`."
+         4. `settled migrate{flag}`, `settled admin merchant create shop{flag}`, then `settled serve{flag}`."
     ));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a daemon says of its work, on standard error: journald and terminals read it there.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -17,7 +17,8 @@ pub fn start(log: &Log) -> Result<(), Failure> {
     let format = match log.format {
         LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
         LogFormat::Text => {
-            tracing_subscriber::fmt::layer().compact().with_target(false).with_writer(io::stderr).boxed()
+            let layer = tracing_subscriber::fmt::layer().compact().with_target(false);
+            layer.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).boxed()
         }
     };
     let started = tracing_subscriber::registry().with(format.with_filter(targets)).try_init();

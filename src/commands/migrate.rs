@@ -2,7 +2,7 @@
 
 use crate::commands::exit::Failure;
 use crate::commands::out::say;
-use crate::commands::place::{Place, make_folder, open_database};
+use crate::commands::place::{self, Place, make_folder};
 use crate::db::lock::DataLock;
 
 /// The daemon does the same when it starts; this is for whoever wants it done before.
@@ -16,10 +16,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let config = args.place.load()?;
     make_folder(&config.data.folder)?;
     let _lock = DataLock::acquire(&config.data.folder)?;
-    let db = open_database(&config).await?;
-    let applied = db.migrate().await?;
-    db.close().await;
-    match applied.as_slice() {
+    let prepared = place::prepare(&config).await?;
+    prepared.db.close().await;
+    match prepared.applied.as_slice() {
         [] => say("Nothing to do: the schema is that of this version."),
         names => say(format_args!("Applied {}.", names.join(", "))),
     }

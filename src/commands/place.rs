@@ -10,7 +10,10 @@ use crate::commands::exit::Failure;
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::lock::DataLock;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, FILE_NAME};
+
+/// How the name of the first one begins.
+const FIRST_MIGRATION: &str = "0001";
 
 pub const CONFIG: &str = "/etc/settled/settled.toml";
 
@@ -65,14 +68,20 @@ impl Offline {
 
 /// Opens a database that must be there already.
 pub async fn open_existing(config: &Config) -> Result<Db, Failure> {
-    if let Some(file) = config.open_database()?.url.strip_prefix("sqlite:") {
-        if !Path::new(file).is_file() {
-            return Err(Failure::failed(format!(
-                "{file} does not exist: did the daemon ever run with this configuration?"
-            )));
-        }
+    if let Some(file) = missing_database(config)? {
+        let file = file.display();
+        return Err(Failure::failed(format!(
+            "{file} does not exist: did the daemon ever run with this configuration?"
+        )));
     }
     open_database(config).await
+}
+
+/// Where SQLite's file would be, when it is not there: opening it would make it.
+pub fn missing_database(config: &Config) -> Result<Option<PathBuf>, Failure> {
+    let url = config.open_database()?.url;
+    let file = url.strip_prefix("sqlite:").map(PathBuf::from);
+    Ok(file.filter(|file| !file.is_file()))
 }
 
 pub async fn open_database(config: &Config) -> Result<Db, Failure> {
@@ -91,8 +100,35 @@ pub async fn require_schema(db: &Db) -> Result<(), Failure> {
     )))
 }
 
+/// A database with the schema of this version, and the keys that open the goods in it.
+pub struct Prepared {
+    pub db: Db,
+    pub envelope: Arc<Envelope>,
+    /// Migrations that were pending.
+    pub applied: Vec<String>,
+}
+
+/// New keys are made for a new database only: beside an old one they would hide that the old ones are lost.
+pub async fn prepare(config: &Config) -> Result<Prepared, Failure> {
+    let db = open_database(config).await?;
+    let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
+    let folder = &config.data.folder;
+    // First, so that a start that is cut short leaves no database without keys.
+    let envelope = match is_new {
+        true => Envelope::load_or_create(folder).map_err(|e| Failure::while_("envelope keys", e))?,
+        false => open_envelope(folder)?,
+    };
+    let applied = db.migrate().await?;
+    Ok(Prepared { db, envelope: Arc::new(envelope), applied })
+}
+
+/// For a database that may hold goods already.
 pub fn open_envelope(folder: &Path) -> Result<Envelope, Failure> {
-    Envelope::load(folder).map_err(|e| Failure::while_("envelope keys", e))
+    let file = folder.join(FILE_NAME);
+    Envelope::load(folder).map_err(|e| {
+        let file = file.display();
+        Failure::failed(format!("envelope keys: {e}. Goods in the database open only with them: restore {file}"))
+    })
 }
 
 /// Makes the data folder when it is missing; nobody else may look into it.

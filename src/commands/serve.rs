@@ -10,12 +10,9 @@ use crate::commands::control::socket::Control;
 use crate::commands::control::{Context, Running};
 use crate::commands::exit::Failure;
 use crate::commands::logging;
-use crate::commands::place::{Place, make_folder, open_database, open_envelope};
-use crate::config::Config;
+use crate::commands::place::{self, Place, Prepared, make_folder};
 use crate::daemon::{Daemon, Setup};
-use crate::db::Db;
 use crate::db::lock::DataLock;
-use crate::envelope::{Envelope, FILE_NAME};
 use crate::ops;
 
 /// Blocks without transfers are stored at most this late: reading them again after a crash costs nothing but time.
@@ -33,12 +30,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
     let lock = DataLock::acquire(&folder)?;
-    let db = open_database(&config).await?;
-    let is_new = is_new(&db).await?;
-    for name in db.migrate().await? {
+    let Prepared { db, envelope, applied } = place::prepare(&config).await?;
+    for name in applied {
         info!("the database was brought to {name}");
     }
-    let envelope = Arc::new(envelope(&config, is_new)?);
     let clock = Clock::System;
     let daemon = Daemon::start(Setup {
         config: config.clone(),
@@ -77,24 +72,4 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     info!("settled has ended");
     drop(lock);
     Ok(())
-}
-
-async fn is_new(db: &Db) -> Result<bool, Failure> {
-    let pending = db.pending_migrations().await?;
-    Ok(pending.iter().any(|name| name.starts_with("0001")))
-}
-
-/// New keys are made for a new database only: beside an old one they would hide that the old ones are lost.
-fn envelope(config: &Config, is_new: bool) -> Result<Envelope, Failure> {
-    let folder = &config.data.folder;
-    if is_new {
-        return Envelope::load_or_create(folder).map_err(|e| Failure::while_("envelope keys", e));
-    }
-    open_envelope(folder).map_err(|failure| {
-        let file = folder.join(FILE_NAME);
-        Failure::failed(format!(
-            "{failure}. The database has goods that only these keys open: restore {}",
-            file.display()
-        ))
-    })
 }

@@ -5,5 +5,7 @@ mod both;
 mod world;
 
 mod checkout;
+mod commands;
+mod evm;
 mod receiving;
 mod tidy;

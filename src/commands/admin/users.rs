@@ -234,12 +234,10 @@ pub async fn credit(context: &Context, credit: Credit) -> Result<String, String>
 
 /// The usual mistake has a sentence of its own.
 fn given(reference: &str, error: &PostError) -> Refused {
-    match error {
-        PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) => {
-            Refused::Because(format!("this user was given credit under the reference `{reference}` before"))
-        }
-        other => Refused::because(other),
+    if let PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) = error {
+        return Refused::Because(format!("this user was given credit under the reference `{reference}` before"));
     }
+    Refused::because(error)
 }
 
 fn balance_currency(code: &str) -> Result<(Currency, u8), String> {

@@ -101,14 +101,13 @@ async fn answer(mut stream: UnixStream, context: Context) -> io::Result<()> {
 /// Asks the daemon that runs on `folder`.
 pub async fn ask(folder: &Path, command: &Command) -> Result<Answer, Failure> {
     let path = folder.join(FILE);
-    let none = |error: &io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::daemon(format!(
-            "no daemon runs on {}; start it with `settled dev` or `settled serve`",
-            folder.display()
-        )),
-        _ => Failure::while_(format!("control socket {}", path.display()), error),
+    let none = |error: io::Error| {
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind());
+        let folder = folder.display();
+        let advice = format!("no daemon runs on {folder}; start it with `settled dev` or `settled serve`");
+        if absent { Failure::daemon(advice) } else { Failure::while_(path.display(), error) }
     };
-    let stream = UnixStream::connect(&path).await.map_err(|e| none(&e))?;
+    let stream = UnixStream::connect(&path).await.map_err(none)?;
     let broken = |error: io::Error| Failure::while_("the daemon did not answer", error);
     let line = exchange(stream, command).await.map_err(broken)?;
     let answer: Result<Answer, String> = serde_json::from_slice(&line)

@@ -22,11 +22,10 @@ use crate::commands::control::{Context, Running};
 use crate::commands::exit::Failure;
 use crate::commands::logging;
 use crate::commands::out::say;
-use crate::commands::place::{make_folder, open_database};
+use crate::commands::place::{self, Prepared, make_folder};
 use crate::config::Config;
 use crate::daemon::{self, Daemon, Setup};
 use crate::db::lock::DataLock;
-use crate::envelope::Envelope;
 use crate::ops;
 
 pub const FOLDER: &str = ".settled-dev";
@@ -89,10 +88,8 @@ async fn start(args: Start) -> Result<(), Failure> {
     logging::start(&config.log)?;
 
     let clock = demo::clock(&folder)?;
-    let db = open_database(&config).await?;
-    db.migrate().await?;
-    let envelope = Envelope::load_or_create(&folder).map_err(|e| Failure::while_("envelope keys", e))?;
-    let context = Context::offline(Arc::new(config.clone()), db.clone(), clock.clone(), Arc::new(envelope));
+    let Prepared { db, envelope, .. } = place::prepare(&config).await?;
+    let context = Context::offline(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
     let token = shop::open(&context, &folder).await?;
 
     let chains = folder.join("chains");

@@ -114,7 +114,9 @@ impl Story {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build();
         let client = client.map_err(|e| Failure::while_("HTTP client", e))?;
         let (folder, order) = (args.data.clone(), order_no);
-        Ok(Story { folder, order, asked, due, status_url, client, last: Status::default() })
+        let mut story = Story { folder, order, asked, due, status_url, client, last: Status::default() };
+        story.watch(|_| true).await?;
+        Ok(story)
     }
 
     async fn pay_exactly(&mut self) -> Result<(), Failure> {
@@ -124,12 +126,17 @@ impl Story {
 
     async fn pay_amount(&mut self, amount: &str) -> Result<(), Failure> {
         let amount = Amount::parse_decimal(amount, self.asked.decimals).map_err(|e| Failure::usage(e.to_string()))?;
+        let before = self.last.payment.received_amount.clone();
         self.pay(amount).await?;
-        self.watch(|status| Story::is_over(status) || status.is_short()).await?;
+        let arrived = move |status: &Status| status.payment.received_amount != before;
+        self.watch(|status| Story::is_over(status) || (arrived(status) && status.is_short())).await?;
         if self.last.is_short() {
-            let rest = self.due.saturating_sub(amount).to_decimal(self.asked.decimals);
+            let received = Amount::parse_decimal(&self.last.payment.received_amount, self.asked.decimals);
+            let rest = self.due.saturating_sub(received.map_err(|e| Failure::failed(e.to_string()))?);
             say(format_args!(
-                "That is too little. Pay the rest with `--amount {rest}` before {}, or the order expires and what came is kept for a person to look at.",
+                "That is too little. Pay the rest with `--amount {}` before {}, or the order expires and what came is \
+                 kept for a person to look at.",
+                rest.to_decimal(self.asked.decimals),
                 self.asked.expires_at
             ));
         }

@@ -10,7 +10,6 @@ use crate::commands::admin::{self, Act, Owner};
 use crate::commands::control::Context;
 use crate::commands::dev::keys::write_private;
 use crate::commands::exit::Failure;
-use crate::db;
 use crate::ids::{Mode, Shop};
 use crate::money::pricing::Currency;
 use crate::shop::{catalog, merchants};
@@ -98,7 +97,7 @@ async fn fill_up(context: &Context) -> Result<(), Failure> {
             Box::pin(async move {
                 let Some(merchant) = merchants::find_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                Ok::<_, db::Error>(catalog::list(tx, shop, Currency::CNY).await?)
+                catalog::list(tx, shop, Currency::CNY).await
             })
         })
         .await?;

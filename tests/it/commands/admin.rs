@@ -1,0 +1,156 @@
+//! Commands that work on an installation without a daemon.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::commands::program::{run, run_with};
+
+/// A configuration with a data folder of its own, migrated.
+async fn installed(folder: &Path) -> String {
+    let config = folder.join("settled.toml");
+    let file = config.to_str().unwrap().to_owned();
+    run(&["init", "--config", &file]).await.done();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let data = folder.join("data");
+    std::fs::write(&config, text.replace("/var/lib/settled", data.to_str().unwrap())).unwrap();
+    run(&["migrate", "--config", &file]).await.done();
+    file
+}
+
+#[tokio::test]
+async fn an_operator_sets_a_shop_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = installed(folder.path()).await;
+    let admin = async |arguments: &[&str], input: &str| {
+        run_with(&[&["admin"], arguments, &["--config", &config]].concat(), input).await
+    };
+    let nobody = admin(&["user", "create", "alice"], "").await;
+    assert!(nobody.code == 1 && nobody.err.contains("settled admin merchant create shop"), "{nobody:?}");
+
+    assert!(admin(&["merchant", "create", "shop", "--name", "My Shop"], "").await.done().contains("created"));
+    assert_eq!(admin(&["merchant", "create", "shop"], "").await.code, 1, "there is one already");
+    assert!(admin(&["merchant", "list"], "").await.done().contains("My Shop"));
+
+    admin(&["product", "put", "box", "--price", "0.50", "--name", "en=Box", "--name", "zh=盒子"], "").await.done();
+    let json = r#"[{"slug": "vpn", "price": "19.90", "names": {"en": "VPN"}}, {"slug": "box", "price": "0.60"}]"#;
+    let put = admin(&["product", "import", "--file", "-", "--format", "json"], json).await.done();
+    assert_eq!(put.trim(), "1 products were created, 1 were changed.");
+    let csv = "slug,price,min_quantity,name_en\nkey,128.00,2,\"Game, Key\"\n";
+    admin(&["product", "import", "--file", "-", "--format", "csv"], csv).await.done();
+    let products = admin(&["product", "list"], "").await.done();
+    for line in ["box\t", "0.6 CNY", "19.9 CNY", "128 CNY"] {
+        assert!(products.contains(line), "{products}");
+    }
+    let wrong = admin(&["product", "import", "--file", "-", "--format", "csv"], "slug,price\nx,-1\n").await;
+    assert!(wrong.code == 1 && wrong.err.contains('x'), "{wrong:?}");
+    admin(&["product", "set", "vpn", "--inactive"], "").await.done();
+    assert!(admin(&["product", "list"], "").await.done().contains("inactive"));
+
+    let goods = folder.path().join("goods.csv");
+    std::fs::write(&goods, "line\none----1\ntwo----2\n").unwrap();
+    let goods = goods.to_str().unwrap();
+    let added = admin(&["stock", "import", "box", "--file", goods], "").await.done();
+    assert_eq!(added.trim(), "2 items were added to `box`, 0 it had before.");
+    let added = admin(&["stock", "import", "box", "--file", "-"], "two----2\n\nthree----3\n").await.done();
+    assert_eq!(added.trim(), "1 items were added to `box`, 1 it had before.");
+    assert!(admin(&["product", "list"], "").await.done().contains("3 in stock"));
+    assert!(admin(&["stock", "withdraw", "1"], "").await.done().contains("off sale"));
+    assert_eq!(admin(&["stock", "withdraw", "1"], "").await.code, 1);
+
+    admin(&["user", "create", "alice", "--email", "alice@example.com"], "").await.done();
+    let credit = ["credit", "alice", "--amount", "100.00", "--currency", "CNY", "--reference", "r1"];
+    assert!(admin(&credit, "").await.done().contains("the balance is 100 CNY"));
+    let twice = admin(&credit, "").await;
+    assert!(twice.code == 1 && twice.err.contains("before"), "{twice:?}");
+    assert!(admin(&["user", "list"], "").await.done().contains("100 CNY"));
+    assert!(admin(&["token", "issue", "alice", "--days", "30"], "").await.done().starts_with("ut_"));
+    assert!(admin(&["token", "revoke", "alice"], "").await.done().starts_with("1 tokens"));
+    assert!(admin(&["user", "set", "alice", "--disable"], "").await.done().contains("disabled"));
+
+    admin(&["coupon", "create", "ten", "--percent", "10", "--max-uses", "5"], "").await.done();
+    let csv = "code,fixed,ends_at,product\nFIVE,5.00,2030-01-01T00:00:00Z,box\n";
+    admin(&["coupon", "import", "--file", "-", "--format", "csv"], csv).await.done();
+    let coupons = admin(&["coupon", "list"], "").await.done();
+    assert!(coupons.contains("TEN\t10 %") && coupons.contains("FIVE\t5 CNY"), "{coupons}");
+    admin(&["coupon", "deactivate", "five"], "").await.done();
+    assert!(!admin(&["coupon", "list"], "").await.done().contains("FIVE"));
+    assert!(run(&["audit", "--config", &config]).await.done().contains("agree"));
+}
+
+#[tokio::test]
+async fn an_audit_names_what_was_corrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = installed(folder.path()).await;
+    let admin = async |arguments: &[&str]| run(&[&["admin"], arguments, &["--config", &config]].concat()).await.done();
+    admin(&["merchant", "create", "shop"]).await;
+    admin(&["user", "create", "alice"]).await;
+    admin(&["credit", "alice", "--amount", "1", "--currency", "USD", "--reference", "r1"]).await;
+    assert_eq!(run(&["audit", "--config", &config]).await.code, 0);
+
+    let copy = folder.path().join("copy.db");
+    run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
+    assert_eq!(run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.code, 1, "never overwritten");
+
+    let db = Connection::open(folder.path().join("data/settled.db")).unwrap();
+    let mut other = [0_u8; 32];
+    other[31] = 7;
+    db.execute("update postings set amount = ?1 where seq = 1", [other]).unwrap();
+    drop(db);
+    let audit = run(&["audit", "--config", &config]).await;
+    assert!(audit.code == 1 && audit.out.contains("posting 1 (user/1/credit/r1)"), "{audit:?}");
+}
+
+#[tokio::test]
+async fn a_check_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = installed(folder.path()).await;
+    let file = Path::new(&config);
+    let kept = run(&["init", "--config", &config]).await;
+    assert!(kept.code == 1 && kept.err.contains("exists already"), "{kept:?}");
+
+    let check = run(&["check", "--config", &config]).await;
+    assert!(check.code == 1 && check.out.contains("settled admin merchant create shop"), "{check:?}");
+    run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
+    let check = run(&["check", "--config", &config]).await.done();
+    assert!(check.contains("OK    database") && check.contains("0 failures"), "{check}");
+
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::write(file, text.replace("[data]", "[dta]")).unwrap();
+    let wrong = run(&["check", "--config", &config]).await;
+    assert!(wrong.code == 3 && wrong.err.contains("unknown key `dta`"), "{wrong:?}");
+    let missing = run(&["serve", "--config", "/nowhere/settled.toml"]).await;
+    assert!(missing.code == 3 && missing.err.contains("settled init"), "{missing:?}");
+}
+
+#[tokio::test]
+async fn every_command_explains_itself() {
+    let commands: &[&[&str]] = &[
+        &[],
+        &["dev"],
+        &["dev", "pay"],
+        &["serve"],
+        &["init"],
+        &["migrate"],
+        &["check"],
+        &["audit"],
+        &["backup"],
+        &["status"],
+        &["admin"],
+        &["admin", "merchant", "create"],
+        &["admin", "user", "create"],
+        &["admin", "token", "issue"],
+        &["admin", "credit"],
+        &["admin", "product", "import"],
+        &["admin", "stock", "import"],
+        &["admin", "coupon", "create"],
+    ];
+    for command in commands {
+        let help = run(&[*command, &["--help"]].concat()).await.done();
+        assert!(help.contains("Usage: settled"), "{help}");
+        if command.len() < 2 {
+            assert!(help.contains("Exit codes: 0"), "{help}");
+        }
+    }
+    assert_eq!(run(&["sing"]).await.code, 2);
+}

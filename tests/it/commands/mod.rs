@@ -1,0 +1,6 @@
+//! The real binary, as people and service managers run it.
+
+mod admin;
+mod daemon;
+mod demo;
+mod program;
