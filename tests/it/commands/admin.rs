@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use crate::commands::program::{run, run_with};
 
 /// A configuration with a data folder of its own, migrated.
+#[expect(clippy::unwrap_used, reason = "what helps a test may fail as a test does")]
 async fn installed(folder: &Path) -> String {
     let config = folder.join("settled.toml");
     let file = config.to_str().unwrap().to_owned();

@@ -1,4 +1,5 @@
 //! The binary under test and a demo that runs in a folder of its own.
+#![expect(clippy::unwrap_used, reason = "what helps a test may fail as a test does")]
 
 use std::path::Path;
 use std::process::Stdio;
