@@ -25,7 +25,7 @@ use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::Grace;
 use crate::tasks::Tasks;
-use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, ledger, mail, probe, rates};
+use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates};
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
 
@@ -84,16 +84,19 @@ impl Daemon {
             let limits = follow::Limits {
                 keep: settings.keep_blocks,
                 batch: BATCH_BLOCKS,
+                start_height: settings.start_height,
                 lazy_ms,
                 grace: grace(&config),
             };
-            let pause = settings.poll;
-            all.push(Arc::new(probe::Probe::new(db.clone(), clock.clone(), chain.clone(), source.clone(), limits.grace)));
+            let (db, clock, chain) = (db.clone(), clock.clone(), chain.clone());
+            let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source.clone(), limits.grace);
+            all.push(Arc::new(probe::Probe::new(prober.clone())));
             let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
-            let follow = follow::Follow::new(db.clone(), clock.clone(), chain.clone(), assets, source, limits, pause);
+            let follow = follow::Follow::new(db, clock, chain, assets, source, prober, limits, settings.poll);
             all.push(Arc::new(follow));
         }
         all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone(), letters)));
+        all.push(Arc::new(lapse::Lapse::new(db.clone(), clock.clone())));
         all.push(Arc::new(mail::Mail::new(db.clone(), clock.clone(), transport)));
         all.push(Arc::new(ledger::Seal::new(db.clone())));
         all.push(Arc::new(ledger::Fold::new(db.clone())));

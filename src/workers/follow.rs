@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use chain::follower::{Fit, Follower, Search, Step};
-use chain::{Asset, AssetKind, Block, BlockRef, Header, Source, Tip};
+use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Source, Tip};
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
@@ -19,6 +19,7 @@ use crate::money::ledger::PostError;
 use crate::money::pinned::{self, Fact};
 use crate::money::{invoices, payments};
 use crate::shop::orders;
+use crate::workers::probe::Prober;
 use crate::workers::{Ran, Worker};
 
 /// Windows ended in one transaction.
@@ -31,6 +32,8 @@ pub struct Limits {
     pub keep: u64,
     /// Most blocks asked for at once.
     pub batch: u64,
+    /// The first block to read, where one is configured; else one that cannot vanish any more.
+    pub start_height: Option<u64>,
     /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
     pub lazy_ms: i64,
     pub grace: Grace,
@@ -43,6 +46,7 @@ pub struct Follow {
     /// What the chain is configured to pay with; tokens are compared with the chain before the first block is read.
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
+    prober: Prober,
     limits: Limits,
     pause: Duration,
     state: Mutex<Option<Following>>,
@@ -72,10 +76,11 @@ impl Follow {
         chain: Chain,
         assets: Vec<Asset>,
         source: Arc<dyn Source>,
+        prober: Prober,
         limits: Limits,
         pause: Duration,
     ) -> Follow {
-        Follow { db, clock, chain, assets, source, limits, pause, state: Mutex::new(None) }
+        Follow { db, clock, chain, assets, source, prober, limits, pause, state: Mutex::new(None) }
     }
 
     /// Refuses to follow another chain than last time, or a token whose decimals are not what is configured.
@@ -129,6 +134,9 @@ impl Follow {
     /// A block that will not vanish: nothing below it was ever paid to us.
     async fn first_block(&self) -> anyhow::Result<Header> {
         let tip = self.source.tip().await?;
+        if let Some(height) = self.limits.start_height {
+            return self.source.header(height).await?.with_context(|| format!("the node has no block {height}"));
+        }
         let depth = u64::from(self.chain.depths.last);
         let height = tip.finalized.unwrap_or(0).max(tip.head.height.saturating_sub(depth));
         self.source.header(height).await?.with_context(|| format!("the node has no block {height}"))
@@ -239,11 +247,16 @@ impl Follow {
         if ended.is_empty() {
             return Ok(Ran::Idle);
         }
+        // The safety net: before a window ends, the address itself is asked whether the scan missed anything.
+        let asked = ended.clone();
+        if self.chain.family != Family::Bitcoin && !self.prober.is_explained(state.follower.cursor(), asked).await? {
+            return Ok(Ran::Worked);
+        }
         self.db
             .write("expire_invoices", move |tx| {
                 Box::pin(async move {
                     let mut changes = Vec::new();
-                    for (invoice, _) in ended {
+                    for invoice in ended {
                         changes.extend(invoices::expire(tx, now, invoice).await?);
                     }
                     orders::follow(tx, now, &changes).await?;

@@ -3,6 +3,7 @@
 
 pub mod follow;
 pub mod fulfil;
+pub mod lapse;
 pub mod ledger;
 pub mod mail;
 pub mod probe;

@@ -1,15 +1,17 @@
-//! Finds native coins that a contract sent, on chains whose blocks do not show them: balances of addresses with open
-//! invoices are compared with what their deposits explain, and a rise is traced to its block by bisection.
+//! Finds money that blocks did not show: native coins that a contract sent where nothing can be traced, and whatever an
+//! endpoint left out. Balances are compared with what deposits explain, and a rise is traced to its block by bisection.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use chain::{Amount, AssetId, AssetKind, Height, Internals, Part, Place, Source, SourceError, Transfer, TxId};
+use chain::{Amount, BlockRef, Height, Internals, Part, Place, Source, SourceError, Transfer, TxId};
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::db::Db;
+use crate::ids::InvoiceId;
 use crate::money::coins::Chain;
 use crate::money::deposits::{self, Grace, Suspect};
 use crate::money::ledger::PostError;
@@ -19,7 +21,9 @@ use crate::workers::{Ran, Worker};
 /// Addresses compared in one run.
 const COMPARE_MAX: i64 = 500;
 
-pub struct Probe {
+/// Compares balances and books what they show.
+#[derive(Clone)]
+pub struct Prober {
     db: Db,
     clock: Clock,
     chain: Chain,
@@ -27,18 +31,41 @@ pub struct Probe {
     grace: Grace,
 }
 
-impl Probe {
-    pub fn new(db: Db, clock: Clock, chain: Chain, source: Arc<dyn Source>, grace: Grace) -> Probe {
-        Probe { db, clock, chain, source, grace }
+impl Prober {
+    pub fn new(db: Db, clock: Clock, chain: Chain, source: Arc<dyn Source>, grace: Grace) -> Prober {
+        Prober { db, clock, chain, source, grace }
     }
 
-    /// The first block after which the address had more than before `low`, between a known and a risen height.
-    async fn bisect(&self, suspect: &Suspect, mut low: Height, mut high: Height, explained: Amount) -> anyhow::Result<Height> {
+    /// Whether the invoices' addresses have no more at `cursor` than their deposits explain. What was missed is booked.
+    pub async fn is_explained(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
+        let suspects = self
+            .db
+            .read("find_suspects", move |tx| Box::pin(async move { deposits::find_suspects(tx, &invoices).await }))
+            .await?;
+        let mut explained = true;
+        for suspect in suspects {
+            let balance = match self.balance_at(&suspect, cursor).await {
+                // A node without this state cannot tell; the scan is all there is.
+                Err(SourceError::Unsupported(_)) => continue,
+                answer => answer?,
+            };
+            let Some(rise) = balance.checked_sub(suspect.explained).filter(|rise| !rise.is_zero()) else { continue };
+            let at = self.bisect(&suspect, cursor.height).await?;
+            self.book(&suspect, at, rise).await?;
+            explained = false;
+        }
+        Ok(explained)
+    }
+
+    /// The first height at which the address had more than is explained.
+    async fn bisect(&self, suspect: &Suspect, cursor: Height) -> anyhow::Result<Height> {
+        let (mut low, mut high) = (suspect.since.min(cursor.saturating_sub(1)), cursor);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
-            match self.balance_at(suspect, middle).await {
-                Ok(balance) if balance > explained => high = middle,
-                // A node that forgot old states cannot tell; the rise is then booked where it was noticed.
+            let header = self.source.header(middle).await?.with_context(|| format!("block {middle} vanished"))?;
+            match self.balance_at(suspect, header.position()).await {
+                Ok(balance) if balance > suspect.explained => high = middle,
+                // Where old states are forgotten, the rise is booked where it was noticed.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
@@ -46,9 +73,8 @@ impl Probe {
         Ok(high)
     }
 
-    async fn balance_at(&self, suspect: &Suspect, height: Height) -> Result<Amount, SourceError> {
-        let header = self.source.header(height).await?.ok_or(SourceError::NotThere(height))?;
-        let balances = self.source.balances(&header.position(), std::slice::from_ref(&suspect.address)).await?;
+    async fn balance_at(&self, suspect: &Suspect, at: BlockRef) -> Result<Amount, SourceError> {
+        let balances = self.source.balances(&at, &suspect.asset, std::slice::from_ref(&suspect.address)).await?;
         balances.first().copied().ok_or_else(|| SourceError::Wrong("no balance came".into()))
     }
 
@@ -58,7 +84,7 @@ impl Probe {
             txid: TxId([0; 32]),
             // Unique among probes of a block: the address's own number.
             place: Place { tx_index: suspect.number(), part: Part::Probe },
-            asset: AssetId::of(&self.chain.id, &AssetKind::Native),
+            asset: suspect.asset_id(&self.chain.id),
             to: suspect.address.key,
             from: None,
             amount: rise,
@@ -67,21 +93,32 @@ impl Probe {
         self.db
             .write("book_probe", move |tx| {
                 Box::pin(async move {
-                    let changes: Vec<_> = deposits::see(tx, now, &chain, grace, &header, &transfer).await?.into_iter().collect();
-                    orders::follow(tx, now, &changes).await?;
+                    let change = deposits::see(tx, now, &chain, grace, &header, &transfer).await?;
+                    orders::follow(tx, now, change.as_slice()).await?;
                     Ok::<_, PostError>(())
                 })
             })
             .await?;
-        tracing::info!(chain = %self.chain.id, height = at, "a balance rose without a visible transfer and was booked");
+        info!(chain = %self.chain.id, height = at, "a balance rose without a visible transfer and was booked");
         Ok(())
+    }
+}
+
+/// Looks now and then at open native invoices, on chains whose blocks do not show what contracts send.
+pub struct Probe {
+    prober: Prober,
+}
+
+impl Probe {
+    pub fn new(prober: Prober) -> Probe {
+        Probe { prober }
     }
 }
 
 #[async_trait]
 impl Worker for Probe {
     fn name(&self) -> String {
-        format!("probe {}", self.chain.id)
+        format!("probe {}", self.prober.chain.id)
     }
 
     fn pause(&self) -> Duration {
@@ -89,24 +126,22 @@ impl Worker for Probe {
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {
-        if self.source.internals() != Internals::ByBalance {
+        if self.prober.source.internals() != Internals::ByBalance {
             return Ok(Ran::Idle);
         }
-        let id = self.chain.id.clone();
-        let (cursor, suspects) = self
+        let chain = self.prober.chain.id.clone();
+        let (cursor, invoices) = self
+            .prober
             .db
-            .read("list_suspects", move |tx| Box::pin(async move { deposits::list_suspects(tx, &id, COMPARE_MAX).await }))
+            .read("list_native_open", move |tx| {
+                Box::pin(async move { deposits::list_native_open(tx, &chain, COMPARE_MAX).await })
+            })
             .await?;
-        let Some(cursor) = cursor.filter(|_| !suspects.is_empty()) else { return Ok(Ran::Idle) };
-        let addresses: Vec<_> = suspects.iter().map(|suspect| suspect.address.clone()).collect();
-        let balances = self.source.balances(&cursor, &addresses).await?;
-        let mut ran = Ran::Idle;
-        for (suspect, balance) in suspects.iter().zip(balances) {
-            let Some(rise) = balance.checked_sub(suspect.explained).filter(|rise| !rise.is_zero()) else { continue };
-            let at = self.bisect(suspect, suspect.since, cursor.height, suspect.explained).await?;
-            self.book(suspect, at, rise).await?;
-            ran = Ran::Worked;
+        let Some(cursor) = cursor else { return Ok(Ran::Idle) };
+        if i64::try_from(invoices.len())? == COMPARE_MAX {
+            warn!(chain = %self.prober.chain.id, "more native invoices are open than are compared at once; tracing scales better");
         }
-        Ok(ran)
+        let explained = self.prober.is_explained(cursor, invoices).await?;
+        Ok(if explained { Ran::Idle } else { Ran::Worked })
     }
 }

@@ -229,6 +229,21 @@ both! {
         expect(&world, &placed, "completed", "paid").await;
     }
 
+    async fn an_endpoint_that_hides_transfers_is_caught_before_the_window_ends(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let chain = world.chain_of(placed.coin);
+        world.advance_seconds(60);
+        world.simnet.set_fault(&chain, Fault::HideTransfers, true);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 40);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "pending").await;
+        world.advance_seconds(31 * 60);
+        world.mine(placed.coin, 1);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
     async fn five_hundred_blocks_of_downtime_lose_nothing(world: World) {
         let placed = place(&world, "trc20_usdt").await;
         world.advance_seconds(60);

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{Address, Amount, Block, BlockRef, Header, Height, Tip, WatchSet};
+use crate::{Address, Amount, AssetKind, Block, BlockRef, Header, Height, Tip, WatchSet};
 
 /// What cannot change while the chain is the same chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +63,8 @@ pub trait Source: Send + Sync {
     /// watched address. May stop early for its own bounds but returns at least one block or an error.
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError>;
 
-    /// Native balances at exactly that block, in the order asked.
-    async fn balances(&self, at: &BlockRef, addresses: &[Address]) -> Result<Vec<Amount>, SourceError>;
+    /// Balances of one asset after exactly that block, in the order asked.
+    async fn balances(&self, at: &BlockRef, asset: &AssetKind, addresses: &[Address]) -> Result<Vec<Amount>, SourceError>;
 
     fn internals(&self) -> Internals;
 

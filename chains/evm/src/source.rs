@@ -8,12 +8,12 @@ use std::sync::{
 use alloy_primitives::B256;
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, Asset, AssetId, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
+    Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
     SourceError, Tip, WatchSet, source::EndpointReport,
 };
 use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
 use ruint::aliases::U256;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -30,6 +30,8 @@ const BALANCES_MAX: usize = 100;
 const SPAN: (u64, u64) = (2_000, 10_000);
 /// `decimals()`
 const DECIMALS_CALL: &str = "0x313ce567";
+/// `balanceOf(address)`
+const BALANCE_CALL: &str = "0x70a08231";
 
 #[derive(Debug, Clone)]
 pub struct EvmConfig {
@@ -273,12 +275,23 @@ impl Source for Evm {
     }
 
     /// By block hash (EIP-1898), so that a reorganisation cannot change the question.
-    async fn balances(&self, at: &BlockRef, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
+    async fn balances(&self, at: &BlockRef, asset: &AssetKind, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
         let block = json!({ "blockHash": B256::from(at.hash.0) });
-        let params: Vec<(&str, &serde_json::Value)> =
-            addresses.iter().map(|address| (address.text.as_str(), &block)).collect();
-        let balances = self.pool.ask_many("eth_getBalance", &params, BALANCES_MAX, |_, reply| {
-            let balance = hex::number(reply.result::<&str>()?);
+        let (method, params): (&str, Vec<Value>) = match asset {
+            AssetKind::Native => {
+                ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
+            }
+            AssetKind::Token { contract } => {
+                let call = |address: &Address| json!([{ "to": contract, "data": balance_call(address) }, block]);
+                ("eth_call", addresses.iter().map(call).collect())
+            }
+        };
+        let balances = self.pool.ask_many(method, &params, BALANCES_MAX, |_, reply| {
+            let text = reply.result::<&str>()?;
+            let balance = match asset {
+                AssetKind::Native => hex::number(text),
+                AssetKind::Token { .. } => hex::bytes(text).map(U256::from_be_bytes::<32>),
+            };
             let balance = balance.ok_or_else(|| Bad::Wrong("a balance that is no number".to_owned()))?;
             Ok(Answer::Sure(Amount::new(balance)))
         });
@@ -329,4 +342,9 @@ pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
             }
         },
     }
+}
+
+/// The calldata of `balanceOf`: the address in a word of its own.
+fn balance_call(of: &Address) -> String {
+    format!("{BALANCE_CALL}{:0>64}", const_hex::encode(of.key.0))
 }

@@ -1,7 +1,7 @@
 //! What the contract promises of every source, asked of a real one. Drivers call [`check`] in their tests.
 
 use async_trait::async_trait;
-use chain::{Address, Amount, Asset, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
+use chain::{Address, Amount, Asset, AssetKind, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
 
 /// Whoever can make things happen on the chain under test.
 #[async_trait]
@@ -116,7 +116,7 @@ async fn edges(source: &dyn Source) -> BlockRef {
 /// Native balances stand at exactly the block that is asked for, in the order asked.
 async fn balances(source: &dyn Source, assets: &[Asset], addresses: &[Address], before: BlockRef, after: BlockRef) {
     let paid = assets.iter().zip(1_000_000u64..).find(|(asset, _)| asset.is_native()).map_or(0, |(_, units)| units);
-    let at = async |block: &BlockRef, asked: &[Address]| match source.balances(block, asked).await {
+    let at = async |block: &BlockRef, asked: &[Address]| match source.balances(block, &AssetKind::Native, asked).await {
         Ok(balances) => Some(balances),
         Err(SourceError::Unsupported(_)) => None,
         Err(other) => panic!("balances at {block:?}: {other}"),

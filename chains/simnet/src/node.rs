@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Identity, Internals, Outcome, Sender,
+    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Header, Height, Identity, Internals, Outcome, Sender,
     Source, SourceError, Tip, WatchSet, source::EndpointReport,
 };
 
@@ -114,7 +114,7 @@ impl Source for Node {
         Ok(blocks)
     }
 
-    async fn balances(&self, at: &BlockRef, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
+    async fn balances(&self, at: &BlockRef, asset: &AssetKind, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
         let model = self.ask()?;
         if at.height > head_of(&model).height {
             return Err(SourceError::NotThere(at.height));
@@ -123,8 +123,8 @@ impl Source for Node {
         if block.header.hash != at.hash {
             return Err(SourceError::NotThere(at.height));
         }
-        let native = &model.ledger.rules.native;
-        Ok(addresses.iter().map(|address| model.balance_at(at.height, native, address.key)).collect())
+        let asset = AssetId::of(&model.spec.chain, asset);
+        Ok(addresses.iter().map(|address| model.balance_at(at.height, &asset, address.key)).collect())
     }
 
     fn internals(&self) -> Internals {

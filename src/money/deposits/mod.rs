@@ -6,7 +6,7 @@ mod store;
 
 use std::collections::BTreeSet;
 
-use chain::{Block, BlockRef, ChainId, Header, Height, Tip, Transfer};
+use chain::{AssetKind, Block, BlockRef, ChainId, Header, Height, Tip, Transfer};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx};
@@ -110,14 +110,16 @@ pub async fn see(
     Ok(None)
 }
 
-/// An address with an open native invoice, and what its deposits explain of its balance.
+/// An invoice's address, and what its deposits explain of its balance.
 #[derive(Debug, Clone)]
 pub struct Suspect {
     pub id: crate::ids::AddressId,
     pub address: chain::Address,
-    /// Sum of its native deposits up to the cursor.
+    /// What the invoice asks for.
+    pub asset: AssetKind,
+    /// Sum of its deposits in that asset.
     pub explained: chain::Amount,
-    /// No money can have come before this height.
+    /// Unexplained money came after this height.
     pub since: Height,
 }
 
@@ -126,14 +128,30 @@ impl Suspect {
     pub fn number(&self) -> u32 {
         u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
     }
+
+    pub fn asset_id(&self, chain: &ChainId) -> chain::AssetId {
+        chain::AssetId::of(chain, &self.asset)
+    }
 }
 
-/// The cursor, and the addresses whose balance at the cursor must be what their deposits explain.
-pub async fn list_suspects(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<(Option<BlockRef>, Vec<Suspect>), db::Error> {
-    let Some(cursor) = store::find_cursor(tx, chain).await? else { return Ok((None, Vec::new())) };
-    let since = cursor.recent.first().map_or(0, |oldest| oldest.height);
-    let suspects = store::list_suspects(tx, chain, since, limit).await?;
-    Ok((cursor.recent.last().copied(), suspects))
+/// The cursor and the open invoices in the native coin.
+pub async fn list_native_open(
+    tx: &mut Tx,
+    chain: &ChainId,
+    limit: i64,
+) -> Result<(Option<BlockRef>, Vec<InvoiceId>), db::Error> {
+    let cursor = store::find_cursor(tx, chain).await?;
+    let invoices = store::list_native_open(tx, chain, limit).await?;
+    Ok((cursor.and_then(|cursor| cursor.recent.last().copied()), invoices))
+}
+
+/// The addresses of invoices, with what is booked on them.
+pub async fn find_suspects(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<Suspect>, db::Error> {
+    let mut suspects = Vec::with_capacity(invoices.len());
+    for invoice in invoices {
+        suspects.extend(store::find_suspect(tx, *invoice).await?);
+    }
+    Ok(suspects)
 }
 
 /// Confirms and finishes what has become deep enough, and settles the invoices that it pays. Returns the final height, and

@@ -270,39 +270,52 @@ pub async fn count_unfinished(tx: &mut Tx, chain: &ChainId) -> Result<u64, db::E
     found.map_or(Ok(0), |row| row.get("unfinished"))
 }
 
-/// Addresses of open native invoices, with the sum of what was booked on each.
-pub async fn list_suspects(tx: &mut Tx, chain: &ChainId, since: Height, limit: i64) -> Result<Vec<Suspect>, db::Error> {
+pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
     let native = AssetId::of(chain, &AssetKind::Native);
     let found = rows!(
         tx,
-        "select a.id, a.key, a.text from invoices i join addresses a on a.id = i.address_id
-         where i.chain = $1 and i.asset = $2 and i.state = 'open' order by i.expires_at limit $3",
+        "select id from invoices where chain = $1 and asset = $2 and state = 'open' order by expires_at limit $3",
         chain.as_str(),
         native.as_str(),
         limit
     )?;
-    let mut suspects = Vec::with_capacity(found.len());
-    for row in &found {
-        let id: crate::ids::AddressId = row.get("id")?;
-        let booked = rows!(
-            tx,
-            "select d.amount, d.height from invoices i join deposits d on d.invoice_id = i.id
-             where i.address_id = $1 and d.asset = $2 and d.state <> 'orphaned'",
-            id,
-            native.as_str()
-        )?;
-        let mut explained = Amount::ZERO;
-        let mut since = since;
-        for deposit in &booked {
-            let amount: Amount = deposit.get("amount")?;
-            explained = explained.checked_add(amount).ok_or_else(|| db::Error::Value {
-                column: "amount".into(),
-                reason: "the sum leaves the range".into(),
-            })?;
-            since = since.max(deposit.get("height")?);
-        }
-        let address = Address { key: AddressKey(row.get("key")?), text: row.get("text")? };
-        suspects.push(Suspect { id, address, explained, since });
+    found.iter().map(|row| row.at(0)).collect()
+}
+
+/// An invoice's address with the sum of what was booked on it, from the oldest kept block or its newest deposit on.
+pub async fn find_suspect(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<Suspect>, db::Error> {
+    let found = row!(
+        tx,
+        "select a.id, a.key, a.text, i.chain, i.asset,
+         (select min(b.height) from blocks b where b.chain = i.chain) as oldest
+         from invoices i join addresses a on a.id = i.address_id where i.id = $1",
+        invoice
+    )?;
+    let Some(found) = found else { return Ok(None) };
+    let (chain, asset): (String, String) = (found.get("chain")?, found.get("asset")?);
+    let booked = rows!(
+        tx,
+        "select amount, height from deposits where invoice_id = $1 and asset = $2 and state <> 'orphaned'",
+        invoice,
+        &asset
+    )?;
+    let mut since: Height = found.get::<Option<Height>>("oldest")?.unwrap_or(0);
+    let mut amounts = Vec::with_capacity(booked.len());
+    for deposit in &booked {
+        amounts.push(deposit.get::<Amount>("amount")?);
+        since = since.max(deposit.get("height")?);
     }
-    Ok(suspects)
+    let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };
+    let asset = match asset.strip_prefix(&format!("{chain}/")) {
+        Some("native") => AssetKind::Native,
+        Some(contract) => AssetKind::Token { contract: contract.to_owned() },
+        None => return Err(db::Error::Value { column: "asset".into(), reason: "it is not of the chain".into() }),
+    };
+    Ok(Some(Suspect {
+        id: found.get("id")?,
+        address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },
+        asset,
+        explained: Amount::sum(amounts).ok_or_else(out_of_range)?,
+        since,
+    }))
 }

@@ -149,7 +149,7 @@ pub(in crate::money) async fn release(tx: &mut Tx, now: Instant, id: InvoiceId) 
 }
 
 /// Candidates for expiry on a chain: the window has passed on the clock, and nothing counted is unconfirmed.
-pub async fn list_expirable(tx: &mut Tx, chain: &ChainId, passed: Instant, limit: i64) -> Result<Vec<(InvoiceId, Address)>, db::Error> {
+pub async fn list_expirable(tx: &mut Tx, chain: &ChainId, passed: Instant, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
     store::list_expirable(tx, chain, passed, limit).await
 }
 

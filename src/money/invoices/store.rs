@@ -1,6 +1,6 @@
 //! All SQL of invoices.
 
-use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
+use chain::{Amount, AssetId, ChainId, TxId};
 
 use crate::clock::Instant;
 use crate::db::{self, Locked, Tx, execute, row, rows};
@@ -132,10 +132,10 @@ pub async fn list_expirable(
     chain: &ChainId,
     passed: Instant,
     limit: i64,
-) -> Result<Vec<(InvoiceId, Address)>, db::Error> {
+) -> Result<Vec<InvoiceId>, db::Error> {
     let found = rows!(
         tx,
-        "select i.id, a.key, a.text from invoices i join addresses a on a.id = i.address_id
+        "select i.id from invoices i
          where i.chain = $1 and i.state = 'open' and i.expires_at < $2 and not exists (
              select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
          order by i.expires_at limit $3",
@@ -143,10 +143,7 @@ pub async fn list_expirable(
         passed,
         limit
     )?;
-    found
-        .iter()
-        .map(|row| Ok((row.get("id")?, Address { key: AddressKey(row.get("key")?), text: row.get("text")? })))
-        .collect()
+    found.iter().map(|row| row.at(0)).collect()
 }
 
 pub async fn set_settled(
