@@ -32,4 +32,28 @@ macro_rules! both {
             }
         }
     )+ };
+    // The same for other kinds of worlds, which have their own way to be configured.
+    ($(async fn $name:ident($world:ident: $kind:ident $(= $plan:expr)?) $body:block)+) => { $(
+        mod $name {
+            use super::*;
+
+            async fn story($world: $kind) {
+                let mut $world = $world;
+                let _ = &mut $world;
+                $body
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                story(both!(@open $kind, settled::db::Backend::Sqlite $(, $plan)?)).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                story(both!(@open $kind, settled::db::Backend::Postgres $(, $plan)?)).await;
+            }
+        }
+    )+ };
+    (@open $kind:ident, $backend:expr) => { $kind::start($backend).await };
+    (@open $kind:ident, $backend:expr, $plan:expr) => { $kind::with($backend, $plan).await };
 }

@@ -421,15 +421,21 @@ fn client() -> reqwest::Client {
 
 /// Every chain a model chain, fixed rates, generous limits, accounts of the worthless phrase.
 pub fn test_config(folder: &Path) -> Config {
+    let text = format!("{}\n{}", include_str!("world.toml"), accounts());
+    Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The accounts of the worthless phrase, as a configuration has them.
+pub fn accounts() -> String {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let mut text = include_str!("world.toml").to_owned();
+    let mut text = String::new();
     for (family, name) in [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")] {
         let account = Account::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
         let xpub = seed.account_xpub(&account);
         text += &format!("[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\nxpub = \"{xpub}\"\n\n");
     }
-    Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
+    text
 }
 
 /// Everything that was logged by this process.

@@ -8,12 +8,10 @@ use std::sync::{
 use axum::http::StatusCode;
 use chain::{Source, SourceError};
 use evm::{Evm, EvmConfig, Trace, Verify};
+use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
-use crate::{
-    proxy::{Act, Proxy},
-    world::{ETHER, World, read, transfers},
-};
+use crate::world::{ETHER, World, read, transfers};
 
 /// A world with one busy block, and what an honest reading of it finds.
 async fn busy() -> (World, u64, Vec<chain::Block>) {

@@ -1,6 +1,5 @@
 //! The driver against a real node, honest and behind proxies that lie.
 
-mod proxy;
 mod world;
 
 mod lying;

@@ -3,13 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use alloy_primitives::{Address, U256};
-use chain::{Amount, BlockRef, Internals, Part, Source, SourceError};
+use chain::{Amount, AssetKind, BlockRef, Internals, Part, Source, SourceError};
 use evm::Trace;
 
-use crate::{
-    proxy::Proxy,
-    world::{self, ETHER, World, read, sums, transfers},
-};
+use crate::world::{self, ETHER, World, read, sums, transfers};
+use proxy::Proxy;
 
 #[tokio::test]
 async fn everything_that_reached_us_is_found_and_nothing_else() {
@@ -59,7 +57,7 @@ async fn without_traces_internal_payments_show_in_balances_only() {
 
     let addresses: Vec<chain::Address> = world.ours.iter().map(|address| world::address(*address)).collect();
     let last = blocks.last().unwrap().header.position();
-    let balances = evm.balances(&last, &addresses).await.unwrap();
+    let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
     let native = world.config(&[], Trace::None).assets[0].id.clone();
     let hidden: Vec<Amount> = addresses
         .iter()
@@ -70,10 +68,10 @@ async fn without_traces_internal_payments_show_in_balances_only() {
         .collect();
     assert_eq!(hidden, [0u64, 0, 8, 15].map(Amount::from));
 
-    let before = evm.balances(&blocks[0].header.position(), &addresses).await.unwrap();
+    let before = evm.balances(&blocks[0].header.position(), &AssetKind::Native, &addresses).await.unwrap();
     assert_eq!(before, vec![Amount::ZERO; 4]);
     let gone = BlockRef { height: last.height, hash: chain::BlockHash([9; 32]) };
-    assert!(evm.balances(&gone, &addresses).await.is_err());
+    assert!(evm.balances(&gone, &AssetKind::Native, &addresses).await.is_err());
 }
 
 #[tokio::test]

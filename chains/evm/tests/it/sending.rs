@@ -3,13 +3,11 @@
 use alloy_primitives::{Address, keccak256};
 use axum::http::StatusCode;
 use chain::{Outcome, Sender};
+use proxy::{Act, Proxy};
 use rpc::{Endpoint, Role};
 use serde_json::json;
 
-use crate::{
-    proxy::{Act, Proxy},
-    world::World,
-};
+use crate::world::World;
 
 /// A signed transfer of one wei with a nonce and a fee of our choice.
 async fn signed(world: &World, nonce: u64, gwei: u64) -> Vec<u8> {

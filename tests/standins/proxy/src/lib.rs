@@ -1,4 +1,4 @@
-//! A node that passes questions on to anvil and does what a trick says with some of them.
+//! A JSON-RPC node that passes questions on to a real one and does what a trick says with some of them.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -16,12 +16,16 @@ use tokio::{net::TcpListener, task::JoinSet};
 /// What happens to one question.
 pub enum Act {
     Pass,
+    /// The same question with other parameters.
+    Ask(Value),
     /// The true result, edited.
     Edit(Box<dyn Fn(&mut Value) + Send>),
     Result(Value),
     Error(i64, &'static str),
     /// The whole HTTP exchange ends with this.
     Http(StatusCode, Vec<(&'static str, &'static str)>, String),
+    /// The connection stays open and nothing ever comes.
+    Silence,
 }
 
 type Trick = dyn Fn(&str, &Value) -> Act + Send + Sync;
@@ -117,13 +121,17 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     axum::Json(answers).into_response()
 }
 
-async fn one(shared: &Shared, call: Value) -> Result<Value, Response> {
+async fn one(shared: &Shared, mut call: Value) -> Result<Value, Response> {
     let method = call["method"].as_str().expect("a question has a method").to_owned();
     shared.asked().push(method.clone());
     let id = call["id"].clone();
     let result = |result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result });
     let edit = match (shared.trick)(&method, &call["params"]) {
         Act::Pass => None,
+        Act::Ask(params) => {
+            call["params"] = params;
+            None
+        }
         Act::Edit(edit) => Some(edit),
         Act::Result(value) => return Ok(result(value)),
         Act::Error(code, message) => {
@@ -136,6 +144,7 @@ async fn one(shared: &Shared, call: Value) -> Result<Value, Response> {
             }
             return Err(response);
         }
+        Act::Silence => std::future::pending().await,
     };
     let mut answer = shared.upstream(&call).await.expect("the node behind the proxy answers");
     if let (Some(edit), Some(result)) = (edit, answer.get_mut("result")) {

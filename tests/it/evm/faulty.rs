@@ -1,0 +1,84 @@
+//! An endpoint that throttles, babbles, omits, lags or dies costs time, never a payment.
+
+use chain::Amount;
+
+use super::{Fault, Onchain, PLAIN, Plan};
+
+/// Every way to be of no use, at a height that the node has.
+fn faults(height: u64) -> [Fault; 5] {
+    [Fault::Throttled, Fault::Garbage, Fault::EmptyLogs, Fault::StaleHead(height), Fault::Silent]
+}
+
+both! {
+    async fn the_only_endpoint_fails_and_recovers(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+        let mut expected = Amount::ZERO;
+        let height = world.ethereum.anvil.height().await.unwrap();
+        for fault in faults(height) {
+            let placed = world.place("erc20_usdt").await;
+            world.endpoints[0].set(fault);
+            world.pay(&placed, placed.due).await;
+            world.mine(placed.coin, 20).await;
+            world.expect_received(&placed, Amount::ZERO).await;
+            world.endpoints[0].set(Fault::None);
+            world.until_completed(&placed).await;
+            expected = expected.checked_add(placed.due).unwrap();
+        }
+        world.mine_deep("eth").await;
+        assert_eq!(world.earned("erc20_usdt").await, expected);
+    }
+
+    async fn with_a_second_endpoint_nothing_is_even_late(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+        let height = world.ethereum.anvil.height().await.unwrap();
+        for fault in faults(height) {
+            let placed = world.place("erc20_usdt").await;
+            world.endpoints[0].set(fault);
+            world.pay(&placed, placed.due).await;
+            world.mine(placed.coin, 20).await;
+            world.until_completed(&placed).await;
+            world.endpoints[0].set(Fault::None);
+        }
+    }
+
+    async fn empty_logs_are_held_against_the_bloom(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+        world.endpoints[0].set(Fault::OnlyEmptyLogs);
+        world.endpoints[1].set(Fault::NoReceipts);
+        let placed = world.place("erc20_usdt").await;
+        world.pay(&placed, placed.due).await;
+        world.mine(placed.coin, 1).await;
+        world.expect_received(&placed, placed.due).await;
+        world.mine_deep(placed.coin).await;
+        world.expect(&placed, "completed", "paid").await;
+    }
+
+    async fn one_of_two_endpoints_dies_on_the_way(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+        let placed = world.place("eth").await;
+        world.pay(&placed, placed.due).await;
+        world.mine("eth", 6).await;
+        world.expect(&placed, "pending", "confirming").await;
+        world.endpoints[0].set(Fault::Silent);
+        world.mine("eth", 6).await;
+        world.until_completed(&placed).await;
+        // A daemon that starts beside a dead endpoint works too.
+        let second = world.place("eth").await;
+        world.pay(&second, second.due).await;
+        world.ethereum.mine(20, world.clock.now()).await;
+        world.crash_and_boot().await;
+        world.until_completed(&second).await;
+    }
+
+    async fn nothing_expires_while_the_node_is_stale(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+        let placed = world.place("eth").await;
+        let height = world.ethereum.anvil.height().await.unwrap();
+        world.advance_seconds(20 * 60);
+        world.pay(&placed, placed.due).await;
+        world.endpoints[0].set(Fault::Throttled);
+        world.mine("eth", 1).await;
+        world.advance_seconds(3 * 3_600);
+        world.run_until_idle().await;
+        assert!(world.ethereum.anvil.height().await.unwrap() > height);
+        world.expect(&placed, "pending", "pending").await;
+        world.endpoints[0].set(Fault::None);
+        world.ethereum.mine(20, world.clock.now()).await;
+        world.until_completed(&placed).await;
+    }
+}

@@ -1,0 +1,235 @@
+//! A real node with the contracts of the stand-ins, how it stands in a configuration, and the endpoint in front of it that
+//! lies when it is told to.
+
+use std::sync::{Arc, Mutex};
+
+use alloy_primitives::{Address, B256, U256};
+use alloy_sol_types::SolCall;
+use axum::http::StatusCode;
+use chain::ChainId;
+use provision::anvil::{Anvil, Mining, Options};
+use provision::contracts::{abi, artifact};
+use proxy::{Act, Proxy};
+use serde_json::{Value, json};
+use settled::clock::Instant;
+use settled::config::{self, Config};
+
+use crate::world::{START, accounts};
+
+/// Why a helper may panic: without the node there is no story.
+pub const NODE: &str = "the node and its contracts do as they are told";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    Ethereum,
+    Bsc,
+}
+
+impl Network {
+    fn chain_id(self) -> u64 {
+        match self {
+            Network::Ethereum => 31_337,
+            Network::Bsc => 56,
+        }
+    }
+
+    pub fn chain(self) -> ChainId {
+        let name = match self {
+            Network::Ethereum => "ethereum",
+            Network::Bsc => "bsc",
+        };
+        ChainId::new(name).expect("a name of a chain")
+    }
+
+    /// The facts of the preset, but for the assets: the presets' contracts stand on no node of a test.
+    fn facts(self, usdt: Address) -> String {
+        match self {
+            Network::Ethereum => format!(
+                "finality = \"tag\"\nfinal_depth = 96\nconfirmations = [{{ depth = 12 }}]\nassets = [\n\
+                 {{ code = \"eth\", symbol = \"ETH\", decimals = 18, quote_decimals = 18 }},\n\
+                 {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 6, quote_decimals = 6 }}]\n"
+            ),
+            Network::Bsc => format!(
+                "finality = \"tag\"\nfinal_depth = 200\nfinal_depth_min = 15\nkeep_blocks = 2_048\n\
+                 confirmations = [{{ depth = 15 }}]\nassets = [\n\
+                 {{ code = \"bnb\", symbol = \"BNB\", decimals = 18, quote_decimals = 18 }},\n\
+                 {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 18, quote_decimals = 6 }}]\n"
+            ),
+        }
+    }
+}
+
+/// A node on which a rich account has tokens that the batcher may spend. Nobody mines but [`Node::mine`].
+pub struct Node {
+    pub anvil: Anvil,
+    pub network: Network,
+    /// Like Tether's on Ethereum, like the pegged token on BSC.
+    pub usdt: Address,
+    pub fake: Address,
+    pub batcher: Address,
+    pub rich: Vec<Address>,
+}
+
+impl Node {
+    /// Its time begins an hour before the clock of a world, and each block is a second after the one before.
+    pub async fn start(network: Network) -> Node {
+        let before = (START.unix_seconds() - 3_600).to_string();
+        let anvil = Node::open(network, &["--timestamp", &before]).await;
+        anvil.rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
+        Node::furnish(network, anvil).await
+    }
+
+    /// Its time is the machine's.
+    pub async fn start_today(network: Network) -> Node {
+        let anvil = Node::open(network, &[]).await;
+        Node::furnish(network, anvil).await
+    }
+
+    async fn open(network: Network, extra: &[&str]) -> Anvil {
+        let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
+        let options = Options { chain_id: network.chain_id(), mining: Mining::Manual, extra, ..Options::default() };
+        Anvil::start(options).await.expect(NODE)
+    }
+
+    async fn furnish(network: Network, anvil: Anvil) -> Node {
+        let token = match network {
+            Network::Ethereum => "UsdtLike",
+            Network::Bsc => "Bep20Like",
+        };
+        let mut deployed = Vec::new();
+        for name in [token, "FakeToken", "Batcher"] {
+            deployed.push(anvil.deploy(&artifact(name).await.expect(NODE), &[]).await.expect(NODE));
+        }
+        let [usdt, fake, batcher] = deployed.try_into().expect(NODE);
+        let rich = anvil.accounts().await.expect(NODE);
+        let node = Node { anvil, network, usdt, fake, batcher, rich };
+        let plenty = U256::from(10u64).pow(U256::from(24));
+        node.call(0, usdt, abi::UsdtLike::mintCall { to: node.rich[0], value: plenty }).await;
+        node.call(0, usdt, abi::UsdtLike::approveCall { spender: batcher, value: plenty }).await;
+        node.anvil.mine(1).await.expect(NODE);
+        node
+    }
+
+    /// A call from a rich account, waiting for a block.
+    pub async fn call(&self, from: usize, to: Address, call: impl SolCall) -> B256 {
+        self.send(from, to, U256::ZERO, &call.abi_encode()).await
+    }
+
+    /// A payment or call from a rich account, waiting for a block.
+    pub async fn send(&self, from: usize, to: Address, wei: U256, data: &[u8]) -> B256 {
+        self.anvil.send(self.rich[from], to, wei, data).await.expect(NODE)
+    }
+
+    /// The first of the new blocks is not older than `now`.
+    pub async fn mine(&self, blocks: u64, now: Instant) {
+        let head = self.anvil.rpc("eth_getBlockByNumber", json!(["latest", false])).await.expect(NODE);
+        let time =
+            head["timestamp"].as_str().and_then(|text| i64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+        if now.unix_seconds() > time.expect(NODE) {
+            self.anvil.rpc("evm_setNextBlockTimestamp", json!([now.unix_seconds()])).await.expect(NODE);
+        }
+        self.anvil.mine(blocks).await.expect(NODE);
+    }
+
+    /// Replaces the newest blocks by as many others. Of their transactions only `keep` is mined again, in the block with
+    /// this number among the new ones.
+    pub async fn reorg(&self, depth: u64, keep: Option<(B256, u64)>) {
+        let mut kept = Vec::new();
+        if let Some((txid, block)) = keep {
+            let raw = self.anvil.rpc("eth_getRawTransactionByHash", json!([txid])).await.expect(NODE);
+            kept.push(json!([raw, block]));
+        }
+        // Other times make other blocks, even where both are empty.
+        self.anvil.rpc("anvil_setBlockTimestampInterval", json!([2])).await.expect(NODE);
+        self.anvil.rpc("anvil_reorg", json!([depth, kept])).await.expect(NODE);
+        self.anvil.rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
+    }
+
+    /// Its chain, read through `endpoints`.
+    pub fn describe(&self, endpoints: &[String], trace: &str) -> String {
+        let (chain, id, facts) = (self.network.chain(), self.network.chain_id(), self.network.facts(self.usdt));
+        let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
+        format!(
+            "[chains.{chain}]\nenabled = true\ndriver = \"node\"\npreset = \"\"\nmode = \"test\"\nfamily = \"evm\"\n\
+             identity = \"{id}\"\nendpoints = [{}]\ntimeout_ms = 4_000\npoll_ms = 400\ntrace = \"{trace}\"\n{facts}",
+            endpoints.join(", ")
+        )
+    }
+
+    /// The same, ready to take its place in the configuration of a world.
+    pub fn configured(&self, endpoints: &[String], trace: &str) -> config::Chain {
+        let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", self.describe(endpoints, trace), accounts());
+        let mut config = Config::parse("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        config.chains.remove(&self.network.chain()).expect("the text has the chain")
+    }
+}
+
+/// What an endpoint does to those who ask it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// HTTP 429 to everything.
+    Throttled,
+    /// A page of HTML instead of every answer.
+    Garbage,
+    /// Receipts and logs of blocks, all empty.
+    EmptyLogs,
+    /// No receipts of whole blocks, and empty logs.
+    OnlyEmptyLogs,
+    /// No receipts of whole blocks.
+    NoReceipts,
+    /// It knows no block above this one.
+    StaleHead(u64),
+    NoTraces,
+    /// It takes questions and says nothing.
+    Silent,
+}
+
+/// An endpoint whose behaviour changes while it runs.
+pub struct Endpoint {
+    pub proxy: Proxy,
+    fault: Arc<Mutex<Fault>>,
+}
+
+impl Endpoint {
+    pub async fn start(node: &Node) -> Endpoint {
+        let fault = Arc::new(Mutex::new(Fault::None));
+        let now = fault.clone();
+        let trick = move |method: &str, params: &Value| answer(*now.lock().expect("no holder panics"), method, params);
+        Endpoint { proxy: Proxy::start(&node.anvil.url(), trick).await, fault }
+    }
+
+    pub fn set(&self, fault: Fault) {
+        *self.fault.lock().expect("no holder panics") = fault;
+    }
+}
+
+fn answer(fault: Fault, method: &str, params: &Value) -> Act {
+    let missing = || Act::Error(-32601, "the method does not exist/is not available");
+    match (fault, method) {
+        (Fault::Throttled, _) => Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "1")], String::new()),
+        (Fault::Garbage, _) => Act::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned()),
+        (Fault::EmptyLogs | Fault::OnlyEmptyLogs, "eth_getLogs") => Act::Result(json!([])),
+        (Fault::EmptyLogs, "eth_getBlockReceipts") => Act::Edit(Box::new(|receipts| {
+            for receipt in receipts.as_array_mut().into_iter().flatten() {
+                receipt["logs"] = json!([]);
+            }
+        })),
+        (Fault::OnlyEmptyLogs | Fault::NoReceipts, "eth_getBlockReceipts") => missing(),
+        (Fault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
+        (Fault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
+        (Fault::Silent, _) => Act::Silence,
+        (_, _) => Act::Pass,
+    }
+}
+
+fn stale(head: u64, params: &Value) -> Act {
+    match params[0].as_str() {
+        Some("latest") => Act::Ask(json!([format!("{head:#x}"), params[1]])),
+        Some(text) => match u64::from_str_radix(text.trim_start_matches("0x"), 16) {
+            Ok(height) if height > head => Act::Result(Value::Null),
+            Ok(_) | Err(_) => Act::Pass,
+        },
+        None => Act::Pass,
+    }
+}
