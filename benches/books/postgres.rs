@@ -1,0 +1,88 @@
+//! A PostgreSQL that syncs every commit. The one that tests share does not, and would flatter whatever waits for a disk.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use sqlx::{Connection, PgConnection};
+
+/// Its data is gone when this is dropped.
+pub struct Server {
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+    url: String,
+}
+
+impl Server {
+    /// With the programs of the server that tests use: installed ones, or those that npm brings.
+    pub async fn start() -> Server {
+        let shared = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
+        let mut session = PgConnection::connect(&shared).await.expect("the tests' server answers");
+        let programs = sqlx::query_scalar("select setting from pg_config where name = 'BINDIR'");
+        let programs: String = programs.fetch_one(&mut session).await.expect("it knows its programs");
+        let folder = tempfile::Builder::new().prefix("settled-bench-").tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
+        let mut server = Server { folder, programs: PathBuf::from(programs), url: String::new() };
+        server.create();
+        server
+    }
+
+    /// Of a superuser.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn create(&mut self) {
+        let (data, password) = (self.folder.path().join("data"), uuid::Uuid::new_v4().simple().to_string());
+        let file = self.folder.path().join("password");
+        fs::write(&file, &password).expect("a file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+        if let Some((user, group)) = nobody() {
+            for path in [self.folder.path(), &file] {
+                chown(path, Some(user), Some(group)).expect("root may hand files over");
+            }
+        }
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let port = port.expect("a free port").port();
+        let pwfile = format!("--pwfile={}", file.display());
+        self.run("initdb", &["--username=bench", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", &pwfile]);
+        let settings = format!(
+            "\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nfsync = on\n\
+             synchronous_commit = on\nshared_buffers = '256MB'\nmax_wal_size = '2GB'\n"
+        );
+        let file = data.join("postgresql.conf");
+        let defaults = fs::read_to_string(&file).expect("initdb wrote it");
+        fs::write(&file, defaults + &settings).expect("a file");
+        let log = self.folder.path().join("log");
+        self.run("pg_ctl", &["start", "--wait", "--timeout=60", "--log", &log.display().to_string()]);
+        self.url = format!("postgres://bench:{password}@127.0.0.1:{port}/postgres");
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let mut command = Command::new(self.programs.join(program));
+        command.args(arguments).arg("--pgdata").arg(self.folder.path().join("data")).current_dir(self.folder.path());
+        if let Some((user, group)) = nobody() {
+            command.uid(user).gid(group);
+        }
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).status();
+        assert!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{program}: {status:?}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.run("pg_ctl", &["stop", "--mode=immediate"]);
+    }
+}
+
+/// Whom the server runs as when we are root, which PostgreSQL refuses.
+fn nobody() -> Option<(u32, u32)> {
+    let accounts = rustix::process::geteuid().is_root().then(|| fs::read_to_string(Path::new("/etc/passwd")))?;
+    let accounts = accounts.expect("a list of accounts");
+    let line = accounts.lines().find(|line| line.starts_with("nobody:")).expect("an account `nobody`");
+    let mut numbers = line.split(':').skip(2).map(|number| number.parse().expect("a number"));
+    Some((numbers.next()?, numbers.next()?))
+}

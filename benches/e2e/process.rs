@@ -1,0 +1,216 @@
+//! P21 and P23: the program itself, started by hand on an empty database and on one with a million open invoices.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chain::{AddressKey, AssetKind, WatchSet};
+use cpu_time::ThreadTime;
+use provision::anvil::{Anvil, Mining, Options};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use settled::config::Config;
+use signer::accounts::{Account, Purpose};
+use signer::seed::Seed;
+use tokio::runtime::Runtime;
+
+use crate::accounts;
+use crate::books::{self, fill_sqlite};
+use crate::report::{Bounds, Report, nanos, thousandths};
+
+const OPEN: u64 = 1_000_000;
+const REST: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// The test phrase of BIP39, worthless and known to everybody.
+const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+/// Returns 6, whatever is asked: the decimals of a token.
+const SIX: &str = "0x600660005260206000f3";
+
+pub fn run(report: &mut Report, runtime: &Runtime) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder of the build");
+    // A stand-in for mainnet that never makes a block by itself.
+    let options = Options { chain_id: 1, mining: Mining::EverySeconds(12), ..Options::default() };
+    let anvil = runtime.block_on(Anvil::start(options)).unwrap_or_else(|e| panic!("{e}"));
+    let place = Place::new(folder.path(), &anvil.url());
+    runtime.block_on(place.put_tokens(&anvil));
+
+    let empty = Running::start(&place, "/healthz");
+    let bounds = Bounds::AtMost { gate: 1_000_000, goal: 500_000 };
+    report.plain("–", "first answer after the start, empty database", "ms", bounds, millis(empty.started_in));
+    let bounds = Bounds::AtMost { gate: 128_000, goal: 48_000 };
+    report.plain("P23", "memory at rest, nothing watched", "MiB", bounds, empty.mebibytes());
+    empty.rest(report, "nothing watched", Bounds::Told);
+    empty.stop();
+
+    let database = rusqlite::Connection::open(place.database()).expect("the daemon's database");
+    fill_sqlite(&database, &accounts::token(), OPEN);
+    drop(database);
+    let load = load_watched(&place.database());
+    let many = Running::start(&place, "/readyz");
+    let ratio = thousandths(nanos(many.started_in), nanos(load));
+    report.plain(
+        "P21",
+        "ready after the start, 10⁶ open, by a bare load",
+        "×",
+        Bounds::AtMost { gate: 3_000, goal: 1_500 },
+        ratio,
+    );
+    let bounds = Bounds::AtMost { gate: 6_000_000, goal: 3_000_000 };
+    report.plain("P21", "ready after the start, 10⁶ open", "ms", bounds, millis(many.started_in));
+    report.plain("P21", "memory at rest, 10⁶ open", "MiB", Bounds::Told, many.mebibytes());
+    many.rest(report, "10⁶ open", Bounds::AtMost { gate: 2_000, goal: 500 });
+    many.stop();
+}
+
+/// An installation.
+struct Place {
+    folder: PathBuf,
+    address: SocketAddr,
+    config: Config,
+}
+
+impl Place {
+    fn new(folder: &Path, node: &str) -> Place {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let address = port.expect("a free port");
+        let words = PHRASE.to_owned().into();
+        let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
+        let account = Account::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0).expect("a path");
+        let xpub = seed.account_xpub(&account);
+        let text = format!(
+            r#"
+            [server]
+            listen = "{address}"
+            [data]
+            folder = "data"
+            [surfaces.checkout]
+            merchant = "bench"
+            [chains.ethereum]
+            enabled = true
+            endpoints = [{{ url = "{node}" }}]
+            [rates]
+            mode = "fixed"
+            [rates.fixed]
+            "ETH/USD" = "3200"
+            "USDT/USD" = "1"
+            [[accounts]]
+            chain-family = "evm"
+            purpose = "deposit"
+            xpub = "{xpub}"
+            "#
+        );
+        let file = folder.join("settled.toml");
+        std::fs::write(&file, text).expect("a file");
+        let config = Config::load(&file).unwrap_or_else(|e| panic!("{e}"));
+        Place { folder: folder.to_owned(), address, config }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.join("data/settled.db")
+    }
+
+    /// Contracts where the daemon expects tokens.
+    async fn put_tokens(&self, anvil: &Anvil) {
+        let chains = self.config.chains.values().filter(|chain| chain.enabled);
+        for (_, asset) in chains.flat_map(|chain| chain.assets()) {
+            if let AssetKind::Token { contract } = &asset.kind {
+                anvil.rpc("anvil_setCode", json!([contract, SIX])).await.expect("a contract");
+            }
+        }
+    }
+}
+
+/// The daemon as a process of its own; killed when it is not stopped.
+struct Running {
+    child: Child,
+    started_in: Duration,
+}
+
+impl Running {
+    fn start(place: &Place, path: &str) -> Running {
+        let start = Instant::now();
+        let child = Command::new(env!("CARGO_BIN_EXE_settled"))
+            .arg("serve")
+            .arg("--config")
+            .arg(place.folder.join("settled.toml"))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(place.folder.join("log")).expect("a file"))
+            .spawn();
+        let child = child.expect("the program runs");
+        let mut running = Running { child, started_in: Duration::ZERO };
+        while !answers(place.address, path) {
+            let log = || std::fs::read_to_string(place.folder.join("log")).unwrap_or_default();
+            assert!(start.elapsed() < START_LIMIT, "the daemon is not ready:\n{}", log());
+            assert!(running.child.try_wait().is_ok_and(|ended| ended.is_none()), "the daemon ended:\n{}", log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running.started_in = start.elapsed();
+        running
+    }
+
+    /// In thousandths.
+    fn mebibytes(&self) -> u64 {
+        std::thread::sleep(Duration::from_secs(2));
+        books::resident_bytes(&self.child.id().to_string()) * 1_000 / (1 << 20)
+    }
+
+    fn rest(&self, report: &mut Report, state: &str, bounds: Bounds) {
+        let before = self.cpu_ticks();
+        std::thread::sleep(REST);
+        // A tick is a hundredth of a second; thousandths of a percent.
+        let share = (self.cpu_ticks() - before) * 100_000 / (REST.as_secs() * 100);
+        report.plain("P23", format!("CPU at rest, {state}"), "%", bounds, share);
+    }
+
+    fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the daemon runs");
+        // User and system time are the 14th and 15th field; the second ends with a parenthesis.
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
+    fn stop(mut self) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process");
+        kill_process(id, Signal::TERM).expect("our own process");
+        let ended = self.child.wait().expect("it ends");
+        assert!(ended.success(), "{ended}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already when it was stopped.
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// Whether the daemon answers with 200.
+fn answers(address: SocketAddr, path: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let mut answer = [0; 12];
+    let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).and_then(|()| stream.read_exact(&mut answer)).is_ok()
+        && answer.ends_with(b"200")
+}
+
+/// The least that a start must do: every address out of the table into a set.
+fn load_watched(database: &Path) -> Duration {
+    let start = ThreadTime::now();
+    let connection = rusqlite::Connection::open(database).expect("a database");
+    let watched = WatchSet::default();
+    let mut select = connection.prepare("select key from addresses where chain = 'ethereum'").expect("a statement");
+    let mut rows = select.query([]).expect("rows");
+    while let Some(row) = rows.next().expect("a row") {
+        watched.insert(AddressKey(row.get(0).expect("a key")));
+    }
+    assert_eq!(u64::try_from(watched.len()).expect("many"), OPEN);
+    start.elapsed()
+}
+
+/// In thousandths.
+fn millis(time: Duration) -> u64 {
+    nanos(time) / 1_000
+}

@@ -1,0 +1,78 @@
+//! Time and allocations of the hot paths, item by item. Allocations are exact, and so comparable between machines.
+
+#[path = "../accounts/mod.rs"]
+mod accounts;
+#[path = "../answers/mod.rs"]
+mod answers;
+
+use std::hint::black_box;
+
+use chain::{AddressKey, Amount, Deriver, WatchSet, derive::Scheme};
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{AllocProfiler, Bencher};
+use evm::logs::{Contracts, matches};
+
+#[global_allocator]
+static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
+
+/// The account key of BIP84's own example, worthless and known to everybody.
+const XPUB: &str =
+    "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = ["bitcoin", "evm", "tron"])]
+fn address(bencher: Bencher, family: &str) {
+    let scheme = match family {
+        "bitcoin" => Scheme::P2wpkh(bitcoin::KnownHrp::Mainnet),
+        "evm" => Scheme::Evm,
+        _ => Scheme::Tron,
+    };
+    let deriver = Deriver::new(XPUB, scheme).expect("an account key");
+    let mut index = 0;
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        index += 1;
+        deriver.address(index).expect("a valid index")
+    });
+}
+
+/// A thousand logs of other people, then the same with one of ours: the difference is what a hit allocates.
+#[divan::bench(args = [0, 1])]
+fn a_thousand_logs(bencher: Bencher, hits: u64) {
+    let watched = WatchSet::default();
+    let ours = AddressKey([1; 20]);
+    watched.insert(ours);
+    let to = (0..1_000u64).map(|number| if number < hits { ours } else { accounts::stranger(number) });
+    let body = answers::logs(to);
+    let contracts = Contracts::new(&[accounts::token()]).expect("a contract");
+    bencher.counter(ItemsCount::new(1_000u32)).counter(BytesCount::new(body.len())).bench_local(|| {
+        let mut found = 0;
+        matches(black_box(&body), &watched.read(), &contracts, |_, _| found += 1).map(|_| found)
+    });
+}
+
+#[divan::bench]
+fn watch_look_up(bencher: Bencher) {
+    let watched = WatchSet::default();
+    for number in 0..100_000 {
+        watched.insert(accounts::stranger(number));
+    }
+    let read = watched.read();
+    let mut number = 0;
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
+        number = (number + 7_919) % 200_000;
+        read.contains(&accounts::stranger(number))
+    });
+}
+
+#[divan::bench(args = ["1", "0.690608", "1234567.000001"])]
+fn amount_from_text(bencher: Bencher, text: &str) {
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| Amount::parse_decimal(black_box(text), 6));
+}
+
+#[divan::bench(args = [690_608u64, 1_234_567_000_001])]
+fn amount_to_text(bencher: Bencher, units: u64) {
+    bencher.counter(ItemsCount::new(1u32)).bench_local(|| black_box(Amount::from(units)).to_decimal(6));
+}

@@ -1,0 +1,66 @@
+//! P1: an address costs one curve operation and little else.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bitcoin::bip32::{ChildNumber, Xpub};
+use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha512};
+use bitcoin::secp256k1::{Scalar, Secp256k1};
+use chain::{Deriver, derive, derive::Scheme};
+use cpu_time::ThreadTime;
+
+use crate::report::{Bounds, Report, turns};
+
+/// The account key of BIP84's own example, worthless and known to everybody.
+const XPUB: &str =
+    "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+const ROUNDS: usize = 15;
+const ADDRESSES: u32 = 1_000;
+
+pub fn run(report: &mut Report) {
+    let bounds = Bounds::AtMost { gate: 1_300, goal: 1_100 };
+    for (name, scheme) in
+        [("EVM", Scheme::Evm), ("TRON", Scheme::Tron), ("Bitcoin", Scheme::P2wpkh(bitcoin::KnownHrp::Mainnet))]
+    {
+        let deriver = Deriver::new(XPUB, scheme).expect("an account key");
+        let ours = || {
+            let start = ThreadTime::now();
+            for index in 0..ADDRESSES {
+                black_box(deriver.address(index).expect("a valid index"));
+            }
+            start.elapsed()
+        };
+        let turns = turns(ROUNDS, u64::from(ADDRESSES), limit(), ours);
+        report.ratio("P1", format!("address text from the account key, {name}"), bounds, &turns);
+    }
+
+    let before = derive::derivations();
+    let deriver = Deriver::new(XPUB, Scheme::Evm).expect("an account key");
+    for index in 0..100 {
+        deriver.address(index).expect("a valid index");
+    }
+    let each = (derive::derivations() - before) * 1_000 / 100;
+    report.plain("P2", "curve operations for each address", "", Bounds::Exactly(1_000), each);
+}
+
+/// HMAC-SHA512 and `P + t·G` with libsecp256k1, and nothing besides.
+fn limit() -> impl FnMut() -> Duration {
+    let account: Xpub = XPUB.parse().expect("an account key");
+    let curve = Secp256k1::verification_only();
+    let zero = [ChildNumber::from_normal_idx(0).expect("an index")];
+    let external = account.derive_pub(&curve, &zero).expect("the external chain");
+    let compressed = external.public_key.serialize();
+    move || {
+        let start = ThreadTime::now();
+        for index in 0..ADDRESSES {
+            let mut engine = HmacEngine::<sha512::Hash>::new(external.chain_code.as_ref());
+            engine.input(&compressed);
+            engine.input(&index.to_be_bytes());
+            let hash = Hmac::from_engine(engine).to_byte_array();
+            let tweak: [u8; 32] = hash[..32].try_into().expect("32 of 64 bytes");
+            let tweak = Scalar::from_be_bytes(tweak).expect("below the order of the curve");
+            black_box(external.public_key.add_exp_tweak(&curve, &tweak).expect("a point"));
+        }
+        start.elapsed()
+    }
+}
