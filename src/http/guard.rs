@@ -70,6 +70,15 @@ impl Guard {
 async fn pass(State((guard, shape)): State<(Guard, Shape)>, request: Request, next: Next) -> Response {
     let guard = guard.0;
     let client = client(&request, &guard.trusted_proxies);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = admitted(&guard, shape, client, request, next).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+async fn admitted(guard: &Inner, shape: Shape, client: Client, request: Request, next: Next) -> Response {
     if let Err(limited) = guard.requests.admit(guard.clock.now(), Key::ip(client.0)) {
         return shape(Refusal::RateLimited { after_seconds: limited.after_seconds });
     }
@@ -124,11 +133,11 @@ async fn record(mut request: Request, next: Next) -> Response {
     let started = Stopwatch::now();
     let id = request_id(&request);
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let route = response.extensions().get::<MatchedPath>().cloned();
     let (route, id_text) = (route.as_ref().map_or("-", MatchedPath::as_str), id.to_str().unwrap_or("-"));
     info!(%method, route, status, ms, request.id = id_text, "{method} {route} was answered with {status} in {ms} ms");
     set_headers(&mut response, id);

@@ -1,7 +1,7 @@
 //! Answers in JSON.
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
@@ -28,7 +28,7 @@ pub fn text_as_json(status: StatusCode, text: String) -> Response {
 pub fn refusal(refusal: Refusal, body: &impl Serialize) -> Response {
     let response = json(refusal.status(), body);
     match refusal {
-        Refusal::RateLimited { after_seconds } => retry_after(response, after_seconds),
+        Refusal::RateLimited { after_seconds } => with(response, RETRY_AFTER, after_seconds.into()),
         Refusal::NotFound
         | Refusal::MethodNotAllowed
         | Refusal::TooLarge
@@ -38,7 +38,7 @@ pub fn refusal(refusal: Refusal, body: &impl Serialize) -> Response {
     }
 }
 
-pub fn retry_after(mut response: Response, seconds: u64) -> Response {
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+pub fn with(mut response: Response, name: HeaderName, value: HeaderValue) -> Response {
+    response.headers_mut().insert(name, value);
     response
 }

@@ -1,6 +1,7 @@
 //! What this surface refuses: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching status.
 
-use axum::http::StatusCode;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
@@ -137,9 +138,9 @@ impl IntoResponse for Error {
         let message = if cause.is_some() { "something went wrong on our side".to_owned() } else { self.to_string() };
         let response = reply::json(status, &Body { success: false, error: code, message });
         match self {
-            Error::RateLimited(limited) => reply::retry_after(response, limited.after_seconds),
+            Error::RateLimited(limited) => reply::with(response, RETRY_AFTER, limited.after_seconds.into()),
+            Error::Unauthorized => reply::with(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Error::BadRequest(_)
-            | Error::Unauthorized
             | Error::ProductNotFound
             | Error::OrderNotFound
             | Error::LookupFailed

@@ -42,7 +42,7 @@ const CURRENCY: Currency = Currency::CNY;
 struct Checkout {
     app: Arc<App>,
     shop: Shop,
-    till: Till,
+    till: Arc<Till>,
     pay_links: PayLinks,
     /// Query Order: by client, and by order number with e-mail address.
     lookups: Windows<2>,
@@ -56,7 +56,7 @@ impl Checkout {
         let rule = |hits| Rule { hits, window_seconds: seconds(options.query_window) };
         Checkout {
             shop,
-            till: app.till(),
+            till: Arc::new(app.till()),
             pay_links: PayLinks::new(options),
             lookups: Windows::new([rule(options.query_per_ip), rule(options.query_per_pair)]),
             orders: Buckets::per_minute(options.orders_per_ip_per_minute),

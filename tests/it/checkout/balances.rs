@@ -57,7 +57,7 @@ both! {
             }
         }
         let revoked = token.clone();
-        world.db.write("revoke", move |tx| Box::pin(async move { tokens::revoke(tx, now, &revoked).await })).await.unwrap();
+        world.db.write("revoke", move |tx| Box::pin(async move { tokens::revoke(tx, now, &revoked).await })).await.expect("a revocation");
         refused(&world.post_as(&token, "/api/orders", &with_method(&world.product, 2, "balance_cny")).await, 401, "unauthorized");
         nothing_happened(&world).await;
     }

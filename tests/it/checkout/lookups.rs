@@ -73,10 +73,10 @@ both! {
     }
 
     async fn co_45_a_completed_order_has_its_credentials(world: World) {
-        for (n, quantity) in [(1, 1), (2, 3), (3, 200)] {
+        for (n, quantity) in [(1, 1_u32), (2, 3), (3, 200)] {
             let order_no = completed_order(&world, quantity).await;
             let lines = credentials(&world, &ip(n), &order_no).await;
-            assert_eq!(lines.len(), usize::try_from(quantity).unwrap());
+            assert_eq!(u32::try_from(lines.len()), Ok(quantity));
             assert!(lines.iter().all(|line| line.contains("@example.org----pass-")), "{lines:?}");
             assert_eq!(lines, credentials(&world, &ip(n), &order_no).await, "the same each time");
         }

@@ -28,8 +28,8 @@ async fn place(world: &World, quantity: u32, coin: &str) -> Placed {
 /// The least that the coin can be short by.
 fn less_one_unit(world: &World, coin: &str, amount: &str) -> String {
     let decimals = world.asset(coin).decimals;
-    let amount = Amount::parse_decimal(amount, decimals).unwrap();
-    amount.checked_sub(Amount::from_units(1)).unwrap().to_decimal(decimals)
+    let amount = Amount::parse_decimal(amount, decimals).expect("an amount");
+    amount.checked_sub(Amount::from_units(1)).expect("more than one unit").to_decimal(decimals)
 }
 
 async fn states(world: &World, id: &str) -> (String, String, String) {

@@ -74,6 +74,8 @@ both! {
         ] {
             refused(&answer, status, code);
             assert!(answer.header("x-request-id").is_some());
+            assert_eq!(answer.header("allow").is_some(), status == 405, "{}", answer.text);
+            assert_eq!(answer.header("www-authenticate"), (status == 401).then_some("Bearer"));
             codes.insert(code);
         }
         let few = world.new_product("few", 100, 1, 1).await;
