@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use async_trait::async_trait;
-use chain::{Amount, BlockRef, Height, Internals, Part, Place, Source, SourceError, Transfer, TxId};
+use chain::{Amount, BlockRef, Internals, Part, Place, Source, SourceError, Transfer, TxId};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -24,10 +24,10 @@ const COMPARE_MAX: i64 = 500;
 /// Compares balances and books what they show.
 #[derive(Clone)]
 pub struct Prober {
-    db: Db,
-    clock: Clock,
-    chain: Chain,
-    source: Arc<dyn Source>,
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    pub(super) chain: Chain,
+    pub(super) source: Arc<dyn Source>,
     grace: Grace,
 }
 
@@ -44,33 +44,35 @@ impl Prober {
             .await?;
         let mut explained = true;
         for suspect in suspects {
-            let balance = match self.balance_at(&suspect, cursor).await {
-                // A node without this state cannot tell; the scan is all there is.
-                Err(SourceError::Unsupported(_)) => continue,
-                answer => answer?,
-            };
-            let Some(rise) = balance.checked_sub(suspect.explained).filter(|rise| !rise.is_zero()) else { continue };
-            let at = self.bisect(&suspect, cursor.height).await?;
-            self.book(&suspect, at, rise).await?;
-            explained = false;
+            if let Some((block, rise)) = self.find_rise(&suspect, cursor).await? {
+                self.book(&suspect, block, rise).await?;
+                explained = false;
+            }
         }
         Ok(explained)
     }
 
-    /// The first height at which the address had more than is explained.
-    async fn bisect(&self, suspect: &Suspect, cursor: Height) -> anyhow::Result<Height> {
-        let (mut low, mut high) = (suspect.since.min(cursor.saturating_sub(1)), cursor);
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
+    /// The first block with which the address had more than is explained, and how much more. What later blocks added is
+    /// left to the next look: it may vanish with them.
+    async fn find_rise(&self, suspect: &Suspect, cursor: BlockRef) -> anyhow::Result<Option<(BlockRef, Amount)>> {
+        let mut balance = match self.balance_at(suspect, cursor).await {
+            // A node without this state cannot tell; the scan is all there is.
+            Err(SourceError::Unsupported(_)) => return Ok(None),
+            answer => answer?,
+        };
+        let (mut low, mut high) = (suspect.since.min(cursor.height.saturating_sub(1)), cursor);
+        while balance > suspect.explained && high.height - low > 1 {
+            let middle = low + (high.height - low) / 2;
             let header = self.source.header(middle).await?.with_context(|| format!("block {middle} vanished"))?;
             match self.balance_at(suspect, header.position()).await {
-                Ok(balance) if balance > suspect.explained => high = middle,
+                Ok(more) if more > suspect.explained => (high, balance) = (header.position(), more),
                 // Where old states are forgotten, the rise is booked where it was noticed.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(high)
+        let rise = balance.checked_sub(suspect.explained).filter(|rise| !rise.is_zero());
+        Ok(rise.map(|rise| (high, rise)))
     }
 
     async fn balance_at(&self, suspect: &Suspect, at: BlockRef) -> Result<Amount, SourceError> {
@@ -78,8 +80,8 @@ impl Prober {
         balances.first().copied().ok_or_else(|| SourceError::Wrong("no balance came".into()))
     }
 
-    async fn book(&self, suspect: &Suspect, at: Height, rise: Amount) -> anyhow::Result<()> {
-        let header = self.source.header(at).await?.with_context(|| format!("block {at} vanished"))?;
+    /// In a block of the branch that we follow, so that it is taken back with that block; any other is looked at again.
+    async fn book(&self, suspect: &Suspect, at: BlockRef, rise: Amount) -> anyhow::Result<()> {
         let transfer = Transfer {
             txid: TxId([0; 32]),
             // Unique among probes of a block: the address's own number.
@@ -90,16 +92,21 @@ impl Prober {
             amount: rise,
         };
         let (now, chain, grace) = (self.clock.now(), self.chain.clone(), self.grace);
-        self.db
+        let booked = self
+            .db
             .write("book_probe", move |tx| {
                 Box::pin(async move {
+                    let Some(header) = deposits::find_block(tx, &chain.id, at).await? else { return Ok(false) };
                     let change = deposits::see(tx, now, &chain, grace, &header, &transfer).await?;
                     orders::follow(tx, now, change.as_slice()).await?;
-                    Ok::<_, PostError>(())
+                    Ok::<_, PostError>(true)
                 })
             })
             .await?;
-        info!(chain = %self.chain.id, height = at, "a balance rose without a visible transfer and was booked");
+        if !booked {
+            bail!("{}: a balance rose in block {}, which is not on the branch that is followed", self.chain.id, at.height);
+        }
+        info!(chain = %self.chain.id, height = at.height, "a balance rose without a visible transfer and was booked");
         Ok(())
     }
 }

@@ -78,6 +78,11 @@ pub async fn apply(
     Ok(changes)
 }
 
+/// A block of the branch that we follow, as far as blocks are kept; its parent is not.
+pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
+    store::find_block(tx, chain, at).await
+}
+
 /// A transfer found outside the normal scan (a balance that rose without a visible movement): booked like any other.
 pub async fn see(
     tx: &mut Tx,
@@ -199,7 +204,8 @@ pub async fn rewind(tx: &mut Tx, now: Instant, chain: &Chain, from: BlockRef, to
         changes.extend(orphan(tx, now, chain, deposit).await?);
     }
     store::delete_blocks_above(tx, &chain.id, to.height).await?;
-    let header = store::find_block(tx, &chain.id, to).await?;
+    let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
+    let header = find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
     store::set_cursor(tx, &chain.id, from, &header).await?;
     Ok(changes)
 }

@@ -100,7 +100,8 @@ pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> 
     Ok(())
 }
 
-pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Header, db::Error> {
+/// `None` when it is not on the branch that we follow, or too old to be kept.
+pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,
         "select time from blocks where chain = $1 and height = $2 and hash = $3",
@@ -108,8 +109,8 @@ pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<He
         at.height,
         at.hash.0
     )?;
-    let found = found.ok_or_else(|| db::Error::Statement(format!("block {} of {chain} is not kept", at.height)))?;
-    Ok(Header { height: at.height, hash: at.hash, parent: at.hash, time: found.get("time")? })
+    let header = |time| Header { height: at.height, hash: at.hash, parent: at.hash, time };
+    found.map(|row| row.get("time").map(header)).transpose()
 }
 
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {

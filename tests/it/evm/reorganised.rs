@@ -3,7 +3,7 @@
 use alloy_primitives::B256;
 use chain::Amount;
 
-use super::{Onchain, Placed, split};
+use super::{Onchain, PLAIN, Placed, Plan, split};
 
 /// Pays in a block of its own and lets it be confirmed.
 async fn settle(world: &Onchain, placed: &Placed, amount: Amount) -> (B256, u64) {
@@ -121,5 +121,24 @@ both! {
         world.mine_deep("eth").await;
         world.expect(&placed, "completed", "paid").await;
         assert_eq!(world.earned("erc20_usdt").await, placed.due);
+    }
+
+    async fn ether_found_by_balance_is_taken_back_with_its_own_block_only(world: Onchain = Plan { trace: "none", ..PLAIN }) {
+        let placed = world.place("eth").await;
+        let (part, rest) = split(placed.due, 1, 2);
+        // Two payments by a contract in two blocks, noticed together.
+        let (node, now) = (&world.ethereum, world.clock.now());
+        world.pay_by_contract(&[(&placed, part)]).await;
+        node.mine(4, now).await;
+        world.pay_by_contract(&[(&placed, rest)]).await;
+        world.mine("eth", 2).await;
+        world.expect_received(&placed, placed.due).await;
+        node.reorg(2, None).await;
+        world.run_until_idle().await;
+        world.expect_received(&placed, part).await;
+        world.pay_by_contract(&[(&placed, rest)]).await;
+        world.mine_deep("eth").await;
+        world.expect(&placed, "completed", "paid").await;
+        assert_eq!(world.earned("eth").await, placed.due);
     }
 }
