@@ -88,12 +88,10 @@ impl Daemon {
                 lazy_ms,
                 grace: grace(&config),
             };
-            let (db, clock, chain) = (db.clone(), clock.clone(), chain.clone());
-            let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source.clone(), limits.grace);
+            let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source, limits.grace);
             all.push(Arc::new(probe::Probe::new(prober.clone())));
             let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
-            let follow = follow::Follow::new(db, clock, chain, assets, source, prober, limits, settings.poll);
-            all.push(Arc::new(follow));
+            all.push(Arc::new(follow::Follow::new(prober, assets, limits, settings.poll)));
         }
         all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone(), letters)));
         all.push(Arc::new(lapse::Lapse::new(db.clone(), clock.clone())));

@@ -70,16 +70,9 @@ struct Following {
 }
 
 impl Follow {
-    pub fn new(
-        db: Db,
-        clock: Clock,
-        chain: Chain,
-        assets: Vec<Asset>,
-        source: Arc<dyn Source>,
-        prober: Prober,
-        limits: Limits,
-        pause: Duration,
-    ) -> Follow {
+    /// Follows the prober's chain through the prober's source.
+    pub fn new(prober: Prober, assets: Vec<Asset>, limits: Limits, pause: Duration) -> Follow {
+        let Prober { db, clock, chain, source, .. } = prober.clone();
         Follow { db, clock, chain, assets, source, prober, limits, pause, state: Mutex::new(None) }
     }
 
@@ -229,11 +222,11 @@ impl Follow {
                 return Ok(Ran::Worked);
             }
         }
-        self.expire(state).await
+        self.expire(state, tip).await
     }
 
     /// Ends windows that clock *and* chain have passed: no block that could still bring money in time is unread.
-    async fn expire(&self, state: &mut Following) -> anyhow::Result<Ran> {
+    async fn expire(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let now = self.clock.now();
         let seen_until = Instant::from_unix_seconds(state.time).max(state.at_tip_at.unwrap_or(Instant(0))).min(now);
         let passed = seen_until.plus_ms(-self.limits.grace.ms);
@@ -250,6 +243,7 @@ impl Follow {
         // The safety net: before a window ends, the address itself is asked whether the scan missed anything.
         let asked = ended.clone();
         if self.chain.family != Family::Bitcoin && !self.prober.is_explained(state.follower.cursor(), asked).await? {
+            self.store(state, tip).await?;
             return Ok(Ran::Worked);
         }
         self.db

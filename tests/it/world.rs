@@ -48,7 +48,7 @@ pub struct World {
     client: reqwest::Client,
     /// Where the database lives; gone last.
     _scratch: Arc<Scratch>,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 /// A product that can be ordered.
@@ -124,7 +124,7 @@ impl World {
             secrets: Mutex::default(),
             client: client(),
             _scratch: Arc::new(scratch),
-            folder,
+            _folder: folder,
         };
         world.product = world.new_product("mailbox-usa-fresh", 50, 1, 300).await;
         world.boot().await;
@@ -156,10 +156,6 @@ impl World {
 
     pub fn address(&self) -> SocketAddr {
         self.daemon.as_ref().expect("the daemon runs").address
-    }
-
-    pub fn data_folder(&self) -> &Path {
-        self.folder.path()
     }
 
     pub async fn run_until_idle(&self) {

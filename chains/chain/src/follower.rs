@@ -210,7 +210,7 @@ mod tests {
             let found = loop {
                 match f.search(known) {
                     Search::Ask(h) => known = Some(node(h)),
-                    other => break other,
+                    found @ (Search::RewindTo(_) | Search::TooDeep) => break found,
                 }
             };
             if fork >= oldest && fork >= f.final_height() {

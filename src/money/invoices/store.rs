@@ -113,7 +113,8 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
         }
         let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
         received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-        received.txid = Some(TxId(row.get("txid")?));
+        // Money that was found by its balance has no transaction to name.
+        received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
     }
     Ok(received)
 }

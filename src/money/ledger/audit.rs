@@ -161,10 +161,9 @@ impl Walk {
                 self.folded.insert(id, *balance);
             }
         }
-        if let Some(deposit) = posting.entry.strip_prefix("deposit/").and_then(|rest| rest.strip_suffix("/orphaned")) {
-            if let (Ok(deposit), Kind::Posted) = (deposit.parse(), posting.kind) {
-                self.taken_back.insert(deposit, posting.amount);
-            }
+        let orphaned = posting.entry.strip_prefix("deposit/").and_then(|rest| rest.strip_suffix("/orphaned"));
+        if let (Some(Ok(deposit)), Kind::Posted) = (orphaned.map(str::parse), posting.kind) {
+            self.taken_back.insert(deposit, posting.amount);
         }
     }
 

@@ -5,7 +5,7 @@ use settled::money::pricing::Currency;
 use settled::shop::coupons::{NewCoupon, Terms, Value};
 
 use super::{created, on_chain, orders, refused, with, with_method};
-use crate::world::Answer;
+use crate::world::{Answer, World};
 
 fn coupon(code: &str, value: Value) -> NewCoupon {
     NewCoupon { code: code.into(), terms: Terms::plain(value, Currency::CNY), max_uses: None }

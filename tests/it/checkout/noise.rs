@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Map, Value, json};
 
 use super::{ip, on_chain};
-use crate::world::Answer;
+use crate::world::{Answer, World};
 
 const CASES: usize = 120;
 const FIELDS: [&str; 8] =

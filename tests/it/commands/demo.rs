@@ -17,6 +17,9 @@ async fn a_newcomer_buys_and_finds_everything_at_the_second_start() {
     assert_eq!(products["products"].as_array().unwrap().len(), 3);
     assert_eq!(demo.get("/readyz").await["status"], "ready");
 
+    let users = run(&["admin", "user", "list", "--merchant", "demo", "--mode", "test", "--data", data]).await.done();
+    assert!(users.contains("alice\tactive\t1000 CNY\t500 USD"), "{users}");
+
     let order = demo.order("trc20_usdt").await;
     let said = run(&["dev", "pay", &order, "--data", data]).await.done();
     let (paid, completed) = (said.find("Paid 0.138122 USDT").unwrap(), said.find("order completed").unwrap());
