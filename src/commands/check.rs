@@ -190,7 +190,7 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain) {
         let endpoint = format!("{what}, {}", report.endpoint);
         match report.outcome {
             Ok(found) => f.ok(&endpoint, found),
-            Err(problem) => f.fail(&endpoint, problem),
+            Err(problem) => f.fail(&endpoint, format_args!("{problem}; is it running, and is its address right?")),
         }
     }
     check_identity(f, &what, chain, source.as_ref()).await;

@@ -124,7 +124,8 @@ impl Rpc {
 
     async fn call(&self, method: &str, params: Value) -> Result<Value, String> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let failed = |e: reqwest::Error| format!("the node did not answer {method}: {}", e.without_url());
+        let failed =
+            |e: reqwest::Error| format!("the node did not answer {method}: {:#}", anyhow::Error::from(e.without_url()));
         let answer = self.client.post(self.url.clone()).json(&request).send().await.map_err(failed)?;
         let mut answer: Value = answer.json().await.map_err(failed)?;
         match answer.get("error") {

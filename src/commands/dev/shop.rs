@@ -77,9 +77,8 @@ async fn greet(context: &Context) -> Result<String, Failure> {
     let mut refused = Vec::new();
     refused.extend(admin::execute(context, Act::CreateUser(user)).await.err());
     for (amount, currency) in [("1000.00", "CNY"), ("500.00", "USD")] {
-        let (amount, currency) = (amount.to_owned(), currency.to_owned());
-        let credit =
-            admin::users::Credit { user: USER.into(), amount, currency, reference: "welcome".into(), owner: owner() };
+        let (user, amount, reference) = (USER.to_owned(), amount.to_owned(), format!("welcome {currency}"));
+        let credit = admin::users::Credit { user, amount, currency: currency.into(), reference, owner: owner() };
         refused.extend(admin::execute(context, Act::Credit(credit)).await.err());
     }
     let coupon = NewCoupon::percent(COUPON, "10");
