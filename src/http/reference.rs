@@ -79,7 +79,7 @@ fn section(html: &mut String, document: &Value, method: &str, path: &str, operat
             anchor(method, path),
             escaped(path),
             escaped(text(&operation["summary"])),
-            escaped(text(&operation["description"]))
+            prose(text(&operation["description"]))
         ),
     );
     if !list(&operation["parameters"]).is_empty() {
@@ -92,7 +92,7 @@ fn section(html: &mut String, document: &Value, method: &str, path: &str, operat
                     "<tr><td><code>{}</code></td><td>{}, {required}</td><td>{}</td></tr>",
                     escaped(text(&parameter["name"])),
                     escaped(text(&parameter["in"])),
-                    escaped(text(&parameter["description"]))
+                    prose(text(&parameter["description"]))
                 ),
             );
         }
@@ -104,7 +104,7 @@ fn section(html: &mut String, document: &Value, method: &str, path: &str, operat
     }
     html.push_str("<h4>Answers</h4>");
     for (status, answer) in entries(&operation["responses"]) {
-        let description = escaped(text(&answer["description"]));
+        let description = prose(text(&answer["description"]));
         push(html, format_args!("<details><summary><b>{}</b> {description}</summary>", escaped(status)));
         if let Some(schema) = answer.pointer("/content/application~1json/schema") {
             fields(html, document, schema, 0);
@@ -135,7 +135,7 @@ fn fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
                 "<tr><td><code>{}</code></td><td>{}{optional}</td><td>{}",
                 escaped(name),
                 escaped(&kind(document, field)),
-                escaped(said.unwrap_or(""))
+                prose(said.unwrap_or(""))
             ),
         );
         let shown = if inner["type"] == "array" { &inner["items"] } else { field };
@@ -189,6 +189,12 @@ fn text(value: &Value) -> &str {
 fn anchor(method: &str, path: &str) -> String {
     let fitting = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     format!("{method}{}", path.chars().map(fitting).collect::<String>())
+}
+
+/// Escaped, with what stands between backticks as code.
+fn prose(text: &str) -> String {
+    let parts = text.split('`').map(escaped).enumerate();
+    parts.map(|(n, part)| if n % 2 == 1 { format!("<code>{part}</code>") } else { part }).collect()
 }
 
 fn escaped(text: &str) -> String {

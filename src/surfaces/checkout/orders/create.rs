@@ -49,7 +49,7 @@ pub struct CreatedOrder {
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeating a request with the same key and body answers the first order and makes no second one")),
     responses(
-        (status = 201, body = CreatedOrder),
+        (status = 201, body = CreatedOrder, description = "The order, and what is left to do to pay it"),
         (status = 400, body = error::Body,
             description = "`validation_error`, `payment_method_unavailable` or `coupon_invalid`"),
         (status = 401, body = error::Body, description = "A balance payment without a valid user token"),

@@ -60,7 +60,7 @@ impl Lookup {
     params(("orderNo" = String, Query, description = "Order number"),
         ("email" = String, Query, description = "The order's e-mail address, in any case")),
     responses(
-        (status = 200, body = Found),
+        (status = 200, body = Found, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
         (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
@@ -76,7 +76,7 @@ pub async fn by_url(
 /// Look an order up, without its e-mail address in the URL
 #[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = Documented,
     responses(
-        (status = 200, body = Found),
+        (status = 200, body = Found, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
         (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),

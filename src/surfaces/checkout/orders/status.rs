@@ -33,7 +33,7 @@ pub struct OrderStatus {
 #[utoipa::path(get, path = "/api/orders/{id}/status", tag = "Orders",
     params(("id" = String, Path, description = "The order's id")),
     responses(
-        (status = 200, body = OrderStatus),
+        (status = 200, body = OrderStatus, description = "The states of payment and fulfilment"),
         (status = 404, body = error::Body, description = "No such order (`order_not_found`)"),
     ))]
 pub async fn status(

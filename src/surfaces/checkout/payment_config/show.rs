@@ -45,7 +45,7 @@ struct Availability {
 ///
 /// It changes while the shop runs: without a fresh exchange rate a coin is not available.
 #[utoipa::path(get, path = "/api/payment-config", tag = "Payment methods", responses(
-    (status = 200, body = PaymentConfig),
+    (status = 200, body = PaymentConfig, description = "All five methods, each with its availability"),
 ))]
 pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
     let now = checkout.now();

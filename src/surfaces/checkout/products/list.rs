@@ -25,7 +25,7 @@ pub struct Products {
 ///
 /// Each with a single price per unit. There are no pages.
 #[utoipa::path(get, path = "/api/products", tag = "Products", responses(
-    (status = 200, body = Products),
+    (status = 200, body = Products, description = "Every active product"),
     (status = 429, body = error::Body, description = "Too many requests of this client; see `Retry-After`"),
 ))]
 pub async fn list(State(checkout): State<Arc<Checkout>>) -> Result<Response, Error> {

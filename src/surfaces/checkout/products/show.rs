@@ -26,7 +26,7 @@ pub struct Shown {
 #[utoipa::path(get, path = "/api/products/{idOrSlug}", tag = "Products",
     params(("idOrSlug" = String, Path, description = "The product's id or its slug")),
     responses(
-        (status = 200, body = Shown),
+        (status = 200, body = Shown, description = "The product"),
         (status = 404, body = error::Body, description = "No such active product (`product_not_found`)"),
     ))]
 pub async fn show(
