@@ -104,7 +104,11 @@ impl Prober {
             })
             .await?;
         if !booked {
-            bail!("{}: a balance rose in block {}, which is not on the branch that is followed", self.chain.id, at.height);
+            bail!(
+                "{}: a balance rose in block {}, which is not on the branch that is followed",
+                self.chain.id,
+                at.height
+            );
         }
         info!(chain = %self.chain.id, height = at.height, "a balance rose without a visible transfer and was booked");
         Ok(())

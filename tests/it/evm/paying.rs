@@ -115,7 +115,7 @@ both! {
         let part = split(placed.due, 1, 4);
         world.mine("eth", 20).await;
         // A transfer that every block shows comes first, so that the balance is not what is missing.
-        world.pay(&placed, part.0).await;
+        let shown = world.pay(&placed, part.0).await;
         world.mine("eth", 3).await;
         world.expect_received(&placed, part.0).await;
         world.pay_by_contract(&[(&placed, part.1)]).await;
@@ -124,6 +124,7 @@ both! {
         let answer = world.expect(&placed, "pending", "confirming").await;
         world.expect_received(&placed, placed.due).await;
         assert_eq!(answer.body["payment"]["confirmations"], json!(7), "{}", answer.text);
+        assert_eq!(answer.body["payment"]["tx_hash"], json!(shown), "a balance names no transaction: {}", answer.text);
         world.mine("eth", 5).await;
         world.expect(&placed, "completed", "paid").await;
         world.mine_deep("eth").await;

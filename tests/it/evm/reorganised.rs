@@ -3,7 +3,7 @@
 use alloy_primitives::B256;
 use chain::Amount;
 
-use super::{Onchain, PLAIN, Placed, Plan, split};
+use super::{Onchain, Placed, split};
 
 /// Pays in a block of its own and lets it be confirmed.
 async fn settle(world: &Onchain, placed: &Placed, amount: Amount) -> (B256, u64) {
@@ -123,7 +123,7 @@ both! {
         assert_eq!(world.earned("erc20_usdt").await, placed.due);
     }
 
-    async fn ether_found_by_balance_is_taken_back_with_its_own_block_only(world: Onchain = Plan { trace: "none", ..PLAIN }) {
+    async fn ether_found_by_balance_is_taken_back_with_its_own_block_only(world: Onchain) {
         let placed = world.place("eth").await;
         let (part, rest) = split(placed.due, 1, 2);
         // Two payments by a contract in two blocks, noticed together.
