@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use secrecy::ExposeSecret;
 use chain::{ChainId, Deriver, Source, WatchSet};
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,10 +24,10 @@ use crate::ids::Shop;
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::Grace;
-use crate::tasks::Tasks;
-use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates};
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
+use crate::tasks::Tasks;
+use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates};
 
 /// Blocks asked for at once while catching up.
 const BATCH_BLOCKS: u64 = 100;
@@ -76,7 +76,14 @@ impl Daemon {
         let mut all: Vec<Arc<dyn Worker>> = Vec::new();
         if config.rates.mode == RatesMode::Feeds {
             let feeds = Feeds::new(&config.rates, clock.clone())?;
-            all.push(Arc::new(rates::Rates::new(db.clone(), clock.clone(), &config.rates, &coins, feeds, book.clone())));
+            all.push(Arc::new(rates::Rates::new(
+                db.clone(),
+                clock.clone(),
+                &config.rates,
+                &coins,
+                feeds,
+                book.clone(),
+            )));
         }
         for chain in coins.chains() {
             let Some(source) = sources.get(&chain.id).cloned() else { continue };
@@ -112,9 +119,9 @@ impl Daemon {
             tasks: tasks.clone(),
             wake: wake.clone(),
         }));
-        let listener = TcpListener::bind(config.server.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}: is another program using the port?", config.server.listen))?;
+        let listener = TcpListener::bind(config.server.listen).await.with_context(|| {
+            format!("cannot listen on {}: is another program using the port?", config.server.listen)
+        })?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let mut running = vec![tasks.spawn("http", serve::serve(listener, app.clone(), stopped.clone()))];
@@ -166,9 +173,9 @@ pub fn sources(config: &Config, simnet: Option<&simnet::Simnet>) -> anyhow::Resu
     let mut sources: BTreeMap<ChainId, Arc<dyn Source>> = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         let source = match chain.driver {
-            Driver::Simnet => simnet
-                .and_then(|simnet| simnet.source(&chain.id))
-                .with_context(|| format!("[chains.{}] runs on a model chain, which only `settled dev` has", chain.id))?,
+            Driver::Simnet => simnet.and_then(|simnet| simnet.source(&chain.id)).with_context(|| {
+                format!("[chains.{}] runs on a model chain, which only `settled dev` has", chain.id)
+            })?,
             Driver::Node => node_source(chain)?,
         };
         sources.insert(chain.id.clone(), source);
@@ -318,9 +325,7 @@ async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop
         return Ok(None);
     }
     let (slug, mode) = (mount.merchant.clone(), mount.mode);
-    let merchant = db
-        .read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await }))
-        .await?;
+    let merchant =
+        db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await })).await?;
     Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
 }
-

@@ -99,7 +99,9 @@ impl Follow {
 
     async fn open(&self) -> anyhow::Result<Following> {
         let id = self.chain.id.clone();
-        if let Some(cursor) = self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await? {
+        if let Some(cursor) =
+            self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await?
+        {
             let batch = self.limits.batch;
             let keep = usize::try_from(self.limits.keep)?;
             let Some(stored) = cursor.recent.last().copied() else { bail!("{}: no block is kept", self.chain.id) };
@@ -119,7 +121,9 @@ impl Follow {
         }
         let header = self.first_block().await?;
         let id = self.chain.id.clone();
-        self.db.write("start_chain", move |tx| Box::pin(async move { deposits::start(tx, &id, &header).await })).await?;
+        self.db
+            .write("start_chain", move |tx| Box::pin(async move { deposits::start(tx, &id, &header).await }))
+            .await?;
         info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
         Box::pin(self.open()).await
     }
@@ -161,8 +165,12 @@ impl Follow {
         match state.follower.fits(&first.header) {
             Fit::Extends => {}
             Fit::Forks => return self.rewind(state).await,
-            Fit::Misplaced => bail!("{}: block {} was asked for and {} came", self.chain.id,
-                state.follower.cursor().height + 1, first.header.height),
+            Fit::Misplaced => bail!(
+                "{}: block {} was asked for and {} came",
+                self.chain.id,
+                state.follower.cursor().height + 1,
+                first.header.height
+            ),
         }
         for block in blocks {
             if state.follower.fits(&block.header) != Fit::Extends {
@@ -191,7 +199,8 @@ impl Follow {
             .db
             .write("apply_blocks", move |tx| {
                 Box::pin(async move {
-                    let mut changes = deposits::apply(tx, now, &chain, limits.grace, from, &blocks, limits.keep).await?;
+                    let mut changes =
+                        deposits::apply(tx, now, &chain, limits.grace, from, &blocks, limits.keep).await?;
                     let (position, unfinished, advanced) = deposits::advance(tx, now, &chain, &tip).await?;
                     changes.extend(advanced);
                     orders::follow(tx, now, &changes).await?;
@@ -239,6 +248,9 @@ impl Follow {
             .await?;
         if ended.is_empty() {
             return Ok(Ran::Idle);
+        }
+        if !state.pending.is_empty() {
+            self.store(state, tip).await?;
         }
         // The safety net: before a window ends, the address itself is asked whether the scan missed anything.
         let asked = ended.clone();

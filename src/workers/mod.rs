@@ -110,7 +110,9 @@ impl Workers {
     pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
-            .map(|worker| tasks.spawn("worker", run_loop(worker.clone(), self.wake.clone(), self.beats.clone(), stop.clone())))
+            .map(|worker| {
+                tasks.spawn("worker", run_loop(worker.clone(), self.wake.clone(), self.beats.clone(), stop.clone()))
+            })
             .collect()
     }
 

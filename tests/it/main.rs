@@ -8,6 +8,7 @@ mod world;
 
 mod checkout;
 mod commands;
+mod crowd;
 mod evm;
 mod receiving;
 mod tidy;

@@ -131,7 +131,8 @@ both! {
         world.advance_seconds(30 * 60 + 61);
         world.mine(placed.coin, 1);
         world.run_until_idle().await;
-        expect(&world, &placed, "expired", "expired").await;
+        let answer = expect(&world, &placed, "expired", "expired").await;
+        assert_eq!(answer.text_at("payment.received_amount"), "0.5", "what arrived is still shown");
         assert_eq!(suspense(&world, placed.coin, Suspense::Short).await, units(&world, placed.coin, "0.5"));
     }
 

@@ -68,7 +68,10 @@ fn room_of(path: &Path) -> String {
 
 fn is_test(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_string_lossy();
-    name == "tests.rs" || name == "testing.rs" || name == "fixture.rs" || path.components().any(|c| c.as_os_str() == "tests")
+    name == "tests.rs"
+        || name == "testing.rs"
+        || name == "fixture.rs"
+        || path.components().any(|c| c.as_os_str() == "tests")
 }
 
 fn report(offences: &[String]) {
@@ -80,7 +83,9 @@ fn rooms_use_only_what_they_may() {
     let mut offences = Vec::new();
     for path in sources(&root().join("src")) {
         let room = room_of(&path);
-        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == room.trim_end_matches(".rs")) else { continue };
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == room.trim_end_matches(".rs")) else {
+            continue;
+        };
         if is_test(&path) {
             continue;
         }
@@ -92,8 +97,11 @@ fn rooms_use_only_what_they_may() {
                 }
                 let rest = &line[at + "crate::".len()..];
                 let used: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                let fine = used.is_empty() || used == room.trim_end_matches(".rs") || VALUE_ROOMS.contains(&used.as_str())
-                    || allowed.contains(&used.as_str()) || used == "both";
+                let fine = used.is_empty()
+                    || used == room.trim_end_matches(".rs")
+                    || VALUE_ROOMS.contains(&used.as_str())
+                    || allowed.contains(&used.as_str())
+                    || used == "both";
                 if !fine {
                     offences.push(format!("{}:{number}: `{room}` may not use `{used}`", path.display()));
                 }
@@ -114,7 +122,8 @@ fn crates_stay_behind_their_fences() {
                 continue;
             }
             for (number, line) in code(&text) {
-                let named = line.contains(&format!("use {fenced}")) || line.contains(&format!(" {fenced}")) && fenced.ends_with("::")
+                let named = line.contains(&format!("use {fenced}"))
+                    || line.contains(&format!(" {fenced}")) && fenced.ends_with("::")
                     || line.contains(&format!("{}::", fenced.trim_end_matches("::"))) && !fenced.ends_with("::");
                 if named && !line.contains("crate::") {
                     offences.push(format!("{}:{number}: `{room}` may not name `{fenced}`", path.display()));
@@ -155,7 +164,9 @@ fn machines_are_pure() {
         let text = fs::read_to_string(&path).unwrap();
         for (number, line) in code(&text) {
             for impure in ["async ", ".await", "Tx", "Db>", "Clock", "tokio"] {
-                if line.split(|c: char| !c.is_alphanumeric() && c != '.').any(|word| word == impure.trim()) || line.contains(".await") {
+                if line.split(|c: char| !c.is_alphanumeric() && c != '.').any(|word| word == impure.trim())
+                    || line.contains(".await")
+                {
                     offences.push(format!("{}:{number}: `{impure}` in a machine", path.display()));
                 }
             }

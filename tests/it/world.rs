@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use chain::{Amount, Asset, ChainId};
 use serde_json::Value;
+use settled::access::tokens::{self, Token};
 use settled::clock::{Clock, Instant};
 use settled::config::Config;
 use settled::daemon::{Daemon, Setup, simnet_specs};
@@ -20,7 +21,6 @@ use settled::envelope::Envelope;
 use settled::ids::{Mode, Shop, SkuId, UserId};
 use settled::money::ledger::audit;
 use settled::money::pricing::Currency;
-use settled::access::tokens::{self, Token};
 use settled::shop::catalog::{NewProduct, Texts, Tier};
 use settled::shop::users::NewUser;
 use settled::shop::{catalog, coupons, merchants, stock, users};
@@ -108,7 +108,9 @@ impl World {
         let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
         let now = clock.now();
         let merchant = db
-            .write("create_merchant", move |tx| Box::pin(async move { merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await }))
+            .write("create_merchant", move |tx| {
+                Box::pin(async move { merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await })
+            })
             .await
             .expect("a merchant");
         let shop = Shop { merchant, mode: Mode::Test };
@@ -311,7 +313,8 @@ impl World {
         self.db
             .write("set_state", move |tx| {
                 Box::pin(async move {
-                    let product = catalog::find(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
+                    let product =
+                        catalog::find(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
                     catalog::set_state(tx, product.id, state).await
                 })
             })
@@ -402,7 +405,8 @@ impl Drop for World {
         if std::thread::panicking() {
             let logs = captured().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let logs = String::from_utf8_lossy(&logs);
-            let warnings: Vec<&str> = logs.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
+            let warnings: Vec<&str> =
+                logs.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
             // Of all worlds of this process: run one test alone to see its own.
             eprintln!("the last warnings:\n{}", warnings[warnings.len().saturating_sub(12)..].join("\n"));
             return;
@@ -426,7 +430,9 @@ pub fn accounts() -> String {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
     let mut text = String::new();
-    for (family, name) in [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")] {
+    for (family, name) in
+        [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")]
+    {
         let account = Account::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
         let xpub = seed.account_xpub(&account);
         text += &format!("[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\nxpub = \"{xpub}\"\n\n");

@@ -193,10 +193,7 @@ mod tests {
         for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", " 1", "1 ", "1,0", "0x1", "١"] {
             assert!(Amount::parse_decimal(text, 6).is_err(), "{text:?}");
         }
-        assert_eq!(
-            Amount::parse_decimal("0.0000001", 6),
-            Err(ParseError::TooManyDecimals("0.0000001".into(), 6))
-        );
+        assert_eq!(Amount::parse_decimal("0.0000001", 6), Err(ParseError::TooManyDecimals("0.0000001".into(), 6)));
         assert_eq!(Amount::parse_decimal("1.50", 1), Ok(Amount::from_units(15)));
     }
 }

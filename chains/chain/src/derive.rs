@@ -7,8 +7,7 @@ use std::sync::{
 
 use alloy_primitives::keccak256;
 use bitcoin::{
-    CompressedPublicKey, KnownHrp, Network,
-    base58,
+    CompressedPublicKey, KnownHrp, Network, base58,
     bip32::{ChildNumber, Xpub},
     secp256k1::{Secp256k1, VerifyOnly},
 };

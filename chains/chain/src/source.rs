@@ -64,7 +64,12 @@ pub trait Source: Send + Sync {
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError>;
 
     /// Balances of one asset after exactly that block, in the order asked.
-    async fn balances(&self, at: &BlockRef, asset: &AssetKind, addresses: &[Address]) -> Result<Vec<Amount>, SourceError>;
+    async fn balances(
+        &self,
+        at: &BlockRef,
+        asset: &AssetKind,
+        addresses: &[Address],
+    ) -> Result<Vec<Amount>, SourceError>;
 
     fn internals(&self) -> Internals;
 

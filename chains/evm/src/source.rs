@@ -275,7 +275,12 @@ impl Source for Evm {
     }
 
     /// By block hash (EIP-1898), so that a reorganisation cannot change the question.
-    async fn balances(&self, at: &BlockRef, asset: &AssetKind, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
+    async fn balances(
+        &self,
+        at: &BlockRef,
+        asset: &AssetKind,
+        addresses: &[Address],
+    ) -> Result<Vec<Amount>, SourceError> {
         let block = json!({ "blockHash": B256::from(at.hash.0) });
         let (method, params): (&str, Vec<Value>) = match asset {
             AssetKind::Native => {

@@ -7,8 +7,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Header, Height, Identity, Internals, Outcome, Sender,
-    Source, SourceError, Tip, WatchSet, source::EndpointReport,
+    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Header, Height, Identity, Internals, Outcome,
+    Sender, Source, SourceError, Tip, WatchSet, source::EndpointReport,
 };
 
 use crate::{
@@ -114,7 +114,12 @@ impl Source for Node {
         Ok(blocks)
     }
 
-    async fn balances(&self, at: &BlockRef, asset: &AssetKind, addresses: &[Address]) -> Result<Vec<Amount>, SourceError> {
+    async fn balances(
+        &self,
+        at: &BlockRef,
+        asset: &AssetKind,
+        addresses: &[Address],
+    ) -> Result<Vec<Amount>, SourceError> {
         let model = self.ask()?;
         if at.height > head_of(&model).height {
             return Err(SourceError::NotThere(at.height));

@@ -75,7 +75,11 @@ mod tests {
     fn finality_by_mark_or_depth() {
         assert_eq!(final_height(100, Some(90), 12, 0), 90);
         assert_eq!(final_height(100, Some(98), 12, 15), 86, "the floor is kept");
-        assert_eq!(final_height(100, Some(190), 12, 0), 100, "a mark above the cursor says nothing about unread blocks");
+        assert_eq!(
+            final_height(100, Some(190), 12, 0),
+            100,
+            "a mark above the cursor says nothing about unread blocks"
+        );
         assert_eq!(final_height(100, None, 12, 0), 89);
         assert_eq!(final_height(100, None, 1, 0), 100);
         assert_eq!(final_height(3, None, 12, 0), 0);

@@ -71,8 +71,12 @@ pub async fn apply(
     }
     let headers: Vec<Header> = blocks.iter().map(|block| block.header).collect();
     let oldest_kept = last.header.height.saturating_sub(keep);
-    store::insert_blocks(tx, &chain.id, &headers[headers.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX))..])
-        .await?;
+    store::insert_blocks(
+        tx,
+        &chain.id,
+        &headers[headers.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX))..],
+    )
+    .await?;
     store::delete_blocks_below(tx, &chain.id, oldest_kept).await?;
     store::set_cursor(tx, &chain.id, from, &last.header).await?;
     Ok(changes)
@@ -97,7 +101,8 @@ pub async fn see(
     let in_time = Instant::from_unix_seconds(header.time) <= invoice.expires_at.plus_ms(grace.ms);
     let used = use_of(invoice.state, invoice.asset == transfer.asset, in_time);
     let confirm_height = header.height + u64::from(invoice.confirmations) - 1;
-    let Some(id) = store::insert_deposit(tx, now, &chain.id, header, transfer, &invoice, used, confirm_height).await? else {
+    let Some(id) = store::insert_deposit(tx, now, &chain.id, header, transfer, &invoice, used, confirm_height).await?
+    else {
         return Ok(None);
     };
     let leg = Leg {
@@ -161,7 +166,12 @@ pub async fn find_suspects(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<Su
 
 /// Confirms and finishes what has become deep enough, and settles the invoices that it pays. Returns the final height, and
 /// how many deposits are still on their way.
-pub async fn advance(tx: &mut Tx, now: Instant, chain: &Chain, tip: &Tip) -> Result<(Position, u64, Vec<Change>), PostError> {
+pub async fn advance(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &Chain,
+    tip: &Tip,
+) -> Result<(Position, u64, Vec<Change>), PostError> {
     let Some(cursor) = store::find_position(tx, &chain.id).await? else {
         return Ok((Position { cursor: 0, last: 0 }, 0, Vec::new()));
     };
@@ -198,7 +208,13 @@ pub async fn advance(tx: &mut Tx, now: Instant, chain: &Chain, tip: &Tip) -> Res
 }
 
 /// Goes back to the fork: everything above it is taken back by new postings.
-pub async fn rewind(tx: &mut Tx, now: Instant, chain: &Chain, from: BlockRef, to: BlockRef) -> Result<Vec<Change>, PostError> {
+pub async fn rewind(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &Chain,
+    from: BlockRef,
+    to: BlockRef,
+) -> Result<Vec<Change>, PostError> {
     let mut changes = Vec::new();
     for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
         changes.extend(orphan(tx, now, chain, deposit).await?);

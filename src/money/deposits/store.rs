@@ -25,11 +25,7 @@ pub struct At {
 }
 
 pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
-    let found = row!(
-        tx,
-        "select final_height, time, halted from cursors where chain = $1",
-        chain.as_str()
-    )?;
+    let found = row!(tx, "select final_height, time, halted from cursors where chain = $1", chain.as_str())?;
     let Some(found) = found else { return Ok(None) };
     let recent = rows!(tx, "select height, hash from blocks where chain = $1 order by height", chain.as_str())?;
     let recent = recent

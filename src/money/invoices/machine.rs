@@ -128,9 +128,18 @@ mod tests {
     #[test]
     fn every_use() {
         use {State::*, Use::*};
-        let table = [(Open, true, Counted), (Open, false, Late), (Paid, true, Surplus), (Paid, false, Surplus),
-            (Reversed, true, Counted), (Reversed, false, Counted), (Expired, true, Late), (Expired, false, Late),
-            (Cancelled, true, Late), (Cancelled, false, Late)];
+        let table = [
+            (Open, true, Counted),
+            (Open, false, Late),
+            (Paid, true, Surplus),
+            (Paid, false, Surplus),
+            (Reversed, true, Counted),
+            (Reversed, false, Counted),
+            (Expired, true, Late),
+            (Expired, false, Late),
+            (Cancelled, true, Late),
+            (Cancelled, false, Late),
+        ];
         for (state, in_time, expected) in table {
             assert_eq!(use_of(state, true, in_time), expected, "{state:?} in time: {in_time}");
             assert_eq!(use_of(state, false, in_time), Foreign);

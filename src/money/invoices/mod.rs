@@ -63,7 +63,12 @@ pub enum RequestError {
 }
 
 /// Issues the address and stores what is asked, in the transaction of the payment.
-pub async fn request(tx: &mut Tx, now: Instant, addresses: &Addresses, new: NewInvoice) -> Result<(InvoiceId, Address), RequestError> {
+pub async fn request(
+    tx: &mut Tx,
+    now: Instant,
+    addresses: &Addresses,
+    new: NewInvoice,
+) -> Result<(InvoiceId, Address), RequestError> {
     let (address_id, address) = addresses.issue(tx, now, &new.asset.chain).await?;
     let id = store::insert_invoice(tx, now, &new, address_id).await?;
     Ok((id, address))
@@ -83,7 +88,8 @@ pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Er
 pub(in crate::money) async fn settle(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<Change>, PostError> {
     let invoice = store::lock_invoice(tx, id).await?;
     let confirmed = store::find_received(tx, id, &invoice.chain).await?.confirmed;
-    let Some(next) = machine::next(invoice.state, Happened::Confirmed(confirmed), invoice.due, invoice.tolerance) else {
+    let Some(next) = machine::next(invoice.state, Happened::Confirmed(confirmed), invoice.due, invoice.tolerance)
+    else {
         return Ok(None);
     };
     let merchant = invoice.shop.merchant;
@@ -135,7 +141,8 @@ pub(in crate::money) async fn unsettle(
 /// Moves what a paid invoice earned from pending to available once none of its counted deposits can vanish any more.
 pub(in crate::money) async fn release(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<(), PostError> {
     let invoice = store::lock_invoice(tx, id).await?;
-    let Some(settled) = invoice.settled.filter(|_| invoice.state == State::Paid && invoice.released_at.is_none()) else {
+    let Some(settled) = invoice.settled.filter(|_| invoice.state == State::Paid && invoice.released_at.is_none())
+    else {
         return Ok(());
     };
     if store::has_counted_not_final(tx, id).await? {
@@ -149,7 +156,12 @@ pub(in crate::money) async fn release(tx: &mut Tx, now: Instant, id: InvoiceId) 
 }
 
 /// Candidates for expiry on a chain: the window has passed on the clock, and nothing counted is unconfirmed.
-pub async fn list_expirable(tx: &mut Tx, chain: &ChainId, passed: Instant, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
+pub async fn list_expirable(
+    tx: &mut Tx,
+    chain: &ChainId,
+    passed: Instant,
+    limit: i64,
+) -> Result<Vec<InvoiceId>, db::Error> {
     store::list_expirable(tx, chain, passed, limit).await
 }
 
@@ -167,7 +179,8 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
         let merchant = invoice.shop.merchant;
         let short = Account::Suspense(merchant, Suspense::Short);
         let legs = [leg(&invoice, Account::MerchantIncoming(merchant), short, received.confirmed)];
-        ledger::post(tx, now, invoice.shop.mode, &format!("invoice/{id}/expired"), "invoice expired short", &legs).await?;
+        ledger::post(tx, now, invoice.shop.mode, &format!("invoice/{id}/expired"), "invoice expired short", &legs)
+            .await?;
         store::set_uses(tx, id, Use::Counted, Use::Short).await?;
         let detail = format!("{} of {} base units of {} arrived", received.confirmed, invoice.due, invoice.asset);
         crate::reviews::open(tx, now, "payment.short", &format!("invoice/{id}"), &detail).await?;

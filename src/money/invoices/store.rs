@@ -7,7 +7,7 @@ use crate::db::{self, Locked, Tx, execute, row, rows};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
 use crate::money::invoices::{Invoice, NewInvoice, State, Use};
 
-/// What reached an invoice and counts towards it.
+/// What reached an invoice and counts, or counted until it expired, towards it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Received {
     /// Sum of all that is not orphaned.
@@ -20,7 +20,12 @@ pub struct Received {
     pub txid: Option<TxId>,
 }
 
-pub async fn insert_invoice(tx: &mut Tx, now: Instant, new: &NewInvoice, address: AddressId) -> Result<InvoiceId, db::Error> {
+pub async fn insert_invoice(
+    tx: &mut Tx,
+    now: Instant,
+    new: &NewInvoice,
+    address: AddressId,
+) -> Result<InvoiceId, db::Error> {
     let inserted = row!(
         tx,
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
@@ -99,7 +104,7 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
         tx,
         "select d.amount, d.state, d.txid, d.height, c.height as cursor_height
          from deposits d join cursors c on c.chain = $2
-         where d.invoice_id = $1 and d.use = 'counted' and d.state <> 'orphaned' order by d.id",
+         where d.invoice_id = $1 and d.use in ('counted', 'short') and d.state <> 'orphaned' order by d.id",
         id,
         chain.as_str()
     )?;

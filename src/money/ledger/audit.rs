@@ -53,7 +53,10 @@ impl fmt::Display for Report {
         }
         match self.findings_total {
             0 => write!(f, "sums, balances, holds and the hash chain agree"),
-            n => write!(f, "{n} findings: the ledger was changed from outside, or there is a bug. Stop payouts and restore."),
+            n => write!(
+                f,
+                "{n} findings: the ledger was changed from outside, or there is a bug. Stop payouts and restore."
+            ),
         }
     }
 }
@@ -95,7 +98,12 @@ pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
         for posting in &page {
             let sealed_as = posting.seal_no.unwrap_or_default();
             if sealed_as != no + 1 {
-                walk.report.find(format!("before posting {} ({}): seal {} is missing", posting.seq, posting.entry, no + 1));
+                walk.report.find(format!(
+                    "before posting {} ({}): seal {} is missing",
+                    posting.seq,
+                    posting.entry,
+                    no + 1
+                ));
             }
             let hash = posting.canonical(sealed_as).hash(&previous);
             if posting.hash != Some(hash) {

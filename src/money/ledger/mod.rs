@@ -142,7 +142,10 @@ enum Movement {
     Posted(Amount),
     Pending(Amount),
     /// A hold ends; `posted` of it moves, nothing when it is voided.
-    Resolved { held: Amount, posted: Amount },
+    Resolved {
+        held: Amount,
+        posted: Amount,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -357,5 +360,8 @@ fn checked(amount: Amount) -> Result<Amount, PostError> {
 }
 
 fn out_of_range(account: AccountId) -> db::Error {
-    db::Error::Value { column: format!("balance of account {account}"), reason: "it leaves the range of amounts".into() }
+    db::Error::Value {
+        column: format!("balance of account {account}"),
+        reason: "it leaves the range of amounts".into(),
+    }
 }

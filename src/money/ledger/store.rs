@@ -67,7 +67,12 @@ impl Stored {
     }
 }
 
-pub async fn find_account(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId) -> Result<Option<Row>, db::Error> {
+pub async fn find_account(
+    tx: &mut Tx,
+    mode: Mode,
+    account: &Account,
+    asset: &AssetId,
+) -> Result<Option<Row>, db::Error> {
     let found = row!(
         tx,
         "select id, floored from accounts where code = $1 and asset = $2 and mode = $3",
@@ -78,7 +83,12 @@ pub async fn find_account(tx: &mut Tx, mode: Mode, account: &Account, asset: &As
     found.map(|row| Ok(Row { id: row.get("id")?, floored: row.get("floored")? })).transpose()
 }
 
-pub async fn insert_or_find_account(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId) -> Result<Row, db::Error> {
+pub async fn insert_or_find_account(
+    tx: &mut Tx,
+    mode: Mode,
+    account: &Account,
+    asset: &AssetId,
+) -> Result<Row, db::Error> {
     if let Some(found) = find_account(tx, mode, account, asset).await? {
         return Ok(found);
     }
@@ -229,10 +239,7 @@ pub async fn find_hold(tx: &mut Tx, seq: PostingSeq) -> Result<Option<Hold>, db:
 }
 
 pub async fn find_last_seal(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Error> {
-    let last = row!(
-        tx,
-        "select seal_no, hash from postings where seal_no is not null order by seal_no desc limit 1"
-    )?;
+    let last = row!(tx, "select seal_no, hash from postings where seal_no is not null order by seal_no desc limit 1")?;
     match last {
         Some(row) => Ok((row.get("seal_no")?, row.get("hash")?)),
         None => Ok((0, GENESIS)),
@@ -279,13 +286,8 @@ fn stored(row: &db::Row) -> Result<Stored, db::Error> {
 }
 
 pub async fn set_seal(tx: &mut Tx, seq: PostingSeq, no: i64, hash: [u8; 32]) -> Result<(), db::Error> {
-    let changed = execute!(
-        tx,
-        "update postings set seal_no = $2, hash = $3 where seq = $1 and seal_no is null",
-        seq,
-        no,
-        hash
-    )?;
+    let changed =
+        execute!(tx, "update postings set seal_no = $2, hash = $3 where seq = $1 and seal_no is null", seq, no, hash)?;
     db::expect_changed(changed, 1)
 }
 
@@ -314,7 +316,11 @@ const MOVEMENTS_AFTER: &str = "select p.seal_no, p.kind, p.amount, h.amount as h
      order by 1";
 
 /// What moved an account after a seal, sealed or not.
-pub async fn list_movements_after(tx: &mut Tx, account: AccountId, no: i64) -> Result<Vec<(Side, Movement)>, db::Error> {
+pub async fn list_movements_after(
+    tx: &mut Tx,
+    account: AccountId,
+    no: i64,
+) -> Result<Vec<(Side, Movement)>, db::Error> {
     let found = tx.rows(MOVEMENTS_AFTER, vec![Bind::from(account), Bind::from(no)]).await?;
     ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("seal_no")?, side_of(row)?, movement_of(row)?))))
         .map(|movements| movements.into_iter().map(|(_, side, movement)| (side, movement)).collect())
@@ -327,7 +333,8 @@ pub async fn list_sealed_movements(
     no: i64,
 ) -> Result<Vec<(i64, Side, Movement)>, db::Error> {
     let found = tx.rows(MOVEMENTS_AFTER, vec![Bind::from(account), Bind::from(no)]).await?;
-    let all = ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("seal_no")?, side_of(row)?, movement_of(row)?))))?;
+    let all =
+        ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("seal_no")?, side_of(row)?, movement_of(row)?))))?;
     Ok(all.into_iter().filter_map(|(no, side, movement)| Some((no?, side, movement))).collect())
 }
 
@@ -336,9 +343,7 @@ type Ordered = (Option<i64>, Side, Movement);
 /// Additions before subtractions where the order is not fixed yet, so that no partial sum goes below zero.
 fn ordered(movements: impl Iterator<Item = Result<Ordered, db::Error>>) -> Result<Vec<Ordered>, db::Error> {
     let mut movements = movements.collect::<Result<Vec<_>, _>>()?;
-    movements.sort_by_key(|(no, _, movement)| {
-        (no.unwrap_or(i64::MAX), matches!(movement, Movement::Resolved { .. }))
-    });
+    movements.sort_by_key(|(no, _, movement)| (no.unwrap_or(i64::MAX), matches!(movement, Movement::Resolved { .. })));
     Ok(movements)
 }
 

@@ -20,7 +20,8 @@ pub struct Payment {
 
 pub async fn insert_payment(tx: &mut Tx, now: Instant, new: &NewPayment) -> Result<PaymentId, db::Error> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
-    let (rate, source, rated_at) = rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
+    let (rate, source, rated_at) =
+        rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
     let inserted = row!(
         tx,
         "insert into payments (public_id, order_id, method, state, asset, amount, pay_url, provider_ref, rate, rate_source,

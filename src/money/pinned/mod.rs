@@ -14,7 +14,9 @@ pub struct Fact {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Disagreement {
-    #[error("{name} is {found}, but it was {stored} when it was first read: is another network configured under this name?")]
+    #[error(
+        "{name} is {found}, but it was {stored} when it was first read: is another network configured under this name?"
+    )]
     Changed { name: String, stored: String, found: String },
     #[error(transparent)]
     Db(#[from] db::Error),

@@ -35,7 +35,10 @@ async fn a_stale_node_shows_the_past() {
     assert_eq!((tip.head.height, tip.finalized), (15, Some(3)));
     assert_eq!(source.header(16).await, Ok(None));
     assert_eq!(source.blocks(10, 20, &watched).await.unwrap().last().unwrap().header, tip.head);
-    assert_eq!(source.balances(&simnet.head(&chain).head.position(), &AssetKind::Native, &[]).await, Err(SourceError::NotThere(20)));
+    assert_eq!(
+        source.balances(&simnet.head(&chain).head.position(), &AssetKind::Native, &[]).await,
+        Err(SourceError::NotThere(20))
+    );
     simnet.set_fault(&chain, Fault::Stale(1), false);
     assert_eq!(source.tip().await.unwrap().head.height, 20);
 }
@@ -93,7 +96,10 @@ async fn internal_payments_can_show_in_balances_only() {
     let address = simnet::address::parse(Family::Evm, EVM).unwrap();
     let watched = support::watching(Family::Evm, &[EVM]);
     assert!(source.blocks(1, 1, &watched).await.unwrap()[0].transfers.is_empty());
-    assert_eq!(source.balances(&before, &AssetKind::Native, std::slice::from_ref(&address)).await, Ok(vec![Amount::ZERO]));
+    assert_eq!(
+        source.balances(&before, &AssetKind::Native, std::slice::from_ref(&address)).await,
+        Ok(vec![Amount::ZERO])
+    );
     assert_eq!(source.balances(&after, &AssetKind::Native, std::slice::from_ref(&address)).await, Ok(vec![units(5)]));
     simnet.internals_by_balance(&id("bitcoin"), true);
     assert_eq!(simnet.source(&id("bitcoin")).unwrap().internals(), Internals::None);
