@@ -12,3 +12,4 @@ mod crowd;
 mod evm;
 mod receiving;
 mod tidy;
+mod unit;
