@@ -44,9 +44,7 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     empty.rest(report, "nothing watched", Bounds::Told);
     empty.stop();
 
-    let database = rusqlite::Connection::open(place.database()).expect("the daemon's database");
-    fill_sqlite(&database, &accounts::token(), OPEN);
-    drop(database);
+    fill_sqlite(&place.database(), &accounts::token(), OPEN);
     let load = load_watched(&place.database());
     let many = Running::start(&place, "/readyz");
     let ratio = thousandths(nanos(many.started_in), nanos(load));

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::accounts;
 use crate::answers;
-use crate::books::{self, NOW, SqliteFile};
+use crate::books::{NOW, SqliteFile};
 use crate::made::{account, header};
 use crate::report::{Bounds, Report, turns};
 
@@ -57,9 +57,9 @@ struct Followed {
 
 impl Followed {
     async fn start(open: u64) -> Followed {
-        let (file, token) = (SqliteFile::new(), accounts::token());
+        let token = accounts::token();
+        let file = SqliteFile::filled(&token, open).await;
         let db = file.open().await;
-        books::fill_sqlite(&file.connect(), &token, open);
         let watched = Arc::new(WatchSet::default());
         for number in 1..=open {
             watched.insert(account(number));

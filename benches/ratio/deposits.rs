@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 
 use crate::accounts;
 use crate::books::postgres::Server;
-use crate::books::{self, NOW, SqliteFile};
+use crate::books::{NOW, SqliteFile};
 use crate::made::{DUE, account, fill_postgres, header};
 use crate::report::{Bounds, Report, turns};
 
@@ -36,13 +36,12 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
 }
 
 fn sqlite(report: &mut Report, runtime: &Runtime) {
-    let (file, bare_file) = (SqliteFile::new(), SqliteFile::new());
+    let (file, bare_file) = runtime.block_on(async {
+        let file = SqliteFile::filled(&accounts::token(), OPEN).await;
+        (file, SqliteFile::filled(&accounts::token(), OPEN).await)
+    });
     let db = runtime.block_on(file.open());
-    books::fill_sqlite(&file.connect(), &accounts::token(), OPEN);
-    runtime.block_on(async { bare_file.open().await.close().await });
-    let bare_connection = bare_file.connect();
-    books::fill_sqlite(&bare_connection, &accounts::token(), OPEN);
-    let mut bare = bare::Sqlite::start(bare_connection);
+    let mut bare = bare::Sqlite::start(bare_file.connect());
     let mut ours = runtime.block_on(Books::start(db));
 
     if report.wants(&["P12"]) {

@@ -2,10 +2,20 @@
 
 use chain::{AddressKey, Asset, BlockHash, Header};
 
-use crate::books::{NOW, Rows};
+use crate::books::{NOW, Rows, SqliteFile, fill_sqlite};
 
 /// What every open invoice asks for: one whole token.
 pub const DUE: u64 = 1_000_000;
+
+impl SqliteFile {
+    /// With so many open invoices.
+    pub async fn filled(asset: &Asset, open: u64) -> SqliteFile {
+        let file = SqliteFile::new();
+        file.open().await.close().await;
+        fill_sqlite(&file.path(), asset, open);
+        file
+    }
+}
 
 /// The account of the invoice with this number; numbers follow each other, accounts do not.
 pub fn account(number: u64) -> AddressKey {
