@@ -91,6 +91,7 @@ impl Daemon {
             let limits = follow::Limits {
                 keep: settings.keep_blocks,
                 batch: BATCH_BLOCKS,
+                tip_age_max_ms: tip_age_max_ms(settings),
                 start_height: settings.start_height,
                 lazy_ms,
                 grace: grace(&config),
@@ -98,7 +99,7 @@ impl Daemon {
             let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source, limits.grace);
             all.push(Arc::new(probe::Probe::new(prober.clone())));
             let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
-            all.push(Arc::new(follow::Follow::new(prober, assets, limits, settings.poll)));
+            all.push(Arc::new(follow::Follow::new(prober, addresses.clone(), assets, limits, settings.poll)));
         }
         all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone(), letters)));
         all.push(Arc::new(lapse::Lapse::new(db.clone(), clock.clone())));
@@ -162,6 +163,12 @@ impl Daemon {
         }
         self.app.db.close().await;
     }
+}
+
+/// Many blocks, and never less than two minutes: chains are uneven, clocks differ.
+fn tip_age_max_ms(chain: &config::Chain) -> i64 {
+    let age = chain.block_time.saturating_mul(10).max(Duration::from_secs(120));
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn grace(config: &Config) -> Grace {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Instant};
 use crate::db::Db;
+use crate::money::addresses::Addresses;
 use crate::money::coins::Chain;
 use crate::money::deposits::{self, Grace, Position};
 use crate::money::ledger::PostError;
@@ -32,6 +33,8 @@ pub struct Limits {
     pub keep: u64,
     /// Most blocks asked for at once.
     pub batch: u64,
+    /// A tip older than this is no word for the present: the node may be cut off.
+    pub tip_age_max_ms: i64,
     /// The first block to read, where one is configured; else one that cannot vanish any more.
     pub start_height: Option<u64>,
     /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
@@ -43,6 +46,8 @@ pub struct Follow {
     db: Db,
     clock: Clock,
     chain: Chain,
+    /// Told whether the chain is followed: nobody is given an address that nobody watches.
+    addresses: Arc<Addresses>,
     /// What the chain is configured to pay with; tokens are compared with the chain before the first block is read.
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
@@ -71,9 +76,16 @@ struct Following {
 
 impl Follow {
     /// Follows the prober's chain through the prober's source.
-    pub fn new(prober: Prober, assets: Vec<Asset>, limits: Limits, pause: Duration) -> Follow {
+    pub fn new(
+        prober: Prober,
+        addresses: Arc<Addresses>,
+        assets: Vec<Asset>,
+        limits: Limits,
+        pause: Duration,
+    ) -> Follow {
         let Prober { db, clock, chain, source, .. } = prober.clone();
-        Follow { db, clock, chain, assets, source, prober, limits, pause, state: Mutex::new(None) }
+        addresses.set_followed(&chain.id, false);
+        Follow { db, clock, chain, addresses, assets, source, prober, limits, pause, state: Mutex::new(None) }
     }
 
     /// Refuses to follow another chain than last time, or a token whose decimals are not what is configured.
@@ -143,7 +155,14 @@ impl Follow {
         let tip = self.source.tip().await?;
         match state.follower.next(&tip) {
             Step::Wait => {
-                state.at_tip_at = Some(self.clock.now());
+                let now = self.clock.now();
+                let age = now.since(Instant::from_unix_seconds(tip.head.time));
+                if age <= self.limits.tip_age_max_ms {
+                    state.at_tip_at = Some(now);
+                } else {
+                    // A node without peers stands still: no window may end on its word.
+                    warn!(chain = %self.chain.id, "the tip of {} is {} s old", self.chain.id, age / 1_000);
+                }
                 self.settle_down(state, &tip).await
             }
             Step::Extend { from, to } => {
@@ -314,7 +333,7 @@ impl Follow {
 
     async fn halt(&self, state: &mut Following) -> anyhow::Result<Ran> {
         let why = format!(
-            "the node's chain left ours below block {} or deeper than {} blocks; compare the nodes, then `settled rescan`",
+            "the node's chain left ours below block {} or deeper than {} blocks; compare the nodes before anything is paid out",
             state.follower.final_height(),
             self.limits.keep
         );
@@ -324,7 +343,7 @@ impl Follow {
             .write("halt_chain", move |tx| Box::pin(async move { deposits::halt(tx, now, &chain, &why).await }))
             .await?;
         state.halted = true;
-        Ok(Ran::Idle)
+        Ok(Ran::Worked)
     }
 }
 
@@ -344,9 +363,10 @@ impl Worker for Follow {
             Some(state) => state,
             None => self.load().await?,
         };
+        self.addresses.set_followed(&self.chain.id, !state.halted);
         if state.halted {
             *guard = Some(state);
-            return Ok(Ran::Idle);
+            bail!("{} is halted until a person has looked at it: see the review `chain.halted`", self.chain.id);
         }
         match self.step(&mut state).await {
             Ok(ran) => {

@@ -40,6 +40,11 @@ pub trait Worker: Send + Sync {
     /// How long to wait after an idle run.
     fn pause(&self) -> Duration;
 
+    /// Whether a hint that there may be work ends the pause early. Not for what costs the same whether there is work or not.
+    fn heeds_wake(&self) -> bool {
+        true
+    }
+
     async fn run(&self) -> anyhow::Result<Ran>;
 }
 
@@ -160,7 +165,8 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Beats, mut stop: w
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = wake.0.notified() => {}
+            // After a failure the pause is what protects the other side.
+            () = wake.0.notified(), if failures == 0 && worker.heeds_wake() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use chain::{Amount, BlockRef, Internals, Part, Place, Source, SourceError, Transfer, TxId};
+use chain::{Amount, BlockRef, Internals, Source, SourceError};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::ids::InvoiceId;
 use crate::money::coins::Chain;
-use crate::money::deposits::{self, Grace, Suspect};
+use crate::money::deposits::{self, Grace, Rise, Suspect};
 use crate::money::ledger::PostError;
 use crate::shop::orders;
 use crate::workers::{Ran, Worker};
@@ -82,36 +82,32 @@ impl Prober {
 
     /// In a block of the branch that we follow, so that it is taken back with that block; any other is looked at again.
     async fn book(&self, suspect: &Suspect, at: BlockRef, rise: Amount) -> anyhow::Result<()> {
-        let transfer = Transfer {
-            txid: TxId([0; 32]),
-            // Unique among probes of a block: the address's own number.
-            place: Place { tx_index: suspect.number(), part: Part::Probe },
-            asset: suspect.asset_id(&self.chain.id),
-            to: suspect.address.key,
-            from: None,
-            amount: rise,
-        };
-        let (now, chain, grace) = (self.clock.now(), self.chain.clone(), self.grace);
-        let booked = self
+        let (now, chain, grace, suspect) = (self.clock.now(), self.chain.clone(), self.grace, suspect.clone());
+        let outcome = self
             .db
-            .write("book_probe", move |tx| {
+            .write("book_rise", move |tx| {
                 Box::pin(async move {
-                    let Some(header) = deposits::find_block(tx, &chain.id, at).await? else { return Ok(false) };
-                    let change = deposits::see(tx, now, &chain, grace, &header, &transfer).await?;
-                    orders::follow(tx, now, change.as_slice()).await?;
-                    Ok::<_, PostError>(true)
+                    let outcome = deposits::book_rise(tx, now, &chain, grace, at, &suspect, rise).await?;
+                    if let Rise::Booked(change) = &outcome {
+                        orders::follow(tx, now, change.as_slice()).await?;
+                    }
+                    Ok::<_, PostError>(outcome)
                 })
             })
             .await?;
-        if !booked {
-            bail!(
+        match outcome {
+            Rise::Booked(_) => {
+                info!(chain = %self.chain.id, height = at.height, "a balance rose without a visible transfer and was booked");
+                Ok(())
+            }
+            // The next look compares with what was booked meanwhile.
+            Rise::Outdated => Ok(()),
+            Rise::Elsewhere => bail!(
                 "{}: a balance rose in block {}, which is not on the branch that is followed",
                 self.chain.id,
                 at.height
-            );
+            ),
         }
-        info!(chain = %self.chain.id, height = at.height, "a balance rose without a visible transfer and was booked");
-        Ok(())
     }
 }
 
@@ -134,6 +130,10 @@ impl Worker for Probe {
 
     fn pause(&self) -> Duration {
         Duration::from_secs(15)
+    }
+
+    fn heeds_wake(&self) -> bool {
+        false
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {

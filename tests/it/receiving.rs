@@ -106,6 +106,57 @@ both! {
         assert_eq!(suspense(&world, placed.coin, Suspense::Surplus).await, twice, "what comes after payment is surplus too");
     }
 
+    async fn a_second_payment_on_its_way_becomes_surplus_and_a_reorg_takes_it_back(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 1);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 1);
+        world.run_until_idle().await;
+        for _ in 0..11 {
+            world.mine(placed.coin, 1);
+            world.run_until_idle().await;
+        }
+        expect(&world, &placed, "completed", "paid").await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Surplus).await, due, "the second payment is nobody's incoming money");
+        let incoming = Account::MerchantIncoming(world.shop.merchant);
+        let asset = world.asset(placed.coin).id;
+        assert_eq!(world.account(world.shop.mode, incoming.clone(), asset.clone()).await.available(), Amount::ZERO);
+
+        world.simnet.reorg(&world.chain_of(placed.coin), 12, Keep::Drop, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Surplus).await, Amount::ZERO);
+        let pending = Account::MerchantPending(world.shop.merchant);
+        assert_eq!(world.account(world.shop.mode, pending, asset.clone()).await.available(), due, "the first payment stands");
+        assert_eq!(world.account(world.shop.mode, incoming, asset).await.available(), Amount::ZERO);
+    }
+
+    async fn a_payment_in_time_stays_in_time_when_it_is_mined_again(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        world.advance_seconds(29 * 60);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 1);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "confirming").await;
+        world.advance_seconds(5 * 60);
+        world.simnet.reorg(&world.chain_of(placed.coin), 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
+    async fn a_tip_that_stands_still_ends_no_window(world: World) {
+        let placed = place(&world, "eth").await;
+        world.advance_seconds(2 * 3_600);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "pending").await;
+        world.mine(placed.coin, 1);
+        world.run_until_idle().await;
+        expect(&world, &placed, "expired", "expired").await;
+    }
+
     async fn an_unpaid_order_expires_and_late_money_is_kept(world: World) {
         let before = world.stock(&world.product).await;
         let placed = place(&world, "bnb").await;

@@ -28,7 +28,11 @@ fn the_unit_is_valid() {
     // The binary need not be installed where the tests run.
     let unit: String = unit
         .lines()
-        .map(|line| if line.starts_with("ExecStart=") { "ExecStart=/bin/true\n".to_owned() } else { format!("{line}\n") })
+        .map(
+            |line| {
+                if line.starts_with("ExecStart=") { "ExecStart=/bin/true\n".to_owned() } else { format!("{line}\n") }
+            },
+        )
         .collect();
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("settled.service");

@@ -5,6 +5,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chain::derive::DeriveError;
 use chain::{Address, ChainId, Deriver, Family, WatchSet};
@@ -19,6 +20,8 @@ struct Issuer {
     account: i64,
     deriver: Deriver,
     watched: Arc<WatchSet>,
+    /// Whether somebody reads the chain: an address that nobody watches is not handed out.
+    followed: Arc<AtomicBool>,
 }
 
 /// Issues addresses for every chain that has an account key.
@@ -53,23 +56,32 @@ impl Addresses {
             for key in store::list_keys(tx, &new.chain).await? {
                 new.watched.insert(key);
             }
-            issuers.insert(new.chain, Issuer { account, deriver: new.deriver, watched: new.watched });
+            let followed = Arc::new(AtomicBool::new(true));
+            issuers.insert(new.chain, Issuer { account, deriver: new.deriver, watched: new.watched, followed });
         }
         Ok(Addresses(issuers))
     }
 
+    /// Whether there is an account key and somebody reads the chain.
     pub fn can_issue(&self, chain: &ChainId) -> bool {
-        self.0.contains_key(chain)
+        self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))
     }
 
-    /// The next address of the chain's account. It is watched from the commit on, before the caller is answered.
+    /// Said by whoever reads the chain: from its first stored block on it is followed, and not while it is halted.
+    pub fn set_followed(&self, chain: &ChainId, followed: bool) {
+        if let Some(issuer) = self.0.get(chain) {
+            issuer.followed.store(followed, Ordering::Relaxed);
+        }
+    }
+
+    /// The next address of the chain's account. It is watched even before the commit, whose outcome may stay unknown; a key
+    /// that is watched for nothing is harmless.
     pub async fn issue(&self, tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(AddressId, Address), IssueError> {
         let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
         let index = store::set_next_index(tx, issuer.account).await?;
         let address = issuer.deriver.address(index)?;
         let id = store::insert_address(tx, now, chain, &address, issuer.account, index).await?;
-        let (watched, key) = (issuer.watched.clone(), address.key);
-        tx.after_commit(move || watched.insert(key));
+        issuer.watched.insert(address.key);
         Ok((id, address))
     }
 }

@@ -43,12 +43,6 @@ pub struct Chain {
     pub watched: Arc<WatchSet>,
 }
 
-impl PartialEq for Chain {
-    fn eq(&self, other: &Chain) -> bool {
-        self.id == other.id
-    }
-}
-
 /// A way to pay: the public code of an asset on a chain.
 #[derive(Debug, Clone)]
 pub struct Coin {

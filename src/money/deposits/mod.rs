@@ -6,7 +6,7 @@ mod store;
 
 use std::collections::BTreeSet;
 
-use chain::{AssetKind, Block, BlockRef, ChainId, Header, Height, Tip, Transfer};
+use chain::{AssetKind, Block, BlockRef, ChainId, Header, Height, Part, Place, Tip, Transfer, TxId};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx};
@@ -63,6 +63,7 @@ pub async fn apply(
     keep: u64,
 ) -> Result<Vec<Change>, PostError> {
     let Some(last) = blocks.last() else { return Ok(Vec::new()) };
+    store::lock_cursor(tx, &chain.id).await?;
     let mut changes = Vec::new();
     for block in blocks {
         for transfer in &block.transfers {
@@ -82,13 +83,46 @@ pub async fn apply(
     Ok(changes)
 }
 
-/// A block of the branch that we follow, as far as blocks are kept; its parent is not.
-pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
-    store::find_block(tx, chain, at).await
+/// What became of a rise of balance that was found outside the scan.
+#[derive(Debug)]
+pub enum Rise {
+    Booked(Option<Change>),
+    /// The block is not on the branch that is followed.
+    Elsewhere,
+    /// Meanwhile something was booked on the address: look again.
+    Outdated,
 }
 
-/// A transfer found outside the normal scan (a balance that rose without a visible movement): booked like any other.
-pub async fn see(
+/// Books money that no block showed, in the block that brought it. Compared again with what is booked by now, under the
+/// cursor's lock: neither the scan nor another look at the balance can book it a second time.
+pub async fn book_rise(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &Chain,
+    grace: Grace,
+    at: BlockRef,
+    suspect: &Suspect,
+    rise: chain::Amount,
+) -> Result<Rise, PostError> {
+    store::lock_cursor(tx, &chain.id).await?;
+    let Some(header) = store::find_block(tx, &chain.id, at).await? else { return Ok(Rise::Elsewhere) };
+    let current = store::find_suspect(tx, suspect.invoice).await?;
+    if current.is_none_or(|current| current.explained != suspect.explained) {
+        return Ok(Rise::Outdated);
+    }
+    let transfer = Transfer {
+        txid: TxId([0; 32]),
+        place: Place { tx_index: suspect.number(), part: Part::Probe },
+        asset: suspect.asset_id(&chain.id),
+        to: suspect.address.key,
+        from: None,
+        amount: rise,
+    };
+    Ok(Rise::Booked(see(tx, now, chain, grace, &header, &transfer).await?))
+}
+
+/// One movement in a block of our branch: a deposit, a hold in the ledger, and a use that the invoice gives it.
+async fn see(
     tx: &mut Tx,
     now: Instant,
     chain: &Chain,
@@ -97,8 +131,17 @@ pub async fn see(
     transfer: &Transfer,
 ) -> Result<Option<Change>, PostError> {
     let Some(target) = store::find_target(tx, &chain.id, transfer.to).await? else { return Ok(None) };
+    if !ledger::is_postable(transfer.amount) {
+        // A token that can be minted at will must not stop the chain.
+        let detail = format!("{} base units of {} in block {}", transfer.amount, transfer.asset, header.height);
+        crate::reviews::open(tx, now, "deposit.absurd", &format!("invoice/{target}"), &detail).await?;
+        return Ok(None);
+    }
     let invoice = invoices::lock(tx, target).await?;
-    let in_time = Instant::from_unix_seconds(header.time) <= invoice.expires_at.plus_ms(grace.ms);
+    let window_end = invoice.expires_at.plus_ms(grace.ms);
+    // What was in time once is in time, also when a reorganisation mines it again later.
+    let in_time = Instant::from_unix_seconds(header.time) <= window_end
+        || store::was_seen_until(tx, invoice.id, transfer.txid, window_end).await?;
     let used = use_of(invoice.state, invoice.asset == transfer.asset, in_time);
     let confirm_height = header.height + u64::from(invoice.confirmations) - 1;
     let Some(id) = store::insert_deposit(tx, now, &chain.id, header, transfer, &invoice, used, confirm_height).await?
@@ -123,6 +166,7 @@ pub async fn see(
 /// An invoice's address, and what its deposits explain of its balance.
 #[derive(Debug, Clone)]
 pub struct Suspect {
+    pub invoice: InvoiceId,
     pub id: crate::ids::AddressId,
     pub address: chain::Address,
     /// What the invoice asks for.
@@ -172,7 +216,7 @@ pub async fn advance(
     chain: &Chain,
     tip: &Tip,
 ) -> Result<(Position, u64, Vec<Change>), PostError> {
-    let Some(cursor) = store::find_position(tx, &chain.id).await? else {
+    let Some(cursor) = store::lock_cursor(tx, &chain.id).await? else {
         return Ok((Position { cursor: 0, last: 0 }, 0, Vec::new()));
     };
     let last = machine::final_height(cursor.height, tip.finalized, chain.depths.last, chain.depths.least);
@@ -183,8 +227,8 @@ pub async fn advance(
     for deposit in store::lock_advancing(tx, &chain.id, position, ADVANCE_MAX).await? {
         let to = machine::advance(deposit.state, deposit.height, deposit.confirm_height, position);
         if deposit.state == State::Seen && to != State::Seen {
-            confirm(tx, now, chain, &deposit).await?;
-            if deposit.used == Use::Counted {
+            let used = confirm(tx, now, chain, &deposit).await?;
+            if used == Use::Counted {
                 settle.insert(deposit.invoice);
             }
         }
@@ -215,13 +259,14 @@ pub async fn rewind(
     from: BlockRef,
     to: BlockRef,
 ) -> Result<Vec<Change>, PostError> {
+    store::lock_cursor(tx, &chain.id).await?;
     let mut changes = Vec::new();
     for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
         changes.extend(orphan(tx, now, chain, deposit).await?);
     }
     store::delete_blocks_above(tx, &chain.id, to.height).await?;
     let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
-    let header = find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
+    let header = store::find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
     store::set_cursor(tx, &chain.id, from, &header).await?;
     Ok(changes)
 }
@@ -232,12 +277,21 @@ pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Resu
     crate::reviews::open(tx, now, "chain.halted", chain.as_str(), why).await
 }
 
-/// The held money is posted; what no invoice asked for goes to its suspense account at once.
-async fn confirm(tx: &mut Tx, now: Instant, chain: &Chain, deposit: &Deposit) -> Result<(), PostError> {
+/// The held money is posted; what no invoice asks for goes to its suspense account at once. Returns how it is used: what was
+/// to be counted is surplus if earlier money has paid the invoice meanwhile.
+async fn confirm(tx: &mut Tx, now: Instant, chain: &Chain, deposit: &Deposit) -> Result<Use, PostError> {
     let id = deposit.id;
     ledger::post_hold(tx, now, &format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold, None).await?;
-    let Some(suspense) = suspense_of(deposit.used) else { return Ok(()) };
-    let merchant = invoices::lock(tx, deposit.invoice).await?.shop.merchant;
+    let invoice = invoices::lock(tx, deposit.invoice).await?;
+    let used = match (deposit.used, invoice.state) {
+        (Use::Counted, invoices::State::Paid) => Use::Surplus,
+        (used, _) => used,
+    };
+    if used != deposit.used {
+        store::set_use(tx, id, used).await?;
+    }
+    let Some(suspense) = suspense_of(used) else { return Ok(used) };
+    let merchant = invoice.shop.merchant;
     let leg = Leg {
         debit: Account::MerchantIncoming(merchant),
         credit: Account::Suspense(merchant, suspense),
@@ -245,8 +299,9 @@ async fn confirm(tx: &mut Tx, now: Instant, chain: &Chain, deposit: &Deposit) ->
         amount: deposit.amount,
     };
     ledger::post(tx, now, chain.mode, &format!("deposit/{id}/apart"), "deposit set apart", &[leg]).await?;
-    let detail = format!("{} base units of {} ({})", deposit.amount, deposit.asset, deposit.used.as_str());
-    Ok(crate::reviews::open(tx, now, "deposit.apart", &format!("deposit/{id}"), &detail).await?)
+    let detail = format!("{} base units of {} ({})", deposit.amount, deposit.asset, used.as_str());
+    crate::reviews::open(tx, now, "deposit.apart", &format!("deposit/{id}"), &detail).await?;
+    Ok(used)
 }
 
 async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> Result<Option<Change>, PostError> {

@@ -1,6 +1,8 @@
 //! All SQL of deposits, cursors and recent blocks.
 
-use chain::{Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, Transfer};
+use chain::{
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, Transfer, TxId,
+};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx, execute, row, rows};
@@ -40,8 +42,9 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-pub async fn find_position(tx: &mut Tx, chain: &ChainId) -> Result<Option<At>, db::Error> {
-    let found = row!(tx, "select height, final_height from cursors where chain = $1", chain.as_str())?;
+/// Everything that books or takes back deposits of a chain starts here, so that no two of them overlap.
+pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<At>, db::Error> {
+    let found = row!(tx, "select height, final_height from cursors where chain = $1 for update", chain.as_str())?;
     found.map(|row| Ok(At { height: row.get("height")?, final_height: row.get("final_height")? })).transpose()
 }
 
@@ -165,6 +168,23 @@ pub async fn insert_deposit(
         now
     )?;
     inserted.map(|row| row.get("id")).transpose()
+}
+
+/// Whether this transaction reached the invoice before, in a block until `limit` that vanished.
+pub async fn was_seen_until(tx: &mut Tx, invoice: InvoiceId, txid: TxId, limit: Instant) -> Result<bool, db::Error> {
+    let found = row!(
+        tx,
+        "select 1 as one from deposits where invoice_id = $1 and txid = $2 and state = 'orphaned' and block_time <= $3 limit 1",
+        invoice,
+        txid.0,
+        limit.unix_seconds()
+    )?;
+    Ok(found.is_some())
+}
+
+pub async fn set_use(tx: &mut Tx, id: DepositId, used: Use) -> Result<(), db::Error> {
+    let changed = execute!(tx, "update deposits set use = $2 where id = $1", id, used)?;
+    db::expect_changed(changed, 1)
 }
 
 pub async fn set_hold(tx: &mut Tx, id: DepositId, hold: PostingSeq) -> Result<(), db::Error> {
@@ -309,6 +329,7 @@ pub async fn find_suspect(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<Susp
         None => return Err(db::Error::Value { column: "asset".into(), reason: "it is not of the chain".into() }),
     };
     Ok(Some(Suspect {
+        invoice,
         id: found.get("id")?,
         address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },
         asset,

@@ -75,8 +75,10 @@ db::text_enum!(Use {
 
 /// Where a deposit belongs that reaches an invoice in `state`, in its asset or not, in time or not.
 pub fn use_of(state: State, own_asset: bool, in_time: bool) -> Use {
+    if !own_asset {
+        return Use::Foreign;
+    }
     match state {
-        _ if !own_asset => Use::Foreign,
         State::Open if in_time => Use::Counted,
         // What vanished may come back in a later block than it was in.
         State::Reversed => Use::Counted,

@@ -102,6 +102,10 @@ pub(in crate::money) async fn settle(tx: &mut Tx, now: Instant, id: InvoiceId) -
     }
     let entry = format!("invoice/{id}/paid/{}", invoice.settlements + 1);
     ledger::post(tx, now, invoice.shop.mode, &entry, "invoice paid", &legs).await?;
+    if !surplus.is_zero() {
+        let detail = format!("{surplus} base units of {} above what was due", invoice.asset);
+        crate::reviews::open(tx, now, "payment.surplus", &format!("invoice/{id}"), &detail).await?;
+    }
     store::set_settled(tx, now, &invoice, next, earned).await?;
     payments::advance(tx, now, invoice.payment, payments::State::Success).await?;
     Ok(Some(Change::Paid(invoice.payment)))

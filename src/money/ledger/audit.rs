@@ -74,8 +74,8 @@ struct Walk {
     /// Balances as they were at the seal up to which an account is folded.
     folded: HashMap<AccountId, Balance>,
     open: HashMap<PostingSeq, Open>,
-    /// How each hold ended: posted or voided.
-    ended: HashMap<PostingSeq, bool>,
+    /// What of each ended hold was posted; nothing of a voided one.
+    ended: HashMap<PostingSeq, Option<Amount>>,
     /// Posted under `deposit/ID/orphaned`: the deposits that were taken back.
     taken_back: HashMap<i64, Amount>,
 }
@@ -155,7 +155,7 @@ impl Walk {
                 if (hold.debit, hold.credit) != (posting.debit, posting.credit) || posting.amount > hold.amount {
                     self.report.find(format!("{}: it does not fit the hold it resolves", name()));
                 }
-                self.ended.insert(seq, posting.kind == Kind::Post);
+                self.ended.insert(seq, (posting.kind == Kind::Post).then_some(posting.amount));
                 let posted = if posting.kind == Kind::Post { posting.amount } else { Amount::ZERO };
                 Movement::Resolved { held: hold.amount, posted }
             }
@@ -188,6 +188,8 @@ impl Walk {
                 if owed(&computed).is_none_or(|owed| owed > computed.credits_posted) {
                     self.report.find(format!("{name}: it is below zero"));
                 }
+            } else if account.code.starts_with("merchant:") && computed.debits_posted > computed.credits_posted {
+                self.report.find(format!("{name}: more was taken from it than it was given"));
             } else if account.through > 0 && self.folded.get(&account.id) != Some(&account.balance) {
                 self.report.find(format!("{name}: its folded balance is not the sum up to seal {}", account.through));
             }
@@ -220,8 +222,11 @@ impl Walk {
                 let taken_back = self.taken_back.get(&deposit.id).copied();
                 let agrees = match deposit.state.as_str() {
                     "seen" => open == Some(deposit.amount) && posted.is_none(),
-                    "confirmed" | "final" => posted == Some(true) && taken_back.is_none(),
-                    "orphaned" => posted == Some(false) || (posted == Some(true) && taken_back == Some(deposit.amount)),
+                    "confirmed" | "final" => posted == Some(Some(deposit.amount)) && taken_back.is_none(),
+                    "orphaned" => {
+                        posted == Some(None)
+                            || (posted == Some(Some(deposit.amount)) && taken_back == Some(deposit.amount))
+                    }
                     _ => false,
                 };
                 if !agrees {

@@ -108,11 +108,6 @@ impl Balance {
         self.credits_posted.saturating_sub(self.debits_posted).saturating_sub(self.debits_pending)
     }
 
-    /// What an asset account (one that grows by debits) has.
-    pub fn debited(&self) -> Amount {
-        self.debits_posted.saturating_sub(self.credits_posted)
-    }
-
     fn apply(&mut self, side: Side, movement: Movement) -> Option<()> {
         let (pending, posted) = match side {
             Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
@@ -352,11 +347,13 @@ async fn current(tx: &mut Tx, account: &store::Row) -> Result<Balance, db::Error
     Ok(balance)
 }
 
+/// Whether an amount can be posted: more than nothing and below the limit.
+pub fn is_postable(amount: Amount) -> bool {
+    !amount.is_zero() && amount.units().bit_len() <= usize::try_from(LIMIT).expect("a small number")
+}
+
 fn checked(amount: Amount) -> Result<Amount, PostError> {
-    if amount.is_zero() || amount.units().bit_len() > usize::try_from(LIMIT).expect("a small number") {
-        return Err(PostError::BadAmount(amount));
-    }
-    Ok(amount)
+    if is_postable(amount) { Ok(amount) } else { Err(PostError::BadAmount(amount)) }
 }
 
 fn out_of_range(account: AccountId) -> db::Error {

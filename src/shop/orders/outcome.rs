@@ -24,14 +24,12 @@ pub(super) async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Resul
             store::insert_fulfilment(tx, now, order.id).await?;
             record(tx, now, &order, "order.paid").await
         }
-        // Its money had vanished with a block and came back.
-        State::Paid
-        | State::Processing
-        | State::PartiallyDelivered
-        | State::Delivered
-        | State::Completed
-        | State::Failed
-        | State::Refunded => {
+        // Its money had vanished with a block and came back before the goods were handed out.
+        State::Paid | State::Processing => {
+            store::insert_fulfilment_again(tx, now, order.id).await?;
+            reviews::close(tx, now, "payment.reversed", &order.public_id, "the payment was confirmed again").await
+        }
+        State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded => {
             reviews::close(tx, now, "payment.reversed", &order.public_id, "the payment was confirmed again").await
         }
         // The stock went back: whether there is enough for it now is for a person to say.
@@ -45,6 +43,8 @@ pub(super) async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Resul
 /// The order stays what it is: goods that were handed out cannot be taken back, and a person decides.
 pub(super) async fn reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let (_, order) = order_of(tx, payment).await?;
+    // What was not handed out yet waits until the money is back.
+    store::delete_fulfilment(tx, order.id).await?;
     let detail = format!("the payment of order {} ({}) lost its block", order.order_no, order.state.as_str());
     reviews::open(tx, now, "payment.reversed", &order.public_id, &detail).await?;
     record(tx, now, &order, "payment.reversed").await

@@ -67,6 +67,22 @@ pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Res
     expect_changed(n, 1)
 }
 
+/// After a reversal: the work may be there already.
+pub async fn insert_fulfilment_again(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2) on conflict (order_id) do nothing",
+        order,
+        now
+    )?;
+    Ok(())
+}
+
+pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
+    execute!(tx, "delete from fulfilments where order_id = $1", order)?;
+    Ok(())
+}
+
 pub async fn find_by_public_id(
     tx: &mut Tx,
     shop: Shop,
