@@ -29,6 +29,8 @@ use crate::shop::merchants;
 use crate::tasks::Tasks;
 use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates};
 
+/// How long a start waits for nodes before it serves without their chains.
+const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 /// Blocks asked for at once while catching up.
 const BATCH_BLOCKS: u64 = 100;
 
@@ -74,6 +76,7 @@ impl Daemon {
 
         let wake = Wake::default();
         let mut all: Vec<Arc<dyn Worker>> = Vec::new();
+        let mut followers: Vec<Arc<dyn Worker>> = Vec::new();
         if config.rates.mode == RatesMode::Feeds {
             let feeds = Feeds::new(&config.rates, clock.clone())?;
             all.push(Arc::new(rates::Rates::new(
@@ -99,7 +102,9 @@ impl Daemon {
             let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source, limits.grace);
             all.push(Arc::new(probe::Probe::new(prober.clone())));
             let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
-            all.push(Arc::new(follow::Follow::new(prober, addresses.clone(), assets, limits, settings.poll)));
+            let follower = Arc::new(follow::Follow::new(prober, addresses.clone(), assets, limits, settings.poll));
+            followers.push(follower.clone());
+            all.push(follower);
         }
         all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone(), letters)));
         all.push(Arc::new(lapse::Lapse::new(db.clone(), clock.clone())));
@@ -107,6 +112,9 @@ impl Daemon {
         all.push(Arc::new(ledger::Seal::new(db.clone())));
         all.push(Arc::new(ledger::Fold::new(db.clone())));
         let workers = Workers::new(all, wake.clone());
+        if autonomous {
+            begin_to_follow(&followers).await;
+        }
 
         let app = Arc::new(App::new(Parts {
             config: config.clone(),
@@ -162,6 +170,19 @@ impl Daemon {
             }
         }
         self.app.db.close().await;
+    }
+}
+
+/// Gives every follower a moment to find its chain, so that its coins are offered from the first request on. A chain whose
+/// nodes are silent opens later, when they answer.
+async fn begin_to_follow(followers: &[Arc<dyn Worker>]) {
+    let begin = followers.iter().map(|follower| tokio::time::timeout(FOLLOW_WAIT, follower.run()));
+    for (follower, began) in followers.iter().zip(futures_util::future::join_all(begin).await) {
+        match began {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!("{} cannot begin yet: {error:#}", follower.name()),
+            Err(_elapsed) => tracing::warn!("{} has no answer yet", follower.name()),
+        }
     }
 }
 

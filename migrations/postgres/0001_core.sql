@@ -363,7 +363,7 @@ create table invoices (
     settled bytea check (settled is null or length(settled) = 32),
     released_at bigint
 );
-create index invoices_open on invoices (expires_at) where state = 'open';
+create index invoices_open on invoices (chain, expires_at) where state = 'open';
 create index invoices_open_of_chain on invoices (chain, asset, expires_at) where state = 'open';
 
 ---------------------------------------------------------------------------------------------------------------- chains
