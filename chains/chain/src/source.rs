@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{Address, Amount, AssetKind, Block, BlockRef, Header, Height, Tip, WatchSet};
+use crate::{Address, Amount, AssetKind, Block, BlockRef, Header, Height, Sighting, Tip, WatchSet};
 
 /// What cannot change while the chain is the same chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,12 @@ pub trait Source: Send + Sync {
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError>;
+
+    /// Every transfer to a watched address that is on its way at present. What was there before, is not there any more and
+    /// is in no block either was replaced or dropped. `None` where the node shows no such thing.
+    async fn sightings(&self, _watched: &WatchSet) -> Result<Option<Vec<Sighting>>, SourceError> {
+        Ok(None)
+    }
 
     fn internals(&self) -> Internals;
 

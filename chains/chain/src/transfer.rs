@@ -68,3 +68,16 @@ pub struct Transfer {
     pub from: Option<String>,
     pub amount: Amount,
 }
+
+/// A transfer that no block which the follower reads has yet: in a node's mempool, or on TRON in a block that is not
+/// solidified. It is shown and remembered (money first seen inside the window is in time), never booked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    pub txid: TxId,
+    pub part: Part,
+    pub asset: AssetId,
+    pub to: AddressKey,
+    pub amount: Amount,
+    /// The sender announced that it may replace the transaction (BIP125).
+    pub replaceable: bool,
+}
