@@ -27,7 +27,7 @@ use crate::money::deposits::Grace;
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
 use crate::tasks::Tasks;
-use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates};
+use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates, sight};
 
 /// How long a start waits for nodes before it serves without their chains.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
@@ -99,12 +99,14 @@ impl Daemon {
                 lazy_ms,
                 grace: grace(&config),
             };
-            let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source, limits.grace);
+            let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source.clone(), limits.grace);
             all.push(Arc::new(probe::Probe::new(prober.clone())));
             let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
             let follower = Arc::new(follow::Follow::new(prober, addresses.clone(), assets, limits, settings.poll));
             followers.push(follower.clone());
             all.push(follower);
+            // After the follower: what it has just read is not on its way any more.
+            all.push(Arc::new(sight::Sight::new(db.clone(), clock.clone(), chain.clone(), source, settings.poll)));
         }
         all.push(Arc::new(fulfil::Fulfil::new(db.clone(), clock.clone(), envelope.clone(), letters)));
         all.push(Arc::new(lapse::Lapse::new(db.clone(), clock.clone())));

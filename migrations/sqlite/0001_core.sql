@@ -421,6 +421,25 @@ create index deposits_of_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
 create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
 
+-- Transfers on their way: in a mempool, or in a block that can still vanish. No money; what was first seen inside the
+-- window is in time.
+create table sightings (
+    id integer primary key autoincrement,
+    chain text not null,
+    txid blob not null check (length(txid) = 32),
+    part bigint not null,
+    asset text not null,
+    invoice_id bigint not null references invoices (id),
+    amount blob not null check (length(amount) = 32),
+    replaceable bigint not null check (replaceable in (0, 1)),
+    state text not null check (state in ('seen', 'mined', 'orphaned')),
+    first_seen_at bigint not null,
+    ended_at bigint,
+    unique (chain, txid, part)
+);
+create index sightings_seen on sightings (chain, id) where state = 'seen';
+create index sightings_of_invoice on sightings (invoice_id);
+
 ----------------------------------------------------------------------------------------------------------------- mail
 
 create table mails (

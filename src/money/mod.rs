@@ -6,5 +6,6 @@ pub mod pricing;
 pub mod addresses;
 pub mod payments;
 pub mod invoices;
+pub mod sightings;
 pub mod deposits;
 pub mod pinned;

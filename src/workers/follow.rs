@@ -262,7 +262,7 @@ impl Follow {
         let ended = self
             .db
             .read("list_expirable", move |tx| {
-                Box::pin(async move { invoices::list_expirable(tx, &chain, passed, EXPIRE_MAX).await })
+                Box::pin(async move { invoices::list_expirable(tx, &chain, now, passed, EXPIRE_MAX).await })
             })
             .await?;
         if ended.is_empty() {

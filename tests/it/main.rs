@@ -11,5 +11,6 @@ mod commands;
 mod crowd;
 mod evm;
 mod receiving;
+mod sightings;
 mod tidy;
 mod unit;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use chain::{
-    AddressKey, Amount, AssetId, BlockHash, BlockRef, Family, Header, Height, Internals, Outcome, Part, Place, Tip,
-    Transfer, TxId, derive, watch::Watched,
+    AddressKey, Amount, AssetId, BlockHash, BlockRef, Family, Header, Height, Internals, Outcome, Part, Place,
+    Sighting, Tip, Transfer, TxId, derive, watch::Watched,
 };
 use sha2::{Digest, Sha256};
 
@@ -256,11 +256,24 @@ impl Model {
         ledger
     }
 
-    /// What a block moved to watched addresses, in the order of places.
-    pub fn transfers(&self, block: &Sealed, view: View<'_>) -> Vec<Transfer> {
+    /// What transactions that wait would move to watched addresses. Senders of this model never announce a replacement.
+    pub fn sightings(&self, view: View<'_>) -> Vec<Sighting> {
+        let sighting = |transfer: Transfer| Sighting {
+            txid: transfer.txid,
+            part: transfer.place.part,
+            asset: transfer.asset,
+            to: transfer.to,
+            amount: transfer.amount,
+            replaceable: false,
+        };
+        self.transfers(self.pool.ready(), view).into_iter().map(sighting).collect()
+    }
+
+    /// What the transactions of a block move to watched addresses, in the order of places.
+    pub fn transfers<'t>(&self, txs: impl IntoIterator<Item = &'t Arc<Tx>>, view: View<'_>) -> Vec<Transfer> {
         let mut logs = 0u32..;
         let mut found = Vec::new();
-        for (tx_index, tx) in (0u32..).zip(&block.txs).filter(|(_, tx)| !tx.draft.reverts) {
+        for (tx_index, tx) in (0u32..).zip(txs).filter(|(_, tx)| !tx.draft.reverts) {
             let (mut internals, mut value_free) = (0u32.., true);
             for (index, moved) in (0u32..).zip(&tx.draft.moves) {
                 let next = |counter: &mut dyn Iterator<Item = u32>| counter.next().expect("fewer than 2^32");

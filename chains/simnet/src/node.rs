@@ -7,8 +7,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Header, Height, Identity, Internals, Outcome,
-    Sender, Source, SourceError, Tip, WatchSet, source::EndpointReport,
+    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Family, Header, Height, Identity, Internals,
+    Outcome, Sender, Sighting, Source, SourceError, Tip, WatchSet, source::EndpointReport,
 };
 
 use crate::{
@@ -105,7 +105,7 @@ impl Source for Node {
         for height in from..=last {
             let block = model.block(height).ok_or_else(|| forgotten(height))?;
             let hidden = block.txs.is_empty() || model.faults.has(Fault::HideTransfers);
-            let transfers = if hidden { Vec::new() } else { model.transfers(block, view) };
+            let transfers = if hidden { Vec::new() } else { model.transfers(&block.txs, view) };
             blocks.push(Block { header: block.header, transfers });
         }
         if model.faults.has(Fault::WrongParent) {
@@ -130,6 +130,14 @@ impl Source for Node {
         }
         let asset = AssetId::of(&model.spec.chain, asset);
         Ok(addresses.iter().map(|address| model.balance_at(at.height, &asset, address.key)).collect())
+    }
+
+    /// On Bitcoin, where a mempool says something of what will be mined.
+    async fn sightings(&self, watched: &WatchSet) -> Result<Option<Vec<Sighting>>, SourceError> {
+        let model = self.ask()?;
+        let keys = watched.read();
+        let view = View { watched: &keys, internals: model.internals };
+        Ok((model.spec.family == Family::Bitcoin).then(|| model.sightings(view)))
     }
 
     fn internals(&self) -> Internals {

@@ -39,6 +39,11 @@ impl Pool {
         self.ready.iter().map(|(tx, _)| tx.txid).chain(self.parked.iter().map(|tx| tx.txid))
     }
 
+    /// What the next block would take, oldest first.
+    pub fn ready(&self) -> impl Iterator<Item = &Arc<Tx>> {
+        self.ready.iter().map(|(tx, _)| tx)
+    }
+
     /// What the pool has done to the ledger, oldest first.
     pub fn undos(&self) -> impl Iterator<Item = &Undo> {
         self.ready.iter().map(|(_, undo)| undo)

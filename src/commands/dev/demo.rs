@@ -201,7 +201,7 @@ fn asked(context: &Context, invoice: &Invoice, received: &invoices::Received) ->
         decimals: asset.decimals,
         address: invoice.address.clone(),
         due: invoice.due.to_string(),
-        seen: received.seen.to_string(),
+        seen: received.total().to_string(),
         confirmations: invoice.confirmations,
         final_depth: chain.final_depth,
         expires_at: invoice.expires_at.to_string(),

@@ -170,14 +170,16 @@ pub async fn insert_deposit(
     inserted.map(|row| row.get("id")).transpose()
 }
 
-/// Whether this transaction reached the invoice before, in a block until `limit` that vanished.
+/// Whether this transaction reached the invoice before: in a block until `limit` that vanished, or on its way by then.
 pub async fn was_seen_until(tx: &mut Tx, invoice: InvoiceId, txid: TxId, limit: Instant) -> Result<bool, db::Error> {
     let found = row!(
         tx,
-        "select 1 as one from deposits where invoice_id = $1 and txid = $2 and state = 'orphaned' and block_time <= $3 limit 1",
+        "select 1 as one from deposits where invoice_id = $1 and txid = $2 and state = 'orphaned' and block_time <= $3
+         union all select 1 as one from sightings where invoice_id = $1 and txid = $2 and first_seen_at <= $4 limit 1",
         invoice,
         txid.0,
-        limit.unix_seconds()
+        limit.unix_seconds(),
+        limit
     )?;
     Ok(found.is_some())
 }

@@ -14,6 +14,7 @@ use crate::money::addresses::{Addresses, IssueError};
 use crate::money::ledger::{self, Account, Leg, PostError, Suspense};
 use crate::money::payments::{self, Change};
 use crate::money::pricing::{Fiat, Quote};
+use crate::money::sightings;
 
 pub use machine::{Happened, State, Use};
 pub use store::Received;
@@ -81,6 +82,20 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
 /// What its counted deposits add up to, with the newest of them.
 pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
     store::find_received(tx, invoice.id, &invoice.chain).await
+}
+
+/// The same with what is on its way, as long as it matters.
+pub async fn progress(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
+    let received = received(tx, invoice).await?;
+    match invoice.state {
+        State::Open | State::Reversed => {
+            let expected = sightings::expected(tx, invoice.id).await?;
+            // The one with the fewest confirmations has none yet.
+            let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
+            Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
+        }
+        State::Paid | State::Expired | State::Cancelled => Ok(received),
+    }
 }
 
 /// Applies newly confirmed counted money: the invoice is paid when the confirmed sum reaches what is due. What is above
@@ -159,14 +174,16 @@ pub(in crate::money) async fn release(tx: &mut Tx, now: Instant, id: InvoiceId) 
     Ok(store::set_released(tx, now, &invoice).await?)
 }
 
-/// Candidates for expiry on a chain: the window has passed on the clock, and nothing counted is unconfirmed.
+/// Candidates for expiry on a chain: the window has passed on the clock, nothing counted is unconfirmed, and nothing is on
+/// its way that was seen in time and is not older than [`sightings::HOLD_MS`].
 pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
+    now: Instant,
     passed: Instant,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    store::list_expirable(tx, chain, passed, limit).await
+    store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), limit).await
 }
 
 /// Ends the window of one invoice. Part payments move to the short account.

@@ -6,6 +6,7 @@ use crate::clock::Instant;
 use crate::db::{self, Locked, Tx, execute, row, rows};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
 use crate::money::invoices::{Invoice, NewInvoice, State, Use};
+use crate::money::sightings::Expected;
 
 /// What reached an invoice and counts, or counted until it expired, towards it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +19,20 @@ pub struct Received {
     pub confirmations: Option<u64>,
     /// The newest deposit's transaction.
     pub txid: Option<TxId>,
+    /// What is on its way beside all that.
+    pub expected: Expected,
+}
+
+impl Received {
+    /// With what is in no block yet.
+    pub fn total(&self) -> Amount {
+        self.seen.checked_add(self.expected.amount).unwrap_or(Amount::MAX)
+    }
+
+    /// Whether any of it may still vanish or come.
+    pub fn is_on_its_way(&self) -> bool {
+        self.seen > self.confirmed || !self.expected.amount.is_zero()
+    }
 }
 
 pub async fn insert_invoice(
@@ -137,6 +152,7 @@ pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
     passed: Instant,
+    held_since: Instant,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
     let found = rows!(
@@ -144,9 +160,13 @@ pub async fn list_expirable(
         "select i.id from invoices i
          where i.chain = $1 and i.state = 'open' and i.expires_at < $2 and not exists (
              select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
-         order by i.expires_at limit $3",
+         and not exists (
+             select 1 from sightings s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
+             and s.first_seen_at <= i.expires_at and s.first_seen_at > $3)
+         order by i.expires_at limit $4",
         chain.as_str(),
         passed,
+        held_since,
         limit
     )?;
     found.iter().map(|row| row.at(0)).collect()

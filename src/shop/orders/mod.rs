@@ -366,7 +366,7 @@ async fn view(tx: &mut Tx, order: Order) -> Result<View, db::Error> {
     let payment = payments::find_by_order(tx, order.id).await?.ok_or_else(|| no_payment(order.id))?;
     let invoice = match invoices::find_by_payment(tx, payment.id).await? {
         Some(invoice) => {
-            let received = invoices::received(tx, &invoice).await?;
+            let received = invoices::progress(tx, &invoice).await?;
             Some((invoice, received))
         }
         None => None,

@@ -275,7 +275,7 @@ impl CoinProgress {
             coin: coin.code.clone(),
             address: invoice.address.clone(),
             expected_amount: invoice.due.to_decimal(coin.asset.decimals),
-            received_amount: received.seen.to_decimal(coin.asset.decimals),
+            received_amount: received.total().to_decimal(coin.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
             required_confirmations: invoice.confirmations,
             tx_hash: received.txid.map(|txid| match family {
@@ -363,9 +363,7 @@ fn invoice_status(state: invoices::State, received: &Received) -> PaymentStatus 
     match state {
         invoices::State::Paid => PaymentStatus::Paid,
         invoices::State::Expired | invoices::State::Cancelled => PaymentStatus::Expired,
-        invoices::State::Open | invoices::State::Reversed if received.seen > received.confirmed => {
-            PaymentStatus::Confirming
-        }
+        invoices::State::Open | invoices::State::Reversed if received.is_on_its_way() => PaymentStatus::Confirming,
         invoices::State::Open | invoices::State::Reversed if !received.confirmed.is_zero() => PaymentStatus::Underpaid,
         invoices::State::Open | invoices::State::Reversed => PaymentStatus::Pending,
     }
