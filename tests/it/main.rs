@@ -12,5 +12,6 @@ mod crowd;
 mod evm;
 mod receiving;
 mod sightings;
+mod soak;
 mod tidy;
 mod unit;

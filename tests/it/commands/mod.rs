@@ -3,4 +3,4 @@
 mod admin;
 mod daemon;
 mod demo;
-mod program;
+pub mod program;

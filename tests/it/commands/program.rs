@@ -116,6 +116,11 @@ impl Running {
         answer["order"]["order_no"].as_str().unwrap().to_owned()
     }
 
+    /// SIGKILL: no handler runs, nothing is flushed.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     pub fn terminate(child: &Child) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
