@@ -109,28 +109,8 @@ pub struct Policy {
     pub tolerance_basis_points: u32,
     #[serde(deserialize_with = "text::decimal")]
     pub tolerance_usd: Decimal,
-    pub late: Late,
-    pub over: Over,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
     pub grace: Duration,
-}
-
-/// What becomes of money that arrives after the window of its invoice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Late {
-    Review,
-    Credit,
-    AcceptFrozen,
-    AcceptCurrent,
-}
-
-/// What becomes of money beyond what an invoice asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Over {
-    Review,
-    Credit,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
