@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The 20 bytes by which a block scan recognises a recipient on its chain: the account of EVM and TRON, the program of
-/// P2WPKH, the first 20 bytes of a P2TR output key. 160 bits cannot be ground to collide with one of ours.
+/// P2WPKH, the first 20 bytes of the SHA-256 of a P2TR output key. 160 bits cannot be ground to collide with one of ours.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressKey(pub [u8; 20]);
 

@@ -9,6 +9,8 @@ use alloy_primitives::keccak256;
 use bitcoin::{
     CompressedPublicKey, KnownHrp, Network, base58,
     bip32::{ChildNumber, Xpub},
+    hashes::{Hash, sha256},
+    key::TapTweak,
     secp256k1::{Secp256k1, VerifyOnly},
 };
 
@@ -40,6 +42,8 @@ pub enum DeriveError {
 pub enum Scheme {
     /// BIP84: P2WPKH with the network's Bech32 prefix (`bc`, `tb`, `bcrt`).
     P2wpkh(KnownHrp),
+    /// BIP86: P2TR that only the key can spend, in Bech32m with the same prefixes.
+    P2tr(KnownHrp),
     /// Keccak of the uncompressed key, EIP-55 text.
     Evm,
     /// The same account bytes in Base58Check with version 0x41.
@@ -67,7 +71,7 @@ pub struct Deriver {
 impl Deriver {
     /// `xpub` is the account key (depth 3) in Base58Check, as `settled-signer keys` prints it.
     pub fn new(xpub: &str, scheme: Scheme) -> Result<Deriver, DeriveError> {
-        let account: Xpub = xpub.trim().parse().map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
+        let account: Xpub = as_xpub(xpub.trim()).parse().map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
         if account.depth != 3 {
             return Err(DeriveError::BadXpub(format!("its depth is {}, an account has depth 3", account.depth)));
         }
@@ -88,15 +92,42 @@ impl Deriver {
         let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::BadIndex(index))?.public_key;
         Ok(match self.scheme {
             Scheme::P2wpkh(hrp) => p2wpkh(&CompressedPublicKey(key), hrp),
+            Scheme::P2tr(hrp) => p2tr_address(&key, hrp),
             Scheme::Evm => evm_address(account_bytes(&key)),
             Scheme::Tron => tron_address(account_bytes(&key)),
         })
     }
 }
 
+/// The account key with the version bytes of BIP32 where it has those of SLIP-132 (`zpub`, `vpub`), which say the same key.
+fn as_xpub(text: &str) -> String {
+    let Ok(mut payload) = base58::decode_check(text) else { return text.to_owned() };
+    let version = match payload.first_chunk() {
+        Some([0x04, 0xb2, 0x47, 0x46]) => [0x04, 0x88, 0xb2, 0x1e],
+        Some([0x04, 0x5f, 0x1c, 0xf6]) => [0x04, 0x35, 0x87, 0xcf],
+        Some(_) | None => return text.to_owned(),
+    };
+    payload[..4].copy_from_slice(&version);
+    base58::encode_check(&payload)
+}
+
 fn p2wpkh(key: &CompressedPublicKey, hrp: KnownHrp) -> Address {
     let program: [u8; 20] = *AsRef::<[u8; 20]>::as_ref(&key.wpubkey_hash());
     Address { key: AddressKey(program), text: bitcoin::Address::p2wpkh(key, hrp).to_string() }
+}
+
+/// The BIP86 address of an internal key.
+pub fn p2tr_address(key: &bitcoin::secp256k1::PublicKey, hrp: KnownHrp) -> Address {
+    let (output, _) = key.x_only_public_key().0.tap_tweak(&*CURVE, None);
+    let text = bitcoin::Address::p2tr_tweaked(output, hrp).to_string();
+    Address { key: p2tr_key(&output.to_x_only_public_key().serialize()), text }
+}
+
+/// How the watch set knows a P2TR output: by the hash of its key. A part of the key itself would not do, because whoever
+/// burns money can choose all 32 bytes freely.
+pub fn p2tr_key(output: &[u8; 32]) -> AddressKey {
+    let hash = sha256::Hash::hash(output).to_byte_array();
+    AddressKey(*hash.first_chunk().expect("32 bytes"))
 }
 
 /// Last 20 bytes of Keccak-256 over the uncompressed key without its prefix (Yellow Paper, appendix F).
@@ -131,6 +162,18 @@ mod tests {
         let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
         assert_eq!(deriver.address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
         assert_eq!(deriver.address(1).unwrap().text, "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g");
+    }
+
+    /// The account of the same phrase as BIP84 publishes it, and the first address of BIP86 under its own account.
+    #[test]
+    fn zpub_and_taproot_vectors() {
+        let zpub = "zpub6rFR7y4Q2AijBEqTUquhVz398htDFrtymD9xYYfG1m4wAcvPhXNfE3EfH1r1ADqtfSdVCToUG868RvUUkgDKf31mGDtKsAYz2oz2AGutZYs";
+        let same = Deriver::new(zpub, Scheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        assert_eq!(same.address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
+        let bip86 = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
+        let taproot = Deriver::new(bip86, Scheme::P2tr(KnownHrp::Mainnet)).unwrap();
+        assert_eq!(taproot.address(0).unwrap().text, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr");
+        assert_eq!(taproot.address(1).unwrap().text, "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh");
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Evm {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let proof = Proof { method: "eth_chainId".to_owned(), expected: hex::to_quantity(config.chain_id) };
+        let proof = Proof::call("eth_chainId", &[(); 0], &hex::to_quantity(config.chain_id));
         let pool = Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
@@ -334,19 +334,7 @@ impl Source for Evm {
 
 /// What a failure of the pool means for a question about the block at `height`.
 pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
-    match failure {
-        Failure::Unavailable(reason) => SourceError::Unavailable(reason),
-        Failure::Missing(method) => SourceError::Unsupported(method),
-        Failure::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
-        Failure::Wrong(reason) => SourceError::Wrong(reason),
-        Failure::Refused(refusal) => match refusal.kind {
-            RefusalKind::NotThere => SourceError::NotThere(height),
-            RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
-            RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
-                SourceError::Unavailable(refusal.message)
-            }
-        },
-    }
+    failure.at(height)
 }
 
 /// The calldata of `balanceOf`: the address in a word of its own.

@@ -1,6 +1,6 @@
 //! Where a node listens and what it is used for.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ pub struct Endpoint {
     roles: Vec<Role>,
     requests_per_second: Option<u32>,
     headers: HeaderMap,
+    login_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +44,7 @@ impl Endpoint {
             return Err(EndpointError::BadUrl);
         }
         let roles = vec![Role::Read, Role::Broadcast];
-        Ok(Endpoint { url, roles, requests_per_second: None, headers: HeaderMap::new() })
+        Ok(Endpoint { url, roles, requests_per_second: None, headers: HeaderMap::new(), login_file: None })
     }
 
     pub fn with_roles(mut self, roles: &[Role]) -> Endpoint {
@@ -65,6 +66,12 @@ impl Endpoint {
         value.set_sensitive(true);
         self.headers.insert(header, value);
         Ok(self)
+    }
+
+    /// A file with `user:password`, read before every request because a node writes a new one at each start.
+    pub fn with_login_file(mut self, file: PathBuf) -> Endpoint {
+        self.login_file = Some(file);
+        self
     }
 
     pub fn has(&self, role: Role) -> bool {
@@ -92,6 +99,15 @@ impl Endpoint {
         let headers = self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
         let secrets = query.chain(path).chain(login).chain(headers).filter(|part| part.len() >= SECRET_LENGTH_MIN);
         secrets.fold(text.to_owned(), |text, secret| text.replace(&secret, "…"))
+    }
+
+    /// User and password of now, `None` without a login file.
+    pub(crate) fn login(&self) -> Result<Option<(String, String)>, String> {
+        let Some(file) = &self.login_file else { return Ok(None) };
+        // A node that is down has no file; that is the same trouble as a refused connection.
+        let text = std::fs::read_to_string(file).map_err(|e| format!("the login file cannot be read: {e}"))?;
+        let (user, password) = text.trim().split_once(':').ok_or("the login file is not `user:password`")?;
+        Ok(Some((user.to_owned(), password.to_owned())))
     }
 
     pub(crate) fn headers(&self) -> &HeaderMap {

@@ -69,6 +69,11 @@ impl Client {
             None => self.0.get(url),
         };
         let failed = |error: reqwest::Error| Trouble::Failed { reason: describe(to, error), retry_after: None };
+        let builder = match to.login() {
+            Ok(Some((user, password))) => builder.basic_auth(user, Some(password)),
+            Ok(None) => builder,
+            Err(reason) => return Err(Trouble::Failed { reason, retry_after: None }),
+        };
         let mut response = builder.headers(to.headers().clone()).timeout(timeout).send().await.map_err(failed)?;
 
         let status = response.status();

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use chain::Height;
+use chain::{Height, SourceError};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -45,11 +45,32 @@ pub struct Config {
     pub proof: Option<Proof>,
 }
 
-/// A JSON-RPC question without parameters whose result, a text, proves that an endpoint is a node of our chain.
+/// A question whose answer, a text, proves that an endpoint is a node of our chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    pub method: String,
+    /// As it is called in messages and in the table of missing methods.
+    pub name: String,
     pub expected: String,
+    request: Request,
+    plain: bool,
+}
+
+impl Proof {
+    /// A JSON-RPC call whose result is `expected`.
+    pub fn call<P: Serialize + ?Sized>(method: &str, params: &P, expected: &str) -> Proof {
+        let request = json_rpc(method, params);
+        Proof { name: method.to_owned(), expected: expected.to_owned(), request, plain: false }
+    }
+
+    /// A path below which a GET finds nothing but `expected`.
+    pub fn path(path: &str, expected: &str) -> Proof {
+        let request = Request { path: path.to_owned(), body: None };
+        Proof { name: path.to_owned(), expected: expected.to_owned(), request, plain: true }
+    }
+
+    fn read<'a>(&self, reply: &Reply<'a>) -> Result<&'a str, Bad> {
+        if self.plain { reply.text() } else { reply.result() }
+    }
 }
 
 impl Config {
@@ -83,6 +104,25 @@ pub enum Failure {
     /// Everybody who answered contradicted what the answer is committed to.
     #[error("{0}")]
     Wrong(String),
+}
+
+impl Failure {
+    /// What it means for a question about the block at `height`.
+    pub fn at(self, height: Height) -> SourceError {
+        match self {
+            Failure::Unavailable(reason) => SourceError::Unavailable(reason),
+            Failure::Missing(method) => SourceError::Unsupported(method),
+            Failure::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
+            Failure::Wrong(reason) => SourceError::Wrong(reason),
+            Failure::Refused(refusal) => match refusal.kind {
+                RefusalKind::NotThere => SourceError::NotThere(height),
+                RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
+                RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
+                    SourceError::Unavailable(refusal.message)
+                }
+            },
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -184,9 +224,23 @@ impl Pool {
         P: Serialize + Sync + ?Sized,
         F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        let request = json_rpc(method, params);
+        self.run_only(endpoint, method, &json_rpc(method, params), accept).await
+    }
+
+    /// Gets something that is not JSON-RPC from one endpoint, however it feels.
+    pub async fn fetch_only<T, F>(&self, endpoint: usize, name: &str, path: &str, accept: F) -> Result<T, Failure>
+    where
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        self.run_only(endpoint, name, &Request { path: path.to_owned(), body: None }, accept).await
+    }
+
+    async fn run_only<T, F>(&self, endpoint: usize, method: &str, request: &Request, accept: F) -> Result<T, Failure>
+    where
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
         self.nodes[endpoint].health().take(1, Instant::now());
-        let exchange = match self.send(endpoint, &request, 1, self.config.deadline).await {
+        let exchange = match self.send(endpoint, request, 1, self.config.deadline).await {
             Ok(exchange) => exchange,
             Err(Trouble::Failed { reason, .. }) => return Err(Failure::Unavailable(reason)),
             Err(Trouble::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
@@ -237,12 +291,29 @@ impl Pool {
         self.run(name, &Request { path: path.to_owned(), body }, None, accept).await
     }
 
+    /// The same, beginning with the endpoint at `first`, counted round; see [`Pool::ask_from`].
+    pub async fn fetch_from<T, F>(&self, first: usize, name: &str, path: &str, accept: F) -> Result<T, Failure>
+    where
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        let request = Request { path: path.to_owned(), body: None };
+        self.run(name, &request, Some(first % self.nodes.len()), accept).await
+    }
+
     /// Gives the same question to every endpoint of a role at once, resting or not, and returns what each one said.
     pub async fn tell_all<P>(&self, role: Role, method: &str, params: &P) -> Vec<(usize, Result<Vec<u8>, String>)>
     where
         P: Serialize + Sync + ?Sized,
     {
-        let request = &json_rpc(method, params);
+        self.tell(role, &json_rpc(method, params)).await
+    }
+
+    /// Posts the same bytes to a path below every endpoint of a role at once.
+    pub async fn post_all(&self, role: Role, path: &str, body: Vec<u8>) -> Vec<(usize, Result<Vec<u8>, String>)> {
+        self.tell(role, &Request { path: path.to_owned(), body: Some(body) }).await
+    }
+
+    async fn tell(&self, role: Role, request: &Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
         let told = self.nodes.iter().enumerate().filter(|(_, node)| node.endpoint.has(role)).map(|(i, _)| async move {
             self.nodes[i].health().take(1, Instant::now());
             let said = match self.send(i, request, 1, self.config.deadline).await {
@@ -462,26 +533,26 @@ impl Pool {
         if proven.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let rests = matches!(self.nodes[node].health().ready(&proof.method, Instant::now()), Ready::Cooling(_));
+        let rests = matches!(self.nodes[node].health().ready(&proof.name, Instant::now()), Ready::Cooling(_));
         if rests {
             return Err(format!("{}: rests after `{}`", self.label(node), self.nodes[node].health().last_trouble()));
         }
         self.nodes[node].health().take(1, Instant::now());
-        let exchange = match self.send(node, &json_rpc(&proof.method, &[(); 0]), 1, timeout).await {
+        let exchange = match self.send(node, &proof.request, 1, timeout).await {
             Ok(exchange) => exchange,
             Err(Trouble::Failed { reason, retry_after }) => return Err(self.failed(node, &reason, retry_after)),
             Err(Trouble::TooLarge { bytes_max }) => {
                 return Err(self.failed(node, &too_many_bytes(bytes_max).to_string(), None));
             }
         };
-        match Reply::new(node, exchange.status, &exchange.body).result::<&str>() {
+        match proof.read(&Reply::new(node, exchange.status, &exchange.body)) {
             Ok(said) if said == proof.expected => {
                 proven.store(true, Ordering::Relaxed);
                 Ok(())
             }
             Ok(said) => {
                 let reason =
-                    format!("{} says {said}, expected {}: a node of another chain", proof.method, proof.expected);
+                    format!("{} says {said}, expected {}: a node of another chain", proof.name, proof.expected);
                 error!(endpoint = %self.label(node), "the endpoint is not used: {reason}");
                 Err(self.failed(node, &reason, None))
             }

@@ -128,6 +128,20 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// The body of a plain HTTP answer that is a text and nothing but.
+    pub fn text(&self) -> Result<&'a str, Bad> {
+        let not_there = matches!(self.status, 400 | 404);
+        match std::str::from_utf8(self.body()).map(str::trim) {
+            Ok(text) if self.status == 200 => Ok(text),
+            Ok(text) => {
+                let message = text.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect();
+                let kind = if not_there { RefusalKind::NotThere } else { RefusalKind::Other };
+                Err(Bad::Refused(Refusal { code: i64::from(self.status), message, kind }))
+            }
+            Err(_) => Err(Bad::Wrong("not a text".to_owned())),
+        }
+    }
+
     /// The body of a plain HTTP answer.
     pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Bad> {
         serde_json::from_slice(self.body()).map_err(|error| Bad::Wrong(format!("not the expected JSON: {error}")))

@@ -215,7 +215,7 @@ async fn a_foreign_node_is_proven_before_it_is_believed() {
     let ours = Node::start(|_, question| if question["method"] == "id" { says("0x1") } else { says("ours") }).await;
     let foreign =
         Node::start(|_, question| if question["method"] == "id" { says("0x2") } else { says("foreign") }).await;
-    let proof = Some(Proof { method: "id".to_owned(), expected: "0x1".to_owned() });
+    let proof = Some(Proof::call("id", &[(); 0], "0x1"));
     let pool = Pool::new(Config { proof, ..Config::new(vec![foreign.endpoint(), ours.endpoint()]) }).unwrap();
     let asked = [(); 4].map(|()| pool.ask("m", &(), text));
     for answer in futures_util::future::join_all(asked).await {

@@ -175,6 +175,10 @@ impl Seed {
         let public = *key.private_key().verifying_key();
         Ok(match account.scheme() {
             Scheme::P2wpkh(hrp) => p2wpkh(&key.public_key().to_bytes(), hrp),
+            Scheme::P2tr(hrp) => {
+                let key = CompressedPublicKey::from_slice(&key.public_key().to_bytes());
+                chain::derive::p2tr_address(&key.expect("the public half of a private key").0, hrp)
+            }
             Scheme::Evm => chain::derive::evm_address(account_of(public.to_sec1_point(false).as_bytes())),
             Scheme::Tron => chain::derive::tron_address(account_of(public.to_sec1_point(false).as_bytes())),
         })

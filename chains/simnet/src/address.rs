@@ -52,8 +52,11 @@ fn bitcoin(text: &str) -> Result<Address, &'static str> {
     if !known {
         return Err("only P2WPKH and P2TR are supported");
     }
-    let key = bytes[..20].try_into().expect("20 or 32 bytes");
-    Ok(Address { key: AddressKey(key), text: address.to_string() })
+    let key = match <&[u8; 32]>::try_from(bytes) {
+        Ok(output) => derive::p2tr_key(output),
+        Err(_) => AddressKey(bytes.try_into().expect("20 or 32 bytes")),
+    };
+    Ok(Address { key, text: address.to_string() })
 }
 
 fn evm(text: &str) -> Result<Address, &'static str> {

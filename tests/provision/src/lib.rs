@@ -4,8 +4,10 @@
 //! What is downloaded or compiled lives under `target/provision`, once for all tests, and survives until `cargo clean`.
 
 pub mod anvil;
+pub mod bitcoind;
 pub mod contracts;
 pub mod node;
+pub mod payer;
 pub mod postgres;
 
 mod npm;

@@ -97,6 +97,11 @@ impl Process {
         kill_process(self.pid(), Signal::CONT).map_err(|cause| Error::while_("continuing a server", cause))
     }
 
+    /// Waits until the server ends by itself, having been told to.
+    pub fn wait(mut self) -> Result<()> {
+        self.child.wait().map(drop).map_err(|cause| Error::while_("waiting for a server to end", cause))
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }

@@ -1,0 +1,141 @@
+//! The questions as Esplora answers them over HTTP (github.com/Blockstream/esplora, API.md). No node of one's own is
+//! needed; nothing is believed that the chain does not prove.
+
+use std::collections::BTreeMap;
+
+use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
+use chain::{Height, TxId};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use rpc::{Answer, Bad, Failure, Pool, Refusal, RefusalKind, Reply};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::core::{block_hash, proven, root, txid, zero};
+use crate::fees::FeeRate;
+
+/// Small questions under way at once.
+const CONCURRENT: usize = 4;
+
+#[derive(Deserialize)]
+struct Placed<'a> {
+    height: Height,
+    version: i32,
+    timestamp: u32,
+    merkle_root: &'a str,
+    nonce: u32,
+    bits: u32,
+    #[serde(default)]
+    previousblockhash: Option<&'a str>,
+}
+
+/// Where an endpoint says the first block is.
+pub const FIRST_BLOCK: &str = "block-height/0";
+
+pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), Failure> {
+    let accept = |reply: &Reply<'_>| Ok(Answer::Sure((reply.endpoint, block_hash(reply.text()?)?)));
+    pool.fetch_from(first, "blocks/tip/hash", "blocks/tip/hash", accept).await
+}
+
+pub async fn head_of(pool: &Pool, endpoint: usize) -> Result<Height, Failure> {
+    let accept = |reply: &Reply<'_>| {
+        let height = reply.text()?.parse().map_err(|_| Bad::Wrong("a height that is none".to_owned()))?;
+        Ok(Answer::Sure(height))
+    };
+    pool.fetch_only(endpoint, "blocks/tip/height", "blocks/tip/height", accept).await
+}
+
+pub async fn hash_of(pool: &Pool, endpoint: usize, height: Height) -> Result<BlockHash, Failure> {
+    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Answer::Sure);
+    pool.fetch_only(endpoint, "block-height", &format!("block-height/{height}"), accept).await
+}
+
+/// One question for each height; see [`crate::core::hashes`].
+pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, Failure> {
+    let ask = |height: &Height| {
+        let path = format!("block-height/{height}");
+        async move {
+            let accept = |reply: &Reply<'_>| match reply.text() {
+                Ok(text) => Ok(Answer::Sure(Some(block_hash(text)?))),
+                Err(Bad::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Doubtful(None)),
+                Err(bad) => Err(bad),
+            };
+            pool.fetch("block-height", &path, None, accept).await
+        }
+    };
+    let asked: Vec<_> = heights.iter().map(ask).collect();
+    stream::iter(asked).buffered(CONCURRENT).try_collect().await
+}
+
+pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Failure> {
+    let accept = |reply: &Reply<'_>| {
+        let placed: Placed<'_> = there(reply)?.json()?;
+        let header = Header {
+            version: Version::from_consensus(placed.version),
+            prev_blockhash: placed.previousblockhash.map_or(Ok(zero()), block_hash)?,
+            merkle_root: root(placed.merkle_root)?,
+            time: placed.timestamp,
+            bits: CompactTarget::from_consensus(placed.bits),
+            nonce: placed.nonce,
+        };
+        proven(header, hash).map(|header| Answer::Sure((placed.height, header)))
+    };
+    pool.fetch("block", &format!("block/{hash}"), None, accept).await
+}
+
+pub async fn block<T>(
+    pool: &Pool,
+    hash: BlockHash,
+    read: impl Fn(&[u8]) -> Result<T, Bad> + Send,
+) -> Result<T, Failure> {
+    let accept = |reply: &Reply<'_>| read(there(reply)?.body()).map(Answer::Sure);
+    pool.fetch("block/raw", &format!("block/{hash}/raw"), None, accept).await
+}
+
+pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, Failure> {
+    let accept = |reply: &Reply<'_>| {
+        let listed: Vec<&str> = there(reply)?.json()?;
+        listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Answer::Sure)
+    };
+    pool.fetch("mempool/txids", "mempool/txids", None, accept).await
+}
+
+pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+    let ask = |txid: &TxId| {
+        let path = format!("tx/{txid}/raw");
+        async move {
+            let accept = |reply: &Reply<'_>| match there(reply) {
+                Ok(reply) => Ok(Answer::Sure(Some(reply.body().to_vec()))),
+                Err(Bad::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Sure(None)),
+                Err(bad) => Err(bad),
+            };
+            pool.fetch("tx/raw", &path, None, accept).await
+        }
+    };
+    let asked: Vec<_> = txids.iter().map(ask).collect();
+    stream::iter(asked).buffered(CONCURRENT).try_collect().await
+}
+
+/// The estimate for the nearest target that is not sooner.
+pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, Failure> {
+    let accept = |reply: &Reply<'_>| {
+        let estimates: BTreeMap<&str, &RawValue> = there(reply)?.json()?;
+        let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));
+        let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
+        let Some((_, text)) = nearest else { return Ok(Answer::Doubtful(None)) };
+        let rate = FeeRate::read(text, 3).ok_or_else(|| Bad::Wrong("a fee rate that is none".to_owned()))?;
+        Ok(Answer::Sure(Some(rate)))
+    };
+    pool.fetch("fee-estimates", "fee-estimates", None, accept).await
+}
+
+/// Only what was asked for; an error is a plain text with a status.
+fn there<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Bad> {
+    match reply.status {
+        200 => Ok(reply),
+        status => {
+            let kind = if status == 404 { RefusalKind::NotThere } else { RefusalKind::Other };
+            let message = String::from_utf8_lossy(reply.body()).chars().filter(|c| !c.is_control()).take(200).collect();
+            Err(Bad::Refused(Refusal { code: i64::from(status), message, kind }))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Esplora's public HTTP interface (github.com/Blockstream/esplora, API.md) over a node of Bitcoin Core: the same paths,
+//! statuses and shapes, for the part that settled asks.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
+
+/// How the server behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    Honest,
+    /// 503 to everything, as behind a broken gateway.
+    Down,
+    /// 429 to everything.
+    Throttled,
+    /// Blocks lack their last transaction.
+    Hiding,
+    /// A byte of the last transaction of each block is another.
+    Inventing,
+}
+
+/// A running server; dropping it ends it.
+pub struct Esplora {
+    pub url: String,
+    shared: Arc<Shared>,
+    _server: JoinSet<()>,
+}
+
+struct Shared {
+    upstream: String,
+    client: reqwest::Client,
+    mood: Mutex<Mood>,
+}
+
+type Answered = Result<Response, Complaint>;
+
+/// A status and a plain text, as every error of Esplora is.
+struct Complaint(StatusCode, String);
+
+impl IntoResponse for Complaint {
+    fn into_response(self) -> Response {
+        (self.0, self.1).into_response()
+    }
+}
+
+impl Esplora {
+    /// Over the node at `upstream`, a URL with user and password.
+    pub async fn start(upstream: &str) -> Esplora {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, mood: Mutex::new(Mood::Honest) });
+        let router = Router::new()
+            .route("/api/blocks/tip/hash", get(tip_hash))
+            .route("/api/blocks/tip/height", get(tip_height))
+            .route("/api/block-height/{height}", get(hash_at))
+            .route("/api/block/{hash}", get(block))
+            .route("/api/block/{hash}/raw", get(raw_block))
+            .route("/api/mempool/txids", get(waiting))
+            .route("/api/tx/{txid}/raw", get(raw_transaction))
+            .route("/api/fee-estimates", get(estimates))
+            .route("/api/tx", post(broadcast))
+            .with_state(shared.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/api", listener.local_addr().expect("a bound listener has an address"));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, router).await.expect("the server runs until it is dropped") });
+        Esplora { url, shared, _server: server }
+    }
+
+    pub fn set(&self, mood: Mood) {
+        *self.shared.mood.lock().expect("no holder panics") = mood;
+    }
+}
+
+impl Shared {
+    fn mood(&self) -> Mood {
+        *self.mood.lock().expect("no holder panics")
+    }
+
+    /// The node's result, or its complaint as Esplora passes it on.
+    async fn ask(&self, method: &str, params: Value) -> Result<Value, Complaint> {
+        match self.mood() {
+            Mood::Down => return Err(Complaint(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned())),
+            Mood::Throttled => return Err(Complaint(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests".to_owned())),
+            Mood::Honest | Mood::Hiding | Mood::Inventing => {}
+        }
+        let call = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
+        let gone = |_| Complaint(StatusCode::INTERNAL_SERVER_ERROR, "electrs is not connected".to_owned());
+        let response = self.client.post(&self.upstream).json(&call).send().await.map_err(gone)?;
+        let mut answer: Value = response.json().await.map_err(gone)?;
+        match answer.get("error").filter(|error| !error.is_null()) {
+            Some(error) => {
+                let status = match method {
+                    "sendrawtransaction" => StatusCode::BAD_REQUEST,
+                    _ => StatusCode::NOT_FOUND,
+                };
+                let text = match method {
+                    "sendrawtransaction" => format!("sendrawtransaction RPC error: {error}"),
+                    "getrawtransaction" => "Transaction not found".to_owned(),
+                    _ => "Block not found".to_owned(),
+                };
+                Err(Complaint(status, text))
+            }
+            None => Ok(answer["result"].take()),
+        }
+    }
+}
+
+fn text(value: &Value) -> Answered {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    Ok(([("content-type", "text/plain")], text).into_response())
+}
+
+fn bytes(value: &Value) -> Result<Vec<u8>, Complaint> {
+    let bytes = value.as_str().and_then(|text| const_hex::decode(text).ok());
+    bytes.ok_or_else(|| Complaint(StatusCode::INTERNAL_SERVER_ERROR, "no bytes".to_owned()))
+}
+
+async fn tip_hash(State(shared): State<Arc<Shared>>) -> Answered {
+    text(&shared.ask("getbestblockhash", json!([])).await?)
+}
+
+async fn tip_height(State(shared): State<Arc<Shared>>) -> Answered {
+    text(&shared.ask("getblockcount", json!([])).await?)
+}
+
+async fn hash_at(State(shared): State<Arc<Shared>>, Path(height): Path<u64>) -> Answered {
+    text(&shared.ask("getblockhash", json!([height])).await?)
+}
+
+async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> Answered {
+    let block = shared.ask("getblock", json!([hash, 1])).await?;
+    let bits = block["bits"].as_str().and_then(|text| u32::from_str_radix(text, 16).ok());
+    Ok(axum::Json(json!({
+        "id": block["hash"], "height": block["height"], "version": block["version"], "timestamp": block["time"],
+        "tx_count": block["nTx"], "size": block["size"], "weight": block["weight"],
+        "merkle_root": block["merkleroot"], "previousblockhash": block["previousblockhash"],
+        "mediantime": block["mediantime"], "nonce": block["nonce"], "bits": bits, "difficulty": block["difficulty"],
+    }))
+    .into_response())
+}
+
+async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> Answered {
+    let mut raw = bytes(&shared.ask("getblock", json!([hash, 0])).await?)?;
+    match shared.mood() {
+        Mood::Hiding => hide_last(&mut raw),
+        Mood::Inventing => {
+            let place = raw.len().saturating_sub(60);
+            raw[place] ^= 1;
+        }
+        Mood::Honest | Mood::Down | Mood::Throttled => {}
+    }
+    Ok(([("content-type", "application/octet-stream")], raw).into_response())
+}
+
+/// One transaction fewer by the count; its bytes are left over.
+fn hide_last(raw: &mut [u8]) {
+    if let Some(count) = raw.get_mut(80).filter(|count| (2..=252).contains(*count)) {
+        *count -= 1;
+    }
+}
+
+async fn waiting(State(shared): State<Arc<Shared>>) -> Answered {
+    Ok(axum::Json(shared.ask("getrawmempool", json!([])).await?).into_response())
+}
+
+async fn raw_transaction(State(shared): State<Arc<Shared>>, Path(txid): Path<String>) -> Answered {
+    let raw = bytes(&shared.ask("getrawtransaction", json!([txid])).await?)?;
+    Ok(([("content-type", "application/octet-stream")], raw).into_response())
+}
+
+async fn estimates(State(shared): State<Arc<Shared>>) -> Answered {
+    shared.ask("getblockcount", json!([])).await?;
+    let estimates = r#"{"1":87.882,"2":87.882,"3":87.882,"6":68.285,"144":1.027,"504":1.027,"1008":0.5}"#;
+    Ok(([("content-type", "application/json")], estimates).into_response())
+}
+
+async fn broadcast(State(shared): State<Arc<Shared>>, body: Bytes) -> Answered {
+    let hex = String::from_utf8_lossy(&body).into_owned();
+    text(&shared.ask("sendrawtransaction", json!([hex])).await?)
+}
