@@ -10,7 +10,7 @@ use rpc::Bad;
 use settled::db::Db;
 use settled::ids::Mode;
 use settled::money::coins::{Chain, Depths};
-use settled::money::deposits::{self, Grace};
+use settled::money::deposits::{self, Grace, Limits};
 use settled::money::invoices;
 use settled::money::ledger::PostError;
 use tokio::runtime::Runtime;
@@ -27,8 +27,7 @@ const BLOCKS: u64 = 40;
 const LOGS: u64 = 150;
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
-const GRACE: Grace = Grace { ms: 60_000 };
-const KEEP: u64 = 256;
+const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
 
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let mut few = runtime.block_on(Followed::start(FEW));
@@ -116,15 +115,12 @@ impl Followed {
         let id = chain.id.clone();
         self.db
             .write("apply_blocks", move |tx| {
-                Box::pin(async move {
-                    deposits::apply(tx, NOW, &chain, GRACE, from, &[block], KEEP).await?;
-                    deposits::advance(tx, NOW, &chain, &tip).await.map(drop)
-                })
+                Box::pin(async move { deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], &tip).await.map(drop) })
             })
             .await?;
-        let passed = NOW.plus_ms(-GRACE.ms);
+        let passed = NOW.plus_ms(-LIMITS.grace.ms);
         let expirable = self.db.read("list_expirable", move |tx| {
-            Box::pin(async move { invoices::list_expirable(tx, &id, passed, 100).await })
+            Box::pin(async move { invoices::list_expirable(tx, &id, NOW, passed, 100).await })
         });
         assert!(expirable.await?.is_empty());
         Ok(())

@@ -409,7 +409,6 @@ create table deposits (
     use text not null check (use in ('counted', 'short', 'surplus', 'late', 'foreign')),
     -- The cursor height from which on it is confirmed by depth.
     confirm_height bigint not null,
-    hold_seq bigint references postings (seq),
     seen_at bigint not null,
     confirmed_at bigint,
     final_at bigint,

@@ -19,12 +19,13 @@ where
     F: Body<T, E>,
     E: From<Error>,
 {
-    match AssertUnwindSafe(async { body(&mut *tx).await }).catch_unwind().await {
-        Ok(Ok(value)) => match tx.failure() {
-            None => Ok(value),
-            Some(failure) => Err(failure.into()),
-        },
-        Ok(Err(refusal)) => Err(refusal),
+    let run = async {
+        let value = body(&mut *tx).await?;
+        tx.flush().await?;
+        Ok(value)
+    };
+    match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(outcome) => outcome,
         Err(payload) => Err(Error::Panicked { name, message: message(payload.as_ref()) }.into()),
     }
 }

@@ -5,6 +5,7 @@
 //! done, whether or not it waits for the answer.
 
 mod attempt;
+mod each;
 mod error;
 pub mod lease;
 pub mod lock;
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use attempt::Body;
+pub use each::Given;
 pub use error::{Constraint, Error};
 pub use tx::Tx;
 pub(crate) use value::text_enum;
@@ -248,4 +250,42 @@ macro_rules! row {
     }};
 }
 
-pub(crate) use {execute, row, rows};
+/// One row for a statement that is given rows: `given![id, state]`.
+macro_rules! given {
+    ($($bind:expr),+ $(,)?) => { vec![$($crate::db::Bind::from($bind)),+] };
+}
+
+/// `rows_each!(tx, given, "with given (id bigint) select … from given, orders where …", mode)?` is all rows, in no order.
+macro_rules! rows_each {
+    ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let given: $crate::db::Given = $given;
+        let binds = vec![$($crate::db::Bind::from($bind)),*];
+        $tx.rows_each(sql, given, binds).await
+    }};
+}
+
+/// `later!(tx, "update … where id = $1", id)?` changes exactly one row; `later_each!` one for each given row.
+macro_rules! later {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let binds = vec![$($crate::db::Bind::from($bind)),*];
+        $tx.execute_later(sql, Vec::new(), binds, Some(1)).await
+    }};
+}
+
+/// `later_each!(tx, given, "with given (id bigint) update … from given where …", mode)?` changes one row for each.
+macro_rules! later_each {
+    ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let given: $crate::db::Given = $given;
+        let binds = vec![$($crate::db::Bind::from($bind)),*];
+        let expected = u64::try_from(given.len()).unwrap_or(u64::MAX);
+        match given.is_empty() {
+            true => Ok(()),
+            false => $tx.execute_later(sql, given, binds, Some(expected)).await,
+        }
+    }};
+}
+
+pub(crate) use {execute, given, later, later_each, row, rows, rows_each};

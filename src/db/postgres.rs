@@ -9,15 +9,19 @@ use std::time::{Duration, Instant};
 
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgConnectOptions, PgRow, PgTypeInfo};
-use sqlx::{Arguments, Column, ConnectOptions, Connection, Decode, Executor, PgConnection, Postgres, Row as _, Type};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgTypeInfo};
+use sqlx::{
+    Arguments, AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, PgConnection, Postgres, Row as _,
+    Type,
+};
 use sqlx::{TypeInfo, ValueRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::db::attempt::{Body, attempt};
+use crate::db::each::{Given, Kind, for_postgres, push};
 use crate::db::error::Constraint;
-use crate::db::tx::{Link, Tally, run_hooks};
-use crate::db::{Bind, Error, Row, Tx};
+use crate::db::tx::{Link, Tally, Waiting, run_hooks};
+use crate::db::{Bind, Error, FromValue, Row, Tx, expect_changed};
 
 const OLDEST_VERSION: i64 = 140_000;
 const STATEMENT_CACHE: usize = 512;
@@ -225,7 +229,7 @@ async fn control(connection: &mut PgConnection, sql: &'static str) -> Result<(),
 async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     let sql = "select cast(current_setting('server_version_num') as bigint) as version,
         current_setting('synchronous_commit') as durable, current_setting('server_encoding') as encoding";
-    let found = rows(connection, sql, Vec::new()).await?;
+    let found = rows(connection, sql, Vec::new(), Vec::new()).await?;
     let row = found.first().ok_or_else(|| Error::Statement("the server tells no version".into()))?;
     let version: i64 = row.get("version")?;
     if version < OLDEST_VERSION {
@@ -241,18 +245,54 @@ async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) async fn execute(connection: &mut PgConnection, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
-    let query = sqlx::query_with(sql, arguments(binds)?);
+pub(super) async fn execute(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    given: Given,
+    binds: Vec<Bind>,
+) -> Result<u64, Error> {
+    let (text, kinds) = for_postgres(sql, binds.len(), 0)?;
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, binds, kinds, given)?;
+    let query = sqlx::query_with(AssertSqlSafe(text), arguments);
     let done = query.execute(connection).await.map_err(|e| error_of(&e))?;
     Ok(done.rows_affected())
+}
+
+/// One statement that makes all these changes, each counted; returns how many rows they changed together.
+pub(super) async fn execute_all(connection: &mut PgConnection, waiting: Vec<Waiting>) -> Result<u64, Error> {
+    let (mut text, mut arguments) = (String::new(), PgArguments::default());
+    for (number, change) in waiting.iter().enumerate() {
+        let (one, kinds) = for_postgres(change.sql, change.binds.len(), arguments.len())?;
+        push(&mut text, format_args!("{} c{number} as ({one} returning 1)", if number > 0 { "," } else { "with" }));
+        add(&mut arguments, change.binds.clone(), kinds, change.given.clone())?;
+    }
+    for number in 0..waiting.len() {
+        let next = if number > 0 { "," } else { " select" };
+        push(&mut text, format_args!("{next} (select count(*) from c{number})"));
+    }
+    let query = sqlx::query_with(AssertSqlSafe(text), arguments);
+    let counts = query.fetch_one(connection).await.map_err(|e| error_of(&e))?;
+    let mut changed = 0;
+    for (place, change) in waiting.iter().enumerate() {
+        let found = Bind::Int(counts.try_get(place).map_err(|e| error_of(&e))?);
+        let found = u64::from_value(&found).unwrap_or_default();
+        change.expected.map_or(Ok(()), |expected| expect_changed(found, expected))?;
+        changed += found;
+    }
+    Ok(changed)
 }
 
 pub(super) async fn rows(
     connection: &mut PgConnection,
     sql: &'static str,
+    given: Given,
     binds: Vec<Bind>,
 ) -> Result<Vec<Row>, Error> {
-    let query = sqlx::query_with(sql, arguments(binds)?);
+    let (text, kinds) = for_postgres(sql, binds.len(), 0)?;
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, binds, kinds, given)?;
+    let query = sqlx::query_with(AssertSqlSafe(text), arguments);
     let found = query.fetch_all(connection).await.map_err(|e| error_of(&e))?;
     let Some(first) = found.first() else { return Ok(Vec::new()) };
     let columns: Arc<[Box<str>]> = first.columns().iter().map(|column| Box::from(column.name())).collect();
@@ -267,12 +307,33 @@ pub(super) async fn batch(connection: &mut PgConnection, sql: &'static str) -> R
     control(connection, sql).await.map_err(|e| error_of(&e))
 }
 
-fn arguments(binds: Vec<Bind>) -> Result<sqlx::postgres::PgArguments, Error> {
-    let mut arguments = sqlx::postgres::PgArguments::default();
+fn add(arguments: &mut PgArguments, binds: Vec<Bind>, kinds: Vec<Kind>, given: Given) -> Result<(), Error> {
     for bind in binds {
         arguments.add(bind).map_err(|e| Error::Statement(e.to_string()))?;
     }
-    Ok(arguments)
+    let (width, mut rows) = (kinds.len(), given);
+    if rows.iter().any(|row| row.len() != width) {
+        return Err(Error::Statement("the given rows do not have the columns of the statement".into()));
+    }
+    for (place, kind) in kinds.into_iter().enumerate() {
+        let column =
+            rows.iter_mut().filter_map(|row| row.get_mut(place)).map(|bind| std::mem::replace(bind, Bind::Null));
+        let added = match kind {
+            Kind::Int => arguments.add(column.map(|bind| read_given(&bind)).collect::<Result<Vec<Option<i64>>, _>>()?),
+            Kind::Text => {
+                arguments.add(column.map(|bind| read_given(&bind)).collect::<Result<Vec<Option<String>>, _>>()?)
+            }
+            Kind::Blob => {
+                arguments.add(column.map(|bind| read_given(&bind)).collect::<Result<Vec<Option<Vec<u8>>>, _>>()?)
+            }
+        };
+        added.map_err(|e| Error::Statement(e.to_string()))?;
+    }
+    Ok(())
+}
+
+fn read_given<T: FromValue>(bind: &Bind) -> Result<T, Error> {
+    T::from_value(bind).ok_or_else(|| Error::Statement(format!("{} is not what its column is given", bind.kind())))
 }
 
 impl Type<Postgres> for Bind {

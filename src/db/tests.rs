@@ -573,3 +573,95 @@ proptest! {
         prop_assert_eq!(u32::from_value(&Bind::from(n)), u32::try_from(n).ok());
     }
 }
+
+both! {
+    async fn a_statement_works_on_the_rows_that_it_is_given(db: Db) {
+        let db = counters_of(&db).await;
+        let found = db.write("given", |tx| Box::pin(async move {
+            let inserted = rows_each!(
+                tx,
+                vec![given![1, "a", None::<i64>], given![2, "b", 20], given![3, "a", None::<i64>], given![2, "c", 1]],
+                "with given (id bigint, note text, amount bigint)
+                 insert into items (id, note, amount) select given.id, given.note, coalesce(given.amount, $1)
+                 from given where true on conflict (id) do nothing returning id",
+                7
+            )?;
+            assert_eq!(inserted.len(), 3, "a row that is there already is left out");
+            let changed = tx.execute_each(
+                "with given (id bigint, more bigint) update items set amount = amount + given.more
+                 from given where items.id = given.id",
+                vec![given![1, 100], given![3, 300], given![9, 900]],
+                Vec::new(),
+            ).await?;
+            assert_eq!(changed, 2);
+            assert_eq!(tx.execute_each("with given (id bigint) delete from items", Vec::new(), Vec::new()).await?, 0);
+            let found = rows_each!(
+                tx,
+                vec![given!["a"], given!["x"]],
+                "with given (note text) select items.id, items.amount from given, items where items.note = given.note"
+            )?;
+            found.iter().map(|row| Ok((row.get("id")?, row.get("amount")?))).collect::<Result<Vec<(i64, i64)>, Error>>()
+        }));
+        let mut found = found.await.unwrap();
+        found.sort_unstable();
+        assert_eq!(found, [(1, 107), (3, 307)]);
+    }
+
+    async fn changes_for_later_are_made_before_anything_else_and_at_the_end(db: Db) {
+        let db = counters_of(&db).await;
+        insert(&db, 1, 1).await.unwrap();
+        let before = db.counters();
+        db.write("later", |tx| Box::pin(async move {
+            later!(tx, "update items set amount = $2 where id = $1", 1, 10)?;
+            later_each!(
+                tx,
+                vec![given![2, "x"], given![3, "y"]],
+                "with given (id bigint, note text)
+                 insert into items (id, note, amount) select given.id, given.note, $1 from given",
+                5
+            )?;
+            tx.execute_later("delete from items where id > $1", Vec::new(), given![100], None).await?;
+            let rows = rows!(tx, "select id from items where amount in (5, 10) order by id")?;
+            assert_eq!(rows.len(), 3);
+            later!(tx, "delete from items where id = $1", 2)
+        })).await.unwrap();
+        assert_eq!(ids(&db).await, [1, 3]);
+        if db.backend() == Backend::Postgres {
+            assert_eq!(db.counters().sql_statements - before.sql_statements, 4, "three at once, a look, one, a look");
+        }
+    }
+
+    async fn a_change_for_later_that_finds_another_state_ends_the_transaction(db: Db) {
+        let db = counters_of(&db).await;
+        insert(&db, 1, 1).await.unwrap();
+        let refused = db.write("later", |tx| Box::pin(async move {
+            execute!(tx, "update items set amount = 2")?;
+            later!(tx, "update items set amount = 3 where id = $1", 77)
+        })).await;
+        assert_eq!(refused, Err(Error::Changed { expected: 1, found: 0 }));
+        let refused = db.write("later", |tx| Box::pin(async move {
+            let _ignored = later!(tx, "insert into items (id, note, amount) values ($1, 'twice', 1)", 1);
+            let _ignored = tx.flush().await;
+            Ok::<_, Error>(())
+        })).await;
+        assert!(refused.unwrap_err().is_unique());
+        let amount = db.read("amount", |tx| Box::pin(async move {
+            row!(tx, "select amount from items where id = 1")?.map(|row| row.get::<i64>("amount")).transpose()
+        }));
+        assert_eq!(amount.await.unwrap(), Some(1));
+    }
+
+    async fn what_is_remembered_is_shared_by_all_transactions(db: Db) {
+        type Seen = Mutex<Vec<i64>>;
+        for id in 1..=2 {
+            db.write("remember", move |tx| Box::pin(async move {
+                let seen = tx.memory::<Seen>();
+                assert_eq!(seen.lock().unwrap().len(), usize::try_from(id).unwrap() - 1);
+                tx.after_commit(move || seen.lock().unwrap().push(id));
+                Ok::<_, Error>(())
+            })).await.unwrap();
+        }
+        let seen = db.read("recall", |tx| Box::pin(async move { Ok::<_, Error>(tx.memory::<Seen>()) })).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), [1, 2]);
+    }
+}

@@ -1,10 +1,13 @@
 //! A running transaction. The first statement that fails ends it: PostgreSQL accepts nothing more after an error, and so
 //! the same holds on SQLite. Write `on conflict do nothing` where a duplicate is expected.
 
-use std::sync::Arc;
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::db::{Backend, Bind, Counters, Error, Row, postgres, sqlite};
+use crate::db::each::{Given, ONCE};
+use crate::db::{Backend, Bind, Counters, Error, Row, expect_changed, postgres, sqlite};
 
 pub struct Tx {
     pub(super) link: Link,
@@ -12,6 +15,16 @@ pub struct Tx {
     failed: Option<Error>,
     changed: bool,
     hooks: Vec<Hook>,
+    /// Changes that PostgreSQL makes in one statement with the others that wait.
+    waiting: Vec<Waiting>,
+}
+
+pub(super) struct Waiting {
+    pub sql: &'static str,
+    pub given: Given,
+    pub binds: Vec<Bind>,
+    /// How many rows it must change; `None` where any number is fine.
+    pub expected: Option<u64>,
 }
 
 pub(super) enum Link {
@@ -29,31 +42,94 @@ pub(super) struct Traces {
 
 impl Tx {
     pub(super) fn new(link: Link, tally: Arc<Tally>) -> Tx {
-        Tx { link, tally, failed: None, changed: false, hooks: Vec::new() }
+        Tx { link, tally, failed: None, changed: false, hooks: Vec::new(), waiting: Vec::new() }
     }
 
     /// Returns how many rows were changed.
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
-        self.start_statement(&binds)?;
+        self.start_statement(&[], &binds).await?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, &binds),
-            Link::Postgres(connection) => postgres::execute(connection, sql, binds).await,
+            Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, ONCE, &binds),
+            Link::Postgres(connection) => postgres::execute(connection, sql, Vec::new(), binds).await,
         };
-        let changed = self.keep_failure(answer)?;
-        self.changed |= changed > 0;
-        Ok(changed)
+        self.keep_change(answer)
+    }
+
+    /// Returns how many rows were changed, for all given rows together.
+    pub async fn execute_each(&mut self, sql: &'static str, given: Given, binds: Vec<Bind>) -> Result<u64, Error> {
+        if given.is_empty() {
+            return Ok(0);
+        }
+        self.start_statement(&given, &binds).await?;
+        let answer = match &mut self.link {
+            Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, &given, &binds),
+            Link::Postgres(connection) => postgres::execute(connection, sql, given, binds).await,
+        };
+        self.keep_change(answer)
+    }
+
+    /// A change whose answer nobody needs: `expected` rows, where a number is expected. PostgreSQL makes all changes that
+    /// wait in one statement, before the next one that is not for later, or at the end: none of them may see what another
+    /// one does, nor change the same row.
+    pub async fn execute_later(
+        &mut self,
+        sql: &'static str,
+        given: Given,
+        binds: Vec<Bind>,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
+        match self.backend() {
+            Backend::Sqlite => {
+                let found = match given.is_empty() {
+                    true => self.execute(sql, binds).await?,
+                    false => self.execute_each(sql, given, binds).await?,
+                };
+                let checked = expected.map_or(Ok(()), |expected| expect_changed(found, expected));
+                self.keep_failure(checked)
+            }
+            Backend::Postgres => {
+                self.waiting.push(Waiting { sql, given, binds, expected });
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes the changes that wait: what comes after may depend on them.
+    pub async fn flush(&mut self) -> Result<(), Error> {
+        if let Some(failure) = &self.failed {
+            return Err(failure.clone());
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let Link::Postgres(connection) = &mut self.link else { return Ok(()) };
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        self.tally.statements.fetch_add(1, Ordering::Relaxed);
+        let answer = postgres::execute_all(connection, waiting).await;
+        self.keep_change(answer).map(drop)
     }
 
     /// Reads all rows: bound the statement with a `limit`.
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
-        self.start_statement(&binds)?;
+        self.start_statement(&[], &binds).await?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::statement::rows(connection, sql, &binds),
-            Link::Postgres(connection) => postgres::rows(connection, sql, binds).await,
+            Link::Sqlite(connection) => sqlite::statement::rows(connection, sql, ONCE, &binds),
+            Link::Postgres(connection) => postgres::rows(connection, sql, Vec::new(), binds).await,
         };
-        let rows = self.keep_failure(answer)?;
-        self.changed |= !rows.is_empty() && !sql.trim_start().starts_with("select");
-        Ok(rows)
+        self.keep_rows(sql, answer)
+    }
+
+    /// The rows for all given rows, in no order.
+    pub async fn rows_each(&mut self, sql: &'static str, given: Given, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
+        if given.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.start_statement(&given, &binds).await?;
+        let answer = match &mut self.link {
+            Link::Sqlite(connection) => sqlite::statement::rows(connection, sql, &given, &binds),
+            Link::Postgres(connection) => postgres::rows(connection, sql, given, binds).await,
+        };
+        self.keep_rows(sql, answer)
     }
 
     /// At most one row; more are an error.
@@ -67,7 +143,7 @@ impl Tx {
 
     /// Several statements without binds: the text of a migration.
     pub(super) async fn batch(&mut self, sql: &'static str) -> Result<(), Error> {
-        self.start_statement(&[])?;
+        self.start_statement(&[], &[]).await?;
         let answer = match &mut self.link {
             Link::Sqlite(connection) => sqlite::statement::batch(connection, sql),
             Link::Postgres(connection) => postgres::batch(connection, sql).await,
@@ -98,6 +174,14 @@ impl Tx {
         self.hooks.push(Box::new(f));
     }
 
+    /// What is remembered of this database beside its rows, shared by all transactions: only what never changes, put
+    /// there by [`Tx::after_commit`].
+    pub fn memory<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut memory = self.tally.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = memory.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
+        kept.downcast().expect("it is kept under its type")
+    }
+
     /// The failure that ended the transaction although its closure may have answered with success.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failed.clone()
@@ -106,18 +190,33 @@ impl Tx {
     /// Empties the transaction for the next one on the same connection.
     pub(super) fn take_traces(&mut self) -> Traces {
         self.failed = None;
+        self.waiting.clear();
         Traces { changed: std::mem::take(&mut self.changed), hooks: std::mem::take(&mut self.hooks) }
     }
 
-    fn start_statement(&mut self, binds: &[Bind]) -> Result<(), Error> {
-        if let Some(failure) = &self.failed {
-            return Err(failure.clone());
-        }
-        if binds.iter().any(|bind| matches!(bind, Bind::TooLarge(_))) {
+    async fn start_statement(&mut self, given: &[Vec<Bind>], binds: &[Bind]) -> Result<(), Error> {
+        self.flush().await?;
+        if given.iter().flatten().chain(binds).any(|bind| matches!(bind, Bind::TooLarge(_))) {
             return Err(Error::Statement("an integer above 2^63 was bound".into()));
         }
-        self.tally.statements.fetch_add(1, Ordering::Relaxed);
+        let runs = match self.backend() {
+            Backend::Sqlite => u64::try_from(given.len()).unwrap_or(u64::MAX).max(1),
+            Backend::Postgres => 1,
+        };
+        self.tally.statements.fetch_add(runs, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn keep_change(&mut self, answer: Result<u64, Error>) -> Result<u64, Error> {
+        let changed = self.keep_failure(answer)?;
+        self.changed |= changed > 0;
+        Ok(changed)
+    }
+
+    fn keep_rows(&mut self, sql: &str, answer: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Error> {
+        let rows = self.keep_failure(answer)?;
+        self.changed |= !rows.is_empty() && sql.contains("returning");
+        Ok(rows)
     }
 
     fn keep_failure<T>(&mut self, answer: Result<T, Error>) -> Result<T, Error> {
@@ -125,11 +224,13 @@ impl Tx {
     }
 }
 
+/// What the transactions of a database share.
 #[derive(Default)]
 pub(super) struct Tally {
     statements: AtomicU64,
     commits: AtomicU64,
     transactions: AtomicU64,
+    memory: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Tally {

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Instant};
 use crate::db::Db;
 use crate::money::addresses::Addresses;
 use crate::money::coins::Chain;
-use crate::money::deposits::{self, Grace, Position};
+use crate::money::deposits::{self, Grace};
 use crate::money::ledger::PostError;
 use crate::money::pinned::{self, Fact};
 use crate::money::{invoices, payments};
@@ -69,8 +69,8 @@ struct Following {
     time: i64,
     /// When the node's tip was last seen to be our cursor.
     at_tip_at: Option<Instant>,
-    /// Deposits that are not final.
-    unfinished: u64,
+    /// Whether there are deposits that are not final.
+    unfinished: bool,
     halted: bool,
 }
 
@@ -127,7 +127,7 @@ impl Follow {
                 pending: Vec::new(),
                 time: cursor.time,
                 at_tip_at: None,
-                unfinished: 1,
+                unfinished: true,
                 halted: cursor.halted.is_some(),
             });
         }
@@ -200,7 +200,7 @@ impl Follow {
             state.pending.push(block);
         }
         let now = self.clock.now();
-        let quiet = state.unfinished == 0 && state.pending.iter().all(|block| block.transfers.is_empty());
+        let quiet = !state.unfinished && state.pending.iter().all(|block| block.transfers.is_empty());
         let young = now.since(state.stored_at) < self.limits.lazy_ms;
         let few = u64::try_from(state.pending.len())? < self.limits.keep;
         if !(quiet && young && few) {
@@ -211,38 +211,32 @@ impl Follow {
 
     /// Stores pending blocks and the cursor, advances deposits, and tells the shop, all in one transaction.
     async fn store(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<()> {
-        let (now, chain, limits, tip, from) = (self.clock.now(), self.chain.clone(), self.limits, *tip, state.stored);
+        let (now, chain, tip, from) = (self.clock.now(), self.chain.clone(), *tip, state.stored);
+        let limits = deposits::Limits { grace: self.limits.grace, keep: self.limits.keep };
         let blocks = std::mem::take(&mut state.pending);
         let stored = blocks.last().map_or(from, |block| block.header.position());
-        let (position, unfinished) = self
+        let applied = self
             .db
             .write("apply_blocks", move |tx| {
                 Box::pin(async move {
-                    let mut changes =
-                        deposits::apply(tx, now, &chain, limits.grace, from, &blocks, limits.keep).await?;
-                    let (position, unfinished, advanced) = deposits::advance(tx, now, &chain, &tip).await?;
-                    changes.extend(advanced);
-                    orders::follow(tx, now, &changes).await?;
-                    Ok::<_, PostError>((position, unfinished))
+                    let applied = deposits::apply(tx, now, &chain, limits, from, &blocks, &tip).await?;
+                    orders::follow(tx, now, &applied.changes).await?;
+                    Ok::<_, PostError>(applied)
                 })
             })
             .await?;
-        self.note_stored(state, stored, position, unfinished, now);
-        Ok(())
-    }
-
-    fn note_stored(&self, state: &mut Following, stored: BlockRef, position: Position, unfinished: u64, now: Instant) {
         state.stored = stored;
         state.stored_at = now;
-        state.unfinished = unfinished;
-        state.follower.finalized(position.last);
+        state.unfinished = applied.unfinished;
+        state.follower.finalized(applied.position.last);
+        Ok(())
     }
 
     /// At the tip: late confirmations by the final mark, and windows that ended.
     async fn settle_down(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let cursor_moved = !state.pending.is_empty();
         let stale = self.clock.now().since(state.stored_at) >= self.limits.lazy_ms;
-        let may_finish = state.unfinished > 0 && tip.finalized.is_some_and(|mark| mark > state.follower.final_height());
+        let may_finish = state.unfinished && tip.finalized.is_some_and(|mark| mark > state.follower.final_height());
         if (cursor_moved && stale) || may_finish {
             let before = state.follower.final_height();
             self.store(state, tip).await?;
@@ -325,7 +319,7 @@ impl Follow {
                 })
                 .await?;
             state.stored = to;
-            state.unfinished = 1;
+            state.unfinished = true;
         }
         state.follower.rewound(to);
         Ok(Ran::Worked)

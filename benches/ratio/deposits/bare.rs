@@ -62,9 +62,9 @@ impl Sqlite {
             }
             run(
                 "insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
-                 invoice_id, amount, sender, state, use, confirm_height, seen_at, hold_seq, confirmed_at)
+                 invoice_id, amount, sender, state, use, confirm_height, seen_at, confirmed_at)
                  values (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, '0x00000000000000000000000000000000000000Aa',
-                 'confirmed', 'counted', ?2, ?10, ?11, ?10)",
+                 'confirmed', 'counted', ?2, ?10, ?10)",
                 &[
                     &chain,
                     &self.height,
@@ -76,7 +76,6 @@ impl Sqlite {
                     &id,
                     &AMOUNT,
                     &now,
-                    &(seq - 2),
                 ],
             )?;
             run(
@@ -139,9 +138,9 @@ impl Postgres {
                  debit, debit + 1, $3, 'deposit seen', $4
                  from input cross join (values (2, 'pending', 1), (1, 'post', 1), (0, 'posted', 2)) as v(back, kind, debit)),
              seen as (insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
-                 invoice_id, amount, sender, state, use, confirm_height, seen_at, hold_seq, confirmed_at)
+                 invoice_id, amount, sender, state, use, confirm_height, seen_at, confirmed_at)
                  select $5, $6, id, id, $7, $8, txid, $9, id, id, $3, '0x00000000000000000000000000000000000000Aa',
-                 'confirmed', 'counted', $6, $4, id * 3 - 2, $4 from input),
+                 'confirmed', 'counted', $6, $4, $4 from input),
              paid as (update invoices set state = 'paid', settled = $3, settlements = 1, closed_at = $4
                  from input where invoices.id = input.id),
              closed as (update payments set state = 'success', closed_at = $4 from input where payments.id = input.id),

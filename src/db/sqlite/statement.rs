@@ -5,30 +5,39 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ffi};
 
+use crate::db::each::for_sqlite;
 use crate::db::error::Constraint;
 use crate::db::{Bind, Error, Row};
 
-pub fn execute(connection: &Connection, sql: &str, binds: &[Bind]) -> Result<u64, Error> {
-    let run = || {
-        let mut statement = prepare(connection, sql, binds)?;
+/// Runs once for each given row; the rows changed by all runs are counted.
+pub fn execute(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
+    let mut prepared = Prepared::new(connection, sql, given, binds)?;
+    let mut changed = 0;
+    for row in given {
+        prepared.bind(binds, row)?;
         let before = connection.total_changes();
-        statement.raw_execute().map_err(|e| error_of(&e))?;
+        prepared.statement.raw_execute().map_err(|e| error_of(&e))?;
         // `changes` would repeat the number of an earlier statement when this one is not a change of rows.
-        Ok(if connection.total_changes() == before { 0 } else { connection.changes() })
-    };
-    run()
+        changed += if connection.total_changes() == before { 0 } else { connection.changes() };
+    }
+    Ok(changed)
 }
 
-pub fn rows(connection: &Connection, sql: &str, binds: &[Bind]) -> Result<Vec<Row>, Error> {
-    let mut statement = prepare(connection, sql, binds)?;
-    let width = statement.column_count();
-    let columns: Arc<[Box<str>]> = statement.column_names().into_iter().map(Box::from).collect();
-    let mut rows = statement.raw_query();
+/// Runs once for each given row; the rows of all runs follow each other.
+pub fn rows(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<Vec<Row>, Error> {
+    let mut prepared = Prepared::new(connection, sql, given, binds)?;
+    let width = prepared.statement.column_count();
+    let columns: Arc<[Box<str>]> = prepared.statement.column_names().into_iter().map(Box::from).collect();
     let mut found = Vec::new();
-    while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
-        let value = |place| row.get_ref(place).map_err(|e| error_of(&e)).and_then(|value| read(value, &columns, place));
-        let values = (0..width).map(value).collect::<Result<_, Error>>()?;
-        found.push(Row::new(columns.clone(), values));
+    for row in given {
+        prepared.bind(binds, row)?;
+        let mut rows = prepared.statement.raw_query();
+        while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
+            let value =
+                |place| row.get_ref(place).map_err(|e| error_of(&e)).and_then(|value| read(value, &columns, place));
+            let values = (0..width).map(value).collect::<Result<_, Error>>()?;
+            found.push(Row::new(columns.clone(), values));
+        }
     }
     Ok(found)
 }
@@ -37,32 +46,54 @@ pub fn batch(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.execute_batch(sql).map_err(|e| error_of(&e))
 }
 
-/// SQLite numbers `$3` by where it first stands, PostgreSQL by its name; the name holds here as well.
-fn prepare<'c>(connection: &'c Connection, sql: &str, binds: &[Bind]) -> Result<CachedStatement<'c>, Error> {
-    let mut statement = if sql.contains("for update") {
-        connection.prepare_cached(&sql.replace("for update skip locked", "").replace("for update", ""))
-    } else {
-        connection.prepare_cached(sql)
-    }
-    .map_err(|e| error_of(&e))?;
-    let wanted = statement.parameter_count();
-    if wanted != binds.len() {
-        return Err(Error::Statement(format!("{} values for {wanted} places in: {sql}", binds.len())));
-    }
-    for place in 1..=wanted {
-        let number = statement.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
-        let bind = number.and_then(|number| binds.get(number.checked_sub(1)?));
-        let bind = bind.ok_or_else(|| Error::Statement(format!("place {place} is not $1 to ${wanted} in: {sql}")))?;
-        let value = match bind {
-            Bind::Null => ValueRef::Null,
-            Bind::Int(value) => ValueRef::Integer(*value),
-            Bind::Text(value) => ValueRef::Text(value.as_bytes()),
-            Bind::Blob(value) => ValueRef::Blob(value),
-            Bind::TooLarge(_) => return Err(Error::Statement("an integer above 2^63 was bound".into())),
+struct Prepared<'c> {
+    statement: CachedStatement<'c>,
+    /// Which of the binds and, behind them, of the row's values stands at each place. SQLite numbers `$3` by where it
+    /// first stands, PostgreSQL by its name; the name holds here as well.
+    places: Vec<usize>,
+}
+
+impl Prepared<'_> {
+    fn new<'c>(
+        connection: &'c Connection,
+        sql: &str,
+        given: &[Vec<Bind>],
+        binds: &[Bind],
+    ) -> Result<Prepared<'c>, Error> {
+        let mut text = for_sqlite(sql, binds.len())?;
+        if text.contains("for update") {
+            text = text.replace("for update skip locked", "").replace("for update", "");
+        }
+        let statement = connection.prepare_cached(&text).map_err(|e| error_of(&e))?;
+        let wanted = statement.parameter_count();
+        let values = binds.len() + given.first().map_or(0, Vec::len);
+        if wanted != values {
+            return Err(Error::Statement(format!("{values} values for {wanted} places in: {sql}")));
+        }
+        let place = |place| {
+            let number = statement.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
+            let value = number.and_then(|number| number.checked_sub(1)).filter(|value| *value < values);
+            value.ok_or_else(|| Error::Statement(format!("place {place} is not $1 to ${wanted} in: {sql}")))
         };
-        statement.raw_bind_parameter(place, ToSqlOutput::Borrowed(value)).map_err(|e| error_of(&e))?;
+        let places = (1..=wanted).map(place).collect::<Result<_, Error>>()?;
+        Ok(Prepared { statement, places })
     }
-    Ok(statement)
+
+    fn bind(&mut self, binds: &[Bind], row: &[Bind]) -> Result<(), Error> {
+        for (place, value) in (1..).zip(&self.places) {
+            let bind = binds.get(*value).or_else(|| row.get(value.checked_sub(binds.len())?));
+            let bind = bind.ok_or_else(|| Error::Statement("the given rows differ in length".into()))?;
+            let value = match bind {
+                Bind::Null => ValueRef::Null,
+                Bind::Int(value) => ValueRef::Integer(*value),
+                Bind::Text(value) => ValueRef::Text(value.as_bytes()),
+                Bind::Blob(value) => ValueRef::Blob(value),
+                Bind::TooLarge(_) => return Err(Error::Statement("an integer above 2^63 was bound".into())),
+            };
+            self.statement.raw_bind_parameter(place, ToSqlOutput::Borrowed(value)).map_err(|e| error_of(&e))?;
+        }
+        Ok(())
+    }
 }
 
 fn read(value: ValueRef<'_>, columns: &[Box<str>], place: usize) -> Result<Bind, Error> {

@@ -2,19 +2,22 @@
 //! makes of it comes second, and no credit outlives its block.
 
 pub mod machine;
+mod round;
 mod store;
 
-use std::collections::BTreeSet;
+#[cfg(test)]
+mod tests;
 
-use chain::{AssetKind, Block, BlockRef, ChainId, Header, Height, Part, Place, Tip, Transfer, TxId};
+use chain::{AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, Part, Place, Tip, Transfer, TxId};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx};
-use crate::ids::{DepositId, InvoiceId};
+use crate::ids::{AddressId, DepositId, InvoiceId};
 use crate::money::coins::Chain;
-use crate::money::invoices::{self, Use, machine::use_of};
-use crate::money::ledger::{self, Account, Leg, PostError, Suspense};
-use crate::money::payments::{self, Change};
+use crate::money::deposits::round::Round;
+use crate::money::invoices::{self, Decided, Invoice, Use};
+use crate::money::ledger::{Account, Entry, Leg, PostError, Suspense};
+use crate::money::payments::Change;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
@@ -28,6 +31,13 @@ pub struct Grace {
     pub ms: i64,
 }
 
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub grace: Grace,
+    /// So many of the newest blocks stay stored, for reorganisations.
+    pub keep: u64,
+}
+
 #[derive(Debug, Clone)]
 struct Deposit {
     id: DepositId,
@@ -38,7 +48,62 @@ struct Deposit {
     amount: chain::Amount,
     state: State,
     used: Use,
-    hold: crate::ids::PostingSeq,
+}
+
+impl Deposit {
+    /// The ledger's entry that holds it from the first sight on.
+    fn hold(&self) -> String {
+        format!("deposit/{}/seen", self.id)
+    }
+
+    /// Where it goes when no invoice counts it.
+    fn suspense(&self) -> Option<Suspense> {
+        match self.used {
+            Use::Counted => None,
+            Use::Short => Some(Suspense::Short),
+            Use::Surplus => Some(Suspense::Surplus),
+            Use::Late => Some(Suspense::Late),
+            Use::Foreign => Some(Suspense::Foreign),
+        }
+    }
+}
+
+/// A deposit that is not stored yet, with all that its row tells.
+#[derive(Debug)]
+struct Fresh {
+    /// Without an id.
+    deposit: Deposit,
+    /// What it is when it is stored.
+    to: State,
+    address: AddressId,
+    block: (BlockHash, i64),
+    txid: TxId,
+    place: Place,
+    sender: Option<String>,
+}
+
+impl Fresh {
+    fn new(header: &Header, transfer: &Transfer, invoice: &Invoice, used: Use) -> Fresh {
+        let deposit = Deposit {
+            id: DepositId(0),
+            invoice: invoice.id,
+            height: header.height,
+            confirm_height: header.height + u64::from(invoice.confirmations) - 1,
+            asset: transfer.asset.clone(),
+            amount: transfer.amount,
+            state: State::Seen,
+            used,
+        };
+        Fresh {
+            deposit,
+            to: State::Seen,
+            address: invoice.address_id,
+            block: (header.hash, header.time),
+            txid: transfer.txid,
+            place: transfer.place,
+            sender: transfer.from.clone(),
+        }
+    }
 }
 
 /// Where the chain's follower goes on, with the recent branch; `None` before the first start.
@@ -52,35 +117,61 @@ pub async fn start(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), 
     store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
 }
 
-/// Stores blocks that follow the cursor with every transfer in them, and moves the cursor.
+/// What a chain's follower learns from a stored step.
+#[derive(Debug)]
+pub struct Applied {
+    pub position: Position,
+    /// Whether deposits are still on their way to being final.
+    pub unfinished: bool,
+    pub changes: Vec<Change>,
+}
+
+/// Stores blocks that follow the cursor, if any, with every transfer in them, and moves the cursor; then confirms and
+/// finishes what has become deep enough, and settles the invoices that it pays.
 pub async fn apply(
     tx: &mut Tx,
     now: Instant,
     chain: &Chain,
-    grace: Grace,
+    limits: Limits,
     from: BlockRef,
     blocks: &[Block],
-    keep: u64,
-) -> Result<Vec<Change>, PostError> {
-    let Some(last) = blocks.last() else { return Ok(Vec::new()) };
-    store::lock_cursor(tx, &chain.id).await?;
-    let mut changes = Vec::new();
-    for block in blocks {
-        for transfer in &block.transfers {
-            changes.extend(see(tx, now, chain, grace, &block.header, transfer).await?);
-        }
+    tip: &Tip,
+) -> Result<Applied, PostError> {
+    let cursor = blocks.last().map_or(from.height, |block| block.header.height);
+    let last = machine::final_height(cursor, tip.finalized, chain.depths.last, chain.depths.least);
+    let reaching = Position { cursor, last };
+    let before = lock_cursor(tx, chain, reaching).await?;
+    if before.height != from.height {
+        let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
+        return Err(db::Error::Statement(moved).into());
     }
-    let headers: Vec<Header> = blocks.iter().map(|block| block.header).collect();
-    let oldest_kept = last.header.height.saturating_sub(keep);
-    store::insert_blocks(
-        tx,
-        &chain.id,
-        &headers[headers.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX))..],
-    )
-    .await?;
-    store::delete_blocks_below(tx, &chain.id, oldest_kept).await?;
-    store::set_cursor(tx, &chain.id, from, &last.header).await?;
-    Ok(changes)
+    let position = Position { last: reaching.last.max(before.final_height), ..reaching };
+
+    let mut round = Round::new(now, chain);
+    let mut movements = Vec::new();
+    for block in blocks {
+        movements.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
+    }
+    round.see(tx, limits.grace, &movements).await?;
+    if before.due {
+        round.take_older(tx, position, ADVANCE_MAX).await?;
+    }
+    let stored = round.store(tx, Some(position)).await?;
+
+    if let Some(last) = blocks.last() {
+        let kept = usize::try_from(limits.keep).unwrap_or(usize::MAX);
+        let headers: Vec<Header> = blocks.iter().rev().take(kept).map(|block| block.header).collect();
+        store::insert_blocks(tx, &chain.id, &headers).await?;
+        store::delete_blocks_below(tx, &chain.id, last.header.height.saturating_sub(limits.keep)).await?;
+        store::set_cursor(tx, &chain.id, from, &last.header, position.last).await?;
+    } else if position.last > before.final_height {
+        store::set_final_height(tx, &chain.id, position.last).await?;
+    }
+    let unfinished = match (before.unfinished, stored.unfinished, stored.finished) {
+        (true, false, true) => lock_cursor(tx, chain, NOWHERE).await?.unfinished,
+        (before, added, _) => before || added,
+    };
+    Ok(Applied { position, unfinished, changes: stored.changes })
 }
 
 /// What became of a rise of balance that was found outside the scan.
@@ -104,7 +195,7 @@ pub async fn book_rise(
     suspect: &Suspect,
     rise: chain::Amount,
 ) -> Result<Rise, PostError> {
-    store::lock_cursor(tx, &chain.id).await?;
+    lock_cursor(tx, chain, NOWHERE).await?;
     let Some(header) = store::find_block(tx, &chain.id, at).await? else { return Ok(Rise::Elsewhere) };
     let current = store::find_suspect(tx, suspect.invoice).await?;
     if current.is_none_or(|current| current.explained != suspect.explained) {
@@ -118,49 +209,9 @@ pub async fn book_rise(
         from: None,
         amount: rise,
     };
-    Ok(Rise::Booked(see(tx, now, chain, grace, &header, &transfer).await?))
-}
-
-/// One movement in a block of our branch: a deposit, a hold in the ledger, and a use that the invoice gives it.
-async fn see(
-    tx: &mut Tx,
-    now: Instant,
-    chain: &Chain,
-    grace: Grace,
-    header: &Header,
-    transfer: &Transfer,
-) -> Result<Option<Change>, PostError> {
-    let Some(target) = store::find_target(tx, &chain.id, transfer.to).await? else { return Ok(None) };
-    if !ledger::is_postable(transfer.amount) {
-        // A token that can be minted at will must not stop the chain.
-        let detail = format!("{} base units of {} in block {}", transfer.amount, transfer.asset, header.height);
-        crate::reviews::open(tx, now, "deposit.absurd", &format!("invoice/{target}"), &detail).await?;
-        return Ok(None);
-    }
-    let invoice = invoices::lock(tx, target).await?;
-    let window_end = invoice.expires_at.plus_ms(grace.ms);
-    // What was in time once is in time, also when a reorganisation mines it again later.
-    let in_time = Instant::from_unix_seconds(header.time) <= window_end
-        || store::was_seen_until(tx, invoice.id, transfer.txid, window_end).await?;
-    let used = use_of(invoice.state, invoice.asset == transfer.asset, in_time);
-    let confirm_height = header.height + u64::from(invoice.confirmations) - 1;
-    let Some(id) = store::insert_deposit(tx, now, &chain.id, header, transfer, &invoice, used, confirm_height).await?
-    else {
-        return Ok(None);
-    };
-    let leg = Leg {
-        debit: Account::OnChain(chain.id.clone()),
-        credit: Account::MerchantIncoming(invoice.shop.merchant),
-        asset: transfer.asset.clone(),
-        amount: transfer.amount,
-    };
-    let hold = ledger::hold(tx, now, chain.mode, &format!("deposit/{id}/seen"), "deposit seen", &leg).await?;
-    store::set_hold(tx, id, hold).await?;
-    if used == Use::Counted && invoice.state == invoices::State::Open {
-        payments::advance(tx, now, invoice.payment, payments::State::Confirming).await?;
-        return Ok(Some(Change::Confirming(invoice.payment)));
-    }
-    Ok(None)
+    let mut round = Round::new(now, chain);
+    round.see(tx, grace, &[(header, &transfer)]).await?;
+    Ok(Rise::Booked(round.store(tx, None).await?.changes.pop()))
 }
 
 /// An invoice's address, and what its deposits explain of its balance.
@@ -208,49 +259,6 @@ pub async fn find_suspects(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<Su
     Ok(suspects)
 }
 
-/// Confirms and finishes what has become deep enough, and settles the invoices that it pays. Returns the final height, and
-/// how many deposits are still on their way.
-pub async fn advance(
-    tx: &mut Tx,
-    now: Instant,
-    chain: &Chain,
-    tip: &Tip,
-) -> Result<(Position, u64, Vec<Change>), PostError> {
-    let Some(cursor) = store::lock_cursor(tx, &chain.id).await? else {
-        return Ok((Position { cursor: 0, last: 0 }, 0, Vec::new()));
-    };
-    let last = machine::final_height(cursor.height, tip.finalized, chain.depths.last, chain.depths.least);
-    let last = last.max(cursor.final_height);
-    let position = Position { cursor: cursor.height, last };
-    let mut settle = BTreeSet::new();
-    let mut release = BTreeSet::new();
-    for deposit in store::lock_advancing(tx, &chain.id, position, ADVANCE_MAX).await? {
-        let to = machine::advance(deposit.state, deposit.height, deposit.confirm_height, position);
-        if deposit.state == State::Seen && to != State::Seen {
-            let used = confirm(tx, now, chain, &deposit).await?;
-            if used == Use::Counted {
-                settle.insert(deposit.invoice);
-            }
-        }
-        if to == State::Final {
-            release.insert(deposit.invoice);
-        }
-        store::set_state(tx, now, &deposit, to).await?;
-    }
-    let mut changes = Vec::new();
-    for invoice in settle {
-        changes.extend(invoices::settle(tx, now, invoice).await?);
-    }
-    for invoice in release {
-        invoices::release(tx, now, invoice).await?;
-    }
-    if last > cursor.final_height {
-        store::set_final_height(tx, &chain.id, last).await?;
-    }
-    let unfinished = store::count_unfinished(tx, &chain.id).await?;
-    Ok((position, unfinished, changes))
-}
-
 /// Goes back to the fork: everything above it is taken back by new postings.
 pub async fn rewind(
     tx: &mut Tx,
@@ -259,7 +267,7 @@ pub async fn rewind(
     from: BlockRef,
     to: BlockRef,
 ) -> Result<Vec<Change>, PostError> {
-    store::lock_cursor(tx, &chain.id).await?;
+    let before = lock_cursor(tx, chain, NOWHERE).await?;
     let mut changes = Vec::new();
     for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
         changes.extend(orphan(tx, now, chain, deposit).await?);
@@ -267,7 +275,7 @@ pub async fn rewind(
     store::delete_blocks_above(tx, &chain.id, to.height).await?;
     let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
     let header = store::find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
-    store::set_cursor(tx, &chain.id, from, &header).await?;
+    store::set_cursor(tx, &chain.id, from, &header, before.final_height).await?;
     Ok(changes)
 }
 
@@ -277,78 +285,46 @@ pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Resu
     crate::reviews::open(tx, now, "chain.halted", chain.as_str(), why).await
 }
 
-/// The held money is posted; what no invoice asks for goes to its suspense account at once. Returns how it is used: what was
-/// to be counted is surplus if earlier money has paid the invoice meanwhile.
-async fn confirm(tx: &mut Tx, now: Instant, chain: &Chain, deposit: &Deposit) -> Result<Use, PostError> {
-    let id = deposit.id;
-    ledger::post_hold(tx, now, &format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold, None).await?;
-    let invoice = invoices::lock(tx, deposit.invoice).await?;
-    let used = match (deposit.used, invoice.state) {
-        (Use::Counted, invoices::State::Paid) => Use::Surplus,
-        (used, _) => used,
-    };
-    if used != deposit.used {
-        store::set_use(tx, id, used).await?;
-    }
-    let Some(suspense) = suspense_of(used) else { return Ok(used) };
-    let merchant = invoice.shop.merchant;
-    let leg = Leg {
-        debit: Account::MerchantIncoming(merchant),
-        credit: Account::Suspense(merchant, suspense),
-        asset: deposit.asset.clone(),
-        amount: deposit.amount,
-    };
-    ledger::post(tx, now, chain.mode, &format!("deposit/{id}/apart"), "deposit set apart", &[leg]).await?;
-    let detail = format!("{} base units of {} ({})", deposit.amount, deposit.asset, used.as_str());
-    crate::reviews::open(tx, now, "deposit.apart", &format!("deposit/{id}"), &detail).await?;
-    Ok(used)
-}
-
-async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> Result<Option<Change>, PostError> {
-    let id = deposit.id;
-    let entry = format!("deposit/{id}/orphaned");
+async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> Result<Vec<Change>, PostError> {
+    let entry = format!("deposit/{}/orphaned", deposit.id);
+    let mut decided = Decided::default();
     match deposit.state {
         State::Seen => {
-            ledger::void_hold(tx, now, &entry, "deposit orphaned", deposit.hold).await?;
-            store::set_state(tx, now, &deposit, State::Orphaned).await?;
-            Ok(None)
+            store::set_orphaned(tx, now, &deposit).await?;
+            decided.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
+            invoices::store(tx, now, Vec::new(), decided).await
         }
         State::Confirmed => {
-            let invoice = invoices::lock(tx, deposit.invoice).await?;
+            let mut invoice = invoices::lock_one(tx, deposit.invoice).await?;
             let before = invoices::received(tx, &invoice).await?.confirmed;
-            store::set_state(tx, now, &deposit, State::Orphaned).await?;
-            let mut change = None;
-            if deposit.used == Use::Counted {
-                let left = before.saturating_sub(deposit.amount);
-                change = invoices::unsettle(tx, now, deposit.invoice, before, left).await?;
-            }
-            let merchant = invoice.shop.merchant;
+            store::set_orphaned(tx, now, &deposit).await?;
+            let left = before.saturating_sub(deposit.amount);
+            let lost = deposit.used == Use::Counted && invoice.unsettle(before, left, &mut decided);
             let leg = Leg {
-                debit: match suspense_of(deposit.used) {
-                    None => Account::MerchantIncoming(merchant),
-                    Some(suspense) => Account::Suspense(merchant, suspense),
+                debit: match deposit.suspense() {
+                    None => Account::MerchantIncoming(invoice.shop.merchant),
+                    Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
                 },
                 credit: Account::OnChain(chain.id.clone()),
                 asset: deposit.asset.clone(),
                 amount: deposit.amount,
             };
-            ledger::post(tx, now, chain.mode, &entry, "deposit orphaned", &[leg]).await?;
-            if deposit.used == Use::Counted && change.is_none() {
-                // What is left is enough: settled anew, and for the seller nothing has changed.
-                invoices::settle(tx, now, deposit.invoice).await?;
+            decided.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
+            if deposit.used == Use::Counted && !lost {
+                // What is left may be enough: settled anew, and for the seller nothing has changed.
+                invoice.settle(now, left, &mut decided);
+                decided.changes.clear();
             }
-            Ok(change)
+            invoices::store(tx, now, vec![invoice], decided).await
         }
-        State::Final | State::Orphaned => Ok(None),
+        State::Final | State::Orphaned => Ok(Vec::new()),
     }
 }
 
-fn suspense_of(used: Use) -> Option<Suspense> {
-    match used {
-        Use::Counted => None,
-        Use::Short => Some(Suspense::Short),
-        Use::Surplus => Some(Suspense::Surplus),
-        Use::Late => Some(Suspense::Late),
-        Use::Foreign => Some(Suspense::Foreign),
-    }
+/// Where nothing is deep enough.
+const NOWHERE: Position = Position { cursor: 0, last: 0 };
+
+async fn lock_cursor(tx: &mut Tx, chain: &Chain, position: Position) -> Result<store::At, db::Error> {
+    let not_followed = || db::Error::Statement(format!("{} is not followed yet", chain.id));
+    store::lock_cursor(tx, &chain.id, position).await?.ok_or_else(not_followed)
 }

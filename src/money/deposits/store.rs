@@ -1,14 +1,13 @@
 //! All SQL of deposits, cursors and recent blocks.
 
-use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, Transfer, TxId,
-};
+use std::collections::{HashMap, HashSet};
+
+use chain::{Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, TxId};
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, row, rows};
-use crate::ids::{DepositId, InvoiceId, PostingSeq};
-use crate::money::deposits::{Deposit, Position, State, Suspect};
-use crate::money::invoices::{Invoice, Use};
+use crate::db::{self, Tx, execute, given, later, later_each, row, rows, rows_each};
+use crate::ids::{DepositId, InvoiceId};
+use crate::money::deposits::{Deposit, Fresh, Position, State, Suspect};
 
 /// A chain's persisted position.
 #[derive(Debug, Clone)]
@@ -24,6 +23,9 @@ pub struct Cursor {
 pub struct At {
     pub height: Height,
     pub final_height: Height,
+    /// Whether the chain has deposits that are not final, and whether some of them are deep enough to move on.
+    pub unfinished: bool,
+    pub due: bool,
 }
 
 pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
@@ -42,10 +44,32 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     }))
 }
 
-/// Everything that books or takes back deposits of a chain starts here, so that no two of them overlap.
-pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<At>, db::Error> {
-    let found = row!(tx, "select height, final_height from cursors where chain = $1 for update", chain.as_str())?;
-    found.map(|row| Ok(At { height: row.get("height")?, final_height: row.get("final_height")? })).transpose()
+/// Everything that books or takes back deposits of a chain starts here, so that no two of them overlap. What is due is so at
+/// this cursor and this final height.
+pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<At>, db::Error> {
+    let found = row!(
+        tx,
+        "select height, final_height,
+         case when exists (select 1 from deposits where chain = $1 and state = 'seen')
+                or exists (select 1 from deposits where chain = $1 and state = 'confirmed') then 1 else 0 end as unfinished,
+         case when exists (select 1 from deposits where chain = $1 and state = 'seen' and confirm_height <= $2)
+                or exists (select 1 from deposits where chain = $1 and state = 'seen' and height <= $3)
+                or exists (select 1 from deposits where chain = $1 and state = 'confirmed' and height <= $3)
+              then 1 else 0 end as due
+         from cursors where chain = $1 for update",
+        chain.as_str(),
+        position.cursor,
+        position.last
+    )?;
+    let at = |row: db::Row| {
+        Ok(At {
+            height: row.get("height")?,
+            final_height: row.get("final_height")?,
+            unfinished: row.get("unfinished")?,
+            due: row.get("due")?,
+        })
+    };
+    found.map(at).transpose()
 }
 
 pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
@@ -61,18 +85,25 @@ pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Res
 }
 
 /// Moves the cursor from where the caller believes it is.
-pub async fn set_cursor(tx: &mut Tx, chain: &ChainId, from: BlockRef, to: &Header) -> Result<(), db::Error> {
-    let changed = execute!(
+pub async fn set_cursor(
+    tx: &mut Tx,
+    chain: &ChainId,
+    from: BlockRef,
+    to: &Header,
+    final_height: Height,
+) -> Result<(), db::Error> {
+    later!(
         tx,
-        "update cursors set height = $4, hash = $5, time = $6 where chain = $1 and height = $2 and hash = $3",
+        "update cursors set height = $4, hash = $5, time = $6, final_height = $7
+         where chain = $1 and height = $2 and hash = $3",
         chain.as_str(),
         from.height,
         from.hash.0,
         to.height,
         to.hash.0,
-        to.time
-    )?;
-    db::expect_changed(changed, 1)
+        to.time,
+        final_height
+    )
 }
 
 pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
@@ -86,17 +117,13 @@ pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Resu
 }
 
 pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> Result<(), db::Error> {
-    for header in headers {
-        execute!(
-            tx,
-            "insert into blocks (chain, height, hash, time) values ($1, $2, $3, $4)",
-            chain.as_str(),
-            header.height,
-            header.hash.0,
-            header.time
-        )?;
-    }
-    Ok(())
+    later_each!(
+        tx,
+        headers.iter().map(|header| given![header.height, header.hash.0, header.time]).collect(),
+        "with given (height bigint, hash bytea, time bigint)
+         insert into blocks (chain, height, hash, time) select $1, given.height, given.hash, given.time from given",
+        chain.as_str()
+    )
 }
 
 /// `None` when it is not on the branch that we follow, or too old to be kept.
@@ -113,8 +140,8 @@ pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Op
 }
 
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
-    execute!(tx, "delete from blocks where chain = $1 and height < $2", chain.as_str(), height)?;
-    Ok(())
+    let sql = "delete from blocks where chain = $1 and height < $2";
+    tx.execute_later(sql, Vec::new(), given![chain.as_str(), height], None).await
 }
 
 pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
@@ -122,76 +149,80 @@ pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -
     Ok(())
 }
 
-pub async fn find_target(tx: &mut Tx, chain: &ChainId, key: AddressKey) -> Result<Option<InvoiceId>, db::Error> {
-    let found = row!(
+/// Which of these transactions reached their invoices before: in a block until the given instant that vanished, or on
+/// their way by then.
+pub async fn list_seen_in_time(
+    tx: &mut Tx,
+    late: &[(InvoiceId, TxId, Instant)],
+) -> Result<HashSet<(InvoiceId, TxId)>, db::Error> {
+    let given = late.iter().map(|(invoice, txid, until)| given![*invoice, txid.0, until.unix_seconds(), *until]);
+    let found = rows_each!(
         tx,
-        "select i.id from addresses a join invoices i on i.address_id = a.id where a.chain = $1 and a.key = $2",
-        chain.as_str(),
-        key.0
+        given.collect(),
+        "with given (invoice bigint, txid bytea, until_s bigint, until_ms bigint)
+         select d.invoice_id, d.txid from given, deposits d
+         where d.invoice_id = given.invoice and d.txid = given.txid and d.state = 'orphaned' and d.block_time <= given.until_s
+         union all select s.invoice_id, s.txid from given, sightings s
+         where s.invoice_id = given.invoice and s.txid = given.txid and s.first_seen_at <= given.until_ms"
     )?;
-    found.map(|row| row.get("id")).transpose()
+    found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
-/// `None` when exactly this movement is booked already.
-#[expect(clippy::too_many_arguments, reason = "each is a column")]
-pub async fn insert_deposit(
+/// Each in the state `to`, with the id that it got; without those that are booked already.
+pub async fn insert_deposits(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
-    header: &Header,
-    transfer: &Transfer,
-    invoice: &Invoice,
-    used: Use,
-    confirm_height: Height,
-) -> Result<Option<DepositId>, db::Error> {
-    let inserted = row!(
+    fresh: Vec<Fresh>,
+) -> Result<Vec<Fresh>, db::Error> {
+    let given = fresh.iter().map(|fresh| {
+        let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, .. }) =
+            (fresh.block, &fresh.deposit);
+        let reached = |state: bool| state.then_some(now);
+        given![
+            *height,
+            fresh.place.tx_index,
+            fresh.place.part.code(),
+            hash.0,
+            time,
+            fresh.txid.0,
+            asset.as_str(),
+            fresh.address,
+            *invoice,
+            amount,
+            fresh.sender.as_deref(),
+            fresh.to,
+            *used,
+            *confirm_height,
+            reached(fresh.to != State::Seen),
+            reached(fresh.to == State::Final)
+        ]
+    });
+    let inserted = rows_each!(
         tx,
-        "insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id, invoice_id,
-         amount, sender, state, use, confirm_height, seen_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-         on conflict (chain, height, tx_index, part) where state <> 'orphaned' do nothing returning id",
+        given.collect(),
+        "with given (height bigint, tx_index bigint, part bigint, block_hash bytea, block_time bigint, txid bytea, asset text,
+         address bigint, invoice bigint, amount bytea, sender text, state text, used text, confirm_height bigint,
+         confirmed_at bigint, final_at bigint)
+         insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id, invoice_id,
+         amount, sender, state, use, confirm_height, seen_at, confirmed_at, final_at)
+         select $1, given.height, given.tx_index, given.part, given.block_hash, given.block_time, given.txid, given.asset,
+         given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.confirm_height, $2,
+         given.confirmed_at, given.final_at from given where true
+         on conflict (chain, height, tx_index, part) where state <> 'orphaned' do nothing
+         returning id, height, tx_index, part",
         chain.as_str(),
-        header.height,
-        transfer.place.tx_index,
-        transfer.place.part.code(),
-        header.hash.0,
-        header.time,
-        transfer.txid.0,
-        transfer.asset.as_str(),
-        invoice.address_id,
-        invoice.id,
-        transfer.amount,
-        transfer.from.as_deref(),
-        State::Seen,
-        used,
-        confirm_height,
         now
     )?;
-    inserted.map(|row| row.get("id")).transpose()
-}
-
-/// Whether this transaction reached the invoice before: in a block until `limit` that vanished, or on its way by then.
-pub async fn was_seen_until(tx: &mut Tx, invoice: InvoiceId, txid: TxId, limit: Instant) -> Result<bool, db::Error> {
-    let found = row!(
-        tx,
-        "select 1 as one from deposits where invoice_id = $1 and txid = $2 and state = 'orphaned' and block_time <= $3
-         union all select 1 as one from sightings where invoice_id = $1 and txid = $2 and first_seen_at <= $4 limit 1",
-        invoice,
-        txid.0,
-        limit.unix_seconds(),
-        limit
-    )?;
-    Ok(found.is_some())
-}
-
-pub async fn set_use(tx: &mut Tx, id: DepositId, used: Use) -> Result<(), db::Error> {
-    let changed = execute!(tx, "update deposits set use = $2 where id = $1", id, used)?;
-    db::expect_changed(changed, 1)
-}
-
-pub async fn set_hold(tx: &mut Tx, id: DepositId, hold: PostingSeq) -> Result<(), db::Error> {
-    let changed = execute!(tx, "update deposits set hold_seq = $2 where id = $1", id, hold)?;
-    db::expect_changed(changed, 1)
+    let place = |row: &db::Row| Ok(((row.get("height")?, row.get("tx_index")?, row.get("part")?), row.get("id")?));
+    let mut ids: HashMap<(Height, u32, i64), DepositId> =
+        inserted.iter().map(place).collect::<Result<_, db::Error>>()?;
+    let stored = fresh.into_iter().filter_map(|mut fresh| {
+        let place = (fresh.deposit.height, fresh.place.tx_index, fresh.place.part.code());
+        fresh.deposit.id = ids.remove(&place)?;
+        Some(fresh)
+    });
+    Ok(stored.collect())
 }
 
 /// Deposits that a position confirms or finishes, oldest first.
@@ -201,23 +232,21 @@ pub async fn lock_advancing(
     position: Position,
     limit: i64,
 ) -> Result<Vec<Deposit>, db::Error> {
-    let mut found = rows!(
+    let found = rows!(
         tx,
-        "select id, invoice_id, height, confirm_height, asset, amount, state, use, hold_seq from deposits
-         where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3) order by id limit $4 for update",
+        "with seen as (
+             select id, invoice_id, height, confirm_height, asset, amount, state, use from deposits
+             where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3) order by id limit $4 for update),
+         confirmed as (
+             select id, invoice_id, height, confirm_height, asset, amount, state, use from deposits
+             where chain = $1 and state = 'confirmed' and height <= $3 order by id limit $4 for update)
+         select id, invoice_id, height, confirm_height, asset, amount, state, use from seen
+         union all select id, invoice_id, height, confirm_height, asset, amount, state, use from confirmed",
         chain.as_str(),
         position.cursor,
         position.last,
         limit
     )?;
-    found.extend(rows!(
-        tx,
-        "select id, invoice_id, height, confirm_height, asset, amount, state, use, hold_seq from deposits
-         where chain = $1 and state = 'confirmed' and height <= $2 order by id limit $3 for update",
-        chain.as_str(),
-        position.last,
-        limit
-    )?);
     found.iter().map(deposit).collect()
 }
 
@@ -225,7 +254,7 @@ pub async fn lock_advancing(
 pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, invoice_id, height, confirm_height, asset, amount, state, use, hold_seq from deposits
+        "select id, invoice_id, height, confirm_height, asset, amount, state, use from deposits
          where chain = $1 and height > $2 and state <> 'orphaned' order by id for update",
         chain.as_str(),
         height
@@ -243,50 +272,32 @@ fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
         amount: row.get("amount")?,
         state: row.get("state")?,
         used: row.get("use")?,
-        hold: row.get("hold_seq")?,
     })
 }
 
-pub async fn set_state(tx: &mut Tx, now: Instant, deposit: &Deposit, to: State) -> Result<(), db::Error> {
-    let changed = match to {
-        State::Seen => return Ok(()),
-        State::Confirmed => execute!(
-            tx,
-            "update deposits set state = $3, confirmed_at = $4 where id = $1 and state = $2",
-            deposit.id,
-            deposit.state,
-            to,
-            now
-        )?,
-        State::Final => execute!(
-            tx,
-            "update deposits set state = $3, confirmed_at = coalesce(confirmed_at, $4), final_at = $4
-             where id = $1 and state = $2",
-            deposit.id,
-            deposit.state,
-            to,
-            now
-        )?,
-        State::Orphaned => execute!(
-            tx,
-            "update deposits set state = $3, orphaned_at = $4 where id = $1 and state = $2",
-            deposit.id,
-            deposit.state,
-            to,
-            now
-        )?,
-    };
-    db::expect_changed(changed, 1)
+/// Moves deposits on; the states are those that they have.
+pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
+    let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
+    later_each!(
+        tx,
+        moved.map(|(deposit, to)| given![deposit.id, deposit.state, *to, deposit.used]).collect(),
+        "with given (id bigint, was text, state text, used text)
+         update deposits set state = given.state, use = given.used, confirmed_at = coalesce(confirmed_at, $1),
+         final_at = case when given.state = 'final' then $1 end
+         from given where deposits.id = given.id and deposits.state = given.was",
+        now
+    )
 }
 
-pub async fn count_unfinished(tx: &mut Tx, chain: &ChainId) -> Result<u64, db::Error> {
-    let found = row!(
+pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Result<(), db::Error> {
+    let changed = execute!(
         tx,
-        "select (select count(*) from deposits where chain = $1 and state = 'seen')
-              + (select count(*) from deposits where chain = $1 and state = 'confirmed') as unfinished",
-        chain.as_str()
+        "update deposits set state = 'orphaned', orphaned_at = $3 where id = $1 and state = $2",
+        deposit.id,
+        deposit.state,
+        now
     )?;
-    found.map_or(Ok(0), |row| row.get("unfinished"))
+    db::expect_changed(changed, 1)
 }
 
 pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {

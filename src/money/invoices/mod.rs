@@ -5,18 +5,22 @@
 pub mod machine;
 mod store;
 
-use chain::{Address, Amount, Asset, AssetId, ChainId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Deref;
+
+use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::clock::Instant;
 use crate::db::{self, Locked, Tx};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
 use crate::money::addresses::{Addresses, IssueError};
-use crate::money::ledger::{self, Account, Leg, PostError, Suspense};
+use crate::money::ledger::{self, Account, Entry, Leg, PostError, Suspense};
 use crate::money::payments::{self, Change};
 use crate::money::pricing::{Fiat, Quote};
 use crate::money::sightings;
 
 pub use machine::{Happened, State, Use};
+pub(in crate::money) use store::Counted;
 pub use store::Received;
 
 #[derive(Debug, Clone)]
@@ -52,6 +56,7 @@ pub struct Invoice {
     pub settlements: i64,
     /// What the merchant was credited when it was last settled.
     pub settled: Option<Amount>,
+    pub closed_at: Option<Instant>,
     pub released_at: Option<Instant>,
 }
 
@@ -98,80 +103,186 @@ pub async fn progress(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Er
     }
 }
 
-/// Applies newly confirmed counted money: the invoice is paid when the confirmed sum reaches what is due. What is above
-/// goes to the surplus account; both stay a merchant's pending money until the deposits are final.
-pub(in crate::money) async fn settle(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<Change>, PostError> {
-    let invoice = store::lock_invoice(tx, id).await?;
-    let confirmed = store::find_received(tx, id, &invoice.chain).await?.confirmed;
-    let Some(next) = machine::next(invoice.state, Happened::Confirmed(confirmed), invoice.due, invoice.tolerance)
-    else {
-        return Ok(None);
-    };
-    let merchant = invoice.shop.merchant;
-    let earned = confirmed.min(invoice.due);
-    let surplus = confirmed.saturating_sub(invoice.due);
-    let mut legs = vec![leg(&invoice, Account::MerchantIncoming(merchant), Account::MerchantPending(merchant), earned)];
-    if !surplus.is_zero() {
-        let account = Account::Suspense(merchant, Suspense::Surplus);
-        legs.push(leg(&invoice, Account::MerchantIncoming(merchant), account, surplus));
-    }
-    let entry = format!("invoice/{id}/paid/{}", invoice.settlements + 1);
-    ledger::post(tx, now, invoice.shop.mode, &entry, "invoice paid", &legs).await?;
-    if !surplus.is_zero() {
-        let detail = format!("{surplus} base units of {} above what was due", invoice.asset);
-        crate::reviews::open(tx, now, "payment.surplus", &format!("invoice/{id}"), &detail).await?;
-    }
-    store::set_settled(tx, now, &invoice, next, earned).await?;
-    payments::advance(tx, now, invoice.payment, payments::State::Success).await?;
-    Ok(Some(Change::Paid(invoice.payment)))
+/// A locked invoice on its way to what it becomes: decided in memory, stored by [`store`].
+#[derive(Debug)]
+pub(in crate::money) struct Draft {
+    was: State,
+    invoice: Invoice,
+    changed: bool,
+    payment: Option<payments::State>,
 }
 
-/// Takes a settlement back because counted money lost its block; `left` is the confirmed sum that remains.
-pub(in crate::money) async fn unsettle(
+/// What a transaction decides about money, before any of it is stored.
+#[derive(Debug, Default)]
+pub(in crate::money) struct Decided {
+    pub entries: Vec<Entry>,
+    pub reviews: Vec<Question>,
+    pub changes: Vec<Change>,
+}
+
+/// What a person has to look at.
+#[derive(Debug)]
+pub(in crate::money) struct Question {
+    pub kind: &'static str,
+    pub subject: String,
+    pub detail: String,
+}
+
+impl Deref for Draft {
+    type Target = Invoice;
+
+    fn deref(&self) -> &Invoice {
+        &self.invoice
+    }
+}
+
+impl Draft {
+    fn new(locked: Locked<Invoice>) -> Draft {
+        Draft { was: locked.state, invoice: locked.into_inner(), changed: false, payment: None }
+    }
+
+    /// Money for it is on its way.
+    pub fn expect(&mut self, decided: &mut Decided) {
+        self.payment = Some(payments::State::Confirming);
+        decided.changes.push(Change::Confirming(self.payment_id()));
+    }
+
+    /// Applies newly confirmed counted money: the invoice is paid when the confirmed sum reaches what is due. What is above
+    /// goes to the surplus account; both stay a merchant's pending money until the deposits are final.
+    pub fn settle(&mut self, now: Instant, confirmed: Amount, decided: &mut Decided) {
+        let happened = Happened::Confirmed(confirmed);
+        let Some(next) = machine::next(self.state, happened, self.due, self.tolerance) else { return };
+        let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
+        let surplus = confirmed.saturating_sub(self.due);
+        let mut legs = vec![self.leg(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned)];
+        if !surplus.is_zero() {
+            legs.push(self.leg(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
+            let detail = format!("{surplus} base units of {} above what was due", self.asset);
+            decided.reviews.push(self.question("payment.surplus", detail));
+        }
+        let invoice = &mut self.invoice;
+        invoice.state = next;
+        invoice.settled = Some(earned);
+        invoice.settlements += 1;
+        invoice.closed_at = Some(now);
+        invoice.released_at = None;
+        self.changed = true;
+        self.payment = Some(payments::State::Success);
+        let name = format!("invoice/{}/paid/{}", self.id, self.settlements);
+        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice paid", legs));
+        decided.changes.push(Change::Paid(self.payment_id()));
+    }
+
+    /// Takes a settlement back because counted money lost its block; `left` is the confirmed sum that remains of `before`.
+    /// True when that is not enough: else it is settled anew with what there is.
+    pub fn unsettle(&mut self, before: Amount, left: Amount, decided: &mut Decided) -> bool {
+        let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
+        let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
+        let earned_account = match self.released_at {
+            Some(_) => Account::MerchantAvailable(merchant),
+            None => Account::MerchantPending(merchant),
+        };
+        let mut legs = vec![self.leg(earned_account, incoming.clone(), settled)];
+        let surplus = before.saturating_sub(settled);
+        if !surplus.is_zero() {
+            legs.push(self.leg(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
+        }
+        let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
+        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
+        let lost = machine::next(State::Paid, Happened::Lost(left), self.due, self.tolerance).is_some();
+        let invoice = &mut self.invoice;
+        invoice.state = State::Reversed;
+        invoice.settled = None;
+        invoice.closed_at = None;
+        invoice.released_at = None;
+        self.changed = true;
+        if lost {
+            decided.changes.push(Change::Reversed(self.payment_id()));
+        }
+        lost
+    }
+
+    /// Moves what a paid invoice earned from pending to available. Only when none of its counted deposits can vanish any
+    /// more.
+    pub fn release(&mut self, now: Instant, decided: &mut Decided) {
+        let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
+        let Some(earned) = earned else { return };
+        let merchant = self.shop.merchant;
+        let leg = self.leg(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
+        let name = format!("invoice/{}/final/{}", self.id, self.settlements);
+        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice final", vec![leg]));
+        self.invoice.released_at = Some(now);
+        self.changed = true;
+    }
+
+    fn close(&mut self, now: Instant, to: State, payment: payments::State) {
+        self.invoice.state = to;
+        self.invoice.closed_at = Some(now);
+        self.changed = true;
+        self.payment = Some(payment);
+    }
+
+    pub fn leg(&self, debit: Account, credit: Account, amount: Amount) -> Leg {
+        Leg { debit, credit, asset: self.asset.clone(), amount }
+    }
+
+    fn payment_id(&self) -> PaymentId {
+        self.invoice.payment
+    }
+
+    fn question(&self, kind: &'static str, detail: String) -> Question {
+        Question { kind, subject: format!("invoice/{}", self.id), detail }
+    }
+}
+
+/// Locks invoices in the order of their ids.
+pub(in crate::money) async fn lock(
+    tx: &mut Tx,
+    ids: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, Draft>, db::Error> {
+    let locked = store::lock_invoices(tx, ids).await?;
+    Ok(locked.into_iter().map(|invoice| (invoice.id, Draft::new(invoice))).collect())
+}
+
+/// Locks the invoices of addresses; an address without one is nobody's.
+pub(in crate::money) async fn lock_by_address(
+    tx: &mut Tx,
+    chain: &ChainId,
+    keys: &BTreeSet<AddressKey>,
+) -> Result<HashMap<AddressKey, Draft>, db::Error> {
+    let locked = store::lock_invoices_by_address(tx, chain, keys).await?;
+    Ok(locked.into_iter().map(|(key, invoice)| (key, Draft::new(invoice))).collect())
+}
+
+/// Of each invoice what its counted deposits add up to, and whether all of them are final.
+pub(in crate::money) async fn counted(
+    tx: &mut Tx,
+    ids: &BTreeSet<InvoiceId>,
+) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+    store::list_counted(tx, ids).await
+}
+
+/// Money first: books what was decided, then stores what became of the invoices and their payments.
+pub(in crate::money) async fn store(
     tx: &mut Tx,
     now: Instant,
-    id: InvoiceId,
-    before: Amount,
-    left: Amount,
-) -> Result<Option<Change>, PostError> {
-    let invoice = store::lock_invoice(tx, id).await?;
-    let Some(settled) = invoice.settled.filter(|_| invoice.state == State::Paid) else { return Ok(None) };
-    let merchant = invoice.shop.merchant;
-    let earned_account = match invoice.released_at {
-        Some(_) => Account::MerchantAvailable(merchant),
-        None => Account::MerchantPending(merchant),
-    };
-    let mut legs = vec![leg(&invoice, earned_account, Account::MerchantIncoming(merchant), settled)];
-    let surplus = before.saturating_sub(settled);
-    if !surplus.is_zero() {
-        let account = Account::Suspense(merchant, Suspense::Surplus);
-        legs.push(leg(&invoice, account, Account::MerchantIncoming(merchant), surplus));
+    drafts: Vec<Draft>,
+    decided: Decided,
+) -> Result<Vec<Change>, PostError> {
+    ledger::book(tx, now, &decided.entries).await?;
+    for question in decided.reviews {
+        crate::reviews::open(tx, now, question.kind, &question.subject, &question.detail).await?;
     }
-    let entry = format!("invoice/{id}/reversed/{}", invoice.settlements);
-    ledger::post(tx, now, invoice.shop.mode, &entry, "invoice reversed", &legs).await?;
-    store::set_reversed(tx, &invoice).await?;
-    if machine::next(State::Paid, Happened::Lost(left), invoice.due, invoice.tolerance).is_none() {
-        // Enough is left: it is settled anew with what there is.
-        return Ok(None);
+    let (mut invoices, mut payments) = (Vec::new(), Vec::new());
+    for draft in drafts {
+        payments.extend(draft.payment.map(|to| (draft.payment_id(), to)));
+        if draft.changed {
+            invoices.push((draft.was, draft.invoice));
+        }
     }
-    Ok(Some(Change::Reversed(invoice.payment)))
-}
-
-/// Moves what a paid invoice earned from pending to available once none of its counted deposits can vanish any more.
-pub(in crate::money) async fn release(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<(), PostError> {
-    let invoice = store::lock_invoice(tx, id).await?;
-    let Some(settled) = invoice.settled.filter(|_| invoice.state == State::Paid && invoice.released_at.is_none())
-    else {
-        return Ok(());
-    };
-    if store::has_counted_not_final(tx, id).await? {
-        return Ok(());
-    }
-    let merchant = invoice.shop.merchant;
-    let legs = [leg(&invoice, Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), settled)];
-    let entry = format!("invoice/{id}/final/{}", invoice.settlements);
-    ledger::post(tx, now, invoice.shop.mode, &entry, "invoice final", &legs).await?;
-    Ok(store::set_released(tx, now, &invoice).await?)
+    store::set_invoices(tx, &invoices).await?;
+    payments::advance(tx, now, &payments).await?;
+    Ok(decided.changes)
 }
 
 /// Candidates for expiry on a chain: the window has passed on the clock, nothing counted is unconfirmed, and nothing is on
@@ -188,47 +299,47 @@ pub async fn list_expirable(
 
 /// Ends the window of one invoice. Part payments move to the short account.
 pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<Change>, PostError> {
-    let invoice = store::lock_invoice(tx, id).await?;
-    let Some(next) = machine::next(invoice.state, Happened::WindowEnded, invoice.due, invoice.tolerance) else {
+    let mut draft = lock_one(tx, id).await?;
+    let Some(next) = machine::next(draft.state, Happened::WindowEnded, draft.due, draft.tolerance) else {
         return Ok(None);
     };
-    let received = store::find_received(tx, id, &invoice.chain).await?;
+    let received = store::find_received(tx, id, &draft.chain).await?;
     if received.seen != received.confirmed {
         return Ok(None);
     }
+    let mut decided = Decided::default();
     if !received.confirmed.is_zero() {
-        let merchant = invoice.shop.merchant;
+        let merchant = draft.shop.merchant;
         let short = Account::Suspense(merchant, Suspense::Short);
-        let legs = [leg(&invoice, Account::MerchantIncoming(merchant), short, received.confirmed)];
-        ledger::post(tx, now, invoice.shop.mode, &format!("invoice/{id}/expired"), "invoice expired short", &legs)
-            .await?;
+        let leg = draft.leg(Account::MerchantIncoming(merchant), short, received.confirmed);
+        let name = format!("invoice/{id}/expired");
+        decided.entries.push(Entry::posted(draft.shop.mode, name, "invoice expired short", vec![leg]));
         store::set_uses(tx, id, Use::Counted, Use::Short).await?;
-        let detail = format!("{} of {} base units of {} arrived", received.confirmed, invoice.due, invoice.asset);
-        crate::reviews::open(tx, now, "payment.short", &format!("invoice/{id}"), &detail).await?;
+        let detail = format!("{} of {} base units of {} arrived", received.confirmed, draft.due, draft.asset);
+        decided.reviews.push(draft.question("payment.short", detail));
     }
-    store::set_closed(tx, now, &invoice, next).await?;
-    payments::advance(tx, now, invoice.payment, payments::State::Expired).await?;
-    Ok(Some(Change::Expired(invoice.payment)))
+    draft.close(now, next, payments::State::Expired);
+    let change = Change::Expired(draft.payment_id());
+    store(tx, now, vec![draft], decided).await?;
+    Ok(Some(change))
 }
 
 /// Takes an open invoice back; false when money has reached it, or when it is closed. What arrives later is booked as late.
 pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
-    let invoice = store::lock_invoice(tx, id).await?;
-    let Some(next) = machine::next(invoice.state, Happened::Withdrawn, invoice.due, invoice.tolerance) else {
+    let mut draft = lock_one(tx, id).await?;
+    let Some(next) = machine::next(draft.state, Happened::Withdrawn, draft.due, draft.tolerance) else {
         return Ok(false);
     };
-    if !store::find_received(tx, id, &invoice.chain).await?.seen.is_zero() {
+    if !store::find_received(tx, id, &draft.chain).await?.seen.is_zero() {
         return Ok(false);
     }
-    store::set_closed(tx, now, &invoice, next).await?;
-    payments::advance(tx, now, invoice.payment, payments::State::Failed).await?;
+    draft.close(now, next, payments::State::Failed);
+    store::set_invoices(tx, &[(draft.was, draft.invoice.clone())]).await?;
+    payments::advance(tx, now, &[(draft.payment_id(), payments::State::Failed)]).await?;
     Ok(true)
 }
 
-pub(in crate::money) async fn lock(tx: &mut Tx, id: InvoiceId) -> Result<Locked<Invoice>, db::Error> {
-    store::lock_invoice(tx, id).await
-}
-
-pub(in crate::money) fn leg(invoice: &Invoice, debit: Account, credit: Account, amount: Amount) -> Leg {
-    Leg { debit, credit, asset: invoice.asset.clone(), amount }
+pub(in crate::money) async fn lock_one(tx: &mut Tx, id: InvoiceId) -> Result<Draft, db::Error> {
+    let missing = || db::Error::Statement(format!("invoice {id} does not exist"));
+    lock(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
 }

@@ -1,9 +1,11 @@
 //! All SQL of invoices.
 
-use chain::{Amount, AssetId, ChainId, TxId};
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain::{AddressKey, Amount, AssetId, ChainId, TxId};
 
 use crate::clock::Instant;
-use crate::db::{self, Locked, Tx, execute, row, rows};
+use crate::db::{self, Locked, Tx, execute, given, later_each, row, rows, rows_each};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
 use crate::money::invoices::{Invoice, NewInvoice, State, Use};
 use crate::money::sightings::Expected;
@@ -72,23 +74,43 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
     let found = row!(
         tx,
         "select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.released_at
+         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at
          from invoices i join addresses a on a.id = i.address_id where i.payment_id = $1",
         payment
     )?;
     found.as_ref().map(invoice).transpose()
 }
 
-pub async fn lock_invoice(tx: &mut Tx, id: InvoiceId) -> Result<Locked<Invoice>, db::Error> {
-    let found = row!(
+/// Locked in the order of their ids.
+pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec<Locked<Invoice>>, db::Error> {
+    let found = rows_each!(
         tx,
-        "select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.released_at
-         from invoices i join addresses a on a.id = i.address_id where i.id = $1 for update",
-        id
+        ids.iter().map(|id| given![*id]).collect(),
+        "with given (id bigint)
+         select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
+         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at
+         from given, invoices i join addresses a on a.id = i.address_id where i.id = given.id order by i.id for update"
     )?;
-    let found = found.ok_or_else(|| db::Error::Statement(format!("invoice {id} does not exist")))?;
-    Ok(Locked::new(invoice(&found)?))
+    found.iter().map(|row| invoice(row).map(Locked::new)).collect()
+}
+
+/// Locked in the order of their ids; an address without an invoice is left out.
+pub async fn lock_invoices_by_address(
+    tx: &mut Tx,
+    chain: &ChainId,
+    keys: &BTreeSet<AddressKey>,
+) -> Result<Vec<(AddressKey, Locked<Invoice>)>, db::Error> {
+    let found = rows_each!(
+        tx,
+        keys.iter().map(|key| given![key.0]).collect(),
+        "with given (key bytea)
+         select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
+         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at, a.key
+         from given, addresses a join invoices i on i.address_id = a.id
+         where a.chain = $1 and a.key = given.key order by i.id for update",
+        chain.as_str()
+    )?;
+    found.iter().map(|row| Ok((AddressKey(row.get("key")?), Locked::new(invoice(row)?)))).collect()
 }
 
 fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
@@ -109,6 +131,7 @@ fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
         expires_at: row.get("expires_at")?,
         settlements: row.get("settlements")?,
         settled: row.get("settled")?,
+        closed_at: row.get("closed_at")?,
         released_at: row.get("released_at")?,
     })
 }
@@ -124,7 +147,6 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
         chain.as_str()
     )?;
     let mut received = Received::default();
-    let out_of_range = || db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() };
     for row in &found {
         let amount: Amount = row.get("amount")?;
         received.seen = received.seen.checked_add(amount).ok_or_else(out_of_range)?;
@@ -139,13 +161,36 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
     Ok(received)
 }
 
-pub async fn has_counted_not_final(tx: &mut Tx, id: InvoiceId) -> Result<bool, db::Error> {
-    let found = row!(
+/// What of an invoice's counted deposits is there to stay.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted {
+    /// Sum of what is confirmed or final.
+    pub confirmed: Amount,
+    pub all_final: bool,
+}
+
+pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+    let found = rows_each!(
         tx,
-        "select 1 as one from deposits where invoice_id = $1 and use = 'counted' and state in ('seen', 'confirmed') limit 1",
-        id
+        ids.iter().map(|id| given![*id]).collect(),
+        "with given (id bigint)
+         select d.invoice_id, d.amount, d.state from given, deposits d
+         where d.invoice_id = given.id and d.use in ('counted', 'short') and d.state <> 'orphaned'"
     )?;
-    Ok(found.is_some())
+    let mut counted = BTreeMap::new();
+    for row in &found {
+        let (amount, state): (Amount, String) = (row.get("amount")?, row.get("state")?);
+        let of = counted.entry(row.get("invoice_id")?).or_insert(Counted { confirmed: Amount::ZERO, all_final: true });
+        if state != "seen" {
+            of.confirmed = of.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
+        }
+        of.all_final &= state == "final";
+    }
+    Ok(counted)
+}
+
+fn out_of_range() -> db::Error {
+    db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() }
 }
 
 pub async fn list_expirable(
@@ -172,58 +217,27 @@ pub async fn list_expirable(
     found.iter().map(|row| row.at(0)).collect()
 }
 
-pub async fn set_settled(
-    tx: &mut Tx,
-    now: Instant,
-    invoice: &Locked<Invoice>,
-    to: State,
-    settled: Amount,
-) -> Result<(), db::Error> {
-    let changed = execute!(
+/// Stores what became of locked invoices, each with the state that it had.
+pub async fn set_invoices(tx: &mut Tx, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
+    let given = invoices.iter().map(|(was, invoice)| {
+        given![
+            invoice.id,
+            *was,
+            invoice.state,
+            invoice.settled,
+            invoice.settlements,
+            invoice.closed_at,
+            invoice.released_at
+        ]
+    });
+    later_each!(
         tx,
-        "update invoices set state = $3, settled = $4, settlements = settlements + 1, closed_at = $5, released_at = null
-         where id = $1 and state = $2",
-        invoice.id,
-        invoice.state,
-        to,
-        settled,
-        now
-    )?;
-    db::expect_changed(changed, 1)
-}
-
-pub async fn set_reversed(tx: &mut Tx, invoice: &Locked<Invoice>) -> Result<(), db::Error> {
-    let changed = execute!(
-        tx,
-        "update invoices set state = $3, settled = null, closed_at = null, released_at = null where id = $1 and state = $2",
-        invoice.id,
-        invoice.state,
-        State::Reversed
-    )?;
-    db::expect_changed(changed, 1)
-}
-
-pub async fn set_released(tx: &mut Tx, now: Instant, invoice: &Locked<Invoice>) -> Result<(), db::Error> {
-    let changed = execute!(
-        tx,
-        "update invoices set released_at = $3 where id = $1 and state = $2 and released_at is null",
-        invoice.id,
-        invoice.state,
-        now
-    )?;
-    db::expect_changed(changed, 1)
-}
-
-pub async fn set_closed(tx: &mut Tx, now: Instant, invoice: &Locked<Invoice>, to: State) -> Result<(), db::Error> {
-    let changed = execute!(
-        tx,
-        "update invoices set state = $3, closed_at = $4 where id = $1 and state = $2",
-        invoice.id,
-        invoice.state,
-        to,
-        now
-    )?;
-    db::expect_changed(changed, 1)
+        given.collect(),
+        "with given (id bigint, was text, state text, settled bytea, settlements bigint, closed_at bigint, released_at bigint)
+         update invoices set state = given.state, settled = given.settled, settlements = given.settlements,
+         closed_at = given.closed_at, released_at = given.released_at
+         from given where invoices.id = given.id and invoices.state = given.was"
+    )
 }
 
 pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Use, to: Use) -> Result<(), db::Error> {

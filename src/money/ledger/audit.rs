@@ -76,6 +76,8 @@ struct Walk {
     open: HashMap<PostingSeq, Open>,
     /// What of each ended hold was posted; nothing of a voided one.
     ended: HashMap<PostingSeq, Option<Amount>>,
+    /// Held under `deposit/ID/seen`.
+    held: HashMap<i64, PostingSeq>,
     /// Posted under `deposit/ID/orphaned`: the deposits that were taken back.
     taken_back: HashMap<i64, Amount>,
 }
@@ -90,6 +92,7 @@ pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
         folded: HashMap::new(),
         open: HashMap::new(),
         ended: HashMap::new(),
+        held: HashMap::new(),
         taken_back: HashMap::new(),
     };
     let (mut no, mut previous) = (0, GENESIS);
@@ -146,6 +149,9 @@ impl Walk {
             Kind::Pending => {
                 let open = Open { debit: posting.debit, credit: posting.credit, amount: posting.amount };
                 self.open.insert(posting.seq, open);
+                if let Some(deposit) = deposit_of(&posting.entry, "/seen") {
+                    self.held.insert(deposit, posting.seq);
+                }
                 Movement::Pending(posting.amount)
             }
             Kind::Post | Kind::Void => {
@@ -169,8 +175,7 @@ impl Walk {
                 self.folded.insert(id, *balance);
             }
         }
-        let orphaned = posting.entry.strip_prefix("deposit/").and_then(|rest| rest.strip_suffix("/orphaned"));
-        if let (Some(Ok(deposit)), Kind::Posted) = (orphaned.map(str::parse), posting.kind) {
+        if let (Some(deposit), Kind::Posted) = (deposit_of(&posting.entry, "/orphaned"), posting.kind) {
             self.taken_back.insert(deposit, posting.amount);
         }
     }
@@ -217,8 +222,9 @@ impl Walk {
             after = last.id;
             for deposit in &page {
                 self.report.deposits += 1;
-                let posted = deposit.hold.and_then(|seq| self.ended.get(&seq).copied());
-                let open = deposit.hold.and_then(|seq| self.open.get(&seq)).map(|hold| hold.amount);
+                let hold = self.held.get(&deposit.id);
+                let posted = hold.and_then(|seq| self.ended.get(seq).copied());
+                let open = hold.and_then(|seq| self.open.get(seq)).map(|hold| hold.amount);
                 let taken_back = self.taken_back.get(&deposit.id).copied();
                 let agrees = match deposit.state.as_str() {
                     "seen" => open == Some(deposit.amount) && posted.is_none(),
@@ -238,4 +244,9 @@ impl Walk {
             }
         }
     }
+}
+
+/// The deposit in the name of an entry that ends like this.
+fn deposit_of(entry: &str, end: &str) -> Option<i64> {
+    entry.strip_prefix("deposit/")?.strip_suffix(end)?.parse().ok()
 }

@@ -12,11 +12,14 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
 use chain::{Amount, AssetId, ChainId};
 
 use crate::clock::Instant;
 use crate::db::{self, Backend, Tx};
-use crate::ids::{AccountId, MerchantId, Mode, PostingSeq, UserId};
+use crate::ids::{AccountId, MerchantId, Mode, UserId};
 
 pub use seal::seal;
 
@@ -160,8 +163,8 @@ pub enum PostError {
     #[error("an amount of {0} is zero or beyond 2^{LIMIT}")]
     BadAmount(Amount),
     /// There never was one, or it was posted or voided already.
-    #[error("hold {0} is not open")]
-    NoHold(PostingSeq),
+    #[error("hold `{0}` is not open")]
+    NoHold(String),
     #[error("more than the held {held} was posted")]
     AboveHold { held: Amount },
     #[error("account {0:?} would leave the range of amounts")]
@@ -170,107 +173,115 @@ pub enum PostError {
     Db(#[from] db::Error),
 }
 
-/// Posts all legs under `entry`, a name that is used once for ever: a second attempt is a unique violation.
-pub async fn post(
-    tx: &mut Tx,
-    now: Instant,
-    mode: Mode,
-    entry: &str,
+/// What is booked under a name that is used once for ever: a second attempt is a unique violation.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    name: String,
     reason: &'static str,
-    legs: &[Leg],
-) -> Result<(), PostError> {
-    for (number, leg) in (0i64..).zip(legs) {
-        let (debit, credit) = accounts_of(tx, mode, leg).await?;
-        let posting = store::NewPosting {
-            entry,
-            leg: number,
-            kind: Kind::Posted,
-            pending: None,
-            debit: debit.id,
-            credit: credit.id,
-            amount: checked(leg.amount)?,
-            reason,
-            at: now,
+    act: Act,
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Posted { mode: Mode, legs: Vec<Leg> },
+    Hold { mode: Mode, leg: Leg },
+    Post { hold: String, amount: Option<Amount> },
+    Void { hold: String },
+}
+
+impl Entry {
+    /// All legs move at once.
+    pub fn posted(mode: Mode, name: impl Into<String>, reason: &'static str, legs: Vec<Leg>) -> Entry {
+        Entry { name: name.into(), reason, act: Act::Posted { mode, legs } }
+    }
+
+    /// The leg's amount is set aside on both accounts until the hold is posted or voided.
+    pub fn hold(mode: Mode, name: impl Into<String>, reason: &'static str, leg: Leg) -> Entry {
+        Entry { name: name.into(), reason, act: Act::Hold { mode, leg } }
+    }
+
+    /// What the entry `hold` set aside moves, or only `amount` of it; the rest is free again.
+    pub fn post(name: impl Into<String>, reason: &'static str, hold: String, amount: Option<Amount>) -> Entry {
+        Entry { name: name.into(), reason, act: Act::Post { hold, amount } }
+    }
+
+    /// The hold ends; nothing moves.
+    pub fn void(name: impl Into<String>, reason: &'static str, hold: String) -> Entry {
+        Entry { name: name.into(), reason, act: Act::Void { hold } }
+    }
+
+    fn legs(&self) -> (Option<Mode>, &[Leg]) {
+        match &self.act {
+            Act::Posted { mode, legs } => (Some(*mode), legs),
+            Act::Hold { mode, leg } => (Some(*mode), std::slice::from_ref(leg)),
+            Act::Post { .. } | Act::Void { .. } => (None, &[]),
+        }
+    }
+
+    fn resolves(&self) -> Option<&str> {
+        match &self.act {
+            Act::Post { hold, .. } | Act::Void { hold } => Some(hold),
+            Act::Posted { .. } | Act::Hold { .. } => None,
+        }
+    }
+}
+
+/// Books the entries in their order, all or none. A hold may be resolved by a later entry of the same set.
+pub async fn book(tx: &mut Tx, now: Instant, entries: &[Entry]) -> Result<(), PostError> {
+    let accounts = accounts_of(tx, entries).await?;
+    let mut holds = holds_of(tx, entries).await?;
+    let mut postings = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let (mode, legs) = entry.legs();
+        for (number, leg) in (0i64..).zip(legs) {
+            let amount = checked(leg.amount)?;
+            let account = |account: &Account| accounts.get(&Key::new(mode, account, &leg.asset)).copied();
+            let sides = account(&leg.debit).zip(account(&leg.credit));
+            let (debit, credit) = sides.ok_or_else(|| db::Error::Statement("an account was not looked up".into()))?;
+            let kind = match entry.act {
+                Act::Hold { .. } => {
+                    holds.insert(&entry.name, store::Hold { seq: None, debit, credit, amount });
+                    Kind::Pending
+                }
+                Act::Posted { .. } | Act::Post { .. } | Act::Void { .. } => Kind::Posted,
+            };
+            let (name, reason) = (&entry.name, entry.reason);
+            postings.push(store::NewPosting {
+                entry: name,
+                leg: number,
+                kind,
+                debit,
+                credit,
+                amount,
+                reason,
+                of: None,
+            });
+        }
+        let Some(name) = entry.resolves() else { continue };
+        let held = holds.remove(name).ok_or_else(|| PostError::NoHold(name.to_owned()))?;
+        let (kind, amount) = match &entry.act {
+            Act::Post { amount, .. } => (Kind::Post, amount.unwrap_or(held.amount)),
+            Act::Posted { .. } | Act::Hold { .. } | Act::Void { .. } => (Kind::Void, held.amount),
         };
-        record(tx, posting, &debit, &credit, Movement::Posted(leg.amount)).await?;
+        if amount > held.amount {
+            return Err(PostError::AboveHold { held: held.amount });
+        }
+        postings.push(store::NewPosting {
+            entry: &entry.name,
+            leg: 0,
+            kind,
+            debit: held.debit,
+            credit: held.credit,
+            amount,
+            reason: entry.reason,
+            of: Some(store::Of { name, seq: held.seq, amount: held.amount }),
+        });
     }
-    Ok(())
-}
-
-/// Sets the leg's amount aside on both accounts until [`post_hold`] or [`void_hold`].
-pub async fn hold(
-    tx: &mut Tx,
-    now: Instant,
-    mode: Mode,
-    entry: &str,
-    reason: &'static str,
-    leg: &Leg,
-) -> Result<PostingSeq, PostError> {
-    let (debit, credit) = accounts_of(tx, mode, leg).await?;
-    let posting = store::NewPosting {
-        entry,
-        leg: 0,
-        kind: Kind::Pending,
-        pending: None,
-        debit: debit.id,
-        credit: credit.id,
-        amount: checked(leg.amount)?,
-        reason,
-        at: now,
-    };
-    record(tx, posting, &debit, &credit, Movement::Pending(leg.amount)).await
-}
-
-/// Moves the held amount, or less of it; the rest is free again.
-pub async fn post_hold(
-    tx: &mut Tx,
-    now: Instant,
-    entry: &str,
-    reason: &'static str,
-    hold: PostingSeq,
-    amount: Option<Amount>,
-) -> Result<(), PostError> {
-    resolve(tx, now, entry, reason, hold, Kind::Post, amount).await
-}
-
-/// Ends the hold; nothing moves.
-pub async fn void_hold(
-    tx: &mut Tx,
-    now: Instant,
-    entry: &str,
-    reason: &'static str,
-    hold: PostingSeq,
-) -> Result<(), PostError> {
-    resolve(tx, now, entry, reason, hold, Kind::Void, None).await
-}
-
-async fn resolve(
-    tx: &mut Tx,
-    now: Instant,
-    entry: &str,
-    reason: &'static str,
-    hold: PostingSeq,
-    kind: Kind,
-    amount: Option<Amount>,
-) -> Result<(), PostError> {
-    let held = store::find_hold(tx, hold).await?.ok_or(PostError::NoHold(hold))?;
-    let amount = amount.unwrap_or(held.amount);
-    if amount > held.amount {
-        return Err(PostError::AboveHold { held: held.amount });
+    keep_floors(tx, &postings).await?;
+    match tx.backend() {
+        Backend::Sqlite => store::insert_sealed(tx, now, &postings).await?,
+        Backend::Postgres => store::insert_unsealed(tx, now, &postings).await?,
     }
-    let posting = store::NewPosting {
-        entry,
-        leg: 0,
-        kind,
-        pending: Some(hold),
-        debit: held.debit.id,
-        credit: held.credit.id,
-        amount,
-        reason,
-        at: now,
-    };
-    let posted = if kind == Kind::Void { Amount::ZERO } else { amount };
-    record(tx, posting, &held.debit, &held.credit, Movement::Resolved { held: held.amount, posted }).await?;
     Ok(())
 }
 
@@ -287,49 +298,96 @@ pub async fn balance(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId
 pub async fn fold(tx: &mut Tx, accounts: i64) -> Result<usize, db::Error> {
     let behind = store::list_accounts_to_fold(tx, accounts).await?;
     for account in &behind {
-        let (mut balance, through) = store::lock_balance(tx, account.id).await?.into_inner();
-        let mut last = through;
+        let mut balances = store::lock_balances(tx, &BTreeSet::from([account.id])).await?;
+        let Some((balance, last)) = balances.get_mut(&account.id) else { continue };
+        let through = *last;
         for (no, side, movement) in store::list_sealed_movements(tx, account.id, through).await? {
             balance.apply(side, movement).ok_or_else(|| out_of_range(account.id))?;
-            last = no;
+            *last = no;
         }
-        store::set_balance(tx, account.id, &balance, last).await?;
+        store::set_balances(tx, &balances).await?;
     }
     Ok(behind.len())
 }
 
-async fn accounts_of(tx: &mut Tx, mode: Mode, leg: &Leg) -> Result<(store::Row, store::Row), db::Error> {
-    let debit = store::insert_or_find_account(tx, mode, &leg.debit, &leg.asset).await?;
-    let credit = store::insert_or_find_account(tx, mode, &leg.credit, &leg.asset).await?;
-    Ok((debit, credit))
+/// The accounts that were ever used through this handle: an account never changes.
+#[derive(Default)]
+struct Known(Mutex<HashMap<Key, store::Row>>);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    mode: Option<Mode>,
+    account: Account,
+    asset: AssetId,
 }
 
-/// Stores the posting and moves the balances of floored accounts, locked in the order of their ids.
-async fn record(
-    tx: &mut Tx,
-    posting: store::NewPosting<'_>,
-    debit: &store::Row,
-    credit: &store::Row,
-    movement: Movement,
-) -> Result<PostingSeq, PostError> {
-    let mut sides = [(debit, Side::Debit), (credit, Side::Credit)];
-    sides.sort_by_key(|(account, _)| account.id);
-    for (account, side) in sides {
-        if account.floored {
-            let (mut balance, through) = store::lock_balance(tx, account.id).await?.into_inner();
-            let before = balance.available();
-            balance.apply(side, movement).ok_or(PostError::OutOfRange(account.id))?;
-            if owed(&balance).is_none_or(|owed| owed > balance.credits_posted) {
-                return Err(PostError::Insufficient { available: before });
+impl Key {
+    fn new(mode: Option<Mode>, account: &Account, asset: &AssetId) -> Key {
+        Key { mode, account: account.clone(), asset: asset.clone() }
+    }
+}
+
+/// The accounts of all legs, created where they are used for the first time.
+async fn accounts_of(tx: &mut Tx, entries: &[Entry]) -> Result<HashMap<Key, store::Row>, db::Error> {
+    let known = tx.memory::<Known>();
+    let mut accounts = HashMap::new();
+    let mut used = Vec::with_capacity(entries.len());
+    for (mode, legs) in entries.iter().map(Entry::legs) {
+        used.extend(legs.iter().map(|leg| (mode, leg)));
+    }
+    for (mode, leg) in used {
+        for account in [&leg.debit, &leg.credit] {
+            let key = Key::new(mode, account, &leg.asset);
+            if accounts.contains_key(&key) {
+                continue;
             }
-            store::set_balance(tx, account.id, &balance, through).await?;
+            let remembered = known.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+            let found = match (remembered, mode) {
+                (Some(found), _) => found,
+                (None, None) => continue,
+                (None, Some(mode)) => {
+                    let found = store::insert_or_find_account(tx, mode, account, &leg.asset).await?;
+                    let (known, key) = (known.clone(), key.clone());
+                    tx.after_commit(move || {
+                        known.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found);
+                    });
+                    found
+                }
+            };
+            accounts.insert(key, found);
         }
     }
-    let seq = match tx.backend() {
-        Backend::Sqlite => store::insert_sealed(tx, &posting).await?,
-        Backend::Postgres => store::insert_unsealed(tx, &posting).await?,
-    };
-    Ok(seq)
+    Ok(accounts)
+}
+
+/// The holds that the entries resolve, open and not made by the entries themselves.
+async fn holds_of<'e>(tx: &mut Tx, entries: &'e [Entry]) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
+    let made: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    let names: BTreeSet<&str> =
+        entries.iter().filter_map(Entry::resolves).filter(|name| !made.contains(name)).collect();
+    store::find_holds(tx, names.into_iter().collect()).await
+}
+
+/// Moves the balances of floored accounts, locked in the order of their ids.
+async fn keep_floors(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
+    let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
+    let floored = postings.iter().flat_map(sides).filter(|(account, _)| account.floored);
+    let floored: BTreeSet<AccountId> = floored.map(|(account, _)| account.id).collect();
+    if floored.is_empty() {
+        return Ok(());
+    }
+    let mut balances = store::lock_balances(tx, &floored).await?;
+    for posting in postings {
+        for (account, side) in sides(posting) {
+            let Some((balance, _)) = balances.get_mut(&account.id) else { continue };
+            let before = balance.available();
+            balance.apply(side, posting.movement()).ok_or(PostError::OutOfRange(account.id))?;
+            if owed(balance).is_none_or(|owed| owed > balance.credits_posted) {
+                return Err(PostError::Insufficient { available: before });
+            }
+        }
+    }
+    Ok(store::set_balances(tx, &balances).await?)
 }
 
 /// Posted and held debits of an account.

@@ -55,11 +55,12 @@ impl Canonical<'_> {
 pub async fn seal(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
     let (mut no, mut previous) = store::find_last_seal(tx).await?;
     let unsealed = store::list_unsealed(tx, limit).await?;
-    for posting in &unsealed {
+    let seals = unsealed.iter().map(|posting| {
         no += 1;
-        let hash = posting.canonical(no).hash(&previous);
-        store::set_seal(tx, posting.seq, no, hash).await?;
-        previous = hash;
-    }
+        previous = posting.canonical(no).hash(&previous);
+        (posting.seq, no, previous)
+    });
+    let seals: Vec<_> = seals.collect();
+    store::set_seals(tx, &seals).await?;
     Ok(unsealed.len())
 }

@@ -1,9 +1,11 @@
 //! All SQL of the ledger.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
 use chain::{Amount, AssetId};
 
 use crate::clock::Instant;
-use crate::db::{self, Bind, Locked, Tx, execute, row, rows};
+use crate::db::{self, Bind, Tx, execute, given, later_each, row, rows, rows_each};
 use crate::ids::{AccountId, Mode, PostingSeq};
 use crate::money::ledger::seal::{Canonical, GENESIS};
 use crate::money::ledger::{Account, Balance, Kind, Movement, Side};
@@ -19,18 +21,40 @@ pub struct NewPosting<'a> {
     pub entry: &'a str,
     pub leg: i64,
     pub kind: Kind,
-    pub pending: Option<PostingSeq>,
-    pub debit: AccountId,
-    pub credit: AccountId,
-    pub amount: Amount,
-    pub reason: &'static str,
-    pub at: Instant,
-}
-
-pub struct Hold {
     pub debit: Row,
     pub credit: Row,
     pub amount: Amount,
+    pub reason: &'static str,
+    /// The hold that it resolves.
+    pub of: Option<Of<'a>>,
+}
+
+/// A hold on its way to being resolved.
+pub struct Of<'a> {
+    pub name: &'a str,
+    /// `None` while it is not stored yet.
+    pub seq: Option<PostingSeq>,
+    pub amount: Amount,
+}
+
+pub struct Hold {
+    /// `None` while it is not stored yet.
+    pub seq: Option<PostingSeq>,
+    pub debit: Row,
+    pub credit: Row,
+    pub amount: Amount,
+}
+
+impl NewPosting<'_> {
+    pub fn movement(&self) -> Movement {
+        let held = self.of.as_ref().map_or(self.amount, |of| of.amount);
+        match self.kind {
+            Kind::Posted => Movement::Posted(self.amount),
+            Kind::Pending => Movement::Pending(self.amount),
+            Kind::Post => Movement::Resolved { held, posted: self.amount },
+            Kind::Void => Movement::Resolved { held, posted: Amount::ZERO },
+        }
+    }
 }
 
 /// A stored posting with the columns that are hashed.
@@ -116,28 +140,39 @@ pub async fn insert_or_find_account(
     Ok(Row { id, floored: account.floored() })
 }
 
-/// The balance row, locked, with the seal up to which it is folded.
-pub async fn lock_balance(tx: &mut Tx, account: AccountId) -> Result<Locked<(Balance, i64)>, db::Error> {
-    let found = row!(
+/// The balance rows, locked in the order of their ids, each with the seal up to which it is folded.
+pub async fn lock_balances(tx: &mut Tx, accounts: &BTreeSet<AccountId>) -> Result<Balances, db::Error> {
+    let found = rows_each!(
         tx,
-        "select debits_pending, debits_posted, credits_pending, credits_posted, through_seq from balances
-         where account_id = $1 for update",
-        account
+        accounts.iter().map(|account| given![*account]).collect(),
+        "with given (id bigint)
+         select b.account_id, b.debits_pending, b.debits_posted, b.credits_pending, b.credits_posted, b.through_seq
+         from given, balances b where b.account_id = given.id order by b.account_id for update"
     )?;
-    Ok(Locked::new(balance_of(found)?))
+    if found.len() != accounts.len() {
+        return Err(no_balance());
+    }
+    found.iter().map(|row| Ok((row.get("account_id")?, balance_of(row)?))).collect()
 }
 
+/// Balances by their accounts, each with the seal up to which it is folded.
+pub type Balances = BTreeMap<AccountId, (Balance, i64)>;
+
 pub async fn find_balance(tx: &mut Tx, account: AccountId) -> Result<(Balance, i64), db::Error> {
-    balance_of(row!(
+    let found = row!(
         tx,
         "select debits_pending, debits_posted, credits_pending, credits_posted, through_seq from balances
          where account_id = $1",
         account
-    )?)
+    )?;
+    balance_of(&found.ok_or_else(no_balance)?)
 }
 
-fn balance_of(found: Option<db::Row>) -> Result<(Balance, i64), db::Error> {
-    let row = found.ok_or_else(|| db::Error::Statement("an account has no balance row".into()))?;
+fn no_balance() -> db::Error {
+    db::Error::Statement("an account has no balance row".into())
+}
+
+fn balance_of(row: &db::Row) -> Result<(Balance, i64), db::Error> {
     let balance = Balance {
         debits_pending: row.get("debits_pending")?,
         debits_posted: row.get("debits_posted")?,
@@ -147,95 +182,151 @@ fn balance_of(found: Option<db::Row>) -> Result<(Balance, i64), db::Error> {
     Ok((balance, row.get("through_seq")?))
 }
 
-pub async fn set_balance(tx: &mut Tx, account: AccountId, balance: &Balance, through: i64) -> Result<(), db::Error> {
-    let changed = execute!(
+pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Error> {
+    let given = balances.iter().map(|(account, (balance, through))| {
+        given![
+            *account,
+            balance.debits_pending,
+            balance.debits_posted,
+            balance.credits_pending,
+            balance.credits_posted,
+            *through
+        ]
+    });
+    later_each!(
         tx,
-        "update balances set debits_pending = $2, debits_posted = $3, credits_pending = $4, credits_posted = $5,
-         through_seq = $6 where account_id = $1",
-        account,
-        balance.debits_pending,
-        balance.debits_posted,
-        balance.credits_pending,
-        balance.credits_posted,
-        through
-    )?;
-    db::expect_changed(changed, 1)
+        given.collect(),
+        "with given (id bigint, debits_pending bytea, debits_posted bytea, credits_pending bytea, credits_posted bytea,
+         through_seq bigint)
+         update balances set debits_pending = given.debits_pending, debits_posted = given.debits_posted,
+         credits_pending = given.credits_pending, credits_posted = given.credits_posted, through_seq = given.through_seq
+         from given where account_id = given.id"
+    )
 }
 
 /// Inserts and seals at once. Right only where one writer excludes everybody else.
-pub async fn insert_sealed(tx: &mut Tx, posting: &NewPosting<'_>) -> Result<PostingSeq, db::Error> {
+pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
     // With one writer, sequence and seal numbers are the same.
-    let (last, previous) = find_last_seal(tx).await?;
-    let (seq, no) = (PostingSeq(last + 1), last + 1);
-    let canonical = Canonical {
-        seal_no: no,
-        seq: seq.0,
-        entry: posting.entry,
-        leg: posting.leg,
-        kind: posting.kind.as_str(),
-        pending_seq: posting.pending.map(|seq| seq.0),
-        debit_id: posting.debit.0,
-        credit_id: posting.credit.0,
-        amount: posting.amount.to_be_bytes(),
-        reason: posting.reason,
-        at: posting.at.0,
+    let (mut no, mut previous) = find_last_seal(tx).await?;
+    let mut held = HashMap::new();
+    let mut given = Vec::with_capacity(postings.len());
+    for posting in postings {
+        no += 1;
+        if posting.kind == Kind::Pending {
+            held.insert(posting.entry, PostingSeq(no));
+        }
+        let pending = posting.of.as_ref().and_then(|of| of.seq.or_else(|| held.get(of.name).copied()));
+        let canonical = Canonical {
+            seal_no: no,
+            seq: no,
+            entry: posting.entry,
+            leg: posting.leg,
+            kind: posting.kind.as_str(),
+            pending_seq: pending.map(|seq| seq.0),
+            debit_id: posting.debit.id.0,
+            credit_id: posting.credit.id.0,
+            amount: posting.amount.to_be_bytes(),
+            reason: posting.reason,
+            at: now.0,
+        };
+        previous = canonical.hash(&previous);
+        given.push(given![
+            no,
+            posting.entry,
+            posting.leg,
+            posting.kind,
+            pending,
+            posting.debit.id,
+            posting.credit.id,
+            posting.amount,
+            posting.reason,
+            previous
+        ]);
+    }
+    later_each!(
+        tx,
+        given,
+        "with given (no bigint, entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea,
+         reason text, hash bytea)
+         insert into postings (seq, entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at, seal_no, hash)
+         select given.no, given.entry, given.leg, given.kind, given.pending, given.debit, given.credit, given.amount,
+         given.reason, $1, given.no, given.hash from given",
+        now
+    )
+}
+
+/// Leaves the sealing to whoever leads. What resolves a hold of the same set is inserted after it.
+pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
+    let (mut given, mut resolving) = (Vec::with_capacity(postings.len()), Vec::new());
+    for posting in postings {
+        let mut row = given![
+            posting.entry,
+            posting.leg,
+            posting.kind,
+            posting.of.as_ref().and_then(|of| of.seq),
+            posting.debit.id,
+            posting.credit.id,
+            posting.amount,
+            posting.reason
+        ];
+        match &posting.of {
+            Some(Of { name, seq: None, .. }) => {
+                row.push(Bind::from(*name));
+                resolving.push(row);
+            }
+            Some(Of { seq: Some(_), .. }) | None => given.push(row),
+        }
+    }
+    later_each!(
+        tx,
+        given,
+        "with given (entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text)
+         insert into postings (entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
+         select given.entry, given.leg, given.kind, given.pending, given.debit, given.credit, given.amount, given.reason, $1
+         from given",
+        now
+    )?;
+    if resolving.is_empty() {
+        return Ok(());
+    }
+    tx.flush().await?;
+    later_each!(
+        tx,
+        resolving,
+        "with given (entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text,
+         hold text)
+         insert into postings (entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
+         select given.entry, given.leg, given.kind, h.seq, given.debit, given.credit, given.amount, given.reason, $1
+         from given, postings h where h.entry = given.hold and h.leg = 0 and h.kind = 'pending'",
+        now
+    )
+}
+
+/// Those of the named holds that are open.
+pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
+    let given = (0i64..).zip(&names).map(|(number, name)| given![number, *name]).collect();
+    let found = rows_each!(
+        tx,
+        given,
+        "with given (number bigint, name text)
+         select given.number as number, p.seq, p.amount, p.debit_id, d.floored as debit_floored, p.credit_id,
+         c.floored as credit_floored
+         from given, postings p join accounts d on d.id = p.debit_id join accounts c on c.id = p.credit_id
+         where p.entry = given.name and p.leg = 0 and p.kind = 'pending'
+         and not exists (select 1 from postings r where r.pending_seq = p.seq)"
+    )?;
+    let hold = |row: &db::Row| {
+        let number: u32 = row.get("number")?;
+        let name = usize::try_from(number).ok().and_then(|number| names.get(number).copied());
+        let hold = Hold {
+            seq: Some(row.get("seq")?),
+            debit: Row { id: row.get("debit_id")?, floored: row.get("debit_floored")? },
+            credit: Row { id: row.get("credit_id")?, floored: row.get("credit_floored")? },
+            amount: row.get("amount")?,
+        };
+        Ok((name.ok_or_else(|| db::Error::Statement(format!("hold {number} was not asked for")))?, hold))
     };
-    let hash = canonical.hash(&previous);
-    execute!(
-        tx,
-        "insert into postings (seq, entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at, seal_no, hash)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        seq,
-        posting.entry,
-        posting.leg,
-        posting.kind,
-        posting.pending,
-        posting.debit,
-        posting.credit,
-        posting.amount,
-        posting.reason,
-        posting.at,
-        no,
-        hash
-    )?;
-    Ok(seq)
-}
-
-pub async fn insert_unsealed(tx: &mut Tx, posting: &NewPosting<'_>) -> Result<PostingSeq, db::Error> {
-    let inserted = row!(
-        tx,
-        "insert into postings (entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning seq",
-        posting.entry,
-        posting.leg,
-        posting.kind,
-        posting.pending,
-        posting.debit,
-        posting.credit,
-        posting.amount,
-        posting.reason,
-        posting.at
-    )?;
-    inserted.ok_or_else(|| db::Error::Statement("an insert returned no row".into()))?.get("seq")
-}
-
-pub async fn find_hold(tx: &mut Tx, seq: PostingSeq) -> Result<Option<Hold>, db::Error> {
-    let found = row!(
-        tx,
-        "select p.amount, p.debit_id, d.floored as debit_floored, p.credit_id, c.floored as credit_floored
-         from postings p join accounts d on d.id = p.debit_id join accounts c on c.id = p.credit_id
-         where p.seq = $1 and p.kind = 'pending' and not exists (select 1 from postings r where r.pending_seq = p.seq)",
-        seq
-    )?;
-    found
-        .map(|row| {
-            Ok(Hold {
-                debit: Row { id: row.get("debit_id")?, floored: row.get("debit_floored")? },
-                credit: Row { id: row.get("credit_id")?, floored: row.get("credit_floored")? },
-                amount: row.get("amount")?,
-            })
-        })
-        .transpose()
+    found.iter().map(hold).collect()
 }
 
 pub async fn find_last_seal(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Error> {
@@ -285,10 +376,14 @@ fn stored(row: &db::Row) -> Result<Stored, db::Error> {
     })
 }
 
-pub async fn set_seal(tx: &mut Tx, seq: PostingSeq, no: i64, hash: [u8; 32]) -> Result<(), db::Error> {
-    let changed =
-        execute!(tx, "update postings set seal_no = $2, hash = $3 where seq = $1 and seal_no is null", seq, no, hash)?;
-    db::expect_changed(changed, 1)
+pub async fn set_seals(tx: &mut Tx, seals: &[(PostingSeq, i64, [u8; 32])]) -> Result<(), db::Error> {
+    later_each!(
+        tx,
+        seals.iter().map(|(seq, no, hash)| given![*seq, *no, hash]).collect(),
+        "with given (seq bigint, no bigint, hash bytea)
+         update postings set seal_no = given.no, hash = given.hash from given
+         where postings.seq = given.seq and seal_no is null"
+    )
 }
 
 /// Accounts without a current row that have sealed postings beyond their fold.
@@ -400,11 +495,11 @@ pub struct AuditedAccount {
     pub through: i64,
 }
 
-/// Deposits with the hold and the state that the ledger must agree with.
+/// Deposits with the state that the ledger must agree with.
 pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedDeposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, chain, asset, amount, state, hold_seq from deposits where id > $1 order by id limit $2",
+        "select id, chain, asset, amount, state from deposits where id > $1 order by id limit $2",
         after,
         limit
     )?;
@@ -417,7 +512,6 @@ pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
                 asset: row.get("asset")?,
                 amount: row.get("amount")?,
                 state: row.get("state")?,
-                hold: row.get("hold_seq")?,
             })
         })
         .collect()
@@ -429,5 +523,4 @@ pub struct AuditedDeposit {
     pub asset: String,
     pub amount: Amount,
     pub state: String,
-    pub hold: Option<PostingSeq>,
 }

@@ -18,27 +18,24 @@ fn leg(debit: Account, credit: Account, units: u128) -> Leg {
     Leg { debit, credit, asset: cny(), amount: Amount::from_units(units) }
 }
 
-async fn post_one(db: &Db, entry: &str, leg: Leg) -> Result<(), PostError> {
-    let entry = entry.to_owned();
-    db.write("post", move |tx| Box::pin(async move { post(tx, NOW, Mode::Live, &entry, "test", &[leg]).await })).await
+async fn book_one(db: &Db, entry: Entry) -> Result<(), PostError> {
+    db.write("book", move |tx| Box::pin(async move { book(tx, NOW, &[entry]).await })).await
 }
 
-async fn hold_one(db: &Db, entry: &str, leg: Leg) -> Result<PostingSeq, PostError> {
-    let entry = entry.to_owned();
-    db.write("hold", move |tx| Box::pin(async move { hold(tx, NOW, Mode::Live, &entry, "test", &leg).await })).await
+async fn post_one(db: &Db, name: &str, leg: Leg) -> Result<(), PostError> {
+    book_one(db, Entry::posted(Mode::Live, name, "test", vec![leg])).await
 }
 
-async fn end_hold(db: &Db, entry: &str, seq: PostingSeq, amount: Option<u128>, void: bool) -> Result<(), PostError> {
-    let entry = entry.to_owned();
-    db.write("end_hold", move |tx| {
-        Box::pin(async move {
-            match void {
-                true => void_hold(tx, NOW, &entry, "test", seq).await,
-                false => post_hold(tx, NOW, &entry, "test", seq, amount.map(Amount::from_units)).await,
-            }
-        })
-    })
-    .await
+async fn hold_one(db: &Db, name: &str, leg: Leg) -> Result<(), PostError> {
+    book_one(db, Entry::hold(Mode::Live, name, "test", leg)).await
+}
+
+async fn end_hold(db: &Db, name: &str, hold: &str, amount: Option<u128>, void: bool) -> Result<(), PostError> {
+    let entry = match void {
+        true => Entry::void(name, "test", hold.to_owned()),
+        false => Entry::post(name, "test", hold.to_owned(), amount.map(Amount::from_units)),
+    };
+    book_one(db, entry).await
 }
 
 async fn available(db: &Db, account: Account) -> u128 {
@@ -64,10 +61,10 @@ both! {
         let refused = post_one(&db, "spend/1", spend(101)).await.unwrap_err();
         assert!(matches!(refused, PostError::Insufficient { available } if available == Amount::from_units(100)));
         post_one(&db, "spend/2", spend(60)).await.unwrap();
-        let held = hold_one(&db, "hold/1", spend(40)).await.unwrap();
+        hold_one(&db, "hold/1", spend(40)).await.unwrap();
         assert_eq!(available(&db, Account::User(USER)).await, 0, "what is held cannot be spent");
         assert!(matches!(post_one(&db, "spend/3", spend(1)).await, Err(PostError::Insufficient { .. })));
-        end_hold(&db, "hold/1/post", held, Some(30), false).await.unwrap();
+        end_hold(&db, "hold/1/post", "hold/1", Some(30), false).await.unwrap();
         assert_eq!(available(&db, Account::User(USER)).await, 10, "the rest of a hold is free again");
         assert_eq!(available(&db, Account::MerchantAvailable(MERCHANT)).await, 90);
         assert!(run_audit(&db).await.is_clean());
@@ -75,12 +72,12 @@ both! {
 
     async fn a_hold_ends_once(db: Db) {
         post_one(&db, "credit/1", leg(Account::OperatorEquity, Account::User(USER), 100)).await.unwrap();
-        let held = hold_one(&db, "hold/1", leg(Account::User(USER), Account::OperatorEquity, 40)).await.unwrap();
-        assert!(matches!(end_hold(&db, "too/much", held, Some(41), false).await, Err(PostError::AboveHold { .. })));
-        end_hold(&db, "hold/1/void", held, None, true).await.unwrap();
-        let again = end_hold(&db, "hold/1/post", held, None, false).await.unwrap_err();
-        assert!(matches!(again, PostError::NoHold(seq) if seq == held));
-        assert!(matches!(end_hold(&db, "x", PostingSeq(999), None, true).await, Err(PostError::NoHold(_))));
+        hold_one(&db, "hold/1", leg(Account::User(USER), Account::OperatorEquity, 40)).await.unwrap();
+        assert!(matches!(end_hold(&db, "too/much", "hold/1", Some(41), false).await, Err(PostError::AboveHold { .. })));
+        end_hold(&db, "hold/1/void", "hold/1", None, true).await.unwrap();
+        let again = end_hold(&db, "hold/1/post", "hold/1", None, false).await.unwrap_err();
+        assert!(matches!(again, PostError::NoHold(name) if name == "hold/1"));
+        assert!(matches!(end_hold(&db, "x", "credit/1", None, true).await, Err(PostError::NoHold(_))));
         assert_eq!(available(&db, Account::User(USER)).await, 100);
         assert!(run_audit(&db).await.is_clean());
     }
@@ -149,10 +146,10 @@ both! {
                 db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
             }
         }
-        let held = hold_one(&db, "hold", leg(Account::User(USER), Account::OperatorEquity, 9)).await.unwrap();
+        hold_one(&db, "hold", leg(Account::User(USER), Account::OperatorEquity, 9)).await.unwrap();
         seal_all(&db).await;
         db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
-        end_hold(&db, "hold/void", held, None, true).await.unwrap();
+        end_hold(&db, "hold/void", "hold", None, true).await.unwrap();
         seal_all(&db).await;
         db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
         let equity = db
@@ -197,7 +194,7 @@ proptest! {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let db = testing::fresh(Backend::Sqlite).await;
             let mut model: HashMap<u8, (u64, u64)> = HashMap::new();
-            let mut holds: Vec<(PostingSeq, u8, u64)> = Vec::new();
+            let mut holds: Vec<(String, u8, u64)> = Vec::new();
             let user = |number: u8| Account::User(UserId(i64::from(number) + 1));
             for (n, act) in acts.into_iter().enumerate() {
                 match act {
@@ -215,21 +212,21 @@ proptest! {
                         let done = hold_one(&db, &format!("{n}"), leg(user(u), Account::OperatorEquity, amount.into())).await;
                         let (has, held) = model.entry(u).or_default();
                         assert_eq!(done.is_ok(), *has - *held >= amount);
-                        if let Ok(seq) = done { *held += amount; holds.push((seq, u, amount)); }
+                        if done.is_ok() { *held += amount; holds.push((format!("{n}"), u, amount)); }
                     }
                     Act::Post { pick, part } => {
                         if holds.is_empty() { continue; }
-                        let (seq, u, amount) = holds.remove(pick % holds.len());
+                        let (hold, u, amount) = holds.remove(pick % holds.len());
                         let part = (part % amount).max(1).min(amount);
-                        end_hold(&db, &format!("{n}"), seq, Some(part.into()), false).await.unwrap();
+                        end_hold(&db, &format!("{n}"), &hold, Some(part.into()), false).await.unwrap();
                         let (has, held) = model.entry(u).or_default();
                         *held -= amount;
                         *has -= part;
                     }
                     Act::Void { pick } => {
                         if holds.is_empty() { continue; }
-                        let (seq, u, amount) = holds.remove(pick % holds.len());
-                        end_hold(&db, &format!("{n}"), seq, None, true).await.unwrap();
+                        let (hold, u, amount) = holds.remove(pick % holds.len());
+                        end_hold(&db, &format!("{n}"), &hold, None, true).await.unwrap();
                         model.entry(u).or_default().1 -= amount;
                     }
                 }

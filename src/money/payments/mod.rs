@@ -107,6 +107,6 @@ pub async fn close_external(tx: &mut Tx, now: Instant, id: PaymentId, paid: bool
     Ok(Some(if paid { Change::Paid(id) } else { Change::Expired(id) }))
 }
 
-pub(in crate::money) async fn advance(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<(), db::Error> {
-    store::set_state(tx, now, id, to).await
+pub(in crate::money) async fn advance(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
+    store::set_states(tx, now, to).await
 }

@@ -3,7 +3,7 @@
 use chain::Amount;
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, row};
+use crate::db::{self, Tx, execute, given, later_each, row};
 use crate::ids::{OrderId, PaymentId};
 use crate::money::payments::{Method, NewPayment, State};
 
@@ -69,13 +69,20 @@ fn payment(row: &db::Row) -> Result<Payment, db::Error> {
     })
 }
 
-pub async fn set_state(tx: &mut Tx, now: Instant, id: PaymentId, to: State) -> Result<(), db::Error> {
-    let closed_at = match to {
-        State::Initiated | State::Pending | State::Confirming => None,
-        State::Success | State::Failed | State::Expired => Some(now),
-    };
-    let changed = execute!(tx, "update payments set state = $2, closed_at = $3 where id = $1", id, to, closed_at)?;
-    db::expect_changed(changed, 1)
+pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
+    let given = to.iter().map(|(id, state)| {
+        let closed_at = match state {
+            State::Initiated | State::Pending | State::Confirming => None,
+            State::Success | State::Failed | State::Expired => Some(now),
+        };
+        given![*id, *state, closed_at]
+    });
+    later_each!(
+        tx,
+        given.collect(),
+        "with given (id bigint, state text, closed_at bigint)
+         update payments set state = given.state, closed_at = given.closed_at from given where payments.id = given.id"
+    )
 }
 
 /// False unless it waits for somebody else's page.

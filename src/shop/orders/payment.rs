@@ -10,7 +10,7 @@ use crate::ids::{Shop, UserId};
 use crate::money::addresses::Addresses;
 use crate::money::coins::{self, Coins};
 use crate::money::invoices::{self, NewInvoice, RequestError};
-use crate::money::ledger::{self, Account, Leg, PostError};
+use crate::money::ledger::{self, Account, Entry, Leg, PostError};
 use crate::money::payments::{self, Method, NewPayment, Taken};
 use crate::money::pricing::{self, Currency, Fiat, Quote, RateBook};
 use crate::shop::orders::{CreateError, Order};
@@ -218,7 +218,8 @@ async fn take(
     let credit = Account::MerchantAvailable(order.shop.merchant);
     let leg = Leg { debit: Account::User(user), credit, asset, amount };
     let entry = format!("payment/{payment}/paid");
-    match ledger::post(tx, now, order.shop.mode, &entry, "order paid from a balance", &[leg]).await {
+    let entry = Entry::posted(order.shop.mode, entry, "order paid from a balance", vec![leg]);
+    match ledger::book(tx, now, &[entry]).await {
         Ok(()) => Ok(Begun::Settled),
         Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
         Err(

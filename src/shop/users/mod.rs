@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::clock::Instant;
 use crate::db::{self, Tx};
 use crate::ids::{Shop, UserId};
-use crate::money::ledger::{self, Account, Leg, PostError};
+use crate::money::ledger::{self, Account, Entry, Leg, PostError};
 use crate::money::pricing::Currency;
 
 /// Decimal places of the balance in CNY: the order's amount is taken as it is.
@@ -101,5 +101,5 @@ pub async fn credit(
     entry: &str,
 ) -> Result<(), PostError> {
     let leg = Leg { debit: Account::OperatorEquity, credit: Account::User(user), asset, amount };
-    ledger::post(tx, now, shop.mode, entry, "credit by the operator", &[leg]).await
+    ledger::book(tx, now, &[Entry::posted(shop.mode, entry, "credit by the operator", vec![leg])]).await
 }

@@ -1,0 +1,185 @@
+//! What one transaction makes of the deposits of a chain: what it needs is read at once for all of them, decided in
+//! memory, and stored at once. A block with one deposit and a block with a thousand take the same statements.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chain::{AddressKey, Header, Transfer};
+
+use crate::clock::Instant;
+use crate::db::{self, Tx};
+use crate::ids::InvoiceId;
+use crate::money::coins::Chain;
+use crate::money::deposits::{Deposit, Fresh, Grace, Position, State, machine, store};
+use crate::money::invoices::{self, Decided, Draft, Question, Use, machine::use_of};
+use crate::money::ledger::{self, Account, Entry, Leg, PostError};
+use crate::money::payments::Change;
+
+pub(super) struct Round<'c> {
+    now: Instant,
+    chain: &'c Chain,
+    invoices: BTreeMap<InvoiceId, Draft>,
+    /// Not stored yet.
+    fresh: Vec<Fresh>,
+    /// Stored before, each with what it becomes.
+    older: Vec<(Deposit, State)>,
+    decided: Decided,
+}
+
+pub(super) struct Stored {
+    pub changes: Vec<Change>,
+    /// Whether some of the deposits are not final yet, and whether some have become so.
+    pub unfinished: bool,
+    pub finished: bool,
+}
+
+impl<'c> Round<'c> {
+    pub fn new(now: Instant, chain: &'c Chain) -> Round<'c> {
+        let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Round { now, chain, invoices, fresh, older, decided: Decided::default() }
+    }
+
+    /// Movements in blocks of our branch: those that reach an invoice become deposits, with a use that it gives them.
+    pub async fn see(&mut self, tx: &mut Tx, grace: Grace, movements: &[(Header, &Transfer)]) -> Result<(), db::Error> {
+        let keys = movements.iter().map(|(_, transfer)| transfer.to).collect();
+        let targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
+        let invoice_of: HashMap<AddressKey, InvoiceId> = targets.iter().map(|(key, draft)| (*key, draft.id)).collect();
+        self.invoices.extend(targets.into_values().map(|draft| (draft.id, draft)));
+
+        let mut reaching = Vec::with_capacity(movements.len());
+        for (header, transfer) in movements {
+            let Some(target) = invoice_of.get(&transfer.to) else { continue };
+            if ledger::is_postable(transfer.amount) {
+                reaching.push((header, *transfer, *target));
+                continue;
+            }
+            // A token that can be minted at will must not stop the chain.
+            self.decided.reviews.push(Question {
+                kind: "deposit.absurd",
+                subject: format!("invoice/{target}"),
+                detail: format!("{} base units of {} in block {}", transfer.amount, transfer.asset, header.height),
+            });
+        }
+
+        let window_end = |invoice: &Draft| invoice.expires_at.plus_ms(grace.ms);
+        let is_late = |header: &Header, invoice: &Draft| Instant::from_unix_seconds(header.time) > window_end(invoice);
+        let late = reaching.iter().filter_map(|(header, transfer, target)| {
+            let invoice = self.invoices.get(target)?;
+            is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
+        });
+        let late: Vec<_> = late.collect();
+        // What was in time once is in time, also when a reorganisation mines it again later.
+        let was_in_time = store::list_seen_in_time(tx, &late).await?;
+
+        for (header, transfer, target) in reaching {
+            let Some(invoice) = self.invoices.get_mut(&target) else { continue };
+            let in_time = !is_late(header, invoice) || was_in_time.contains(&(target, transfer.txid));
+            let used = use_of(invoice.state, invoice.asset == transfer.asset, in_time);
+            self.fresh.push(Fresh::new(header, transfer, invoice, used));
+        }
+        Ok(())
+    }
+
+    /// Deposits that were stored before and have become deep enough by now.
+    pub async fn take_older(&mut self, tx: &mut Tx, position: Position, limit: i64) -> Result<(), db::Error> {
+        let older = store::lock_advancing(tx, &self.chain.id, position, limit).await?;
+        let locked = |id: &InvoiceId| self.invoices.contains_key(id);
+        let missing = older.iter().map(|deposit| deposit.invoice).filter(|id| !locked(id)).collect();
+        self.invoices.extend(invoices::lock(tx, &missing).await?);
+        self.older = older.into_iter().map(|deposit| (deposit.clone(), deposit.state)).collect();
+        Ok(())
+    }
+
+    /// Stores everything: what is fresh is held in the ledger, what is deep enough at `position` is posted and settles the
+    /// invoices that it pays.
+    pub async fn store(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, PostError> {
+        let reached = |deposit: &Deposit| match position {
+            Some(position) => machine::advance(deposit.state, deposit.height, deposit.confirm_height, position),
+            None => deposit.state,
+        };
+        for fresh in &mut self.fresh {
+            fresh.to = reached(&fresh.deposit);
+        }
+        for (deposit, to) in &mut self.older {
+            *to = reached(deposit);
+        }
+        // Without those that are booked already.
+        let fresh = store::insert_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
+        let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
+        for (deposit, _) in &fresh {
+            self.hold(deposit);
+        }
+
+        let (mut settling, mut releasing) = (BTreeSet::new(), BTreeSet::new());
+        let mut older = std::mem::take(&mut self.older);
+        for (deposit, to) in older.iter_mut().chain(&mut fresh) {
+            if deposit.state == State::Seen && *to != State::Seen {
+                self.confirm(deposit);
+                if deposit.used == Use::Counted {
+                    settling.insert(deposit.invoice);
+                }
+            }
+            if *to == State::Final {
+                releasing.insert(deposit.invoice);
+            }
+        }
+        store::set_states(tx, self.now, &older).await?;
+
+        let counted = invoices::counted(tx, &(&settling | &releasing)).await?;
+        for (id, counted) in &counted {
+            let Some(invoice) = self.invoices.get_mut(id) else { continue };
+            if settling.contains(id) {
+                invoice.settle(self.now, counted.confirmed, &mut self.decided);
+            }
+            if releasing.contains(id) && counted.all_final {
+                invoice.release(self.now, &mut self.decided);
+            }
+        }
+        let changes = invoices::store(tx, self.now, self.invoices.into_values().collect(), self.decided).await?;
+        let mut reached = older.iter().chain(&fresh).map(|(_, to)| *to);
+        Ok(Stored {
+            changes,
+            unfinished: reached.clone().any(|to| to != State::Final),
+            finished: reached.any(|to| to == State::Final),
+        })
+    }
+
+    fn hold(&mut self, deposit: &Deposit) {
+        let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
+        let leg = Leg {
+            debit: Account::OnChain(self.chain.id.clone()),
+            credit: Account::MerchantIncoming(invoice.shop.merchant),
+            asset: deposit.asset.clone(),
+            amount: deposit.amount,
+        };
+        self.decided.entries.push(Entry::hold(self.chain.mode, deposit.hold(), "deposit seen", leg));
+        if deposit.used == Use::Counted && invoice.state == invoices::State::Open {
+            invoice.expect(&mut self.decided);
+        }
+    }
+
+    /// The held money is posted; what no invoice asks for goes to its suspense account at once. What was to be counted is
+    /// surplus if earlier money has paid the invoice meanwhile.
+    fn confirm(&mut self, deposit: &mut Deposit) {
+        let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
+        let id = deposit.id;
+        let entries = &mut self.decided.entries;
+        entries.push(Entry::post(format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold(), None));
+        if deposit.used == Use::Counted && invoice.state == invoices::State::Paid {
+            deposit.used = Use::Surplus;
+        }
+        let Some(suspense) = deposit.suspense() else { return };
+        let merchant = invoice.shop.merchant;
+        let leg = Leg {
+            debit: Account::MerchantIncoming(merchant),
+            credit: Account::Suspense(merchant, suspense),
+            asset: deposit.asset.clone(),
+            amount: deposit.amount,
+        };
+        entries.push(Entry::posted(self.chain.mode, format!("deposit/{id}/apart"), "deposit set apart", vec![leg]));
+        self.decided.reviews.push(Question {
+            kind: "deposit.apart",
+            subject: format!("deposit/{id}"),
+            detail: format!("{} base units of {} ({})", deposit.amount, deposit.asset, deposit.used.as_str()),
+        });
+    }
+}

@@ -1,0 +1,500 @@
+//! Whole blocks against a model that takes one movement, one deposit and one invoice after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain::{AddressKey, Amount, AssetId, ChainId, Family};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::*;
+use crate::db::{Backend, Db, execute, rows, testing};
+use crate::ids::{MerchantId, Mode, PaymentId};
+use crate::money::coins::Depths;
+use crate::money::invoices::machine::{self as invoice_machine, Happened, use_of};
+use crate::money::ledger;
+
+const INVOICES: i64 = 4;
+const DUE: u64 = 100;
+const TOLERANCE: u64 = 5;
+const GRACE: Grace = Grace { ms: 2_000 };
+/// Unix seconds between two blocks, and when the window of every invoice ends.
+const BLOCK_S: i64 = 10;
+const WINDOW_S: i64 = 95;
+const MERCHANT: MerchantId = MerchantId(1);
+
+/// One movement: to the invoice of this number, or to nobody.
+#[derive(Debug, Clone)]
+struct Move {
+    to: i64,
+    amount: u64,
+    foreign: bool,
+    txid: u8,
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    /// So many blocks stored in one transaction.
+    Extend(Vec<Vec<Move>>),
+    /// So many blocks vanish.
+    Rewind(u64),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let amount = prop_oneof![4 => 1u64..150, 1 => Just(0)];
+    let movement = (1i64..=INVOICES + 1, amount, prop::bool::weighted(0.1), 0u8..8)
+        .prop_map(|(to, amount, foreign, txid)| Move { to, amount, foreign, txid });
+    let blocks = prop::collection::vec(prop::collection::vec(movement, 0..5), 1..4);
+    let act = prop_oneof![4 => blocks.prop_map(Act::Extend), 1 => (1u64..4).prop_map(Act::Rewind)];
+    prop::collection::vec(act, 1..14)
+}
+
+fn chain() -> Chain {
+    Chain {
+        id: ChainId::new("model").unwrap(),
+        family: Family::Evm,
+        mode: Mode::Test,
+        depths: Depths::flat(1, 5),
+        watched: std::sync::Arc::default(),
+    }
+}
+
+fn asset(foreign: bool) -> AssetId {
+    AssetId::stored(if foreign { "model/other" } else { "model/token" })
+}
+
+fn key(invoice: i64) -> AddressKey {
+    AddressKey([u8::try_from(invoice).unwrap(); 20])
+}
+
+/// The block at a height; those of another branch have other hashes.
+fn header(height: u64, branch: u8) -> Header {
+    let hash = |height: u64| {
+        let mut hash = [branch; 32];
+        hash[..8].copy_from_slice(&height.to_be_bytes());
+        BlockHash(hash)
+    };
+    let time = i64::try_from(height).unwrap() * BLOCK_S;
+    Header { height, hash: hash(height), parent: hash(height.saturating_sub(1)), time }
+}
+
+async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
+    let at = Instant(0);
+    execute!(tx, "insert into merchants (public_id, slug, name, created_at) values ('m', 'm', 'm', $1)", at)?;
+    execute!(tx, "insert into address_accounts (family, xpub, next_index) values ('evm', 'x', 0)")?;
+    for n in 1..=INVOICES {
+        let id = n.to_string();
+        execute!(
+            tx,
+            "insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
+             discount_amount, amount, created_at) values ($1, $1, 1, 'test', 'x', 'awaiting_payment', 'CNY', 1, 0, 1, $2)",
+            &id,
+            at
+        )?;
+        execute!(
+            tx,
+            "insert into payments (public_id, order_id, method, state, created_at) values ($1, $2, 'crypto', 'pending', $3)",
+            &id,
+            n,
+            at
+        )?;
+        execute!(
+            tx,
+            "insert into addresses (chain, key, text, account_id, idx, issued_at) values ('model', $1, $2, 1, $3, $4)",
+            key(n).0,
+            &id,
+            n,
+            at
+        )?;
+        execute!(
+            tx,
+            "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
+             currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
+             values ($1, $2, 1, 'test', 'model', 'model/token', $2, 'open', $3, $4, 'CNY', 1, '1', 'x', 0, $5, 0, $6, 0)",
+            &id,
+            n,
+            Amount::from(DUE),
+            Amount::from(TOLERANCE),
+            confirmations(n),
+            Instant::from_unix_seconds(WINDOW_S)
+        )?;
+    }
+    Ok(())
+}
+
+/// The first is confirmed by its own block.
+fn confirmations(invoice: i64) -> u32 {
+    u32::try_from(invoice).unwrap()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ModelInvoice {
+    state: invoices::State,
+    settled: Option<u64>,
+    settlements: i64,
+    released: bool,
+    payment: &'static str,
+}
+
+#[derive(Debug, Clone)]
+struct ModelDeposit {
+    invoice: i64,
+    height: u64,
+    tx_index: u32,
+    txid: u8,
+    amount: u64,
+    foreign: bool,
+    state: State,
+    used: Use,
+    time: i64,
+}
+
+/// Everything that the database should hold, by rules that know one thing at a time.
+#[derive(Debug)]
+struct Model {
+    invoices: BTreeMap<i64, ModelInvoice>,
+    deposits: Vec<ModelDeposit>,
+    reviews: BTreeSet<(String, i64)>,
+    /// Posted credits less debits by account and asset.
+    balances: BTreeMap<(String, bool), i128>,
+    last: u64,
+    changes: Vec<Change>,
+}
+
+impl Model {
+    fn new() -> Model {
+        let state = invoices::State::Open;
+        let open = ModelInvoice { state, settled: None, settlements: 0, released: false, payment: "pending" };
+        Model {
+            invoices: (1..=INVOICES).map(|n| (n, open.clone())).collect(),
+            deposits: Vec::new(),
+            reviews: BTreeSet::new(),
+            balances: BTreeMap::new(),
+            last: 0,
+            changes: Vec::new(),
+        }
+    }
+
+    fn post(&mut self, debit: &Account, credit: &Account, foreign: bool, amount: u64) {
+        *self.balances.entry((debit.code(), foreign)).or_default() -= i128::from(amount);
+        *self.balances.entry((credit.code(), foreign)).or_default() += i128::from(amount);
+    }
+
+    fn see(&mut self, header: &Header, tx_index: u32, movement: &Move) {
+        let Some(invoice) = self.invoices.get_mut(&movement.to) else { return };
+        if movement.amount == 0 {
+            self.reviews.insert(("deposit.absurd".into(), movement.to));
+            return;
+        }
+        let window_end = WINDOW_S + GRACE.ms / 1_000;
+        let in_time = header.time <= window_end
+            || self.deposits.iter().any(|earlier| {
+                (earlier.invoice, earlier.txid, earlier.state) == (movement.to, movement.txid, State::Orphaned)
+                    && earlier.time <= window_end
+            });
+        let used = use_of(invoice.state, !movement.foreign, in_time);
+        if used == Use::Counted && invoice.state == invoices::State::Open {
+            invoice.payment = "confirming";
+            self.changes.push(Change::Confirming(PaymentId(movement.to)));
+        }
+        self.deposits.push(ModelDeposit {
+            invoice: movement.to,
+            height: header.height,
+            tx_index,
+            txid: movement.txid,
+            amount: movement.amount,
+            foreign: movement.foreign,
+            state: State::Seen,
+            used,
+            time: header.time,
+        });
+    }
+
+    fn advance(&mut self, cursor: u64, depth: u32) {
+        self.last = self.last.max(machine::final_height(cursor, None, depth, 0));
+        let position = Position { cursor, last: self.last };
+        let (mut settle, mut release) = (BTreeSet::new(), BTreeSet::new());
+        for place in 0..self.deposits.len() {
+            let mut deposit = self.deposits[place].clone();
+            let confirm_height = deposit.height + u64::from(confirmations(deposit.invoice)) - 1;
+            let to = machine::advance(deposit.state, deposit.height, confirm_height, position);
+            if deposit.state == State::Seen && to != State::Seen {
+                self.post(&Account::OnChain(chain().id), &incoming(), deposit.foreign, deposit.amount);
+                if deposit.used == Use::Counted && self.invoices[&deposit.invoice].state == invoices::State::Paid {
+                    deposit.used = Use::Surplus;
+                }
+                match suspense(deposit.used) {
+                    None => _ = settle.insert(deposit.invoice),
+                    Some(suspense) => {
+                        self.post(&incoming(), &suspense, deposit.foreign, deposit.amount);
+                        let number = i64::try_from(place).unwrap() + 1;
+                        self.reviews.insert(("deposit.apart".into(), number));
+                    }
+                }
+            }
+            if to == State::Final && deposit.state != State::Final {
+                release.insert(deposit.invoice);
+            }
+            deposit.state = to;
+            self.deposits[place] = deposit;
+        }
+        for invoice in settle {
+            if self.settle(invoice) {
+                self.changes.push(Change::Paid(PaymentId(invoice)));
+            }
+        }
+        for number in release {
+            let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Use::Counted;
+            let open = |deposit: &ModelDeposit| matches!(deposit.state, State::Seen | State::Confirmed);
+            let invoice = &self.invoices[&number];
+            let waits = invoice.state == invoices::State::Paid && !invoice.released;
+            if !waits || self.deposits.iter().filter(counted).any(open) {
+                continue;
+            }
+            let settled = invoice.settled.unwrap();
+            self.post(&Account::MerchantPending(MERCHANT), &Account::MerchantAvailable(MERCHANT), false, settled);
+            self.invoices.get_mut(&number).unwrap().released = true;
+        }
+    }
+
+    fn confirmed(&self, invoice: i64) -> u64 {
+        let counts = |deposit: &&ModelDeposit| {
+            deposit.invoice == invoice
+                && deposit.used == Use::Counted
+                && matches!(deposit.state, State::Confirmed | State::Final)
+        };
+        self.deposits.iter().filter(counts).map(|deposit| deposit.amount).sum()
+    }
+
+    fn settle(&mut self, number: i64) -> bool {
+        let confirmed = self.confirmed(number);
+        let state = self.invoices[&number].state;
+        let happened = Happened::Confirmed(Amount::from(confirmed));
+        let next = invoice_machine::next(state, happened, Amount::from(DUE), Amount::from(TOLERANCE));
+        let Some(next) = next else { return false };
+        let earned = confirmed.min(DUE);
+        self.post(&incoming(), &Account::MerchantPending(MERCHANT), false, earned);
+        if confirmed > earned {
+            self.post(&incoming(), &Account::Suspense(MERCHANT, Suspense::Surplus), false, confirmed - earned);
+            self.reviews.insert(("payment.surplus".into(), number));
+        }
+        let invoice = self.invoices.get_mut(&number).unwrap();
+        let settlements = invoice.settlements + 1;
+        *invoice =
+            ModelInvoice { state: next, settled: Some(earned), settlements, released: false, payment: "success" };
+        true
+    }
+
+    fn rewind(&mut self, to: u64) {
+        for place in (0..self.deposits.len()).rev() {
+            let deposit = self.deposits[place].clone();
+            if deposit.height <= to {
+                continue;
+            }
+            let number = deposit.invoice;
+            let before = self.confirmed(number);
+            match deposit.state {
+                State::Seen => self.deposits[place].state = State::Orphaned,
+                State::Confirmed => {
+                    self.deposits[place].state = State::Orphaned;
+                    let lost = deposit.used == Use::Counted && self.unsettle(number, before, before - deposit.amount);
+                    let from = suspense(deposit.used).unwrap_or_else(incoming);
+                    self.post(&from, &Account::OnChain(chain().id), deposit.foreign, deposit.amount);
+                    if deposit.used == Use::Counted && !lost {
+                        self.settle(number);
+                    }
+                }
+                State::Final | State::Orphaned => {}
+            }
+        }
+    }
+
+    fn unsettle(&mut self, number: i64, before: u64, left: u64) -> bool {
+        let invoice = self.invoices.get_mut(&number).unwrap();
+        let Some(settled) = invoice.settled.filter(|_| invoice.state == invoices::State::Paid) else { return false };
+        let earned = match invoice.released {
+            true => Account::MerchantAvailable(MERCHANT),
+            false => Account::MerchantPending(MERCHANT),
+        };
+        invoice.state = invoices::State::Reversed;
+        invoice.settled = None;
+        invoice.released = false;
+        self.post(&earned, &incoming(), false, settled);
+        if before > settled {
+            self.post(&Account::Suspense(MERCHANT, Suspense::Surplus), &incoming(), false, before - settled);
+        }
+        let lost = left < DUE - TOLERANCE || left == 0;
+        if lost {
+            self.changes.push(Change::Reversed(PaymentId(number)));
+        }
+        lost
+    }
+}
+
+fn incoming() -> Account {
+    Account::MerchantIncoming(MERCHANT)
+}
+
+fn suspense(used: Use) -> Option<Account> {
+    let suspense = match used {
+        Use::Counted => return None,
+        Use::Short => Suspense::Short,
+        Use::Surplus => Suspense::Surplus,
+        Use::Late => Suspense::Late,
+        Use::Foreign => Suspense::Foreign,
+    };
+    Some(Account::Suspense(MERCHANT, suspense))
+}
+
+/// What is stored, in the words of the model.
+async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
+    let found = rows!(tx, "select invoice_id, height, tx_index, state, use from deposits order by id")?;
+    let stored: Vec<(i64, u64, u32, State, Use)> = found
+        .iter()
+        .map(|row| {
+            (
+                row.get("invoice_id").unwrap(),
+                row.get("height").unwrap(),
+                row.get("tx_index").unwrap(),
+                row.get("state").unwrap(),
+                row.get("use").unwrap(),
+            )
+        })
+        .collect();
+    let expected = model.deposits.iter();
+    let expected: Vec<_> = expected.map(|d| (d.invoice, d.height, d.tx_index, d.state, d.used)).collect();
+    assert_eq!(stored, expected);
+
+    let found = rows!(
+        tx,
+        "select i.id, i.state, i.settled, i.settlements, i.released_at, p.state as payment
+         from invoices i join payments p on p.id = i.payment_id order by i.id"
+    )?;
+    for row in &found {
+        let expected = &model.invoices[&row.get("id")?];
+        assert_eq!(row.get::<invoices::State>("state")?, expected.state);
+        assert_eq!(row.get::<Option<Amount>>("settled")?, expected.settled.map(Amount::from));
+        assert_eq!(row.get::<i64>("settlements")?, expected.settlements);
+        assert_eq!(row.get::<Option<Instant>>("released_at")?.is_some(), expected.released);
+        assert_eq!(row.get::<String>("payment")?, expected.payment);
+    }
+
+    let found = rows!(tx, "select kind, subject from reviews")?;
+    let stored: BTreeSet<(String, i64)> = found
+        .iter()
+        .map(|row| {
+            let subject: String = row.get("subject").unwrap();
+            (row.get("kind").unwrap(), subject.split_once('/').unwrap().1.parse().unwrap())
+        })
+        .collect();
+    assert_eq!(stored, model.reviews);
+
+    let suspenses = [Use::Short, Use::Surplus, Use::Late, Use::Foreign].into_iter().filter_map(suspense);
+    let (pending, available) = (Account::MerchantPending(MERCHANT), Account::MerchantAvailable(MERCHANT));
+    let accounts = suspenses.chain([Account::OnChain(chain().id), incoming(), pending, available]);
+    for (account, foreign) in accounts.flat_map(|account| [(account.clone(), false), (account, true)]) {
+        let balance = ledger::balance(tx, Mode::Test, &account, &asset(foreign)).await?;
+        let sum = |amount: Amount| i128::try_from(u128::try_from(amount.units()).unwrap()).unwrap();
+        let expected = model.balances.get(&(account.code(), foreign)).copied().unwrap_or_default();
+        assert_eq!(sum(balance.credits_posted) - sum(balance.debits_posted), expected, "{}", account.code());
+    }
+    let report = ledger::audit::audit(tx).await?;
+    assert!(report.is_clean(), "{report}");
+    Ok(())
+}
+
+async fn play(db: &Db, acts: Vec<Act>) {
+    let (mut model, mut branch, mut height) = (Model::new(), 0u8, 0u64);
+    let mut hashes = vec![header(0, 0)];
+    db.write("start", |tx| {
+        Box::pin(async move {
+            fill(tx).await?;
+            start(tx, &chain().id, &header(0, 0)).await
+        })
+    })
+    .await
+    .unwrap();
+    for act in acts {
+        let from = hashes.last().unwrap().position();
+        let changes = match act {
+            Act::Extend(blocks) => {
+                let mut read = Vec::new();
+                for moves in blocks {
+                    height += 1;
+                    let header = header(height, branch);
+                    hashes.push(header);
+                    let mut transfers = Vec::new();
+                    for (tx_index, movement) in (0u32..).zip(&moves) {
+                        model.see(&header, tx_index, movement);
+                        transfers.push(Transfer {
+                            txid: TxId([movement.txid; 32]),
+                            place: Place { tx_index, part: Part::Value },
+                            asset: asset(movement.foreign),
+                            to: key(movement.to),
+                            from: None,
+                            amount: Amount::from(movement.amount),
+                        });
+                    }
+                    read.push(Block { header, transfers });
+                }
+                model.advance(height, 5);
+                let tip = Tip { head: *hashes.last().unwrap(), finalized: None };
+                let applied = db.write("apply", move |tx| {
+                    Box::pin(async move {
+                        let limits = Limits { grace: GRACE, keep: 64 };
+                        apply(tx, Instant(1), &chain(), limits, from, &read, &tip).await
+                    })
+                });
+                let applied = applied.await.unwrap();
+                assert_eq!(applied.position, Position { cursor: height, last: model.last });
+                let unfinished = model.deposits.iter().any(|d| matches!(d.state, State::Seen | State::Confirmed));
+                assert_eq!(applied.unfinished, unfinished);
+                applied.changes
+            }
+            Act::Rewind(blocks) => {
+                height = height.saturating_sub(blocks).max(model.last);
+                branch += 1;
+                hashes.truncate(usize::try_from(height).unwrap() + 1);
+                let to = hashes.last().unwrap().position();
+                model.rewind(height);
+                let rewound = db.write("rewind", move |tx| {
+                    Box::pin(async move { rewind(tx, Instant(1), &chain(), from, to).await })
+                });
+                rewound.await.unwrap()
+            }
+        };
+        assert_eq!(changes, std::mem::take(&mut model.changes));
+    }
+    db.write("seal", |tx| Box::pin(async move { ledger::seal(tx, 10_000).await })).await.unwrap();
+    db.write("compare", |tx| {
+        Box::pin(async move {
+            compare(tx, &model).await?;
+            Ok::<_, db::Error>(())
+        })
+    })
+    .await
+    .unwrap();
+}
+
+fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
+    let result = runner.run(&acts(), |acts| {
+        runtime.block_on(async {
+            let db = testing::fresh(backend).await;
+            play(&db, acts).await;
+            db.close().await;
+        });
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn blocks_are_booked_as_one_by_one_on_sqlite() {
+    blocks_are_booked_as_one_by_one(Backend::Sqlite, 48);
+}
+
+#[test]
+fn blocks_are_booked_as_one_by_one_on_postgres() {
+    blocks_are_booked_as_one_by_one(Backend::Postgres, 16);
+}
