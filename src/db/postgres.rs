@@ -264,7 +264,10 @@ pub(super) async fn execute_all(connection: &mut PgConnection, waiting: Vec<Wait
     let (mut text, mut arguments) = (String::new(), PgArguments::default());
     for (number, change) in waiting.iter().enumerate() {
         let (one, kinds) = for_postgres(change.sql, change.binds.len(), arguments.len())?;
-        push(&mut text, format_args!("{} c{number} as ({one} returning 1)", if number > 0 { "," } else { "with" }));
+        // What the change before this one in the line returned.
+        let one = one.replace("changed_before", &format!("c{}", number.saturating_sub(1)));
+        let returning = if one.contains(" returning ") { "" } else { " returning 1" };
+        push(&mut text, format_args!("{} c{number} as ({one}{returning})", if number > 0 { "," } else { "with" }));
         add(&mut arguments, change.binds.clone(), kinds, change.given.clone())?;
     }
     for number in 0..waiting.len() {

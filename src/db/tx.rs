@@ -70,7 +70,8 @@ impl Tx {
 
     /// A change whose answer nobody needs: `expected` rows, where a number is expected. PostgreSQL makes all changes that
     /// wait in one statement, before the next one that is not for later, or at the end: none of them may see what another
-    /// one does, nor change the same row.
+    /// one does, nor change the same row. Only there, a change may read what the one just before it returned, as the
+    /// table `changed_before`.
     pub async fn execute_later(
         &mut self,
         sql: &'static str,

@@ -10,7 +10,7 @@ use crate::db::{self, Tx};
 use crate::ids::InvoiceId;
 use crate::money::coins::Chain;
 use crate::money::deposits::{Deposit, Fresh, Grace, Position, State, machine, store};
-use crate::money::invoices::{self, Decided, Draft, Question, Use, machine::use_of};
+use crate::money::invoices::{self, Counted, Decided, Draft, Question, Use, machine::use_of};
 use crate::money::ledger::{self, Account, Entry, Leg, PostError};
 use crate::money::payments::Change;
 
@@ -124,7 +124,7 @@ impl<'c> Round<'c> {
         }
         store::set_states(tx, self.now, &older).await?;
 
-        let counted = invoices::counted(tx, &(&settling | &releasing)).await?;
+        let counted = self.count(tx, &(&settling | &releasing), &fresh).await?;
         for (id, counted) in &counted {
             let Some(invoice) = self.invoices.get_mut(id) else { continue };
             if settling.contains(id) {
@@ -141,6 +141,25 @@ impl<'c> Round<'c> {
             unfinished: reached.clone().any(|to| to != State::Final),
             finished: reached.any(|to| to == State::Final),
         })
+    }
+
+    /// What counts for the invoices. One that no deposit had reached before has its fresh ones and no others.
+    async fn count(
+        &self,
+        tx: &mut Tx,
+        ids: &BTreeSet<InvoiceId>,
+        fresh: &[(Deposit, State)],
+    ) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+        let is_reached = |id: &InvoiceId| self.invoices.get(id).is_none_or(Draft::is_reached);
+        let asked = ids.iter().copied().filter(is_reached).collect();
+        let mut counted = invoices::counted(tx, &asked).await?;
+        for (deposit, state) in fresh.iter().filter(|(deposit, _)| deposit.used == Use::Counted) {
+            if ids.contains(&deposit.invoice) && !asked.contains(&deposit.invoice) {
+                let of = counted.entry(deposit.invoice).or_insert(Counted::NOTHING);
+                of.add(deposit.amount, *state != State::Seen, *state == State::Final)?;
+            }
+        }
+        Ok(counted)
     }
 
     fn hold(&mut self, deposit: &Deposit) {

@@ -108,6 +108,8 @@ pub async fn progress(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Er
 pub(in crate::money) struct Draft {
     was: State,
     invoice: Invoice,
+    /// Whether it may have had deposits before this transaction.
+    reached: bool,
     changed: bool,
     payment: Option<payments::State>,
 }
@@ -137,8 +139,12 @@ impl Deref for Draft {
 }
 
 impl Draft {
-    fn new(locked: Locked<Invoice>) -> Draft {
-        Draft { was: locked.state, invoice: locked.into_inner(), changed: false, payment: None }
+    fn new(locked: Locked<Invoice>, reached: bool) -> Draft {
+        Draft { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
+    }
+
+    pub fn is_reached(&self) -> bool {
+        self.reached
     }
 
     /// Money for it is on its way.
@@ -241,7 +247,7 @@ pub(in crate::money) async fn lock(
     ids: &BTreeSet<InvoiceId>,
 ) -> Result<BTreeMap<InvoiceId, Draft>, db::Error> {
     let locked = store::lock_invoices(tx, ids).await?;
-    Ok(locked.into_iter().map(|invoice| (invoice.id, Draft::new(invoice))).collect())
+    Ok(locked.into_iter().map(|invoice| (invoice.id, Draft::new(invoice, true))).collect())
 }
 
 /// Locks the invoices of addresses; an address without one is nobody's.
@@ -251,7 +257,7 @@ pub(in crate::money) async fn lock_by_address(
     keys: &BTreeSet<AddressKey>,
 ) -> Result<HashMap<AddressKey, Draft>, db::Error> {
     let locked = store::lock_invoices_by_address(tx, chain, keys).await?;
-    Ok(locked.into_iter().map(|(key, invoice)| (key, Draft::new(invoice))).collect())
+    Ok(locked.into_iter().map(|(key, reached, invoice)| (key, Draft::new(invoice, reached))).collect())
 }
 
 /// Of each invoice what its counted deposits add up to, and whether all of them are final.

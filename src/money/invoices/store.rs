@@ -94,23 +94,25 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
     found.iter().map(|row| invoice(row).map(Locked::new)).collect()
 }
 
-/// Locked in the order of their ids; an address without an invoice is left out.
+/// Locked in the order of their ids, each with whether it has deposits; an address without an invoice is left out.
 pub async fn lock_invoices_by_address(
     tx: &mut Tx,
     chain: &ChainId,
     keys: &BTreeSet<AddressKey>,
-) -> Result<Vec<(AddressKey, Locked<Invoice>)>, db::Error> {
+) -> Result<Vec<(AddressKey, bool, Locked<Invoice>)>, db::Error> {
     let found = rows_each!(
         tx,
         keys.iter().map(|key| given![key.0]).collect(),
         "with given (key bytea)
          select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at, a.key
+         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at, a.key,
+         case when exists (select 1 from deposits d where d.invoice_id = i.id) then 1 else 0 end as reached
          from given, addresses a join invoices i on i.address_id = a.id
          where a.chain = $1 and a.key = given.key order by i.id for update",
         chain.as_str()
     )?;
-    found.iter().map(|row| Ok((AddressKey(row.get("key")?), Locked::new(invoice(row)?)))).collect()
+    let target = |row| Ok((AddressKey(db::Row::get(row, "key")?), row.get("reached")?, Locked::new(invoice(row)?)));
+    found.iter().map(target).collect()
 }
 
 fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
@@ -169,6 +171,18 @@ pub struct Counted {
     pub all_final: bool,
 }
 
+impl Counted {
+    pub const NOTHING: Counted = Counted { confirmed: Amount::ZERO, all_final: true };
+
+    pub fn add(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
+        if confirmed {
+            self.confirmed = self.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
+        }
+        self.all_final &= is_final;
+        Ok(())
+    }
+}
+
 pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     let found = rows_each!(
         tx,
@@ -179,12 +193,9 @@ pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTre
     )?;
     let mut counted = BTreeMap::new();
     for row in &found {
-        let (amount, state): (Amount, String) = (row.get("amount")?, row.get("state")?);
-        let of = counted.entry(row.get("invoice_id")?).or_insert(Counted { confirmed: Amount::ZERO, all_final: true });
-        if state != "seen" {
-            of.confirmed = of.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
-        }
-        of.all_final &= state == "final";
+        let state: String = row.get("state")?;
+        let of = counted.entry(row.get("invoice_id")?).or_insert(Counted::NOTHING);
+        of.add(row.get("amount")?, state != "seen", state == "final")?;
     }
     Ok(counted)
 }

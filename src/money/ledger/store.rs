@@ -255,7 +255,7 @@ pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>
     )
 }
 
-/// Leaves the sealing to whoever leads. What resolves a hold of the same set is inserted after it.
+/// Leaves the sealing to whoever leads. What resolves a hold of the same set finds it among what was just inserted.
 pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
     let (mut given, mut resolving) = (Vec::with_capacity(postings.len()), Vec::new());
     for posting in postings {
@@ -283,13 +283,9 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
         "with given (entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text)
          insert into postings (entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
          select given.entry, given.leg, given.kind, given.pending, given.debit, given.credit, given.amount, given.reason, $1
-         from given",
+         from given returning seq, entry, leg",
         now
     )?;
-    if resolving.is_empty() {
-        return Ok(());
-    }
-    tx.flush().await?;
     later_each!(
         tx,
         resolving,
@@ -297,7 +293,7 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
          hold text)
          insert into postings (entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
          select given.entry, given.leg, given.kind, h.seq, given.debit, given.credit, given.amount, given.reason, $1
-         from given, postings h where h.entry = given.hold and h.leg = 0 and h.kind = 'pending'",
+         from given, changed_before h where h.entry = given.hold and h.leg = 0",
         now
     )
 }
