@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config;
 use crate::db;
+use crate::db::claim::ClaimError;
 use crate::db::lock::LockError;
 
 /// Why a command could not do what it was asked for: one sentence for people, one number for scripts.
@@ -73,6 +74,20 @@ impl From<LockError> for Failure {
         match &error {
             LockError::Held { .. } => Failure::daemon(format!("{error}; stop that one, or name another data folder")),
             LockError::Io { .. } => Failure::failed(error.to_string()),
+        }
+    }
+}
+
+impl From<ClaimError> for Failure {
+    fn from(error: ClaimError) -> Failure {
+        match error {
+            ClaimError::Held { .. } => {
+                Failure::daemon(format!("{error}; stop that one, or name another database in [database] url"))
+            }
+            ClaimError::Draining { .. } => {
+                Failure::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
+            }
+            ClaimError::Db(error) => error.into(),
         }
     }
 }

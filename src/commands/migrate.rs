@@ -18,6 +18,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let _lock = DataLock::acquire(&config.data.folder)?;
     let prepared = place::prepare(&config).await?;
     prepared.db.close().await;
+    prepared.claim.release().await;
     match prepared.applied.as_slice() {
         [] => say("Nothing to do: the schema is that of this version."),
         names => say(format_args!("Applied {}.", names.join(", "))),

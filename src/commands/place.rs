@@ -9,6 +9,7 @@ use crate::commands::dev;
 use crate::commands::exit::Failure;
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::claim::Claim;
 use crate::db::lock::DataLock;
 use crate::envelope::{Envelope, FILE_NAME};
 
@@ -100,9 +101,10 @@ pub async fn require_schema(db: &Db) -> Result<(), Failure> {
     )))
 }
 
-/// A database with the schema of this version, and the keys that open the goods in it.
+/// A database with the schema of this version, claimed for this process, and the keys that open the goods in it.
 pub struct Prepared {
     pub db: Db,
+    pub claim: Claim,
     pub envelope: Arc<Envelope>,
     /// Migrations that were pending.
     pub applied: Vec<String>,
@@ -111,15 +113,24 @@ pub struct Prepared {
 /// New keys are made for a new database only: beside an old one they would hide that the old ones are lost.
 pub async fn prepare(config: &Config) -> Result<Prepared, Failure> {
     let db = open_database(config).await?;
+    // First, so that no schema is changed under a daemon that runs.
+    let mut claim = Claim::take(&db, &owner()).await?;
     let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
     let folder = &config.data.folder;
-    // First, so that a start that is cut short leaves no database without keys.
+    // Before the schema, so that a start that is cut short leaves no database without keys.
     let envelope = match is_new {
         true => Envelope::load_or_create(folder).map_err(|e| Failure::while_("envelope keys", e))?,
         false => open_envelope(folder)?,
     };
     let applied = db.migrate().await?;
-    Ok(Prepared { db, envelope: Arc::new(envelope), applied })
+    claim.fence().await?;
+    Ok(Prepared { db, claim, envelope: Arc::new(envelope), applied })
+}
+
+/// How this process is called towards others that would like to serve the same database.
+fn owner() -> String {
+    let machine = rustix::system::uname();
+    format!("process {} on {}", std::process::id(), machine.nodename().to_string_lossy())
 }
 
 /// For a database that may hold goods already.

@@ -30,7 +30,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
     let lock = DataLock::acquire(&folder)?;
-    let Prepared { db, envelope, applied } = place::prepare(&config).await?;
+    let Prepared { db, mut claim, envelope, applied } = place::prepare(&config).await?;
     for name in applied {
         info!("the database was brought to {name}");
     }
@@ -62,14 +62,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let control = daemon.tasks.spawn("control socket", control.serve(context, daemon.tasks.clone(), stopped.clone()));
     let watcher = ops::spawn(&daemon, &stopped);
 
-    ops::wait_for_end().await?;
+    let ended = tokio::select! {
+        ended = ops::wait_for_end() => ended.map_err(Failure::from),
+        lost = claim.keep() => Err(Failure::daemon(format!(
+            "the claim on the database is lost ({lost}); this daemon has stopped, so that there are never two"
+        ))),
+    };
     stop.send_replace(true);
     daemon.stop().await;
     for task in [control, watcher] {
         // A task that panicked was reported already.
         let _ended = task.await;
     }
+    claim.release().await;
     info!("settled has ended");
     drop(lock);
-    Ok(())
+    ended
 }

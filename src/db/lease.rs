@@ -41,6 +41,20 @@ pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms:
     taken.map(|row| row.get("epoch")).transpose()
 }
 
+/// Takes a lease whoever has it, for one whose right to it comes from elsewhere, and raises the epoch. It never ends.
+pub async fn take(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Error> {
+    let taken = row!(
+        tx,
+        "insert into leases (name, owner, epoch, until_at) values ($1, $2, 1, $3)
+         on conflict (name) do update set epoch = leases.epoch + 1, owner = excluded.owner, until_at = excluded.until_at
+         returning epoch",
+        name,
+        owner,
+        i64::MAX
+    )?;
+    taken.ok_or_else(|| Error::Statement("an upsert returned no row".into()))?.get("epoch")
+}
+
 /// Prolongs a lease; false when it has changed hands since.
 pub async fn renew(
     tx: &mut Tx,

@@ -5,6 +5,7 @@
 //! done, whether or not it waits for the answer.
 
 mod attempt;
+pub mod claim;
 mod each;
 mod error;
 pub mod lease;

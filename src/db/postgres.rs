@@ -4,7 +4,7 @@
 //! ping, and one that broke is dropped. A transaction begins on an idle connection or, when that turns out dead, on the next.
 
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::encode::{Encode, IsNull};
@@ -18,8 +18,10 @@ use sqlx::{TypeInfo, ValueRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::db::attempt::{Body, attempt};
+use crate::db::claim;
 use crate::db::each::{Given, Kind, for_postgres, push};
 use crate::db::error::Constraint;
+use crate::db::lease::Epoch;
 use crate::db::tx::{Link, Tally, Waiting, run_hooks};
 use crate::db::{Bind, Error, FromValue, Row, Tx, expect_changed};
 
@@ -41,12 +43,28 @@ pub(super) enum Limit {
 
 pub(super) struct Engine(Arc<Pool>);
 
-struct Pool {
+pub(super) struct Pool {
     options: PgConnectOptions,
-    idle: Mutex<Vec<PgConnection>>,
+    idle: Mutex<Idle>,
     permits: Arc<Semaphore>,
     size: u32,
     tally: Arc<Tally>,
+}
+
+struct Idle {
+    connections: Vec<PgConnection>,
+    gate: Gate,
+}
+
+/// Under which right connections are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Any number of processes may: commands that read, or write what nobody keeps in memory.
+    Open,
+    /// Under the claim with this epoch.
+    Fenced(Epoch),
+    /// Under one that was lost: not at all.
+    Lost,
 }
 
 impl Engine {
@@ -61,11 +79,16 @@ impl Engine {
         let size = size.max(1);
         let permits = usize::try_from(size).map_err(|_| Error::Unsupported("the pool is too large".into()))?;
         let permits = Arc::new(Semaphore::new(permits));
-        let pool = Pool { options, idle: Mutex::default(), permits, size, tally };
+        let idle = Mutex::new(Idle { connections: Vec::new(), gate: Gate::Open });
+        let pool = Pool { options, idle, permits, size, tally };
         let mut connection = pool.connect().await?;
         check(&mut connection).await?;
         pool.give_back(connection);
         Ok(Engine(Arc::new(pool)))
+    }
+
+    pub fn pool(&self) -> Arc<Pool> {
+        self.0.clone()
     }
 
     pub async fn write<T, E, F>(&self, name: &'static str, limit: Limit, body: F) -> Result<T, E>
@@ -122,7 +145,7 @@ impl Engine {
             self.0.permits.close();
             drop(all);
         }
-        let idle = std::mem::take(&mut *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        let idle = std::mem::take(&mut self.0.idle().connections);
         for connection in idle {
             if let Err(error) = connection.close().await {
                 tracing::debug!("a connection ended with {error}");
@@ -208,17 +231,43 @@ impl Pool {
     }
 
     fn take(&self) -> Option<PgConnection> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle().connections.pop()
     }
 
     fn give_back(&self, connection: PgConnection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let mut idle = self.idle();
+        if idle.gate != Gate::Lost {
+            idle.connections.push(connection);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// Connections that were opened before and are idle are dropped: they belong to no claim, or to one that was lost.
+    pub fn set_gate(&self, gate: Gate) {
+        let mut idle = self.idle();
+        idle.gate = gate;
+        idle.connections.clear();
     }
 
     async fn connect(&self) -> Result<PgConnection, Error> {
+        let gate = self.idle().gate;
+        if gate == Gate::Lost {
+            return Err(Error::Unavailable("another daemon has claimed the database".into()));
+        }
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await;
         let connection = connection.map_err(|_| Error::Unavailable("the server does not answer".into()))?;
-        connection.map_err(|e| error_of(&e))
+        let mut connection = connection.map_err(|e| error_of(&e))?;
+        if let Gate::Fenced(epoch) = gate {
+            claim::enter(&mut connection, epoch).await?;
+        }
+        Ok(connection)
     }
 }
 

@@ -1,7 +1,16 @@
 //! `settled serve` under a service manager.
 
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
+
+use settled::db::Db;
+use settled::db::testing::Scratch;
+use settled::envelope::Envelope;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+use url::Url;
 
 use crate::commands::program::{Running, run, settled};
 
@@ -48,4 +57,78 @@ async fn a_service_manager_hears_of_it_and_an_operator_talks_to_it() {
     while !heard.contains("STOPPING=1") {
         heard = hear();
     }
+}
+
+/// An installation on PostgreSQL with a data folder of its own, as on a machine of its own.
+fn on_postgres(folder: &Path, scratch: &Scratch) -> String {
+    let mut url = Url::parse(&scratch.config().url).unwrap();
+    let password = folder.join("password");
+    std::fs::write(&password, url.password().unwrap_or_default()).unwrap();
+    url.set_password(None).unwrap();
+    let file = folder.join("settled.toml");
+    let (data, password) = (folder.join("data"), password.display());
+    let data = data.display();
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[data]\nfolder = \"{data}\"\n\
+         [database]\nurl = \"{url}\"\npassword_file = \"{password}\"\n[rates]\nmode = \"fixed\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+async fn serving(config: &str) -> (Child, String) {
+    let mut daemon = settled(&["serve", "--config", config]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let mut said = String::new();
+    while !said.contains("settled listens on") {
+        said = lines.next_line().await.unwrap().expect("it runs on");
+    }
+    // Whoever does not read what is said would stop it.
+    let rest = async move { while let Ok(Some(_)) = lines.next_line().await {} };
+    settled::tasks::Tasks::default().spawn("reader", rest);
+    (daemon, said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_daemon_serves_a_database_and_the_next_one_may_follow_it() {
+    let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
+    let scratch = Scratch::postgres(&server).await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [first, second] = [on_postgres(folders[0].path(), &scratch), on_postgres(folders[1].path(), &scratch)];
+    // Both know the keys that open the goods.
+    let [data, copy] = folders.each_ref().map(|folder| folder.path().join("data"));
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::create_dir_all(&copy).unwrap();
+    Envelope::load_or_create(&data).unwrap();
+    std::fs::copy(data.join("envelope.keys"), copy.join("envelope.keys")).unwrap();
+
+    let (mut daemon, _) = serving(&first).await;
+    let refused = run(&["serve", "--config", &second]).await;
+    let holder = format!("process {} on ", daemon.id().unwrap());
+    assert!(refused.code == 4 && refused.err.contains(&holder) && refused.err.contains("stop that one"), "{refused:?}");
+    assert_eq!(run(&["migrate", "--config", &second]).await.code, 4, "no schema is changed under a daemon");
+    run(&["admin", "merchant", "create", "shop", "--config", &second]).await.done();
+    run(&["audit", "--config", &second]).await.done();
+    assert!(run(&["check", "--config", &second]).await.done().contains("OK    database"));
+
+    // Its session ends and another daemon is there before it can be opened again: it stops by itself, and says why.
+    let db = Db::open(&scratch.config()).await.unwrap();
+    db.write("end_session", |tx| {
+        Box::pin(async move {
+            let sql = "select pg_terminate_backend(pid) as ended from pg_stat_activity
+                       where application_name like 'settled: process%' and datname = current_database()";
+            tx.rows(sql, Vec::new()).await
+        })
+    })
+    .await
+    .unwrap();
+    let (next, _) = serving(&second).await;
+    let ended = daemon.wait().await.unwrap();
+    assert_eq!(ended.code(), Some(4), "{ended}");
+    assert_eq!(run(&["serve", "--config", &first]).await.code, 4);
+
+    drop(next);
+    let (mut last, _) = serving(&first).await;
+    Running::terminate(&last);
+    assert!(last.wait().await.unwrap().success());
 }
