@@ -1,13 +1,13 @@
 //! The EVM family, read so that a node cannot omit or invent a payment unnoticed.
 //!
 //! Every header is hashed, linked to its parent and held against what it commits to: the transactions root, the receipts
-//! root, the bloom of its logs. Where a chain's commitments cannot be recomputed its preset says so. Nothing here keeps a
+//! root, the bloom of its logs. Where a chain's commitments cannot be recomputed its configuration says so. Nothing here keeps a
 //! cursor, a database or a key.
 
 pub mod logs;
-pub mod preset;
 
 mod block;
+mod config;
 mod finality;
 mod hex;
 mod reader;
@@ -16,6 +16,6 @@ mod send;
 mod source;
 mod trace;
 
-pub use preset::{Finality, Preset, PresetError, Trace, Verify};
+pub use config::{EvmConfig, Finality, Trace, Verify};
 pub use send::{Class, classify};
-pub use source::{BuildError, Evm, EvmConfig};
+pub use source::{BuildError, Evm};

@@ -8,7 +8,7 @@ use std::sync::{
 use alloy_primitives::B256;
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
+    Address, Amount, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
     SourceError, Tip, WatchSet, source::EndpointReport,
 };
 use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    Finality, Preset, Trace, Verify, block,
+    EvmConfig, Finality, Trace, block,
     finality::Claims,
     hex,
     logs::{BadContract, Contracts},
@@ -32,38 +32,6 @@ const SPAN: (u64, u64) = (2_000, 10_000);
 const DECIMALS_CALL: &str = "0x313ce567";
 /// `balanceOf(address)`
 const BALANCE_CALL: &str = "0x70a08231";
-
-#[derive(Debug, Clone)]
-pub struct EvmConfig {
-    pub chain: ChainId,
-    /// EIP-155; every endpoint must name it before it is believed anything.
-    pub chain_id: u64,
-    /// The coin only if it may be paid with, and the listed tokens.
-    pub assets: Vec<Asset>,
-    /// Endpoints and their bounds; its `proof` is set here.
-    pub pool: rpc::Config,
-    pub finality: Finality,
-    /// At this depth, or below the final mark, blocks are read by range.
-    pub range_depth: u64,
-    pub verify: Verify,
-    pub trace: Trace,
-}
-
-impl EvmConfig {
-    /// A known network with all its assets.
-    pub fn preset(preset: &Preset, pool: rpc::Config) -> EvmConfig {
-        EvmConfig {
-            chain: preset.name.clone(),
-            chain_id: preset.chain_id,
-            assets: preset.assets(),
-            pool,
-            finality: preset.finality,
-            range_depth: preset.final_depth,
-            verify: preset.verify,
-            trace: preset.trace,
-        }
-    }
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {

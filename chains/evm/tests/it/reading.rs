@@ -7,7 +7,7 @@ use chain::{Amount, AssetKind, BlockRef, Internals, Part, Source, SourceError};
 use evm::Trace;
 
 use crate::world::{self, ETHER, World, read, sums, transfers};
-use proxy::Proxy;
+use proxy::{Act, Proxy};
 
 #[tokio::test]
 async fn everything_that_reached_us_is_found_and_nothing_else() {
@@ -72,6 +72,36 @@ async fn without_traces_internal_payments_show_in_balances_only() {
     assert_eq!(before, vec![Amount::ZERO; 4]);
     let gone = BlockRef { height: last.height, hash: chain::BlockHash([9; 32]) };
     assert!(evm.balances(&gone, &AssetKind::Native, &addresses).await.is_err());
+}
+
+#[tokio::test]
+async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_another_tells() {
+    let world = World::start().await;
+    world.busy_block().await;
+    let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
+    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.position();
+    // Ours stand among strangers that have nothing.
+    let strangers = (1..=246u8).map(|n| Address::with_last_byte(n).create(u64::from(n)));
+    let mut asked: Vec<Address> = strangers.collect();
+    for (n, ours) in world.ours.iter().enumerate() {
+        asked.insert(60 * n, *ours);
+    }
+    let addresses: Vec<chain::Address> = asked.iter().map(|address| world::address(*address)).collect();
+    let refused = addresses[60].text.clone();
+    let stingy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
+        ("eth_getBalance", Some(address)) if address == refused => Act::Error(-32000, "not this one"),
+        _ => Act::Pass,
+    })
+    .await;
+    let evm = world.evm(&[&stingy.url, &url]);
+    let before = evm.requests();
+    let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
+    for (address, balance) in asked.iter().zip(&balances) {
+        assert_eq!(balance.units(), world.anvil.balance(*address).await.unwrap(), "{address}");
+    }
+    // Two proofs of the chain, 250 items of batches, and the one that was refused once more at both endpoints.
+    assert_eq!((balances.len(), evm.requests() - before), (250, 250 + 2 + 2));
+    assert_eq!(stingy.asked("eth_getBalance"), 250 + 1);
 }
 
 #[tokio::test]
