@@ -1,12 +1,12 @@
 //! Wiring: opens the database, builds drivers, spawns workers, mounts surfaces, shuts down. No business rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use chain::{ChainId, Deriver, Source, WatchSet};
+use chain::{ChainId, Deriver, Family, Source, WatchSet};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -15,18 +15,19 @@ use tracing::info;
 
 use crate::clock::Clock;
 use crate::config::{self, Config, Driver, RatesMode};
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::envelope::Envelope;
 use crate::feeds::Feeds;
 use crate::http::app::{App, Parts};
 use crate::http::serve;
-use crate::ids::Shop;
+use crate::ids::{Mode, Shop};
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::Grace;
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
 use crate::tasks::Tasks;
+use crate::workers::rescan::Rescan;
 use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates, sight};
 
 /// How long a start waits for nodes before it serves without their chains.
@@ -54,6 +55,8 @@ pub struct Daemon {
     pub address: SocketAddr,
     pub app: Arc<App>,
     pub tasks: Tasks,
+    /// What reads blocks again when a person asks for it.
+    pub rescans: HashMap<ChainId, Rescan>,
     workers: Workers,
     wake: Wake,
     stop: watch::Sender<bool>,
@@ -72,11 +75,12 @@ impl Daemon {
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
 
-        let letters = Letters { shop_url: config.server.public_url.to_string(), with_goods: false };
+        let letters = Letters { shop_url: config.server.public_url.to_string() };
 
         let wake = Wake::default();
         let mut all: Vec<Arc<dyn Worker>> = Vec::new();
         let mut followers: Vec<Arc<dyn Worker>> = Vec::new();
+        let mut rescans = HashMap::new();
         if config.rates.mode == RatesMode::Feeds {
             let feeds = Feeds::new(&config.rates, clock.clone())?;
             all.push(Arc::new(rates::Rates::new(
@@ -98,9 +102,11 @@ impl Daemon {
                 start_height: settings.start_height,
                 lazy_ms,
                 grace: grace(&config),
+                probe_patience_ms: i64::try_from(config.policy.probe_patience.as_millis()).unwrap_or(i64::MAX),
             };
             let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source.clone(), limits.grace);
             all.push(Arc::new(probe::Probe::new(prober.clone())));
+            rescans.insert(chain.id.clone(), Rescan::new(prober.clone()));
             let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
             let follower = Arc::new(follow::Follow::new(prober, addresses.clone(), assets, limits, settings.poll));
             followers.push(follower.clone());
@@ -143,7 +149,7 @@ impl Daemon {
             workers.run_until_idle().await;
         }
         info!(%address, "settled listens on {address}");
-        Ok(Daemon { address, app, tasks, workers, wake, stop, running })
+        Ok(Daemon { address, app, tasks, rescans, workers, wake, stop, running })
     }
 
     /// Lets every worker finish what there is to do.
@@ -297,15 +303,33 @@ pub fn simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
         .collect()
 }
 
+/// What reads blocks of a chain again where no daemon runs.
+pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescan> {
+    let settings = config.chains.get(id).filter(|chain| chain.enabled);
+    let settings = settings.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
+    if settings.driver == Driver::Simnet {
+        bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
+    }
+    let coins = coins(config)?;
+    open_addresses(config, &coins, db).await?;
+    let chain = coins.chain(id).context("an enabled chain is known")?.clone();
+    let prober = probe::Prober::new(db.clone(), clock, chain, node_source(settings)?, grace(config));
+    Ok(Rescan::new(prober))
+}
+
 fn coins(config: &Config) -> anyhow::Result<Coins> {
     let mut chains = Vec::new();
+    let mut watched: HashMap<(Family, Mode), Arc<WatchSet>> = HashMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
+        let is_kin =
+            |other: &&config::Chain| (other.family, other.mode) == (chain.family, chain.mode) && other.id != chain.id;
         chains.push(Chain {
             id: chain.id.clone(),
             family: chain.family,
             mode: chain.mode,
             depths: depths(chain)?,
-            watched: Arc::new(WatchSet::default()),
+            watched: watched.entry((chain.family, chain.mode)).or_default().clone(),
+            kin: config.chains.values().filter(is_kin).map(|other| other.id.clone()).collect(),
         });
     }
     let coins = config.surfaces.checkout.coins.keys().filter_map(|code| {
@@ -347,7 +371,21 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db) -> anyhow::Resu
             watched: chain.watched.clone(),
         });
     }
-    Ok(db.write("open_addresses", move |tx| Box::pin(async move { Addresses::open(tx, accounts).await })).await?)
+    // Chains that are read fill the set they share by themselves.
+    let silent = |kin: &&ChainId| coins.chain(kin).is_none();
+    let kin =
+        coins.chains().flat_map(|chain| chain.kin.iter().filter(silent).map(|kin| (chain.id.clone(), kin.clone())));
+    let kin: Vec<(ChainId, ChainId)> = kin.collect();
+    let open = db.write("open_addresses", move |tx| {
+        Box::pin(async move {
+            let addresses = Addresses::open(tx, accounts).await?;
+            for (chain, kin) in &kin {
+                addresses.watch_kin(tx, chain, kin).await?;
+            }
+            Ok::<_, db::Error>(addresses)
+        })
+    });
+    Ok(open.await?)
 }
 
 async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {
@@ -358,4 +396,19 @@ async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop
     let merchant =
         db.read("find_merchant", move |tx| Box::pin(async move { merchants::find_by_slug(tx, &slug).await })).await?;
     Ok(merchant.map(|merchant| Shop { merchant: merchant.id, mode }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn confirmations_rise_with_the_value() {
+        let config = Config::default();
+        let depths = depths(&config.chains[&ChainId::new("bitcoin").unwrap()]).unwrap();
+        for (cents, depth) in [(0, 1), (99_999, 1), (100_000, 2), (999_999, 2), (1_000_000, 6), (100_000_000, 6)] {
+            assert_eq!(depths.confirmations(Some(cents)), depth, "{cents}");
+        }
+        assert_eq!(depths.confirmations(None), 6, "unknown worth needs the most");
+    }
 }

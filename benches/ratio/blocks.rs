@@ -69,6 +69,7 @@ impl Followed {
             mode: Mode::Test,
             depths: Depths::flat(1, 12),
             watched,
+            kin: Vec::new(),
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));

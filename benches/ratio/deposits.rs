@@ -127,6 +127,7 @@ impl Books {
             // Nothing becomes final while it is measured: the bare rows have no release either.
             depths: Depths::flat(1, 1_000_000),
             watched: Arc::new(WatchSet::default()),
+            kin: Vec::new(),
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));

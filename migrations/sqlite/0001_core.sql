@@ -298,7 +298,7 @@ create table payments (
     public_id text not null unique,
     order_id bigint not null references orders (id),
     method text not null check (method in ('crypto', 'balance_cny', 'balance_crypto', 'alipay', 'wechat')),
-    state text not null check (state in ('initiated', 'pending', 'confirming', 'success', 'failed', 'expired')),
+    state text not null check (state in ('pending', 'confirming', 'success', 'failed', 'expired')),
     -- What was taken from a balance, in base units of `asset`; null for the other methods.
     asset text,
     amount blob check (amount is null or length(amount) = 32),
@@ -361,8 +361,11 @@ create table invoices (
     -- How often it was settled (again after a reversal), what the merchant was credited last, and when that became final.
     settlements bigint not null,
     settled blob check (settled is null or length(settled) = 32),
-    released_at bigint
+    released_at bigint,
+    -- Until when a reversed one waits for its money to come again.
+    reversed_until bigint
 );
+create index invoices_reversed on invoices (chain, reversed_until) where state = 'reversed';
 create index invoices_open on invoices (chain, expires_at) where state = 'open';
 create index invoices_open_of_chain on invoices (chain, asset, expires_at) where state = 'open';
 

@@ -13,6 +13,7 @@ use crate::config::{Chain, Config, Pair, RatesMode};
 use crate::daemon;
 use crate::db::{self, Db};
 use crate::feeds::{Board, Feeds};
+use crate::money::pinned::{self, Fact};
 use crate::ops::machine;
 use crate::shop::merchants;
 
@@ -58,10 +59,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let f = &mut findings;
     f.ok("configuration", "every option is known and within its bounds");
     check_folder(f, &config.data.folder);
-    check_database(f, &config).await?;
+    let pinned = check_database(f, &config).await?;
     check_keys(f, &config);
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        check_chain(f, &config, chain).await;
+        check_pinned(f, chain, &pinned);
+        check_chain(f, &config, chain, &pinned).await;
     }
     if !config.chains.values().any(|chain| chain.enabled) {
         f.warn(
@@ -105,18 +107,22 @@ fn check_folder(f: &mut Findings, folder: &Path) {
     }
 }
 
-async fn check_database(f: &mut Findings, config: &Config) -> Result<(), Failure> {
+/// What the database stored of chains and tokens when it first read them, by name.
+type Pinned = BTreeMap<String, String>;
+
+async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Failure> {
+    let mut pinned = Pinned::new();
     let url = &config.database.url;
     if let Some(file) = missing_database(config)? {
         let file = file.display();
         f.warn("database", format_args!("{file} is not there yet; the daemon makes it at its first start"));
-        return Ok(());
+        return Ok(pinned);
     }
     let db = match open_database(config).await {
         Ok(db) => db,
         Err(e) => {
             f.fail("database", e);
-            return Ok(());
+            return Ok(pinned);
         }
     };
     match db.pending_migrations().await {
@@ -130,6 +136,9 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<(), Failure
         Ok(_) => {
             f.ok("database", format_args!("{url} has the schema of this version"));
             check_merchants(f, config, &db).await?;
+            let stored: Result<_, db::Error> =
+                db.read("list_pinned", |tx| Box::pin(async move { pinned::list(tx).await })).await;
+            pinned = stored?;
             match open_envelope(&config.data.folder) {
                 Ok(_) => f.ok("envelope keys", "they can be read"),
                 Err(e) => f.fail("goods", e),
@@ -137,7 +146,7 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<(), Failure
         }
     }
     db.close().await;
-    Ok(())
+    Ok(pinned)
 }
 
 async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(), Failure> {
@@ -178,7 +187,36 @@ fn check_keys(f: &mut Findings, config: &Config) {
     }
 }
 
-async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain) {
+/// What is configured against what is stored: the daemon refuses to go on with another network or other decimals.
+fn check_pinned(f: &mut Findings, chain: &Chain, pinned: &Pinned) {
+    let identity = chain.identity.clone().map(|id| Fact::identity(&chain.id, id));
+    let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
+    let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::decimals(&asset.id, asset.decimals)));
+    let mut agreeing = 0;
+    for fact in facts {
+        match stored_otherwise(pinned, &fact) {
+            Some(stored) => f.fail(
+                &format!("chain {}, database", chain.id),
+                format_args!(
+                    "{} is {} in the configuration, but {stored} in the database; {RESTORE}",
+                    fact.name, fact.fact
+                ),
+            ),
+            None => agreeing += usize::from(pinned.contains_key(&fact.name)),
+        }
+    }
+    if agreeing > 0 {
+        f.ok(&format!("chain {}, database", chain.id), format_args!("{agreeing} stored facts are what is configured"));
+    }
+}
+
+const RESTORE: &str = "go back to what it was, or begin another database";
+
+fn stored_otherwise<'a>(pinned: &'a Pinned, fact: &Fact) -> Option<&'a String> {
+    pinned.get(&fact.name).filter(|stored| **stored != fact.fact)
+}
+
+async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain, pinned: &Pinned) {
     let what = format!("chain {}", chain.id);
     let alone = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
     let source = match daemon::sources(&alone, None) {
@@ -193,12 +231,16 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain) {
             Err(problem) => f.fail(&endpoint, format_args!("{problem}; is it running, and is its address right?")),
         }
     }
-    check_identity(f, &what, chain, source.as_ref()).await;
+    check_identity(f, &what, chain, source.as_ref(), pinned).await;
     check_tip(f, &what, chain, source.as_ref(), Clock::System.now()).await;
     for (code, asset) in chain.assets() {
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{what}, {code}");
         match source.decimals(contract).await {
+            Ok(decimals) if stored_otherwise(pinned, &Fact::decimals(&asset.id, decimals)).is_some() => f.fail(
+                &token,
+                format_args!("its contract says {decimals} decimals, and the database stored others; {RESTORE}"),
+            ),
             Ok(decimals) if decimals == asset.decimals => {
                 f.ok(&token, format_args!("{decimals} decimals, as configured"))
             }
@@ -211,7 +253,7 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain) {
     }
 }
 
-async fn check_identity(f: &mut Findings, what: &str, chain: &Chain, source: &dyn Source) {
+async fn check_identity(f: &mut Findings, what: &str, chain: &Chain, source: &dyn Source, pinned: &Pinned) {
     match (source.identity().await, &chain.identity) {
         (Err(e), _) => f.fail(what, format_args!("{e}; is the node running, and is its address right?")),
         (Ok(said), Some(wanted)) if said.id != *wanted => {
@@ -223,7 +265,13 @@ async fn check_identity(f: &mut Findings, what: &str, chain: &Chain, source: &dy
                 ),
             );
         }
-        (Ok(said), _) => f.ok(what, format_args!("the node is {}", said.id)),
+        (Ok(said), _) => match stored_otherwise(pinned, &Fact::identity(&chain.id, said.id.clone())) {
+            Some(stored) => f.fail(
+                what,
+                format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", said.id),
+            ),
+            None => f.ok(what, format_args!("the node is {}", said.id)),
+        },
     }
 }
 

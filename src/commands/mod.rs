@@ -13,6 +13,7 @@ mod logging;
 mod migrate;
 mod out;
 mod place;
+mod rescan;
 mod serve;
 mod status;
 
@@ -59,6 +60,9 @@ enum Command {
     /// Recompute the ledger from its postings and compare it with what is stored; changes nothing.
     #[command(after_help = EXIT_CODES)]
     Audit(audit::Args),
+    /// Read blocks again and book what is missing, after a token was listed late.
+    #[command(after_help = EXIT_CODES)]
+    Rescan(rescan::Args),
     /// Copy the database to a new file while the daemon runs.
     #[command(after_help = EXIT_CODES)]
     Backup(backup::Args),
@@ -91,6 +95,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(args).await,
         Command::Check(args) => check::run(args).await,
         Command::Audit(args) => audit::run(args).await,
+        Command::Rescan(args) => rescan::run(args).await,
         Command::Backup(args) => backup::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Admin(args) => admin::run(args).await,

@@ -54,6 +54,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         address: daemon.address,
         started_at: clock.now(),
         chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
+        rescans: daemon.rescans.clone(),
         health: daemon.app.health.clone(),
     };
     let context = Context { daemon: Some(running), ..Context::offline(Arc::new(config), db, clock, envelope) };

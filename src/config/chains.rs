@@ -130,12 +130,6 @@ impl Chain {
         self.assets.get(code)
     }
 
-    /// The depth at which a deposit to an invoice of this value counts as confirmed.
-    pub fn confirmations_for(&self, value_usd: Decimal) -> u64 {
-        let tier = self.confirmations.iter().find(|tier| tier.below_usd.is_none_or(|below| value_usd < below));
-        tier.map_or(self.final_depth, |tier| tier.depth)
-    }
-
     /// How the addresses of its family look on this network.
     pub fn scheme(&self) -> derive::Scheme {
         derive::Scheme::of(self.family, self.network)

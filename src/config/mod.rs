@@ -111,6 +111,8 @@ pub struct Policy {
     pub tolerance_usd: Decimal,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
     pub grace: Duration,
+    #[serde(rename = "probe_patience_seconds", deserialize_with = "text::seconds")]
+    pub probe_patience: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

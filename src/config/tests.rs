@@ -235,15 +235,6 @@ fn a_chain_without_preset_is_all_its_own() {
 }
 
 #[test]
-fn confirmations_rise_with_the_value() {
-    let config = Config::default();
-    let bitcoin = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
-    for (value, depth) in [("0", 1), ("999.99", 1), ("1000", 2), ("9999.99", 2), ("10000", 6), ("1000000", 6)] {
-        assert_eq!(bitcoin.confirmations_for(value.parse().unwrap()), depth, "{value}");
-    }
-}
-
-#[test]
 fn the_highest_epoch_derives() {
     let mut config = Config::default();
     for epoch in [0, 2, 1] {

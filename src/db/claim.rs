@@ -201,12 +201,12 @@ async fn is_taken(connection: &mut PgConnection) -> Result<bool, Error> {
 }
 
 async fn ask(connection: &mut PgConnection, sql: &'static str) -> Result<bool, Error> {
-    let found = rows(connection, sql, Vec::new()).await?;
+    let found = rows(connection, sql, Vec::new(), Vec::new()).await?;
     found.first().map_or(Ok(false), |row| row.get("yes"))
 }
 
 async fn epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
-    let found = rows(connection, "select epoch from leases where name = 'daemon'", Vec::new()).await?;
+    let found = rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
     found.first().map(|row| row.get("epoch")).transpose()
 }
 
@@ -223,7 +223,7 @@ const STAYS: &str = "select a.application_name as name, host(a.client_addr) as a
 
 /// In words; sessions of another role do not show who they are.
 async fn holder(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
-    let found = rows(connection, sql, Vec::new()).await?;
+    let found = rows(connection, sql, Vec::new(), Vec::new()).await?;
     let Some(row) = found.first() else { return Ok("a session that has just ended".into()) };
     let name = row.get::<Option<String>>("name")?.filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| "a session of another role".into());

@@ -187,6 +187,7 @@ async fn till(db: &Db, watched: &Arc<WatchSet>) -> Till {
         mode: Mode::Test,
         depths: Depths::flat(12, 64),
         watched: watched.clone(),
+        kin: Vec::new(),
     };
     let coin = Coin { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
     let account = ChainAccount {

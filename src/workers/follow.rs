@@ -19,6 +19,7 @@ use crate::money::deposits::{self, Grace};
 use crate::money::ledger::PostError;
 use crate::money::pinned::{self, Fact};
 use crate::money::{invoices, payments};
+use crate::reviews;
 use crate::shop::orders;
 use crate::workers::probe::Prober;
 use crate::workers::{Ran, Worker};
@@ -40,6 +41,8 @@ pub struct Limits {
     /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
     pub lazy_ms: i64,
     pub grace: Grace,
+    /// How long windows are held open because nobody tells balances.
+    pub probe_patience_ms: i64,
 }
 
 pub struct Follow {
@@ -55,6 +58,8 @@ pub struct Follow {
     limits: Limits,
     pause: Duration,
     state: Mutex<Option<Following>>,
+    /// Since when nobody tells balances.
+    blind_since: Mutex<Option<Instant>>,
 }
 
 /// What is known in memory; dropped after any failure and read again from the database.
@@ -85,20 +90,20 @@ impl Follow {
     ) -> Follow {
         let Prober { db, clock, chain, source, .. } = prober.clone();
         addresses.set_followed(&chain.id, false);
-        Follow { db, clock, chain, addresses, assets, source, prober, limits, pause, state: Mutex::new(None) }
+        let (state, blind_since) = (Mutex::default(), Mutex::default());
+        Follow { db, clock, chain, addresses, assets, source, prober, limits, pause, state, blind_since }
     }
 
     /// Refuses to follow another chain than last time, or a token whose decimals are not what is configured.
     async fn agree(&self) -> anyhow::Result<()> {
-        let name = |what: &str| format!("{what} of {}", self.chain.id);
-        let mut facts = vec![Fact { name: name("identity"), fact: self.source.identity().await?.id }];
+        let mut facts = vec![Fact::identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
             let decimals = self.source.decimals(contract).await?;
             if decimals != asset.decimals {
                 bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
             }
-            facts.push(Fact { name: format!("decimals of {}", asset.id), fact: decimals.to_string() });
+            facts.push(Fact::decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
         Ok(self.db.write("pin_facts", move |tx| Box::pin(async move { pinned::agree(tx, now, &facts).await })).await?)
@@ -266,17 +271,28 @@ impl Follow {
             self.store(state, tip).await?;
         }
         // The safety net: before a window ends, the address itself is asked whether the scan missed anything.
-        let asked = ended.clone();
-        if self.chain.family != Family::Bitcoin && !self.prober.is_explained(state.follower.cursor(), asked).await? {
-            self.store(state, tip).await?;
-            return Ok(Ran::Worked);
+        let mut blind = None;
+        if self.chain.family != Family::Bitcoin {
+            match self.prober.is_explained(state.follower.cursor(), ended.clone()).await {
+                Ok(true) => *self.blind_since.lock().await = None,
+                Ok(false) => {
+                    *self.blind_since.lock().await = None;
+                    self.store(state, tip).await?;
+                    return Ok(Ran::Worked);
+                }
+                Err(error) => blind = Some(self.lose_patience(now, error).await?),
+            }
         }
         self.db
             .write("expire_invoices", move |tx| {
                 Box::pin(async move {
                     let mut changes = Vec::new();
                     for invoice in ended {
-                        changes.extend(invoices::expire(tx, now, invoice).await?);
+                        let Some(change) = invoices::expire(tx, now, invoice).await? else { continue };
+                        changes.push(change);
+                        if let Some(why) = &blind {
+                            reviews::open(tx, now, "probe.blind", &format!("invoice/{invoice}"), why).await?;
+                        }
                     }
                     orders::follow(tx, now, &changes).await?;
                     Ok::<_, PostError>(())
@@ -284,6 +300,21 @@ impl Follow {
             })
             .await?;
         Ok(Ran::Worked)
+    }
+
+    /// Blocks were read and verified without the balances, so a node that cannot tell them holds windows open for a while,
+    /// not for ever. The words are for whoever compares the addresses by hand.
+    async fn lose_patience(&self, now: Instant, error: anyhow::Error) -> anyhow::Result<String> {
+        if error.downcast_ref::<chain::SourceError>().is_none() {
+            return Err(error);
+        }
+        let blind_ms = now.since(*self.blind_since.lock().await.get_or_insert(now));
+        if blind_ms < self.limits.probe_patience_ms {
+            return Err(error.context("a window waits for the balance of its address"));
+        }
+        let minutes = blind_ms / 60_000;
+        warn!(chain = %self.chain.id, "windows end although nobody has told balances for {minutes} minutes: {error:#}");
+        Ok(format!("its window ended although nobody told the balance of its address for {minutes} minutes: {error:#}"))
     }
 
     /// Finds the last common block and takes back what lies above it.
@@ -325,6 +356,13 @@ impl Follow {
         Ok(Ran::Worked)
     }
 
+    /// A person may have looked at it meanwhile.
+    async fn is_halted(&self) -> anyhow::Result<bool> {
+        let chain = self.chain.id.clone();
+        let halted = self.db.read("find_halted", move |tx| Box::pin(async move { deposits::halted(tx, &chain).await }));
+        Ok(halted.await?.is_some())
+    }
+
     async fn halt(&self, state: &mut Following) -> anyhow::Result<Ran> {
         let why = format!(
             "the node's chain left ours below block {} or deeper than {} blocks; compare the nodes before anything is paid out",
@@ -357,6 +395,10 @@ impl Worker for Follow {
             Some(state) => state,
             None => self.load().await?,
         };
+        if state.halted && !self.is_halted().await? {
+            info!(chain = %self.chain.id, "{} is followed again", self.chain.id);
+            state = self.load().await?;
+        }
         self.addresses.set_followed(&self.chain.id, !state.halted);
         if state.halted {
             *guard = Some(state);

@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod mail;
 pub mod probe;
 pub mod rates;
+pub mod rescan;
 pub mod sight;
 
 use std::collections::BTreeMap;

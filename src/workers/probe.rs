@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use chain::{Amount, BlockRef, Internals, Source, SourceError};
+use chain::{Address, Amount, AssetKind, BlockRef, Internals, Source, SourceError};
 use tracing::{info, warn};
 
 use crate::clock::Clock;
@@ -28,7 +28,7 @@ pub struct Prober {
     pub(super) clock: Clock,
     pub(super) chain: Chain,
     pub(super) source: Arc<dyn Source>,
-    grace: Grace,
+    pub(super) grace: Grace,
 }
 
 impl Prober {
@@ -43,9 +43,19 @@ impl Prober {
             .read("find_suspects", move |tx| Box::pin(async move { deposits::find_suspects(tx, &invoices).await }))
             .await?;
         let mut explained = true;
-        for suspect in suspects {
-            if let Some((block, rise)) = self.find_rise(&suspect, cursor).await? {
-                self.book(&suspect, block, rise).await?;
+        for (asset, suspects) in by_asset(suspects) {
+            let addresses: Vec<Address> = suspects.iter().map(|suspect| suspect.address.clone()).collect();
+            let balances = match self.source.balances(&cursor, &asset, &addresses).await {
+                // A node without this state cannot tell; the scan is all there is.
+                Err(SourceError::Unsupported(_)) => continue,
+                answer => answer?,
+            };
+            if balances.len() != suspects.len() {
+                return Err(SourceError::Wrong("other balances came than were asked for".into()).into());
+            }
+            for (suspect, balance) in suspects.iter().zip(balances).filter(|(suspect, has)| *has > suspect.explained) {
+                let (block, rise) = self.find_rise(suspect, cursor, balance).await?;
+                self.book(suspect, block, rise).await?;
                 explained = false;
             }
         }
@@ -54,14 +64,14 @@ impl Prober {
 
     /// The first block with which the address had more than is explained, and how much more. What later blocks added is
     /// left to the next look: it may vanish with them.
-    async fn find_rise(&self, suspect: &Suspect, cursor: BlockRef) -> anyhow::Result<Option<(BlockRef, Amount)>> {
-        let mut balance = match self.balance_at(suspect, cursor).await {
-            // A node without this state cannot tell; the scan is all there is.
-            Err(SourceError::Unsupported(_)) => return Ok(None),
-            answer => answer?,
-        };
+    async fn find_rise(
+        &self,
+        suspect: &Suspect,
+        cursor: BlockRef,
+        mut balance: Amount,
+    ) -> anyhow::Result<(BlockRef, Amount)> {
         let (mut low, mut high) = (suspect.since.min(cursor.height.saturating_sub(1)), cursor);
-        while balance > suspect.explained && high.height - low > 1 {
+        while high.height - low > 1 {
             let middle = low + (high.height - low) / 2;
             let header = self.source.header(middle).await?.with_context(|| format!("block {middle} vanished"))?;
             match self.balance_at(suspect, header.position()).await {
@@ -71,8 +81,7 @@ impl Prober {
                 Err(error) => return Err(error.into()),
             }
         }
-        let rise = balance.checked_sub(suspect.explained).filter(|rise| !rise.is_zero());
-        Ok(rise.map(|rise| (high, rise)))
+        Ok((high, balance.saturating_sub(suspect.explained)))
     }
 
     async fn balance_at(&self, suspect: &Suspect, at: BlockRef) -> Result<Amount, SourceError> {
@@ -109,6 +118,18 @@ impl Prober {
             ),
         }
     }
+}
+
+/// One question may ask for one asset.
+fn by_asset(suspects: Vec<Suspect>) -> Vec<(AssetKind, Vec<Suspect>)> {
+    let mut groups: Vec<(AssetKind, Vec<Suspect>)> = Vec::new();
+    for suspect in suspects {
+        match groups.iter_mut().find(|(asset, _)| *asset == suspect.asset) {
+            Some((_, group)) => group.push(suspect),
+            None => groups.push((suspect.asset.clone(), vec![suspect])),
+        }
+    }
+    groups
 }
 
 /// Looks now and then at open native invoices, on chains whose blocks do not show what contracts send.

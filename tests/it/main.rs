@@ -7,6 +7,7 @@ mod both;
 mod world;
 
 mod checkout;
+mod aftermath;
 mod commands;
 mod crowd;
 mod evm;

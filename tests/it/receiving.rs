@@ -8,15 +8,15 @@ use crate::world::{Answer, World};
 
 const COINS: [&str; 7] = ["trc20_usdt", "erc20_usdt", "bep20_usdt", "btc", "eth", "trx", "bnb"];
 
-struct Placed {
-    id: String,
-    order_no: String,
-    coin: &'static str,
-    address: String,
-    due: String,
+pub struct Placed {
+    pub id: String,
+    pub order_no: String,
+    pub coin: &'static str,
+    pub address: String,
+    pub due: String,
 }
 
-async fn place(world: &World, coin: &'static str) -> Placed {
+pub async fn place(world: &World, coin: &'static str) -> Placed {
     let answer = world.order(2, coin).await;
     Placed {
         id: answer.text_at("order.id"),
@@ -27,7 +27,7 @@ async fn place(world: &World, coin: &'static str) -> Placed {
     }
 }
 
-async fn expect(world: &World, placed: &Placed, status: &str, payment_status: &str) -> Answer {
+pub async fn expect(world: &World, placed: &Placed, status: &str, payment_status: &str) -> Answer {
     let answer = world.status(&placed.id).await;
     assert_eq!(answer.text_at("status"), status, "{}", answer.text);
     assert_eq!(answer.text_at("payment_status"), payment_status, "{}", answer.text);
@@ -35,7 +35,7 @@ async fn expect(world: &World, placed: &Placed, status: &str, payment_status: &s
 }
 
 /// So many whole coins, in base units of the coin.
-fn units(world: &World, coin: &str, amount: &str) -> Amount {
+pub fn units(world: &World, coin: &str, amount: &str) -> Amount {
     Amount::parse_decimal(amount, world.asset(coin).decimals).unwrap()
 }
 
@@ -43,7 +43,7 @@ fn decimal(world: &World, coin: &str, amount: Amount) -> String {
     amount.to_decimal(world.asset(coin).decimals)
 }
 
-async fn suspense(world: &World, coin: &str, kind: Suspense) -> Amount {
+pub async fn suspense(world: &World, coin: &str, kind: Suspense) -> Amount {
     let account = Account::Suspense(world.shop.merchant, kind);
     world.account(world.shop.mode, account, world.asset(coin).id).await.available()
 }

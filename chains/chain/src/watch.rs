@@ -1,4 +1,4 @@
-//! Every address ever issued on one chain, in memory.
+//! Every address ever issued whose key is the same on one chain and its kin, in memory.
 
 use std::sync::{RwLock, RwLockReadGuard};
 

@@ -13,6 +13,8 @@ pub enum Fault {
     WrongParent,
     /// The node says that it does not have the blocks that its own tip promises.
     NotThere,
+    /// Nobody tells balances; everything else is as usual.
+    NoBalances,
     /// The mark of final blocks falls back to half its height.
     GoBack,
     /// Another chain answers under this name.

@@ -121,6 +121,9 @@ impl Source for Node {
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
         let model = self.ask()?;
+        if model.faults.has(Fault::NoBalances) {
+            return Err(SourceError::Unavailable("nobody tells balances".into()));
+        }
         if at.height > head_of(&model).height {
             return Err(SourceError::NotThere(at.height));
         }

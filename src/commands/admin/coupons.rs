@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
-use crate::commands::admin::file::{Format, Record, Source};
+use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, products, shop_of};
 use crate::commands::control::Context;
 use crate::commands::exit::Failure;
@@ -103,19 +103,10 @@ impl Verb {
     pub fn act(self) -> Result<Act, Failure> {
         match self {
             Verb::Create(create) => Ok(Act::PutCoupons(create.owner, vec![create.coupon])),
-            Verb::Import(import) => Ok(Act::PutCoupons(import.owner, read(&import.source)?)),
+            Verb::Import(import) => Ok(Act::PutCoupons(import.owner, import.source.records("coupons", of_record)?)),
             Verb::Deactivate(deactivate) => Ok(Act::DeactivateCoupon(deactivate)),
             Verb::List(owner) => Ok(Act::ListCoupons(owner)),
         }
-    }
-}
-
-fn read(source: &Source) -> Result<Vec<NewCoupon>, Failure> {
-    let text = source.text()?;
-    match source.format() {
-        Format::Json => source.json(&text),
-        Format::Csv => source.csv(&text)?.into_iter().map(of_record).collect(),
-        Format::Lines => Err(Failure::usage("coupons are imported from JSON or CSV; name the --format")),
     }
 }
 

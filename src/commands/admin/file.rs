@@ -87,6 +87,20 @@ impl Source {
         serde_json::from_str(text).map_err(|e| Failure::while_(self.file.display(), e))
     }
 
+    /// The records of an array, or of a table whose lines `of_record` reads.
+    pub fn records<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        of_record: impl Fn(Record) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        let text = self.text()?;
+        match self.format() {
+            Format::Json => self.json(&text),
+            Format::Csv => self.csv(&text)?.into_iter().map(of_record).collect(),
+            Format::Lines => Err(Failure::usage(format!("{what} are imported from JSON or CSV; name the --format"))),
+        }
+    }
+
     pub fn csv(&self, text: &str) -> Result<Vec<Record>, Failure> {
         let refused = |problem: String| Failure::while_(self.file.display(), problem);
         let mut rows = rows(text).map_err(refused)?.into_iter();

@@ -1,6 +1,7 @@
 //! `settled admin …`: what an operator creates and changes by hand. Every change is written down with who made it, in the
 //! transaction that makes it.
 
+pub mod chains;
 pub mod coupons;
 mod file;
 pub mod merchants;
@@ -52,6 +53,9 @@ enum Noun {
     /// Discounts for who knows the code.
     #[command(subcommand)]
     Coupon(coupons::Verb),
+    /// Chains that are followed.
+    #[command(subcommand)]
+    Chain(chains::Verb),
 }
 
 /// What can be asked of a daemon.
@@ -74,6 +78,7 @@ pub enum Act {
     PutCoupons(Owner, Vec<coupons::NewCoupon>),
     ListCoupons(Owner),
     DeactivateCoupon(coupons::Deactivate),
+    ResumeChain(chains::Resume),
 }
 
 /// Whose objects are meant.
@@ -96,6 +101,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Noun::Product(verb) => vec![verb.act()?],
         Noun::Stock(verb) => verb.acts()?,
         Noun::Coupon(verb) => vec![verb.act()?],
+        Noun::Chain(verb) => vec![verb.act()],
     };
     for act in acts {
         say(control::ask(&args.place, Command::Admin(act)).await?);
@@ -122,6 +128,7 @@ pub async fn execute(context: &Context, act: Act) -> Result<String, String> {
         Act::PutCoupons(owner, coupons) => coupons::put(context, owner, coupons).await,
         Act::ListCoupons(owner) => coupons::list(context, owner).await,
         Act::DeactivateCoupon(deactivate) => coupons::deactivate(context, deactivate).await,
+        Act::ResumeChain(resume) => chains::resume(context, resume).await,
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Instant;
-use crate::commands::admin::file::{Format, Record, Source};
+use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, shop_of};
 use crate::commands::control::Context;
 use crate::commands::exit::Failure;
@@ -101,19 +101,10 @@ impl Verb {
                 let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
                 Ok(Act::PutProducts(put.owner, vec![product]))
             }
-            Verb::Import(import) => Ok(Act::PutProducts(import.owner, read(&import.source)?)),
+            Verb::Import(import) => Ok(Act::PutProducts(import.owner, import.source.records("products", of_record)?)),
             Verb::Set(set) => Ok(Act::SetProduct(set)),
             Verb::List(owner) => Ok(Act::ListProducts(owner)),
         }
-    }
-}
-
-fn read(source: &Source) -> Result<Vec<NewProduct>, Failure> {
-    let text = source.text()?;
-    match source.format() {
-        Format::Json => source.json(&text),
-        Format::Csv => source.csv(&text)?.into_iter().map(of_record).collect(),
-        Format::Lines => Err(Failure::usage("products are imported from JSON or CSV; name the --format")),
     }
 }
 

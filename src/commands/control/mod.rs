@@ -3,6 +3,7 @@
 
 pub mod socket;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,13 @@ use crate::commands::admin::{self, Act};
 use crate::commands::dev::demo::{self, Demo};
 use crate::commands::exit::Failure;
 use crate::commands::place::{Offline, Place, make_folder};
-use crate::commands::status;
+use crate::commands::{rescan, status};
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::lock::{DataLock, LockError};
 use crate::envelope::Envelope;
 use crate::http::health::Health;
+use crate::workers::rescan::{Piece, Rescan};
 
 /// What can be asked. It has no `Debug`: goods and tokens stand in it.
 #[derive(Serialize, Deserialize)]
@@ -29,6 +31,7 @@ use crate::http::health::Health;
 pub enum Command {
     Status,
     Backup { to: PathBuf },
+    Rescan(rescan::Ask),
     Admin(Act),
     Demo(demo::Command),
 }
@@ -38,6 +41,7 @@ pub enum Command {
 pub enum Answer {
     /// Lines for people.
     Said(String),
+    Rescanned(Piece),
     Order(Box<demo::Order>),
 }
 
@@ -46,6 +50,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Answer::Said(lines) => f.write_str(lines),
+            Answer::Rescanned(piece) => write!(f, "read up to block {}", piece.to),
             Answer::Order(order) => order.fmt(f),
         }
     }
@@ -72,6 +77,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub started_at: Instant,
     pub chains: Vec<ChainId>,
+    pub rescans: HashMap<ChainId, Rescan>,
     pub health: Health,
 }
 
@@ -92,6 +98,7 @@ pub async fn execute(context: &Context, command: Command) -> Result<Answer, Stri
     match command {
         Command::Status => status::describe(context).await.map(Answer::Said),
         Command::Backup { to } => backup(context, &to).await,
+        Command::Rescan(ask) => rescan::execute(context, &ask).await.map(Answer::Rescanned),
         Command::Admin(act) => admin::execute(context, act).await.map(Answer::Said),
         Command::Demo(command) => match &context.demo {
             Some(demo) => demo::execute(context, demo, command).await,

@@ -112,6 +112,7 @@ async fn start(args: Start) -> Result<(), Failure> {
         address: daemon.address,
         started_at: clock.now(),
         chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
+        rescans: daemon.rescans.clone(),
         health: daemon.app.health.clone(),
     };
     let (stop, stopped) = watch::channel(false);

@@ -90,7 +90,9 @@ impl Story {
         let find = demo::Command::Find { order: args.order.clone() };
         let order = match ask_daemon(&args.data, &Command::Demo(find)).await? {
             Answer::Order(order) => order,
-            Answer::Said(_) => return Err(Failure::failed("the daemon answered something else than expected")),
+            Answer::Said(_) | Answer::Rescanned(_) => {
+                return Err(Failure::failed("the daemon answered something else than expected"));
+            }
         };
         let demo::Order { order_no, state, status_url, invoice } = *order;
         let asked = invoice.ok_or_else(|| {

@@ -62,6 +62,15 @@ impl Addresses {
         Ok(Addresses(issuers))
     }
 
+    /// Watches on `chain` what was issued on another chain where the keys are the same.
+    pub async fn watch_kin(&self, tx: &mut Tx, chain: &ChainId, kin: &ChainId) -> Result<(), db::Error> {
+        let Some(issuer) = self.0.get(chain) else { return Ok(()) };
+        for key in store::list_keys(tx, kin).await? {
+            issuer.watched.insert(key);
+        }
+        Ok(())
+    }
+
     /// Whether there is an account key and somebody reads the chain.
     pub fn can_issue(&self, chain: &ChainId) -> bool {
         self.0.get(chain).is_some_and(|issuer| issuer.followed.load(Ordering::Relaxed))

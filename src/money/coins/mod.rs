@@ -40,7 +40,10 @@ pub struct Chain {
     pub family: Family,
     pub mode: Mode,
     pub depths: Depths,
+    /// Shared by all chains of the family and mode.
     pub watched: Arc<WatchSet>,
+    /// The other chains of the family and mode: whoever has the key of an address on one has it on all of them.
+    pub kin: Vec<ChainId>,
 }
 
 /// A way to pay: the public code of an asset on a chain.

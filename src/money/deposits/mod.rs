@@ -2,6 +2,7 @@
 //! makes of it comes second, and no credit outlives its block.
 
 pub mod machine;
+pub mod rescan;
 mod round;
 mod store;
 
@@ -83,12 +84,15 @@ struct Fresh {
 }
 
 impl Fresh {
-    fn new(header: &Header, transfer: &Transfer, invoice: &Invoice, used: Use) -> Fresh {
+    fn new(chain: &Chain, header: &Header, transfer: &Transfer, invoice: &Invoice, used: Use) -> Fresh {
+        // Another chain than the invoice's has depths of its own.
+        let confirmations =
+            if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.confirmations(None) };
         let deposit = Deposit {
             id: DepositId(0),
             invoice: invoice.id,
             height: header.height,
-            confirm_height: header.height + u64::from(invoice.confirmations) - 1,
+            confirm_height: header.height + u64::from(confirmations) - 1,
             asset: transfer.asset.clone(),
             amount: transfer.amount,
             state: State::Seen,
@@ -283,6 +287,21 @@ pub async fn rewind(
 pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     store::set_halted(tx, chain, Some(why)).await?;
     crate::reviews::open(tx, now, "chain.halted", chain.as_str(), why).await
+}
+
+/// Why the chain stands still, if it does.
+pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
+    store::find_halted(tx, chain).await
+}
+
+/// A person has looked: the chain moves again, and its review is closed with `note`. Returns why it stood still; `None`
+/// when it did not.
+pub async fn resume(tx: &mut Tx, now: Instant, chain: &ChainId, note: &str) -> Result<Option<String>, db::Error> {
+    store::lock_cursor(tx, chain, NOWHERE).await?;
+    let Some(why) = store::find_halted(tx, chain).await? else { return Ok(None) };
+    store::set_halted(tx, chain, None).await?;
+    crate::reviews::close(tx, now, "chain.halted", chain.as_str(), note).await?;
+    Ok(Some(why))
 }
 
 async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> Result<Vec<Change>, PostError> {

@@ -40,8 +40,17 @@ impl<'c> Round<'c> {
 
     /// Movements in blocks of our branch: those that reach an invoice become deposits, with a use that it gives them.
     pub async fn see(&mut self, tx: &mut Tx, grace: Grace, movements: &[(Header, &Transfer)]) -> Result<(), db::Error> {
-        let keys = movements.iter().map(|(_, transfer)| transfer.to).collect();
-        let targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
+        let keys: BTreeSet<AddressKey> = movements.iter().map(|(_, transfer)| transfer.to).collect();
+        let mut targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
+        // The key of an address is ours on every chain of its family.
+        for kin in &self.chain.kin {
+            let missing: BTreeSet<AddressKey> =
+                keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
+            if missing.is_empty() {
+                break;
+            }
+            targets.extend(invoices::lock_by_address(tx, kin, &missing).await?);
+        }
         let invoice_of: HashMap<AddressKey, InvoiceId> = targets.iter().map(|(key, draft)| (*key, draft.id)).collect();
         self.invoices.extend(targets.into_values().map(|draft| (draft.id, draft)));
 
@@ -74,7 +83,7 @@ impl<'c> Round<'c> {
             let Some(invoice) = self.invoices.get_mut(&target) else { continue };
             let in_time = !is_late(header, invoice) || was_in_time.contains(&(target, transfer.txid));
             let used = use_of(invoice.state, invoice.asset == transfer.asset, in_time);
-            self.fresh.push(Fresh::new(header, transfer, invoice, used));
+            self.fresh.push(Fresh::new(self.chain, header, transfer, invoice, used));
         }
         Ok(())
     }

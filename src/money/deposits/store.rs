@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chain::{Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, TxId};
+use chain::{
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, Part, Place, TxId,
+};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx, execute, given, later, later_each, row, rows, rows_each};
@@ -111,6 +113,11 @@ pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> R
     Ok(())
 }
 
+pub async fn find_halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
+    let found = row!(tx, "select halted from cursors where chain = $1", chain.as_str())?;
+    found.map_or(Ok(None), |row| row.get("halted"))
+}
+
 pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
     execute!(tx, "update cursors set halted = $2 where chain = $1", chain.as_str(), why)?;
     Ok(())
@@ -124,6 +131,12 @@ pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> 
          insert into blocks (chain, height, hash, time) select $1, given.height, given.hash, given.time from given",
         chain.as_str()
     )
+}
+
+/// The hash at a height of the branch that we follow; `None` where it is too old to be kept.
+pub async fn find_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Option<BlockHash>, db::Error> {
+    let found = row!(tx, "select hash from blocks where chain = $1 and height = $2", chain.as_str(), height)?;
+    found.map(|row| row.get("hash").map(BlockHash)).transpose()
 }
 
 /// `None` when it is not on the branch that we follow, or too old to be kept.
@@ -166,6 +179,41 @@ pub async fn list_seen_in_time(
          where s.invoice_id = given.invoice and s.txid = given.txid and s.first_seen_at <= given.until_ms"
     )?;
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
+}
+
+pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Place) -> Result<bool, db::Error> {
+    let found = row!(
+        tx,
+        "select 1 as one from deposits
+         where chain = $1 and height = $2 and tx_index = $3 and part = $4 and state <> 'orphaned'",
+        chain.as_str(),
+        height,
+        place.tx_index,
+        place.part.code()
+    )?;
+    Ok(found.is_some())
+}
+
+/// The invoice to whose address money of this asset was found by its balance, in a block from `height` on.
+pub async fn find_probed(
+    tx: &mut Tx,
+    chain: &ChainId,
+    key: AddressKey,
+    asset: &AssetId,
+    height: Height,
+) -> Result<Option<InvoiceId>, db::Error> {
+    let found = row!(
+        tx,
+        "select d.invoice_id from addresses a join deposits d on d.address_id = a.id
+         where a.chain = $1 and a.key = $2 and d.chain = $1 and d.asset = $3 and d.part = $4 and d.height >= $5
+         and d.state <> 'orphaned' limit 1",
+        chain.as_str(),
+        key.0,
+        asset.as_str(),
+        Part::Probe.code(),
+        height
+    )?;
+    found.map(|row| row.get("invoice_id")).transpose()
 }
 
 /// Each in the state `to`, with the id that it got; without those that are booked already.

@@ -55,6 +55,7 @@ fn chain() -> Chain {
         mode: Mode::Test,
         depths: Depths::flat(1, 5),
         watched: std::sync::Arc::default(),
+        kin: Vec::new(),
     }
 }
 

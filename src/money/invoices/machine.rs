@@ -10,7 +10,8 @@ pub enum State {
     Open,
     /// The confirmed sum reached what was asked.
     Paid,
-    /// It was paid, and then a block with its money vanished. Money that comes again settles it again.
+    /// It was paid, and then a block with its money vanished. Money that comes again settles it again, for as long as its
+    /// window was.
     Reversed,
     /// The window ended without enough money. Nothing leads from here.
     Expired,
@@ -45,7 +46,7 @@ pub fn next(state: State, happened: Happened, due: Amount, tolerance: Amount) ->
     match (state, happened) {
         (State::Open | State::Reversed, Happened::Confirmed(sum)) if enough(sum) => Some(State::Paid),
         (State::Paid, Happened::Lost(sum)) if !enough(sum) => Some(State::Reversed),
-        (State::Open, Happened::WindowEnded) => Some(State::Expired),
+        (State::Open | State::Reversed, Happened::WindowEnded) => Some(State::Expired),
         (State::Open, Happened::Withdrawn) => Some(State::Cancelled),
         (State::Open | State::Paid | State::Reversed | State::Expired | State::Cancelled, _) => None,
     }
@@ -113,7 +114,7 @@ mod tests {
             (Reversed, Confirmed(sum(50)), None),
             (Reversed, Confirmed(sum(100)), Some(Paid)),
             (Reversed, Lost(sum(0)), None),
-            (Reversed, WindowEnded, None),
+            (Reversed, WindowEnded, Some(Expired)),
             (Reversed, Withdrawn, None),
         ];
         for (state, happened, expected) in table {

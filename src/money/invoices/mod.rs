@@ -286,12 +286,12 @@ pub(in crate::money) async fn store(
             invoices.push((draft.was, draft.invoice));
         }
     }
-    store::set_invoices(tx, &invoices).await?;
+    store::set_invoices(tx, now, &invoices).await?;
     payments::advance(tx, now, &payments).await?;
     Ok(decided.changes)
 }
 
-/// Candidates for expiry on a chain: the window has passed on the clock, nothing counted is unconfirmed, and nothing is on
+/// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock, nothing counted is unconfirmed, and nothing is on
 /// its way that was seen in time and is not older than [`sightings::HOLD_MS`].
 pub async fn list_expirable(
     tx: &mut Tx,
@@ -303,7 +303,7 @@ pub async fn list_expirable(
     store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), limit).await
 }
 
-/// Ends the window of one invoice. Part payments move to the short account.
+/// Ends the window of one invoice, or the wait of a reversed one. Part payments move to the short account.
 pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<Change>, PostError> {
     let mut draft = lock_one(tx, id).await?;
     let Some(next) = machine::next(draft.state, Happened::WindowEnded, draft.due, draft.tolerance) else {
@@ -324,8 +324,11 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
         let detail = format!("{} of {} base units of {} arrived", received.confirmed, draft.due, draft.asset);
         decided.reviews.push(draft.question("payment.short", detail));
     }
+    let change = match draft.was {
+        State::Reversed => Change::Lost(draft.payment_id()),
+        State::Open | State::Paid | State::Expired | State::Cancelled => Change::Expired(draft.payment_id()),
+    };
     draft.close(now, next, payments::State::Expired);
-    let change = Change::Expired(draft.payment_id());
     store(tx, now, vec![draft], decided).await?;
     Ok(Some(change))
 }
@@ -340,7 +343,7 @@ pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, 
         return Ok(false);
     }
     draft.close(now, next, payments::State::Failed);
-    store::set_invoices(tx, &[(draft.was, draft.invoice.clone())]).await?;
+    store::set_invoices(tx, now, &[(draft.was, draft.invoice.clone())]).await?;
     payments::advance(tx, now, &[(draft.payment_id(), payments::State::Failed)]).await?;
     Ok(true)
 }

@@ -211,7 +211,7 @@ pub async fn list_expirable(
     held_since: Instant,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    let found = rows!(
+    let mut found = rows!(
         tx,
         "select i.id from invoices i
          where i.chain = $1 and i.state = 'open' and i.expires_at < $2 and not exists (
@@ -225,12 +225,32 @@ pub async fn list_expirable(
         held_since,
         limit
     )?;
+    found.extend(rows!(
+        tx,
+        "select i.id from invoices i
+         where i.chain = $1 and i.state = 'reversed' and i.reversed_until < $2 and not exists (
+             select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
+         and not exists (
+             select 1 from sightings s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
+             and s.first_seen_at > $3)
+         order by i.reversed_until limit $4",
+        chain.as_str(),
+        passed,
+        held_since,
+        limit
+    )?);
     found.iter().map(|row| row.at(0)).collect()
 }
 
 /// Stores what became of locked invoices, each with the state that it had.
-pub async fn set_invoices(tx: &mut Tx, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
+pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice)]) -> Result<(), db::Error> {
     let given = invoices.iter().map(|(was, invoice)| {
+        // A transaction that lost its block is usually mined again soon: the buyer gets as long as at first.
+        let window_ms = invoice.expires_at.since(invoice.created_at);
+        let reversed_until = match invoice.state {
+            State::Reversed => Some(now.plus_ms(window_ms).max(invoice.expires_at)),
+            State::Open | State::Paid | State::Expired | State::Cancelled => None,
+        };
         given![
             invoice.id,
             *was,
@@ -238,15 +258,17 @@ pub async fn set_invoices(tx: &mut Tx, invoices: &[(State, Invoice)]) -> Result<
             invoice.settled,
             invoice.settlements,
             invoice.closed_at,
-            invoice.released_at
+            invoice.released_at,
+            reversed_until
         ]
     });
     later_each!(
         tx,
         given.collect(),
-        "with given (id bigint, was text, state text, settled bytea, settlements bigint, closed_at bigint, released_at bigint)
+        "with given (id bigint, was text, state text, settled bytea, settlements bigint, closed_at bigint, released_at bigint,
+         reversed_until bigint)
          update invoices set state = given.state, settled = given.settled, settlements = given.settlements,
-         closed_at = given.closed_at, released_at = given.released_at
+         closed_at = given.closed_at, released_at = given.released_at, reversed_until = given.reversed_until
          from given where invoices.id = given.id and invoices.state = given.was"
     )
 }

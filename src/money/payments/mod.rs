@@ -29,7 +29,6 @@ db::text_enum!(Method {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    Initiated,
     Pending,
     Confirming,
     Success,
@@ -38,7 +37,6 @@ pub enum State {
 }
 
 db::text_enum!(State {
-    Initiated => "initiated",
     Pending => "pending",
     Confirming => "confirming",
     Success => "success",
@@ -56,6 +54,8 @@ pub enum Change {
     Expired(PaymentId),
     /// It was paid, and its money vanished with its block.
     Reversed(PaymentId),
+    /// It was reversed, and its money did not come back in time.
+    Lost(PaymentId),
 }
 
 /// What was taken from a balance, and at which rate.

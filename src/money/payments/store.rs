@@ -72,7 +72,7 @@ fn payment(row: &db::Row) -> Result<Payment, db::Error> {
 pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     let given = to.iter().map(|(id, state)| {
         let closed_at = match state {
-            State::Initiated | State::Pending | State::Confirming => None,
+            State::Pending | State::Confirming => None,
             State::Success | State::Failed | State::Expired => Some(now),
         };
         given![*id, *state, closed_at]

@@ -2,6 +2,10 @@
 
 mod store;
 
+use std::collections::BTreeMap;
+
+use chain::{AssetId, ChainId};
+
 use crate::clock::Instant;
 use crate::db::{self, Tx};
 
@@ -12,6 +16,16 @@ pub struct Fact {
     pub fact: String,
 }
 
+impl Fact {
+    pub fn identity(chain: &ChainId, id: String) -> Fact {
+        Fact { name: format!("identity of {chain}"), fact: id }
+    }
+
+    pub fn decimals(asset: &AssetId, decimals: u8) -> Fact {
+        Fact { name: format!("decimals of {asset}"), fact: decimals.to_string() }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Disagreement {
     #[error(
@@ -20,6 +34,11 @@ pub enum Disagreement {
     Changed { name: String, stored: String, found: String },
     #[error(transparent)]
     Db(#[from] db::Error),
+}
+
+/// Everything that is stored, by name.
+pub async fn list(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
+    store::list(tx).await
 }
 
 /// Stores what is new and refuses what differs.

@@ -1,7 +1,9 @@
 //! All SQL of pinned facts.
 
+use std::collections::BTreeMap;
+
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, row};
+use crate::db::{self, Tx, execute, row, rows};
 
 pub async fn insert_or_find(tx: &mut Tx, now: Instant, name: &str, fact: &str) -> Result<String, db::Error> {
     execute!(
@@ -13,4 +15,9 @@ pub async fn insert_or_find(tx: &mut Tx, now: Instant, name: &str, fact: &str) -
     )?;
     let stored = row!(tx, "select fact from pinned_facts where name = $1", name)?;
     stored.ok_or_else(|| db::Error::Statement("a pinned fact vanished".into()))?.get("fact")
+}
+
+pub async fn list(tx: &mut Tx) -> Result<BTreeMap<String, String>, db::Error> {
+    let found = rows!(tx, "select name, fact from pinned_facts order by name")?;
+    found.iter().map(|row| Ok((row.get("name")?, row.get("fact")?))).collect()
 }

@@ -10,7 +10,6 @@ mod tests;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use zeroize::Zeroizing;
 
 use crate::clock::Instant;
 use crate::db::{self, Db, Locked, Tx};
@@ -28,13 +27,11 @@ const ROUND: u32 = 256;
 /// Orders delivered at once: on SQLite they share commits, on PostgreSQL they use as many connections.
 const AT_ONCE: usize = 8;
 
-/// What the letter to the buyer says.
+/// What the letter to the buyer says. Never the goods: e-mail is read by many.
 #[derive(Debug, Clone)]
 pub struct Letters {
     /// Where the buyer looks the order up.
     pub shop_url: String,
-    /// Whether the goods themselves are in the letter. E-mail is read by many.
-    pub with_goods: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +98,6 @@ async fn deliver(
         return Ok(false);
     }
     let Some(order) = deliverable(tx, now, order).await? else { return Ok(false) };
-    let mut goods = Vec::new();
     for line in orders::list_lines(tx, &order).await? {
         let items = stock::deliver(tx, line.id).await?;
         if u32::try_from(items.len()) != Ok(line.quantity) {
@@ -109,14 +105,14 @@ async fn deliver(
         }
         // Completed means that the buyer can read them: a lost key shows now, not when he looks.
         for item in &items {
-            goods.push(stock::open(envelope, item)?);
+            stock::open(envelope, item)?;
         }
         orders::set_line_state(tx, now, line.id, LineState::Delivered).await?;
     }
     let order = orders::advance(tx, now, order, State::Completed).await?;
     orders::record(tx, now, &order, "order.completed").await?;
     if let Some(email) = orders::find_email(tx, order.id).await? {
-        let (subject, body) = letter(&order, letters, &goods);
+        let (subject, body) = letter(&order, letters);
         mail::queue(tx, now, &email, &subject, &body).await?;
     }
     store::delete(tx, order.id).await?;
@@ -164,20 +160,13 @@ async fn postpone(tx: &mut Tx, now: Instant, id: OrderId, why: &str) -> Result<(
 }
 
 /// Subject and body, in English and Chinese.
-fn letter(order: &Order, letters: &Letters, goods: &[Zeroizing<String>]) -> (String, String) {
+fn letter(order: &Order, letters: &Letters) -> (String, String) {
     let number = &order.order_no;
     let subject = format!("Order {number} is complete / 订单 {number} 已完成");
-    let mut body = format!(
+    let body = format!(
         "Your order {number} is complete. Look it up with its number and this e-mail address: {url}\n\n\
          您的订单 {number} 已完成。请使用订单号和此邮箱查询：{url}\n",
         url = letters.shop_url
     );
-    if letters.with_goods {
-        body.push('\n');
-        goods.iter().for_each(|line| {
-            body.push_str(line);
-            body.push('\n');
-        });
-    }
     (subject, body)
 }

@@ -12,12 +12,12 @@ use crate::shop::fulfilment::{self, Letters, machine};
 use crate::shop::orders::{self, LineState, Order, State, View};
 use crate::shop::stock;
 
-fn letters(with_goods: bool) -> Arc<Letters> {
-    Arc::new(Letters { shop_url: "https://shop.example.com/orders".into(), with_goods })
+fn letters() -> Arc<Letters> {
+    Arc::new(Letters { shop_url: "https://shop.example.com/orders".into() })
 }
 
 async fn deliver_at(shop: &Fixture, now: Instant) -> usize {
-    fulfilment::deliver_due(&shop.db, now, &shop.envelope, &letters(false)).await.unwrap()
+    fulfilment::deliver_due(&shop.db, now, &shop.envelope, &letters()).await.unwrap()
 }
 
 async fn paid_order(shop: &Fixture, quantity: u32) -> Order {
@@ -72,13 +72,6 @@ crate::both! {
         shop.assert_sound().await;
     }
 
-    async fn goods_are_in_the_letter_where_the_operator_wants_it(db: Db) {
-        let shop = Fixture::new(db, 5).await;
-        paid_order(&shop, 1).await;
-        fulfilment::deliver_due(&shop.db, NOW, &shop.envelope, &letters(true)).await.unwrap();
-        assert!(mail(&shop).await[0].1.contains("user0@example.org----pass0"));
-    }
-
     async fn several_deliverers_at_once_hand_out_every_item_once(db: Db) {
         let shop = Fixture::new(db, 60).await;
         let orders = join_all((0..20).map(|_| paid_order(&shop, 3))).await;
@@ -131,7 +124,7 @@ crate::both! {
         let shop = Fixture::new(db, 5).await;
         let order = paid_order(&shop, 2).await;
         let foreign = Arc::new(Envelope::generate());
-        let delivered = fulfilment::deliver_due(&shop.db, NOW, &foreign, &letters(false)).await.unwrap();
+        let delivered = fulfilment::deliver_due(&shop.db, NOW, &foreign, &letters()).await.unwrap();
         assert_eq!((delivered, view(&shop, &order).await.order.state), (0, State::Processing));
         assert_eq!(deliver_at(&shop, NOW.plus_seconds(60)).await, 1);
         assert_eq!(goods(&shop, &order).await.unwrap().len(), 2);

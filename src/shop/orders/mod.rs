@@ -209,6 +209,7 @@ pub async fn follow(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(),
             Change::Confirming(_) => {}
             Change::Paid(payment) => outcome::paid(tx, now, payment).await?,
             Change::Expired(payment) => over.extend(outcome::unpaid_order(tx, payment).await?),
+            Change::Lost(payment) => over.extend(outcome::lost_order(tx, now, payment).await?),
             Change::Reversed(payment) => outcome::reversed(tx, now, payment).await?,
         }
     }

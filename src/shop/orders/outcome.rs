@@ -6,7 +6,7 @@ use crate::ids::{CouponId, PaymentId};
 use crate::money::payments::{self, Payment};
 use crate::reviews;
 use crate::shop::coupons;
-use crate::shop::orders::{Order, State, advance, record, store};
+use crate::shop::orders::{LineState, Order, State, advance, record, store};
 use crate::shop::stock;
 
 async fn order_of(tx: &mut Tx, id: PaymentId) -> Result<(Payment, Locked<Order>), db::Error> {
@@ -58,7 +58,41 @@ pub(super) async fn unpaid_order(tx: &mut Tx, payment: PaymentId) -> Result<Opti
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
-/// Coupons first, then stock, both in the order of their ids: as creating orders locks them.
+/// The order that ends because the money that paid it is gone for good. One whose goods are out stays what it is, and a
+/// person decides.
+pub(super) async fn lost_order(
+    tx: &mut Tx,
+    now: Instant,
+    payment: PaymentId,
+) -> Result<Option<Locked<Order>>, db::Error> {
+    let (_, order) = order_of(tx, payment).await?;
+    match order.state {
+        State::Created | State::AwaitingPayment => Ok(Some(order)),
+        State::Paid | State::Processing => {
+            store::delete_fulfilment(tx, order.id).await?;
+            let note = "the money did not come back, and the order has failed";
+            reviews::close(tx, now, "payment.reversed", &order.public_id, note).await?;
+            Ok(Some(order))
+        }
+        State::PartiallyDelivered | State::Delivered | State::Completed | State::Refunded => {
+            let (number, state) = (&order.order_no, order.state.as_str());
+            let detail =
+                format!("order {number} is {state}, and its money vanished with a block and did not come back");
+            reviews::open(tx, now, "order.unpaid", &order.public_id, &detail).await?;
+            let note = "the money did not come back: see the review order.unpaid";
+            reviews::close(tx, now, "payment.reversed", &order.public_id, note).await?;
+            record(tx, now, &order, "order.unpaid").await?;
+            Ok(None)
+        }
+        State::Expired | State::Cancelled | State::Failed => {
+            reviews::close(tx, now, "payment.reversed", &order.public_id, "the order had ended already").await?;
+            Ok(None)
+        }
+    }
+}
+
+/// Coupons first, then stock, both in the order of their ids: as creating orders locks them. What was paid once cannot go
+/// back to unpaid: it has failed.
 pub(super) async fn end_unpaid(
     tx: &mut Tx,
     now: Instant,
@@ -70,9 +104,18 @@ pub(super) async fn end_unpaid(
     coupons.sort_unstable();
     let mut lines = Vec::new();
     for order in orders {
-        lines.extend(store::list_lines(tx, &order).await?);
-        let order = advance(tx, now, order, to).await?;
-        record(tx, now, &order, kind).await?;
+        let of_order = store::list_lines(tx, &order).await?;
+        if order.state.is_unpaid() {
+            let order = advance(tx, now, order, to).await?;
+            record(tx, now, &order, kind).await?;
+        } else {
+            for line in &of_order {
+                store::set_line_state(tx, now, line.id, LineState::Failed).await?;
+            }
+            let order = advance(tx, now, order, State::Failed).await?;
+            record(tx, now, &order, "order.failed").await?;
+        }
+        lines.extend(of_order);
     }
     for coupon in coupons {
         coupons::give_back(tx, coupon).await?;

@@ -381,6 +381,25 @@ crate::both! {
         assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
     }
 
+    async fn an_order_whose_money_never_comes_back_has_failed_or_a_person_looks(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let [kept, handed] = [shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(2)).await.unwrap().order];
+        let [of_kept, of_handed] = [payment(&shop, &kept).await, payment(&shop, &handed).await];
+        follow(&shop, NOW, vec![Change::Paid(of_handed)]).await;
+        let letters = std::sync::Arc::new(Letters { shop_url: "https://shop.example.com".into() });
+        fulfilment::deliver_due(&shop.db, NOW, &shop.envelope, &letters).await.unwrap();
+        follow(&shop, NOW, vec![Change::Paid(of_kept), Change::Reversed(of_kept), Change::Reversed(of_handed)]).await;
+        follow(&shop, LATER, vec![Change::Lost(of_kept), Change::Lost(of_handed)]).await;
+        assert_eq!(state(&shop, &kept).await, State::Failed);
+        assert_eq!(state(&shop, &handed).await, State::Completed, "what was handed out was handed out");
+        assert_eq!(shop.stock().await, 8, "what was not is on sale again");
+        assert_eq!(shop.count("select count(*) from reviews where kind = 'payment.reversed' and closed_at is null").await, 0);
+        assert_eq!(shop.count("select count(*) from reviews where kind = 'order.unpaid' and closed_at is null").await, 1);
+        assert_eq!(events(&shop, &kept).await, ["order.created", "order.paid", "payment.reversed", "order.failed"]);
+        assert_eq!(events(&shop, &handed).await.last().map(String::as_str), Some("order.unpaid"));
+        shop.assert_sound().await;
+    }
+
     async fn only_an_unpaid_order_can_be_cancelled(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let order = shop.create(shop.order(4)).await.unwrap().order;
@@ -514,7 +533,7 @@ async fn run(acts: Vec<Act>) {
     coupon(&shop, "ten", Value::Percent(1_000)).await;
     let user = shop.user("ann").await;
     shop.credit(user, Currency::CNY, 2_000).await;
-    let letters = std::sync::Arc::new(Letters { shop_url: "https://shop.example.com".into(), with_goods: false });
+    let letters = std::sync::Arc::new(Letters { shop_url: "https://shop.example.com".into() });
     let mut orders: Vec<Order> = Vec::new();
     for act in acts {
         let chosen = |n: usize| orders.get(n % orders.len().max(1)).cloned();

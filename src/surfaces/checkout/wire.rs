@@ -352,7 +352,7 @@ fn attempt_status(view: &View) -> PaymentStatus {
     let state = view.payment.state;
     match (&view.invoice, state) {
         (Some((invoice, received)), _) => invoice_status(invoice.state, received),
-        (None, payments::State::Initiated | payments::State::Pending) => PaymentStatus::Pending,
+        (None, payments::State::Pending) => PaymentStatus::Pending,
         (None, payments::State::Confirming) => PaymentStatus::Confirming,
         (None, payments::State::Success) => PaymentStatus::Paid,
         (None, payments::State::Failed | payments::State::Expired) => PaymentStatus::Expired,

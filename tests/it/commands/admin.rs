@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use provision::anvil::{Anvil, Options};
 use rusqlite::Connection;
 
 use crate::commands::program::{run, run_with};
+use crate::world::accounts;
 
 /// A configuration with a data folder of its own, migrated.
 #[expect(clippy::unwrap_used, reason = "what helps a test may fail as a test does")]
@@ -76,6 +78,11 @@ async fn an_operator_sets_a_shop_up() {
     assert!(coupons.contains("TEN\t10 %") && coupons.contains("FIVE\t5 CNY"), "{coupons}");
     admin(&["coupon", "deactivate", "five"], "").await.done();
     assert!(!admin(&["coupon", "list"], "").await.done().contains("FIVE"));
+    let resumed = admin(&["chain", "resume", "ethereum"], "").await;
+    assert!(resumed.code == 1 && resumed.err.contains("ethereum is not halted"), "{resumed:?}");
+    let rescanned = run(&["rescan", "ethereum", "1", "2", "--config", &config]).await;
+    assert!(rescanned.code == 1 && rescanned.err.contains("[chains.ethereum] is not enabled"), "{rescanned:?}");
+    assert_eq!(run(&["rescan", "ethereum", "2", "1", "--config", &config]).await.code, 2);
     assert!(run(&["audit", "--config", &config]).await.done().contains("agree"));
 }
 
@@ -125,6 +132,38 @@ async fn a_check_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_check_compares_what_the_database_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = installed(folder.path()).await;
+    let anvil = Anvil::start(Options { chain_id: 1, ..Options::default() }).await.unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let chain =
+        format!("[chains.ethereum]\nenabled = true\nmode = \"test\"\nendpoints = [{{ url = \"{}\" }}]\n", anvil.url());
+    let text = text.replace("merchant = \"shop\"", "merchant = \"shop\"\nmode = \"test\"");
+    std::fs::write(&config, format!("{text}\n{chain}\n{}", accounts())).unwrap();
+    let pin = |name: &str, fact: &str| {
+        let db = Connection::open(folder.path().join("data/settled.db")).unwrap();
+        let sql = "insert into pinned_facts (name, fact, pinned_at) values (?1, ?2, 0)
+                   on conflict (name) do update set fact = excluded.fact";
+        db.execute(sql, [name, fact]).unwrap();
+    };
+    pin("identity of ethereum", "1");
+    let check = run(&["check", "--config", &config]).await;
+    assert!(check.out.contains("1 stored facts are what is configured"), "{check:?}");
+
+    pin("identity of ethereum", "56");
+    pin("decimals of ethereum/0xdAC17F958D2ee523a2206206994597C13D831ec7", "18");
+    let check = run(&["check", "--config", &config]).await;
+    for line in [
+        "FAIL  chain ethereum: the node is 1, but the database was filled from 56",
+        "identity of ethereum is 1 in the configuration, but 56 in the database",
+        "is 6 in the configuration, but 18 in the database",
+    ] {
+        assert!(check.code == 1 && check.out.contains(line), "{line} is not in {check:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_command_explains_itself() {
     let commands: &[&[&str]] = &[
         &[],
@@ -145,6 +184,8 @@ async fn every_command_explains_itself() {
         &["admin", "product", "import"],
         &["admin", "stock", "import"],
         &["admin", "coupon", "create"],
+        &["admin", "chain", "resume"],
+        &["rescan"],
     ];
     for command in commands {
         let help = run(&[*command, &["--help"]].concat()).await.done();

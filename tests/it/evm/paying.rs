@@ -222,4 +222,15 @@ both! {
         world.expect(&ether, "completed", "paid").await;
         assert_eq!(world.earned(token.coin).await, token.due);
     }
+
+    async fn money_for_an_address_of_another_chain_is_kept_apart(world: Onchain = Plan { bsc: true, ..PLAIN }) {
+        let placed = world.place("bnb").await;
+        world.ethereum.send(0, placed.address(), placed.due.units(), &[]).await;
+        world.mine_deep("eth").await;
+        world.expect(&placed, "pending", "pending").await;
+        assert_eq!(world.held_apart("eth", Suspense::Foreign).await, placed.due);
+        world.pay(&placed, placed.due).await;
+        world.mine_deep("bnb").await;
+        world.expect(&placed, "completed", "paid").await;
+    }
 }

@@ -1,0 +1,86 @@
+//! Books what a scan did not see: blocks at or below the cursor are read again, for a token that was added late. What is
+//! booked already stays as it is.
+
+use chain::{Block, Height};
+
+use crate::clock::Instant;
+use crate::db::{self, Tx};
+use crate::money::coins::Chain;
+use crate::money::deposits::round::Round;
+use crate::money::deposits::{Grace, NOWHERE, Position, store};
+use crate::money::ledger::PostError;
+use crate::money::payments::Change;
+
+/// What came of some blocks.
+#[derive(Debug, Default)]
+pub struct Rescanned {
+    pub booked: u64,
+    /// Transfers that were booked before.
+    pub known: u64,
+    /// Transfers to addresses whose balance was booked before without a transaction: a person compares them.
+    pub doubtful: u64,
+    pub changes: Vec<Change>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RescanError {
+    #[error("the chain was not begun yet")]
+    NotBegun,
+    #[error("block {0} was not read yet: the cursor stands at {1}")]
+    Ahead(Height, Height),
+    #[error("block {0} is not on the branch that is followed; try again")]
+    Elsewhere(Height),
+    #[error(transparent)]
+    Post(#[from] PostError),
+}
+
+impl From<db::Error> for RescanError {
+    fn from(error: db::Error) -> RescanError {
+        RescanError::Post(error.into())
+    }
+}
+
+/// Under the cursor's lock, as everything that books. Blocks that are too old to be kept cannot vanish any more.
+pub async fn rescan(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &Chain,
+    grace: Grace,
+    blocks: &[Block],
+) -> Result<Rescanned, RescanError> {
+    let cursor = store::lock_cursor(tx, &chain.id, NOWHERE).await?.ok_or(RescanError::NotBegun)?;
+    let mut rescanned = Rescanned::default();
+    let mut missing = Vec::new();
+    for block in blocks.iter().filter(|block| !block.transfers.is_empty()) {
+        let height = block.header.height;
+        if height > cursor.height {
+            return Err(RescanError::Ahead(height, cursor.height));
+        }
+        if store::find_hash(tx, &chain.id, height).await?.is_some_and(|ours| ours != block.header.hash) {
+            return Err(RescanError::Elsewhere(height));
+        }
+        for transfer in &block.transfers {
+            if store::is_booked(tx, &chain.id, height, transfer.place).await? {
+                rescanned.known += 1;
+                continue;
+            }
+            let probed = store::find_probed(tx, &chain.id, transfer.to, &transfer.asset, height).await?;
+            let Some(invoice) = probed else {
+                missing.push((block.header, transfer));
+                continue;
+            };
+            rescanned.doubtful += 1;
+            let detail = format!(
+                "{} base units of {} in block {height} (transaction {}) may be what was booked by the balance",
+                transfer.amount, transfer.asset, transfer.txid
+            );
+            crate::reviews::open(tx, now, "rescan.doubtful", &format!("invoice/{invoice}"), &detail).await?;
+        }
+    }
+    rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
+    let mut round = Round::new(now, chain);
+    round.see(tx, grace, &missing).await?;
+    let position = Position { cursor: cursor.height, last: cursor.final_height };
+    rescanned.changes = round.store(tx, Some(position)).await?.changes;
+    Ok(rescanned)
+}

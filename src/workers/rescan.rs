@@ -1,0 +1,87 @@
+//! Reads blocks of one chain again, for a token that was added late. It runs when a person asks for it, beside the follower.
+
+use anyhow::bail;
+use chain::{Height, SourceError};
+use serde::{Deserialize, Serialize};
+
+use crate::money::deposits::{
+    self,
+    rescan::{RescanError, Rescanned},
+};
+use crate::reviews;
+use crate::shop::orders;
+use crate::workers::probe::Prober;
+
+/// Blocks of one piece at most, so that whoever asked sees how it gets on.
+const PIECE_BLOCKS: u64 = 1_000;
+
+#[derive(Clone)]
+pub struct Rescan {
+    prober: Prober,
+}
+
+/// What came of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The last block that was read.
+    pub to: Height,
+    pub booked: u64,
+    pub known: u64,
+    pub doubtful: u64,
+}
+
+impl Rescan {
+    pub fn new(prober: Prober) -> Rescan {
+        Rescan { prober }
+    }
+
+    /// Reads from `from` on, at most up to `to`, and books what is missing. What is not read yet is the follower's.
+    pub async fn piece(&self, actor: &str, from: Height, to: Height) -> anyhow::Result<Piece> {
+        let chain = self.prober.chain.id.clone();
+        let cursor =
+            self.prober.db.read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &chain).await }));
+        let Some(at) = cursor.await?.and_then(|cursor| cursor.recent.last().copied()) else {
+            return Err(RescanError::NotBegun.into());
+        };
+        if to > at.height {
+            return Err(RescanError::Ahead(to, at.height).into());
+        }
+        let end = to.min(from.saturating_add(PIECE_BLOCKS - 1));
+        let mut piece = Piece { to: from, booked: 0, known: 0, doubtful: 0 };
+        let mut next = from;
+        while next <= end {
+            let blocks = self.prober.source.blocks(next, end, &self.prober.chain.watched).await?;
+            let Some(last) = blocks.last().map(|block| block.header.height) else { bail!(SourceError::NotThere(next)) };
+            if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
+                bail!("{}: block {next} was asked for and another came", self.prober.chain.id);
+            }
+            let came = self.book(actor, blocks).await?;
+            piece.booked += came.booked;
+            piece.known += came.known;
+            piece.doubtful += came.doubtful;
+            piece.to = last;
+            next = last + 1;
+        }
+        Ok(piece)
+    }
+
+    async fn book(&self, actor: &str, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
+        let (now, chain, grace) = (self.prober.clock.now(), self.prober.chain.clone(), self.prober.grace);
+        let actor = actor.to_owned();
+        let came = self.prober.db.write("rescan_blocks", move |tx| {
+            Box::pin(async move {
+                let came = deposits::rescan::rescan(tx, now, &chain, grace, &blocks).await?;
+                orders::follow(tx, now, &came.changes).await?;
+                if let (true, Some(first), Some(last)) = (came.booked > 0, blocks.first(), blocks.last()) {
+                    let detail = format!(
+                        "blocks {} to {}: {} transfers were booked",
+                        first.header.height, last.header.height, came.booked
+                    );
+                    reviews::record_act(tx, now, &actor, "chain.rescan", chain.id.as_str(), &detail).await?;
+                }
+                Ok::<_, RescanError>(came)
+            })
+        });
+        Ok(came.await?)
+    }
+}

@@ -1,0 +1,245 @@
+//! Stories of money that a reorganisation, another chain, a blind node or a late list of tokens left behind, and of the
+//! operator who puts it right.
+
+use chain::{Amount, ChainId};
+use serde_json::json;
+use settled::commands::control::{self, Answer, Command, Context, Running};
+use settled::money::deposits;
+use settled::money::ledger::{Account, Suspense};
+use settled::reviews::{self, Review};
+use simnet::{Fault, Keep};
+
+use crate::receiving::{Placed, expect, place, suspense, units};
+use crate::world::World;
+
+async fn open_reviews(world: &World) -> Vec<Review> {
+    world.db.read("reviews", |tx| Box::pin(async move { reviews::list_open(tx, 100).await })).await.unwrap()
+}
+
+async fn has_review(world: &World, kind: &str) -> bool {
+    open_reviews(world).await.iter().any(|review| review.kind == kind)
+}
+
+/// As the control socket does it.
+async fn ask(world: &World, command: serde_json::Value) -> Result<Answer, String> {
+    let daemon = world.daemon.as_ref().unwrap();
+    let running = Running {
+        address: daemon.address,
+        started_at: world.clock.now(),
+        chains: Vec::new(),
+        rescans: daemon.rescans.clone(),
+        health: daemon.app.health.clone(),
+    };
+    let config = std::sync::Arc::new(world.config.clone());
+    let offline = Context::offline(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
+    let context = Context { daemon: Some(running), ..offline };
+    control::execute(&context, serde_json::from_value::<Command>(command).unwrap()).await
+}
+
+async fn resume(world: &World, chain: &str) -> Result<String, String> {
+    ask(world, json!({ "admin": { "resume-chain": { "chain": chain } } })).await.map(|answer| answer.to_string())
+}
+
+/// How many transfers were booked, were there before, and may be either.
+async fn rescan(world: &World, chain: &ChainId, to: u64) -> Result<(u64, u64, u64), String> {
+    let answer = ask(world, json!({ "rescan": { "chain": chain.as_str(), "from": 1, "to": to } })).await?;
+    let Answer::Rescanned(piece) = answer else { panic!("{answer}") };
+    assert_eq!(piece.to, to);
+    Ok((piece.booked, piece.known, piece.doubtful))
+}
+
+/// Pays, and mines until the order is complete, but not until the money is final.
+async fn complete(world: &World, placed: &Placed) -> u64 {
+    world.pay(placed.coin, &placed.address, &placed.due);
+    world.mine(placed.coin, 1);
+    world.run_until_idle().await;
+    let needed = world.status(&placed.id).await.body["payment"]["required_confirmations"].as_u64().unwrap();
+    world.mine(placed.coin, needed - 1);
+    world.run_until_idle().await;
+    expect(world, placed, "completed", "paid").await;
+    needed
+}
+
+async fn pass(world: &World, coin: &str, seconds: i64) {
+    world.advance_seconds(seconds);
+    world.mine(coin, 1);
+    world.run_until_idle().await;
+}
+
+async fn incoming(world: &World, coin: &str) -> Amount {
+    let account = Account::MerchantIncoming(world.shop.merchant);
+    world.account(world.shop.mode, account, world.asset(coin).id).await.available()
+}
+
+both! {
+    async fn a_reversed_payment_that_does_not_come_back_ends(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let needed = complete(&world, &placed).await;
+        world.simnet.reorg(&world.chain_of(placed.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "pending").await;
+        pass(&world, placed.coin, 29 * 60).await;
+        assert!(has_review(&world, "payment.reversed").await, "it may still come back");
+        pass(&world, placed.coin, 3 * 60).await;
+        expect(&world, &placed, "completed", "expired").await;
+        assert!(has_review(&world, "order.unpaid").await && !has_review(&world, "payment.reversed").await);
+
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Late).await, units(&world, placed.coin, &placed.due));
+        expect(&world, &placed, "completed", "expired").await;
+    }
+
+    async fn what_is_left_of_a_reversed_payment_is_kept_apart(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        let part = due.checked_ratio(1, 3).unwrap();
+        let decimal = |amount: Amount| amount.to_decimal(world.asset(placed.coin).decimals);
+        world.pay(placed.coin, &placed.address, &decimal(part));
+        world.mine(placed.coin, 5);
+        world.pay(placed.coin, &placed.address, &decimal(due.checked_sub(part).unwrap()));
+        world.mine(placed.coin, 12);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        world.simnet.reorg(&world.chain_of(placed.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(incoming(&world, placed.coin).await, part);
+        pass(&world, placed.coin, 32 * 60).await;
+        expect(&world, &placed, "completed", "expired").await;
+        assert_eq!(incoming(&world, placed.coin).await, Amount::ZERO);
+        assert_eq!(suspense(&world, placed.coin, Suspense::Short).await, part);
+        assert!(has_review(&world, "payment.short").await && has_review(&world, "order.unpaid").await);
+    }
+
+    async fn a_reversed_payment_that_comes_back_late_in_its_wait_pays(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        world.advance_seconds(29 * 60);
+        let needed = complete(&world, &placed).await;
+        world.advance_seconds(20 * 60);
+        world.simnet.reorg(&world.chain_of(placed.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        pass(&world, placed.coin, 20 * 60).await;
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        assert!(open_reviews(&world).await.is_empty());
+    }
+
+    async fn money_on_another_chain_of_the_family_is_seen_and_kept(world: World) {
+        let placed = place(&world, "bnb").await;
+        world.pay("eth", &placed.address, "0.25");
+        world.pay("erc20_usdt", &placed.address, "7");
+        world.mine("eth", 20);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "pending").await;
+        let [eth, usdt] = [units(&world, "eth", "0.25"), units(&world, "erc20_usdt", "7")];
+        assert_eq!(suspense(&world, "eth", Suspense::Foreign).await, eth);
+        assert_eq!(suspense(&world, "erc20_usdt", Suspense::Foreign).await, usdt);
+        assert!(has_review(&world, "deposit.apart").await);
+
+        world.simnet.reorg(&world.chain_of("eth"), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, "eth", Suspense::Foreign).await, Amount::ZERO, "no credit outlives its block");
+
+        world.crash_and_boot().await;
+        world.pay("eth", &placed.address, "0.25");
+        world.mine_deep("eth");
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, "eth", Suspense::Foreign).await, eth, "it is seen after a start too");
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
+    async fn a_node_that_tells_no_balances_does_not_hold_windows_open_for_ever(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let chain = world.chain_of(placed.coin);
+        world.simnet.set_fault(&chain, Fault::NoBalances, true);
+        pass(&world, placed.coin, 32 * 60).await;
+        expect(&world, &placed, "pending", "pending").await;
+        pass(&world, placed.coin, 9 * 60).await;
+        expect(&world, &placed, "pending", "pending").await;
+        pass(&world, placed.coin, 2 * 60).await;
+        expect(&world, &placed, "expired", "expired").await;
+        let reviews = open_reviews(&world).await;
+        let blind = reviews.iter().find(|review| review.kind == "probe.blind").unwrap();
+        assert!(blind.subject.starts_with("invoice/") && blind.detail.contains("11 minutes"), "{blind:?}");
+
+        world.simnet.set_fault(&chain, Fault::NoBalances, false);
+        let next = place(&world, "erc20_usdt").await;
+        pass(&world, next.coin, 32 * 60).await;
+        expect(&world, &next, "expired", "expired").await;
+        assert_eq!(open_reviews(&world).await.iter().filter(|review| review.kind == "probe.blind").count(), 1);
+    }
+
+    async fn a_halted_chain_goes_on_when_a_person_says_so(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let chain = world.chain_of(placed.coin);
+        let (now, halted) = (world.clock.now(), chain.clone());
+        world.db.write("halt", move |tx| Box::pin(async move { deposits::halt(tx, now, &halted, "a drill").await })).await.unwrap();
+        world.crash_and_boot().await;
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "pending").await;
+
+        let said = resume(&world, "ethereum").await.unwrap();
+        assert!(said.contains("a drill"), "{said}");
+        assert!(!has_review(&world, "chain.halted").await);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        assert!(resume(&world, "ethereum").await.unwrap_err().contains("ethereum is not halted"));
+        assert!(resume(&world, "dogecoin").await.unwrap_err().contains("no chain `dogecoin`"));
+
+        // A fork that is still there halts it again, and the review opens again.
+        world.simnet.reorg(&chain, 120, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert!(has_review(&world, "chain.halted").await);
+        resume(&world, "ethereum").await.unwrap();
+        world.run_until_idle().await;
+        assert!(has_review(&world, "chain.halted").await);
+    }
+
+    async fn a_rescan_books_what_is_missing_once(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let (chain, other) = (world.chain_of(placed.coin), place(&world, "erc20_usdt").await);
+        world.pay(other.coin, &other.address, &other.due);
+        world.mine(other.coin, 1);
+        world.run_until_idle().await;
+        world.simnet.set_fault(&chain, Fault::HideTransfers, true);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        world.simnet.set_fault(&chain, Fault::HideTransfers, false);
+        expect(&world, &placed, "pending", "pending").await;
+
+        let head = world.simnet.head(&chain).head.height;
+        assert!(rescan(&world, &chain, head + 1).await.unwrap_err().contains("was not read yet"));
+        assert_eq!(rescan(&world, &chain, head).await, Ok((1, 1, 0)));
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        expect(&world, &other, "completed", "paid").await;
+        assert_eq!(rescan(&world, &chain, head).await, Ok((0, 2, 0)));
+        assert!(rescan(&world, &ChainId::new("dogecoin").unwrap(), 1).await.unwrap_err().contains("does not follow"));
+    }
+
+    async fn a_rescan_does_not_book_again_what_the_balance_showed(world: World) {
+        let placed = place(&world, "eth").await;
+        let chain = world.chain_of("eth");
+        world.simnet.internals_by_balance(&chain, true);
+        world.simnet.pay_internal(&chain, &placed.address, units(&world, "eth", &placed.due)).unwrap();
+        world.mine("eth", 20);
+        world.run_until_idle().await;
+        world.mine_deep("eth");
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        world.simnet.internals_by_balance(&chain, false);
+        let head = world.simnet.head(&chain).head.height;
+        assert_eq!(rescan(&world, &chain, head).await, Ok((0, 0, 1)));
+        assert!(has_review(&world, "rescan.doubtful").await);
+        assert_eq!(suspense(&world, "eth", Suspense::Surplus).await, Amount::ZERO);
+    }
+}
