@@ -255,14 +255,14 @@ async fn a_process_killed_at_any_moment_loses_nothing() {
     for kill in 0..number("SETTLED_SOAK_KILLS", KILLS) {
         let demo = Running::demo(folder.path(), &[]).await;
         let order = demo.order(["trc20_usdt", "btc", "eth"].choose(&mut rand::rng()).unwrap()).await;
-        let (number, place) = (order.clone(), data.clone());
-        let paying = tokio::spawn(async move { run(&["dev", "pay", &number, "--data", &place]).await });
+        let pay = ["dev", "pay", &order, "--data", &data];
         let delay = rand::rng().random_range(0..2_500);
-        tokio::time::sleep(Duration::from_millis(delay)).await;
-        demo.kill().await;
-        eprintln!("kill {kill} after {delay} ms");
         // Whether it was paid before the end or not: that is what the next start has to find out.
-        paying.await.unwrap();
+        let _whatever = tokio::join!(run(&pay), async {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            demo.kill().await;
+            eprintln!("kill {kill} after {delay} ms");
+        });
         orders.push(order);
     }
     let demo = Running::demo(folder.path(), &[]).await;
