@@ -9,6 +9,7 @@ pub mod claim;
 mod each;
 mod error;
 pub mod lease;
+mod links;
 pub mod lock;
 mod migrations;
 mod postgres;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 pub use attempt::Body;
 pub use each::Given;
 pub use error::{Constraint, Error};
+pub use links::{Chain, Done, Returned};
 pub use tx::Tx;
 pub(crate) use value::text_enum;
 pub use value::{Bind, FromValue, Row, Value};
@@ -155,6 +157,20 @@ impl Db {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.read(name, body).await,
             Engine::Postgres(engine) => engine.read(name, body).await,
+        }
+    }
+
+    /// Like [`Db::read`], for a body of one `select`, which sees one moment by itself: no transaction is begun for it, and on
+    /// SQLite no thread is changed for it. For rows that an index finds.
+    pub async fn glance<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    where
+        F: Body<T, E>,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        match &self.0.engine {
+            Engine::Sqlite(engine) => engine.glance(name, body).await,
+            Engine::Postgres(engine) => engine.glance(name, body).await,
         }
     }
 
@@ -289,4 +305,13 @@ macro_rules! later_each {
     }};
 }
 
-pub(crate) use {execute, given, later, later_each, row, rows, rows_each};
+/// `linked!(chain, "insert into … values ($1) returning id", a)` adds a statement and promises the id that it returns.
+macro_rules! linked {
+    ($chain:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let binds = vec![$($crate::db::Bind::from($bind)),*];
+        $chain.add(sql, binds)
+    }};
+}
+
+pub(crate) use {execute, given, later, later_each, linked, row, rows, rows_each};

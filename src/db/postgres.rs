@@ -15,14 +15,14 @@ use sqlx::{
     Type,
 };
 use sqlx::{TypeInfo, ValueRef};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::db::attempt::{Body, attempt};
 use crate::db::claim;
 use crate::db::each::{Given, Kind, for_postgres, push};
 use crate::db::error::Constraint;
 use crate::db::lease::Epoch;
-use crate::db::tx::{Link, Tally, Waiting, run_hooks};
+use crate::db::tx::{Link, Scope, Tally, Waiting, run_hooks};
 use crate::db::{Bind, Error, FromValue, Row, Tx, expect_changed};
 
 const OLDEST_VERSION: i64 = 140_000;
@@ -97,7 +97,7 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: Body<T, E>,
     {
-        self.submit(name, limit, Access::Write, body).await
+        self.submit(name, limit, |pool| async move { pool.run(name, Access::Write, body).await }).await
     }
 
     pub async fn read<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
@@ -106,32 +106,41 @@ impl Engine {
         E: From<Error> + Send + 'static,
         F: Body<T, E>,
     {
-        self.submit(name, Limit::Usual, Access::Read, body).await
+        self.submit(name, Limit::Usual, |pool| async move { pool.run(name, Access::Read, body).await }).await
+    }
+
+    pub async fn glance<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Body<T, E>,
+    {
+        self.submit(name, Limit::Usual, |pool| async move { pool.glance(name, body).await }).await
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "a transaction outlives a caller that goes away; its panics are caught"
     )]
-    async fn submit<T, E, F>(&self, name: &'static str, limit: Limit, access: Access, body: F) -> Result<T, E>
+    async fn submit<T, E, R>(&self, name: &'static str, limit: Limit, run: impl FnOnce(Arc<Pool>) -> R) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
-        F: Body<T, E>,
+        R: Future<Output = Result<T, E>> + Send + 'static,
     {
         // A caller that goes away while it waits here has begun nothing.
         let permit = self.0.permits.clone().acquire_owned().await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        let pool = self.0.clone();
+        let run = run(self.0.clone());
         tokio::spawn(async move {
             let start = Instant::now();
-            let run = pool.run(name, access, permit, body);
             let outcome = match limit {
                 Limit::None => run.await,
                 Limit::Usual => tokio::time::timeout(TRANSACTION_TIMEOUT, run).await.unwrap_or_else(|_| {
                     Err(Error::CommitUnknown("the server was silent for two minutes".into()).into())
                 }),
             };
+            drop(permit);
             tracing::debug!(name, elapsed_us = start.elapsed().as_micros(), "a transaction ended");
             // A caller that went away is not told; what it asked for is done.
             let _gone = reply.send(outcome);
@@ -174,13 +183,7 @@ impl Access {
 }
 
 impl Pool {
-    async fn run<T, E, F>(
-        &self,
-        name: &'static str,
-        access: Access,
-        _permit: OwnedSemaphorePermit,
-        body: F,
-    ) -> Result<T, E>
+    async fn run<T, E, F>(&self, name: &'static str, access: Access, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -214,6 +217,52 @@ impl Pool {
         self.give_back(connection);
         run_hooks(traces.hooks);
         outcome
+    }
+
+    async fn glance<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Body<T, E>,
+    {
+        let connection = match self.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        self.tally.count_transaction();
+        let mut tx = Tx::new(Link::Postgres(connection), self.tally.clone());
+        tx.set_scope(Scope::Glance { spare: Some(self.clone()), looked: false });
+        let outcome = attempt(name, &mut tx, body).await;
+        let (failure, traces) = (tx.failure(), tx.take_traces());
+        if let (Link::Postgres(connection), None) = (tx.link, failure) {
+            self.give_back(connection);
+        }
+        if outcome.is_ok() {
+            run_hooks(traces.hooks);
+        }
+        outcome
+    }
+
+    /// Once more on another connection when this one died while it was idle: what only looks may be asked twice.
+    pub(super) async fn look(
+        &self,
+        connection: &mut PgConnection,
+        sql: &'static str,
+        binds: Vec<Bind>,
+    ) -> Result<Vec<Row>, Error> {
+        loop {
+            match rows(connection, sql, Vec::new(), binds.clone()).await {
+                Err(Error::Unavailable(why)) => tracing::debug!("an idle connection was dead: {why}"),
+                answer => return answer,
+            }
+            match self.take() {
+                Some(idle) => *connection = idle,
+                None => {
+                    *connection = self.connect().await?;
+                    return rows(connection, sql, Vec::new(), binds).await;
+                }
+            }
+        }
     }
 
     async fn begin(&self, access: Access) -> Result<PgConnection, Error> {
@@ -337,7 +386,7 @@ pub(super) async fn execute_all(connection: &mut PgConnection, waiting: Vec<Wait
 
 pub(super) async fn rows(
     connection: &mut PgConnection,
-    sql: &'static str,
+    sql: &str,
     given: Given,
     binds: Vec<Bind>,
 ) -> Result<Vec<Row>, Error> {
@@ -404,13 +453,13 @@ impl Encode<'_, Postgres> for Bind {
             Bind::Int(value) => value.encode_by_ref(buffer),
             Bind::Text(value) => value.encode_by_ref(buffer),
             Bind::Blob(value) => value.encode_by_ref(buffer),
-            Bind::TooLarge(_) => Err("an integer above 2^63 was bound".into()),
+            Bind::TooLarge(_) | Bind::Returned(_) => Err(format!("{} was bound", self.kind()).into()),
         }
     }
 
     fn produces(&self) -> Option<PgTypeInfo> {
         match self {
-            Bind::Null | Bind::TooLarge(_) => None,
+            Bind::Null | Bind::TooLarge(_) | Bind::Returned(_) => None,
             Bind::Int(_) => Some(<i64 as Type<Postgres>>::type_info()),
             Bind::Text(_) => Some(<String as Type<Postgres>>::type_info()),
             Bind::Blob(_) => Some(<Vec<u8> as Type<Postgres>>::type_info()),

@@ -263,6 +263,79 @@ both! {
         assert_eq!(ids(&db).await, [1]);
     }
 
+    async fn a_glance_is_one_select(db: Db) {
+        let db = counters_of(&db).await;
+        insert(&db, 1, 1).await.unwrap();
+        let before = db.counters();
+        let glances = (0..50).map(|_| db.glance::<_, Error, _>("looks", |tx| Box::pin(async move {
+            row!(tx, "select amount from items where id = $1", 1_i64)?.unwrap().get::<i64>("amount")
+        })));
+        assert_eq!(futures_util::future::join_all(glances).await, vec![Ok(1); 50]);
+        let after = db.counters();
+        assert_eq!(after.sql_statements - before.sql_statements, 50);
+        assert_eq!((after.transactions - before.transactions, after.commits), (50, before.commits));
+        let twice = db.glance("twice", |tx| Box::pin(async move {
+            rows!(tx, "select id from items")?;
+            rows!(tx, "select id from items")
+        })).await;
+        assert!(matches!(&twice, Err(Error::Statement(_))), "{twice:?}");
+        let changes = db.glance("changes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
+        assert!(matches!(&changes, Err(Error::Statement(_))), "{changes:?}");
+        let panics = db.glance::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
+        assert!(matches!(&panics, Err(Error::Panicked { .. })), "{panics:?}");
+        assert_eq!(ids(&db).await, [1]);
+        db.close().await;
+        let late = db.glance("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
+        assert!(matches!(late.map(drop), Err(Error::Unavailable(_))));
+    }
+
+    async fn links_bind_what_earlier_ones_returned(db: Db) {
+        create(&db, match db.backend() {
+            Backend::Sqlite => "create table parents (id integer primary key autoincrement, code text not null unique)",
+            Backend::Postgres => "create table parents (id bigint generated always as identity primary key, code text not null unique)",
+        }).await;
+        create(&db, "create table children (id bigint primary key, parent bigint not null references parents (id), note text)").await;
+        let run = |code: &'static str, first: i64| db.write::<_, Error, _>("chain", move |tx| Box::pin(async move {
+            let mut chain = Chain::default();
+            let parent: Returned<i64> = linked!(chain, "insert into parents (code) values ($1) returning id", code);
+            for id in first..first + 2 {
+                let _child: Returned<i64> = linked!(
+                    chain,
+                    "insert into children (id, note, parent) values ($2, $3, $1) returning id",
+                    parent,
+                    id,
+                    Option::<String>::None
+                );
+            }
+            let many: Returned<i64> = linked!(chain, "update children set note = $1 where id < $2 returning id", "x", first);
+            let none: Returned<i64> = linked!(chain, "update children set note = $1 where id < 0 returning id", "x");
+            let after: Returned<i64> = linked!(chain, "update children set note = 'y' where id = $1 returning id", none);
+            let done = tx.chain(chain).await?;
+            assert_eq!((done.rows(parent), done.rows(none), done.rows(after)), (1, 0, 0));
+            assert!(matches!(done.id::<i64>(none), Err(Error::Changed { expected: 1, found: 0 })));
+            Ok((done.id(parent)?, done.rows(many)))
+        }));
+        let (first, none) = run("a", 10).await.unwrap();
+        let before = db.counters();
+        let (second, two) = run("b", 12).await.unwrap();
+        assert_eq!((none, two), (0, 2));
+        let after = db.counters();
+        let statements = match db.backend() {
+            Backend::Sqlite => 6,
+            Backend::Postgres => 1,
+        };
+        assert_eq!((after.sql_statements - before.sql_statements, after.commits - before.commits), (statements, 1));
+        assert!(run("a", 20).await.unwrap_err().is_unique());
+        let found = db.read::<_, Error, _>("children", |tx| Box::pin(async move {
+            let rows = rows!(tx, "select id, parent, note from children order by id")?;
+            rows.iter().map(|row| Ok((row.get("id")?, row.get("parent")?, row.get("note")?))).collect::<Result<Vec<_>, Error>>()
+        })).await.unwrap();
+        let x = || Some("x".to_owned());
+        let expected: Vec<(i64, i64, Option<String>)> =
+            vec![(10, first, x()), (11, first, x()), (12, second, None), (13, second, None)];
+        assert_eq!(found, expected);
+    }
+
     async fn only_changes_count_as_commits(db: Db) {
         let db = counters_of(&db).await;
         insert(&db, 1, 1).await.unwrap();
@@ -432,6 +505,11 @@ async fn an_idle_connection_that_died_is_replaced() {
         })
         .await;
     assert!(ended.is_err());
+    // A glance has nothing before its statement that would show a dead connection.
+    let glance = db.glance::<i64, Error, _>("glance", |tx| {
+        Box::pin(async move { row!(tx, "select count(*) as n from items")?.unwrap().get("n") })
+    });
+    assert_eq!(glance.await, Ok(8));
     assert_ne!(pid(db.clone()).await.unwrap(), before);
     insert(&db, 100, 1).await.unwrap();
 }

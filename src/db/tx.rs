@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::db::each::{Given, ONCE};
-use crate::db::{Backend, Bind, Counters, Error, Row, expect_changed, postgres, sqlite};
+use crate::db::links::{self, Ids};
+use crate::db::{Backend, Bind, Chain, Counters, Done, Error, Row, expect_changed, postgres, sqlite};
 
 pub struct Tx {
     pub(super) link: Link,
     tally: Arc<Tally>,
+    scope: Scope,
     failed: Option<Error>,
     changed: bool,
     hooks: Vec<Hook>,
@@ -25,6 +27,15 @@ pub(super) struct Waiting {
     pub binds: Vec<Bind>,
     /// How many rows it must change; `None` where any number is fine.
     pub expected: Option<u64>,
+}
+
+pub(super) enum Scope {
+    Transaction,
+    /// One `select` and nothing else. Where its connection may have died while it was idle, it is made again.
+    Glance {
+        spare: Option<Arc<postgres::Pool>>,
+        looked: bool,
+    },
 }
 
 pub(super) enum Link {
@@ -42,12 +53,17 @@ pub(super) struct Traces {
 
 impl Tx {
     pub(super) fn new(link: Link, tally: Arc<Tally>) -> Tx {
-        Tx { link, tally, failed: None, changed: false, hooks: Vec::new(), waiting: Vec::new() }
+        let scope = Scope::Transaction;
+        Tx { link, tally, scope, failed: None, changed: false, hooks: Vec::new(), waiting: Vec::new() }
+    }
+
+    pub(super) fn set_scope(&mut self, scope: Scope) {
+        self.scope = scope;
     }
 
     /// Returns how many rows were changed.
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
-        self.start_statement(&[], &binds).await?;
+        self.start_statement(sql, &[], &binds).await?;
         let answer = match &mut self.link {
             Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, ONCE, &binds),
             Link::Postgres(connection) => postgres::execute(connection, sql, Vec::new(), binds).await,
@@ -60,7 +76,7 @@ impl Tx {
         if given.is_empty() {
             return Ok(0);
         }
-        self.start_statement(&given, &binds).await?;
+        self.start_statement(sql, &given, &binds).await?;
         let answer = match &mut self.link {
             Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, &given, &binds),
             Link::Postgres(connection) => postgres::execute(connection, sql, given, binds).await,
@@ -112,10 +128,13 @@ impl Tx {
 
     /// Reads all rows: bound the statement with a `limit`.
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
-        self.start_statement(&[], &binds).await?;
-        let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::statement::rows(connection, sql, ONCE, &binds),
-            Link::Postgres(connection) => postgres::rows(connection, sql, Vec::new(), binds).await,
+        self.start_statement(sql, &[], &binds).await?;
+        let answer = match (&mut self.link, &self.scope) {
+            (Link::Sqlite(connection), _) => sqlite::statement::rows(connection, sql, ONCE, &binds),
+            (Link::Postgres(connection), Scope::Glance { spare: Some(pool), .. }) => {
+                pool.look(connection, sql, binds).await
+            }
+            (Link::Postgres(connection), _) => postgres::rows(connection, sql, Vec::new(), binds).await,
         };
         self.keep_rows(sql, answer)
     }
@@ -125,12 +144,49 @@ impl Tx {
         if given.is_empty() {
             return Ok(Vec::new());
         }
-        self.start_statement(&given, &binds).await?;
+        self.start_statement(sql, &given, &binds).await?;
         let answer = match &mut self.link {
             Link::Sqlite(connection) => sqlite::statement::rows(connection, sql, &given, &binds),
             Link::Postgres(connection) => postgres::rows(connection, sql, given, binds).await,
         };
         self.keep_rows(sql, answer)
+    }
+
+    /// Runs all links of a chain. One that returns no row ends nothing: whoever counts on it looks at what is [`Done`].
+    pub async fn chain(&mut self, chain: Chain) -> Result<Done, Error> {
+        let links = chain.into_links();
+        if links.is_empty() {
+            return Ok(Done { links: Vec::new() });
+        }
+        let links = match self.backend() {
+            Backend::Sqlite => self.run_links(links).await?,
+            Backend::Postgres => self.run_joined(links).await?,
+        };
+        self.changed |= links.iter().any(|ids| ids.rows > 0);
+        Ok(Done { links })
+    }
+
+    async fn run_links(&mut self, links: Vec<links::Link>) -> Result<Vec<Ids>, Error> {
+        let mut done = Vec::with_capacity(links.len());
+        for link in links {
+            let (sql, binds) = link.resolve(&done)?;
+            self.start_statement(sql, &[], &binds).await?;
+            let Link::Sqlite(connection) = &self.link else { unreachable!("asked for SQLite") };
+            let answer = sqlite::statement::ids(connection, sql, &binds);
+            done.push(self.keep_failure(answer)?);
+        }
+        Ok(done)
+    }
+
+    async fn run_joined(&mut self, links: Vec<links::Link>) -> Result<Vec<Ids>, Error> {
+        let count = links.len();
+        let (sql, binds) = links::join(links)?;
+        self.start_statement(&sql, &[], &binds).await?;
+        let Link::Postgres(connection) = &mut self.link else { unreachable!("asked for PostgreSQL") };
+        let answer = postgres::rows(connection, &sql, Vec::new(), binds).await;
+        let rows = self.keep_failure(answer)?;
+        let row = rows.first().ok_or(Error::Changed { expected: 1, found: 0 })?;
+        (0..count).map(|link| Ok(Ids { rows: row.at(2 * link)?, first: row.at(2 * link + 1)? })).collect()
     }
 
     /// At most one row; more are an error.
@@ -144,7 +200,7 @@ impl Tx {
 
     /// Several statements without binds: the text of a migration.
     pub(super) async fn batch(&mut self, sql: &'static str) -> Result<(), Error> {
-        self.start_statement(&[], &[]).await?;
+        self.start_statement(sql, &[], &[]).await?;
         let answer = match &mut self.link {
             Link::Sqlite(connection) => sqlite::statement::batch(connection, sql),
             Link::Postgres(connection) => postgres::batch(connection, sql).await,
@@ -195,10 +251,16 @@ impl Tx {
         Traces { changed: std::mem::take(&mut self.changed), hooks: std::mem::take(&mut self.hooks) }
     }
 
-    async fn start_statement(&mut self, given: &[Vec<Bind>], binds: &[Bind]) -> Result<(), Error> {
+    async fn start_statement(&mut self, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<(), Error> {
         self.flush().await?;
-        if given.iter().flatten().chain(binds).any(|bind| matches!(bind, Bind::TooLarge(_))) {
-            return Err(Error::Statement("an integer above 2^63 was bound".into()));
+        let bad = |bind: &&Bind| matches!(bind, Bind::TooLarge(_) | Bind::Returned(_));
+        if let Some(bad) = given.iter().flatten().chain(binds).find(bad) {
+            return Err(Error::Statement(format!("{} was bound", bad.kind())));
+        }
+        if let Scope::Glance { looked, .. } = &mut self.scope
+            && (std::mem::replace(looked, true) || !is_select(sql))
+        {
+            return Err(Error::Statement(format!("a glance is one select, not also: {sql}")));
         }
         let runs = match self.backend() {
             Backend::Sqlite => u64::try_from(given.len()).unwrap_or(u64::MAX).max(1),
@@ -223,6 +285,10 @@ impl Tx {
     fn keep_failure<T>(&mut self, answer: Result<T, Error>) -> Result<T, Error> {
         answer.inspect_err(|error| self.failed = Some(error.clone()))
     }
+}
+
+fn is_select(sql: &str) -> bool {
+    sql.trim_start().starts_with("select")
 }
 
 /// What the transactions of a database share.

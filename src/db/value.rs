@@ -17,6 +17,8 @@ pub enum Bind {
     Blob(Vec<u8>),
     /// An unsigned integer above `i64::MAX`; the statement that binds it is refused.
     TooLarge(u64),
+    /// The id that an earlier link of the same chain returns; refused anywhere else.
+    Returned(usize),
 }
 
 /// One value of a row.
@@ -31,6 +33,7 @@ impl Bind {
             Bind::Text(_) => "text",
             Bind::Blob(_) => "bytes",
             Bind::TooLarge(_) => "an integer above 2^63",
+            Bind::Returned(_) => "what a link returns",
         }
     }
 

@@ -3,7 +3,7 @@
 mod store;
 
 use crate::clock::Instant;
-use crate::db::{self, Tx};
+use crate::db::{self, Chain, Tx};
 use crate::ids::Shop;
 
 /// Records one fact. `kind` is a dotted name (`order.paid`), `subject` the public id of what it is about, `body` JSON text
@@ -17,4 +17,9 @@ pub async fn record(
     body: &str,
 ) -> Result<(), db::Error> {
     store::insert_event(tx, now, shop, kind, subject, body).await
+}
+
+/// The same, as a link of a chain.
+pub fn record_in(links: &mut Chain, now: Instant, shop: Shop, kind: &'static str, subject: &str, body: &str) {
+    store::insert_event_in(links, now, shop, kind, subject, body);
 }

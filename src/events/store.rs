@@ -1,7 +1,7 @@
 //! All SQL of the event log.
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute};
+use crate::db::{self, Chain, Returned, Tx, execute, linked};
 use crate::ids::Shop;
 
 pub async fn insert_event(
@@ -23,4 +23,25 @@ pub async fn insert_event(
         now
     )?;
     db::expect_changed(inserted, 1)
+}
+
+pub fn insert_event_in(
+    links: &mut Chain,
+    now: Instant,
+    shop: Shop,
+    kind: &'static str,
+    subject: &str,
+    body: &str,
+) -> Returned<i64> {
+    linked!(
+        links,
+        "insert into events (merchant_id, mode, kind, subject, body, at) values ($1, $2, $3, $4, $5, $6)
+         returning seq as id",
+        shop.merchant,
+        shop.mode,
+        kind,
+        subject,
+        body,
+        now
+    )
 }

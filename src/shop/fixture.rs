@@ -125,8 +125,11 @@ impl Fixture {
 
     pub async fn create(&self, new: NewOrder) -> Result<Created, CreateError> {
         let till = self.till.clone();
+        let address = till.prepare(&self.db, new.shop, &new.means).await?;
         self.db
-            .write("create_order", move |tx| Box::pin(async move { orders::create(tx, NOW, &till, new).await }))
+            .write("create_order", move |tx| {
+                Box::pin(async move { orders::create(tx, NOW, &till, new, address).await })
+            })
             .await
     }
 

@@ -1,6 +1,7 @@
 //! SQLite: one writer thread that commits in groups, and reader threads that see what is committed.
 
 mod command;
+mod glance;
 mod reader;
 pub(super) mod statement;
 mod writer;
@@ -19,6 +20,7 @@ use crate::db::attempt::Body;
 use crate::db::tx::{Link, Tally};
 use crate::db::{Error, Tx};
 use command::{Message, submit};
+use glance::Glances;
 use statement::error_of;
 use writer::Writer;
 
@@ -37,6 +39,7 @@ pub(super) struct Engine {
     readers: u32,
     writes: mpsc::Sender<Message>,
     reads: mpsc::Sender<Message>,
+    glances: Glances,
 }
 
 impl Engine {
@@ -45,9 +48,9 @@ impl Engine {
         create_private(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
         let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(QUEUE_MAX);
-        let engine = Engine { path: path.to_owned(), readers: readers.max(1), writes, reads };
-
         let writer = Tx::new(Link::Sqlite(open_writer(path)?), tally.clone());
+        let glances = Glances::open(path, readers.max(1), tally)?;
+        let engine = Engine { path: path.to_owned(), readers: readers.max(1), writes, reads, glances };
         let writer_tally = tally.clone();
         spawn("db-writer".to_owned(), move || Writer::new(writer, writer_tally).run(write_queue))?;
 
@@ -78,8 +81,22 @@ impl Engine {
         submit(&self.reads, name, body).await
     }
 
+    /// On the thread of the caller, for some microseconds; it queues with the others only when all connections are in use.
+    pub async fn glance<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Body<T, E>,
+    {
+        match self.glances.take() {
+            Some(tx) => self.glances.run(name, tx, body),
+            None => submit(&self.reads, name, body).await,
+        }
+    }
+
     /// What was submitted before is done first; what comes later is refused.
     pub async fn close(&self) {
+        self.glances.close();
         let mut ends = Vec::new();
         for _ in 0..self.readers {
             let (end, ended) = oneshot::channel();

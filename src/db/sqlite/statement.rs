@@ -5,8 +5,9 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ffi};
 
-use crate::db::each::for_sqlite;
+use crate::db::each::{ONCE, for_sqlite};
 use crate::db::error::Constraint;
+use crate::db::links::Ids;
 use crate::db::{Bind, Error, Row};
 
 /// Runs once for each given row; the rows changed by all runs are counted.
@@ -40,6 +41,19 @@ pub fn rows(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &[Bi
         }
     }
     Ok(found)
+}
+
+/// Of a statement that returns ids: how many, and the least.
+pub fn ids(connection: &Connection, sql: &str, binds: &[Bind]) -> Result<Ids, Error> {
+    let mut prepared = Prepared::new(connection, sql, ONCE, binds)?;
+    prepared.bind(binds, &[])?;
+    let mut rows = prepared.statement.raw_query();
+    let mut ids = Ids::default();
+    while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
+        let id = row.get(0).map_err(|e| error_of(&e))?;
+        ids = Ids { rows: ids.rows + 1, first: Some(ids.first.map_or(id, |first: i64| first.min(id))) };
+    }
+    Ok(ids)
 }
 
 pub fn batch(connection: &Connection, sql: &str) -> Result<(), Error> {
@@ -88,7 +102,9 @@ impl Prepared<'_> {
                 Bind::Int(value) => ValueRef::Integer(*value),
                 Bind::Text(value) => ValueRef::Text(value.as_bytes()),
                 Bind::Blob(value) => ValueRef::Blob(value),
-                Bind::TooLarge(_) => return Err(Error::Statement("an integer above 2^63 was bound".into())),
+                Bind::TooLarge(_) | Bind::Returned(_) => {
+                    return Err(Error::Statement(format!("{} was bound", bind.kind())));
+                }
             };
             self.statement.raw_bind_parameter(place, ToSqlOutput::Borrowed(value)).map_err(|e| error_of(&e))?;
         }

@@ -1,18 +1,25 @@
-//! One derived address per invoice, from watch-only account keys. Indices are handed out in the transaction that uses them,
-//! in order, and never twice.
+//! One derived address per invoice, from watch-only account keys. Indices are leased from the account in blocks, and an
+//! address is derived before the transaction that hands it out: neither the account's row nor a curve operation holds up
+//! other orders. An index is never used twice; what of a block is left at the end of the daemon is never used.
 
+mod ready;
 mod store;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chain::derive::DeriveError;
-use chain::{Address, ChainId, Deriver, Family, WatchSet};
+use chain::{ChainId, Deriver, Family, WatchSet};
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::ids::AddressId;
+use crate::db::{self, Db, Tx};
+
+pub use ready::Ready;
+
+use ready::Shelf;
 
 /// An account key as it is stored: chains of one family share it, and its counter.
 #[derive(Debug, Clone)]
@@ -22,6 +29,7 @@ struct Issuer {
     watched: Arc<WatchSet>,
     /// Whether somebody reads the chain: an address that nobody watches is not handed out.
     followed: Arc<AtomicBool>,
+    shelf: Arc<Shelf>,
 }
 
 /// Issues addresses for every chain that has an account key.
@@ -56,8 +64,14 @@ impl Addresses {
             for key in store::list_keys(tx, &new.chain).await? {
                 new.watched.insert(key);
             }
-            let followed = Arc::new(AtomicBool::new(true));
-            issuers.insert(new.chain, Issuer { account, deriver: new.deriver, watched: new.watched, followed });
+            let issuer = Issuer {
+                account,
+                deriver: new.deriver,
+                watched: new.watched,
+                followed: Arc::new(AtomicBool::new(true)),
+                shelf: Arc::default(),
+            };
+            issuers.insert(new.chain, issuer);
         }
         Ok(Addresses(issuers))
     }
@@ -83,14 +97,18 @@ impl Addresses {
         }
     }
 
-    /// The next address of the chain's account. It is watched even before the commit, whose outcome may stay unknown; a key
-    /// that is watched for nothing is harmless.
-    pub async fn issue(&self, tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(AddressId, Address), IssueError> {
+    /// An address that nobody was told of, for one transaction to come. It writes a new lease down when one is over, and
+    /// waits until that is stored: an index whose lease was lost could come twice.
+    pub async fn prepare(&self, db: &Db, chain: &ChainId) -> Result<Ready, IssueError> {
         let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
-        let index = store::set_next_index(tx, issuer.account).await?;
-        let address = issuer.deriver.address(index)?;
-        let id = store::insert_address(tx, now, chain, &address, issuer.account, index).await?;
-        issuer.watched.insert(address.key);
-        Ok((id, address))
+        let (index, address) = match issuer.shelf.take_back() {
+            Some(back) => back,
+            None => {
+                let index = issuer.shelf.take_index(db, issuer.account).await?;
+                (index, issuer.deriver.address(index)?)
+            }
+        };
+        let (account, watched, shelf) = (issuer.account, issuer.watched.clone(), issuer.shelf.clone());
+        Ok(Ready::new(chain.clone(), account, index, address, watched, shelf))
     }
 }

@@ -3,7 +3,7 @@
 use chain::{Address, AddressKey, ChainId, Family};
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, row, rows};
+use crate::db::{self, Chain, Returned, Tx, execute, linked, row, rows};
 use crate::ids::AddressId;
 
 const fn family_text(family: Family) -> &'static str {
@@ -25,26 +25,27 @@ pub async fn insert_or_find_account(tx: &mut Tx, family: Family, xpub: &str) -> 
     found.ok_or_else(|| db::Error::Statement("an account key vanished".into()))?.get("id")
 }
 
-/// Takes the next index; the counter's row stays locked until the transaction ends.
-pub async fn set_next_index(tx: &mut Tx, account: i64) -> Result<u32, db::Error> {
+/// Takes the next so many indices and returns the first.
+pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db::Error> {
     let taken = row!(
         tx,
-        "update address_accounts set next_index = next_index + 1 where id = $1 returning next_index - 1 as taken",
-        account
+        "update address_accounts set next_index = next_index + $2 where id = $1 returning next_index - $2 as first",
+        account,
+        count
     )?;
-    taken.ok_or_else(|| db::Error::Statement("an account key vanished".into()))?.get("taken")
+    taken.ok_or_else(|| db::Error::Statement("an account key vanished".into()))?.get("first")
 }
 
-pub async fn insert_address(
-    tx: &mut Tx,
+pub fn insert_address(
+    links: &mut Chain,
     now: Instant,
     chain: &ChainId,
     address: &Address,
     account: i64,
     index: u32,
-) -> Result<AddressId, db::Error> {
-    let inserted = row!(
-        tx,
+) -> Returned<AddressId> {
+    linked!(
+        links,
         "insert into addresses (chain, key, text, account_id, idx, issued_at) values ($1, $2, $3, $4, $5, $6) returning id",
         chain.as_str(),
         address.key.0,
@@ -52,8 +53,7 @@ pub async fn insert_address(
         account,
         index,
         now
-    )?;
-    inserted.ok_or_else(|| db::Error::Statement("an insert returned no row".into()))?.get("id")
+    )
 }
 
 pub async fn list_keys(tx: &mut Tx, chain: &ChainId) -> Result<Vec<AddressKey>, db::Error> {

@@ -8,12 +8,12 @@ mod store;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 
-use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
+use chain::{AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::clock::Instant;
-use crate::db::{self, Locked, Tx};
+use crate::db::{self, Chain, Locked, Returned, Tx};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
-use crate::money::addresses::{Addresses, IssueError};
+use crate::money::addresses::Ready;
 use crate::money::ledger::{self, Account, Entry, Leg, PostError, Suspense};
 use crate::money::payments::{self, Change};
 use crate::money::pricing::{Fiat, Quote};
@@ -21,11 +21,11 @@ use crate::money::sightings;
 
 pub use machine::{Happened, State, Use};
 pub(in crate::money) use store::Counted;
-pub use store::Received;
+pub use store::{Received, stored_chain};
 
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
-    pub payment: PaymentId,
+    pub payment: Returned<PaymentId>,
     pub shop: Shop,
     pub asset: Asset,
     pub price: Fiat,
@@ -60,24 +60,10 @@ pub struct Invoice {
     pub released_at: Option<Instant>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    #[error(transparent)]
-    Issue(#[from] IssueError),
-    #[error(transparent)]
-    Db(#[from] db::Error),
-}
-
-/// Issues the address and stores what is asked, in the transaction of the payment.
-pub async fn request(
-    tx: &mut Tx,
-    now: Instant,
-    addresses: &Addresses,
-    new: NewInvoice,
-) -> Result<(InvoiceId, Address), RequestError> {
-    let (address_id, address) = addresses.issue(tx, now, &new.asset.chain).await?;
-    let id = store::insert_invoice(tx, now, &new, address_id).await?;
-    Ok((id, address))
+/// Stores the address and what is asked, in the chain of the payment.
+pub fn request(links: &mut Chain, now: Instant, address: &Ready, new: &NewInvoice) -> Returned<InvoiceId> {
+    let address = address.insert(links, now);
+    store::insert_invoice(links, now, new, address)
 }
 
 pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
@@ -89,9 +75,8 @@ pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Er
     store::find_received(tx, invoice.id, &invoice.chain).await
 }
 
-/// The same with what is on its way, as long as it matters.
-pub async fn progress(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Error> {
-    let received = received(tx, invoice).await?;
+/// What was received with what is on its way, as long as it matters.
+pub async fn progress(tx: &mut Tx, invoice: &Invoice, received: Received) -> Result<Received, db::Error> {
     match invoice.state {
         State::Open | State::Reversed => {
             let expected = sightings::expected(tx, invoice.id).await?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain::{AddressKey, Amount, AssetId, ChainId, TxId};
 
 use crate::clock::Instant;
-use crate::db::{self, Locked, Tx, execute, given, later_each, row, rows, rows_each};
+use crate::db::{self, Chain, Locked, Returned, Tx, execute, given, later_each, linked, row, rows, rows_each};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
 use crate::money::invoices::{Invoice, NewInvoice, State, Use};
 use crate::money::sightings::Expected;
@@ -37,14 +37,14 @@ impl Received {
     }
 }
 
-pub async fn insert_invoice(
-    tx: &mut Tx,
+pub fn insert_invoice(
+    links: &mut Chain,
     now: Instant,
     new: &NewInvoice,
-    address: AddressId,
-) -> Result<InvoiceId, db::Error> {
-    let inserted = row!(
-        tx,
+    address: Returned<AddressId>,
+) -> Returned<InvoiceId> {
+    linked!(
+        links,
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
          currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0) returning id",
@@ -66,8 +66,7 @@ pub async fn insert_invoice(
         new.confirmations,
         now,
         new.expires_at
-    )?;
-    inserted.ok_or_else(|| db::Error::Statement("an insert returned no row".into()))?.get("id")
+    )
 }
 
 pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
@@ -116,12 +115,11 @@ pub async fn lock_invoices_by_address(
 }
 
 fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
-    let chain: String = row.get("chain")?;
     Ok(Invoice {
         id: row.get("id")?,
         payment: row.get("payment_id")?,
         shop: Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? },
-        chain: ChainId::new(&chain).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })?,
+        chain: stored_chain(&row.get::<String>("chain")?)?,
         asset: AssetId::stored(&row.get::<String>("asset")?),
         address_id: row.get("address_id")?,
         address: row.get("address")?,
@@ -138,29 +136,41 @@ fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
     })
 }
 
+/// The name of a chain as it is stored.
+pub fn stored_chain(name: &str) -> Result<ChainId, db::Error> {
+    ChainId::new(name).map_err(|e| db::Error::Value { column: "chain".into(), reason: e.to_string() })
+}
+
 /// Sums over the counted deposits; few, so they are added up here where arithmetic is exact.
 pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Result<Received, db::Error> {
     let found = rows!(
         tx,
-        "select d.amount, d.state, d.txid, d.height, c.height as cursor_height
+        "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height
          from deposits d join cursors c on c.chain = $2
          where d.invoice_id = $1 and d.use in ('counted', 'short') and d.state <> 'orphaned' order by d.id",
         id,
         chain.as_str()
     )?;
-    let mut received = Received::default();
-    for row in &found {
-        let amount: Amount = row.get("amount")?;
-        received.seen = received.seen.checked_add(amount).ok_or_else(out_of_range)?;
-        if row.get::<String>("state")? != "seen" {
-            received.confirmed = received.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
+    Received::of(&found)
+}
+
+impl Received {
+    /// Adds up rows of deposits in their order; one without a deposit adds nothing.
+    pub fn of(rows: &[db::Row]) -> Result<Received, db::Error> {
+        let mut received = Received::default();
+        for row in rows {
+            let Some(amount) = row.get::<Option<Amount>>("deposit_amount")? else { continue };
+            received.seen = received.seen.checked_add(amount).ok_or_else(out_of_range)?;
+            if row.get::<String>("deposit_state")? != "seen" {
+                received.confirmed = received.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
+            }
+            let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
+            received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
+            // Money that was found by its balance has no transaction to name.
+            received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
         }
-        let depth = (row.get::<u64>("cursor_height")? + 1).saturating_sub(row.get("height")?);
-        received.confirmations = Some(received.confirmations.map_or(depth, |least| least.min(depth)));
-        // Money that was found by its balance has no transaction to name.
-        received.txid = Some(TxId(row.get("txid")?)).filter(|txid| txid.0 != [0; 32]).or(received.txid);
+        Ok(received)
     }
-    Ok(received)
 }
 
 /// What of an invoice's counted deposits is there to stay.

@@ -5,7 +5,7 @@ mod store;
 use chain::{Amount, AssetId};
 
 use crate::clock::Instant;
-use crate::db::{self, Tx};
+use crate::db::{self, Chain, Returned, Tx};
 use crate::ids::{OrderId, PaymentId};
 
 pub use store::Payment;
@@ -69,7 +69,7 @@ pub struct Taken {
 
 #[derive(Debug, Clone)]
 pub struct NewPayment {
-    pub order: OrderId,
+    pub order: Returned<OrderId>,
     pub method: Method,
     pub state: State,
     pub taken: Option<Taken>,
@@ -79,13 +79,14 @@ pub struct NewPayment {
 
 impl NewPayment {
     /// A payment that waits for money from outside.
-    pub fn pending(order: OrderId, method: Method) -> NewPayment {
+    pub fn pending(order: Returned<OrderId>, method: Method) -> NewPayment {
         NewPayment { order, method, state: State::Pending, taken: None, pay_url: None, provider_ref: None }
     }
 }
 
-pub async fn request(tx: &mut Tx, now: Instant, new: NewPayment) -> Result<PaymentId, db::Error> {
-    store::insert_payment(tx, now, &new).await
+/// Stored with its order, in the same chain.
+pub fn request(links: &mut Chain, now: Instant, new: &NewPayment) -> Returned<PaymentId> {
+    store::insert_payment(links, now, new)
 }
 
 pub async fn find(tx: &mut Tx, id: PaymentId) -> Result<Option<Payment>, db::Error> {

@@ -3,7 +3,7 @@
 use chain::Amount;
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, given, later_each, row};
+use crate::db::{self, Chain, Returned, Tx, execute, given, later_each, linked, row};
 use crate::ids::{OrderId, PaymentId};
 use crate::money::payments::{Method, NewPayment, State};
 
@@ -18,12 +18,12 @@ pub struct Payment {
     pub pay_url: Option<String>,
 }
 
-pub async fn insert_payment(tx: &mut Tx, now: Instant, new: &NewPayment) -> Result<PaymentId, db::Error> {
+pub fn insert_payment(links: &mut Chain, now: Instant, new: &NewPayment) -> Returned<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
     let (rate, source, rated_at) =
         rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
-    let inserted = row!(
-        tx,
+    linked!(
+        links,
         "insert into payments (public_id, order_id, method, state, asset, amount, pay_url, provider_ref, rate, rate_source,
          rated_at, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning id",
         uuid::Uuid::new_v4().to_string(),
@@ -38,8 +38,7 @@ pub async fn insert_payment(tx: &mut Tx, now: Instant, new: &NewPayment) -> Resu
         source,
         rated_at,
         now
-    )?;
-    inserted.ok_or_else(|| db::Error::Statement("an insert returned no row".into()))?.get("id")
+    )
 }
 
 pub async fn find_payment(tx: &mut Tx, id: PaymentId) -> Result<Option<Payment>, db::Error> {

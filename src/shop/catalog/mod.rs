@@ -104,6 +104,8 @@ pub struct Offer {
     pub sku: SkuId,
     pub min_quantity: u32,
     pub max_quantity: u32,
+    /// Units in stock when it was looked up; others may want them too.
+    pub stock: u64,
     pub unit_price: Fiat,
 }
 

@@ -128,7 +128,7 @@ pub async fn find_offer(
 ) -> Result<Option<Offer>, db::Error> {
     let found = row!(
         tx,
-        "select p.id, s.id as sku_id, p.min_quantity, p.max_quantity, c.unit_price
+        "select p.id, s.id as sku_id, s.available, p.min_quantity, p.max_quantity, c.unit_price
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
          join sku_prices c on c.sku_id = s.id and c.currency = $3
@@ -146,6 +146,7 @@ pub async fn find_offer(
         sku: row.get("sku_id")?,
         min_quantity: row.get("min_quantity")?,
         max_quantity: row.get("max_quantity")?,
+        stock: row.get("available")?,
         unit_price: Fiat::new(currency, row.get("unit_price")?),
     }))
 }

@@ -1,12 +1,12 @@
 //! What an order is made of, before it is paid: products at their prices, a coupon, reserved stock.
 
 use crate::clock::Instant;
-use crate::db::Tx;
-use crate::ids::LineId;
+use crate::db::{Chain, Done, Returned, Tx};
+use crate::ids::{LineId, OrderId};
 use crate::shop::catalog::{self, Offer};
 use crate::shop::coupons::{self, Applied, Basket, RedeemError};
-use crate::shop::orders::{CreateError, LINES_MAX, Line, LineState, NewLine, NewOrder, Order, store};
-use crate::shop::stock::{self, ReserveError};
+use crate::shop::orders::{CreateError, LINES_MAX, Line, LineState, NewLine, NewOrder, store};
+use crate::shop::stock::{self, ReserveError, Reserved};
 
 /// What each line asks for, after the limits that do not depend on stock.
 pub(super) async fn offers(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Offer>, CreateError> {
@@ -61,13 +61,20 @@ pub(super) async fn redeem(
     }
 }
 
+/// Refuses what there is not enough of before anything is stored. What is enough here may be gone when it is reserved.
+pub(super) fn check_stock(new: &NewOrder, offers: &[Offer]) -> Result<(), CreateError> {
+    let enough = new.lines.iter().zip(offers).all(|(line, offer)| u64::from(line.quantity) <= offer.stock);
+    if enough { Ok(()) } else { Err(CreateError::InsufficientStock) }
+}
+
+/// Lines in a chain, and the items that are set aside for them.
+pub(super) struct Reserving {
+    lines: Vec<(Line, Returned<LineId>)>,
+    items: Vec<Reserved>,
+}
+
 /// Stores the lines and sets their items aside, in the order of the SKUs: orders that want the same ones do not deadlock.
-pub(super) async fn reserve(
-    tx: &mut Tx,
-    order: &Order,
-    new: &NewOrder,
-    offers: &[Offer],
-) -> Result<Vec<Line>, CreateError> {
+pub(super) fn reserve(links: &mut Chain, order: Returned<OrderId>, new: &NewOrder, offers: &[Offer]) -> Reserving {
     let mut lines = Vec::new();
     for (number, (wanted, offer)) in (1_i64..).zip(new.lines.iter().zip(offers)) {
         let line = Line {
@@ -78,15 +85,25 @@ pub(super) async fn reserve(
             unit_price: offer.unit_price,
             state: LineState::Pending,
         };
-        lines.push(store::insert_line(tx, order.id, number, line).await?);
+        let id = store::insert_line(links, order, number, &line);
+        lines.push((line, id));
     }
-    let mut by_sku: Vec<&Line> = lines.iter().collect();
-    by_sku.sort_unstable_by_key(|line| line.sku);
-    for line in by_sku {
-        stock::reserve(tx, line.sku, line.id, line.quantity).await.map_err(|error| match error {
-            ReserveError::Insufficient => CreateError::InsufficientStock,
-            ReserveError::Db(error) => CreateError::Db(error),
-        })?;
+    let mut by_sku: Vec<_> = lines.iter().collect();
+    by_sku.sort_unstable_by_key(|(line, _)| line.sku);
+    let items = by_sku.iter().map(|(line, id)| stock::reserve(links, line.sku, *id, line.quantity)).collect();
+    Reserving { lines, items }
+}
+
+impl Reserving {
+    /// With the ids that they got, if there was enough for all of them.
+    pub fn lines(self, done: &Done) -> Result<Vec<Line>, CreateError> {
+        for reserved in &self.items {
+            reserved.check(done).map_err(|error| match error {
+                ReserveError::Insufficient => CreateError::InsufficientStock,
+                ReserveError::Db(error) => CreateError::Db(error),
+            })?;
+        }
+        let with_id = |(line, id)| Ok(Line { id: done.id(id)?, ..line });
+        self.lines.into_iter().map(with_id).collect()
     }
-    Ok(lines)
 }

@@ -16,16 +16,17 @@ mod tests;
 use uuid::Uuid;
 
 use crate::clock::Instant;
-use crate::db::{self, Locked, Tx};
+use crate::db::{self, Chain, Db, Locked, Tx};
 use crate::events;
 use crate::ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
-use crate::money::addresses::IssueError;
+use crate::money::addresses::{IssueError, Ready};
 use crate::money::invoices::{self, Invoice, Received};
 use crate::money::payments::{self, Change, Payment};
 use crate::money::pricing::{Currency, Fiat};
 use crate::shop::catalog::Prices;
 use crate::shop::coupons::Refusal;
 use crate::shop::orders::payment::{Begun, Means, Till};
+use crate::shop::orders::store::Found;
 use crate::shop::stock;
 
 pub use machine::State;
@@ -110,11 +111,10 @@ pub struct Created {
     pub begun: Begun,
 }
 
-/// An order with everything that says how far it is.
+/// An order with what says how far it is.
 #[derive(Debug)]
 pub struct View {
     pub order: Order,
-    pub lines: Vec<Line>,
     /// The newest attempt to pay it.
     pub payment: Payment,
     /// What an on-chain payment asks, and what reached it.
@@ -162,13 +162,21 @@ pub enum CancelError {
 }
 
 /// One transaction: the order with its stock, its coupon and its payment. Paid from a balance, or free, it is paid at once.
-pub async fn create(tx: &mut Tx, now: Instant, till: &Till, new: NewOrder) -> Result<Created, CreateError> {
+/// `address` is what the [till prepared](Till::prepare) for the means of this order.
+pub async fn create(
+    tx: &mut Tx,
+    now: Instant,
+    till: &Till,
+    new: NewOrder,
+    address: Option<Ready>,
+) -> Result<Created, CreateError> {
     let offers = basket::offers(tx, &new).await?;
     let original = basket::total(&new, &offers).ok_or(CreateError::AmountOutOfRange)?;
     let applied = basket::redeem(tx, now, &new, &offers).await?;
     let discount = applied.map_or(0, |applied| applied.discount.minor);
     let amount = Fiat::new(new.currency, original.checked_sub(discount).ok_or(CreateError::AmountOutOfRange)?);
     let plan = till.plan(now, new.shop, new.user, &new.means, amount)?;
+    basket::check_stock(&new, &offers)?;
 
     let settled = plan.is_settled_at_once();
     let state = if settled { State::Paid } else { State::AwaitingPayment };
@@ -189,15 +197,22 @@ pub async fn create(tx: &mut Tx, now: Instant, till: &Till, new: NewOrder) -> Re
         paid_at: settled.then_some(now),
         closed_at: None,
     };
-    let order = store::insert_order(tx, order).await?;
-    store::insert_contact(tx, order.id, new.email.trim(), &email_key(&new.email)).await?;
-    let lines = basket::reserve(tx, &order, &new, &offers).await?;
-    record(tx, now, &order, "order.created").await?;
-    let begun = payment::begin(tx, now, till, &order, plan).await?;
+    let mut links = Chain::default();
+    let id = store::insert_order(&mut links, &order);
+    store::insert_contact(&mut links, id, new.email.trim(), &email_key(&new.email));
+    record_in(&mut links, now, &order, "order.created");
+    let asked = payment::ask(&mut links, now, &order, id, plan, address)?;
     if settled {
-        store::insert_fulfilment(tx, now, order.id).await?;
-        record(tx, now, &order, "order.paid").await?;
+        store::insert_fulfilment_in(&mut links, now, id);
+        record_in(&mut links, now, &order, "order.paid");
     }
+    // Last, because buyers of the same product wait for each other from here on.
+    let reserved = basket::reserve(&mut links, id, &new, &offers);
+    let done = tx.chain(links).await?;
+
+    let order = Order { id: done.id(id)?, ..order };
+    let lines = reserved.lines(&done)?;
+    let begun = payment::begin(tx, now, &order, asked, &done).await?;
     Ok(Created { order, lines, begun })
 }
 
@@ -256,9 +271,26 @@ pub async fn confirm_external(tx: &mut Tx, now: Instant, id: OrderId) -> Result<
 
 /// By its public id, without anything that only its buyer may see.
 pub async fn find(tx: &mut Tx, shop: Shop, surface: &str, public_id: Uuid) -> Result<Option<View>, db::Error> {
-    match store::find_by_public_id(tx, shop, surface, &public_id.to_string()).await? {
-        Some(order) => view(tx, order).await.map(Some),
-        None => Ok(None),
+    let found = store::find_by_public_id(tx, shop, surface, &public_id.to_string()).await?;
+    whole(tx, found).await
+}
+
+/// The same for who asks often: one look, unless something is on its way that no block holds.
+pub async fn find_often(
+    db: &Db,
+    shop: Shop,
+    surface: &'static str,
+    public_id: Uuid,
+) -> Result<Option<View>, db::Error> {
+    let id = public_id.to_string();
+    let look = db.glance("order_status", move |tx| {
+        Box::pin(async move { store::find_by_public_id(tx, shop, surface, &id).await })
+    });
+    match look.await? {
+        Some(found) if found.is_sighted => {
+            db.read("order_status", move |tx| Box::pin(find(tx, shop, surface, public_id))).await
+        }
+        found => Ok(found.map(|found| found.view)),
     }
 }
 
@@ -270,23 +302,24 @@ pub async fn find_by_number(
     order_no: &str,
     email: &str,
 ) -> Result<Option<View>, db::Error> {
-    match store::find_by_number(tx, shop, surface, order_no.trim(), &email_key(email)).await? {
-        Some(order) => view(tx, order).await.map(Some),
-        None => Ok(None),
-    }
+    let found = store::find_by_number(tx, shop, surface, order_no.trim(), &email_key(email)).await?;
+    whole(tx, found).await
 }
 
 /// By its number or its public id, whosever it is: for the operator.
 pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<View>, db::Error> {
-    match store::find_any(tx, number_or_id).await? {
-        Some(order) => view(tx, order).await.map(Some),
-        None => Ok(None),
-    }
+    let found = store::find_any(tx, number_or_id).await?;
+    whole(tx, found).await
+}
+
+/// What was bought, in the order of its lines.
+pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Error> {
+    store::list_lines(tx, order).await
 }
 
 /// The delivered lines, still encrypted, once the order is complete; before and after that there are none to see.
-pub async fn goods(tx: &mut Tx, view: &View) -> Result<Option<Vec<stock::Delivered>>, db::Error> {
-    match view.order.state {
+pub async fn goods(tx: &mut Tx, order: &Order, lines: &[Line]) -> Result<Option<Vec<stock::Delivered>>, db::Error> {
+    match order.state {
         State::Delivered | State::Completed => {}
         State::Created
         | State::AwaitingPayment
@@ -299,7 +332,7 @@ pub async fn goods(tx: &mut Tx, view: &View) -> Result<Option<Vec<stock::Deliver
         | State::Refunded => return Ok(None),
     }
     let mut goods = Vec::new();
-    for line in &view.lines {
+    for line in lines {
         goods.extend(stock::list_delivered(tx, line.id).await?);
     }
     Ok(Some(goods))
@@ -312,10 +345,6 @@ pub fn email_key(email: &str) -> String {
 
 pub(in crate::shop) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
     store::lock_order(tx, id).await
-}
-
-pub(in crate::shop) async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Error> {
-    store::list_lines(tx, order).await
 }
 
 pub(in crate::shop) async fn find_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::Error> {
@@ -351,6 +380,15 @@ pub(in crate::shop) async fn record(
     order: &Order,
     kind: &'static str,
 ) -> Result<(), db::Error> {
+    events::record(tx, now, order.shop, kind, &order.public_id, &told(order)).await
+}
+
+fn record_in(links: &mut Chain, now: Instant, order: &Order, kind: &'static str) {
+    events::record_in(links, now, order.shop, kind, &order.public_id, &told(order));
+}
+
+/// What an event says of an order.
+fn told(order: &Order) -> String {
     let body = serde_json::json!({
         "order_id": order.public_id,
         "order_no": order.order_no,
@@ -359,22 +397,15 @@ pub(in crate::shop) async fn record(
         "currency": order.amount.currency.as_str(),
         "amount_minor": order.amount.minor,
     });
-    events::record(tx, now, order.shop, kind, &order.public_id, &body.to_string()).await
+    body.to_string()
 }
 
-async fn view(tx: &mut Tx, order: Order) -> Result<View, db::Error> {
-    let lines = store::list_lines(tx, &order).await?;
-    let payment = payments::find_by_order(tx, order.id).await?.ok_or_else(|| no_payment(order.id))?;
-    let invoice = match invoices::find_by_payment(tx, payment.id).await? {
-        Some(invoice) => {
-            let received = invoices::progress(tx, &invoice).await?;
-            Some((invoice, received))
-        }
-        None => None,
-    };
-    Ok(View { order, lines, payment, invoice })
-}
-
-fn no_payment(order: OrderId) -> db::Error {
-    db::Error::Statement(format!("order {order} has no payment"))
+/// With what is on its way to it.
+async fn whole(tx: &mut Tx, found: Option<Found>) -> Result<Option<View>, db::Error> {
+    let Some(Found { mut view, is_sighted }) = found else { return Ok(None) };
+    if is_sighted && let Some((invoice, received)) = view.invoice.take() {
+        let received = invoices::progress(tx, &invoice, received).await?;
+        view.invoice = Some((invoice, received));
+    }
+    Ok(Some(view))
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use chain::{Amount, Asset, AssetId};
 
 use crate::clock::Instant;
-use crate::db::Tx;
-use crate::ids::{Shop, UserId};
-use crate::money::addresses::Addresses;
+use crate::db::{Chain, Db, Done, Returned, Tx};
+use crate::ids::{OrderId, PaymentId, Shop, UserId};
+use crate::money::addresses::{Addresses, Ready};
 use crate::money::coins::{self, Coins};
-use crate::money::invoices::{self, NewInvoice, RequestError};
+use crate::money::invoices::{self, NewInvoice};
 use crate::money::ledger::{self, Account, Entry, Leg, PostError};
 use crate::money::payments::{self, Method, NewPayment, Taken};
 use crate::money::pricing::{self, Currency, Fiat, Quote, RateBook};
@@ -93,6 +93,18 @@ impl Plan {
 }
 
 impl Till {
+    /// What an order with these means needs beside its transaction, and before it: an address, where it has to be paid on a
+    /// chain. None for a coin that is not taken here, which is for the order to refuse.
+    pub async fn prepare(&self, db: &Db, shop: Shop, means: &Means) -> Result<Option<Ready>, CreateError> {
+        let Means::Coin(code) = means else { return Ok(None) };
+        match self.coins.find(shop.mode, code) {
+            Some((chain, _)) if self.addresses.can_issue(&chain.id) => {
+                self.addresses.prepare(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
     /// Fails closed: without a fresh rate a method that needs one is not available.
     pub(super) fn plan(
         &self,
@@ -159,32 +171,47 @@ fn take_cny(price: Fiat) -> Result<Taken, CreateError> {
     Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// Stores the payment and asks for the money, or takes it.
-pub(super) async fn begin(
-    tx: &mut Tx,
+/// What a payment needs after the chain that stores it.
+pub(super) enum Asked {
+    Nothing,
+    Page { pay_url: String },
+    Coin { asset: Asset, due: Amount, address: Ready },
+    Balance { payment: Returned<PaymentId>, user: UserId, taken: Taken },
+}
+
+/// Stores the payment, and what it asks for, with its order.
+pub(super) fn ask(
+    links: &mut Chain,
     now: Instant,
-    till: &Till,
     order: &Order,
+    id: Returned<OrderId>,
     plan: Plan,
-) -> Result<Begun, CreateError> {
+    address: Option<Ready>,
+) -> Result<Asked, CreateError> {
     match plan {
         Plan::Free { method } => {
-            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(order.id, method) };
-            payments::request(tx, now, free).await?;
-            Ok(Begun::Settled)
+            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, method) };
+            payments::request(links, now, &free);
+            Ok(Asked::Nothing)
         }
-        Plan::Balance { method, user, taken } => take(tx, now, order, method, user, taken).await,
+        Plan::Balance { method, user, taken } => {
+            let pending = NewPayment::pending(id, method);
+            let settled = NewPayment { state: payments::State::Success, taken: Some(taken.clone()), ..pending };
+            let payment = payments::request(links, now, &settled);
+            Ok(Asked::Balance { payment, user, taken })
+        }
         Plan::External { method, pay_url, provider_ref } => {
-            let pending = NewPayment::pending(order.id, method);
+            let pending = NewPayment::pending(id, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
-            payments::request(tx, now, external).await?;
-            Ok(Begun::External { pay_url })
+            payments::request(links, now, &external);
+            Ok(Asked::Page { pay_url })
         }
         Plan::Coin { asset, quote, tolerance, confirmations } => {
-            let payment = payments::request(tx, now, NewPayment::pending(order.id, Method::Crypto)).await?;
+            let address = address.filter(|address| *address.chain() == asset.chain);
+            let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
-                payment,
+                payment: payments::request(links, now, &NewPayment::pending(id, Method::Crypto)),
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,
@@ -193,13 +220,25 @@ pub(super) async fn begin(
                 confirmations,
                 expires_at: order.expires_at.unwrap_or(now),
             };
-            let requested = invoices::request(tx, now, &till.addresses, invoice).await;
-            let (_, address) = requested.map_err(|error| match error {
-                RequestError::Db(error) => CreateError::Db(error),
-                RequestError::Issue(error) => CreateError::Issue(error),
-            })?;
-            Ok(Begun::Coin { asset, address: address.text, due })
+            invoices::request(links, now, &address, &invoice);
+            Ok(Asked::Coin { asset, due, address })
         }
+    }
+}
+
+/// Hands the address out, or takes the money; the chain has run, and refused nothing.
+pub(super) async fn begin(
+    tx: &mut Tx,
+    now: Instant,
+    order: &Order,
+    asked: Asked,
+    done: &Done,
+) -> Result<Begun, CreateError> {
+    match asked {
+        Asked::Nothing => Ok(Begun::Settled),
+        Asked::Page { pay_url } => Ok(Begun::External { pay_url }),
+        Asked::Coin { asset, due, address } => Ok(Begun::Coin { asset, address: address.issue(), due }),
+        Asked::Balance { payment, user, taken } => take(tx, now, order, done.id(payment)?, user, taken).await,
     }
 }
 
@@ -207,14 +246,11 @@ async fn take(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
-    method: Method,
+    payment: PaymentId,
     user: UserId,
     taken: Taken,
 ) -> Result<Begun, CreateError> {
-    let (asset, amount): (AssetId, Amount) = (taken.asset.clone(), taken.amount);
-    let pending = NewPayment::pending(order.id, method);
-    let settled = NewPayment { state: payments::State::Success, taken: Some(taken), ..pending };
-    let payment = payments::request(tx, now, settled).await?;
+    let (asset, amount): (AssetId, Amount) = (taken.asset, taken.amount);
     let credit = Account::MerchantAvailable(order.shop.merchant);
     let leg = Leg { debit: Account::User(user), credit, asset, amount };
     let entry = format!("payment/{payment}/paid");

@@ -1,15 +1,18 @@
 //! All SQL of orders.
 
-use crate::clock::Instant;
-use crate::db::{self, Locked, Row, Tx, execute, expect_changed, row, rows};
-use crate::ids::{LineId, OrderId, PaymentId, Shop};
-use crate::money::pricing::{Currency, Fiat};
-use crate::shop::orders::{Line, LineState, Order, State};
+use chain::AssetId;
 
-/// With the id that it got.
-pub async fn insert_order(tx: &mut Tx, order: Order) -> Result<Order, db::Error> {
-    let inserted = row!(
-        tx,
+use crate::clock::Instant;
+use crate::db::{self, Chain, Locked, Returned, Row, Tx, execute, expect_changed, linked, row, rows};
+use crate::ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
+use crate::money::invoices::{self, Invoice, Received};
+use crate::money::payments::Payment;
+use crate::money::pricing::{Currency, Fiat};
+use crate::shop::orders::{Line, LineState, Order, State, View};
+
+pub fn insert_order(links: &mut Chain, order: &Order) -> Returned<OrderId> {
+    linked!(
+        links,
         "insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
             discount_amount, amount, user_id, coupon_id, created_at, expires_at, paid_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",
@@ -28,26 +31,22 @@ pub async fn insert_order(tx: &mut Tx, order: Order) -> Result<Order, db::Error>
         order.created_at,
         order.expires_at,
         order.paid_at
-    )?;
-    let id = inserted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("id")?;
-    Ok(Order { id, ..order })
+    )
 }
 
-pub async fn insert_contact(tx: &mut Tx, order: OrderId, email: &str, email_key: &str) -> Result<(), db::Error> {
-    let n = execute!(
-        tx,
-        "insert into order_contacts (order_id, email, email_key) values ($1, $2, $3)",
+pub fn insert_contact(links: &mut Chain, order: Returned<OrderId>, email: &str, email_key: &str) -> Returned<OrderId> {
+    linked!(
+        links,
+        "insert into order_contacts (order_id, email, email_key) values ($1, $2, $3) returning order_id as id",
         order,
         email,
         email_key
-    )?;
-    expect_changed(n, 1)
+    )
 }
 
-/// With the id that it got.
-pub async fn insert_line(tx: &mut Tx, order: OrderId, number: i64, line: Line) -> Result<Line, db::Error> {
-    let inserted = row!(
-        tx,
+pub fn insert_line(links: &mut Chain, order: Returned<OrderId>, number: i64, line: &Line) -> Returned<LineId> {
+    linked!(
+        links,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
          values ($1, $2, $3, $4, $5, $6) returning id",
         order,
@@ -56,15 +55,23 @@ pub async fn insert_line(tx: &mut Tx, order: OrderId, number: i64, line: Line) -
         line.quantity,
         line.unit_price.minor,
         line.state
-    )?;
-    let id = inserted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("id")?;
-    Ok(Line { id, ..line })
+    )
 }
 
 /// The work that payment starts. An order has it once.
 pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
     let n = execute!(tx, "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2)", order, now)?;
     expect_changed(n, 1)
+}
+
+/// The same, for an order of the same chain.
+pub fn insert_fulfilment_in(links: &mut Chain, now: Instant, order: Returned<OrderId>) -> Returned<OrderId> {
+    linked!(
+        links,
+        "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2) returning order_id as id",
+        order,
+        now
+    )
 }
 
 /// After a reversal: the work may be there already.
@@ -83,23 +90,56 @@ pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Er
     Ok(())
 }
 
+/// What one statement tells of an order.
+pub struct Found {
+    /// Without what is on its way to it.
+    pub view: View,
+    /// Whether anything is.
+    pub is_sighted: bool,
+}
+
+/// An order with its newest payment, and with the invoice of that and what reached it: one row for each deposit that counts,
+/// or one without.
+macro_rules! view_where {
+    ($condition:literal) => {
+        concat!(
+            "select o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.state, o.currency, o.original_amount,
+                o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.expires_at, o.paid_at, o.closed_at,
+                p.id as payment_id, p.method, p.state as payment_state, p.asset as payment_asset,
+                p.amount as payment_amount, p.pay_url,
+                i.id as invoice_id, i.chain, i.asset, i.address_id, a.text as address, i.state as invoice_state, i.due,
+                i.tolerance, i.confirmations, i.created_at as asked_at, i.expires_at as until_at, i.settlements, i.settled,
+                i.released_at, i.closed_at as ended_at,
+                d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height,
+                exists (select 1 from sightings s where s.invoice_id = i.id and s.state = 'seen') as is_sighted
+             from orders o
+             join payments p on p.id = (select max(id) from payments where order_id = o.id)
+             left join invoices i on i.payment_id = p.id
+             left join addresses a on a.id = i.address_id
+             left join cursors c on c.chain = i.chain
+             left join deposits d on d.invoice_id = i.id and d.use in ('counted', 'short') and d.state <> 'orphaned'
+             where ",
+            $condition,
+            " order by d.id"
+        )
+    };
+}
+
 pub async fn find_by_public_id(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
     public_id: &str,
-) -> Result<Option<Order>, db::Error> {
-    let found = row!(
+) -> Result<Option<Found>, db::Error> {
+    let found = rows!(
         tx,
-        "select id, public_id, order_no, merchant_id, mode, surface, state, currency, original_amount, discount_amount,
-            amount, user_id, coupon_id, created_at, expires_at, paid_at, closed_at
-         from orders where public_id = $1 and merchant_id = $2 and mode = $3 and surface = $4",
+        view_where!("o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
         public_id,
         shop.merchant,
         shop.mode,
         surface
     )?;
-    found.as_ref().map(order).transpose()
+    view(&found)
 }
 
 pub async fn find_by_number(
@@ -108,31 +148,65 @@ pub async fn find_by_number(
     surface: &str,
     order_no: &str,
     email_key: &str,
-) -> Result<Option<Order>, db::Error> {
-    let found = row!(
+) -> Result<Option<Found>, db::Error> {
+    let found = rows!(
         tx,
-        "select o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.state, o.currency, o.original_amount,
-            o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.expires_at, o.paid_at, o.closed_at
-         from orders o join order_contacts c on c.order_id = o.id
-         where o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4 and c.email_key = $5",
+        view_where!(
+            "o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4
+                and exists (select 1 from order_contacts k where k.order_id = o.id and k.email_key = $5)"
+        ),
         order_no,
         shop.merchant,
         shop.mode,
         surface,
         email_key
     )?;
-    found.as_ref().map(order).transpose()
+    view(&found)
 }
 
-pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<Order>, db::Error> {
-    let found = row!(
-        tx,
-        "select id, public_id, order_no, merchant_id, mode, surface, state, currency, original_amount, discount_amount,
-            amount, user_id, coupon_id, created_at, expires_at, paid_at, closed_at
-         from orders where order_no = $1 or public_id = $1",
-        number_or_id
-    )?;
-    found.as_ref().map(order).transpose()
+pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<Found>, db::Error> {
+    view(&rows!(tx, view_where!("o.order_no = $1 or o.public_id = $1"), number_or_id)?)
+}
+
+fn view(rows: &[Row]) -> Result<Option<Found>, db::Error> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    let order = order(row)?;
+    let payment = Payment {
+        id: row.get("payment_id")?,
+        order: order.id,
+        method: row.get("method")?,
+        state: row.get("payment_state")?,
+        asset: row.get("payment_asset")?,
+        amount: row.get("payment_amount")?,
+        pay_url: row.get("pay_url")?,
+    };
+    let invoice = match row.get("invoice_id")? {
+        Some(id) => Some((invoice(id, &order, &payment, row)?, Received::of(rows)?)),
+        None => None,
+    };
+    Ok(Some(Found { view: View { order, payment, invoice }, is_sighted: row.get("is_sighted")? }))
+}
+
+fn invoice(id: InvoiceId, order: &Order, payment: &Payment, row: &Row) -> Result<Invoice, db::Error> {
+    Ok(Invoice {
+        id,
+        payment: payment.id,
+        shop: order.shop,
+        chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
+        asset: AssetId::stored(&row.get::<String>("asset")?),
+        address_id: row.get("address_id")?,
+        address: row.get("address")?,
+        state: row.get("invoice_state")?,
+        due: row.get("due")?,
+        tolerance: row.get("tolerance")?,
+        confirmations: row.get("confirmations")?,
+        created_at: row.get("asked_at")?,
+        expires_at: row.get("until_at")?,
+        settlements: row.get("settlements")?,
+        settled: row.get("settled")?,
+        released_at: row.get("released_at")?,
+        closed_at: row.get("ended_at")?,
+    })
 }
 
 pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {

@@ -9,7 +9,7 @@ mod tests;
 use zeroize::Zeroizing;
 
 use crate::clock::Instant;
-use crate::db::{self, Tx};
+use crate::db::{self, Chain, Done, Returned, Tx};
 use crate::envelope::{Envelope, OpenError};
 use crate::ids::{LineId, SkuId, StockItemId};
 
@@ -114,12 +114,34 @@ pub async fn import(tx: &mut Tx, now: Instant, sku: SkuId, lines: Vec<Sealed>) -
     Ok(imported)
 }
 
-/// Sets items aside for a line of an order: all of them, or none.
-pub async fn reserve(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), ReserveError> {
-    if !store::set_fewer(tx, sku, quantity).await? {
-        return Err(ReserveError::Insufficient);
+/// Items that a chain sets aside.
+#[derive(Debug)]
+pub struct Reserved {
+    sku: Returned<SkuId>,
+    items: Returned<StockItemId>,
+    quantity: u32,
+}
+
+/// Sets items aside for a line of an order. The SKU's row is locked from here to the end of the transaction: what stands
+/// behind it in the chain holds up whoever wants the same.
+pub fn reserve(links: &mut Chain, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reserved {
+    let sku = store::set_fewer_in(links, sku, quantity);
+    let items = store::set_reserved(links, sku, line.into(), quantity);
+    Reserved { sku, items, quantity }
+}
+
+impl Reserved {
+    /// All of them, or the transaction must not be stored.
+    pub fn check(&self, done: &Done) -> Result<(), ReserveError> {
+        if done.rows(self.sku) == 0 {
+            return Err(ReserveError::Insufficient);
+        }
+        if done.rows(self.items) == u64::from(self.quantity) {
+            return Ok(());
+        }
+        // PostgreSQL: the count was waited for, and what came back meanwhile is not seen by a statement that began before.
+        Err(ReserveError::Db(db::Error::Conflict("items came back while they were reserved".into())))
     }
-    Ok(store::set_reserved(tx, sku, line, quantity).await?)
 }
 
 /// Puts the reserved items of a line back: its order ended unpaid.

@@ -1,7 +1,7 @@
 //! All SQL of stock.
 
 use crate::clock::Instant;
-use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
+use crate::db::{self, Bind, Chain, Returned, Row, Tx, execute, expect_changed, linked, row, rows};
 use crate::ids::{LineId, SkuId, StockItemId};
 use crate::shop::stock::{Delivered, State};
 
@@ -54,18 +54,29 @@ pub async fn set_fewer(tx: &mut Tx, sku: SkuId, quantity: u32) -> Result<bool, d
     Ok(n == 1)
 }
 
-pub async fn set_reserved(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
-    let n = execute!(
-        tx,
+/// No row when there are not as many.
+pub fn set_fewer_in(links: &mut Chain, sku: SkuId, quantity: u32) -> Returned<SkuId> {
+    linked!(
+        links,
+        "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
+        sku,
+        quantity
+    )
+}
+
+/// None, when the SKU had not as many.
+pub fn set_reserved(links: &mut Chain, sku: Returned<SkuId>, line: Bind, quantity: u32) -> Returned<StockItemId> {
+    linked!(
+        links,
         "with chosen as materialized (
             select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
             for update skip locked)
-         update stock_items set state = 'reserved', line_id = $2 where id in (select id from chosen)",
+         update stock_items set state = 'reserved', line_id = $2 where id in (select id from chosen)
+         returning id",
         sku,
         line,
         quantity
-    )?;
-    expect_changed(n, u64::from(quantity))
+    )
 }
 
 pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {

@@ -1,5 +1,6 @@
 use futures_util::future::join_all;
 
+use crate::db::Chain;
 use crate::ids::{LineId, StockItemId};
 use crate::shop::fixture::{Fixture, read, write};
 use crate::shop::orders::CreateError;
@@ -7,7 +8,14 @@ use crate::shop::stock::{self, Imported, ReserveError, SealError};
 
 async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), ReserveError> {
     let sku = shop.sku;
-    shop.db.write("reserve", move |tx| Box::pin(stock::reserve(tx, sku, LineId(line), quantity))).await
+    let reserved = shop.db.write("reserve", move |tx| {
+        Box::pin(async move {
+            let mut links = Chain::default();
+            let reserved = stock::reserve(&mut links, sku, LineId(line), quantity);
+            reserved.check(&tx.chain(links).await?)
+        })
+    });
+    reserved.await
 }
 
 crate::both! {

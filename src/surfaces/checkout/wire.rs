@@ -10,7 +10,7 @@ use crate::money::invoices::{self, Invoice, Received};
 use crate::money::payments;
 use crate::shop::catalog;
 use crate::shop::orders::payment::Begun;
-use crate::shop::orders::{self, Created, View};
+use crate::shop::orders::{self, Created, Line, View};
 
 /// An active product with its one price.
 #[derive(Serialize, ToSchema)]
@@ -235,9 +235,9 @@ impl Payment {
 }
 
 impl FoundOrder {
-    pub fn new(view: &View, credentials: Option<Vec<String>>) -> FoundOrder {
+    pub fn new(view: &View, lines: &[Line], credentials: Option<Vec<String>>) -> FoundOrder {
         let order = &view.order;
-        let line = view.lines.first();
+        let line = lines.first();
         FoundOrder {
             id: order.public_id.clone(),
             order_no: order.order_no.clone(),

@@ -18,9 +18,10 @@ use crate::http::body::{BadRequest, Fields};
 use crate::http::client::Client;
 use crate::http::reply;
 use crate::ids::UserId;
+use crate::money::addresses::Ready;
 use crate::shop::catalog::Prices;
 use crate::shop::orders::number::Labels;
-use crate::shop::orders::payment::{Means, Provider, Till};
+use crate::shop::orders::payment::{Begun, Means, Provider, Till};
 use crate::shop::orders::{self, NewLine, NewOrder};
 use crate::surfaces::checkout::error::{self, Error};
 use crate::surfaces::checkout::orders::request::{Documented, Payment, Wanted};
@@ -72,10 +73,18 @@ pub async fn create(
         Payment::Crypto { .. } | Payment::Alipay | Payment::Wechat => None,
     };
     let call = call(&checkout, &headers, &wanted, user)?;
-    let answer = order(&checkout, &wanted, user, call).await?;
-    checkout.app.wake.wake();
+    let Ordered { answer, is_paid } = order(&checkout, &wanted, user, call).await?;
+    if is_paid {
+        checkout.app.wake.wake();
+    }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::CREATED);
     Ok(reply::text_as_json(status, answer.body))
+}
+
+struct Ordered {
+    answer: Answer,
+    /// Paid by this very call: there are goods to hand out.
+    is_paid: bool,
 }
 
 /// The call that a repetition would repeat, if the client named it.
@@ -101,15 +110,16 @@ async fn order(
     wanted: &Wanted,
     user: Option<UserId>,
     call: Option<Call>,
-) -> Result<Answer, Error> {
+) -> Result<Ordered, Error> {
     let mut attempts = 1;
     loop {
         let (now, till, call) = (checkout.now(), checkout.till.clone(), call.clone());
         let (new, wanted) = (new_order(checkout, wanted, user, now)?, wanted.clone());
-        let ordered = checkout
-            .app
-            .db
-            .write("create_order", move |tx| Box::pin(async move { once(tx, now, &till, new, &wanted, call).await }));
+        let db = &checkout.app.db;
+        let address = till.prepare(db, new.shop, &new.means).await?;
+        let ordered = db.write("create_order", move |tx| {
+            Box::pin(async move { once(tx, now, &till, new, address, &wanted, call).await })
+        });
         match ordered.await {
             Err(Error::Db(db::Error::Conflict(_)) | Error::Order(orders::CreateError::Db(db::Error::Conflict(_))))
                 if attempts < ATTEMPTS_MAX =>
@@ -154,9 +164,10 @@ async fn once(
     now: Instant,
     till: &Till,
     new: NewOrder,
+    address: Option<Ready>,
     wanted: &Wanted,
     call: Option<Call>,
-) -> Result<Answer, Error> {
+) -> Result<Ordered, Error> {
     let keep = match new.user {
         Some(_) => Keep::ForEver,
         None => Keep::Until(now.plus_seconds(KEEP_KEYS_SECONDS)),
@@ -164,17 +175,17 @@ async fn once(
     let claimed = match call {
         None => None,
         Some(call) => match idempotency::claim(tx, now, keep, &call).await? {
-            Claim::Same(answer) => return Ok(answer),
+            Claim::Same(answer) => return Ok(Ordered { answer, is_paid: false }),
             Claim::Mismatch => return Err(Error::IdempotencyConflict),
             Claim::New(claimed) => Some(claimed),
         },
     };
-    let created = orders::create(tx, now, till, new).await?;
+    let created = orders::create(tx, now, till, new, address).await?;
     let answer = Answer { status: StatusCode::CREATED.as_u16(), body: written(&created, wanted)? };
     if let Some(claimed) = claimed {
         claimed.keep(tx, &answer).await?;
     }
-    Ok(answer)
+    Ok(Ordered { answer, is_paid: created.begun == Begun::Settled })
 }
 
 fn written(created: &orders::Created, wanted: &Wanted) -> Result<String, db::Error> {

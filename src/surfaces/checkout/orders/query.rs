@@ -16,7 +16,7 @@ use crate::http::body::{BadRequest, Fields};
 use crate::http::client::Client;
 use crate::http::reply;
 use crate::ids::Shop;
-use crate::shop::orders::{self, View};
+use crate::shop::orders::{self, Line, View};
 use crate::shop::stock::{self, Delivered};
 use crate::surfaces::checkout::error::{self, Error};
 use crate::surfaces::checkout::wire::FoundOrder;
@@ -96,18 +96,22 @@ async fn answer(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<R
     checkout.lookups.admit(checkout.now(), [Key::ip(client.0), pair])?;
     let shop = checkout.shop;
     let found = checkout.app.db.read("query_order", move |tx| Box::pin(async move { find(tx, shop, &lookup).await }));
-    let (view, goods) = found.await?.ok_or(Error::LookupFailed)?;
+    let (view, lines, goods) = found.await?.ok_or(Error::LookupFailed)?;
     let envelope = &checkout.app.envelope;
     let open = |item: Delivered| stock::open(envelope, &item).map(|line| line.as_str().to_owned());
     let credentials = goods.map(|goods| goods.into_iter().map(open).collect::<Result<Vec<_>, _>>()).transpose()?;
-    let order = FoundOrder::new(&view, credentials);
+    let order = FoundOrder::new(&view, &lines, credentials);
     Ok(reply::json(StatusCode::OK, &Found { success: true, order }))
 }
 
-async fn find(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<(View, Option<Vec<Delivered>>)>, db::Error> {
+/// The order with what was bought and, once it is complete, what was delivered.
+type Whole = (View, Vec<Line>, Option<Vec<Delivered>>);
+
+async fn find(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<Whole>, db::Error> {
     let Some(view) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
         return Ok(None);
     };
-    let goods = orders::goods(tx, &view).await?;
-    Ok(Some((view, goods)))
+    let lines = orders::list_lines(tx, &view.order).await?;
+    let goods = orders::goods(tx, &view.order, &lines).await?;
+    Ok(Some((view, lines, goods)))
 }

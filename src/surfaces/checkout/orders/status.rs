@@ -41,11 +41,7 @@ pub async fn status(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
     let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(Error::OrderNotFound)?;
-    let shop = checkout.shop;
-    let found = checkout
-        .app
-        .db
-        .read("order_status", move |tx| Box::pin(async move { orders::find(tx, shop, SURFACE, id).await }));
+    let found = orders::find_often(&checkout.app.db, checkout.shop, SURFACE, id);
     let view = found.await?.ok_or(Error::OrderNotFound)?;
     let answer = OrderStatus {
         success: true,

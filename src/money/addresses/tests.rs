@@ -1,0 +1,100 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use chain::derive::Scheme;
+use chain::{ChainId, Deriver, Family, WatchSet};
+use futures_util::future::join_all;
+
+use crate::clock::Instant;
+use crate::db::{Chain, Db, Error, row};
+use crate::money::addresses::{Addresses, ChainAccount, IssueError, Ready};
+
+/// The account of the BIP84 test vectors.
+const XPUB: &str =
+    "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+
+fn chain(name: &str) -> ChainId {
+    ChainId::new(name).unwrap()
+}
+
+/// Two chains that share an account.
+async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
+    let watched = Arc::new(WatchSet::default());
+    let account = |name: &str| ChainAccount {
+        chain: chain(name),
+        family: Family::Evm,
+        xpub: XPUB.into(),
+        deriver: Deriver::new(XPUB, Scheme::Evm).unwrap(),
+        watched: watched.clone(),
+    };
+    let accounts = vec![account("ethereum"), account("polygon")];
+    let addresses = db.write("open", move |tx| Box::pin(Addresses::open(tx, accounts))).await.unwrap();
+    (addresses, watched)
+}
+
+async fn store(db: &Db, ready: Ready) -> String {
+    db.write("issue", move |tx| {
+        Box::pin(async move {
+            let mut links = Chain::default();
+            let id = ready.insert(&mut links, Instant(0));
+            tx.chain(links).await?.id(id)?;
+            Ok::<_, Error>(ready.issue())
+        })
+    })
+    .await
+    .unwrap()
+}
+
+async fn next_index(db: &Db) -> i64 {
+    let found =
+        db.read("next", |tx| Box::pin(async move { row!(tx, "select next_index from address_accounts") })).await;
+    found.unwrap().unwrap().at(0).unwrap()
+}
+
+crate::both! {
+    async fn every_address_is_handed_out_once_whatever_chain_and_start(db: Db) {
+        let mut seen = HashSet::new();
+        for _ in 0..2 {
+            let (addresses, watched) = open(&db).await;
+            assert_eq!(watched.len(), seen.len());
+            let names = ["ethereum", "polygon"].map(chain);
+            let prepare = (0..150).map(|n: usize| addresses.prepare(&db, &names[n % 2]));
+            for ready in join_all(prepare).await {
+                assert!(seen.insert(store(&db, ready.unwrap()).await));
+            }
+            assert_eq!(watched.len(), seen.len());
+        }
+        assert_eq!(seen.len(), 300);
+    }
+
+    async fn what_was_not_issued_serves_the_next_order(db: Db) {
+        let (addresses, watched) = open(&db).await;
+        let ethereum = chain("ethereum");
+        let dropped = addresses.prepare(&db, &ethereum).await.unwrap();
+        let first = format!("{dropped:?}");
+        drop(dropped);
+        let refused = addresses.prepare(&db, &ethereum).await.unwrap();
+        let result = db.write("refused", move |tx| Box::pin(async move {
+            let mut links = Chain::default();
+            refused.insert(&mut links, Instant(0));
+            tx.chain(links).await?;
+            Err::<(), _>(Error::Conflict("on purpose".into()))
+        })).await;
+        assert!(result.is_err());
+        assert!(watched.is_empty());
+        let again = addresses.prepare(&db, &ethereum).await.unwrap();
+        assert_eq!(format!("{again:?}"), first);
+        let (again, other) = (store(&db, again).await, store(&db, addresses.prepare(&db, &ethereum).await.unwrap()).await);
+        assert_ne!(again, other);
+        assert_eq!((watched.len(), next_index(&db).await), (2, 64));
+    }
+
+    async fn a_lease_is_stored_before_it_is_used(db: Db) {
+        let (addresses, _) = open(&db).await;
+        assert_eq!(next_index(&db).await, 0);
+        let _ready = addresses.prepare(&db, &chain("ethereum")).await.unwrap();
+        assert_eq!(next_index(&db).await, 64);
+        let unknown = addresses.prepare(&db, &chain("tron")).await;
+        assert!(matches!(unknown, Err(IssueError::NoAccount(_))));
+    }
+}
