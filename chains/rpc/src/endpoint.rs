@@ -24,6 +24,8 @@ pub struct Endpoint {
     roles: Vec<Role>,
     requests_per_second: Option<u32>,
     headers: HeaderMap,
+    /// Where paths that begin with a word are found instead of below `url`.
+    elsewhere: Option<(String, Url)>,
     login_file: Option<PathBuf>,
 }
 
@@ -39,12 +41,16 @@ pub enum EndpointError {
 impl Endpoint {
     /// An endpoint with every role and no quota of its own.
     pub fn new(url: &str) -> Result<Endpoint, EndpointError> {
-        let url = Url::parse(url.trim()).map_err(|_| EndpointError::BadUrl)?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(EndpointError::BadUrl);
-        }
+        let url = read(url)?;
         let roles = vec![Role::Read, Role::Broadcast];
-        Ok(Endpoint { url, roles, requests_per_second: None, headers: HeaderMap::new(), login_file: None })
+        Ok(Endpoint {
+            url,
+            roles,
+            requests_per_second: None,
+            headers: HeaderMap::new(),
+            elsewhere: None,
+            login_file: None,
+        })
     }
 
     pub fn with_roles(mut self, roles: &[Role]) -> Endpoint {
@@ -74,6 +80,12 @@ impl Endpoint {
         self
     }
 
+    /// The node answers paths that begin with `first` at another URL: java-tron has a port for each of its two views.
+    pub fn with_elsewhere(mut self, first: &str, url: &str) -> Result<Endpoint, EndpointError> {
+        self.elsewhere = Some((first.to_owned(), read(url)?));
+        Ok(self)
+    }
+
     pub fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
@@ -93,9 +105,10 @@ impl Endpoint {
 
     /// What a node says may repeat the key it was asked with; every long part of the URL and every header value is blanked.
     pub fn redact(&self, text: &str) -> String {
-        let query = self.url.query_pairs().map(|(_, value)| value.into_owned());
-        let path = self.url.path_segments().into_iter().flatten().map(str::to_owned);
-        let login = [self.url.username().to_owned(), self.url.password().unwrap_or_default().to_owned()];
+        let urls = || std::iter::once(&self.url).chain(self.elsewhere.iter().map(|(_, url)| url));
+        let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
+        let path = urls().flat_map(|url| url.path_segments().into_iter().flatten().map(str::to_owned));
+        let login = urls().flat_map(|url| [url.username().to_owned(), url.password().unwrap_or_default().to_owned()]);
         let headers = self.headers.values().filter_map(|value| value.to_str().ok().map(str::to_owned));
         let secrets = query.chain(path).chain(login).chain(headers).filter(|part| part.len() >= SECRET_LENGTH_MIN);
         secrets.fold(text.to_owned(), |text, secret| text.replace(&secret, "…"))
@@ -116,12 +129,14 @@ impl Endpoint {
 
     /// The endpoint's URL, with a path below it for nodes that have one per question.
     pub(crate) fn url(&self, path: &str) -> Url {
-        let mut url = self.url.clone();
+        let elsewhere = self.elsewhere.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
+        let base = elsewhere.map_or(&self.url, |(_, url)| url);
+        let mut url = base.clone();
         if !path.is_empty() {
             let (path, query) = path.split_once('?').unwrap_or((path, ""));
-            let joined = format!("{}/{}", self.url.path().trim_end_matches('/'), path.trim_start_matches('/'));
+            let joined = format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/'));
             url.set_path(&joined);
-            match (self.url.query(), query) {
+            match (base.query(), query) {
                 (_, "") => {}
                 (None, added) => url.set_query(Some(added)),
                 (Some(own), added) => url.set_query(Some(&format!("{own}&{added}"))),
@@ -129,6 +144,12 @@ impl Endpoint {
         }
         url
     }
+}
+
+fn read(url: &str) -> Result<Url, EndpointError> {
+    let url = Url::parse(url.trim()).map_err(|_| EndpointError::BadUrl)?;
+    let usable = matches!(url.scheme(), "http" | "https") && url.host().is_some();
+    if usable { Ok(url) } else { Err(EndpointError::BadUrl) }
 }
 
 impl fmt::Display for Endpoint {
@@ -167,6 +188,9 @@ mod tests {
         let endpoint = Endpoint::new("http://node:8090/base/?key=1").unwrap();
         assert_eq!(endpoint.url("").as_str(), "http://node:8090/base/?key=1");
         assert_eq!(endpoint.url("wallet/getblock?x=2").as_str(), "http://node:8090/base/wallet/getblock?key=1&x=2");
+        let endpoint = endpoint.with_elsewhere("walletsolidity", "http://node:8091").unwrap();
+        assert_eq!(endpoint.url("walletsolidity/getblock").as_str(), "http://node:8091/walletsolidity/getblock");
+        assert_eq!(endpoint.url("wallet/getblock").as_str(), "http://node:8090/base/wallet/getblock?key=1");
         assert_eq!(Endpoint::new("ftp://node").unwrap_err(), EndpointError::BadUrl);
         assert_eq!(Endpoint::new("not a url").unwrap_err(), EndpointError::BadUrl);
     }

@@ -89,6 +89,7 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
+        let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::suspension));
         if unusable(status) && !reply::is_refusal(&body) {
             return Err(Trouble::Failed { reason: format!("HTTP status {}", status.as_u16()), retry_after });
         }

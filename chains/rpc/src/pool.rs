@@ -14,6 +14,7 @@ use std::{
 use chain::{Height, SourceError};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -52,24 +53,52 @@ pub struct Proof {
     pub name: String,
     pub expected: String,
     request: Request,
-    plain: bool,
+    form: Form,
+}
+
+/// Where in an answer the proof stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    /// The result of a JSON-RPC call.
+    Result,
+    /// The whole body.
+    Body,
+    /// The end of this field of a JSON object.
+    EndOf(String),
 }
 
 impl Proof {
     /// A JSON-RPC call whose result is `expected`.
     pub fn call<P: Serialize + ?Sized>(method: &str, params: &P, expected: &str) -> Proof {
         let request = json_rpc(method, params);
-        Proof { name: method.to_owned(), expected: expected.to_owned(), request, plain: false }
+        Proof { name: method.to_owned(), expected: expected.to_owned(), request, form: Form::Result }
     }
 
     /// A path below which a GET finds nothing but `expected`.
     pub fn path(path: &str, expected: &str) -> Proof {
         let request = Request { path: path.to_owned(), body: None };
-        Proof { name: path.to_owned(), expected: expected.to_owned(), request, plain: true }
+        Proof { name: path.to_owned(), expected: expected.to_owned(), request, form: Form::Body }
     }
 
-    fn read<'a>(&self, reply: &Reply<'a>) -> Result<&'a str, Bad> {
-        if self.plain { reply.text() } else { reply.result() }
+    /// A question whose answer is a JSON object with a text `field` that ends with `expected`.
+    pub fn posted(path: &str, body: Vec<u8>, field: &str, expected: &str) -> Proof {
+        let request = Request { path: path.to_owned(), body: Some(body) };
+        Proof { name: path.to_owned(), expected: expected.to_owned(), request, form: Form::EndOf(field.to_owned()) }
+    }
+
+    fn read(&self, reply: &Reply<'_>) -> Result<String, Bad> {
+        match &self.form {
+            Form::Result => reply.result::<&str>().map(str::to_owned),
+            Form::Body => reply.text().map(str::to_owned),
+            Form::EndOf(field) => {
+                let mut answer: Map<String, Value> = reply.json()?;
+                let Some(Value::String(text)) = answer.remove(field) else {
+                    return Err(Bad::Wrong(format!("no {field} in the answer")));
+                };
+                let end = text.len().checked_sub(self.expected.len()).and_then(|at| text.get(at..));
+                Ok(end.map_or(text.clone(), str::to_owned))
+            }
+        }
     }
 }
 
@@ -281,6 +310,23 @@ impl Pool {
         let chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
         let answers: Vec<Vec<T>> = chunks.try_collect().await?;
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// Posts something that is not JSON-RPC, beginning with the endpoint at `first` as [`Pool::ask_from`] does.
+    pub async fn post_from<T, F>(&self, first: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, Failure>
+    where
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        let request = Request { path: path.to_owned(), body: Some(body) };
+        self.run(path, &request, Some(first % self.nodes.len()), accept).await
+    }
+
+    /// Posts something that is not JSON-RPC to one endpoint, however it feels.
+    pub async fn post_only<T, F>(&self, endpoint: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, Failure>
+    where
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        self.run_only(endpoint, path, &Request { path: path.to_owned(), body: Some(body) }, accept).await
     }
 
     /// Posts or gets something that is not JSON-RPC. `name` stands for the method in health and quarantine.
@@ -569,6 +615,7 @@ impl Pool {
 
     fn failed(&self, node: usize, reason: &str, retry_after: Option<Duration>) -> String {
         let label = self.label(node);
+        let retry_after = retry_after.or_else(|| reply::suspension(reason));
         let reason = self.redact(node, reason);
         let mut health = self.nodes[node].health();
         if health.last_trouble() != reason {

@@ -1,5 +1,7 @@
 //! What a node answered, read once and straight into borrowed types.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -172,6 +174,12 @@ pub(crate) fn items(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u6
     Ok(replies)
 }
 
+/// The time for which a gateway says that it will not answer: `… the query server is suspended for 30s`.
+pub(crate) fn suspension(text: &str) -> Option<Duration> {
+    let seconds = text.split_once("suspended for ")?.1.split_once('s')?.0;
+    seconds.trim().parse().ok().map(Duration::from_secs)
+}
+
 /// Whether a body is a JSON-RPC error, whatever HTTP status it came with.
 pub(crate) fn is_refusal(body: &[u8]) -> bool {
     refusal_in(body).is_some()
@@ -301,6 +309,15 @@ mod tests {
             (3, "execution reverted", RefusalKind::Other),
         ] {
             assert_eq!(kind(code, message), expected, "{code} {message}");
+        }
+    }
+
+    #[test]
+    fn a_suspension_is_as_long_as_it_says() {
+        let text = "The key exceeds the frequency limit(15), and the query server is suspended for 30s";
+        assert_eq!(suspension(text), Some(Duration::from_secs(30)));
+        for other in ["", "suspended for ever", "suspended for 5 minutes"] {
+            assert_eq!(suspension(other), None, "{other}");
         }
     }
 
