@@ -222,7 +222,8 @@ pub fn sources(config: &Config, simnet: Option<&simnet::Simnet>) -> anyhow::Resu
 fn node_source(chain: &config::Chain) -> anyhow::Result<Arc<dyn Source>> {
     match chain.family {
         chain::Family::Evm => Ok(Arc::new(evm(chain).with_context(|| format!("[chains.{}]", chain.id))?)),
-        chain::Family::Bitcoin | chain::Family::Tron => {
+        chain::Family::Tron => Ok(Arc::new(tron(chain).with_context(|| format!("[chains.{}]", chain.id))?)),
+        chain::Family::Bitcoin => {
             bail!("[chains.{}]: settled has no driver for this family yet; set enabled = false", chain.id)
         }
     }
@@ -231,13 +232,7 @@ fn node_source(chain: &config::Chain) -> anyhow::Result<Arc<dyn Source>> {
 /// The driver of an EVM chain behind its configured endpoints.
 pub fn evm(chain: &config::Chain) -> anyhow::Result<evm::Evm> {
     let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
-    let mut endpoints = Vec::new();
-    for endpoint in &chain.endpoints {
-        endpoints.push(node(endpoint)?);
-    }
-    let mut pool = rpc::Config::new(endpoints);
-    pool.deadline = chain.timeout;
-    pool.body_bytes_max = usize::try_from(chain.answer_bytes_max)?;
+    let pool = pool(chain)?;
     Ok(evm::Evm::new(evm::EvmConfig {
         chain: chain.id.clone(),
         chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
@@ -261,6 +256,28 @@ pub fn evm(chain: &config::Chain) -> anyhow::Result<evm::Evm> {
     })?)
 }
 
+/// The driver of a TRON chain behind its configured endpoints.
+pub fn tron(chain: &config::Chain) -> anyhow::Result<tron::Tron> {
+    let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
+    Ok(tron::Tron::new(tron::TronConfig {
+        chain: chain.id.clone(),
+        chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
+        assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
+        pool: pool(chain)?,
+    })?)
+}
+
+fn pool(chain: &config::Chain) -> anyhow::Result<rpc::Config> {
+    let mut endpoints = Vec::new();
+    for endpoint in &chain.endpoints {
+        endpoints.push(node(endpoint)?);
+    }
+    let mut pool = rpc::Config::new(endpoints);
+    pool.deadline = chain.timeout;
+    pool.body_bytes_max = usize::try_from(chain.answer_bytes_max)?;
+    Ok(pool)
+}
+
 fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     let url = match (&endpoint.url, endpoint.url_file.read()?) {
         (_, Some(url)) => url,
@@ -276,6 +293,9 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
         })
         .collect();
     let mut node = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles);
+    if let Some(solidity) = &endpoint.solidity_url {
+        node = node.with_elsewhere("walletsolidity", solidity.as_str())?;
+    }
     if let Some(quota) = endpoint.requests_per_second {
         node = node.with_requests_per_second(quota);
     }

@@ -86,6 +86,9 @@ pub struct Endpoint {
     pub url: Option<Url>,
     #[serde(default)]
     pub url_file: SecretFile,
+    /// Where a TRON node shows its solidified state, if not at `url`.
+    #[serde(default, deserialize_with = "text::url_or_none")]
+    pub solidity_url: Option<Url>,
     #[serde(default)]
     pub headers_file: SecretFile,
     #[serde(default)]
@@ -148,6 +151,7 @@ impl Endpoint {
         Endpoint {
             url: Some(url),
             url_file: SecretFile::default(),
+            solidity_url: None,
             headers_file: SecretFile::default(),
             requests_per_second: None,
             roles: Role::all(),

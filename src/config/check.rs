@@ -201,7 +201,12 @@ impl Check {
                     self.refuse(at("identity"), "is not the number of an EVM chain, such as \"1\"");
                 }
             }
-            Family::Bitcoin | Family::Tron => {
+            Family::Tron => {
+                if chain.identity.as_ref().is_none_or(|identity| identity.parse::<u32>().is_err()) {
+                    self.refuse(at("identity"), "is not the number of a TRON chain, such as \"728126428\"");
+                }
+            }
+            Family::Bitcoin => {
                 let family = family_name(chain.family);
                 self.refuse(
                     at("driver"),
@@ -224,6 +229,9 @@ impl Check {
                     self.refuse(at("url"), "is not an http or https address");
                 }
                 (Some(_), true) | (None, false) => {}
+            }
+            if endpoint.solidity_url.is_some() && chain.family != Family::Tron {
+                self.refuse(at("solidity_url"), "is only for nodes of TRON; remove it");
             }
             if endpoint.roles.is_empty() {
                 self.refuse(at("roles"), "is empty; leave it out for all roles");

@@ -15,4 +15,5 @@ mod receiving;
 mod sightings;
 mod soak;
 mod tidy;
+mod tron;
 mod unit;

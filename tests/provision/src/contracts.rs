@@ -32,6 +32,17 @@ pub mod abi {
             function balanceOf(address owner) external view returns (uint256);
         }
 
+        interface Trc20Like {
+            event Transfer(address indexed from, address indexed to, uint256 value);
+            function mint(address to, uint256 value) external;
+            function transfer(address to, uint256 value) external returns (bool);
+            function approve(address spender, uint256 value) external returns (bool);
+            function transferFrom(address from, address to, uint256 value) external returns (bool);
+            function balanceOf(address owner) external view returns (uint256);
+            function setPaused(bool paused) external;
+            function setBlackListed(address holder, bool listed) external;
+        }
+
         interface FakeToken {
             event Transfer(address indexed from, address indexed to, uint256 value);
             function phantom(address from, address to, uint256 value) external;

@@ -9,6 +9,7 @@ pub mod contracts;
 pub mod node;
 pub mod payer;
 pub mod postgres;
+pub mod python;
 
 mod npm;
 mod place;

@@ -1,0 +1,81 @@
+//! The two texts of a TRON account: Base58Check for people, 42 hex digits for nodes. Inside the virtual machine only the
+//! 20 bytes of the key appear.
+
+use bitcoin::base58;
+use chain::{Address, AddressKey, derive::tron_address};
+
+/// The byte in front of the key, in both texts and in every protobuf field that holds an address.
+pub const PREFIX: u8 = 0x41;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an address of TRON: 34 letters and digits beginning with T, written exactly as given")]
+pub struct BadAddress;
+
+/// Reads the text that wallets show. Length, alphabet, checksum and prefix must be right; nothing is corrected.
+pub fn parse(text: &str) -> Result<Address, BadAddress> {
+    let payload = base58::decode_check(text).map_err(|_| BadAddress)?;
+    let address = from_bytes(&payload).map(tron_address).ok_or(BadAddress)?;
+    if address.text == text { Ok(address) } else { Err(BadAddress) }
+}
+
+/// The 21 bytes of protobuf fields.
+pub fn to_bytes(key: AddressKey) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(21);
+    bytes.push(PREFIX);
+    bytes.extend_from_slice(&key.0);
+    bytes
+}
+
+/// The inverse of [`to_bytes`].
+pub fn from_bytes(bytes: &[u8]) -> Option<AddressKey> {
+    let (prefix, key) = bytes.split_first()?;
+    if *prefix == PREFIX { key.try_into().ok().map(AddressKey) } else { None }
+}
+
+/// `41…`, as nodes write addresses unless they are asked for `visible` ones.
+pub fn to_hex(key: AddressKey) -> String {
+    const_hex::encode(to_bytes(key))
+}
+
+/// The inverse of [`to_hex`].
+pub fn from_hex(text: &str) -> Option<AddressKey> {
+    let mut bytes = [0u8; 21];
+    const_hex::decode_to_slice(text, &mut bytes).ok()?;
+    from_bytes(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in [
+            "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdh",
+            "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYd",
+            "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2",
+            "41c8599111f29c1e1e061265b4af93ea1f274ad78a",
+            " TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH",
+            "",
+        ] {
+            assert_eq!(parse(text), Err(BadAddress), "{text}");
+        }
+        assert_eq!(parse("T9yD14Nj9j7xAB4dbGeiX9h8unkKHxuWwb").map(|zero| zero.key), Ok(AddressKey([0; 20])));
+    }
+
+    proptest! {
+        #[test]
+        fn texts_round_trip(key in any::<[u8; 20]>().prop_map(AddressKey)) {
+            prop_assert_eq!(parse(&tron_address(key).text).map(|address| address.key), Ok(key));
+            prop_assert_eq!(from_hex(&to_hex(key)), Some(key));
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(text in ".{0,50}") {
+            let _ = parse(&text);
+            let _ = from_hex(&text);
+        }
+    }
+}

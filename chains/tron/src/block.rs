@@ -1,0 +1,168 @@
+//! Blocks, held against what their ids are hashes of: a header against its id, a transaction against its own, and the
+//! presence of transactions against their root.
+
+use chain::{AssetId, BlockHash, Header, Height, Part, Place, Transfer, TxId, derive::tron_address, watch::Watched};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    address,
+    proto::{self, ContractRet, ContractType, TransferContract},
+    wire,
+};
+
+/// The root of a block without transactions.
+const NO_TRANSACTIONS: [u8; 32] = [0; 32];
+
+/// A block as it was read, without what its receipts have to say.
+#[derive(Debug)]
+pub struct Body {
+    pub header: Header,
+    pub txids: Vec<TxId>,
+    /// TRX that transactions themselves carry to watched addresses.
+    pub payments: Vec<Transfer>,
+}
+
+/// `None` for `{}`: the node does not have the block, or does not have it yet.
+pub fn header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
+    let (Some(id), Some(header)) = (block.id, &block.block_header) else { return Ok(None) };
+    let raw = &header.raw_data;
+    let id: [u8; 32] = bytes32(id).ok_or("a block id that is none")?;
+    let parent = bytes32(raw.parent).ok_or("a parent that is no block id")?;
+    let height = Height::try_from(raw.number).map_err(|_| "a negative height")?;
+    if id[..8] != height.to_be_bytes() {
+        return Err(format!("the id of block {height} names another height"));
+    }
+    if hashed(raw)?[8..] != id[8..] {
+        return Err(format!("the id of block {height} is not the hash of its header"));
+    }
+    Ok(Some(Header { height, hash: BlockHash(id), parent: BlockHash(parent), time: raw.timestamp.div_euclid(1_000) }))
+}
+
+fn hashed(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
+    let decoded = |text: &str| const_hex::decode(text).map_err(|_| "a header field that is no hex".to_owned());
+    let raw = proto::HeaderRaw {
+        timestamp: raw.timestamp,
+        tx_trie_root: decoded(raw.root)?,
+        parent_hash: decoded(raw.parent)?,
+        number: raw.number,
+        witness_id: raw.witness_id,
+        witness_address: decoded(raw.witness_address)?,
+        version: raw.version,
+        account_state_root: decoded(raw.account_state_root)?,
+    };
+    Ok(Sha256::digest(raw.encode_to_vec()).into())
+}
+
+/// A whole block. `None` if the node does not have it, or has it without its transactions.
+pub fn read(block: &wire::Block<'_>, native: Option<&AssetId>, watched: &Watched<'_>) -> Result<Option<Body>, String> {
+    let Some(header) = header(block)? else { return Ok(None) };
+    let root = block.block_header.as_ref().and_then(|header| bytes32(header.raw_data.root)).unwrap_or(NO_TRANSACTIONS);
+    if block.transactions.is_empty() != (root == NO_TRANSACTIONS) {
+        return Ok(None);
+    }
+    let mut txids = Vec::with_capacity(block.transactions.len());
+    let mut payments = Vec::new();
+    let mut raw = Vec::new();
+    for (index, transaction) in block.transactions.iter().enumerate() {
+        let txid = TxId(bytes32(transaction.id).ok_or("a transaction without an id")?);
+        raw.resize(transaction.raw.len() / 2, 0);
+        const_hex::decode_to_slice(transaction.raw, &mut raw).map_err(|_| format!("transaction {txid} is no hex"))?;
+        if Sha256::digest(&raw).as_slice() != txid.0 {
+            return Err(format!("the id of transaction {txid} is not the hash of its content"));
+        }
+        let tx_index = u32::try_from(index).map_err(|_| "too many transactions")?;
+        if let Some(asset) = native
+            && succeeded(transaction)
+            && let Some(payment) = payment(&raw, watched)
+        {
+            payments.push(payment.transfer(txid, tx_index, asset));
+        }
+        txids.push(txid);
+    }
+    Ok(Some(Body { header, txids, payments }))
+}
+
+fn succeeded(transaction: &wire::Transaction<'_>) -> bool {
+    transaction.ret.first().and_then(|ret| ret.contract_ret) == Some(ContractRet::Success.name())
+}
+
+/// TRX from one account to a watched one.
+struct Payment {
+    from: chain::AddressKey,
+    to: chain::AddressKey,
+    sun: u64,
+}
+
+impl Payment {
+    fn transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
+        Transfer {
+            txid,
+            place: Place { tx_index, part: Part::Value },
+            asset: asset.clone(),
+            to: self.to,
+            from: Some(tron_address(self.from).text),
+            amount: self.sun.into(),
+        }
+    }
+}
+
+fn payment(raw: &[u8], watched: &Watched<'_>) -> Option<Payment> {
+    let raw = proto::Raw::decode(raw).ok()?;
+    let contract = raw.contract.first()?;
+    if contract.r#type != i32::from(ContractType::Transfer) {
+        return None;
+    }
+    let transfer = TransferContract::decode(contract.parameter.as_ref()?.value.as_slice()).ok()?;
+    let to = address::from_bytes(&transfer.to_address).filter(|to| watched.contains(to))?;
+    let sun = u64::try_from(transfer.amount).ok().filter(|sun| *sun > 0)?;
+    Some(Payment { from: address::from_bytes(&transfer.owner_address)?, to, sun })
+}
+
+pub fn bytes32(hex: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0u8; 32];
+    const_hex::decode_to_slice(hex, &mut bytes).ok().map(|()| bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Headers of TRON and of its test networks, as their nodes gave them out.
+    const HEADERS: [&str; 3] = [
+        r#"{"blockID":"0000000003b6b891043be54ac0ae1ef579fad5e6e1732cb0ac4237a873b8453e","block_header":{"raw_data":{
+            "number":62306449,"txTrieRoot":"7cb6ddff8ada79c91baf6667cc8ead757b39205a8dc8ae097298dbb0587bddb7",
+            "witness_address":"4114f2c09d3de3fe82a71960da65d4935a30b24e1f","version":30,"timestamp":1717563117000,
+            "parentHash":"0000000003b6b890d8e1d886520dcad1820f4313a435ad593a80c549ea883054"}}}"#,
+        r#"{"blockID":"000000000335f6219b675cfb09a93b99a53729b80b188dcde464eb41625c3d0c","block_header":{"raw_data":{
+            "number":53868065,"txTrieRoot":"0000000000000000000000000000000000000000000000000000000000000000",
+            "witness_address":"41711cf6683d28621ae12030fd541b288c61d682cd","version":31,"timestamp":1745423034000,
+            "parentHash":"000000000335f620ef6509d67751753763be896f7ac569fc1d1cfa059cecf619"}}}"#,
+        r#"{"blockID":"0000000003fe262d52bfa4b2814f816fd2e57af5b98a33d60d8630a03a908e0e","block_header":{"raw_data":{
+            "number":66987565,"txTrieRoot":"faf8fe3858339ead25cc892461c82a59b84dca4a51c45b026676bf3f45a352a2",
+            "witness_address":"41b2f713d57dbcec679d93a8849fa0cd0e4db594ba","version":34,"timestamp":1777445121000,
+            "parentHash":"0000000003fe262c85cd6b02033f4c3e5c1efa35de256a17bd906dc61fb1aeed"}}}"#,
+    ];
+
+    #[test]
+    fn ids_are_hashes_of_headers() {
+        for text in HEADERS {
+            let found = header(&serde_json::from_str(text).unwrap()).unwrap().unwrap();
+            assert_eq!(found.height, found.hash.0[..8].try_into().map(Height::from_be_bytes).unwrap());
+            for lie in [("timestamp\":17", "timestamp\":18"), ("\"version\":3", "\"version\":4"), ("\"41", "\"42")] {
+                let forged = text.replacen(lie.0, lie.1, 1);
+                assert!(header(&serde_json::from_str(&forged).unwrap()).is_err(), "{forged}");
+            }
+        }
+        assert_eq!(header(&wire::Block::default()), Ok(None));
+    }
+
+    #[test]
+    fn a_block_that_lost_its_transactions_is_not_there() {
+        let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
+        assert!(read(&block, None, &chain::WatchSet::default().read()).unwrap().is_none());
+        let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
+        let empty = read(&block, None, &chain::WatchSet::default().read()).unwrap().unwrap();
+        assert_eq!(empty.header.time, 1_745_423_034);
+    }
+}

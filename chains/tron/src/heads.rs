@@ -1,0 +1,118 @@
+//! Blocks above the solidified one, remembered from one look to the next so that each is read once. Pure.
+
+use std::collections::VecDeque;
+
+use chain::{Block, Header, Height, Sighting};
+
+/// Head blocks kept at most: with fewer than 19 producers the head runs away from the solidified block.
+pub const KEEP_MAX: usize = 600;
+
+/// The newest blocks, each the parent of the next, oldest first.
+#[derive(Debug, Default)]
+pub struct Heads {
+    blocks: VecDeque<Block>,
+}
+
+impl Heads {
+    /// What to read so that the memory reaches from above `solid` to `head`; nothing if it does already. What a fork
+    /// replaced is forgotten.
+    pub fn missing(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
+        if self.blocks.back().is_some_and(|last| last.header.height < solid) {
+            self.blocks.clear();
+        }
+        self.blocks.truncate(self.blocks.iter().take_while(|block| block.header.height <= head.height).count());
+        let same = |block: &Block| block.header.position() == head.position();
+        if self.blocks.back().is_some_and(same) {
+            return None;
+        }
+        if self.blocks.back().is_some_and(|last| last.header.height == head.height) {
+            self.blocks.pop_back();
+        }
+        let from = self.blocks.back().map_or(solid + 1, |last| last.header.height + 1);
+        (from <= head.height).then_some((from, head.height))
+    }
+
+    /// Adds blocks that were read. `false` if they do not follow what is remembered, which is then forgotten.
+    pub fn extend(&mut self, blocks: Vec<Block>) -> bool {
+        for block in blocks {
+            if self.blocks.back().is_some_and(|last| last.header.hash != block.header.parent) {
+                self.blocks.clear();
+                return false;
+            }
+            self.blocks.push_back(block);
+            if self.blocks.len() > KEEP_MAX {
+                self.blocks.pop_front();
+            }
+        }
+        true
+    }
+
+    /// Forgets blocks up to a height.
+    pub fn forget(&mut self, up_to: Height) {
+        while self.blocks.front().is_some_and(|block| block.header.height <= up_to) {
+            self.blocks.pop_front();
+        }
+    }
+
+    pub fn sightings(&self) -> Vec<Sighting> {
+        let transfers = self.blocks.iter().flat_map(|block| &block.transfers);
+        let sighting = |transfer: &chain::Transfer| Sighting {
+            txid: transfer.txid,
+            part: transfer.place.part,
+            asset: transfer.asset.clone(),
+            to: transfer.to,
+            amount: transfer.amount,
+            replaceable: false,
+        };
+        transfers.map(sighting).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chain::BlockHash;
+
+    use super::*;
+
+    fn header(branch: u8, height: Height, parent: u8) -> Header {
+        let hash = |branch: u8, height: Height| {
+            let mut hash = [branch; 32];
+            hash[..8].copy_from_slice(&height.to_be_bytes());
+            BlockHash(hash)
+        };
+        Header { height, hash: hash(branch, height), parent: hash(parent, height - 1), time: 0 }
+    }
+
+    fn block(branch: u8, height: Height, parent: u8) -> Block {
+        Block { header: header(branch, height, parent), transfers: Vec::new() }
+    }
+
+    #[test]
+    fn each_block_is_read_once() {
+        let mut heads = Heads::default();
+        assert_eq!(heads.missing(10, &header(0, 12, 0)), Some((11, 12)));
+        assert!(heads.extend(vec![block(0, 11, 0), block(0, 12, 0)]));
+        assert_eq!(heads.missing(10, &header(0, 12, 0)), None);
+        assert_eq!(heads.missing(11, &header(0, 14, 0)), Some((13, 14)));
+        heads.forget(11);
+        assert!(heads.extend(vec![block(0, 13, 0)]));
+        assert_eq!(heads.missing(11, &header(0, 14, 0)), Some((14, 14)));
+    }
+
+    #[test]
+    fn a_fork_is_noticed_at_its_tip_or_at_its_root() {
+        let mut heads = Heads::default();
+        assert!(heads.extend((11..=14).map(|height| block(0, height, 0)).collect()));
+        // As long, with another tip only.
+        assert_eq!(heads.missing(10, &header(1, 14, 0)), Some((14, 14)));
+        assert!(heads.extend(vec![block(1, 14, 0)]));
+        // Longer, from further down.
+        assert_eq!(heads.missing(10, &header(2, 15, 2)), Some((15, 15)));
+        assert!(!heads.extend(vec![block(2, 15, 2)]));
+        assert_eq!(heads.missing(10, &header(2, 15, 2)), Some((11, 15)));
+        // Shorter.
+        assert!(heads.extend((11..=15).map(|height| block(2, height, 2)).collect()));
+        assert_eq!(heads.missing(10, &header(2, 13, 2)), None);
+        assert!(heads.sightings().is_empty());
+    }
+}

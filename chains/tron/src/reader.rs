@@ -1,0 +1,174 @@
+//! Blocks with the transfers in them: each whole block and all its receipts, held against each other.
+//!
+//! A gateway answers from nodes of different heights, and one that is behind says `{}` or `[]` for what it does not have.
+//! So nothing empty is believed unless the block itself says that it is empty.
+
+use std::sync::MutexGuard;
+
+use chain::{Block, Header, Height, SourceError, WatchSet};
+use futures_util::{StreamExt, stream};
+use rpc::{Answer, Bad, Failure, Span};
+use serde_json::json;
+use tracing::info;
+
+use crate::{
+    Tron,
+    block::{self, Body},
+    receipts::{self, Mismatch},
+    source::{body, failure_at},
+    wire,
+};
+
+/// Blocks whose receipts are under way at once.
+const CONCURRENCY: usize = 3;
+
+/// Which of a node's two states is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Irreversible: what 19 of 27 producers have built on.
+    Solid,
+    /// What may still vanish.
+    Head,
+}
+
+impl View {
+    pub fn path(self, call: &str) -> String {
+        match self {
+            View::Solid => format!("walletsolidity/{call}"),
+            View::Head => format!("wallet/{call}"),
+        }
+    }
+}
+
+impl Tron {
+    /// Blocks from `from` on, at least one, as far as `to`, as the endpoints have them complete.
+    pub(crate) async fn read_blocks(
+        &self,
+        view: View,
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> Result<Vec<Block>, SourceError> {
+        let bodies = self.bodies(view, from, to, watched).await?;
+        let mut complete = stream::iter(bodies.into_iter().map(|body| self.block(view, body, watched)));
+        let mut complete = complete.by_ref().buffered(CONCURRENCY);
+        let mut blocks = Vec::new();
+        while let Some(block) = complete.next().await {
+            match block {
+                Ok(block) => blocks.push(block),
+                // What stands before it is good.
+                Err(_) if !blocks.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// The header of a height, or of the newest block.
+    pub(crate) async fn read_header(
+        &self,
+        view: View,
+        height: Option<Height>,
+        first: usize,
+    ) -> Result<Option<(usize, Header)>, Failure> {
+        let question = match height {
+            Some(height) => json!({ "id_or_num": height.to_string(), "detail": false }),
+            None => json!({ "detail": false }),
+        };
+        let accept = |reply: &rpc::Reply<'_>| {
+            let header = block::header(&wire::read(reply)?).map_err(Bad::Wrong)?;
+            let Some(header) = header else { return Ok(Answer::Doubtful(None)) };
+            match height {
+                Some(height) if height != header.height => {
+                    Err(Bad::Wrong(format!("asked for block {height}, got {}", header.height)))
+                }
+                Some(_) | None => Ok(Answer::Sure(Some((reply.endpoint, header)))),
+            }
+        };
+        let path = view.path("getblock");
+        match height {
+            // In order of preference; the newest block is asked of each endpoint in turn.
+            Some(_) => self.pool.fetch(&path, &path, Some(body(&question)), accept).await,
+            None => self.pool.post_from(first, &path, body(&question), accept).await,
+        }
+    }
+
+    /// Blocks as far as an endpoint has them, each the parent of the next.
+    async fn bodies(&self, view: View, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Body>, SourceError> {
+        loop {
+            let to = to.min(from.saturating_add(self.span().size() - 1));
+            let used = to.saturating_sub(from) + 1;
+            // The end of a range is exclusive.
+            let question = json!({ "startNum": from, "endNum": to.saturating_add(1) });
+            let path = view.path("getblockbylimitnext");
+            let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+                let bodies = self.linked(&wire::read::<wire::Blocks<'_>>(reply)?, from, to, watched);
+                let bodies = bodies.map_err(Bad::Wrong)?;
+                Ok(if bodies.is_empty() { Answer::Doubtful(bodies) } else { Answer::Sure(bodies) })
+            });
+            match answer.await {
+                Ok(bodies) if bodies.is_empty() => return Err(SourceError::NotThere(from)),
+                Ok(bodies) => {
+                    self.span().succeeded(used);
+                    return Ok(bodies);
+                }
+                Err(Failure::TooLarge(message)) if self.span().too_large(used, &message) => {
+                    info!(chain = %self.config.chain, "a range of {used} blocks is too large: {message}");
+                }
+                Err(failure) => return Err(failure_at(from, failure)),
+            }
+        }
+    }
+
+    /// The blocks of an answer up to the first that is not whole.
+    fn linked(
+        &self,
+        answer: &wire::Blocks<'_>,
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> Result<Vec<Body>, String> {
+        let watched = watched.read();
+        let mut bodies: Vec<Body> = Vec::with_capacity(answer.block.len());
+        for (height, found) in (from..=to).zip(&answer.block) {
+            let Some(body) = block::read(found, self.assets.native.as_ref(), &watched)? else { break };
+            if body.header.height != height {
+                return Err(format!("asked for block {height}, got {}", body.header.height));
+            }
+            // Another branch, of a head that changed: what stands before it is good.
+            if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
+                break;
+            }
+            bodies.push(body);
+        }
+        Ok(bodies)
+    }
+
+    /// A block with its receipts, which an empty one does not have.
+    async fn block(&self, view: View, found: Body, watched: &WatchSet) -> Result<Block, SourceError> {
+        let header = found.header;
+        if found.txids.is_empty() {
+            return Ok(Block { header, transfers: Vec::new() });
+        }
+        let path = view.path("gettransactioninfobyblocknum");
+        let question = body(&json!({ "num": header.height }));
+        let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
+            let infos: Vec<wire::Info<'_>> = wire::read(reply)?;
+            match receipts::settle(&found, &infos, &self.assets, &watched.read()) {
+                Ok(transfers) => Ok(Answer::Sure(Some(transfers))),
+                Err(Mismatch::Incomplete) => Ok(Answer::Doubtful(None)),
+                // The head may have changed between the two questions.
+                Err(Mismatch::Wrong(_)) if view == View::Head => Ok(Answer::Doubtful(None)),
+                Err(Mismatch::Wrong(reason)) => Err(Bad::Wrong(reason)),
+            }
+        });
+        match answer.await.map_err(|failure| failure_at(header.height, failure))? {
+            Some(transfers) => Ok(Block { header, transfers }),
+            None => Err(SourceError::Unavailable(format!("no endpoint has the receipts of block {}", header.height))),
+        }
+    }
+
+    fn span(&self) -> MutexGuard<'_, Span> {
+        self.span.lock().expect("no panic while the span is held")
+    }
+}

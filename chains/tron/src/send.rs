@@ -1,0 +1,179 @@
+//! Hands signed bytes to nodes and sorts what they say. Nothing that is not understood is taken as a refusal, and no
+//! refusal is final: another node may have the bytes. A transaction is dead only when a solidified block past its
+//! expiration does not have it.
+
+use async_trait::async_trait;
+use chain::{Outcome, Sender, TxId};
+use prost::Message;
+use rpc::{Bad, Reply, Role};
+use serde_json::json;
+use tracing::info;
+
+use crate::{Tron, proto, source::body, transaction, wire};
+
+/// What a node's code means for the attempt (tron.md, 6.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// In this node's pool: neither included nor successful yet.
+    Pending,
+    /// This node has seen the id: pending, on chain, or thrown away within the last hour. No proof of anything.
+    Known,
+    /// Signature, size: never valid as it is.
+    Build,
+    /// The account, the contract or the balance forbids it now.
+    Contract,
+    /// Neither bandwidth nor TRX to pay for it.
+    Bandwidth,
+    /// The node does not know the reference block: it lags, or the block was orphaned.
+    Reference,
+    /// Too late, or more than a day ahead, for this node's head.
+    Expired,
+    Unknown,
+}
+
+impl Class {
+    /// The word that begins a refusal's text.
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::Pending => "pending",
+            Class::Known => "known",
+            Class::Build => "build",
+            Class::Contract => "contract",
+            Class::Bandwidth => "bandwidth",
+            Class::Reference => "reference",
+            Class::Expired => "expired",
+            Class::Unknown => "unknown",
+        }
+    }
+}
+
+/// Sorts a node's `code`. Its misspellings are java-tron's.
+pub fn classify(code: &str) -> Class {
+    match code {
+        "SUCCESS" => Class::Pending,
+        "DUP_TRANSACTION_ERROR" => Class::Known,
+        "SIGERROR" | "TOO_BIG_TRANSACTION_ERROR" => Class::Build,
+        "CONTRACT_VALIDATE_ERROR" | "CONTRACT_EXE_ERROR" => Class::Contract,
+        "BANDWITH_ERROR" => Class::Bandwidth,
+        "TAPOS_ERROR" => Class::Reference,
+        "TRANSACTION_EXPIRATION_ERROR" => Class::Expired,
+        _ => Class::Unknown,
+    }
+}
+
+#[async_trait]
+impl Sender for Tron {
+    /// To every endpoint that may broadcast, as exactly these bytes. One that takes them outweighs all that do not; one
+    /// that says nothing understandable outweighs all refusals. A refusal begins with its class: `contract: host:port: …`.
+    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+        let Some(txid) = txid_of(raw) else { return Outcome::Refused("build: not a signed transaction".to_owned()) };
+        let question = body(&json!({ "transaction": const_hex::encode(raw) }));
+        let told = self.pool.post_all(Role::Broadcast, "wallet/broadcasthex", question).await;
+        let said = told.into_iter().map(|(endpoint, answer)| {
+            let label = self.pool.label(endpoint);
+            let outcome = match answer {
+                Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
+                Ok(answer) => match wire::read::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
+                    Ok(said) => understood(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
+                    Err(Bad::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Bad::Refused(refusal)) => {
+                        Outcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
+                    }
+                },
+            };
+            info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
+            outcome
+        });
+        weigh(said)
+    }
+}
+
+/// The id of a signed transaction, over the very bytes that it carries.
+fn txid_of(signed: &[u8]) -> Option<TxId> {
+    let transaction =
+        proto::Transaction::decode(signed).ok().filter(|transaction| !transaction.signature.is_empty())?;
+    Some(transaction::txid(&transaction.raw_data?.encode_to_vec()))
+}
+
+fn understood(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str) -> Outcome {
+    let code = if said.code.is_empty() && said.result { "SUCCESS" } else { said.code.as_ref() };
+    let text = format!("{label}: {code} {}", wire::message(message));
+    match classify(code) {
+        Class::Pending if said.result && said.txid == txid.to_string() => Outcome::Accepted,
+        Class::Pending => Outcome::Unknown(format!("{text}, under another id than {txid}")),
+        Class::Known => Outcome::Known,
+        Class::Unknown => Outcome::Unknown(text),
+        class @ (Class::Build | Class::Contract | Class::Bandwidth | Class::Reference | Class::Expired) => {
+            Outcome::Refused(format!("{}: {text}", class.word()))
+        }
+    }
+}
+
+/// What is known after all endpoints were heard.
+fn weigh(said: impl Iterator<Item = Outcome>) -> Outcome {
+    let mut whole = None;
+    for outcome in said {
+        whole = Some(match (whole, outcome) {
+            (Some(Outcome::Accepted), _) | (_, Outcome::Accepted) => Outcome::Accepted,
+            (Some(Outcome::Known), _) | (_, Outcome::Known) => Outcome::Known,
+            (Some(Outcome::Unknown(a)), Outcome::Unknown(b) | Outcome::Refused(b))
+            | (Some(Outcome::Refused(a)), Outcome::Unknown(b)) => Outcome::Unknown(format!("{a}; {b}")),
+            (Some(Outcome::Refused(a)), Outcome::Refused(b)) => Outcome::Refused(format!("{a}; {b}")),
+            (None, outcome) => outcome,
+        });
+    }
+    whole.unwrap_or_else(|| Outcome::Unknown("no endpoint may broadcast".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_the_node() {
+        for (code, class) in [
+            ("SUCCESS", Class::Pending),
+            ("DUP_TRANSACTION_ERROR", Class::Known),
+            ("SIGERROR", Class::Build),
+            ("CONTRACT_VALIDATE_ERROR", Class::Contract),
+            ("BANDWITH_ERROR", Class::Bandwidth),
+            ("TOO_BIG_TRANSACTION_ERROR", Class::Build),
+            ("TAPOS_ERROR", Class::Reference),
+            ("TRANSACTION_EXPIRATION_ERROR", Class::Expired),
+            ("SERVER_BUSY", Class::Unknown),
+            ("NO_CONNECTION", Class::Unknown),
+            ("NOT_ENOUGH_EFFECTIVE_CONNECTION", Class::Unknown),
+            ("BLOCK_UNSOLIDIFIED", Class::Unknown),
+            ("OTHER_ERROR", Class::Unknown),
+            ("", Class::Unknown),
+        ] {
+            assert_eq!(classify(code), class, "{code}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_id_is_accepted() {
+        let txid = TxId([7; 32]);
+        let said = |text: &str| {
+            let said: wire::Broadcast<'_> = serde_json::from_str(text).unwrap();
+            understood("node:1", txid, &said, &said.message)
+        };
+        let ours = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);
+        assert_eq!(said(&ours), Outcome::Accepted);
+        assert!(matches!(said(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), Outcome::Unknown(_)));
+        assert!(matches!(said("{}"), Outcome::Unknown(_)));
+        let refused = said(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
+        assert_eq!(refused, Outcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
+        assert_eq!(said(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), Outcome::Known);
+    }
+
+    #[test]
+    fn one_that_took_it_outweighs_all_and_silence_outweighs_refusals() {
+        let refused = || Outcome::Refused("contract: a".to_owned());
+        let unknown = || Outcome::Unknown("b: no answer in time".to_owned());
+        assert_eq!(weigh([refused(), unknown(), Outcome::Known, Outcome::Accepted].into_iter()), Outcome::Accepted);
+        assert_eq!(weigh([Outcome::Known, refused()].into_iter()), Outcome::Known);
+        assert!(matches!(weigh([unknown(), refused()].into_iter()), Outcome::Unknown(_)));
+        assert!(matches!(weigh([refused(), refused()].into_iter()), Outcome::Refused(_)));
+    }
+}

@@ -1,0 +1,283 @@
+//! The reading half: what the rest of settled asks, answered by [`crate::reader`] and the endpoint pool.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use chain::{
+    Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals,
+    Sighting, Source, SourceError, Tip, WatchSet, source::EndpointReport,
+};
+use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Span};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    abi,
+    address::{self, BadAddress},
+    block,
+    heads::{Heads, KEEP_MAX},
+    reader::View,
+    receipts::Assets,
+    wire,
+};
+
+/// Blocks in one range at first, and at most; java-tron gives 100, and a full block has half a megabyte.
+const SPAN: (u64, u64) = (20, 100);
+
+#[derive(Debug, Clone)]
+pub struct TronConfig {
+    pub chain: ChainId,
+    /// The last four bytes of the genesis block's id; every endpoint must have that block before it is believed anything.
+    pub chain_id: u32,
+    /// The coin only if it may be paid with, and the listed tokens.
+    pub assets: Vec<Asset>,
+    /// Endpoints and their bounds; its `proof` is set here. Where the solidified view has a port of its own, an endpoint
+    /// finds `walletsolidity` elsewhere.
+    pub pool: rpc::Config,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Contract(#[from] BadAddress),
+    #[error(transparent)]
+    Pool(#[from] rpc::pool::ConfigError),
+    /// The asset would be credited for payments on another chain.
+    #[error("asset {0} does not belong to chain {1}")]
+    ForeignAsset(AssetId, ChainId),
+}
+
+/// One TRON chain behind several endpoints.
+pub struct Tron {
+    pub(crate) config: TronConfig,
+    pub(crate) pool: Pool,
+    pub(crate) assets: Assets,
+    pub(crate) span: Mutex<Span>,
+    /// Every endpoint is asked for its newest block in turn.
+    turn: AtomicUsize,
+    heads: tokio::sync::Mutex<Heads>,
+}
+
+impl Tron {
+    pub fn new(config: TronConfig) -> Result<Tron, BuildError> {
+        if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
+            return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
+        }
+        let genesis = View::Solid.path("getblockbynum");
+        let expected = const_hex::encode(config.chain_id.to_be_bytes());
+        let proof = Proof::posted(&genesis, body(&json!({ "num": 0 })), "blockID", &expected);
+        Ok(Tron {
+            pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
+            assets: Assets::new(&config.assets)?,
+            span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
+            turn: AtomicUsize::new(0),
+            heads: tokio::sync::Mutex::new(Heads::default()),
+            config,
+        })
+    }
+
+    /// The newest block of a view, each endpoint in turn.
+    pub(crate) async fn newest(&self, view: View) -> Result<Header, SourceError> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let found = self.read_header(view, None, first).await.map_err(|failure| failure_at(0, failure))?;
+        let (endpoint, header) = found.ok_or_else(|| SourceError::Unavailable("no endpoint has a block".to_owned()))?;
+        if view == View::Solid {
+            self.pool.saw_head(endpoint, header.height);
+        }
+        Ok(header)
+    }
+
+    /// One endpoint's last four bytes of its genesis block.
+    async fn genesis_of(&self, endpoint: usize) -> Result<u32, Failure> {
+        let path = View::Solid.path("getblockbynum");
+        let accept = |reply: &rpc::Reply<'_>| {
+            let block: wire::Block<'_> = wire::read(reply)?;
+            let id = block.id.and_then(block::bytes32).ok_or_else(|| Bad::Wrong("no genesis block".to_owned()))?;
+            Ok(Answer::Sure(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
+        };
+        self.pool.post_only(endpoint, &path, body(&json!({ "num": 0 })), accept).await
+    }
+
+    /// Where one endpoint stands, and in words what it is.
+    async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
+        let asked_at = Instant::now();
+        let id = self.genesis_of(endpoint).await.map_err(|failure| failure.to_string())?;
+        let latency = asked_at.elapsed().as_millis();
+        if id != self.config.chain_id {
+            return Err(format!("is a node of chain {id:#x}, not of {:#x}", self.config.chain_id));
+        }
+        let newest = |view: View| async move {
+            let accept = |reply: &rpc::Reply<'_>| {
+                let header = block::header(&wire::read(reply)?).map_err(Bad::Wrong)?;
+                header.map(Answer::Sure).ok_or_else(|| Bad::Wrong("no newest block".to_owned()))
+            };
+            let question = body(&json!({ "detail": false }));
+            let found = self.pool.post_only(endpoint, &view.path("getblock"), question, accept).await;
+            found.map_err(|failure| format!("{view:?} view: {failure}"))
+        };
+        let (solid, head) = (newest(View::Solid).await?, newest(View::Head).await?);
+        self.pool.saw_head(endpoint, solid.height);
+        let lag = head.height.saturating_sub(solid.height);
+        let text = format!(
+            "chain {}, solidified {}, head {lag} blocks above it, {latency} ms; TRX that contracts send is seen only if \
+             the node runs with vm.saveInternalTx = true",
+            self.config.chain_id, solid.height
+        );
+        Ok((solid.height, text))
+    }
+}
+
+#[async_trait]
+impl Source for Tron {
+    /// The chain id in decimal. Fails if any endpoint that answers belongs to another chain.
+    async fn identity(&self) -> Result<Identity, SourceError> {
+        let mut troubles = Vec::new();
+        let mut heard = false;
+        for endpoint in 0..self.pool.endpoints().len() {
+            match self.genesis_of(endpoint).await {
+                Ok(id) if id == self.config.chain_id => heard = true,
+                Ok(id) => {
+                    let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
+                    return Err(SourceError::Wrong(format!(
+                        "{label} is a node of chain {id:#x}, not of {expected:#x}"
+                    )));
+                }
+                Err(failure) => troubles.push(format!("{}: {failure}", self.pool.label(endpoint))),
+            }
+        }
+        if heard {
+            Ok(Identity { id: self.config.chain_id.to_string() })
+        } else {
+            Err(SourceError::Unavailable(troubles.join("; ")))
+        }
+    }
+
+    async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
+        let contract = address::parse(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
+        let path = View::Solid.path("triggerconstantcontract");
+        let question = json!({
+            "owner_address": address::to_hex(chain::AddressKey([0; 20])),
+            "contract_address": address::to_hex(contract.key),
+            "data": const_hex::encode(abi::decimals()),
+        });
+        let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+            let said: wire::Constant<'_> = wire::read(reply)?;
+            let word = said.constant_result.first().and_then(|word| abi::amount_in(word));
+            let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
+            decimals.map(Answer::Sure).ok_or_else(|| Bad::Wrong(format!("{contract} is no token with decimals")))
+        });
+        answer.await.map_err(|failure| failure_at(0, failure))
+    }
+
+    /// The newest solidified block, which is final: no block that is read here can vanish.
+    async fn tip(&self) -> Result<Tip, SourceError> {
+        let head = self.newest(View::Solid).await?;
+        Ok(Tip { head, finalized: Some(head.height) })
+    }
+
+    async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
+        let found = self.read_header(View::Solid, Some(height), 0).await;
+        Ok(found.map_err(|failure| failure_at(height, failure))?.map(|(_, header)| header))
+    }
+
+    async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
+        self.read_blocks(View::Solid, from, to, watched).await
+    }
+
+    /// TRX only, from nodes that keep the history of balances: other answers are of the newest block, not of that one, and
+    /// would be taken for money that the scan missed.
+    async fn balances(
+        &self,
+        at: &BlockRef,
+        asset: &AssetKind,
+        addresses: &[Address],
+    ) -> Result<Vec<Amount>, SourceError> {
+        if *asset != AssetKind::Native {
+            return Err(SourceError::Unsupported("the balance of a token after a past block".to_owned()));
+        }
+        let path = View::Head.path("getaccountbalance");
+        let mut balances = Vec::with_capacity(addresses.len());
+        for of in addresses {
+            let question = json!({
+                "account_identifier": { "address": address::to_hex(of.key) },
+                "block_identifier": { "hash": at.hash.to_string(), "number": at.height },
+            });
+            let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+                let past: wire::PastBalance<'_> = wire::read(reply)?;
+                let hash = past.block_identifier.and_then(|block| block::bytes32(block.hash));
+                let sun = u64::try_from(past.balance).ok().filter(|_| hash == Some(at.hash.0));
+                Ok(sun.map_or(Answer::Doubtful(None), |sun| Answer::Sure(Some(Amount::from(sun)))))
+            });
+            let unsupported = || SourceError::Unsupported("past balances".to_owned());
+            match answer.await {
+                Ok(balance) => balances.push(balance.ok_or_else(unsupported)?),
+                Err(Failure::Refused(_) | Failure::Missing(_)) => return Err(unsupported()),
+                Err(failure) => return Err(failure_at(at.height, failure)),
+            }
+        }
+        Ok(balances)
+    }
+
+    /// What stands in blocks that are not solidified.
+    async fn sightings(&self, watched: &WatchSet) -> Result<Option<Vec<Sighting>>, SourceError> {
+        let mut heads = self.heads.lock().await;
+        let (solid, head) = (self.newest(View::Solid).await?.height, self.newest(View::Head).await?);
+        let far = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));
+        let above = solid.max(far);
+        // A fork is noticed when what was read does not fit; then all of it is read again, once.
+        for _ in 0..2 {
+            while let Some((from, to)) = heads.missing(above, &head) {
+                let blocks = self.read_blocks(View::Head, from, to, watched).await?;
+                let read_to = blocks.last().map(|block| block.header.height);
+                if !heads.extend(blocks) || read_to == Some(to) {
+                    break;
+                }
+            }
+        }
+        heads.forget(solid);
+        Ok(Some(heads.sightings()))
+    }
+
+    /// Where nodes save them; [`Source::check`] tells the operator.
+    fn internals(&self) -> Internals {
+        if self.assets.native.is_some() { Internals::Included } else { Internals::None }
+    }
+
+    fn requests(&self) -> u64 {
+        self.pool.requests()
+    }
+
+    async fn check(&self) -> Vec<EndpointReport> {
+        let mut reports = Vec::new();
+        for endpoint in 0..self.pool.endpoints().len() {
+            let outcome = self.report(endpoint).await.map(|(_, text)| text);
+            reports.push(EndpointReport { endpoint: self.pool.label(endpoint), outcome });
+        }
+        reports
+    }
+}
+
+/// The JSON of a question.
+pub(crate) fn body(question: &Value) -> Vec<u8> {
+    question.to_string().into_bytes()
+}
+
+/// What a failure of the pool means for a question about the block at `height`.
+pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
+    match failure {
+        Failure::Unavailable(reason) => SourceError::Unavailable(reason),
+        Failure::Missing(call) => SourceError::Unsupported(call),
+        Failure::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
+        Failure::Wrong(reason) => SourceError::Wrong(reason),
+        Failure::Refused(refusal) => match refusal.kind {
+            RefusalKind::NotThere => SourceError::NotThere(height),
+            RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
+            RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
+                SourceError::Unavailable(refusal.message)
+            }
+        },
+    }
+}

@@ -1,0 +1,93 @@
+//! What nodes say to a broadcast, and what is made of it.
+
+use chain::{Outcome, Sender, SourceError};
+use tron::{Tron, transaction::Frame};
+use tronnode::{Rich, gateway::Fault};
+
+use crate::world::{World, draft};
+
+async fn frame(driver: &Tron) -> Result<Frame, SourceError> {
+    driver.frame(120_000, 1_770_000_000_123).await
+}
+
+fn word(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Refused(text) => text.split(':').next().unwrap(),
+        Outcome::Accepted => "accepted",
+        Outcome::Known => "known",
+        Outcome::Unknown(_) => "unknown",
+    }
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_taken_once_and_known_afterwards() {
+    let world = World::start().await;
+    let driver = world.driver();
+    let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
+    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Known);
+    assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None);
+    world.node.produce(1, 0);
+    let height = world.node.model().head_height();
+    assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None, "included is not solidified");
+    world.node.produce(18, 0);
+    assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), Some((height, Ok(()))));
+    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Known);
+}
+
+#[tokio::test]
+async fn refusals_are_sorted() {
+    let world = World::start().await;
+    let driver = world.driver();
+    let good = frame(&driver).await.unwrap();
+    let sign = |frame: &Frame| draft(&world, frame).sign(&world.rich[0].key).unwrap().bytes;
+
+    let late = Frame { expiration_ms: good.expiration_ms - 120_000, ..good.clone() };
+    assert_eq!(word(&driver.broadcast(&sign(&late)).await), "expired");
+    let mut elsewhere = good.clone();
+    elsewhere.reference.hash.0[9] ^= 1;
+    assert_eq!(word(&driver.broadcast(&sign(&elsewhere)).await), "reference");
+
+    let mut forged = sign(&good);
+    let last = forged.len() - 3;
+    forged[last] ^= 1;
+    assert_eq!(word(&driver.broadcast(&forged).await), "build");
+    assert_eq!(word(&driver.broadcast(&forged[..20]).await), "build");
+
+    let nobody = Rich::new([9; 32]);
+    let act = tron::transaction::Act::Transfer { to: world.rich[1].account, sun: 1 };
+    let poor = tron::transaction::build(nobody.account, &act, &good).sign(&nobody.key).unwrap();
+    assert_eq!(word(&driver.broadcast(&poor.bytes).await), "contract");
+    world.node.endow(nobody.account, 0);
+    let poor = tron::transaction::build(nobody.account, &act, &Frame { timestamp_ms: 1, ..good.clone() });
+    assert_eq!(word(&driver.broadcast(&poor.sign(&nobody.key).unwrap().bytes).await), "contract");
+
+    world.node.model().busy = true;
+    assert_eq!(word(&driver.broadcast(&sign(&good)).await), "unknown");
+    world.node.model().busy = false;
+    assert_eq!(driver.broadcast(&sign(&good)).await, Outcome::Accepted);
+}
+
+#[tokio::test]
+async fn one_endpoint_that_takes_it_is_enough() {
+    let world = World::start().await;
+    let silent = world.node.gateway().await;
+    silent.set(Fault::Babbling);
+    let endpoints = [&silent.url, &world.gateway.url].map(|url| rpc::Endpoint::new(url).unwrap());
+    let driver = world.driver_of(endpoints.to_vec());
+    let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
+    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    let only = world.driver_of(vec![rpc::Endpoint::new(&silent.url).unwrap()]);
+    assert_eq!(word(&only.broadcast(&signed.bytes).await), "unknown");
+}
+
+#[tokio::test]
+async fn two_payments_that_are_equal_are_one() {
+    let world = World::start().await;
+    let driver = world.driver();
+    let good = frame(&driver).await.unwrap();
+    let (first, same) = (draft(&world, &good), draft(&world, &good));
+    assert_eq!(first.txid, same.txid);
+    let other = draft(&world, &Frame { timestamp_ms: good.timestamp_ms + 1, ..good });
+    assert_ne!(first.txid, other.txid);
+}

@@ -1,0 +1,78 @@
+//! A chain of the stand-in with a token, and drivers that read it.
+
+use alloy_primitives::{Address, U256};
+use alloy_sol_types::SolCall;
+use chain::{AddressKey, Asset, AssetKind, ChainId};
+use provision::contracts::{abi, artifact};
+use tron::{
+    Tron, TronConfig,
+    transaction::{Act, Draft, Frame, build},
+};
+use tronnode::{Node, Rich, gateway::Gateway};
+
+pub const CHAIN_ID: u32 = 0x2b66_53dc;
+/// Milliseconds since 1970 at which the chain begins.
+const GENESIS_MS: i64 = 1_770_000_000_000;
+/// The penalty of USDT at its cap, in thousandths.
+pub const FACTOR: u64 = 3_400;
+
+pub struct World {
+    pub node: Node,
+    pub gateway: Gateway,
+    pub usdt: AddressKey,
+    /// The first owns the token and has some of it.
+    pub rich: Vec<Rich>,
+}
+
+impl World {
+    pub async fn start() -> World {
+        let node = Node::new(CHAIN_ID, GENESIS_MS);
+        let rich: Vec<Rich> = (1..=3).map(|number| Rich::new([number; 32])).collect();
+        rich.iter().for_each(|rich| node.enrich(rich.account));
+        let made = artifact("Trc20Like").await.unwrap();
+        let usdt = node.deploy(&rich[0], "TetherToken", &made.abi, &made.bytecode, FACTOR);
+        let gateway = node.gateway().await;
+        let world = World { node, gateway, usdt, rich };
+        world.call(abi::Trc20Like::mintCall {
+            to: evm(world.rich[0].account),
+            value: U256::from(1_000_000_000_000_u64),
+        });
+        world.node.produce(40, 0);
+        world
+    }
+
+    pub fn call(&self, call: impl SolCall) -> [u8; 32] {
+        let act = Act::Trigger { contract: self.usdt, call_value: 0, data: call.abi_encode() };
+        self.node.send(&self.rich[0], &act)
+    }
+
+    pub fn chain(&self) -> ChainId {
+        ChainId::new("tron").unwrap()
+    }
+
+    pub fn assets(&self) -> Vec<Asset> {
+        let contract = chain::derive::tron_address(self.usdt).text;
+        vec![
+            Asset::new(self.chain(), AssetKind::Native, "TRX", 6, 6),
+            Asset::new(self.chain(), AssetKind::Token { contract }, "USDT", 6, 6),
+        ]
+    }
+
+    pub fn driver(&self) -> Tron {
+        self.driver_of(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()])
+    }
+
+    pub fn driver_of(&self, endpoints: Vec<rpc::Endpoint>) -> Tron {
+        let (chain, assets, pool) = (self.chain(), self.assets(), rpc::Config::new(endpoints));
+        Tron::new(TronConfig { chain, chain_id: CHAIN_ID, assets, pool }).unwrap()
+    }
+}
+
+pub fn evm(of: AddressKey) -> Address {
+    Address::from(of.0)
+}
+
+/// TRX of the first rich account to the second.
+pub fn draft(world: &World, frame: &Frame) -> Draft {
+    build(world.rich[0].account, &Act::Transfer { to: world.rich[1].account, sun: 1_000 }, frame)
+}

@@ -1,0 +1,92 @@
+//! The stand-in node with the contracts of the stories, and how it stands in a configuration.
+
+use alloy_primitives::{Address, U256};
+use alloy_sol_types::SolCall;
+use chain::{AddressKey, ChainId};
+use provision::contracts::{abi, artifact};
+use settled::clock::Instant;
+use settled::config::{self, Config};
+use tron::transaction::Act;
+use tronnode::{Node, Rich};
+
+use crate::world::{START, accounts};
+
+/// Shasta's.
+pub const CHAIN_ID: u32 = 0x94a9_059e;
+/// Solidified blocks lag 18 behind: 19 producers have built on the block that is.
+pub const LAG: u64 = 18;
+/// The penalty of USDT at its cap, in thousandths.
+const FACTOR: u64 = 3_400;
+/// Base units of the token that the first rich account has.
+const PLENTY: u64 = 1_000_000_000_000_000;
+
+/// A chain on which a rich account has tokens that the batcher may spend. Nobody makes blocks but [`Tron::produce`].
+pub struct Tron {
+    pub node: Node,
+    pub usdt: AddressKey,
+    pub fake: AddressKey,
+    pub batcher: AddressKey,
+    pub rich: Vec<Rich>,
+}
+
+impl Tron {
+    /// Its time begins an hour before the clock of a world.
+    pub async fn start() -> Tron {
+        let node = Node::new(CHAIN_ID, (START.unix_seconds() - 3_600) * 1_000);
+        let rich: Vec<Rich> = (1..=4).map(|number| Rich::new([number; 32])).collect();
+        rich.iter().for_each(|rich| node.enrich(rich.account));
+        let mut deployed = Vec::new();
+        for (name, factor) in [("Trc20Like", FACTOR), ("FakeToken", 0), ("Batcher", 0)] {
+            let made = artifact(name).await.unwrap();
+            deployed.push(node.deploy(&rich[0], name, &made.abi, &made.bytecode, factor));
+        }
+        let [usdt, fake, batcher] = deployed.try_into().unwrap();
+        let tron = Tron { node, usdt, fake, batcher, rich };
+        let (to, value) = (evm(tron.rich[0].account), U256::from(PLENTY));
+        tron.call(0, usdt, abi::Trc20Like::mintCall { to, value });
+        tron.call(0, usdt, abi::Trc20Like::approveCall { spender: evm(batcher), value });
+        tron.node.produce(2 * LAG, 0);
+        tron
+    }
+
+    /// A call by a rich account, waiting for a block. Its id.
+    pub fn call(&self, from: usize, contract: AddressKey, call: impl SolCall) -> [u8; 32] {
+        self.call_with(from, contract, 0, &call.abi_encode())
+    }
+
+    pub fn call_with(&self, from: usize, contract: AddressKey, sun: i64, data: &[u8]) -> [u8; 32] {
+        self.node.send(&self.rich[from], &Act::Trigger { contract, call_value: sun, data: data.to_vec() })
+    }
+
+    pub fn transfer(&self, from: usize, to: AddressKey, sun: i64) -> [u8; 32] {
+        self.node.send(&self.rich[from], &Act::Transfer { to, sun })
+    }
+
+    /// The first of the new blocks is not older than `now`.
+    pub fn produce(&self, blocks: u64, now: Instant) {
+        self.node.produce(blocks, now.unix_seconds() * 1_000);
+    }
+
+    /// Its chain, read through `endpoints`, ready to take its place in the configuration of a world.
+    pub fn configured(&self, endpoints: &[String]) -> config::Chain {
+        let usdt = chain::derive::tron_address(self.usdt).text;
+        let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
+        let text = format!(
+            "[surfaces.checkout]\nmode = \"test\"\n[chains.tron]\nenabled = true\ndriver = \"node\"\npreset = \"\"\n\
+             mode = \"test\"\nfamily = \"tron\"\nidentity = \"{CHAIN_ID}\"\nendpoints = [{}]\ntimeout_ms = 4_000\n\
+             poll_ms = 400\nfinality = \"tag\"\nfinal_depth_min = 1\nfinal_depth = 27\nkeep_blocks = 512\n\
+             confirmations = [{{ depth = 1 }}]\nassets = [\n\
+             {{ code = \"trx\", symbol = \"TRX\", decimals = 6, quote_decimals = 6 }},\n\
+             {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 6, quote_decimals = 6 }}]\n{}",
+            endpoints.join(", "),
+            accounts()
+        );
+        let mut config = Config::parse("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
+        config.chains.remove(&ChainId::new("tron").unwrap()).expect("the text has the chain")
+    }
+}
+
+/// The same account inside the virtual machine.
+pub fn evm(of: AddressKey) -> Address {
+    Address::from(of.0)
+}

@@ -1,0 +1,188 @@
+//! Whatever form a payment has, it is found once and in full; whatever only looks like one is not.
+
+use alloy_primitives::U256;
+use alloy_sol_types::SolCall;
+use chain::Amount;
+use provision::contracts::abi;
+use settled::money::ledger::Suspense;
+use tron::transaction::Act;
+
+use super::node::{LAG, evm};
+use super::{Onchain, split, sun};
+
+const COINS: [&str; 2] = ["trx", "trc20_usdt"];
+
+both! {
+    async fn a_payment_is_seen_at_once_and_counts_when_its_block_is_solidified(world: Onchain) {
+        for coin in COINS {
+            let placed = world.place(coin).await;
+            world.expect(&placed, "pending", "pending").await;
+            let before = world.earned(coin).await;
+            world.pay(&placed, placed.due);
+            world.produce(1).await;
+            let answer = world.expect(&placed, "pending", "confirming").await;
+            world.expect_received(&placed, placed.due).await;
+            assert_eq!(answer.body["payment"]["confirmations"], 0, "{}", answer.text);
+            assert_eq!(world.incoming(coin).await, Amount::ZERO, "a head block is no money");
+            world.produce(LAG - 1).await;
+            world.expect(&placed, "pending", "confirming").await;
+            world.produce(1).await;
+            world.expect(&placed, "completed", "paid").await;
+            world.expect_received(&placed, placed.due).await;
+            assert_eq!(world.earned(coin).await, before.checked_add(placed.due).unwrap(), "a solidified block is final");
+        }
+    }
+
+    async fn a_part_and_the_rest_pay_together(world: Onchain) {
+        for coin in COINS {
+            let placed = world.place(coin).await;
+            let (part, rest) = split(placed.due, 1, 3);
+            world.pay(&placed, part);
+            world.settle().await;
+            world.expect(&placed, "pending", "underpaid").await;
+            world.expect_received(&placed, part).await;
+            world.pay(&placed, rest);
+            world.settle().await;
+            world.expect(&placed, "completed", "paid").await;
+            assert_eq!(world.earned(coin).await, placed.due);
+        }
+    }
+
+    async fn too_much_pays_and_the_surplus_is_kept(world: Onchain) {
+        for coin in COINS {
+            let placed = world.place(coin).await;
+            world.pay(&placed, placed.due.checked_add(Amount::from_units(1)).unwrap());
+            world.settle().await;
+            world.expect(&placed, "completed", "paid").await;
+            assert_eq!(world.held_apart(coin, Suspense::Surplus).await, Amount::from_units(1));
+            assert_eq!(world.earned(coin).await, placed.due);
+        }
+    }
+
+    async fn what_comes_late_is_kept_for_a_person(world: Onchain) {
+        let (trx, token) = (world.place("trx").await, world.place("trc20_usdt").await);
+        world.advance_seconds(30 * 60 + 61);
+        world.settle().await;
+        for placed in [&trx, &token] {
+            world.expect(placed, "expired", "expired").await;
+            world.pay(placed, placed.due);
+        }
+        world.settle().await;
+        for placed in [&trx, &token] {
+            world.expect(placed, "expired", "expired").await;
+            assert_eq!(world.held_apart(placed.coin, Suspense::Late).await, placed.due);
+        }
+    }
+
+    async fn one_transaction_pays_three_orders(world: Onchain) {
+        for coin in COINS {
+            let orders = [world.place(coin).await, world.place(coin).await, world.place(coin).await];
+            let [first, second, third] = &orders;
+            let parts = split(first.due, 1, 3);
+            // Two of the four transfers go to one address.
+            world.pay_by_contract(&[(first, parts.0), (second, second.due), (third, third.due), (first, parts.1)]);
+            world.produce(1).await;
+            for placed in &orders {
+                world.expect_received(placed, placed.due).await;
+            }
+            world.settle().await;
+            for placed in &orders {
+                world.expect(placed, "completed", "paid").await;
+            }
+            let all = Amount::sum(orders.iter().map(|placed| placed.due)).unwrap();
+            assert_eq!(world.earned(coin).await, all);
+        }
+    }
+
+    async fn somebody_else_moves_the_payers_tokens(world: Onchain) {
+        let placed = world.place("trc20_usdt").await;
+        let (payer, mover) = (evm(world.tron.rich[0].account), evm(world.tron.rich[2].account));
+        let (to, value) = (placed.evm(), placed.due.units());
+        world.tron.call(0, world.tron.usdt, abi::Trc20Like::approveCall { spender: mover, value });
+        world.tron.call(2, world.tron.usdt, abi::Trc20Like::transferFromCall { from: payer, to, value });
+        world.settle().await;
+        world.expect(&placed, "completed", "paid").await;
+    }
+
+    async fn trx_that_contracts_send_is_found_and_what_is_undone_is_not(world: Onchain) {
+        let (paid, undone, destructed) = (world.place("trx").await, world.place("trx").await, world.place("trx").await);
+        world.pay_by_contract(&[(&paid, paid.due)]);
+        let batcher = world.tron.batcher;
+        let (to, value) = (vec![undone.evm()], vec![undone.due.units()]);
+        let call = abi::Batcher::payEtherThroughRevertCall { to, value }.abi_encode();
+        world.tron.call_with(1, batcher, sun(undone.due), &call);
+        let call = abi::Batcher::payByDestructCall { to: destructed.evm() }.abi_encode();
+        world.tron.call_with(1, batcher, sun(destructed.due), &call);
+        world.settle().await;
+        world.expect(&paid, "completed", "paid").await;
+        world.expect(&destructed, "completed", "paid").await;
+        world.expect(&undone, "pending", "pending").await;
+        assert_eq!(world.earned("trx").await, paid.due.checked_add(destructed.due).unwrap());
+    }
+
+    async fn another_coin_to_the_address_is_kept_apart(world: Onchain) {
+        let placed = world.place("trc20_usdt").await;
+        world.tron.transfer(1, placed.key, 5_000_000);
+        world.settle().await;
+        world.expect(&placed, "pending", "pending").await;
+        assert_eq!(world.held_apart("trx", Suspense::Foreign).await, Amount::from_units(5_000_000));
+    }
+
+    async fn what_only_looks_like_a_payment_is_ignored(world: Onchain) {
+        let (token, trx) = (world.place("trc20_usdt").await, world.place("trx").await);
+        let (tron, to) = (&world.tron, token.evm());
+        let (from, value) = (evm(tron.rich[0].account), token.due.units());
+        // Of nothing, which anybody can send in anybody's name.
+        tron.call(3, tron.usdt, abi::Trc20Like::transferFromCall { from, to, value: U256::ZERO });
+        // Of a token that calls itself USDT, in every shape, and of one that takes its log back.
+        tron.call(3, tron.fake, abi::FakeToken::phantomCall { from, to, value });
+        tron.call(3, tron.fake, abi::FakeToken::misshapenCall { from, to, value });
+        tron.call(3, tron.fake, abi::FakeToken::revertedCall { from, to, value });
+        // Of tokens that the payer does not have.
+        let reverted = tron.call(3, tron.usdt, abi::Trc20Like::transferCall { to, value });
+        // With less energy than it takes.
+        let data = abi::Trc20Like::transferCall { to, value }.abi_encode();
+        let starved = Act::Trigger { contract: tron.usdt, call_value: 0, data };
+        let starved = tron.node.try_send(&tron.rich[0], &starved, 5_000_000).unwrap();
+        // Logs of transfers by a call and by a contract that ran out of time.
+        let phantom = world.pay(&token, token.due);
+        let phantoms = world.pay_by_contract(&[(&token, token.due), (&token, token.due)]);
+        let internal = world.pay_by_contract(&[(&trx, trx.due)]);
+        for txid in [phantom, phantoms, internal] {
+            tron.node.doom(txid);
+        }
+        world.produce(1).await;
+        for placed in [&token, &trx] {
+            world.expect(placed, "pending", "pending").await;
+        }
+        world.settle().await;
+        let ended = |txid: &[u8; 32]| {
+            let model = tron.node.model();
+            let (_, included) = model.find(txid, model.head_height()).unwrap();
+            (included.ret.name().to_owned(), included.info.logs.len())
+        };
+        assert_eq!(ended(&reverted), ("REVERT".to_owned(), 0));
+        assert_eq!(ended(&starved), ("OUT_OF_ENERGY".to_owned(), 0));
+        assert_eq!(ended(&phantom), ("OUT_OF_TIME".to_owned(), 1));
+        assert_eq!(ended(&phantoms), ("OUT_OF_TIME".to_owned(), 2));
+        for placed in [&token, &trx] {
+            world.expect(placed, "pending", "pending").await;
+            world.expect_received(placed, Amount::ZERO).await;
+        }
+    }
+
+    async fn two_thousand_blocks_of_downtime_lose_nothing(world: Onchain) {
+        let (token, trx) = (world.place("trc20_usdt").await, world.place("trx").await);
+        // The chain is an hour behind the clock, which is how long the daemon is away.
+        world.tron.node.produce(500, 0);
+        world.pay(&token, token.due);
+        world.tron.node.produce(600, 0);
+        world.pay_by_contract(&[(&trx, trx.due)]);
+        world.tron.node.produce(900, 0);
+        world.crash_and_boot().await;
+        world.expect(&token, "completed", "paid").await;
+        world.expect(&trx, "completed", "paid").await;
+        assert_eq!(world.earned(token.coin).await, token.due);
+        assert!(world.gateways[0].asked("getblockbylimitnext") < 500, "in ranges");
+    }
+}

@@ -1,0 +1,224 @@
+//! What clients talk to: a port in front of the chain, which lags, throttles, babbles or cuts when it is told to. Several
+//! gateways show one chain.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{api::View, model::Model};
+
+const BODY_MAX: usize = 4 << 20;
+/// Longer than any client waits.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How a gateway misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Answers as a node that is so many blocks behind, with `{}` and `[]` for what it lacks.
+    Lagging(u64),
+    /// A newest block from an up-to-date node, everything else from one that is so many blocks behind.
+    Torn(u64),
+    /// `[]` instead of receipts.
+    NoReceipts,
+    /// One receipt too few.
+    LostReceipt,
+    /// Blocks whose transactions are left out.
+    NoTransactions,
+    /// Only the first half of a range.
+    HalfRange,
+    /// A payment that nobody made, under the id of another.
+    Forged,
+    /// HTTP 429.
+    Throttled,
+    /// HTTP 403 for so many seconds, in words.
+    Suspended(u64),
+    /// HTTP 200 with an error.
+    ErrorIn200,
+    /// A web page.
+    Babbling,
+    /// No answer.
+    Silent,
+    /// Half of the answer.
+    Cut,
+    /// The solidified view is of another chain.
+    Foreign,
+}
+
+pub struct Gateway {
+    pub url: String,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    model: Arc<Mutex<Model>>,
+    fault: Mutex<Fault>,
+    asked: Mutex<BTreeMap<String, u64>>,
+    key: Option<String>,
+}
+
+impl Gateway {
+    /// Opens a free port. With a `key`, requests need it in `TRON-PRO-API-KEY`.
+    pub async fn open(model: Arc<Mutex<Model>>, key: Option<String>) -> Gateway {
+        let shared = Arc::new(Shared { model, fault: Mutex::new(Fault::None), asked: Mutex::default(), key });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+        let app = Router::new().fallback(serve).with_state(shared.clone());
+        #[expect(clippy::disallowed_methods, reason = "a stand-in ends with its test, not with the daemon's tasks")]
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.expect("the listener lives") });
+        Gateway { url, shared, task }
+    }
+
+    pub fn set(&self, fault: Fault) {
+        *held(&self.shared.fault) = fault;
+    }
+
+    /// Requests so far whose path ends with `call`.
+    pub fn asked(&self, call: &str) -> u64 {
+        held(&self.shared.asked).iter().filter(|(path, _)| path.ends_with(call)).map(|(_, times)| times).sum()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn held<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().expect("no holder panics")
+}
+
+async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().trim_matches('/').to_owned();
+    *held(&shared.asked).entry(path.clone()).or_default() += 1;
+    if !shared.knows_key(&parts.headers) {
+        return (StatusCode::UNAUTHORIZED, "{\"Error\":\"ApiKey not exists\"}").into_response();
+    }
+    let fault = *held(&shared.fault);
+    match fault {
+        Fault::Throttled => return StatusCode::TOO_MANY_REQUESTS.into_response(),
+        Fault::Suspended(seconds) => {
+            let text =
+                format!("The key exceeds the frequency limit(15), and the query server is suspended for {seconds}s");
+            return (StatusCode::FORBIDDEN, json!({ "Error": text }).to_string()).into_response();
+        }
+        Fault::ErrorIn200 => {
+            let text = "class java.lang.IllegalAccessException : lack of computing resources";
+            return reply(&json!({ "Error": text }));
+        }
+        Fault::Babbling => return "<html>Bad gateway</html>".into_response(),
+        Fault::Silent => tokio::time::sleep(SILENCE).await,
+        Fault::None
+        | Fault::Lagging(_)
+        | Fault::Torn(_)
+        | Fault::NoReceipts
+        | Fault::LostReceipt
+        | Fault::NoTransactions
+        | Fault::HalfRange
+        | Fault::Forged
+        | Fault::Cut
+        | Fault::Foreign => {}
+    }
+    let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let question = question(&parts.method, &parts.uri, &body);
+    let Some((state, call)) = path.split_once('/') else { return StatusCode::NOT_FOUND.into_response() };
+    let answer = shared.answer(state == "walletsolidity", call, &question, fault);
+    if fault == Fault::Cut {
+        let text = answer.to_string();
+        return ([(CONTENT_TYPE, "application/json")], text[..text.len() / 2].to_owned()).into_response();
+    }
+    reply(&answer)
+}
+
+fn reply(answer: &Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+}
+
+/// The body of a POST, which may be empty or a form without fields, or the query of a GET.
+fn question(method: &Method, uri: &Uri, body: &Bytes) -> Value {
+    if method == Method::POST {
+        return serde_json::from_slice(body).unwrap_or_else(|_| json!({}));
+    }
+    let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), json!(value))).collect::<Map<_, _>>();
+    Value::Object(pairs)
+}
+
+impl Shared {
+    fn knows_key(&self, headers: &HeaderMap) -> bool {
+        let sent = headers.get("TRON-PRO-API-KEY").and_then(|value| value.to_str().ok());
+        self.key.is_none() || sent == self.key.as_deref()
+    }
+
+    fn answer(&self, solid: bool, call: &str, question: &Value, fault: Fault) -> Value {
+        let mut model = held(&self.model);
+        let newest = if solid { model.solid_height() } else { model.head_height() };
+        let asks_newest = matches!(call, "getnowblock") || (call == "getblock" && question["id_or_num"].is_null());
+        let behind = if let Fault::Lagging(blocks) = fault {
+            blocks
+        } else if let Fault::Torn(blocks) = fault
+            && !asks_newest
+        {
+            blocks
+        } else {
+            0
+        };
+        let mut view = View { model: &mut model, top: newest.saturating_sub(behind), solid };
+        let mut answer = view.answer(call, question);
+        distort(call, question, fault, &mut answer);
+        answer
+    }
+}
+
+fn distort(call: &str, question: &Value, fault: Fault, answer: &mut Value) {
+    match (fault, call) {
+        (Fault::NoReceipts, "gettransactioninfobyblocknum") => *answer = json!([]),
+        (Fault::LostReceipt, "gettransactioninfobyblocknum") => drop(answer.as_array_mut().and_then(Vec::pop)),
+        (Fault::NoTransactions, _) => {
+            for block in blocks(answer) {
+                block.remove("transactions");
+            }
+        }
+        (Fault::HalfRange, "getblockbylimitnext") => {
+            if let Some(blocks) = answer["block"].as_array_mut() {
+                blocks.truncate(blocks.len() / 2);
+            }
+        }
+        (Fault::Forged, _) => {
+            for block in blocks(answer) {
+                for transaction in block.get_mut("transactions").and_then(Value::as_array_mut).into_iter().flatten() {
+                    let raw = transaction["raw_data_hex"].as_str().unwrap_or_default();
+                    transaction["raw_data_hex"] = json!(raw.replacen("0801", "0802", 1).replacen("40", "41", 1));
+                }
+            }
+        }
+        (Fault::Foreign, "getblockbynum") if question["num"] == 0 => {
+            answer["blockID"] = json!(format!("{:064x}", 7));
+        }
+        _ => {}
+    }
+}
+
+fn blocks(answer: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
+    let many = answer.get("block").is_some_and(Value::is_array);
+    let blocks: Vec<&mut Value> =
+        if many { answer["block"].as_array_mut().into_iter().flatten().collect() } else { vec![answer] };
+    blocks.into_iter().filter_map(Value::as_object_mut)
+}

@@ -1,0 +1,252 @@
+//! java-tron's JSON of blocks, transactions and receipts, in both of its spellings: hex, or `visible` addresses and texts.
+//! Fields at their default are left out.
+
+use alloy_primitives::Address;
+use chain::{AddressKey, derive::tron_address};
+use prost::Message;
+use serde_json::{Map, Value, json};
+use tron::{
+    address,
+    proto::{self, ContractRet, ContractType, TYPE_URL, TransferContract, TriggerSmartContract},
+};
+
+use crate::{
+    ledger::Prices,
+    model::{Block, Included, Info, Tx},
+};
+
+/// How addresses and texts are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Spelling {
+    pub visible: bool,
+}
+
+impl Spelling {
+    pub fn of(question: &Value) -> Spelling {
+        let visible = &question["visible"];
+        Spelling { visible: visible.as_bool().unwrap_or(visible == "true") }
+    }
+
+    pub fn address(self, of: Address) -> String {
+        let key = AddressKey(of.0.0);
+        if self.visible { tron_address(key).text } else { address::to_hex(key) }
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Value {
+        let key = address::from_bytes(bytes);
+        key.map_or_else(|| json!(const_hex::encode(bytes)), |key| json!(self.address(Address::from(key.0))))
+    }
+
+    /// Reads an address in either spelling, whatever was announced: java-tron's clients mix them.
+    pub fn read(self, text: &Value) -> Option<Address> {
+        let text = text.as_str()?;
+        let key = address::from_hex(text).or_else(|| address::parse(text).ok().map(|address| address.key));
+        key.map(|key| Address::from(key.0))
+    }
+
+    pub fn text(self, text: &str) -> String {
+        if self.visible { text.to_owned() } else { const_hex::encode(text) }
+    }
+
+    pub fn block(self, block: &Block, detail: bool) -> Value {
+        let raw = &block.header;
+        let header = without_defaults(json!({
+            "number": raw.number,
+            "timestamp": raw.timestamp,
+            "txTrieRoot": const_hex::encode(&raw.tx_trie_root),
+            "parentHash": const_hex::encode(&raw.parent_hash),
+            "witness_address": self.bytes(&raw.witness_address),
+            "version": raw.version,
+        }));
+        let mut answer = json!({
+            "blockID": const_hex::encode(block.id),
+            "block_header": { "raw_data": header, "witness_signature": "00".repeat(65) },
+        });
+        if detail && !block.included.is_empty() {
+            answer["transactions"] = block.included.iter().map(|included| self.included(included)).collect();
+        }
+        answer
+    }
+
+    pub fn included(self, included: &Included) -> Value {
+        let mut transaction = self.transaction(&included.tx);
+        transaction["ret"] = json!([{ "contractRet": included.ret.name() }]);
+        transaction
+    }
+
+    pub fn transaction(self, tx: &Tx) -> Value {
+        let signature: Vec<String> = tx.signature.iter().map(const_hex::encode).collect();
+        let mut transaction = self.unsigned(&tx.message, &tx.raw, &tx.txid);
+        transaction["signature"] = json!(signature);
+        transaction
+    }
+
+    pub fn unsigned(self, message: &proto::Raw, raw: &[u8], txid: &[u8; 32]) -> Value {
+        let contracts: Vec<Value> = message.contract.iter().map(|contract| self.contract(contract)).collect();
+        let memo = if self.visible {
+            String::from_utf8_lossy(&message.data).into_owned()
+        } else {
+            const_hex::encode(&message.data)
+        };
+        let raw_data = without_defaults(json!({
+            "contract": contracts,
+            "ref_block_bytes": const_hex::encode(&message.ref_block_bytes),
+            "ref_block_hash": const_hex::encode(&message.ref_block_hash),
+            "expiration": message.expiration,
+            "data": memo,
+            "timestamp": message.timestamp,
+            "fee_limit": message.fee_limit,
+        }));
+        json!({ "visible": self.visible, "txID": const_hex::encode(txid), "raw_data": raw_data, "raw_data_hex": const_hex::encode(raw) })
+    }
+
+    fn contract(self, contract: &proto::Contract) -> Value {
+        let any = contract.parameter.clone().unwrap_or_default();
+        let value = match ContractType::try_from(contract.r#type) {
+            Ok(ContractType::Transfer) => TransferContract::decode(any.value.as_slice()).map(|c| json!({
+                "owner_address": self.bytes(&c.owner_address), "to_address": self.bytes(&c.to_address), "amount": c.amount,
+            })),
+            Ok(ContractType::TriggerSmart) => TriggerSmartContract::decode(any.value.as_slice()).map(|c| json!({
+                "owner_address": self.bytes(&c.owner_address), "contract_address": self.bytes(&c.contract_address),
+                "call_value": c.call_value, "data": const_hex::encode(&c.data),
+            })),
+            Ok(_) | Err(_) => Ok(json!({})),
+        };
+        without_defaults(json!({
+            "parameter": { "value": without_defaults(value.unwrap_or_default()), "type_url": any.type_url },
+            "type": any.type_url.strip_prefix(TYPE_URL).unwrap_or_default(),
+            "Permission_id": contract.permission_id,
+        }))
+    }
+
+    pub fn info(self, block: &Block, included: &Included) -> Value {
+        let Info { fee, net_usage, net_fee, energy_usage, energy_fee, energy_total, penalty, .. } = included.info;
+        let called = included.info.contract;
+        let failed = included.ret != ContractRet::Success;
+        let logs: Vec<Value> = included
+            .info
+            .logs
+            .iter()
+            .map(|log| {
+                without_defaults(json!({
+                    "address": if self.visible { self.address(log.address) } else { const_hex::encode(log.address) },
+                    "topics": log.topics.iter().map(const_hex::encode).collect::<Vec<_>>(),
+                    "data": const_hex::encode(&log.data),
+                }))
+            })
+            .collect();
+        let internals: Vec<Value> = included
+            .info
+            .internals
+            .iter()
+            .enumerate()
+            .map(|(index, internal)| {
+                without_defaults(json!({
+                    "hash": const_hex::encode([included.tx.txid.as_slice(), &index.to_be_bytes()].concat()),
+                    "caller_address": self.address(internal.from),
+                    "transferTo_address": self.address(internal.to),
+                    "callValueInfo": [without_defaults(json!({ "callValue": internal.sun }))],
+                    "note": const_hex::encode(internal.note),
+                    "rejected": internal.rejected,
+                }))
+            })
+            .collect();
+        without_defaults(json!({
+            "id": const_hex::encode(included.tx.txid),
+            "fee": fee,
+            "blockNumber": block.header.number,
+            "blockTimeStamp": block.header.timestamp,
+            "contractResult": [const_hex::encode(&included.info.output)],
+            "contract_address": called.map(|contract| self.address(contract)),
+            "result": failed.then_some("FAILED"),
+            "resMessage": included.info.message.as_deref().map(|message| self.text(message)),
+            "receipt": without_defaults(json!({
+                "net_usage": net_usage, "net_fee": net_fee, "energy_usage": energy_usage, "energy_fee": energy_fee,
+                "energy_usage_total": energy_total, "energy_penalty_total": penalty,
+                "result": called.map(|_| included.ret.name()),
+            })),
+            "log": logs,
+            "internal_transactions": internals,
+        }))
+    }
+
+    /// The message that a JSON transaction describes. `raw_data_hex` beside it is not looked at, as in java-tron.
+    pub fn message(self, transaction: &Value) -> Option<proto::Raw> {
+        let raw = &transaction["raw_data"];
+        let hex = |value: &Value| value.as_str().and_then(|text| const_hex::decode(text).ok());
+        let contract =
+            raw["contract"].as_array()?.iter().map(|contract| self.contract_of(contract)).collect::<Option<_>>()?;
+        let memo = raw["data"].as_str().unwrap_or_default();
+        Some(proto::Raw {
+            ref_block_bytes: hex(&raw["ref_block_bytes"])?,
+            ref_block_hash: hex(&raw["ref_block_hash"])?,
+            expiration: raw["expiration"].as_i64()?,
+            data: if self.visible { memo.as_bytes().to_vec() } else { const_hex::decode(memo).ok()? },
+            contract,
+            timestamp: raw["timestamp"].as_i64().unwrap_or(0),
+            fee_limit: raw["fee_limit"].as_i64().unwrap_or(0),
+        })
+    }
+
+    fn contract_of(self, contract: &Value) -> Option<proto::Contract> {
+        let (name, value) = (contract["type"].as_str()?, &contract["parameter"]["value"]);
+        let address = |field: &str| self.read(&value[field]).map(|of| address::to_bytes(AddressKey(of.0.0)));
+        let number = |field: &str| value[field].as_i64().unwrap_or(0);
+        let (kind, value) = match name {
+            "TransferContract" => (
+                ContractType::Transfer,
+                TransferContract {
+                    owner_address: address("owner_address")?,
+                    to_address: address("to_address")?,
+                    amount: number("amount"),
+                }
+                .encode_to_vec(),
+            ),
+            "TriggerSmartContract" => (
+                ContractType::TriggerSmart,
+                TriggerSmartContract {
+                    owner_address: address("owner_address")?,
+                    contract_address: address("contract_address")?,
+                    call_value: number("call_value"),
+                    data: const_hex::decode(value["data"].as_str().unwrap_or_default()).ok()?,
+                }
+                .encode_to_vec(),
+            ),
+            _ => return None,
+        };
+        let permission_id = i32::try_from(contract["Permission_id"].as_i64().unwrap_or(0)).ok()?;
+        let parameter = Some(proto::Any { type_url: format!("{TYPE_URL}{name}"), value });
+        Some(proto::Contract { r#type: i32::from(kind), parameter, permission_id })
+    }
+}
+
+pub fn parameters(prices: &Prices) -> Value {
+    let all = [
+        ("getMaintenanceTimeInterval", 21_600_000),
+        ("getTransactionFee", prices.bandwidth),
+        ("getEnergyFee", prices.energy),
+        ("getFreeNetLimit", prices.free_bandwidth),
+        ("getCreateAccountFee", prices.new_account_bandwidth),
+        ("getCreateNewAccountFeeInSystemContract", prices.new_account),
+        ("getMemoFee", prices.memo),
+        ("getMultiSignFee", 1_000_000),
+        ("getMaxFeeLimit", prices.fee_limit_max),
+        ("getAllowDelegateResource", 1),
+    ];
+    let parameter = |(key, value): (&str, u64)| without_defaults(json!({ "key": key, "value": value }));
+    json!({ "chainParameter": all.into_iter().map(parameter).collect::<Vec<_>>() })
+}
+
+/// An object without the fields that protobuf would not write.
+pub fn without_defaults(object: Value) -> Value {
+    let Value::Object(fields) = object else { return object };
+    let says = |value: &Value| match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_i64() != Some(0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(_) => true,
+    };
+    Value::Object(fields.into_iter().filter(|(_, value)| says(value)).collect::<Map<_, _>>())
+}

@@ -1,0 +1,516 @@
+//! The chain itself: producers that take turns, blocks that are linked, a solidified block that follows where 19 of 27
+//! producers have built, and transactions that are checked in java-tron's order before they are taken.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use alloy_primitives::Address;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tron::{
+    proto::{self, ContractRet, ContractType, HeaderRaw, TransferContract, TriggerSmartContract},
+    transaction,
+};
+
+use crate::{
+    ledger::{Ledger, Prices},
+    vm::{self, Call, End, Internal, Log},
+};
+
+pub const BLOCK_MS: i64 = 3_000;
+const PRODUCERS: usize = 27;
+/// A block is solidified when all but eight producers have built on it.
+const SOLID_INDEX: usize = 8;
+const DAY_MS: i64 = 86_400_000;
+const SIZE_MAX: usize = 500 * 1024;
+/// Reference blocks that are remembered.
+const REFERENCES: u64 = 65_536;
+const RESULT_BYTES: u64 = 64;
+
+/// A refused broadcast: java-tron's code and message.
+pub type Refusal = (&'static str, String);
+
+/// What a token or any other contract is to those who ask for it.
+#[derive(Clone)]
+pub struct Published {
+    pub name: String,
+    /// As java-tron has it.
+    pub abi: serde_json::Value,
+    /// Penalty in thousandths.
+    pub factor: u64,
+}
+
+/// A transaction as it was broadcast.
+#[derive(Clone)]
+pub struct Tx {
+    pub raw: Vec<u8>,
+    pub message: proto::Raw,
+    pub signature: Vec<Vec<u8>>,
+    pub txid: [u8; 32],
+    pub bytes: u64,
+}
+
+/// A transaction in a block, with what became of it.
+#[derive(Clone)]
+pub struct Included {
+    pub tx: Tx,
+    pub ret: ContractRet,
+    pub info: Info,
+}
+
+/// The receipt. Fees are sun.
+#[derive(Clone, Default)]
+pub struct Info {
+    pub fee: u64,
+    pub net_usage: u64,
+    pub net_fee: u64,
+    pub energy_usage: u64,
+    pub energy_fee: u64,
+    pub energy_total: u64,
+    pub penalty: u64,
+    pub contract: Option<Address>,
+    pub output: Vec<u8>,
+    pub message: Option<String>,
+    pub logs: Vec<Log>,
+    pub internals: Vec<Internal>,
+}
+
+#[derive(Clone)]
+pub struct Block {
+    pub id: [u8; 32],
+    pub header: HeaderRaw,
+    pub included: Vec<Included>,
+}
+
+pub struct Model {
+    blocks: Vec<Block>,
+    pub ledger: Ledger,
+    /// After each block that is not below the solidified one.
+    ledgers: BTreeMap<u64, Ledger>,
+    pub pending: VecDeque<Tx>,
+    known: BTreeSet<[u8; 32]>,
+    /// The newest block of each producer.
+    latest: [u64; PRODUCERS],
+    /// How many of them work.
+    pub producers: usize,
+    turn: usize,
+    pub prices: Prices,
+    pub published: BTreeMap<Address, Published>,
+    /// Transactions that will run out of time, with logs of what never happened.
+    pub doomed: BTreeSet<[u8; 32]>,
+    /// Taken and never included.
+    pub swallow: bool,
+    /// Answers SERVER_BUSY.
+    pub busy: bool,
+}
+
+impl Model {
+    /// `chain_id` ends the id of the genesis block.
+    pub fn new(chain_id: u32, genesis_ms: i64) -> Model {
+        let mut id = [0u8; 32];
+        id[28..].copy_from_slice(&chain_id.to_be_bytes());
+        let header = HeaderRaw {
+            timestamp: genesis_ms,
+            tx_trie_root: vec![0; 32],
+            parent_hash: vec![0; 32],
+            ..HeaderRaw::default()
+        };
+        let mut model = Model {
+            blocks: vec![Block { id, header, included: Vec::new() }],
+            ledger: Ledger::default(),
+            ledgers: BTreeMap::new(),
+            pending: VecDeque::new(),
+            known: BTreeSet::new(),
+            latest: [0; PRODUCERS],
+            producers: PRODUCERS,
+            turn: 0,
+            prices: Prices::default(),
+            published: BTreeMap::new(),
+            doomed: BTreeSet::new(),
+            swallow: false,
+            busy: false,
+        };
+        model.ledgers.insert(0, model.ledger.clone());
+        model
+    }
+
+    pub fn head(&self) -> &Block {
+        self.blocks.last().expect("there is a genesis block")
+    }
+
+    pub fn head_height(&self) -> u64 {
+        height_of(self.head())
+    }
+
+    pub fn block(&self, height: u64) -> Option<&Block> {
+        self.blocks.get(usize::try_from(height).ok()?)
+    }
+
+    pub fn solid_height(&self) -> u64 {
+        let mut latest = self.latest;
+        latest.sort_unstable();
+        latest[SOLID_INDEX]
+    }
+
+    /// The accounts after a block, as far as they are remembered.
+    pub fn ledger_at(&self, height: u64) -> &Ledger {
+        self.ledgers.range(..=height).next_back().map_or(&self.ledger, |(_, ledger)| ledger)
+    }
+
+    /// Makes a change that no transaction makes, such as money out of nowhere.
+    pub fn endow(&mut self, change: impl Fn(&mut Ledger)) {
+        change(&mut self.ledger);
+        self.ledgers.values_mut().for_each(change);
+    }
+
+    /// The next producer makes a block of everything that waits, not before `at_least_ms`.
+    pub fn produce(&mut self, at_least_ms: i64) {
+        let time = (self.head().header.timestamp + BLOCK_MS).max(at_least_ms);
+        let height = self.head_height() + 1;
+        let parent = self.head().header.timestamp;
+        let mut included = Vec::new();
+        for tx in std::mem::take(&mut self.pending) {
+            // Only the parent's time decides.
+            if parent >= tx.message.expiration {
+                continue;
+            }
+            if let Ok(done) = self.execute(&tx, time, height) {
+                included.push(done);
+            }
+        }
+        let header = HeaderRaw {
+            timestamp: time,
+            tx_trie_root: root(&included).to_vec(),
+            parent_hash: self.head().id.to_vec(),
+            number: i64::try_from(height).expect("few blocks"),
+            witness_address: witness(self.turn),
+            version: 34,
+            ..HeaderRaw::default()
+        };
+        let mut id: [u8; 32] = Sha256::digest(header.encode_to_vec()).into();
+        id[..8].copy_from_slice(&height.to_be_bytes());
+        self.blocks.push(Block { id, header, included });
+        self.latest[self.turn] = height;
+        self.turn = (self.turn + 1) % self.producers.clamp(1, PRODUCERS);
+        self.ledgers.insert(height, self.ledger.clone());
+        let solid = self.solid_height();
+        self.ledgers = self.ledgers.split_off(&solid);
+    }
+
+    /// Takes back the newest `depth` blocks, which are not solidified. Their transactions wait again if `keep` says so.
+    pub fn orphan(&mut self, depth: u64, keep: impl Fn(&[u8; 32]) -> bool) {
+        let to = self.head_height() - depth;
+        assert!(to >= self.solid_height(), "a solidified block is not taken back");
+        for block in self.blocks.split_off(usize::try_from(to).expect("few blocks") + 1) {
+            for included in block.included {
+                if keep(&included.tx.txid) {
+                    self.pending.push_back(included.tx);
+                } else {
+                    self.known.remove(&included.tx.txid);
+                }
+            }
+        }
+        self.ledger = self.ledger_at(to).clone();
+        self.ledgers.split_off(&(to + 1));
+        self.latest.iter_mut().for_each(|latest| *latest = (*latest).min(to));
+        // Another producer, so that the new blocks are others.
+        self.turn = (self.turn + 1) % self.producers.clamp(1, PRODUCERS);
+    }
+
+    pub fn find(&self, txid: &[u8; 32], up_to: u64) -> Option<(&Block, &Included)> {
+        let blocks = self.blocks.iter().take_while(|block| height_of(block) <= up_to);
+        blocks.rev_find(|block| block.included.iter().find(|included| included.tx.txid == *txid))
+    }
+
+    /// Takes a transaction into the pool, or says why not, in the order of java-tron's checks.
+    pub fn accept(&mut self, signed: &proto::Transaction, raw: Vec<u8>) -> Result<[u8; 32], Refusal> {
+        let tx = read(signed, raw).ok_or(("OTHER_ERROR", "Other error: no raw data".to_owned()))?;
+        if signed.signature.iter().any(|signature| !(65..=68).contains(&signature.len())) {
+            return Err(("SIGERROR", "Validate signature error: the signature length is invalid".to_owned()));
+        }
+        if self.busy {
+            return Err(("SERVER_BUSY", "Server busy.".to_owned()));
+        }
+        let (Some(contract), 1) = (tx.message.contract.first(), tx.message.contract.len()) else {
+            return Err((
+                "CONTRACT_VALIDATE_ERROR",
+                "Contract validate error : contract size should be exactly 1".to_owned(),
+            ));
+        };
+        let head_ms = self.head().header.timestamp;
+        if tx.message.expiration < head_ms + BLOCK_MS {
+            return Err(("TRANSACTION_EXPIRATION_ERROR", "Transaction expired".to_owned()));
+        }
+        let owner = owner(contract);
+        let signers: Vec<_> =
+            signed.signature.iter().map(|signature| transaction::signer(chain_txid(&tx), signature)).collect();
+        if owner.is_none() || signers.len() != 1 || signers[0].map(|key| Address::from(key.0)) != owner {
+            return Err(("SIGERROR", "Validate signature error: the signer is not in the permission".to_owned()));
+        }
+        if !self.knows_reference(&tx.message) {
+            return Err(("TAPOS_ERROR", "Tapos check error.".to_owned()));
+        }
+        if signed.encoded_len() > SIZE_MAX {
+            return Err(("TOO_BIG_TRANSACTION_ERROR", "Transaction size is too big.".to_owned()));
+        }
+        if tx.message.expiration <= head_ms || tx.message.expiration > head_ms + DAY_MS {
+            return Err(("TRANSACTION_EXPIRATION_ERROR", "Transaction expired".to_owned()));
+        }
+        if !self.known.insert(tx.txid) {
+            return Err(("DUP_TRANSACTION_ERROR", "Dup transaction.".to_owned()));
+        }
+        // On trial, on top of those that wait already; like java-tron the id stays known even if this fails.
+        let before = self.ledger.clone();
+        let (time, height) = (head_ms + BLOCK_MS, self.head_height() + 1);
+        for waiting in self.pending.clone() {
+            // Whatever it did not manage is found when the block is made.
+            self.execute(&waiting, time, height).ok();
+        }
+        let trial = self.execute(&tx, time, height);
+        self.ledger = before;
+        trial?;
+        let txid = tx.txid;
+        if !self.swallow {
+            self.pending.push_back(tx);
+        }
+        Ok(txid)
+    }
+
+    fn knows_reference(&self, raw: &proto::Raw) -> bool {
+        let head = self.head_height();
+        let mut blocks = self.blocks.iter().rev().take_while(|block| height_of(block) + REFERENCES > head);
+        blocks.any(|block| {
+            height_of(block).to_be_bytes()[6..] == raw.ref_block_bytes[..] && block.id[8..16] == raw.ref_block_hash[..]
+        })
+    }
+
+    /// Charges and runs a transaction. An error means that no block may have it.
+    fn execute(&mut self, tx: &Tx, time: i64, height: u64) -> Result<Included, Refusal> {
+        let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
+        let contract = tx.message.contract.first().expect("checked");
+        let owner = owner(contract).ok_or_else(|| invalid("Invalid ownerAddress"))?;
+        if !self.ledger.accounts.contains_key(&owner) {
+            return Err(invalid("account does not exist"));
+        }
+        let value = contract.parameter.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
+        let transfer = (contract.r#type == i32::from(ContractType::Transfer)).then(|| TransferContract::decode(value));
+        let trigger =
+            (contract.r#type == i32::from(ContractType::TriggerSmart)).then(|| TriggerSmartContract::decode(value));
+        let before = self.ledger.clone();
+        let mut info = Info::default();
+        let done = self.charge_and_run(
+            tx,
+            owner,
+            transfer.and_then(Result::ok),
+            trigger.and_then(Result::ok),
+            time,
+            height,
+            &mut info,
+        );
+        match done {
+            Ok(ret) => Ok(Included { tx: tx.clone(), ret, info }),
+            Err(refusal) => {
+                self.ledger = before;
+                Err(refusal)
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of one transaction")]
+    fn charge_and_run(
+        &mut self,
+        tx: &Tx,
+        owner: Address,
+        transfer: Option<TransferContract>,
+        trigger: Option<TriggerSmartContract>,
+        time: i64,
+        height: u64,
+        info: &mut Info,
+    ) -> Result<ContractRet, Refusal> {
+        let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
+        let poor = || ("BANDWITH_ERROR", "Account resource insufficient error.".to_owned());
+        let to = transfer.as_ref().and_then(|transfer| address(&transfer.to_address));
+        let creates = to.is_some_and(|to| !self.ledger.accounts.contains_key(&to));
+        if creates {
+            let fee = self.prices.new_account_bandwidth;
+            self.ledger.burn(owner, fee).then_some(()).ok_or_else(poor)?;
+            info.net_fee = fee;
+        } else {
+            let taken = self.ledger.take_bandwidth(owner, tx.bytes, &self.prices, time).ok_or_else(poor)?;
+            (info.net_usage, info.net_fee) = taken;
+        }
+        info.fee += info.net_fee;
+        if !tx.message.data.is_empty() {
+            let memo = self.prices.memo;
+            self.ledger.burn(owner, memo).then_some(()).ok_or_else(poor)?;
+            info.fee += memo;
+        }
+        if let Some(transfer) = transfer {
+            let to = to.ok_or_else(|| invalid("Invalid toAddress!"))?;
+            let amount = u64::try_from(transfer.amount).ok().filter(|amount| *amount > 0);
+            let amount = amount.ok_or_else(|| invalid("Amount must be greater than 0."))?;
+            if to == owner {
+                return Err(invalid("Cannot transfer TRX to yourself."));
+            }
+            if self.ledger.is_contract(to) {
+                return Err(invalid("Cannot transfer TRX to a smartContract."));
+            }
+            let fee = if creates { self.prices.new_account } else { 0 };
+            let enough = self.ledger.balance(owner) >= amount.saturating_add(fee);
+            enough
+                .then_some(())
+                .ok_or_else(|| invalid("Validate TransferContract error, balance is not sufficient."))?;
+            self.ledger.burn(owner, amount + fee);
+            self.ledger.activate(to, time);
+            let held = self.ledger.balance(to);
+            self.ledger.set_balance(to, held + amount);
+            info.fee += fee;
+            return Ok(ContractRet::Success);
+        }
+        let Some(trigger) = trigger else { return Err(invalid("this node of a test does not know the contract")) };
+        let contract = address(&trigger.contract_address).filter(|of| self.ledger.is_contract(*of));
+        let contract = contract.ok_or_else(|| invalid("No contract or not a valid smart contract"))?;
+        let fee_limit = u64::try_from(tx.message.fee_limit).ok().filter(|limit| *limit <= self.prices.fee_limit_max);
+        let fee_limit = fee_limit.ok_or_else(|| invalid("feeLimit must be >= 0 and <= the maximum"))?;
+        let value = u64::try_from(trigger.call_value).map_err(|_| invalid("callValue must be >= 0"))?;
+        let spare =
+            self.ledger.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
+        let affordable = self.ledger.energy_left(owner, time) + spare / self.prices.energy;
+        let limit = affordable.min(fee_limit / self.prices.energy);
+        Ok(self.call(tx, owner, contract, value, trigger.data, limit, time, height, info))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of one transaction")]
+    fn call(
+        &mut self,
+        tx: &Tx,
+        owner: Address,
+        contract: Address,
+        value: u64,
+        data: Vec<u8>,
+        limit: u64,
+        time: i64,
+        height: u64,
+        info: &mut Info,
+    ) -> ContractRet {
+        let factor = self.published.get(&contract).map_or(0, |published| published.factor);
+        let call = Call { from: owner, to: Some(contract), sun: value, data, limit, factor };
+        let doomed = self.doomed.contains(&tx.txid);
+        let ran = vm::run(&mut self.ledger.vm, call, time, height, !doomed);
+        let (ret, energy) = match ran.end {
+            _ if doomed => (ContractRet::OutOfTime, limit),
+            End::Success => (ContractRet::Success, ran.energy),
+            End::Revert => (ContractRet::Revert, ran.energy),
+            End::OutOfEnergy => (ContractRet::OutOfEnergy, ran.energy),
+            End::Illegal => (ContractRet::IllegalOperation, ran.energy),
+        };
+        (info.energy_usage, info.energy_fee) = self.ledger.take_energy(owner, energy, &self.prices, time);
+        info.energy_total = energy;
+        info.penalty = ran.penalty.min(energy);
+        info.fee += info.energy_fee;
+        info.contract = Some(contract);
+        info.output = ran.output;
+        // What ran out of time keeps its logs: the node rolls back the state only.
+        info.logs = ran.logs;
+        info.internals = ran.internals;
+        if ret != ContractRet::Success {
+            info.message = Some(message(ret).to_owned());
+            info.internals.iter_mut().for_each(|internal| internal.rejected = true);
+        }
+        for internal in info.internals.iter().filter(|internal| !internal.rejected && internal.sun > 0) {
+            self.ledger.activate(internal.to, time);
+        }
+        ret
+    }
+
+    /// Puts a contract on the chain without a transaction.
+    pub fn deploy(&mut self, owner: Address, code: Vec<u8>, published: Published) -> Address {
+        let call = Call { from: owner, to: None, sun: 0, data: code, limit: u64::MAX / 4, factor: 0 };
+        let (time, height) = (self.head().header.timestamp, self.head_height());
+        let ran = vm::run(&mut self.ledger.vm, call, time, height, true);
+        assert_eq!(ran.end, End::Success, "the contract cannot be created");
+        let address = ran.created.expect("a created contract has an address");
+        self.published.insert(address, published);
+        let state = self.ledger.clone();
+        self.ledgers.insert(height, state);
+        address
+    }
+}
+
+trait RevFind<'a> {
+    fn rev_find<T>(self, find: impl Fn(&'a Block) -> Option<T>) -> Option<(&'a Block, T)>;
+}
+
+impl<'a, I: Iterator<Item = &'a Block>> RevFind<'a> for I {
+    fn rev_find<T>(self, find: impl Fn(&'a Block) -> Option<T>) -> Option<(&'a Block, T)> {
+        self.filter_map(|block| find(block).map(|found| (block, found))).last()
+    }
+}
+
+pub fn height_of(block: &Block) -> u64 {
+    u64::try_from(block.header.number).unwrap_or(0)
+}
+
+/// Takes a signed transaction apart. `raw` are the bytes that were hashed.
+fn read(signed: &proto::Transaction, raw: Vec<u8>) -> Option<Tx> {
+    let message = signed.raw_data.clone()?;
+    let txid = Sha256::digest(&raw).into();
+    let stripped = proto::Transaction { ret: Vec::new(), ..signed.clone() };
+    let contracts = u64::try_from(message.contract.len()).ok()?;
+    let bytes = u64::try_from(stripped.encoded_len()).ok()? + RESULT_BYTES * contracts;
+    Some(Tx { raw, message, signature: signed.signature.clone(), txid, bytes })
+}
+
+fn chain_txid(tx: &Tx) -> chain::TxId {
+    chain::TxId(tx.txid)
+}
+
+/// The owner is the first field of every contract.
+pub fn owner(contract: &proto::Contract) -> Option<Address> {
+    let value = contract.parameter.as_ref()?.value.as_slice();
+    address(
+        &TransferContract::decode(value)
+            .map(|transfer| transfer.owner_address)
+            .or_else(|_| TriggerSmartContract::decode(value).map(|trigger| trigger.owner_address))
+            .ok()?,
+    )
+}
+
+pub fn address(bytes: &[u8]) -> Option<Address> {
+    tron::address::from_bytes(bytes).map(|key| Address::from(key.0))
+}
+
+fn witness(turn: usize) -> Vec<u8> {
+    let mut address = vec![tron::address::PREFIX; 21];
+    address[20] = u8::try_from(turn).unwrap_or(0);
+    address
+}
+
+/// Hashes of whole transactions, in pairs; a single one goes up as it is.
+fn root(included: &[Included]) -> [u8; 32] {
+    let leaf = |included: &Included| -> [u8; 32] {
+        let ret = vec![proto::Outcome { contract_ret: i32::from(included.ret), ..proto::Outcome::default() }];
+        let message = proto::Transaction {
+            raw_data: Some(included.tx.message.clone()),
+            signature: included.tx.signature.clone(),
+            ret,
+        };
+        Sha256::digest(message.encode_to_vec()).into()
+    };
+    let mut level: Vec<[u8; 32]> = included.iter().map(leaf).collect();
+    while level.len() > 1 {
+        let pair = |pair: &[[u8; 32]]| if pair.len() == 1 { pair[0] } else { Sha256::digest(pair.concat()).into() };
+        level = level.chunks(2).map(pair).collect();
+    }
+    level.first().copied().unwrap_or([0; 32])
+}
+
+/// What the node says of a call that failed.
+const MESSAGES: [(ContractRet, &str); 3] = [
+    (ContractRet::Revert, "REVERT opcode executed"),
+    (ContractRet::OutOfEnergy, "Not enough energy for 'SSTORE' operation executing"),
+    (ContractRet::OutOfTime, "CPU timeout for 'PUSH1' operation executing"),
+];
+
+fn message(ret: ContractRet) -> &'static str {
+    MESSAGES.iter().find(|(of, _)| *of == ret).map_or("illegal operation", |(_, message)| message)
+}

@@ -1,0 +1,187 @@
+//! The virtual machine: an EVM whose wei are sun. Gas rules are those of Istanbul, which are nearest to TRON's energy: a
+//! storage slot that is taken for the first time costs 15,000 more than one that is changed.
+
+use alloy_primitives::{Address, Bytes, TxKind, U256};
+use revm::{
+    Context, DatabaseCommit, ExecuteEvm, InspectEvm, Inspector, MainBuilder, MainContext,
+    context::{
+        TxEnv,
+        result::{ExecutionResult, HaltReason, Output},
+    },
+    database::{CacheDB, EmptyDB},
+    interpreter::{CallInputs, CallOutcome, CreateInputs, CreateOutcome},
+    primitives::hardfork::SpecId,
+};
+
+pub type State = CacheDB<EmptyDB>;
+
+/// Gas of a transaction before its first instruction, which TRON does not charge.
+const INTRINSIC: u64 = 21_000;
+const INTRINSIC_CREATE: u64 = 32_000;
+
+pub struct Call {
+    pub from: Address,
+    /// `None` creates a contract.
+    pub to: Option<Address>,
+    pub sun: u64,
+    pub data: Vec<u8>,
+    /// Energy that may be spent.
+    pub limit: u64,
+    /// Penalty of the contract in thousandths of the plain energy.
+    pub factor: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Success,
+    Revert,
+    OutOfEnergy,
+    Illegal,
+}
+
+pub struct Ran {
+    pub end: End,
+    /// With the penalty.
+    pub energy: u64,
+    pub penalty: u64,
+    pub output: Vec<u8>,
+    pub logs: Vec<Log>,
+    pub internals: Vec<Internal>,
+    pub created: Option<Address>,
+}
+
+#[derive(Clone)]
+pub struct Log {
+    pub address: Address,
+    pub topics: Vec<[u8; 32]>,
+    pub data: Vec<u8>,
+}
+
+/// A call inside a transaction.
+#[derive(Clone)]
+pub struct Internal {
+    pub from: Address,
+    pub to: Address,
+    pub sun: u64,
+    /// `call`, `create` or `suicide`.
+    pub note: &'static str,
+    pub rejected: bool,
+}
+
+/// Notes what a transaction calls, but for the outermost call.
+#[derive(Default)]
+struct Recorder {
+    internals: Vec<Internal>,
+    /// Where the calls below each open frame begin.
+    open: Vec<usize>,
+}
+
+impl Recorder {
+    fn enter(&mut self, from: Address, to: Address, value: U256, note: &'static str) {
+        self.open.push(self.internals.len());
+        if self.open.len() > 1 {
+            self.internals.push(Internal { from, to, sun: sun(value), note, rejected: false });
+        }
+    }
+
+    fn leave(&mut self, done: bool) {
+        let begin = self.open.pop().unwrap_or(0);
+        if !done {
+            self.internals[begin..].iter_mut().for_each(|internal| internal.rejected = true);
+        }
+    }
+}
+
+impl<CTX> Inspector<CTX> for Recorder {
+    fn call(&mut self, _: &mut CTX, inputs: &mut CallInputs) -> Option<CallOutcome> {
+        let value = inputs.value.transfer().unwrap_or(U256::ZERO);
+        self.enter(inputs.caller, inputs.target_address, value, "call");
+        None
+    }
+
+    fn call_end(&mut self, _: &mut CTX, _: &CallInputs, outcome: &mut CallOutcome) {
+        self.leave(outcome.result.is_ok());
+    }
+
+    fn create(&mut self, _: &mut CTX, inputs: &mut CreateInputs) -> Option<CreateOutcome> {
+        self.enter(inputs.caller(), Address::ZERO, inputs.value(), "create");
+        None
+    }
+
+    fn create_end(&mut self, _: &mut CTX, _: &CreateInputs, outcome: &mut CreateOutcome) {
+        if let (Some(begin), Some(address)) = (self.open.last(), outcome.address)
+            && let Some(internal) = self.internals.get_mut(*begin)
+        {
+            internal.to = address;
+        }
+        self.leave(outcome.result.is_ok());
+    }
+
+    fn selfdestruct(&mut self, contract: Address, target: Address, value: U256) {
+        self.internals.push(Internal { from: contract, to: target, sun: sun(value), note: "suicide", rejected: false });
+    }
+}
+
+pub fn sun(value: U256) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// Runs a call. What it changes is kept only if it succeeds and `commit` is true.
+pub fn run(state: &mut State, call: Call, time_ms: i64, height: u64, commit: bool) -> Ran {
+    let intrinsic = INTRINSIC
+        + if call.to.is_none() { INTRINSIC_CREATE } else { 0 }
+        + call.data.iter().map(|byte| if *byte == 0 { 4 } else { 16 }).sum::<u64>();
+    let plain_limit = call.limit.saturating_mul(1_000) / (1_000 + call.factor);
+    let context = Context::mainnet()
+        .modify_cfg_chained(|cfg| {
+            cfg.set_spec_and_mainnet_gas_params(SpecId::ISTANBUL);
+            cfg.disable_nonce_check = true;
+        })
+        .modify_block_chained(|block| {
+            block.gas_limit = u64::MAX;
+            block.number = U256::from(height);
+            block.timestamp = U256::from(u64::try_from(time_ms / 1_000).unwrap_or(0));
+        })
+        .with_db(&mut *state);
+    let mut vm = context.build_mainnet_with_inspector(Recorder::default());
+    let transaction = TxEnv::builder()
+        .caller(call.from)
+        .kind(call.to.map_or(TxKind::Create, TxKind::Call))
+        .value(U256::from(call.sun))
+        .data(Bytes::from(call.data))
+        .gas_limit(plain_limit.saturating_add(intrinsic))
+        .build()
+        .expect("a legacy transaction");
+    let result = vm.inspect_one_tx(transaction).expect("a transaction that was validated");
+    let internals = std::mem::take(&mut vm.inspector.internals);
+    let changed = vm.finalize();
+    drop(vm);
+    let plain = result.gas().total_gas_spent().saturating_sub(intrinsic);
+    let energy = plain.saturating_mul(1_000 + call.factor) / 1_000;
+    let logs = logs_of(&result);
+    let created = result.created_address();
+    let (end, output, energy) = match result {
+        ExecutionResult::Success { output: Output::Call(output) | Output::Create(output, _), .. } => {
+            (End::Success, output.to_vec(), energy)
+        }
+        ExecutionResult::Revert { output, .. } => (End::Revert, output.to_vec(), energy),
+        ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => (End::OutOfEnergy, Vec::new(), call.limit),
+        ExecutionResult::Halt { .. } => (End::Illegal, Vec::new(), call.limit),
+    };
+    if end == End::Success && commit {
+        state.commit(changed);
+    }
+    Ran { end, energy, penalty: energy.saturating_sub(plain), output, logs, internals, created }
+}
+
+fn logs_of(result: &ExecutionResult) -> Vec<Log> {
+    if !result.is_success() {
+        return Vec::new();
+    }
+    let log = |log: &alloy_primitives::Log| Log {
+        address: log.address,
+        topics: log.data.topics().iter().map(|topic| topic.0).collect(),
+        data: log.data.data.to_vec(),
+    };
+    result.logs().iter().map(log).collect()
+}
