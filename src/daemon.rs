@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Instant};
 use crate::config::{self, Config, Driver, RatesMode};
-use crate::db::{self, Db};
+use crate::db::Db;
 use crate::envelope::Envelope;
 use crate::feeds::Feeds;
 use crate::http::app::{App, Parts};
@@ -24,6 +24,7 @@ use crate::ids::{Mode, Shop};
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::Grace;
+use crate::money::pinned::{self, Disagreement, Fact};
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
 use crate::tasks::Tasks;
@@ -70,7 +71,7 @@ impl Daemon {
         let tasks = Tasks::default();
         let sources = sources(&config, simnet.as_ref())?;
         let coins = Arc::new(coins(&config)?);
-        let addresses = Arc::new(open_addresses(&config, &coins, &db).await?);
+        let addresses = Arc::new(open_addresses(&config, &coins, &db, clock.now()).await?);
         let book = rates::book(&config.rates);
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
@@ -223,9 +224,7 @@ fn node_source(chain: &config::Chain) -> anyhow::Result<Arc<dyn Source>> {
     match chain.family {
         chain::Family::Evm => Ok(Arc::new(evm(chain).with_context(|| format!("[chains.{}]", chain.id))?)),
         chain::Family::Tron => Ok(Arc::new(tron(chain).with_context(|| format!("[chains.{}]", chain.id))?)),
-        chain::Family::Bitcoin => {
-            bail!("[chains.{}]: settled has no driver for this family yet; set enabled = false", chain.id)
-        }
+        chain::Family::Bitcoin => Ok(Arc::new(btc(chain).with_context(|| format!("[chains.{}]", chain.id))?)),
     }
 }
 
@@ -267,6 +266,25 @@ pub fn tron(chain: &config::Chain) -> anyhow::Result<tron::Tron> {
     })?)
 }
 
+/// The driver of a Bitcoin network behind its configured endpoints.
+pub fn btc(chain: &config::Chain) -> anyhow::Result<btc::Bitcoin> {
+    let (_, asset) = chain.assets().next().context("the coin is missing")?;
+    Ok(btc::Bitcoin::new(btc::BitcoinConfig {
+        network: chain.network,
+        asset: asset.clone(),
+        access: match chain.api {
+            config::Api::Core => btc::Access::Core,
+            config::Api::Esplora => btc::Access::Esplora,
+        },
+        kind: match chain.address_kind {
+            config::AddressKind::P2wpkh => btc::Kind::P2wpkh,
+            config::AddressKind::P2tr => btc::Kind::P2tr,
+        },
+        verify: btc::Verify { work: chain.verify.header, commitments: chain.verify.transactions },
+        pool: pool(chain)?,
+    })?)
+}
+
 fn pool(chain: &config::Chain) -> anyhow::Result<rpc::Config> {
     let mut endpoints = Vec::new();
     for endpoint in &chain.endpoints {
@@ -298,6 +316,9 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     }
     if let Some(quota) = endpoint.requests_per_second {
         node = node.with_requests_per_second(quota);
+    }
+    if let Some(file) = endpoint.login_file.location()? {
+        node = node.with_login_file(file);
     }
     let Some(headers) = endpoint.headers_file.read()? else { return Ok(node) };
     for line in headers.expose_secret().lines().filter(|line| !line.trim().is_empty()) {
@@ -331,7 +352,7 @@ pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> any
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
     let coins = coins(config)?;
-    open_addresses(config, &coins, db).await?;
+    open_addresses(config, &coins, db, clock.now()).await?;
     let chain = coins.chain(id).context("an enabled chain is known")?.clone();
     let prober = probe::Prober::new(db.clone(), clock, chain, node_source(settings)?, grace(config));
     Ok(Rescan::new(prober))
@@ -376,10 +397,16 @@ fn depths(chain: &config::Chain) -> anyhow::Result<Depths> {
     Ok(Depths { tiers, largest, last, least })
 }
 
-async fn open_addresses(config: &Config, coins: &Coins, db: &Db) -> anyhow::Result<Addresses> {
+async fn open_addresses(config: &Config, coins: &Coins, db: &Db, now: Instant) -> anyhow::Result<Addresses> {
     let mut accounts = Vec::new();
+    // Blocks are searched for one kind of addresses: those of another kind that were issued before would not be found.
+    let mut kinds = Vec::new();
     for chain in coins.chains() {
         let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
+        if chain.family == chain::Family::Bitcoin {
+            let name = format!("address_kind of {}", chain.id);
+            kinds.push(Fact { name, fact: settings.address_kind.as_str().to_owned() });
+        }
         let Some(account) = config.deposit_account(chain.family, chain.mode) else { continue };
         let deriver = Deriver::new(&account.xpub, settings.scheme())
             .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
@@ -398,11 +425,12 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db) -> anyhow::Resu
     let kin: Vec<(ChainId, ChainId)> = kin.collect();
     let open = db.write("open_addresses", move |tx| {
         Box::pin(async move {
+            pinned::agree(tx, now, &kinds).await?;
             let addresses = Addresses::open(tx, accounts).await?;
             for (chain, kin) in &kin {
                 addresses.watch_kin(tx, chain, kin).await?;
             }
-            Ok::<_, db::Error>(addresses)
+            Ok::<_, Disagreement>(addresses)
         })
     });
     Ok(open.await?)

@@ -1,4 +1,4 @@
-//! Ratios to the physical limit, taken in the same run: address derivation, reading logs, booking deposits.
+//! Ratios to the physical limit, taken in the same run: address derivation, reading logs and blocks, booking deposits.
 //!
 //! `cargo bench --bench ratio` prints a table, with `-- --json` JSON; a word such as `P12` takes that figure alone.
 
@@ -12,6 +12,7 @@ mod books;
 mod report;
 
 mod addresses;
+mod bitcoin;
 mod blocks;
 mod deposits;
 mod logs;
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
     }
     if report.wants(&["P3", "P4", "P5", "P6"]) {
         logs::run(&mut report);
+    }
+    if report.wants(&["P7"]) {
+        bitcoin::run(&mut report);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("threads can be started");

@@ -48,6 +48,10 @@ pub struct Chain {
     pub trace: Trace,
     /// Of Bitcoin's addresses.
     pub network: bitcoin::Network,
+    /// Of Bitcoin.
+    pub address_kind: AddressKind,
+    /// Of Bitcoin's nodes.
+    pub api: Api,
     assets: BTreeMap<String, Asset>,
 }
 
@@ -78,6 +82,33 @@ pub struct Confirmation {
     pub depth: u64,
 }
 
+/// What addresses of Bitcoin are derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressKind {
+    P2wpkh,
+    P2tr,
+}
+
+impl AddressKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AddressKind::P2wpkh => "p2wpkh",
+            AddressKind::P2tr => "p2tr",
+        }
+    }
+}
+
+/// How nodes of Bitcoin are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Api {
+    /// JSON-RPC of one's own Bitcoin Core.
+    Core,
+    /// HTTP of anybody's Esplora; everything is proven.
+    Esplora,
+}
+
 /// Shown without its URL: keys stand in paths.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +122,8 @@ pub struct Endpoint {
     pub solidity_url: Option<Url>,
     #[serde(default)]
     pub headers_file: SecretFile,
+    #[serde(default)]
+    pub login_file: SecretFile,
     #[serde(default)]
     pub requests_per_second: Option<u32>,
     #[serde(default = "Role::all")]
@@ -135,7 +168,10 @@ impl Chain {
 
     /// How the addresses of its family look on this network.
     pub fn scheme(&self) -> derive::Scheme {
-        derive::Scheme::of(self.family, self.network)
+        match (self.family, self.address_kind) {
+            (Family::Bitcoin, AddressKind::P2tr) => derive::Scheme::P2tr(self.network.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => derive::Scheme::of(family, self.network),
+        }
     }
 }
 
@@ -153,6 +189,7 @@ impl Endpoint {
             url_file: SecretFile::default(),
             solidity_url: None,
             headers_file: SecretFile::default(),
+            login_file: SecretFile::default(),
             requests_per_second: None,
             roles: Role::all(),
         }
@@ -195,6 +232,8 @@ struct Written {
     verify: Verify,
     trace: Trace,
     network: bitcoin::Network,
+    address_kind: AddressKind,
+    api: Api,
 }
 
 #[derive(Deserialize)]
@@ -244,6 +283,8 @@ impl TryFrom<Written> for Chain {
             verify: written.verify,
             trace: written.trace,
             network: written.network,
+            address_kind: written.address_kind,
+            api: written.api,
             assets,
         })
     }

@@ -207,14 +207,16 @@ impl Check {
                 }
             }
             Family::Bitcoin => {
-                let family = family_name(chain.family);
-                self.refuse(
-                    at("driver"),
-                    format_args!(
-                        "is \"node\", but nodes of {family} are not built yet; \
-                    use driver = \"simnet\" in test mode, or set enabled = false"
-                    ),
-                );
+                let first = bitcoin::constants::genesis_block(chain.network).block_hash().to_string();
+                if chain.identity.as_ref().is_some_and(|identity| *identity != first) {
+                    self.refuse(
+                        at("identity"),
+                        format_args!("is not the first block of {}; that is {first}", chain.network),
+                    );
+                }
+                if chain.assets().any(|(_, asset)| !asset.is_native()) || chain.assets().count() != 1 {
+                    self.refuse(at("assets"), "must be the coin alone; there are no tokens on Bitcoin");
+                }
             }
         }
         if chain.endpoints.is_empty() {

@@ -14,7 +14,7 @@ const CHAIN_DEFAULTS: &str = "chain_defaults";
 /// Keys of the tables that stand in lists; the defaults have no example of them.
 const ELEMENTS: [(&str, &[&str]); 4] = [
     ("accounts", &["chain-family", "purpose", "epoch", "path", "xpub"]),
-    ("endpoints", &["url", "url_file", "solidity_url", "headers_file", "requests_per_second", "roles"]),
+    ("endpoints", &["url", "url_file", "solidity_url", "headers_file", "login_file", "requests_per_second", "roles"]),
     ("confirmations", &["below_usd", "depth"]),
     ("assets", &["code", "contract", "symbol", "decimals", "quote_decimals"]),
 ];

@@ -29,7 +29,7 @@ use serde::Deserialize;
 use url::Url;
 
 pub use accounts::{Account, Purpose};
-pub use chains::{Chain, Confirmation, Driver, Endpoint, Finality, Role, Trace, Verify};
+pub use chains::{AddressKind, Api, Chain, Confirmation, Driver, Endpoint, Finality, Role, Trace, Verify};
 pub use network::Network;
 pub use rates::{Pair, Rates, RatesMode, SourceName};
 pub use secret::{SecretError, SecretFile};
@@ -217,7 +217,8 @@ impl Config {
         self.data.folder = folder.join(&self.data.folder);
         let chains = self.chains.values_mut();
         let endpoints = chains.flat_map(|chain| chain.endpoints.iter_mut());
-        let of_endpoints = endpoints.flat_map(|endpoint| [&mut endpoint.url_file, &mut endpoint.headers_file]);
+        let of_endpoints = endpoints
+            .flat_map(|endpoint| [&mut endpoint.url_file, &mut endpoint.headers_file, &mut endpoint.login_file]);
         for file in of_endpoints.chain([&mut self.database.password_file, &mut self.mail.smtp.password_file]) {
             file.begin_at(folder);
         }

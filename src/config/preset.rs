@@ -9,7 +9,10 @@ pub const ALL: &[(&str, &str)] = &[
     ("bsc", include_str!("../../config/chains/bsc.toml")),
     ("ethereum", include_str!("../../config/chains/ethereum.toml")),
     ("polygon", include_str!("../../config/chains/polygon.toml")),
+    ("regtest", include_str!("../../config/chains/regtest.toml")),
     ("sepolia", include_str!("../../config/chains/sepolia.toml")),
+    ("signet", include_str!("../../config/chains/signet.toml")),
+    ("testnet4", include_str!("../../config/chains/testnet4.toml")),
     ("tron", include_str!("../../config/chains/tron.toml")),
 ];
 

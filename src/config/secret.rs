@@ -53,6 +53,11 @@ impl SecretFile {
         Ok(Some(SecretString::from(secret)))
     }
 
+    /// The file itself, for whoever reads it again and again because it changes; `None` when no file is named.
+    pub fn location(&self) -> Result<Option<PathBuf>, SecretError> {
+        self.path()
+    }
+
     pub(super) fn begin_at(&mut self, folder: &Path) {
         if !self.is_none() && !self.0.starts_with(CREDENTIAL) {
             self.0 = folder.join(&self.0).display().to_string();

@@ -236,6 +236,28 @@ fn a_chain_without_preset_is_all_its_own() {
 }
 
 #[test]
+fn networks_of_bitcoin_are_known_by_their_first_block() {
+    for (name, _) in preset::ALL {
+        let text = format!("[chains.other]\npreset = \"{name}\"");
+        let chain = parse(&text).unwrap().chains.remove(&chain::ChainId::new("other").unwrap()).unwrap();
+        if chain.family == Family::Bitcoin {
+            let first = bitcoin::constants::genesis_block(chain.network).block_hash().to_string();
+            assert_eq!(chain.identity, Some(first), "{name}");
+        }
+    }
+    let enabled = "[chains.bitcoin]\nenabled = true\nendpoints = [{ url = \"http://127.0.0.1:8332\" }]\n".to_owned();
+    let bitcoin = account("bitcoin", "deposit");
+    refused(
+        &(enabled.clone() + "network = \"signet\"\n" + &bitcoin),
+        "chains.bitcoin.identity is not the first block of signet",
+    );
+    let taproot = parse(&(enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n" + &bitcoin)).unwrap();
+    let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
+    assert!(matches!(chain.scheme(), chain::derive::Scheme::P2tr(_)));
+    assert_eq!(chain.poll, Duration::from_secs(10));
+}
+
+#[test]
 fn the_highest_epoch_derives() {
     let mut config = Config::default();
     for epoch in [0, 2, 1] {

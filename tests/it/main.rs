@@ -6,6 +6,7 @@
 mod both;
 mod world;
 
+mod bitcoin;
 mod checkout;
 mod aftermath;
 mod commands;

@@ -33,6 +33,7 @@ const FENCED: &[(&str, &[&str])] = &[
     ("axum", &["http", "surfaces"]),
     ("lettre", &["mail", "config"]),
     ("reqwest", &["feeds", "commands"]),
+    ("btc::", &["daemon.rs", "commands"]),
     ("evm::", &["daemon.rs", "commands"]),
     ("simnet::", &["daemon.rs", "commands"]),
     ("signer::", &["commands"]),

@@ -11,6 +11,8 @@ use reqwest::{
 use crate::{Endpoint, reply};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shorter than nodes keep a silent connection open (Bitcoin Core: 30 s): a question must not meet a closing one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is asked, independent of who is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl Client {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
             .user_agent(concat!("settled/", env!("CARGO_PKG_VERSION")))
             .build()?;

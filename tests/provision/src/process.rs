@@ -99,6 +99,8 @@ impl Process {
 
     /// Waits until the server ends by itself, having been told to.
     pub fn wait(mut self) -> Result<()> {
+        // Waiting would close the pipe, and the guard would not let the server end by itself.
+        let _open = self.child.stdin.take();
         self.child.wait().map(drop).map_err(|cause| Error::while_("waiting for a server to end", cause))
     }
 

@@ -14,6 +14,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Builds the node of Bitcoin that the tests start where neither BITCOIND nor PATH has one, and names it.
+    Bitcoind,
     /// Plays random seeds and kills against the whole daemon, on SQLite and PostgreSQL. `cargo test` does a little of it.
     Soak {
         /// How many seeds are played on each database.
@@ -33,6 +35,10 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
+        Task::Bitcoind => {
+            println!("{}", provision::bitcoind::binary()?.display());
+            Ok(())
+        }
         Task::Soak { seeds, from, moves, kills } => {
             let mut test = Command::new(env!("CARGO"));
             // With what is played on the screen, so that a long run can be watched.

@@ -1,0 +1,137 @@
+//! P7: a block of Bitcoin is decoded, matched and proven for what rust-bitcoin takes to decode it.
+
+use std::hint::black_box;
+
+use ::bitcoin::absolute::LockTime;
+use ::bitcoin::block::{Header, Version as BlockVersion};
+use ::bitcoin::hashes::Hash;
+use ::bitcoin::transaction::Version;
+use ::bitcoin::{
+    Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
+    Txid, WPubkeyHash, Witness, WitnessMerkleNode, consensus,
+};
+use btc::{Kind, block};
+use chain::WatchSet;
+use cpu_time::ThreadTime;
+
+use crate::made::account;
+use crate::report::{Bounds, Report, turns};
+
+const ROUNDS: usize = 15;
+const BLOCKS: usize = 4;
+const WATCHED: u64 = 1_000_000;
+/// Of a full block of these years: 1.7 MB with 8,000 outputs.
+const TRANSACTIONS: u64 = 3_200;
+const HITS: usize = 10;
+/// Of accounts that nobody watches; beyond all numbers of watched ones.
+const STRANGERS: u64 = 50_000_000;
+
+pub fn run(report: &mut Report) {
+    let watched = WatchSet::with_capacity(usize::try_from(WATCHED).expect("a million"));
+    for number in 0..WATCHED {
+        watched.insert(account(number));
+    }
+    let full = full_block();
+    let outputs = full.txdata.iter().map(|tx| tx.output.len()).sum::<usize>();
+    let bytes = consensus::serialize(&full);
+    let hex = const_hex::encode(&bytes);
+    eprintln!("P7: {} bytes, {} transactions, {outputs} outputs", bytes.len(), full.txdata.len());
+    let plain = || {
+        let start = ThreadTime::now();
+        for _ in 0..BLOCKS {
+            let block: Block = consensus::deserialize(&bytes).expect("a block");
+            assert_eq!(block.txdata.len(), full.txdata.len());
+            black_box(block);
+        }
+        start.elapsed()
+    };
+    let ours = |prove: bool| {
+        let (bytes, watched) = (&bytes, &watched);
+        move || {
+            let start = ThreadTime::now();
+            for _ in 0..BLOCKS {
+                let body = block::read(bytes, Kind::P2wpkh, prove, &watched.read()).expect("a block");
+                assert_eq!(body.hits.len(), HITS);
+                black_box(body);
+            }
+            start.elapsed()
+        }
+    };
+    let items = u64::try_from(BLOCKS).expect("few");
+    let bounds = Bounds::AtMost { gate: 1_300, goal: 700 };
+    let matched = turns(ROUNDS, items, plain, ours(false));
+    report.ratio("P7", "block decoded and matched with 10⁶ watched", bounds, &matched);
+    let proven = turns(ROUNDS, items, plain, ours(true));
+    report.ratio("P7", "the same with both roots computed again", Bounds::Told, &proven);
+    let from_hex = || {
+        let start = ThreadTime::now();
+        for _ in 0..BLOCKS {
+            let bytes = const_hex::decode(&hex).expect("digits");
+            black_box(block::read(&bytes, Kind::P2wpkh, false, &watched.read()).expect("a block"));
+        }
+        start.elapsed()
+    };
+    let answered = turns(ROUNDS, items, plain, from_hex);
+    report.ratio("P7", "block out of a node's hexadecimal answer", bounds, &answered);
+}
+
+/// Payments of one or two inputs to two or three outputs, with witnesses, as most are; ten outputs are ours.
+fn full_block() -> Block {
+    let mut txdata = vec![coinbase(None)];
+    for number in 1..=TRANSACTIONS {
+        let ours = number % (TRANSACTIONS / 10) == 0;
+        let to = |place: u64| if ours && place == 0 { number } else { STRANGERS + number * 4 + place };
+        let output = |place| TxOut { value: Amount::from_sat(10_000 + number), script_pubkey: script(to(place)) };
+        let input = |place: u64| TxIn {
+            previous_output: OutPoint::new(txid(number * 4 + place), 0),
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
+            witness: Witness::from_slice(&[vec![7; 71], vec![3; 33]]),
+        };
+        txdata.push(Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: (0..1 + number % 4).map(input).collect(),
+            output: (0..2 + number % 2).map(output).collect(),
+        });
+    }
+    let header = Header {
+        version: BlockVersion::TWO,
+        prev_blockhash: BlockHash::all_zeros(),
+        merkle_root: TxMerkleNode::all_zeros(),
+        time: 1_770_811_200,
+        bits: CompactTarget::from_consensus(0x1702_8000),
+        nonce: 0,
+    };
+    let mut block = Block { header, txdata };
+    let witnesses = block.witness_root().expect("there are transactions");
+    block.txdata[0] = coinbase(Some(witnesses));
+    block.header.merkle_root = block.compute_merkle_root().expect("there are transactions");
+    block
+}
+
+/// With the commitment to the witnesses, once they are known.
+fn coinbase(witnesses: Option<WitnessMerkleNode>) -> Transaction {
+    let reserved = [0; 32];
+    let mut output = vec![TxOut { value: Amount::from_sat(312_500_000), script_pubkey: script(STRANGERS) }];
+    if let Some(root) = witnesses {
+        let commitment = Block::compute_witness_commitment(&root, &reserved);
+        let script = [&[0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed][..], commitment.as_ref()].concat();
+        output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) });
+    }
+    let input = TxIn {
+        previous_output: OutPoint::null(),
+        script_sig: ScriptBuf::from_bytes(vec![3, 1, 2, 3]),
+        sequence: Sequence::MAX,
+        witness: Witness::from_slice(&[reserved]),
+    };
+    Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output }
+}
+
+fn script(account_number: u64) -> ScriptBuf {
+    ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(account(account_number).0))
+}
+
+fn txid(number: u64) -> Txid {
+    Txid::hash(&number.to_le_bytes())
+}

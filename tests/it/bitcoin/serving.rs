@@ -1,0 +1,157 @@
+//! The binary itself with a configuration file, on a node whose login it reads from a file: `settled check` says what the
+//! node is, `settled serve` sells.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use chain::Amount;
+use provision::bitcoind::{Bitcoind, Options};
+use provision::payer::Payer;
+use serde_json::{Value, json};
+use settled::db::testing::Scratch;
+
+use super::{NODE, PATIENCE, sats};
+use crate::world::accounts;
+
+struct Installation {
+    config: PathBuf,
+    url: String,
+    daemon: Option<Child>,
+    folder: tempfile::TempDir,
+    _scratch: Scratch,
+}
+
+impl Installation {
+    /// On SQLite, with the node's login in a file as Bitcoin Core writes it.
+    fn new(node: &Bitcoind) -> Installation {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join(".cookie"), "settled:of-a-test").expect("a file is written");
+        let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let scratch = Scratch::sqlite();
+        let text = format!(
+            "[server]\nlisten = \"{address}\"\nrequests_per_minute = 1_000_000\n[data]\nfolder = \"{}\"\n\
+             [database]\nurl = \"{}\"\n[surfaces.checkout]\nmode = \"test\"\n\
+             [rates]\nmode = \"fixed\"\n[rates.fixed]\n\"USD/CNY\" = \"7.24\"\n\"BTC/USD\" = \"65000\"\n\
+             [chains.bitcoin]\nenabled = true\npreset = \"regtest\"\npoll_ms = 400\n\
+             endpoints = [{{ url = \"http://127.0.0.1:{}\", login_file = \".cookie\" }}]\n{}",
+            folder.path().display(),
+            scratch.config().url,
+            node.port(),
+            accounts(),
+        );
+        let config = folder.path().join("settled.toml");
+        fs::write(&config, text).expect("a file is written");
+        Installation { config, url: format!("http://{address}"), daemon: None, folder, _scratch: scratch }
+    }
+
+    /// Runs a command and gives whether it was content, and what it printed.
+    fn settled(&self, args: &[&str]) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
+        let output = command.args(args).arg("--config").arg(&self.config).output().expect("the binary runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    fn must(&self, args: &[&str]) {
+        let (content, said) = self.settled(args);
+        assert!(content, "settled {args:?}: {said}");
+    }
+
+    fn serve(&mut self) {
+        self.must(&["migrate"]);
+        let goods = self.folder.path().join("goods.txt");
+        fs::write(&goods, "first----secret\nsecond----secret\n").expect("a file is written");
+        self.must(&["admin", "merchant", "create", "shop"]);
+        self.must(&["admin", "product", "put", "mailbox", "--price", "30.00", "--mode", "test"]);
+        let goods = goods.display().to_string();
+        self.must(&["admin", "stock", "import", "mailbox", "--file", &goods, "--mode", "test"]);
+        let log = File::create(self.folder.path().join("log")).expect("a log is opened");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
+        command.args(["serve", "--config"]).arg(&self.config).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(command.spawn().expect("the binary runs"));
+    }
+
+    async fn until<T>(&self, what: &str, mut reached: impl AsyncFnMut() -> Option<T>) -> T {
+        let reached = async {
+            let mut beat = tokio::time::interval(Duration::from_millis(50));
+            loop {
+                beat.tick().await;
+                if let Some(found) = reached().await {
+                    return found;
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, reached).await {
+            Ok(found) => found,
+            Err(_) => panic!("{what}: {}", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()),
+        }
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Some(daemon) = &mut self.daemon {
+            // It ends with its story, in whatever state it is.
+            let _gone = daemon.kill();
+            let _reaped = daemon.wait();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_binary_sells_for_bitcoin() {
+    let node = Bitcoind::start(Options::default()).await.expect(NODE);
+    let payer = Payer::rich(&node, 1).await.expect(NODE);
+    let mut shop = Installation::new(&node);
+    shop.serve();
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let get = async |path: String| -> Option<Value> { client.get(path).send().await.ok()?.json().await.ok() };
+
+    let products = format!("{}/api/products", shop.url);
+    let product = shop
+        .until("no product", async || get(products.clone()).await?["products"][0]["id"].as_str().map(str::to_owned));
+    let wish = json!({ "productId": product.await, "quantity": 1, "contactEmail": "buyer@example.com",
+        "paymentMethod": "crypto", "coin": "btc" });
+    let order = format!("{}/api/orders", shop.url);
+    let placed = shop.until("no order", async || {
+        let answer = client.post(&order).json(&wish).send().await.ok()?;
+        if answer.status() == 201 { answer.json::<Value>().await.ok() } else { None }
+    });
+    let placed = placed.await;
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{placed}")).to_owned();
+    let address = text(&placed["payment"]["address"]);
+    let due = Amount::parse_decimal(&text(&placed["payment"]["expected_amount"]), 8).expect("an amount");
+    let valid = node.rpc("validateaddress", json!([address])).await.expect(NODE);
+    assert_eq!(valid["isvalid"], true, "CO-13: {valid}");
+
+    payer.pay(&node, &[(&address, sats(due))]).await.expect(NODE);
+    let status = format!("{}/api/orders/{}/status", shop.url, text(&placed["order"]["id"]));
+    let shown = async |what: &str| {
+        let answer = get(status.clone()).await?;
+        (answer["payment_status"] == what).then_some(())
+    };
+    shop.until("not seen in the mempool", async || shown("confirming").await).await;
+    node.mine(1).await.expect(NODE);
+    shop.until("not paid", async || shown("paid").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_whether_a_node_is_ready() {
+    let whole = Bitcoind::start(Options::default()).await.expect(NODE);
+    // Its newest block is from 2011: for all that it knows, it has years to read.
+    let (content, said) = Installation::new(&whole).settled(&["check"]);
+    assert!(!content && said.contains("FAIL") && said.contains("still syncs"), "{said}");
+    whole.mine(1).await.expect(NODE);
+    let (_, said) = Installation::new(&whole).settled(&["check"]);
+    assert!(said.contains("Bitcoin Core, regtest, head 1, complete"), "{said}");
+
+    let pruning = Options { extra: vec!["-prune=1".into(), "-fastprune".into()], ..Options::default() };
+    let pruned = Bitcoind::start(pruning).await.expect(NODE);
+    pruned.mine(1_000).await.expect(NODE);
+    pruned.rpc("pruneblockchain", json!([700])).await.expect(NODE);
+    let (_, said) = Installation::new(&pruned).settled(&["check"]);
+    assert!(said.contains("pruned below block") && said.contains("cannot be caught up"), "{said}");
+}

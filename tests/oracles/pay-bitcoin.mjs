@@ -1,0 +1,53 @@
+// Pays as a buyer's wallet does, from a coin of regtest, built, signed and broadcast through bitcoinjs-lib:
+// { rpc, secret, coin: { txid, vout, sats }, outputs: [{ address, sats }] | uri, fee, replaceable? } -> { txid, hex }.
+// `secret` is the private key in hexadecimal; the coin is the P2WPKH output of its public key, and so is the change.
+// `uri` is a BIP21 text, taken apart as a wallet does; amounts are in satoshi elsewhere.
+import * as ecc from '@bitcoinerlab/secp256k1'
+import * as bitcoin from 'bitcoinjs-lib'
+import { answer } from './oracle.mjs'
+
+bitcoin.initEccLib(ecc)
+const network = bitcoin.networks.regtest
+
+/** bitcoin:ADDRESS?amount=BTC, digit by digit: a double would lose satoshi. */
+function fromUri(uri) {
+  const { protocol, pathname, searchParams } = new URL(uri)
+  if (protocol !== 'bitcoin:') throw new Error(`${uri} is no BIP21 text`)
+  const [whole, fraction = ''] = searchParams.get('amount').split('.')
+  return { address: pathname, sats: BigInt(whole + fraction.padEnd(8, '0')) }
+}
+
+await answer(async ({ rpc, secret, coin, outputs, uri, fee, replaceable = false }) => {
+  const privateKey = Buffer.from(secret, 'hex')
+  const publicKey = Buffer.from(ecc.pointFromScalar(privateKey, true))
+  const signer = { publicKey, sign: (hash) => Buffer.from(ecc.sign(hash, privateKey)) }
+  const { output: script } = bitcoin.payments.p2wpkh({ pubkey: publicKey, network })
+  const wanted = uri ? [fromUri(uri)] : outputs.map(({ address, sats }) => ({ address, sats: BigInt(sats) }))
+
+  const psbt = new bitcoin.Psbt({ network })
+  psbt.addInput({
+    hash: coin.txid,
+    index: coin.vout,
+    sequence: replaceable ? 0xfffffffd : 0xffffffff,
+    witnessUtxo: { script, value: BigInt(coin.sats) },
+  })
+  for (const { address, sats } of wanted) psbt.addOutput({ address, value: sats })
+  const spent = wanted.reduce((sum, { sats }) => sum + sats, BigInt(fee))
+  psbt.addOutput({ script, value: BigInt(coin.sats) - spent })
+  psbt.signAllInputs(signer)
+  psbt.finalizeAllInputs()
+  const tx = psbt.extractTransaction()
+
+  const url = new URL(rpc)
+  const authorization = `Basic ${Buffer.from(`${url.username}:${url.password}`).toString('base64')}`
+  url.username = url.password = ''
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { authorization, 'content-type': 'application/json' },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'sendrawtransaction', params: [tx.toHex()] }),
+  })
+  const { result, error } = await response.json()
+  if (error) throw new Error(`the node refused the payment: ${JSON.stringify(error)}`)
+  if (result !== tx.getId()) throw new Error(`the node names it ${result}, bitcoinjs-lib ${tx.getId()}`)
+  return { txid: result, hex: tx.toHex() }
+})
