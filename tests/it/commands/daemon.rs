@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use settled::db::Db;
 use settled::db::testing::Scratch;
+use settled::db::{Db, Row};
 use settled::envelope::Envelope;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
@@ -89,6 +89,10 @@ async fn serving(config: &str) -> (Child, String) {
     (daemon, said)
 }
 
+async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
+    db.write("look", move |tx| Box::pin(async move { tx.rows(sql, Vec::new()).await })).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_daemon_serves_a_database_and_the_next_one_may_follow_it() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
@@ -111,20 +115,25 @@ async fn one_daemon_serves_a_database_and_the_next_one_may_follow_it() {
     run(&["audit", "--config", &second]).await.done();
     assert!(run(&["check", "--config", &second]).await.done().contains("OK    database"));
 
-    // Its session ends and another daemon is there before it can be opened again: it stops by itself, and says why.
+    // Somebody stands in line for the claim and has it in the moment in which the session ends: the daemon stops by itself.
     let db = Db::open(&scratch.config()).await.unwrap();
-    db.write("end_session", |tx| {
-        Box::pin(async move {
-            let sql = "select pg_terminate_backend(pid) as ended from pg_stat_activity
-                       where application_name like 'settled: process%' and datname = current_database()";
-            tx.rows(sql, Vec::new()).await
-        })
-    })
-    .await
-    .unwrap();
-    let (next, _) = serving(&second).await;
+    let lock = "select count(*) as n from (select pg_advisory_lock(7364, 1)) as taken";
+    let (taken, ()) = tokio::join!(rows(&db, lock), async {
+        let queue =
+            "select pid from pg_locks where locktype = 'advisory' and classid = 7364 and objid = 1 and not granted";
+        while rows(&db, queue).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let end = "select pg_terminate_backend(pid) as ended from pg_stat_activity
+                   where application_name like 'settled: process%' and datname = current_database()";
+        assert!(!rows(&db, end).await.is_empty());
+    });
+    assert_eq!(taken.len(), 1);
     let ended = daemon.wait().await.unwrap();
     assert_eq!(ended.code(), Some(4), "{ended}");
+    db.close().await;
+
+    let (next, _) = serving(&second).await;
     assert_eq!(run(&["serve", "--config", &first]).await.code, 4);
 
     drop(next);
