@@ -27,6 +27,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), Failure> {
     let config = args.place.load()?;
     logging::start(&config.log)?;
+    let end = ops::end()?;
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
     let lock = DataLock::acquire(&folder)?;
@@ -64,7 +65,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let watcher = ops::spawn(&daemon, &stopped);
 
     let ended = tokio::select! {
-        ended = ops::wait_for_end() => ended.map_err(Failure::from),
+        () = end => Ok(()),
         lost = claim.keep() => Err(Failure::daemon(format!(
             "the claim on the database is lost ({lost}); this daemon has stopped, so that there are never two"
         ))),

@@ -47,16 +47,18 @@ pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     daemon.tasks.spawn("watch", watch.run(stop.clone()))
 }
 
-/// Returns when the process was asked to end.
-pub async fn wait_for_end() -> anyhow::Result<()> {
+/// From now on a signal to end does not kill the process; what is returned is ready when one came. Asked for before
+/// anything is opened, so that no moment of a start ends without a farewell.
+pub fn end() -> anyhow::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    };
-    notify::stopping();
-    info!("{name}: running requests may end, then the database is closed");
-    Ok(())
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        notify::stopping();
+        info!("{name}: running requests may end, then the database is closed");
+    })
 }
 
 impl Watch {

@@ -86,6 +86,7 @@ async fn start(args: Start) -> Result<(), Failure> {
     let config =
         config::load(&folder, &config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() })?;
     logging::start(&config.log)?;
+    let end = ops::end()?;
 
     let clock = demo::clock(&folder)?;
     let Prepared { db, envelope, .. } = place::prepare(&config).await?;
@@ -125,7 +126,7 @@ async fn start(args: Start) -> Result<(), Failure> {
     let watcher = ops::spawn(&daemon, &stopped);
 
     say(walk::text(&walk::Facts { address: daemon.address, folder: &args.data, token: &token, node: node.as_ref() }));
-    ops::wait_for_end().await?;
+    end.await;
     say("Stopping. What happened is kept for the next start.");
     stop.send_replace(true);
     daemon.stop().await;
