@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use chain::{Amount, Asset, ChainId};
 use serde_json::Value;
@@ -218,6 +219,20 @@ impl World {
 
     pub async fn status(&self, order_id: &str) -> Answer {
         self.get(&format!("/api/orders/{order_id}/status")).await
+    }
+
+    /// The status as soon as it is what is expected, or what it still is after a while: on a busy machine an endpoint answers
+    /// late and rests by the machine's clock, which no test moves.
+    pub async fn status_when(&self, order_id: &str, expected: impl Fn(&Answer) -> bool) -> Answer {
+        let began = std::time::Instant::now();
+        loop {
+            let answer = self.status(order_id).await;
+            if expected(&answer) || began.elapsed() > Duration::from_secs(30) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.run_until_idle().await;
+        }
     }
 
     // ---- chains
