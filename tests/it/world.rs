@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use chain::{Amount, Asset, ChainId};
 use serde_json::Value;
@@ -46,6 +45,8 @@ pub struct World {
     pub product: Product,
     /// Texts that may never stand in a log.
     secrets: Mutex<Vec<String>>,
+    /// How much was logged before this world began.
+    log_start: usize,
     client: reqwest::Client,
     /// Where the database lives; gone last.
     _scratch: Arc<Scratch>,
@@ -125,6 +126,7 @@ impl World {
             shop,
             product: Product { id: String::new(), slug: String::new(), sku: SkuId(0) },
             secrets: Mutex::default(),
+            log_start: captured().lock().expect("no holder panics").len(),
             client: client(),
             _scratch: Arc::new(scratch),
             _folder: folder,
@@ -219,20 +221,6 @@ impl World {
 
     pub async fn status(&self, order_id: &str) -> Answer {
         self.get(&format!("/api/orders/{order_id}/status")).await
-    }
-
-    /// The status as soon as it is what is expected, or what it still is after a while: on a busy machine an endpoint answers
-    /// late and rests by the machine's clock, which no test moves.
-    pub async fn status_when(&self, order_id: &str, expected: impl Fn(&Answer) -> bool) -> Answer {
-        let began = std::time::Instant::now();
-        loop {
-            let answer = self.status(order_id).await;
-            if expected(&answer) || began.elapsed() > Duration::from_secs(30) {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            self.run_until_idle().await;
-        }
     }
 
     // ---- chains
@@ -405,21 +393,28 @@ impl World {
         if let Some(daemon) = &self.daemon {
             assert_eq!(daemon.tasks.panicked(), 0, "a task panicked");
         }
-        let logs = captured().lock().expect("no holder panics");
-        let logs = String::from_utf8_lossy(&logs);
+        let logs = self.logs();
         for secret in self.secrets.lock().expect("no holder panics").iter() {
             assert!(!logs.contains(secret.as_str()), "a secret stands in the logs");
         }
         assert!(!logs.contains("buyer@example.com"), "an e-mail address stands in the logs");
         assert!(!logs.contains(PHRASE), "the seed stands in the logs");
     }
+
+    /// What was logged since this world began, by it and by those beside it. Searched as a copy: whoever logs meanwhile would
+    /// wait for the end of the search, and so would every endpoint that answers.
+    fn logs(&self) -> String {
+        let logs = captured().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let own = logs[self.log_start..].to_vec();
+        drop(logs);
+        String::from_utf8_lossy(&own).into_owned()
+    }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let logs = captured().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let logs = String::from_utf8_lossy(&logs);
+            let logs = self.logs();
             let warnings: Vec<&str> =
                 logs.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
             // Of all worlds of this process: run one test alone to see its own.
