@@ -5,6 +5,7 @@
 #[macro_use]
 mod both;
 mod world;
+mod placed;
 
 mod bitcoin;
 mod checkout;

@@ -1,6 +1,6 @@
 //! Nodes that are down, silent or replaced, and the daemon that is killed meanwhile.
 
-use super::{DEEP, NODE, Onchain, PLAIN, Plan};
+use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan};
 
 ways! {
     async fn a_node_that_was_down_is_read_on(world: Onchain) {
@@ -13,7 +13,7 @@ ways! {
         world.start_node(stopped).await;
         world.until_completed(&placed).await;
         world.mine(DEEP).await;
-        assert_eq!(world.earned().await, placed.due);
+        assert_eq!(world.earned(COIN).await, placed.due);
     }
 
     async fn a_node_that_says_nothing_holds_nobody_up(world: Onchain = Plan { timeout_ms: 1_000, ..PLAIN }) {
@@ -39,6 +39,6 @@ ways! {
         world.crash_and_boot().await;
         world.expect(&placed, "completed", "paid").await;
         world.mine(DEEP).await;
-        assert_eq!(world.earned().await, placed.due);
+        assert_eq!(world.earned(COIN).await, placed.due);
     }
 }

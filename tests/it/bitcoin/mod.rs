@@ -43,7 +43,6 @@ mod serving;
 mod waiting;
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 use chain::{Amount, ChainId};
 use esplora::Esplora;
@@ -51,16 +50,15 @@ use provision::bitcoind::{Bitcoind, Options};
 use provision::payer::{Payer, Signed};
 use settled::config::{self, AddressKind, Api, Config};
 use settled::db::Backend;
-use settled::money::ledger::{Account, Suspense};
 
-use crate::world::{Answer, START, World, accounts};
+use crate::placed::{Placed, split};
+use crate::world::{START, World, accounts};
 
 /// Why a helper may panic: without the node there is no story.
 const NODE: &str = "the node does as it is told";
 /// More blocks than anything needs to be final.
 const DEEP: u64 = 12;
-/// Longer than any endpoint rests after a failure or two.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COIN: &str = "btc";
 /// Of a usual order: enough that half of it is not dust, which no node passes on.
 const QUANTITY: u32 = 40;
 /// In fen: below 1,000 dollars, below 10,000, and above.
@@ -143,76 +141,18 @@ impl Onchain {
         self.world.run_until_idle().await;
     }
 
+    /// An order of the usual size.
     pub async fn place(&self) -> Placed {
-        self.place_many(QUANTITY).await
-    }
-
-    async fn place_many(&self, quantity: u32) -> Placed {
-        let answer = self.world.order(quantity, "btc").await;
-        let due = answer.text_at("payment.expected_amount");
-        Placed {
-            id: answer.text_at("order.id"),
-            order_no: answer.text_at("order.order_no"),
-            address: answer.text_at("payment.address"),
-            due: Amount::parse_decimal(&due, 8).expect("an amount"),
-        }
+        self.world.place_many(QUANTITY, COIN).await
     }
 
     /// An order of something at so many fen.
     pub async fn place_worth(&mut self, fen: i64) -> Placed {
         let product = self.world.new_product(&format!("worth-{fen}"), fen, 1, 3).await;
         let usual = std::mem::replace(&mut self.world.product, product);
-        let placed = self.place_many(1).await;
+        let placed = self.world.place_many(1, COIN).await;
         self.world.product = usual;
         placed
-    }
-
-    pub async fn expect(&self, placed: &Placed, status: &str, payment_status: &str) -> Answer {
-        let answer = self.world.status(&placed.id).await;
-        let states = (answer.text_at("status"), answer.text_at("payment_status"));
-        assert_eq!(states, (status.to_owned(), payment_status.to_owned()), "{}", answer.text);
-        answer
-    }
-
-    pub async fn expect_received(&self, placed: &Placed, amount: Amount) {
-        let answer = self.world.status(&placed.id).await;
-        assert_eq!(answer.text_at("payment.received_amount"), amount.to_decimal(8), "{}", answer.text);
-    }
-
-    /// Lets the daemon work until the order is complete: endpoints that failed rest by the machine's clock, which no test
-    /// moves.
-    pub async fn until_completed(&self, placed: &Placed) {
-        let driven = async {
-            let mut beat = tokio::time::interval(Duration::from_millis(100));
-            loop {
-                self.world.run_until_idle().await;
-                if self.world.status(&placed.id).await.text_at("status") == "completed" {
-                    return;
-                }
-                beat.tick().await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, driven).await.is_err() {
-            panic!("never completed: {}", self.world.status(&placed.id).await.text);
-        }
-    }
-
-    pub async fn held_apart(&self, kind: Suspense) -> Amount {
-        self.holds(Account::Suspense(self.world.shop.merchant, kind)).await
-    }
-
-    /// What the merchant may dispose of.
-    pub async fn earned(&self) -> Amount {
-        self.holds(Account::MerchantAvailable(self.world.shop.merchant)).await
-    }
-
-    /// What is the merchant's as soon as it is final.
-    pub async fn pending(&self) -> Amount {
-        self.holds(Account::MerchantPending(self.world.shop.merchant)).await
-    }
-
-    async fn holds(&self, account: Account) -> Amount {
-        self.world.account(self.world.shop.mode, account, self.world.asset("btc").id).await.available()
     }
 }
 
@@ -228,14 +168,6 @@ impl DerefMut for Onchain {
     fn deref_mut(&mut self) -> &mut World {
         &mut self.world
     }
-}
-
-/// What the surface said when the order was placed.
-pub struct Placed {
-    pub id: String,
-    pub order_no: String,
-    pub address: String,
-    pub due: Amount,
 }
 
 /// The regtest network behind these endpoints, as a configuration has it.
@@ -262,10 +194,4 @@ fn configured(urls: &[String], api: Api, plan: Plan) -> config::Chain {
 
 fn sats(amount: Amount) -> u64 {
     amount.units().to()
-}
-
-/// The part of an amount that is `numerator` / `denominator`, and the rest.
-fn split(amount: Amount, numerator: u64, denominator: u64) -> (Amount, Amount) {
-    let part = amount.checked_ratio(numerator, denominator).expect("a ratio below one");
-    (part, amount.checked_sub(part).expect("a part is smaller"))
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use settled::config::AddressKind;
 use settled::money::ledger::Suspense;
 
-use super::{DEEP, NODE, Onchain, PLAIN, PRICES, Placed, Plan, split};
+use super::{COIN, DEEP, NODE, Onchain, PLAIN, PRICES, Placed, Plan, split};
 
 /// A wallet on bitcoinjs-lib pays what the surface asked for.
 async fn pay_by_wallet(world: &Onchain, placed: &Placed) -> String {
@@ -31,9 +31,9 @@ async fn confirm(world: &Onchain, placed: &Placed) {
     let query = format!("/api/orders/query?orderNo={}&email=buyer@example.com", placed.order_no);
     let found = world.get_from("10.0.0.1", &query).await;
     assert_eq!(found.body["order"]["credentials"].as_array().map(Vec::len), Some(40), "{}", found.text);
-    let before = world.earned().await;
+    let before = world.earned(COIN).await;
     world.mine(DEEP).await;
-    assert_eq!(world.earned().await, before.checked_add(placed.due).unwrap());
+    assert_eq!(world.earned(COIN).await, before.checked_add(placed.due).unwrap());
 }
 
 ways! {
@@ -79,7 +79,7 @@ ways! {
             world.expect_received(placed, placed.due).await;
         }
         world.mine(DEEP).await;
-        assert_eq!(Amount::sum([first.due, second.due, third.due]), Some(world.earned().await));
+        assert_eq!(Amount::sum([first.due, second.due, third.due]), Some(world.earned(COIN).await));
     }
 
     async fn a_part_and_the_rest_pay_together(world: Onchain) {
@@ -93,7 +93,7 @@ ways! {
         world.mine(1).await;
         world.expect(&placed, "completed", "paid").await;
         world.mine(DEEP).await;
-        assert_eq!(world.earned().await, placed.due);
+        assert_eq!(world.earned(COIN).await, placed.due);
     }
 
     async fn too_much_pays_and_the_surplus_is_kept(world: Onchain) {
@@ -101,8 +101,8 @@ ways! {
         world.pay(&[(&placed, placed.due.checked_add(Amount::from_units(1)).unwrap())]).await;
         world.mine(DEEP).await;
         world.expect(&placed, "completed", "paid").await;
-        assert_eq!(world.held_apart(Suspense::Surplus).await, Amount::from_units(1));
-        assert_eq!(world.earned().await, placed.due);
+        assert_eq!(world.held_apart(COIN, Suspense::Surplus).await, Amount::from_units(1));
+        assert_eq!(world.earned(COIN).await, placed.due);
     }
 
     async fn what_comes_late_is_kept_for_a_person(world: Onchain) {
@@ -113,7 +113,7 @@ ways! {
         world.pay(&[(&placed, placed.due)]).await;
         world.mine(DEEP).await;
         world.expect(&placed, "expired", "expired").await;
-        assert_eq!(world.held_apart(Suspense::Late).await, placed.due);
+        assert_eq!(world.held_apart(COIN, Suspense::Late).await, placed.due);
     }
 
     async fn a_miner_pays_with_a_coinbase_when_it_is_mature(world: Onchain) {
@@ -138,6 +138,6 @@ ways! {
         world.crash_and_boot().await;
         world.expect(&first, "completed", "paid").await;
         world.expect(&second, "completed", "paid").await;
-        assert_eq!(Some(world.earned().await), first.due.checked_add(second.due));
+        assert_eq!(Some(world.earned(COIN).await), first.due.checked_add(second.due));
     }
 }

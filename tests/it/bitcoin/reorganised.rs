@@ -2,7 +2,7 @@
 
 use chain::Amount;
 
-use super::{DEEP, Onchain, PRICES, sats};
+use super::{COIN, DEEP, Onchain, PRICES, sats};
 
 ways! {
     async fn before_and_after_credit_forks_of_every_depth_are_followed(world: Onchain) {
@@ -16,12 +16,12 @@ ways! {
             let credited = depth >= needed;
             let before = if credited { ("completed", "paid") } else { ("pending", "confirming") };
             world.expect(&placed, before.0, before.1).await;
-            let pending = world.pending().await;
+            let pending = world.pending(COIN).await;
 
             world.reorg(depth).await;
             let answer = world.status(&placed.id).await;
             if credited {
-                assert_eq!(Some(world.pending().await), pending.checked_sub(placed.due), "{}", answer.text);
+                assert_eq!(Some(world.pending(COIN).await), pending.checked_sub(placed.due), "{}", answer.text);
             } else {
                 // It waits again, where it can be seen.
                 world.expect_received(&placed, placed.due).await;
@@ -33,8 +33,8 @@ ways! {
             world.mine(needed + DEEP).await;
             world.expect(&placed, "completed", "paid").await;
             earned = earned.checked_add(placed.due).unwrap();
-            assert_eq!(world.earned().await, earned, "depth {depth}");
-            assert_eq!(world.pending().await, Amount::ZERO);
+            assert_eq!(world.earned(COIN).await, earned, "depth {depth}");
+            assert_eq!(world.pending(COIN).await, Amount::ZERO);
         }
     }
 
@@ -53,7 +53,7 @@ ways! {
         world.expect_received(&kept, kept.due).await;
         world.expect_received(&lost, Amount::ZERO).await;
         world.mine(DEEP).await;
-        assert_eq!(world.earned().await, kept.due);
+        assert_eq!(world.earned(COIN).await, kept.due);
     }
 
     async fn a_fork_below_the_final_mark_stops_the_chain(world: Onchain) {
@@ -61,9 +61,9 @@ ways! {
         world.pay(&[(&placed, placed.due)]).await;
         world.mine(DEEP).await;
         world.expect(&placed, "completed", "paid").await;
-        let earned = world.earned().await;
+        let earned = world.earned(COIN).await;
         world.reorg(DEEP).await;
-        assert_eq!(world.earned().await, earned, "final money stays until a person has looked");
+        assert_eq!(world.earned(COIN).await, earned, "final money stays until a person has looked");
         let answer = world.post("/api/orders", &serde_json::json!({
             "productId": world.product.id, "quantity": 1, "contactEmail": "buyer@example.com",
             "paymentMethod": "crypto", "coin": "btc",

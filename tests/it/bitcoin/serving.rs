@@ -13,7 +13,8 @@ use provision::payer::Payer;
 use serde_json::{Value, json};
 use settled::db::testing::Scratch;
 
-use super::{NODE, PATIENCE, sats};
+use super::{NODE, sats};
+use crate::placed::PATIENCE;
 use crate::world::accounts;
 
 struct Installation {

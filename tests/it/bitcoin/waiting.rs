@@ -3,7 +3,7 @@
 use chain::Amount;
 use serde_json::json;
 
-use super::{DEEP, NODE, Onchain, sats, split};
+use super::{COIN, DEEP, NODE, Onchain, sats, split};
 
 ways! {
     async fn a_replaced_payment_is_forgotten_and_its_replacement_pays(world: Onchain) {
@@ -26,7 +26,7 @@ ways! {
         world.mine(1).await;
         world.expect(&placed, "completed", "paid").await;
         world.mine(DEEP).await;
-        assert_eq!(world.earned().await, placed.due);
+        assert_eq!(world.earned(COIN).await, placed.due);
     }
 
     async fn a_payment_that_is_spent_otherwise_never_counts(world: Onchain) {
@@ -44,7 +44,7 @@ ways! {
         world.expect_received(&placed, Amount::ZERO).await;
         world.mine(DEEP).await;
         world.expect(&placed, "pending", "pending").await;
-        assert_eq!(world.earned().await, Amount::ZERO);
+        assert_eq!(world.earned(COIN).await, Amount::ZERO);
     }
 
     async fn a_double_spend_in_another_branch_takes_the_credit_back(world: Onchain) {
@@ -54,13 +54,13 @@ ways! {
         world.payer.send(world.node(), &payment).await.unwrap();
         world.mine(2).await;
         world.expect(&placed, "completed", "paid").await;
-        assert_eq!(world.pending().await, placed.due);
+        assert_eq!(world.pending(COIN).await, placed.due);
         // The same coin goes elsewhere in a longer branch.
         world.node().rollback(2).await.expect(NODE);
         let theft = world.payer.sign(coin, &[(&world.payer.address(), 5_000)], 30_000, false).unwrap();
         world.node().mine_only(&[theft.hex]).await.expect(NODE);
         world.mine(3).await;
-        assert_eq!(world.pending().await, Amount::ZERO, "no credit outlives its block");
+        assert_eq!(world.pending(COIN).await, Amount::ZERO, "no credit outlives its block");
         world.expect_received(&placed, Amount::ZERO).await;
         let spent = world.node().rpc("gettxout", json!([payment.txid, 0])).await.expect(NODE);
         assert!(spent.is_null(), "the payment is gone for good: {spent}");

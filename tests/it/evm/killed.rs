@@ -19,8 +19,8 @@ use settled::money::ledger::{self, Account, Suspense};
 use settled::shop::merchants;
 use url::Url;
 
-use super::PATIENCE;
 use super::node::{NODE, Network, Node};
+use crate::placed::PATIENCE;
 use crate::world::accounts;
 
 /// Kills at each point.

@@ -8,23 +8,19 @@ mod paying;
 mod reorganised;
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 use alloy_primitives::{Address, B256};
 use alloy_sol_types::SolCall;
 use chain::Amount;
 use provision::contracts::abi;
 use settled::db::Backend;
-use settled::money::ledger::{Account, Suspense};
 
-use crate::world::{Answer, World};
+use crate::placed::{Placed, split};
+use crate::world::World;
 use node::{Endpoint, Fault, NODE, Network, Node};
 
 /// More blocks than anything on these chains needs to be final.
 const DEEP: u64 = 130;
-/// Longer than any endpoint rests after a failure or two.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// A world whose Ethereum, and BSC if it is wanted, is a real node.
 pub struct Onchain {
     world: World,
@@ -82,7 +78,7 @@ impl Onchain {
 
     /// The first rich account pays; the payment waits for a block.
     pub async fn pay(&self, placed: &Placed, amount: Amount) -> B256 {
-        let (node, to) = (self.node(placed.coin), placed.address());
+        let (node, to) = (self.node(placed.coin), account(placed));
         match placed.coin {
             "eth" | "bnb" => node.send(0, to, amount.units(), &[]).await,
             _ => node.call(0, node.usdt, abi::UsdtLike::transferCall { to, value: amount.units() }).await,
@@ -93,7 +89,7 @@ impl Onchain {
     pub async fn pay_by_contract(&self, orders: &[(&Placed, Amount)]) -> B256 {
         let coin = orders.first().expect("somebody is paid").0.coin;
         let node = self.node(coin);
-        let to: Vec<Address> = orders.iter().map(|(placed, _)| placed.address()).collect();
+        let to: Vec<Address> = orders.iter().map(|(placed, _)| account(placed)).collect();
         let value: Vec<_> = orders.iter().map(|(_, amount)| amount.units()).collect();
         if matches!(coin, "eth" | "bnb") {
             let sum = value.iter().sum();
@@ -111,67 +107,6 @@ impl Onchain {
     pub async fn mine_deep(&self, coin: &str) {
         self.mine(coin, DEEP).await;
     }
-
-    pub async fn place(&self, coin: &'static str) -> Placed {
-        let answer = self.world.order(2, coin).await;
-        let due = answer.text_at("payment.expected_amount");
-        Placed {
-            id: answer.text_at("order.id"),
-            order_no: answer.text_at("order.order_no"),
-            coin,
-            address: answer.text_at("payment.address"),
-            due: Amount::parse_decimal(&due, self.world.asset(coin).decimals).expect("an amount"),
-        }
-    }
-
-    pub async fn expect(&self, placed: &Placed, status: &str, payment_status: &str) -> Answer {
-        let answer = self.world.status(&placed.id).await;
-        assert_eq!(answer.text_at("status"), status, "{}", answer.text);
-        assert_eq!(answer.text_at("payment_status"), payment_status, "{}", answer.text);
-        answer
-    }
-
-    pub async fn expect_received(&self, placed: &Placed, amount: Amount) {
-        let answer = self.world.status(&placed.id).await;
-        let decimals = self.world.asset(placed.coin).decimals;
-        assert_eq!(answer.text_at("payment.received_amount"), amount.to_decimal(decimals), "{}", answer.text);
-    }
-
-    /// Lets the daemon work until the order is complete: endpoints that failed rest by the machine's clock, which no test
-    /// moves.
-    pub async fn until_completed(&self, placed: &Placed) {
-        let driven = async {
-            let mut beat = tokio::time::interval(Duration::from_millis(100));
-            loop {
-                self.world.run_until_idle().await;
-                if self.world.status(&placed.id).await.text_at("status") == "completed" {
-                    return;
-                }
-                beat.tick().await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, driven).await.is_err() {
-            panic!("never completed: {}", self.world.status(&placed.id).await.text);
-        }
-    }
-
-    pub async fn held_apart(&self, coin: &str, kind: Suspense) -> Amount {
-        self.holds(coin, Account::Suspense(self.world.shop.merchant, kind)).await
-    }
-
-    /// What the merchant may dispose of.
-    pub async fn earned(&self, coin: &str) -> Amount {
-        self.holds(coin, Account::MerchantAvailable(self.world.shop.merchant)).await
-    }
-
-    /// What is the merchant's as soon as it is final.
-    pub async fn pending(&self, coin: &str) -> Amount {
-        self.holds(coin, Account::MerchantPending(self.world.shop.merchant)).await
-    }
-
-    async fn holds(&self, coin: &str, account: Account) -> Amount {
-        self.world.account(self.world.shop.mode, account, self.world.asset(coin).id).await.available()
-    }
 }
 
 impl Deref for Onchain {
@@ -188,23 +123,7 @@ impl DerefMut for Onchain {
     }
 }
 
-/// What the surface said when the order was placed.
-pub struct Placed {
-    pub id: String,
-    pub order_no: String,
-    pub coin: &'static str,
-    pub address: String,
-    pub due: Amount,
-}
-
-impl Placed {
-    fn address(&self) -> Address {
-        self.address.parse().expect(NODE)
-    }
-}
-
-/// The part of an amount that is `numerator` / `denominator`, and the rest.
-fn split(amount: Amount, numerator: u64, denominator: u64) -> (Amount, Amount) {
-    let part = amount.checked_ratio(numerator, denominator).expect("a ratio below one");
-    (part, amount.checked_sub(part).expect("a part is smaller"))
+/// Whom a payment to the order reaches.
+fn account(placed: &Placed) -> Address {
+    placed.address.parse().expect(NODE)
 }

@@ -8,7 +8,7 @@ use provision::node;
 use serde_json::json;
 use settled::money::ledger::Suspense;
 
-use super::{Fault, NODE, Onchain, PLAIN, Placed, Plan, split};
+use super::{Fault, NODE, Onchain, PLAIN, Placed, Plan, account, split};
 
 /// A wallet from npm pays what the surface asked for, knowing the coin's contract as everybody does.
 async fn pay_by_wallet(world: &Onchain, library: &str, placed: &Placed) {
@@ -176,7 +176,7 @@ both! {
     async fn another_coin_to_the_address_is_kept_apart(world: Onchain) {
         let placed = world.place("erc20_usdt").await;
         let wei = Amount::from_units(250_000_000_000_000_000);
-        world.ethereum.send(1, placed.address(), wei.units(), &[]).await;
+        world.ethereum.send(1, account(&placed), wei.units(), &[]).await;
         world.mine_deep("eth").await;
         world.expect(&placed, "pending", "pending").await;
         assert_eq!(world.held_apart("eth", Suspense::Foreign).await, wei);
@@ -184,11 +184,11 @@ both! {
 
     async fn what_only_looks_like_a_payment_is_ignored(world: Onchain = Plan { trace: "debug", ..PLAIN }) {
         let (token, ether) = (world.place("erc20_usdt").await, world.place("eth").await);
-        let (node, to) = (&world.ethereum, token.address());
+        let (node, to) = (&world.ethereum, account(&token));
         let (from, value) = (node.rich[0], token.due.units());
         // Of nothing, which anybody can send in anybody's name.
         node.call(3, node.usdt, abi::UsdtLike::transferFromCall { from, to, value: U256::ZERO }).await;
-        node.send(3, ether.address(), U256::ZERO, &[]).await;
+        node.send(3, account(&ether), U256::ZERO, &[]).await;
         // Of a token that calls itself USDT, in every shape, and of one that takes its log back.
         node.call(3, node.fake, abi::FakeToken::phantomCall { from, to, value }).await;
         node.call(3, node.fake, abi::FakeToken::misshapenCall { from, to, value }).await;
@@ -196,7 +196,7 @@ both! {
         // Of tokens that the payer does not have, so that the transaction fails.
         let failed = node.call(5, node.usdt, abi::UsdtLike::transferCall { to, value }).await;
         // Of ether inside a call that is undone.
-        let (to, value) = (vec![ether.address()], vec![ether.due.units()]);
+        let (to, value) = (vec![account(&ether)], vec![ether.due.units()]);
         let undone = abi::Batcher::payEtherThroughRevertCall { to, value }.abi_encode();
         node.send(3, node.batcher, ether.due.units(), &undone).await;
         world.mine_deep("eth").await;
@@ -225,7 +225,7 @@ both! {
 
     async fn money_for_an_address_of_another_chain_is_kept_apart(world: Onchain = Plan { bsc: true, ..PLAIN }) {
         let placed = world.place("bnb").await;
-        world.ethereum.send(0, placed.address(), placed.due.units(), &[]).await;
+        world.ethereum.send(0, account(&placed), placed.due.units(), &[]).await;
         world.mine_deep("eth").await;
         world.expect(&placed, "pending", "pending").await;
         assert_eq!(world.held_apart("eth", Suspense::Foreign).await, placed.due);

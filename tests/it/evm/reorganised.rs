@@ -3,7 +3,7 @@
 use alloy_primitives::B256;
 use chain::Amount;
 
-use super::{Onchain, Placed, split};
+use super::{Onchain, Placed, account, split};
 
 /// Pays in a block of its own and lets it be confirmed.
 async fn settle(world: &Onchain, placed: &Placed, amount: Amount) -> (B256, u64) {
@@ -90,7 +90,7 @@ both! {
         let (first, second) = (world.place("erc20_usdt").await, world.place("erc20_usdt").await);
         world.pay(&first, first.due).await;
         // From another account, so that it does not wait for the payment that is lost.
-        let (node, to, value) = (&world.ethereum, second.address(), second.due.units());
+        let (node, to, value) = (&world.ethereum, account(&second), second.due.units());
         node.call(0, node.usdt, provision::contracts::abi::UsdtLike::mintCall { to: node.rich[1], value }).await;
         world.mine("eth", 1).await;
         let kept = node.call(1, node.usdt, provision::contracts::abi::UsdtLike::transferCall { to, value }).await;

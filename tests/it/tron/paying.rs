@@ -8,7 +8,7 @@ use settled::money::ledger::Suspense;
 use tron::transaction::Act;
 
 use super::node::{LAG, evm};
-use super::{Onchain, split, sun};
+use super::{Onchain, account, split, sun};
 
 const COINS: [&str; 2] = ["trx", "trc20_usdt"];
 
@@ -97,7 +97,7 @@ both! {
     async fn somebody_else_moves_the_payers_tokens(world: Onchain) {
         let placed = world.place("trc20_usdt").await;
         let (payer, mover) = (evm(world.tron.rich[0].account), evm(world.tron.rich[2].account));
-        let (to, value) = (placed.evm(), placed.due.units());
+        let (to, value) = (evm(account(&placed)), placed.due.units());
         world.tron.call(0, world.tron.usdt, abi::Trc20Like::approveCall { spender: mover, value });
         world.tron.call(2, world.tron.usdt, abi::Trc20Like::transferFromCall { from: payer, to, value });
         world.settle().await;
@@ -108,10 +108,10 @@ both! {
         let (paid, undone, destructed) = (world.place("trx").await, world.place("trx").await, world.place("trx").await);
         world.pay_by_contract(&[(&paid, paid.due)]);
         let batcher = world.tron.batcher;
-        let (to, value) = (vec![undone.evm()], vec![undone.due.units()]);
+        let (to, value) = (vec![evm(account(&undone))], vec![undone.due.units()]);
         let call = abi::Batcher::payEtherThroughRevertCall { to, value }.abi_encode();
         world.tron.call_with(1, batcher, sun(undone.due), &call);
-        let call = abi::Batcher::payByDestructCall { to: destructed.evm() }.abi_encode();
+        let call = abi::Batcher::payByDestructCall { to: evm(account(&destructed)) }.abi_encode();
         world.tron.call_with(1, batcher, sun(destructed.due), &call);
         world.settle().await;
         world.expect(&paid, "completed", "paid").await;
@@ -122,7 +122,7 @@ both! {
 
     async fn another_coin_to_the_address_is_kept_apart(world: Onchain) {
         let placed = world.place("trc20_usdt").await;
-        world.tron.transfer(1, placed.key, 5_000_000);
+        world.tron.transfer(1, account(&placed), 5_000_000);
         world.settle().await;
         world.expect(&placed, "pending", "pending").await;
         assert_eq!(world.held_apart("trx", Suspense::Foreign).await, Amount::from_units(5_000_000));
@@ -130,7 +130,7 @@ both! {
 
     async fn what_only_looks_like_a_payment_is_ignored(world: Onchain) {
         let (token, trx) = (world.place("trc20_usdt").await, world.place("trx").await);
-        let (tron, to) = (&world.tron, token.evm());
+        let (tron, to) = (&world.tron, evm(account(&token)));
         let (from, value) = (evm(tron.rich[0].account), token.due.units());
         // Of nothing, which anybody can send in anybody's name.
         tron.call(3, tron.usdt, abi::Trc20Like::transferFromCall { from, to, value: U256::ZERO });
