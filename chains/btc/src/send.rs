@@ -86,8 +86,7 @@ pub fn classify(text: &str) -> Class {
 
 #[async_trait]
 impl Sender for Bitcoin {
-    /// To every endpoint that may broadcast. One that takes the bytes outweighs all that do not; one that says nothing
-    /// understandable outweighs all refusals. A refusal begins with its class: `price: host:port: …`.
+    /// To every endpoint that may broadcast. A refusal begins with its class: `price: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> Outcome {
         let Ok(tx) = Reader::new(raw).tx(|_| {}) else {
             return Outcome::Refused("build: the bytes are no transaction".to_owned());
@@ -98,17 +97,16 @@ impl Sender for Bitcoin {
             Access::Core => self.pool.tell_all(Role::Broadcast, "sendrawtransaction", &[hex]).await,
             Access::Esplora => self.pool.post_all(Role::Broadcast, "tx", hex.into_bytes()).await,
         };
-        let mut whole = None;
-        for (endpoint, said) in told {
+        let said = told.into_iter().map(|(endpoint, said)| {
             let label = self.pool.label(endpoint);
             let outcome = match said {
                 Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
                 Ok(body) => self.understand(endpoint, &label, &body, txid),
             };
             info!(chain = %self.config.asset.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
-            whole = Some(weigh(whole, outcome));
-        }
-        whole.unwrap_or_else(|| Outcome::Unknown("no endpoint may broadcast".to_owned()))
+            outcome
+        });
+        Outcome::of_all(said)
     }
 }
 
@@ -141,18 +139,6 @@ fn refused(label: &str, message: &str) -> Outcome {
         class @ (Class::Inputs | Class::Occupied | Class::Price | Class::Early | Class::Build) => {
             Outcome::Refused(format!("{}: {label}: {message}", class.word()))
         }
-    }
-}
-
-/// What is known after one more endpoint was heard.
-fn weigh(whole: Option<Outcome>, outcome: Outcome) -> Outcome {
-    match (whole, outcome) {
-        (Some(Outcome::Accepted), _) | (_, Outcome::Accepted) => Outcome::Accepted,
-        (Some(Outcome::Known), _) | (_, Outcome::Known) => Outcome::Known,
-        (Some(Outcome::Unknown(a)), Outcome::Unknown(b) | Outcome::Refused(b))
-        | (Some(Outcome::Refused(a)), Outcome::Unknown(b)) => Outcome::Unknown(format!("{a}; {b}")),
-        (Some(Outcome::Refused(a)), Outcome::Refused(b)) => Outcome::Refused(format!("{a}; {b}")),
-        (None, outcome) => outcome,
     }
 }
 

@@ -97,8 +97,40 @@ pub enum Outcome {
     Unknown(String),
 }
 
+impl Outcome {
+    /// What is known after all endpoints were heard. One that takes the bytes outweighs all that do not; one that says
+    /// nothing understandable outweighs all refusals: the bytes may be under way.
+    pub fn of_all(said: impl IntoIterator<Item = Outcome>) -> Outcome {
+        let weighed = said.into_iter().reduce(|whole, outcome| match (whole, outcome) {
+            (Outcome::Accepted, _) | (_, Outcome::Accepted) => Outcome::Accepted,
+            (Outcome::Known, _) | (_, Outcome::Known) => Outcome::Known,
+            (Outcome::Unknown(a), Outcome::Unknown(b) | Outcome::Refused(b))
+            | (Outcome::Refused(a), Outcome::Unknown(b)) => Outcome::Unknown(format!("{a}; {b}")),
+            (Outcome::Refused(a), Outcome::Refused(b)) => Outcome::Refused(format!("{a}; {b}")),
+        });
+        weighed.unwrap_or_else(|| Outcome::Unknown("no endpoint may broadcast".to_owned()))
+    }
+}
+
 /// The broadcasting half of a driver.
 #[async_trait]
 pub trait Sender: Send + Sync {
     async fn broadcast(&self, raw: &[u8]) -> Outcome;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_took_it_outweighs_all_and_silence_outweighs_refusals() {
+        let refused = || Outcome::Refused("price: a".to_owned());
+        let unknown = || Outcome::Unknown("b: no answer in time".to_owned());
+        assert_eq!(Outcome::of_all([refused(), unknown(), Outcome::Known, Outcome::Accepted]), Outcome::Accepted);
+        assert_eq!(Outcome::of_all([Outcome::Known, refused()]), Outcome::Known);
+        assert!(matches!(Outcome::of_all([refused(), unknown()]), Outcome::Unknown(_)));
+        assert!(matches!(Outcome::of_all([unknown(), refused()]), Outcome::Unknown(_)));
+        assert!(matches!(Outcome::of_all([refused(), refused()]), Outcome::Refused(_)));
+        assert!(matches!(Outcome::of_all([]), Outcome::Unknown(_)));
+    }
 }

@@ -99,8 +99,7 @@ pub fn classify(text: &str) -> Class {
 
 #[async_trait]
 impl Sender for Evm {
-    /// To every endpoint that may broadcast. One that takes the bytes outweighs all that do not; one that says nothing
-    /// understandable outweighs all refusals. A refusal begins with its class: `price: host:port: …`.
+    /// To every endpoint that may broadcast. A refusal begins with its class: `price: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> Outcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
@@ -119,7 +118,7 @@ impl Sender for Evm {
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        weigh(said)
+        Outcome::of_all(said)
     }
 }
 
@@ -131,22 +130,6 @@ fn refused(label: &str, message: &str) -> Outcome {
             Outcome::Refused(format!("{}: {label}: {message}", class.word()))
         }
     }
-}
-
-/// What is known after all endpoints were heard.
-fn weigh(said: impl Iterator<Item = Outcome>) -> Outcome {
-    let mut whole = None;
-    for outcome in said {
-        whole = Some(match (whole, outcome) {
-            (Some(Outcome::Accepted), _) | (_, Outcome::Accepted) => Outcome::Accepted,
-            (Some(Outcome::Known), _) | (_, Outcome::Known) => Outcome::Known,
-            (Some(Outcome::Unknown(a)), Outcome::Unknown(b) | Outcome::Refused(b))
-            | (Some(Outcome::Refused(a)), Outcome::Unknown(b)) => Outcome::Unknown(format!("{a}; {b}")),
-            (Some(Outcome::Refused(a)), Outcome::Refused(b)) => Outcome::Refused(format!("{a}; {b}")),
-            (None, outcome) => outcome,
-        });
-    }
-    whole.unwrap_or_else(|| Outcome::Unknown("no endpoint may broadcast".to_owned()))
 }
 
 #[cfg(test)]
@@ -175,17 +158,5 @@ mod tests {
         ] {
             assert_eq!(classify(text), class, "{text}");
         }
-    }
-
-    #[test]
-    fn one_that_took_it_outweighs_all_and_silence_outweighs_refusals() {
-        let refused = || Outcome::Refused("price: a".to_owned());
-        let unknown = || Outcome::Unknown("b: no answer in time".to_owned());
-        assert_eq!(weigh([refused(), unknown(), Outcome::Known, Outcome::Accepted].into_iter()), Outcome::Accepted);
-        assert_eq!(weigh([Outcome::Known, refused()].into_iter()), Outcome::Known);
-        assert!(matches!(weigh([refused(), unknown()].into_iter()), Outcome::Unknown(_)));
-        assert!(matches!(weigh([unknown(), refused()].into_iter()), Outcome::Unknown(_)));
-        assert!(matches!(weigh([refused(), refused()].into_iter()), Outcome::Refused(_)));
-        assert!(matches!(weigh([].into_iter()), Outcome::Unknown(_)));
     }
 }

@@ -63,8 +63,7 @@ pub fn classify(code: &str) -> Class {
 
 #[async_trait]
 impl Sender for Tron {
-    /// To every endpoint that may broadcast, as exactly these bytes. One that takes them outweighs all that do not; one
-    /// that says nothing understandable outweighs all refusals. A refusal begins with its class: `contract: host:port: …`.
+    /// To every endpoint that may broadcast, as exactly these bytes. A refusal begins with its class: `contract: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> Outcome {
         let Some(txid) = txid_of(raw) else { return Outcome::Refused("build: not a signed transaction".to_owned()) };
         let question = body(&json!({ "transaction": const_hex::encode(raw) }));
@@ -84,7 +83,7 @@ impl Sender for Tron {
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        weigh(said)
+        Outcome::of_all(said)
     }
 }
 
@@ -107,22 +106,6 @@ fn understood(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str
             Outcome::Refused(format!("{}: {text}", class.word()))
         }
     }
-}
-
-/// What is known after all endpoints were heard.
-fn weigh(said: impl Iterator<Item = Outcome>) -> Outcome {
-    let mut whole = None;
-    for outcome in said {
-        whole = Some(match (whole, outcome) {
-            (Some(Outcome::Accepted), _) | (_, Outcome::Accepted) => Outcome::Accepted,
-            (Some(Outcome::Known), _) | (_, Outcome::Known) => Outcome::Known,
-            (Some(Outcome::Unknown(a)), Outcome::Unknown(b) | Outcome::Refused(b))
-            | (Some(Outcome::Refused(a)), Outcome::Unknown(b)) => Outcome::Unknown(format!("{a}; {b}")),
-            (Some(Outcome::Refused(a)), Outcome::Refused(b)) => Outcome::Refused(format!("{a}; {b}")),
-            (None, outcome) => outcome,
-        });
-    }
-    whole.unwrap_or_else(|| Outcome::Unknown("no endpoint may broadcast".to_owned()))
 }
 
 #[cfg(test)]
@@ -165,15 +148,5 @@ mod tests {
         let refused = said(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
         assert_eq!(refused, Outcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
         assert_eq!(said(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), Outcome::Known);
-    }
-
-    #[test]
-    fn one_that_took_it_outweighs_all_and_silence_outweighs_refusals() {
-        let refused = || Outcome::Refused("contract: a".to_owned());
-        let unknown = || Outcome::Unknown("b: no answer in time".to_owned());
-        assert_eq!(weigh([refused(), unknown(), Outcome::Known, Outcome::Accepted].into_iter()), Outcome::Accepted);
-        assert_eq!(weigh([Outcome::Known, refused()].into_iter()), Outcome::Known);
-        assert!(matches!(weigh([unknown(), refused()].into_iter()), Outcome::Unknown(_)));
-        assert!(matches!(weigh([refused(), refused()].into_iter()), Outcome::Refused(_)));
     }
 }
