@@ -109,6 +109,9 @@ impl World {
         db.migrate().await.expect("the database migrates");
         let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
         let now = clock.now();
+        // A statement of its own: a guard in the expression below would live to its end, and what logs in it would wait for
+        // itself.
+        let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
                 Box::pin(async move { merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await })
@@ -126,7 +129,7 @@ impl World {
             shop,
             product: Product { id: String::new(), slug: String::new(), sku: SkuId(0) },
             secrets: Mutex::default(),
-            log_start: captured().lock().expect("no holder panics").len(),
+            log_start,
             client: client(),
             _scratch: Arc::new(scratch),
             _folder: folder,
