@@ -308,7 +308,11 @@ impl Check {
     fn policy(&mut self, config: &Config) {
         let policy = &config.policy;
         self.within("policy.tolerance_basis_points", policy.tolerance_basis_points, 0..=5_000);
-        self.within("policy.tolerance_usd", policy.tolerance_usd, Decimal::ZERO..=Decimal::from(1_000));
+        self.within(
+            "policy.tolerance_usd",
+            Decimal::new(policy.tolerance_usd_cents, 2),
+            Decimal::ZERO..=Decimal::from(1_000),
+        );
         self.duration("policy.grace_seconds", policy.grace, seconds(0)..=seconds(86_400));
         self.duration("policy.probe_patience_seconds", policy.probe_patience, seconds(0)..=seconds(86_400));
     }

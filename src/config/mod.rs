@@ -24,7 +24,6 @@ use std::{
     time::Duration,
 };
 
-use rust_decimal::Decimal;
 use serde::Deserialize;
 use url::Url;
 
@@ -107,8 +106,8 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     pub tolerance_basis_points: u32,
-    #[serde(deserialize_with = "text::decimal")]
-    pub tolerance_usd: Decimal,
+    #[serde(rename = "tolerance_usd", deserialize_with = "text::cents")]
+    pub tolerance_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
     pub grace: Duration,
     #[serde(rename = "probe_patience_seconds", deserialize_with = "text::seconds")]

@@ -181,6 +181,7 @@ fn bad_values_are_refused_with_what_to_do() {
         ("policy.tolerance_usd = 0.05", ":1: policy.tolerance_usd = 0.05 would lose digits"),
         ("policy.tolerance_usd = \"-1\"", "is not a decimal number"),
         ("policy.tolerance_usd = \"1e3\"", "is not a decimal number"),
+        ("policy.tolerance_usd = \"0.005\"", "is not an amount such as"),
         ("rates.sources = [\"binance\", \"binance\"]", "names binance twice"),
         ("rates.sources = [\"mtgox\"]", "in `rates.sources`"),
         ("rates.min_sources = 5", "rates.min_sources is 5; it must lie between 1 and 4"),

@@ -3,6 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
@@ -21,6 +22,13 @@ pub fn minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D
 pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_decimal(&text).map_err(D::Error::custom)
+}
+
+/// An amount of money with two places, in minor units.
+pub fn cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let value = decimal(deserializer)?;
+    let cents = value.checked_mul(Decimal::ONE_HUNDRED).filter(Decimal::is_integer).and_then(|cents| cents.to_i64());
+    cents.ok_or_else(|| D::Error::custom(format!("\"{value}\" is not an amount such as \"0.05\"")))
 }
 
 pub fn decimal_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {

@@ -11,8 +11,8 @@ use crate::http::health::Health;
 use crate::ids::Shop;
 use crate::money::addresses::Addresses;
 use crate::money::coins::Coins;
-use crate::money::pricing::RateBook;
-use crate::shop::orders::payment::Till;
+use crate::money::pricing::{Currency, Fiat, RateBook};
+use crate::shop::orders::payment::{Till, Tolerance};
 use crate::tasks::Tasks;
 use crate::workers::Wake;
 
@@ -48,7 +48,10 @@ impl App {
             coins: self.coins.clone(),
             rates: self.book.clone(),
             addresses: Addresses::clone(&self.addresses),
-            tolerance_basis_points: self.config.policy.tolerance_basis_points,
+            tolerance: Tolerance {
+                basis_points: self.config.policy.tolerance_basis_points,
+                usd: Fiat::new(Currency::USD, self.config.policy.tolerance_usd_cents),
+            },
         }
     }
 }

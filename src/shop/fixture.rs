@@ -13,9 +13,9 @@ use crate::envelope::Envelope;
 use crate::ids::{Mode, ProductId, Shop, SkuId, UserId};
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
-use crate::money::pricing::{Currency, Rate, RateBook};
+use crate::money::pricing::{Currency, Fiat, Rate, RateBook};
 use crate::shop::catalog::{self, NewProduct, Prices, Texts, Tier};
-use crate::shop::orders::payment::{Means, Till};
+use crate::shop::orders::payment::{Means, Till, Tolerance};
 use crate::shop::orders::{self, CreateError, Created, Labels, NewLine, NewOrder};
 use crate::shop::users::{self, NewUser};
 use crate::shop::{merchants, stock};
@@ -205,5 +205,6 @@ async fn till(db: &Db, watched: &Arc<WatchSet>) -> Till {
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
         rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), at: NOW });
     }
-    Till { coins: Arc::new(Coins::new(vec![chain], vec![coin])), rates, addresses, tolerance_basis_points: 0 }
+    let tolerance = Tolerance { basis_points: 0, usd: Fiat::new(Currency::USD, 0) };
+    Till { coins: Arc::new(Coins::new(vec![chain], vec![coin])), rates, addresses, tolerance }
 }

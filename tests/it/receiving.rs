@@ -1,6 +1,7 @@
 //! Stories of money on its way in, on model chains: what arrives is booked, whatever it is, and nothing outlives its block.
 
 use chain::Amount;
+use settled::config::Config;
 use settled::money::ledger::{Account, Suspense};
 use simnet::{Fault, Keep};
 
@@ -85,10 +86,42 @@ both! {
         world.run_until_idle().await;
         let answer = expect(&world, &placed, "pending", "underpaid").await;
         assert_eq!(answer.text_at("payment.received_amount"), decimal(&world, placed.coin, part));
+        assert_eq!(answer.text_at("payment.qr_code"), placed.address, "the rest is asked for");
         world.pay(placed.coin, &placed.address, &decimal(&world, placed.coin, due.checked_sub(part).unwrap()));
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
-        expect(&world, &placed, "completed", "paid").await;
+        let answer = expect(&world, &placed, "completed", "paid").await;
+        assert!(answer.body["payment"]["qr_code"].is_null(), "nothing is asked for any more: {}", answer.text);
+    }
+
+    async fn a_little_too_little_pays_within_the_tolerance(world: World = |config: &mut Config| {
+        config.policy.tolerance_basis_points = 50;
+        config.policy.tolerance_usd_cents = 5;
+    }) {
+        // 0.138122 USDT: five cents are more than half a percent, and less than half of it.
+        let placed = place(&world, "trc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        for (missing, states) in [(50_001, ("pending", "underpaid")), (50_000, ("completed", "paid"))] {
+            let paid = world.status(&placed.id).await.text_at("payment.received_amount");
+            let so_far = units(&world, placed.coin, &paid);
+            let next = due.checked_sub(Amount::from_units(missing)).and_then(|sum| sum.checked_sub(so_far)).unwrap();
+            world.pay(placed.coin, &placed.address, &decimal(&world, placed.coin, next));
+            world.mine_deep(placed.coin);
+            world.run_until_idle().await;
+            expect(&world, &placed, states.0, states.1).await;
+        }
+    }
+
+    async fn a_tolerance_in_value_forgives_half_of_a_small_amount_at_most(world: World = |config: &mut Config| {
+        config.policy.tolerance_usd_cents = 500;
+    }) {
+        let placed = place(&world, "trc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        let less = due.checked_ratio(1, 2).and_then(|half| half.checked_sub(Amount::from_units(1))).unwrap();
+        world.pay(placed.coin, &placed.address, &decimal(&world, placed.coin, less));
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "underpaid").await;
     }
 
     async fn too_much_pays_and_the_surplus_is_kept(world: World) {

@@ -8,7 +8,6 @@
 pub mod raw;
 pub mod block;
 pub mod fees;
-pub mod uri;
 
 mod core;
 mod esplora;

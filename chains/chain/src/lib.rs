@@ -7,6 +7,7 @@ pub mod amount;
 pub mod asset;
 pub mod address;
 pub mod derive;
+pub mod uri;
 pub mod block;
 pub mod transfer;
 pub mod watch;

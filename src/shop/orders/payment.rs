@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use chain::{Amount, Asset, AssetId};
+use chain::{Amount, Asset, AssetId, Family};
 
 use crate::clock::Instant;
 use crate::db::{Chain, Db, Done, Returned, Tx};
 use crate::ids::{OrderId, PaymentId, Shop, UserId};
 use crate::money::addresses::{Addresses, Ready};
-use crate::money::coins::{self, Coins};
+use crate::money::coins::{self, Coin, Coins};
 use crate::money::invoices::{self, NewInvoice};
 use crate::money::ledger::{self, Account, Entry, Leg, PostError};
 use crate::money::payments::{self, Method, NewPayment, Taken};
@@ -22,8 +22,15 @@ pub struct Till {
     pub coins: Arc<Coins>,
     pub rates: RateBook,
     pub addresses: Addresses,
-    /// How far below the quote an on-chain payment still counts as paid.
-    pub tolerance_basis_points: u32,
+    pub tolerance: Tolerance,
+}
+
+/// How far below the quote an on-chain payment still counts as paid: a share of it or a value, whichever is more, and never
+/// more than half of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    pub basis_points: u32,
+    pub usd: Fiat,
 }
 
 /// How the buyer wants to pay.
@@ -55,6 +62,7 @@ pub enum Begun {
     /// Send `due` base units of the asset to the address.
     Coin {
         asset: Asset,
+        family: Family,
         address: String,
         due: Amount,
     },
@@ -66,7 +74,7 @@ pub enum Begun {
 /// What a price comes to.
 pub(super) enum Plan {
     Free { method: Method },
-    Coin { asset: Asset, quote: Quote, tolerance: Amount, confirmations: u32 },
+    Coin { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
     Balance { method: Method, user: UserId, taken: Taken },
     External { method: Method, pay_url: String, provider_ref: Option<String> },
 }
@@ -140,14 +148,17 @@ impl Till {
         let asset = coin.asset.clone();
         let quote = self.rates.quote(now, &coin.rate_symbol, asset.decimals, asset.quote_decimals, price);
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
-        let tolerance = quote.due.checked_ratio(u64::from(self.tolerance_basis_points), 10_000);
-        let worth = coins::worth_in_usd(&self.rates, now, price);
-        Ok(Plan::Coin {
-            asset,
-            quote,
-            tolerance: tolerance.ok_or(CreateError::AmountOutOfRange)?,
-            confirmations: chain.depths.confirmations(worth),
-        })
+        let tolerance = self.tolerance(now, coin, quote.due).ok_or(CreateError::AmountOutOfRange)?;
+        let confirmations = chain.depths.confirmations(coins::worth_in_usd(&self.rates, now, price));
+        Ok(Plan::Coin { asset, family: chain.family, quote, tolerance, confirmations })
+    }
+
+    /// Of the two the share alone, while nobody knows what the coin is worth in USD.
+    fn tolerance(&self, now: Instant, coin: &Coin, due: Amount) -> Option<Amount> {
+        let share = due.checked_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
+        let rate = self.rates.rate(now, &coin.rate_symbol, Currency::USD.as_str()).ok();
+        let value = rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, coin.asset.decimals));
+        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_ratio(1, 2)?))
     }
 
     /// At the rate in force, rounded up to the balance's last decimal place.
@@ -175,7 +186,7 @@ fn take_cny(price: Fiat) -> Result<Taken, CreateError> {
 pub(super) enum Asked {
     Nothing,
     Page { pay_url: String },
-    Coin { asset: Asset, due: Amount, address: Ready },
+    Coin { asset: Asset, family: Family, due: Amount, address: Ready },
     Balance { payment: Returned<PaymentId>, user: UserId, taken: Taken },
 }
 
@@ -206,7 +217,7 @@ pub(super) fn ask(
             payments::request(links, now, &external);
             Ok(Asked::Page { pay_url })
         }
-        Plan::Coin { asset, quote, tolerance, confirmations } => {
+        Plan::Coin { asset, family, quote, tolerance, confirmations } => {
             let address = address.filter(|address| *address.chain() == asset.chain);
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
@@ -221,7 +232,7 @@ pub(super) fn ask(
                 expires_at: order.expires_at.unwrap_or(now),
             };
             invoices::request(links, now, &address, &invoice);
-            Ok(Asked::Coin { asset, due, address })
+            Ok(Asked::Coin { asset, family, due, address })
         }
     }
 }
@@ -237,7 +248,7 @@ pub(super) async fn begin(
     match asked {
         Asked::Nothing => Ok(Begun::Settled),
         Asked::Page { pay_url } => Ok(Begun::External { pay_url }),
-        Asked::Coin { asset, due, address } => Ok(Begun::Coin { asset, address: address.issue(), due }),
+        Asked::Coin { asset, family, due, address } => Ok(Begun::Coin { asset, family, address: address.issue(), due }),
         Asked::Balance { payment, user, taken } => take(tx, now, order, done.id(payment)?, user, taken).await,
     }
 }

@@ -92,7 +92,7 @@ crate::both! {
         let order = &created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (500, 0, 500));
         assert_eq!((order.state, order.expires_at), (State::AwaitingPayment, Some(NOW.plus_ms(WINDOW_MS))));
-        let Begun::Coin { asset, address, due } = &created.begun else { panic!("{:?}", created.begun) };
+        let Begun::Coin { asset, address, due, .. } = &created.begun else { panic!("{:?}", created.begun) };
         // 5 CNY at 7.24 CNY for a USDT, rounded up to six places.
         assert_eq!(due.to_decimal(asset.decimals), "0.690608");
         assert_eq!(shop.stock().await, 34);

@@ -1,6 +1,7 @@
 //! The answers of this surface, and how core states read in its words.
 
 use chain::Family;
+use chain::uri::payment_text;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -73,6 +74,8 @@ pub struct CoinPayment {
     address: String,
     /// Exact decimal amount of the coin.
     expected_amount: String,
+    /// What a QR code for it holds: a BIP21 text on Bitcoin, the address elsewhere.
+    qr_code: String,
     #[schema(required)]
     expires_at: Option<String>,
 }
@@ -126,6 +129,9 @@ pub struct CoinProgress {
     /// The newest transfer's transaction.
     #[schema(required)]
     tx_hash: Option<String>,
+    /// What a QR code for the rest holds; `null` when nothing more is asked for.
+    #[schema(required)]
+    qr_code: Option<String>,
     expires_at: String,
 }
 
@@ -221,10 +227,11 @@ impl Payment {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.begun {
             Begun::Settled => None,
-            Begun::Coin { asset, address, due } => Some(Payment::Coin(CoinPayment {
+            Begun::Coin { asset, family, address, due } => Some(Payment::Coin(CoinPayment {
                 coin: coin.unwrap_or_default().to_owned(),
                 address: address.clone(),
                 expected_amount: due.to_decimal(asset.decimals),
+                qr_code: payment_text(*family, asset, address, *due),
                 expires_at,
             })),
             Begun::External { pay_url } => {
@@ -271,6 +278,8 @@ impl CoinProgress {
     fn new(invoice: &Invoice, received: &Received, coins: &Coins) -> Option<CoinProgress> {
         let coin = coins.by_asset(&invoice.asset)?;
         let family = coins.chain(&invoice.chain)?.family;
+        let rest = invoice.due.saturating_sub(received.total());
+        let is_asked = invoice.state == invoices::State::Open && !rest.is_zero();
         Some(CoinProgress {
             coin: coin.code.clone(),
             address: invoice.address.clone(),
@@ -282,6 +291,7 @@ impl CoinProgress {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
+            qr_code: is_asked.then(|| payment_text(family, &coin.asset, &invoice.address, rest)),
             expires_at: invoice.expires_at.to_string(),
         })
     }

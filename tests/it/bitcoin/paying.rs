@@ -13,7 +13,7 @@ async fn pay_by_wallet(world: &Onchain, placed: &Placed) -> String {
     let coin = world.payer.take();
     let wish = json!({ "rpc": world.node().url(), "secret": world.payer.secret(), "fee": 5_000,
         "coin": { "txid": coin.outpoint.txid.to_string(), "vout": coin.outpoint.vout, "sats": coin.sats },
-        "uri": btc::uri::bip21(&placed.address, placed.due) });
+        "uri": world.status(&placed.id).await.text_at("payment.qr_code") });
     let paid = node::run("pay-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
     paid["txid"].as_str().expect("a name").to_owned()
 }

@@ -72,6 +72,9 @@ both! {
             assert_eq!(answer.text_at("payment.expected_amount"), expected, "{coin}");
             assert!(!answer.text_at("payment.address").is_empty());
             assert_eq!(answer.body["payment"].get("pay_url"), None);
+            let address = answer.text_at("payment.address");
+            let scanned = if coin == "btc" { format!("bitcoin:{address}?amount={expected}") } else { address };
+            assert_eq!(answer.text_at("payment.qr_code"), scanned);
         }
     }
 

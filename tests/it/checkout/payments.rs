@@ -54,7 +54,7 @@ both! {
             "fulfillment_status": "pending",
             "payment": {
                 "coin": "trc20_usdt", "address": placed.address, "expected_amount": placed.due, "received_amount": "0",
-                "confirmations": 0, "required_confirmations": 1, "tx_hash": null, "expires_at": "2026-02-11T12:30:00Z",
+                "confirmations": 0, "required_confirmations": 1, "tx_hash": null, "qr_code": placed.address, "expires_at": "2026-02-11T12:30:00Z",
             },
         });
         assert_eq!(answer.status, 200);
