@@ -23,7 +23,7 @@ use crate::http::serve;
 use crate::ids::{Mode, Shop};
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
-use crate::money::deposits::Grace;
+use crate::money::deposits::{self, Grace};
 use crate::money::pinned::{self, Disagreement, Fact};
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
@@ -401,11 +401,13 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db, now: Instant) -
     let mut accounts = Vec::new();
     // Blocks are searched for one kind of addresses: those of another kind that were issued before would not be found.
     let mut kinds = Vec::new();
+    let mut with_outputs = Vec::new();
     for chain in coins.chains() {
         let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
         if chain.family == chain::Family::Bitcoin {
             let name = format!("address_kind of {}", chain.id);
             kinds.push(Fact { name, fact: settings.address_kind.as_str().to_owned() });
+            with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
         let Some(account) = config.deposit_account(chain.family, chain.mode) else { continue };
         let deriver = Deriver::new(&account.xpub, settings.scheme())
@@ -427,6 +429,10 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db, now: Instant) -
         Box::pin(async move {
             pinned::agree(tx, now, &kinds).await?;
             let addresses = Addresses::open(tx, accounts).await?;
+            for (chain, watched) in &with_outputs {
+                watched
+                    .insert_outputs(deposits::list_unspent(tx, chain).await?.into_iter().map(|unspent| unspent.output));
+            }
             for (chain, kin) in &kin {
                 addresses.watch_kin(tx, chain, kin).await?;
             }

@@ -20,6 +20,8 @@ use crate::report::{Bounds, Report, turns};
 const ROUNDS: usize = 15;
 const BLOCKS: usize = 4;
 const WATCHED: u64 = 1_000_000;
+/// Outputs of ours that were not spent yet.
+const OUTPUTS: u64 = 100_000;
 /// Of a full block of these years: 1.7 MB with 8,000 outputs.
 const TRANSACTIONS: u64 = 3_200;
 const HITS: usize = 10;
@@ -31,6 +33,8 @@ pub fn run(report: &mut Report) {
     for number in 0..WATCHED {
         watched.insert(account(number));
     }
+    let output = |number: u64| chain::OutPoint { txid: chain::TxId(*txid(WATCHED + number).as_byte_array()), vout: 0 };
+    watched.insert_outputs((0..OUTPUTS).map(output));
     let full = full_block();
     let outputs = full.txdata.iter().map(|tx| tx.output.len()).sum::<usize>();
     let bytes = consensus::serialize(&full);
@@ -52,7 +56,7 @@ pub fn run(report: &mut Report) {
             for _ in 0..BLOCKS {
                 let body = block::read(bytes, Kind::P2wpkh, prove, &watched.read()).expect("a block");
                 assert_eq!(body.hits.len(), HITS);
-                black_box(body);
+                black_box((body, block::spends(bytes, &watched.read_outputs()).expect("a block")));
             }
             start.elapsed()
         }
@@ -67,7 +71,8 @@ pub fn run(report: &mut Report) {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
             let bytes = const_hex::decode(&hex).expect("digits");
-            black_box(block::read(&bytes, Kind::P2wpkh, false, &watched.read()).expect("a block"));
+            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read()).expect("a block");
+            black_box((body, block::spends(&bytes, &watched.read_outputs()).expect("a block")));
         }
         start.elapsed()
     };

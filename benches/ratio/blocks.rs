@@ -106,7 +106,7 @@ impl Followed {
             txid[31] = u8::try_from(transfers.len()).unwrap_or(u8::MAX);
             transfers.push(hit.at(TxId(txid), 1, 77));
         })?;
-        Ok(Block { header, transfers })
+        Ok(Block { header, transfers, spends: Vec::new() })
     }
 
     /// What the following worker does with a block at the tip.

@@ -163,7 +163,7 @@ impl Books {
             }
         };
         let count = u32::try_from(deposits).expect("few");
-        Block { header, transfers: (0..count).map(transfer).collect() }
+        Block { header, transfers: (0..count).map(transfer).collect(), spends: Vec::new() }
     }
 
     async fn apply(&self, block: Block) -> Result<(), PostError> {

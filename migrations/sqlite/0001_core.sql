@@ -415,13 +415,23 @@ create table deposits (
     seen_at bigint not null,
     confirmed_at bigint,
     final_at bigint,
-    orphaned_at bigint
+    orphaned_at bigint,
+    -- The transaction that spends it and its block, where it is an output; whoever signed it.
+    spent_by blob check (spent_by is null or length(spent_by) = 32),
+    spent_height bigint
 );
 -- The same movement is booked once; a growing key keeps the index cheap.
 create unique index deposits_once on deposits (chain, height, tx_index, part) where state <> 'orphaned';
 create index deposits_of_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
 create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
+
+-- Outputs (`Part::OUTPUTS`): by their name, those that can be spent, and what a reorganisation takes back.
+create index deposits_by_output on deposits (chain, txid, part)
+    where part >= 12884901888 and part < 17179869184 and state <> 'orphaned';
+create index deposits_unspent on deposits (chain, id)
+    where part >= 12884901888 and part < 17179869184 and state <> 'orphaned' and spent_by is null;
+create index deposits_spent on deposits (chain, spent_height) where spent_height is not null;
 
 -- Transfers on their way: in a mempool, or in a block that can still vanish. No money; what was first seen inside the
 -- window is in time.

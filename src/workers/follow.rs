@@ -205,7 +205,7 @@ impl Follow {
             state.pending.push(block);
         }
         let now = self.clock.now();
-        let quiet = !state.unfinished && state.pending.iter().all(|block| block.transfers.is_empty());
+        let quiet = !state.unfinished && state.pending.iter().all(Block::is_quiet);
         let young = now.since(state.stored_at) < self.limits.lazy_ms;
         let few = u64::try_from(state.pending.len())? < self.limits.keep;
         if !(quiet && young && few) {

@@ -21,7 +21,7 @@ async fn has_review(world: &World, kind: &str) -> bool {
 }
 
 /// As the control socket does it.
-async fn ask(world: &World, command: serde_json::Value) -> Result<Answer, String> {
+pub async fn ask(world: &World, command: serde_json::Value) -> Result<Answer, String> {
     let daemon = world.daemon.as_ref().unwrap();
     let running = Running {
         address: daemon.address,

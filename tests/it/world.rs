@@ -32,7 +32,8 @@ use simnet::Simnet;
 pub const START: Instant = Instant(1_770_811_200_000);
 
 /// The test phrase of BIP39, worthless and known to everybody.
-const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+pub const PHRASE: &str =
+    "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
 pub struct World {
     pub daemon: Option<Daemon>,

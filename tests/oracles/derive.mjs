@@ -1,14 +1,17 @@
 // Derives as a wallet does, through ethers and bitcoinjs-lib:
 // { mnemonic, passphrase?, account?, count?, network? } ->
-// { evm: { path, xpub, addresses }, btc: { path, xpub, addresses, scripts } }.
+// { evm: { path, xpub, addresses }, btc: { path, xpub, addresses, scripts, taproot } }.
 // `network` is "bitcoin" (the default), "testnet" or "regtest"; `xpub` of btc has the version bytes of that network;
-// `addresses` are those of the receiving chain 0/i, BIP-84 pay-to-witness-public-key-hash for btc.
+// `addresses` are those of the receiving chain 0/i, BIP-84 pay-to-witness-public-key-hash for btc;
+// `taproot` are the addresses of the same keys as BIP-86 makes them.
 import * as ecc from '@bitcoinerlab/secp256k1'
 import { BIP32Factory } from 'bip32'
 import * as bip39 from 'bip39'
 import * as bitcoin from 'bitcoinjs-lib'
 import { HDNodeWallet } from 'ethers'
 import { answer } from './oracle.mjs'
+
+bitcoin.initEccLib(ecc)
 
 function evm({ mnemonic, passphrase, account, count }) {
   const path = `m/44'/60'/${account}'`
@@ -23,14 +26,16 @@ function btc({ mnemonic, passphrase, account, count, network }) {
   const path = `m/84'/${network === 'bitcoin' ? 0 : 1}'/${account}'`
   const seed = bip39.mnemonicToSeedSync(mnemonic, passphrase)
   const node = BIP32Factory(ecc).fromSeed(seed, parameters).derivePath(path).neutered()
-  const payments = Array.from({ length: count }, (_, index) =>
-    bitcoin.payments.p2wpkh({ pubkey: node.derive(0).derive(index).publicKey, network: parameters }),
-  )
+  const keys = Array.from({ length: count }, (_, index) => node.derive(0).derive(index).publicKey)
+  const payments = keys.map((pubkey) => bitcoin.payments.p2wpkh({ pubkey, network: parameters }))
   return {
     path,
     xpub: node.toBase58(),
     addresses: payments.map(({ address }) => address),
     scripts: payments.map(({ output }) => Buffer.from(output).toString('hex')),
+    taproot: keys.map(
+      (pubkey) => bitcoin.payments.p2tr({ internalPubkey: pubkey.subarray(1), network: parameters }).address,
+    ),
   }
 }
 

@@ -18,3 +18,19 @@ export async function answer(work) {
     process.exit(1)
   }
 }
+
+/** Hands a transaction of bitcoinjs-lib to a node of Bitcoin and returns the name that both give it. */
+export async function broadcastBitcoin(rpc, tx) {
+  const url = new URL(rpc)
+  const authorization = `Basic ${Buffer.from(`${url.username}:${url.password}`).toString('base64')}`
+  url.username = url.password = ''
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: { authorization, 'content-type': 'application/json' },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'sendrawtransaction', params: [tx.toHex()] }),
+  })
+  const { result, error } = await response.json()
+  if (error) throw new Error(`the node refused the payment: ${JSON.stringify(error)}`)
+  if (result !== tx.getId()) throw new Error(`the node names it ${result}, bitcoinjs-lib ${tx.getId()}`)
+  return result
+}

@@ -4,7 +4,7 @@
 // `uri` is a BIP21 text, taken apart as a wallet does; amounts are in satoshi elsewhere.
 import * as ecc from '@bitcoinerlab/secp256k1'
 import * as bitcoin from 'bitcoinjs-lib'
-import { answer } from './oracle.mjs'
+import { answer, broadcastBitcoin } from './oracle.mjs'
 
 bitcoin.initEccLib(ecc)
 const network = bitcoin.networks.regtest
@@ -37,17 +37,5 @@ await answer(async ({ rpc, secret, coin, outputs, uri, fee, replaceable = false 
   psbt.signAllInputs(signer)
   psbt.finalizeAllInputs()
   const tx = psbt.extractTransaction()
-
-  const url = new URL(rpc)
-  const authorization = `Basic ${Buffer.from(`${url.username}:${url.password}`).toString('base64')}`
-  url.username = url.password = ''
-  const response = await fetch(url, {
-    method: 'POST',
-    headers: { authorization, 'content-type': 'application/json' },
-    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'sendrawtransaction', params: [tx.toHex()] }),
-  })
-  const { result, error } = await response.json()
-  if (error) throw new Error(`the node refused the payment: ${JSON.stringify(error)}`)
-  if (result !== tx.getId()) throw new Error(`the node names it ${result}, bitcoinjs-lib ${tx.getId()}`)
-  return { txid: result, hex: tx.toHex() }
+  return { txid: await broadcastBitcoin(rpc, tx), hex: tx.toHex() }
 })

@@ -5,11 +5,14 @@ use bitcoin::{
     consensus,
     hashes::{Hash, HashEngine, sha256d},
 };
-use chain::{AddressKey, Amount, AssetId, BlockHash, Height, Part, Place, Transfer, TxId, derive, watch::Watched};
+use chain::{
+    AddressKey, Amount, AssetId, BlockHash, Height, OutPoint, Part, Place, Spend, Transfer, TxId, derive,
+    watch::{Watched, WatchedOutputs},
+};
 
 use crate::{
     Kind,
-    raw::{Broken, Output, Reader, Tx},
+    raw::{Broken, Input, Output, Reader, Tx},
 };
 
 /// What begins the output in which a coinbase commits to witnesses (BIP141).
@@ -26,6 +29,10 @@ pub struct Hit {
 }
 
 impl Hit {
+    pub fn output(&self) -> OutPoint {
+        OutPoint { txid: TxId(shown(self.txid)), vout: self.vout }
+    }
+
     pub fn transfer(&self, asset: &AssetId) -> Transfer {
         Transfer {
             txid: TxId(shown(self.txid)),
@@ -109,6 +116,33 @@ pub fn read(bytes: &[u8], kind: Kind, prove: bool, watched: &Watched<'_>) -> Res
         return Err(Wrong::NoBlock);
     }
     if prove { proof.check(&header).map(|()| body) } else { Ok(body) }
+}
+
+/// What the transactions of a block spend of our outputs. Walked apart from [`read`], because blocks are read side by side
+/// and outputs of one are spent in the next.
+pub fn spends(bytes: &[u8], ours: &WatchedOutputs<'_>) -> Result<Vec<Spend>, Wrong> {
+    let mut spends = Vec::new();
+    if ours.is_empty() {
+        return Ok(spends);
+    }
+    let (_, rest) = bytes.split_at_checked(Header::SIZE).ok_or(Wrong::NoBlock)?;
+    let mut reader = Reader::new(rest);
+    let mut spent = Vec::new();
+    for _ in 0..reader.count()? {
+        let visit = |input: Input| {
+            let txid = TxId(shown(sha256d::Hash::from_byte_array(input.txid)));
+            let output = OutPoint { txid, vout: input.vout };
+            if ours.contains(&output) {
+                spent.push(output);
+            }
+        };
+        let tx = reader.tx_with_inputs(visit, |_| {})?;
+        if !spent.is_empty() {
+            let by = TxId(shown(tx.txid()));
+            spends.extend(spent.drain(..).map(|output| Spend { output, by }));
+        }
+    }
+    Ok(spends)
 }
 
 /// The outputs of a single transaction to watched addresses, whether it may be replaced, and its name.

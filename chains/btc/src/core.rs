@@ -84,9 +84,9 @@ pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Fa
 pub async fn block<T>(
     pool: &Pool,
     hash: BlockHash,
-    read: impl Fn(&[u8]) -> Result<T, Bad> + Send,
+    read: impl Fn(Vec<u8>) -> Result<T, Bad> + Send,
 ) -> Result<T, Failure> {
-    let accept = |reply: &Reply<'_>| read(&bytes(reply.result()?)?).map(Answer::Sure);
+    let accept = |reply: &Reply<'_>| read(bytes(reply.result()?)?).map(Answer::Sure);
     pool.ask("getblock", &(hash.to_string(), 0), accept).await
 }
 

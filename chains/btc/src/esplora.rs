@@ -85,9 +85,9 @@ pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Fa
 pub async fn block<T>(
     pool: &Pool,
     hash: BlockHash,
-    read: impl Fn(&[u8]) -> Result<T, Bad> + Send,
+    read: impl Fn(Vec<u8>) -> Result<T, Bad> + Send,
 ) -> Result<T, Failure> {
-    let accept = |reply: &Reply<'_>| read(there(reply)?.body()).map(Answer::Sure);
+    let accept = |reply: &Reply<'_>| read(there(reply)?.body().to_vec()).map(Answer::Sure);
     pool.fetch("block/raw", &format!("block/{hash}/raw"), None, accept).await
 }
 

@@ -20,6 +20,13 @@ pub struct Output<'a> {
     pub script: &'a [u8],
 }
 
+/// What one input spends, its transaction in the order in which it is hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    pub txid: [u8; 32],
+    pub vout: u32,
+}
+
 /// A transaction whose outputs were visited.
 #[derive(Debug, Clone, Copy)]
 pub struct Tx<'a> {
@@ -76,7 +83,16 @@ impl<'a> Reader<'a> {
     }
 
     /// Walks over one transaction and shows each of its outputs.
-    pub fn tx(&mut self, mut each: impl FnMut(Output<'a>)) -> Result<Tx<'a>, Broken> {
+    pub fn tx(&mut self, each: impl FnMut(Output<'a>)) -> Result<Tx<'a>, Broken> {
+        self.tx_with_inputs(|_| {}, each)
+    }
+
+    /// Shows each of its inputs too.
+    pub fn tx_with_inputs(
+        &mut self,
+        mut input: impl FnMut(Input),
+        mut output: impl FnMut(Output<'a>),
+    ) -> Result<Tx<'a>, Broken> {
         let start = self.0;
         self.take(4)?;
         // A transaction without inputs is none; a zero here announces witnesses.
@@ -91,6 +107,7 @@ impl<'a> Reader<'a> {
             let previous: [u8; 32] = self.array()?;
             let vout = u32::from_le_bytes(self.array()?);
             is_coinbase |= inputs == 1 && vout == NO_OUTPUT && previous == [0; 32];
+            input(Input { txid: previous, vout });
             self.script()?;
             is_replaceable |= u32::from_le_bytes(self.array()?) < FINAL_FROM;
         }
@@ -98,7 +115,7 @@ impl<'a> Reader<'a> {
         for vout in 0..outputs {
             let sats = u64::from_le_bytes(self.array()?);
             let script = self.script()?;
-            each(Output { vout: u32::try_from(vout).map_err(|_| Broken)?, sats, script });
+            output(Output { vout: u32::try_from(vout).map_err(|_| Broken)?, sats, script });
         }
         let body = &body[..body.len() - self.0.len()];
         if has_witness {

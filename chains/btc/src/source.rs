@@ -157,11 +157,12 @@ impl Bitcoin {
     }
 
     /// A block by its hash, proven as far as it can be without its parent. What an endpoint gets wrong is asked elsewhere.
-    async fn body(&self, height: Height, hash: BlockHash, watched: &WatchSet) -> Result<Body, SourceError> {
+    /// Comes with its bytes.
+    async fn body(&self, height: Height, hash: BlockHash, watched: &WatchSet) -> Result<(Body, Vec<u8>), SourceError> {
         let Verify { work, commitments } = self.config.verify;
         let network = self.config.network;
-        let read = |bytes: &[u8]| {
-            let body = block::read(bytes, self.config.kind, commitments, &watched.read())
+        let read = |bytes: Vec<u8>| {
+            let body = block::read(&bytes, self.config.kind, commitments, &watched.read())
                 .map_err(|wrong| Bad::Wrong(format!("block {hash}: {wrong}")))?;
             core::proven(body.header, hash)?;
             if work {
@@ -170,7 +171,7 @@ impl Bitcoin {
             if names_heights(network, height) && body.named_height != Some(height) {
                 return Err(Bad::Wrong(format!("block {hash} says that it is another block than {height}")));
             }
-            Ok(body)
+            Ok((body, bytes))
         };
         let body = match self.config.access {
             Access::Core => core::block(&self.pool, hash, read).await,
@@ -203,19 +204,30 @@ impl Bitcoin {
         // After a start only: soon the memory reaches as deep.
         let found = self.hashes(&[mined_at]).await.map_err(|failure| failure.at(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::NotThere(mined_at))?;
-        Ok(self.body(mined_at, hash, &WatchSet::default()).await?.coinbase)
+        Ok(self.body(mined_at, hash, &WatchSet::default()).await?.0.coinbase)
     }
 
     /// One block of a page, held against the one before it and remembered.
-    async fn take(&self, height: Height, body: Body, watched: &WatchSet) -> Result<Block, SourceError> {
+    async fn take(
+        &self,
+        height: Height,
+        (body, bytes): (Body, Vec<u8>),
+        watched: &WatchSet,
+    ) -> Result<Block, SourceError> {
         self.follows(height, &body.header).await?;
         let (hash, header) = (body.header.block_hash(), body.header);
         self.memory().extend(Known { hash, header, coinbase: body.coinbase });
         let mut hits = self.matured(height).await?;
         hits.retain(|hit| watched.contains(&hit.to));
         hits.extend(body.hits);
-        let transfers = hits.iter().filter(|hit| hit.sats > 0).map(|hit| hit.transfer(&self.config.asset.id)).collect();
-        Ok(Block { header: block::header(&header, height), transfers })
+        hits.retain(|hit| hit.sats > 0);
+        if !hits.is_empty() {
+            watched.insert_outputs(hits.iter().map(Hit::output));
+        }
+        let spends = block::spends(&bytes, &watched.read_outputs());
+        let spends = spends.map_err(|wrong| SourceError::Wrong(format!("block {hash}: {wrong}")))?;
+        let transfers = hits.iter().map(|hit| hit.transfer(&self.config.asset.id)).collect();
+        Ok(Block { header: block::header(&header, height), transfers, spends })
     }
 
     async fn fetch(&self, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, SourceError> {
@@ -335,7 +347,7 @@ impl Source for Bitcoin {
         let mut blocks: Vec<Block> = Vec::new();
         while let Some((height, body)) = bodies.next().await {
             let taken = match body {
-                Ok(body) if blocks.last().is_some_and(|last| !continues(last, &body)) => break,
+                Ok((body, _)) if blocks.last().is_some_and(|last| !continues(last, &body)) => break,
                 Ok(body) => self.take(height, body, watched).await,
                 Err(error) => Err(error),
             };

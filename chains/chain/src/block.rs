@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Transfer;
+use crate::{Spend, Transfer};
 
 /// Blocks above genesis.
 pub type Height = u64;
@@ -58,4 +58,13 @@ pub struct Tip {
 pub struct Block {
     pub header: Header,
     pub transfers: Vec<Transfer>,
+    /// Which of our outputs its transactions spend; empty where a chain has no outputs.
+    pub spends: Vec<Spend>,
+}
+
+impl Block {
+    /// Whether it says nothing that has to be stored.
+    pub fn is_quiet(&self) -> bool {
+        self.transfers.is_empty() && self.spends.is_empty()
+    }
 }

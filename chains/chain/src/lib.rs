@@ -20,5 +20,5 @@ pub use asset::{Asset, AssetId, AssetKind, ChainId, Family};
 pub use block::{Block, BlockHash, BlockRef, Header, Height, Tip};
 pub use derive::Deriver;
 pub use source::{Identity, Internals, Outcome, Sender, Source, SourceError};
-pub use transfer::{Part, Place, Sighting, Transfer, TxId};
+pub use transfer::{OutPoint, Part, Place, Sighting, Spend, Transfer, TxId};
 pub use watch::WatchSet;

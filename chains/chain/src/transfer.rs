@@ -36,6 +36,9 @@ pub enum Part {
 }
 
 impl Part {
+    /// The codes of outputs, from the first to the one after the last.
+    pub const OUTPUTS: std::ops::Range<i64> = (3 << 32)..(4 << 32);
+
     /// A number that orders and names parts, as the database stores it.
     pub fn code(self) -> i64 {
         let (kind, index) = match self {
@@ -67,6 +70,21 @@ pub struct Transfer {
     /// Canonical text of the sender where the chain has one.
     pub from: Option<String>,
     pub amount: Amount,
+}
+
+/// An output of a transaction, as those that spend it name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OutPoint {
+    pub txid: TxId,
+    pub vout: u32,
+}
+
+/// One of our outputs is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spend {
+    pub output: OutPoint,
+    /// The transaction that spends it.
+    pub by: TxId,
 }
 
 /// A transfer that no block which the follower reads has yet: in a node's mempool, or on TRON in a block that is not

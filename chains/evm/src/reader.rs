@@ -126,7 +126,7 @@ impl Evm {
         };
         transfers.extend(self.internal(&body, watched).await?);
         transfers.sort_by_key(|transfer| transfer.place);
-        Ok(Block { header: body.header, transfers })
+        Ok(Block { header: body.header, transfers, spends: Vec::new() })
     }
 
     /// The transfers of a block as a range answer gives them, unless something speaks against it: another hash, a

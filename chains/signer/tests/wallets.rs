@@ -4,7 +4,7 @@
 
 use bip32::{ExtendedKey, Prefix};
 use bitcoin::Network;
-use chain::{Deriver, Family};
+use chain::{Deriver, Family, derive::Scheme};
 use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -35,6 +35,10 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
         let wallets = node::run_blocking("derive", &input).unwrap();
         agree(&seed, &account(Family::Evm), &wallets["evm"]);
         agree(&seed, &account(Family::Bitcoin), &wallets["btc"]);
+        let taproot =
+            Deriver::new(&seed.account_xpub(&account(Family::Bitcoin)), Scheme::P2tr(network.into())).unwrap();
+        let daemons: Vec<String> = (0..ADDRESSES).map(|index| taproot.address(index).unwrap().text).collect();
+        assert_eq!(wallets["btc"]["taproot"], json!(daemons));
     }
 }
 

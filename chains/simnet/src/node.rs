@@ -106,7 +106,7 @@ impl Source for Node {
             let block = model.block(height).ok_or_else(|| forgotten(height))?;
             let hidden = block.txs.is_empty() || model.faults.has(Fault::HideTransfers);
             let transfers = if hidden { Vec::new() } else { model.transfers(&block.txs, view) };
-            blocks.push(Block { header: block.header, transfers });
+            blocks.push(Block { header: block.header, transfers, spends: Vec::new() });
         }
         if model.faults.has(Fault::WrongParent) {
             blocks[0].header.parent = BlockHash([0xee; 32]);

@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn block(branch: u8, height: Height, parent: u8) -> Block {
-        Block { header: header(branch, height, parent), transfers: Vec::new() }
+        Block { header: header(branch, height, parent), transfers: Vec::new(), spends: Vec::new() }
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Tron {
     async fn block(&self, view: View, found: Body, watched: &WatchSet) -> Result<Block, SourceError> {
         let header = found.header;
         if found.txids.is_empty() {
-            return Ok(Block { header, transfers: Vec::new() });
+            return Ok(Block { header, transfers: Vec::new(), spends: Vec::new() });
         }
         let path = view.path("gettransactioninfobyblocknum");
         let question = body(&json!({ "num": header.height }));
@@ -163,7 +163,7 @@ impl Tron {
             }
         });
         match answer.await.map_err(|failure| failure_at(header.height, failure))? {
-            Some(transfers) => Ok(Block { header, transfers }),
+            Some(transfers) => Ok(Block { header, transfers, spends: Vec::new() }),
             None => Err(SourceError::Unavailable(format!("no endpoint has the receipts of block {}", header.height))),
         }
     }

@@ -79,6 +79,7 @@ pub enum Act {
     ListCoupons(Owner),
     DeactivateCoupon(coupons::Deactivate),
     ResumeChain(chains::Resume),
+    ListUnspent(chains::Unspent),
 }
 
 /// Whose objects are meant.
@@ -129,6 +130,7 @@ pub async fn execute(context: &Context, act: Act) -> Result<String, String> {
         Act::ListCoupons(owner) => coupons::list(context, owner).await,
         Act::DeactivateCoupon(deactivate) => coupons::deactivate(context, deactivate).await,
         Act::ResumeChain(resume) => chains::resume(context, resume).await,
+        Act::ListUnspent(unspent) => chains::unspent(context, unspent).await,
     }
 }
 

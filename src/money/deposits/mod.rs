@@ -9,7 +9,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use chain::{AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, Part, Place, Tip, Transfer, TxId};
+use chain::{
+    AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part, Place, Tip, Transfer, TxId,
+};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx};
@@ -110,6 +112,25 @@ impl Fresh {
     }
 }
 
+/// A coin to spend later, where a chain has outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unspent {
+    pub output: OutPoint,
+    pub amount: chain::Amount,
+    /// Of the block that has it.
+    pub height: Height,
+    pub state: State,
+    /// Canonical text.
+    pub address: String,
+    /// Of the address below its account key.
+    pub index: u32,
+}
+
+/// Outputs of ours that no block has spent, oldest first.
+pub async fn list_unspent(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Unspent>, db::Error> {
+    store::list_unspent(tx, chain).await
+}
+
 /// Where the chain's follower goes on, with the recent branch; `None` before the first start.
 pub async fn cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
     store::find_cursor(tx, chain).await
@@ -161,6 +182,7 @@ pub async fn apply(
         round.take_older(tx, position, ADVANCE_MAX).await?;
     }
     let stored = round.store(tx, Some(position)).await?;
+    spend(tx, now, chain, blocks).await?;
 
     if let Some(last) = blocks.last() {
         let kept = usize::try_from(limits.keep).unwrap_or(usize::MAX);
@@ -176,6 +198,19 @@ pub async fn apply(
         (before, added, _) => before || added,
     };
     Ok(Applied { position, unfinished, changes: stored.changes })
+}
+
+/// Marks what blocks of our branch spend of our outputs. Nothing here spends yet, so whoever did has the keys, and the ledger
+/// does not know what for.
+async fn spend(tx: &mut Tx, now: Instant, chain: &Chain, blocks: &[Block]) -> Result<(), db::Error> {
+    let of_block =
+        |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
+    let spends: Vec<_> = blocks.iter().flat_map(of_block).collect();
+    for (deposit, by) in store::set_spent(tx, &chain.id, &spends).await? {
+        let detail = format!("transaction {by} on {} spends it, and none of ours does", chain.id);
+        crate::reviews::open(tx, now, "deposit.spent", &format!("deposit/{deposit}"), &detail).await?;
+    }
+    Ok(())
 }
 
 /// What became of a rise of balance that was found outside the scan.
@@ -276,6 +311,7 @@ pub async fn rewind(
     for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
         changes.extend(orphan(tx, now, chain, deposit).await?);
     }
+    store::set_unspent_above(tx, &chain.id, to.height).await?;
     store::delete_blocks_above(tx, &chain.id, to.height).await?;
     let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
     let header = store::find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;

@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::db::{self, Tx};
 use crate::money::coins::Chain;
 use crate::money::deposits::round::Round;
-use crate::money::deposits::{Grace, NOWHERE, Position, store};
+use crate::money::deposits::{self, Grace, NOWHERE, Position, store};
 use crate::money::ledger::PostError;
 use crate::money::payments::Change;
 
@@ -51,7 +51,7 @@ pub async fn rescan(
     let cursor = store::lock_cursor(tx, &chain.id, NOWHERE).await?.ok_or(RescanError::NotBegun)?;
     let mut rescanned = Rescanned::default();
     let mut missing = Vec::new();
-    for block in blocks.iter().filter(|block| !block.transfers.is_empty()) {
+    for block in blocks.iter().filter(|block| !block.is_quiet()) {
         let height = block.header.height;
         if height > cursor.height {
             return Err(RescanError::Ahead(height, cursor.height));
@@ -82,5 +82,6 @@ pub async fn rescan(
     round.see(tx, grace, &missing).await?;
     let position = Position { cursor: cursor.height, last: cursor.final_height };
     rescanned.changes = round.store(tx, Some(position)).await?.changes;
+    deposits::spend(tx, now, chain, blocks).await?;
     Ok(rescanned)
 }

@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, Part, Place, TxId,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part,
+    Place, Spend, TxId,
 };
 
 use crate::clock::Instant;
 use crate::db::{self, Tx, execute, given, later, later_each, row, rows, rows_each};
 use crate::ids::{DepositId, InvoiceId};
-use crate::money::deposits::{Deposit, Fresh, Position, State, Suspect};
+use crate::money::deposits::{Deposit, Fresh, Position, State, Suspect, Unspent};
 
 /// A chain's persisted position.
 #[derive(Debug, Clone)]
@@ -321,6 +322,64 @@ fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
         state: row.get("state")?,
         used: row.get("use")?,
     })
+}
+
+/// Marks outputs that blocks of our branch spend, and returns their deposits with what spends them.
+pub async fn set_spent(
+    tx: &mut Tx,
+    chain: &ChainId,
+    spends: &[(Height, Spend)],
+) -> Result<Vec<(DepositId, TxId)>, db::Error> {
+    let given = spends
+        .iter()
+        .map(|(height, Spend { output, by })| given![output.txid.0, Part::Output(output.vout).code(), by.0, *height]);
+    let spent = rows_each!(
+        tx,
+        given.collect(),
+        "with given (txid bytea, part bigint, spent_by bytea, height bigint)
+         update deposits set spent_by = given.spent_by, spent_height = given.height from given
+         where chain = $1 and deposits.txid = given.txid and deposits.part = given.part
+         and deposits.part >= 12884901888 and deposits.part < 17179869184 and state <> 'orphaned'
+         returning id, deposits.spent_by",
+        chain.as_str()
+    )?;
+    spent.iter().map(|row| Ok((row.at(0)?, TxId(row.at(1)?)))).collect()
+}
+
+/// Outputs that blocks above a height spent are there again.
+pub async fn set_unspent_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "update deposits set spent_by = null, spent_height = null where chain = $1 and spent_height > $2",
+        chain.as_str(),
+        height
+    )?;
+    Ok(())
+}
+
+/// Outputs of ours that nothing has spent, oldest first.
+pub async fn list_unspent(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Unspent>, db::Error> {
+    let found = rows!(
+        tx,
+        "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.idx from deposits d
+         join addresses a on a.id = d.address_id
+         where d.chain = $1 and d.part >= 12884901888 and d.part < 17179869184 and d.state <> 'orphaned' and d.spent_by is null
+         order by d.id",
+        chain.as_str()
+    )?;
+    let unspent = |row: &db::Row| {
+        let vout = row.get::<i64>("part")? - Part::OUTPUTS.start;
+        let out_of_range = |_| db::Error::Value { column: "part".into(), reason: "it is no output".into() };
+        Ok(Unspent {
+            output: OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(out_of_range)? },
+            amount: row.get("amount")?,
+            height: row.get("height")?,
+            state: row.get("state")?,
+            address: row.get("address")?,
+            index: row.get("idx")?,
+        })
+    };
+    found.iter().map(unspent).collect()
 }
 
 /// Moves deposits on; the states are those that they have.

@@ -435,7 +435,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
                             amount: Amount::from(movement.amount),
                         });
                     }
-                    read.push(Block { header, transfers });
+                    read.push(Block { header, transfers, spends: Vec::new() });
                 }
                 model.advance(height, 5);
                 let tip = Tip { head: *hashes.last().unwrap(), finalized: None };

@@ -40,6 +40,7 @@ mod faulty;
 mod paying;
 mod reorganised;
 mod serving;
+mod spent;
 mod waiting;
 
 use std::ops::{Deref, DerefMut};

@@ -185,6 +185,7 @@ async fn every_command_explains_itself() {
         &["admin", "stock", "import"],
         &["admin", "coupon", "create"],
         &["admin", "chain", "resume"],
+        &["admin", "chain", "unspent"],
         &["rescan"],
     ];
     for command in commands {

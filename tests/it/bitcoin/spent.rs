@@ -1,0 +1,101 @@
+//! The outputs that lie on our addresses, and what becomes of them when somebody spends them who has the seed.
+
+use provision::node;
+use serde_json::json;
+use settled::config::AddressKind;
+use settled::db::Db;
+use settled::money::deposits::{self, Unspent};
+use settled::reviews::{self, Review};
+use signer::accounts::{Account, Purpose};
+
+use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};
+use crate::aftermath::ask;
+use crate::placed::{Placed, split};
+use crate::world::PHRASE;
+
+async fn unspent(world: &Onchain) -> Vec<Unspent> {
+    let chain = world.chain_of(COIN);
+    let listed = world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent(tx, &chain).await }));
+    listed.await.unwrap()
+}
+
+async fn spent_reviews(db: &Db) -> Vec<Review> {
+    let open = db.read("reviews", |tx| Box::pin(async move { reviews::list_open(tx, 100).await })).await.unwrap();
+    open.into_iter().filter(|review| review.kind == "deposit.spent").collect()
+}
+
+/// A wallet on bitcoinjs-lib, into which the seed was typed, takes these outputs together.
+async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
+    let account = Account::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
+    let outputs = outputs.iter().map(|unspent| {
+        json!({ "txid": unspent.output.txid.to_string(), "vout": unspent.output.vout, "sats": sats(unspent.amount),
+            "index": unspent.index, "address": unspent.address })
+    });
+    let wish = json!({ "rpc": world.node().url(), "mnemonic": PHRASE, "path": account.path(), "kind": kind.as_str(),
+        "outputs": outputs.collect::<Vec<_>>(), "fee": 2_000 });
+    let swept = node::run("sweep-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    swept["txid"].as_str().expect("a name").to_owned()
+}
+
+/// Two outputs of one transaction for one order, one for another.
+async fn three_outputs(world: &Onchain) -> [Placed; 2] {
+    let placed = [world.place().await, world.place().await];
+    let (part, rest) = split(placed[0].due, 1, 2);
+    world.pay(&[(&placed[0], part), (&placed[1], placed[1].due), (&placed[0], rest)]).await;
+    world.mine(1).await;
+    placed
+}
+
+async fn are_spent_and_come_back(world: &Onchain, kind: AddressKind) {
+    let placed = three_outputs(world).await;
+    world.mine(DEEP).await;
+    let all = unspent(world).await;
+    assert_eq!(all.iter().map(|unspent| unspent.output.vout).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!([&all[0].address, &all[1].address], [&placed[0].address, &placed[1].address]);
+    assert!(spent_reviews(&world.db).await.is_empty());
+    let chain = world.chain_of(COIN);
+    let listed = ask(world, json!({ "admin": { "list-unspent": { "chain": chain.as_str() } } })).await.unwrap();
+    let line = format!("{}:2 ", all[2].output.txid);
+    assert!(listed.to_string().contains(&line) && listed.to_string().contains("3 outputs with 0.0000"), "{listed}");
+
+    let txid = sweep(world, kind, &all[..2]).await;
+    world.mine(1).await;
+    // What is left, and the change, which came to one of our addresses.
+    let left = unspent(world).await;
+    assert_eq!(left[0], all[2]);
+    assert_eq!(left[1..].iter().map(|unspent| unspent.output.txid.to_string()).collect::<Vec<_>>(), [txid.as_str()]);
+    let reviews = spent_reviews(&world.db).await;
+    assert_eq!(reviews.len(), 2, "{reviews:?}");
+    assert!(reviews.iter().all(|review| review.detail.contains(&txid)), "{reviews:?}");
+
+    // Its block vanishes with what it spent, and comes again.
+    world.node().rollback(1).await.expect(NODE);
+    world.node().mine_only(&[]).await.expect(NODE);
+    world.node().mine_only(&[]).await.expect(NODE);
+    world.run_until_idle().await;
+    assert_eq!(unspent(world).await, all);
+    world.mine(1).await;
+    assert_eq!(unspent(world).await.len(), 2);
+    assert!(world.audit().await.is_clean());
+}
+
+ways! {
+    async fn an_output_that_the_seed_spends_elsewhere_is_noticed(world: Onchain) {
+        are_spent_and_come_back(&world, AddressKind::P2wpkh).await;
+    }
+
+    async fn a_taproot_output_too(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
+        are_spent_and_come_back(&world, AddressKind::P2tr).await;
+    }
+
+    async fn what_was_received_before_a_restart_is_still_known(world: Onchain) {
+        three_outputs(&world).await;
+        world.mine(DEEP).await;
+        let all = unspent(&world).await;
+        world.crash_and_boot().await;
+        sweep(&world, AddressKind::P2wpkh, &all[1..]).await;
+        world.mine(1).await;
+        assert_eq!(unspent(&world).await[0], all[0]);
+        assert_eq!(spent_reviews(&world.db).await.len(), 2);
+    }
+}
