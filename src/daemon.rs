@@ -310,12 +310,10 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
             config::Role::Broadcast => rpc::Role::Broadcast,
         })
         .collect();
-    let mut node = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles);
+    let limits = rpc::Limits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
+    let mut node = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
     if let Some(solidity) = &endpoint.solidity_url {
         node = node.with_elsewhere("walletsolidity", solidity.as_str())?;
-    }
-    if let Some(quota) = endpoint.requests_per_second {
-        node = node.with_requests_per_second(quota);
     }
     if let Some(file) = endpoint.login_file.location()? {
         node = node.with_login_file(file);

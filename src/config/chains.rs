@@ -126,6 +126,8 @@ pub struct Endpoint {
     pub login_file: SecretFile,
     #[serde(default)]
     pub requests_per_second: Option<u32>,
+    #[serde(default)]
+    pub requests_per_day: Option<u32>,
     #[serde(default = "Role::all")]
     pub roles: Vec<Role>,
 }
@@ -191,6 +193,7 @@ impl Endpoint {
             headers_file: SecretFile::default(),
             login_file: SecretFile::default(),
             requests_per_second: None,
+            requests_per_day: None,
             roles: Role::all(),
         }
     }

@@ -238,8 +238,12 @@ impl Check {
             if endpoint.roles.is_empty() {
                 self.refuse(at("roles"), "is empty; leave it out for all roles");
             }
-            if endpoint.requests_per_second == Some(0) {
-                self.refuse(at("requests_per_second"), "is 0; leave it out for no limit");
+            for (name, allowed) in
+                [("requests_per_second", endpoint.requests_per_second), ("requests_per_day", endpoint.requests_per_day)]
+            {
+                if allowed == Some(0) {
+                    self.refuse(at(name), "is 0; leave it out for no limit");
+                }
             }
         }
     }

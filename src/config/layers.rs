@@ -14,7 +14,19 @@ const CHAIN_DEFAULTS: &str = "chain_defaults";
 /// Keys of the tables that stand in lists; the defaults have no example of them.
 const ELEMENTS: [(&str, &[&str]); 4] = [
     ("accounts", &["chain-family", "purpose", "epoch", "path", "xpub"]),
-    ("endpoints", &["url", "url_file", "solidity_url", "headers_file", "login_file", "requests_per_second", "roles"]),
+    (
+        "endpoints",
+        &[
+            "url",
+            "url_file",
+            "solidity_url",
+            "headers_file",
+            "login_file",
+            "requests_per_second",
+            "requests_per_day",
+            "roles",
+        ],
+    ),
     ("confirmations", &["below_usd", "depth"]),
     ("assets", &["code", "contract", "symbol", "decimals", "quote_decimals"]),
 ];

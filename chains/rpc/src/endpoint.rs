@@ -6,6 +6,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::health::Limits;
+
 /// Parts of a URL that are shorter are words such as `v2` or `mainnet`, not keys.
 const SECRET_LENGTH_MIN: usize = 8;
 
@@ -22,7 +24,7 @@ pub enum Role {
 pub struct Endpoint {
     url: Url,
     roles: Vec<Role>,
-    requests_per_second: Option<u32>,
+    limits: Limits,
     headers: HeaderMap,
     /// Where paths that begin with a word are found instead of below `url`.
     elsewhere: Option<(String, Url)>,
@@ -46,7 +48,7 @@ impl Endpoint {
         Ok(Endpoint {
             url,
             roles,
-            requests_per_second: None,
+            limits: Limits::default(),
             headers: HeaderMap::new(),
             elsewhere: None,
             login_file: None,
@@ -58,9 +60,9 @@ impl Endpoint {
         self
     }
 
-    /// The provider's quota; 0 is taken as 1.
-    pub fn with_requests_per_second(mut self, quota: u32) -> Endpoint {
-        self.requests_per_second = Some(quota.max(1));
+    /// The provider's quotas.
+    pub fn with_limits(mut self, limits: Limits) -> Endpoint {
+        self.limits = limits;
         self
     }
 
@@ -90,8 +92,8 @@ impl Endpoint {
         self.roles.contains(&role)
     }
 
-    pub fn requests_per_second(&self) -> Option<u32> {
-        self.requests_per_second
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Host and port: the only part of the URL that may be shown.

@@ -23,7 +23,7 @@ pub struct Health {
     last_trouble: String,
     missing: HashMap<String, Instant>,
     head: Option<(Height, Instant)>,
-    quota: Option<Quota>,
+    quotas: Vec<Quota>,
 }
 
 /// When an endpoint may be asked.
@@ -39,15 +39,15 @@ pub enum Ready {
 }
 
 impl Health {
-    pub fn new(requests_per_second: Option<u32>) -> Health {
-        let quota = requests_per_second.map(Quota::new);
+    pub fn new(limits: Limits) -> Health {
+        let (second, day) = (limits.per_second.map(Quota::per_second), limits.per_day.map(Quota::per_day));
         Health {
             failures: 0,
             cool_until: None,
             last_trouble: String::new(),
             missing: HashMap::new(),
             head: None,
-            quota,
+            quotas: second.into_iter().chain(day).collect(),
         }
     }
 
@@ -58,7 +58,7 @@ impl Health {
         if let Some(until) = self.cool_until.filter(|until| *until > now) {
             return Ready::Cooling(until);
         }
-        match self.quota.as_ref().map(|quota| quota.free_at(now)).filter(|at| *at > now) {
+        match self.quotas.iter().map(|quota| quota.free_at(now)).max().filter(|at| *at > now) {
             Some(at) => Ready::At(at),
             None => Ready::Now,
         }
@@ -75,7 +75,7 @@ impl Health {
 
     /// Counts requests that are sent in any case.
     pub fn take(&mut self, requests: u32, now: Instant) {
-        if let Some(quota) = &mut self.quota {
+        for quota in &mut self.quotas {
             quota.take(requests, now);
         }
     }
@@ -116,8 +116,14 @@ impl Health {
     }
 }
 
-/// Requests spaced evenly, with a burst of a quarter of a second's worth. A batch goes when its first request may, and is
-/// paid for afterwards.
+/// What a provider allows, as far as it says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    pub per_second: Option<u32>,
+    pub per_day: Option<u32>,
+}
+
+/// Requests spaced evenly, with a burst. A batch goes when its first request may, and is paid for afterwards.
 #[derive(Debug)]
 struct Quota {
     interval: Duration,
@@ -127,9 +133,18 @@ struct Quota {
 }
 
 impl Quota {
-    fn new(per_second: u32) -> Quota {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        Quota { interval, burst: interval.saturating_mul((per_second / 4).max(1) - 1), paid_until: None }
+    /// With a burst of a quarter of a second's worth.
+    fn per_second(allowed: u32) -> Quota {
+        let interval = Duration::from_secs(1) / allowed.max(1);
+        Quota { interval, burst: interval.saturating_mul((allowed / 4).max(1) - 1), paid_until: None }
+    }
+
+    /// A quarter of the day's requests may be used at once, to catch up; the others are spread over the day, so that
+    /// following goes on in its last hour too. Any 24 hours stay within what is allowed.
+    fn per_day(allowed: u32) -> Quota {
+        let at_once = (allowed / 4).max(1);
+        let interval = Duration::from_secs(86_400) / allowed.saturating_sub(at_once).max(1);
+        Quota { interval, burst: interval.saturating_mul(at_once - 1), paid_until: None }
     }
 
     fn free_at(&self, now: Instant) -> Instant {
@@ -153,7 +168,7 @@ mod tests {
     #[test]
     fn a_failing_endpoint_rests_longer_each_time() {
         let start = Instant::now();
-        let mut health = Health::new(None);
+        let mut health = Health::new(Limits::default());
         let rests: Vec<Duration> = (0..9)
             .map(|_| {
                 health.failed("refused".into(), None, start);
@@ -171,7 +186,7 @@ mod tests {
     #[test]
     fn retry_after_is_respected_within_reason() {
         let start = Instant::now();
-        let mut health = Health::new(None);
+        let mut health = Health::new(Limits::default());
         health.failed("429".into(), Some(seconds(7)), start);
         assert_eq!(health.ready("m", start), Ready::Cooling(start + seconds(7)));
         health.failed("429".into(), Some(seconds(86_400)), start);
@@ -181,7 +196,7 @@ mod tests {
     #[test]
     fn a_missing_method_does_not_close_the_others() {
         let start = Instant::now();
-        let mut health = Health::new(None);
+        let mut health = Health::new(Limits::default());
         health.lacks("eth_getBlockReceipts", start);
         assert_eq!(health.ready("eth_getBlockReceipts", start), Ready::Missing);
         assert_eq!(health.ready("eth_getLogs", start), Ready::Now);
@@ -191,7 +206,7 @@ mod tests {
     #[test]
     fn the_quota_is_kept_over_any_time() {
         let start = Instant::now();
-        let mut health = Health::new(Some(15));
+        let mut health = Health::new(Limits { per_second: Some(15), per_day: None });
         let mut now = start;
         let mut sent = 0u32;
         while now < start + seconds(20) {
@@ -205,9 +220,27 @@ mod tests {
     }
 
     #[test]
+    fn a_day_has_its_budget_and_its_last_hour_too() {
+        let start = Instant::now();
+        let mut health = Health::new(Limits { per_second: Some(15), per_day: Some(100_000) });
+        let mut now = start;
+        let (mut sent, mut last_hour) = (0u32, 0u32);
+        while now < start + seconds(86_400) {
+            if let Ready::At(at) = health.ready("m", now) {
+                now = at;
+            }
+            assert!(health.claim("m", 1, now));
+            sent += 1;
+            last_hour += u32::from(now >= start + seconds(82_800));
+        }
+        assert!((99_990..=100_001).contains(&sent), "{sent} requests in a day");
+        assert!(last_hour > 3_000, "{last_hour} requests in the last hour");
+    }
+
+    #[test]
     fn a_batch_is_paid_for() {
         let start = Instant::now();
-        let mut health = Health::new(Some(10));
+        let mut health = Health::new(Limits { per_second: Some(10), per_day: None });
         health.take(20, start);
         assert_eq!(health.ready("m", start + seconds(1)), Ready::At(start + seconds(2) - Duration::from_millis(100)));
     }
@@ -215,7 +248,7 @@ mod tests {
     #[test]
     fn an_old_head_says_nothing() {
         let start = Instant::now();
-        let mut health = Health::new(None);
+        let mut health = Health::new(Limits::default());
         health.saw_head(7, start);
         assert_eq!(health.head(start), Some(7));
         assert_eq!(health.head(start + HEAD_FRESH_FOR), None);

@@ -13,6 +13,7 @@ mod health;
 mod http;
 
 pub use endpoint::{Endpoint, Role};
+pub use health::Limits;
 pub use pool::{Config, Failure, Pool, Proof};
 pub use reply::{Answer, Bad, Refusal, RefusalKind, Reply};
 pub use span::Span;

@@ -207,7 +207,7 @@ impl Pool {
         }
         let node = |endpoint: &Endpoint| Node {
             endpoint: endpoint.clone(),
-            health: Mutex::new(Health::new(endpoint.requests_per_second())),
+            health: Mutex::new(Health::new(endpoint.limits())),
             proven: AtomicBool::new(config.proof.is_none()),
             proving: tokio::sync::Mutex::new(()),
         };

@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use rpc::{Answer, Bad, Config, Endpoint, Failure, Pool, Proof, Reply, Role};
+use rpc::{Answer, Bad, Config, Endpoint, Failure, Limits, Pool, Proof, Reply, Role};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -242,7 +242,7 @@ async fn plain_http_is_asked_below_the_path_with_the_headers() {
 #[tokio::test(start_paused = true)]
 async fn a_quota_sends_to_the_next_endpoint_and_then_waits() {
     let (a, b) = (Node::start(|_, _| says("a")).await, Node::start(|_, _| says("b")).await);
-    let limited = |node: &Node| node.endpoint().with_requests_per_second(1);
+    let limited = |node: &Node| node.endpoint().with_limits(Limits { per_second: Some(1), per_day: None });
     let pool = pool(vec![limited(&a), limited(&b)]);
     let mut answers = Vec::new();
     for _ in 0..4 {
