@@ -65,7 +65,7 @@ create table accounts (
 
 -- Of floored accounts, current in every transaction; of all others, folded up to `through_seq` by a worker.
 create table balances (
-    account_id bigint primary key references accounts (id),
+    account_id integer primary key references accounts (id),
     debits_pending blob not null check (length(debits_pending) = 32),
     debits_posted blob not null check (length(debits_posted) = 32),
     credits_pending blob not null check (length(credits_pending) = 32),
@@ -120,7 +120,7 @@ create table users (
 
 -- Personal data stands apart and can be erased.
 create table user_contacts (
-    user_id bigint primary key references users (id),
+    user_id integer primary key references users (id),
     email text not null
 );
 
@@ -264,7 +264,7 @@ create table orders (
 create index orders_of_merchant on orders (merchant_id, mode, id);
 
 create table order_contacts (
-    order_id bigint primary key references orders (id),
+    order_id integer primary key references orders (id),
     email text not null,
     -- Trimmed and lower-cased, for comparison.
     email_key text not null
@@ -284,7 +284,7 @@ create table order_lines (
 
 -- Work that the payment of an order started: goods to hand out. A row leaves when it is done.
 create table fulfilments (
-    order_id bigint primary key references orders (id),
+    order_id integer primary key references orders (id),
     attempts bigint not null,
     next_at bigint not null
 );

@@ -1,5 +1,7 @@
 //! Statements, rows and errors in SQLite's own words.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -11,8 +13,8 @@ use crate::db::links::Ids;
 use crate::db::{Bind, Error, Row};
 
 /// Runs once for each given row; the rows changed by all runs are counted.
-pub fn execute(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds)?;
+pub fn execute(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
+    let mut prepared = Prepared::new(connection, sql, given, binds, Plan::of_rows)?;
     let mut changed = 0;
     for row in given {
         prepared.bind(binds, row)?;
@@ -25,10 +27,14 @@ pub fn execute(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &
 }
 
 /// Runs once for each given row; the rows of all runs follow each other.
-pub fn rows(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<Vec<Row>, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds)?;
-    let width = prepared.statement.column_count();
-    let columns: Arc<[Box<str>]> = prepared.statement.column_names().into_iter().map(Box::from).collect();
+pub fn rows(
+    connection: &Connection,
+    sql: &'static str,
+    given: &[Vec<Bind>],
+    binds: &[Bind],
+) -> Result<Vec<Row>, Error> {
+    let mut prepared = Prepared::new(connection, sql, given, binds, Plan::of_rows)?;
+    let columns = prepared.plan.columns.clone();
     let mut found = Vec::new();
     for row in given {
         prepared.bind(binds, row)?;
@@ -36,7 +42,7 @@ pub fn rows(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &[Bi
         while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
             let value =
                 |place| row.get_ref(place).map_err(|e| error_of(&e)).and_then(|value| read(value, &columns, place));
-            let values = (0..width).map(value).collect::<Result<_, Error>>()?;
+            let values = (0..columns.len()).map(value).collect::<Result<_, Error>>()?;
             found.push(Row::new(columns.clone(), values));
         }
     }
@@ -44,9 +50,15 @@ pub fn rows(connection: &Connection, sql: &str, given: &[Vec<Bind>], binds: &[Bi
 }
 
 /// Of a statement that returns ids: how many, and the least.
-pub fn ids(connection: &Connection, sql: &str, binds: &[Bind]) -> Result<Ids, Error> {
-    let mut prepared = Prepared::new(connection, sql, ONCE, binds)?;
+pub fn ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<Ids, Error> {
+    let mut prepared = Prepared::new(connection, sql, ONCE, binds, Plan::of_ids)?;
     prepared.bind(binds, &[])?;
+    if prepared.plan.inserts_one {
+        let before = connection.total_changes();
+        prepared.statement.raw_execute().map_err(|e| error_of(&e))?;
+        let inserted = connection.total_changes() != before;
+        return Ok(Ids { rows: u64::from(inserted), first: inserted.then(|| connection.last_insert_rowid()) });
+    }
     let mut rows = prepared.statement.raw_query();
     let mut ids = Ids::default();
     while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
@@ -62,39 +74,102 @@ pub fn batch(connection: &Connection, sql: &str) -> Result<(), Error> {
 
 struct Prepared<'c> {
     statement: CachedStatement<'c>,
+    plan: Arc<Plan>,
+}
+
+/// What is the same for every run of a statement, worked out once: a statement is run thousands of times a second.
+struct Plan {
+    /// As SQLite understands it.
+    text: String,
     /// Which of the binds and, behind them, of the row's values stands at each place. SQLite numbers `$3` by where it
     /// first stands, PostgreSQL by its name; the name holds here as well.
     places: Vec<usize>,
+    columns: Arc<[Box<str>]>,
+    /// It inserts one row at most and tells its id otherwise than by `returning`, for which SQLite makes a table each time.
+    inserts_one: bool,
 }
 
-impl Prepared<'_> {
-    fn new<'c>(
-        connection: &'c Connection,
-        sql: &str,
-        given: &[Vec<Bind>],
-        binds: &[Bind],
-    ) -> Result<Prepared<'c>, Error> {
-        let mut text = for_sqlite(sql, binds.len())?;
+/// By where the text stands, which is there as long as the process, and how many values precede those of a row.
+type Plans = HashMap<(*const u8, usize, usize, bool), Arc<Plan>>;
+
+thread_local! {
+    static PLANS: RefCell<Plans> = RefCell::default();
+}
+
+impl Plan {
+    fn of_rows(connection: &Connection, sql: &'static str, binds: usize) -> Result<Arc<Plan>, Error> {
+        Plan::of(connection, sql, binds, false)
+    }
+
+    fn of_ids(connection: &Connection, sql: &'static str, binds: usize) -> Result<Arc<Plan>, Error> {
+        Plan::of(connection, sql, binds, true)
+    }
+
+    fn of(connection: &Connection, sql: &'static str, binds: usize, ids: bool) -> Result<Arc<Plan>, Error> {
+        let key = (sql.as_ptr(), sql.len(), binds, ids);
+        if let Some(known) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
+            return Ok(known);
+        }
+        let plan = Arc::new(Plan::new(connection, sql, binds, ids)?);
+        PLANS.with_borrow_mut(|plans| plans.insert(key, plan.clone()));
+        Ok(plan)
+    }
+
+    fn new(connection: &Connection, sql: &str, binds: usize, ids: bool) -> Result<Plan, Error> {
+        let mut text = for_sqlite(sql, binds)?;
+        let insert = if ids { insert_of_one(connection, &text) } else { None };
+        let inserts_one = insert.is_some();
+        text = insert.unwrap_or(text);
         if text.contains("for update") {
             text = text.replace("for update skip locked", "").replace("for update", "");
         }
         let statement = connection.prepare_cached(&text).map_err(|e| error_of(&e))?;
         let wanted = statement.parameter_count();
-        let values = binds.len() + given.first().map_or(0, Vec::len);
-        if wanted != values {
-            return Err(Error::Statement(format!("{values} values for {wanted} places in: {sql}")));
-        }
         let place = |place| {
             let number = statement.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
-            let value = number.and_then(|number| number.checked_sub(1)).filter(|value| *value < values);
+            let value = number.and_then(|number| number.checked_sub(1)).filter(|value| *value < wanted);
             value.ok_or_else(|| Error::Statement(format!("place {place} is not $1 to ${wanted} in: {sql}")))
         };
         let places = (1..=wanted).map(place).collect::<Result<_, Error>>()?;
-        Ok(Prepared { statement, places })
+        let columns = statement.column_names().into_iter().map(Box::from).collect();
+        drop(statement);
+        Ok(Plan { text, places, columns, inserts_one })
+    }
+}
+
+/// `insert into t (…) values (…) returning id` without its end, where that id is the number by which SQLite itself knows the
+/// row.
+fn insert_of_one(connection: &Connection, text: &str) -> Option<String> {
+    let (insert, returned) = text.rsplit_once("returning ")?;
+    let (table, rest) = insert.trim_start().strip_prefix("insert into ")?.split_once(' ')?;
+    if !rest.contains(" values (") || rest.contains("), (") || rest.contains("select") {
+        return None;
+    }
+    let column = returned.split_whitespace().next()?;
+    let (kind, _, _, is_key, _) = connection.column_metadata(None, table, column).ok()?;
+    let is_number = kind.is_some_and(|kind| kind.to_bytes().eq_ignore_ascii_case(b"integer"));
+    (is_number && is_key).then(|| insert.to_owned())
+}
+
+impl Prepared<'_> {
+    fn new<'c>(
+        connection: &'c Connection,
+        sql: &'static str,
+        given: &[Vec<Bind>],
+        binds: &[Bind],
+        plan: impl FnOnce(&Connection, &'static str, usize) -> Result<Arc<Plan>, Error>,
+    ) -> Result<Prepared<'c>, Error> {
+        let plan = plan(connection, sql, binds.len())?;
+        let (wanted, values) = (plan.places.len(), binds.len() + given.first().map_or(0, Vec::len));
+        if wanted != values {
+            return Err(Error::Statement(format!("{values} values for {wanted} places in: {sql}")));
+        }
+        let statement = connection.prepare_cached(&plan.text).map_err(|e| error_of(&e))?;
+        Ok(Prepared { statement, plan })
     }
 
     fn bind(&mut self, binds: &[Bind], row: &[Bind]) -> Result<(), Error> {
-        for (place, value) in (1..).zip(&self.places) {
+        for (place, value) in (1..).zip(&self.plan.places) {
             let bind = binds.get(*value).or_else(|| row.get(value.checked_sub(binds.len())?));
             let bind = bind.ok_or_else(|| Error::Statement("the given rows differ in length".into()))?;
             let value = match bind {
