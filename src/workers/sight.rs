@@ -11,8 +11,13 @@ use tracing::debug;
 use crate::clock::Clock;
 use crate::db::Db;
 use crate::money::coins::Chain;
+use crate::money::invoices;
 use crate::money::sightings::{self, Look};
 use crate::workers::{Ran, Worker};
+
+/// Addresses that a public server is asked for at one look: those of the oldest open invoices, so that none leaves the list
+/// before it is closed.
+const AWAITED_MAX: i64 = 50;
 
 pub struct Sight {
     db: Db,
@@ -41,7 +46,14 @@ impl Worker for Sight {
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {
-        let Some(sightings) = self.source.sightings(&self.chain.watched).await? else { return Ok(Ran::Idle) };
+        let chain = self.chain.id.clone();
+        let awaited = self.db.read("list_awaited", move |tx| {
+            Box::pin(async move { invoices::list_awaited(tx, &chain, AWAITED_MAX).await })
+        });
+        let awaited = awaited.await?;
+        let Some(sightings) = self.source.sightings(&self.chain.watched, &awaited).await? else {
+            return Ok(Ran::Idle);
+        };
         let mut last = self.last.lock().await;
         if last.as_ref() == Some(&sightings) {
             return Ok(Ran::Idle);

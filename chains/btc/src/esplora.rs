@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
-use chain::{Height, TxId};
+use chain::{Address, Height, TxId};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rpc::{Answer, Bad, Failure, Pool, Refusal, RefusalKind, Reply};
 use serde::Deserialize;
@@ -89,6 +89,42 @@ pub async fn block<T>(
 ) -> Result<T, Failure> {
     let accept = |reply: &Reply<'_>| read(there(reply)?.body().to_vec()).map(Answer::Sure);
     pool.fetch("block/raw", &format!("block/{hash}/raw"), None, accept).await
+}
+
+#[derive(Deserialize)]
+struct Crowd {
+    count: u64,
+}
+
+/// How many transactions wait.
+pub async fn crowd(pool: &Pool) -> Result<u64, Failure> {
+    let accept = |reply: &Reply<'_>| Ok(Answer::Sure(there(reply)?.json::<Crowd>()?.count));
+    pool.fetch("mempool", "mempool", None, accept).await
+}
+
+#[derive(Deserialize)]
+struct Listed<'a> {
+    txid: &'a str,
+}
+
+/// Those that wait for a block and pay or spend one of the addresses, at most fifty of each: more wait for one address only
+/// when somebody plays, and the others show with their block.
+pub async fn waiting_for(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, Failure> {
+    let ask = |address: &Address| {
+        let path = format!("address/{}/txs/mempool", address.text);
+        async move {
+            let accept = |reply: &Reply<'_>| {
+                let listed: Vec<Listed<'_>> = there(reply)?.json()?;
+                listed.into_iter().map(|listed| txid(listed.txid)).collect::<Result<Vec<_>, _>>().map(Answer::Sure)
+            };
+            pool.fetch("address/txs/mempool", &path, None, accept).await
+        }
+    };
+    let asked: Vec<_> = addresses.iter().map(ask).collect();
+    let mut all: Vec<TxId> = stream::iter(asked).buffered(CONCURRENT).try_concat().await?;
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, Failure> {

@@ -32,8 +32,8 @@ const BLOCKS_MAX: u64 = 100;
 const MATURITY: usize = 100;
 /// Waiting transactions that are fetched for one answer.
 const LOOKS_MAX: (usize, usize) = (20_000, 200);
-/// A public server whose mempool is longer would be asked for every transaction of the world: it shows none.
-const PUBLIC_POOL_MAX: usize = 5_000;
+/// A public server whose mempool is longer would be asked for every transaction of the world: it is asked for addresses.
+const PUBLIC_POOL_MAX: u64 = 5_000;
 /// From here on every coinbase of mainnet names its height (BIP34).
 const MAINNET_NAMES_HEIGHTS: Height = 227_931;
 
@@ -238,6 +238,13 @@ impl Bitcoin {
         .map_err(|failure| failure.at(0))
     }
 
+    async fn waiting_in_public(&self, awaited: &[Address]) -> Result<Vec<TxId>, Failure> {
+        if esplora::crowd(&self.pool).await? <= PUBLIC_POOL_MAX {
+            return esplora::waiting(&self.pool).await;
+        }
+        esplora::waiting_for(&self.pool, awaited).await
+    }
+
     /// What one endpoint is and offers, in words, and where it stands.
     async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
         let in_words = |failure: Failure| failure.to_string();
@@ -373,17 +380,13 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("balances of addresses".to_owned()))
     }
 
-    /// Each waiting transaction is fetched once. Until all were looked at there is an error instead of half an answer; a
-    /// public server with a long mempool shows none.
-    async fn sightings(&self, watched: &WatchSet) -> Result<Option<Vec<Sighting>>, SourceError> {
+    /// Each waiting transaction is fetched once. Until all were looked at there is an error instead of half an answer.
+    async fn sightings(&self, watched: &WatchSet, awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
         let (listed, looks_max) = match self.config.access {
             Access::Core => (core::waiting(&self.pool).await, LOOKS_MAX.0),
-            Access::Esplora => (esplora::waiting(&self.pool).await, LOOKS_MAX.1),
+            Access::Esplora => (self.waiting_in_public(awaited).await, LOOKS_MAX.1),
         };
         let listed = listed.map_err(|failure| failure.at(0))?;
-        if self.config.access == Access::Esplora && listed.len() > PUBLIC_POOL_MAX {
-            return Ok(None);
-        }
         let mut looked = self.looked.lock().await;
         let new = looked.compare(&listed);
         let now = &new[..new.len().min(looks_max)];

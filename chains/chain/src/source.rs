@@ -72,8 +72,9 @@ pub trait Source: Send + Sync {
     ) -> Result<Vec<Amount>, SourceError>;
 
     /// Every transfer to a watched address that is on its way at present. What was there before, is not there any more and
-    /// is in no block either was replaced or dropped. `None` where the node shows no such thing.
-    async fn sightings(&self, _watched: &WatchSet) -> Result<Option<Vec<Sighting>>, SourceError> {
+    /// is in no block either was replaced or dropped. `None` where the node shows no such thing. Where it would show too
+    /// much, only the addresses that money is `awaited` on are looked at.
+    async fn sightings(&self, _watched: &WatchSet, _awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
         Ok(None)
     }
 

@@ -136,7 +136,7 @@ impl Source for Node {
     }
 
     /// On Bitcoin, where a mempool says something of what will be mined.
-    async fn sightings(&self, watched: &WatchSet) -> Result<Option<Vec<Sighting>>, SourceError> {
+    async fn sightings(&self, watched: &WatchSet, _awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
         let model = self.ask()?;
         let keys = watched.read();
         let view = View { watched: &keys, internals: model.internals };

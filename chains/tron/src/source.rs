@@ -222,7 +222,7 @@ impl Source for Tron {
     }
 
     /// What stands in blocks that are not solidified.
-    async fn sightings(&self, watched: &WatchSet) -> Result<Option<Vec<Sighting>>, SourceError> {
+    async fn sightings(&self, watched: &WatchSet, _awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
         let mut heads = self.heads.lock().await;
         let (solid, head) = (self.newest(View::Solid).await?.height, self.newest(View::Head).await?);
         let far = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));

@@ -8,7 +8,7 @@ mod store;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 
-use chain::{AddressKey, Amount, Asset, AssetId, ChainId};
+use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::clock::Instant;
 use crate::db::{self, Chain, Locked, Returned, Tx};
@@ -68,6 +68,11 @@ pub fn request(links: &mut Chain, now: Instant, address: &Ready, new: &NewInvoic
 
 pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
     store::find_by_payment(tx, payment).await
+}
+
+/// The addresses of open invoices, those first whose window ends first.
+pub async fn list_awaited(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
+    store::list_awaited(tx, chain, limit).await
 }
 
 /// What its counted deposits add up to, with the newest of them.

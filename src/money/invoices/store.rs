@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{AddressKey, Amount, AssetId, ChainId, TxId};
+use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
 
 use crate::clock::Instant;
 use crate::db::{self, Chain, Locked, Returned, Tx, execute, given, later_each, linked, row, rows, rows_each};
@@ -212,6 +212,17 @@ pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTre
 
 fn out_of_range() -> db::Error {
     db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() }
+}
+
+pub async fn list_awaited(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
+    let found = rows!(
+        tx,
+        "select a.key, a.text from invoices i join addresses a on a.id = i.address_id
+         where i.chain = $1 and i.state = 'open' order by i.expires_at, i.id limit $2",
+        chain.as_str(),
+        limit
+    )?;
+    found.iter().map(|row| Ok(Address { key: AddressKey(row.get("key")?), text: row.get("text")? })).collect()
 }
 
 pub async fn list_expirable(

@@ -2,11 +2,12 @@
 
 use btc::Access;
 use chain::{Amount, Part, Source};
+use esplora::Mood;
 
 use crate::world::{NODE, World};
 
 async fn seen(source: &btc::Bitcoin, world: &World) -> Vec<(String, u32, u64, bool)> {
-    let sightings = source.sightings(&world.watched).await.expect(NODE).expect("it has a mempool");
+    let sightings = source.sightings(&world.watched, &world.ours).await.expect(NODE).expect("it has a mempool");
     let told = sightings.into_iter().map(|seen| {
         let Part::Output(vout) = seen.part else { panic!("{seen:?}") };
         (seen.txid.to_string(), vout, seen.amount.units().to::<u64>(), seen.replaceable)
@@ -14,8 +15,9 @@ async fn seen(source: &btc::Bitcoin, world: &World) -> Vec<(String, u32, u64, bo
     told.collect()
 }
 
-async fn shown(access: Access) {
+async fn shown(access: Access, mood: Mood) {
     let world = World::start().await;
+    world.esplora.set(mood);
     let source = world.bitcoin(access);
     assert_eq!(seen(&source, &world).await, []);
     let (ours, theirs) = (world.ours[0].text.as_str(), world.payer.address());
@@ -36,10 +38,15 @@ async fn shown(access: Access) {
     assert_eq!(both.len(), 3);
     assert!(both.contains(&(third.clone(), 0, 9_000, false)) && both.contains(&(third.clone(), 1, 8_000, false)));
 
-    // A look costs one request when nothing is new.
+    // A look costs that many requests when nothing is new.
+    let needed = match (access, mood) {
+        (Access::Esplora, Mood::Crowded) => 1 + u64::try_from(world.ours.len()).unwrap(),
+        (Access::Esplora, _) => 2,
+        (Access::Core, _) => 1,
+    };
     let asked = source.requests();
     assert_eq!(seen(&source, &world).await, both);
-    assert_eq!(source.requests(), asked + 1);
+    assert_eq!(source.requests(), asked + needed);
 
     world.node.mine(1).await.unwrap();
     assert_eq!(seen(&source, &world).await, []);
@@ -53,17 +60,19 @@ async fn shown(access: Access) {
     assert!(seen(&source, &world).await.iter().all(|(txid, ..)| *txid != second.txid));
     let balance = Amount::from(17_000u64);
     assert_eq!(
-        Amount::sum(source.sightings(&world.watched).await.unwrap().unwrap().iter().map(|s| s.amount)),
+        Amount::sum(source.sightings(&world.watched, &world.ours).await.unwrap().unwrap().iter().map(|s| s.amount)),
         Some(balance)
     );
 }
 
 #[tokio::test]
 async fn a_node_shows_what_waits_and_what_is_replaced() {
-    shown(Access::Core).await;
+    shown(Access::Core, Mood::Honest).await;
 }
 
 #[tokio::test]
 async fn esplora_shows_what_waits_and_what_is_replaced() {
-    shown(Access::Esplora).await;
+    shown(Access::Esplora, Mood::Honest).await;
+    // Where too much waits to look through, only the addresses that money is awaited on are asked for.
+    shown(Access::Esplora, Mood::Crowded).await;
 }

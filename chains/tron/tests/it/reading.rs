@@ -44,7 +44,7 @@ async fn a_node_with_two_ports_and_a_key() {
     watched.insert(world.rich[1].account);
     world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(1, 0);
-    let sightings = driver.sightings(&watched).await.unwrap().unwrap();
+    let sightings = driver.sightings(&watched, &[]).await.unwrap().unwrap();
     assert_eq!(sightings.len(), 1);
     assert_eq!((sightings[0].amount, sightings[0].part), (Amount::from_units(5), Part::Value));
     assert!(full.asked("getblock") > 0 && full.asked("walletsolidity/getblock") == 0);

@@ -24,6 +24,8 @@ pub enum Mood {
     Throttled,
     /// Blocks lack their last transaction.
     Hiding,
+    /// The mempool is as long as that of the main network, as far as anybody counts.
+    Crowded,
     /// A byte of the last transaction of each block is another.
     Inventing,
 }
@@ -63,7 +65,9 @@ impl Esplora {
             .route("/api/block-height/{height}", get(hash_at))
             .route("/api/block/{hash}", get(block))
             .route("/api/block/{hash}/raw", get(raw_block))
+            .route("/api/mempool", get(crowd))
             .route("/api/mempool/txids", get(waiting))
+            .route("/api/address/{address}/txs/mempool", get(waiting_for))
             .route("/api/tx/{txid}/raw", get(raw_transaction))
             .route("/api/fee-estimates", get(estimates))
             .route("/api/tx", post(broadcast))
@@ -90,7 +94,7 @@ impl Shared {
         match self.mood() {
             Mood::Down => return Err(Complaint(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned())),
             Mood::Throttled => return Err(Complaint(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests".to_owned())),
-            Mood::Honest | Mood::Hiding | Mood::Inventing => {}
+            Mood::Honest | Mood::Hiding | Mood::Crowded | Mood::Inventing => {}
         }
         let call = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
         let gone = |_| Complaint(StatusCode::INTERNAL_SERVER_ERROR, "electrs is not connected".to_owned());
@@ -156,7 +160,7 @@ async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) 
             let place = raw.len().saturating_sub(60);
             raw[place] ^= 1;
         }
-        Mood::Honest | Mood::Down | Mood::Throttled => {}
+        Mood::Honest | Mood::Crowded | Mood::Down | Mood::Throttled => {}
     }
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }
@@ -170,6 +174,28 @@ fn hide_last(raw: &mut [u8]) {
 
 async fn waiting(State(shared): State<Arc<Shared>>) -> Answered {
     Ok(axum::Json(shared.ask("getrawmempool", json!([])).await?).into_response())
+}
+
+async fn crowd(State(shared): State<Arc<Shared>>) -> Answered {
+    let info = shared.ask("getmempoolinfo", json!([])).await?;
+    let count = if shared.mood() == Mood::Crowded { json!(120_000) } else { info["size"].clone() };
+    Ok(axum::Json(json!({ "count": count, "vsize": info["bytes"], "total_fee": 0, "fee_histogram": [] }))
+        .into_response())
+}
+
+/// At most fifty, the newest first.
+async fn waiting_for(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> Answered {
+    let listed = shared.ask("getrawmempool", json!([])).await?;
+    let mut found = Vec::new();
+    for txid in listed.as_array().into_iter().flatten() {
+        let tx = shared.ask("getrawtransaction", json!([txid, true])).await?;
+        let pays = |output: &Value| output["scriptPubKey"]["address"] == address.as_str();
+        if tx["vout"].as_array().is_some_and(|outputs| outputs.iter().any(pays)) {
+            found.push(json!({ "txid": txid, "version": tx["version"], "status": { "confirmed": false } }));
+        }
+    }
+    found.truncate(50);
+    Ok(axum::Json(found).into_response())
 }
 
 async fn raw_transaction(State(shared): State<Arc<Shared>>, Path(txid): Path<String>) -> Answered {
