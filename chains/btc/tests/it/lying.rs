@@ -34,7 +34,9 @@ async fn what_a_public_server_hides_or_invents_is_asked_elsewhere() {
         let answer = alone.blocks(height, height, &world.watched).await;
         let expected = match mood {
             Mood::Hiding | Mood::Inventing => matches!(answer, Err(SourceError::Wrong(_))),
-            Mood::Down | Mood::Throttled | Mood::Honest => matches!(answer, Err(SourceError::Unavailable(_))),
+            Mood::Down | Mood::Throttled | Mood::Honest | Mood::Crowded => {
+                matches!(answer, Err(SourceError::Unavailable(_)))
+            }
         };
         assert!(expected, "{mood:?}: {answer:?}");
         assert_eq!(read(&helped, height, height, &world.watched).await, truth, "{mood:?}");
