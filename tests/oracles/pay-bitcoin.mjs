@@ -1,20 +1,20 @@
 // Pays as a buyer's wallet does, from a coin of regtest, built, signed and broadcast through bitcoinjs-lib:
 // { rpc, secret, coin: { txid, vout, sats }, outputs: [{ address, sats }] | uri, fee, replaceable? } -> { txid, hex }.
 // `secret` is the private key in hexadecimal; the coin is the P2WPKH output of its public key, and so is the change.
-// `uri` is a BIP21 text, taken apart as a wallet does; amounts are in satoshi elsewhere.
+// `uri` is a BIP21 text; amounts are in satoshi elsewhere.
 import * as ecc from '@bitcoinerlab/secp256k1'
+import * as bip21 from 'bip21'
 import * as bitcoin from 'bitcoinjs-lib'
 import { answer, broadcastBitcoin } from './oracle.mjs'
 
 bitcoin.initEccLib(ecc)
 const network = bitcoin.networks.regtest
 
-/** bitcoin:ADDRESS?amount=BTC, digit by digit: a double would lose satoshi. */
+/** As wallets do that stand on the package `bip21`; it writes again what it read. */
 function fromUri(uri) {
-  const { protocol, pathname, searchParams } = new URL(uri)
-  if (protocol !== 'bitcoin:') throw new Error(`${uri} is no BIP21 text`)
-  const [whole, fraction = ''] = searchParams.get('amount').split('.')
-  return { address: pathname, sats: BigInt(whole + fraction.padEnd(8, '0')) }
+  const { address, options } = bip21.decode(uri)
+  if (bip21.encode(address, options) !== uri) throw new Error(`${uri} is written otherwise by others`)
+  return { address, sats: BigInt(Math.round(options.amount * 1e8)) }
 }
 
 await answer(async ({ rpc, secret, coin, outputs, uri, fee, replaceable = false }) => {
