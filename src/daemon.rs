@@ -35,6 +35,8 @@ use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
 /// Blocks asked for at once while catching up.
 const BATCH_BLOCKS: u64 = 100;
+/// Public servers of Esplora count requests by the minute.
+const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a daemon is made of.
 pub struct Setup {
@@ -270,6 +272,7 @@ pub fn tron(chain: &config::Chain) -> anyhow::Result<tron::Tron> {
 pub fn btc(chain: &config::Chain) -> anyhow::Result<btc::Bitcoin> {
     let (_, asset) = chain.assets().next().context("the coin is missing")?;
     Ok(btc::Bitcoin::new(btc::BitcoinConfig {
+        address_pause: ADDRESS_PAUSE,
         network: chain.network,
         asset: asset.clone(),
         access: match chain.api {
@@ -428,8 +431,9 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db, now: Instant) -
             pinned::agree(tx, now, &kinds).await?;
             let addresses = Addresses::open(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
-                watched
-                    .insert_outputs(deposits::list_unspent(tx, chain).await?.into_iter().map(|unspent| unspent.output));
+                watched.insert_outputs(
+                    deposits::list_unspent(tx, chain, i64::MAX).await?.into_iter().map(|unspent| unspent.output),
+                );
             }
             for (chain, kin) in &kin {
                 addresses.watch_kin(tx, chain, kin).await?;

@@ -11,7 +11,8 @@ use crate::daemon;
 use crate::workers::rescan::Piece;
 
 /// Blocks that were read before the token was listed know nothing of it. What is booked already stays as it is, so that a
-/// range can be read as often as one likes; money that invoices did not wait for is kept apart with a review.
+/// range can be read as often as one likes; money that invoices did not wait for is kept apart with a review. On Bitcoin, read on
+/// to the newest block: what was spent meanwhile is known from the blocks that spend it.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the chain in the configuration.

@@ -7,6 +7,9 @@ use rust_decimal::Decimal;
 
 use crate::config::{Chain, Config, Driver, MailTransport, Mount, RatesMode, SmtpSecurity};
 
+/// What looking at a chain takes that shows a block in ten seconds or less often, with some room to catch up.
+const REQUESTS_PER_DAY_LEAST: u32 = 20_000;
+
 pub fn problems(config: &Config) -> Vec<String> {
     let mut check = Check::default();
     check.server(config);
@@ -244,6 +247,10 @@ impl Check {
                 if allowed == Some(0) {
                     self.refuse(at(name), "is 0; leave it out for no limit");
                 }
+            }
+            if endpoint.requests_per_day.is_some_and(|allowed| (1..REQUESTS_PER_DAY_LEAST).contains(&allowed)) {
+                let least = format!("is less than looking at a chain takes; {REQUESTS_PER_DAY_LEAST} is the least");
+                self.refuse(at("requests_per_day"), &least);
             }
         }
     }

@@ -4,20 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chain::{Sighting, Source};
+use chain::{Address, Family, Sighting, Source};
 use tokio::sync::Mutex;
 use tracing::debug;
 
 use crate::clock::Clock;
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::money::coins::Chain;
 use crate::money::invoices;
 use crate::money::sightings::{self, Look};
 use crate::workers::{Ran, Worker};
 
-/// Addresses that a public server is asked for at one look: those of the oldest open invoices, so that none leaves the list
-/// before it is closed.
-const AWAITED_MAX: i64 = 50;
+/// Open invoices whose addresses a public server is asked for at one look, beside those with something on its way.
+const AWAITED_MAX: i64 = 20;
 
 pub struct Sight {
     db: Db,
@@ -35,6 +34,20 @@ impl Sight {
     }
 }
 
+impl Sight {
+    /// Only Esplora may have to be asked for addresses.
+    async fn awaited(&self) -> Result<Vec<Address>, db::Error> {
+        if self.chain.family != Family::Bitcoin {
+            return Ok(Vec::new());
+        }
+        let chain = self.chain.id.clone();
+        let list = self.db.read("list_awaited", move |tx| {
+            Box::pin(async move { invoices::list_awaited(tx, &chain, AWAITED_MAX).await })
+        });
+        list.await
+    }
+}
+
 #[async_trait]
 impl Worker for Sight {
     fn name(&self) -> String {
@@ -45,12 +58,12 @@ impl Worker for Sight {
         self.pause
     }
 
+    fn heeds_wake(&self) -> bool {
+        false
+    }
+
     async fn run(&self) -> anyhow::Result<Ran> {
-        let chain = self.chain.id.clone();
-        let awaited = self.db.read("list_awaited", move |tx| {
-            Box::pin(async move { invoices::list_awaited(tx, &chain, AWAITED_MAX).await })
-        });
-        let awaited = awaited.await?;
+        let awaited = self.awaited().await?;
         let Some(sightings) = self.source.sightings(&self.chain.watched, &awaited).await? else {
             return Ok(Ran::Idle);
         };

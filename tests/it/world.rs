@@ -35,6 +35,17 @@ pub const START: Instant = Instant(1_770_811_200_000);
 pub const PHRASE: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
+/// Orders that are what no event says.
+const UNTOLD: &str = "select o.public_id from orders o where not exists (
+        select 1 from events e where e.subject = o.public_id and e.kind = 'order.created')
+    or (o.state in ('paid', 'processing', 'partially_delivered', 'delivered', 'completed', 'failed', 'refunded')
+        and not exists (select 1 from events e where e.subject = o.public_id and e.kind = 'order.paid'))
+    or (o.state in ('completed', 'failed', 'expired', 'cancelled')
+        and not exists (select 1 from events e where e.subject = o.public_id and e.kind = 'order.' || o.state))";
+/// What happens to an order once.
+const TOLD_TWICE: &str = "select subject from events where kind in ('order.created', 'order.paid', 'order.completed',
+        'order.failed', 'order.expired', 'order.cancelled') group by subject, kind having count(*) > 1";
+
 pub struct World {
     pub daemon: Option<Daemon>,
     pub db: Db,
@@ -394,6 +405,12 @@ impl World {
         assert!(report.is_clean(), "{report}");
         let mismatches = self.db.read("audit_stock", |tx| Box::pin(async move { stock::audit(tx).await })).await;
         assert!(mismatches.expect("the stock audit runs").is_empty(), "stock counters and items differ");
+        for untold in [UNTOLD, TOLD_TWICE] {
+            let told =
+                self.db.read("untold", move |tx| Box::pin(async move { tx.rows(untold, Vec::new()).await })).await;
+            let orders: Vec<String> = told.expect("rows").iter().map(|row| row.at(0).expect("an order")).collect();
+            assert!(orders.is_empty(), "the events do not tell once what became of {orders:?}");
+        }
         if let Some(daemon) = &self.daemon {
             assert_eq!(daemon.tasks.panicked(), 0, "a task panicked");
         }

@@ -1,8 +1,11 @@
 //! The reading half: what the rest of settled asks, answered by a node of one's own or by Esplora, proven alike.
 
-use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -33,7 +36,7 @@ const MATURITY: usize = 100;
 /// Waiting transactions that are fetched for one answer.
 const LOOKS_MAX: (usize, usize) = (20_000, 200);
 /// A public server whose mempool is longer would be asked for every transaction of the world: it is asked for addresses.
-const PUBLIC_POOL_MAX: u64 = 5_000;
+const PUBLIC_POOL_MAX: usize = 5_000;
 /// From here on every coinbase of mainnet names its height (BIP34).
 const MAINNET_NAMES_HEIGHTS: Height = 227_931;
 
@@ -74,6 +77,8 @@ pub struct BitcoinConfig {
     pub access: Access,
     pub kind: Kind,
     pub verify: Verify,
+    /// A public server is asked for single addresses at most so often.
+    pub address_pause: Duration,
     /// Endpoints and their bounds; its `proof` is set here.
     pub pool: rpc::Config,
 }
@@ -95,6 +100,8 @@ pub struct Bitcoin {
     head: Mutex<Option<(BlockHash, Header)>>,
     memory: Mutex<Memory>,
     looked: tokio::sync::Mutex<Looked>,
+    /// When addresses were asked for.
+    asked_at: Mutex<Option<Instant>>,
 }
 
 impl Bitcoin {
@@ -119,6 +126,7 @@ impl Bitcoin {
             head: Mutex::default(),
             memory: Mutex::default(),
             looked: tokio::sync::Mutex::default(),
+            asked_at: Mutex::default(),
         })
     }
 
@@ -238,11 +246,28 @@ impl Bitcoin {
         .map_err(|failure| failure.at(0))
     }
 
-    async fn waiting_in_public(&self, awaited: &[Address]) -> Result<Vec<TxId>, Failure> {
-        if esplora::crowd(&self.pool).await? <= PUBLIC_POOL_MAX {
-            return esplora::waiting(&self.pool).await;
+    /// `None` while addresses were asked for a moment ago.
+    async fn waiting_in_public(&self, awaited: &[Address]) -> Result<Option<Vec<TxId>>, Failure> {
+        if esplora::crowd(&self.pool).await? <= u64::try_from(PUBLIC_POOL_MAX).unwrap_or(u64::MAX) {
+            let listed = esplora::waiting(&self.pool).await?;
+            // Another server may have counted.
+            if listed.len() <= PUBLIC_POOL_MAX {
+                return Ok(Some(listed));
+            }
         }
-        esplora::waiting_for(&self.pool, awaited).await
+        if !self.may_ask_for_addresses() {
+            return Ok(None);
+        }
+        esplora::waiting_for(&self.pool, awaited).await.map(Some)
+    }
+
+    fn may_ask_for_addresses(&self) -> bool {
+        let mut asked_at = self.asked_at.lock().expect("no panic while the time is held");
+        let rested = asked_at.is_none_or(|asked_at| asked_at.elapsed() >= self.config.address_pause);
+        if rested {
+            *asked_at = Some(Instant::now());
+        }
+        rested
     }
 
     /// What one endpoint is and offers, in words, and where it stands.
@@ -383,10 +408,10 @@ impl Source for Bitcoin {
     /// Each waiting transaction is fetched once. Until all were looked at there is an error instead of half an answer.
     async fn sightings(&self, watched: &WatchSet, awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
         let (listed, looks_max) = match self.config.access {
-            Access::Core => (core::waiting(&self.pool).await, LOOKS_MAX.0),
+            Access::Core => (core::waiting(&self.pool).await.map(Some), LOOKS_MAX.0),
             Access::Esplora => (self.waiting_in_public(awaited).await, LOOKS_MAX.1),
         };
-        let listed = listed.map_err(|failure| failure.at(0))?;
+        let Some(listed) = listed.map_err(|failure| failure.at(0))? else { return Ok(None) };
         let mut looked = self.looked.lock().await;
         let new = looked.compare(&listed);
         let now = &new[..new.len().min(looks_max)];

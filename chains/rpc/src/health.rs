@@ -140,7 +140,7 @@ impl Quota {
     }
 
     /// A quarter of the day's requests may be used at once, to catch up; the others are spread over the day, so that
-    /// following goes on in its last hour too. Any 24 hours stay within what is allowed.
+    /// following goes on in its last hour too. Any 24 hours of one process stay within what is allowed.
     fn per_day(allowed: u32) -> Quota {
         let at_once = (allowed / 4).max(1);
         let interval = Duration::from_secs(86_400) / allowed.saturating_sub(at_once).max(1);

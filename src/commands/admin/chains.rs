@@ -12,6 +12,9 @@ use crate::config::Chain;
 use crate::money::deposits::{self, Unspent as Spendable};
 use crate::reviews;
 
+/// Outputs shown at once: an answer has a length that it may not pass.
+const LISTED_MAX: i64 = 20_000;
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Follow a chain again that was halted, after a person compared the nodes.
@@ -55,13 +58,16 @@ pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, Stri
     let id = chain.id.clone();
     let outputs = context
         .db
-        .read("list_unspent", move |tx| Box::pin(async move { deposits::list_unspent(tx, &id).await }))
+        .read("list_unspent", move |tx| Box::pin(async move { deposits::list_unspent(tx, &id, LISTED_MAX).await }))
         .await
         .map_err(|e| e.to_string())?;
     let mut text = String::new();
     for Spendable { output, amount, height, state, address, index } in &outputs {
         let (amount, state) = (amount.to_decimal(decimals), state.as_str());
         let _ = writeln!(text, "{}:{} {height} {state} {amount} {index} {address}", output.txid, output.vout);
+    }
+    if outputs.len() >= usize::try_from(LISTED_MAX).unwrap_or(usize::MAX) {
+        text += "and more; these are the oldest\n";
     }
     let sum = Amount::sum(outputs.iter().map(|output| output.amount)).ok_or("the sum leaves the range")?;
     Ok(format!("{text}{} outputs with {} together", outputs.len(), sum.to_decimal(decimals)))

@@ -127,8 +127,8 @@ pub struct Unspent {
 }
 
 /// Outputs of ours that no block has spent, oldest first.
-pub async fn list_unspent(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Unspent>, db::Error> {
-    store::list_unspent(tx, chain).await
+pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
+    store::list_unspent(tx, chain, limit).await
 }
 
 /// Where the chain's follower goes on, with the recent branch; `None` before the first start.
@@ -311,7 +311,12 @@ pub async fn rewind(
     for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
         changes.extend(orphan(tx, now, chain, deposit).await?);
     }
-    store::set_unspent_above(tx, &chain.id, to.height).await?;
+    for (deposit, output) in store::set_unspent_above(tx, &chain.id, to.height).await? {
+        // After a restart nobody looked for it any more.
+        chain.watched.insert_outputs([output]);
+        let note = "the block that spent it was taken back";
+        crate::reviews::close(tx, now, "deposit.spent", &format!("deposit/{deposit}"), note).await?;
+    }
     store::delete_blocks_above(tx, &chain.id, to.height).await?;
     let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
     let header = store::find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;

@@ -340,6 +340,7 @@ pub async fn set_spent(
          update deposits set spent_by = given.spent_by, spent_height = given.height from given
          where chain = $1 and deposits.txid = given.txid and deposits.part = given.part
          and deposits.part >= 12884901888 and deposits.part < 17179869184 and state <> 'orphaned'
+         and (deposits.spent_by is null or deposits.spent_by <> given.spent_by)
          returning id, deposits.spent_by",
         chain.as_str()
     )?;
@@ -347,31 +348,41 @@ pub async fn set_spent(
 }
 
 /// Outputs that blocks above a height spent are there again.
-pub async fn set_unspent_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
-    execute!(
+pub async fn set_unspent_above(
+    tx: &mut Tx,
+    chain: &ChainId,
+    height: Height,
+) -> Result<Vec<(DepositId, OutPoint)>, db::Error> {
+    let unspent = rows!(
         tx,
-        "update deposits set spent_by = null, spent_height = null where chain = $1 and spent_height > $2",
+        "update deposits set spent_by = null, spent_height = null where chain = $1 and spent_height > $2
+         returning id, txid, part",
         chain.as_str(),
         height
     )?;
-    Ok(())
+    unspent.iter().map(|row| Ok((row.get("id")?, output(row)?))).collect()
+}
+
+fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
+    let vout = row.get::<i64>("part")? - Part::OUTPUTS.start;
+    let no_output = |_| db::Error::Value { column: "part".into(), reason: "it is no output".into() };
+    Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
 
 /// Outputs of ours that nothing has spent, oldest first.
-pub async fn list_unspent(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Unspent>, db::Error> {
+pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     let found = rows!(
         tx,
         "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.idx from deposits d
          join addresses a on a.id = d.address_id
          where d.chain = $1 and d.part >= 12884901888 and d.part < 17179869184 and d.state <> 'orphaned' and d.spent_by is null
-         order by d.id",
-        chain.as_str()
+         order by d.id limit $2",
+        chain.as_str(),
+        limit
     )?;
     let unspent = |row: &db::Row| {
-        let vout = row.get::<i64>("part")? - Part::OUTPUTS.start;
-        let out_of_range = |_| db::Error::Value { column: "part".into(), reason: "it is no output".into() };
         Ok(Unspent {
-            output: OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(out_of_range)? },
+            output: output(row)?,
             amount: row.get("amount")?,
             height: row.get("height")?,
             state: row.get("state")?,

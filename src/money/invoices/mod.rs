@@ -70,7 +70,8 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
     store::find_by_payment(tx, payment).await
 }
 
-/// The addresses of open invoices, those first whose window ends first.
+/// The addresses that money is awaited on: those with something on its way, and so many of open and of reversed invoices,
+/// whose time ends first.
 pub async fn list_awaited(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
     store::list_awaited(tx, chain, limit).await
 }

@@ -217,8 +217,16 @@ fn out_of_range() -> db::Error {
 pub async fn list_awaited(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
     let found = rows!(
         tx,
-        "select a.key, a.text from invoices i join addresses a on a.id = i.address_id
-         where i.chain = $1 and i.state = 'open' order by i.expires_at, i.id limit $2",
+        "select a.key, a.text from sightings s join invoices i on i.id = s.invoice_id join addresses a on a.id = i.address_id
+         where s.chain = $1 and i.chain = $1 and s.state = 'seen'
+         union
+         select a.key, a.text from (
+             select address_id from invoices where chain = $1 and state = 'open' order by expires_at, id limit $2) i
+         join addresses a on a.id = i.address_id
+         union
+         select a.key, a.text from (
+             select address_id from invoices where chain = $1 and state = 'reversed' order by reversed_until limit $2) i
+         join addresses a on a.id = i.address_id",
         chain.as_str(),
         limit
     )?;

@@ -279,7 +279,7 @@ impl CoinProgress {
         let coin = coins.by_asset(&invoice.asset)?;
         let family = coins.chain(&invoice.chain)?.family;
         let rest = invoice.due.saturating_sub(received.total());
-        let is_asked = invoice.state == invoices::State::Open && !rest.is_zero();
+        let is_asked = invoice.state == invoices::State::Open && rest > invoice.tolerance;
         Some(CoinProgress {
             coin: coin.code.clone(),
             address: invoice.address.clone(),

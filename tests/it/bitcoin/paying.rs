@@ -89,6 +89,8 @@ ways! {
         world.mine(1).await;
         world.expect(&placed, "pending", "underpaid").await;
         world.expect_received(&placed, part).await;
+        let scanned = world.status(&placed.id).await.text_at("payment.qr_code");
+        assert_eq!(scanned, format!("bitcoin:{}?amount={}", placed.address, rest.to_decimal(8)), "the rest is asked for");
         world.pay(&[(&placed, rest)]).await;
         world.mine(1).await;
         world.expect(&placed, "completed", "paid").await;

@@ -38,6 +38,27 @@ ways! {
         }
     }
 
+    async fn a_credit_goes_with_its_block_and_comes_again_at_every_depth(world: Onchain) {
+        let (fen, _) = PRICES[0];
+        let mut earned = Amount::ZERO;
+        for depth in 1..=8 {
+            let placed = world.place_worth(fen + i64::try_from(depth).unwrap()).await;
+            world.pay(&[(&placed, placed.due)]).await;
+            world.mine(depth).await;
+            world.expect(&placed, "completed", "paid").await;
+            assert_eq!(world.pending(COIN).await, placed.due);
+
+            world.reorg(depth).await;
+            assert_eq!(world.pending(COIN).await, Amount::ZERO, "depth {depth}");
+            assert!(world.audit().await.is_clean(), "depth {depth}");
+
+            world.mine(DEEP).await;
+            world.expect(&placed, "completed", "paid").await;
+            earned = earned.checked_add(placed.due).unwrap();
+            assert_eq!(world.earned(COIN).await, earned, "depth {depth}");
+        }
+    }
+
     async fn only_what_was_in_the_lost_blocks_is_lost(world: Onchain) {
         let (kept, lost) = (world.place().await, world.place().await);
         world.pay(&[(&kept, kept.due)]).await;

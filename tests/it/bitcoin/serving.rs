@@ -137,6 +137,7 @@ async fn the_binary_sells_for_bitcoin() {
     shop.until("not seen in the mempool", async || shown("confirming").await).await;
     node.mine(1).await.expect(NODE);
     shop.until("not paid", async || shown("paid").await).await;
+    shop.must(&["audit"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use crate::world::PHRASE;
 
 async fn unspent(world: &Onchain) -> Vec<Unspent> {
     let chain = world.chain_of(COIN);
-    let listed = world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent(tx, &chain).await }));
+    let listed = world.db.read("unspent", |tx| Box::pin(async move { deposits::list_unspent(tx, &chain, 100).await }));
     listed.await.unwrap()
 }
 
@@ -46,7 +46,7 @@ async fn three_outputs(world: &Onchain) -> [Placed; 2] {
     placed
 }
 
-async fn are_spent_and_come_back(world: &Onchain, kind: AddressKind) {
+async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
     let placed = three_outputs(world).await;
     world.mine(DEEP).await;
     let all = unspent(world).await;
@@ -68,24 +68,27 @@ async fn are_spent_and_come_back(world: &Onchain, kind: AddressKind) {
     assert_eq!(reviews.len(), 2, "{reviews:?}");
     assert!(reviews.iter().all(|review| review.detail.contains(&txid)), "{reviews:?}");
 
-    // Its block vanishes with what it spent, and comes again.
+    // Its block vanishes with what it spent, and comes again; a daemon that was started between knows what to look for.
+    world.crash_and_boot().await;
     world.node().rollback(1).await.expect(NODE);
     world.node().mine_only(&[]).await.expect(NODE);
     world.node().mine_only(&[]).await.expect(NODE);
     world.run_until_idle().await;
     assert_eq!(unspent(world).await, all);
+    assert!(spent_reviews(&world.db).await.is_empty());
     world.mine(1).await;
     assert_eq!(unspent(world).await.len(), 2);
+    assert_eq!(spent_reviews(&world.db).await.len(), 2);
     assert!(world.audit().await.is_clean());
 }
 
 ways! {
     async fn an_output_that_the_seed_spends_elsewhere_is_noticed(world: Onchain) {
-        are_spent_and_come_back(&world, AddressKind::P2wpkh).await;
+        are_spent_and_come_back(&mut world, AddressKind::P2wpkh).await;
     }
 
     async fn a_taproot_output_too(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
-        are_spent_and_come_back(&world, AddressKind::P2tr).await;
+        are_spent_and_come_back(&mut world, AddressKind::P2tr).await;
     }
 
     async fn what_was_received_before_a_restart_is_still_known(world: Onchain) {

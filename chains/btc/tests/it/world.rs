@@ -55,6 +55,7 @@ impl World {
 
     pub fn config(&self, access: Access, urls: &[&str]) -> BitcoinConfig {
         BitcoinConfig {
+            address_pause: std::time::Duration::ZERO,
             network: Network::Regtest,
             asset: self.asset(),
             access,
