@@ -1,7 +1,7 @@
 //! A server that lives as long as its handle and never longer than the test process, however that one dies.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -20,6 +20,8 @@ use crate::{Error, Result, place};
 
 /// How long a server may take until it says that it is ready; generous, for a machine busy with a build.
 const START_LIMIT: Duration = Duration::from_secs(90);
+/// How long all threads of a server may take until they stand.
+const FREEZE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Replaces itself by the server, after leaving a guard behind: the guard's input is a pipe that only the test process
 /// holds open, so a test process that is killed without a chance to clean up still takes its servers along.
@@ -89,8 +91,18 @@ impl Process {
     }
 
     /// Stops the server where it stands: connections stay open and get no answer.
+    /// Returns when every thread stands: on a busy machine some go on answering until one of them has heard of it.
     pub fn freeze(&self) -> Result<()> {
-        kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::while_("stopping a server", cause))
+        kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::while_("stopping a server", cause))?;
+        let threads = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let began = Instant::now();
+        while !all_stand(&threads).map_err(|cause| Error::while_("looking at a server's threads", cause))? {
+            if began.elapsed() > FREEZE_LIMIT {
+                return Err(Error::new("a server that was stopped goes on"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     pub fn thaw(&self) -> Result<()> {
@@ -107,6 +119,18 @@ impl Process {
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
+}
+
+/// Whether the state of each thread, which follows its name in brackets, is `T`.
+fn all_stand(threads: &Path) -> std::io::Result<bool> {
+    for thread in fs::read_dir(threads)? {
+        // One that ends meanwhile does nothing more.
+        let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
+        if stat.rsplit_once(") ").is_none_or(|(_, rest)| !rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Drop for Process {
