@@ -4,7 +4,7 @@
 
 use bip32::{ExtendedKey, Prefix};
 use bitcoin::Network;
-use chain::{Deriver, Family, derive::Scheme};
+use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, derive::Scheme, uri::payment_text};
 use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use signer::{
 };
 
 const ADDRESSES: u32 = 5;
+/// From the least that nodes relay to all coins that there will ever be.
+const SATS: [u64; 8] = [294, 330, 1_063, 4_250, 10_000_000, 100_000_000, 123_456_789, 2_100_000_000_000_000];
 
 #[test]
 fn ethers_and_bitcoinjs_derive_the_same_keys() {
@@ -31,6 +33,7 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
         let number = account(Family::Evm).number();
         let input = json!({
             "mnemonic": words.expose_secret(), "passphrase": passphrase, "account": number, "count": ADDRESSES, "network": name,
+            "sats": SATS,
         });
         let wallets = node::run_blocking("derive", &input).unwrap();
         agree(&seed, &account(Family::Evm), &wallets["evm"]);
@@ -39,7 +42,16 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
             Deriver::new(&seed.account_xpub(&account(Family::Bitcoin)), Scheme::P2tr(network.into())).unwrap();
         let daemons: Vec<String> = (0..ADDRESSES).map(|index| taproot.address(index).unwrap().text).collect();
         assert_eq!(wallets["btc"]["taproot"], json!(daemons));
+        let first = seed.address(&account(Family::Bitcoin), 0).unwrap().text;
+        let uris = [&first, &daemons[0]].into_iter().flat_map(|address| SATS.map(|sats| asked(address, sats)));
+        assert_eq!(wallets["btc"]["uris"], json!(uris.collect::<Vec<String>>()));
     }
+}
+
+/// What our QR code holds (BIP21).
+fn asked(address: &str, sats: u64) -> String {
+    let coin = Asset::new(ChainId::new("bitcoin").unwrap(), AssetKind::Native, "BTC", 8, 8);
+    payment_text(Family::Bitcoin, &coin, address, Amount::from(sats))
 }
 
 fn words_of(entropy: &[u8]) -> SecretString {
