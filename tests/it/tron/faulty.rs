@@ -7,11 +7,14 @@ use super::node::LAG;
 use super::{Onchain, Plan};
 
 /// Every way to be of no use.
-const FAULTS: [Fault; 14] = [
+const FAULTS: [Fault; 17] = [
     Fault::Throttled,
+    Fault::Unavailable,
     Fault::ErrorIn200,
     Fault::Babbling,
+    Fault::Lost,
     Fault::Cut,
+    Fault::Slow,
     Fault::Silent,
     Fault::Lagging(60),
     Fault::Torn(60),
@@ -56,6 +59,8 @@ both! {
     async fn with_a_second_endpoint_nothing_is_even_late(world: Onchain = Plan { gateways: 2 }) {
         for fault in FAULTS {
             for coin in ["trx", "trc20_usdt"] {
+                // As long as its blocks take, lest the chain be ahead of the clock.
+                world.advance_seconds(60);
                 let placed = world.place(coin).await;
                 world.gateways[0].set(fault);
                 world.pay(&placed, placed.due);

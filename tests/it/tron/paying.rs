@@ -104,6 +104,37 @@ both! {
         world.expect(&placed, "completed", "paid").await;
     }
 
+    async fn a_frozen_payer_pays_when_the_issuer_relents(world: Onchain) {
+        let placed = world.place("trc20_usdt").await;
+        let holder = evm(world.tron.rich[0].account);
+        let blacklisted = |listed| abi::Trc20Like::setBlackListedCall { holder, listed };
+        let paused = |paused| abi::Trc20Like::setPausedCall { paused };
+        let ended = |txid: [u8; 32]| {
+            let model = world.tron.node.model();
+            let (_, included) = model.find(&txid, model.head_height()).unwrap();
+            (included.ret.name().to_owned(), included.info.logs.len())
+        };
+        world.tron.call(0, world.tron.usdt, blacklisted(true));
+        let frozen = world.pay(&placed, placed.due);
+        // Nor does a contract that may move his tokens.
+        let moved = world.pay_by_contract(&[(&placed, placed.due)]);
+        world.settle().await;
+        world.tron.call(0, world.tron.usdt, blacklisted(false));
+        world.tron.call(0, world.tron.usdt, paused(true));
+        let stopped = world.pay(&placed, placed.due);
+        world.settle().await;
+        for txid in [frozen, moved, stopped] {
+            assert_eq!(ended(txid), ("REVERT".to_owned(), 0));
+        }
+        world.expect(&placed, "pending", "pending").await;
+        world.expect_received(&placed, Amount::ZERO).await;
+        world.tron.call(0, world.tron.usdt, paused(false));
+        world.pay(&placed, placed.due);
+        world.settle().await;
+        world.expect(&placed, "completed", "paid").await;
+        assert_eq!(world.earned(placed.coin).await, placed.due);
+    }
+
     async fn trx_that_contracts_send_is_found_and_what_is_undone_is_not(world: Onchain) {
         let (paid, undone, destructed) = (world.place("trx").await, world.place("trx").await, world.place("trx").await);
         world.pay_by_contract(&[(&paid, paid.due)]);

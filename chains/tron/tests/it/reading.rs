@@ -68,8 +68,7 @@ async fn a_long_range_is_cut_where_answers_are_too_large() {
     watched.insert(world.rich[1].account);
     let mut pool = rpc::Config::new(vec![rpc::Endpoint::new(&world.gateway.url).unwrap()]);
     pool.body_bytes_max = 120_000;
-    let (chain, assets) = (world.chain(), world.assets());
-    let driver = tron::Tron::new(tron::TronConfig { chain, chain_id: CHAIN_ID, assets, pool }).unwrap();
+    let driver = world.driver_with(pool);
     let tip = driver.tip().await.unwrap().head.height;
     let mut from = tip - 29;
     let mut transfers = 0;

@@ -62,10 +62,76 @@ async fn refusals_are_sorted() {
     let poor = tron::transaction::build(nobody.account, &act, &Frame { timestamp_ms: 1, ..good.clone() });
     assert_eq!(word(&driver.broadcast(&poor.sign(&nobody.key).unwrap().bytes).await), "contract");
 
-    world.node.model().busy = true;
-    assert_eq!(word(&driver.broadcast(&sign(&good)).await), "unknown");
-    world.node.model().busy = false;
     assert_eq!(driver.broadcast(&sign(&good)).await, Outcome::Accepted);
+}
+
+#[tokio::test]
+async fn a_node_that_takes_nothing_now_says_nothing_of_the_transaction() {
+    let world = World::start().await;
+    let driver = world.driver();
+    let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
+    let said = async || match driver.broadcast(&signed.bytes).await {
+        Outcome::Unknown(text) => text,
+        outcome => panic!("{outcome:?}"),
+    };
+    world.node.model().busy = true;
+    assert!(said().await.contains("SERVER_BUSY Server busy."));
+    world.node.model().busy = false;
+    let peers = std::mem::take(&mut world.node.model().peers);
+    assert!(said().await.contains("NO_CONNECTION"));
+    world.node.model().peers = peers;
+    world.node.model().unsolidified_max = Some(18);
+    assert!(said().await.contains("BLOCK_UNSOLIDIFIED"));
+    world.node.model().unsolidified_max = Some(19);
+    assert_eq!(world.node.model().pending.len(), 0);
+    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+}
+
+#[tokio::test]
+async fn a_gateway_that_fails_leaves_the_outcome_open() {
+    let world = World::start().await;
+    let signed = draft(&world, &frame(&world.driver()).await.unwrap()).sign(&world.rich[0].key).unwrap();
+    let endpoint = rpc::Endpoint::new(&world.gateway.url).unwrap();
+    for fault in [Fault::Throttled, Fault::Unavailable, Fault::ErrorIn200, Fault::Babbling, Fault::Suspended(30)] {
+        world.gateway.set(fault);
+        let outcome = world.driver_of(vec![endpoint.clone()]).broadcast(&signed.bytes).await;
+        assert_eq!(word(&outcome), "unknown", "{fault:?}: {outcome:?}");
+        assert_eq!(world.node.model().pending.len(), 0, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_found_out_by_sending_again() {
+    for fault in [Fault::Lost, Fault::Cut, Fault::Slow] {
+        let world = World::start().await;
+        let driver = world.impatient();
+        let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
+        world.gateway.set(fault);
+        assert_eq!(word(&driver.broadcast(&signed.bytes).await), "unknown", "{fault:?}");
+        assert_eq!(world.node.model().pending.len(), 1, "{fault:?}: taken all the same");
+        world.gateway.set(Fault::None);
+        assert_eq!(world.driver().broadcast(&signed.bytes).await, Outcome::Known, "{fault:?}");
+        world.node.produce(19, 0);
+        assert!(matches!(world.driver().solid_outcome(signed.txid).await, Ok(Some((_, Ok(()))))), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_waits_past_its_expiration_is_dead() {
+    let world = World::start().await;
+    let driver = world.driver();
+    let good = frame(&driver).await.unwrap();
+    let signed = draft(&world, &good).sign(&world.rich[0].key).unwrap();
+    world.node.model().held = true;
+    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    world.node.produce(1, good.expiration_ms);
+    world.node.model().held = false;
+    world.node.produce(30, 0);
+    assert_eq!(word(&driver.broadcast(&signed.bytes).await), "expired");
+    assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None, "it was taken and is in no block");
+    let again = Frame { timestamp_ms: good.timestamp_ms + 1, ..frame(&driver).await.unwrap() };
+    let signed = draft(&world, &again).sign(&world.rich[0].key).unwrap();
+    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
 }
 
 #[tokio::test]

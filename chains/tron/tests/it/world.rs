@@ -1,5 +1,7 @@
 //! A chain of the stand-in with a token, and drivers that read it.
 
+use std::time::Duration;
+
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use chain::{AddressKey, Asset, AssetKind, ChainId};
@@ -63,7 +65,18 @@ impl World {
     }
 
     pub fn driver_of(&self, endpoints: Vec<rpc::Endpoint>) -> Tron {
-        let (chain, assets, pool) = (self.chain(), self.assets(), rpc::Config::new(endpoints));
+        self.driver_with(rpc::Config::new(endpoints))
+    }
+
+    /// Waits a moment for an answer.
+    pub fn impatient(&self) -> Tron {
+        let mut pool = rpc::Config::new(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()]);
+        pool.deadline = Duration::from_secs(2);
+        self.driver_with(pool)
+    }
+
+    pub fn driver_with(&self, pool: rpc::Config) -> Tron {
+        let (chain, assets) = (self.chain(), self.assets());
         Tron::new(TronConfig { chain, chain_id: CHAIN_ID, assets, pool }).unwrap()
     }
 }

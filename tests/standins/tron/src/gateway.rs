@@ -3,25 +3,30 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use axum::{
     Router,
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{api::View, model::Model};
+use crate::{api::View, jsonrpc, model::Model};
 
 const BODY_MAX: usize = 4 << 20;
 /// Longer than any client waits.
 const SILENCE: Duration = Duration::from_secs(60);
+/// So that no answer ends before its client loses patience.
+const BETWEEN_BYTES: Duration = Duration::from_millis(500);
 
 /// How a gateway misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub enum Fault {
     Forged,
     /// HTTP 429.
     Throttled,
+    /// HTTP 503.
+    Unavailable,
     /// HTTP 403 for so many seconds, in words.
     Suspended(u64),
     /// HTTP 200 with an error.
@@ -51,8 +58,12 @@ pub enum Fault {
     Babbling,
     /// No answer.
     Silent,
+    /// What is asked for is done, and the line breaks before the answer.
+    Lost,
     /// Half of the answer.
     Cut,
+    /// A byte of the answer now and then.
+    Slow,
     /// The solidified view is of another chain.
     Foreign,
 }
@@ -71,15 +82,15 @@ struct Shared {
 }
 
 impl Gateway {
-    /// Opens a free port. With a `key`, requests need it in `TRON-PRO-API-KEY`.
-    pub async fn open(model: Arc<Mutex<Model>>, key: Option<String>) -> Gateway {
+    /// Listens at `address`. With a `key`, requests need it in `TRON-PRO-API-KEY`.
+    pub async fn open(model: Arc<Mutex<Model>>, address: SocketAddr, key: Option<String>) -> io::Result<Gateway> {
         let shared = Arc::new(Shared { model, fault: Mutex::new(Fault::None), asked: Mutex::default(), key });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+        let listener = TcpListener::bind(address).await?;
+        let url = format!("http://{}", listener.local_addr()?);
         let app = Router::new().fallback(serve).with_state(shared.clone());
         #[expect(clippy::disallowed_methods, reason = "a stand-in ends with its test, not with the daemon's tasks")]
         let task = tokio::spawn(async move { axum::serve(listener, app).await.expect("the listener lives") });
-        Gateway { url, shared, task }
+        Ok(Gateway { url, shared, task })
     }
 
     pub fn set(&self, fault: Fault) {
@@ -112,6 +123,7 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let fault = *held(&shared.fault);
     match fault {
         Fault::Throttled => return StatusCode::TOO_MANY_REQUESTS.into_response(),
+        Fault::Unavailable => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Fault::Suspended(seconds) => {
             let text =
                 format!("The key exceeds the frequency limit(15), and the query server is suspended for {seconds}s");
@@ -131,24 +143,45 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         | Fault::NoTransactions
         | Fault::HalfRange
         | Fault::Forged
+        | Fault::Lost
         | Fault::Cut
+        | Fault::Slow
         | Fault::Foreign => {}
     }
     let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let question = question(&parts.method, &parts.uri, &body);
-    let Some((state, call)) = path.split_once('/') else { return StatusCode::NOT_FOUND.into_response() };
-    let answer = shared.answer(state == "walletsolidity", call, &question, fault);
-    if fault == Fault::Cut {
-        let text = answer.to_string();
-        return ([(CONTENT_TYPE, "application/json")], text[..text.len() / 2].to_owned()).into_response();
+    let answer = match path.split_once('/') {
+        _ if path == "jsonrpc" => shared.json_rpc(&question, fault),
+        Some((state, call)) => shared.answer(state == "walletsolidity", call, &question, fault),
+        None => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let text = answer.to_string();
+    if fault == Fault::Lost {
+        body_of(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]))
+    } else if fault == Fault::Cut {
+        json_text(text[..text.len() / 2].to_owned())
+    } else if fault == Fault::Slow {
+        body_of(stream::iter(text.into_bytes()).then(|byte| async move {
+            tokio::time::sleep(BETWEEN_BYTES).await;
+            Ok(Bytes::from(vec![byte]))
+        }))
+    } else {
+        json_text(text)
     }
-    reply(&answer)
 }
 
 fn reply(answer: &Value) -> Response {
-    ([(CONTENT_TYPE, "application/json")], answer.to_string()).into_response()
+    json_text(answer.to_string())
+}
+
+fn json_text(text: String) -> Response {
+    ([(CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+fn body_of(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(bytes)).into_response()
 }
 
 /// The body of a POST, which may be empty or a form without fields, or the query of a GET.
@@ -165,6 +198,12 @@ impl Shared {
     fn knows_key(&self, headers: &HeaderMap) -> bool {
         let sent = headers.get("TRON-PRO-API-KEY").and_then(|value| value.to_str().ok());
         self.key.is_none() || sent == self.key.as_deref()
+    }
+
+    /// Of the head view, with the logs that this node has found.
+    fn json_rpc(&self, question: &Value, fault: Fault) -> Value {
+        let behind = if let Fault::Lagging(blocks) | Fault::Torn(blocks) = fault { blocks } else { 0 };
+        jsonrpc::answer(&held(&self.model), behind, question)
     }
 
     fn answer(&self, solid: bool, call: &str, question: &Value, fault: Fault) -> Value {

@@ -10,9 +10,14 @@ pub mod model;
 
 mod api;
 mod json;
+mod jsonrpc;
 mod vm;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use alloy_primitives::Address;
 use chain::AddressKey;
@@ -66,12 +71,19 @@ impl Node {
         self.model.lock().expect("no holder panics")
     }
 
+    /// At a free port of this machine.
     pub async fn gateway(&self) -> Gateway {
-        Gateway::open(self.model.clone(), None).await
+        self.gateway_at(0).await.expect("a free port")
     }
 
+    pub async fn gateway_at(&self, port: u16) -> io::Result<Gateway> {
+        Gateway::open(self.model.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)), None).await
+    }
+
+    /// Its requests need the key in `TRON-PRO-API-KEY`.
     pub async fn gateway_with_key(&self, key: &str) -> Gateway {
-        Gateway::open(self.model.clone(), Some(key.to_owned())).await
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Gateway::open(self.model.clone(), address, Some(key.to_owned())).await.expect("a free port")
     }
 
     /// Gives an account more than it needs.

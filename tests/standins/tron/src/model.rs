@@ -99,8 +99,14 @@ pub struct Model {
     pub doomed: BTreeSet<[u8; 32]>,
     /// Taken and never included.
     pub swallow: bool,
-    /// Answers SERVER_BUSY.
+    /// Blocks are made without what waits, which is included when this ends, unless it has expired.
+    pub held: bool,
+    /// The pool is full.
     pub busy: bool,
+    /// Other nodes that this one is connected with.
+    pub peers: usize,
+    /// Blocks that may stand above the solidified one before broadcasts are turned away; java-tron's default is no bound.
+    pub unsolidified_max: Option<u64>,
 }
 
 impl Model {
@@ -127,7 +133,10 @@ impl Model {
             published: BTreeMap::new(),
             doomed: BTreeSet::new(),
             swallow: false,
+            held: false,
             busy: false,
+            peers: 5,
+            unsolidified_max: None,
         };
         model.ledgers.insert(0, model.ledger.clone());
         model
@@ -168,7 +177,8 @@ impl Model {
         let height = self.head_height() + 1;
         let parent = self.head().header.timestamp;
         let mut included = Vec::new();
-        for tx in std::mem::take(&mut self.pending) {
+        let waiting = if self.held { VecDeque::new() } else { std::mem::take(&mut self.pending) };
+        for tx in waiting {
             // Only the parent's time decides.
             if parent >= tx.message.expiration {
                 continue;
@@ -227,9 +237,7 @@ impl Model {
         if signed.signature.iter().any(|signature| !(65..=68).contains(&signature.len())) {
             return Err(("SIGERROR", "Validate signature error: the signature length is invalid".to_owned()));
         }
-        if self.busy {
-            return Err(("SERVER_BUSY", "Server busy.".to_owned()));
-        }
+        self.takes_any()?;
         let (Some(contract), 1) = (tx.message.contract.first(), tx.message.contract.len()) else {
             return Err((
                 "CONTRACT_VALIDATE_ERROR",
@@ -273,6 +281,21 @@ impl Model {
             self.pending.push_back(tx);
         }
         Ok(txid)
+    }
+
+    /// Whether the node takes broadcasts at all.
+    fn takes_any(&self) -> Result<(), Refusal> {
+        let unsolidified = self.head_height() - self.solid_height();
+        if self.unsolidified_max.is_some_and(|max| unsolidified >= max) {
+            return Err(("BLOCK_UNSOLIDIFIED", "Block unsolidified.".to_owned()));
+        }
+        if self.peers == 0 {
+            return Err(("NO_CONNECTION", "No connection.".to_owned()));
+        }
+        if self.busy {
+            return Err(("SERVER_BUSY", "Server busy.".to_owned()));
+        }
+        Ok(())
     }
 
     fn knows_reference(&self, raw: &proto::Raw) -> bool {

@@ -1,7 +1,5 @@
 //! Every vector of the protocol notes: made by TronWeb offline and computed again by two other implementations.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use bip32::{ChildNumber, XPrv};
 use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::Scheme};
 use k256::ecdsa::SigningKey;

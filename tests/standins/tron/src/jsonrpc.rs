@@ -1,0 +1,213 @@
+//! The node's JSON-RPC, as far as a reader of blocks and logs uses it: 20-byte addresses, times in seconds, and the bounds
+//! that java-tron has unless it is configured otherwise. A transaction that ran out of time shows its logs here as well.
+
+use serde_json::{Value, json};
+use tron::proto::ContractRet;
+
+use crate::{
+    model::{Block, Included, Model, height_of},
+    vm::Log,
+};
+
+const RANGE_MAX: u64 = 5_000;
+/// Addresses of a filter, and alternatives of one topic.
+const ALTERNATIVES_MAX: usize = 1_000;
+const TOPICS_MAX: usize = 4;
+const FOUND_MAX: usize = 10_000;
+const BATCH_MAX: usize = 100;
+
+const INVALID_PARAMS: i64 = -32_602;
+const NO_METHOD: i64 = -32_601;
+const TOO_MANY: i64 = -32_005;
+
+/// Code and message.
+type Refusal = (i64, String);
+
+/// Answers one question, or several at once, as a node that is so many blocks behind.
+pub fn answer(model: &Model, behind: u64, question: &Value) -> Value {
+    let node = Node { model, top: model.head_height().saturating_sub(behind) };
+    let Some(questions) = question.as_array() else { return node.answer(question) };
+    if questions.len() > BATCH_MAX {
+        return json!({ "jsonrpc": "2.0", "id": null, "error": { "code": TOO_MANY, "message": "exceed max batch size" } });
+    }
+    questions.iter().map(|question| node.answer(question)).collect()
+}
+
+struct Node<'a> {
+    model: &'a Model,
+    /// The newest block that this node has.
+    top: u64,
+}
+
+/// What a log must have.
+struct Filter {
+    addresses: Vec<String>,
+    /// Alternatives of each topic; none where any will do.
+    topics: Vec<Vec<String>>,
+}
+
+impl Filter {
+    fn read(question: &Value) -> Result<Filter, Refusal> {
+        let addresses = alternatives(&question["address"]);
+        let topics: Vec<Vec<String>> = question["topics"].as_array().into_iter().flatten().map(alternatives).collect();
+        let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
+        if addresses.len() > ALTERNATIVES_MAX {
+            return invalid("exceed max addresses");
+        }
+        if topics.len() > TOPICS_MAX || topics.iter().any(|topic| topic.len() > ALTERNATIVES_MAX) {
+            return invalid("exceed max topics");
+        }
+        Ok(Filter { addresses, topics })
+    }
+
+    fn matches(&self, log: &Log) -> bool {
+        let any = |allowed: &[String], has: &str| allowed.is_empty() || allowed.iter().any(|text| text == has);
+        any(&self.addresses, &hex(log.address))
+            && self.topics.iter().enumerate().all(|(place, allowed)| {
+                allowed.is_empty() || log.topics.get(place).is_some_and(|has| any(allowed, &hex(has)))
+            })
+    }
+}
+
+impl Node<'_> {
+    fn answer(&self, question: &Value) -> Value {
+        let method = question["method"].as_str().unwrap_or_default();
+        let mut answer = json!({ "jsonrpc": "2.0", "id": question["id"] });
+        match self.result(method, &question["params"]) {
+            Ok(result) => answer["result"] = result,
+            Err((code, message)) => answer["error"] = json!({ "code": code, "message": message }),
+        }
+        answer
+    }
+
+    fn result(&self, method: &str, params: &Value) -> Result<Value, Refusal> {
+        match method {
+            "eth_chainId" | "net_version" => {
+                let genesis = self.model.block(0).expect("there is a genesis block");
+                Ok(json!(format!("0x{}", const_hex::encode(&genesis.id[28..]).trim_start_matches('0'))))
+            }
+            "eth_blockNumber" => Ok(quantity(self.top)),
+            "eth_getBlockByNumber" => {
+                let full = params[1].as_bool().unwrap_or(false);
+                Ok(self.block(self.height(&params[0])?).map_or(Value::Null, |block| self.shown(block, full)))
+            }
+            "eth_getLogs" => self.logs(&params[0]),
+            "eth_getTransactionReceipt" => Ok(self.receipt(&params[0])),
+            _ => Err((NO_METHOD, format!("the method {method} does not exist/is not available"))),
+        }
+    }
+
+    fn block(&self, height: u64) -> Option<&Block> {
+        self.model.block(height).filter(|_| height <= self.top)
+    }
+
+    fn height(&self, tag: &Value) -> Result<u64, Refusal> {
+        let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
+        match tag.as_str() {
+            None | Some("latest") => Ok(self.top),
+            Some("earliest") => Ok(0),
+            Some("finalized") => Ok(self.model.solid_height().min(self.top)),
+            Some("pending" | "safe") => invalid("TAG [pending | safe] not supported"),
+            Some(text) => match text.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16)) {
+                Some(Ok(height)) => Ok(height),
+                Some(Err(_)) | None => invalid("invalid block number"),
+            },
+        }
+    }
+
+    fn logs(&self, question: &Value) -> Result<Value, Refusal> {
+        let filter = Filter::read(question)?;
+        let heights = match question["blockHash"].as_str() {
+            Some(hash) => {
+                let block = (0..=self.top).rev().find(|height| self.block(*height).is_some_and(|b| hex(b.id) == hash));
+                let height = block.ok_or((INVALID_PARAMS, "invalid blockHash".to_owned()))?;
+                height..=height
+            }
+            None => {
+                let (from, to) = (self.height(&question["fromBlock"])?, self.height(&question["toBlock"])?);
+                if from > to {
+                    return Err((INVALID_PARAMS, "please verify: fromBlock <= toBlock".to_owned()));
+                }
+                if to - from > RANGE_MAX {
+                    return Err((INVALID_PARAMS, format!("exceed max block range: {RANGE_MAX}")));
+                }
+                from..=to.min(self.top)
+            }
+        };
+        let mut found = Vec::new();
+        for block in heights.filter_map(|height| self.block(height)) {
+            let logs = block.included.iter().enumerate().flat_map(|(place, included)| logs_of(block, place, included));
+            found.extend(logs.filter(|(log, _)| filter.matches(log)).map(|(_, shown)| shown));
+            if found.len() > FOUND_MAX {
+                return Err((TOO_MANY, format!("query returned more than {FOUND_MAX} results")));
+            }
+        }
+        Ok(json!(found))
+    }
+
+    fn receipt(&self, txid: &Value) -> Value {
+        let txid = txid.as_str().and_then(|text| const_hex::decode_to_array::<_, 32>(text).ok());
+        let found = txid.and_then(|txid| self.model.find(&txid, self.top));
+        found.map_or(Value::Null, |(block, included)| {
+            let place = block.included.iter().position(|other| other.tx.txid == included.tx.txid).unwrap_or(0);
+            json!({
+                "transactionHash": hex(included.tx.txid),
+                "transactionIndex": quantity(u64::try_from(place).unwrap_or(0)),
+                "blockHash": hex(block.id),
+                "blockNumber": quantity(height_of(block)),
+                "status": if included.ret == ContractRet::Success { "0x1" } else { "0x0" },
+                "gasUsed": quantity(included.info.energy_total),
+                "logs": logs_of(block, place, included).map(|(_, shown)| shown).collect::<Vec<_>>(),
+            })
+        })
+    }
+
+    fn shown(&self, block: &Block, full: bool) -> Value {
+        let transaction = |included: &Included| match full {
+            true => json!({ "hash": hex(included.tx.txid), "blockHash": hex(block.id), "type": "0x0" }),
+            false => json!(hex(included.tx.txid)),
+        };
+        json!({
+            "number": quantity(height_of(block)),
+            "hash": hex(block.id),
+            "parentHash": hex(&block.header.parent_hash),
+            "timestamp": quantity(u64::try_from(block.header.timestamp / 1_000).unwrap_or(0)),
+            "transactionsRoot": hex(&block.header.tx_trie_root),
+            "transactions": block.included.iter().map(transaction).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The logs of the transaction at `place`, beside their JSON. Their index counts through the whole block.
+fn logs_of<'a>(block: &'a Block, place: usize, included: &'a Included) -> impl Iterator<Item = (&'a Log, Value)> {
+    let before: usize = block.included.iter().take(place).map(|earlier| earlier.info.logs.len()).sum();
+    included.info.logs.iter().enumerate().map(move |(index, log)| {
+        let shown = json!({
+            "address": hex(log.address),
+            "topics": log.topics.iter().map(hex).collect::<Vec<_>>(),
+            "data": hex(&log.data),
+            "blockHash": hex(block.id),
+            "blockNumber": quantity(height_of(block)),
+            "transactionHash": hex(included.tx.txid),
+            "transactionIndex": quantity(u64::try_from(place).unwrap_or(0)),
+            "logIndex": quantity(u64::try_from(before + index).unwrap_or(0)),
+            "removed": false,
+        });
+        (log, shown)
+    })
+}
+
+/// A text, or each of several; lower case.
+fn alternatives(value: &Value) -> Vec<String> {
+    let one = value.as_str().into_iter();
+    let many = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    one.chain(many).map(str::to_lowercase).collect()
+}
+
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    const_hex::encode_prefixed(bytes)
+}
+
+fn quantity(number: u64) -> Value {
+    json!(format!("{number:#x}"))
+}
