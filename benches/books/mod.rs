@@ -4,13 +4,16 @@ pub mod postgres;
 
 use std::path::{Path, PathBuf};
 
-use chain::Asset;
+use chain::{AddressKey, Asset};
 use rusqlite::Connection;
 use settled::clock::Instant;
 use settled::db::{Config, Db};
 
 /// 2026-02-11T12:00:00Z.
 pub const NOW: Instant = Instant(1_770_811_200_000);
+
+/// What every open invoice asks for: one whole token.
+pub const DUE: u64 = 1_000_000;
 
 /// A database file on the disk of the build, which is a real one; a folder for temporary files may be memory.
 pub struct SqliteFile {
@@ -21,6 +24,14 @@ impl SqliteFile {
     pub fn new() -> SqliteFile {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder of the build");
         SqliteFile { folder }
+    }
+
+    /// With so many open invoices.
+    pub async fn filled(asset: &Asset, open: u64) -> SqliteFile {
+        let file = SqliteFile::new();
+        file.open().await.close().await;
+        fill_sqlite(&file.path(), asset, open);
+        file
     }
 
     pub fn path(&self) -> PathBuf {
@@ -63,6 +74,15 @@ pub fn fill_sqlite(file: &Path, asset: &Asset, count: u64) {
     // Nothing here must outlive a crash.
     connection.execute_batch(FAST).expect("settings");
     connection.execute_batch(&format!("begin;{batch}commit;pragma journal_mode = wal;")).expect("rows");
+}
+
+/// The account of the invoice with this number; numbers follow each other, accounts do not.
+pub fn account(number: u64) -> AddressKey {
+    let scattered = number.wrapping_mul(2_654_435_761) & 0xffff_ffff;
+    let mut key = [0; 20];
+    key[..4].copy_from_slice(&scattered.to_be_bytes()[4..]);
+    key[12..].copy_from_slice(&number.to_be_bytes());
+    AddressKey(key)
 }
 
 const FAST: &str = "pragma journal_mode = delete; pragma journal_mode = off; pragma synchronous = off;

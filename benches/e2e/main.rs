@@ -13,6 +13,7 @@ mod client;
 mod orders;
 mod process;
 mod requests;
+mod solidified;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
     }
     if report.wants(&["P21", "P23"]) {
         process::run(&mut report, &runtime);
+    }
+    if report.wants(&["TRON"]) {
+        solidified::run(&mut report, &runtime);
     }
     report.end()
 }

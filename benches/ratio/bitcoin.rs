@@ -14,7 +14,7 @@ use btc::{Kind, block};
 use chain::WatchSet;
 use cpu_time::ThreadTime;
 
-use crate::made::account;
+use crate::books::account;
 use crate::report::{Bounds, Report, turns};
 
 const ROUNDS: usize = 15;

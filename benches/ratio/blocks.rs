@@ -17,8 +17,8 @@ use tokio::runtime::Runtime;
 
 use crate::accounts;
 use crate::answers;
-use crate::books::{NOW, SqliteFile};
-use crate::made::{account, header};
+use crate::books::{NOW, SqliteFile, account};
+use crate::made::header;
 use crate::report::{Bounds, Report, turns};
 
 const ROUNDS: usize = 11;

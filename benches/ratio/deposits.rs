@@ -19,8 +19,8 @@ use tokio::runtime::Runtime;
 
 use crate::accounts;
 use crate::books::postgres::Server;
-use crate::books::{NOW, SqliteFile};
-use crate::made::{DUE, account, fill_postgres, header};
+use crate::books::{DUE, NOW, SqliteFile, account};
+use crate::made::{fill_postgres, header};
 use crate::report::{Bounds, Report, turns};
 
 const ROUNDS: usize = 7;

@@ -1,30 +1,8 @@
 //! A chain that is made up, for the invoices of `books`.
 
-use chain::{AddressKey, Asset, BlockHash, Header};
+use chain::{Asset, BlockHash, Header};
 
-use crate::books::{NOW, Rows, SqliteFile, fill_sqlite};
-
-/// What every open invoice asks for: one whole token.
-pub const DUE: u64 = 1_000_000;
-
-impl SqliteFile {
-    /// With so many open invoices.
-    pub async fn filled(asset: &Asset, open: u64) -> SqliteFile {
-        let file = SqliteFile::new();
-        file.open().await.close().await;
-        fill_sqlite(&file.path(), asset, open);
-        file
-    }
-}
-
-/// The account of the invoice with this number; numbers follow each other, accounts do not.
-pub fn account(number: u64) -> AddressKey {
-    let scattered = number.wrapping_mul(2_654_435_761) & 0xffff_ffff;
-    let mut key = [0; 20];
-    key[..4].copy_from_slice(&scattered.to_be_bytes()[4..]);
-    key[12..].copy_from_slice(&number.to_be_bytes());
-    AddressKey(key)
-}
+use crate::books::{NOW, Rows};
 
 /// Each block is the parent of the next.
 pub fn header(height: u64) -> Header {

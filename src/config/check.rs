@@ -241,16 +241,17 @@ impl Check {
             if endpoint.roles.is_empty() {
                 self.refuse(at("roles"), "is empty; leave it out for all roles");
             }
-            for (name, allowed) in
-                [("requests_per_second", endpoint.requests_per_second), ("requests_per_day", endpoint.requests_per_day)]
-            {
-                if allowed == Some(0) {
-                    self.refuse(at(name), "is 0; leave it out for no limit");
+            let limits = [
+                ("requests_per_second", endpoint.requests_per_second, 1),
+                ("requests_per_day", endpoint.requests_per_day, REQUESTS_PER_DAY_LEAST),
+            ];
+            for (name, allowed, least) in limits {
+                if allowed.is_some_and(|allowed| allowed < least) {
+                    self.refuse(
+                        at(name),
+                        &format!("is below {least}, the least for a chain; leave it out for no limit"),
+                    );
                 }
-            }
-            if endpoint.requests_per_day.is_some_and(|allowed| (1..REQUESTS_PER_DAY_LEAST).contains(&allowed)) {
-                let least = format!("is less than looking at a chain takes; {REQUESTS_PER_DAY_LEAST} is the least");
-                self.refuse(at("requests_per_day"), &least);
             }
         }
     }

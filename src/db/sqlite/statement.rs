@@ -14,7 +14,7 @@ use crate::db::{Bind, Error, Row};
 
 /// Runs once for each given row; the rows changed by all runs are counted.
 pub fn execute(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds, Plan::of_rows)?;
+    let mut prepared = Prepared::new(connection, sql, given, binds, Answer::Rows)?;
     let mut changed = 0;
     for row in given {
         prepared.bind(binds, row)?;
@@ -33,7 +33,7 @@ pub fn rows(
     given: &[Vec<Bind>],
     binds: &[Bind],
 ) -> Result<Vec<Row>, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds, Plan::of_rows)?;
+    let mut prepared = Prepared::new(connection, sql, given, binds, Answer::Rows)?;
     let columns = prepared.plan.columns.clone();
     let mut found = Vec::new();
     for row in given {
@@ -51,7 +51,7 @@ pub fn rows(
 
 /// Of a statement that returns ids: how many, and the least.
 pub fn ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<Ids, Error> {
-    let mut prepared = Prepared::new(connection, sql, ONCE, binds, Plan::of_ids)?;
+    let mut prepared = Prepared::new(connection, sql, ONCE, binds, Answer::Ids)?;
     prepared.bind(binds, &[])?;
     if prepared.plan.inserts_one {
         let before = connection.total_changes();
@@ -89,35 +89,36 @@ struct Plan {
     inserts_one: bool,
 }
 
+/// What is wanted of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Answer {
+    /// Its rows, or how many it changed.
+    Rows,
+    /// The ids of what it inserts.
+    Ids,
+}
+
 /// By where the text stands, which is there as long as the process, and how many values precede those of a row.
-type Plans = HashMap<(*const u8, usize, usize, bool), Arc<Plan>>;
+type Plans = HashMap<(*const u8, usize, usize, Answer), Arc<Plan>>;
 
 thread_local! {
     static PLANS: RefCell<Plans> = RefCell::default();
 }
 
 impl Plan {
-    fn of_rows(connection: &Connection, sql: &'static str, binds: usize) -> Result<Arc<Plan>, Error> {
-        Plan::of(connection, sql, binds, false)
-    }
-
-    fn of_ids(connection: &Connection, sql: &'static str, binds: usize) -> Result<Arc<Plan>, Error> {
-        Plan::of(connection, sql, binds, true)
-    }
-
-    fn of(connection: &Connection, sql: &'static str, binds: usize, ids: bool) -> Result<Arc<Plan>, Error> {
-        let key = (sql.as_ptr(), sql.len(), binds, ids);
+    fn of(connection: &Connection, sql: &'static str, binds: usize, answer: Answer) -> Result<Arc<Plan>, Error> {
+        let key = (sql.as_ptr(), sql.len(), binds, answer);
         if let Some(known) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
             return Ok(known);
         }
-        let plan = Arc::new(Plan::new(connection, sql, binds, ids)?);
+        let plan = Arc::new(Plan::new(connection, sql, binds, answer)?);
         PLANS.with_borrow_mut(|plans| plans.insert(key, plan.clone()));
         Ok(plan)
     }
 
-    fn new(connection: &Connection, sql: &str, binds: usize, ids: bool) -> Result<Plan, Error> {
+    fn new(connection: &Connection, sql: &str, binds: usize, answer: Answer) -> Result<Plan, Error> {
         let mut text = for_sqlite(sql, binds)?;
-        let insert = if ids { insert_of_one(connection, &text) } else { None };
+        let insert = if answer == Answer::Ids { insert_of_one(connection, &text) } else { None };
         let inserts_one = insert.is_some();
         text = insert.unwrap_or(text);
         if text.contains("for update") {
@@ -157,9 +158,9 @@ impl Prepared<'_> {
         sql: &'static str,
         given: &[Vec<Bind>],
         binds: &[Bind],
-        plan: impl FnOnce(&Connection, &'static str, usize) -> Result<Arc<Plan>, Error>,
+        answer: Answer,
     ) -> Result<Prepared<'c>, Error> {
-        let plan = plan(connection, sql, binds.len())?;
+        let plan = Plan::of(connection, sql, binds.len(), answer)?;
         let (wanted, values) = (plan.places.len(), binds.len() + given.first().map_or(0, Vec::len));
         if wanted != values {
             return Err(Error::Statement(format!("{values} values for {wanted} places in: {sql}")));

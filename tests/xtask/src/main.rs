@@ -1,5 +1,7 @@
 //! What developers of settled run now and then: `cargo xtask --help`.
 
+mod tron_node;
+
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -16,6 +18,11 @@ struct Arguments {
 enum Task {
     /// Builds the node of Bitcoin that the tests start where neither BITCOIND nor PATH has one, and names it.
     Bitcoind,
+    /// Runs the TRON node that the tests use until it is stopped, and says how settled and wallets find it.
+    Tron {
+        #[arg(long, default_value_t = 8_090)]
+        port: u16,
+    },
     /// Plays random seeds and kills against the whole daemon, on SQLite and PostgreSQL. `cargo test` does a little of it.
     Soak {
         /// How many seeds are played on each database.
@@ -39,6 +46,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", provision::bitcoind::binary()?.display());
             Ok(())
         }
+        Task::Tron { port } => tron_node::run(port),
         Task::Soak { seeds, from, moves, kills } => {
             let mut test = Command::new(env!("CARGO"));
             // With what is played on the screen, so that a long run can be watched.

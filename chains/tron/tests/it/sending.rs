@@ -70,9 +70,10 @@ async fn a_node_that_takes_nothing_now_says_nothing_of_the_transaction() {
     let world = World::start().await;
     let driver = world.driver();
     let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
-    let said = async || match driver.broadcast(&signed.bytes).await {
-        Outcome::Unknown(text) => text,
-        outcome => panic!("{outcome:?}"),
+    let said = async || {
+        let outcome = driver.broadcast(&signed.bytes).await;
+        let Outcome::Unknown(text) = outcome else { panic!("{outcome:?}") };
+        text
     };
     world.node.model().busy = true;
     assert!(said().await.contains("SERVER_BUSY Server busy."));
