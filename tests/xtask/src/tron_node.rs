@@ -39,12 +39,23 @@ pub fn run(port: u16) -> anyhow::Result<()> {
     let taken = || format!("port {port} cannot be listened on; choose another with --port");
     let gateway = runtime.block_on(node.gateway_at(port)).with_context(taken)?;
     let (url, usdt) = (&gateway.url, tron_address(usdt).text);
-    println!("A TRON node for development listens on {url}, with a block every three seconds. In settled.toml:\n");
-    println!("[chains.tron]\nenabled = true\nmode = \"test\"\nidentity = \"{CHAIN_ID}\"");
-    println!("endpoints = [{{ url = \"{url}\" }}]\nassets = [");
-    println!("    {{ code = \"trx\", symbol = \"TRX\", decimals = 6, quote_decimals = 6 }},");
-    println!("    {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 6, quote_decimals = 4 }},");
-    println!("]\n\nAccounts with a billion TRX and a billion USDT each, and their secrets, which are worthless:\n");
+    println!(
+        "A TRON node for development listens on {url}, with a block every three seconds. In settled.toml, beside
+mode = \"test\" under [surfaces.checkout] and what `settled-signer keys xpubs --purpose deposit-test` prints:
+
+[chains.tron]
+enabled = true
+mode = \"test\"
+identity = \"{CHAIN_ID}\"
+endpoints = [{{ url = \"{url}\" }}]
+assets = [
+    {{ code = \"trx\", symbol = \"TRX\", decimals = 6, quote_decimals = 6 }},
+    {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 6, quote_decimals = 4 }},
+]
+
+Accounts with a billion TRX and a billion USDT each, and their secrets, which are worthless:
+"
+    );
     for (number, rich) in (1u8..).zip(&rich) {
         println!("{}  {}", rich.text(), format!("{number:02x}").repeat(32));
     }
