@@ -249,7 +249,7 @@ impl Check {
                 if allowed.is_some_and(|allowed| allowed < least) {
                     self.refuse(
                         at(name),
-                        &format!("is below {least}, the least for a chain; leave it out for no limit"),
+                        format!("is below {least}, the least for a chain; leave it out for no limit"),
                     );
                 }
             }
