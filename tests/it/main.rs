@@ -13,6 +13,7 @@ mod aftermath;
 mod commands;
 mod crowd;
 mod evm;
+mod rates;
 mod receiving;
 mod sightings;
 mod soak;

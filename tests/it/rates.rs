@@ -1,0 +1,212 @@
+//! From the tickers of exchanges to the amount that a buyer is asked for: exchanges are played on one port, each in its own
+//! words; workers, database, quotes and surface are the daemon's.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use settled::clock::Clock;
+use settled::config::{Config, RatesMode, SourceName};
+use settled::db::Backend;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use url::Url;
+
+use crate::world::World;
+
+const SOURCES: [SourceName; 4] = [SourceName::Binance, SourceName::Kraken, SourceName::Coinbase, SourceName::Okx];
+const BASES: [&str; 2] = ["ETH", "USDT"];
+/// Of a round; the default of the configuration.
+const ROUND_SECONDS: i64 = 30;
+const STALE_SECONDS: i64 = 120;
+/// Of 5 CNY, where a dollar is 7.24 CNY.
+const QUANTITY: u32 = 10;
+
+/// What the exchanges say, in dollars.
+#[derive(Default)]
+struct Market {
+    prices: BTreeMap<&'static str, String>,
+    /// An exchange that says something else of everything.
+    odd: Option<(SourceName, String)>,
+    /// Nobody answers.
+    silent: bool,
+}
+
+/// A world whose rates come from played exchanges. Dollars in yuan are configured: no exchange has them.
+struct Trading {
+    world: World,
+    market: Arc<Mutex<Market>>,
+    task: JoinHandle<()>,
+}
+
+impl Trading {
+    async fn start(backend: Backend) -> Trading {
+        let market = Arc::new(Mutex::new(Market::default()));
+        let clock = Arc::new(Mutex::new(Clock::manual(crate::world::START)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let root = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+        let app = Router::new().fallback(answer).with_state((market.clone(), clock.clone()));
+        #[expect(clippy::disallowed_methods, reason = "a stand-in ends with its test, not with the daemon's tasks")]
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.expect("the listener lives") });
+        market.lock().unwrap().prices = [("ETH", "3200".to_owned()), ("USDT", "1.0001".to_owned())].into();
+        let world = World::with(backend, |config: &mut Config| {
+            config.rates.mode = RatesMode::Feeds;
+            config.rates.fixed.retain(|pair, _| !BASES.contains(&pair.base.as_str()));
+            let of = |source: SourceName| format!("{root}/{}", source.as_str()).parse::<Url>().expect("an address");
+            config.rates.urls = SOURCES.map(|source| (source, of(source))).into();
+        })
+        .await;
+        *clock.lock().unwrap() = world.clock.clone();
+        Trading { world, market, task }
+    }
+
+    fn set(&self, base: &'static str, dollars: &str) {
+        self.market.lock().unwrap().prices.insert(base, dollars.to_owned());
+    }
+
+    /// The exchanges are asked once more.
+    async fn round(&self) {
+        self.world.advance_seconds(ROUND_SECONDS);
+        self.world.run_until_idle().await;
+    }
+
+    /// What a buyer is asked for, in whole coins.
+    async fn due(&self, coin: &'static str) -> String {
+        self.world.order(QUANTITY, coin).await.text_at("payment.expected_amount")
+    }
+
+    async fn is_refused(&self, coin: &'static str) -> bool {
+        let wish = json!({
+            "productId": self.world.product.id, "quantity": QUANTITY, "contactEmail": "buyer@example.com",
+            "paymentMethod": "crypto", "coin": coin,
+        });
+        let answer = self.world.post("/api/orders", &wish).await;
+        match answer.status {
+            201 => false,
+            400 if answer.text_at("error") == "payment_method_unavailable" => true,
+            _ => panic!("{}", answer.text),
+        }
+    }
+}
+
+impl Drop for Trading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Shared = (Arc<Mutex<Market>>, Arc<Mutex<Clock>>);
+
+async fn answer(State((market, clock)): State<Shared>, uri: Uri) -> Response {
+    let (market, now) = (market.lock().unwrap(), clock.lock().unwrap().now());
+    if market.silent {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+    let source = SOURCES.into_iter().find(|source| path.starts_with(&format!("/{}/", source.as_str())));
+    let source = source.unwrap_or_else(|| panic!("{uri} is no exchange"));
+    let asked = |base: &&&str| path.contains(**base) || query.contains(**base);
+    // Those that quote in USDT have the coin behind every question.
+    let quoted_in_usdt = matches!(source, SourceName::Binance | SourceName::Okx);
+    let asked = BASES.iter().filter(|base| !(quoted_in_usdt && **base == "USDT")).filter(asked);
+    let price = |base: &str| match &market.odd {
+        Some((odd, price)) if *odd == source => price.clone(),
+        Some(_) | None => market.prices[base].clone(),
+    };
+    let tickers = asked.map(|base| (*base, price(base)));
+    let said: Value = match source {
+        SourceName::Binance => tickers
+            .map(|(base, price)| json!({ "symbol": format!("{base}USDT"), "lastPrice": price, "closeTime": now.0 }))
+            .collect(),
+        SourceName::Kraken => {
+            let ticker = |(base, price): (&str, String)| {
+                (format!("{base}USD"), json!({ "a": [price, "1", "1"], "b": [price, "1", "1"] }))
+            };
+            json!({ "error": [], "result": tickers.map(ticker).collect::<Map<_, _>>() })
+        }
+        SourceName::Coinbase => {
+            tickers.map(|(_, price)| json!({ "price": price, "time": now.to_string() })).next().unwrap_or_default()
+        }
+        SourceName::Okx => {
+            let ticker = |(base, price): (&str, String)| json!({ "instId": format!("{base}-USDT"), "last": price, "ts": now.0.to_string() });
+            json!({ "code": "0", "msg": "", "data": tickers.map(ticker).collect::<Vec<_>>() })
+        }
+    };
+    said.to_string().into_response()
+}
+
+both! {
+    async fn a_buyer_is_asked_for_what_the_exchanges_agree_on(trading: Trading) {
+        assert_eq!(trading.due("eth").await, "0.000215814917127072", "5 / 7.24 / 3200, rounded up");
+        assert_eq!(trading.due("trc20_usdt").await, "0.690608", "USDT counts as a dollar while it is near one");
+        trading.set("ETH", "3360");
+        assert_eq!(trading.due("eth").await, "0.000215814917127072", "until they are asked again");
+        trading.round().await;
+        assert_eq!(trading.due("eth").await, "0.000205538016311497");
+        // One that is mad is outvoted, whatever it says.
+        for odd in ["32", "999999"] {
+            trading.market.lock().unwrap().odd = Some((SourceName::Okx, odd.to_owned()));
+            trading.round().await;
+            assert_eq!(trading.due("eth").await, "0.000205538016311497");
+        }
+    }
+
+    async fn a_jump_is_believed_when_it_lasts(trading: Trading) {
+        trading.set("ETH", "4200");
+        for _ in 0..2 {
+            trading.round().await;
+            assert_eq!(trading.due("eth").await, "0.000215814917127072");
+        }
+        trading.round().await;
+        assert_eq!(trading.due("eth").await, "0.000164430413049198");
+    }
+
+    async fn without_exchanges_the_last_word_holds_for_two_minutes(trading: Trading) {
+        let open = trading.world.order(QUANTITY, "eth").await;
+        trading.market.lock().unwrap().silent = true;
+        for _ in 0..STALE_SECONDS / ROUND_SECONDS {
+            trading.round().await;
+            assert_eq!(trading.due("eth").await, "0.000215814917127072");
+        }
+        trading.round().await;
+        assert!(trading.is_refused("eth").await);
+        assert!(!trading.is_refused("btc").await, "its rate is configured");
+        let status = trading.world.status(&open.text_at("order.id")).await;
+        assert_eq!(status.text_at("payment.expected_amount"), "0.000215814917127072", "a quote that was given stands");
+        trading.market.lock().unwrap().silent = false;
+        trading.set("ETH", "3360");
+        trading.round().await;
+        assert_eq!(trading.due("eth").await, "0.000205538016311497");
+    }
+
+    async fn a_dollar_that_is_none_is_not_taken(trading: Trading) {
+        trading.set("USDT", "0.95");
+        trading.round().await;
+        assert!(trading.is_refused("trc20_usdt").await, "at once, however young its rate");
+        // Two exchanges quote in it and are not heard; the other two are too few.
+        assert!(!trading.is_refused("eth").await);
+        for _ in 0..=STALE_SECONDS / ROUND_SECONDS {
+            trading.round().await;
+        }
+        assert!(trading.is_refused("eth").await);
+        trading.set("USDT", "0.999");
+        trading.round().await;
+        assert_eq!(trading.due("trc20_usdt").await, "0.690608");
+        assert_eq!(trading.due("eth").await, "0.000215814917127072");
+    }
+
+    async fn a_restart_does_not_make_a_jump_believable(trading: Trading) {
+        trading.set("ETH", "320");
+        trading.world.advance_seconds(3_600);
+        trading.world.crash_and_boot().await;
+        assert!(trading.is_refused("eth").await, "the rate of an hour ago is what it is compared with");
+        trading.round().await;
+        assert!(trading.is_refused("eth").await);
+        trading.round().await;
+        assert_eq!(trading.due("eth").await, "0.002158149171270719");
+    }
+}
