@@ -12,6 +12,8 @@ use crate::db::{Bind, Error};
 /// Rows for a statement that is given some; `given![id, state]` makes one.
 pub type Given = Vec<Vec<Bind>>;
 
+const GIVEN: &str = "with given (";
+
 /// Stands for the one run of a statement that is given no rows.
 pub(super) const ONCE: &[Vec<Bind>] = &[Vec::new()];
 
@@ -28,8 +30,13 @@ struct Parsed<'a> {
     body: &'a str,
 }
 
+/// Whether the statement works on given rows.
+pub(super) fn is_given(sql: &str) -> bool {
+    sql.starts_with(GIVEN)
+}
+
 fn parse(sql: &str) -> Result<Parsed<'_>, Error> {
-    let Some(rest) = sql.strip_prefix("with given (") else { return Ok(Parsed { columns: Vec::new(), body: sql }) };
+    let Some(rest) = sql.strip_prefix(GIVEN) else { return Ok(Parsed { columns: Vec::new(), body: sql }) };
     let refused = || Error::Statement(format!("its given columns cannot be read: {sql}"));
     let (columns, body) = rest.split_once(')').ok_or_else(refused)?;
     let column = |text: &'static str, kind| move |column: &'_ str| column.ends_with(text).then_some(kind);

@@ -3,23 +3,25 @@
 //! The pool is ours because a connection is only ever lost or given back here: between two transactions there is no
 //! ping, and one that broke is dropped. A transaction begins on an idle connection or, when that turns out dead, on the next.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgTypeInfo, PgValueRef};
 use sqlx::{
     Arguments, AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, PgConnection, Postgres, Row as _,
-    Type,
+    SqlSafeStr, SqlStr, Type,
 };
 use sqlx::{TypeInfo, ValueRef};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::db::attempt::{Body, attempt};
 use crate::db::claim;
-use crate::db::each::{Given, Kind, for_postgres, push};
+use crate::db::each::{Given, Kind, for_postgres, is_given, push};
 use crate::db::error::Constraint;
 use crate::db::lease::Epoch;
 use crate::db::tx::{Link, Scope, Tally, Waiting, run_hooks};
@@ -349,10 +351,8 @@ pub(super) async fn execute(
     given: Given,
     binds: Vec<Bind>,
 ) -> Result<u64, Error> {
-    let (text, kinds) = for_postgres(sql, binds.len(), 0)?;
-    let mut arguments = PgArguments::default();
-    add(&mut arguments, binds, kinds, given)?;
-    let query = sqlx::query_with(AssertSqlSafe(text), arguments);
+    let (text, arguments) = prepare(sql, given, binds)?;
+    let query = sqlx::query_with(text, arguments);
     let done = query.execute(connection).await.map_err(|e| error_of(&e))?;
     Ok(done.rows_affected())
 }
@@ -386,22 +386,54 @@ pub(super) async fn execute_all(connection: &mut PgConnection, waiting: Vec<Wait
 
 pub(super) async fn rows(
     connection: &mut PgConnection,
-    sql: &str,
+    sql: &'static str,
     given: Given,
     binds: Vec<Bind>,
 ) -> Result<Vec<Row>, Error> {
-    let (text, kinds) = for_postgres(sql, binds.len(), 0)?;
-    let mut arguments = PgArguments::default();
-    add(&mut arguments, binds, kinds, given)?;
-    let query = sqlx::query_with(AssertSqlSafe(text), arguments);
-    let found = query.fetch_all(connection).await.map_err(|e| error_of(&e))?;
+    let (text, arguments) = prepare(sql, given, binds)?;
+    let found = sqlx::query_with(text, arguments).fetch_all(connection).await.map_err(|e| error_of(&e))?;
     let Some(first) = found.first() else { return Ok(Vec::new()) };
-    let columns: Arc<[Box<str>]> = first.columns().iter().map(|column| Box::from(column.name())).collect();
-    let read_row = |row: &PgRow| {
-        let values = (0..columns.len()).map(|place| read(row, place)).collect::<Result<_, Error>>()?;
-        Ok(Row::new(columns.clone(), values))
-    };
-    found.iter().map(read_row).collect()
+    let columns = columns_of(sql, first);
+    found.iter().map(|row| Ok(Row::new(columns.clone(), values(row)?))).collect()
+}
+
+/// The one row of a statement that was put together, whose columns have no names.
+pub(super) async fn only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, binds, Vec::new(), Vec::new())?;
+    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+    let found = query.fetch_one(connection).await.map_err(|e| error_of(&e))?;
+    Ok(Row::new(Arc::default(), values(&found)?))
+}
+
+fn values(row: &PgRow) -> Result<Box<[Bind]>, Error> {
+    (0..row.len()).map(|place| read(row, place)).collect()
+}
+
+/// A statement without given rows is sent as it stands.
+fn prepare(sql: &'static str, given: Given, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
+    let mut arguments = PgArguments::default();
+    if !is_given(sql) {
+        add(&mut arguments, binds, Vec::new(), given)?;
+        return Ok((sql.into_sql_str(), arguments));
+    }
+    let (text, kinds) = for_postgres(sql, binds.len(), 0)?;
+    add(&mut arguments, binds, kinds, given)?;
+    Ok((AssertSqlSafe(text).into_sql_str(), arguments))
+}
+
+/// The names of a statement's columns, by where its text stands, which is there as long as the process.
+type Columns = HashMap<(*const u8, usize), Arc<[Box<str>]>>;
+
+thread_local! {
+    static COLUMNS: RefCell<Columns> = RefCell::default();
+}
+
+fn columns_of(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
+    COLUMNS.with_borrow_mut(|columns| {
+        let read = || row.columns().iter().map(|column| Box::from(column.name())).collect();
+        columns.entry((sql.as_ptr(), sql.len())).or_insert_with(read).clone()
+    })
 }
 
 pub(super) async fn batch(connection: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
@@ -472,17 +504,17 @@ fn read(row: &PgRow, place: usize) -> Result<Bind, Error> {
     if value.is_null() {
         return Ok(Bind::Null);
     }
-    let kind = value.type_info().name().to_owned();
-    let refused = |reason: String| Error::Value { column: row.column(place).name().to_owned(), reason };
-    let decoded = match kind.as_str() {
-        "INT8" | "INT4" | "INT2" => i64::decode(value).map(Bind::Int),
-        "BOOL" => bool::decode(value).map(Bind::from),
-        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "UNKNOWN" => String::decode(value).map(Bind::Text),
-        "BYTEA" => Vec::<u8>::decode(value).map(Bind::Blob),
-        "VOID" => Ok(Bind::Null),
-        _ => return Err(refused(format!("{kind} is not read; cast it to bigint, text or bytea"))),
+    let decode: fn(PgValueRef<'_>) -> Result<Bind, BoxDynError> = match value.type_info().name() {
+        "INT8" | "INT4" | "INT2" => |value| i64::decode(value).map(Bind::Int),
+        "BOOL" => |value| bool::decode(value).map(Bind::from),
+        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "UNKNOWN" => |value| String::decode(value).map(Bind::Text),
+        "BYTEA" => |value| Vec::<u8>::decode(value).map(Bind::Blob),
+        "VOID" => |_| Ok(Bind::Null),
+        _ => |value| Err(format!("{} is not read; cast it to bigint, text or bytea", value.type_info().name()).into()),
     };
-    decoded.map_err(|e| refused(e.to_string()))
+    let refused =
+        |error: BoxDynError| Error::Value { column: row.column(place).name().to_owned(), reason: error.to_string() };
+    decode(value).map_err(refused)
 }
 
 fn error_of(error: &sqlx::Error) -> Error {

@@ -183,9 +183,8 @@ impl Tx {
         let (sql, binds) = links::join(links)?;
         self.start_statement(&sql, &[], &binds).await?;
         let Link::Postgres(connection) = &mut self.link else { unreachable!("asked for PostgreSQL") };
-        let answer = postgres::rows(connection, &sql, Vec::new(), binds).await;
-        let rows = self.keep_failure(answer)?;
-        let row = rows.first().ok_or(Error::Changed { expected: 1, found: 0 })?;
+        let answer = postgres::only_row(connection, sql, binds).await;
+        let row = self.keep_failure(answer)?;
         (0..count).map(|link| Ok(Ids { rows: row.at(2 * link)?, first: row.at(2 * link + 1)? })).collect()
     }
 

@@ -17,7 +17,7 @@ use crate::commands::dev::node;
 use crate::commands::exit::Failure;
 use crate::config::Driver;
 use crate::db;
-use crate::money::invoices::{self, Invoice};
+use crate::money::invoices;
 use crate::reviews;
 use crate::shop::orders;
 
@@ -178,10 +178,10 @@ async fn view(context: &Context, order: &str) -> Result<orders::View, String> {
 }
 
 async fn find(context: &Context, order: &str) -> Result<Order, String> {
-    let orders::View { order, invoice, .. } = view(context, order).await?;
+    let orders::View { order, standing } = view(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
-    let asked = invoice.map(|(invoice, received)| asked(context, &invoice, &received)).transpose()?;
+    let asked = standing.asked.map(|(asked, received)| show(context, &asked, &received)).transpose()?;
     Ok(Order {
         status_url: format!("http://{address}{prefix}/api/orders/{}/status", order.public_id),
         order_no: order.order_no,
@@ -190,7 +190,7 @@ async fn find(context: &Context, order: &str) -> Result<Order, String> {
     })
 }
 
-fn asked(context: &Context, invoice: &Invoice, received: &invoices::Received) -> Result<Asked, String> {
+fn show(context: &Context, invoice: &invoices::Asked, received: &invoices::Received) -> Result<Asked, String> {
     let chain = context.config.chains.get(&invoice.chain).ok_or("the order's chain is not configured any more")?;
     let asset = chain.assets().map(|(_, asset)| asset).find(|asset| asset.id == invoice.asset);
     let asset = asset.ok_or("the order's asset is not configured any more")?;
@@ -209,7 +209,7 @@ fn asked(context: &Context, invoice: &Invoice, received: &invoices::Received) ->
 }
 
 async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.invoice.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = view(context, order).await?.standing.asked.ok_or("the order asks for nothing on a chain")?;
     let amount = Amount::parse_decimal(amount, 0).map_err(|e| e.to_string())?;
     let (chain, asset): (&ChainId, &AssetId) = (&invoice.chain, &invoice.asset);
     let configured = context.config.chains.get(chain).ok_or("the order's chain is not configured any more")?;
@@ -225,7 +225,7 @@ async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Resul
 }
 
 async fn pass_window(context: &Context, order: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.invoice.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = view(context, order).await?.standing.asked.ok_or("the order asks for nothing on a chain")?;
     let grace = i64::try_from(context.config.policy.grace.as_millis()).map_err(|e| e.to_string())?;
     let now = context.clock.now();
     let ahead = invoice.expires_at.plus_ms(grace).plus_ms(MARGIN_MS).since(now).max(0);

@@ -60,6 +60,21 @@ pub struct Invoice {
     pub released_at: Option<Instant>,
 }
 
+/// What of an invoice somebody sees who asks how far its payment is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub id: InvoiceId,
+    pub chain: ChainId,
+    pub asset: AssetId,
+    /// Canonical text.
+    pub address: String,
+    pub state: State,
+    pub due: Amount,
+    pub tolerance: Amount,
+    pub confirmations: u32,
+    pub expires_at: Instant,
+}
+
 /// Stores the address and what is asked, in the chain of the payment.
 pub fn request(links: &mut Chain, now: Instant, address: &Ready, new: &NewInvoice) -> Returned<InvoiceId> {
     let address = address.insert(links, now);
@@ -82,10 +97,10 @@ pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Er
 }
 
 /// What was received with what is on its way, as long as it matters.
-pub async fn progress(tx: &mut Tx, invoice: &Invoice, received: Received) -> Result<Received, db::Error> {
-    match invoice.state {
+pub async fn progress(tx: &mut Tx, asked: &Asked, received: Received) -> Result<Received, db::Error> {
+    match asked.state {
         State::Open | State::Reversed => {
-            let expected = sightings::expected(tx, invoice.id).await?;
+            let expected = sightings::expected(tx, asked.id).await?;
             // The one with the fewest confirmations has none yet.
             let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
             Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })

@@ -7,7 +7,7 @@ use crate::clock::Instant;
 use crate::db;
 use crate::envelope::Envelope;
 use crate::money::pricing::Currency;
-use crate::shop::fixture::{Fixture, NOW, SURFACE, read, write};
+use crate::shop::fixture::{Fixture, NOW, read, write};
 use crate::shop::fulfilment::{self, Letters, machine};
 use crate::shop::orders::{self, Line, LineState, Order, State, View};
 use crate::shop::stock;
@@ -27,8 +27,8 @@ async fn paid_order(shop: &Fixture, quantity: u32) -> Order {
 }
 
 async fn view(shop: &Fixture, order: &Order) -> View {
-    let (owner, id) = (shop.shop, order.public_id.parse::<Uuid>().unwrap());
-    read(&shop.db, move |tx| Box::pin(orders::find(tx, owner, SURFACE, id))).await.unwrap()
+    let number = order.order_no.clone();
+    read(&shop.db, move |tx| Box::pin(async move { orders::find_any(tx, &number).await })).await.unwrap()
 }
 
 async fn lines(shop: &Fixture, order: &Order) -> Vec<Line> {

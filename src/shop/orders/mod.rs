@@ -20,8 +20,8 @@ use crate::db::{self, Chain, Db, Locked, Tx};
 use crate::events;
 use crate::ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use crate::money::addresses::{IssueError, Ready};
-use crate::money::invoices::{self, Invoice, Received};
-use crate::money::payments::{self, Change, Payment};
+use crate::money::invoices::{self, Asked, Received};
+use crate::money::payments::{self, Change, Method};
 use crate::money::pricing::{Currency, Fiat};
 use crate::shop::catalog::Prices;
 use crate::shop::coupons::Refusal;
@@ -111,14 +111,24 @@ pub struct Created {
     pub begun: Begun,
 }
 
-/// An order with what says how far it is.
+/// How far an order is.
+#[derive(Debug)]
+pub struct Standing {
+    pub state: State,
+    pub expires_at: Option<Instant>,
+    /// Of the newest attempt to pay it.
+    pub method: Method,
+    pub payment: payments::State,
+    /// On somebody else's page.
+    pub pay_url: Option<String>,
+    /// What a payment on a chain asks, and what reached it.
+    pub asked: Option<(Asked, Received)>,
+}
+
 #[derive(Debug)]
 pub struct View {
     pub order: Order,
-    /// The newest attempt to pay it.
-    pub payment: Payment,
-    /// What an on-chain payment asks, and what reached it.
-    pub invoice: Option<(Invoice, Received)>,
+    pub standing: Standing,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -269,28 +279,30 @@ pub async fn confirm_external(tx: &mut Tx, now: Instant, id: OrderId) -> Result<
     Ok(change.is_some())
 }
 
-/// By its public id, without anything that only its buyer may see.
-pub async fn find(tx: &mut Tx, shop: Shop, surface: &str, public_id: Uuid) -> Result<Option<View>, db::Error> {
-    let found = store::find_by_public_id(tx, shop, surface, &public_id.to_string()).await?;
-    whole(tx, found).await
-}
-
-/// The same for who asks often: one look, unless something is on its way that no block holds.
-pub async fn find_often(
+/// By its public id, without anything that only its buyer may see. Many ask, again and again: it is one look, unless
+/// something is on its way that no block holds.
+pub async fn standing(
     db: &Db,
     shop: Shop,
     surface: &'static str,
     public_id: Uuid,
-) -> Result<Option<View>, db::Error> {
+) -> Result<Option<Standing>, db::Error> {
     let id = public_id.to_string();
-    let look = db.glance("order_status", move |tx| {
-        Box::pin(async move { store::find_by_public_id(tx, shop, surface, &id).await })
+    let look = db.glance("order_standing", move |tx| {
+        Box::pin(async move { store::find_standing(tx, shop, surface, &id).await })
     });
     match look.await? {
         Some(found) if found.is_sighted => {
-            db.read("order_status", move |tx| Box::pin(find(tx, shop, surface, public_id))).await
+            let id = public_id.to_string();
+            let read = db.read("order_standing", move |tx| {
+                Box::pin(async move {
+                    let found = store::find_standing(tx, shop, surface, &id).await?;
+                    with_sightings(tx, found).await
+                })
+            });
+            read.await
         }
-        found => Ok(found.map(|found| found.view)),
+        found => Ok(found.map(|found| found.told)),
     }
 }
 
@@ -303,13 +315,13 @@ pub async fn find_by_number(
     email: &str,
 ) -> Result<Option<View>, db::Error> {
     let found = store::find_by_number(tx, shop, surface, order_no.trim(), &email_key(email)).await?;
-    whole(tx, found).await
+    with_sightings(tx, found).await
 }
 
 /// By its number or its public id, whosever it is: for the operator.
 pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<View>, db::Error> {
     let found = store::find_any(tx, number_or_id).await?;
-    whole(tx, found).await
+    with_sightings(tx, found).await
 }
 
 /// What was bought, in the order of its lines.
@@ -401,11 +413,24 @@ fn told(order: &Order) -> String {
 }
 
 /// With what is on its way to it.
-async fn whole(tx: &mut Tx, found: Option<Found>) -> Result<Option<View>, db::Error> {
-    let Some(Found { mut view, is_sighted }) = found else { return Ok(None) };
-    if is_sighted && let Some((invoice, received)) = view.invoice.take() {
-        let received = invoices::progress(tx, &invoice, received).await?;
-        view.invoice = Some((invoice, received));
+async fn with_sightings<T: AsMut<Standing>>(tx: &mut Tx, found: Option<Found<T>>) -> Result<Option<T>, db::Error> {
+    let Some(Found { mut told, is_sighted }) = found else { return Ok(None) };
+    let standing = told.as_mut();
+    if is_sighted && let Some((asked, received)) = standing.asked.take() {
+        let received = invoices::progress(tx, &asked, received).await?;
+        standing.asked = Some((asked, received));
     }
-    Ok(Some(view))
+    Ok(Some(told))
+}
+
+impl AsMut<Standing> for Standing {
+    fn as_mut(&mut self) -> &mut Standing {
+        self
+    }
+}
+
+impl AsMut<Standing> for View {
+    fn as_mut(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
 }

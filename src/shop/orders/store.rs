@@ -5,10 +5,9 @@ use chain::AssetId;
 use crate::clock::Instant;
 use crate::db::{self, Chain, Locked, Returned, Row, Tx, execute, expect_changed, linked, row, rows};
 use crate::ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
-use crate::money::invoices::{self, Invoice, Received};
-use crate::money::payments::Payment;
+use crate::money::invoices::{self, Asked, Received};
 use crate::money::pricing::{Currency, Fiat};
-use crate::shop::orders::{Line, LineState, Order, State, View};
+use crate::shop::orders::{Line, LineState, Order, Standing, State, View};
 
 pub fn insert_order(links: &mut Chain, order: &Order) -> Returned<OrderId> {
     linked!(
@@ -91,55 +90,64 @@ pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Er
 }
 
 /// What one statement tells of an order.
-pub struct Found {
+pub struct Found<T> {
     /// Without what is on its way to it.
-    pub view: View,
+    pub told: T,
     /// Whether anything is.
     pub is_sighted: bool,
 }
 
-/// An order with its newest payment, and with the invoice of that and what reached it: one row for each deposit that counts,
-/// or one without.
-macro_rules! view_where {
-    ($condition:literal) => {
+/// How far an order is: with its newest payment, and with the invoice of that and what reached it. One row for each deposit
+/// that counts, or one without; those of earlier payments follow.
+macro_rules! standing {
+    ($columns:literal, $condition:literal) => {
         concat!(
-            "select o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.state, o.currency, o.original_amount,
-                o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.expires_at, o.paid_at, o.closed_at,
-                p.id as payment_id, p.method, p.state as payment_state, p.asset as payment_asset,
-                p.amount as payment_amount, p.pay_url,
-                i.id as invoice_id, i.chain, i.asset, i.address_id, a.text as address, i.state as invoice_state, i.due,
-                i.tolerance, i.confirmations, i.created_at as asked_at, i.expires_at as until_at, i.settlements, i.settled,
-                i.released_at, i.closed_at as ended_at,
-                d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height,
+            "select ",
+            $columns,
+            " o.state, o.expires_at, p.id as payment_id, p.method, p.state as payment_state, p.pay_url, i.id as invoice_id,
+                i.chain, i.asset, a.text as address, i.state as invoice_state, i.due, i.tolerance, i.confirmations,
+                i.expires_at as until_at, d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height,
+                c.height as cursor_height,
                 exists (select 1 from sightings s where s.invoice_id = i.id and s.state = 'seen') as is_sighted
              from orders o
-             join payments p on p.id = (select max(id) from payments where order_id = o.id)
+             join payments p on p.order_id = o.id
              left join invoices i on i.payment_id = p.id
              left join addresses a on a.id = i.address_id
              left join cursors c on c.chain = i.chain
              left join deposits d on d.invoice_id = i.id and d.use in ('counted', 'short') and d.state <> 'orphaned'
              where ",
             $condition,
-            " order by d.id"
+            " order by p.id desc, d.id"
         )
     };
 }
 
-pub async fn find_by_public_id(
+/// The same with the order itself.
+macro_rules! view {
+    ($condition:literal) => {
+        standing!(
+            "o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.currency, o.original_amount,
+                o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.paid_at, o.closed_at,",
+            $condition
+        )
+    };
+}
+
+pub async fn find_standing(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
     public_id: &str,
-) -> Result<Option<Found>, db::Error> {
+) -> Result<Option<Found<Standing>>, db::Error> {
     let found = rows!(
         tx,
-        view_where!("o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
+        standing!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
         public_id,
         shop.merchant,
         shop.mode,
         surface
     )?;
-    view(&found)
+    first(&found, |_, standing| Ok(standing))
 }
 
 pub async fn find_by_number(
@@ -148,10 +156,10 @@ pub async fn find_by_number(
     surface: &str,
     order_no: &str,
     email_key: &str,
-) -> Result<Option<Found>, db::Error> {
+) -> Result<Option<Found<View>>, db::Error> {
     let found = rows!(
         tx,
-        view_where!(
+        view!(
             "o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4
                 and exists (select 1 from order_contacts k where k.order_id = o.id and k.email_key = $5)"
         ),
@@ -161,51 +169,48 @@ pub async fn find_by_number(
         surface,
         email_key
     )?;
-    view(&found)
+    first(&found, |row, standing| Ok(View { order: order(row)?, standing }))
 }
 
-pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<Found>, db::Error> {
-    view(&rows!(tx, view_where!("o.order_no = $1 or o.public_id = $1"), number_or_id)?)
+pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<Found<View>>, db::Error> {
+    let found = rows!(tx, view!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
+    first(&found, |row, standing| Ok(View { order: order(row)?, standing }))
 }
 
-fn view(rows: &[Row]) -> Result<Option<Found>, db::Error> {
+/// Of the newest payment, whose rows come first.
+fn first<T>(
+    rows: &[Row],
+    tell: impl FnOnce(&Row, Standing) -> Result<T, db::Error>,
+) -> Result<Option<Found<T>>, db::Error> {
     let Some(row) = rows.first() else { return Ok(None) };
-    let order = order(row)?;
-    let payment = Payment {
-        id: row.get("payment_id")?,
-        order: order.id,
-        method: row.get("method")?,
-        state: row.get("payment_state")?,
-        asset: row.get("payment_asset")?,
-        amount: row.get("payment_amount")?,
-        pay_url: row.get("pay_url")?,
-    };
-    let invoice = match row.get("invoice_id")? {
-        Some(id) => Some((invoice(id, &order, &payment, row)?, Received::of(rows)?)),
+    let newest: PaymentId = row.get("payment_id")?;
+    let others = rows.iter().position(|row| row.get::<PaymentId>("payment_id") != Ok(newest));
+    let asked = match row.get("invoice_id")? {
+        Some(id) => Some((asked(id, row)?, Received::of(&rows[..others.unwrap_or(rows.len())])?)),
         None => None,
     };
-    Ok(Some(Found { view: View { order, payment, invoice }, is_sighted: row.get("is_sighted")? }))
+    let standing = Standing {
+        state: row.get("state")?,
+        expires_at: row.get("expires_at")?,
+        method: row.get("method")?,
+        payment: row.get("payment_state")?,
+        pay_url: row.get("pay_url")?,
+        asked,
+    };
+    Ok(Some(Found { told: tell(row, standing)?, is_sighted: row.get("is_sighted")? }))
 }
 
-fn invoice(id: InvoiceId, order: &Order, payment: &Payment, row: &Row) -> Result<Invoice, db::Error> {
-    Ok(Invoice {
+fn asked(id: InvoiceId, row: &Row) -> Result<Asked, db::Error> {
+    Ok(Asked {
         id,
-        payment: payment.id,
-        shop: order.shop,
         chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
         asset: AssetId::stored(&row.get::<String>("asset")?),
-        address_id: row.get("address_id")?,
         address: row.get("address")?,
         state: row.get("invoice_state")?,
         due: row.get("due")?,
         tolerance: row.get("tolerance")?,
         confirmations: row.get("confirmations")?,
-        created_at: row.get("asked_at")?,
         expires_at: row.get("until_at")?,
-        settlements: row.get("settlements")?,
-        settled: row.get("settled")?,
-        released_at: row.get("released_at")?,
-        closed_at: row.get("ended_at")?,
     })
 }
 

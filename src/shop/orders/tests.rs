@@ -19,8 +19,8 @@ use crate::shop::stock;
 const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
 
 async fn view(shop: &Fixture, order: &Order) -> View {
-    let (owner, id) = (shop.shop, order.public_id.parse::<Uuid>().unwrap());
-    read(&shop.db, move |tx| Box::pin(orders::find(tx, owner, SURFACE, id))).await.unwrap()
+    let number = order.order_no.clone();
+    read(&shop.db, move |tx| Box::pin(async move { orders::find_any(tx, &number).await })).await.unwrap()
 }
 
 async fn lines(shop: &Fixture, order: &Order) -> Vec<Line> {
@@ -33,7 +33,8 @@ async fn state(shop: &Fixture, order: &Order) -> State {
 }
 
 async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
-    view(shop, order).await.payment.id
+    let order = order.id;
+    read(&shop.db, move |tx| Box::pin(payments::find_by_order(tx, order))).await.unwrap().id
 }
 
 async fn follow(shop: &Fixture, at: Instant, changes: Vec<Change>) {
@@ -99,9 +100,9 @@ crate::both! {
         assert_eq!(shop.watched.len(), 1);
 
         let view = view(&shop, order).await;
-        let (invoice, received) = view.invoice.as_ref().unwrap();
+        let (invoice, received) = view.standing.asked.as_ref().unwrap();
         assert_eq!((&invoice.address, invoice.due, invoice.confirmations), (address, *due, 12));
-        assert_eq!((received.confirmed.to_string(), view.payment.method), ("0".into(), Method::Crypto));
+        assert_eq!((received.confirmed.to_string(), view.standing.method), ("0".into(), Method::Crypto));
         assert_eq!((&view.order, lines(&shop, order).await), (order, created.lines.clone()));
         assert_eq!(created.lines[0].product, shop.product_id.to_string());
         let bought = created.lines.clone();
@@ -189,7 +190,7 @@ crate::both! {
         assert_eq!(shop.balance(user, Currency::CNY).await, "1");
         assert_eq!(shop.balance(user, Currency::USD).await, "9000000");
         let view = view(&shop, &created.order).await;
-        assert_eq!((view.payment.state, view.payment.method), (payments::State::Success, Method::BalanceCny));
+        assert_eq!((view.standing.payment, view.standing.method), (payments::State::Success, Method::BalanceCny));
         assert_eq!(events(&shop, &created.order).await, ["order.created", "order.paid"]);
         assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
     }
@@ -243,7 +244,7 @@ crate::both! {
             let created = shop.create(NewOrder { coupon: Some("free".into()), ..new }).await.unwrap();
             assert_eq!((created.order.state, created.order.amount.minor), (State::Paid, 0));
             assert_eq!(created.begun, Begun::Settled);
-            assert!(view(&shop, &created.order).await.invoice.is_none());
+            assert!(view(&shop, &created.order).await.standing.asked.is_none());
         }
         assert_eq!(shop.count("select count(*) from fulfilments").await, 2);
         assert_eq!(shop.watched.len(), 0);
@@ -256,7 +257,7 @@ crate::both! {
         let created = shop.create(NewOrder { means, ..shop.order(1) }).await.unwrap();
         assert_eq!(created.begun, Begun::External { pay_url: pay_url.clone() });
         let view = view(&shop, &created.order).await;
-        assert_eq!((view.payment.method, view.payment.pay_url), (Method::Alipay, Some(pay_url)));
+        assert_eq!((view.standing.method, view.standing.pay_url), (Method::Alipay, Some(pay_url)));
         assert_eq!(view.order.state, State::AwaitingPayment);
     }
 
@@ -276,7 +277,7 @@ crate::both! {
         assert_eq!(expire(LATER).await, 1);
         assert_eq!(expire(LATER).await, 0);
         assert_eq!((state(&shop, &orders[0]).await, state(&shop, &orders[1]).await), (State::Paid, State::Expired));
-        assert_eq!(view(&shop, &orders[1]).await.payment.state, payments::State::Expired);
+        assert_eq!(view(&shop, &orders[1]).await.standing.payment, payments::State::Expired);
         assert_eq!(state(&shop, &on_chain).await, State::AwaitingPayment);
         assert!(!confirm(orders[1].id).await);
         assert_eq!(shop.stock().await, 7);
@@ -415,8 +416,8 @@ crate::both! {
         cancel(order.id).await.unwrap();
         assert_eq!((state(&shop, &order).await, shop.stock().await), (State::Cancelled, 10));
         let ended = view(&shop, &order).await;
-        assert_eq!(ended.invoice.unwrap().0.state, invoices::State::Cancelled);
-        assert_eq!(ended.payment.state, payments::State::Failed);
+        assert_eq!(ended.standing.asked.unwrap().0.state, invoices::State::Cancelled);
+        assert_eq!(ended.standing.payment, payments::State::Failed);
         let paid = shop.user("ann").await;
         shop.credit(paid, Currency::CNY, 100).await;
         let paid = shop.create(shop.balance_order(1, paid)).await.unwrap().order;
@@ -445,6 +446,19 @@ crate::both! {
         assert!(find(shop.shop, "storefront", &order.order_no, "ann@example.com").await.is_none());
         let live = Shop { mode: Mode::Live, ..shop.shop };
         assert!(find(live, SURFACE, &order.order_no, "ann@example.com").await.is_none());
+    }
+
+    async fn the_newest_payment_is_what_is_told(db: Db) {
+        let shop = Fixture::new(db, 10).await;
+        let order = shop.create(shop.order(1)).await.unwrap().order;
+        let before = view(&shop, &order).await.standing;
+        assert!(before.method == Method::Crypto && before.asked.is_some());
+        let id = order.id;
+        let again = "insert into payments (public_id, order_id, method, state, created_at)
+            values ('again', $1, 'alipay', 'pending', $2)";
+        write(&shop.db, move |tx| Box::pin(async move { crate::db::execute!(tx, again, id, NOW) })).await;
+        let after = view(&shop, &order).await.standing;
+        assert!(after.method == Method::Alipay && after.asked.is_none());
     }
 
     async fn an_expiry_and_a_payment_at_once_end_in_one_of_them(db: Db) {
@@ -484,7 +498,8 @@ crate::both! {
         assert_eq!((after.transactions - before.transactions, after.commits - before.commits), (1, 1));
 
         let id = first.public_id.parse().unwrap();
-        assert_eq!(orders::find_often(&shop.db, shop.shop, SURFACE, id).await.unwrap().unwrap().order, first);
+        let standing = orders::standing(&shop.db, shop.shop, SURFACE, id).await.unwrap().unwrap();
+        assert_eq!((standing.state, standing.method), (State::AwaitingPayment, Method::Crypto));
         assert_eq!(shop.db.counters().sql_statements - after.sql_statements, 1);
     }
 }

@@ -7,11 +7,11 @@ use utoipa::ToSchema;
 
 use crate::http::number::Number;
 use crate::money::coins::Coins;
-use crate::money::invoices::{self, Invoice, Received};
+use crate::money::invoices::{self, Asked, Received};
 use crate::money::payments;
 use crate::shop::catalog;
 use crate::shop::orders::payment::Begun;
-use crate::shop::orders::{self, Created, Line, View};
+use crate::shop::orders::{self, Created, Line, Standing, View};
 
 /// An active product with its one price.
 #[derive(Serialize, ToSchema)]
@@ -249,13 +249,13 @@ impl FoundOrder {
             id: order.public_id.clone(),
             order_no: order.order_no.clone(),
             status: order.state.into(),
-            payment_status: payment_status(view),
+            payment_status: payment_status(&view.standing),
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
             amount: order.amount.into(),
             currency: order.amount.currency.to_string(),
-            payment_method: view.payment.method.into(),
+            payment_method: view.standing.method.into(),
             created_at: order.created_at.to_string(),
             credentials,
         }
@@ -264,35 +264,35 @@ impl FoundOrder {
 
 impl Progress {
     /// `None` for balances, and for a coin that is not configured any more.
-    pub fn new(view: &View, coins: &Coins) -> Option<Progress> {
-        if let Some((invoice, received)) = &view.invoice {
-            return CoinProgress::new(invoice, received, coins).map(Progress::Coin);
+    pub fn new(standing: &Standing, coins: &Coins) -> Option<Progress> {
+        if let Some((asked, received)) = &standing.asked {
+            return CoinProgress::new(asked, received, coins).map(Progress::Coin);
         }
-        let pay_url = view.payment.pay_url.clone()?;
-        let expires_at = view.order.expires_at.map(|at| at.to_string());
+        let pay_url = standing.pay_url.clone()?;
+        let expires_at = standing.expires_at.map(|at| at.to_string());
         Some(Progress::External(ExternalPayment { pay_url, expires_at }))
     }
 }
 
 impl CoinProgress {
-    fn new(invoice: &Invoice, received: &Received, coins: &Coins) -> Option<CoinProgress> {
-        let coin = coins.by_asset(&invoice.asset)?;
-        let family = coins.chain(&invoice.chain)?.family;
-        let rest = invoice.due.saturating_sub(received.total());
-        let is_asked = invoice.state == invoices::State::Open && rest > invoice.tolerance;
+    fn new(asked: &Asked, received: &Received, coins: &Coins) -> Option<CoinProgress> {
+        let coin = coins.by_asset(&asked.asset)?;
+        let family = coins.chain(&asked.chain)?.family;
+        let rest = asked.due.saturating_sub(received.total());
+        let is_asked = asked.state == invoices::State::Open && rest > asked.tolerance;
         Some(CoinProgress {
             coin: coin.code.clone(),
-            address: invoice.address.clone(),
-            expected_amount: invoice.due.to_decimal(coin.asset.decimals),
+            address: asked.address.clone(),
+            expected_amount: asked.due.to_decimal(coin.asset.decimals),
             received_amount: received.total().to_decimal(coin.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
-            required_confirmations: invoice.confirmations,
+            required_confirmations: asked.confirmations,
             tx_hash: received.txid.map(|txid| match family {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
-            qr_code: is_asked.then(|| payment_text(family, &coin.asset, &invoice.address, rest)),
-            expires_at: invoice.expires_at.to_string(),
+            qr_code: is_asked.then(|| payment_text(family, &coin.asset, &asked.address, rest)),
+            expires_at: asked.expires_at.to_string(),
         })
     }
 }
@@ -342,8 +342,8 @@ impl From<payments::Method> for Method {
     }
 }
 
-pub fn payment_status(view: &View) -> PaymentStatus {
-    match view.order.state {
+pub fn payment_status(standing: &Standing) -> PaymentStatus {
+    match standing.state {
         orders::State::Refunded => PaymentStatus::Refunded,
         // Whatever became of the payment, there is nothing to pay any more.
         orders::State::Expired | orders::State::Cancelled => PaymentStatus::Expired,
@@ -354,14 +354,13 @@ pub fn payment_status(view: &View) -> PaymentStatus {
         | orders::State::PartiallyDelivered
         | orders::State::Delivered
         | orders::State::Completed
-        | orders::State::Failed => attempt_status(view),
+        | orders::State::Failed => attempt_status(standing),
     }
 }
 
-fn attempt_status(view: &View) -> PaymentStatus {
-    let state = view.payment.state;
-    match (&view.invoice, state) {
-        (Some((invoice, received)), _) => invoice_status(invoice.state, received),
+fn attempt_status(standing: &Standing) -> PaymentStatus {
+    match (&standing.asked, standing.payment) {
+        (Some((asked, received)), _) => invoice_status(asked.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,
         (None, payments::State::Confirming) => PaymentStatus::Confirming,
         (None, payments::State::Success) => PaymentStatus::Paid,

@@ -41,15 +41,14 @@ pub async fn status(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
     let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(Error::OrderNotFound)?;
-    let found = orders::find_often(&checkout.app.db, checkout.shop, SURFACE, id);
-    let view = found.await?.ok_or(Error::OrderNotFound)?;
+    let standing = orders::standing(&checkout.app.db, checkout.shop, SURFACE, id).await?.ok_or(Error::OrderNotFound)?;
     let answer = OrderStatus {
         success: true,
-        status: view.order.state.into(),
-        payment_status: wire::payment_status(&view),
-        fulfillment_status: view.order.state.into(),
-        payment: Progress::new(&view, &checkout.app.coins),
-        order_id: view.order.public_id,
+        order_id: id.to_string(),
+        status: standing.state.into(),
+        payment_status: wire::payment_status(&standing),
+        fulfillment_status: standing.state.into(),
+        payment: Progress::new(&standing, &checkout.app.coins),
     };
     Ok(reply::json(StatusCode::OK, &answer))
 }
