@@ -78,6 +78,18 @@ both! {
         expect(&world, &placed, "completed", "paid").await;
     }
 
+    async fn nothing_more_is_asked_for_when_the_window_is_over(world: World) {
+        let placed = place(&world).await;
+        let due = Amount::parse_decimal(&placed.due, 8).unwrap();
+        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.pay("btc", &placed.address, &due.checked_ratio(1, 2).unwrap().to_decimal(8));
+        let answer = expect(&world, &placed, "pending", "confirming").await;
+        assert!(answer.text_at("payment.qr_code").starts_with("bitcoin:"), "the rest: {}", answer.text);
+        world.advance_seconds(30 * 60 + 1);
+        let answer = expect(&world, &placed, "pending", "confirming").await;
+        assert!(answer.body["payment"]["qr_code"].is_null(), "{}", answer.text);
+    }
+
     async fn what_nobody_mines_for_a_day_holds_nothing_any_more(world: World) {
         let placed = place(&world).await;
         world.simnet.hold_mempool(&bitcoin(&world), true);

@@ -5,6 +5,7 @@ use chain::uri::payment_text;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::clock::Instant;
 use crate::http::number::Number;
 use crate::money::coins::Coins;
 use crate::money::invoices::{self, Asked, Received};
@@ -264,9 +265,9 @@ impl FoundOrder {
 
 impl Progress {
     /// `None` for balances, and for a coin that is not configured any more.
-    pub fn new(standing: &Standing, coins: &Coins) -> Option<Progress> {
+    pub fn new(standing: &Standing, now: Instant, coins: &Coins) -> Option<Progress> {
         if let Some((asked, received)) = &standing.asked {
-            return CoinProgress::new(asked, received, coins).map(Progress::Coin);
+            return CoinProgress::new(asked, received, now, coins).map(Progress::Coin);
         }
         let pay_url = standing.pay_url.clone()?;
         let expires_at = standing.expires_at.map(|at| at.to_string());
@@ -275,11 +276,12 @@ impl Progress {
 }
 
 impl CoinProgress {
-    fn new(asked: &Asked, received: &Received, coins: &Coins) -> Option<CoinProgress> {
+    fn new(asked: &Asked, received: &Received, now: Instant, coins: &Coins) -> Option<CoinProgress> {
         let coin = coins.by_asset(&asked.asset)?;
         let family = coins.chain(&asked.chain)?.family;
         let rest = asked.due.saturating_sub(received.total());
-        let is_asked = asked.state == invoices::State::Open && rest > asked.tolerance;
+        // What is on its way may hold an invoice open after its window, but more would come late.
+        let is_asked = asked.state == invoices::State::Open && rest > asked.tolerance && now <= asked.expires_at;
         Some(CoinProgress {
             coin: coin.code.clone(),
             address: asked.address.clone(),

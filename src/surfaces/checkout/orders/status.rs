@@ -48,7 +48,7 @@ pub async fn status(
         status: standing.state.into(),
         payment_status: wire::payment_status(&standing),
         fulfillment_status: standing.state.into(),
-        payment: Progress::new(&standing, &checkout.app.coins),
+        payment: Progress::new(&standing, checkout.now(), &checkout.app.coins),
     };
     Ok(reply::json(StatusCode::OK, &answer))
 }

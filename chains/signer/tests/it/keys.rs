@@ -1,7 +1,5 @@
 //! `settled-signer keys` as an operator runs it: the real program, real files, a real terminal.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and so may what it is told with")]
-
 use std::{
     fs::{self, File},
     io::{Read, Write},

@@ -1,7 +1,5 @@
 //! What other wallets derive from the same words: ethers and bitcoinjs-lib, unchanged, are the judges.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and so may what it is told with")]
-
 use bip32::{ExtendedKey, Prefix};
 use bitcoin::Network;
 use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, derive::Scheme, uri::payment_text};
