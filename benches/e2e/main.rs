@@ -1,4 +1,4 @@
-//! The whole daemon: orders over HTTP, requests to nodes, start and rest with a million open invoices.
+//! The whole daemon: orders over HTTP, requests to nodes, blocks of TRON applied, start and rest with a million open invoices.
 //!
 //! `cargo bench --bench e2e` prints a table, with `-- --json` JSON; a word such as `P14` takes that figure alone.
 

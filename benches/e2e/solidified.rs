@@ -40,7 +40,7 @@ const BLOCKS: u64 = 150;
 const TURNS: u64 = 3;
 /// The block from which on the chain is followed; those above it are read.
 const FIRST: u64 = 1;
-/// With what a last batch may bring too many.
+/// More than the turns need: a batch may run past their end.
 const TOP: u64 = FIRST + BLOCKS * TURNS + 300;
 const TRANSACTIONS: u64 = 250;
 /// Of each block, in USDT: they pay the invoices one after the other.

@@ -184,7 +184,7 @@ impl Check {
             let purpose = if chain.mode == crate::ids::Mode::Live { "deposit" } else { "deposit-test" };
             self.refuse(at("enabled"), format_args!(
                 "is true, but there is no [[accounts]] with chain-family = \"{family}\" and purpose = \"{purpose}\"; \
-                 paste what `settled-signer keys xpubs --purpose {purpose}` prints"
+                 paste what `settled-signer keys xpubs SEED --purpose {purpose}` prints"
             ));
         }
         match chain.driver {

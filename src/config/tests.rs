@@ -176,6 +176,14 @@ fn bad_values_are_refused_with_what_to_do() {
         ),
         ("chains.tron.enabled = true\nchains.tron.identity = \"0x2b6653dc\"", "is not the number of a TRON chain"),
         ("chains.tron.enabled = true", "chains.tron.endpoints is empty"),
+        (
+            "chains.tron.enabled = true\nchains.tron.endpoints = [{ url = \"http://n\", requests_per_second = 0 }]",
+            "requests_per_second is below 1,",
+        ),
+        (
+            "chains.tron.enabled = true\nchains.tron.endpoints = [{ url = \"http://n\", requests_per_day = 19_999 }]",
+            "requests_per_day is below 20000,",
+        ),
         ("chains.Bad = {}", "is not a chain name"),
         ("rates.max_jump_percent = 0.5", "write whole numbers"),
         ("policy.tolerance_usd = 0.05", ":1: policy.tolerance_usd = 0.05 would lose digits"),

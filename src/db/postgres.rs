@@ -397,7 +397,7 @@ pub(super) async fn rows(
     found.iter().map(|row| Ok(Row::new(columns.clone(), values(row)?))).collect()
 }
 
-/// The one row of a statement that was put together, whose columns have no names.
+/// The one row of a statement that was put together, whose columns are read by their places.
 pub(super) async fn only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
     let mut arguments = PgArguments::default();
     add(&mut arguments, binds, Vec::new(), Vec::new())?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -20,10 +21,10 @@ use crate::world::World;
 
 const SOURCES: [SourceName; 4] = [SourceName::Binance, SourceName::Kraken, SourceName::Coinbase, SourceName::Okx];
 const BASES: [&str; 2] = ["ETH", "USDT"];
-/// Of a round; the default of the configuration.
+/// Between two rounds of questions, and how old a rate may be: the defaults of the configuration.
 const ROUND_SECONDS: i64 = 30;
 const STALE_SECONDS: i64 = 120;
-/// Of 5 CNY, where a dollar is 7.24 CNY.
+/// Ten items cost 5 CNY, and a dollar is 7.24 CNY.
 const QUANTITY: u32 = 10;
 
 /// What the exchanges say, in dollars.
@@ -55,6 +56,8 @@ impl Trading {
         market.lock().unwrap().prices = [("ETH", "3200".to_owned()), ("USDT", "1.0001".to_owned())].into();
         let world = World::with(backend, |config: &mut Config| {
             config.rates.mode = RatesMode::Feeds;
+            // No exchange is slow here, but the machine may be.
+            config.rates.timeout = Duration::from_secs(60);
             config.rates.fixed.retain(|pair, _| !BASES.contains(&pair.base.as_str()));
             let of = |source: SourceName| format!("{root}/{}", source.as_str()).parse::<Url>().expect("an address");
             config.rates.urls = SOURCES.map(|source| (source, of(source))).into();

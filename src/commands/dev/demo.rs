@@ -181,7 +181,7 @@ async fn find(context: &Context, order: &str) -> Result<Order, String> {
     let orders::View { order, standing } = view(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
-    let asked = standing.asked.map(|(asked, received)| show(context, &asked, &received)).transpose()?;
+    let asked = standing.asked.map(|(invoice, received)| asked(context, &invoice, &received)).transpose()?;
     Ok(Order {
         status_url: format!("http://{address}{prefix}/api/orders/{}/status", order.public_id),
         order_no: order.order_no,
@@ -190,7 +190,7 @@ async fn find(context: &Context, order: &str) -> Result<Order, String> {
     })
 }
 
-fn show(context: &Context, invoice: &invoices::Asked, received: &invoices::Received) -> Result<Asked, String> {
+fn asked(context: &Context, invoice: &invoices::Asked, received: &invoices::Received) -> Result<Asked, String> {
     let chain = context.config.chains.get(&invoice.chain).ok_or("the order's chain is not configured any more")?;
     let asset = chain.assets().map(|(_, asset)| asset).find(|asset| asset.id == invoice.asset);
     let asset = asset.ok_or("the order's asset is not configured any more")?;

@@ -8,8 +8,6 @@ use crate::clock::Instant;
 use crate::db::{self, Chain, Returned, Tx};
 use crate::ids::{OrderId, PaymentId};
 
-pub use store::Payment;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     Crypto,
@@ -89,13 +87,14 @@ pub fn request(links: &mut Chain, now: Instant, new: &NewPayment) -> Returned<Pa
     store::insert_payment(links, now, new)
 }
 
-pub async fn find(tx: &mut Tx, id: PaymentId) -> Result<Option<Payment>, db::Error> {
-    store::find_payment(tx, id).await
+/// What it is for.
+pub async fn find_order(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
+    store::find_order(tx, id).await
 }
 
-/// The newest attempt for an order.
-pub async fn find_by_order(tx: &mut Tx, order: OrderId) -> Result<Option<Payment>, db::Error> {
-    store::find_by_order(tx, order).await
+/// The newest attempt to pay an order.
+pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
+    store::find_newest(tx, order).await
 }
 
 /// Ends an attempt on somebody else's page: as a person saw it arrive there, or because its window is over. Such money is

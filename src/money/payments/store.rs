@@ -1,22 +1,9 @@
 //! All SQL of payments.
 
-use chain::Amount;
-
 use crate::clock::Instant;
 use crate::db::{self, Chain, Returned, Tx, execute, given, later_each, linked, row};
 use crate::ids::{OrderId, PaymentId};
-use crate::money::payments::{Method, NewPayment, State};
-
-#[derive(Debug, Clone)]
-pub struct Payment {
-    pub id: PaymentId,
-    pub order: OrderId,
-    pub method: Method,
-    pub state: State,
-    pub asset: Option<String>,
-    pub amount: Option<Amount>,
-    pub pay_url: Option<String>,
-}
+use crate::money::payments::{NewPayment, State};
 
 pub fn insert_payment(links: &mut Chain, now: Instant, new: &NewPayment) -> Returned<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
@@ -41,31 +28,14 @@ pub fn insert_payment(links: &mut Chain, now: Instant, new: &NewPayment) -> Retu
     )
 }
 
-pub async fn find_payment(tx: &mut Tx, id: PaymentId) -> Result<Option<Payment>, db::Error> {
-    let found = row!(tx, "select id, order_id, method, state, asset, amount, pay_url from payments where id = $1", id)?;
-    found.as_ref().map(payment).transpose()
+pub async fn find_order(tx: &mut Tx, id: PaymentId) -> Result<Option<OrderId>, db::Error> {
+    let found = row!(tx, "select order_id from payments where id = $1", id)?;
+    found.map(|row| row.get("order_id")).transpose()
 }
 
-pub async fn find_by_order(tx: &mut Tx, order: OrderId) -> Result<Option<Payment>, db::Error> {
-    let found = row!(
-        tx,
-        "select id, order_id, method, state, asset, amount, pay_url from payments where order_id = $1
-         order by id desc limit 1",
-        order
-    )?;
-    found.as_ref().map(payment).transpose()
-}
-
-fn payment(row: &db::Row) -> Result<Payment, db::Error> {
-    Ok(Payment {
-        id: row.get("id")?,
-        order: row.get("order_id")?,
-        method: row.get("method")?,
-        state: row.get("state")?,
-        asset: row.get("asset")?,
-        amount: row.get("amount")?,
-        pay_url: row.get("pay_url")?,
-    })
+pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId>, db::Error> {
+    let found = row!(tx, "select id from payments where order_id = $1 order by id desc limit 1", order)?;
+    found.map(|row| row.get("id")).transpose()
 }
 
 pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {

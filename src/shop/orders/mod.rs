@@ -125,6 +125,7 @@ pub struct Standing {
     pub asked: Option<(Asked, Received)>,
 }
 
+/// Both of one row.
 #[derive(Debug)]
 pub struct View {
     pub order: Order,
@@ -244,9 +245,9 @@ pub async fn follow(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(),
 /// Takes an unpaid order back, unless money for it is on its way. What reaches its address later is booked and reviewed.
 pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
     // The invoice is locked before the order, as it is when money arrives.
-    if let Some(payment) = payments::find_by_order(tx, id).await? {
-        payments::close_external(tx, now, payment.id, false).await?;
-        if let Some(invoice) = invoices::find_by_payment(tx, payment.id).await?
+    if let Some(payment) = payments::find_newest(tx, id).await? {
+        payments::close_external(tx, now, payment, false).await?;
+        if let Some(invoice) = invoices::find_by_payment(tx, payment).await?
             && invoice.state == invoices::State::Open
             && !invoices::withdraw(tx, now, invoice.id).await?
         {
@@ -273,8 +274,8 @@ pub async fn expire_external_due(tx: &mut Tx, now: Instant) -> Result<usize, db:
 
 /// A person saw the money on somebody else's page; false when the order does not wait for it.
 pub async fn confirm_external(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
-    let Some(payment) = payments::find_by_order(tx, id).await? else { return Ok(false) };
-    let change = payments::close_external(tx, now, payment.id, true).await?;
+    let Some(payment) = payments::find_newest(tx, id).await? else { return Ok(false) };
+    let change = payments::close_external(tx, now, payment, true).await?;
     follow(tx, now, change.as_slice()).await?;
     Ok(change.is_some())
 }
@@ -296,13 +297,13 @@ pub async fn standing(
             let id = public_id.to_string();
             let read = db.read("order_standing", move |tx| {
                 Box::pin(async move {
-                    let found = store::find_standing(tx, shop, surface, &id).await?;
-                    with_sightings(tx, found).await
+                    let Some(found) = store::find_standing(tx, shop, surface, &id).await? else { return Ok(None) };
+                    with_sightings(tx, found).await.map(Some)
                 })
             });
             read.await
         }
-        found => Ok(found.map(|found| found.told)),
+        found => Ok(found.map(|found| found.standing)),
     }
 }
 
@@ -315,13 +316,13 @@ pub async fn find_by_number(
     email: &str,
 ) -> Result<Option<View>, db::Error> {
     let found = store::find_by_number(tx, shop, surface, order_no.trim(), &email_key(email)).await?;
-    with_sightings(tx, found).await
+    view(tx, found).await
 }
 
 /// By its number or its public id, whosever it is: for the operator.
 pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<View>, db::Error> {
     let found = store::find_any(tx, number_or_id).await?;
-    with_sightings(tx, found).await
+    view(tx, found).await
 }
 
 /// What was bought, in the order of its lines.
@@ -413,24 +414,16 @@ fn told(order: &Order) -> String {
 }
 
 /// With what is on its way to it.
-async fn with_sightings<T: AsMut<Standing>>(tx: &mut Tx, found: Option<Found<T>>) -> Result<Option<T>, db::Error> {
-    let Some(Found { mut told, is_sighted }) = found else { return Ok(None) };
-    let standing = told.as_mut();
+async fn view(tx: &mut Tx, found: Option<(Order, Found)>) -> Result<Option<View>, db::Error> {
+    let Some((order, found)) = found else { return Ok(None) };
+    Ok(Some(View { order, standing: with_sightings(tx, found).await? }))
+}
+
+async fn with_sightings(tx: &mut Tx, found: Found) -> Result<Standing, db::Error> {
+    let Found { mut standing, is_sighted } = found;
     if is_sighted && let Some((asked, received)) = standing.asked.take() {
         let received = invoices::progress(tx, &asked, received).await?;
         standing.asked = Some((asked, received));
     }
-    Ok(Some(told))
-}
-
-impl AsMut<Standing> for Standing {
-    fn as_mut(&mut self) -> &mut Standing {
-        self
-    }
-}
-
-impl AsMut<Standing> for View {
-    fn as_mut(&mut self) -> &mut Standing {
-        &mut self.standing
-    }
+    Ok(standing)
 }

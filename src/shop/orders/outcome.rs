@@ -3,21 +3,20 @@
 use crate::clock::Instant;
 use crate::db::{self, Locked, Tx};
 use crate::ids::{CouponId, PaymentId};
-use crate::money::payments::{self, Payment};
+use crate::money::payments;
 use crate::reviews;
 use crate::shop::coupons;
 use crate::shop::orders::{LineState, Order, State, advance, record, store};
 use crate::shop::stock;
 
-async fn order_of(tx: &mut Tx, id: PaymentId) -> Result<(Payment, Locked<Order>), db::Error> {
-    let missing = || db::Error::Statement(format!("payment {id} or its order does not exist"));
-    let payment = payments::find(tx, id).await?.ok_or_else(missing)?;
-    let order = store::lock_order(tx, payment.order).await?.ok_or_else(missing)?;
-    Ok((payment, order))
+async fn order_of(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
+    let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
+    let order = payments::find_order(tx, payment).await?.ok_or_else(missing)?;
+    store::lock_order(tx, order).await?.ok_or_else(missing)
 }
 
 pub(super) async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
-    let (_, order) = order_of(tx, payment).await?;
+    let order = order_of(tx, payment).await?;
     match order.state {
         State::Created | State::AwaitingPayment => {
             let order = advance(tx, now, order, State::Paid).await?;
@@ -42,7 +41,7 @@ pub(super) async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Resul
 
 /// The order stays what it is: goods that were handed out cannot be taken back, and a person decides.
 pub(super) async fn reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
-    let (_, order) = order_of(tx, payment).await?;
+    let order = order_of(tx, payment).await?;
     // What was not handed out yet waits until the money is back.
     store::delete_fulfilment(tx, order.id).await?;
     let detail = format!("the payment of order {} ({}) lost its block", order.order_no, order.state.as_str());
@@ -52,9 +51,8 @@ pub(super) async fn reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> R
 
 /// The order whose last hope this payment was.
 pub(super) async fn unpaid_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
-    let (payment, order) = order_of(tx, payment).await?;
-    let newest = payments::find_by_order(tx, order.id).await?;
-    let is_newest = newest.is_some_and(|newest| newest.id == payment.id);
+    let order = order_of(tx, payment).await?;
+    let is_newest = payments::find_newest(tx, order.id).await? == Some(payment);
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
@@ -65,7 +63,7 @@ pub(super) async fn lost_order(
     now: Instant,
     payment: PaymentId,
 ) -> Result<Option<Locked<Order>>, db::Error> {
-    let (_, order) = order_of(tx, payment).await?;
+    let order = order_of(tx, payment).await?;
     match order.state {
         State::Created | State::AwaitingPayment => Ok(Some(order)),
         State::Paid | State::Processing => {

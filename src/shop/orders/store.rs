@@ -7,7 +7,7 @@ use crate::db::{self, Chain, Locked, Returned, Row, Tx, execute, expect_changed,
 use crate::ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
 use crate::money::invoices::{self, Asked, Received};
 use crate::money::pricing::{Currency, Fiat};
-use crate::shop::orders::{Line, LineState, Order, Standing, State, View};
+use crate::shop::orders::{Line, LineState, Order, Standing, State};
 
 pub fn insert_order(links: &mut Chain, order: &Order) -> Returned<OrderId> {
     linked!(
@@ -90,9 +90,9 @@ pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Er
 }
 
 /// What one statement tells of an order.
-pub struct Found<T> {
-    /// Without what is on its way to it.
-    pub told: T,
+pub struct Found {
+    /// Without what is on its way.
+    pub standing: Standing,
     /// Whether anything is.
     pub is_sighted: bool,
 }
@@ -138,7 +138,7 @@ pub async fn find_standing(
     shop: Shop,
     surface: &str,
     public_id: &str,
-) -> Result<Option<Found<Standing>>, db::Error> {
+) -> Result<Option<Found>, db::Error> {
     let found = rows!(
         tx,
         standing!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
@@ -147,7 +147,7 @@ pub async fn find_standing(
         shop.mode,
         surface
     )?;
-    first(&found, |_, standing| Ok(standing))
+    found.first().map(|first| standing(first, &found)).transpose()
 }
 
 pub async fn find_by_number(
@@ -156,7 +156,7 @@ pub async fn find_by_number(
     surface: &str,
     order_no: &str,
     email_key: &str,
-) -> Result<Option<Found<View>>, db::Error> {
+) -> Result<Option<(Order, Found)>, db::Error> {
     let found = rows!(
         tx,
         view!(
@@ -169,35 +169,39 @@ pub async fn find_by_number(
         surface,
         email_key
     )?;
-    first(&found, |row, standing| Ok(View { order: order(row)?, standing }))
+    found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
 }
 
-pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<Found<View>>, db::Error> {
+pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<(Order, Found)>, db::Error> {
     let found = rows!(tx, view!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
-    first(&found, |row, standing| Ok(View { order: order(row)?, standing }))
+    found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
 }
 
 /// Of the newest payment, whose rows come first.
-fn first<T>(
-    rows: &[Row],
-    tell: impl FnOnce(&Row, Standing) -> Result<T, db::Error>,
-) -> Result<Option<Found<T>>, db::Error> {
-    let Some(row) = rows.first() else { return Ok(None) };
-    let newest: PaymentId = row.get("payment_id")?;
-    let others = rows.iter().position(|row| row.get::<PaymentId>("payment_id") != Ok(newest));
-    let asked = match row.get("invoice_id")? {
-        Some(id) => Some((asked(id, row)?, Received::of(&rows[..others.unwrap_or(rows.len())])?)),
+fn standing(first: &Row, rows: &[Row]) -> Result<Found, db::Error> {
+    let asked = match first.get("invoice_id")? {
+        Some(id) => Some((asked(id, first)?, Received::of(of_newest(first, rows)?)?)),
         None => None,
     };
     let standing = Standing {
-        state: row.get("state")?,
-        expires_at: row.get("expires_at")?,
-        method: row.get("method")?,
-        payment: row.get("payment_state")?,
-        pay_url: row.get("pay_url")?,
+        state: first.get("state")?,
+        expires_at: first.get("expires_at")?,
+        method: first.get("method")?,
+        payment: first.get("payment_state")?,
+        pay_url: first.get("pay_url")?,
         asked,
     };
-    Ok(Some(Found { told: tell(row, standing)?, is_sighted: row.get("is_sighted")? }))
+    Ok(Found { standing, is_sighted: first.get("is_sighted")? })
+}
+
+fn of_newest<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
+    let newest: PaymentId = first.get("payment_id")?;
+    for (number, row) in rows.iter().enumerate() {
+        if row.get::<PaymentId>("payment_id")? != newest {
+            return Ok(&rows[..number]);
+        }
+    }
+    Ok(rows)
 }
 
 fn asked(id: InvoiceId, row: &Row) -> Result<Asked, db::Error> {

@@ -1,10 +1,11 @@
+use chain::Amount;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::clock::Instant;
-use crate::db::{self, Backend, testing};
-use crate::ids::{Mode, OrderId, PaymentId, Shop, UserId};
+use crate::db::{self, Backend, execute, testing};
+use crate::ids::{MerchantId, Mode, OrderId, PaymentId, Shop, UserId};
 use crate::money::invoices;
 use crate::money::payments::{self, Change, Method};
 use crate::money::pricing::Currency;
@@ -34,7 +35,7 @@ async fn state(shop: &Fixture, order: &Order) -> State {
 
 async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
     let order = order.id;
-    read(&shop.db, move |tx| Box::pin(payments::find_by_order(tx, order))).await.unwrap().id
+    read(&shop.db, move |tx| Box::pin(payments::find_newest(tx, order))).await.unwrap()
 }
 
 async fn follow(shop: &Fixture, at: Instant, changes: Vec<Change>) {
@@ -446,19 +447,39 @@ crate::both! {
         assert!(find(shop.shop, "storefront", &order.order_no, "ann@example.com").await.is_none());
         let live = Shop { mode: Mode::Live, ..shop.shop };
         assert!(find(live, SURFACE, &order.order_no, "ann@example.com").await.is_none());
+        let id = order.public_id.parse().unwrap();
+        assert!(orders::standing(&shop.db, shop.shop, SURFACE, id).await.unwrap().is_some());
+        assert!(orders::standing(&shop.db, shop.shop, "storefront", id).await.unwrap().is_none());
+        assert!(orders::standing(&shop.db, live, SURFACE, id).await.unwrap().is_none());
+        let other = Shop { merchant: MerchantId(999), ..shop.shop };
+        assert!(orders::standing(&shop.db, other, SURFACE, id).await.unwrap().is_none());
     }
 
     async fn the_newest_payment_is_what_is_told(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let order = shop.create(shop.order(1)).await.unwrap().order;
-        let before = view(&shop, &order).await.standing;
-        assert!(before.method == Method::Crypto && before.asked.is_some());
+        let (order, other) = (shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(1)).await.unwrap().order);
+        let payments = [payment(&shop, &order).await, payment(&shop, &other).await];
+        // The payment of the other order becomes a second attempt for the first, and each has received something.
+        let second = "update payments set order_id = $2 where id = $1";
+        let deposit = "insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
+                invoice_id, amount, state, use, confirm_height, seen_at)
+            select i.chain, $2, 0, 0, $3, 1, $3, i.asset, i.address_id, i.id, $4, 'seen', 'counted', 1, 1
+            from invoices i where i.payment_id = $1";
+        let cursor = "insert into cursors (chain, height, hash, time, final_height, since_height)
+            select i.chain, 9, $2, 1, 0, 0 from invoices i where i.payment_id = $1";
         let id = order.id;
-        let again = "insert into payments (public_id, order_id, method, state, created_at)
-            values ('again', $1, 'alipay', 'pending', $2)";
-        write(&shop.db, move |tx| Box::pin(async move { crate::db::execute!(tx, again, id, NOW) })).await;
-        let after = view(&shop, &order).await.standing;
-        assert!(after.method == Method::Alipay && after.asked.is_none());
+        write(&shop.db, move |tx| Box::pin(async move {
+            execute!(tx, cursor, payments[0], [9; 32])?;
+            for (number, payment) in (5_u64..).zip(payments) {
+                execute!(tx, deposit, payment, number, [5; 32], Amount::from(number))?;
+            }
+            execute!(tx, second, payments[1], id)
+        })).await;
+        let standing = view(&shop, &order).await.standing;
+        let (asked, received) = standing.asked.unwrap();
+        assert_eq!((received.seen, received.txid.is_some()), (Amount::from(6), true), "not the sum of both");
+        let by_id = orders::standing(&shop.db, shop.shop, SURFACE, order.public_id.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(by_id.asked, Some((asked, received)));
     }
 
     async fn an_expiry_and_a_payment_at_once_end_in_one_of_them(db: Db) {

@@ -280,7 +280,7 @@ impl CoinProgress {
         let coin = coins.by_asset(&asked.asset)?;
         let family = coins.chain(&asked.chain)?.family;
         let rest = asked.due.saturating_sub(received.total());
-        // What is on its way may hold an invoice open after its window, but more would come late.
+        // What is on its way may hold an invoice open after its window, but more might come late.
         let is_asked = asked.state == invoices::State::Open && rest > asked.tolerance && now <= asked.expires_at;
         Some(CoinProgress {
             coin: coin.code.clone(),

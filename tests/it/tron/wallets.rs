@@ -76,7 +76,7 @@ both! {
         }
         let paid = chain::Amount::sum(orders.iter().map(|placed| placed.due)).unwrap();
         assert_eq!(world.earned("trc20_usdt").await, paid);
-        let refused = json!({ "range": -32_602, "topics": -32_602, "hash": -32_602, "tag": -32_602, "send": -32_601 });
+        let refused = json!({ "order": -32_602, "topics": -32_602, "hash": -32_602, "tag": -32_602, "send": -32_601 });
         assert_eq!(said["refused"], refused);
     }
 

@@ -25,8 +25,8 @@ use crate::{api::View, jsonrpc, model::Model};
 const BODY_MAX: usize = 4 << 20;
 /// Longer than any client waits.
 const SILENCE: Duration = Duration::from_secs(60);
-/// So that no answer ends before its client loses patience.
-const BETWEEN_BYTES: Duration = Duration::from_millis(500);
+/// So that not even `{}` ends before its client loses patience.
+const BETWEEN_BYTES: Duration = Duration::from_secs(5);
 
 /// How a gateway misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,10 +152,11 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let question = question(&parts.method, &parts.uri, &body);
-    let answer = match path.split_once('/') {
-        _ if path == "jsonrpc" => shared.json_rpc(&question, fault),
-        Some((state, call)) => shared.answer(state == "walletsolidity", call, &question, fault),
-        None => return StatusCode::NOT_FOUND.into_response(),
+    let answer = if path == "jsonrpc" {
+        shared.json_rpc(&question, fault)
+    } else {
+        let Some((state, call)) = path.split_once('/') else { return StatusCode::NOT_FOUND.into_response() };
+        shared.answer(state == "walletsolidity", call, &question, fault)
     };
     let text = answer.to_string();
     if fault == Fault::Lost {
@@ -200,7 +201,7 @@ impl Shared {
         self.key.is_none() || sent == self.key.as_deref()
     }
 
-    /// Of the head view, with the logs that this node has found.
+    /// Of the head view. One that is torn lags here altogether: there is one interface, and it stands before one node.
     fn json_rpc(&self, question: &Value, fault: Fault) -> Value {
         let behind = if let Fault::Lagging(blocks) | Fault::Torn(blocks) = fault { blocks } else { 0 };
         jsonrpc::answer(&held(&self.model), behind, question)

@@ -25,7 +25,8 @@ type Refusal = (i64, String);
 
 /// Answers one question, or several at once, as a node that is so many blocks behind.
 pub fn answer(model: &Model, behind: u64, question: &Value) -> Value {
-    let node = Node { model, top: model.head_height().saturating_sub(behind) };
+    let seen = |height: u64| height.saturating_sub(behind);
+    let node = Node { model, top: seen(model.head_height()), solid: seen(model.solid_height()) };
     let Some(questions) = question.as_array() else { return node.answer(question) };
     if questions.len() > BATCH_MAX {
         return json!({ "jsonrpc": "2.0", "id": null, "error": { "code": TOO_MANY, "message": "exceed max batch size" } });
@@ -35,8 +36,9 @@ pub fn answer(model: &Model, behind: u64, question: &Value) -> Value {
 
 struct Node<'a> {
     model: &'a Model,
-    /// The newest block that this node has.
+    /// The newest block that this node has, and the newest solidified one.
     top: u64,
+    solid: u64,
 }
 
 /// What a log must have.
@@ -104,10 +106,12 @@ impl Node<'_> {
     fn height(&self, tag: &Value) -> Result<u64, Refusal> {
         let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
         match tag.as_str() {
-            None | Some("latest") => Ok(self.top),
+            None if tag.is_null() => Ok(self.top),
+            Some("latest") => Ok(self.top),
             Some("earliest") => Ok(0),
-            Some("finalized") => Ok(self.model.solid_height().min(self.top)),
+            Some("finalized") => Ok(self.solid),
             Some("pending" | "safe") => invalid("TAG [pending | safe] not supported"),
+            None => invalid("invalid block number"),
             Some(text) => match text.strip_prefix("0x").map(|digits| u64::from_str_radix(digits, 16)) {
                 Some(Ok(height)) => Ok(height),
                 Some(Err(_)) | None => invalid("invalid block number"),
@@ -118,17 +122,25 @@ impl Node<'_> {
     fn logs(&self, question: &Value) -> Result<Value, Refusal> {
         let filter = Filter::read(question)?;
         let heights = match question["blockHash"].as_str() {
+            Some(_) if !question["fromBlock"].is_null() || !question["toBlock"].is_null() => {
+                return Err((INVALID_PARAMS, "cannot specify both blockHash and fromBlock/toBlock".to_owned()));
+            }
             Some(hash) => {
+                let hash = hash.to_lowercase();
                 let block = (0..=self.top).rev().find(|height| self.block(*height).is_some_and(|b| hex(b.id) == hash));
                 let height = block.ok_or((INVALID_PARAMS, "invalid blockHash".to_owned()))?;
                 height..=height
             }
             None => {
-                let (from, to) = (self.height(&question["fromBlock"])?, self.height(&question["toBlock"])?);
+                // Without an end it is open: a block that is not there yet has no logs.
+                let open = question["toBlock"].is_null() || question["toBlock"] == "latest";
+                let to = if open { u64::MAX } else { self.height(&question["toBlock"])? };
+                let from = &question["fromBlock"];
+                let from = if from.is_null() { to.min(self.top) } else { self.height(from)? };
                 if from > to {
                     return Err((INVALID_PARAMS, "please verify: fromBlock <= toBlock".to_owned()));
                 }
-                if to - from > RANGE_MAX {
+                if to.min(self.top).saturating_sub(from) > RANGE_MAX {
                     return Err((INVALID_PARAMS, format!("exceed max block range: {RANGE_MAX}")));
                 }
                 from..=to.min(self.top)

@@ -105,7 +105,7 @@ pub struct Model {
     pub busy: bool,
     /// Other nodes that this one is connected with.
     pub peers: usize,
-    /// Blocks that may stand above the solidified one before broadcasts are turned away; java-tron's default is no bound.
+    /// With so many blocks above the solidified one broadcasts are turned away; java-tron's default is no bound.
     pub unsolidified_max: Option<u64>,
 }
 

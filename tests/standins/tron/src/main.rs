@@ -1,4 +1,5 @@
-//! A TRON for the development machine: the stand-in node at a port, with blocks by the clock, a token and two rich accounts.
+//! A TRON for the development machine, by `cargo xtask tron`: the node at a port, with blocks by the clock, a token and two
+//! rich accounts.
 
 use std::{
     thread,
@@ -22,7 +23,8 @@ const FACTOR: u64 = 3_400;
 /// So that a solidified block is there from the start.
 const BLOCKS_BEFORE: u64 = 40;
 
-pub fn run(port: u16) -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let port = std::env::args().nth(1).context("the port to listen on is missing")?.parse()?;
     let token = artifact_blocking("Trc20Like")?;
     let before = i64::try_from(BLOCKS_BEFORE)? * BLOCK_MS;
     let node = Node::new(CHAIN_ID, now_ms()? - before);
@@ -41,7 +43,7 @@ pub fn run(port: u16) -> anyhow::Result<()> {
     let (url, usdt) = (&gateway.url, tron_address(usdt).text);
     println!(
         "A TRON node for development listens on {url}, with a block every three seconds. In settled.toml, beside
-mode = \"test\" under [surfaces.checkout] and what `settled-signer keys xpubs --purpose deposit-test` prints:
+mode = \"test\" under [surfaces.checkout] and what `settled-signer keys xpubs SEED --purpose deposit-test` prints:
 
 [chains.tron]
 enabled = true
@@ -50,7 +52,7 @@ identity = \"{CHAIN_ID}\"
 endpoints = [{{ url = \"{url}\" }}]
 assets = [
     {{ code = \"trx\", symbol = \"TRX\", decimals = 6, quote_decimals = 6 }},
-    {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 6, quote_decimals = 4 }},
+    {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 6, quote_decimals = 6 }},
 ]
 
 Accounts with a billion TRX and a billion USDT each, and their secrets, which are worthless:
