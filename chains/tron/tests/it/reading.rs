@@ -82,6 +82,26 @@ async fn a_long_range_is_cut_where_answers_are_too_large() {
 }
 
 #[tokio::test]
+async fn a_block_costs_one_request_and_a_range_one_more() {
+    let world = World::start().await;
+    let (full, empty) = (40, 20);
+    for _ in 0..full {
+        world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+        world.node.produce(1, 0);
+    }
+    world.node.produce(empty + 18, 0);
+    let driver = world.driver();
+    let tip = driver.tip().await.unwrap().head.height;
+    let before = driver.requests();
+    let mut from = tip + 1 - full - empty;
+    while from <= tip {
+        from += u64::try_from(driver.blocks(from, tip, &WatchSet::default()).await.unwrap().len()).unwrap();
+    }
+    assert_eq!(world.gateway.asked("gettransactioninfobyblocknum"), full, "an empty block has no receipts");
+    assert_eq!(driver.requests() - before, full + (full + empty) / 20, "ranges begin with twenty blocks");
+}
+
+#[tokio::test]
 async fn past_balances_are_not_made_up() {
     let world = World::start().await;
     let driver = world.driver();

@@ -67,6 +67,23 @@ const OF_ABANDON: [(u32, &str, &str, &str); 8] = [
     ),
 ];
 
+/// USDT of the networks with their chain ids, which end the ids of their genesis blocks.
+const CONTRACTS: [(&str, &str, &str, u32); 3] = [
+    (include_str!("../../../../config/chains/tron.toml"), USDT, "41a614f803b6fd780986a42c78ec9c7f77e6ded13c", 0x2b66_53dc),
+    (
+        include_str!("../../../../config/chains/nile.toml"),
+        "TXYZopYRdj2D9XRtbG411XZZ3kM5VkAeBf",
+        "41eca9bc828a3005b9a3b909f2cc5c2a54794de05f",
+        0xcd86_90dc,
+    ),
+    (
+        include_str!("../../../../config/chains/shasta.toml"),
+        "TG3XXyExBkPp9nzdajDZsozEu4BkaSJozs",
+        "4142a1e39aefa49290f2b3f9ed688d7cecf86cd6e0",
+        0x94a9_059e,
+    ),
+];
+
 /// Index, address, private key.
 const OF_JUNK: [(u32, &str, &str); 5] = [
     (0, "TWer2Ygk5TEheHp3TPuYeqxmB6SsGZmaL6", "15f0bbb1774be40b7a8d7965d637f324bda2f711fc5726a3dcc19585c6950954"),
@@ -164,6 +181,32 @@ fn addresses_of_the_other_phrases() {
     ] {
         assert_eq!(text_of(&private_key(&art, index)), text);
     }
+}
+
+#[test]
+fn the_contracts_of_the_networks() {
+    for (preset, text, hex, chain_id) in CONTRACTS {
+        assert_eq!(address::to_hex(address::parse(text).unwrap().key), hex);
+        assert!(preset.contains(&format!("contract = \"{text}\"")), "{preset}");
+        assert!(preset.contains(&format!("chain_id = {chain_id}\n")), "{preset}");
+    }
+}
+
+#[test]
+fn calls_and_logs_of_tokens() {
+    let of = account(1);
+    for (data, selector, words) in [
+        (abi::transfer(of, Amount::from_units(1)), "a9059cbb", 2),
+        (abi::balance_of(of), "70a08231", 1),
+        (abi::decimals(), "313ce567", 0),
+        (abi::is_black_listed(of), "e47d6060", 1),
+        (abi::paused(), "5c975abb", 0),
+    ] {
+        assert_eq!((const_hex::encode(&data[..4]).as_str(), data.len()), (selector, 4 + 32 * words));
+        assert!(words == 0 || (data[4..16] == [0; 12] && data[16..36] == of.0), "{selector}");
+    }
+    let topic = alloy_primitives::keccak256("Transfer(address,address,uint256)");
+    assert_eq!(abi::TRANSFER_TOPIC, const_hex::encode(topic));
 }
 
 #[test]
