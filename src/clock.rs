@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -69,6 +69,18 @@ impl Clock {
         match self {
             Clock::System => machine(),
             Clock::Ahead(ms) => machine().plus_ms(ms.load(Ordering::SeqCst)),
+            Clock::Manual(ms) => Instant(ms.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// For limits, which must not stand still or open when the machine's clock is set: milliseconds since some moment of
+    /// this process, which never go back.
+    pub fn steady(&self) -> Instant {
+        static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+        let since_start = || Instant(i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX));
+        match self {
+            Clock::System => since_start(),
+            Clock::Ahead(ms) => since_start().plus_ms(ms.load(Ordering::SeqCst)),
             Clock::Manual(ms) => Instant(ms.load(Ordering::SeqCst)),
         }
     }

@@ -78,7 +78,7 @@ impl Daemon {
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
 
-        let letters = Letters { shop_url: config.server.public_url.to_string() };
+        let letters = Letters { order_url: config.mail.order_url.clone() };
 
         let wake = Wake::default();
         let mut all: Vec<Arc<dyn Worker>> = Vec::new();

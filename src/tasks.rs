@@ -14,16 +14,17 @@ use tracing::error;
 
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
-    panicked: Arc<AtomicU64>,
+    lost: Arc<AtomicU64>,
+    caught: Arc<AtomicU64>,
 }
 
 impl Tasks {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        let panicked = self.panicked.clone();
+        let lost = self.lost.clone();
         tokio::spawn(async move {
             if std::panic::AssertUnwindSafe(future).catch_unwind().await.is_err() {
-                panicked.fetch_add(1, Ordering::SeqCst);
+                lost.fetch_add(1, Ordering::SeqCst);
                 error!(task = name, "task {name} panicked");
             }
         })
@@ -31,11 +32,17 @@ impl Tasks {
 
     /// A panic that somebody else caught, such as that of one request.
     pub fn record_panic(&self, place: &'static str) {
-        self.panicked.fetch_add(1, Ordering::SeqCst);
+        self.caught.fetch_add(1, Ordering::SeqCst);
         error!(place, "a {place} panicked");
     }
 
+    /// Panics of all kinds.
     pub fn panicked(&self) -> u64 {
-        self.panicked.load(Ordering::SeqCst)
+        self.lost() + self.caught.load(Ordering::SeqCst)
+    }
+
+    /// Tasks that a panic ended: what they did is not done any more.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::SeqCst)
     }
 }

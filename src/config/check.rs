@@ -58,8 +58,11 @@ impl Check {
             self.refuse("server.public_url", "has more than scheme, host and port; prefixes belong to [surfaces]");
         }
         self.within("server.requests_per_minute", server.requests_per_minute, 1..=1_000_000);
+        self.within("server.connections_max", server.connections_max, 16..=1 << 20);
+        self.within("server.connections_per_client", server.connections_per_client, 1..=1 << 20);
         self.within("server.body_bytes_max", server.body_bytes_max, 1_024..=1 << 30);
         self.duration("server.request_timeout_ms", server.request_timeout, ms(100)..=ms(600_000));
+        self.duration("server.stall_timeout_ms", server.stall_timeout, ms(100)..=ms(600_000));
         self.duration("server.shutdown_timeout_ms", server.shutdown_timeout, ms(0)..=ms(600_000));
     }
 

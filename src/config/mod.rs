@@ -66,9 +66,13 @@ pub struct Server {
     pub public_url: Url,
     pub trusted_proxies: Vec<Network>,
     pub requests_per_minute: u32,
+    pub connections_max: usize,
+    pub connections_per_client: u32,
     pub body_bytes_max: usize,
     #[serde(rename = "request_timeout_ms", deserialize_with = "text::milliseconds")]
     pub request_timeout: Duration,
+    #[serde(rename = "stall_timeout_ms", deserialize_with = "text::milliseconds")]
+    pub stall_timeout: Duration,
     #[serde(rename = "shutdown_timeout_ms", deserialize_with = "text::milliseconds")]
     pub shutdown_timeout: Duration,
 }
@@ -119,6 +123,7 @@ pub struct Policy {
 pub struct Mail {
     pub transport: MailTransport,
     pub from: String,
+    pub order_url: String,
     pub attempts_max: u32,
     pub smtp: Smtp,
 }

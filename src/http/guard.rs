@@ -79,7 +79,7 @@ async fn pass(State((guard, shape)): State<(Guard, Shape)>, request: Request, ne
 }
 
 async fn admitted(guard: &Inner, shape: Shape, client: Client, request: Request, next: Next) -> Response {
-    if let Err(limited) = guard.requests.admit(guard.clock.now(), Key::ip(client.0)) {
+    if let Err(limited) = guard.requests.admit(guard.clock.steady(), Key::ip(client.0)) {
         return shape(Refusal::RateLimited { after_seconds: limited.after_seconds });
     }
     let mut request = match whole(request, guard.body_bytes_max, guard.timeout).await {

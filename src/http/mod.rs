@@ -12,6 +12,7 @@ pub mod reference;
 pub mod refusal;
 pub mod reply;
 pub mod serve;
+mod slots;
 
 use std::sync::Arc;
 
@@ -33,13 +34,13 @@ pub fn router(app: &Arc<App>) -> Router {
     if let Some(shop) = app.checkout_shop {
         let mount = &app.config.surfaces.checkout.mount;
         let surface = checkout::routes(app.clone(), shop);
-        let documents = reference::routes("checkout", checkout::document(&app.config.server.public_url, &mount.prefix));
+        let documents = reference::routes("checkout", checkout::document(&app.config));
         hosts.add(&mount.host, under(&mount.prefix, guard.around(surface, checkout::refuse)));
         hosts.add("", guard.around(documents, Refusal::plain));
     }
     let outside = Router::new().fallback(any(async || Refusal::plain(Refusal::NotFound)));
     hosts.add("", guard.around(outside, Refusal::plain));
-    hosts.add("", health::routes(app.clone()));
+    hosts.add("", health::routes(app.health.clone()));
     guard.outermost(hosts.into_router())
 }
 

@@ -14,15 +14,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use crate::http::app::App;
 use crate::http::client::Peer;
+use crate::http::slots::Slots;
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 4096;
 /// Whoever needs longer to send the head of a request is cut off; this is also how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Request line and headers together.
@@ -33,24 +32,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Serves until `stop` says so, then lets running requests finish within the configured time.
 pub async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let router = crate::http::router(&app);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let server = &app.config.server;
+    let slots = Slots::new(server);
     loop {
-        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        // More connections than there are places wait in the kernel's queue.
+        let place = slots.place().await;
         let (stream, peer) = tokio::select! {
             () = stopped(&mut stop) => break,
             accepted = accept(&listener) => accepted,
         };
+        let Some(slot) = slots.admit(place, peer.ip()) else {
+            debug!("{} has too many connections", peer.ip());
+            continue;
+        };
+        prepare(&stream, server.stall_timeout);
         let (router, stop) = (router.clone(), stop.clone());
         app.tasks.spawn("connection", async move {
             connection(stream, peer, router, stop).await;
-            drop(permit);
+            drop(slot);
         });
     }
     drop(listener);
-    let all = u32::try_from(CONNECTIONS_MAX).expect("a small constant");
-    let drained = tokio::time::timeout(app.config.server.shutdown_timeout, permits.acquire_many(all)).await;
-    match drained {
-        Ok(_) => info!("every connection has ended"),
+    match tokio::time::timeout(server.shutdown_timeout, slots.all()).await {
+        Ok(()) => info!("every connection has ended"),
         Err(_elapsed) => warn!("connections were cut off at the end of the shutdown time"),
     }
 }
@@ -73,10 +77,17 @@ fn is_of_one_client(e: &io::Error) -> bool {
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&e.kind())
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
-    if let Err(e) = stream.set_nodelay(true) {
+/// A client that takes nothing of its answer is cut off by the kernel, which alone knows: no time-out above it sees a
+/// full buffer from a slow answer.
+fn prepare(stream: &TcpStream, stall: Duration) {
+    let ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
+    let limited = rustix::net::sockopt::set_tcp_user_timeout(stream, ms).map_err(io::Error::from);
+    if let Err(e) = limited.and_then(|()| stream.set_nodelay(true)) {
         debug!("a socket refused an option: {e}");
     }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
     let service = service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), peer, request));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX);

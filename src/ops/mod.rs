@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::daemon::Daemon;
+use crate::db::Db;
 use crate::http::health::Health;
 use crate::tasks::Tasks;
 use crate::workers::Beats;
@@ -23,11 +24,14 @@ const PERIOD: Duration = Duration::from_secs(5);
 const HANGS_AFTER: Duration = Duration::from_secs(300);
 /// A worker that fails longer than this keeps the daemon from its work.
 const FAILS_AFTER: Duration = Duration::from_secs(60);
+/// A database that needs longer for two small questions does not answer.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Watch {
     health: Health,
     beats: Beats,
     tasks: Tasks,
+    db: Db,
     folder: PathBuf,
     /// What was said of the last look.
     known: BTreeMap<String, String>,
@@ -40,6 +44,7 @@ pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
         health: daemon.app.health.clone(),
         beats: daemon.beats(),
         tasks: daemon.tasks.clone(),
+        db: daemon.app.db.clone(),
         folder: daemon.app.config.data.folder.clone(),
         known: BTreeMap::new(),
     };
@@ -68,14 +73,16 @@ impl Watch {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = beat.tick() => self.look(),
+                _ = beat.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
+            self.look().await;
         }
     }
 
-    fn look(&mut self) {
+    async fn look(&mut self) {
         let mut found = machine::problems(&self.folder);
+        found.extend(self.database().await.map(|why| ("database".to_owned(), why)));
         let mut hangs = false;
         for (worker, beat) in self.beats.all() {
             if beat.since_end > HANGS_AFTER {
@@ -86,15 +93,21 @@ impl Watch {
                 found.insert(worker, format!("it has failed for {} s: {error}", since.as_secs()));
             }
         }
-        if self.tasks.panicked() > 0 {
-            found.insert(
-                "tasks".into(),
-                format!("{} have panicked; look at the log and restart", self.tasks.panicked()),
-            );
+        if self.tasks.lost() > 0 {
+            found.insert("tasks".into(), format!("{} have panicked; look at the log and restart", self.tasks.lost()));
         }
         self.tell(found);
         if !hangs {
             notify::alive();
+        }
+    }
+
+    async fn database(&self) -> Option<String> {
+        match tokio::time::timeout(DATABASE_TIMEOUT, self.db.pending_migrations()).await {
+            Ok(Ok(pending)) if pending.is_empty() => None,
+            Ok(Ok(pending)) => Some(format!("migrations are pending: {}", pending.join(", "))),
+            Ok(Err(e)) => Some(format!("it does not answer: {e}")),
+            Err(_elapsed) => Some(format!("it has not answered for {} s", DATABASE_TIMEOUT.as_secs())),
         }
     }
 

@@ -30,8 +30,8 @@ const AT_ONCE: usize = 8;
 /// What the letter to the buyer says. Never the goods: e-mail is read by many.
 #[derive(Debug, Clone)]
 pub struct Letters {
-    /// Where the buyer looks the order up.
-    pub shop_url: String,
+    /// Where the buyer looks the order up, with `{order_no}` for its number. Empty: nowhere in particular.
+    pub order_url: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -163,10 +163,11 @@ async fn postpone(tx: &mut Tx, now: Instant, id: OrderId, why: &str) -> Result<(
 fn letter(order: &Order, letters: &Letters) -> (String, String) {
     let number = &order.order_no;
     let subject = format!("Order {number} is complete / 订单 {number} 已完成");
+    let url = letters.order_url.replace("{order_no}", number);
+    let (colon, wide_colon, end, wide_end) = if url.is_empty() { ("", "", ".", "。") } else { (": ", "：", "", "") };
     let body = format!(
-        "Your order {number} is complete. Look it up with its number and this e-mail address: {url}\n\n\
-         您的订单 {number} 已完成。请使用订单号和此邮箱查询：{url}\n",
-        url = letters.shop_url
+        "Your order {number} is complete. Look it up with its number and this e-mail address{colon}{url}{end}\n\n\
+         您的订单 {number} 已完成。请使用订单号和此邮箱查询{wide_colon}{url}{wide_end}\n"
     );
     (subject, body)
 }

@@ -13,7 +13,7 @@ use crate::shop::orders::{self, Line, LineState, Order, State, View};
 use crate::shop::stock;
 
 fn letters() -> Arc<Letters> {
-    Arc::new(Letters { shop_url: "https://shop.example.com/orders".into() })
+    Arc::new(Letters { order_url: "https://shop.example.com/orders".into() })
 }
 
 async fn deliver_at(shop: &Fixture, now: Instant) -> usize {

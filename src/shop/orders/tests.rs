@@ -396,7 +396,7 @@ crate::both! {
         let [kept, handed] = [shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(2)).await.unwrap().order];
         let [of_kept, of_handed] = [payment(&shop, &kept).await, payment(&shop, &handed).await];
         follow(&shop, NOW, vec![Change::Paid(of_handed)]).await;
-        let letters = std::sync::Arc::new(Letters { shop_url: "https://shop.example.com".into() });
+        let letters = std::sync::Arc::new(Letters { order_url: "https://shop.example.com".into() });
         fulfilment::deliver_due(&shop.db, NOW, &shop.envelope, &letters).await.unwrap();
         follow(&shop, NOW, vec![Change::Paid(of_kept), Change::Reversed(of_kept), Change::Reversed(of_handed)]).await;
         follow(&shop, LATER, vec![Change::Lost(of_kept), Change::Lost(of_handed)]).await;
@@ -589,7 +589,7 @@ async fn run(acts: Vec<Act>) {
     coupon(&shop, "ten", Value::Percent(1_000)).await;
     let user = shop.user("ann").await;
     shop.credit(user, Currency::CNY, 2_000).await;
-    let letters = std::sync::Arc::new(Letters { shop_url: "https://shop.example.com".into() });
+    let letters = std::sync::Arc::new(Letters { order_url: "https://shop.example.com".into() });
     let mut orders: Vec<Order> = Vec::new();
     for act in acts {
         let chosen = |n: usize| orders.get(n % orders.len().max(1)).cloned();

@@ -19,7 +19,7 @@ use axum::Router;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 
-use crate::access::limits::{Buckets, Rule, Windows};
+use crate::access::limits::{Rule, Windows};
 use crate::clock::Instant;
 use crate::config;
 use crate::http::app::App;
@@ -47,7 +47,7 @@ struct Checkout {
     /// Query Order: by client, and by order number with e-mail address.
     lookups: Windows<2>,
     /// Create Order: by client.
-    orders: Buckets,
+    orders: Windows<1>,
 }
 
 impl Checkout {
@@ -59,7 +59,7 @@ impl Checkout {
             till: Arc::new(app.till()),
             pay_links: PayLinks::new(options),
             lookups: Windows::new([rule(options.query_per_ip), rule(options.query_per_pair)]),
-            orders: Buckets::per_minute(options.orders_per_ip_per_minute),
+            orders: Windows::new([Rule { hits: options.orders_per_ip_per_minute, window_seconds: 60 }]),
             app,
         }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 use settled::access::tokens::{self, Token};
 use settled::money::ledger::Account;
 
-use super::{created, on_chain, orders, refused, with_method};
+use super::{change, created, on_chain, orders, refused, with_method};
 use crate::world::World;
 
 /// Neither order nor debit nor reservation came of it.
@@ -59,6 +59,9 @@ both! {
         let revoked = token.clone();
         world.db.write("revoke", move |tx| Box::pin(async move { tokens::revoke(tx, now, &revoked).await })).await.expect("a revocation");
         refused(&world.post_as(&token, "/api/orders", &with_method(&world.product, 2, "balance_cny")).await, 401, "unauthorized");
+        let (_, fresh) = world.user_with_balance(10_000, 10_000_000).await;
+        change(&world, "update users set state = 'disabled'").await;
+        refused(&world.post_as(&fresh, "/api/orders", &with_method(&world.product, 2, "balance_cny")).await, 401, "unauthorized");
         nothing_happened(&world).await;
     }
 

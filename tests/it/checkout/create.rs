@@ -6,7 +6,7 @@ use alloy_primitives::Address;
 use bitcoin::base58;
 use serde_json::{Value, json};
 
-use super::{COINS, created, on_chain, orders, refused, with, with_method, without};
+use super::{COINS, change, created, on_chain, orders, refused, with, with_method, without};
 use crate::world::World;
 
 /// Refused as invalid, naming the field, and nothing was made of it.
@@ -160,9 +160,16 @@ both! {
     }
 
     async fn co_24_two_hundred_is_the_most(world: World) {
-        invalid(&world, on_chain(&world.product, 201, "btc"), "200").await;
-        created(&world.post("/api/orders", &on_chain(&world.product, 200, "btc")).await);
-        assert_eq!(world.stock(&world.product).await, 100);
+        let many = world.new_product("many", 50, 1, 300).await;
+        change(&world, "update products set max_quantity = 500 where slug = 'many'").await;
+        // Even where the product itself allows more.
+        for product in [&world.product, &many] {
+            invalid(&world, on_chain(product, 201, "btc"), "200").await;
+        }
+        for product in [&world.product, &many] {
+            created(&world.post("/api/orders", &on_chain(product, 200, "btc")).await);
+            assert_eq!(world.stock(product).await, 100);
+        }
     }
 
     async fn co_25_no_more_than_the_stock(world: World) {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{found, on_chain, query, refused};
 use crate::world::{Answer, World};
@@ -32,6 +32,34 @@ async fn raw(world: &World, bytes: &[u8]) -> String {
     text
 }
 
+/// A connection that was answered once and is kept.
+async fn waiting(world: &World) -> TcpStream {
+    let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a request");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("an answer");
+    stream
+}
+
+/// The status of an answer on a connection of its own; `None` if it is closed without one.
+async fn answered(world: &World) -> Option<String> {
+    let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
+    // A closed connection may refuse the request or lose the answer.
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.ok()?;
+    text.split(' ').nth(1).map(str::to_owned)
+}
+
+async fn until_answered(world: &World) {
+    let answered = async {
+        while answered(world).await.as_deref() != Some("200") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), answered).await.expect("a place becomes free");
+}
+
 fn references(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -41,6 +69,11 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
         Value::Array(values) => values.iter().for_each(|value| references(value, found)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+}
+
+/// Where the document says that the surface is.
+async fn documented_url(world: &World) -> String {
+    world.get("/openapi/checkout.json").await.body["servers"][0]["url"].as_str().expect("a URL").to_owned()
 }
 
 async fn from_host(world: &World, host: &str, path: &str) -> Answer {
@@ -55,7 +88,7 @@ both! {
         health.fail("ethereum", "no endpoint answers");
         let answer = world.get("/readyz").await;
         assert_eq!(answer.status, 503);
-        assert_eq!(answer.body, json!({"status": "not ready", "problems": {"ethereum": "no endpoint answers"}}));
+        assert_eq!(answer.body, json!({"status": "not ready", "problems": ["ethereum"]}));
         assert_eq!(world.get("/healthz").await.status, 200);
         health.clear("ethereum");
         assert_eq!(world.get("/readyz").await.status, 200);
@@ -150,6 +183,32 @@ both! {
         found(&world.get("/api/products").await);
     }
 
+    async fn every_client_has_its_places(world: World = |config| {
+        config.server.trusted_proxies.clear();
+        config.server.connections_per_client = 2;
+    }) {
+        let (first, _second) = (waiting(&world).await, waiting(&world).await);
+        assert_eq!(answered(&world).await, None, "a third connection is closed");
+        drop(first);
+        until_answered(&world).await;
+    }
+
+    async fn who_takes_nothing_of_his_answers_loses_his_place(world: World = |config| {
+        config.server.trusted_proxies.clear();
+        config.server.connections_per_client = 1;
+        config.server.stall_timeout = Duration::from_millis(300);
+    }) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4_096).expect("a small buffer");
+        let mut stalled = socket.connect(world.address()).await.expect("a connection");
+        // More answers than the buffers of both sides hold, none of which is read.
+        let requests = b"GET /reference/checkout HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
+        let sent = tokio::time::timeout(Duration::from_secs(1), stalled.write_all(&requests)).await;
+        assert!(sent.is_err() || sent.is_ok_and(|sent| sent.is_ok()), "the server still reads or waits");
+        until_answered(&world).await;
+        drop(stalled);
+    }
+
     async fn a_surface_has_its_prefix(world: World = |config| {
         config.surfaces.checkout.mount.prefix = "/shop".into();
     }) {
@@ -157,8 +216,7 @@ both! {
         refused(&world.get("/shop/api/nothing").await, 404, "not_found");
         let outside = world.get("/api/products").await;
         assert_eq!((outside.status, outside.body), (404, json!({"error": "there is nothing at this path"})));
-        let document = world.get("/openapi/checkout.json").await;
-        assert!(document.body["servers"][0]["url"].as_str().expect("a URL").ends_with("/shop"));
+        assert!(documented_url(&world).await.ends_with("/shop"));
     }
 
     async fn a_surface_has_its_host(world: World = |config| {
@@ -173,6 +231,7 @@ both! {
             assert_eq!(from_host(&world, host, "/api/products").await.body, json!({"error": "there is nothing at this path"}));
             assert_eq!(from_host(&world, host, "/healthz").await.status, 200);
         }
+        assert!(documented_url(&world).await.starts_with("http://pay.example"));
     }
 
     async fn every_answer_has_an_id_and_careful_headers(world: World) {

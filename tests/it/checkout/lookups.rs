@@ -179,9 +179,11 @@ both! {
         for _ in 0..30 {
             created(&post("10.1.1.1").await);
         }
-        assert_eq!(retry_after(&post("10.1.1.1").await), 2);
+        assert_eq!(retry_after(&post("10.1.1.1").await), 60);
         created(&post("10.1.1.2").await);
-        world.advance_seconds(2);
+        world.advance_seconds(59);
+        assert_eq!(retry_after(&post("10.1.1.1").await), 1);
+        world.advance_seconds(1);
         created(&post("10.1.1.1").await);
         assert_eq!(count(&world, "select count(*) as n from orders").await, 32);
     }

@@ -86,6 +86,12 @@ async fn orders(world: &World) -> i64 {
     count(world, "select count(*) as n from orders").await
 }
 
+/// What no interface offers.
+async fn change(world: &World, sql: &'static str) {
+    let changed = world.db.write("change", move |tx| Box::pin(async move { tx.execute(sql, Vec::new()).await }));
+    changed.await.unwrap_or_else(|e: settled::db::Error| panic!("{sql}: {e}"));
+}
+
 async fn count(world: &World, sql: &'static str) -> i64 {
     let row = world.db.read("count", move |tx| Box::pin(async move { tx.row(sql, Vec::new()).await })).await;
     row.expect("a count").expect("one row").get("n").expect("a number")

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{COINS, EMAIL, created, ip, on_chain, orders, query, refused, with, with_method};
+use super::{COINS, EMAIL, change, created, ip, on_chain, orders, query, refused, with, with_method};
 use crate::world::{Answer, World};
 
 async fn post_text(world: &World, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
@@ -85,9 +85,17 @@ both! {
         refused(&query(&world, &ip(1), "CO4", EMAIL).await, 429, "rate_limited");
         assert_eq!(codes.len(), 9);
         assert_eq!(orders(&world).await, 0);
+        // Whatever goes wrong inside says nothing of what it was.
+        change(&world, "alter table products rename to elsewhere").await;
+        let broken = world.get("/api/products").await;
+        change(&world, "alter table elsewhere rename to products").await;
+        refused(&broken, 500, "internal_error");
+        assert!(!broken.text.contains("products"), "{}", broken.text);
     }
 
-    async fn co_62_malformed_json_is_refused(world: World) {
+    async fn co_62_malformed_json_is_refused(world: World = |config| {
+        config.server.body_bytes_max = 1 << 20;
+    }) {
         let deep = "[".repeat(50_000);
         let deep_object = "{\"a\":".repeat(50_000);
         let wide = format!("[{}0]", "0,".repeat(100_000));

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
@@ -66,7 +67,7 @@ pub async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
-    checkout.orders.admit(checkout.now(), Key::ip(client.0))?;
+    checkout.orders.admit(checkout.app.clock.steady(), [Key::ip(client.0)])?;
     let wanted = Wanted::read(&Fields::from_json(&headers, &body)?)?;
     let user = match wanted.payment {
         Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::user(&checkout, &headers).await?),
@@ -99,8 +100,12 @@ fn call(
     let problem = "must be 1 to 255 visible ASCII characters";
     let key = visible.ok_or_else(|| BadRequest::field("Idempotency-Key", problem))?;
     let shop = checkout.shop;
-    let owner = user.map_or_else(String::new, |user| format!("/user/{user}"));
-    let scope = format!("{SURFACE}/{}/{}/orders{owner}", shop.merchant, shop.mode.as_str());
+    // Strangers share no keys: whoever guesses one learns nothing of the order that was made with it.
+    let owner = match user {
+        Some(user) => format!("user/{user}"),
+        None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::email_key(&wanted.email)))),
+    };
+    let scope = format!("{SURFACE}/{}/{}/orders/{owner}", shop.merchant, shop.mode.as_str());
     let body = serde_json::to_vec(wanted).map_err(|e| BadRequest::Malformed(e.to_string()))?;
     Ok(Some(Call::new(scope, key, &body)))
 }

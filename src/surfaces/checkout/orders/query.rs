@@ -93,7 +93,7 @@ pub async fn by_body(
 /// Every look-up counts, found or not; a refused one does not.
 async fn answer(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, Error> {
     let pair = Key::of((&lookup.order_no, orders::email_key(&lookup.email)));
-    checkout.lookups.admit(checkout.now(), [Key::ip(client.0), pair])?;
+    checkout.lookups.admit(checkout.app.clock.steady(), [Key::ip(client.0), pair])?;
     let shop = checkout.shop;
     let found = checkout.app.db.read("query_order", move |tx| Box::pin(async move { find(tx, shop, &lookup).await }));
     let (view, lines, goods) = found.await?.ok_or(Error::LookupFailed)?;
