@@ -1,14 +1,28 @@
-//! `settled backup TO`.
+//! `settled backup TO`. A service may see other folders under the same name, or may not write there: so the daemon copies
+//! into its data folder, and whoever asked takes the copy from there to where it is wanted.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
-use crate::commands::control::{self, Command};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::commands::control::{self, Answer, Command, Context, Hands};
 use crate::commands::exit::Failure;
 use crate::commands::out::say;
 use crate::commands::place::Place;
+use crate::envelope;
 
 /// The copy is consistent and complete, or not there. The keys that encrypt goods at rest (`envelope.keys` in the data
-/// folder) are not in it: keep a copy of them somewhere else, because without them the goods cannot be read.
+/// folder) are not in it: keep a copy of them somewhere else, because without them the goods cannot be read. A running daemon
+/// needs room for a second copy in its data folder meanwhile.
 #[derive(clap::Args)]
 pub struct Args {
     /// The file to make; an existing one is never overwritten.
@@ -17,9 +31,193 @@ pub struct Args {
     place: Place,
 }
 
+/// A copy in the data folder. It is no path: root takes it and removes it, and shall not do so with whatever file a daemon
+/// names.
+#[derive(Serialize, Deserialize)]
+pub struct Copied {
+    id: Uuid,
+}
+
+const PREFIX: &str = "outgoing-backup-";
+const SUFFIX: &str = ".db";
+/// What the name of a file ends with that is not complete yet.
+const PART: &str = ".part";
+
+impl Copied {
+    pub fn file_name(&self) -> String {
+        format!("{PREFIX}{}{SUFFIX}", self.id)
+    }
+
+    /// Whether a file of the data folder is such a copy, complete or not.
+    fn is_named(file: &str) -> bool {
+        let name = file.strip_suffix(PART).unwrap_or(file);
+        let id = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+        id.is_some_and(|id| id.parse::<Uuid>().is_ok())
+    }
+}
+
 pub async fn run(args: Args) -> Result<(), Failure> {
-    // The daemon may stand in another folder.
-    let to = std::path::absolute(&args.to).map_err(|e| Failure::while_(args.to.display(), e))?;
-    say(control::ask(&args.place, Command::Backup { to }).await?);
+    let config = args.place.load()?;
+    let target = Target::reserve(&args.to)?;
+    match control::hands(&config).await? {
+        Hands::Ours(offline) => {
+            let copied = offline.context.db.backup(&target.path).await;
+            offline.close().await;
+            copied.map_err(|e| Failure::failed(e.to_string()))?;
+        }
+        Hands::Daemon => {
+            let copied = match control::ask_daemon(&config.data.folder, &Command::Backup).await? {
+                Answer::Copied(copied) => copied,
+                Answer::Said(_) | Answer::Rescanned(_) | Answer::Order(_) => {
+                    return Err(Failure::failed("the daemon answered something else than a copy"));
+                }
+            };
+            target.take(&config.data.folder.join(copied.file_name()))?;
+        }
+    }
+    let keys = config.data.folder.join(envelope::FILE_NAME);
+    let keys = match keys.exists() {
+        true => format!("{}: keep a copy of that file elsewhere", keys.display()),
+        false => {
+            format!("the keys that the daemon is passed as {}: keep a copy of them elsewhere", envelope::FILE_NAME)
+        }
+    };
+    let path = target.path.display();
+    say(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
     Ok(())
+}
+
+/// In the daemon. One at a time: they would fill the disk together, and what an earlier one left is removed first.
+pub async fn execute(context: &Context) -> Result<Copied, String> {
+    static COPYING: Mutex<()> = Mutex::const_new(());
+    let Ok(_only) = COPYING.try_lock() else {
+        return Err("another backup is being made; ask again when it is done".into());
+    };
+    let folder = &context.config.data.folder;
+    sweep(folder);
+    let copied = Copied { id: Uuid::new_v4() };
+    let made = context.db.backup(&folder.join(copied.file_name())).await;
+    if let Err(error) = made {
+        sweep(folder);
+        return Err(error.to_string());
+    }
+    Ok(copied)
+}
+
+/// Removes copies that nobody took, and what is left of those that were never complete.
+pub fn sweep(folder: &Path) {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return warn!("old copies of the database cannot be looked for: {error}"),
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(Copied::is_named) {
+            continue;
+        }
+        match fs::remove_file(entry.path()) {
+            Ok(()) => info!("{}, a copy of the database that nobody took, was removed", name.display()),
+            Err(error) => warn!("{}, an old copy of the database, cannot be removed: {error}", name.display()),
+        }
+    }
+}
+
+/// Where the copy shall be. While it is not complete it is beside that under another name, which goes when this is dropped.
+struct Target {
+    path: PathBuf,
+    folder: PathBuf,
+    part: PathBuf,
+    file: File,
+}
+
+impl Target {
+    /// Before anything is copied, so that nobody waits for a copy that has no place.
+    fn reserve(to: &Path) -> Result<Target, Failure> {
+        let path = std::path::absolute(to).map_err(|e| Failure::while_(to.display(), e))?;
+        match fs::symlink_metadata(&path) {
+            Ok(_) => return Err(Target::taken(&path)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::while_(path.display(), error)),
+        }
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let mut part = OsString::from(&path);
+        part.push(PART);
+        let part = PathBuf::from(part);
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+        let in_the_way = "another backup goes to the same place, or one was cut short; when none runs, remove it";
+        match made {
+            Ok(file) => Ok(Target { path, folder, part, file }),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(Failure::failed(format!("{} is there already: {in_the_way}", part.display())))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(Failure::failed(format!("the folder {} does not exist", folder.display())))
+            }
+            Err(error) => Err(Failure::while_(format!("{} cannot be made", part.display()), error)),
+        }
+    }
+
+    fn taken(path: &Path) -> Failure {
+        Failure::failed(format!("{} exists already; a backup never overwrites", path.display()))
+    }
+
+    /// Brings the daemon's copy here; there is nothing left of it afterwards, however this ends.
+    fn take(&self, copy: &Path) -> Result<(), Failure> {
+        let failed = |error: io::Error| {
+            Failure::while_(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
+        };
+        let brought = self.bring(copy).map_err(failed);
+        match fs::remove_file(copy) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("settled: {} is left behind: {error}", copy.display());
+            }
+            Ok(()) | Err(_) => {}
+        }
+        brought?;
+        self.name()
+    }
+
+    fn bring(&self, copy: &Path) -> io::Result<()> {
+        // The folder is another user's: no link of that user leads elsewhere, and nothing there keeps us waiting.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut from = File::from(rustix::fs::open(copy, flags, Mode::empty())?);
+        let found = from.metadata()?;
+        if !found.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        let brought = io::copy(&mut from, &mut &self.file)?;
+        if brought != found.len() {
+            return Err(io::Error::other(format!("{brought} of {} bytes were read", found.len())));
+        }
+        self.file.sync_all()
+    }
+
+    /// Complete from here on, and durable.
+    fn name(&self) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure::while_(format!("{} cannot be made", self.path.display()), error);
+        match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(Target::taken(&self.path)),
+            // Not every file system knows how to rename without replacing.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                if self.path.try_exists().map_err(failed)? {
+                    return Err(Target::taken(&self.path));
+                }
+                fs::rename(&self.part, &self.path).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.part) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("settled: {} is left behind: {error}", self.part.display());
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
 }

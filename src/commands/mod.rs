@@ -69,7 +69,7 @@ enum Command {
     /// Say what the running daemon is doing.
     #[command(after_help = EXIT_CODES)]
     Status(status::Args),
-    /// Create, list and change merchants, users, tokens, products, stock and coupons.
+    /// Create, list and change merchants, users, tokens, products, stock and coupons; see to orders and reviews.
     #[command(after_help = EXIT_CODES)]
     Admin(admin::Args),
 }

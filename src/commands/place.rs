@@ -1,5 +1,6 @@
 //! Which installation a command is about: a configuration file, or the data folder of the demo.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::db::claim::Claim;
 use crate::db::lock::DataLock;
-use crate::envelope::{Envelope, FILE_NAME};
+use crate::envelope::{Envelope, KeysError};
 
 /// How the name of the first one begins.
 const FIRST_MIGRATION: &str = "0001";
@@ -135,12 +136,27 @@ fn owner() -> String {
 
 /// For a database that may hold goods already.
 pub fn open_envelope(folder: &Path) -> Result<Envelope, Failure> {
-    let file = folder.join(FILE_NAME);
     Envelope::load(folder).map_err(|e| {
-        let file = file.display();
-        Failure::failed(format!("envelope keys: {e}. Goods in the database open only with them: restore {file}"))
+        let advice = match &e {
+            KeysError::Io { error, .. } if error.kind() == ErrorKind::NotFound => NO_KEYS,
+            KeysError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
+                ". Run this as the daemon's user, or as root"
+            }
+            KeysError::Malformed { .. } => ". Goods in the database open only with them: restore the file",
+            KeysError::Io { .. }
+            | KeysError::Exists(_)
+            | KeysError::Open { .. }
+            | KeysError::Full(_)
+            | KeysError::Credential(_) => "",
+        };
+        Failure::failed(format!("envelope keys: {e}{advice}"))
     })
 }
+
+const NO_KEYS: &str = "\
+. Goods in the database open only with them. Where the unit passes them (LoadCredential), the daemon alone sees them: what \
+asks the running daemon works, and the rest is run by `systemd-run --pipe --wait -p User=settled -p \
+LoadCredential=envelope.keys:FILE settled …`. When they are lost, restore the file";
 
 /// Makes the data folder when it is missing; nobody else may look into it.
 pub fn make_folder(folder: &Path) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use chain::ChainId;
 use serde::{Deserialize, Serialize};
 
+use crate::commands::admin;
 use crate::commands::control::{self, Answer, Command, Context};
 use crate::commands::exit::Failure;
 use crate::commands::out::say;
@@ -43,7 +44,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         let ask = Ask { chain: chain.clone(), from: next, to };
         let piece = match control::ask(&place, Command::Rescan(ask)).await? {
             Answer::Rescanned(piece) => piece,
-            Answer::Said(_) | Answer::Order(_) => return Err(Failure::failed("the daemon answered something else")),
+            Answer::Said(_) | Answer::Copied(_) | Answer::Order(_) => {
+                return Err(Failure::failed("the daemon answered something else"));
+            }
         };
         say(format_args!(
             "{chain}: blocks {next} to {} of {to}: {} booked, {} known",
@@ -57,8 +60,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     say(format_args!("{} transfers were missing and are booked now, {} were there before.", sum.booked, sum.known));
     if sum.doubtful > 0 {
         say(format_args!(
-            "{} may be what was booked by the balance of their address: see the reviews `rescan.doubtful`.",
-            sum.doubtful
+            "{} may be what was booked by the balance of their address: see the reviews `rescan.doubtful` in `{}`.",
+            sum.doubtful,
+            admin::reviews::LIST
         ));
     }
     Ok(())

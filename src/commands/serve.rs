@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::commands::backup;
 use crate::commands::control::socket::Control;
 use crate::commands::control::{Context, Running};
 use crate::commands::exit::Failure;
@@ -31,6 +32,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
     let lock = DataLock::acquire(&folder)?;
+    backup::sweep(&folder);
     let Prepared { db, mut claim, envelope, applied } = place::prepare(&config).await?;
     for name in applied {
         info!("the database was brought to {name}");
@@ -58,7 +60,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         rescans: daemon.rescans.clone(),
         health: daemon.app.health.clone(),
     };
-    let context = Context { daemon: Some(running), ..Context::offline(Arc::new(config), db, clock, envelope) };
+    let context = Context::offline(Arc::new(config), db, clock, envelope);
+    let context = Context { wake: daemon.app.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
     let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
     let control = daemon.tasks.spawn("control socket", control.serve(context, daemon.tasks.clone(), stopped.clone()));

@@ -1,5 +1,6 @@
 //! `settled status`.
 
+use crate::commands::admin;
 use crate::commands::control::{self, Command, Context};
 use crate::commands::exit::Failure;
 use crate::commands::out::say;
@@ -7,8 +8,6 @@ use crate::commands::place::Place;
 use crate::db;
 use crate::money::deposits;
 use crate::reviews;
-
-const REVIEWS_MAX: i64 = 1_000;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -50,9 +49,11 @@ pub async fn describe(context: &Context) -> Result<String, String> {
         };
         lines.push(line);
     }
-    let open =
-        context.db.read("list_reviews", |tx| Box::pin(async move { reviews::list_open(tx, REVIEWS_MAX).await })).await;
-    lines.push(format!("{} reviews wait for a person", open.map_err(|e: db::Error| e.to_string())?.len()));
+    let open = context.db.read("count_reviews", |tx| Box::pin(async move { reviews::count_open(tx).await })).await;
+    lines.push(match open.map_err(|e: db::Error| e.to_string())? {
+        0 => "no review waits for a person".into(),
+        open => format!("{open} reviews wait for a person: see `{}`", admin::reviews::LIST),
+    });
     let problems = running.health.problems();
     if problems.is_empty() {
         lines.push("nothing keeps it from its work".into());

@@ -187,7 +187,14 @@ impl Config {
     /// Reads the file and the environment of this process. Relative paths in the file begin at its folder.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| {
-            format!("{}: {e}. Write a configuration with `settled init` or name one with `--config`.", path.display())
+            let advice = match e.kind() == std::io::ErrorKind::PermissionDenied {
+                true => {
+                    "Let the user that runs this read it, such as with `chgrp settled` and `chmod 640`, and enter the folders \
+                     above it"
+                }
+                false => "Write a configuration with `settled init` or name one with `--config`",
+            };
+            format!("{}: {e}. {advice}.", path.display())
         })?;
         let env = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

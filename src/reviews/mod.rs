@@ -14,12 +14,22 @@ pub async fn open(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, 
 
 /// Closes a review that settled itself or was decided; none open is fine.
 pub async fn close(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, note: &str) -> Result<(), db::Error> {
+    store::set_closed(tx, now, kind, subject, note).await?;
+    Ok(())
+}
+
+/// Closes a review because a person decided, who names it as [`list_open`] shows it. False when no such review is open.
+pub async fn decide(tx: &mut Tx, now: Instant, kind: &str, subject: &str, note: &str) -> Result<bool, db::Error> {
     store::set_closed(tx, now, kind, subject, note).await
 }
 
 /// Open reviews, oldest first.
 pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
     store::list_open(tx, limit).await
+}
+
+pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
+    store::count_open(tx).await
 }
 
 /// Writes down what an administrator did, in the transaction in which it is done.

@@ -1,7 +1,7 @@
 //! All SQL of reviews and of the log of administrators' acts.
 
 use crate::clock::Instant;
-use crate::db::{self, Tx, execute, rows};
+use crate::db::{self, Tx, execute, row, rows};
 
 #[derive(Debug, Clone)]
 pub struct Review {
@@ -32,14 +32,9 @@ pub async fn insert_review(
     Ok(())
 }
 
-pub async fn set_closed(
-    tx: &mut Tx,
-    now: Instant,
-    kind: &'static str,
-    subject: &str,
-    note: &str,
-) -> Result<(), db::Error> {
-    execute!(
+/// False when none is open.
+pub async fn set_closed(tx: &mut Tx, now: Instant, kind: &str, subject: &str, note: &str) -> Result<bool, db::Error> {
+    let closed = execute!(
         tx,
         "update reviews set closed_at = $3, closing_note = $4 where kind = $1 and subject = $2 and closed_at is null",
         kind,
@@ -47,7 +42,7 @@ pub async fn set_closed(
         now,
         note
     )?;
-    Ok(())
+    Ok(closed == 1)
 }
 
 pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
@@ -67,6 +62,11 @@ pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error
             })
         })
         .collect()
+}
+
+pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
+    let counted = row!(tx, "select count(*) as n from reviews where closed_at is null")?;
+    counted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("n")
 }
 
 pub async fn insert_act(

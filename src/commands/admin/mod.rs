@@ -5,7 +5,9 @@ pub mod chains;
 pub mod coupons;
 mod file;
 pub mod merchants;
+pub mod orders;
 pub mod products;
+pub mod reviews;
 pub mod stock;
 pub mod users;
 
@@ -20,7 +22,7 @@ use crate::commands::out::say;
 use crate::commands::place::Place;
 use crate::db::{self, Tx};
 use crate::ids::{Mode, Shop};
-use crate::money::pricing::Currency;
+use crate::money::pricing::{Currency, Fiat};
 use crate::shop::merchants as shops;
 
 #[derive(clap::Args)]
@@ -53,6 +55,12 @@ enum Noun {
     /// Discounts for who knows the code.
     #[command(subcommand)]
     Coupon(coupons::Verb),
+    /// What was bought, and how it is paid.
+    #[command(subcommand)]
+    Order(orders::Verb),
+    /// What waits for a person: money or facts that no rule decides.
+    #[command(subcommand)]
+    Review(reviews::Verb),
     /// Chains that are followed.
     #[command(subcommand)]
     Chain(chains::Verb),
@@ -74,10 +82,16 @@ pub enum Act {
     ListProducts(Owner),
     SetProduct(products::Set),
     ImportStock(stock::Import),
+    ListStock(stock::List),
     WithdrawStock(stock::Withdraw),
     PutCoupons(Owner, Vec<coupons::NewCoupon>),
     ListCoupons(Owner),
     DeactivateCoupon(coupons::Deactivate),
+    ShowOrder(orders::Named),
+    CancelOrder(orders::Named),
+    ConfirmOrder(orders::Named),
+    ListReviews(reviews::List),
+    CloseReview(reviews::Close),
     ResumeChain(chains::Resume),
     ListUnspent(chains::Unspent),
 }
@@ -102,6 +116,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Noun::Product(verb) => vec![verb.act()?],
         Noun::Stock(verb) => verb.acts()?,
         Noun::Coupon(verb) => vec![verb.act()?],
+        Noun::Order(verb) => vec![verb.act()],
+        Noun::Review(verb) => vec![verb.act()],
         Noun::Chain(verb) => vec![verb.act()],
     };
     for act in acts {
@@ -125,10 +141,16 @@ pub async fn execute(context: &Context, act: Act) -> Result<String, String> {
         Act::ListProducts(owner) => products::list(context, owner).await,
         Act::SetProduct(set) => products::set(context, set).await,
         Act::ImportStock(import) => stock::import(context, import).await,
+        Act::ListStock(list) => stock::list(context, list).await,
         Act::WithdrawStock(withdraw) => stock::withdraw(context, withdraw).await,
         Act::PutCoupons(owner, coupons) => coupons::put(context, owner, coupons).await,
         Act::ListCoupons(owner) => coupons::list(context, owner).await,
         Act::DeactivateCoupon(deactivate) => coupons::deactivate(context, deactivate).await,
+        Act::ShowOrder(named) => orders::show(context, named).await,
+        Act::CancelOrder(named) => orders::cancel(context, named).await,
+        Act::ConfirmOrder(named) => orders::confirm(context, named).await,
+        Act::ListReviews(list) => reviews::list(context, list).await,
+        Act::CloseReview(close) => reviews::close(context, close).await,
         Act::ResumeChain(resume) => chains::resume(context, resume).await,
         Act::ListUnspent(unspent) => chains::unspent(context, unspent).await,
     }
@@ -178,6 +200,11 @@ fn mode(text: &str) -> Result<Mode, String> {
 fn minor_units(text: &str) -> Result<i64, String> {
     let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
     i64::try_from(units).map_err(|_| format!("{text} is more than anything costs"))
+}
+
+/// The other way: `0.5 CNY`.
+fn fiat(price: Fiat) -> String {
+    format!("{} {}", price.to_decimal(), price.currency)
 }
 
 fn currency(code: &str) -> Result<Currency, String> {

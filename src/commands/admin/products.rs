@@ -8,23 +8,22 @@ use uuid::Uuid;
 
 use crate::clock::Instant;
 use crate::commands::admin::file::{Record, Source};
-use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, shop_of};
+use crate::commands::admin::{Act, Owner, Refused, currency, fiat, minor_units, shop_of};
 use crate::commands::control::Context;
 use crate::commands::exit::Failure;
 use crate::db::Tx;
 use crate::ids::Shop;
-use crate::money::pricing::{Currency, Fiat};
 use crate::reviews;
-use crate::shop::catalog::{self, Product, State, Texts, Tier};
+use crate::shop::catalog::{self, EditError, State, Stored, Texts, Tier};
 
 const CURRENCY: &str = "CNY";
 
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Add a product, or change the one with this slug to what is given here.
+    /// Add a product, or change the one with this slug to what is given here; what is left out stays as it is.
     Put(Put),
     /// Put all products of a file: a JSON array, or a CSV file with the columns slug, price, and any of currency,
-    /// min_quantity, max_quantity, name_LANGUAGE and description_LANGUAGE.
+    /// min_quantity, max_quantity, name_LANGUAGE and description_LANGUAGE. What is left out stays as it is.
     Import(Import),
     /// Offer a product, or take it off.
     Set(Set),
@@ -52,18 +51,16 @@ pub struct NewProduct {
     /// Price of one unit, such as 0.50.
     #[arg(long)]
     pub price: String,
-    /// Currency of the price.
+    /// Currency of the price; prices in others stay.
     #[arg(long, default_value = CURRENCY)]
     #[serde(default = "usual_currency")]
     pub currency: String,
-    /// Smallest quantity of one order.
-    #[arg(long, default_value_t = 1)]
-    #[serde(default = "one")]
-    pub min_quantity: u32,
-    /// Largest quantity of one order.
-    #[arg(long, default_value_t = catalog::MAX_QUANTITY)]
-    #[serde(default = "usual_maximum")]
-    pub max_quantity: u32,
+    /// Smallest quantity of one order; 1 where a new product says nothing.
+    #[arg(long)]
+    pub min_quantity: Option<u32>,
+    /// Largest quantity of one order; 200 where a new product says nothing.
+    #[arg(long)]
+    pub max_quantity: Option<u32>,
     /// Names by language.
     #[arg(skip)]
     #[serde(default)]
@@ -113,8 +110,8 @@ fn of_record(mut record: Record) -> Result<NewProduct, Failure> {
         slug: record.need("slug")?,
         price: record.need("price")?,
         currency: record.take("currency").unwrap_or_else(usual_currency),
-        min_quantity: record.number("min_quantity")?.unwrap_or_else(one),
-        max_quantity: record.number("max_quantity")?.unwrap_or_else(usual_maximum),
+        min_quantity: record.number("min_quantity")?,
+        max_quantity: record.number("max_quantity")?,
         names: BTreeMap::new(),
         descriptions: BTreeMap::new(),
     };
@@ -134,14 +131,6 @@ const KNOWN: [&str; 5] = ["slug", "price", "currency", "min_quantity", "max_quan
 
 fn usual_currency() -> String {
     CURRENCY.into()
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn usual_maximum() -> u32 {
-    catalog::MAX_QUANTITY
 }
 
 fn in_language(text: &str) -> Result<(String, String), String> {
@@ -178,17 +167,24 @@ async fn put_one(tx: &mut Tx, now: Instant, shop: Shop, position: i64, product: 
     let currency = currency(&product.currency).map_err(Refused::Because)?;
     let unit_price = minor_units(&product.price).map_err(Refused::Because)?;
     let (tiers, texts) = (vec![Tier { from_quantity: 1, unit_price }], texts(product));
-    let (min_quantity, max_quantity) = (product.min_quantity, product.max_quantity);
-    if let Some(known) = catalog::find(tx, shop, currency, &product.slug).await? {
-        catalog::set_limits(tx, known.id, min_quantity, max_quantity).await.map_err(Refused::because)?;
-        catalog::set_prices(tx, known.sku, currency, &tiers).await.map_err(Refused::because)?;
+    let known = catalog::find_stored(tx, shop, &product.slug).await?;
+    let stored = known.as_ref().map_or((1, catalog::MAX_QUANTITY), |known| (known.min_quantity, known.max_quantity));
+    let min_quantity = product.min_quantity.unwrap_or(stored.0);
+    let max_quantity = product.max_quantity.unwrap_or(stored.1);
+    let refused = |e: EditError| match e {
+        EditError::BadLimits => Refused::Because(format!("{e}: it would be {min_quantity} to {max_quantity}")),
+        EditError::BadSlug | EditError::SlugTaken | EditError::BadTiers | EditError::Db(_) => Refused::because(e),
+    };
+    if let Some(known) = known {
+        catalog::set_limits(tx, known.id, min_quantity, max_quantity).await.map_err(refused)?;
+        catalog::set_prices(tx, known.sku, currency, &tiers).await.map_err(refused)?;
         catalog::set_texts(tx, known.id, &texts).await?;
         return Ok(false);
     }
     let public_id = Uuid::new_v4();
     let slug = product.slug.clone();
     let new = catalog::NewProduct { public_id, slug, min_quantity, max_quantity, position, currency, tiers, texts };
-    catalog::create(tx, now, shop, new).await.map_err(Refused::because)?;
+    catalog::create(tx, now, shop, new).await.map_err(refused)?;
     Ok(true)
 }
 
@@ -224,7 +220,7 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
         .read("list_products", move |tx| {
             Box::pin(async move {
                 let shop = shop_of(tx, &owner).await?;
-                Ok::<_, Refused>(catalog::list(tx, shop, Currency::CNY).await?)
+                Ok::<_, Refused>(catalog::list_stored(tx, shop).await?)
             })
         })
         .await?;
@@ -235,13 +231,15 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-fn line(product: &Product) -> String {
-    let Product { public_id, slug, state, stock, unit_price, .. } = product;
-    let Fiat { currency, .. } = unit_price;
-    format!("{slug}\t{public_id}\t{}\t{} {currency}\t{stock} in stock", state.as_str(), unit_price.to_decimal())
+fn line(product: &Stored) -> String {
+    let Stored { public_id, slug, state, min_quantity, max_quantity, stock, unit_prices, .. } = product;
+    let prices: Vec<String> = unit_prices.iter().map(|price| fiat(*price)).collect();
+    let prices = if prices.is_empty() { "no price".into() } else { prices.join(", ") };
+    let state = state.as_str();
+    format!("{slug}\t{public_id}\t{state}\t{prices}\t{stock} in stock\torders of {min_quantity} to {max_quantity}")
 }
 
-pub(super) async fn find(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<Product, Refused> {
-    let product = catalog::find(tx, shop, Currency::CNY, id_or_slug).await?;
-    product.ok_or_else(|| Refused::Because(format!("there is no product `{id_or_slug}` with a price in {CURRENCY}")))
+pub(super) async fn find(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<Stored, Refused> {
+    let product = catalog::find_stored(tx, shop, id_or_slug).await?;
+    product.ok_or_else(|| Refused::Because(format!("there is no product `{id_or_slug}`")))
 }

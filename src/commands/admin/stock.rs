@@ -9,16 +9,20 @@ use crate::commands::control::Context;
 use crate::commands::exit::Failure;
 use crate::ids::StockItemId;
 use crate::reviews;
-use crate::shop::stock::{self, IMPORT_MAX};
+use crate::shop::stock::{self, IMPORT_MAX, Item};
 
 /// Of one request, so that it fits the control socket whatever stands in the lines.
 const BYTES_MAX: usize = 1024 * 1024;
+/// Items of one answer, which has a length that it may not pass.
+const LISTED_MAX: u32 = 10_000;
 
 #[derive(Subcommand)]
 pub enum Verb {
     /// Add lines to the stock of a product: one in each line of a file, a JSON array of strings, or the column `line` of a
     /// CSV file. A line that was imported before is counted and left out.
     Import(Files),
+    /// Show the numbers of a product's items with when they were imported, never what stands in them.
+    List(List),
     /// Take an item off sale for ever.
     Withdraw(Withdraw),
 }
@@ -41,14 +45,32 @@ pub struct Import {
 }
 
 #[derive(clap::Args, Serialize, Deserialize)]
+pub struct List {
+    /// Id or slug of the product.
+    pub product: String,
+    /// Also items that are reserved, delivered or withdrawn.
+    #[arg(long)]
+    pub all: bool,
+    /// How many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LISTED_MAX)))]
+    pub limit: u32,
+    /// Only items behind this number: to go on where a list ended.
+    #[arg(long, value_name = "ITEM", default_value_t = 0)]
+    pub after: i64,
+    #[command(flatten)]
+    pub owner: Owner,
+}
+
+#[derive(clap::Args, Serialize, Deserialize)]
 pub struct Withdraw {
-    /// Number of the item.
+    /// Number of the item, as `stock list` shows it.
     pub item: i64,
 }
 
 impl Verb {
     pub fn acts(self) -> Result<Vec<Act>, Failure> {
         match self {
+            Verb::List(list) => Ok(vec![Act::ListStock(list)]),
             Verb::Withdraw(withdraw) => Ok(vec![Act::WithdrawStock(withdraw)]),
             Verb::Import(files) => {
                 let lines = read(&files.source)?;
@@ -114,6 +136,33 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
         })
         .await?;
     Ok(format!("{} items were added to `{slug}`, {} it had before.", imported.added, imported.duplicates))
+}
+
+/// Oldest first, as they are sold.
+pub async fn list(context: &Context, list: List) -> Result<String, String> {
+    let limit = list.limit.clamp(1, LISTED_MAX);
+    let (product, all) = (list.product.clone(), list.all);
+    let items = context
+        .db
+        .read("list_stock", move |tx| {
+            Box::pin(async move {
+                let shop = shop_of(tx, &list.owner).await?;
+                let sku = products::find(tx, shop, &list.product).await?.sku;
+                // One more than is shown says whether there are more.
+                let (after, ask) = (StockItemId(list.after), limit.saturating_add(1));
+                Ok::<_, Refused>(match all {
+                    true => stock::list(tx, sku, after, ask).await?,
+                    false => stock::list_in_stock(tx, sku, after, ask).await?,
+                })
+            })
+        })
+        .await?;
+    let shown = &items[..items.len().min(usize::try_from(limit).unwrap_or(usize::MAX))];
+    let Some(last) = shown.last() else { return Ok(format!("`{product}` has nothing in stock there.")) };
+    let line = |item: &Item| format!("{}\t{}\timported {}", item.id, item.state.as_str(), item.imported_at);
+    let mut lines: Vec<String> = shown.iter().map(line).collect();
+    lines.extend((items.len() > shown.len()).then(|| format!("and more: go on with --after {}", last.id)));
+    Ok(lines.join("\n"))
 }
 
 pub async fn withdraw(context: &Context, withdraw: Withdraw) -> Result<String, String> {

@@ -6,7 +6,7 @@ pub mod socket;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use chain::ChainId;
@@ -17,12 +17,13 @@ use crate::commands::admin::{self, Act};
 use crate::commands::dev::demo::{self, Demo};
 use crate::commands::exit::Failure;
 use crate::commands::place::{Offline, Place, make_folder};
-use crate::commands::{rescan, status};
+use crate::commands::{backup, rescan, status};
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::lock::{DataLock, LockError};
 use crate::envelope::Envelope;
 use crate::http::health::Health;
+use crate::workers::Wake;
 use crate::workers::rescan::{Piece, Rescan};
 
 /// What can be asked. It has no `Debug`: goods and tokens stand in it.
@@ -30,7 +31,7 @@ use crate::workers::rescan::{Piece, Rescan};
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
     Status,
-    Backup { to: PathBuf },
+    Backup,
     Rescan(rescan::Ask),
     Admin(Act),
     Demo(demo::Command),
@@ -41,6 +42,7 @@ pub enum Command {
 pub enum Answer {
     /// Lines for people.
     Said(String),
+    Copied(backup::Copied),
     Rescanned(Piece),
     Order(Box<demo::Order>),
 }
@@ -50,6 +52,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Answer::Said(lines) => f.write_str(lines),
+            Answer::Copied(copied) => write!(f, "copied to {}", copied.file_name()),
             Answer::Rescanned(piece) => write!(f, "read up to block {}", piece.to),
             Answer::Order(order) => order.fmt(f),
         }
@@ -65,6 +68,8 @@ pub struct Context {
     pub envelope: Arc<Envelope>,
     /// Who asks, for the log of administrative acts.
     pub actor: String,
+    /// For whoever leaves work behind that need not wait; it wakes nobody when no daemon runs.
+    pub wake: Wake,
     /// `None` when no daemon runs.
     pub daemon: Option<Running>,
     /// The model chains of `settled dev`.
@@ -84,7 +89,7 @@ pub struct Running {
 impl Context {
     pub fn offline(config: Arc<Config>, db: Db, clock: Clock, envelope: Arc<Envelope>) -> Context {
         let actor = actor(rustix::process::getuid().as_raw());
-        Context { config, db, clock, envelope, actor, daemon: None, demo: None }
+        Context { config, db, clock, envelope, actor, wake: Wake::default(), daemon: None, demo: None }
     }
 }
 
@@ -97,7 +102,7 @@ fn actor(uid: u32) -> String {
 pub async fn execute(context: &Context, command: Command) -> Result<Answer, String> {
     match command {
         Command::Status => status::describe(context).await.map(Answer::Said),
-        Command::Backup { to } => backup(context, &to).await,
+        Command::Backup => backup::execute(context).await.map(Answer::Copied),
         Command::Rescan(ask) => rescan::execute(context, &ask).await.map(Answer::Rescanned),
         Command::Admin(act) => admin::execute(context, act).await.map(Answer::Said),
         Command::Demo(command) => match &context.demo {
@@ -107,29 +112,32 @@ pub async fn execute(context: &Context, command: Command) -> Result<Answer, Stri
     }
 }
 
-async fn backup(context: &Context, to: &Path) -> Result<Answer, String> {
-    context.db.backup(to).await.map_err(|e| e.to_string())?;
-    let keys = context.config.data.folder.join(crate::envelope::FILE_NAME);
-    Ok(Answer::Said(format!(
-        "{} is a complete copy of the database. Goods in it can be read only with {}: keep a copy of that file elsewhere.",
-        to.display(),
-        keys.display()
-    )))
+/// Who does what is asked for.
+pub enum Hands {
+    /// The daemon that holds the data folder.
+    Daemon,
+    Ours(Box<Offline>),
+}
+
+pub async fn hands(config: &Config) -> Result<Hands, Failure> {
+    make_folder(&config.data.folder)?;
+    match DataLock::acquire(&config.data.folder) {
+        Ok(lock) => Ok(Hands::Ours(Box::new(Offline::open(config.clone(), lock).await?))),
+        Err(LockError::Held { .. }) => Ok(Hands::Daemon),
+        Err(error @ LockError::Io { .. }) => Err(error.into()),
+    }
 }
 
 /// Executes in the daemon that holds the data folder, or else here.
 pub async fn ask(place: &Place, command: Command) -> Result<Answer, Failure> {
     let config = place.load()?;
-    make_folder(&config.data.folder)?;
-    match DataLock::acquire(&config.data.folder) {
-        Ok(lock) => {
-            let offline = Offline::open(config, lock).await?;
+    match hands(&config).await? {
+        Hands::Daemon => ask_daemon(&config.data.folder, &command).await,
+        Hands::Ours(offline) => {
             let answer = execute(&offline.context, command).await;
             offline.close().await;
             answer.map_err(Failure::failed)
         }
-        Err(LockError::Held { .. }) => ask_daemon(&config.data.folder, &command).await,
-        Err(error @ LockError::Io { .. }) => Err(error.into()),
     }
 }
 

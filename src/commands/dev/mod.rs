@@ -17,6 +17,7 @@ use clap::Subcommand;
 use tokio::sync::watch;
 use url::Url;
 
+use crate::commands::backup;
 use crate::commands::control::socket::Control;
 use crate::commands::control::{Context, Running};
 use crate::commands::exit::Failure;
@@ -86,6 +87,7 @@ async fn start(args: Start) -> Result<(), Failure> {
     let config =
         config::load(&folder, &config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() })?;
     logging::start(&config.log)?;
+    backup::sweep(&folder);
     let end = ops::end()?;
 
     let clock = demo::clock(&folder)?;
@@ -120,7 +122,7 @@ async fn start(args: Start) -> Result<(), Failure> {
     let demo = demo::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
     let blocks = blocks::spawn(&daemon.tasks, &config, &demo, &clock, &stopped);
     let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
-    let context = Context { daemon: Some(running), demo: Some(demo), ..context };
+    let context = Context { wake: daemon.app.wake.clone(), daemon: Some(running), demo: Some(demo), ..context };
     let control =
         daemon.tasks.spawn("control socket", control.serve(context.clone(), daemon.tasks.clone(), stopped.clone()));
     let watcher = ops::spawn(&daemon, &stopped);

@@ -90,7 +90,7 @@ impl Story {
         let find = demo::Command::Find { order: args.order.clone() };
         let order = match ask_daemon(&args.data, &Command::Demo(find)).await? {
             Answer::Order(order) => order,
-            Answer::Said(_) | Answer::Rescanned(_) => {
+            Answer::Said(_) | Answer::Copied(_) | Answer::Rescanned(_) => {
                 return Err(Failure::failed("the daemon answered something else than expected"));
             }
         };

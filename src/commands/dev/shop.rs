@@ -11,7 +11,6 @@ use crate::commands::control::Context;
 use crate::commands::dev::keys::write_private;
 use crate::commands::exit::Failure;
 use crate::ids::{Mode, Shop};
-use crate::money::pricing::Currency;
 use crate::shop::{catalog, merchants};
 
 pub const MERCHANT: &str = "demo";
@@ -96,7 +95,7 @@ async fn fill_up(context: &Context) -> Result<(), Failure> {
             Box::pin(async move {
                 let Some(merchant) = merchants::find_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list(tx, shop, Currency::CNY).await
+                catalog::list_stored(tx, shop).await
             })
         })
         .await?;
@@ -120,8 +119,8 @@ fn product(sample: &Sample) -> NewProduct {
         slug: sample.slug.into(),
         price: sample.price.into(),
         currency: "CNY".into(),
-        min_quantity: sample.min_quantity,
-        max_quantity: catalog::MAX_QUANTITY,
+        min_quantity: Some(sample.min_quantity),
+        max_quantity: None,
         names: names.into_iter().map(|(language, text)| (language.to_owned(), text.to_owned())).collect(),
         descriptions: BTreeMap::new(),
     }

@@ -47,6 +47,22 @@ pub struct Product {
     pub texts: Texts,
 }
 
+/// A product as its operator sees it: whatever it costs, in whichever currencies, or in none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub id: ProductId,
+    pub public_id: String,
+    pub slug: String,
+    pub state: State,
+    pub min_quantity: u32,
+    pub max_quantity: u32,
+    pub sku: SkuId,
+    /// Units that can be ordered now.
+    pub stock: u64,
+    /// Of one unit, in the order of their currencies.
+    pub unit_prices: Vec<Fiat>,
+}
+
 /// Texts by field (`name`, `description`) and language tag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Texts(BTreeMap<(String, String), String>);
@@ -123,9 +139,9 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
     store::list_active(tx, shop, currency).await
 }
 
-/// All products in their order, active or not: for the operator.
-pub async fn list(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
-    store::list(tx, shop, currency).await
+/// All products in their order, active or not, with a price or without.
+pub async fn list_stored(tx: &mut Tx, shop: Shop) -> Result<Vec<Stored>, db::Error> {
+    store::list_stored(tx, shop).await
 }
 
 /// The active product with this public id or slug.
@@ -139,12 +155,21 @@ pub async fn find_active(
     Ok(found.filter(|product| product.state == State::Active))
 }
 
-/// The product with this public id or slug, active or not: for the operator.
+/// The product with this public id or slug, active or not, if it has a price in this currency.
 pub async fn find(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str) -> Result<Option<Product>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
         // A UUID has several spellings; one of them is stored.
         Ok(id) => store::find_by_public_id(tx, shop, currency, &id.to_string()).await,
         Err(_) if is_slug(id_or_slug) => store::find_by_slug(tx, shop, currency, id_or_slug).await,
+        Err(_) => Ok(None),
+    }
+}
+
+/// The product with this public id or slug, active or not, with a price or without.
+pub async fn find_stored(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<Option<Stored>, db::Error> {
+    match id_or_slug.parse::<Uuid>() {
+        Ok(id) => store::find_stored_by_public_id(tx, shop, &id.to_string()).await,
+        Err(_) if is_slug(id_or_slug) => store::find_stored_by_slug(tx, shop, id_or_slug).await,
         Err(_) => Ok(None),
     }
 }

@@ -4,7 +4,7 @@ use crate::clock::Instant;
 use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
 use crate::ids::{ProductId, Shop, SkuId};
 use crate::money::pricing::{Currency, Fiat};
-use crate::shop::catalog::{NewProduct, Offer, Product, State, Texts, Tier};
+use crate::shop::catalog::{NewProduct, Offer, Product, State, Stored, Texts, Tier};
 
 /// Rows of one list: a product has one for each of its texts.
 const LIST_ROWS_MAX: u32 = 100_000;
@@ -28,23 +28,60 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
     gather(currency, &found)
 }
 
-pub async fn list(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
-    let found = rows!(
-        tx,
-        "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
-            c.unit_price, t.field, t.language, t.body
-         from products p
-         join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
-         join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
-         left join texts t on t.subject = 'product:' || p.id
-         where p.merchant_id = $1 and p.mode = $2
-         order by p.position, p.id, t.field, t.language limit $4",
-        shop.merchant,
-        shop.mode,
-        currency,
-        LIST_ROWS_MAX
-    )?;
-    gather(currency, &found)
+/// Products with the price of one unit in each currency that they have one in. A row for each price, or one without.
+macro_rules! stored {
+    ($condition:literal) => {
+        concat!(
+            "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
+                c.currency, c.unit_price
+             from products p
+             join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
+             left join sku_prices c on c.sku_id = s.id and c.from_quantity = 1
+             where p.merchant_id = $1 and p.mode = $2 ",
+            $condition
+        )
+    };
+}
+
+pub async fn list_stored(tx: &mut Tx, shop: Shop) -> Result<Vec<Stored>, db::Error> {
+    let found =
+        rows!(tx, stored!("order by p.position, p.id, c.currency limit $3"), shop.merchant, shop.mode, LIST_ROWS_MAX)?;
+    gather_prices(&found)
+}
+
+pub async fn find_stored_by_public_id(tx: &mut Tx, shop: Shop, public_id: &str) -> Result<Option<Stored>, db::Error> {
+    let found = rows!(tx, stored!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
+    Ok(gather_prices(&found)?.pop())
+}
+
+pub async fn find_stored_by_slug(tx: &mut Tx, shop: Shop, slug: &str) -> Result<Option<Stored>, db::Error> {
+    let found = rows!(tx, stored!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
+    Ok(gather_prices(&found)?.pop())
+}
+
+/// Rows of one product stand together.
+fn gather_prices(rows: &[Row]) -> Result<Vec<Stored>, db::Error> {
+    let mut products: Vec<Stored> = Vec::new();
+    for row in rows {
+        let id: ProductId = row.get("id")?;
+        if products.last().is_none_or(|last| last.id != id) {
+            products.push(Stored {
+                id,
+                public_id: row.get("public_id")?,
+                slug: row.get("slug")?,
+                state: row.get("state")?,
+                min_quantity: row.get("min_quantity")?,
+                max_quantity: row.get("max_quantity")?,
+                sku: row.get("sku_id")?,
+                stock: row.get("available")?,
+                unit_prices: Vec::new(),
+            });
+        }
+        if let (Some(product), Some(currency)) = (products.last_mut(), row.get::<Option<Currency>>("currency")?) {
+            product.unit_prices.push(Fiat::new(currency, row.get("unit_price")?));
+        }
+    }
+    Ok(products)
 }
 
 pub async fn find_by_public_id(

@@ -64,6 +64,39 @@ crate::both! {
         assert_eq!(find(&shop, "mailbox").await.unwrap().stock, 5);
     }
 
+    async fn an_operator_finds_products_whatever_they_cost(db: Db) {
+        let shop = Fixture::new(db, 2).await;
+        let owner = shop.shop;
+        let elsewhere = Uuid::new_v4();
+        let (product, sku) = write(&shop.db, move |tx| Box::pin(async move {
+            let tiers = vec![Tier { from_quantity: 1, unit_price: 9 }, Tier { from_quantity: 10, unit_price: 8 }];
+            let new = NewProduct { slug: "abroad".into(), currency: Currency::USD, tiers, ..mailbox(elsewhere) };
+            Ok(catalog::create(tx, NOW, owner, new).await.unwrap())
+        })).await;
+        let stored = |name: &str| {
+            let name = name.to_owned();
+            read(&shop.db, move |tx| Box::pin(async move { catalog::find_stored(tx, owner, &name).await }))
+        };
+        for name in ["abroad", &elsewhere.to_string().to_uppercase()] {
+            let found = stored(name).await.unwrap();
+            assert_eq!((found.id, found.sku, found.unit_prices), (product, sku, vec![Fiat::new(Currency::USD, 9)]), "{name}");
+            assert_eq!(find(&shop, name).await, None, "it has no price in CNY");
+        }
+        assert_eq!(stored("Abroad").await, None);
+        write(&shop.db, move |tx| Box::pin(async move {
+            catalog::set_prices(tx, sku, CNY, &[Tier { from_quantity: 1, unit_price: 60 }]).await.unwrap();
+            catalog::set_state(tx, product, State::Inactive).await
+        })).await;
+        let list = read(&shop.db, move |tx| Box::pin(catalog::list_stored(tx, owner))).await;
+        let seen: Vec<_> = list.iter().map(|p| (p.slug.as_str(), p.state, p.stock, p.unit_prices.clone())).collect();
+        assert_eq!(seen, [
+            ("mailbox", State::Active, 2, vec![Fiat::new(CNY, 50)]),
+            ("abroad", State::Inactive, 0, vec![Fiat::new(CNY, 60), Fiat::new(Currency::USD, 9)]),
+        ]);
+        let live = Shop { mode: Mode::Live, ..owner };
+        assert!(read(&shop.db, move |tx| Box::pin(catalog::list_stored(tx, live))).await.is_empty());
+    }
+
     async fn the_price_is_that_of_the_greatest_quantity_reached(db: Db) {
         let shop = Fixture::new(db, 0).await;
         for (quantity, prices, minor) in [

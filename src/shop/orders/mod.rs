@@ -360,7 +360,8 @@ pub(in crate::shop) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Loc
     store::lock_order(tx, id).await
 }
 
-pub(in crate::shop) async fn find_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::Error> {
+/// The buyer's address as it was written; `None` once it was erased.
+pub async fn find_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::Error> {
     store::find_email(tx, id).await
 }
 

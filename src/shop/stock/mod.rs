@@ -71,6 +71,14 @@ pub struct Delivered {
     pub sealed: Vec<u8>,
 }
 
+/// An item as its operator sees it: never what stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    pub id: StockItemId,
+    pub state: State,
+    pub imported_at: Instant,
+}
+
 /// Encrypts lines before the transaction that imports them; outer blanks do not count.
 pub fn seal<'a>(
     envelope: &Envelope,
@@ -158,6 +166,16 @@ pub async fn deliver(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Er
 /// What was handed out for a line, in the order of its items.
 pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
     store::list_delivered(tx, line).await
+}
+
+/// Items of a SKU that can be sold, by number, from behind `after` on.
+pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+    store::list_in_stock(tx, sku, after, limit).await
+}
+
+/// The same with those that are sold, reserved or withdrawn.
+pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+    store::list(tx, sku, after, limit).await
 }
 
 /// Takes an item that is in stock off sale for ever; false when it is not in stock.

@@ -3,7 +3,7 @@
 use crate::clock::Instant;
 use crate::db::{self, Bind, Chain, Returned, Row, Tx, execute, expect_changed, linked, row, rows};
 use crate::ids::{LineId, SkuId, StockItemId};
-use crate::shop::stock::{Delivered, State};
+use crate::shop::stock::{Delivered, Item, State};
 
 /// Findings of one audit.
 const MISMATCHES_MAX: u32 = 100;
@@ -108,6 +108,33 @@ pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>,
 
 fn delivered(row: &Row) -> Result<Delivered, db::Error> {
     Ok(Delivered { sku: row.get("sku_id")?, sealed: row.get("sealed")? })
+}
+
+pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, state, imported_at from stock_items where sku_id = $1 and state = 'in_stock' and id > $2
+         order by id limit $3",
+        sku,
+        after,
+        limit
+    )?;
+    found.iter().map(item).collect()
+}
+
+pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, state, imported_at from stock_items where sku_id = $1 and id > $2 order by id limit $3",
+        sku,
+        after,
+        limit
+    )?;
+    found.iter().map(item).collect()
+}
+
+fn item(row: &Row) -> Result<Item, db::Error> {
+    Ok(Item { id: row.get("id")?, state: row.get("state")?, imported_at: row.get("imported_at")? })
 }
 
 pub async fn find_sku(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {

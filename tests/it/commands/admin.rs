@@ -1,25 +1,13 @@
 //! Commands that work on an installation without a daemon.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use provision::anvil::{Anvil, Options};
 use rusqlite::Connection;
 
-use crate::commands::program::{run, run_with};
+use crate::commands::program::{installed, run, run_with, settled};
 use crate::world::accounts;
-
-/// A configuration with a data folder of its own, migrated.
-#[expect(clippy::unwrap_used, reason = "what helps a test may fail as a test does")]
-async fn installed(folder: &Path) -> String {
-    let config = folder.join("settled.toml");
-    let file = config.to_str().unwrap().to_owned();
-    run(&["init", "--config", &file]).await.done();
-    let text = std::fs::read_to_string(&config).unwrap();
-    let data = folder.join("data");
-    std::fs::write(&config, text.replace("/var/lib/settled", data.to_str().unwrap())).unwrap();
-    run(&["migrate", "--config", &file]).await.done();
-    file
-}
 
 #[tokio::test]
 async fn an_operator_sets_a_shop_up() {
@@ -58,8 +46,24 @@ async fn an_operator_sets_a_shop_up() {
     let added = admin(&["stock", "import", "box", "--file", "-"], "two----2\n\nthree----3\n").await.done();
     assert_eq!(added.trim(), "1 items were added to `box`, 1 it had before.");
     assert!(admin(&["product", "list"], "").await.done().contains("3 in stock"));
-    assert!(admin(&["stock", "withdraw", "1"], "").await.done().contains("off sale"));
-    assert_eq!(admin(&["stock", "withdraw", "1"], "").await.code, 1);
+    let numbers = async |more: &[&str]| {
+        let listed = admin(&[&["stock", "list", "box"], more].concat(), "").await.done();
+        assert!(!listed.contains("----"), "what stands in them is not shown: {listed}");
+        listed
+    };
+    let listed = numbers(&[]).await;
+    let (number, rest) = listed.split_once('\t').unwrap();
+    assert!(rest.starts_with("in_stock\timported 2") && listed.lines().count() == 3, "{listed}");
+    assert!(admin(&["stock", "withdraw", number], "").await.done().contains("off sale"));
+    assert_eq!(admin(&["stock", "withdraw", number], "").await.code, 1);
+    assert_eq!(numbers(&[]).await, listed.split_once('\n').unwrap().1);
+    assert!(numbers(&["--all"]).await.starts_with(&format!("{number}\twithdrawn\timported 2")));
+    let page = numbers(&["--limit", "1"]).await;
+    let after = page.split_once('\t').unwrap().0;
+    assert!(page.contains(&format!("and more: go on with --after {after}")), "{page}");
+    assert_eq!(numbers(&["--limit", "1", "--after", after]).await.lines().count(), 1, "the last one");
+    assert!(admin(&["stock", "list", "vpn"], "").await.done().contains("nothing in stock"));
+    assert_eq!(admin(&["stock", "list", "none"], "").await.code, 1);
 
     admin(&["user", "create", "alice", "--email", "alice@example.com"], "").await.done();
     let credit = ["credit", "alice", "--amount", "100.00", "--currency", "CNY", "--reference", "r1"];
@@ -132,6 +136,69 @@ async fn a_check_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn the_daemons_user_can_read_what_init_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settled.toml");
+    let said = run(&["init", "--config", file.to_str().unwrap()]).await.done();
+    let written = std::fs::metadata(&file).unwrap();
+    assert_eq!(written.mode() & 0o777, 0o640, "nobody else");
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let service = groups.lines().find_map(|line| line.strip_prefix("settled:x:")?.split(':').next()?.parse().ok());
+    match (rustix::process::geteuid().is_root(), service) {
+        (true, Some(group)) => {
+            assert_eq!((written.uid(), written.gid()), (0, group));
+            assert!(said.contains("The group settled can read it."), "{said}");
+        }
+        (true, None) => assert!(said.contains(&format!("run `chgrp settled {}`", file.display())), "{said}"),
+        (false, _) => assert!(said.contains("settled.toml. Next:"), "its owner runs the daemon: {said}"),
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_there_and_closed_is_not_written_again() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can become somebody else: a configuration of another user was NOT checked");
+        return;
+    }
+    // Where everybody finds the binary.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (binary, config) = (folder.path().join("settled"), folder.path().join("settled.toml"));
+    std::fs::copy(env!("CARGO_BIN_EXE_settled"), &binary).unwrap();
+    run(&["init", "--config", config.to_str().unwrap()]).await.done();
+    let mut check = tokio::process::Command::new(&binary);
+    let check =
+        check.args(["check", "--config", config.to_str().unwrap()]).uid(65_534).gid(65_534).output().await.unwrap();
+    let said = String::from_utf8(check.stderr).unwrap();
+    assert!(check.status.code() == Some(3) && said.contains("chgrp settled") && !said.contains("init"), "{said}");
+}
+
+#[tokio::test]
+async fn keys_that_are_missing_may_be_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = installed(folder.path()).await;
+    run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
+    let keys = folder.path().join("data/envelope.keys");
+    let away = folder.path().join("credentials");
+    std::fs::create_dir(&away).unwrap();
+    std::fs::rename(&keys, away.join("envelope.keys")).unwrap();
+    let check = run(&["check", "--config", &config]).await;
+    let list = run(&["admin", "merchant", "list", "--config", &config]).await;
+    for said in [&check.out, &list.err] {
+        assert!(said.contains("LoadCredential=envelope.keys:FILE") && said.contains("restore the file"), "{said}");
+    }
+    assert_eq!((check.code, list.code), (1, 1));
+    // As systemd passes them.
+    let mut passed = settled(&["admin", "merchant", "list", "--config", &config]);
+    assert!(passed.env("CREDENTIALS_DIRECTORY", &away).output().await.unwrap().status.success());
+
+    std::fs::rename(away.join("envelope.keys"), &keys).unwrap();
+    std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let open = run(&["admin", "merchant", "list", "--config", &config]).await;
+    assert!(open.err.contains("chmod 600") && !open.err.contains("restore"), "they are not lost: {open:?}");
+}
+
+#[tokio::test]
 async fn a_check_compares_what_the_database_stored() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
@@ -183,7 +250,13 @@ async fn every_command_explains_itself() {
         &["admin", "credit"],
         &["admin", "product", "import"],
         &["admin", "stock", "import"],
+        &["admin", "stock", "list"],
         &["admin", "coupon", "create"],
+        &["admin", "order", "show"],
+        &["admin", "order", "cancel"],
+        &["admin", "order", "confirm"],
+        &["admin", "review", "list"],
+        &["admin", "review", "close"],
         &["admin", "chain", "resume"],
         &["admin", "chain", "unspent"],
         &["rescan"],

@@ -9,7 +9,7 @@ use settled::db::testing::Scratch;
 use settled::db::{Db, Row};
 use settled::envelope::Envelope;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use url::Url;
 
 use crate::commands::program::{Running, run, settled};
@@ -60,7 +60,7 @@ async fn a_service_manager_hears_of_it_and_an_operator_talks_to_it() {
 }
 
 /// An installation on PostgreSQL with a data folder of its own, as on a machine of its own.
-fn on_postgres(folder: &Path, scratch: &Scratch) -> String {
+pub fn on_postgres(folder: &Path, scratch: &Scratch) -> String {
     let mut url = Url::parse(&scratch.config().url).unwrap();
     let password = folder.join("password");
     std::fs::write(&password, url.password().unwrap_or_default()).unwrap();
@@ -77,7 +77,12 @@ fn on_postgres(folder: &Path, scratch: &Scratch) -> String {
 }
 
 async fn serving(config: &str) -> (Child, String) {
-    let mut daemon = settled(&["serve", "--config", config]).stderr(Stdio::piped()).spawn().unwrap();
+    started(settled(&["serve", "--config", config])).await
+}
+
+/// A daemon, and what it said until it was ready.
+pub async fn started(mut command: Command) -> (Child, String) {
+    let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
     let mut said = String::new();
     while !said.contains("settled listens on") {

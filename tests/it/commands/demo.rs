@@ -79,6 +79,16 @@ async fn a_buyer_pays_in_every_way_there_is() {
     let order = demo.order("bnb").await;
     let late = run(&["dev", "pay", &order, "--late", "--data", data]).await.done();
     assert!(late.contains("order expired") && late.contains("review deposit.apart"), "{late}");
+    assert!(run(&["status", "--data", data]).await.done().contains("1 reviews wait for a person: see `settled admin"));
+    let waits = run(&["admin", "review", "list", "--data", data]).await.done();
+    let (kind, subject) = waits.lines().next().unwrap().split_once(' ').unwrap();
+    let close = ["admin", "review", "close", kind, subject, "--note", "given back", "--data", data];
+    assert!(run(&close).await.done().contains(&format!("Review deposit.apart {subject} is closed.")));
+    assert!(run(&["status", "--data", data]).await.done().contains("no review waits for a person"));
+    let shown = run(&["admin", "order", "show", &order, "--data", data]).await.done();
+    assert!(shown.contains("state: expired") && shown.contains(" on bsc"), "{shown}");
+    let order = demo.order("trx").await;
+    assert!(run(&["admin", "order", "cancel", &order, "--data", data]).await.done().contains("is cancelled"));
 
     let unknown = run(&["dev", "pay", "CO0", "--data", data]).await;
     assert!(unknown.code == 1 && unknown.err.contains("there is no order CO0"), "{unknown:?}");

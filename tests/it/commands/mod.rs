@@ -1,6 +1,8 @@
 //! The real binary, as people and service managers run it.
 
 mod admin;
+mod backup;
 mod daemon;
 mod demo;
+mod operator;
 pub mod program;

@@ -1,0 +1,149 @@
+//! `settled backup`, with a daemon and without.
+
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Stdio;
+
+use rusqlite::Connection;
+use settled::db::testing::Scratch;
+use settled::envelope::Envelope;
+use tokio::process::{Child, Command};
+
+use crate::commands::daemon::{on_postgres, started};
+use crate::commands::program::{Running, installed, run, settled};
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Complete, and for nobody else.
+fn assert_copy(copy: &Path) {
+    assert_eq!(std::fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let db = Connection::open(copy).unwrap();
+    let merchants: i64 = db.query_row("select count(*) from merchants", [], |row| row.get(0)).unwrap();
+    assert_eq!(merchants, 1);
+    let sound: String = db.query_row("pragma integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(sound, "ok");
+}
+
+/// What must not become of a target, whoever does the work.
+async fn refusals(config: &str, folder: &Path) {
+    let taken = folder.join("taken");
+    std::fs::write(&taken, "mine").unwrap();
+    let refused = run(&["backup", taken.to_str().unwrap(), "--config", config]).await;
+    assert!(refused.code == 1 && refused.err.contains("never overwrites"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
+    let dangling = folder.join("dangling");
+    std::os::unix::fs::symlink(folder.join("nowhere"), &dangling).unwrap();
+    assert_eq!(run(&["backup", dangling.to_str().unwrap(), "--config", config]).await.code, 1);
+    let lost = folder.join("lost/copy.db");
+    let refused = run(&["backup", lost.to_str().unwrap(), "--config", config]).await;
+    assert!(refused.code == 1 && refused.err.contains("lost does not exist"), "{refused:?}");
+    std::fs::write(folder.join("cut.db.part"), "half").unwrap();
+    let refused = run(&["backup", folder.join("cut.db").to_str().unwrap(), "--config", config]).await;
+    assert!(refused.code == 1 && refused.err.contains("cut.db.part is there already"), "{refused:?}");
+    assert_eq!(names(folder), ["cut.db.part", "dangling", "taken"]);
+}
+
+#[tokio::test]
+async fn without_a_daemon_the_copy_is_made_where_it_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
+    run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
+    let before = names(&data);
+    let target = tempfile::tempdir().unwrap();
+    refusals(&config, target.path()).await;
+    let copy = folder.path().join("copy.db");
+    let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
+    assert!(said.contains("copy.db is a complete copy") && said.contains("data/envelope.keys"), "{said}");
+    assert_copy(&copy);
+    assert_eq!(names(&data), before);
+    assert!(!folder.path().join("copy.db.part").exists());
+}
+
+/// `settled serve`, with other files in `hidden` than anybody else sees there, as the unit has them by PrivateTmp.
+async fn serving_apart(config: &str, hidden: &Path) -> (Child, String) {
+    let shell = "mount -t tmpfs none \"$1\" && shift && exec \"$@\"";
+    let binary = env!("CARGO_BIN_EXE_settled");
+    let apart = |more: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", shell, "sh"]).arg(hidden).args(more);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    };
+    let works = apart(&["true"]).stderr(Stdio::null()).status().await.is_ok_and(|status| status.success());
+    if !works {
+        eprintln!("no file system can be mounted here: a daemon that sees other folders was NOT checked");
+        return started(settled(&["serve", "--config", config])).await;
+    }
+    started(apart(&[binary, "serve", "--config", config])).await
+}
+
+/// Its socket comes after its listener.
+async fn answering(config: &str) {
+    while run(&["status", "--config", config]).await.code != 0 {}
+}
+
+#[tokio::test]
+async fn a_daemon_that_sees_other_folders_gives_its_copy_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
+    run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
+    // What an earlier daemon left, beside files that are not its own.
+    let left = format!("outgoing-backup-{}.db", uuid::Uuid::new_v4());
+    let kept = ["outgoing-backup-of-monday.db", "backup.db"];
+    for name in [&left, &format!("{left}.part"), kept[0], kept[1]] {
+        std::fs::File::create(data.join(name)).unwrap().write_all(b"old").unwrap();
+    }
+    let target = tempfile::tempdir().unwrap();
+    let (mut daemon, _) = serving_apart(&config, target.path()).await;
+    answering(&config).await;
+    let running = names(&data);
+    assert!(kept.iter().all(|name| running.contains(&(*name).to_owned())), "{running:?}");
+    assert!(!running.iter().any(|name| name.contains(&left)), "{running:?}");
+
+    refusals(&config, target.path()).await;
+    assert_eq!(names(&data), running, "nothing was copied for nothing");
+    let copy = target.path().join("copy.db");
+    let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
+    assert!(said.contains("copy.db is a complete copy"), "{said}");
+    assert_copy(&copy);
+    assert_eq!(std::fs::metadata(&copy).unwrap().uid(), rustix::process::geteuid().as_raw());
+    assert!(!target.path().join("copy.db.part").exists());
+    assert_eq!(names(&data), running, "nothing is left of the daemon's copy");
+
+    // A copy that nobody took goes with the next one.
+    std::fs::write(data.join(&left), "old").unwrap();
+    let copy = target.path().join("second.db");
+    run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
+    assert_eq!(names(&data), running);
+    Running::terminate(&daemon);
+    assert!(daemon.wait().await.unwrap().success());
+    assert_copy(&copy);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_has_tools_of_its_own() {
+    let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
+    let scratch = Scratch::postgres(&server).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, data) = (on_postgres(folder.path(), &scratch), folder.path().join("data"));
+    std::fs::create_dir_all(&data).unwrap();
+    Envelope::load_or_create(&data).unwrap();
+    let copy = folder.path().join("copy.db");
+    let backup = ["backup", copy.to_str().unwrap(), "--config", &config];
+    let (mut daemon, _) = started(settled(&["serve", "--config", &config])).await;
+    answering(&config).await;
+    let refused = run(&backup).await;
+    assert!(refused.code == 1 && refused.err.contains("pg_dump"), "{refused:?}");
+    Running::terminate(&daemon);
+    assert!(daemon.wait().await.unwrap().success());
+    let refused = run(&backup).await;
+    assert!(refused.code == 1 && refused.err.contains("pg_dump"), "{refused:?}");
+    assert!(!names(&data).iter().any(|name| name.contains("backup")));
+    assert!(!copy.exists() && !folder.path().join("copy.db.part").exists());
+}

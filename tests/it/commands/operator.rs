@@ -1,0 +1,256 @@
+//! What an operator sees to: reviews, orders and products, by the binary on the database of a running world.
+
+use std::path::Path;
+
+use provision::postgres;
+use settled::clock::Clock;
+use settled::db::{Backend, Db, Row};
+use settled::reviews;
+use url::Url;
+
+use crate::aftermath::ask;
+use crate::commands::program::{Ended, run_with};
+use crate::world::{World, accounts};
+
+/// The binary with a configuration of a world's database and data folder.
+struct Desk {
+    config: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Desk {
+    async fn at(world: &World) -> Desk {
+        let folder = tempfile::tempdir().unwrap();
+        let data = world.config.data.folder.to_str().unwrap();
+        let chains = include_str!("../world.toml").replace("folder = \".\"", &format!("folder = \"{data}\""));
+        let text = format!("{chains}\n{}\n{}", database_of(&world.db, folder.path()).await, accounts());
+        let config = folder.path().join("settled.toml");
+        std::fs::write(&config, text).unwrap();
+        Desk { config: config.to_str().unwrap().to_owned(), _folder: folder }
+    }
+
+    async fn admin(&self, arguments: &[&str]) -> Ended {
+        self.admin_with(arguments, "").await
+    }
+
+    async fn admin_with(&self, arguments: &[&str], input: &str) -> Ended {
+        run_with(&[&["admin"], arguments, &["--config", &self.config]].concat(), input).await
+    }
+
+    /// What it says of something that cannot be done.
+    async fn refused(&self, arguments: &[&str]) -> String {
+        let ended = self.admin(arguments).await;
+        assert!(ended.code == 1 && ended.out.is_empty(), "{ended:?}");
+        ended.err
+    }
+}
+
+/// The section of a configuration that names this database.
+async fn database_of(db: &Db, folder: &Path) -> String {
+    match db.backend() {
+        Backend::Sqlite => {
+            let file: String = one(db, "select file from pragma_database_list where name = 'main'").await;
+            format!("[database]\nurl = \"sqlite:{file}\"\n")
+        }
+        Backend::Postgres => {
+            let mut url = Url::parse(&tokio::task::block_in_place(postgres::url).unwrap()).unwrap();
+            url.set_path(&one(db, "select cast(current_database() as text)").await);
+            let password = folder.join("password");
+            std::fs::write(&password, url.password().unwrap_or_default()).unwrap();
+            let has_password = url.password().is_some();
+            url.set_password(None).unwrap();
+            let file = if has_password { password.display().to_string() } else { String::new() };
+            format!("[database]\nurl = \"{url}\"\npassword_file = \"{file}\"\n")
+        }
+    }
+}
+
+async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
+    db.read("look", move |tx| Box::pin(async move { tx.rows(sql, Vec::new()).await })).await.unwrap()
+}
+
+async fn one(db: &Db, sql: &'static str) -> String {
+    rows(db, sql).await.first().unwrap().at(0).unwrap()
+}
+
+/// What administrators did, without the acts that set the world up.
+async fn acts(db: &Db) -> Vec<String> {
+    let acts = rows(db, "select act, subject, detail, actor from admin_acts order by seq").await;
+    let text = |row: &Row, place: usize| row.at::<String>(place).unwrap();
+    let told = acts.iter().map(|row| {
+        assert!(text(row, 3).starts_with("uid "));
+        format!("{} {}: {}", text(row, 0), text(row, 1), text(row, 2))
+    });
+    told.collect()
+}
+
+both! {
+    async fn reviews_are_shown_and_closed(world: World) {
+        let desk = Desk::at(&world).await;
+        assert_eq!(desk.admin(&["review", "list"]).await.done().trim(), "Nothing waits for a person.");
+        let now = world.clock.now();
+        world.db.write("open", move |tx| Box::pin(async move {
+            for (seconds, kind, subject) in [(7, "payment.short", "invoice/3"), (5, "deposit.apart", "deposit/1"),
+                (6, "payment.short", "invoice/2")] {
+                let detail = format!("{subject} was short");
+                reviews::open(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
+            }
+            Ok::<_, settled::db::Error>(())
+        })).await.unwrap();
+
+        let all = desk.admin(&["review", "list"]).await.done();
+        let blocks: Vec<&str> = all.trim().split("\n\n").collect();
+        assert_eq!(blocks, [
+            "deposit.apart deposit/1\n  since 2026-02-11T12:00:05Z\n  deposit/1 was short",
+            "payment.short invoice/2\n  since 2026-02-11T12:00:06Z\n  invoice/2 was short",
+            "payment.short invoice/3\n  since 2026-02-11T12:00:07Z\n  invoice/3 was short",
+        ]);
+        let oldest = desk.admin(&["review", "list", "--limit", "1"]).await.done();
+        assert!(oldest.contains("deposit/1") && oldest.contains("and 2 more") && !oldest.contains("invoice/2"), "{oldest}");
+        for wrong in [&["review", "list", "--limit", "0"][..], &["review", "close", "payment.short", "invoice/2"]] {
+            assert_eq!(desk.admin(wrong).await.code, 2, "{wrong:?}");
+        }
+
+        let close = ["review", "close", "payment.short", "invoice/2", "--note", "given back by hand"];
+        assert!(desk.admin(&close).await.done().contains("Review payment.short invoice/2 is closed."));
+        assert!(desk.refused(&close).await.contains("settled admin review list"), "it is closed already");
+        for unknown in [["payment.short", "invoice/1"], ["payment.long", "invoice/3"]] {
+            let close = [&["review", "close"], &unknown[..], &["--note", "seen"]].concat();
+            assert!(desk.refused(&close).await.contains("no review"));
+        }
+        assert!(desk.refused(&["review", "close", "payment.short", "invoice/3", "--note", " "]).await.contains("a note has"));
+
+        let left = desk.admin(&["review", "list"]).await.done();
+        assert!(left.contains("invoice/3") && !left.contains("invoice/2") && !left.contains("more"), "{left}");
+        assert_eq!(acts(&world.db).await, ["review.close invoice/2: payment.short: given back by hand"]);
+        let note = one(&world.db, "select closing_note from reviews where subject = 'invoice/2'").await;
+        assert_eq!(note, "given back by hand");
+    }
+
+    async fn an_order_is_looked_at_and_cancelled(world: World) {
+        let desk = Desk::at(&world).await;
+        let placed = world.place("trc20_usdt").await;
+        let shown = desk.admin(&["order", "show", &placed.order_no]).await.done();
+        for line in [
+            &format!("order {} ({})\n  state: awaiting_payment\n", placed.order_no, placed.id),
+            "  shop: shop, test, surface checkout\n  amount: 1 CNY\n",
+            "  e-mail: buyer@example.com\npayment crypto: pending\n",
+            &format!("  address: {} on tron\n  due: 0.138122 USDT until ", placed.address),
+            "  received: 0 USDT, confirmed 0 USDT\nlines:\n",
+            "  2 of mailbox-usa-fresh at 0.5 CNY: pending",
+        ] {
+            assert!(shown.contains(line), "{line} is not in {shown}");
+        }
+        assert_eq!(desk.admin(&["order", "show", &placed.id.to_uppercase()]).await.done(), shown, "by its id");
+        for verb in ["show", "cancel", "confirm"] {
+            assert!(desk.refused(&["order", verb, "CO20260211AAAAAAAAAAAA"]).await.contains("there is no order `CO2026"));
+        }
+        assert!(desk.refused(&["order", "confirm", &placed.order_no]).await.contains("which nobody has to confirm"));
+
+        world.pay("trc20_usdt", &placed.address, "0.1");
+        world.mine("trc20_usdt", 1);
+        world.run_until_idle().await;
+        let shown = desk.admin(&["order", "show", &placed.order_no]).await.done();
+        assert!(shown.contains("  received: 0.1 USDT, confirmed") && shown.contains("newest transaction: "), "{shown}");
+        let refused = desk.refused(&["order", "cancel", &placed.order_no]).await;
+        assert!(refused.contains(&format!("order {} cannot be cancelled", placed.order_no)), "{refused}");
+
+        let other = world.place_many(5, "eth").await;
+        assert_eq!(world.stock(&world.product).await, 293);
+        let cancelled = desk.admin(&["order", "cancel", &format!(" {} ", other.order_no)]).await.done();
+        assert!(cancelled.contains("is cancelled") && cancelled.contains("booked and reviewed"), "{cancelled}");
+        world.expect(&other, "cancelled", "expired").await;
+        assert_eq!(world.stock(&world.product).await, 298);
+        let refused = desk.refused(&["order", "cancel", &other.order_no]).await;
+        assert!(refused.contains("is cancelled already"), "{refused}");
+        let shown = desk.admin(&["order", "show", &other.order_no]).await.done();
+        assert!(shown.contains("state: cancelled") && shown.contains("  ended: "), "{shown}");
+        assert_eq!(acts(&world.db).await, [format!("order.cancel {}: 2.5 CNY by crypto", other.order_no)]);
+    }
+
+    async fn a_person_confirms_what_was_paid_elsewhere(world: World = |config| {
+        config.surfaces.checkout.wechat_url = "https://pay.example/wechat/{order_no}".into();
+    }) {
+        let desk = Desk::at(&world).await;
+        let order = async || {
+            let body = serde_json::json!({ "productId": world.product.id, "quantity": 3,
+                "contactEmail": "buyer@example.com", "paymentMethod": "wechat" });
+            let answer = world.post("/api/orders", &body).await;
+            (answer.text_at("order.order_no"), answer.text_at("order.id"))
+        };
+        let (paid, id) = order().await;
+        let shown = desk.admin(&["order", "show", &paid]).await.done();
+        let page = format!("payment wechat: pending\n  page: https://pay.example/wechat/{paid}\nlines:");
+        assert!(shown.contains(&page) && shown.contains("window ends: "), "{shown}");
+        let confirmed = desk.admin(&["order", "confirm", &paid]).await.done();
+        assert!(confirmed.contains(&format!("Order {paid} is paid; its goods go out when the daemon runs")), "{confirmed}");
+        let twice = desk.refused(&["order", "confirm", &paid]).await;
+        assert!(twice.contains("is paid and its payment success"), "{twice}");
+        assert!(desk.refused(&["order", "cancel", &paid]).await.contains("is paid already"));
+
+        // The binary's clock is the machine's.
+        world.advance_seconds(Clock::System.now().since(world.clock.now()).max(0) / 1_000 + 1);
+        world.run_until_idle().await;
+        assert_eq!(world.status(&id).await.text_at("status"), "completed");
+        let shown = desk.admin(&["order", "show", &paid]).await.done();
+        assert!(shown.contains("3 of mailbox-usa-fresh at 0.5 CNY: delivered"), "{shown}");
+        assert!(!shown.contains("----"), "goods are never shown: {shown}");
+
+        // Asked over its socket, the daemon hands the goods out at once.
+        let (second, id) = order().await;
+        let confirm = serde_json::json!({ "admin": { "confirm-order": { "order": second } } });
+        assert!(ask(&world, confirm).await.unwrap().to_string().contains("its goods go out now"));
+        world.run_until_idle().await;
+        assert_eq!(world.status(&id).await.text_at("status"), "completed");
+
+        let (late, _) = order().await;
+        world.advance_seconds(3_600);
+        world.run_until_idle().await;
+        let refused = desk.refused(&["order", "confirm", &late]).await;
+        assert!(refused.contains("is expired and its payment expired"), "{refused}");
+        assert_eq!(acts(&world.db).await, [&paid, &second].map(|no| format!("order.confirm {no}: 1.5 CNY by wechat")));
+    }
+
+    async fn a_product_keeps_what_is_not_given(world: World) {
+        let desk = Desk::at(&world).await;
+        let admin = async |arguments: &[&str], input: &str| {
+            desk.admin_with(&[arguments, &["--mode", "test"]].concat(), input).await
+        };
+        let list = async || {
+            let all = admin(&["product", "list"], "").await.done();
+            let line = |slug: &str| {
+                let line = all.lines().find(|line| line.starts_with(&format!("{slug}\t"))).unwrap();
+                line.split('\t').skip(2).collect::<Vec<_>>().join("|")
+            };
+            (line("box"), all.lines().any(|line| line.starts_with("far\t")).then(|| line("far")))
+        };
+        let limits = ["--min-quantity", "5", "--max-quantity", "50"];
+        admin(&[&["product", "put", "box", "--price", "0.50", "--name", "en=Box"], &limits[..]].concat(), "").await.done();
+        admin(&["product", "put", "box", "--price", "0.60"], "").await.done();
+        assert_eq!(list().await.0, "active|0.6 CNY|0 in stock|orders of 5 to 50");
+        let json = r#"[{"slug": "box", "price": "0.70"}]"#;
+        admin(&["product", "import", "--file", "-", "--format", "json"], json).await.done();
+        assert_eq!(list().await.0, "active|0.7 CNY|0 in stock|orders of 5 to 50");
+        let csv = "slug,price,min_quantity\nbox,0.80,\n";
+        admin(&["product", "import", "--file", "-", "--format", "csv"], csv).await.done();
+        assert_eq!(list().await.0, "active|0.8 CNY|0 in stock|orders of 5 to 50");
+        admin(&["product", "put", "box", "--price", "0.80", "--max-quantity", "60"], "").await.done();
+        assert_eq!(list().await.0, "active|0.8 CNY|0 in stock|orders of 5 to 60");
+        let wrong = admin(&["product", "put", "box", "--price", "0.80", "--min-quantity", "61"], "").await;
+        assert!(wrong.code == 1 && wrong.err.contains("it would be 61 to 60"), "{wrong:?}");
+        assert_eq!(world.get("/api/products/box").await.text_at("product.name_en"), "Box", "its name stayed too");
+
+        admin(&["product", "put", "far", "--price", "0.08", "--currency", "USD"], "").await.done();
+        assert_eq!(list().await.1.unwrap(), "active|0.08 USD|0 in stock|orders of 1 to 200");
+        assert_eq!(world.get("/api/products/far").await.status, 404, "this surface sells in CNY");
+        admin(&["stock", "import", "far", "--file", "-"], "one----1\n").await.done();
+        admin(&["product", "set", "far", "--inactive"], "").await.done();
+        admin(&["product", "set", "far", "--active"], "").await.done();
+        let put = admin(&["product", "put", "far", "--price", "0.60"], "").await.done();
+        assert_eq!(put.trim(), "0 products were created, 1 were changed.");
+        assert_eq!(list().await.1.unwrap(), "active|0.6 CNY, 0.08 USD|1 in stock|orders of 1 to 200");
+        assert_eq!(world.stock(&crate::world::Product { slug: "far".into(), ..world.product.clone() }).await, 1);
+        let unknown = admin(&["product", "set", "near", "--inactive"], "").await;
+        assert!(unknown.code == 1 && unknown.err.contains("there is no product `near`"), "{unknown:?}");
+    }
+}
