@@ -14,22 +14,27 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// What to read so that the memory reaches from above `solid` to `head`; nothing if it does already. What a fork
-    /// replaced is forgotten.
+    /// What to read so that the memory reaches from above `solid` to `head`; nothing if it does already, or if `head` is
+    /// lower than what is remembered: producers build on the longest branch, so it is that of a node which is behind, or of
+    /// a branch that loses. What a fork replaced is forgotten.
     pub fn missing(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
         if self.blocks.back().is_some_and(|last| last.header.height < solid) {
             self.blocks.clear();
         }
-        self.blocks.truncate(self.blocks.iter().take_while(|block| block.header.height <= head.height).count());
-        let same = |block: &Block| block.header.position() == head.position();
-        if self.blocks.back().is_some_and(same) {
-            return None;
-        }
-        if self.blocks.back().is_some_and(|last| last.header.height == head.height) {
-            self.blocks.pop_back();
+        if let Some(last) = self.blocks.back().map(|block| block.header) {
+            if head.height < last.height || head.position() == last.position() {
+                return None;
+            }
+            if head.height == last.height {
+                self.blocks.pop_back();
+            }
         }
         let from = self.blocks.back().map_or(solid + 1, |last| last.header.height + 1);
         (from <= head.height).then_some((from, head.height))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
     }
 
     /// Adds blocks that were read. `false` if they do not follow what is remembered, which is then forgotten.
@@ -110,9 +115,15 @@ mod tests {
         assert_eq!(heads.missing(10, &header(2, 15, 2)), Some((15, 15)));
         assert!(!heads.extend(vec![block(2, 15, 2)]));
         assert_eq!(heads.missing(10, &header(2, 15, 2)), Some((11, 15)));
-        // Shorter.
-        assert!(heads.extend((11..=15).map(|height| block(2, height, 2)).collect()));
-        assert_eq!(heads.missing(10, &header(2, 13, 2)), None);
-        assert!(heads.sightings().is_empty());
+    }
+
+    #[test]
+    fn a_node_that_is_behind_changes_nothing() {
+        let mut heads = Heads::default();
+        assert!(heads.extend((11..=15).map(|height| block(0, height, 0)).collect()));
+        for head in [header(0, 13, 0), header(1, 14, 1), header(0, 9, 0)] {
+            assert_eq!(heads.missing(10, &head), None);
+        }
+        assert_eq!(heads.missing(10, &header(0, 16, 0)), Some((16, 16)), "nothing was forgotten");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     Tron,
     block::{self, Body},
     receipts::{self, Mismatch},
-    source::{body, failure_at},
+    source::body,
     wire,
 };
 
@@ -115,7 +115,13 @@ impl Tron {
                 Err(Failure::TooLarge(message)) if self.span().too_large(used, &message) => {
                     info!(chain = %self.config.chain, "a range of {used} blocks is too large: {message}");
                 }
-                Err(failure) => return Err(failure_at(from, failure)),
+                Err(failure) => {
+                    // A range that takes a gateway too long must become smaller, or it is asked for in vain for ever.
+                    if matches!(failure, Failure::Unavailable(_)) {
+                        self.span().too_large(used, "");
+                    }
+                    return Err(failure.at(from));
+                }
             }
         }
     }
@@ -162,7 +168,7 @@ impl Tron {
                 Err(Mismatch::Wrong(reason)) => Err(Bad::Wrong(reason)),
             }
         });
-        match answer.await.map_err(|failure| failure_at(header.height, failure))? {
+        match answer.await.map_err(|failure| failure.at(header.height))? {
             Some(transfers) => Ok(Block { header, transfers, spends: Vec::new() }),
             None => Err(SourceError::Unavailable(format!("no endpoint has the receipts of block {}", header.height))),
         }

@@ -2,7 +2,8 @@
 //! is believed: a transaction that ran out of time keeps logs of transfers that never happened.
 
 use chain::{
-    AddressKey, Amount, Asset, AssetId, AssetKind, Part, Place, Transfer, TxId, derive::tron_address, watch::Watched,
+    Address, AddressKey, Amount, Asset, AssetId, AssetKind, Part, Place, Transfer, TxId, derive::tron_address,
+    watch::Watched,
 };
 
 use crate::{
@@ -33,6 +34,12 @@ pub enum Mismatch {
 }
 
 impl Assets {
+    /// The contract of one of the tokens, if there are any.
+    pub fn any_token(&self) -> Option<Address> {
+        let (contract, _) = self.tokens.first()?;
+        const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))
+    }
+
     pub fn new(assets: &[Asset]) -> Result<Assets, BadAddress> {
         let mut found = Assets { native: None, tokens: Vec::new() };
         for asset in assets {

@@ -5,13 +5,7 @@ use chain::{AddressKey, SourceError};
 use rpc::{Answer, Bad, Failure};
 use serde_json::json;
 
-use crate::{
-    Tron, address,
-    reader::View,
-    source::{body, failure_at},
-    transaction::Frame,
-    wire,
-};
+use crate::{Tron, address, reader::View, source::body, transaction::Frame, wire};
 
 /// A call is simulated before it is sent and may need more when it runs: the price of popular contracts moves by a fifth
 /// per maintenance period.
@@ -24,14 +18,9 @@ pub struct Prices {
     pub energy: u64,
     /// Of one byte that is neither staked nor free.
     pub bandwidth: u64,
-    /// Free bytes of each account and day.
-    pub free_bandwidth: u64,
     /// A new account costs its creator both; the second is saved by staked bandwidth.
     pub new_account: u64,
     pub new_account_bandwidth: u64,
-    pub memo: u64,
-    /// Of a transaction with more than one signature.
-    pub extra_signatures: u64,
     /// What no transaction may exceed.
     pub fee_limit_max: u64,
 }
@@ -123,15 +112,12 @@ impl Tron {
             Ok(Answer::Sure(Prices {
                 energy: price("getEnergyFee")?,
                 bandwidth: price("getTransactionFee")?,
-                free_bandwidth: price("getFreeNetLimit")?,
                 new_account: price("getCreateNewAccountFeeInSystemContract")?,
                 new_account_bandwidth: price("getCreateAccountFee")?,
-                memo: price("getMemoFee")?,
-                extra_signatures: price("getMultiSignFee")?,
                 fee_limit_max: price("getMaxFeeLimit")?,
             }))
         });
-        answer.await.map_err(|failure| failure_at(0, failure))
+        answer.await.map_err(|failure| failure.at(0))
     }
 
     /// What an account has left; nothing if it is not activated.
@@ -140,13 +126,15 @@ impl Tron {
         let question = body(&json!({ "address": address::to_hex(of) }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
             let said: wire::AccountResource = wire::read(reply)?;
-            Ok(Answer::Sure(Resources {
+            let left = Resources {
                 energy: said.energy_limit.saturating_sub(said.energy_used),
                 bandwidth: said.net_limit.saturating_sub(said.net_used),
                 free_bandwidth: said.free_net_limit.saturating_sub(said.free_net_used),
-            }))
+            };
+            // Whoever exists has an allowance; a node that lags may not know him yet.
+            Ok(if said.free_net_limit > 0 { Answer::Sure(left) } else { Answer::Doubtful(left) })
         });
-        answer.await.map_err(|failure| failure_at(0, failure))
+        answer.await.map_err(|failure| failure.at(0))
     }
 
     /// The TRX of an account in the solidified view, in sun.
@@ -154,11 +142,11 @@ impl Tron {
         let path = View::Solid.path("getaccount");
         let question = body(&json!({ "address": address::to_hex(of) }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
-            let said: wire::Account = wire::read(reply)?;
+            let said: wire::Account<'_> = wire::read(reply)?;
             let sun = u64::try_from(said.balance).map_err(|_| Bad::Wrong("a negative balance".to_owned()))?;
-            Ok(Answer::Sure(sun))
+            Ok(if said.address.is_some() { Answer::Sure(sun) } else { Answer::Doubtful(sun) })
         });
-        answer.await.map_err(|failure| failure_at(0, failure))
+        answer.await.map_err(|failure| failure.at(0))
     }
 
     /// Runs a call without sending it, as `owner` at the head. A call that fails here would burn energy on the chain.
@@ -175,10 +163,10 @@ impl Tron {
             "data": const_hex::encode(data),
         });
         let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
-            let said: wire::Constant<'_> = wire::read(reply)?;
+            let said = wire::constant(reply)?;
             Ok(Answer::Sure(Simulation { energy: said.energy_used, outcome: outcome(&said) }))
         });
-        answer.await.map_err(|failure| failure_at(0, failure))
+        answer.await.map_err(|failure| failure.at(0))
     }
 
     /// What a new transaction is held to: a solidified reference block, and an expiration `lifetime_ms` after the head.
@@ -201,12 +189,14 @@ impl Tron {
                 }
                 let height =
                     u64::try_from(info.block_number).map_err(|_| Bad::Wrong("a negative height".to_owned()))?;
-                let vm = info.receipt.result.unwrap_or("SUCCESS");
+                // Left out where the virtual machine did not run; where it did, silence is no success.
+                let silence = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
+                let vm = info.receipt.result.unwrap_or(silence);
                 let failed = info.result == Some("FAILED") || vm != "SUCCESS";
                 Ok(Answer::Sure(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
             })
             .await;
-        answer.map_err(|failure| failure_at(0, failure))
+        answer.map_err(|failure| failure.at(0))
     }
 }
 
@@ -228,11 +218,8 @@ mod tests {
     const PRICES: Prices = Prices {
         energy: 100,
         bandwidth: 1_000,
-        free_bandwidth: 600,
         new_account: 1_000_000,
         new_account_bandwidth: 100_000,
-        memo: 1_000_000,
-        extra_signatures: 1_000_000,
         fee_limit_max: 15_000_000_000,
     };
 

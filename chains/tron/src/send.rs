@@ -89,9 +89,19 @@ impl Sender for Tron {
 
 /// The id of a signed transaction, over the very bytes that it carries.
 fn txid_of(signed: &[u8]) -> Option<TxId> {
-    let transaction =
-        proto::Transaction::decode(signed).ok().filter(|transaction| !transaction.signature.is_empty())?;
-    Some(transaction::txid(&transaction.raw_data?.encode_to_vec()))
+    let carried = Carried::decode(signed).ok().filter(|carried| !carried.signature.is_empty())?;
+    // What does not decode is no transaction, whatever its hash is.
+    proto::Raw::decode(carried.raw.as_slice()).ok()?;
+    Some(transaction::txid(&carried.raw))
+}
+
+/// A signed transaction whose content stays the bytes that were hashed.
+#[derive(Clone, PartialEq, Message)]
+struct Carried {
+    #[prost(bytes = "vec", tag = "1")]
+    raw: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    signature: Vec<Vec<u8>>,
 }
 
 fn understood(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str) -> Outcome {

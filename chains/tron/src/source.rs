@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use chain::{
     Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals,
     Sighting, Source, SourceError, Tip, WatchSet, source::EndpointReport,
 };
-use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Span};
+use rpc::{Answer, Bad, Failure, Pool, Proof, Span};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -56,8 +56,12 @@ pub struct Tron {
     pub(crate) pool: Pool,
     pub(crate) assets: Assets,
     pub(crate) span: Mutex<Span>,
-    /// Every endpoint is asked for its newest block in turn.
-    turn: AtomicUsize,
+    /// Every endpoint is asked for its newest block in turn, of each view.
+    turns: [AtomicUsize; 2],
+    /// The newest solidified block that was heard of last.
+    solid: AtomicU64,
+    /// Whoever books blocks has stored all up to this one.
+    stored: AtomicU64,
     heads: tokio::sync::Mutex<Heads>,
 }
 
@@ -73,7 +77,9 @@ impl Tron {
             pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
             assets: Assets::new(&config.assets)?,
             span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
-            turn: AtomicUsize::new(0),
+            turns: Default::default(),
+            solid: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
             heads: tokio::sync::Mutex::new(Heads::default()),
             config,
         })
@@ -81,11 +87,16 @@ impl Tron {
 
     /// The newest block of a view, each endpoint in turn.
     pub(crate) async fn newest(&self, view: View) -> Result<Header, SourceError> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        let found = self.read_header(view, None, first).await.map_err(|failure| failure_at(0, failure))?;
+        let turn = match view {
+            View::Solid => &self.turns[0],
+            View::Head => &self.turns[1],
+        };
+        let first = turn.fetch_add(1, Ordering::Relaxed);
+        let found = self.read_header(view, None, first).await.map_err(|failure| failure.at(0))?;
         let (endpoint, header) = found.ok_or_else(|| SourceError::Unavailable("no endpoint has a block".to_owned()))?;
         if view == View::Solid {
             self.pool.saw_head(endpoint, header.height);
+            self.solid.store(header.height, Ordering::Relaxed);
         }
         Ok(header)
     }
@@ -120,6 +131,17 @@ impl Tron {
         };
         let (solid, head) = (newest(View::Solid).await?, newest(View::Head).await?);
         self.pool.saw_head(endpoint, solid.height);
+        if let Some(contract) = self.assets.any_token() {
+            let path = View::Solid.path("triggerconstantcontract");
+            let accept = |reply: &rpc::Reply<'_>| decimals_in(reply, &contract);
+            let asked = self.pool.post_only(endpoint, &path, decimals_of(contract.key), accept).await;
+            asked.map_err(|failure| match failure {
+                Failure::Missing(_) => {
+                    "calls no contracts: the node must run with vm.supportConstant = true".to_owned()
+                }
+                failure => failure.to_string(),
+            })?;
+        }
         let lag = head.height.saturating_sub(solid.height);
         let text = format!(
             "chain {}, solidified {}, head {lag} blocks above it, {latency} ms; TRX that contracts send is seen only if \
@@ -158,18 +180,9 @@ impl Source for Tron {
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
         let contract = address::parse(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
         let path = View::Solid.path("triggerconstantcontract");
-        let question = json!({
-            "owner_address": address::to_hex(chain::AddressKey([0; 20])),
-            "contract_address": address::to_hex(contract.key),
-            "data": const_hex::encode(abi::decimals()),
-        });
-        let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
-            let said: wire::Constant<'_> = wire::read(reply)?;
-            let word = said.constant_result.first().and_then(|word| abi::amount_in(word));
-            let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
-            decimals.map(Answer::Sure).ok_or_else(|| Bad::Wrong(format!("{contract} is no token with decimals")))
-        });
-        answer.await.map_err(|failure| failure_at(0, failure))
+        let question = decimals_of(contract.key);
+        let answer = self.pool.fetch(&path, &path, Some(question), |reply| decimals_in(reply, &contract));
+        answer.await.map_err(|failure| failure.at(0))
     }
 
     /// The newest solidified block, which is final: no block that is read here can vanish.
@@ -180,15 +193,17 @@ impl Source for Tron {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let found = self.read_header(View::Solid, Some(height), 0).await;
-        Ok(found.map_err(|failure| failure_at(height, failure))?.map(|(_, header)| header))
+        Ok(found.map_err(|failure| failure.at(height))?.map(|(_, header)| header))
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
+        self.stored.fetch_max(from.saturating_sub(1), Ordering::Relaxed);
         self.read_blocks(View::Solid, from, to, watched).await
     }
 
-    /// TRX only, from nodes that keep the history of balances: other answers are of the newest block, not of that one, and
-    /// would be taken for money that the scan missed.
+    /// TRX only, from nodes that keep the history of balances (`storage.balance.history.lookup`). Such a node names the
+    /// block in which the balance changed last (java-tron, `Wallet.getAccountBalance`). Nothing in the very block that was
+    /// asked for is also what it says of accounts that it does not know, and what nodes without a history say of all.
     async fn balances(
         &self,
         at: &BlockRef,
@@ -207,15 +222,13 @@ impl Source for Tron {
             });
             let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
                 let past: wire::PastBalance<'_> = wire::read(reply)?;
-                let hash = past.block_identifier.and_then(|block| block::bytes32(block.hash));
-                let sun = u64::try_from(past.balance).ok().filter(|_| hash == Some(at.hash.0));
-                Ok(sun.map_or(Answer::Doubtful(None), |sun| Answer::Sure(Some(Amount::from(sun)))))
+                Ok(balance_at(at, &past))
             });
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
             match answer.await {
                 Ok(balance) => balances.push(balance.ok_or_else(unsupported)?),
                 Err(Failure::Refused(_) | Failure::Missing(_)) => return Err(unsupported()),
-                Err(failure) => return Err(failure_at(at.height, failure)),
+                Err(failure) => return Err(failure.at(at.height)),
             }
         }
         Ok(balances)
@@ -224,20 +237,34 @@ impl Source for Tron {
     /// What stands in blocks that are not solidified.
     async fn sightings(&self, watched: &WatchSet, _awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
         let mut heads = self.heads.lock().await;
-        let (solid, head) = (self.newest(View::Solid).await?.height, self.newest(View::Head).await?);
+        // Whoever books blocks has just asked for it.
+        let solid = match self.solid.load(Ordering::Relaxed) {
+            0 => self.newest(View::Solid).await?.height,
+            heard => heard,
+        };
+        let head = self.newest(View::Head).await?;
         let far = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));
         let above = solid.max(far);
         // A fork is noticed when what was read does not fit; then all of it is read again, once.
         for _ in 0..2 {
             while let Some((from, to)) = heads.missing(above, &head) {
-                let blocks = self.read_blocks(View::Head, from, to, watched).await?;
+                let blocks = match self.read_blocks(View::Head, from, to, watched).await {
+                    Ok(blocks) => blocks,
+                    // Another node of the same gateway lacks the rest; what is remembered is true all the same.
+                    Err(_) if !heads.is_empty() => break,
+                    Err(error) => return Err(error),
+                };
                 let read_to = blocks.last().map(|block| block.header.height);
                 if !heads.extend(blocks) || read_to == Some(to) {
                     break;
                 }
             }
         }
-        heads.forget(solid);
+        if heads.is_empty() && head.height > above {
+            return Err(SourceError::Unavailable("the head changed while it was read".to_owned()));
+        }
+        // What was not stored yet stays on its way, whatever nodes think of it.
+        heads.forget(solid.min(self.stored.load(Ordering::Relaxed)));
         Ok(Some(heads.sightings()))
     }
 
@@ -265,19 +292,37 @@ pub(crate) fn body(question: &Value) -> Vec<u8> {
     question.to_string().into_bytes()
 }
 
-/// What a failure of the pool means for a question about the block at `height`.
-pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
-    match failure {
-        Failure::Unavailable(reason) => SourceError::Unavailable(reason),
-        Failure::Missing(call) => SourceError::Unsupported(call),
-        Failure::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
-        Failure::Wrong(reason) => SourceError::Wrong(reason),
-        Failure::Refused(refusal) => match refusal.kind {
-            RefusalKind::NotThere => SourceError::NotThere(height),
-            RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
-            RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
-                SourceError::Unavailable(refusal.message)
+/// A call of a token's `decimals()`, by nobody.
+fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
+    body(&json!({
+        "owner_address": address::to_hex(chain::AddressKey([0; 20])),
+        "contract_address": address::to_hex(contract),
+        "data": const_hex::encode(abi::decimals()),
+    }))
+}
+
+fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Answer<u8>, Bad> {
+    let said = wire::constant(reply)?;
+    let word = said.constant_result.first().and_then(|word| abi::amount_in(word));
+    let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
+    decimals.map(Answer::Sure).ok_or_else(|| Bad::Wrong(format!("{contract} is no token with decimals")))
+}
+
+/// What a node's answer says of a balance after the block `at`; `None`: nothing.
+fn balance_at(at: &BlockRef, past: &wire::PastBalance<'_>) -> Answer<Option<Amount>> {
+    let (Some(changed), Ok(sun)) = (&past.block_identifier, u64::try_from(past.balance)) else {
+        return Answer::Doubtful(None);
+    };
+    let amount = Some(Amount::from(sun));
+    match u64::try_from(changed.number) {
+        Ok(height) if height < at.height => Answer::Sure(amount),
+        Ok(height) if height == at.height && block::bytes32(changed.hash) == Some(at.hash.0) => {
+            if sun > 0 {
+                Answer::Sure(amount)
+            } else {
+                Answer::Doubtful(amount)
             }
-        },
+        }
+        Ok(_) | Err(_) => Answer::Doubtful(None),
     }
 }

@@ -80,6 +80,9 @@ pub struct Info<'a> {
     /// `FAILED`, or left out.
     #[serde(borrow)]
     pub result: Option<&'a str>,
+    /// Only of what the virtual machine ran.
+    #[serde(borrow)]
+    pub contract_address: Option<&'a str>,
     #[serde(borrow, default)]
     pub receipt: Receipt<'a>,
     #[serde(borrow, default)]
@@ -130,13 +133,16 @@ pub struct CallValue<'a> {
     pub token: Option<Cow<'a, str>>,
 }
 
+/// `{}` of an account that is not activated, and of a node that lags.
 #[derive(Debug, Default, Deserialize)]
-pub struct Account {
+pub struct Account<'a> {
+    #[serde(borrow)]
+    pub address: Option<&'a str>,
     #[serde(default)]
     pub balance: i64,
 }
 
-/// `getaccountbalance`: what an account had after one block.
+/// `getaccountbalance`: what an account had after one block, and in which block that changed last.
 #[derive(Debug, Default, Deserialize)]
 pub struct PastBalance<'a> {
     #[serde(default)]
@@ -149,6 +155,8 @@ pub struct PastBalance<'a> {
 pub struct BlockIdentifier<'a> {
     #[serde(borrow, default)]
     pub hash: &'a str,
+    #[serde(default)]
+    pub number: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -234,7 +242,23 @@ pub fn read<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Bad> {
     if let Some(refusal) = refusal(reply.status, reply.body()) {
         return Err(Bad::Refused(refusal));
     }
+    // `{}` under such a status is no empty account.
+    if !(200..300).contains(&reply.status) {
+        let message = format!("HTTP status {}", reply.status);
+        return Err(Bad::Refused(Refusal { code: i64::from(reply.status), kind: RefusalKind::Other, message }));
+    }
     reply.json()
+}
+
+/// Reads the answer to a call that changes nothing, which java-tron offers only with `vm.supportConstant = true`.
+pub fn constant<'a>(reply: &Reply<'a>) -> Result<Constant<'a>, Bad> {
+    let said: Constant<'a> = read(reply)?;
+    let message = said.result.message.as_deref().map(message).unwrap_or_default();
+    if kind(&message) == RefusalKind::MethodMissing {
+        let message = format!("{message}; an own node must run with vm.supportConstant = true");
+        return Err(Bad::Refused(Refusal { code: 0, kind: RefusalKind::MethodMissing, message }));
+    }
+    Ok(said)
 }
 
 fn refusal(status: u16, body: &[u8]) -> Option<Refusal> {

@@ -7,7 +7,7 @@ use super::node::LAG;
 use super::{Onchain, Plan};
 
 /// Every way to be of no use.
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 18] = [
     Fault::Throttled,
     Fault::Unavailable,
     Fault::ErrorIn200,
@@ -24,6 +24,7 @@ const FAULTS: [Fault; 17] = [
     Fault::HalfRange,
     Fault::Forged,
     Fault::Foreign,
+    Fault::SlowRanges(1),
     Fault::None,
 ];
 

@@ -151,6 +151,23 @@ both! {
         assert_eq!(world.earned("trx").await, paid.due.checked_add(destructed.due).unwrap());
     }
 
+    async fn trx_that_a_node_does_not_show_is_found_by_the_balance(world: Onchain) {
+        // As java-tron is installed: it keeps nothing of what contracts call. It does keep balances here.
+        world.tron.node.model().internals = false;
+        world.tron.node.model().history = true;
+        let (paid, unpaid) = (world.place("trx").await, world.place("trx").await);
+        world.pay_by_contract(&[(&paid, paid.due)]);
+        world.settle().await;
+        world.expect(&paid, "pending", "pending").await;
+        // Before its window ends, the balance is asked for.
+        world.advance_seconds(30 * 60 + 61);
+        world.settle().await;
+        world.settle().await;
+        world.expect(&paid, "completed", "paid").await;
+        world.expect(&unpaid, "expired", "expired").await;
+        assert_eq!(world.earned("trx").await, paid.due);
+    }
+
     async fn another_coin_to_the_address_is_kept_apart(world: Onchain) {
         let placed = world.place("trc20_usdt").await;
         world.tron.transfer(1, account(&placed), 5_000_000);

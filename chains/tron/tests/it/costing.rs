@@ -1,10 +1,11 @@
 //! What a transfer costs is known before it is sent, and the limit that follows from it is enough.
 
 use chain::{AddressKey, Amount};
+use serde_json::json;
 use tron::{
     abi,
     resources::{Resources, Simulation},
-    transaction::Act,
+    transaction::{Act, Resource},
 };
 
 use crate::world::World;
@@ -81,6 +82,39 @@ async fn lent_energy_is_capped_by_the_limit_too() {
     let paid = world.node.try_send(from, &transfer(&world, to, 7), 20_000_000).unwrap();
     assert_eq!(ended(&world, &paid), "SUCCESS");
     assert!(before - driver_balance(&world, from.account) <= 345_000, "nothing but bandwidth is burned");
+}
+
+#[tokio::test]
+async fn energy_is_lent_and_taken_back_here_and_by_tronweb() {
+    let world = World::start().await;
+    let (lender, borrower) = (&world.rich[0], world.rich[1].account);
+    world.node.lend_energy(lender.account, 1_000_000);
+    let left = async || world.driver().resources(borrower).await.unwrap().energy;
+    let sun = 1_000_000_000;
+    let lent = world.node.send(lender, &Act::Delegate { resource: Resource::Energy, sun, to: borrower });
+    assert_eq!(ended(&world, &lent), "SUCCESS");
+    let energy = left().await;
+    assert!(energy > 9_000, "{energy}");
+    let wish = |what: &str| json!({ "node": world.gateway.url, "secret": "01".repeat(32), "to": world.rich[1].text(), what: sun });
+    for (what, expected) in [("lend", 2 * energy), ("back", energy)] {
+        let sent = provision::node::run("tronlend", wish(what)).await.unwrap_or_else(|e| panic!("{e}"));
+        let txid = const_hex::decode_to_array(sent["txid"].as_str().unwrap()).unwrap();
+        assert_eq!(ended(&world, &txid), "SUCCESS", "{what}");
+        assert_eq!(left().await, expected, "{what}");
+    }
+    let back = world.node.send(lender, &Act::Undelegate { resource: Resource::Energy, sun, from: borrower });
+    assert_eq!(ended(&world, &back), "SUCCESS");
+    assert_eq!(left().await, 0);
+    for (refused, why) in [
+        (Act::Undelegate { resource: Resource::Energy, sun, from: borrower }, "nothing is lent"),
+        (Act::Delegate { resource: Resource::Energy, sun: 999_999, to: borrower }, "less than a TRX"),
+        (Act::Delegate { resource: Resource::Energy, sun, to: lender.account }, "to oneself"),
+        (Act::Delegate { resource: Resource::Energy, sun, to: world.usdt }, "to a contract"),
+        (Act::Delegate { resource: Resource::Energy, sun, to: AddressKey([9; 20]) }, "to nobody"),
+    ] {
+        let (code, _) = world.node.try_send(lender, &refused, 0).expect_err(why);
+        assert_eq!(code, "CONTRACT_VALIDATE_ERROR", "{why}");
+    }
 }
 
 #[tokio::test]

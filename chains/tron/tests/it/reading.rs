@@ -1,6 +1,8 @@
 //! What a node is asked, and what of its answers is believed.
 
-use chain::{Amount, Part, Source, SourceError, WatchSet};
+use std::time::Duration;
+
+use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, Part, Source, SourceError, WatchSet};
 use tron::transaction::Act;
 use tronnode::gateway::Fault;
 
@@ -102,11 +104,105 @@ async fn a_block_costs_one_request_and_a_range_one_more() {
 }
 
 #[tokio::test]
-async fn past_balances_are_not_made_up() {
+async fn past_balances_are_those_of_nodes_that_keep_them() {
     let world = World::start().await;
     let driver = world.driver();
-    let at = driver.tip().await.unwrap().head.position();
-    let of = [chain::derive::tron_address(world.rich[0].account)];
-    let native = driver.balances(&at, &chain::AssetKind::Native, &of).await;
-    assert!(matches!(native, Err(SourceError::Unsupported(_))), "{native:?}");
+    let (rich, nobody) =
+        (chain::derive::tron_address(world.rich[1].account), chain::derive::tron_address(AddressKey([7; 20])));
+    let before = driver.tip().await.unwrap().head.position();
+    world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.produce(30, 0);
+    let after = driver.tip().await.unwrap().head.position();
+    let balances = async |at: &BlockRef, of: &Address| {
+        driver.balances(at, &AssetKind::Native, std::slice::from_ref(of)).await.map(|balances| balances[0])
+    };
+    // A node without a history does not say so: it says that there is nothing.
+    assert_eq!(balances(&after, &rich).await, Ok(Amount::ZERO));
+    world.node.model().history = true;
+    let (had, has) = (balances(&before, &rich).await.unwrap(), balances(&after, &rich).await.unwrap());
+    assert_eq!(has, had.checked_add(Amount::from_units(5)).unwrap());
+    assert_eq!(balances(&after, &nobody).await, Ok(Amount::ZERO));
+    let elsewhere = BlockRef { height: after.height, hash: before.hash };
+    assert!(balances(&elsewhere, &rich).await.is_err(), "no block has this height and this hash");
+    let contract = chain::derive::tron_address(world.usdt).text;
+    let token = driver.balances(&after, &AssetKind::Token { contract }, std::slice::from_ref(&rich)).await;
+    assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
+}
+
+#[tokio::test]
+async fn a_range_that_takes_too_long_becomes_smaller() {
+    let world = World::start().await;
+    world.gateway.set(Fault::SlowRanges(6));
+    let driver = world.impatient();
+    let watched = WatchSet::default();
+    let blocks = async {
+        loop {
+            match driver.blocks(1, 20, &watched).await {
+                Ok(blocks) => break blocks,
+                Err(SourceError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(300)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let blocks = tokio::time::timeout(Duration::from_secs(60), blocks).await.expect("a range that is small enough");
+    assert!((1..=6).contains(&blocks.len()), "{}", blocks.len());
+}
+
+#[tokio::test]
+async fn an_own_node_must_offer_calls() {
+    let world = World::start().await;
+    world.gateway.set(Fault::NoConstant);
+    let driver = world.driver();
+    let contract = chain::derive::tron_address(world.usdt).text;
+    let refused = driver.decimals(&contract).await;
+    assert!(matches!(&refused, Err(SourceError::Unsupported(_))), "{refused:?}");
+    let report = driver.check().await.remove(0).outcome.unwrap_err();
+    assert!(report.contains("vm.supportConstant = true"), "{report}");
+    // Another endpoint is asked instead.
+    let other = world.node.gateway().await;
+    let endpoints = [&world.gateway.url, &other.url].map(|url| rpc::Endpoint::new(url).unwrap());
+    assert_eq!(world.driver_of(endpoints.to_vec()).decimals(&contract).await, Ok(6));
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_takes_nothing_back() {
+    let world = World::start().await;
+    let behind = world.node.gateway().await;
+    behind.set(Fault::Lagging(3));
+    let endpoints = [&world.gateway.url, &behind.url].map(|url| rpc::Endpoint::new(url).unwrap());
+    let driver = world.driver_of(endpoints.to_vec());
+    let watched = WatchSet::default();
+    watched.insert(world.rich[1].account);
+    world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.produce(1, 0);
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        driver.tip().await.unwrap();
+        seen.push(driver.sightings(&watched, &[]).await.unwrap().unwrap().len());
+    }
+    let first = seen.iter().position(|seen| *seen == 1).expect("one endpoint shows it");
+    assert!(seen[first..].iter().all(|seen| *seen == 1), "{seen:?}");
+    let receipts = world.gateway.asked("gettransactioninfobyblocknum") + behind.asked("gettransactioninfobyblocknum");
+    assert_eq!(receipts, 1, "each block is read once");
+}
+
+#[tokio::test]
+async fn what_is_solidified_stays_on_its_way_until_it_was_read() {
+    let world = World::start().await;
+    let driver = world.driver();
+    let watched = WatchSet::default();
+    watched.insert(world.rich[1].account);
+    let seen = async || driver.sightings(&watched, &[]).await.unwrap().unwrap().len();
+    world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.produce(1, 0);
+    assert_eq!(seen().await, 1);
+    world.node.produce(18, 0);
+    let tip = driver.tip().await.unwrap().head.height;
+    assert_eq!(seen().await, 1, "solidified, and not yet booked by anybody");
+    driver.blocks(tip, tip, &watched).await.unwrap();
+    assert_eq!(seen().await, 1, "read, and perhaps not yet stored");
+    world.node.produce(1, 0);
+    driver.tip().await.unwrap();
+    driver.blocks(tip + 1, tip + 1, &watched).await.unwrap();
+    assert_eq!(seen().await, 0, "who asks for the next block has stored this one");
 }

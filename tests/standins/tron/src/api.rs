@@ -12,6 +12,7 @@ use tron::{
 
 use crate::{
     json::{Spelling, parameters, without_defaults},
+    ledger::{TOTAL_ENERGY, TOTAL_STAKED},
     model::{Model, Refusal, height_of, owner},
     vm::{self, Call, End, Ran},
 };
@@ -49,6 +50,7 @@ impl View<'_> {
             ("estimateenergy", _) => self.estimate(question, spelling),
             ("getchainparameters", _) => parameters(&self.model.prices),
             ("getnodeinfo", false) => self.node_info(),
+            ("getaccountbalance", false) => self.past_balance(question, spelling),
             ("getaccountresource", false) => self.resources(question, spelling),
             ("getcontract" | "getcontractinfo", false) => self.contract(call, question, spelling),
             ("triggersmartcontract", false) => self.trigger(question, spelling),
@@ -121,6 +123,21 @@ impl View<'_> {
         }))
     }
 
+    /// As java-tron does it: a node that keeps no history says nothing of that, but that there is nothing.
+    fn past_balance(&self, question: &Value, spelling: Spelling) -> Value {
+        let of = spelling.read(&question["account_identifier"]["address"]);
+        let asked = &question["block_identifier"];
+        let Some((of, height)) = of.zip(number(&asked["number"])) else { return json!({}) };
+        let id = self.model.block(height).filter(|_| height <= self.top).map(|block| const_hex::encode(block.id));
+        if asked["hash"].as_str() != id.as_deref() {
+            let text = "number and hash do not match";
+            return json!({ "Error": format!("class java.lang.IllegalArgumentException : {text}") });
+        }
+        let (changed, balance) = self.model.balance_after(of, height).unwrap_or((height, 0));
+        let id = self.model.block(changed).map(|block| const_hex::encode(block.id));
+        without_defaults(json!({ "balance": balance, "block_identifier": { "number": changed, "hash": id } }))
+    }
+
     fn resources(&self, question: &Value, spelling: Spelling) -> Value {
         let now = self.model.head().header.timestamp;
         let Some(of) = spelling.read(&question["address"]) else { return json!({}) };
@@ -132,8 +149,8 @@ impl View<'_> {
             "EnergyLimit": account.energy_limit,
             "TotalNetLimit": 43_200_000_000_u64,
             "TotalNetWeight": 26_000_000_000_u64,
-            "TotalEnergyLimit": 180_000_000_000_u64,
-            "TotalEnergyWeight": 19_000_000_000_u64,
+            "TotalEnergyLimit": TOTAL_ENERGY,
+            "TotalEnergyWeight": TOTAL_STAKED,
         }))
     }
 

@@ -66,6 +66,10 @@ pub enum Fault {
     Slow,
     /// The solidified view is of another chain.
     Foreign,
+    /// No answer to ranges of more blocks than these.
+    SlowRanges(u64),
+    /// As with `vm.supportConstant = false`, which is java-tron's default.
+    NoConstant,
 }
 
 pub struct Gateway {
@@ -146,12 +150,19 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         | Fault::Lost
         | Fault::Cut
         | Fault::Slow
-        | Fault::Foreign => {}
+        | Fault::Foreign
+        | Fault::SlowRanges(_)
+        | Fault::NoConstant => {}
     }
     let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let question = question(&parts.method, &parts.uri, &body);
+    if let Fault::SlowRanges(most) = fault
+        && blocks_asked(&question) > most
+    {
+        tokio::time::sleep(SILENCE).await;
+    }
     let answer = if path == "jsonrpc" {
         shared.json_rpc(&question, fault)
     } else {
@@ -195,6 +206,12 @@ fn question(method: &Method, uri: &Uri, body: &Bytes) -> Value {
     Value::Object(pairs)
 }
 
+/// How long the range is that is asked for.
+fn blocks_asked(question: &Value) -> u64 {
+    let at = |field: &str| question[field].as_u64().unwrap_or(0);
+    at("endNum").saturating_sub(at("startNum"))
+}
+
 impl Shared {
     fn knows_key(&self, headers: &HeaderMap) -> bool {
         let sent = headers.get("TRON-PRO-API-KEY").and_then(|value| value.to_str().ok());
@@ -229,6 +246,11 @@ impl Shared {
 
 fn distort(call: &str, question: &Value, fault: Fault, answer: &mut Value) {
     match (fault, call) {
+        (Fault::NoConstant, "triggerconstantcontract" | "estimateenergy") => {
+            let text = "Contract validate error : this node does not support constant";
+            let refused = json!({ "code": "CONTRACT_VALIDATE_ERROR", "message": const_hex::encode(text) });
+            *answer = json!({ "result": refused });
+        }
         (Fault::NoReceipts, "gettransactioninfobyblocknum") => *answer = json!([]),
         (Fault::LostReceipt, "gettransactioninfobyblocknum") => drop(answer.as_array_mut().and_then(Vec::pop)),
         (Fault::NoTransactions, _) => {

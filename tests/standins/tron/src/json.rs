@@ -7,7 +7,10 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 use tron::{
     address,
-    proto::{self, ContractRet, ContractType, TYPE_URL, TransferContract, TriggerSmartContract},
+    proto::{
+        self, ContractRet, ContractType, DelegateResourceContract, TYPE_URL, TransferContract, TriggerSmartContract,
+        UnDelegateResourceContract,
+    },
 };
 
 use crate::{
@@ -110,7 +113,17 @@ impl Spelling {
                 "owner_address": self.bytes(&c.owner_address), "contract_address": self.bytes(&c.contract_address),
                 "call_value": c.call_value, "data": const_hex::encode(&c.data),
             })),
-            Ok(_) | Err(_) => Ok(json!({})),
+            Ok(ContractType::DelegateResource) => DelegateResourceContract::decode(any.value.as_slice()).map(|c| json!({
+                "owner_address": self.bytes(&c.owner_address), "receiver_address": self.bytes(&c.receiver_address),
+                "resource": resource(c.resource), "balance": c.balance, "lock": c.lock, "lock_period": c.lock_period,
+            })),
+            Ok(ContractType::UnDelegateResource) => {
+                UnDelegateResourceContract::decode(any.value.as_slice()).map(|c| json!({
+                    "owner_address": self.bytes(&c.owner_address), "receiver_address": self.bytes(&c.receiver_address),
+                    "resource": resource(c.resource), "balance": c.balance,
+                }))
+            }
+            Ok(ContractType::AccountCreate) | Err(_) => Ok(json!({})),
         };
         without_defaults(json!({
             "parameter": { "value": without_defaults(value.unwrap_or_default()), "type_url": any.type_url },
@@ -212,12 +225,39 @@ impl Spelling {
                 }
                 .encode_to_vec(),
             ),
+            "DelegateResourceContract" => (
+                ContractType::DelegateResource,
+                DelegateResourceContract {
+                    owner_address: address("owner_address")?,
+                    resource: i32::from(value["resource"] == "ENERGY"),
+                    balance: number("balance"),
+                    receiver_address: address("receiver_address")?,
+                    lock: value["lock"].as_bool().unwrap_or(false),
+                    lock_period: number("lock_period"),
+                }
+                .encode_to_vec(),
+            ),
+            "UnDelegateResourceContract" => (
+                ContractType::UnDelegateResource,
+                UnDelegateResourceContract {
+                    owner_address: address("owner_address")?,
+                    resource: i32::from(value["resource"] == "ENERGY"),
+                    balance: number("balance"),
+                    receiver_address: address("receiver_address")?,
+                }
+                .encode_to_vec(),
+            ),
             _ => return None,
         };
         let permission_id = i32::try_from(contract["Permission_id"].as_i64().unwrap_or(0)).ok()?;
         let parameter = Some(proto::Any { type_url: format!("{TYPE_URL}{name}"), value });
         Some(proto::Contract { r#type: i32::from(kind), parameter, permission_id })
     }
+}
+
+/// A resource by its name; bandwidth is the default and left out.
+fn resource(code: i32) -> Option<&'static str> {
+    (code == 1).then_some("ENERGY")
 }
 
 pub fn parameters(prices: &Prices) -> Value {

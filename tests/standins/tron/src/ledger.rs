@@ -10,6 +10,20 @@ use crate::vm::{State, sun};
 /// Bandwidth and energy come back over a day.
 const DAY_MS: i64 = 86_400_000;
 
+/// The resource as contracts number it.
+const ENERGY: i32 = 1;
+/// Sun that can be lent at least.
+const LENT_MIN: u64 = 1_000_000;
+/// Energy of the whole chain and day, and the TRX that are staked for it.
+pub const TOTAL_ENERGY: u64 = 180_000_000_000;
+pub const TOTAL_STAKED: u64 = 19_000_000_000;
+
+/// What staked sun give in a day.
+pub fn energy_of(sun: u64) -> u64 {
+    let energy = u128::from(sun) * u128::from(TOTAL_ENERGY) / u128::from(TOTAL_STAKED) / 1_000_000;
+    u64::try_from(energy).unwrap_or(u64::MAX)
+}
+
 /// Parameters of the chain, in sun.
 #[derive(Debug, Clone)]
 pub struct Prices {
@@ -69,6 +83,8 @@ impl Used {
 pub struct Ledger {
     pub vm: State,
     pub accounts: BTreeMap<Address, Account>,
+    /// Staked sun whose energy somebody else uses, by lender and borrower.
+    lent: BTreeMap<(Address, Address), u64>,
 }
 
 impl Ledger {
@@ -107,6 +123,38 @@ impl Ledger {
         }
         let fee = bytes.checked_mul(prices.bandwidth)?;
         self.burn(of, fee).then_some((0, fee))
+    }
+
+    /// Lends the energy of staked sun; borrowers must exist and are no contracts.
+    pub fn lend(&mut self, owner: Address, to: Address, resource: i32, sun: i64) -> Result<(), &'static str> {
+        let sun = u64::try_from(sun).ok().filter(|sun| *sun >= LENT_MIN && resource == ENERGY);
+        let sun = sun.ok_or("delegateBalance must be greater than or equal to 1 TRX")?;
+        if to == owner {
+            return Err("receiverAddress must not be the same as ownerAddress");
+        }
+        if !self.accounts.contains_key(&to) || self.is_contract(to) {
+            return Err("receiverAddress is no account that can receive resources");
+        }
+        self.move_energy(owner, to, energy_of(sun))
+            .ok_or("delegateBalance must be less than or equal to available FreezeEnergyV2 balance")?;
+        *self.lent.entry((owner, to)).or_default() += sun;
+        Ok(())
+    }
+
+    pub fn take_back(&mut self, owner: Address, from: Address, resource: i32, sun: i64) -> Result<(), &'static str> {
+        let lent = self.lent.get(&(owner, from)).copied().unwrap_or(0);
+        let sun = u64::try_from(sun).ok().filter(|sun| *sun > 0 && *sun <= lent && resource == ENERGY);
+        let sun = sun.ok_or("insufficient delegatedFrozenBalance(Energy)")?;
+        self.move_energy(from, owner, energy_of(sun)).ok_or("insufficient delegatedFrozenBalance(Energy)")?;
+        self.lent.insert((owner, from), lent - sun);
+        Ok(())
+    }
+
+    fn move_energy(&mut self, from: Address, to: Address, energy: u64) -> Option<()> {
+        let giver = self.accounts.get_mut(&from)?;
+        giver.energy_limit = giver.energy_limit.checked_sub(energy)?;
+        self.accounts.get_mut(&to)?.energy_limit += energy;
+        Some(())
     }
 
     pub fn energy_left(&self, of: Address, now_ms: i64) -> u64 {

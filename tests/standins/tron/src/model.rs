@@ -7,7 +7,10 @@ use alloy_primitives::Address;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tron::{
-    proto::{self, ContractRet, ContractType, HeaderRaw, TransferContract, TriggerSmartContract},
+    proto::{
+        self, ContractRet, ContractType, DelegateResourceContract, HeaderRaw, TransferContract, TriggerSmartContract,
+        UnDelegateResourceContract,
+    },
     transaction,
 };
 
@@ -105,6 +108,12 @@ pub struct Model {
     pub busy: bool,
     /// Other nodes that this one is connected with.
     pub peers: usize,
+    /// The node keeps what accounts had after each block; java-tron's default is that it does not.
+    pub history: bool,
+    /// What each account has had since which block.
+    balances: BTreeMap<(Address, u64), u64>,
+    /// The node keeps what contracts call (`vm.saveInternalTx`); java-tron's default is that it does not.
+    pub internals: bool,
     /// With so many blocks above the solidified one broadcasts are turned away; java-tron's default is no bound.
     pub unsolidified_max: Option<u64>,
 }
@@ -137,6 +146,9 @@ impl Model {
             busy: false,
             peers: 5,
             unsolidified_max: None,
+            history: false,
+            balances: BTreeMap::new(),
+            internals: true,
         };
         model.ledgers.insert(0, model.ledger.clone());
         model
@@ -202,6 +214,7 @@ impl Model {
         self.latest[self.turn] = height;
         self.turn = (self.turn + 1) % self.producers.clamp(1, PRODUCERS);
         self.ledgers.insert(height, self.ledger.clone());
+        self.note_balances(height);
         let solid = self.solid_height();
         self.ledgers = self.ledgers.split_off(&solid);
     }
@@ -221,9 +234,28 @@ impl Model {
         }
         self.ledger = self.ledger_at(to).clone();
         self.ledgers.split_off(&(to + 1));
+        self.balances.retain(|(_, height), _| *height <= to);
         self.latest.iter_mut().for_each(|latest| *latest = (*latest).min(to));
         // Another producer, so that the new blocks are others.
         self.turn = (self.turn + 1) % self.producers.clamp(1, PRODUCERS);
+    }
+
+    fn note_balances(&mut self, height: u64) {
+        let of = self.ledger.accounts.keys().map(|of| (*of, self.ledger.balance(*of)));
+        let changed =
+            of.filter(|(of, balance)| self.balance_noted(*of, height).map(|(_, known)| known) != Some(*balance));
+        let changed: Vec<_> = changed.map(|(of, balance)| ((of, height), balance)).collect();
+        self.balances.extend(changed);
+    }
+
+    fn balance_noted(&self, of: Address, height: u64) -> Option<(u64, u64)> {
+        let found = self.balances.range((of, 0)..=(of, height)).next_back();
+        found.map(|((_, changed), balance)| (*changed, *balance))
+    }
+
+    /// In which block the balance changed last, and to what; nothing of what is not known.
+    pub fn balance_after(&self, of: Address, height: u64) -> Option<(u64, u64)> {
+        self.balance_noted(of, height).filter(|_| self.history)
     }
 
     pub fn find(&self, txid: &[u8; 32], up_to: u64) -> Option<(&Block, &Included)> {
@@ -314,22 +346,9 @@ impl Model {
         if !self.ledger.accounts.contains_key(&owner) {
             return Err(invalid("account does not exist"));
         }
-        let value = contract.parameter.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
-        let transfer = (contract.r#type == i32::from(ContractType::Transfer)).then(|| TransferContract::decode(value));
-        let trigger =
-            (contract.r#type == i32::from(ContractType::TriggerSmart)).then(|| TriggerSmartContract::decode(value));
         let before = self.ledger.clone();
         let mut info = Info::default();
-        let done = self.charge_and_run(
-            tx,
-            owner,
-            transfer.and_then(Result::ok),
-            trigger.and_then(Result::ok),
-            time,
-            height,
-            &mut info,
-        );
-        match done {
+        match self.charge_and_run(tx, owner, Wish::of(contract), time, height, &mut info) {
             Ok(ret) => Ok(Included { tx: tx.clone(), ret, info }),
             Err(refusal) => {
                 self.ledger = before;
@@ -338,20 +357,21 @@ impl Model {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of one transaction")]
     fn charge_and_run(
         &mut self,
         tx: &Tx,
         owner: Address,
-        transfer: Option<TransferContract>,
-        trigger: Option<TriggerSmartContract>,
+        wish: Option<Wish>,
         time: i64,
         height: u64,
         info: &mut Info,
     ) -> Result<ContractRet, Refusal> {
         let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
         let poor = || ("BANDWITH_ERROR", "Account resource insufficient error.".to_owned());
-        let to = transfer.as_ref().and_then(|transfer| address(&transfer.to_address));
+        let to = match &wish {
+            Some(Wish::Transfer(transfer)) => address(&transfer.to_address),
+            Some(Wish::Trigger(_) | Wish::Lend(_) | Wish::TakeBack(_)) | None => None,
+        };
         let creates = to.is_some_and(|to| !self.ledger.accounts.contains_key(&to));
         if creates {
             let fee = self.prices.new_account_bandwidth;
@@ -367,29 +387,25 @@ impl Model {
             self.ledger.burn(owner, memo).then_some(()).ok_or_else(poor)?;
             info.fee += memo;
         }
-        if let Some(transfer) = transfer {
-            let to = to.ok_or_else(|| invalid("Invalid toAddress!"))?;
-            let amount = u64::try_from(transfer.amount).ok().filter(|amount| *amount > 0);
-            let amount = amount.ok_or_else(|| invalid("Amount must be greater than 0."))?;
-            if to == owner {
-                return Err(invalid("Cannot transfer TRX to yourself."));
+        let trigger = match wish {
+            Some(Wish::Transfer(transfer)) => {
+                let to = to.ok_or_else(|| invalid("Invalid toAddress!"))?;
+                info.fee += self.transfer(owner, to, transfer.amount, creates, time).map_err(invalid)?;
+                return Ok(ContractRet::Success);
             }
-            if self.ledger.is_contract(to) {
-                return Err(invalid("Cannot transfer TRX to a smartContract."));
+            Some(Wish::Lend(lend)) => {
+                let to = address(&lend.receiver_address).ok_or_else(|| invalid("Invalid receiverAddress"))?;
+                self.ledger.lend(owner, to, lend.resource, lend.balance).map_err(invalid)?;
+                return Ok(ContractRet::Success);
             }
-            let fee = if creates { self.prices.new_account } else { 0 };
-            let enough = self.ledger.balance(owner) >= amount.saturating_add(fee);
-            enough
-                .then_some(())
-                .ok_or_else(|| invalid("Validate TransferContract error, balance is not sufficient."))?;
-            self.ledger.burn(owner, amount + fee);
-            self.ledger.activate(to, time);
-            let held = self.ledger.balance(to);
-            self.ledger.set_balance(to, held + amount);
-            info.fee += fee;
-            return Ok(ContractRet::Success);
-        }
-        let Some(trigger) = trigger else { return Err(invalid("this node of a test does not know the contract")) };
+            Some(Wish::TakeBack(back)) => {
+                let from = address(&back.receiver_address).ok_or_else(|| invalid("Invalid receiverAddress"))?;
+                self.ledger.take_back(owner, from, back.resource, back.balance).map_err(invalid)?;
+                return Ok(ContractRet::Success);
+            }
+            Some(Wish::Trigger(trigger)) => trigger,
+            None => return Err(invalid("this node of a test does not know the contract")),
+        };
         let contract = address(&trigger.contract_address).filter(|of| self.ledger.is_contract(*of));
         let contract = contract.ok_or_else(|| invalid("No contract or not a valid smart contract"))?;
         let fee_limit = u64::try_from(tx.message.fee_limit).ok().filter(|limit| *limit <= self.prices.fee_limit_max);
@@ -400,6 +416,34 @@ impl Model {
         let affordable = self.ledger.energy_left(owner, time) + spare / self.prices.energy;
         let limit = affordable.min(fee_limit / self.prices.energy);
         Ok(self.call(tx, owner, contract, value, trigger.data, limit, time, height, info))
+    }
+
+    /// What it cost beside the amount.
+    fn transfer(
+        &mut self,
+        owner: Address,
+        to: Address,
+        amount: i64,
+        creates: bool,
+        time: i64,
+    ) -> Result<u64, &'static str> {
+        let amount = u64::try_from(amount).ok().filter(|amount| *amount > 0);
+        let amount = amount.ok_or("Amount must be greater than 0.")?;
+        if to == owner {
+            return Err("Cannot transfer TRX to yourself.");
+        }
+        if self.ledger.is_contract(to) {
+            return Err("Cannot transfer TRX to a smartContract.");
+        }
+        let fee = if creates { self.prices.new_account } else { 0 };
+        if self.ledger.balance(owner) < amount.saturating_add(fee) {
+            return Err("Validate TransferContract error, balance is not sufficient.");
+        }
+        self.ledger.burn(owner, amount + fee);
+        self.ledger.activate(to, time);
+        let held = self.ledger.balance(to);
+        self.ledger.set_balance(to, held + amount);
+        Ok(fee)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of one transaction")]
@@ -435,11 +479,16 @@ impl Model {
         // What ran out of time keeps its logs: the node rolls back the state only.
         info.logs = ran.logs;
         info.internals = ran.internals;
+        let moved: Vec<Internal> = info.internals.clone();
+        if !self.internals {
+            info.internals.clear();
+        }
         if ret != ContractRet::Success {
             info.message = Some(message(ret).to_owned());
             info.internals.iter_mut().for_each(|internal| internal.rejected = true);
         }
-        for internal in info.internals.iter().filter(|internal| !internal.rejected && internal.sun > 0) {
+        let moves = ret == ContractRet::Success;
+        for internal in moved.iter().filter(|internal| moves && !internal.rejected && internal.sun > 0) {
             self.ledger.activate(internal.to, time);
         }
         ret
@@ -456,6 +505,27 @@ impl Model {
         let state = self.ledger.clone();
         self.ledgers.insert(height, state);
         address
+    }
+}
+
+/// What a transaction is for.
+enum Wish {
+    Transfer(TransferContract),
+    Trigger(TriggerSmartContract),
+    Lend(DelegateResourceContract),
+    TakeBack(UnDelegateResourceContract),
+}
+
+impl Wish {
+    fn of(contract: &proto::Contract) -> Option<Wish> {
+        let value = contract.parameter.as_ref()?.value.as_slice();
+        match ContractType::try_from(contract.r#type).ok()? {
+            ContractType::Transfer => TransferContract::decode(value).ok().map(Wish::Transfer),
+            ContractType::TriggerSmart => TriggerSmartContract::decode(value).ok().map(Wish::Trigger),
+            ContractType::DelegateResource => DelegateResourceContract::decode(value).ok().map(Wish::Lend),
+            ContractType::UnDelegateResource => UnDelegateResourceContract::decode(value).ok().map(Wish::TakeBack),
+            ContractType::AccountCreate => None,
+        }
     }
 }
 
@@ -490,12 +560,13 @@ fn chain_txid(tx: &Tx) -> chain::TxId {
 /// The owner is the first field of every contract.
 pub fn owner(contract: &proto::Contract) -> Option<Address> {
     let value = contract.parameter.as_ref()?.value.as_slice();
-    address(
-        &TransferContract::decode(value)
-            .map(|transfer| transfer.owner_address)
-            .or_else(|_| TriggerSmartContract::decode(value).map(|trigger| trigger.owner_address))
-            .ok()?,
-    )
+    /// What every contract begins with.
+    #[derive(Clone, PartialEq, Message)]
+    struct Owned {
+        #[prost(bytes = "vec", tag = "1")]
+        owner_address: Vec<u8>,
+    }
+    address(&Owned::decode(value).ok()?.owner_address)
 }
 
 pub fn address(bytes: &[u8]) -> Option<Address> {
