@@ -135,11 +135,9 @@ impl Tron {
             let path = View::Solid.path("triggerconstantcontract");
             let accept = |reply: &rpc::Reply<'_>| decimals_in(reply, &contract);
             let asked = self.pool.post_only(endpoint, &path, decimals_of(contract.key), accept).await;
-            asked.map_err(|failure| match failure {
-                Failure::Missing(_) => {
-                    "calls no contracts: the node must run with vm.supportConstant = true".to_owned()
-                }
-                failure => failure.to_string(),
+            asked.map_err(|failure| match matches!(failure, Failure::Missing(_)) {
+                true => "calls no contracts: the node must run with vm.supportConstant = true".to_owned(),
+                false => failure.to_string(),
             })?;
         }
         let lag = head.height.saturating_sub(solid.height);
