@@ -47,10 +47,12 @@ pub enum Trouble {
 pub struct Client(reqwest::Client);
 
 impl Client {
-    /// Follows no redirect: it would carry keys to a host nobody configured.
+    /// Follows no redirect and uses no proxy of the environment: they would carry keys, and the login of a node on this
+    /// machine, to a host nobody configured.
     pub fn new() -> Result<Client, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
+            .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)

@@ -210,6 +210,21 @@ async fn batches_come_back_in_order_and_their_gaps_are_filled() {
     assert_eq!(node.count(), 3 + 3);
 }
 
+/// The variables are read when a client is made, so another process has to have them.
+#[test]
+fn no_proxy_of_the_environment_is_used() {
+    let program = std::env::current_exe().unwrap();
+    let test = "the_first_healthy_endpoint_answers_and_the_others_are_not_asked";
+    let mut again = std::process::Command::new(program);
+    again.args(["--exact", test]).env_remove("NO_PROXY").env_remove("no_proxy");
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        again.env(name, "http://127.0.0.1:9");
+    }
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 #[tokio::test]
 async fn a_foreign_node_is_proven_before_it_is_believed() {
     let ours = Node::start(|_, question| if question["method"] == "id" { says("0x1") } else { says("ours") }).await;
