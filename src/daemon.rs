@@ -293,7 +293,7 @@ fn pool(chain: &config::Chain) -> anyhow::Result<rpc::Config> {
     for endpoint in &chain.endpoints {
         endpoints.push(node(endpoint)?);
     }
-    let mut pool = rpc::Config::new(endpoints);
+    let mut pool = rpc::Config::new(endpoints).with_block_time(chain.block_time);
     pool.deadline = chain.timeout;
     pool.body_bytes_max = usize::try_from(chain.answer_bytes_max)?;
     Ok(pool)

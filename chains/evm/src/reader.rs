@@ -273,7 +273,9 @@ impl Evm {
                     }
                 }
                 Err(Failure::Missing(_) | Failure::Wrong(_) | Failure::Refused(_)) => return Ok(None),
-                Err(Failure::Unavailable(reason)) => return Err(SourceError::Unavailable(reason)),
+                Err(Failure::Unavailable(reason) | Failure::Slow(reason)) => {
+                    return Err(SourceError::Unavailable(reason));
+                }
             }
         }
         Ok(Some(all))

@@ -19,11 +19,18 @@ const MISSING_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Health {
     failures: u32,
-    cool_until: Option<Instant>,
+    rest: Option<Rest>,
     last_trouble: String,
     missing: HashMap<String, Instant>,
     head: Option<(Height, Instant)>,
     quotas: Vec<Quota>,
+}
+
+/// A time in which an endpoint is left alone.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    began: Instant,
+    until: Instant,
 }
 
 /// When an endpoint may be asked.
@@ -43,7 +50,7 @@ impl Health {
         let (second, day) = (limits.per_second.map(Quota::per_second), limits.per_day.map(Quota::per_day));
         Health {
             failures: 0,
-            cool_until: None,
+            rest: None,
             last_trouble: String::new(),
             missing: HashMap::new(),
             head: None,
@@ -55,8 +62,8 @@ impl Health {
         if self.missing.get(method).is_some_and(|until| *until > now) {
             return Ready::Missing;
         }
-        if let Some(until) = self.cool_until.filter(|until| *until > now) {
-            return Ready::Cooling(until);
+        if let Some(rest) = self.rest.filter(|rest| rest.until > now) {
+            return Ready::Cooling(rest.until);
         }
         match self.quotas.iter().map(|quota| quota.free_at(now)).max().filter(|at| *at > now) {
             Some(at) => Ready::At(at),
@@ -80,19 +87,32 @@ impl Health {
         }
     }
 
-    pub fn succeeded(&mut self) {
-        self.failures = 0;
-        self.cool_until = None;
+    /// Answered well what was sent at `sent`. A rest that began since then goes on: the node asked for it later.
+    pub fn succeeded(&mut self, sent: Instant) {
+        if !self.rests_since(sent) {
+            self.failures = 0;
+            self.rest = None;
+        }
     }
 
-    /// Rests twice as long after each failure in a row, or as long as the node itself asks for.
-    pub fn failed(&mut self, trouble: String, retry_after: Option<Duration>, now: Instant) {
+    /// Rests twice as long after each failure in a row, or as long as the node itself asks for. Questions that were under
+    /// way together and failed together are one failure, and none of them makes a rest shorter.
+    pub fn failed(&mut self, trouble: String, retry_after: Option<Duration>, sent: Instant, now: Instant) {
         self.last_trouble = trouble;
-        self.failures = self.failures.saturating_add(1);
+        let known = self.rest.filter(|_| self.rests_since(sent));
+        if known.is_none() {
+            self.failures = self.failures.saturating_add(1);
+        }
         let doublings = self.failures.saturating_sub(1).min(10);
         let backed_off = COOL_DOWN_FIRST.saturating_mul(1 << doublings).min(COOL_DOWN_MAX);
         let rest = retry_after.map_or(backed_off, |asked| asked.min(RETRY_AFTER_MAX).max(COOL_DOWN_FIRST));
-        self.cool_until = Some(now + rest);
+        let until = known.map_or(now + rest, |known| known.until.max(now + rest));
+        self.rest = Some(Rest { began: now, until });
+    }
+
+    /// Whether the last rest began after something was sent that was not answered yet.
+    fn rests_since(&self, sent: Instant) -> bool {
+        self.rest.is_some_and(|rest| rest.began >= sent)
     }
 
     pub fn last_trouble(&self) -> &str {
@@ -169,27 +189,50 @@ mod tests {
     fn a_failing_endpoint_rests_longer_each_time() {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
+        let mut now = start;
         let rests: Vec<Duration> = (0..9)
             .map(|_| {
-                health.failed("refused".into(), None, start);
-                let Ready::Cooling(until) = health.ready("m", start) else { panic!("it rests") };
-                until - start
+                health.failed("refused".into(), None, now, now + seconds(1));
+                let Ready::Cooling(until) = health.ready("m", now + seconds(1)) else { panic!("it rests") };
+                let rest = until - now - seconds(1);
+                now = until;
+                rest
             })
             .collect();
         assert_eq!(rests[0], COOL_DOWN_FIRST);
         assert!(rests.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(COOL_DOWN_MAX)));
-        assert_eq!(health.ready("m", start + COOL_DOWN_MAX), Ready::Now);
-        health.succeeded();
-        assert_eq!(health.ready("m", start), Ready::Now);
+        assert_eq!(health.ready("m", now), Ready::Now);
+        health.succeeded(now);
+        health.failed("refused".into(), None, now, now);
+        assert_eq!(health.ready("m", now), Ready::Cooling(now + COOL_DOWN_FIRST), "it begins anew");
+    }
+
+    #[test]
+    fn what_was_sent_before_a_rest_neither_ends_nor_doubles_it() {
+        let start = Instant::now();
+        let mut health = Health::new(Limits::default());
+        health.failed("429".into(), Some(seconds(30)), start, start + seconds(1));
+        health.succeeded(start);
+        assert_eq!(health.ready("m", start + seconds(2)), Ready::Cooling(start + seconds(31)));
+        for late in [2, 3] {
+            health.failed("429".into(), None, start, start + seconds(late));
+            assert_eq!(health.ready("m", start + seconds(late)), Ready::Cooling(start + seconds(31)), "not shorter");
+        }
+        health.failed("429".into(), Some(seconds(60)), start, start + seconds(4));
+        assert_eq!(health.ready("m", start + seconds(5)), Ready::Cooling(start + seconds(64)), "but longer");
+        health.succeeded(start + seconds(5));
+        assert_eq!(health.ready("m", start + seconds(5)), Ready::Now, "it was asked since and answered");
+        health.failed("429".into(), None, start + seconds(5), start + seconds(5));
+        assert_eq!(health.ready("m", start + seconds(5)), Ready::Cooling(start + seconds(5) + COOL_DOWN_FIRST));
     }
 
     #[test]
     fn retry_after_is_respected_within_reason() {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
-        health.failed("429".into(), Some(seconds(7)), start);
+        health.failed("429".into(), Some(seconds(7)), start, start);
         assert_eq!(health.ready("m", start), Ready::Cooling(start + seconds(7)));
-        health.failed("429".into(), Some(seconds(86_400)), start);
+        health.failed("429".into(), Some(seconds(86_400)), start, start);
         assert_eq!(health.ready("m", start), Ready::Cooling(start + RETRY_AFTER_MAX));
     }
 

@@ -14,6 +14,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shorter than nodes keep a silent connection open (Bitcoin Core: 30 s): a question must not meet a closing one.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// What Cloudflare answers with when the node behind it does not.
+const CLOUDFLARE_TIMEOUT: u16 = 524;
+
 /// What is asked, independent of who is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -34,6 +37,7 @@ pub struct Exchange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     Failed {
+        fault: Fault,
         reason: String,
         retry_after: Option<Duration>,
     },
@@ -41,6 +45,17 @@ pub enum Trouble {
     TooLarge {
         bytes_max: usize,
     },
+}
+
+/// What kind of failure it was, as far as one can act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection, a status of a gateway, an answer that contradicts itself.
+    Broken,
+    /// The answer did not come in time or was cut: a smaller question may be answered.
+    Slow,
+    /// Too many questions: the node did not look at this one, and may be given it again.
+    Throttled,
 }
 
 #[derive(Debug, Clone)]
@@ -73,13 +88,17 @@ impl Client {
             Some(body) => self.0.post(url).header(CONTENT_TYPE, "application/json").body(body.clone()),
             None => self.0.get(url),
         };
-        let failed = |error: reqwest::Error| Trouble::Failed { reason: describe(to, error), retry_after: None };
+        let failed = |fault: Fault, error: reqwest::Error| {
+            let fault = if error.is_timeout() && !error.is_connect() { Fault::Slow } else { fault };
+            Trouble::Failed { fault, reason: describe(to, error), retry_after: None }
+        };
         let builder = match to.login() {
             Ok(Some((user, password))) => builder.basic_auth(user, Some(password)),
             Ok(None) => builder,
-            Err(reason) => return Err(Trouble::Failed { reason, retry_after: None }),
+            Err(reason) => return Err(Trouble::Failed { fault: Fault::Broken, reason, retry_after: None }),
         };
-        let mut response = builder.headers(to.headers().clone()).timeout(timeout).send().await.map_err(failed)?;
+        let sent = builder.headers(to.headers().clone()).timeout(timeout).send().await;
+        let mut response = sent.map_err(|error| failed(Fault::Broken, error))?;
 
         let status = response.status();
         let retry_after = seconds_to_wait(&response);
@@ -88,21 +107,29 @@ impl Client {
             return Err(Trouble::TooLarge { bytes_max });
         }
         let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(Fault::Slow, error))? {
             if body.len() + chunk.len() > bytes_max {
                 return Err(Trouble::TooLarge { bytes_max });
             }
             body.extend_from_slice(&chunk);
         }
         let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::suspension));
-        if unusable(status) && !reply::is_refusal(&body) {
-            return Err(Trouble::Failed { reason: format!("HTTP status {}", status.as_u16()), retry_after });
-        }
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(Trouble::Failed { reason: "HTTP status 429".to_owned(), retry_after });
+        if throttles(status) || unusable(status) && !reply::is_refusal(&body) {
+            let fault = match status {
+                _ if throttles(status) || retry_after.is_some() => Fault::Throttled,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Fault::Slow,
+                _ if status.as_u16() == CLOUDFLARE_TIMEOUT => Fault::Slow,
+                _ => Fault::Broken,
+            };
+            return Err(Trouble::Failed { fault, reason: format!("HTTP status {}", status.as_u16()), retry_after });
         }
         Ok(Exchange { status: status.as_u16(), body })
     }
+}
+
+/// Whoever says this did not look at the question. With 402 providers say that a day's requests are used up.
+fn throttles(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYMENT_REQUIRED)
 }
 
 /// Statuses that come from a gateway rather than from the question, unless a JSON-RPC error stands in the body.

@@ -1,7 +1,8 @@
 //! Sends a question to one healthy endpoint after the other until an answer is accepted.
 //!
-//! Only reads fail over, and each endpoint is asked at most once per question. What a node refuses is data; only broken,
-//! slow, throttled or wrong answers count against its health.
+//! Only reads fail over, and each endpoint is asked at most once per question, unless it said that it has too many and did
+//! not look at it. Rests and quotas that end in time are waited for when nobody else can be asked. What a node refuses is
+//! data; only broken, slow, throttled or wrong answers count against its health, and each answer counts once.
 
 use std::{
     sync::{
@@ -12,21 +13,24 @@ use std::{
 };
 
 use chain::{Height, SourceError};
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use futures_util::{StreamExt, future, stream};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::{
-    Answer, Bad, Endpoint, Refusal, RefusalKind, Reply, Role,
+    Answer, Bad, Endpoint, Refusal, RefusalKind, Reply, Role, Span,
     health::{Health, Ready},
-    http::{Client, Exchange, Request, Trouble},
+    http::{Client, Exchange, Fault, Request, Trouble},
     reply,
 };
 
 /// Stands for the ability to take batches in the table of missing methods.
 const BATCH: &str = "(batch)";
+
+/// An endpoint whose head is further behind the best one is asked last: that much of time, and one block in any case.
+const HEAD_LAG_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -40,20 +44,22 @@ pub struct Config {
     pub batch_max: usize,
     /// Batches under way at once.
     pub concurrency: usize,
-    /// An endpoint whose head is further behind the best one is asked last.
+    /// An endpoint whose head is so many blocks further behind the best one is asked last.
     pub head_lag_max: u64,
     /// Asked of every endpoint before it is believed anything.
     pub proof: Option<Proof>,
 }
 
 /// A question whose answer, a text, proves that an endpoint is a node of our chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Proof {
     /// As it is called in messages and in the table of missing methods.
     pub name: String,
     pub expected: String,
     request: Request,
     form: Form,
+    /// Looks for an error where nodes do not say so by a status.
+    error: fn(&Reply<'_>) -> Option<Bad>,
 }
 
 /// Where in an answer the proof stands.
@@ -71,22 +77,35 @@ impl Proof {
     /// A JSON-RPC call whose result is `expected`.
     pub fn call<P: Serialize + ?Sized>(method: &str, params: &P, expected: &str) -> Proof {
         let request = json_rpc(method, params);
-        Proof { name: method.to_owned(), expected: expected.to_owned(), request, form: Form::Result }
+        Proof::new(method, expected, request, Form::Result)
     }
 
     /// A path below which a GET finds nothing but `expected`.
     pub fn path(path: &str, expected: &str) -> Proof {
         let request = Request { path: path.to_owned(), body: None };
-        Proof { name: path.to_owned(), expected: expected.to_owned(), request, form: Form::Body }
+        Proof::new(path, expected, request, Form::Body)
     }
 
     /// A question whose answer is a JSON object with a text `field` that ends with `expected`.
     pub fn posted(path: &str, body: Vec<u8>, field: &str, expected: &str) -> Proof {
         let request = Request { path: path.to_owned(), body: Some(body) };
-        Proof { name: path.to_owned(), expected: expected.to_owned(), request, form: Form::EndOf(field.to_owned()) }
+        Proof::new(path, expected, request, Form::EndOf(field.to_owned()))
+    }
+
+    fn new(name: &str, expected: &str, request: Request, form: Form) -> Proof {
+        Proof { name: name.to_owned(), expected: expected.to_owned(), request, form, error: |_| None }
+    }
+
+    /// For nodes whose errors look like answers: `error` looks at each answer first and says what is wrong with it.
+    pub fn with_errors(mut self, error: fn(&Reply<'_>) -> Option<Bad>) -> Proof {
+        self.error = error;
+        self
     }
 
     fn read(&self, reply: &Reply<'_>) -> Result<String, Bad> {
+        if let Some(bad) = (self.error)(reply) {
+            return Err(bad);
+        }
         match &self.form {
             Form::Result => reply.result::<&str>().map(str::to_owned),
             Form::Body => reply.text().map(str::to_owned),
@@ -114,6 +133,13 @@ impl Config {
             proof: None,
         }
     }
+
+    /// With a bound for the heads of endpoints that fits a chain whose blocks come so far apart.
+    pub fn with_block_time(mut self, block_time: Duration) -> Config {
+        let blocks = HEAD_LAG_MAX.as_millis().div_ceil(block_time.as_millis().max(1));
+        self.head_lag_max = u64::try_from(blocks).unwrap_or(u64::MAX);
+        self
+    }
 }
 
 /// Why a question has no answer.
@@ -122,6 +148,10 @@ pub enum Failure {
     /// Nobody answered usefully; says why, endpoint by endpoint.
     #[error("{0}")]
     Unavailable(String),
+    /// Nobody answered usefully, and at least one endpoint began and did not finish in time: a smaller question may be
+    /// answered. [`Span::shrinks`] knows.
+    #[error("{0}")]
+    Slow(String),
     /// Nobody who answered knows the method.
     #[error("no endpoint offers {0}")]
     Missing(String),
@@ -139,7 +169,7 @@ impl Failure {
     /// What it means for a question about the block at `height`.
     pub fn at(self, height: Height) -> SourceError {
         match self {
-            Failure::Unavailable(reason) => SourceError::Unavailable(reason),
+            Failure::Unavailable(reason) | Failure::Slow(reason) => SourceError::Unavailable(reason),
             Failure::Missing(method) => SourceError::Unsupported(method),
             Failure::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
             Failure::Wrong(reason) => SourceError::Wrong(reason),
@@ -172,6 +202,8 @@ pub struct Pool {
 struct Node {
     endpoint: Endpoint,
     health: Mutex<Health>,
+    /// How many questions it takes in one batch.
+    batch: Mutex<Span>,
     /// It gave the expected answer to [`Config::proof`] once.
     proven: AtomicBool,
     /// Held while it is asked for that, so that it is asked once.
@@ -182,12 +214,47 @@ impl Node {
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().expect("no panic while health is held")
     }
+
+    fn batch(&self) -> MutexGuard<'_, Span> {
+        self.batch.lock().expect("no panic while the size is held")
+    }
+
+    /// Most questions that may go to it at once; below two there is no batch.
+    fn batch_max(&self, config: &Config) -> usize {
+        let per_second = self.endpoint.limits().per_second.unwrap_or(u32::MAX);
+        config.batch_max.min(usize::try_from(per_second).unwrap_or(usize::MAX))
+    }
 }
 
 enum Choice {
-    Ask { node: usize, others: u32 },
+    Ask {
+        node: usize,
+        others: u32,
+    },
+    /// Until then nobody, or nobody who keeps up, may be asked.
     Wait(Instant),
     Nobody,
+}
+
+/// An exchange that counts against an endpoint's health.
+struct Lapse {
+    fault: Fault,
+    /// Without secrets.
+    reason: String,
+    retry_after: Option<Duration>,
+}
+
+/// What one exchange says of an endpoint's health, however many questions it answered.
+#[derive(Default)]
+struct Outcome {
+    good: bool,
+    lapse: Option<Lapse>,
+}
+
+impl Outcome {
+    fn is_throttled(&self) -> bool {
+        self.lapse.as_ref().is_some_and(|lapse| lapse.fault == Fault::Throttled)
+    }
 }
 
 /// What the endpoints said to one question so far.
@@ -197,6 +264,7 @@ struct Tally<T> {
     refused: Option<Refusal>,
     wrong: Option<String>,
     missing: bool,
+    slow: bool,
     troubles: Vec<String>,
 }
 
@@ -208,6 +276,7 @@ impl Pool {
         let node = |endpoint: &Endpoint| Node {
             endpoint: endpoint.clone(),
             health: Mutex::new(Health::new(endpoint.limits())),
+            batch: Mutex::new(Span::new(u64::MAX, u64::MAX)),
             proven: AtomicBool::new(config.proof.is_none()),
             proving: tokio::sync::Mutex::new(()),
         };
@@ -271,7 +340,10 @@ impl Pool {
         self.nodes[endpoint].health().take(1, Instant::now());
         let exchange = match self.send(endpoint, request, 1, self.config.deadline).await {
             Ok(exchange) => exchange,
-            Err(Trouble::Failed { reason, .. }) => return Err(Failure::Unavailable(reason)),
+            Err(Trouble::Failed { fault: Fault::Slow, reason, .. }) => return Err(Failure::Slow(reason)),
+            Err(Trouble::Failed { fault: Fault::Broken | Fault::Throttled, reason, .. }) => {
+                return Err(Failure::Unavailable(reason));
+            }
             Err(Trouble::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
         };
         match accept(&Reply::new(endpoint, exchange.status, &exchange.body)) {
@@ -285,6 +357,66 @@ impl Pool {
                 }
             }),
         }
+    }
+
+    /// Asks one endpoint when it may be asked. Unlike with [`Pool::ask_only`], its quota is waited for, what it says counts
+    /// for its health, and while it rests the answer is [`Failure::Unavailable`]: for what is asked again and again.
+    pub async fn ask_one<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    where
+        P: Serialize + Sync + ?Sized,
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        self.run_one(endpoint, method, &json_rpc(method, params), accept).await
+    }
+
+    /// Gets something that is not JSON-RPC from one endpoint; see [`Pool::ask_one`].
+    pub async fn fetch_one<T, F>(&self, endpoint: usize, name: &str, path: &str, accept: F) -> Result<T, Failure>
+    where
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        self.run_one(endpoint, name, &Request { path: path.to_owned(), body: None }, accept).await
+    }
+
+    /// Posts something that is not JSON-RPC to one endpoint; see [`Pool::ask_one`].
+    pub async fn post_one<T, F>(&self, endpoint: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, Failure>
+    where
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        self.run_one(endpoint, path, &Request { path: path.to_owned(), body: Some(body) }, accept).await
+    }
+
+    async fn run_one<T, F>(&self, endpoint: usize, method: &str, request: &Request, accept: F) -> Result<T, Failure>
+    where
+        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        let deadline = Instant::now() + self.config.deadline;
+        let sent = loop {
+            let now = Instant::now();
+            let ready = self.nodes[endpoint].health().ready(method, now);
+            match ready {
+                Ready::Now if self.nodes[endpoint].health().claim(method, 1, now) => break now,
+                Ready::Now => {}
+                Ready::At(at) if at < self.latest(deadline) => tokio::time::sleep_until(at).await,
+                Ready::Missing => return Err(Failure::Missing(method.to_owned())),
+                Ready::At(_) | Ready::Cooling(_) => {
+                    return Err(Failure::Unavailable(self.why_not(endpoint, method, now)));
+                }
+            }
+        };
+        let mut tally = Tally::new();
+        match self.send(endpoint, request, 1, deadline - sent).await {
+            Ok(exchange) => {
+                let mut outcome = Outcome::default();
+                let said = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
+                let value = self.judge(endpoint, method, said, &mut tally, &mut outcome);
+                self.book(endpoint, outcome, sent);
+                if let Some(value) = value {
+                    return Ok(value);
+                }
+            }
+            Err(trouble) => drop(self.troubled(endpoint, trouble, &mut tally, sent)),
+        }
+        tally.into_result(method)
     }
 
     /// Asks many questions of one method, in batches of at most `batch` where nodes take them. Answers come in the order of
@@ -301,15 +433,52 @@ impl Pool {
         P: Serialize + Sync,
         F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
     {
+        match self.ask_each(method, params, batch, &accept).await {
+            (answers, None) => Ok(answers),
+            (_, Some(failure)) => Err(failure),
+        }
+    }
+
+    /// The same, for whoever can go on from where the answers end: those before the first question that nobody answers. Fails
+    /// only when that is the first of all.
+    pub async fn ask_prefix<T, P, F>(
+        &self,
+        method: &str,
+        params: &[P],
+        batch: usize,
+        accept: F,
+    ) -> Result<Vec<T>, Failure>
+    where
+        T: Send,
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+    {
+        match self.ask_each(method, params, batch, &accept).await {
+            (answers, Some(failure)) if answers.is_empty() => Err(failure),
+            (answers, _) => Ok(answers),
+        }
+    }
+
+    async fn ask_each<T, P, F>(&self, method: &str, params: &[P], batch: usize, accept: &F) -> (Vec<T>, Option<Failure>)
+    where
+        T: Send,
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+    {
         let size = batch.min(self.config.batch_max).max(1);
-        let accept = &accept;
         let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
         for (n, chunk) in params.chunks(size).enumerate() {
             chunks.push(self.ask_chunk(method, n * size, chunk, accept));
         }
-        let chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
-        let answers: Vec<Vec<T>> = chunks.try_collect().await?;
-        Ok(answers.into_iter().flatten().collect())
+        let mut chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
+        let mut all = Vec::with_capacity(params.len());
+        while let Some((answers, failure)) = chunks.next().await {
+            all.extend(answers);
+            if failure.is_some() {
+                return (all, failure);
+            }
+        }
+        (all, None)
     }
 
     /// Posts something that is not JSON-RPC, beginning with the endpoint at `first` as [`Pool::ask_from`] does.
@@ -404,147 +573,196 @@ impl Pool {
         let mut tally = Tally::new();
         loop {
             let now = Instant::now();
-            let (node, others) = match self.choose(method, first, &asked, now) {
+            let (node, others) = match self.choose(method, first, &asked, now, self.latest(deadline), tally.is_mute()) {
                 Choice::Ask { node, others } if now < deadline => {
                     if !self.nodes[node].health().claim(method, 1, now) {
                         continue;
                     }
                     (node, others)
                 }
-                Choice::Wait(until) if until < deadline => {
+                Choice::Wait(until) => {
                     tokio::time::sleep_until(until).await;
                     continue;
                 }
-                Choice::Wait(_) => {
-                    tally.troubles.push("the quota is used up".to_owned());
-                    break;
-                }
                 Choice::Ask { .. } | Choice::Nobody => break,
             };
+            let timeout = share(deadline - now, others);
+            // Who has too many questions did not look at this one: it may have it again after its rest.
             asked[node] = true;
-            // A silent endpoint may not eat the time of those that come after it.
-            let timeout = (deadline - now) / (others + 1);
-            if let Err(reason) = self.prove(node, timeout).await {
-                tally.troubles.push(reason);
-                continue;
-            }
-            let exchange = match self.send(node, request, 1, timeout).await {
-                Ok(exchange) => exchange,
-                Err(Trouble::TooLarge { bytes_max }) => {
-                    tally.too_large.get_or_insert(format!("more than {bytes_max} bytes from {}", self.label(node)));
+            match self.prove(node, timeout).await {
+                Ok(()) => {}
+                Err((reason, fault)) => {
+                    asked[node] = fault != Fault::Throttled;
+                    tally.troubled(reason, fault);
                     continue;
                 }
-                Err(Trouble::Failed { reason, retry_after }) => {
-                    tally.troubles.push(self.failed(node, &reason, retry_after));
+            }
+            let sent = Instant::now();
+            let exchange = match self.send(node, request, 1, timeout).await {
+                Ok(exchange) => exchange,
+                Err(trouble) => {
+                    let fault = self.troubled(node, trouble, &mut tally, sent);
+                    asked[node] = fault != Some(Fault::Throttled);
                     continue;
                 }
             };
             let reply = Reply::new(node, exchange.status, &exchange.body);
-            if let Some(value) = self.judge(node, method, accept(&reply), &mut tally) {
+            let mut outcome = Outcome::default();
+            let value = self.judge(node, method, accept(&reply), &mut tally, &mut outcome);
+            asked[node] = !outcome.is_throttled();
+            self.book(node, outcome, sent);
+            if let Some(value) = value {
                 return Ok(value);
             }
         }
         tally.troubles.extend(self.not_asked(method, &asked));
         tally.missing |= self.nobody_has(method);
-        Err(match tally {
-            Tally { doubtful: Some(value), .. } => return Ok(value),
-            Tally { too_large: Some(message), .. } => Failure::TooLarge(message),
-            Tally { refused: Some(refusal), .. } => Failure::Refused(refusal),
-            Tally { wrong: Some(reason), .. } => Failure::Wrong(reason),
-            Tally { missing: true, .. } => Failure::Missing(method.to_owned()),
-            Tally { troubles, .. } => Failure::Unavailable(troubles.join("; ")),
-        })
+        tally.into_result(method)
     }
 
-    /// One batch to one endpoint; what it does not answer well is asked again on its own.
-    async fn ask_chunk<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> Result<Vec<T>, Failure>
+    /// When a wait must end, so that some time is left for an answer.
+    fn latest(&self, deadline: Instant) -> Instant {
+        deadline - self.config.deadline / 10
+    }
+
+    /// Questions in batches as small as the endpoints want them; what is not answered well is asked again on its own. The
+    /// answers before the first question that nobody answers, and why that one has none.
+    async fn ask_chunk<T, P, F>(
+        &self,
+        method: &str,
+        offset: usize,
+        params: &[P],
+        accept: &F,
+    ) -> (Vec<T>, Option<Failure>)
     where
         T: Send,
         P: Serialize + Sync,
         F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
     {
         let mut answers: Vec<Option<T>> = params.iter().map(|_| None).collect();
-        if params.len() > 1 {
-            self.ask_batch(method, offset, params, accept, &mut answers).await;
+        let mut asked = 0;
+        while params.len() - asked > 1 {
+            let (rest, answers) = (&params[asked..], &mut answers[asked..]);
+            let Some(sent) = self.ask_batch(method, offset + asked, rest, accept, answers).await else { break };
+            asked += sent;
         }
         let mut complete = Vec::with_capacity(params.len());
         for (i, answer) in answers.into_iter().enumerate() {
-            complete.push(match answer {
-                Some(answer) => answer,
-                None => self.ask(method, &params[i], |reply: &Reply<'_>| accept(offset + i, reply)).await?,
-            });
+            let answer = match answer {
+                Some(answer) => Ok(answer),
+                None => self.ask(method, &params[i], |reply: &Reply<'_>| accept(offset + i, reply)).await,
+            };
+            match answer {
+                Ok(answer) => complete.push(answer),
+                Err(failure) => return (complete, Some(failure)),
+            }
         }
-        Ok(complete)
+        (complete, None)
     }
 
-    /// Fills in the answers that are sure. Nothing fails here: whatever is missing is asked singly, with fail-over.
-    async fn ask_batch<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F, answers: &mut [Option<T>])
+    /// Sends the first questions as one batch and fills in the answers that are sure. Returns how many it sent, `None` when
+    /// no batch was answered. Nothing fails here: whatever is missing is asked singly, with fail-over.
+    async fn ask_batch<T, P, F>(
+        &self,
+        method: &str,
+        offset: usize,
+        params: &[P],
+        accept: &F,
+        answers: &mut [Option<T>],
+    ) -> Option<usize>
     where
         P: Serialize + Sync,
         F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
     {
         let asked = vec![false; self.nodes.len()];
-        let cost = u32::try_from(params.len()).unwrap_or(u32::MAX);
         let deadline = Instant::now() + self.config.deadline;
-        let node = loop {
-            match self.choose(BATCH, None, &asked, Instant::now()) {
-                Choice::Ask { node, .. } => {
-                    if self.nodes[node].health().claim(BATCH, cost, Instant::now()) {
-                        break node;
+        let (node, params, timeout) = loop {
+            let now = Instant::now();
+            match self.choose(BATCH, None, &asked, now, self.latest(deadline), true) {
+                Choice::Ask { node, others } => {
+                    let learnt = usize::try_from(self.nodes[node].batch().size()).unwrap_or(usize::MAX);
+                    let size = learnt.max(2).min(self.nodes[node].batch_max(&self.config)).min(params.len());
+                    let mut health = self.nodes[node].health();
+                    if size < 2 || health.ready(method, now) == Ready::Missing {
+                        return None;
+                    }
+                    if health.claim(BATCH, questions(size), now) {
+                        break (node, &params[..size], share(deadline.saturating_duration_since(now), others));
                     }
                 }
-                Choice::Wait(until) if until < deadline => tokio::time::sleep_until(until).await,
-                Choice::Wait(_) | Choice::Nobody => return,
+                Choice::Wait(until) => tokio::time::sleep_until(until).await,
+                Choice::Nobody => return None,
             }
         };
-        if self.nodes[node].health().ready(method, Instant::now()) == Ready::Missing
-            || self.prove(node, self.config.deadline).await.is_err()
-        {
-            return;
-        }
-        let exchange = match self.send(node, &json_rpc_batch(method, params), cost, self.config.deadline).await {
+        self.prove(node, timeout).await.ok()?;
+        let used = u64::try_from(params.len()).unwrap_or(u64::MAX);
+        let mut tally = Tally::new();
+        let sent = Instant::now();
+        let request = json_rpc_batch(method, params);
+        let exchange = match self.send(node, &request, questions(params.len()), timeout).await {
             Ok(exchange) => exchange,
-            Err(Trouble::TooLarge { .. }) => return,
-            Err(Trouble::Failed { reason, retry_after }) => {
-                self.failed(node, &reason, retry_after);
-                return;
+            Err(trouble) => {
+                if self.troubled(node, trouble, &mut tally, sent) != Some(Fault::Broken) {
+                    self.nodes[node].batch().too_large(used, "");
+                }
+                return None;
             }
         };
-        let items = match reply::items(node, exchange.status, &exchange.body) {
-            Ok(items) => items,
-            Err(Bad::Refused(refusal)) if refusal.kind == RefusalKind::Quota => {
-                self.failed(node, &refusal.message, None);
-                return;
+        let mut outcome = Outcome::default();
+        match reply::items(node, exchange.status, &exchange.body) {
+            Ok(items) => {
+                for (id, reply) in items {
+                    let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
+                    let said = accept(offset + slot, &reply);
+                    if let Some(value) = self.judge(node, method, said, &mut tally, &mut outcome) {
+                        answers[slot] = Some(value);
+                    }
+                }
+            }
+            Err(Bad::Refused(refusal)) if matches!(refusal.kind, RefusalKind::Quota | RefusalKind::TooLarge) => {
+                let said = Err::<Answer<T>, Bad>(Bad::Refused(refusal));
+                drop(self.judge(node, method, said, &mut tally, &mut outcome));
             }
             Err(_) => {
                 info!(endpoint = %self.label(node), "the endpoint takes no batches; its questions are sent one by one");
                 self.nodes[node].health().lacks(BATCH, Instant::now());
-                return;
-            }
-        };
-        let mut tally = Tally::new();
-        for (id, reply) in items {
-            let Some(slot) = usize::try_from(id).ok().filter(|i| *i < answers.len()) else { continue };
-            if let Some(value) = self.judge(node, method, accept(offset + slot, &reply), &mut tally) {
-                answers[slot] = Some(value);
+                return None;
             }
         }
+        let answered = outcome.good;
+        if outcome.is_throttled() || tally.too_large.is_some() {
+            self.nodes[node].batch().too_large(used, "");
+        } else {
+            self.nodes[node].batch().succeeded(used);
+        }
+        self.book(node, outcome, sent);
+        answered.then_some(params.len())
     }
 
-    /// Books an answer to the endpoint's health and the question's tally. Only a sure one ends the question.
-    fn judge<T>(&self, node: usize, method: &str, said: Result<Answer<T>, Bad>, tally: &mut Tally<T>) -> Option<T> {
+    /// Adds an answer to the question's tally and to what the exchange says of the endpoint. Only a sure one ends the
+    /// question.
+    fn judge<T>(
+        &self,
+        node: usize,
+        method: &str,
+        said: Result<Answer<T>, Bad>,
+        tally: &mut Tally<T>,
+        outcome: &mut Outcome,
+    ) -> Option<T> {
         match said {
             Ok(Answer::Sure(value)) => {
-                self.nodes[node].health().succeeded();
+                outcome.good = true;
                 return Some(value);
             }
             Ok(Answer::Doubtful(value)) => {
-                self.nodes[node].health().succeeded();
+                outcome.good = true;
                 tally.doubtful.get_or_insert(value);
             }
             Err(Bad::Wrong(reason)) => {
                 error!(endpoint = %self.label(node), method, "a wrong answer was refused: {reason}");
-                tally.wrong = Some(self.failed(node, &reason, None));
+                let reason = self.redact(node, &reason);
+                tally.wrong = Some(format!("{}: {reason}", self.label(node)));
+                outcome.lapse.get_or_insert(Lapse { fault: Fault::Broken, reason, retry_after: None });
             }
             Err(Bad::Refused(refusal)) => {
                 let message = self.redact(node, &refusal.message);
@@ -557,7 +775,10 @@ impl Pool {
                         self.nodes[node].health().lacks(method, Instant::now());
                         tally.missing = true;
                     }
-                    RefusalKind::Quota => tally.troubles.push(self.failed(node, &message, None)),
+                    RefusalKind::Quota => {
+                        tally.troubles.push(format!("{}: {message}", self.label(node)));
+                        outcome.lapse = Some(Lapse { fault: Fault::Throttled, reason: message, retry_after: None });
+                    }
                     RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => {
                         tally.refused =
                             Some(Refusal { message: format!("{}: {message}", self.label(node)), ..refusal });
@@ -568,8 +789,32 @@ impl Pool {
         None
     }
 
+    /// Tells the endpoint's health how the exchange that was sent then went.
+    fn book(&self, node: usize, outcome: Outcome, sent: Instant) {
+        match outcome {
+            Outcome { lapse: Some(lapse), .. } => drop(self.failed(node, lapse, sent)),
+            Outcome { good: true, lapse: None } => self.nodes[node].health().succeeded(sent),
+            Outcome { good: false, lapse: None } => {}
+        }
+    }
+
+    /// Books an exchange without an answer; says what kind of failure it was, unless there was too much of an answer.
+    fn troubled<T>(&self, node: usize, trouble: Trouble, tally: &mut Tally<T>, sent: Instant) -> Option<Fault> {
+        match trouble {
+            Trouble::TooLarge { bytes_max } => {
+                tally.too_large.get_or_insert(format!("more than {bytes_max} bytes from {}", self.label(node)));
+                None
+            }
+            Trouble::Failed { fault, reason, retry_after } => {
+                let reason = self.redact(node, &reason);
+                tally.troubled(self.failed(node, Lapse { fault, reason, retry_after }, sent), fault);
+                Some(fault)
+            }
+        }
+    }
+
     /// A node of another chain would answer everything, consistently and wrongly.
-    async fn prove(&self, node: usize, timeout: Duration) -> Result<(), String> {
+    async fn prove(&self, node: usize, timeout: Duration) -> Result<(), (String, Fault)> {
         let Some(proof) = &self.config.proof else { return Ok(()) };
         let proven = &self.nodes[node].proven;
         if proven.load(Ordering::Relaxed) {
@@ -579,33 +824,40 @@ impl Pool {
         if proven.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let rests = matches!(self.nodes[node].health().ready(&proof.name, Instant::now()), Ready::Cooling(_));
-        if rests {
-            return Err(format!("{}: rests after `{}`", self.label(node), self.nodes[node].health().last_trouble()));
+        let sent = Instant::now();
+        let ready = self.nodes[node].health().ready(&proof.name, sent);
+        if matches!(ready, Ready::Cooling(_)) {
+            // It failed somebody else's question while this one waited for its turn, and did not look at this one.
+            return Err((self.why_not(node, &proof.name, sent), Fault::Throttled));
         }
-        self.nodes[node].health().take(1, Instant::now());
-        let exchange = match self.send(node, &proof.request, 1, timeout).await {
-            Ok(exchange) => exchange,
-            Err(Trouble::Failed { reason, retry_after }) => return Err(self.failed(node, &reason, retry_after)),
+        self.nodes[node].health().take(1, sent);
+        let lapse = match self.send(node, &proof.request, 1, timeout).await {
+            Ok(exchange) => match proof.read(&Reply::new(node, exchange.status, &exchange.body)) {
+                Ok(said) if said == proof.expected => {
+                    proven.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Ok(said) => {
+                    let reason =
+                        format!("{} says {said}, expected {}: a node of another chain", proof.name, proof.expected);
+                    error!(endpoint = %self.label(node), "the endpoint is not used: {reason}");
+                    Lapse { fault: Fault::Broken, reason, retry_after: None }
+                }
+                Err(Bad::Refused(Refusal { message: reason, kind: RefusalKind::Quota, .. })) => {
+                    Lapse { fault: Fault::Throttled, reason, retry_after: None }
+                }
+                Err(Bad::Refused(Refusal { message: reason, .. }) | Bad::Wrong(reason)) => {
+                    Lapse { fault: Fault::Broken, reason, retry_after: None }
+                }
+            },
+            Err(Trouble::Failed { fault, reason, retry_after }) => Lapse { fault, reason, retry_after },
             Err(Trouble::TooLarge { bytes_max }) => {
-                return Err(self.failed(node, &too_many_bytes(bytes_max).to_string(), None));
+                Lapse { fault: Fault::Broken, reason: too_many_bytes(bytes_max).to_string(), retry_after: None }
             }
         };
-        match proof.read(&Reply::new(node, exchange.status, &exchange.body)) {
-            Ok(said) if said == proof.expected => {
-                proven.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Ok(said) => {
-                let reason =
-                    format!("{} says {said}, expected {}: a node of another chain", proof.name, proof.expected);
-                error!(endpoint = %self.label(node), "the endpoint is not used: {reason}");
-                Err(self.failed(node, &reason, None))
-            }
-            Err(Bad::Refused(Refusal { message: reason, .. }) | Bad::Wrong(reason)) => {
-                Err(self.failed(node, &reason, None))
-            }
-        }
+        let fault = lapse.fault;
+        let lapse = Lapse { reason: self.redact(node, &lapse.reason), ..lapse };
+        Err((self.failed(node, lapse, sent), fault))
     }
 
     async fn send(&self, node: usize, request: &Request, cost: u32, timeout: Duration) -> Result<Exchange, Trouble> {
@@ -613,63 +865,77 @@ impl Pool {
         self.client.send(&self.nodes[node].endpoint, request, timeout, self.config.body_bytes_max).await
     }
 
-    fn failed(&self, node: usize, reason: &str, retry_after: Option<Duration>) -> String {
+    fn failed(&self, node: usize, lapse: Lapse, sent: Instant) -> String {
         let label = self.label(node);
-        let retry_after = retry_after.or_else(|| reply::suspension(reason));
-        let reason = self.redact(node, reason);
+        let Lapse { reason, retry_after, .. } = lapse;
+        let retry_after = retry_after.or_else(|| reply::suspension(&reason));
+        let said = format!("{label}: {reason}");
         let mut health = self.nodes[node].health();
         if health.last_trouble() != reason {
             warn!(endpoint = %label, "the endpoint rests for a while: {reason}");
         }
-        health.failed(reason.clone(), retry_after, Instant::now());
-        format!("{label}: {reason}")
+        health.failed(reason, retry_after, sent, Instant::now());
+        said
     }
 
-    /// In order of preference, or all the way round from `first`.
-    fn choose(&self, method: &str, first: Option<usize>, asked: &[bool], now: Instant) -> Choice {
+    /// In order of preference, or all the way round from `first`. Waits end at `latest`; rests are waited for if `patient`,
+    /// and quotas in any case.
+    fn choose(
+        &self,
+        method: &str,
+        first: Option<usize>,
+        asked: &[bool],
+        now: Instant,
+        latest: Instant,
+        patient: bool,
+    ) -> Choice {
         let heads: Vec<Option<Height>> = self.nodes.iter().map(|node| node.health().head(now)).collect();
         let best = heads.iter().flatten().max().copied().unwrap_or(0);
         let lags = |i: usize| first.is_none() && heads[i].is_some_and(|head| best - head > self.config.head_lag_max);
 
         let count = self.nodes.len();
         let mut ready = Vec::with_capacity(count);
-        let mut soonest: Option<Instant> = None;
+        let (mut quota, mut rest) = (Vec::new(), Vec::new());
         for i in (0..count).map(|i| (first.unwrap_or(0) + i) % count).filter(|i| !asked[*i]) {
             if !self.nodes[i].endpoint.has(Role::Read) {
                 continue;
             }
             match self.nodes[i].health().ready(method, now) {
                 Ready::Now => ready.push(i),
-                Ready::At(at) => soonest = Some(soonest.map_or(at, |other| other.min(at))),
-                Ready::Cooling(_) | Ready::Missing => {}
+                Ready::At(at) if at <= latest => quota.push((lags(i), at)),
+                Ready::Cooling(until) if patient && until <= latest => rest.push(until),
+                Ready::At(_) | Ready::Cooling(_) | Ready::Missing => {}
             }
         }
         ready.sort_by_key(|i| lags(*i));
         let others = u32::try_from(ready.len().saturating_sub(1)).unwrap_or(u32::MAX - 1);
-        match (ready.first(), soonest) {
+        let better = quota.iter().filter(|(lags, _)| !lags).map(|(_, at)| *at).min();
+        match (ready.first(), better) {
             (Some(node), Some(until)) if lags(*node) => Choice::Wait(until),
             (Some(node), _) => Choice::Ask { node: *node, others },
-            (None, Some(until)) => Choice::Wait(until),
-            (None, None) => Choice::Nobody,
+            (None, _) => {
+                let soonest = quota.into_iter().map(|(_, at)| at).chain(rest).min();
+                soonest.map_or(Choice::Nobody, Choice::Wait)
+            }
         }
     }
 
     /// Why the remaining endpoints were not asked.
     fn not_asked(&self, method: &str, asked: &[bool]) -> Vec<String> {
         let now = Instant::now();
-        let unasked = self.nodes.iter().zip(asked).filter(|(node, asked)| !**asked && node.endpoint.has(Role::Read));
-        unasked
-            .map(|(node, _)| {
-                let health = node.health();
-                let why = match health.ready(method, now) {
-                    Ready::Cooling(_) => format!("rests after `{}`", health.last_trouble()),
-                    Ready::Missing => format!("does not offer {method}"),
-                    Ready::At(_) => "its quota is used up".to_owned(),
-                    Ready::Now => "no time was left".to_owned(),
-                };
-                format!("{}: {why}", node.endpoint)
-            })
-            .collect()
+        let unasked = (0..self.nodes.len()).filter(|i| !asked[*i] && self.nodes[*i].endpoint.has(Role::Read));
+        unasked.map(|node| self.why_not(node, method, now)).collect()
+    }
+
+    fn why_not(&self, node: usize, method: &str, now: Instant) -> String {
+        let health = self.nodes[node].health();
+        let why = match health.ready(method, now) {
+            Ready::Cooling(_) => format!("rests after `{}`", health.last_trouble()),
+            Ready::Missing => format!("does not offer {method}"),
+            Ready::At(_) => "its quota is used up".to_owned(),
+            Ready::Now => "no time was left".to_owned(),
+        };
+        format!("{}: {why}", self.nodes[node].endpoint)
     }
 
     fn nobody_has(&self, method: &str) -> bool {
@@ -681,8 +947,48 @@ impl Pool {
 
 impl<T> Tally<T> {
     fn new() -> Tally<T> {
-        Tally { doubtful: None, too_large: None, refused: None, wrong: None, missing: false, troubles: Vec::new() }
+        Tally {
+            doubtful: None,
+            too_large: None,
+            refused: None,
+            wrong: None,
+            missing: false,
+            slow: false,
+            troubles: Vec::new(),
+        }
     }
+
+    fn troubled(&mut self, reason: String, fault: Fault) {
+        self.slow |= fault == Fault::Slow;
+        self.troubles.push(reason);
+    }
+
+    /// Whether nobody said anything that could stand if nobody says more.
+    fn is_mute(&self) -> bool {
+        self.doubtful.is_none() && self.too_large.is_none() && self.refused.is_none()
+    }
+
+    fn into_result(self, method: &str) -> Result<T, Failure> {
+        Err(match self {
+            Tally { doubtful: Some(value), .. } => return Ok(value),
+            Tally { too_large: Some(message), .. } => Failure::TooLarge(message),
+            Tally { refused: Some(refusal), .. } => Failure::Refused(refusal),
+            Tally { wrong: Some(reason), .. } => Failure::Wrong(reason),
+            Tally { missing: true, .. } => Failure::Missing(method.to_owned()),
+            Tally { slow: true, troubles, .. } => Failure::Slow(troubles.join("; ")),
+            Tally { troubles, .. } => Failure::Unavailable(troubles.join("; ")),
+        })
+    }
+}
+
+/// Time for one endpoint when others may be asked after it. Half of what is left: a silent one rests afterwards and does not
+/// cost that again, but less would give up questions that simply take their time.
+fn share(left: Duration, others: u32) -> Duration {
+    if others == 0 { left } else { left / 2 }
+}
+
+fn questions(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn too_many_bytes(bytes_max: usize) -> Failure {

@@ -257,8 +257,18 @@ fn kind(code: i64, message: &str) -> RefusalKind {
     {
         return RefusalKind::MethodMissing;
     }
-    if matches!(code, -32005 | 429 | -32029)
-        || says(&["rate limit", "too many requests", "quota", "compute units", "request count", "capacity", "throttl"])
+    // 402 is how Infura says that a day's requests are used up.
+    if matches!(code, -32005 | 402 | 429 | -32029)
+        || says(&[
+            "rate limit",
+            "too many requests",
+            "quota",
+            "compute units",
+            "request count",
+            "capacity",
+            "throttl",
+            "payment required",
+        ])
     {
         return RefusalKind::Quota;
     }
@@ -300,6 +310,7 @@ mod tests {
         for (code, message, expected) in [
             (-32005, "query returned more than 10000 results", RefusalKind::TooLarge),
             (-32005, "daily request count exceeded, request rate limited", RefusalKind::Quota),
+            (402, "Payment Required", RefusalKind::Quota),
             (-32602, "eth_getLogs block range is too large", RefusalKind::TooLarge),
             (-32600, "You can make eth_getLogs requests with up to a 500 block range.", RefusalKind::TooLarge),
             (-32601, "Method not found", RefusalKind::MethodMissing),

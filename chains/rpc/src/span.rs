@@ -1,5 +1,7 @@
 //! How many blocks one range question may cover, learnt from what the nodes accept. Pure.
 
+use crate::Failure;
+
 /// Growth after this many answers in a row.
 const GROW_AFTER: u32 = 10;
 
@@ -41,6 +43,16 @@ impl Span {
         let half = (used / 2).max(1);
         self.size = suggestion(message).filter(|blocks| *blocks < used).unwrap_or(half).clamp(1, self.max);
         used > 1
+    }
+
+    /// Whether a question over `used` blocks that failed like this is worth asking again over fewer, which the size then is:
+    /// what was too large, or could not be answered in time.
+    pub fn shrinks(&mut self, used: u64, failure: &Failure) -> bool {
+        match failure {
+            Failure::TooLarge(message) => self.too_large(used, message),
+            Failure::Slow(_) => self.too_large(used, ""),
+            Failure::Unavailable(_) | Failure::Missing(_) | Failure::Refused(_) | Failure::Wrong(_) => false,
+        }
     }
 }
 

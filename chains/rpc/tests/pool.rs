@@ -12,7 +12,8 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use rpc::{Answer, Bad, Config, Endpoint, Failure, Limits, Pool, Proof, Reply, Role};
+use futures_util::StreamExt;
+use rpc::{Answer, Bad, Config, Endpoint, Failure, Limits, Pool, Proof, Refusal, RefusalKind, Reply, Role, Span};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -97,14 +98,19 @@ async fn the_first_healthy_endpoint_answers_and_the_others_are_not_asked() {
 async fn each_endpoint_is_asked_once_and_then_rests() {
     let broken = || Node::start(|_, _| StatusCode::INTERNAL_SERVER_ERROR.into_response());
     let (a, b) = (broken().await, broken().await);
-    let pool = pool(vec![a.endpoint(), b.endpoint()]);
+    let config = Config { deadline: Duration::from_secs(1), ..Config::new(vec![a.endpoint(), b.endpoint()]) };
+    let pool = Pool::new(config).unwrap();
     let failure = pool.ask("m", &(), text).await.unwrap_err();
     assert_eq!((a.count(), b.count()), (1, 1));
     let Failure::Unavailable(said) = failure else { panic!("{failure:?}") };
     assert!(said.contains("HTTP status 500") && !said.contains("VERYSECRETKEY"), "{said}");
+    let rest = tokio::time::Instant::now();
+    pool.ask("m", &(), text).await.unwrap_err();
+    assert_eq!((a.count(), b.count()), (2, 2), "rests that end in time are waited for");
+    assert!(rest.elapsed() >= Duration::from_millis(400), "{:?}", rest.elapsed());
     let Failure::Unavailable(said) = pool.ask("m", &(), text).await.unwrap_err() else { panic!("still resting") };
     assert!(said.contains("rests after"), "{said}");
-    assert_eq!((a.count(), b.count()), (1, 1), "resting endpoints are left alone");
+    assert_eq!((a.count(), b.count()), (2, 2), "endpoints that rest for longer are left alone");
 }
 
 #[tokio::test]
@@ -193,7 +199,6 @@ async fn bodies_are_cut_at_the_bound() {
 
 #[tokio::test]
 async fn batches_come_back_in_order_and_their_gaps_are_filled() {
-    let echo = |call: &Value| json!({ "id": call["id"], "result": call["params"][0] });
     let node = Node::start(move |_, question| {
         let Value::Array(calls) = question else { return axum::Json(echo(question)).into_response() };
         // Out of order, the last one forgotten, one stranger.
@@ -208,6 +213,200 @@ async fn batches_come_back_in_order_and_their_gaps_are_filled() {
     assert_eq!(answers, (0..25).map(|n| format!("q{n}")).collect::<Vec<_>>());
     assert_eq!(pool.requests(), 25 + 3, "every item is counted, and the three that were asked again");
     assert_eq!(node.count(), 3 + 3);
+}
+
+fn many(count: usize) -> Vec<[String; 1]> {
+    (0..count).map(|n| [format!("q{n}")]).collect()
+}
+
+fn echo(call: &Value) -> Value {
+    json!({ "id": call["id"], "result": call["params"][0] })
+}
+
+/// Answers batches and single questions.
+fn echoes(question: &Value) -> Response {
+    match question {
+        Value::Array(calls) => axum::Json(Value::Array(calls.iter().map(echo).collect())).into_response(),
+        single => axum::Json(echo(single)).into_response(),
+    }
+}
+
+fn texts(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("q{n}")).collect()
+}
+
+/// How many questions each request had.
+fn sizes(node: &Node) -> Vec<usize> {
+    let seen = node.seen.lock().unwrap();
+    seen.iter().map(|(_, _, question)| question.as_array().map_or(1, Vec::len)).collect()
+}
+
+/// A gateway that answers a batch with 429, and the third single question too, gets all of them answered after its rests.
+#[tokio::test]
+async fn one_throttled_endpoint_is_waited_for() {
+    let node = Node::start(|n, question| match n {
+        0 | 3 => StatusCode::TOO_MANY_REQUESTS.into_response(),
+        _ => echoes(question),
+    })
+    .await;
+    let answers = pool(vec![node.endpoint()]).ask_many("m", &many(5), 10, |_, reply| text(reply)).await;
+    assert_eq!(answers, Ok(texts(5)));
+    assert_eq!(sizes(&node), [5, 1, 1, 1, 1, 1, 1], "the question that was turned away is asked again");
+}
+
+#[tokio::test]
+async fn quota_errors_in_a_batch_are_one_failure_and_what_was_answered_is_kept() {
+    let node = Node::start(|n, question| match (n, question) {
+        (0, Value::Array(calls)) => {
+            let exceeded =
+                |call: &Value| json!({ "id": call["id"], "error": { "code": 402, "message": "Payment Required" } });
+            let items = calls.iter().enumerate().map(|(i, call)| if i < 7 { echo(call) } else { exceeded(call) });
+            axum::Json(Value::Array(items.collect())).into_response()
+        }
+        _ => echoes(question),
+    })
+    .await;
+    let began = tokio::time::Instant::now();
+    let pool = pool(vec![node.endpoint()]);
+    assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+    assert_eq!(sizes(&node), [10, 1, 1, 1]);
+    assert!(began.elapsed() < Duration::from_secs(2), "one rest of half a second, not three doubled ones");
+    assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+    assert_eq!(sizes(&node)[4..], [5, 5], "less is asked for at once from then on");
+}
+
+#[tokio::test]
+async fn a_batch_that_takes_too_long_is_asked_for_in_parts() {
+    let node = Node::start(|_, question| {
+        if question.as_array().is_some_and(|calls| calls.len() > 5) {
+            let silence = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+            return Body::from_stream(silence).into_response();
+        }
+        echoes(question)
+    })
+    .await;
+    let config = Config { deadline: Duration::from_secs(1), ..Config::new(vec![node.endpoint()]) };
+    let pool = Pool::new(config).unwrap();
+    for _ in 0..2 {
+        assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+    }
+    let sizes = sizes(&node);
+    assert_eq!((sizes[0], &sizes[1..11], &sizes[11..]), (10, &[1; 10][..], &[5, 5][..]));
+}
+
+#[tokio::test]
+async fn no_batch_is_larger_than_what_a_provider_allows_in_a_second() {
+    let node = Node::start(|_, question| echoes(question)).await;
+    let limited = node.endpoint().with_limits(Limits { per_second: Some(20), per_day: None });
+    let pool = pool(vec![limited]);
+    assert_eq!(pool.ask_many("m", &many(45), 100, |_, reply| text(reply)).await, Ok(texts(45)));
+    assert_eq!(sizes(&node), [20, 20, 5]);
+}
+
+#[tokio::test]
+async fn answers_before_the_first_gap_are_kept_by_whoever_wants_them() {
+    let node = Node::start(|_, question| match question["params"][0].as_str() {
+        Some("q3") => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Some(_) => echoes(question),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    })
+    .await;
+    let pool = pool(vec![node.endpoint()]);
+    assert_eq!(pool.ask_prefix("m", &many(5), 1, |_, reply| text(reply)).await, Ok(texts(3)));
+    let failed = pool.ask_prefix("m", &many(5)[3..], 1, |_, reply| text(reply)).await;
+    assert!(matches!(failed, Err(Failure::Unavailable(_))), "{failed:?}");
+}
+
+#[tokio::test]
+async fn slow_and_cut_answers_are_told_from_refused_connections() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = Endpoint::new(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let cut = Node::start(|_, _| {
+        let began = futures_util::stream::iter([Ok(Bytes::from("{"))]);
+        let ended = futures_util::stream::once(async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(std::io::Error::other("cut"))
+        });
+        Body::from_stream(began.chain(ended)).into_response()
+    })
+    .await;
+    let gateway = Node::start(|_, _| StatusCode::GATEWAY_TIMEOUT.into_response()).await;
+    for slow in [silent, cut.endpoint(), gateway.endpoint()] {
+        let down = Endpoint::new("http://127.0.0.1:9").unwrap();
+        let config = Config { deadline: Duration::from_millis(300), ..Config::new(vec![down, slow]) };
+        let failure = Pool::new(config).unwrap().ask("m", &(), text).await.unwrap_err();
+        assert!(matches!(failure, Failure::Slow(_)), "{failure:?}");
+        let mut span = Span::new(100, 100);
+        assert!(span.shrinks(100, &failure) && span.size() == 50 && !span.shrinks(1, &failure));
+    }
+    let down = pool(vec![Endpoint::new("http://127.0.0.1:9").unwrap()]);
+    let failure = down.ask("m", &(), text).await.unwrap_err();
+    assert!(matches!(failure, Failure::Unavailable(_)), "{failure:?}");
+    assert!(!Span::new(100, 100).shrinks(100, &failure));
+}
+
+#[tokio::test]
+async fn one_that_lags_is_asked_when_the_better_one_has_no_quota_for_long() {
+    let (ahead, behind) = (Node::start(|_, _| says("ahead")).await, Node::start(|_, _| says("behind")).await);
+    let a_few = ahead.endpoint().with_limits(Limits { per_second: None, per_day: Some(4) });
+    let pool = pool(vec![behind.endpoint(), a_few]);
+    pool.saw_head(0, 96);
+    pool.saw_head(1, 100);
+    assert_eq!(pool.ask("m", &(), text).await, Ok("ahead".to_owned()));
+    assert_eq!(pool.ask("m", &(), text).await, Ok("behind".to_owned()), "the other would be free in hours");
+}
+
+#[test]
+fn how_far_a_head_may_be_behind_is_a_matter_of_time() {
+    let lag = |block_time: u64| Config::new(Vec::new()).with_block_time(Duration::from_millis(block_time)).head_lag_max;
+    let blocks = [600_000, 12_000, 3_000, 250].map(lag);
+    assert_eq!(blocks, [1, 3, 10, 120], "Bitcoin, Ethereum, TRON, Arbitrum");
+}
+
+/// What is asked again and again leaves a resting endpoint alone; a person who checks is answered.
+#[tokio::test]
+async fn one_endpoint_can_be_asked_with_and_without_respect_for_its_rest() {
+    let node = Node::start(|n, _| match n {
+        0 => (StatusCode::FORBIDDEN, "the query server is suspended for 30s").into_response(),
+        _ => says("ours"),
+    })
+    .await;
+    let pool = pool(vec![node.endpoint()]);
+    for _ in 0..3 {
+        let failed = pool.ask_one(0, "m", &(), text).await;
+        assert!(matches!(failed, Err(Failure::Unavailable(_))), "{failed:?}");
+    }
+    assert_eq!(node.count(), 1);
+    assert_eq!(pool.ask_only(0, "m", &(), text).await, Ok("ours".to_owned()));
+    assert!(matches!(pool.ask_one(0, "m", &(), text).await, Err(Failure::Unavailable(_))), "it still rests");
+}
+
+#[tokio::test]
+async fn errors_that_look_like_answers_are_known_to_the_proof() {
+    let error = |reply: &Reply<'_>| {
+        let said: Value = reply.json().ok()?;
+        let message = said.get("Error")?.as_str()?.to_owned();
+        Some(Bad::Refused(Refusal { code: 200, message, kind: RefusalKind::Quota }))
+    };
+    let node = Node::start(|_, _| axum::Json(json!({ "Error": "suspended for 30s" })).into_response()).await;
+    let proof = Proof::posted("block", b"{}".to_vec(), "blockID", "1234").with_errors(error);
+    let pool = Pool::new(Config { proof: Some(proof), ..Config::new(vec![node.endpoint()]) }).unwrap();
+    for _ in 0..3 {
+        let failed = pool.ask("m", &(), text).await;
+        assert!(matches!(&failed, Err(Failure::Unavailable(why)) if why.contains("suspended for 30s")), "{failed:?}");
+    }
+    assert_eq!(node.count(), 1, "it rests for as long as it said");
+}
+
+#[tokio::test]
+async fn a_day_that_is_used_up_is_a_quota() {
+    let spent = Node::start(|_, _| (StatusCode::PAYMENT_REQUIRED, refuses(402, "Payment Required")).into_response());
+    let (spent, good) = (spent.await, Node::start(|_, _| says("good")).await);
+    let pool = pool(vec![spent.endpoint(), good.endpoint()]);
+    for _ in 0..3 {
+        assert_eq!(pool.ask("m", &(), text).await, Ok("good".to_owned()));
+    }
+    assert_eq!(spent.count(), 1, "it rests");
 }
 
 /// The variables are read when a client is made, so another process has to have them.

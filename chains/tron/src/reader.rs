@@ -112,15 +112,13 @@ impl Tron {
                     self.span().succeeded(used);
                     return Ok(bodies);
                 }
-                Err(Failure::TooLarge(message)) if self.span().too_large(used, &message) => {
-                    info!(chain = %self.config.chain, "a range of {used} blocks is too large: {message}");
-                }
                 Err(failure) => {
-                    // A range that takes a gateway too long must become smaller, or it is asked for in vain for ever.
-                    if matches!(failure, Failure::Unavailable(_)) {
-                        self.span().too_large(used, "");
+                    let smaller = self.span().shrinks(used, &failure);
+                    // What was too slow has taken its time already; the worker comes back with less.
+                    if !smaller || !matches!(failure, Failure::TooLarge(_)) {
+                        return Err(failure.at(from));
                     }
-                    return Err(failure.at(from));
+                    info!(chain = %self.config.chain, "a range of {used} blocks is too large: {failure}");
                 }
             }
         }

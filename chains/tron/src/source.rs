@@ -72,7 +72,8 @@ impl Tron {
         }
         let genesis = View::Solid.path("getblockbynum");
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
-        let proof = Proof::posted(&genesis, body(&json!({ "num": 0 })), "blockID", &expected);
+        let proof = Proof::posted(&genesis, body(&json!({ "num": 0 })), "blockID", &expected)
+            .with_errors(|reply| wire::read::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
             pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
             assets: Assets::new(&config.assets)?,
