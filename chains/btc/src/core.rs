@@ -45,12 +45,20 @@ pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), Failu
     pool.ask_from(first, "getbestblockhash", &[(); 0], accept).await
 }
 
-pub async fn hash_of(pool: &Pool, endpoint: usize, height: Height) -> Result<BlockHash, Failure> {
+/// The first block, however the endpoint feels: for people.
+pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, Failure> {
     let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Answer::Sure);
-    pool.ask_only(endpoint, "getblockhash", &[height], accept).await
+    pool.ask_only(endpoint, "getblockhash", &[0], accept).await
 }
 
-/// The hashes at these heights of the node's branch, `None` above its head.
+/// The same unless the endpoint rests: for what is asked until somebody answers.
+pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, Failure> {
+    let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Answer::Sure);
+    pool.ask_one(endpoint, "getblockhash", &[0], accept).await
+}
+
+/// The hashes at these heights of the node's branch, `None` above its head, as far as somebody answers: those that are there
+/// are of use without the others.
 pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, Failure> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
@@ -59,7 +67,7 @@ pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockH
         Err(Bad::Refused(refusal)) if refusal.code == INVALID_PARAMETER => Ok(Answer::Doubtful(None)),
         Err(bad) => Err(bad),
     };
-    pool.ask_many("getblockhash", &params, BATCH, accept).await
+    pool.ask_prefix("getblockhash", &params, BATCH, accept).await
 }
 
 /// A header with the height that the node gives it. It hashes to what was asked for.
@@ -99,7 +107,7 @@ pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, Failure> {
     pool.ask("getrawmempool", &[(); 0], accept).await
 }
 
-/// Transactions that wait, as bytes; `None` for those that are gone.
+/// Transactions that wait, as bytes, as far as somebody answers; `None` for those that are gone.
 pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
     let params: Vec<(String, bool)> = txids.iter().map(|txid| (txid.to_string(), false)).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
@@ -107,7 +115,7 @@ pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<
         Err(Bad::Refused(refusal)) if refusal.code == NO_SUCH_KEY => Ok(Answer::Sure(None)),
         Err(bad) => Err(bad),
     };
-    pool.ask_many("getrawtransaction", &params, BATCH, accept).await
+    pool.ask_prefix("getrawtransaction", &params, BATCH, accept).await
 }
 
 /// `None` while the node has seen too little to say.

@@ -44,9 +44,16 @@ pub async fn head_of(pool: &Pool, endpoint: usize) -> Result<Height, Failure> {
     pool.fetch_only(endpoint, "blocks/tip/height", "blocks/tip/height", accept).await
 }
 
-pub async fn hash_of(pool: &Pool, endpoint: usize, height: Height) -> Result<BlockHash, Failure> {
+/// See [`crate::core::first_block_of`].
+pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, Failure> {
     let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Answer::Sure);
-    pool.fetch_only(endpoint, "block-height", &format!("block-height/{height}"), accept).await
+    pool.fetch_only(endpoint, "block-height", FIRST_BLOCK, accept).await
+}
+
+/// See [`crate::core::find_first_block`].
+pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, Failure> {
+    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Answer::Sure);
+    pool.fetch_one(endpoint, "block-height", FIRST_BLOCK, accept).await
 }
 
 /// One question for each height; see [`crate::core::hashes`].
@@ -62,8 +69,7 @@ pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockH
             pool.fetch("block-height", &path, None, accept).await
         }
     };
-    let asked: Vec<_> = heights.iter().map(ask).collect();
-    stream::iter(asked).buffered(CONCURRENT).try_collect().await
+    prefix(heights.iter().map(ask).collect()).await
 }
 
 pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Failure> {
@@ -147,8 +153,21 @@ pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<
             pool.fetch("tx/raw", &path, None, accept).await
         }
     };
-    let asked: Vec<_> = txids.iter().map(ask).collect();
-    stream::iter(asked).buffered(CONCURRENT).try_collect().await
+    prefix(txids.iter().map(ask).collect()).await
+}
+
+/// The answers before the first that fails, a few under way at once. Fails only when that is the first of all.
+async fn prefix<T>(asked: Vec<impl Future<Output = Result<T, Failure>>>) -> Result<Vec<T>, Failure> {
+    let mut answers = Vec::with_capacity(asked.len());
+    let mut said = stream::iter(asked).buffered(CONCURRENT);
+    while let Some(answer) = said.next().await {
+        match answer {
+            Ok(answer) => answers.push(answer),
+            Err(failure) if answers.is_empty() => return Err(failure),
+            Err(_) => break,
+        }
+    }
+    Ok(answers)
 }
 
 /// The estimate for the nearest target that is not sooner.

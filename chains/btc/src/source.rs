@@ -274,8 +274,8 @@ impl Bitcoin {
     async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
         let in_words = |failure: Failure| failure.to_string();
         let genesis = match self.config.access {
-            Access::Core => core::hash_of(&self.pool, endpoint, 0).await,
-            Access::Esplora => esplora::hash_of(&self.pool, endpoint, 0).await,
+            Access::Core => core::first_block_of(&self.pool, endpoint).await,
+            Access::Esplora => esplora::first_block_of(&self.pool, endpoint).await,
         }
         .map_err(in_words)?
         .to_string();
@@ -317,8 +317,8 @@ impl Source for Bitcoin {
         for endpoint in 0..self.pool.endpoints().len() {
             let label = self.pool.label(endpoint);
             let said = match self.config.access {
-                Access::Core => core::hash_of(&self.pool, endpoint, 0).await,
-                Access::Esplora => esplora::hash_of(&self.pool, endpoint, 0).await,
+                Access::Core => core::find_first_block(&self.pool, endpoint).await,
+                Access::Esplora => esplora::find_first_block(&self.pool, endpoint).await,
             };
             match said.map(|hash| hash.to_string()) {
                 Ok(hash) if hash == expected => heard = true,
@@ -415,7 +415,9 @@ impl Source for Bitcoin {
         let mut looked = self.looked.lock().await;
         let new = looked.compare(&listed);
         let now = &new[..new.len().min(looks_max)];
-        for (txid, raw) in now.iter().zip(self.fetch(now).await?) {
+        let fetched = self.fetch(now).await?;
+        let rest = new.len() - fetched.len();
+        for (txid, raw) in now.iter().zip(fetched) {
             let Some(raw) = raw else { continue };
             let (hits, replaceable, named) = block::read_tx(&raw, self.config.kind, &watched.read())
                 .map_err(|wrong| SourceError::Wrong(format!("transaction {txid}: {wrong}")))?;
@@ -429,8 +431,7 @@ impl Source for Bitcoin {
             };
             looked.add(*txid, hits.iter().filter(|hit| hit.sats > 0).map(sighting).collect());
         }
-        if new.len() > now.len() {
-            let rest = new.len() - now.len();
+        if rest > 0 {
             return Err(SourceError::Unavailable(format!("{rest} waiting transactions are still to be looked at")));
         }
         Ok(Some(looked.sightings()))

@@ -34,7 +34,7 @@ async fn what_a_public_server_hides_or_invents_is_asked_elsewhere() {
         let answer = alone.blocks(height, height, &world.watched).await;
         let expected = match mood {
             Mood::Hiding | Mood::Inventing => matches!(answer, Err(SourceError::Wrong(_))),
-            Mood::Down | Mood::Throttled | Mood::Honest | Mood::Crowded => {
+            Mood::Down | Mood::Throttled | Mood::Sparing | Mood::Honest | Mood::Crowded => {
                 matches!(answer, Err(SourceError::Unavailable(_)))
             }
         };
@@ -123,4 +123,33 @@ async fn a_header_costs_what_mining_costs() {
     let source = Bitcoin::new(world.config(Access::Core, &[&proxy.url])).unwrap();
     let answer = source.blocks(height, height, &world.watched).await;
     assert!(matches!(&answer, Err(SourceError::Wrong(why)) if why.contains("work")), "{answer:?}");
+}
+
+/// A public server with a quota nobody wrote down is read to the end, at its pace.
+#[tokio::test]
+async fn a_server_that_spares_its_answers_is_caught_up_with() {
+    let world = World::start().await;
+    let height = paid(&world).await;
+    world.node.mine(15).await.unwrap();
+    let truth = read(&world.bitcoin(Access::Core), height, height + 15, &world.watched).await;
+    world.esplora.set(Mood::Sparing);
+    let sparing = world.bitcoin(Access::Esplora);
+    assert_eq!(read(&sparing, height, height + 15, &world.watched).await, truth);
+}
+
+#[tokio::test]
+async fn what_was_answered_is_kept_when_the_rest_was_not() {
+    let world = World::start().await;
+    let height = paid(&world).await;
+    world.node.mine(15).await.unwrap();
+    let busy = move |method: &str, params: &Value| {
+        let far = method == "getblockhash" && params[0].as_u64() > Some(height + 4);
+        if far { Act::Error(-32603, "work queue depth exceeded") } else { Act::Pass }
+    };
+    let proxy = Proxy::start(&world.node.url(), busy).await;
+    let source = Bitcoin::new(world.config(Access::Core, &[&proxy.url])).unwrap();
+    let blocks = source.blocks(height, height + 15, &world.watched).await.unwrap();
+    assert_eq!(blocks.len(), 5);
+    let answer = source.blocks(height + 5, height + 15, &world.watched).await;
+    assert!(matches!(answer, Err(SourceError::Unavailable(_))), "{answer:?}");
 }

@@ -137,11 +137,11 @@ async fn a_login_file_opens_a_node() {
     let mut config = world.config(Access::Core, &[]);
     config.pool = rpc::Config::new(vec![Endpoint::new(&bare).unwrap().with_login_file(file.clone())]);
     let source = Bitcoin::new(config).unwrap();
-    assert!(matches!(source.identity().await, Err(SourceError::Unavailable(why)) if why.contains("login file")));
+    assert!(matches!(source.tip().await, Err(SourceError::Unavailable(why)) if why.contains("login file")));
     std::fs::write(&file, "settled:of-a-test\n").unwrap();
-    assert!(source.identity().await.is_ok());
+    assert!(source.tip().await.is_ok());
     std::fs::write(&file, "settled:wrong").unwrap();
-    assert!(matches!(source.identity().await, Err(SourceError::Unavailable(why)) if why.contains("401")));
+    assert!(matches!(source.tip().await, Err(SourceError::Unavailable(why)) if why.contains("401")));
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! Esplora's public HTTP interface (github.com/Blockstream/esplora, API.md) over a node of Bitcoin Core: the same paths,
 //! statuses and shapes, for the part that settled asks.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -22,6 +25,8 @@ pub enum Mood {
     Down,
     /// 429 to everything.
     Throttled,
+    /// A few answers in each half of a second, and 429 to the others.
+    Sparing,
     /// Blocks lack their last transaction.
     Hiding,
     /// The mempool is as long as that of the main network, as far as anybody counts.
@@ -29,6 +34,10 @@ pub enum Mood {
     /// A byte of the last transaction of each block is another.
     Inventing,
 }
+
+/// Answers of a sparing server in each window, and how long one is.
+const SPARED: u32 = 8;
+const WINDOW: Duration = Duration::from_millis(500);
 
 /// A running server; dropping it ends it.
 pub struct Esplora {
@@ -41,6 +50,8 @@ struct Shared {
     upstream: String,
     client: reqwest::Client,
     mood: Mutex<Mood>,
+    /// When the window of a sparing server began, and its answers since.
+    spared: Mutex<(Instant, u32)>,
 }
 
 type Answered = Result<Response, Complaint>;
@@ -58,7 +69,8 @@ impl Esplora {
     /// Over the node at `upstream`, a URL with user and password.
     pub async fn start(upstream: &str) -> Esplora {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, mood: Mutex::new(Mood::Honest) });
+        let (mood, spared) = (Mutex::new(Mood::Honest), Mutex::new((Instant::now(), 0)));
+        let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, mood, spared });
         let router = Router::new()
             .route("/api/blocks/tip/hash", get(tip_hash))
             .route("/api/blocks/tip/height", get(tip_height))
@@ -89,11 +101,23 @@ impl Shared {
         *self.mood.lock().expect("no holder panics")
     }
 
+    fn may_answer(&self) -> bool {
+        let mut spared = self.spared.lock().expect("no holder panics");
+        if spared.0.elapsed() >= WINDOW {
+            *spared = (Instant::now(), 0);
+        }
+        spared.1 += 1;
+        spared.1 <= SPARED
+    }
+
     /// The node's result, or its complaint as Esplora passes it on.
     async fn ask(&self, method: &str, params: Value) -> Result<Value, Complaint> {
         match self.mood() {
             Mood::Down => return Err(Complaint(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned())),
-            Mood::Throttled => return Err(Complaint(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests".to_owned())),
+            Mood::Sparing if self.may_answer() => {}
+            Mood::Throttled | Mood::Sparing => {
+                return Err(Complaint(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests".to_owned()));
+            }
             Mood::Honest | Mood::Hiding | Mood::Crowded | Mood::Inventing => {}
         }
         let call = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
@@ -160,7 +184,7 @@ async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) 
             let place = raw.len().saturating_sub(60);
             raw[place] ^= 1;
         }
-        Mood::Honest | Mood::Crowded | Mood::Down | Mood::Throttled => {}
+        Mood::Honest | Mood::Crowded | Mood::Down | Mood::Throttled | Mood::Sparing => {}
     }
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }
