@@ -33,6 +33,11 @@ const TRON_VERSION: u8 = 0x41;
 pub enum DeriveError {
     #[error("not an account xpub: {0}")]
     BadXpub(String),
+    #[error(
+        "a zpub or vpub is the key of an account of P2WPKH addresses (BIP84, m/84'); other addresses have an account of \
+         their own, Taproot that of BIP86 (m/86')"
+    )]
+    OtherKind,
     #[error("index {0} cannot be derived from this account")]
     BadIndex(u32),
 }
@@ -71,7 +76,7 @@ pub struct Deriver {
 impl Deriver {
     /// `xpub` is the account key (depth 3) in Base58Check, as `settled-signer keys` prints it.
     pub fn new(xpub: &str, scheme: Scheme) -> Result<Deriver, DeriveError> {
-        let account: Xpub = as_xpub(xpub.trim()).parse().map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
+        let account: Xpub = as_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
         if account.depth != 3 {
             return Err(DeriveError::BadXpub(format!("its depth is {}, an account has depth 3", account.depth)));
         }
@@ -99,16 +104,21 @@ impl Deriver {
     }
 }
 
-/// The account key with the version bytes of BIP32 where it has those of SLIP-132 (`zpub`, `vpub`), which say the same key.
-fn as_xpub(text: &str) -> String {
-    let Ok(mut payload) = base58::decode_check(text) else { return text.to_owned() };
+/// The account key with the version bytes of BIP32 where it has those of SLIP-132 (`zpub`, `vpub`), which say the same key
+/// and that its wallet has P2WPKH addresses: with other ones the money would show in no wallet.
+fn as_xpub(text: &str, scheme: Scheme) -> Result<String, DeriveError> {
+    let Ok(mut payload) = base58::decode_check(text) else { return Ok(text.to_owned()) };
     let version = match payload.first_chunk() {
         Some([0x04, 0xb2, 0x47, 0x46]) => [0x04, 0x88, 0xb2, 0x1e],
         Some([0x04, 0x5f, 0x1c, 0xf6]) => [0x04, 0x35, 0x87, 0xcf],
-        Some(_) | None => return text.to_owned(),
+        Some(_) | None => return Ok(text.to_owned()),
     };
+    match scheme {
+        Scheme::P2wpkh(_) => {}
+        Scheme::P2tr(_) | Scheme::Evm | Scheme::Tron => return Err(DeriveError::OtherKind),
+    }
     payload[..4].copy_from_slice(&version);
-    base58::encode_check(&payload)
+    Ok(base58::encode_check(&payload))
 }
 
 fn p2wpkh(key: &CompressedPublicKey, hrp: KnownHrp) -> Address {
@@ -170,6 +180,9 @@ mod tests {
         let zpub = "zpub6rFR7y4Q2AijBEqTUquhVz398htDFrtymD9xYYfG1m4wAcvPhXNfE3EfH1r1ADqtfSdVCToUG868RvUUkgDKf31mGDtKsAYz2oz2AGutZYs";
         let same = Deriver::new(zpub, Scheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
         assert_eq!(same.address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
+        for other in [Scheme::P2tr(KnownHrp::Mainnet), Scheme::Evm, Scheme::Tron] {
+            assert_eq!(Deriver::new(zpub, other).unwrap_err(), DeriveError::OtherKind, "{other:?}");
+        }
         let bip86 = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
         let taproot = Deriver::new(bip86, Scheme::P2tr(KnownHrp::Mainnet)).unwrap();
         assert_eq!(taproot.address(0).unwrap().text, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr");

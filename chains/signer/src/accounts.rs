@@ -1,8 +1,9 @@
 //! Which account of the seed is for what.
 //!
-//! An account is a hardened child `m/purpose'/coin'/account'`: BIP84 for Bitcoin (coin 0, or 1 off mainnet), BIP44 for
-//! EVM (coin 60) and TRON (coin 195). Every use has an account of its own, because an xpub together with one private key
-//! below it gives away every other key below it: deposits never share an account with money that goes out.
+//! An account is a hardened child `m/purpose'/coin'/account'`: BIP84 or BIP86 for Bitcoin (coin 0, or 1 off mainnet), BIP44
+//! for EVM (coin 60) and TRON (coin 195). Every use has an account of its own, because an xpub together with one private key
+//! below it gives away every other key below it: deposits never share an account with money that goes out. Each kind of
+//! Bitcoin's addresses has one, too: wallets look for Taproot below `m/86'` and nowhere else.
 //!
 //! The account number is `use + 100 × epoch`, where the use is 0 for deposits, 1 for deposits in test mode, and 10 + n
 //! for hot wallet n. A restore bumps the epoch, so that an index that a lost database gave out is never given out again.
@@ -80,17 +81,28 @@ impl FromStr for Purpose {
     }
 }
 
+/// What addresses an account of Bitcoin has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// BIP84.
+    P2wpkh,
+    /// BIP86: Taproot that only the key can spend.
+    P2tr,
+}
+
 /// One account of a seed: its path is known without the seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
     family: Family,
     network: Network,
+    kind: Kind,
     purpose: Purpose,
     epoch: u32,
 }
 
 impl Account {
-    /// `network` matters for Bitcoin only; EVM and TRON have the same keys on all of their networks.
+    /// `network` matters for Bitcoin only; EVM and TRON have the same keys on all of their networks. An account of Bitcoin has
+    /// P2WPKH addresses; [`Account::of_kind`] names another.
     pub fn new(family: Family, network: Network, purpose: Purpose, epoch: u32) -> Result<Account, AccountError> {
         match purpose {
             Purpose::Hot(number) if number > HOT_WALLET_MAX => Err(AccountError::NoSuchWallet(number)),
@@ -98,9 +110,14 @@ impl Account {
                 Err(AccountError::NoSuchEpoch(epoch))
             }
             Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) => {
-                Ok(Account { family, network, purpose, epoch })
+                Ok(Account { family, network, kind: Kind::P2wpkh, purpose, epoch })
             }
         }
+    }
+
+    /// The account of Bitcoin that has such addresses and is otherwise the same; the other families have one kind only.
+    pub fn of_kind(self, kind: Kind) -> Account {
+        Account { kind, ..self }
     }
 
     pub fn family(&self) -> Family {
@@ -137,13 +154,22 @@ impl Account {
 
     /// How public keys of this account become addresses.
     pub fn scheme(&self) -> Scheme {
-        Scheme::of(self.family, self.network)
+        match (self.family, self.kind) {
+            (Family::Bitcoin, Kind::P2tr) => Scheme::P2tr(self.network.into()),
+            (family, Kind::P2wpkh | Kind::P2tr) => Scheme::of(family, self.network),
+        }
     }
 
     /// Purpose, coin (SLIP-44) and account, all hardened.
     fn levels(&self) -> [u32; 3] {
         let (purpose, coin) = match self.family {
-            Family::Bitcoin => (84, u32::from(self.network != Network::Bitcoin)),
+            Family::Bitcoin => {
+                let purpose = match self.kind {
+                    Kind::P2wpkh => 84,
+                    Kind::P2tr => 86,
+                };
+                (purpose, u32::from(self.network != Network::Bitcoin))
+            }
             Family::Evm => (44, 60),
             Family::Tron => (44, 195),
         };
@@ -237,6 +263,22 @@ mod tests {
         }
     }
 
+    /// BIP86's own vector, from the words on.
+    #[test]
+    fn bip86_account() {
+        let (seed, account) = (seed(ABANDON), deposits(Family::Bitcoin).of_kind(Kind::P2tr));
+        assert_eq!(account.path(), "m/86'/0'/0'");
+        let xpub = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
+        assert_eq!(seed.account_xpub(&account), xpub);
+        for (index, address) in [
+            (0, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"),
+            (1, "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh"),
+        ] {
+            assert_eq!(seed.address(&account, index).unwrap().text, address);
+            assert_eq!(derived(&seed, &account, index), address);
+        }
+    }
+
     /// The zpub of BIP84's vector, written with BIP32's version bytes.
     #[test]
     fn bip84_account_key() {
@@ -245,11 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn paths_follow_bip84_and_bip44() {
+    fn paths_follow_bip84_bip86_and_bip44() {
         let path = |family, network, purpose, epoch| Account::new(family, network, purpose, epoch).unwrap().path();
         assert_eq!(path(Family::Bitcoin, Network::Bitcoin, Purpose::Deposit, 0), "m/84'/0'/0'");
         assert_eq!(path(Family::Bitcoin, Network::Regtest, Purpose::TestDeposit, 0), "m/84'/1'/1'");
         assert_eq!(path(Family::Bitcoin, Network::Testnet, Purpose::Deposit, 2), "m/84'/1'/200'");
+        let taproot = Account::new(Family::Bitcoin, Network::Regtest, Purpose::Hot(1), 1).unwrap().of_kind(Kind::P2tr);
+        assert_eq!(taproot.path(), "m/86'/1'/111'");
         assert_eq!(path(Family::Evm, Network::Bitcoin, Purpose::Hot(0), 0), "m/44'/60'/10'");
         assert_eq!(path(Family::Evm, Network::Testnet, Purpose::Deposit, 0), "m/44'/60'/0'");
         assert_eq!(path(Family::Tron, Network::Bitcoin, Purpose::Hot(89), 3), "m/44'/195'/399'");
@@ -293,10 +337,14 @@ mod tests {
     fn the_daemon_derives_what_the_seed_owns() {
         let seed = Seed::generate().unwrap();
         let purposes = [Purpose::Deposit, Purpose::TestDeposit, Purpose::Hot(3)];
-        for family in [Family::Bitcoin, Family::Evm, Family::Tron] {
+        let kinds = [Kind::P2wpkh, Kind::P2tr];
+        let accounts = [Family::Bitcoin, Family::Evm, Family::Tron]
+            .into_iter()
+            .flat_map(|family| kinds.map(|kind| (family, kind)));
+        for (family, kind) in accounts {
             for network in [Network::Bitcoin, Network::Testnet, Network::Regtest] {
                 for (purpose, epoch) in purposes.into_iter().zip([0, 1, EPOCH_MAX]) {
-                    let account = Account::new(family, network, purpose, epoch).unwrap();
+                    let account = Account::new(family, network, purpose, epoch).unwrap().of_kind(kind);
                     let deriver = Deriver::new(&seed.account_xpub(&account), account.scheme()).unwrap();
                     for index in [0, 1, 999, (1 << 31) - 1] {
                         assert_eq!(deriver.address(index).unwrap(), seed.address(&account, index).unwrap());

@@ -17,7 +17,7 @@ use rustix::termios::isatty;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    accounts::{Account, Purpose},
+    accounts::{self, Account, Purpose},
     seed::Seed,
     seed_file::{KdfCost, OpenError, SeedFile},
     terminal,
@@ -83,7 +83,8 @@ pub struct Import {
 pub struct Xpubs {
     /// The seed file.
     file: PathBuf,
-    /// Families to print; all of them if none is named.
+    /// Families to print; all of them if none is named. Bitcoin has an account for each kind of its addresses: settled takes
+    /// the one that fits a chain's `address_kind`, so both may be pasted.
     #[arg(long, value_enum)]
     chain: Vec<Chain>,
     /// What the accounts are for: deposit, deposit-test or hot-N. Can be repeated.
@@ -170,6 +171,10 @@ struct Place {
     /// Network of the Bitcoin accounts.
     #[arg(long, value_enum, default_value = "mainnet")]
     network: BitcoinNetwork,
+    /// What addresses the Bitcoin accounts have: `p2wpkh` (bc1q…, below m/84') or `p2tr` (bc1p…, below m/86'). Without it,
+    /// `xpubs` prints both, `derive` takes p2wpkh, and `check` looks at what it is to compare with.
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
     /// Epoch of the accounts; a restore bumps it.
     #[arg(long, default_value_t = 0)]
     epoch: u32,
@@ -188,6 +193,21 @@ impl From<Chain> for Family {
             Chain::Bitcoin => Family::Bitcoin,
             Chain::Evm => Family::Evm,
             Chain::Tron => Family::Tron,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    P2wpkh,
+    P2tr,
+}
+
+impl From<Kind> for accounts::Kind {
+    fn from(kind: Kind) -> accounts::Kind {
+        match kind {
+            Kind::P2wpkh => accounts::Kind::P2wpkh,
+            Kind::P2tr => accounts::Kind::P2tr,
         }
     }
 }
@@ -305,9 +325,10 @@ fn xpubs(args: &Xpubs, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "# Account keys of seed {}. They show every address and can spend nothing.", seed.fingerprint())?;
     for &purpose in &args.purpose {
         for &chain in chains {
-            let account = args.place.account(chain, purpose)?;
-            writeln!(out)?;
-            write_account(&seed, &account, out)?;
+            for account in args.place.accounts(chain, purpose)? {
+                writeln!(out)?;
+                write_account(&seed, &account, out)?;
+            }
         }
     }
     Ok(())
@@ -330,7 +351,7 @@ fn write_account(seed: &Seed, account: &Account, out: &mut impl Write) -> std::i
 
 fn derive(args: &Derive, out: &mut impl Write) -> anyhow::Result<()> {
     let seed = args.unlock.open(&args.file)?;
-    let account = args.place.account(args.chain, args.purpose)?;
+    let account = args.place.account(args.chain, args.purpose, Kind::P2wpkh)?;
     for index in args.index.0.clone() {
         writeln!(out, "{index}\t{}/0/{index}\t{}", account.path(), address(&seed, &account, index)?)?;
     }
@@ -341,15 +362,18 @@ fn check(args: &Check, out: &mut impl Write) -> anyhow::Result<()> {
     let seed = args.unlock.open(&args.file)?;
     writeln!(out, "{} opens: seed {}", args.file.display(), seed.fingerprint())?;
     let Some(chain) = args.chain else { return Ok(()) };
-    let account = args.place.account(chain, args.purpose)?;
     if let Some(theirs) = &args.xpub {
-        let (what, ours) = (format!("xpub of {}", account.path()), seed.account_xpub(&account));
-        if theirs.trim() != ours {
+        let accounts = args.place.accounts(chain, args.purpose)?;
+        let Some(account) = accounts.iter().find(|account| theirs.trim() == seed.account_xpub(account)) else {
+            let or = |each: &dyn Fn(&Account) -> String| accounts.iter().map(each).collect::<Vec<_>>().join(" or ");
+            let (what, ours) =
+                (or(&|account| format!("xpub of {}", account.path())), or(&|account| seed.account_xpub(account)));
             bail!(Mismatch { what, ours, theirs: theirs.clone() });
-        }
-        writeln!(out, "{what} agrees")?;
+        };
+        writeln!(out, "xpub of {} agrees", account.path())?;
     }
     if let (Some(theirs), Some(index)) = (&args.address, args.index) {
+        let account = args.place.account(chain, args.purpose, kind_of(theirs))?;
         let (what, ours) = (format!("address {}/0/{index}", account.path()), address(&seed, &account, index)?);
         let same = match account.family() {
             // Hex and Bech32 may be written in either case.
@@ -362,6 +386,12 @@ fn check(args: &Check, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{what} agrees")?;
     }
     Ok(())
+}
+
+/// By the version of its witness program; whatever is no Taproot address is compared with the usual kind.
+fn kind_of(address: &str) -> Kind {
+    let address = address.trim().to_ascii_lowercase();
+    if ["bc1p", "tb1p", "bcrt1p"].iter().any(|begin| address.starts_with(begin)) { Kind::P2tr } else { Kind::P2wpkh }
 }
 
 /// The address at an index, derived twice: from private keys, and from the xpub as the daemon does it.
@@ -414,7 +444,18 @@ impl Unlock {
 }
 
 impl Place {
-    fn account(&self, chain: Chain, purpose: Purpose) -> anyhow::Result<Account> {
-        Ok(Account::new(chain.into(), self.network.into(), purpose, self.epoch)?)
+    /// Of the kind that was named, or else of `kind`.
+    fn account(&self, chain: Chain, purpose: Purpose, kind: Kind) -> anyhow::Result<Account> {
+        let account = Account::new(chain.into(), self.network.into(), purpose, self.epoch)?;
+        Ok(account.of_kind(self.kind.unwrap_or(kind).into()))
+    }
+
+    /// One for each kind of addresses that the family has, unless one was named.
+    fn accounts(&self, chain: Chain, purpose: Purpose) -> anyhow::Result<Vec<Account>> {
+        let kinds = match chain {
+            Chain::Bitcoin if self.kind.is_none() => Kind::value_variants(),
+            Chain::Bitcoin | Chain::Evm | Chain::Tron => &[Kind::P2wpkh],
+        };
+        kinds.iter().map(|kind| self.account(chain, purpose, *kind)).collect()
     }
 }

@@ -20,6 +20,11 @@ const EVM_0: &str = "0x9858EfFD232B4033E47d90003D41EC34EcaEda94";
 const BIP84_XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
+/// Of BIP86, for the same words.
+const BIP86_XPUB: &str =
+    "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
+const BIP86_0: &str = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr";
+
 /// A folder with a passphrase file in it, and room for seed files.
 struct Desk {
     folder: TempDir,
@@ -100,6 +105,12 @@ fn an_imported_seed_gives_its_published_keys() {
         "[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"deposit\"\nepoch = 0\npath = \"m/84'/0'/0'\"\nxpub = \"{BIP84_XPUB}\"\n"
     );
     assert!(toml.contains(&bitcoin), "{toml}");
+    let taproot = format!(
+        "[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"deposit\"\nepoch = 0\npath = \"m/86'/0'/0'\"\nxpub = \"{BIP86_XPUB}\"\n"
+    );
+    assert!(toml.contains(&taproot), "{toml}");
+    let (_, one) = answer(&desk.open(&["xpubs", "seed", "--chain", "bitcoin", "--kind", "p2tr"]));
+    assert!(one.ends_with(&taproot) && one.matches("xpub = ").count() == 1, "{one}");
     assert!(toml.contains("path = \"m/44'/60'/0'\"") && !toml.contains("tron"), "{toml}");
 
     let (code, addresses) = answer(&desk.open(&["derive", "seed", "--chain", "evm", "--index", "0..3"]));
@@ -113,6 +124,9 @@ fn an_imported_seed_gives_its_published_keys() {
         ["derive", "seed", "--chain", "bitcoin", "--network", "regtest", "--purpose", "deposit-test", "--index", "7"];
     let (code, addresses) = answer(&desk.open(&test));
     assert!(code == Some(0) && addresses.starts_with("7\tm/84'/1'/1'/0/7\tbcrt1q"), "{addresses}");
+
+    let args = ["derive", "seed", "--chain", "bitcoin", "--kind", "p2tr", "--index", "0"];
+    assert_eq!(answer(&desk.open(&args)), (Some(0), format!("0\tm/86'/0'/0'/0/0\t{BIP86_0}\n")));
 }
 
 /// BIP39's own vector for the passphrase `TREZOR`, by the fingerprint of its master key.
@@ -131,6 +145,9 @@ fn check_compares_keys_and_addresses() {
     let good = [
         &["check", "seed"][..],
         &["check", "seed", "--chain", "bitcoin", "--xpub", BIP84_XPUB],
+        &["check", "seed", "--chain", "bitcoin", "--xpub", BIP86_XPUB],
+        &["check", "seed", "--chain", "bitcoin", "--kind", "p2tr", "--xpub", BIP86_XPUB],
+        &["check", "seed", "--chain", "bitcoin", "--index", "0", "--address", BIP86_0],
         &["check", "seed", "--chain", "evm", "--index", "0", "--address", EVM_0],
         &["check", "seed", "--chain", "evm", "--index", "0", "--address", &EVM_0.to_lowercase()],
     ];
@@ -139,6 +156,9 @@ fn check_compares_keys_and_addresses() {
     }
     let bad = [
         &["check", "seed", "--chain", "bitcoin", "--epoch", "1", "--xpub", BIP84_XPUB][..],
+        &["check", "seed", "--chain", "bitcoin", "--kind", "p2tr", "--xpub", BIP84_XPUB],
+        &["check", "seed", "--chain", "bitcoin", "--index", "1", "--address", BIP86_0],
+        &["check", "seed", "--chain", "bitcoin", "--kind", "p2wpkh", "--index", "0", "--address", BIP86_0],
         &["check", "seed", "--chain", "evm", "--xpub", BIP84_XPUB],
         &["check", "seed", "--chain", "evm", "--index", "1", "--address", EVM_0],
         &["check", "seed", "--chain", "evm", "--purpose", "hot-0", "--index", "0", "--address", EVM_0],
