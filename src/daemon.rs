@@ -410,7 +410,7 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db, now: Instant) -
             kinds.push(Fact { name, fact: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
-        let Some(account) = config.deposit_account(chain.family, chain.mode) else { continue };
+        let Some(account) = config.deposit_account(settings) else { continue };
         let deriver = Deriver::new(&account.xpub, settings.scheme())
             .with_context(|| format!("the account key for {} cannot be used", chain.id))?;
         accounts.push(ChainAccount {

@@ -171,7 +171,7 @@ async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(
 fn check_keys(f: &mut Findings, config: &Config) {
     let mut shown = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let Some(account) = config.deposit_account(chain.family, chain.mode) else { continue };
+        let Some(account) = config.deposit_account(chain) else { continue };
         let what = format!("keys of {}", chain.id);
         match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {

@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use chain::Family;
+use bitcoin::Network;
+use chain::{Family, derive::Scheme};
 use serde::Deserialize;
 
-use crate::ids::Mode;
+use crate::{
+    config::{AddressKind, Chain},
+    ids::Mode,
+};
 
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -16,7 +20,7 @@ pub struct Account {
     /// A restore bumps it, so that no index is handed out a second time; the highest is used.
     #[serde(default)]
     pub epoch: u32,
-    /// For people and for the signer; nothing here derives by it.
+    /// For people and for the signer; its first level says what addresses an account of Bitcoin has.
     #[serde(default)]
     pub path: String,
     pub xpub: String,
@@ -30,12 +34,48 @@ pub enum Purpose {
     DepositTest,
 }
 
+impl Account {
+    /// What addresses of Bitcoin it has: Taproot below `m/86'` (BIP86), P2WPKH everywhere else, as accounts without a path
+    /// always had.
+    pub fn kind(&self) -> AddressKind {
+        let path = self.path.trim().trim_start_matches("m/");
+        let purpose = path.split('/').next().unwrap_or_default().trim_end_matches(['\'', 'h', 'H']);
+        if purpose == "86" { AddressKind::P2tr } else { AddressKind::P2wpkh }
+    }
+
+    /// How its keys become addresses on the main network.
+    pub fn scheme(&self) -> Scheme {
+        match (self.family, self.kind()) {
+            (Family::Bitcoin, AddressKind::P2tr) => Scheme::P2tr(Network::Bitcoin.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => Scheme::of(family, Network::Bitcoin),
+        }
+    }
+
+    fn fits(&self, chain: &Chain) -> bool {
+        self.family == chain.family && self.purpose == Purpose::deposits_of(chain.mode)
+    }
+}
+
 impl Purpose {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Deposit => "deposit",
+            Purpose::DepositTest => "deposit-test",
+        }
+    }
+
     pub fn deposits_of(mode: Mode) -> Purpose {
         match mode {
             Mode::Live => Purpose::Deposit,
             Mode::Test => Purpose::DepositTest,
         }
+    }
+}
+
+fn level(kind: AddressKind) -> u32 {
+    match kind {
+        AddressKind::P2wpkh => 84,
+        AddressKind::P2tr => 86,
     }
 }
 
@@ -47,10 +87,24 @@ impl fmt::Debug for Account {
 }
 
 impl super::Config {
-    /// The account under which new deposit addresses are derived: the highest epoch of its family and mode.
-    pub fn deposit_account(&self, family: Family, mode: Mode) -> Option<&Account> {
-        let purpose = Purpose::deposits_of(mode);
-        let fitting = self.accounts.iter().filter(|account| account.family == family && account.purpose == purpose);
+    /// The account under which a chain's new deposit addresses are derived: the highest epoch of its family and mode, on
+    /// Bitcoin of its kind of addresses. A wallet into which the words are typed looks for each kind below its own account.
+    pub fn deposit_account(&self, chain: &Chain) -> Option<&Account> {
+        let kind = |account: &Account| chain.family != Family::Bitcoin || account.kind() == chain.address_kind;
+        let fitting = self.accounts.iter().filter(|account| account.fits(chain) && kind(account));
         fitting.max_by_key(|account| account.epoch)
+    }
+
+    /// Why a chain has no account although there is one for it: it has another kind of addresses.
+    pub fn other_kind(&self, chain: &Chain) -> Option<String> {
+        let other = self.accounts.iter().find(|account| account.fits(chain))?;
+        let (kind, level) = (chain.address_kind.as_str(), level(chain.address_kind));
+        let path = if other.path.is_empty() { "without a path" } else { other.path.as_str() };
+        Some(format!(
+            "is \"{kind}\", whose account is m/{level}'/…, but the [[accounts]] for it is {path} with {} addresses; paste what \
+             `settled-signer keys xpubs SEED --chain bitcoin --kind {kind} --purpose {}` prints",
+            other.kind().as_str(),
+            other.purpose.as_str()
+        ))
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 use chain::{Deriver, Family};
 use rust_decimal::Decimal;
 
-use crate::config::{Chain, Config, Driver, MailTransport, Mount, RatesMode, SmtpSecurity};
+use crate::config::{Chain, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
 /// What looking at a chain takes that shows a block in ten seconds or less often, with some room to catch up.
 const REQUESTS_PER_DAY_LEAST: u32 = 20_000;
@@ -182,13 +182,8 @@ impl Check {
         if chain.assets().next().is_none() {
             self.refuse(at("assets"), "is empty; name a preset or what can be paid");
         }
-        if config.deposit_account(chain.family, chain.mode).is_none() {
-            let family = family_name(chain.family);
-            let purpose = if chain.mode == crate::ids::Mode::Live { "deposit" } else { "deposit-test" };
-            self.refuse(at("enabled"), format_args!(
-                "is true, but there is no [[accounts]] with chain-family = \"{family}\" and purpose = \"{purpose}\"; \
-                 paste what `settled-signer keys xpubs SEED --purpose {purpose}` prints"
-            ));
+        if config.deposit_account(chain).is_none() {
+            self.no_account(config, chain);
         }
         match chain.driver {
             Driver::Simnet if chain.mode == crate::ids::Mode::Live => {
@@ -197,6 +192,23 @@ impl Check {
             Driver::Simnet => {}
             Driver::Node => self.nodes(chain),
         }
+    }
+
+    fn no_account(&mut self, config: &Config, chain: &Chain) {
+        let at = |option: &str| format!("chains.{}.{option}", chain.id);
+        if let Some(problem) = config.other_kind(chain) {
+            self.refuse(at("address_kind"), problem);
+            return;
+        }
+        let family = family_name(chain.family);
+        let purpose = Purpose::deposits_of(chain.mode).as_str();
+        self.refuse(
+            at("enabled"),
+            format_args!(
+                "is true, but there is no [[accounts]] with chain-family = \"{family}\" and purpose = \"{purpose}\"; \
+             paste what `settled-signer keys xpubs SEED --purpose {purpose}` prints"
+            ),
+        );
     }
 
     fn nodes(&mut self, chain: &Chain) {
@@ -278,8 +290,7 @@ impl Check {
     fn accounts(&mut self, config: &Config) {
         for (number, account) in config.accounts.iter().enumerate() {
             let at = format!("accounts[{number}].xpub");
-            let scheme = chain::derive::Scheme::of(account.family, bitcoin::Network::Bitcoin);
-            if let Err(e) = Deriver::new(&account.xpub, scheme) {
+            if let Err(e) = Deriver::new(&account.xpub, account.scheme()) {
                 self.refuse(&at, format_args!("is refused: {e}; paste what `settled-signer keys xpubs` prints"));
             }
             if config.accounts[..number].iter().any(|earlier| earlier.xpub.trim() == account.xpub.trim()) {

@@ -260,7 +260,8 @@ fn networks_of_bitcoin_are_known_by_their_first_block() {
         &(enabled.clone() + "network = \"signet\"\n" + &bitcoin),
         "chains.bitcoin.identity is not the first block of signet",
     );
-    let taproot = parse(&(enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n" + &bitcoin)).unwrap();
+    let enabled = enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n";
+    let taproot = parse(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
     let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
     assert!(matches!(chain.scheme(), chain::derive::Scheme::P2tr(_)));
     assert_eq!(chain.poll, Duration::from_secs(10));
@@ -279,9 +280,53 @@ fn the_highest_epoch_derives() {
             xpub,
         });
     }
-    assert_eq!(config.deposit_account(Family::Evm, Mode::Live).map(|account| account.epoch), Some(2));
-    assert_eq!(config.deposit_account(Family::Evm, Mode::Test), None);
-    assert_eq!(config.deposit_account(Family::Tron, Mode::Live), None);
+    let chain = |name: &str, mode: Mode| {
+        let mut chain = config.chains[&chain::ChainId::new(name).unwrap()].clone();
+        chain.mode = mode;
+        chain
+    };
+    let (live, test, tron) = (chain("bsc", Mode::Live), chain("bsc", Mode::Test), chain("tron", Mode::Live));
+    assert_eq!(config.deposit_account(&live).map(|account| account.epoch), Some(2));
+    assert_eq!(config.deposit_account(&test), None);
+    assert_eq!(config.deposit_account(&tron), None);
+}
+
+/// The account of BIP84's vector with the version that says so, and that of BIP86's.
+const ZPUB: &str =
+    "zpub6rFR7y4Q2AijBEqTUquhVz398htDFrtymD9xYYfG1m4wAcvPhXNfE3EfH1r1ADqtfSdVCToUG868RvUUkgDKf31mGDtKsAYz2oz2AGutZYs";
+const BIP86: &str =
+    "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
+
+#[test]
+fn each_kind_of_addresses_has_its_own_account() {
+    let account = |path: &str, xpub: &str| {
+        format!(
+            "[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"deposit\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n"
+        )
+    };
+    let chain = |kind: &str| {
+        format!(
+            "[chains.bitcoin]\nenabled = true\naddress_kind = \"{kind}\"\nendpoints = [{{ url = \"http://127.0.0.1:8332\" }}]\n"
+        )
+    };
+    let both = account("m/84'/0'/0'", ZPUB) + &account("m/86'/0'/0'", BIP86);
+    for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86)] {
+        let config = parse(&(chain(kind) + &both)).unwrap();
+        let chain = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
+        assert_eq!(config.deposit_account(chain).unwrap().xpub, xpub, "{kind}");
+    }
+    for path in ["m/84'/0'/0'", "m/84h/0h/0h", "84'/0'/0'", ""] {
+        parse(&(chain("p2wpkh") + &account(path, ZPUB))).unwrap();
+        let text = chain("p2tr") + &account(path, ZPUB);
+        refused(&text, "chains.bitcoin.address_kind is \"p2tr\", whose account is m/86'/…");
+        refused(&text, "keys xpubs SEED --chain bitcoin --kind p2tr --purpose deposit`");
+    }
+    for path in ["m/86'/0'/0'", "m/86h/0h/0h", "86H/0H/0H"] {
+        parse(&(chain("p2tr") + &account(path, BIP86))).unwrap();
+        let text = chain("p2wpkh") + &account(path, BIP86);
+        refused(&text, "chains.bitcoin.address_kind is \"p2wpkh\", whose account is m/84'/…");
+        refused(&(chain("p2tr") + &account(path, ZPUB)), "accounts[0].xpub is refused: a zpub or vpub is the key of");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use settled::money::pricing::Currency;
 use settled::shop::catalog::{NewProduct, Texts, Tier};
 use settled::shop::users::NewUser;
 use settled::shop::{catalog, coupons, merchants, stock, users};
-use signer::accounts::{Account, Purpose};
+use signer::accounts::{Account, Kind, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -465,8 +465,14 @@ pub fn accounts() -> String {
         [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")]
     {
         let account = Account::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
-        let xpub = seed.account_xpub(&account);
-        text += &format!("[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\nxpub = \"{xpub}\"\n\n");
+        let kinds: &[Kind] =
+            if family == chain::Family::Bitcoin { &[Kind::P2wpkh, Kind::P2tr] } else { &[Kind::P2wpkh] };
+        for account in kinds.iter().map(|kind| account.of_kind(*kind)) {
+            let (path, xpub) = (account.path(), seed.account_xpub(&account));
+            text += &format!(
+                "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
+            );
+        }
     }
     text
 }

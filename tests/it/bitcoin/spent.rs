@@ -6,7 +6,7 @@ use settled::config::AddressKind;
 use settled::db::Db;
 use settled::money::deposits::{self, Unspent};
 use settled::reviews::{self, Review};
-use signer::accounts::{Account, Purpose};
+use signer::accounts::{Account, Kind, Purpose};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};
 use crate::aftermath::ask;
@@ -27,6 +27,10 @@ async fn spent_reviews(db: &Db) -> Vec<Review> {
 /// A wallet on bitcoinjs-lib, into which the seed was typed, takes these outputs together.
 async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
     let account = Account::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
+    let account = account.of_kind(match kind {
+        AddressKind::P2wpkh => Kind::P2wpkh,
+        AddressKind::P2tr => Kind::P2tr,
+    });
     let outputs = outputs.iter().map(|unspent| {
         json!({ "txid": unspent.output.txid.to_string(), "vout": unspent.output.vout, "sats": sats(unspent.amount),
             "index": unspent.index, "address": unspent.address })
