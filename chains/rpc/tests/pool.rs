@@ -225,10 +225,8 @@ fn echo(call: &Value) -> Value {
 
 /// Answers batches and single questions.
 fn echoes(question: &Value) -> Response {
-    match question {
-        Value::Array(calls) => axum::Json(Value::Array(calls.iter().map(echo).collect())).into_response(),
-        single => axum::Json(echo(single)).into_response(),
-    }
+    let Some(calls) = question.as_array() else { return axum::Json(echo(question)).into_response() };
+    axum::Json(Value::Array(calls.iter().map(echo).collect())).into_response()
 }
 
 fn texts(count: usize) -> Vec<String> {
@@ -237,7 +235,7 @@ fn texts(count: usize) -> Vec<String> {
 
 /// How many questions each request had.
 fn sizes(node: &Node) -> Vec<usize> {
-    let seen = node.seen.lock().unwrap();
+    let seen = node.seen.lock().expect("no panic while it is held");
     seen.iter().map(|(_, _, question)| question.as_array().map_or(1, Vec::len)).collect()
 }
 
