@@ -35,6 +35,15 @@ impl Sight {
 }
 
 impl Sight {
+    /// Whether a look could tell anybody anything: nodes bill each question.
+    async fn is_anybody_waiting(&self) -> Result<bool, db::Error> {
+        let chain = self.chain.id.clone();
+        let waiting = self
+            .db
+            .glance("sightings_awaited", move |tx| Box::pin(async move { sightings::is_awaited(tx, &chain).await }));
+        waiting.await
+    }
+
     /// Only Esplora may have to be asked for addresses.
     async fn awaited(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
@@ -62,7 +71,12 @@ impl Worker for Sight {
         false
     }
 
+    /// A look for each pause, whatever it found: endpoints of different heights would have it run in circles.
     async fn run(&self) -> anyhow::Result<Ran> {
+        if !self.is_anybody_waiting().await? {
+            *self.last.lock().await = None;
+            return Ok(Ran::Idle);
+        }
         let awaited = self.awaited().await?;
         let Some(sightings) = self.source.sightings(&self.chain.watched, &awaited).await? else {
             return Ok(Ran::Idle);
@@ -84,7 +98,6 @@ impl Worker for Sight {
         *last = (!observed.open).then_some(sightings);
         if observed.appeared + observed.ended > 0 {
             debug!(chain = %self.chain.id, appeared = observed.appeared, ended = observed.ended, "on its way");
-            return Ok(Ran::Worked);
         }
         Ok(Ran::Idle)
     }

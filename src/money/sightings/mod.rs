@@ -5,7 +5,7 @@ mod store;
 
 use std::collections::HashSet;
 
-use chain::{Amount, Height, Sighting, TxId};
+use chain::{Amount, ChainId, Height, Sighting, TxId};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx};
@@ -84,4 +84,9 @@ pub async fn observe(tx: &mut Tx, now: Instant, chain: &Chain, look: &Look) -> R
 /// What is on its way to an invoice and not in a block that was read.
 pub async fn expected(tx: &mut Tx, invoice: InvoiceId) -> Result<Expected, db::Error> {
     store::find_expected(tx, invoice).await
+}
+
+/// Whether an invoice of the chain waits for money, or something is on its way as far as is remembered.
+pub async fn is_awaited(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+    store::is_awaited(tx, chain).await
 }

@@ -93,3 +93,14 @@ pub async fn find_expected(tx: &mut Tx, invoice: InvoiceId) -> Result<Expected, 
     }
     Ok(expected)
 }
+
+pub async fn is_awaited(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+    let found = row!(
+        tx,
+        "select case when exists (select 1 from invoices where chain = $1 and state = 'open')
+                or exists (select 1 from invoices where chain = $1 and state = 'reversed')
+                or exists (select 1 from sightings where chain = $1 and state = 'seen') then 1 else 0 end as awaited",
+        chain.as_str()
+    )?;
+    found.map_or(Ok(false), |row| row.get("awaited"))
+}
