@@ -33,6 +33,8 @@ use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger
 
 /// How long a start waits for nodes before it serves without their chains.
 const FOLLOW_WAIT: Duration = Duration::from_secs(5);
+/// Blocks that come at least this often are waited for before a window ends.
+const STEADY_MAX: Duration = Duration::from_secs(60);
 /// Blocks asked for at once while catching up.
 const BATCH_BLOCKS: u64 = 100;
 /// Public servers of Esplora count requests by the minute.
@@ -102,6 +104,7 @@ impl Daemon {
                 keep: settings.keep_blocks,
                 batch: BATCH_BLOCKS,
                 tip_age_max_ms: tip_age_max_ms(settings),
+                lull_ms: lull_ms(settings),
                 start_height: settings.start_height,
                 lazy_ms,
                 grace: grace(&config),
@@ -201,6 +204,12 @@ async fn begin_to_follow(followers: &[Arc<dyn Worker>]) {
 fn tip_age_max_ms(chain: &config::Chain) -> i64 {
     let age = chain.block_time.saturating_mul(10).max(Duration::from_secs(120));
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Two blocks' time, where that is long: one block in seven comes later, and windows wait for those.
+fn lull_ms(chain: &config::Chain) -> Option<i64> {
+    let rare = chain.block_time > STEADY_MAX;
+    rare.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
 fn grace(config: &Config) -> Grace {

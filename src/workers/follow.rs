@@ -26,6 +26,8 @@ use crate::workers::{Ran, Worker};
 
 /// Windows ended in one transaction.
 const EXPIRE_MAX: i64 = 100;
+/// While blocks come without an end, windows are looked at this often.
+const EXPIRE_PAUSE_MS: i64 = 5_000;
 
 /// Numbers of one follower.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +36,11 @@ pub struct Limits {
     pub keep: u64,
     /// Most blocks asked for at once.
     pub batch: u64,
-    /// A tip older than this is no word for the present: the node may be cut off.
+    /// An older tip is warned of: the node may be cut off.
     pub tip_age_max_ms: i64,
+    /// Where blocks are rare, a tip at most this old stands for the present when two looks in a row showed it. `None` where
+    /// blocks come so steadily that a window waits for one that is younger than its end.
+    pub lull_ms: Option<i64>,
     /// The first block to read, where one is configured; else one that cannot vanish any more.
     pub start_height: Option<u64>,
     /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
@@ -70,10 +75,15 @@ struct Following {
     stored_at: Instant,
     /// Blocks without transfers, read after the stored cursor.
     pending: Vec<Block>,
-    /// Block time of the follower's cursor, unix seconds.
+    /// Block time of the follower's cursor, unix seconds, but not after it was read: miners may date a block ahead, and it
+    /// says nothing of what comes until then.
     time: i64,
-    /// When the node's tip was last seen to be our cursor.
-    at_tip_at: Option<Instant>,
+    /// When the last look showed that the tip is our cursor, and young; only where blocks are rare.
+    looked_at: Option<Instant>,
+    /// The look before that one: nothing that was there by then is unread.
+    quiet_until: Option<Instant>,
+    /// When it was last asked which windows have ended.
+    expired_at: Instant,
     /// Whether there are deposits that are not final.
     unfinished: bool,
     halted: bool,
@@ -130,8 +140,10 @@ impl Follow {
                 stored,
                 stored_at: self.clock.now(),
                 pending: Vec::new(),
-                time: cursor.time,
-                at_tip_at: None,
+                time: cursor.time.min(self.clock.now().unix_seconds()),
+                looked_at: None,
+                quiet_until: None,
+                expired_at: Instant(0),
                 unfinished: true,
                 halted: cursor.halted.is_some(),
             });
@@ -160,17 +172,11 @@ impl Follow {
         let tip = self.source.tip().await?;
         match state.follower.next(&tip) {
             Step::Wait => {
-                let now = self.clock.now();
-                let age = now.since(Instant::from_unix_seconds(tip.head.time));
-                if age <= self.limits.tip_age_max_ms {
-                    state.at_tip_at = Some(now);
-                } else {
-                    // A node without peers stands still: no window may end on its word.
-                    warn!(chain = %self.chain.id, "the tip of {} is {} s old", self.chain.id, age / 1_000);
-                }
+                self.stand(state, &tip);
                 self.settle_down(state, &tip).await
             }
             Step::Extend { from, to } => {
+                (state.looked_at, state.quiet_until) = (None, None);
                 let blocks = self.source.blocks(from, to, &self.chain.watched).await?;
                 self.extend(state, &tip, blocks).await
             }
@@ -184,8 +190,27 @@ impl Follow {
         }
     }
 
+    /// The node's tip is our cursor. Where blocks come steadily that says nothing: the tip may be a minute old, as TRON's
+    /// solidified block is, and the next one brings what was paid meanwhile. Where they are rare a window does not wait for
+    /// one, but for a second look, which another endpoint answers where there is one; and not on the word of a node that is
+    /// cut off and stands still.
+    fn stand(&self, state: &mut Following, tip: &Tip) {
+        let now = self.clock.now();
+        let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
+        if age_ms > self.limits.tip_age_max_ms {
+            warn!(chain = %self.chain.id, "the tip of {} is {} s old", self.chain.id, age_ms / 1_000);
+        }
+        if self.limits.lull_ms.is_some_and(|lull_ms| (-lull_ms..=lull_ms).contains(&age_ms)) {
+            state.quiet_until = state.looked_at.or(state.quiet_until);
+            state.looked_at = Some(now);
+        } else {
+            (state.looked_at, state.quiet_until) = (None, None);
+        }
+    }
+
     async fn extend(&self, state: &mut Following, tip: &Tip, blocks: Vec<Block>) -> anyhow::Result<Ran> {
         let Some(first) = blocks.first() else { return Ok(Ran::Idle) };
+        let now = self.clock.now();
         match state.follower.fits(&first.header) {
             Fit::Extends => {}
             Fit::Forks => return self.rewind(state).await,
@@ -201,15 +226,20 @@ impl Follow {
                 bail!("{}: block {} does not follow its predecessor", self.chain.id, block.header.height);
             }
             state.follower.extended(block.header.position());
-            state.time = block.header.time;
+            state.time = block.header.time.min(now.unix_seconds());
             state.pending.push(block);
         }
-        let now = self.clock.now();
         let quiet = !state.unfinished && state.pending.iter().all(Block::is_quiet);
         let young = now.since(state.stored_at) < self.limits.lazy_ms;
         let few = u64::try_from(state.pending.len())? < self.limits.keep;
         if !(quiet && young && few) {
             self.store(state, tip).await?;
+        }
+        // A chain may be as fast as its blocks are read, so that its tip is never the cursor. Far behind, where nodes may not
+        // know balances any more, windows wait for the way to the tip.
+        let near = tip.head.height.saturating_sub(state.follower.cursor().height) < self.limits.batch;
+        if near && now.since(state.expired_at) >= EXPIRE_PAUSE_MS {
+            self.expire(state, tip).await?;
         }
         Ok(Ran::Worked)
     }
@@ -255,7 +285,9 @@ impl Follow {
     /// Ends windows that clock *and* chain have passed: no block that could still bring money in time is unread.
     async fn expire(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let now = self.clock.now();
-        let seen_until = Instant::from_unix_seconds(state.time).max(state.at_tip_at.unwrap_or(Instant(0))).min(now);
+        state.expired_at = now;
+        let read_until = Instant::from_unix_seconds(state.time);
+        let seen_until = state.quiet_until.map_or(read_until, |quiet| quiet.max(read_until)).min(now);
         let passed = seen_until.plus_ms(-self.limits.grace.ms);
         let chain = self.chain.id.clone();
         let ended = self
@@ -265,6 +297,8 @@ impl Follow {
             })
             .await?;
         if ended.is_empty() {
+            // Nothing was to be told: an earlier failure says nothing of the next one.
+            *self.blind_since.lock().await = None;
             return Ok(Ran::Idle);
         }
         if !state.pending.is_empty() {

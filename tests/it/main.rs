@@ -20,3 +20,4 @@ mod soak;
 mod tidy;
 mod tron;
 mod unit;
+mod windows;

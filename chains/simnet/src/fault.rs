@@ -13,6 +13,8 @@ pub enum Fault {
     WrongParent,
     /// The node says that it does not have the blocks that its own tip promises.
     NotThere,
+    /// So many of the newest blocks are promised by the tip and not given, as on a chain that is faster than it is read.
+    Withheld(u64),
     /// Nobody tells balances; everything else is as usual.
     NoBalances,
     /// The mark of final blocks falls back to half its height.
@@ -47,6 +49,12 @@ impl Faults {
 
     pub fn has(&self, fault: Fault) -> bool {
         self.on.contains(&fault)
+    }
+
+    /// Newest blocks that the tip promises in vain.
+    pub fn withheld(&self) -> u64 {
+        let withheld = |fault: &Fault| if let Fault::Withheld(blocks) = fault { Some(*blocks) } else { None };
+        self.on.iter().find_map(withheld).unwrap_or(0)
     }
 
     /// Blocks by which answers lag behind.

@@ -94,7 +94,7 @@ impl Source for Node {
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         let model = self.ask()?;
-        let head = head_of(&model).height;
+        let head = head_of(&model).height.saturating_sub(model.faults.withheld());
         if from > head || from > to || model.faults.has(Fault::NotThere) {
             return Err(SourceError::NotThere(from));
         }

@@ -74,6 +74,23 @@ both! {
         }
     }
 
+    async fn what_is_paid_in_the_grace_counts_although_it_is_solidified_a_minute_later(world: Onchain) {
+        let placed = world.place("trc20_usdt").await;
+        // The newest solidified block is a minute old, as always.
+        world.advance_seconds(30 * 60 - 50);
+        world.produce(LAG + 1).await;
+        world.advance_seconds(50 + 20);
+        world.pay(&placed, placed.due);
+        world.produce(1).await;
+        world.advance_seconds(45);
+        world.produce(1).await;
+        let answer = world.status(&placed.id).await;
+        assert_eq!(answer.text_at("status"), "pending", "{}", answer.text);
+        world.produce(LAG - 1).await;
+        world.expect(&placed, "completed", "paid").await;
+        assert_eq!(world.earned(placed.coin).await, placed.due);
+    }
+
     async fn one_transaction_pays_three_orders(world: Onchain) {
         for coin in COINS {
             let orders = [world.place(coin).await, world.place(coin).await, world.place(coin).await];
