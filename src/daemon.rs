@@ -24,6 +24,7 @@ use crate::ids::{Mode, Shop};
 use crate::money::addresses::{Addresses, ChainAccount};
 use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::{self, Grace};
+use crate::money::invoices;
 use crate::money::pinned::{self, Disagreement, Fact};
 use crate::shop::fulfilment::Letters;
 use crate::shop::merchants;
@@ -76,6 +77,7 @@ impl Daemon {
         let sources = sources(&config, simnet.as_ref())?;
         let coins = Arc::new(coins(&config)?);
         let addresses = Arc::new(open_addresses(&config, &coins, &db, clock.now()).await?);
+        warn_of_forsaken(&coins, &db).await?;
         let book = rates::book(&config.rates);
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
@@ -198,6 +200,21 @@ async fn begin_to_follow(followers: &[Arc<dyn Worker>]) {
             Err(_elapsed) => tracing::warn!("{} has no answer yet", follower.name()),
         }
     }
+}
+
+/// Nobody looks at invoices of a chain that was disabled or renamed, so their windows never end.
+async fn warn_of_forsaken(coins: &Coins, db: &Db) -> anyhow::Result<()> {
+    let followed: Vec<ChainId> = coins.chains().map(|chain| chain.id.clone()).collect();
+    let forsaken: Result<_, crate::db::Error> = db
+        .read("count_forsaken", move |tx| Box::pin(async move { invoices::count_forsaken(tx, &followed).await }))
+        .await;
+    for (chain, count) in forsaken? {
+        tracing::warn!(
+            chain,
+            "{count} invoices wait for money on {chain}, which is not enabled: they neither get paid nor end until it is"
+        );
+    }
+    Ok(())
 }
 
 /// Many blocks, and never less than two minutes: chains are uneven, clocks differ.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use chain::{Deriver, Source};
+use chain::{ChainId, Deriver, Source};
 
 use crate::clock::{Clock, Instant};
 use crate::commands::exit::Failure;
@@ -13,6 +13,7 @@ use crate::config::{Chain, Config, Pair, RatesMode};
 use crate::daemon;
 use crate::db::{self, Db};
 use crate::feeds::{Board, Feeds};
+use crate::money::invoices;
 use crate::money::pinned::{self, Fact};
 use crate::ops::machine;
 use crate::shop::merchants;
@@ -136,6 +137,7 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Fai
         Ok(_) => {
             f.ok("database", format_args!("{url} has the schema of this version"));
             check_merchants(f, config, &db).await?;
+            check_forsaken(f, config, &db).await?;
             let stored: Result<_, db::Error> =
                 db.read("list_pinned", |tx| Box::pin(async move { pinned::list(tx).await })).await;
             pinned = stored?;
@@ -163,6 +165,25 @@ async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(
                 format_args!("there is no merchant `{slug}`; run `settled admin merchant create {slug}`"),
             ),
         }
+    }
+    Ok(())
+}
+
+/// Invoices of chains that were disabled or renamed.
+async fn check_forsaken(f: &mut Findings, config: &Config, db: &Db) -> Result<(), Failure> {
+    let followed: Vec<ChainId> =
+        config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
+    let forsaken: Result<_, db::Error> = db
+        .read("count_forsaken", move |tx| Box::pin(async move { invoices::count_forsaken(tx, &followed).await }))
+        .await;
+    for (chain, count) in forsaken? {
+        f.warn(
+            &format!("chain {chain}"),
+            format_args!(
+                "{count} invoices wait for money there, but it is not enabled: they neither get paid nor end; enable \
+                 [chains.{chain}] until none is open"
+            ),
+        );
     }
     Ok(())
 }

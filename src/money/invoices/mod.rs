@@ -309,6 +309,13 @@ pub async fn list_expirable(
     store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), limit).await
 }
 
+/// How many invoices wait for money on chains that nobody follows, by chain: their windows never end.
+pub async fn count_forsaken(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
+    let mut waiting = store::count_waiting(tx).await?;
+    waiting.retain(|chain, _| followed.iter().all(|id| id.as_str() != chain));
+    Ok(waiting)
+}
+
 /// Ends the window of one invoice, or the wait of a reversed one. Part payments move to the short account.
 pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<Change>, PostError> {
     let mut draft = lock_one(tx, id).await?;

@@ -312,3 +312,19 @@ pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Use, to: Use) -> Result<
     )?;
     Ok(())
 }
+
+/// How many invoices of each chain wait for money.
+pub async fn count_waiting(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
+    let found = rows!(
+        tx,
+        "select chain, count(*) as waiting from invoices where state = 'open' group by chain
+         union all select chain, count(*) as waiting from invoices where state = 'reversed' group by chain"
+    )?;
+    let mut waiting: BTreeMap<String, i64> = BTreeMap::new();
+    for row in &found {
+        let count: i64 = row.get("waiting")?;
+        let sum = waiting.entry(row.get("chain")?).or_default();
+        *sum = sum.saturating_add(count);
+    }
+    Ok(waiting)
+}
