@@ -180,14 +180,28 @@ impl Follow {
                 let blocks = self.source.blocks(from, to, &self.chain.watched).await?;
                 self.extend(state, &tip, blocks).await
             }
-            Step::Compare { height } => {
-                let Some(theirs) = self.source.header(height).await? else { return Ok(Ran::Idle) };
-                match state.follower.compare(theirs.position()) {
-                    Fit::Forks => self.rewind(state).await,
-                    Fit::Extends | Fit::Misplaced => self.settle_down(state, &tip).await,
-                }
-            }
+            Step::Compare => match state.follower.compare(tip.head.position()) {
+                Fit::Forks => self.object(state, &tip).await,
+                Fit::Extends | Fit::Misplaced => self.settle_down(state, &tip).await,
+            },
         }
+    }
+
+    /// Some endpoint's head, not above our cursor, is not on our branch. The endpoint that is asked first decides whether ours is
+    /// left. Where it does not follow, the objection takes nothing back, but is told: neighbours of a head differ for a
+    /// moment, those of an invented branch for ever.
+    async fn object(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
+        (state.looked_at, state.quiet_until) = (None, None);
+        let Some(theirs) = self.source.header(tip.head.height).await? else { return Ok(Ran::Idle) };
+        if state.follower.compare(theirs.position()) == Fit::Forks {
+            return self.rewind(state, theirs).await;
+        }
+        let (height, hash) = (tip.head.height, tip.head.hash);
+        warn!(
+            chain = %self.chain.id, height, %hash,
+            "an endpoint of {} has block {hash} at height {height}, and not the one that is followed", self.chain.id
+        );
+        self.settle_down(state, tip).await
     }
 
     /// The node's tip is our cursor. Where blocks come steadily that says nothing: the tip may be a minute old, as TRON's
@@ -213,7 +227,7 @@ impl Follow {
         let now = self.clock.now();
         match state.follower.fits(&first.header) {
             Fit::Extends => {}
-            Fit::Forks => return self.rewind(state).await,
+            Fit::Forks => return self.rewind(state, first.header).await,
             Fit::Misplaced => bail!(
                 "{}: block {} was asked for and {} came",
                 self.chain.id,
@@ -351,22 +365,24 @@ impl Follow {
         Ok(format!("its window ended although nobody told the balance of its address for {minutes} minutes: {error:#}"))
     }
 
-    /// Finds the last common block and takes back what lies above it.
-    async fn rewind(&self, state: &mut Following) -> anyhow::Result<Ran> {
-        let mut known = None;
+    /// Finds the last block that is common with the branch of a block that forks, and takes back what lies above it.
+    async fn rewind(&self, state: &mut Following, forking: Header) -> anyhow::Result<Ran> {
+        let mut lowest = forking;
         let to = loop {
-            match state.follower.search(known) {
+            match state.follower.search(&lowest) {
                 Search::Ask(height) => match self.source.header(height).await? {
-                    Some(header) => known = Some(header.position()),
+                    Some(header) if header.hash == lowest.parent => lowest = header,
+                    Some(_) => bail!(
+                        "{}: block {} was shown, and a block {height} that is not its parent: a branch that changes or is made up",
+                        self.chain.id,
+                        lowest.height
+                    ),
                     None => bail!("{}: the node lost block {height} while the fork was searched", self.chain.id),
                 },
                 Search::RewindTo(to) => break to,
                 Search::TooDeep => return self.halt(state).await,
             }
         };
-        if to == state.follower.cursor() {
-            bail!("{}: an endpoint's block does not follow block {}, which it has too", self.chain.id, to.height);
-        }
         let depth = state.follower.cursor().height - to.height;
         warn!(chain = %self.chain.id, depth, "{} was reorganised: {depth} blocks are taken back to {}", self.chain.id, to.height);
         if to.height >= state.stored.height {

@@ -26,8 +26,8 @@ pub enum Step {
     Wait,
     /// Read these blocks and offer them to [`Follower::fits`].
     Extend { from: Height, to: Height },
-    /// The node's head is at or below the cursor: ask it for this height and give the answer to [`Follower::compare`].
-    Compare { height: Height },
+    /// The node's head is at or below the cursor and is not the cursor: give it to [`Follower::compare`].
+    Compare,
 }
 
 /// Whether a read block follows the cursor.
@@ -43,10 +43,9 @@ pub enum Fit {
 /// One step of the way back to the last common block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
-    /// Ask the node for its block at this height.
+    /// Ask the node for its block at this height, the parent of the lowest that is known of its branch.
     Ask(Height),
-    /// The last block that both have: rewind to it. If it is the cursor itself there is no fork, and what looked like one
-    /// was a wrong answer.
+    /// The last block that both have: rewind to it.
     RewindTo(BlockRef),
     /// No common block above the final mark or within what is kept.
     TooDeep,
@@ -77,7 +76,7 @@ impl Follower {
         if tip.head.position() == cursor {
             return Step::Wait;
         }
-        Step::Compare { height: tip.head.height }
+        Step::Compare
     }
 
     /// The node, not ahead of us, has `theirs` at its head. A known block means that it merely lags.
@@ -97,20 +96,17 @@ impl Follower {
         if header.parent == cursor.hash { Fit::Extends } else { Fit::Forks }
     }
 
-    /// Walks back for the last common block. `known` is the node's answer to the previous [`Search::Ask`]: its block at
-    /// that height. Start with `None`.
-    pub fn search(&self, known: Option<BlockRef>) -> Search {
-        let ask = |height: Height| {
-            let oldest = self.recent.front().expect("never empty").height;
-            if height < oldest || height < self.final_height { Search::TooDeep } else { Search::Ask(height) }
+    /// Walks back for the last common block. `lowest` is the lowest block that is known of the other branch: at first the one
+    /// that forks, then the answer to [`Search::Ask`]. That must be the parent of the one before: a branch that does not hang
+    /// together is made up, and where blocks are proven by work each of its blocks has cost some.
+    pub fn search(&self, lowest: &Header) -> Search {
+        let Some(height) = lowest.height.checked_sub(1).filter(|height| *height >= self.final_height) else {
+            return Search::TooDeep;
         };
-        let Some(theirs) = known else { return ask(self.cursor().height) };
-        if self.hash_at(theirs.height) == Some(theirs.hash) {
-            return Search::RewindTo(theirs);
-        }
-        match theirs.height.checked_sub(1) {
-            Some(below) => ask(below),
-            None => Search::TooDeep,
+        match self.hash_at(height) {
+            Some(ours) if ours == lowest.parent => Search::RewindTo(BlockRef { height, hash: ours }),
+            Some(_) if height > self.final_height => Search::Ask(height),
+            Some(_) | None => Search::TooDeep,
         }
     }
 
@@ -134,6 +130,20 @@ impl Follower {
     /// Blocks up to `height` are final. Never goes back, never passes the cursor.
     pub fn finalized(&mut self, height: Height) {
         self.final_height = self.final_height.max(height.min(self.cursor().height));
+    }
+
+    /// Whether a block is on our branch; `None` where that is not read yet, or not remembered any more.
+    pub fn has(&self, block: BlockRef) -> Option<bool> {
+        self.hash_at(block.height).map(|ours| ours == block.hash)
+    }
+
+    /// Our block at a height, or the nearest to it that is remembered. Who has one has all that are below it.
+    pub fn at(&self, height: Height) -> BlockRef {
+        let oldest = self.recent.front().expect("never empty");
+        self.hash_at(height).map_or_else(
+            || if height < oldest.height { *oldest } else { self.cursor() },
+            |hash| BlockRef { height, hash },
+        )
     }
 
     fn hash_at(&self, height: Height) -> Option<BlockHash> {
@@ -174,8 +184,8 @@ mod tests {
         assert_eq!(f.next(&tip(block(0, 5))), Step::Wait);
         assert_eq!(f.next(&tip(block(0, 6))), Step::Extend { from: 6, to: 6 });
         assert_eq!(f.next(&tip(block(0, 99))), Step::Extend { from: 6, to: 15 });
-        assert_eq!(f.next(&tip(block(0, 3))), Step::Compare { height: 3 });
-        assert_eq!(f.next(&tip(block(1, 5))), Step::Compare { height: 5 });
+        assert_eq!(f.next(&tip(block(0, 3))), Step::Compare);
+        assert_eq!(f.next(&tip(block(1, 5))), Step::Compare);
         assert_eq!(f.compare(block(0, 3)), Fit::Extends);
         assert_eq!(f.compare(block(1, 3)), Fit::Forks);
         assert_eq!(f.fits(&header(block(0, 6), block(0, 5))), Fit::Extends);
@@ -189,11 +199,24 @@ mod tests {
         f.finalized(7);
         f.finalized(3);
         assert_eq!(f.final_height(), 7);
-        assert_eq!(f.search(Some(block(1, 8))), Search::Ask(7));
-        assert_eq!(f.search(Some(block(0, 7))), Search::RewindTo(block(0, 7)));
-        assert_eq!(f.search(Some(block(1, 7))), Search::TooDeep);
+        assert_eq!(f.search(&header(block(1, 9), block(1, 8))), Search::Ask(8));
+        assert_eq!(f.search(&header(block(1, 8), block(0, 7))), Search::RewindTo(block(0, 7)));
+        assert_eq!(f.search(&header(block(1, 8), block(1, 7))), Search::TooDeep);
+        assert_eq!(f.search(&header(block(1, 7), block(0, 6))), Search::TooDeep);
         f.finalized(50);
         assert_eq!(f.final_height(), 9, "the final mark does not pass the cursor");
+    }
+
+    #[test]
+    fn what_is_remembered_of_our_branch() {
+        let mut f = Follower::new([block(0, 0)], 0, 3, 10);
+        for height in 1..=9 {
+            f.extended(block(0, height));
+        }
+        assert_eq!(f.has(block(0, 7)), Some(true));
+        assert_eq!(f.has(block(1, 8)), Some(false));
+        assert_eq!((f.has(block(0, 6)), f.has(block(0, 10))), (None, None));
+        assert_eq!((f.at(3), f.at(8), f.at(12)), (block(0, 7), block(0, 8), block(0, 9)));
     }
 
     proptest! {
@@ -205,11 +228,12 @@ mod tests {
             for h in 1..=length { f.extended(block(0, h)); }
             f.finalized(final_height);
             let node = |h: Height| if h <= fork { block(0, h) } else { block(1, h) };
+            let shown = |h: Height| header(node(h), node(h - 1));
             let oldest = length + 1 - u64::try_from(f.recent.len()).unwrap();
-            let mut known = None;
+            let mut lowest = shown(length + 1);
             let found = loop {
-                match f.search(known) {
-                    Search::Ask(h) => known = Some(node(h)),
+                match f.search(&lowest) {
+                    Search::Ask(h) => lowest = shown(h),
                     found @ (Search::RewindTo(_) | Search::TooDeep) => break found,
                 }
             };
@@ -217,8 +241,7 @@ mod tests {
                 prop_assert_eq!(found, Search::RewindTo(block(0, fork)));
                 f.rewound(block(0, fork));
                 prop_assert_eq!(f.cursor(), block(0, fork));
-                let next = header(block(1, fork + 1), block(0, fork));
-                prop_assert_eq!(f.fits(&next), Fit::Extends);
+                prop_assert_eq!(f.fits(&shown(fork + 1)), Fit::Extends);
             } else {
                 prop_assert_eq!(found, Search::TooDeep);
             }
