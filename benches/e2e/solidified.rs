@@ -139,6 +139,7 @@ impl Follower {
             keep: 512,
             batch: 100,
             tip_age_max_ms: i64::MAX,
+            lull_ms: None,
             start_height: Some(FIRST),
             lazy_ms: 0,
             grace: GRACE,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chain::{Block, BlockRef, Header, Tip, TxId, WatchSet};
+use chain::{Block, BlockRef, Header, TxId, WatchSet};
 use cpu_time::ProcessTime;
 use evm::logs::{Contracts, matches};
 use rpc::Bad;
@@ -111,12 +111,15 @@ impl Followed {
 
     /// What the following worker does with a block at the tip.
     async fn book(&self, block: Block) -> Result<(), PostError> {
-        let (chain, tip) = (self.chain.clone(), Tip { head: block.header, finalized: None });
+        let chain = self.chain.clone();
+        let reached = Some(deposits::position(&chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
         let id = chain.id.clone();
         self.db
             .write("apply_blocks", move |tx| {
-                Box::pin(async move { deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], &tip).await.map(drop) })
+                Box::pin(
+                    async move { deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], reached).await.map(drop) },
+                )
             })
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);

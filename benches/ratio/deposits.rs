@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chain::{Amount, Block, BlockRef, Part, Place, Tip, Transfer, TxId, WatchSet};
+use chain::{Amount, Block, BlockRef, Part, Place, Transfer, TxId, WatchSet};
 use settled::db::testing::Scratch;
 use settled::db::{Config, Db};
 use settled::ids::Mode;
@@ -167,12 +167,12 @@ impl Books {
     }
 
     async fn apply(&self, block: Block) -> Result<(), PostError> {
-        let (chain, tip, expected) =
-            (self.chain.clone(), Tip { head: block.header, finalized: None }, block.transfers.len());
+        let (chain, expected) = (self.chain.clone(), block.transfers.len());
+        let reached = Some(deposits::position(&chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
         let changes = self.db.write("apply_blocks", move |tx| {
             Box::pin(async move {
-                let applied = deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], &tip).await?;
+                let applied = deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], reached).await?;
                 Ok::<_, PostError>(
                     applied.changes.into_iter().filter(|change| matches!(change, Change::Paid(_))).count(),
                 )

@@ -15,7 +15,7 @@ use crate::clock::{Clock, Instant};
 use crate::db::Db;
 use crate::money::addresses::Addresses;
 use crate::money::coins::Chain;
-use crate::money::deposits::{self, Grace};
+use crate::money::deposits::{self, Grace, Position};
 use crate::money::ledger::PostError;
 use crate::money::pinned::{self, Fact};
 use crate::money::{invoices, payments};
@@ -164,7 +164,8 @@ impl Follow {
             return self.source.header(height).await?.with_context(|| format!("the node has no block {height}"));
         }
         let depth = u64::from(self.chain.depths.last);
-        let height = tip.finalized.unwrap_or(0).max(tip.head.height.saturating_sub(depth));
+        let mark = tip.finalized.map_or(0, |mark| mark.height);
+        let height = mark.max(tip.head.height.saturating_sub(depth));
         self.source.header(height).await?.with_context(|| format!("the node has no block {height}"))
     }
 
@@ -260,7 +261,8 @@ impl Follow {
 
     /// Stores pending blocks and the cursor, advances deposits, and tells the shop, all in one transaction.
     async fn store(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<()> {
-        let (now, chain, tip, from) = (self.clock.now(), self.chain.clone(), *tip, state.stored);
+        let (now, chain, from) = (self.clock.now(), self.chain.clone(), state.stored);
+        let reached = self.reached(state, tip);
         let limits = deposits::Limits { grace: self.limits.grace, keep: self.limits.keep };
         let blocks = std::mem::take(&mut state.pending);
         let stored = blocks.last().map_or(from, |block| block.header.position());
@@ -268,7 +270,7 @@ impl Follow {
             .db
             .write("apply_blocks", move |tx| {
                 Box::pin(async move {
-                    let applied = deposits::apply(tx, now, &chain, limits, from, &blocks, &tip).await?;
+                    let applied = deposits::apply(tx, now, &chain, limits, from, &blocks, reached).await?;
                     orders::follow(tx, now, &applied.changes).await?;
                     Ok::<_, PostError>(applied)
                 })
@@ -277,15 +279,31 @@ impl Follow {
         state.stored = stored;
         state.stored_at = now;
         state.unfinished = applied.unfinished;
-        state.follower.finalized(applied.position.last);
+        state.follower.finalized(applied.final_height);
         Ok(())
+    }
+
+    /// How far deposits may move on. Above the cursor, or below what is remembered, the chain's final mark says nothing of our
+    /// branch, and depth decides; `None` while it names a block beside our branch.
+    fn reached(&self, state: &Following, tip: &Tip) -> Option<Position> {
+        let ours = tip.finalized.and_then(|mark| state.follower.has(mark).map(|ours| (mark, ours)));
+        if let Some((mark, false)) = ours {
+            let (height, hash) = (mark.height, mark.hash);
+            error!(
+                chain = %self.chain.id, height, %hash,
+                "{} calls block {hash} at height {height} final, and another one is followed: nothing is confirmed", self.chain.id
+            );
+            return None;
+        }
+        Some(deposits::position(&self.chain, state.follower.cursor().height, ours.map(|(mark, _)| mark.height)))
     }
 
     /// At the tip: late confirmations by the final mark, and windows that ended.
     async fn settle_down(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let cursor_moved = !state.pending.is_empty();
         let stale = self.clock.now().since(state.stored_at) >= self.limits.lazy_ms;
-        let may_finish = state.unfinished && tip.finalized.is_some_and(|mark| mark > state.follower.final_height());
+        let finishes = |reached: Position| reached.last > state.follower.final_height();
+        let may_finish = state.unfinished && self.reached(state, tip).is_some_and(finishes);
         if (cursor_moved && stale) || may_finish {
             let before = state.follower.final_height();
             self.store(state, tip).await?;

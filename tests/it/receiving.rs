@@ -417,7 +417,7 @@ both! {
         for depth in 1..=64 {
             world.mine(placed.coin, 1);
             world.run_until_idle().await;
-            let most = world.simnet.head(&chain).finalized.map_or(64, |mark| world.simnet.head(&chain).head.height - mark);
+            let most = world.simnet.head(&chain).finalized.map_or(64, |mark| world.simnet.head(&chain).head.height - mark.height);
             world.simnet.reorg(&chain, depth.min(most), Keep::Remine, world.clock.now().unix_seconds());
             world.run_until_idle().await;
         }

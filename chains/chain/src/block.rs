@@ -49,8 +49,8 @@ impl Header {
 pub struct Tip {
     pub head: Header,
     /// Highest block that the chain itself calls final (`finalized` on EVM, solidified on TRON); `None` where the chain or
-    /// the node has no such mark and depth alone decides.
-    pub finalized: Option<Height>,
+    /// the node has no such mark and depth alone decides. With its hash: on another branch the same height is not final.
+    pub finalized: Option<BlockRef>,
 }
 
 /// A block with those of its transfers that reach watched addresses.

@@ -1,10 +1,12 @@
-//! The height that the chain calls final, from what several endpoints claim. Pure: the time is a parameter.
+//! The block that the chain calls final, from what several endpoints claim. Pure: the time is a parameter.
 //!
-//! It never goes backwards, and one endpoint alone cannot push it ahead while another one answers.
+//! One endpoint alone cannot push it ahead while another one answers. Nothing is remembered but fresh claims, so that a mark
+//! can be withdrawn: who believed it decides what stays.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
-use chain::Height;
+use chain::BlockRef;
 use tokio::time::Instant;
 
 /// An older claim no longer holds others back.
@@ -12,24 +14,19 @@ const CLAIM_FRESH_FOR: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default)]
 pub struct Claims {
-    by_endpoint: Vec<Option<(Height, Instant)>>,
-    agreed: Option<Height>,
+    by_endpoint: Vec<Option<(BlockRef, Instant)>>,
 }
 
 impl Claims {
     pub fn new(endpoints: usize) -> Claims {
-        Claims { by_endpoint: vec![None; endpoints], agreed: None }
+        Claims { by_endpoint: vec![None; endpoints] }
     }
 
-    pub fn claim(&mut self, endpoint: usize, height: Height, now: Instant) {
+    /// Replaces what the endpoint claimed before.
+    pub fn claim(&mut self, endpoint: usize, mark: Option<BlockRef>, now: Instant) {
         if let Some(slot) = self.by_endpoint.get_mut(endpoint) {
-            *slot = Some((height, now));
+            *slot = mark.map(|mark| (mark, now));
         }
-        let mut fresh = self.fresh(now);
-        fresh.sort_unstable_by(|a, b| b.cmp(a));
-        // The second highest: two endpoints say at least this much.
-        let agreed = fresh.get(1).or(fresh.first()).copied();
-        self.agreed = self.agreed.max(agreed);
     }
 
     /// How many endpoints were heard lately.
@@ -37,35 +34,56 @@ impl Claims {
         self.fresh(now).len()
     }
 
-    pub fn agreed(&self) -> Option<Height> {
-        self.agreed
+    /// The second highest claim: two endpoints say at least this much. The only one where one alone was heard, and none while
+    /// two name different blocks of one height.
+    pub fn agreed(&self, now: Instant) -> Option<BlockRef> {
+        let mut fresh = self.fresh(now);
+        fresh.sort_unstable_by_key(|mark| Reverse(mark.height));
+        match fresh.as_slice() {
+            [first, second, ..] if first.height == second.height && first.hash != second.hash => None,
+            [_, second, ..] => Some(*second),
+            [only] => Some(*only),
+            [] => None,
+        }
     }
 
-    fn fresh(&self, now: Instant) -> Vec<Height> {
-        let fresh = |(_, at): &&(Height, Instant)| now.saturating_duration_since(*at) < CLAIM_FRESH_FOR;
-        self.by_endpoint.iter().flatten().filter(fresh).map(|(height, _)| *height).collect()
+    fn fresh(&self, now: Instant) -> Vec<BlockRef> {
+        let fresh = |(_, at): &&(BlockRef, Instant)| now.saturating_duration_since(*at) < CLAIM_FRESH_FOR;
+        self.by_endpoint.iter().flatten().filter(fresh).map(|(mark, _)| *mark).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chain::BlockHash;
+
     use super::*;
 
+    fn block(height: u64) -> BlockRef {
+        BlockRef { height, hash: BlockHash([7; 32]) }
+    }
+
     #[test]
-    fn two_endpoints_must_agree_and_nothing_goes_back() {
+    fn two_endpoints_must_agree() {
         let start = Instant::now();
         let mut claims = Claims::new(2);
-        claims.claim(0, 100, start);
-        assert_eq!(claims.agreed(), Some(100), "nobody else was heard");
-        claims.claim(1, 90, start);
-        claims.claim(0, 1_000, start);
-        assert_eq!(claims.agreed(), Some(100), "one alone does not push it");
-        claims.claim(1, 900, start);
-        assert_eq!(claims.agreed(), Some(900));
-        claims.claim(0, 10, start);
-        claims.claim(1, 10, start);
-        assert_eq!(claims.agreed(), Some(900), "never backwards");
-        claims.claim(0, 2_000, start + CLAIM_FRESH_FOR);
-        assert_eq!(claims.agreed(), Some(2_000), "a silent endpoint does not hold it back for ever");
+        assert_eq!(claims.agreed(start), None);
+        claims.claim(0, Some(block(100)), start);
+        assert_eq!(claims.agreed(start), Some(block(100)), "nobody else was heard");
+        claims.claim(1, Some(block(90)), start);
+        claims.claim(0, Some(block(1_000)), start);
+        assert_eq!(claims.agreed(start), Some(block(90)), "one alone does not push it");
+        claims.claim(1, Some(block(900)), start);
+        assert_eq!(claims.agreed(start), Some(block(900)));
+        claims.claim(0, Some(BlockRef { height: 900, hash: BlockHash([8; 32]) }), start);
+        assert_eq!(claims.agreed(start), None, "two blocks at one height");
+        claims.claim(0, Some(block(10)), start);
+        assert_eq!(claims.agreed(start), Some(block(10)), "a mark can be withdrawn");
+        claims.claim(0, None, start);
+        assert_eq!(claims.agreed(start), Some(block(900)), "and so can a claim");
+        claims.claim(0, Some(block(2_000)), start + CLAIM_FRESH_FOR);
+        let later = start + CLAIM_FRESH_FOR;
+        assert_eq!(claims.agreed(later), Some(block(2_000)), "a silent endpoint does not hold it back for ever");
+        assert_eq!(claims.agreed(later + CLAIM_FRESH_FOR), None, "nobody was heard lately");
     }
 }

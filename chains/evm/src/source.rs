@@ -24,6 +24,8 @@ use crate::{
     logs::{BadContract, Contracts},
 };
 
+/// An endpoint further behind the best one says nothing of the present.
+const LAG_MAX: u64 = 32;
 /// Balances asked for in one batch.
 const BALANCES_MAX: usize = 100;
 /// Blocks that a range of logs covers at first, and at most.
@@ -94,16 +96,23 @@ impl Evm {
         last.replace(head) != Some(head)
     }
 
-    /// Asks one endpoint more, the next in turn, which block it calls final. Without an answer the last mark stands.
+    /// Asks one endpoint more, the next in turn, which block it calls final. Without an answer its last claim stands for a
+    /// while; one that lags behind, or names a block that nobody has yet, is not heard.
     async fn hear_final(&self) {
         let first = self.final_turn.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header.height))))
+            Ok(Answer::Sure(Some((reply.endpoint, header.position()))))
         });
         match claim.await {
-            Ok(Some((endpoint, height))) => self.claims().claim(endpoint, height, Instant::now()),
+            Ok(Some((endpoint, mark))) => {
+                let heads = self.pool.heads();
+                let best = heads.iter().flatten().max().copied().unwrap_or(0);
+                let lags = heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_MAX);
+                let useful = !lags && mark.height <= best;
+                self.claims().claim(endpoint, useful.then_some(mark), Instant::now());
+            }
             Ok(None) => debug!(chain = %self.config.chain, "no block is called final yet"),
             Err(failure) => debug!(chain = %self.config.chain, "no final mark was heard: {failure}"),
         }
@@ -215,9 +224,9 @@ impl Source for Evm {
                 self.hear_final().await;
             }
         }
-        let finalized = self.claims().agreed();
+        let finalized = self.claims().agreed(Instant::now());
         let deep = head.height.saturating_sub(self.config.range_depth);
-        self.settled.fetch_max(finalized.unwrap_or(0).max(deep), Ordering::Relaxed);
+        self.settled.store(finalized.map_or(deep, |mark| mark.height.max(deep)), Ordering::Relaxed);
         Ok(Tip { head, finalized })
     }
 

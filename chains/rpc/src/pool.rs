@@ -548,6 +548,12 @@ impl Pool {
         }
     }
 
+    /// Where each endpoint stood when that was last seen; `None` where it was not lately.
+    pub fn heads(&self) -> Vec<Option<Height>> {
+        let now = Instant::now();
+        self.nodes.iter().map(|node| node.health().head(now)).collect()
+    }
+
     /// Blanks everything in a node's words that stands in the endpoint's URL or headers.
     pub fn redact(&self, endpoint: usize, text: &str) -> String {
         self.nodes.get(endpoint).map_or_else(String::new, |node| node.endpoint.redact(text))

@@ -104,7 +104,10 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
 /// The tip agrees with headers, and nothing is above it.
 async fn edges(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
-    assert!(tip.finalized.is_none_or(|height| height <= tip.head.height), "no block is final that is not there");
+    if let Some(mark) = tip.finalized {
+        let there = source.header(mark.height).await.map(|header| header.map(|header| header.position()));
+        assert_eq!(there, Ok(Some(mark)), "no block is final that is not there");
+    }
     let head = tip.head.position();
     assert_eq!(source.header(head.height).await, Ok(Some(tip.head)));
     assert_eq!(source.header(head.height + 1).await, Ok(None), "there is no header above the head");

@@ -136,11 +136,16 @@ impl Model {
         Tip { head: self.head(), finalized: self.finalized(self.head().height) }
     }
 
-    pub fn finalized(&self, head: Height) -> Option<Height> {
+    pub fn finalized(&self, head: Height) -> Option<BlockRef> {
         match self.spec.finality {
-            Finality::Depth(depth) => Some(head.saturating_sub(depth)),
+            Finality::Depth(depth) => self.position(head.saturating_sub(depth)),
             Finality::None => None,
         }
+    }
+
+    /// The block at a height, if it is kept.
+    pub fn position(&self, height: Height) -> Option<BlockRef> {
+        self.block(height).map(|block| block.header.position())
     }
 
     pub fn base(&self) -> Height {

@@ -81,7 +81,8 @@ impl Source for Node {
         let head = head_of(&model);
         let finalized = model.finalized(head.height);
         let halved = model.faults.has(Fault::GoBack);
-        Ok(Tip { head, finalized: finalized.map(|height| if halved { height / 2 } else { height }) })
+        let finalized = finalized.and_then(|mark| if halved { model.position(mark.height / 2) } else { Some(mark) });
+        Ok(Tip { head, finalized })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {

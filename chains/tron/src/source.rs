@@ -187,7 +187,7 @@ impl Source for Tron {
     /// The newest solidified block, which is final: no block that is read here can vanish.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let head = self.newest(View::Solid).await?;
-        Ok(Tip { head, finalized: Some(head.height) })
+        Ok(Tip { head, finalized: Some(head.position()) })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {

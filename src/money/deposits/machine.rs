@@ -37,11 +37,11 @@ pub fn advance(state: State, height: Height, confirm_height: Height, position: P
 }
 
 /// The height that is final: the chain's own mark but never shallower than `least`, or `depth` below the cursor where there
-/// is no mark. Never above the cursor.
+/// is no mark, or one that stands still further below. Never above the cursor.
 pub fn final_height(cursor: Height, mark: Option<Height>, depth: u32, least: u32) -> Height {
     let at_depth = |depth: u32| (cursor + 1).saturating_sub(u64::from(depth)).min(cursor);
     match mark {
-        Some(mark) => mark.min(at_depth(least)),
+        Some(mark) => mark.min(at_depth(least)).max(cursor.saturating_sub(u64::from(depth))),
         None => at_depth(depth),
     }
 }
@@ -74,7 +74,9 @@ mod tests {
     #[test]
     fn finality_by_mark_or_depth() {
         assert_eq!(final_height(100, Some(90), 12, 0), 90);
-        assert_eq!(final_height(100, Some(98), 12, 15), 86, "the floor is kept");
+        assert_eq!(final_height(100, Some(98), 20, 15), 86, "the floor is kept");
+        assert_eq!(final_height(100, Some(88), 12, 0), 88);
+        assert_eq!(final_height(100, Some(87), 12, 0), 88, "a mark that stands still does not hold back for ever");
         assert_eq!(
             final_height(100, Some(190), 12, 0),
             100,

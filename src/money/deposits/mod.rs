@@ -9,9 +9,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use chain::{
-    AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part, Place, Tip, Transfer, TxId,
-};
+use chain::{AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part, Place, Transfer, TxId};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx};
@@ -142,17 +140,25 @@ pub async fn start(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), 
     store::insert_blocks(tx, chain, std::slice::from_ref(header)).await
 }
 
+/// How far a chain has come for its deposits, with this cursor. `mark` is the height of the block of our branch that the chain
+/// itself calls final.
+pub fn position(chain: &Chain, cursor: Height, mark: Option<Height>) -> Position {
+    Position { cursor, last: machine::final_height(cursor, mark, chain.depths.last, chain.depths.least) }
+}
+
 /// What a chain's follower learns from a stored step.
 #[derive(Debug)]
 pub struct Applied {
-    pub position: Position,
+    /// Highest height that cannot vanish.
+    pub final_height: Height,
     /// Whether deposits are still on their way to being final.
     pub unfinished: bool,
     pub changes: Vec<Change>,
 }
 
 /// Stores blocks that follow the cursor, if any, with every transfer in them, and moves the cursor; then confirms and
-/// finishes what has become deep enough, and settles the invoices that it pays.
+/// finishes what is deep enough at `reached`, and settles the invoices that it pays. Without a position deposits are seen and
+/// none moves on.
 pub async fn apply(
     tx: &mut Tx,
     now: Instant,
@@ -160,17 +166,16 @@ pub async fn apply(
     limits: Limits,
     from: BlockRef,
     blocks: &[Block],
-    tip: &Tip,
+    reached: Option<Position>,
 ) -> Result<Applied, PostError> {
-    let cursor = blocks.last().map_or(from.height, |block| block.header.height);
-    let last = machine::final_height(cursor, tip.finalized, chain.depths.last, chain.depths.least);
-    let reaching = Position { cursor, last };
-    let before = lock_cursor(tx, chain, reaching).await?;
+    let before = lock_cursor(tx, chain, reached.unwrap_or(NOWHERE)).await?;
     if before.height != from.height {
         let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
         return Err(db::Error::Statement(moved).into());
     }
-    let position = Position { last: reaching.last.max(before.final_height), ..reaching };
+    // Whatever is final stays so.
+    let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
+    let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
     let mut round = Round::new(now, chain);
     let mut movements = Vec::new();
@@ -178,10 +183,10 @@ pub async fn apply(
         movements.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
     }
     round.see(tx, limits.grace, &movements).await?;
-    if before.due {
-        round.take_older(tx, position, ADVANCE_MAX).await?;
+    if let (true, Some(reached)) = (before.due, reached) {
+        round.take_older(tx, reached, ADVANCE_MAX).await?;
     }
-    let stored = round.store(tx, Some(position)).await?;
+    let stored = round.store(tx, reached).await?;
     spend(tx, now, chain, blocks).await?;
 
     if let Some(last) = blocks.last() {
@@ -189,15 +194,15 @@ pub async fn apply(
         let headers: Vec<Header> = blocks.iter().rev().take(kept).map(|block| block.header).collect();
         store::insert_blocks(tx, &chain.id, &headers).await?;
         store::delete_blocks_below(tx, &chain.id, last.header.height.saturating_sub(limits.keep)).await?;
-        store::set_cursor(tx, &chain.id, from, &last.header, position.last).await?;
-    } else if position.last > before.final_height {
-        store::set_final_height(tx, &chain.id, position.last).await?;
+        store::set_cursor(tx, &chain.id, from, &last.header, final_height).await?;
+    } else if final_height > before.final_height {
+        store::set_final_height(tx, &chain.id, final_height).await?;
     }
     let unfinished = match (before.unfinished, stored.unfinished, stored.finished) {
         (true, false, true) => lock_cursor(tx, chain, NOWHERE).await?.unfinished,
         (before, added, _) => before || added,
     };
-    Ok(Applied { position, unfinished, changes: stored.changes })
+    Ok(Applied { final_height, unfinished, changes: stored.changes })
 }
 
 /// Marks what blocks of our branch spend of our outputs. Nothing here spends yet, so whoever did has the keys, and the ledger

@@ -438,15 +438,15 @@ async fn play(db: &Db, acts: Vec<Act>) {
                     read.push(Block { header, transfers, spends: Vec::new() });
                 }
                 model.advance(height, 5);
-                let tip = Tip { head: *hashes.last().unwrap(), finalized: None };
+                let reached = position(&chain(), height, None);
                 let applied = db.write("apply", move |tx| {
                     Box::pin(async move {
                         let limits = Limits { grace: GRACE, keep: 64 };
-                        apply(tx, Instant(1), &chain(), limits, from, &read, &tip).await
+                        apply(tx, Instant(1), &chain(), limits, from, &read, Some(reached)).await
                     })
                 });
                 let applied = applied.await.unwrap();
-                assert_eq!(applied.position, Position { cursor: height, last: model.last });
+                assert_eq!(applied.final_height, model.last);
                 let unfinished = model.deposits.iter().any(|d| matches!(d.state, State::Seen | State::Confirmed));
                 assert_eq!(applied.unfinished, unfinished);
                 applied.changes

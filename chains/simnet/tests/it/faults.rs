@@ -32,7 +32,7 @@ async fn a_stale_node_shows_the_past() {
     simnet.set_fault(&chain, Fault::Stale(9), true);
     simnet.set_fault(&chain, Fault::Stale(5), true);
     let tip = source.tip().await.unwrap();
-    assert_eq!((tip.head.height, tip.finalized), (15, Some(3)));
+    assert_eq!((tip.head.height, tip.finalized.map(|mark| mark.height)), (15, Some(3)));
     assert_eq!(source.header(16).await, Ok(None));
     assert_eq!(source.blocks(10, 20, &watched).await.unwrap().last().unwrap().header, tip.head);
     assert_eq!(
@@ -65,9 +65,12 @@ async fn lies() {
     assert_eq!(source.blocks(1, 1, &watched).await, Err(SourceError::NotThere(1)));
     simnet.set_fault(&chain, Fault::NotThere, false);
 
-    let finalized = source.tip().await.unwrap().finalized;
+    let mark = async || source.tip().await.unwrap().finalized.unwrap();
+    let finalized = mark().await;
     simnet.set_fault(&chain, Fault::GoBack, true);
-    assert!(source.tip().await.unwrap().finalized < finalized);
+    let back = mark().await;
+    assert!(back.height < finalized.height);
+    assert_eq!(source.header(back.height).await.unwrap().map(|header| header.position()), Some(back));
     simnet.set_fault(&chain, Fault::GoBack, false);
 
     let identity = source.identity().await;

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, future::Future};
 
 use chain::{
-    Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Family, Source, Transfer, WatchSet,
+    Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Family, Header, Source, Transfer, WatchSet,
     follower::{Fit, Follower, Search, Step},
 };
 use simnet::{ChainSpec, Finality, Simnet, address, conformance};
@@ -91,16 +91,14 @@ impl Reader {
     /// Until there is nothing more to read.
     pub async fn poll(&mut self, source: &dyn Source, watched: &WatchSet) {
         loop {
-            match self.follower.next(&source.tip().await.unwrap()) {
+            let tip = source.tip().await.unwrap();
+            match self.follower.next(&tip) {
                 Step::Wait => return,
-                Step::Compare { height } => {
-                    let theirs = source.header(height).await.unwrap().unwrap().position();
-                    match self.follower.compare(theirs) {
-                        Fit::Extends => return,
-                        Fit::Forks => self.rewind(source, Some(theirs)).await,
-                        Fit::Misplaced => panic!("{theirs:?} is older than what is kept"),
-                    }
-                }
+                Step::Compare => match self.follower.compare(tip.head.position()) {
+                    Fit::Extends => return,
+                    Fit::Forks => self.rewind(source, tip.head).await,
+                    Fit::Misplaced => panic!("{:?} is older than what is kept", tip.head),
+                },
                 Step::Extend { from, to } => self.extend(source, from, to, watched).await,
             }
         }
@@ -113,16 +111,20 @@ impl Reader {
                     self.follower.extended(block.header.position());
                     self.found.insert(block.header.height, block.transfers);
                 }
-                Fit::Forks => return self.rewind(source, None).await,
+                Fit::Forks => return self.rewind(source, block.header).await,
                 Fit::Misplaced => panic!("{:?} was not asked for", block.header),
             }
         }
     }
 
-    async fn rewind(&mut self, source: &dyn Source, mut known: Option<BlockRef>) {
+    async fn rewind(&mut self, source: &dyn Source, mut lowest: Header) {
         loop {
-            match self.follower.search(known) {
-                Search::Ask(height) => known = Some(source.header(height).await.unwrap().unwrap().position()),
+            match self.follower.search(&lowest) {
+                Search::Ask(height) => {
+                    let header = source.header(height).await.unwrap().unwrap();
+                    assert_eq!(header.hash, lowest.parent);
+                    lowest = header;
+                }
                 Search::RewindTo(block) => {
                     self.follower.rewound(block);
                     self.found.retain(|height, _| *height <= block.height);
