@@ -112,6 +112,12 @@ impl Daemon {
                 grace: grace(&config),
                 probe_patience_ms: i64::try_from(config.policy.probe_patience.as_millis()).unwrap_or(i64::MAX),
             };
+            if chain.family == Family::Evm && settings.driver == Driver::Node && source.voices() < 2 {
+                tracing::warn!(
+                    chain = %chain.id,
+                    "{} has one endpoint, whose word nobody confirms: a second one of somebody else would", chain.id
+                );
+            }
             let prober = probe::Prober::new(db.clone(), clock.clone(), chain.clone(), source.clone(), limits.grace);
             all.push(Arc::new(probe::Probe::new(prober.clone())));
             rescans.insert(chain.id.clone(), Rescan::new(prober.clone()));

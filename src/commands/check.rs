@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use chain::{ChainId, Deriver, Source};
+use chain::{ChainId, Deriver, Family, Source};
 
 use crate::clock::{Clock, Instant};
 use crate::commands::exit::Failure;
@@ -251,6 +251,9 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain, pinned: &
             Ok(found) => f.ok(&endpoint, found),
             Err(problem) => f.fail(&endpoint, format_args!("{problem}; is it running, and is its address right?")),
         }
+    }
+    if chain.family == Family::Evm && source.voices() < 2 {
+        f.warn(&what, "its only endpoint is believed without a second opinion; name another one, of somebody else");
     }
     check_identity(f, &what, chain, source.as_ref(), pinned).await;
     check_tip(f, &what, chain, source.as_ref(), Clock::System.now()).await;

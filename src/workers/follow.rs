@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use chain::follower::{Fit, Follower, Search, Step};
-use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Source, Tip};
+use chain::source::Opinion;
+use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Height, Source, Tip};
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Instant};
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::money::addresses::Addresses;
 use crate::money::coins::Chain;
 use crate::money::deposits::{self, Grace, Position};
@@ -65,6 +66,16 @@ pub struct Follow {
     state: Mutex<Option<Following>>,
     /// Since when nobody tells balances.
     blind_since: Mutex<Option<Instant>>,
+    doubts: Mutex<Doubts>,
+}
+
+/// What other endpoints said of blocks that money rests on.
+#[derive(Default)]
+struct Doubts {
+    /// Whether a review says that they differ; not known after a start.
+    disputed: Option<bool>,
+    /// The head of an endpoint that is behind, and when it was first seen there.
+    behind: Option<(BlockRef, Instant)>,
 }
 
 /// What is known in memory; dropped after any failure and read again from the database.
@@ -86,6 +97,8 @@ struct Following {
     expired_at: Instant,
     /// Whether there are deposits that are not final.
     unfinished: bool,
+    /// Whether deposits that are deep enough wait for another endpoint's word.
+    held: bool,
     halted: bool,
 }
 
@@ -100,8 +113,8 @@ impl Follow {
     ) -> Follow {
         let Prober { db, clock, chain, source, .. } = prober.clone();
         addresses.set_followed(&chain.id, false);
-        let (state, blind_since) = (Mutex::default(), Mutex::default());
-        Follow { db, clock, chain, addresses, assets, source, prober, limits, pause, state, blind_since }
+        let (state, blind_since, doubts) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Follow { db, clock, chain, addresses, assets, source, prober, limits, pause, state, blind_since, doubts }
     }
 
     /// Refuses to follow another chain than last time, or a token whose decimals are not what is configured.
@@ -145,6 +158,7 @@ impl Follow {
                 quiet_until: None,
                 expired_at: Instant(0),
                 unfinished: true,
+                held: false,
                 halted: cursor.halted.is_some(),
             });
         }
@@ -262,7 +276,10 @@ impl Follow {
     /// Stores pending blocks and the cursor, advances deposits, and tells the shop, all in one transaction.
     async fn store(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<()> {
         let (now, chain, from) = (self.clock.now(), self.chain.clone(), state.stored);
-        let reached = self.reached(state, tip);
+        let reached = match self.reached(state, tip) {
+            Some(reached) if self.may_reach(state, reached).await? => Some(reached),
+            Some(_) | None => None,
+        };
         let limits = deposits::Limits { grace: self.limits.grace, keep: self.limits.keep };
         let blocks = std::mem::take(&mut state.pending);
         let stored = blocks.last().map_or(from, |block| block.header.position());
@@ -278,6 +295,7 @@ impl Follow {
             .await?;
         state.stored = stored;
         state.stored_at = now;
+        state.held = reached.is_none();
         state.unfinished = applied.unfinished;
         state.follower.finalized(applied.final_height);
         Ok(())
@@ -298,12 +316,82 @@ impl Follow {
         Some(deposits::position(&self.chain, state.follower.cursor().height, ours.map(|(mark, _)| mark.height)))
     }
 
+    /// Whether the blocks whose deposits would move on are shown by a second endpoint too. The newest of them speaks for those
+    /// below it, so that this costs one request where there is something to gain from a lie, and none otherwise.
+    async fn may_reach(&self, state: &Following, reached: Position) -> anyhow::Result<bool> {
+        let paid = |block: &&Block| !block.transfers.is_empty();
+        if self.source.voices() < 2 || !(state.unfinished || state.pending.iter().any(|block| paid(&block))) {
+            return Ok(true);
+        }
+        let least = u64::from(self.chain.depths.confirmations(Some(0)));
+        let deep = |height: Height| height <= reached.last || height + least - 1 <= reached.cursor;
+        let fresh =
+            state.pending.iter().filter(paid).map(|block| block.header.height).filter(|height| deep(*height)).max();
+        let chain = self.chain.id.clone();
+        let stored = self
+            .db
+            .glance("newest_due", move |tx| Box::pin(async move { deposits::newest_due(tx, &chain, reached).await }));
+        let stored: Result<_, db::Error> = stored.await;
+        match stored?.max(fresh) {
+            Some(height) => self.is_shown_twice(state.follower.at(height)).await,
+            None => Ok(true),
+        }
+    }
+
+    /// Whether another endpoint has the block too. One that says nothing, or stands still, does not stop the shop; one that is
+    /// a little behind is waited for, because what a liar invents is ahead of the others.
+    async fn is_shown_twice(&self, block: BlockRef) -> anyhow::Result<bool> {
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        let mut doubts = self.doubts.lock().await;
+        match self.source.second_opinion(&block).await {
+            Opinion::Agrees => {
+                if doubts.disputed != Some(false) {
+                    self.db
+                        .write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await }))
+                        .await?;
+                    doubts.disputed = Some(false);
+                }
+                Ok(true)
+            }
+            Opinion::Differs { endpoint, hash } => {
+                let why = format!(
+                    "{endpoint} has block {hash} at height {}, another endpoint has {}: nothing is confirmed or taken back \
+                     until they agree; compare them with others, and take out the one that is wrong",
+                    block.height, block.hash
+                );
+                error!(chain = %chain, "endpoints of {chain} differ: {why}");
+                if doubts.disputed != Some(true) {
+                    self.db
+                        .write("dispute", move |tx| {
+                            Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await })
+                        })
+                        .await?;
+                    doubts.disputed = Some(true);
+                }
+                Ok(false)
+            }
+            Opinion::Lacks { endpoint, head } => {
+                let since = doubts.behind.filter(|(at, _)| *at == head.position()).map_or(now, |(_, since)| since);
+                doubts.behind = Some((head.position(), since));
+                let stands = now.since(since) >= self.limits.tip_age_max_ms;
+                let so = if stands { "it stands still and is not waited for" } else { "it is waited for" };
+                let height = block.height;
+                warn!(chain = %chain, "{endpoint} is at block {} and has no block {height} yet: {so}", head.height);
+                Ok(stands)
+            }
+            Opinion::Silent(why) => {
+                warn!(chain = %chain, "block {} is believed on the word of one endpoint: {why}", block.height);
+                Ok(true)
+            }
+        }
+    }
+
     /// At the tip: late confirmations by the final mark, and windows that ended.
     async fn settle_down(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let cursor_moved = !state.pending.is_empty();
         let stale = self.clock.now().since(state.stored_at) >= self.limits.lazy_ms;
         let finishes = |reached: Position| reached.last > state.follower.final_height();
-        let may_finish = state.unfinished && self.reached(state, tip).is_some_and(finishes);
+        let may_finish = state.unfinished && (state.held || self.reached(state, tip).is_some_and(finishes));
         if (cursor_moved && stale) || may_finish {
             let before = state.follower.final_height();
             self.store(state, tip).await?;
@@ -397,10 +485,14 @@ impl Follow {
                     ),
                     None => bail!("{}: the node lost block {height} while the fork was searched", self.chain.id),
                 },
-                Search::RewindTo(to) => break to,
-                Search::TooDeep => return self.halt(state).await,
+                Search::RewindTo(to) => break Some(to),
+                Search::TooDeep => break None,
             }
         };
+        if !self.may_leave(to, lowest.position()).await? {
+            return Ok(Ran::Idle);
+        }
+        let Some(to) = to else { return self.halt(state).await };
         let depth = state.follower.cursor().height - to.height;
         warn!(chain = %self.chain.id, depth, "{} was reorganised: {depth} blocks are taken back to {}", self.chain.id, to.height);
         if to.height >= state.stored.height {
@@ -422,6 +514,25 @@ impl Follow {
         }
         state.follower.rewound(to);
         Ok(Ran::Worked)
+    }
+
+    /// Whether our branch may be left for the one with this block: not on the word of one endpoint, if that takes back money
+    /// that counts or stops the chain.
+    async fn may_leave(&self, to: Option<BlockRef>, theirs: BlockRef) -> anyhow::Result<bool> {
+        if self.source.voices() < 2 {
+            return Ok(true);
+        }
+        if let Some(to) = to {
+            let chain = self.chain.id.clone();
+            let counts = self.db.glance("confirmed_above", move |tx| {
+                Box::pin(async move { deposits::has_confirmed_above(tx, &chain, to.height).await })
+            });
+            let counts: Result<_, db::Error> = counts.await;
+            if !counts? {
+                return Ok(true);
+            }
+        }
+        self.is_shown_twice(theirs).await
     }
 
     /// A person may have looked at it meanwhile.

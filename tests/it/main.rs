@@ -12,6 +12,7 @@ mod checkout;
 mod aftermath;
 mod commands;
 mod crowd;
+mod disputed;
 mod evm;
 mod rates;
 mod receiving;

@@ -67,6 +67,13 @@ impl World {
         }
     }
 
+    /// Whether a review of this kind is open.
+    pub async fn is_reviewed(&self, kind: &str) -> bool {
+        let open =
+            self.db.read("reviews", |tx| Box::pin(async move { settled::reviews::list_open(tx, 100).await })).await;
+        open.expect("reviews").iter().any(|review| review.kind == kind)
+    }
+
     pub async fn held_apart(&self, coin: &str, kind: Suspense) -> Amount {
         self.holds(coin, Account::Suspense(self.shop.merchant, kind)).await
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{Address, Amount, AssetKind, Block, BlockRef, Header, Height, Sighting, Tip, WatchSet};
+use crate::{Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Sighting, Tip, WatchSet};
 
 /// What cannot change while the chain is the same chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,19 @@ pub enum SourceError {
     Unsupported(String),
 }
 
+/// What another endpoint says of a block that one endpoint showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opinion {
+    /// It has the same block.
+    Agrees,
+    /// It has another block at that height.
+    Differs { endpoint: String, hash: BlockHash },
+    /// It answers, and has no block at that height yet.
+    Lacks { endpoint: String, head: Header },
+    /// Nobody else answered.
+    Silent(String),
+}
+
 /// What one endpoint says of itself, for `settled check` and the status page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointReport {
@@ -58,6 +71,18 @@ pub trait Source: Send + Sync {
 
     /// The header at a height on the node's present branch, `None` above its head.
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError>;
+
+    /// How many endpoints can be heard about a block. One where there are no others, or where a block proves that the chain
+    /// is on it: by its work, or by being solidified.
+    fn voices(&self) -> usize {
+        1
+    }
+
+    /// Asks another endpoint than the one that showed a block whether it has it too. Worth a request before money is believed
+    /// because of a block that anybody could have made.
+    async fn second_opinion(&self, _at: &BlockRef) -> Opinion {
+        Opinion::Silent("there is no other endpoint".to_owned())
+    }
 
     /// Blocks `from..=to` of the node's present branch, ascending, each the parent of the next, with every transfer to a
     /// watched address. May stop early for its own bounds but returns at least one block or an error.

@@ -10,6 +10,7 @@ mod block;
 mod config;
 mod finality;
 mod hex;
+mod opinion;
 mod reader;
 mod receipts;
 mod send;

@@ -89,18 +89,20 @@ impl Evm {
             let body = block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Bad::Wrong)?;
             // A made-up type would switch the proof off: only if nobody proves the block is it believed unproven.
             let proven = body.unknown_type.is_none() || !self.config.verify.transactions;
-            Ok(if proven { Answer::Sure(Some(body)) } else { Answer::Doubtful(Some(body)) })
+            let given = Some((reply.endpoint, body));
+            Ok(if proven { Answer::Sure(given) } else { Answer::Doubtful(given) })
         };
         let answers = self.pool.ask_many("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
         let answers = answers.map_err(|failure| failure_at(from, failure))?;
 
         let mut bodies: Vec<Body> = Vec::with_capacity(answers.len());
-        for body in answers.into_iter().map_while(|body| body) {
+        for (endpoint, body) in answers.into_iter().map_while(|given| given) {
             // Another branch, read while the node changed over or from another node: what stands before it is good.
             if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }
             self.warn_of_unknown_type(&body);
+            self.was_given(body.header.position(), endpoint);
             bodies.push(body);
         }
         if bodies.is_empty() { Err(SourceError::NotThere(from)) } else { Ok(bodies) }

@@ -9,7 +9,8 @@ use alloy_primitives::B256;
 use async_trait::async_trait;
 use chain::{
     Address, Amount, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
-    SourceError, Tip, WatchSet, source::EndpointReport,
+    SourceError, Tip, WatchSet,
+    source::{EndpointReport, Opinion},
 };
 use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
 use ruint::aliases::U256;
@@ -22,6 +23,7 @@ use crate::{
     finality::Claims,
     hex,
     logs::{BadContract, Contracts},
+    opinion::Givers,
 };
 
 /// An endpoint further behind the best one says nothing of the present.
@@ -62,6 +64,7 @@ pub struct Evm {
     final_turn: AtomicUsize,
     claims: Mutex<Claims>,
     last_head: Mutex<Option<BlockRef>>,
+    pub(crate) givers: Mutex<Givers>,
 }
 
 impl Evm {
@@ -82,6 +85,7 @@ impl Evm {
             final_turn: AtomicUsize::new(0),
             claims: Mutex::new(Claims::new(config.pool.endpoints.len())),
             last_head: Mutex::new(None),
+            givers: Mutex::default(),
             config,
         })
     }
@@ -245,6 +249,14 @@ impl Source for Evm {
             Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
             found => found.map_err(|failure| failure_at(height, failure)),
         }
+    }
+
+    fn voices(&self) -> usize {
+        self.readers()
+    }
+
+    async fn second_opinion(&self, at: &BlockRef) -> Opinion {
+        self.opinion(at).await
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {

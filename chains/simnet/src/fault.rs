@@ -11,6 +11,8 @@ pub enum Fault {
     HideTransfers,
     /// The first block of an answer names another parent: a lie.
     WrongParent,
+    /// Another endpoint has other blocks at every height.
+    Disputed,
     /// The node says that it does not have the blocks that its own tip promises.
     NotThere,
     /// So many of the newest blocks are promised by the tip and not given, as on a chain that is faster than it is read.

@@ -8,7 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use chain::{
     Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Family, Header, Height, Identity, Internals,
-    Outcome, Sender, Sighting, Source, SourceError, Tip, WatchSet, source::EndpointReport,
+    Outcome, Sender, Sighting, Source, SourceError, Tip, WatchSet,
+    source::{EndpointReport, Opinion},
 };
 
 use crate::{
@@ -91,6 +92,24 @@ impl Source for Node {
             return Ok(None);
         }
         model.block(height).map(|block| Some(block.header)).ok_or_else(|| forgotten(height))
+    }
+
+    /// Where a block proves nothing there is somebody else to ask, who has no faults.
+    fn voices(&self) -> usize {
+        if self.model().spec.family == Family::Evm { 2 } else { 1 }
+    }
+
+    async fn second_opinion(&self, at: &BlockRef) -> Opinion {
+        let (model, endpoint) = (self.model(), "another model node".to_owned());
+        if model.faults.has(Fault::Disputed) {
+            return Opinion::Differs { endpoint, hash: BlockHash([0xee; 32]) };
+        }
+        match model.position(at.height) {
+            Some(block) if block == *at => Opinion::Agrees,
+            Some(block) => Opinion::Differs { endpoint, hash: block.hash },
+            None if at.height > model.head().height => Opinion::Lacks { endpoint, head: model.head() },
+            None => Opinion::Silent(format!("block {} is forgotten", at.height)),
+        }
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {

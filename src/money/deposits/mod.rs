@@ -303,6 +303,26 @@ pub async fn find_suspects(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<Su
     Ok(suspects)
 }
 
+/// The highest block with deposits that a position moves on, if there are any.
+pub async fn newest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+    store::find_newest_due(tx, chain, position).await
+}
+
+/// Whether a rewind to a height takes back money that counts.
+pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
+    store::has_confirmed_above(tx, chain, height).await
+}
+
+/// Two endpoints show different blocks: a person should know, and nothing that rests on them moves on.
+pub async fn dispute(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
+    crate::reviews::open(tx, now, "chain.disputed", chain.as_str(), why).await
+}
+
+/// They show the same again.
+pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
+    crate::reviews::close(tx, now, "chain.disputed", chain.as_str(), "endpoints agree again").await
+}
+
 /// Goes back to the fork: everything above it is taken back by new postings.
 pub async fn rewind(
     tx: &mut Tx,

@@ -468,3 +468,29 @@ pub async fn find_suspect(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<Susp
         since,
     }))
 }
+
+/// The highest block with deposits that a position moves on.
+pub async fn find_newest_due(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<Height>, db::Error> {
+    let found = row!(
+        tx,
+        "select max(height) as height from (
+             select max(height) as height from deposits where chain = $1 and state = 'seen' and confirm_height <= $2
+             union all select max(height) as height from deposits where chain = $1 and state = 'seen' and height <= $3
+             union all select max(height) as height from deposits where chain = $1 and state = 'confirmed' and height <= $3
+         ) due",
+        chain.as_str(),
+        position.cursor,
+        position.last
+    )?;
+    found.map_or(Ok(None), |row| row.get("height"))
+}
+
+pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<bool, db::Error> {
+    let found = row!(
+        tx,
+        "select 1 as one from deposits where chain = $1 and state = 'confirmed' and height > $2 limit 1",
+        chain.as_str(),
+        height
+    )?;
+    Ok(found.is_some())
+}

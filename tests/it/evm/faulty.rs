@@ -1,6 +1,7 @@
 //! An endpoint that throttles, babbles, omits, lags or dies costs time, never a payment.
 
 use chain::Amount;
+use serde_json::json;
 
 use super::{Fault, Onchain, PLAIN, Plan};
 
@@ -34,9 +35,38 @@ both! {
             world.endpoints[0].set(fault);
             world.pay(&placed, placed.due).await;
             world.mine(placed.coin, 20).await;
+            if matches!(fault, Fault::StaleHead(_)) {
+                // It answers, and might have another block soon; it is not waited for when it stands still.
+                world.expect(&placed, "pending", "confirming").await;
+                world.advance_seconds(2 * 60);
+            }
             world.until_completed(&placed).await;
             world.endpoints[0].set(Fault::None);
         }
+    }
+
+    async fn what_two_endpoints_show_differently_is_not_confirmed(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+        let placed = world.place("erc20_usdt").await;
+        let node = &world.ethereum.anvil;
+        world.ethereum.mine(1, world.clock.now()).await;
+        let other = node.rpc("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
+        node.rollback(1).await.unwrap();
+        world.endpoints[1].show(Some(other));
+        world.pay(&placed, placed.due).await;
+        world.mine(placed.coin, 1).await;
+        world.expect_received(&placed, placed.due).await;
+        world.mine_deep(placed.coin).await;
+        world.expect(&placed, "pending", "confirming").await;
+        assert!(world.is_reviewed("chain.disputed").await);
+        // A window that ends meanwhile ends nothing: the money is there.
+        world.advance_seconds(3_600);
+        world.mine(placed.coin, 1).await;
+        world.expect(&placed, "pending", "confirming").await;
+        world.endpoints[1].show(None);
+        world.run_until_idle().await;
+        world.expect(&placed, "completed", "paid").await;
+        assert!(!world.is_reviewed("chain.disputed").await);
+        assert_eq!(world.earned(placed.coin).await, placed.due);
     }
 
     async fn empty_logs_are_held_against_the_bloom(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {

@@ -189,14 +189,27 @@ pub enum Fault {
 pub struct Endpoint {
     pub proxy: Proxy,
     fault: Arc<Mutex<Fault>>,
+    /// A block that it shows instead of the node's at the same height.
+    other: Arc<Mutex<Option<Value>>>,
 }
 
 impl Endpoint {
     pub async fn start(node: &Node) -> Endpoint {
-        let fault = Arc::new(Mutex::new(Fault::None));
-        let now = fault.clone();
-        let trick = move |method: &str, params: &Value| answer(*now.lock().expect("no holder panics"), method, params);
-        Endpoint { proxy: Proxy::start(&node.anvil.url(), trick).await, fault }
+        let (fault, other) = (Arc::new(Mutex::new(Fault::None)), Arc::new(Mutex::new(None::<Value>)));
+        let (now, shown) = (fault.clone(), other.clone());
+        let trick = move |method: &str, params: &Value| {
+            let shown = shown.lock().expect("no holder panics").clone();
+            match shown.filter(|block| method == "eth_getBlockByNumber" && block["number"] == params[0]) {
+                Some(block) => Act::Result(block),
+                None => answer(*now.lock().expect("no holder panics"), method, params),
+            }
+        };
+        Endpoint { proxy: Proxy::start(&node.anvil.url(), trick).await, fault, other }
+    }
+
+    /// Shows this block, as `eth_getBlockByNumber` gives it, at its height.
+    pub fn show(&self, other: Option<Value>) {
+        *self.other.lock().expect("no holder panics") = other;
     }
 
     pub fn set(&self, fault: Fault) {

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use alloy_primitives::{Address, U256};
-use chain::{Amount, AssetKind, BlockRef, Internals, Part, Source, SourceError};
+use chain::source::Opinion;
+use chain::{Amount, AssetKind, BlockHash, BlockRef, Internals, Part, Source, SourceError};
 use evm::Trace;
 
 use crate::world::{self, ETHER, World, read, sums, transfers};
@@ -174,6 +175,31 @@ async fn the_tip_has_a_final_mark_that_can_be_withdrawn() {
     evm.tip().await.unwrap();
     world.anvil.mine(1).await.unwrap();
     assert!(evm.tip().await.unwrap().finalized.unwrap().height > mark.height);
+}
+
+#[tokio::test]
+async fn a_second_endpoint_is_asked_whether_it_has_a_block_too() {
+    let world = World::start().await;
+    world.anvil.mine(3).await.unwrap();
+    let (url, height) = (world.anvil.url(), world.anvil.height().await.unwrap());
+    let evm = world.evm(&[&url, &url]);
+    let block = read(&evm, height, height, &world.watched).await[0].header.position();
+    let asked = evm.requests();
+    assert_eq!((evm.voices(), evm.second_opinion(&block).await), (2, Opinion::Agrees));
+    assert_eq!(evm.requests() - asked, 1 + 1, "and the proof that it is of our chain");
+    let asked = evm.requests();
+    assert_eq!(evm.second_opinion(&block).await, Opinion::Agrees);
+    assert_eq!(evm.requests() - asked, 1);
+
+    let made_up = BlockRef { hash: BlockHash([7; 32]), ..block };
+    let differs = evm.second_opinion(&made_up).await;
+    assert!(matches!(&differs, Opinion::Differs { hash, .. } if *hash == block.hash), "{differs:?}");
+    let above = evm.second_opinion(&BlockRef { height: height + 1, ..block }).await;
+    assert!(matches!(&above, Opinion::Lacks { head, .. } if head.position() == block), "{above:?}");
+
+    let alone = world.evm(&[&url]);
+    let silent = alone.second_opinion(&block).await;
+    assert!(alone.voices() == 1 && matches!(silent, Opinion::Silent(_)), "{silent:?}");
 }
 
 #[tokio::test]

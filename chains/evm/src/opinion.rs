@@ -1,0 +1,72 @@
+//! Whether a second endpoint has a block too: a header only has to hash to itself, so one endpoint can show a whole branch that
+//! nobody else has.
+
+use std::collections::BTreeMap;
+
+use chain::{BlockHash, BlockRef, Header, Height, source::Opinion};
+use rpc::{Answer, Bad, Failure};
+use serde_json::value::RawValue;
+
+use crate::{Evm, block, hex};
+
+/// Blocks whose endpoints are remembered: deeper ones are asked of two.
+const GIVERS_MAX: usize = 10_000;
+
+/// Which endpoint showed which block.
+#[derive(Debug, Default)]
+pub struct Givers(BTreeMap<Height, (BlockHash, usize)>);
+
+impl Givers {
+    fn insert(&mut self, block: BlockRef, endpoint: usize) {
+        self.0.insert(block.height, (block.hash, endpoint));
+        while self.0.len() > GIVERS_MAX {
+            self.0.pop_first();
+        }
+    }
+
+    fn find(&self, block: &BlockRef) -> Option<usize> {
+        self.0.get(&block.height).filter(|(hash, _)| *hash == block.hash).map(|(_, endpoint)| *endpoint)
+    }
+}
+
+impl Evm {
+    pub(crate) fn was_given(&self, block: BlockRef, endpoint: usize) {
+        self.givers.lock().expect("no panic while givers are held").insert(block, endpoint);
+    }
+
+    /// One request where it is known who showed the block, else two: some two endpoints must have it.
+    pub(crate) async fn opinion(&self, at: &BlockRef) -> Opinion {
+        let mut known = self.givers.lock().expect("no panic while givers are held").find(at);
+        let tag = hex::to_quantity(at.height);
+        loop {
+            match self.block_of_another(known, &tag).await {
+                Ok(Some((endpoint, header))) if header.position() != *at => {
+                    return Opinion::Differs { endpoint: self.pool.label(endpoint), hash: header.hash };
+                }
+                Ok(Some(_)) if known.is_some() => return Opinion::Agrees,
+                Ok(Some((endpoint, _))) => known = Some(endpoint),
+                Ok(None) | Err(Failure::Refused(_)) => break,
+                Err(failure) => return Opinion::Silent(failure.to_string()),
+            }
+        }
+        match self.block_of_another(known, "latest").await {
+            Ok(Some((endpoint, head))) => Opinion::Lacks { endpoint: self.pool.label(endpoint), head },
+            Ok(None) => Opinion::Silent("no other endpoint has a block".to_owned()),
+            Err(failure) => Opinion::Silent(failure.to_string()),
+        }
+    }
+
+    async fn block_of_another(&self, known: Option<usize>, tag: &str) -> Result<Option<(usize, Header)>, Failure> {
+        let first = known.map_or(0, |endpoint| endpoint + 1);
+        let params = (tag, false);
+        let block = self.pool.ask_from(first, "eth_getBlockByNumber", &params, |reply| {
+            if Some(reply.endpoint) == known {
+                return Ok(Answer::Doubtful(None));
+            }
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+            let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+            Ok(Answer::Sure(Some((reply.endpoint, header))))
+        });
+        block.await
+    }
+}
