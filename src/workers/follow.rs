@@ -359,8 +359,8 @@ impl Follow {
                      until they agree; compare them with others, and take out the one that is wrong",
                     block.height, block.hash
                 );
-                error!(chain = %chain, "endpoints of {chain} differ: {why}");
                 if doubts.disputed != Some(true) {
+                    error!(chain = %chain, "endpoints of {chain} differ: {why}");
                     self.db
                         .write("dispute", move |tx| {
                             Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await })

@@ -35,13 +35,29 @@ both! {
             world.endpoints[0].set(fault);
             world.pay(&placed, placed.due).await;
             world.mine(placed.coin, 20).await;
-            if matches!(fault, Fault::StaleHead(_)) {
-                // It answers, and might have another block soon; it is not waited for when it stands still.
-                world.expect(&placed, "pending", "confirming").await;
-                world.advance_seconds(2 * 60);
-            }
+            // One that is behind is waited for until it stands still.
+            world.advance_seconds(2 * 60);
             world.until_completed(&placed).await;
             world.endpoints[0].set(Fault::None);
+        }
+    }
+
+    async fn an_endpoint_that_is_behind_is_waited_for_until_it_stands_still(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+        for catches_up in [true, false] {
+            let placed = world.place("erc20_usdt").await;
+            let height = world.ethereum.anvil.height().await.unwrap();
+            world.endpoints[0].set(Fault::StaleHead(height));
+            world.pay(&placed, placed.due).await;
+            world.mine(placed.coin, 1).await;
+            world.mine(placed.coin, 20).await;
+            world.expect(&placed, "pending", "confirming").await;
+            if catches_up {
+                world.endpoints[0].set(Fault::None);
+            } else {
+                world.advance_seconds(2 * 60);
+            }
+            world.run_until_idle().await;
+            world.expect(&placed, "completed", "paid").await;
         }
     }
 
