@@ -70,9 +70,9 @@ impl Tron {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let genesis = View::Solid.path("getblockbynum");
+        let (path, question) = genesis();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
-        let proof = Proof::posted(&genesis, body(&json!({ "num": 0 })), "blockID", &expected)
+        let proof = Proof::posted(&path, question, "blockID", &expected)
             .with_errors(|reply| wire::read::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
             pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
@@ -102,21 +102,11 @@ impl Tron {
         Ok(header)
     }
 
-    /// One endpoint's last four bytes of its genesis block.
-    async fn genesis_of(&self, endpoint: usize) -> Result<u32, Failure> {
-        let path = View::Solid.path("getblockbynum");
-        let accept = |reply: &rpc::Reply<'_>| {
-            let block: wire::Block<'_> = wire::read(reply)?;
-            let id = block.id.and_then(block::bytes32).ok_or_else(|| Bad::Wrong("no genesis block".to_owned()))?;
-            Ok(Answer::Sure(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
-        };
-        self.pool.post_only(endpoint, &path, body(&json!({ "num": 0 })), accept).await
-    }
-
     /// Where one endpoint stands, and in words what it is.
     async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
         let asked_at = Instant::now();
-        let id = self.genesis_of(endpoint).await.map_err(|failure| failure.to_string())?;
+        let (path, question) = genesis();
+        let id = self.pool.post_only(endpoint, &path, question, genesis_in).await.map_err(|e| e.to_string())?;
         let latency = asked_at.elapsed().as_millis();
         if id != self.config.chain_id {
             return Err(format!("is a node of chain {id:#x}, not of {:#x}", self.config.chain_id));
@@ -158,7 +148,8 @@ impl Source for Tron {
         let mut troubles = Vec::new();
         let mut heard = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            match self.genesis_of(endpoint).await {
+            let (path, question) = genesis();
+            match self.pool.post_one(endpoint, &path, question, genesis_in).await {
                 Ok(id) if id == self.config.chain_id => heard = true,
                 Ok(id) => {
                     let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
@@ -289,6 +280,18 @@ impl Source for Tron {
 /// The JSON of a question.
 pub(crate) fn body(question: &Value) -> Vec<u8> {
     question.to_string().into_bytes()
+}
+
+/// Where the genesis block is asked for, and how.
+fn genesis() -> (String, Vec<u8>) {
+    (View::Solid.path("getblockbynum"), body(&json!({ "num": 0 })))
+}
+
+/// The last four bytes of its id.
+fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Answer<u32>, Bad> {
+    let block: wire::Block<'_> = wire::read(reply)?;
+    let id = block.id.and_then(block::bytes32).ok_or_else(|| Bad::Wrong("no genesis block".to_owned()))?;
+    Ok(Answer::Sure(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
 }
 
 /// A call of a token's `decimals()`, by nobody.
