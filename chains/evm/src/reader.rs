@@ -1,8 +1,8 @@
 //! Blocks with the transfers in them, in as few requests as the chain's commitments allow.
 //!
-//! Near the head every block is read by number and then only by hash: its bloom proves that most hold nothing for us, and
-//! the receipts root proves the rest complete. Settled blocks are read with their logs in one range, which is held against
-//! the blooms; whatever looks incomplete is read by hash. Both ways give the same transfers.
+//! Every block is read by number and then only by hash: its bloom proves that most hold nothing for us, and the receipts
+//! root proves the rest complete. Logs that are asked for by range or by block are committed to by nothing: they only
+//! help to tell that a block has nothing for us, and no transfer is ever made of them.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     Evm, Trace,
     block::{self, Body},
     hex,
-    logs::{Hit, Log, TRANSFER},
+    logs::{Log, TRANSFER},
     receipts::{self, Receipt, Settled},
     source::failure_at,
     trace::{self, FlatTrace, TxTrace},
@@ -32,16 +32,39 @@ const LIVE_MAX: u64 = 16;
 const RANGE_MAX: u64 = 100;
 /// Full blocks in one batch: a busy one has a megabyte.
 const BODIES_PER_BATCH: usize = 10;
+/// Receipts of single transactions in one batch.
+const RECEIPTS_PER_BATCH: usize = 100;
+/// JSON-RPC's code for parameters that a method does not take.
+const INVALID_PARAMS: i64 = -32_602;
 /// Blocks whose receipts or traces are under way at once.
 const CONCURRENCY: usize = 3;
 
-/// The logs of one block in a range answer.
+/// What answers without a proof say of one block's logs.
 struct Seen {
     hash: B256,
     /// Which contracts logged at least one transfer, by their place in the list.
     contracts: Vec<bool>,
-    transfers: Vec<Transfer>,
+    /// Some transfer reached a watched address.
+    reached: bool,
 }
+
+impl Seen {
+    /// Whether nothing reached us and no contract that the bloom names is left out.
+    fn is_quiet(&self, possible: &[usize]) -> bool {
+        !self.reached && possible.iter().all(|contract| self.contracts[*contract])
+    }
+
+    /// What both say: a transfer that one of them shows, a contract that both name. `None` if they mean different blocks.
+    fn agreed(self, other: Seen) -> Option<Seen> {
+        let both = |(a, b): (&bool, &bool)| *a && *b;
+        let contracts = self.contracts.iter().zip(&other.contracts).map(both).collect();
+        let same_block = self.hash == other.hash;
+        same_block.then_some(Seen { hash: self.hash, contracts, reached: self.reached || other.reached })
+    }
+}
+
+/// By height.
+type Range = BTreeMap<Height, Seen>;
 
 impl Evm {
     pub(crate) async fn read_blocks(
@@ -50,20 +73,30 @@ impl Evm {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        let settled = self.settled.load(Ordering::Relaxed).min(to);
-        let (bodies, mut seen) = if !self.contracts.is_empty() && settled > from {
+        // A node that made up its head moved the mark as well; what is asked for brings it back.
+        let settled = self.settled.fetch_min(to, Ordering::Relaxed).min(to);
+        let (bodies, mut seen) = if settled > from && self.reads_ranges(watched) {
             let to = settled.min(from.saturating_add(RANGE_MAX - 1));
             future::try_join(self.bodies(from, to, watched), self.range(from, to, watched)).await?
         } else {
-            let to = to.min(from.saturating_add(LIVE_MAX - 1));
+            let most = if settled > from { RANGE_MAX } else { LIVE_MAX };
+            let to = to.min(from.saturating_add(most - 1));
             (self.bodies(from, to, watched).await?, None)
         };
         let mut blocks = Vec::with_capacity(bodies.len());
         for body in bodies {
-            let of_block = seen.as_mut().map(|by_height| by_height.remove(&body.header.height));
+            let of_block = seen.as_mut().and_then(|range| range.remove(&body.header.height));
             blocks.push(self.block(body, of_block, watched));
         }
         stream::iter(blocks).buffered(CONCURRENCY).try_collect().await
+    }
+
+    /// Whether ranges of logs save anything. A few addresses are looked up in each bloom, and what is found there only
+    /// receipts can settle. Of many addresses some are in every bloom by chance, and two endpoints that show nothing for us
+    /// save the receipts; one alone could leave a transfer out.
+    fn reads_ranges(&self, watched: &WatchSet) -> bool {
+        let wide = !self.contracts.looks_up(&watched.read());
+        wide && !self.contracts.is_empty() && self.readers() > 1
     }
 
     /// The question for a block's traces, if they are to be read.
@@ -118,64 +151,44 @@ impl Evm {
         }
     }
 
-    /// All transfers of one block. `seen` is what a range answer said of it: `None` if there was no such answer.
-    async fn block(&self, body: Body, seen: Option<Option<Seen>>, watched: &WatchSet) -> Result<Block, SourceError> {
-        let mut transfers = match seen.and_then(|seen| self.trusted(&body, seen, watched)) {
-            Some(transfers) => transfers,
-            None => self.settle(&body, watched).await?,
-        };
+    /// All transfers of one block. `seen` is what two endpoints agree on in a range answer.
+    async fn block(&self, body: Body, seen: Option<Seen>, watched: &WatchSet) -> Result<Block, SourceError> {
+        let same = seen.filter(|seen| seen.hash.0 == body.header.hash.0);
+        let quiet = self.config.verify.header && same.is_some_and(|seen| seen.is_quiet(&self.possible(&body, watched)));
+        let mut transfers =
+            if quiet && body.payments.is_empty() { Vec::new() } else { self.settle(&body, watched).await? };
         transfers.extend(self.internal(&body, watched).await?);
         transfers.sort_by_key(|transfer| transfer.place);
         Ok(Block { header: body.header, transfers, spends: Vec::new() })
     }
 
-    /// The transfers of a block as a range answer gives them, unless something speaks against it: another hash, a
-    /// contract that the bloom names and the answer does not, or a native payment whose success is still to be read.
-    fn trusted(&self, body: &Body, seen: Option<Seen>, watched: &WatchSet) -> Option<Vec<Transfer>> {
-        if !self.config.verify.header || !body.payments.is_empty() {
-            return None;
-        }
-        let (possible, sharp) = self.possible(body, watched);
-        let Some(seen) = seen else { return if possible.is_empty() { Some(Vec::new()) } else { None } };
-        let complete = possible.iter().all(|contract| seen.contracts[*contract])
-            && !(sharp && !possible.is_empty() && seen.transfers.is_empty());
-        let named = |transfer: &Transfer| {
-            let index = usize::try_from(transfer.place.tx_index).ok();
-            index.and_then(|index| body.hashes.get(index)).is_some_and(|hash| hash.0 == transfer.txid.0)
-        };
-        let same_block = seen.hash.0 == body.header.hash.0 && seen.transfers.iter().all(named);
-        if complete && same_block { Some(seen.transfers) } else { None }
-    }
-
-    /// Contracts that may have paid us in this block, and whether our addresses were looked up too.
-    fn possible(&self, body: &Body, watched: &WatchSet) -> (Vec<usize>, bool) {
+    /// Contracts that may have paid us in this block.
+    fn possible(&self, body: &Body, watched: &WatchSet) -> Vec<usize> {
         if !self.config.verify.header {
-            return ((0..self.contracts.len()).collect(), false);
+            return (0..self.contracts.len()).collect();
         }
-        let watched = watched.read();
-        (self.contracts.possible(&body.bloom, &watched), self.contracts.looks_up(&watched))
+        self.contracts.possible(&body.bloom, &watched.read())
     }
 
     /// Native payments and token transfers of one block, by its hash.
     async fn settle(&self, body: &Body, watched: &WatchSet) -> Result<Vec<Transfer>, SourceError> {
-        let (possible, _) = self.possible(body, watched);
+        let possible = self.possible(body, watched);
         if possible.is_empty() && body.payments.is_empty() {
             return Ok(Vec::new());
         }
-        if let Some(settled) = self.receipts(body, watched).await? {
-            let paid = body.payments.iter().filter(|payment| {
-                usize::try_from(payment.tx_index).is_ok_and(|index| settled.succeeded.get(index) == Some(&true))
-            });
-            return Ok(paid.filter_map(|payment| self.native_transfer(payment)).chain(settled.transfers).collect());
-        }
-        let mut transfers =
-            if possible.is_empty() { Vec::new() } else { self.logs_of(body, &possible, watched).await? };
-        for payment in &body.payments {
-            if self.succeeded(payment.txid, body).await? {
-                transfers.extend(self.native_transfer(payment));
+        let settled = match self.receipts(body, watched).await? {
+            Some(settled) => settled,
+            None => {
+                if body.payments.is_empty() && !self.logs_may_reach_us(body, &possible, watched).await? {
+                    return Ok(Vec::new());
+                }
+                self.receipts_one_by_one(body, watched).await?
             }
-        }
-        Ok(transfers)
+        };
+        let paid = body.payments.iter().filter(|payment| {
+            usize::try_from(payment.tx_index).is_ok_and(|index| settled.succeeded.get(index) == Some(&true))
+        });
+        Ok(paid.filter_map(|payment| self.native_transfer(payment)).chain(settled.transfers).collect())
     }
 
     fn native_transfer(&self, payment: &block::Payment) -> Option<Transfer> {
@@ -190,105 +203,130 @@ impl Evm {
         })
     }
 
-    /// All receipts of a block at once, proven; `None` where no endpoint has that method or takes a hash for it.
+    /// All receipts of a block at once, proven; `None` where no endpoint can give them so.
     async fn receipts(&self, body: &Body, watched: &WatchSet) -> Result<Option<Settled>, SourceError> {
-        let height = body.header.height;
-        let params = [B256::from(body.header.hash.0)];
+        let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
+        let answer = match self.ask_receipts(json!([hash]), body, watched).await {
+            // Some nodes take no hash here. The receipts are held against the block all the same.
+            Err(Failure::Refused(refusal)) if refusal.code == INVALID_PARAMS => {
+                self.ask_receipts(json!([hex::to_quantity(height)]), body, watched).await
+            }
+            answer => answer,
+        };
+        match answer {
+            Ok(Some(settled)) => Ok(Some(settled)),
+            Ok(None) => Err(SourceError::NotThere(height)),
+            Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(None),
+            Err(failure) => Err(failure_at(height, failure)),
+        }
+    }
+
+    async fn ask_receipts(&self, params: Value, body: &Body, watched: &WatchSet) -> Result<Option<Settled>, Failure> {
         let answer = self.pool.ask("eth_getBlockReceipts", &params, |reply| {
             let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Answer::Doubtful(None)) };
             let settled = receipts::read(&all, body, self.config.verify, &self.contracts, &watched.read());
             Ok(Answer::Sure(Some(settled.map_err(Bad::Wrong)?)))
         });
-        match answer.await {
-            Ok(Some(settled)) => Ok(Some(settled)),
-            Ok(None) => Err(SourceError::NotThere(height)),
-            Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(None),
-            Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(None),
-            Err(failure) => Err(failure_at(height, failure)),
-        }
+        answer.await
     }
 
-    async fn succeeded(&self, txid: B256, body: &Body) -> Result<bool, SourceError> {
+    /// The same receipts, asked for by transaction: many requests, but as proven as all at once.
+    async fn receipts_one_by_one(&self, body: &Body, watched: &WatchSet) -> Result<Settled, SourceError> {
         let height = body.header.height;
-        let params = [txid];
-        let answer = self.pool.ask("eth_getTransactionReceipt", &params, |reply| {
-            let Some(receipt) = reply.result::<Option<Receipt<'_>>>()? else { return Ok(Answer::Doubtful(None)) };
-            receipts::succeeded(&receipt, txid, body).map(|ok| Answer::Sure(Some(ok))).map_err(Bad::Wrong)
-        });
-        match answer.await.map_err(|failure| failure_at(height, failure))? {
-            Some(succeeded) => Ok(succeeded),
-            None => Err(SourceError::NotThere(height)),
-        }
+        let params: Vec<[B256; 1]> = body.hashes.iter().map(|txid| [*txid]).collect();
+        let accept = |i: usize, reply: &Reply<'_>| {
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+            let receipt: Receipt<'_> = serde_json::from_str(raw.get()).map_err(|e| Bad::Wrong(e.to_string()))?;
+            if !receipt.is_of(body.hashes[i], body) {
+                return Err(Bad::Wrong(format!("the receipt of {} belongs to something else", body.hashes[i])));
+            }
+            Ok(Answer::Sure(Some(raw.to_owned())))
+        };
+        let answers = self.pool.ask_many("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await;
+        let texts: Option<Vec<Box<RawValue>>> =
+            answers.map_err(|failure| failure_at(height, failure))?.into_iter().collect();
+        let texts = texts.ok_or(SourceError::NotThere(height))?;
+        let parsed: Result<Vec<Receipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
+        let parsed = parsed.map_err(|error| SourceError::Wrong(error.to_string()))?;
+        receipts::read(&parsed, body, self.config.verify, &self.contracts, &watched.read()).map_err(SourceError::Wrong)
     }
 
-    /// The transfers of one block by `eth_getLogs`. An answer without a contract that the bloom names is suspicious: it
-    /// is used only if no other endpoint has more, because a bloom may also err.
-    async fn logs_of(&self, body: &Body, possible: &[usize], watched: &WatchSet) -> Result<Vec<Transfer>, SourceError> {
+    /// Whether a block's logs may hold something for us, where receipts cost a request for each transaction. An answer
+    /// without a contract that the bloom names is suspicious: it is used only if no other endpoint has more, because a
+    /// bloom may also err.
+    async fn logs_may_reach_us(
+        &self,
+        body: &Body,
+        possible: &[usize],
+        watched: &WatchSet,
+    ) -> Result<bool, SourceError> {
         let height = body.header.height;
         let filter =
             json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.addresses(), "topics": [TRANSFER] }]);
         let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
             let logs: Vec<Log<'_>> = reply.result()?;
             let seen = self.sort(&logs, height, height, watched).map_err(Bad::Wrong)?;
-            let Some(seen) = seen.into_values().next() else { return Ok(Answer::Doubtful(Vec::new())) };
+            let Some(seen) = seen.into_values().next() else { return Ok(Answer::Doubtful(false)) };
             if seen.hash.0 != body.header.hash.0 {
                 return Err(Bad::Wrong(format!("logs of another block than {}", body.header.hash)));
             }
-            let complete = !self.config.verify.header || possible.iter().all(|contract| seen.contracts[*contract]);
-            Ok(if complete { Answer::Sure(seen.transfers) } else { Answer::Doubtful(seen.transfers) })
+            let sure = seen.reached || (self.config.verify.header && seen.is_quiet(possible));
+            Ok(if sure { Answer::Sure(seen.reached) } else { Answer::Doubtful(seen.reached) })
         });
         answer.await.map_err(|failure| failure_at(height, failure))
     }
 
-    /// The logs of settled blocks, in ranges as wide as the endpoints take. `None` if there is no way to get them by
-    /// range; the blocks are read one by one then.
-    async fn range(
-        &self,
-        from: Height,
-        to: Height,
-        watched: &WatchSet,
-    ) -> Result<Option<BTreeMap<Height, Seen>>, SourceError> {
-        let mut all = BTreeMap::new();
+    /// What two endpoints agree on about the logs of settled blocks, in ranges as wide as both take. `None` if there is no
+    /// way to get that by range; the blocks are read one by one then.
+    async fn range(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Option<Range>, SourceError> {
+        let mut all = Range::new();
         let mut start = from;
         while start <= to {
             let end = to.min(start.saturating_add(self.span().size() - 1));
             let used = end - start + 1;
             let filter = json!([{ "fromBlock": hex::to_quantity(start), "toBlock": hex::to_quantity(end),
                 "address": self.addresses(), "topics": [TRANSFER] }]);
+            let mut first: Option<Range> = None;
+            let mut too_large = None;
             let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
-                let logs: Vec<Log<'_>> = reply.result()?;
-                self.sort(&logs, start, end, watched).map(Answer::Sure).map_err(Bad::Wrong)
-            });
-            match answer.await {
-                Ok(seen) => {
-                    self.span().succeeded(used);
-                    all.extend(seen);
-                    start = end + 1;
-                }
-                Err(Failure::TooLarge(message)) => {
-                    let splits = self.span().too_large(used, &message);
-                    info!(chain = %self.config.chain, "a range of {used} blocks is too large for the endpoint: {message}");
-                    if !splits {
-                        return Ok(None);
+                let logs: Vec<Log<'_>> = reply.result().inspect_err(|bad| {
+                    if let Bad::Refused(refusal) = bad
+                        && refusal.kind == RefusalKind::TooLarge
+                    {
+                        too_large = Some(refusal.message.clone());
                     }
+                })?;
+                let seen = self.sort(&logs, start, end, watched).map_err(Bad::Wrong)?;
+                let Some(other) = first.take() else {
+                    first = Some(seen);
+                    return Ok(Answer::Doubtful(None));
+                };
+                Ok(Answer::Sure(Some(agreed(other, seen))))
+            });
+            let message = match (answer.await, too_large) {
+                (Ok(Some(agreed)), _) => {
+                    self.span().succeeded(used);
+                    all.extend(agreed);
+                    start = end + 1;
+                    continue;
                 }
-                Err(Failure::Missing(_) | Failure::Wrong(_) | Failure::Refused(_)) => return Ok(None),
-                Err(Failure::Unavailable(reason)) => return Err(SourceError::Unavailable(reason)),
+                (Err(Failure::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
+                (Err(Failure::Unavailable(reason)), _) => return Err(SourceError::Unavailable(reason)),
+                (Ok(None) | Err(Failure::Missing(_) | Failure::Wrong(_) | Failure::Refused(_)), _) => return Ok(None),
+            };
+            let splits = self.span().too_large(used, &message);
+            info!(chain = %self.config.chain, "a range of {used} blocks is too large for an endpoint: {message}");
+            if !splits {
+                return Ok(None);
             }
         }
         Ok(Some(all))
     }
 
-    /// Sorts logs by block and picks ours. Fails on a log that was not asked for.
-    fn sort(
-        &self,
-        logs: &[Log<'_>],
-        from: Height,
-        to: Height,
-        watched: &WatchSet,
-    ) -> Result<BTreeMap<Height, Seen>, String> {
+    /// Sorts logs by block and looks for ours. Fails on a log that was not asked for.
+    fn sort(&self, logs: &[Log<'_>], from: Height, to: Height, watched: &WatchSet) -> Result<Range, String> {
         let watched = watched.read();
-        let mut by_height: BTreeMap<Height, Seen> = BTreeMap::new();
+        let mut by_height = Range::new();
         for log in logs {
             let height = log.block_number.and_then(hex::quantity).ok_or("a log without a block")?;
             let hash = log.block_hash.and_then(hex::hash).ok_or("a log without a block hash")?;
@@ -299,15 +337,13 @@ impl Evm {
             let seen = by_height.entry(height).or_insert_with(|| Seen {
                 hash,
                 contracts: vec![false; self.contracts.len()],
-                transfers: Vec::new(),
+                reached: false,
             });
             if seen.hash != hash {
                 return Err(format!("logs of two blocks at height {height}"));
             }
             seen.contracts[contract] = true;
-            if let Some(hit) = log.hit(&self.contracts, &watched) {
-                seen.transfers.push(placed(hit, log)?);
-            }
+            seen.reached |= log.hit(&self.contracts, &watched).is_some();
         }
         Ok(by_height)
     }
@@ -339,9 +375,8 @@ impl Evm {
     }
 }
 
-fn placed(hit: Hit, log: &Log<'_>) -> Result<Transfer, String> {
-    let txid = log.transaction_hash.and_then(hex::hash).ok_or("a log without a transaction")?;
-    let tx_index = log.transaction_index.and_then(hex::index).ok_or("a log without a transaction index")?;
-    let log_index = log.log_index.and_then(hex::index).ok_or("a log without an index")?;
-    Ok(hit.at(TxId(txid.0), tx_index, log_index))
+/// A block that only one of them shows is none that both agree on.
+fn agreed(one: Range, mut other: Range) -> Range {
+    let both = |(height, seen): (Height, Seen)| Some((height, seen.agreed(other.remove(&height)?)?));
+    one.into_iter().filter_map(both).collect()
 }

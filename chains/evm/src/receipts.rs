@@ -58,7 +58,7 @@ pub fn read(
         return Err(format!("block {height} has {} transactions, got {} receipts", body.hashes.len(), receipts.len()));
     }
     for (receipt, txid) in receipts.iter().zip(&body.hashes) {
-        if hex::hash(receipt.transaction_hash) != Some(*txid) || !receipt.belongs_to(body) {
+        if !receipt.is_of(*txid, body) {
             return Err(format!("a receipt of block {height} belongs to another transaction or block"));
         }
     }
@@ -85,17 +85,11 @@ pub fn read(
     Ok(settled)
 }
 
-/// The outcome of one transaction, for nodes that do not offer the receipts of a block at once.
-pub fn succeeded(receipt: &Receipt<'_>, txid: B256, body: &Body) -> Result<bool, String> {
-    if hex::hash(receipt.transaction_hash) != Some(txid) || !receipt.belongs_to(body) {
-        return Err(format!("the receipt of {txid} belongs to another transaction or block"));
-    }
-    Ok(receipt.succeeded())
-}
-
 impl Receipt<'_> {
-    fn belongs_to(&self, body: &Body) -> bool {
-        hex::hash(self.block_hash).is_some_and(|hash| hash.0 == body.header.hash.0)
+    /// Whether it is the receipt of this transaction, in this block.
+    pub fn is_of(&self, txid: B256, body: &Body) -> bool {
+        let in_block = hex::hash(self.block_hash).is_some_and(|hash| hash.0 == body.header.hash.0);
+        in_block && hex::hash(self.transaction_hash) == Some(txid)
     }
 
     /// Receipts from before Byzantium do not say; nothing that old is followed.

@@ -109,7 +109,7 @@ impl Evm {
         }
     }
 
-    fn readers(&self) -> usize {
+    pub(crate) fn readers(&self) -> usize {
         self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
     }
 

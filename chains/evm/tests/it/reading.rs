@@ -124,7 +124,14 @@ async fn quiet_blocks_cost_one_request_and_paid_ones_two() {
     let settled = world.by_range(&[&world.anvil.url()], Trace::None).await;
     let before = settled.requests();
     assert_eq!(transfers(&read(&settled, from, head + 1, &world.watched).await).len(), 1);
-    assert_eq!(settled.requests() - before, 42 + 1, "one range of logs for all blocks");
+    assert_eq!(settled.requests() - before, 42 + 1, "receipts of the paid block, and no logs at all");
+
+    world.watch_strangers();
+    let url = world.anvil.url();
+    let wide = world.by_range(&[&url, &url], Trace::None).await;
+    let before = wide.requests();
+    assert_eq!(transfers(&read(&wide, from, head + 1, &world.watched).await).len(), 1);
+    assert_eq!(wide.requests() - before, 42 + 2 + 1, "one range of logs from two endpoints for all blocks");
 }
 
 #[tokio::test]
@@ -182,11 +189,9 @@ async fn a_wide_watch_set_reads_the_same() {
     let head = world.anvil.height().await.unwrap();
     let url = world.anvil.url();
     let few = read(&world.evm(&[&url]), 0, head, &world.watched).await;
-    for n in 0..5_000u64 {
-        world.watched.insert(world::key(Address::from_word(U256::from(n + (1 << 40)).into())));
-    }
+    world.watch_strangers();
     let near = read(&world.evm(&[&url]), 0, head, &world.watched).await;
-    let settled = read(&world.by_range(&[&url], Trace::None).await, 0, head, &world.watched).await;
+    let settled = read(&world.by_range(&[&url, &url], Trace::None).await, 0, head, &world.watched).await;
     assert_eq!((&few, &few), (&near, &settled));
 }
 

@@ -62,6 +62,13 @@ impl World {
         world
     }
 
+    /// More watched addresses than are looked up in a bloom.
+    pub fn watch_strangers(&self) {
+        for n in 0..2_000u64 {
+            self.watched.insert(key(Address::from_word(U256::from(n + (1 << 40)).into())));
+        }
+    }
+
     /// A call from a rich account, waiting to be mined.
     pub async fn send(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
         self.anvil.send(self.rich[from], to, U256::from(wei), &call.abi_encode()).await.expect(NODE)
