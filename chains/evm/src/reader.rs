@@ -9,7 +9,7 @@ use std::{
     sync::{MutexGuard, atomic::Ordering},
 };
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, keccak256};
 use chain::{AssetId, Block, Header, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use rpc::{Answer, Bad, Failure, RefusalKind, Reply, Span};
@@ -34,6 +34,8 @@ const RANGE_MAX: u64 = 100;
 const BODIES_PER_BATCH: usize = 10;
 /// Receipts of single transactions in one batch.
 const RECEIPTS_PER_BATCH: usize = 100;
+/// Transactions of one block whose bytes are fetched; after a fork there may be many of a new type.
+const RAW_MAX: usize = 64;
 /// JSON-RPC's code for parameters that a method does not take.
 const INVALID_PARAMS: i64 = -32_602;
 /// Blocks whose receipts or traces are under way at once.
@@ -120,8 +122,8 @@ impl Evm {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let body = block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Bad::Wrong)?;
-            // A made-up type would switch the proof off: only if nobody proves the block is it believed unproven.
-            let proven = body.unknown_type.is_none() || !self.config.verify.transactions;
+            // The type may be made up: whoever proves the block at once is preferred.
+            let proven = body.unproven.is_none() || !self.config.verify.transactions;
             Ok(if proven { Answer::Sure(Some(body)) } else { Answer::Doubtful(Some(body)) })
         };
         let answers = self.pool.ask_many("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
@@ -133,26 +135,85 @@ impl Evm {
             if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }
-            self.warn_of_unknown_type(&body);
             bodies.push(body);
         }
         if bodies.is_empty() { Err(SourceError::NotThere(from)) } else { Ok(bodies) }
     }
 
-    fn warn_of_unknown_type(&self, body: &Body) {
-        let Some(kind) = body.unknown_type.filter(|_| self.config.verify.transactions) else { return };
+    /// Whether the list of transactions is proven, with the bytes of those that cannot be encoded here. `false` where no
+    /// endpoint has these.
+    async fn is_listed(&self, body: &Body) -> Result<bool, SourceError> {
+        let provable = self.config.verify.header && self.config.verify.transactions;
+        let Some(unproven) = body.unproven.as_ref().filter(|_| provable) else { return Ok(true) };
+        let height = body.header.height;
+        let hashes: Vec<[B256; 1]> = unproven.missing().into_iter().map(|index| [body.hashes[index]]).collect();
+        if hashes.len() > RAW_MAX {
+            return Ok(false);
+        }
+        let accept = |i: usize, reply: &Reply<'_>| {
+            let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Answer::Doubtful(None)) };
+            let bytes = const_hex::decode(text).ok().filter(|bytes| keccak256(bytes) == hashes[i][0]);
+            let bytes = bytes.ok_or_else(|| Bad::Wrong(format!("these are not the bytes of {}", hashes[i][0])))?;
+            if block::is_plain(&bytes) {
+                return Err(Bad::Wrong(format!("the type of {} was made up", hashes[i][0])));
+            }
+            Ok(Answer::Sure(Some(bytes)))
+        };
+        let answers = match self.pool.ask_many("eth_getRawTransactionByHash", &hashes, RAW_MAX, accept).await {
+            Ok(answers) => answers,
+            Err(Failure::Missing(_) | Failure::TooLarge(_) | Failure::Refused(_)) => return Ok(false),
+            Err(failure) => return Err(failure_at(height, failure)),
+        };
+        let Some(missing) = answers.into_iter().collect() else { return Ok(false) };
+        if unproven.is_proven_by(missing) {
+            return Ok(true);
+        }
+        let kind = unproven.kind;
+        Err(SourceError::Wrong(format!(
+            "the transactions of block {height}, one of type {kind:#x}, do not have the root that its header names"
+        )))
+    }
+
+    /// A type that is not known here excuses receipts without the right root, so that it must be a real one.
+    async fn has_strange_type(&self, body: &Body, watched: &WatchSet) -> Result<bool, SourceError> {
+        if body.full {
+            return Ok(body.unproven.is_some() && self.is_listed(body).await?);
+        }
+        let height = body.header.height;
+        let params = (B256::from(body.header.hash.0), true);
+        let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+            let full = block::read(raw, height, self.config.verify, true, &watched.read()).map_err(Bad::Wrong)?;
+            if full.header != body.header || full.hashes != body.hashes {
+                return Err(Bad::Wrong(format!("another block than {}", body.header.hash)));
+            }
+            Ok(Answer::Sure(Some(full)))
+        });
+        let full = answer.await.map_err(|failure| failure_at(height, failure))?;
+        let full = full.ok_or(SourceError::NotThere(height))?;
+        Ok(full.unproven.is_some() && self.is_listed(&full).await?)
+    }
+
+    fn warn_of_unread(&self, body: &Body) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             warn!(
                 chain = %self.config.chain,
-                "block {} has a transaction of type {kind:#x}, which this version cannot encode; \
-                 the transactions of such blocks are believed unproven",
+                "block {} has a transaction of a type that this version cannot encode and no endpoint gives its bytes; \
+                 what the transactions of such blocks pay is found by balances",
                 body.header.height
             );
         }
     }
 
     /// All transfers of one block. `seen` is what two endpoints agree on in a range answer.
-    async fn block(&self, body: Body, seen: Option<Seen>, watched: &WatchSet) -> Result<Block, SourceError> {
+    async fn block(&self, mut body: Body, seen: Option<Seen>, watched: &WatchSet) -> Result<Block, SourceError> {
+        if !self.is_listed(&body).await? {
+            body.unread = true;
+            body.payments.clear();
+        }
+        if body.unread {
+            self.warn_of_unread(&body);
+        }
         let same = seen.filter(|seen| seen.hash.0 == body.header.hash.0);
         let quiet = self.config.verify.header && same.is_some_and(|seen| seen.is_quiet(&self.possible(&body, watched)));
         let mut transfers =
@@ -185,6 +246,13 @@ impl Evm {
                 self.receipts_one_by_one(body, watched).await?
             }
         };
+        let provable = self.config.verify.header && self.config.verify.receipts;
+        if provable && !settled.proven && !self.has_strange_type(body, watched).await? {
+            let height = body.header.height;
+            return Err(SourceError::Unsupported(format!(
+                "the receipts of block {height} cannot be encoded, and nobody gives the bytes of its transactions"
+            )));
+        }
         let paid = body.payments.iter().filter(|payment| {
             usize::try_from(payment.tx_index).is_ok_and(|index| settled.succeeded.get(index) == Some(&true))
         });
@@ -225,7 +293,9 @@ impl Evm {
         let answer = self.pool.ask("eth_getBlockReceipts", &params, |reply| {
             let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Answer::Doubtful(None)) };
             let settled = receipts::read(&all, body, self.config.verify, &self.contracts, &watched.read());
-            Ok(Answer::Sure(Some(settled.map_err(Bad::Wrong)?)))
+            let settled = settled.map_err(Bad::Wrong)?;
+            let sure = settled.proven || !self.config.verify.receipts;
+            Ok(if sure { Answer::Sure(Some(settled)) } else { Answer::Doubtful(Some(settled)) })
         });
         answer.await
     }

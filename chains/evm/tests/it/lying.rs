@@ -7,7 +7,7 @@ use std::sync::{
 
 use alloy_primitives::Address;
 use axum::http::StatusCode;
-use chain::{Source, SourceError};
+use chain::{Part, Source, SourceError};
 use evm::{Evm, EvmConfig, Trace, Verify};
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
@@ -64,12 +64,60 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
 async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
     let (world, head, honest) = busy().await;
     let url = world.anvil.url();
-    let hide = |block: &mut Value| {
-        block["transactions"][0]["to"] = json!(format!("0x{}", "12".repeat(20)));
-        block["transactions"][1]["type"] = json!("0x77");
+    let lies: [Lie; 3] = [
+        |block| {
+            block["transactions"][0]["to"] = json!(format!("0x{}", "12".repeat(20)));
+            block["transactions"][1]["type"] = json!("0x77");
+        },
+        |block| block["transactions"][1]["type"] = json!("0x77"),
+        // Ether that nobody sent us.
+        |block| {
+            let tx = &mut block["transactions"][1];
+            tx["type"] = json!("0x77");
+            tx["to"] = json!(format!("0x{}", "b1".repeat(20)));
+        },
+    ];
+    for (n, lie) in lies.into_iter().enumerate() {
+        let liar = Proxy::start(&url, edit("eth_getBlockByNumber", lie)).await;
+        assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest, "lie {n}");
+        let alone = world.evm(&[&liar.url]).blocks(head, head, &world.watched).await;
+        assert!(matches!(alone, Err(SourceError::Wrong(_))), "lie {n} alone: {alone:?}");
+        // Nobody has the bytes that would prove it: what transactions carry is left to balances, the rest is proven.
+        let hiding = Proxy::start(&url, move |method, _| match method {
+            "eth_getBlockByNumber" => Act::Edit(Box::new(lie)),
+            "eth_getRawTransactionByHash" => Act::Error(-32601, "method not found"),
+            _ => Act::Pass,
+        })
+        .await;
+        match world.evm(&[&hiding.url]).blocks(head, head, &world.watched).await {
+            Ok(blocks) => {
+                assert!(transfers(&blocks).iter().all(|found| matches!(found.place.part, Part::Log(_))), "lie {n}");
+                assert_eq!(transfers(&blocks).len(), 5, "lie {n}");
+            }
+            Err(error) => assert!(matches!(error, SourceError::Wrong(_)), "lie {n}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_made_up_type_of_receipts_does_not_either() {
+    let (world, head, _) = busy().await;
+    let url = world.anvil.url();
+    let mut config = world.config(&[&url], Trace::None);
+    config.assets.retain(|asset| !asset.is_native());
+    let honest = read(&Evm::new(config.clone()).unwrap(), head, head, &world.watched).await;
+    assert_eq!(transfers(&honest).len(), 5);
+    let lie = |receipts: &mut Value| {
+        receipts[0]["type"] = json!("0x77");
+        let paid = receipts.as_array().unwrap().iter().find(|receipt| receipt["logs"][0].is_object()).unwrap().clone();
+        receipts[0]["logs"] = paid["logs"].clone();
     };
-    let liar = Proxy::start(&url, edit("eth_getBlockByNumber", hide)).await;
-    assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest);
+    let liar = Proxy::start(&url, edit("eth_getBlockReceipts", lie)).await;
+    config.pool.endpoints = world.config(&[&liar.url], Trace::None).pool.endpoints;
+    let alone = Evm::new(config.clone()).unwrap().blocks(head, head, &world.watched).await;
+    assert!(matches!(alone, Err(SourceError::Unsupported(_))), "{alone:?}");
+    config.pool.endpoints = world.config(&[&liar.url, &url], Trace::None).pool.endpoints;
+    assert_eq!(read(&Evm::new(config).unwrap(), head, head, &world.watched).await, honest);
 }
 
 /// Changes one character of an answer, at a place that `step` names.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use alloy_primitives::{Address, U256};
+use alloy_primitives::Address;
 use chain::{Amount, AssetKind, BlockRef, Internals, Part, Source, SourceError};
 use evm::Trace;
 
