@@ -13,6 +13,7 @@ mod hex;
 mod reader;
 mod receipts;
 mod send;
+mod sight;
 mod source;
 mod trace;
 

@@ -14,6 +14,7 @@ use chain::{AssetId, Block, Header, Height, Part, Place, SourceError, Transfer, 
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use rpc::{Answer, Bad, Failure, RefusalKind, Reply, Span};
 use serde_json::{Value, json, value::RawValue};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::{
@@ -194,17 +195,6 @@ impl Evm {
         Ok(full.unproven.is_some() && self.is_listed(&full).await?)
     }
 
-    fn warn_of_unread(&self, body: &Body) {
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            warn!(
-                chain = %self.config.chain,
-                "block {} has a transaction of a type that this version cannot encode and no endpoint gives its bytes; \
-                 what the transactions of such blocks pay is found by balances",
-                body.header.height
-            );
-        }
-    }
-
     /// All transfers of one block. `seen` is what two endpoints agree on in a range answer.
     async fn block(&self, mut body: Body, seen: Option<Seen>, watched: &WatchSet) -> Result<Block, SourceError> {
         if !self.is_listed(&body).await? {
@@ -212,7 +202,8 @@ impl Evm {
             body.payments.clear();
         }
         if body.unread {
-            self.warn_of_unread(&body);
+            let why = "a type that this version cannot encode and no endpoint gives the bytes of";
+            self.lose_sight(&body, "type", &format!("some of its transactions are of {why}"));
         }
         let same = seen.filter(|seen| seen.hash.0 == body.header.hash.0);
         let quiet = self.config.verify.header && same.is_some_and(|seen| seen.is_quiet(&self.possible(&body, watched)));
@@ -418,12 +409,16 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Coins that contracts sent, if traces are configured. An empty block needs no trace.
+    /// Coins that contracts sent, if traces are configured. An empty block needs no trace, and no trace holds up a block.
     async fn internal(&self, body: &Body, watched: &WatchSet) -> Result<Vec<Transfer>, SourceError> {
         let Some((method, params)) = self.trace_question(&body.header).filter(|_| !body.hashes.is_empty()) else {
             return Ok(Vec::new());
         };
         let Some(native) = &self.native else { return Ok(Vec::new()) };
+        if !self.sight().may_ask(Instant::now()) {
+            self.lose_sight(body, "rest", "traces failed several times in a row and rest");
+            return Ok(Vec::new());
+        }
         let answer = self.pool.ask(method, &params, |reply| {
             let watched = &watched.read();
             let transfers = match self.config.trace {
@@ -433,7 +428,39 @@ impl Evm {
             };
             transfers.map(Answer::Sure).map_err(Bad::Wrong)
         });
-        answer.await.map_err(|failure| failure_at(body.header.height, failure))
+        let failure = match answer.await {
+            Ok(transfers) => {
+                self.sight().succeeded();
+                return Ok(transfers);
+            }
+            Err(failure) => failure,
+        };
+        // A node that traces may be a little behind the one that told the block.
+        let lags = matches!(&failure, Failure::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
+        if (lags || matches!(failure, Failure::Unavailable(_))) && self.sight().may_wait(Instant::now()) {
+            return Err(failure_at(body.header.height, failure));
+        }
+        let cause = match &failure {
+            Failure::Unavailable(_) => "silence",
+            Failure::Missing(_) => "missing",
+            Failure::TooLarge(_) => "size",
+            Failure::Refused(_) => "refusal",
+            Failure::Wrong(_) => "unusable",
+        };
+        self.sight().failed(Instant::now());
+        self.lose_sight(body, cause, &failure.to_string());
+        Ok(Vec::new())
+    }
+
+    /// The block goes without all that it may hold, and from now on balances are compared.
+    fn lose_sight(&self, body: &Body, cause: &'static str, why: &str) {
+        if self.sight().lost(Instant::now(), cause) {
+            warn!(
+                chain = %self.config.chain,
+                "block {} may hold coins that it does not show, and balances are compared instead: {why}",
+                body.header.height
+            );
+        }
     }
 
     fn addresses(&self) -> Vec<Address> {

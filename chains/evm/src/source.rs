@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use alloy_primitives::B256;
@@ -22,6 +22,7 @@ use crate::{
     finality::Claims,
     hex,
     logs::{BadContract, Contracts},
+    sight::Sight,
 };
 
 /// Balances asked for in one batch.
@@ -54,7 +55,7 @@ pub struct Evm {
     pub(crate) span: Mutex<Span>,
     /// Blocks up to here are not expected to change.
     pub(crate) settled: AtomicU64,
-    pub(crate) warned: AtomicBool,
+    sight: Mutex<Sight>,
     /// Every endpoint is asked for its head and its final mark in turn.
     head_turn: AtomicUsize,
     final_turn: AtomicUsize,
@@ -75,13 +76,17 @@ impl Evm {
             native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
             span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
             settled: AtomicU64::new(0),
-            warned: AtomicBool::new(false),
+            sight: Mutex::new(Sight::default()),
             head_turn: AtomicUsize::new(0),
             final_turn: AtomicUsize::new(0),
             claims: Mutex::new(Claims::new(config.pool.endpoints.len())),
             last_head: Mutex::new(None),
             config,
         })
+    }
+
+    pub(crate) fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.sight.lock().expect("no panic while sight is held")
     }
 
     fn claims(&self) -> MutexGuard<'_, Claims> {
@@ -275,6 +280,7 @@ impl Source for Evm {
         match (&self.native, self.config.trace) {
             (None, _) => Internals::None,
             (Some(_), Trace::None) => Internals::ByBalance,
+            (Some(_), Trace::Debug | Trace::Parity) if self.sight().is_blind(Instant::now()) => Internals::ByBalance,
             (Some(_), Trace::Debug | Trace::Parity) => Internals::Included,
         }
     }
