@@ -6,6 +6,7 @@
 
 pub mod logs;
 
+mod balances;
 mod block;
 mod config;
 mod finality;

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use alloy_primitives::B256;
@@ -13,26 +13,24 @@ use chain::{
 };
 use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
 use ruint::aliases::U256;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    EvmConfig, Finality, Trace, block,
+    EvmConfig, Finality, Trace,
+    balances::Memory,
+    block,
     finality::Claims,
     hex,
     logs::{BadContract, Contracts},
     sight::Sight,
 };
 
-/// Balances asked for in one batch.
-const BALANCES_MAX: usize = 100;
 /// Blocks that a range of logs covers at first, and at most.
 const SPAN: (u64, u64) = (2_000, 10_000);
 /// `decimals()`
 const DECIMALS_CALL: &str = "0x313ce567";
-/// `balanceOf(address)`
-const BALANCE_CALL: &str = "0x70a08231";
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -55,6 +53,8 @@ pub struct Evm {
     pub(crate) span: Mutex<Span>,
     /// Blocks up to here are not expected to change.
     pub(crate) settled: AtomicU64,
+    pub(crate) memory: Mutex<Memory>,
+    pub(crate) warned: AtomicBool,
     sight: Mutex<Sight>,
     /// Every endpoint is asked for its head and its final mark in turn.
     head_turn: AtomicUsize,
@@ -76,6 +76,8 @@ impl Evm {
             native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
             span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
             settled: AtomicU64::new(0),
+            memory: Mutex::new(Memory::default()),
+            warned: AtomicBool::new(false),
             sight: Mutex::new(Sight::default()),
             head_turn: AtomicUsize::new(0),
             final_turn: AtomicUsize::new(0),
@@ -247,33 +249,13 @@ impl Source for Evm {
         self.read_blocks(from, to, watched).await
     }
 
-    /// By block hash (EIP-1898), so that a reorganisation cannot change the question.
     async fn balances(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let block = json!({ "blockHash": B256::from(at.hash.0) });
-        let (method, params): (&str, Vec<Value>) = match asset {
-            AssetKind::Native => {
-                ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
-            }
-            AssetKind::Token { contract } => {
-                let call = |address: &Address| json!([{ "to": contract, "data": balance_call(address) }, block]);
-                ("eth_call", addresses.iter().map(call).collect())
-            }
-        };
-        let balances = self.pool.ask_many(method, &params, BALANCES_MAX, |_, reply| {
-            let text = reply.result::<&str>()?;
-            let balance = match asset {
-                AssetKind::Native => hex::number(text),
-                AssetKind::Token { .. } => hex::bytes(text).map(U256::from_be_bytes::<32>),
-            };
-            let balance = balance.ok_or_else(|| Bad::Wrong("a balance that is no number".to_owned()))?;
-            Ok(Answer::Sure(Amount::new(balance)))
-        });
-        balances.await.map_err(|failure| failure_at(at.height, failure))
+        self.read_balances(at, asset, addresses).await
     }
 
     fn internals(&self) -> Internals {
@@ -309,9 +291,4 @@ impl Source for Evm {
 /// What a failure of the pool means for a question about the block at `height`.
 pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
     failure.at(height)
-}
-
-/// The calldata of `balanceOf`: the address in a word of its own.
-fn balance_call(of: &Address) -> String {
-    format!("{BALANCE_CALL}{:0>64}", const_hex::encode(of.key.0))
 }
