@@ -4,35 +4,27 @@
 //! root proves the rest complete. Logs that are asked for by range or by block are committed to by nothing: they only
 //! help to tell that a block has nothing for us, and no transfer is ever made of them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{MutexGuard, atomic::Ordering},
-};
+use std::sync::{MutexGuard, atomic::Ordering};
 
-use alloy_primitives::{Address, B256, keccak256};
-use chain::{AssetId, Block, Header, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
-use futures_util::{StreamExt, TryStreamExt, future, stream};
-use rpc::{Answer, Bad, Failure, RefusalKind, Reply, Span};
+use alloy_primitives::{B256, keccak256};
+use chain::{AssetId, Block, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
+use futures_util::{StreamExt, future, stream};
+use rpc::{Answer, Bad, Failure, Reply, Role, Span};
 use serde_json::{Value, json, value::RawValue};
-use tokio::time::Instant;
-use tracing::{info, warn};
 
 use crate::{
-    Evm, Trace,
+    Evm,
     block::{self, Body},
     hex,
-    logs::{Log, TRANSFER},
+    ranges::{Range, Seen},
     receipts::{self, Receipt, Settled},
     source::failure_at,
-    trace::{self, FlatTrace, TxTrace},
 };
 
 /// Blocks in one answer near the head, where most calls are for one or two.
 const LIVE_MAX: u64 = 16;
 /// Blocks in one answer during catch-up.
 const RANGE_MAX: u64 = 100;
-/// Full blocks in one batch: a busy one has a megabyte.
-const BODIES_PER_BATCH: usize = 10;
 /// Receipts of single transactions in one batch.
 const RECEIPTS_PER_BATCH: usize = 100;
 /// Transactions of one block whose bytes are fetched; after a fork there may be many of a new type.
@@ -41,33 +33,6 @@ const RAW_MAX: usize = 64;
 const INVALID_PARAMS: i64 = -32_602;
 /// Blocks whose receipts or traces are under way at once.
 const CONCURRENCY: usize = 3;
-
-/// What answers without a proof say of one block's logs.
-struct Seen {
-    hash: B256,
-    /// Which contracts logged at least one transfer, by their place in the list.
-    contracts: Vec<bool>,
-    /// Some transfer reached a watched address.
-    reached: bool,
-}
-
-impl Seen {
-    /// Whether nothing reached us and no contract that the bloom names is left out.
-    fn is_quiet(&self, possible: &[usize]) -> bool {
-        !self.reached && possible.iter().all(|contract| self.contracts[*contract])
-    }
-
-    /// What both say: a transfer that one of them shows, a contract that both name. `None` if they mean different blocks.
-    fn agreed(self, other: Seen) -> Option<Seen> {
-        let both = |(a, b): (&bool, &bool)| *a && *b;
-        let contracts = self.contracts.iter().zip(&other.contracts).map(both).collect();
-        let same_block = self.hash == other.hash;
-        same_block.then_some(Seen { hash: self.hash, contracts, reached: self.reached || other.reached })
-    }
-}
-
-/// By height.
-type Range = BTreeMap<Height, Seen>;
 
 impl Evm {
     pub(crate) async fn read_blocks(
@@ -80,46 +45,36 @@ impl Evm {
         let settled = self.settled.fetch_min(to, Ordering::Relaxed).min(to);
         let (bodies, mut seen) = if settled > from && self.reads_ranges(watched) {
             let to = settled.min(from.saturating_add(RANGE_MAX - 1));
-            future::try_join(self.bodies(from, to, watched), self.range(from, to, watched)).await?
+            let (bodies, seen) = future::join(self.bodies(from, to, watched), self.range(from, to, watched)).await;
+            (bodies?, seen)
         } else {
             let most = if settled > from { RANGE_MAX } else { LIVE_MAX };
             let to = to.min(from.saturating_add(most - 1));
-            (self.bodies(from, to, watched).await?, None)
+            (self.bodies(from, to, watched).await?, Range::new())
         };
         let mut blocks = Vec::with_capacity(bodies.len());
         for body in bodies {
-            let of_block = seen.as_mut().and_then(|range| range.remove(&body.header.height));
+            let of_block = seen.remove(&body.header.height);
             blocks.push(self.block(body, of_block, watched));
         }
-        stream::iter(blocks).buffered(CONCURRENCY).try_collect().await
-    }
-
-    /// Whether ranges of logs save anything. A few addresses are looked up in each bloom, and what is found there only
-    /// receipts can settle. Of many addresses some are in every bloom by chance, and two endpoints that show nothing for us
-    /// save the receipts; one alone could leave a transfer out.
-    fn reads_ranges(&self, watched: &WatchSet) -> bool {
-        let wide = !self.contracts.looks_up(&watched.read());
-        wide && !self.contracts.is_empty() && self.readers() > 1
-    }
-
-    /// The question for a block's traces, if they are to be read.
-    pub(crate) fn trace_question(&self, header: &Header) -> Option<(&'static str, Value)> {
-        self.native.as_ref()?;
-        match self.config.trace {
-            Trace::None => None,
-            Trace::Debug => {
-                let hash = B256::from(header.hash.0);
-                Some(("debug_traceBlockByHash", json!([hash, { "tracer": "callTracer" }])))
+        let mut blocks = stream::iter(blocks).buffered(CONCURRENCY);
+        let mut read = Vec::new();
+        while let Some(block) = blocks.next().await {
+            match block {
+                Ok(block) => read.push(block),
+                Err(error) if read.is_empty() => return Err(error),
+                // What stands before it is good, and the next call begins with the block that failed.
+                Err(_) => break,
             }
-            Trace::Parity => Some(("trace_block", json!([hex::to_quantity(header.height)]))),
         }
+        Ok(read)
     }
 
     /// Blocks `from..=to` as far as the node has them and each is the parent of the next.
     async fn bodies(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Body>, SourceError> {
         let native = self.native.is_some();
         let params: Vec<(String, bool)> = (from..=to).map(|height| (hex::to_quantity(height), native)).collect();
-        let accept = |i: usize, reply: &Reply<'_>| {
+        let accept = &|i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let body = block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Bad::Wrong)?;
@@ -127,18 +82,49 @@ impl Evm {
             let proven = body.unproven.is_none() || !self.config.verify.transactions;
             Ok(if proven { Answer::Sure(Some(body)) } else { Answer::Doubtful(Some(body)) })
         };
-        let answers = self.pool.ask_many("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
-        let answers = answers.map_err(|failure| failure_at(from, failure))?;
-
-        let mut bodies: Vec<Body> = Vec::with_capacity(answers.len());
-        for body in answers.into_iter().map_while(|body| body) {
-            // Another branch, read while the node changed over or from another node: what stands before it is good.
-            if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
-                break;
+        let size = self.batch_size();
+        let chunks = params.chunks(size).enumerate().map(|(n, chunk)| {
+            let accept = move |i: usize, reply: &Reply<'_>| accept(n * size + i, reply);
+            self.pool.ask_many("eth_getBlockByNumber", chunk, size, accept)
+        });
+        let mut chunks = stream::iter(chunks.collect::<Vec<_>>()).buffered(CONCURRENCY);
+        let mut bodies: Vec<Body> = Vec::with_capacity(params.len());
+        while let Some(answer) = chunks.next().await {
+            match answer {
+                Ok(answers) => {
+                    let whole = answers.len();
+                    self.batch().succeeded(u64::try_from(whole).unwrap_or(u64::MAX));
+                    let before = bodies.len();
+                    bodies = linked(bodies, answers);
+                    if bodies.len() < before + whole {
+                        break;
+                    }
+                }
+                Err(failure) => {
+                    self.batch_failed(size.min(params.len()), &failure);
+                    if bodies.is_empty() {
+                        return Err(failure_at(from, failure));
+                    }
+                    break;
+                }
             }
-            bodies.push(body);
         }
         if bodies.is_empty() { Err(SourceError::NotThere(from)) } else { Ok(bodies) }
+    }
+
+    /// Blocks in one batch, and never more than an endpoint allows in a second.
+    fn batch_size(&self) -> usize {
+        let readers = self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read));
+        let allowed = readers.filter_map(|endpoint| endpoint.limits().per_second).min().unwrap_or(u32::MAX);
+        let size = self.batch().size().min(u64::from(allowed)).max(1);
+        usize::try_from(size).unwrap_or(1)
+    }
+
+    /// A throttled endpoint may answer half of a batch and refuse the rest, time after time.
+    fn batch_failed(&self, used: usize, failure: &Failure) {
+        if used > 1 && matches!(failure, Failure::Unavailable(_) | Failure::TooLarge(_) | Failure::Refused(_)) {
+            self.batch().too_large(u64::try_from(used).unwrap_or(u64::MAX), "");
+        }
     }
 
     /// Whether the list of transactions is proven, with the bytes of those that cannot be encoded here. `false` where no
@@ -312,168 +298,19 @@ impl Evm {
         receipts::read(&parsed, body, self.config.verify, &self.contracts, &watched.read()).map_err(SourceError::Wrong)
     }
 
-    /// Whether a block's logs may hold something for us, where receipts cost a request for each transaction. An answer
-    /// without a contract that the bloom names is suspicious: it is used only if no other endpoint has more, because a
-    /// bloom may also err.
-    async fn logs_may_reach_us(
-        &self,
-        body: &Body,
-        possible: &[usize],
-        watched: &WatchSet,
-    ) -> Result<bool, SourceError> {
-        let height = body.header.height;
-        let filter =
-            json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.addresses(), "topics": [TRANSFER] }]);
-        let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
-            let logs: Vec<Log<'_>> = reply.result()?;
-            let seen = self.sort(&logs, height, height, watched).map_err(Bad::Wrong)?;
-            let Some(seen) = seen.into_values().next() else { return Ok(Answer::Doubtful(false)) };
-            if seen.hash.0 != body.header.hash.0 {
-                return Err(Bad::Wrong(format!("logs of another block than {}", body.header.hash)));
-            }
-            let sure = seen.reached || (self.config.verify.header && seen.is_quiet(possible));
-            Ok(if sure { Answer::Sure(seen.reached) } else { Answer::Doubtful(seen.reached) })
-        });
-        answer.await.map_err(|failure| failure_at(height, failure))
-    }
-
-    /// What two endpoints agree on about the logs of settled blocks, in ranges as wide as both take. `None` if there is no
-    /// way to get that by range; the blocks are read one by one then.
-    async fn range(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Option<Range>, SourceError> {
-        let mut all = Range::new();
-        let mut start = from;
-        while start <= to {
-            let end = to.min(start.saturating_add(self.span().size() - 1));
-            let used = end - start + 1;
-            let filter = json!([{ "fromBlock": hex::to_quantity(start), "toBlock": hex::to_quantity(end),
-                "address": self.addresses(), "topics": [TRANSFER] }]);
-            let mut first: Option<Range> = None;
-            let mut too_large = None;
-            let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
-                let logs: Vec<Log<'_>> = reply.result().inspect_err(|bad| {
-                    if let Bad::Refused(refusal) = bad
-                        && refusal.kind == RefusalKind::TooLarge
-                    {
-                        too_large = Some(refusal.message.clone());
-                    }
-                })?;
-                let seen = self.sort(&logs, start, end, watched).map_err(Bad::Wrong)?;
-                let Some(other) = first.take() else {
-                    first = Some(seen);
-                    return Ok(Answer::Doubtful(None));
-                };
-                Ok(Answer::Sure(Some(agreed(other, seen))))
-            });
-            let message = match (answer.await, too_large) {
-                (Ok(Some(agreed)), _) => {
-                    self.span().succeeded(used);
-                    all.extend(agreed);
-                    start = end + 1;
-                    continue;
-                }
-                (Err(Failure::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
-                (Err(Failure::Unavailable(reason)), _) => return Err(SourceError::Unavailable(reason)),
-                (Ok(None) | Err(Failure::Missing(_) | Failure::Wrong(_) | Failure::Refused(_)), _) => return Ok(None),
-            };
-            let splits = self.span().too_large(used, &message);
-            info!(chain = %self.config.chain, "a range of {used} blocks is too large for an endpoint: {message}");
-            if !splits {
-                return Ok(None);
-            }
-        }
-        Ok(Some(all))
-    }
-
-    /// Sorts logs by block and looks for ours. Fails on a log that was not asked for.
-    fn sort(&self, logs: &[Log<'_>], from: Height, to: Height, watched: &WatchSet) -> Result<Range, String> {
-        let watched = watched.read();
-        let mut by_height = Range::new();
-        for log in logs {
-            let height = log.block_number.and_then(hex::quantity).ok_or("a log without a block")?;
-            let hash = log.block_hash.and_then(hex::hash).ok_or("a log without a block hash")?;
-            let contract = self.contracts.position(log.address).ok_or("a log of another contract")?;
-            if !(from..=to).contains(&height) || !log.is_transfer() || log.is_removed() {
-                return Err(format!("a log of block {height} was not asked for"));
-            }
-            let seen = by_height.entry(height).or_insert_with(|| Seen {
-                hash,
-                contracts: vec![false; self.contracts.len()],
-                reached: false,
-            });
-            if seen.hash != hash {
-                return Err(format!("logs of two blocks at height {height}"));
-            }
-            seen.contracts[contract] = true;
-            seen.reached |= log.hit(&self.contracts, &watched).is_some();
-        }
-        Ok(by_height)
-    }
-
-    /// Coins that contracts sent, if traces are configured. An empty block needs no trace, and no trace holds up a block.
-    async fn internal(&self, body: &Body, watched: &WatchSet) -> Result<Vec<Transfer>, SourceError> {
-        let Some((method, params)) = self.trace_question(&body.header).filter(|_| !body.hashes.is_empty()) else {
-            return Ok(Vec::new());
-        };
-        let Some(native) = &self.native else { return Ok(Vec::new()) };
-        if !self.sight().may_ask(Instant::now()) {
-            self.lose_sight(body, "rest", "traces failed several times in a row and rest");
-            return Ok(Vec::new());
-        }
-        let answer = self.pool.ask(method, &params, |reply| {
-            let watched = &watched.read();
-            let transfers = match self.config.trace {
-                Trace::None => Ok(Vec::new()),
-                Trace::Debug => trace::nested(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched),
-                Trace::Parity => trace::flat(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched),
-            };
-            transfers.map(Answer::Sure).map_err(Bad::Wrong)
-        });
-        let failure = match answer.await {
-            Ok(transfers) => {
-                self.sight().succeeded();
-                return Ok(transfers);
-            }
-            Err(failure) => failure,
-        };
-        // A node that traces may be a little behind the one that told the block.
-        let lags = matches!(&failure, Failure::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
-        if (lags || matches!(failure, Failure::Unavailable(_))) && self.sight().may_wait(Instant::now()) {
-            return Err(failure_at(body.header.height, failure));
-        }
-        let cause = match &failure {
-            Failure::Unavailable(_) => "silence",
-            Failure::Missing(_) => "missing",
-            Failure::TooLarge(_) => "size",
-            Failure::Refused(_) => "refusal",
-            Failure::Wrong(_) => "unusable",
-        };
-        self.sight().failed(Instant::now());
-        self.lose_sight(body, cause, &failure.to_string());
-        Ok(Vec::new())
-    }
-
-    /// The block goes without all that it may hold, and from now on balances are compared.
-    fn lose_sight(&self, body: &Body, cause: &'static str, why: &str) {
-        if self.sight().lost(Instant::now(), cause) {
-            warn!(
-                chain = %self.config.chain,
-                "block {} may hold coins that it does not show, and balances are compared instead: {why}",
-                body.header.height
-            );
-        }
-    }
-
-    fn addresses(&self) -> Vec<Address> {
-        self.contracts.addresses().collect()
-    }
-
-    fn span(&self) -> MutexGuard<'_, Span> {
-        self.span.lock().expect("no panic while the span is held")
+    fn batch(&self) -> MutexGuard<'_, Span> {
+        self.batch.lock().expect("no panic while the batch is held")
     }
 }
 
-/// A block that only one of them shows is none that both agree on.
-fn agreed(one: Range, mut other: Range) -> Range {
-    let both = |(height, seen): (Height, Seen)| Some((height, seen.agreed(other.remove(&height)?)?));
-    one.into_iter().filter_map(both).collect()
+/// What follows on `bodies` among the answers. Where another branch begins, read while the node changed over or from
+/// another node, what stands before it is good.
+fn linked(mut bodies: Vec<Body>, answers: Vec<Option<Body>>) -> Vec<Body> {
+    for body in answers.into_iter().map_while(|body| body) {
+        if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
+            break;
+        }
+        bodies.push(body);
+    }
+    bodies
 }

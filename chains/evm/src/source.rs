@@ -27,6 +27,8 @@ use crate::{
     sight::Sight,
 };
 
+/// Full blocks in one batch, at first and at most: a busy one has a megabyte.
+const BATCH: u64 = 10;
 /// Blocks that a range of logs covers at first, and at most.
 const SPAN: (u64, u64) = (2_000, 10_000);
 /// `decimals()`
@@ -51,6 +53,7 @@ pub struct Evm {
     /// The asset of the coin, if it may be paid with.
     pub(crate) native: Option<AssetId>,
     pub(crate) span: Mutex<Span>,
+    pub(crate) batch: Mutex<Span>,
     /// Blocks up to here are not expected to change.
     pub(crate) settled: AtomicU64,
     pub(crate) memory: Mutex<Memory>,
@@ -75,6 +78,7 @@ impl Evm {
             contracts: Contracts::new(&config.assets)?,
             native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
             span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
+            batch: Mutex::new(Span::new(BATCH, BATCH)),
             settled: AtomicU64::new(0),
             memory: Mutex::new(Memory::default()),
             warned: AtomicBool::new(false),

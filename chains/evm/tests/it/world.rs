@@ -16,7 +16,7 @@ use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
 /// Why a helper may panic: without the node there is no test.
-const NODE: &str = "the node and its contracts do as they are told";
+pub const NODE: &str = "the node and its contracts do as they are told";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
 pub struct World {
