@@ -51,6 +51,13 @@ struct Proof<'a> {
     code_hash: B256,
 }
 
+/// What is proven of an address.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    nonce: u64,
+    balance: Amount,
+}
+
 impl Evm {
     /// Balances after exactly that block, in the order asked.
     pub(crate) async fn read_balances(
@@ -66,25 +73,37 @@ impl Evm {
             && self.config.verify.header
             && let Some(proven) = self.proven(at, addresses).await?
         {
-            return Ok(proven);
+            return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
         self.told_alike(at, asset, addresses).await
     }
 
-    /// `None` where no endpoint proves balances of that block.
-    async fn proven(&self, at: &BlockRef, addresses: &[Address]) -> Result<Option<Vec<Amount>>, SourceError> {
+    /// Whether balances contradict that contracts sent so much to an address in the block at `at`, after `parent`. What
+    /// cannot be proven contradicts nothing, and who sent something in between may have less.
+    pub(crate) async fn contradict(&self, parent: &BlockRef, at: &BlockRef, to: &Address, sum: Amount) -> bool {
+        let of = std::slice::from_ref(to);
+        let after = self.proven(at, of).await.ok().flatten().and_then(|accounts| accounts.first().copied());
+        let Some(after) = after else { return false };
+        let before = self.proven(parent, of).await.ok().flatten().and_then(|accounts| accounts.first().copied());
+        let Some(before) = before else { return after.nonce == 0 && after.balance < sum };
+        let least = before.balance.checked_add(sum);
+        before.nonce == after.nonce && least.is_none_or(|least| after.balance < least)
+    }
+
+    /// `None` where no endpoint proves accounts of that block.
+    async fn proven(&self, at: &BlockRef, addresses: &[Address]) -> Result<Option<Vec<Account>>, SourceError> {
         let root = self.state_root(at).await?;
         let block = named(at);
         let params: Vec<Value> = addresses.iter().map(|address| json!([address.text, [], block])).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
             let proof: Proof<'_> = reply.result()?;
-            let balance = proof.balance(&addresses[i], root).ok_or_else(|| {
+            let account = proof.account(&addresses[i], root).ok_or_else(|| {
                 Bad::Wrong(format!("the balance of {} is not in the state of block {}", addresses[i].text, at.height))
             })?;
-            Ok(Answer::Sure(balance))
+            Ok(Answer::Sure(account))
         };
         match self.pool.ask_many("eth_getProof", &params, PROOFS_MAX, accept).await {
-            Ok(balances) => Ok(Some(balances)),
+            Ok(accounts) => Ok(Some(accounts)),
             Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(None),
             Err(Failure::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
             Err(failure) => Err(failure_at(at.height, failure)),
@@ -219,14 +238,15 @@ impl Evm {
 }
 
 impl Proof<'_> {
-    /// The balance that the state with this root has for the address. An account that is not there holds nothing.
-    fn balance(&self, of: &Address, root: B256) -> Option<Amount> {
+    /// What the state with this root has for the address. An account that is not there holds nothing.
+    fn account(&self, of: &Address, root: B256) -> Option<Account> {
         let (nonce, balance) = (hex::quantity(self.nonce)?, hex::number(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));
         let key = Nibbles::unpack(keccak256(of.key.0));
         let has = |account| verify_proof(root, key, account, &self.account_proof).is_ok();
-        let proven = has(Some(account)) || (balance.is_zero() && has(None));
-        proven.then_some(Amount::new(balance))
+        let absent = || nonce == 0 && balance.is_zero() && has(None);
+        let proven = has(Some(account)) || absent();
+        proven.then_some(Account { nonce, balance: Amount::new(balance) })
     }
 }
 

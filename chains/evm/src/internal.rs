@@ -1,8 +1,10 @@
 //! Coins that contracts send inside transactions: asked for with each block where traces are configured, and done without
 //! where they do not come.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use alloy_primitives::B256;
-use chain::{Header, SourceError, Transfer, WatchSet};
+use chain::{AddressKey, Amount, BlockRef, Header, Part, SourceError, Transfer, WatchSet, derive::evm_address};
 use rpc::{Answer, Bad, Failure, RefusalKind};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -30,8 +32,14 @@ impl Evm {
         }
     }
 
-    /// Coins that contracts sent, if traces are configured. An empty block needs no trace, and no trace holds up a block.
-    pub(crate) async fn internal(&self, body: &Body, watched: &WatchSet) -> Result<Vec<Transfer>, SourceError> {
+    /// Coins that contracts sent, if traces are configured, in a block with these transfers besides. An empty block needs no
+    /// trace, and no trace holds up a block.
+    pub(crate) async fn internal(
+        &self,
+        body: &Body,
+        settled: &[Transfer],
+        watched: &WatchSet,
+    ) -> Result<Vec<Transfer>, SourceError> {
         let Some((method, params)) = self.trace_question(&body.header).filter(|_| !body.hashes.is_empty()) else {
             return Ok(Vec::new());
         };
@@ -52,7 +60,7 @@ impl Evm {
         let failure = match answer.await {
             Ok(transfers) => {
                 self.sight().succeeded();
-                return Ok(transfers);
+                return Ok(self.uncontradicted(body, settled, transfers).await);
             }
             Err(failure) => failure,
         };
@@ -71,6 +79,35 @@ impl Evm {
         self.sight().failed(Instant::now());
         self.lose_sight(body, cause, &failure.to_string());
         Ok(Vec::new())
+    }
+
+    /// No header commits to traces, but balances after the block are proven where nodes allow it: what an address did not
+    /// get is not credited.
+    async fn uncontradicted(&self, body: &Body, settled: &[Transfer], transfers: Vec<Transfer>) -> Vec<Transfer> {
+        let mut sums: BTreeMap<AddressKey, Option<Amount>> =
+            transfers.iter().map(|transfer| (transfer.to, Some(Amount::ZERO))).collect();
+        let coins = settled.iter().filter(|transfer| transfer.place.part == Part::Value).chain(&transfers);
+        for transfer in coins {
+            if let Some(sum) = sums.get_mut(&transfer.to) {
+                *sum = sum.and_then(|sum| sum.checked_add(transfer.amount));
+            }
+        }
+        let at = body.header.position();
+        let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
+        let mut made_up = BTreeSet::new();
+        for (to, sum) in sums {
+            let contradicted = match sum {
+                Some(sum) => self.config.verify.header && self.contradict(&parent, &at, &evm_address(to), sum).await,
+                None => true,
+            };
+            if contradicted {
+                made_up.insert(to);
+            }
+        }
+        if !made_up.is_empty() {
+            self.lose_sight(body, "made up", "its traces show more than addresses got");
+        }
+        transfers.into_iter().filter(|transfer| !made_up.contains(&transfer.to)).collect()
     }
 
     /// The block goes without all that it may hold, and from now on balances are compared.

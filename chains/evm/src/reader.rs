@@ -195,7 +195,8 @@ impl Evm {
         let quiet = self.config.verify.header && same.is_some_and(|seen| seen.is_quiet(&self.possible(&body, watched)));
         let mut transfers =
             if quiet && body.payments.is_empty() { Vec::new() } else { self.settle(&body, watched).await? };
-        transfers.extend(self.internal(&body, watched).await?);
+        let internal = self.internal(&body, &transfers, watched).await?;
+        transfers.extend(internal);
         transfers.sort_by_key(|transfer| transfer.place);
         Ok(Block { header: body.header, transfers, spends: Vec::new() })
     }

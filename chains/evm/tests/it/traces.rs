@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use chain::{Internals, Source, SourceError};
 use evm::{Evm, Trace};
 use proxy::{Act, Proxy};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lying::busy;
 use crate::world::{read, transfers};
@@ -74,4 +74,32 @@ async fn a_silent_node_is_asked_for_its_traces_again() {
     let refused = evm.blocks(head, head, &world.watched).await;
     assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
     assert_eq!(evm.internals(), Internals::Included, "no block went without");
+}
+
+#[tokio::test]
+async fn a_made_up_trace_is_held_against_balances() {
+    let (world, head, without) = busy().await;
+    let url = world.anvil.url();
+    let invent = |traces: &mut Value| {
+        let ours = format!("0x{}", "b1".repeat(20));
+        let call = json!({ "type": "CALL", "from": ours.replace("b1", "77"), "to": ours, "value": "0x5" });
+        traces[0]["result"]["calls"] = json!([call]);
+    };
+    let trick = move |method: &str, _: &Value| match method {
+        "debug_traceBlockByHash" => Act::Edit(Box::new(invent)),
+        _ => Act::Pass,
+    };
+    let liar = Proxy::start(&url, trick).await;
+    let hiding = Proxy::start(&url, move |method, params| match method {
+        "eth_getProof" => Act::Error(-32601, "method not found"),
+        _ => trick(method, params),
+    })
+    .await;
+    let honest = read(&Evm::new(world.config(&[&url], Trace::Debug)).unwrap(), head, head, &world.watched).await;
+    for urls in [&[liar.url.as_str()][..], &[&hiding.url, &url]] {
+        let evm = Evm::new(world.config(urls, Trace::Debug)).unwrap();
+        assert_eq!(read(&evm, head, head, &world.watched).await, honest, "the others are real");
+        assert_eq!(evm.internals(), Internals::ByBalance);
+    }
+    assert!(transfers(&honest).len() > transfers(&without).len());
 }
