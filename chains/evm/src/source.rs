@@ -150,15 +150,19 @@ impl Evm {
             Err(_) => "no `finalized` tag".to_owned(),
         };
         let receipts = self.offers(endpoint, "eth_getBlockReceipts", json!([hash])).await;
+        let proof = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
+        let proofs = self.offers(endpoint, "eth_getProof", proof).await;
+        let word = |offered: bool| if offered { "yes" } else { "no" };
         let mut text = format!(
-            "chain {}, head {}, {finality}, receipts by block: {}, {latency} ms",
+            "chain {}, head {}, {finality}, receipts by block: {}, proofs of balances: {}, {latency} ms",
             self.config.chain_id,
             head.height,
-            if receipts { "yes" } else { "no" },
+            word(receipts),
+            word(proofs),
         );
         if let Some((method, params)) = self.trace_question(&head) {
             let traces = self.offers(endpoint, method, params).await;
-            text.push_str(if traces { ", traces: yes" } else { ", traces: no" });
+            text.push_str(&format!(", traces: {}", word(traces)));
         }
         Ok((head.height, text))
     }

@@ -238,7 +238,7 @@ async fn the_chain_is_named_and_endpoints_are_judged_one_by_one() {
     let reports = evm.check().await;
     let texts: Vec<String> = reports.iter().map(|report| format!("{} {:?}", report.endpoint, report.outcome)).collect();
     assert!(texts[0].contains("chain 31337") && texts[0].contains("receipts by block: yes"), "{}", texts[0]);
-    assert!(texts[0].contains("traces: yes"), "{}", texts[0]);
+    assert!(texts[0].contains("traces: yes") && texts[0].contains("proofs of balances: yes"), "{}", texts[0]);
     assert!(texts[1].contains("receipts by block: no"), "{}", texts[1]);
     assert!(texts[2].starts_with("127.0.0.1:9 Err") && !texts[2].contains("key"), "{}", texts[2]);
     let by_label: HashMap<&str, bool> =
