@@ -78,16 +78,21 @@ impl Evm {
         self.told_alike(at, asset, addresses).await
     }
 
-    /// Whether balances contradict that contracts sent so much to an address in the block at `at`, after `parent`. What
-    /// cannot be proven contradicts nothing, and who sent something in between may have less.
-    pub(crate) async fn contradict(&self, parent: &BlockRef, at: &BlockRef, to: &Address, sum: Amount) -> bool {
-        let of = std::slice::from_ref(to);
-        let after = self.proven(at, of).await.ok().flatten().and_then(|accounts| accounts.first().copied());
-        let Some(after) = after else { return false };
-        let before = self.proven(parent, of).await.ok().flatten().and_then(|accounts| accounts.first().copied());
-        let Some(before) = before else { return after.nonce == 0 && after.balance < sum };
-        let least = before.balance.checked_add(sum);
-        before.nonce == after.nonce && least.is_none_or(|least| after.balance < least)
+    /// Which addresses cannot have got so much in the block at `at`, after `parent`. What nobody proves contradicts nothing,
+    /// and who sent something in between may have less.
+    pub(crate) async fn contradicted(&self, parent: &BlockRef, at: &BlockRef, got: &[(Address, Amount)]) -> Vec<bool> {
+        let addresses: Vec<Address> = got.iter().map(|(address, _)| address.clone()).collect();
+        let Ok(Some(after)) = self.proven(at, &addresses).await else { return vec![false; got.len()] };
+        let Ok(Some(before)) = self.proven(parent, &addresses).await else {
+            // States are forgotten from the oldest on. Who never sent anything has at least what it got.
+            let short = |((_, sum), after): (&(Address, Amount), &Account)| after.nonce == 0 && after.balance < *sum;
+            return got.iter().zip(&after).map(short).collect();
+        };
+        let short = |((_, sum), (before, after)): (&(Address, Amount), (&Account, &Account))| {
+            let least = before.balance.checked_add(*sum);
+            before.nonce == after.nonce && least.is_none_or(|least| after.balance < least)
+        };
+        got.iter().zip(before.iter().zip(&after)).map(short).collect()
     }
 
     /// `None` where no endpoint proves accounts of that block.

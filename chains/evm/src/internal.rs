@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::B256;
-use chain::{AddressKey, Amount, BlockRef, Header, Part, SourceError, Transfer, WatchSet, derive::evm_address};
+use chain::{
+    Address, AddressKey, Amount, BlockRef, Header, Part, SourceError, Transfer, WatchSet, derive::evm_address,
+};
 use rpc::{Answer, Bad, Failure, RefusalKind};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -84,26 +86,23 @@ impl Evm {
     /// No header commits to traces, but balances after the block are proven where nodes allow it: what an address did not
     /// get is not credited.
     async fn uncontradicted(&self, body: &Body, settled: &[Transfer], transfers: Vec<Transfer>) -> Vec<Transfer> {
-        let mut sums: BTreeMap<AddressKey, Option<Amount>> =
-            transfers.iter().map(|transfer| (transfer.to, Some(Amount::ZERO))).collect();
+        if transfers.is_empty() || !self.config.verify.header {
+            return transfers;
+        }
+        let mut sums: BTreeMap<AddressKey, Amount> =
+            transfers.iter().map(|transfer| (transfer.to, Amount::ZERO)).collect();
         let coins = settled.iter().filter(|transfer| transfer.place.part == Part::Value).chain(&transfers);
         for transfer in coins {
             if let Some(sum) = sums.get_mut(&transfer.to) {
-                *sum = sum.and_then(|sum| sum.checked_add(transfer.amount));
+                *sum = sum.checked_add(transfer.amount).unwrap_or(Amount::MAX);
             }
         }
         let at = body.header.position();
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
-        let mut made_up = BTreeSet::new();
-        for (to, sum) in sums {
-            let contradicted = match sum {
-                Some(sum) => self.config.verify.header && self.contradict(&parent, &at, &evm_address(to), sum).await,
-                None => true,
-            };
-            if contradicted {
-                made_up.insert(to);
-            }
-        }
+        let got: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
+        let contradicted = self.contradicted(&parent, &at, &got).await;
+        let made_up: BTreeSet<AddressKey> =
+            got.iter().zip(contradicted).filter(|(_, short)| *short).map(|((to, _), _)| to.key).collect();
         if !made_up.is_empty() {
             self.lose_sight(body, "made up", "its traces show more than addresses got");
         }

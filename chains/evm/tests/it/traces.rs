@@ -102,4 +102,6 @@ async fn a_made_up_trace_is_held_against_balances() {
         assert_eq!(evm.internals(), Internals::ByBalance);
     }
     assert!(transfers(&honest).len() > transfers(&without).len());
+    // Two headers and two batches for the three addresses that contracts seem to have paid.
+    assert_eq!((liar.asked("eth_getBlockByHash"), liar.asked("eth_getProof")), (2, 6));
 }
