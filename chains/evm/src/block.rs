@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::{Verify, hex};
 
 /// Deposits of OP-stack chains (specs.optimism.io, "Deposited transaction type").
-const DEPOSIT: u64 = 0x7e;
+pub const DEPOSIT: u64 = 0x7e;
 /// The newest transaction type of Ethereum that alloy encodes (EIP-7702).
 const NEWEST: u64 = 4;
 
@@ -24,8 +24,38 @@ pub struct Body {
     pub hashes: Vec<B256>,
     /// Value that transactions themselves carry to watched addresses, not yet known to have succeeded.
     pub payments: Vec<Payment>,
-    /// A type of transaction that cannot be encoded here; the transactions root was not recomputed then.
-    pub unknown_type: Option<u64>,
+    /// A payment to us was left out, because nothing proves the transaction that carries it.
+    pub unread: bool,
+    /// The transactions were read in full, not only their hashes.
+    pub full: bool,
+    /// Some transactions cannot be encoded here, so that the list is still to be proven by their bytes.
+    pub unproven: Option<Unproven>,
+}
+
+/// What the transactions root is recomputed from, but for the bytes of types that are not known here.
+#[derive(Debug, Clone)]
+pub struct Unproven {
+    root: B256,
+    /// Empty where the bytes are missing.
+    encoded: Vec<Vec<u8>>,
+    /// One of the types that are not known.
+    pub kind: u64,
+}
+
+impl Unproven {
+    /// Transactions whose bytes are missing, by their place in the block.
+    pub fn missing(&self) -> Vec<usize> {
+        (0..self.encoded.len()).filter(|index| self.encoded[*index].is_empty()).collect()
+    }
+
+    /// Whether the root is that of all transactions, with the missing ones in their order.
+    pub fn is_proven_by(&self, missing: Vec<Vec<u8>>) -> bool {
+        let mut encoded = self.encoded.clone();
+        for (index, bytes) in self.missing().into_iter().zip(missing) {
+            encoded[index] = bytes;
+        }
+        proofs::ordered_trie_root_encoded(&encoded) == self.root
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +78,13 @@ struct Tx<'a> {
     hash: &'a str,
     #[serde(default)]
     r#type: Option<&'a str>,
-    from: &'a str,
+    #[serde(default)]
+    from: Option<&'a str>,
     #[serde(default)]
     to: Option<&'a str>,
-    value: &'a str,
+    /// A type that is not known here may carry none.
+    #[serde(default)]
+    value: Option<&'a str>,
 }
 
 /// Reads a header alone and proves its hash if it can be.
@@ -93,7 +126,9 @@ pub fn read(
         receipts_root: header.receipts_root,
         hashes: Vec::with_capacity(envelope.transactions.len()),
         payments: Vec::new(),
-        unknown_type: None,
+        unread: false,
+        full: native,
+        unproven: None,
     };
     if !native {
         for hash in envelope.transactions {
@@ -103,11 +138,16 @@ pub fn read(
     }
 
     let mut encoded = Vec::with_capacity(envelope.transactions.len());
+    let mut unknown = None;
     for (index, raw) in envelope.transactions.iter().enumerate() {
         let tx: Tx<'_> = parse(raw.get())?;
         let hash = hex::hash(tx.hash).ok_or("a transaction's hash is none")?;
-        let known = if verify.transactions { encode(raw.get(), tx.r#type)? } else { Encoded::Unknown(0) };
-        let signer = match known {
+        body.hashes.push(hash);
+        // Neither its bytes nor its receipt are in a root.
+        if index + 1 == envelope.transactions.len() && hash == bridge_hash(&body.header) {
+            continue;
+        }
+        let signer = match encode(raw.get(), tx.r#type)? {
             Encoded::Known { bytes, signer } => {
                 if keccak256(&bytes) != hash {
                     return Err(format!("transaction {hash} of block {height} does not hash to its name"));
@@ -116,24 +156,33 @@ pub fn read(
                 signer
             }
             Encoded::Unknown(kind) => {
-                body.unknown_type = Some(kind);
+                unknown = Some(kind);
+                encoded.push(Vec::new());
                 None
             }
         };
-        body.hashes.push(hash);
         let index = u32::try_from(index).map_err(|_| "too many transactions")?;
         if let Some(payment) = payment(&tx, index, hash, signer, watched)? {
-            body.payments.push(payment);
+            // What JSON shows of an unknown type need not be what its bytes say.
+            if encoded.last().is_some_and(Vec::is_empty) {
+                body.unread = true;
+            } else {
+                body.payments.push(payment);
+            }
         }
     }
-    let complete = encoded.len() == body.hashes.len();
-    if verify.header && verify.transactions && complete {
-        let root = proofs::ordered_trie_root_encoded(&encoded);
-        if root != header.transactions_root {
-            return Err(format!("the transactions of block {height} do not have the root that its header names"));
-        }
+    let root = header.transactions_root;
+    if let Some(kind) = unknown {
+        body.unproven = Some(Unproven { root, encoded, kind });
+    } else if verify.header && verify.transactions && proofs::ordered_trie_root_encoded(&encoded) != root {
+        return Err(format!("the transactions of block {height} do not have the root that its header names"));
     }
     Ok(body)
+}
+
+/// The name of what Polygon's bridge did in a block before PIP-74. It hashes nothing but the block's place.
+pub fn bridge_hash(header: &chain::Header) -> B256 {
+    keccak256([b"matic-bor-receipt-".as_slice(), &header.height.to_be_bytes(), &header.hash.0].concat())
 }
 
 fn payment(
@@ -148,13 +197,13 @@ fn payment(
     if !watched.contains(&to) {
         return Ok(None);
     }
-    let amount = Amount::new(hex::number(tx.value).ok_or("a value that is no number")?);
+    let amount = Amount::new(tx.value.map_or(Some(U256::ZERO), hex::number).ok_or("a value that is no number")?);
     if amount.is_zero() {
         return Ok(None);
     }
     let from = match signer.and_then(|signer| signer.recover()) {
         Some(from) => from,
-        None => hex::address(tx.from).ok_or("a sender that is no address")?,
+        None => tx.from.and_then(hex::address).ok_or("a sender that is no address")?,
     };
     Ok(Some(Payment { tx_index, txid, from, to, amount }))
 }
@@ -173,12 +222,22 @@ impl Signer {
     }
 }
 
+/// Whether these are bytes of a transaction that could have been encoded here (EIP-2718).
+pub fn is_plain(bytes: &[u8]) -> bool {
+    bytes.first().is_none_or(|first| *first >= 0xc0 || is_known(u64::from(*first)))
+}
+
+/// Whether transactions of this type can be encoded here.
+pub fn is_known(kind: u64) -> bool {
+    kind <= NEWEST || kind == DEPOSIT
+}
+
 fn encode(tx: &str, kind: Option<&str>) -> Result<Encoded, String> {
     let kind = kind.map_or(Some(0), hex::quantity).ok_or("a transaction type that is no number")?;
     if kind == DEPOSIT {
         return Ok(Encoded::Known { bytes: deposit(tx)?, signer: None });
     }
-    if kind > NEWEST {
+    if !is_known(kind) {
         return Ok(Encoded::Unknown(kind));
     }
     let envelope: TxEnvelope = parse(tx)?;
@@ -226,7 +285,10 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
 
 #[cfg(test)]
 mod tests {
+    use alloy_consensus::{SignableTransaction, TxLegacy};
+    use alloy_primitives::Signature;
     use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -245,6 +307,88 @@ mod tests {
         let Encoded::Known { bytes, .. } = encode(OP_DEPOSIT, Some("0x7e")).unwrap() else { panic!("a known type") };
         let tx: Tx<'_> = parse(OP_DEPOSIT).unwrap();
         assert_eq!(Some(keccak256(bytes)), hex::hash(tx.hash));
+    }
+
+    const OURS: &str = "0x00000000000000000000000000000000000000b1";
+
+    /// A payment of `wei` to us as a node shows it, and its bytes.
+    fn payment(wei: u64) -> (Value, Vec<u8>) {
+        let tx =
+            TxLegacy { to: OURS.parse::<Address>().unwrap().into(), value: U256::from(wei), ..TxLegacy::default() };
+        let tx = TxEnvelope::from(tx.into_signed(Signature::test_signature()));
+        let mut shown = serde_json::to_value(&tx).unwrap();
+        shown["from"] = json!(Address::ZERO);
+        (shown, tx.encoded_2718())
+    }
+
+    /// A transaction of Polygon's bridge; the list that its bytes end with is shown nowhere.
+    fn message() -> (Value, Vec<u8>) {
+        let bytes = vec![0x7f, 0xc2, 0x01, 0x02];
+        let shown = json!({ "type": "0x7f", "hash": keccak256(&bytes), "from": Address::ZERO, "to": Address::ZERO,
+            "value": "0x0", "input": "0x", "v": "0x0", "r": "0x0", "s": "0x0" });
+        (shown, bytes)
+    }
+
+    fn block(shown: &[Value], in_root: &[Vec<u8>]) -> Value {
+        let header =
+            Header { number: 7, transactions_root: proofs::ordered_trie_root_encoded(in_root), ..Header::default() };
+        let mut block = serde_json::to_value(&header).unwrap();
+        block["hash"] = json!(header.hash_slow());
+        block["transactions"] = json!(shown);
+        block
+    }
+
+    fn read_block(block: &Value, verify: Verify) -> Result<Body, String> {
+        let watched = chain::WatchSet::default();
+        watched.insert(AddressKey(hex::bytes(OURS).unwrap()));
+        read(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read())
+    }
+
+    #[test]
+    fn a_block_with_an_unknown_type_is_proven_by_its_bytes() {
+        let ((paid, paid_bytes), (message, message_bytes)) = (payment(5), message());
+        let body = read_block(&block(&[paid, message], &[paid_bytes, message_bytes.clone()]), Verify::ALL).unwrap();
+        assert_eq!(body.payments[0].amount, Amount::from_units(5));
+        let unproven = body.unproven.unwrap();
+        assert_eq!(unproven.missing(), [1]);
+        assert!(unproven.is_proven_by(vec![message_bytes.clone()]));
+        assert!(!unproven.is_proven_by(vec![message_bytes[..3].to_vec()]));
+        assert!(!is_plain(&message_bytes) && is_plain(&payment(5).1));
+    }
+
+    #[test]
+    fn what_an_unknown_type_pays_is_left_to_balances() {
+        let ((mut shown, bytes), (paid, paid_bytes)) = (message(), payment(5));
+        shown["to"] = json!(OURS);
+        shown["value"] = json!("0xde0b6b3a7640000");
+        for verify in [Verify::ALL, Verify { transactions: false, ..Verify::ALL }] {
+            let in_root = [bytes.clone(), paid_bytes.clone()];
+            let body = read_block(&block(&[shown.clone(), paid.clone()], &in_root), verify).unwrap();
+            assert_eq!((body.payments.len(), body.payments[0].tx_index, body.unread), (1, 1, true));
+        }
+    }
+
+    #[test]
+    fn the_bridge_stood_outside_of_the_root_before() {
+        let (paid, bytes) = payment(5);
+        let mut block = block(&[paid], &[bytes]);
+        let place = read_block(&block, Verify::ALL).unwrap().header;
+        let bridge = json!({ "type": "0x0", "hash": bridge_hash(&place), "from": Address::ZERO, "to": Address::ZERO,
+            "value": "0x0", "input": "0x", "v": "0x0", "r": "0x0", "s": "0x0" });
+        block["transactions"].as_array_mut().unwrap().push(bridge);
+        let body = read_block(&block, Verify::ALL).unwrap();
+        assert_eq!((body.payments.len(), body.hashes.len()), (1, 2));
+        block["transactions"].as_array_mut().unwrap().swap(0, 1);
+        assert!(read_block(&block, Verify::ALL).is_err(), "it comes last");
+    }
+
+    #[test]
+    fn without_a_root_each_transaction_still_hashes_to_its_name() {
+        let unproven = Verify { transactions: false, ..Verify::ALL };
+        let (mut paid, _) = payment(5);
+        assert_eq!(read_block(&block(std::slice::from_ref(&paid), &[]), unproven).unwrap().payments.len(), 1);
+        paid["value"] = json!("0x6");
+        assert!(read_block(&block(&[paid], &[]), unproven).unwrap_err().contains("hash"));
     }
 
     #[test]

@@ -8,11 +8,6 @@ pub fn quantity(text: &str) -> Option<u64> {
     u64::from_str_radix(digits(text)?, 16).ok()
 }
 
-/// `0x1f`, at most 32 bits.
-pub fn index(text: &str) -> Option<u32> {
-    u32::from_str_radix(digits(text)?, 16).ok()
-}
-
 /// `0x1f`, at most 256 bits.
 pub fn number(text: &str) -> Option<U256> {
     U256::from_str_radix(digits(text)?, 16).ok()

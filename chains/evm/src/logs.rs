@@ -12,7 +12,7 @@ pub const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a1
 /// Up to so many watched addresses are looked up in a block's bloom; more would find a chance hit in most blocks.
 const BLOOM_LOOKUPS_MAX: usize = 1_000;
 
-/// A log as a node writes it. Fields that only hits need stay text.
+/// A log as a node writes it. Where in the block it stands is counted, not read.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Log<'a> {
@@ -24,12 +24,6 @@ pub struct Log<'a> {
     pub block_hash: Option<&'a str>,
     #[serde(default)]
     pub block_number: Option<&'a str>,
-    #[serde(default)]
-    pub transaction_hash: Option<&'a str>,
-    #[serde(default)]
-    pub transaction_index: Option<&'a str>,
-    #[serde(default)]
-    pub log_index: Option<&'a str>,
     #[serde(default)]
     removed: Option<bool>,
 }
@@ -194,6 +188,20 @@ impl Log<'_> {
             return None;
         }
         Some(Hit { asset, from: account(from)?, to, amount })
+    }
+
+    /// Whether a bloom names its contract and all its topics; `None` if they are none.
+    pub fn is_in(&self, bloom: &Bloom) -> Option<bool> {
+        let mut own = Bloom::ZERO;
+        self.accrue(&mut own)?;
+        Some(bloom.contains(&own))
+    }
+
+    /// Adds what the log sets in a bloom.
+    pub fn accrue(&self, bloom: &mut Bloom) -> Option<()> {
+        let topics: Option<Vec<B256>> = self.topics.as_slice().iter().map(|topic| hex::hash(topic)).collect();
+        bloom.accrue_raw_log(hex::address(self.address)?, &topics?);
+        Some(())
     }
 
     /// A node's mark of a log that a reorganisation took back. No header commits to it.

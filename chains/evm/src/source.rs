@@ -14,28 +14,27 @@ use chain::{
 };
 use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
 use ruint::aliases::U256;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    EvmConfig, Finality, Trace, block,
+    EvmConfig, Finality, Trace,
+    balances::Memory,
+    block,
     finality::Claims,
     hex,
     logs::{BadContract, Contracts},
     opinion::Givers,
+    sight::Sight,
 };
 
 /// An endpoint further behind the best one says nothing of the present.
 const LAG_MAX: u64 = 32;
-/// Balances asked for in one batch.
-const BALANCES_MAX: usize = 100;
 /// Blocks that a range of logs covers at first, and at most.
 const SPAN: (u64, u64) = (2_000, 10_000);
 /// `decimals()`
 const DECIMALS_CALL: &str = "0x313ce567";
-/// `balanceOf(address)`
-const BALANCE_CALL: &str = "0x70a08231";
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -58,7 +57,9 @@ pub struct Evm {
     pub(crate) span: Mutex<Span>,
     /// Blocks up to here are not expected to change.
     pub(crate) settled: AtomicU64,
+    pub(crate) memory: Mutex<Memory>,
     pub(crate) warned: AtomicBool,
+    sight: Mutex<Sight>,
     /// Every endpoint is asked for its head and its final mark in turn.
     head_turn: AtomicUsize,
     final_turn: AtomicUsize,
@@ -80,7 +81,9 @@ impl Evm {
             native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
             span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
             settled: AtomicU64::new(0),
+            memory: Mutex::new(Memory::default()),
             warned: AtomicBool::new(false),
+            sight: Mutex::new(Sight::default()),
             head_turn: AtomicUsize::new(0),
             final_turn: AtomicUsize::new(0),
             claims: Mutex::new(Claims::new(config.pool.endpoints.len())),
@@ -88,6 +91,10 @@ impl Evm {
             givers: Mutex::default(),
             config,
         })
+    }
+
+    pub(crate) fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.sight.lock().expect("no panic while sight is held")
     }
 
     fn claims(&self) -> MutexGuard<'_, Claims> {
@@ -122,7 +129,7 @@ impl Evm {
         }
     }
 
-    fn readers(&self) -> usize {
+    pub(crate) fn readers(&self) -> usize {
         self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
     }
 
@@ -152,15 +159,19 @@ impl Evm {
             Err(_) => "no `finalized` tag".to_owned(),
         };
         let receipts = self.offers(endpoint, "eth_getBlockReceipts", json!([hash])).await;
+        let proof = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
+        let proofs = self.offers(endpoint, "eth_getProof", proof).await;
+        let word = |offered: bool| if offered { "yes" } else { "no" };
         let mut text = format!(
-            "chain {}, head {}, {finality}, receipts by block: {}, {latency} ms",
+            "chain {}, head {}, {finality}, receipts by block: {}, proofs of balances: {}, {latency} ms",
             self.config.chain_id,
             head.height,
-            if receipts { "yes" } else { "no" },
+            word(receipts),
+            word(proofs),
         );
         if let Some((method, params)) = self.trace_question(&head) {
             let traces = self.offers(endpoint, method, params).await;
-            text.push_str(if traces { ", traces: yes" } else { ", traces: no" });
+            text.push_str(&format!(", traces: {}", word(traces)));
         }
         Ok((head.height, text))
     }
@@ -183,7 +194,8 @@ impl Source for Evm {
         let mut troubles = Vec::new();
         let mut heard = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            match self.ask_only(endpoint, "eth_chainId", json!([])).await {
+            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
+            match self.pool.ask_one(endpoint, "eth_chainId", &json!([]), accept).await {
                 Ok(id) if hex::quantity(&id) == Some(self.config.chain_id) => heard = true,
                 Ok(id) => {
                     let label = self.pool.label(endpoint);
@@ -263,39 +275,20 @@ impl Source for Evm {
         self.read_blocks(from, to, watched).await
     }
 
-    /// By block hash (EIP-1898), so that a reorganisation cannot change the question.
     async fn balances(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let block = json!({ "blockHash": B256::from(at.hash.0) });
-        let (method, params): (&str, Vec<Value>) = match asset {
-            AssetKind::Native => {
-                ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
-            }
-            AssetKind::Token { contract } => {
-                let call = |address: &Address| json!([{ "to": contract, "data": balance_call(address) }, block]);
-                ("eth_call", addresses.iter().map(call).collect())
-            }
-        };
-        let balances = self.pool.ask_many(method, &params, BALANCES_MAX, |_, reply| {
-            let text = reply.result::<&str>()?;
-            let balance = match asset {
-                AssetKind::Native => hex::number(text),
-                AssetKind::Token { .. } => hex::bytes(text).map(U256::from_be_bytes::<32>),
-            };
-            let balance = balance.ok_or_else(|| Bad::Wrong("a balance that is no number".to_owned()))?;
-            Ok(Answer::Sure(Amount::new(balance)))
-        });
-        balances.await.map_err(|failure| failure_at(at.height, failure))
+        self.read_balances(at, asset, addresses).await
     }
 
     fn internals(&self) -> Internals {
         match (&self.native, self.config.trace) {
             (None, _) => Internals::None,
             (Some(_), Trace::None) => Internals::ByBalance,
+            (Some(_), Trace::Debug | Trace::Parity) if self.sight().is_blind(Instant::now()) => Internals::ByBalance,
             (Some(_), Trace::Debug | Trace::Parity) => Internals::Included,
         }
     }
@@ -324,9 +317,4 @@ impl Source for Evm {
 /// What a failure of the pool means for a question about the block at `height`.
 pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
     failure.at(height)
-}
-
-/// The calldata of `balanceOf`: the address in a word of its own.
-fn balance_call(of: &Address) -> String {
-    format!("{BALANCE_CALL}{:0>64}", const_hex::encode(of.key.0))
 }

@@ -304,7 +304,8 @@ mod tests {
     fn body() -> Body {
         let header = chain::Header { height: 7, hash: BlockHash([1; 32]), parent: BlockHash([0; 32]), time: 0 };
         let (hashes, payments) = (vec![B256::ZERO], Vec::new());
-        Body { header, bloom: Bloom::ZERO, receipts_root: B256::ZERO, hashes, payments, unknown_type: None }
+        let (bloom, receipts_root) = (Bloom::ZERO, B256::ZERO);
+        Body { header, bloom, receipts_root, hashes, payments, unread: false, full: true, unproven: None }
     }
 
     fn watched() -> WatchSet {

@@ -96,6 +96,26 @@ both! {
         world.expect(&placed, "completed", "paid").await;
     }
 
+    async fn a_made_up_balance_is_no_money(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+        let placed = world.place("eth").await;
+        world.endpoints[0].set(Fault::Generous);
+        world.mine("eth", 20).await;
+        world.expect_received(&placed, Amount::ZERO).await;
+        assert!(world.endpoints[0].proxy.asked("eth_getProof") > 0, "balances are compared where nothing is traced");
+        // The end of the window asks as well, and waits for an answer that is right.
+        world.advance_seconds(40 * 60);
+        world.mine("eth", 3).await;
+        world.expect_received(&placed, Amount::ZERO).await;
+        world.expect(&placed, "pending", "pending").await;
+        world.endpoints[0].set(Fault::None);
+        let second = world.place("eth").await;
+        world.pay(&second, second.due).await;
+        world.ethereum.mine(20, world.clock.now()).await;
+        world.until_completed(&second).await;
+        world.mine_deep("eth").await;
+        assert_eq!(world.earned("eth").await, second.due);
+    }
+
     async fn one_of_two_endpoints_dies_on_the_way(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         let placed = world.place("eth").await;
         world.pay(&placed, placed.due).await;

@@ -164,6 +164,8 @@ impl Node {
     }
 }
 
+const TEN_ETHER: &str = "0x8ac7230489e80000";
+
 /// What an endpoint does to those who ask it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -181,6 +183,8 @@ pub enum Fault {
     /// It knows no block above this one.
     StaleHead(u64),
     NoTraces,
+    /// Every address holds ten ether.
+    Generous,
     /// It takes questions and says nothing.
     Silent,
 }
@@ -231,6 +235,8 @@ fn answer(fault: Fault, method: &str, params: &Value) -> Act {
         (Fault::OnlyEmptyLogs | Fault::NoReceipts, "eth_getBlockReceipts") => missing(),
         (Fault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
         (Fault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
+        (Fault::Generous, "eth_getProof") => Act::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER))),
+        (Fault::Generous, "eth_getBalance") => Act::Result(json!(TEN_ETHER)),
         (Fault::Silent, _) => Act::Silence,
         (_, _) => Act::Pass,
     }

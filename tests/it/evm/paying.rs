@@ -132,6 +132,18 @@ both! {
         assert_eq!(world.endpoints[0].proxy.asked("debug_traceBlockByHash"), 0, "nobody asks for what is not configured");
     }
 
+    async fn ether_sent_by_a_contract_is_found_while_traces_fail(world: Onchain = Plan { trace: "debug", endpoints: 1, ..PLAIN }) {
+        let placed = world.place("eth").await;
+        world.mine("eth", 3).await;
+        world.endpoints[0].set(Fault::NoTraces);
+        world.pay_by_contract(&[(&placed, placed.due)]).await;
+        world.mine("eth", 1).await;
+        world.expect_received(&placed, placed.due).await;
+        world.mine_deep("eth").await;
+        world.expect(&placed, "completed", "paid").await;
+        assert_eq!(world.earned("eth").await, placed.due);
+    }
+
     async fn a_part_and_the_rest_pay_together(world: Onchain) {
         for coin in ["eth", "erc20_usdt"] {
             let placed = world.place(coin).await;

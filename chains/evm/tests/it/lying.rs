@@ -1,12 +1,11 @@
-//! A node that omits, invents, lags, throttles or babbles costs time, never a payment.
+//! A node that omits, invents or lags costs time, never a payment.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use axum::http::StatusCode;
-use chain::{Source, SourceError};
+use chain::{Part, Source, SourceError};
 use evm::{Evm, EvmConfig, Trace, Verify};
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 use crate::world::{ETHER, World, read, transfers};
 
 /// A world with one busy block, and what an honest reading of it finds.
-async fn busy() -> (World, u64, Vec<chain::Block>) {
+pub async fn busy() -> (World, u64, Vec<chain::Block>) {
     let world = World::start().await;
     world.busy_block().await;
     let head = world.anvil.height().await.expect("anvil answers");
@@ -23,9 +22,9 @@ async fn busy() -> (World, u64, Vec<chain::Block>) {
     (world, head, honest)
 }
 
-type Lie = fn(&mut Value);
+pub type Lie = fn(&mut Value);
 
-fn edit(method: &'static str, edit: Lie) -> impl Fn(&str, &Value) -> Act + Send + Sync {
+pub fn edit(method: &'static str, edit: Lie) -> impl Fn(&str, &Value) -> Act + Send + Sync {
     move |asked, _| if asked == method { Act::Edit(Box::new(edit)) } else { Act::Pass }
 }
 
@@ -63,12 +62,60 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
 async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
     let (world, head, honest) = busy().await;
     let url = world.anvil.url();
-    let hide = |block: &mut Value| {
-        block["transactions"][0]["to"] = json!(format!("0x{}", "12".repeat(20)));
-        block["transactions"][1]["type"] = json!("0x77");
+    let lies: [Lie; 3] = [
+        |block| {
+            block["transactions"][0]["to"] = json!(format!("0x{}", "12".repeat(20)));
+            block["transactions"][1]["type"] = json!("0x77");
+        },
+        |block| block["transactions"][1]["type"] = json!("0x77"),
+        // Ether that nobody sent us.
+        |block| {
+            let tx = &mut block["transactions"][1];
+            tx["type"] = json!("0x77");
+            tx["to"] = json!(format!("0x{}", "b1".repeat(20)));
+        },
+    ];
+    for (n, lie) in lies.into_iter().enumerate() {
+        let liar = Proxy::start(&url, edit("eth_getBlockByNumber", lie)).await;
+        assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest, "lie {n}");
+        let alone = world.evm(&[&liar.url]).blocks(head, head, &world.watched).await;
+        assert!(matches!(alone, Err(SourceError::Wrong(_))), "lie {n} alone: {alone:?}");
+        // Nobody has the bytes that would prove it: what transactions carry is left to balances, the rest is proven.
+        let hiding = Proxy::start(&url, move |method, _| match method {
+            "eth_getBlockByNumber" => Act::Edit(Box::new(lie)),
+            "eth_getRawTransactionByHash" => Act::Error(-32601, "method not found"),
+            _ => Act::Pass,
+        })
+        .await;
+        match world.evm(&[&hiding.url]).blocks(head, head, &world.watched).await {
+            Ok(blocks) => {
+                assert!(transfers(&blocks).iter().all(|found| matches!(found.place.part, Part::Log(_))), "lie {n}");
+                assert_eq!(transfers(&blocks).len(), 5, "lie {n}");
+            }
+            Err(error) => assert!(matches!(error, SourceError::Wrong(_)), "lie {n}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_made_up_type_of_receipts_does_not_either() {
+    let (world, head, _) = busy().await;
+    let url = world.anvil.url();
+    let mut config = world.config(&[&url], Trace::None);
+    config.assets.retain(|asset| !asset.is_native());
+    let honest = read(&Evm::new(config.clone()).unwrap(), head, head, &world.watched).await;
+    assert_eq!(transfers(&honest).len(), 5);
+    let lie = |receipts: &mut Value| {
+        receipts[0]["type"] = json!("0x77");
+        let paid = receipts.as_array().unwrap().iter().find(|receipt| receipt["logs"][0].is_object()).unwrap().clone();
+        receipts[0]["logs"] = paid["logs"].clone();
     };
-    let liar = Proxy::start(&url, edit("eth_getBlockByNumber", hide)).await;
-    assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest);
+    let liar = Proxy::start(&url, edit("eth_getBlockReceipts", lie)).await;
+    config.pool.endpoints = world.config(&[&liar.url], Trace::None).pool.endpoints;
+    let alone = Evm::new(config.clone()).unwrap().blocks(head, head, &world.watched).await;
+    assert!(matches!(alone, Err(SourceError::Unsupported(_))), "{alone:?}");
+    config.pool.endpoints = world.config(&[&liar.url, &url], Trace::None).pool.endpoints;
+    assert_eq!(read(&Evm::new(config).unwrap(), head, head, &world.watched).await, honest);
 }
 
 /// Changes one character of an answer, at a place that `step` names.
@@ -107,147 +154,6 @@ async fn no_changed_character_changes_what_is_credited() {
         }
         assert!(noticed > 75, "{noticed} of 150 changes of {method} were noticed, the others meant nothing");
     }
-}
-
-#[tokio::test]
-async fn nodes_without_receipts_by_block_are_read_by_logs() {
-    let (world, head, honest) = busy().await;
-    let hiding = Proxy::hiding(&world.anvil.url(), &["eth_getBlockReceipts"]).await;
-    let evm = world.evm(&[&hiding.url]);
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    assert_eq!(hiding.asked("eth_getBlockReceipts"), 1, "a missing method is not asked for again");
-    assert_eq!(hiding.asked("eth_getLogs"), 2);
-}
-
-#[tokio::test]
-async fn empty_logs_against_the_bloom_are_not_believed() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
-    let trick = |method: &str, _: &Value| match method {
-        "eth_getBlockReceipts" => Act::Error(-32601, "method not found"),
-        "eth_getLogs" => Act::Result(json!([])),
-        _ => Act::Pass,
-    };
-    let liar = Proxy::start(&url, trick).await;
-    let hiding = Proxy::hiding(&url, &["eth_getBlockReceipts"]).await;
-    let evm = world.evm(&[&liar.url, &hiding.url]);
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    assert_eq!((liar.asked("eth_getLogs"), hiding.asked("eth_getLogs")), (1, 1));
-
-    let agreed = world.evm(&[&liar.url]);
-    let blocks = read(&agreed, head, head, &world.watched).await;
-    assert_eq!(transfers(&blocks).len(), 1, "if all agree, the bloom may be chance; the ether is there");
-}
-
-#[tokio::test]
-async fn a_range_that_leaves_logs_out_is_healed_by_the_blooms() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
-    for lie in [
-        (|logs: &mut Value| *logs = json!([])) as Lie,
-        |logs| {
-            for log in logs.as_array_mut().unwrap() {
-                log["blockHash"] = json!(format!("0x{}", "77".repeat(32)));
-            }
-        },
-        |logs| {
-            logs.as_array_mut().unwrap().iter_mut().for_each(|log| log["transactionHash"] = log["blockHash"].clone())
-        },
-    ] {
-        let liar = Proxy::start(&url, edit("eth_getLogs", lie)).await;
-        let evm = world.by_range(&[&liar.url], Trace::None).await;
-        let blocks = read(&evm, head - 2, head, &world.watched).await;
-        assert_eq!(blocks[2..], honest[..]);
-        assert_eq!(liar.asked("eth_getLogs"), 1);
-    }
-}
-
-#[tokio::test]
-async fn ranges_shrink_to_what_the_node_takes() {
-    let (world, head, _) = busy().await;
-    world.anvil.mine(60).await.unwrap();
-    let head = head + 60;
-    let url = world.anvil.url();
-    let honest = read(&world.evm(&[&url]), 0, head, &world.watched).await;
-    let narrow = Proxy::start(&url, |method, params| {
-        let number =
-            |field: &str| u64::from_str_radix(params[0][field].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-        match method {
-            "eth_getLogs" if params[0].get("fromBlock").is_some() && number("toBlock") - number("fromBlock") >= 10 => {
-                Act::Error(-32005, "query returned more than 10000 results")
-            }
-            _ => Act::Pass,
-        }
-    })
-    .await;
-    let evm = world.by_range(&[&narrow.url], Trace::None).await;
-    assert_eq!(read(&evm, 0, head, &world.watched).await, honest);
-    assert!(narrow.asked("eth_getLogs") < 30, "learnt once, kept");
-
-    let nothing = Proxy::start(&url, |method, _| match method {
-        "eth_getLogs" => Act::Error(-32005, "query returned more than 10000 results"),
-        _ => Act::Pass,
-    })
-    .await;
-    let evm = world.by_range(&[&nothing.url], Trace::None).await;
-    assert_eq!(read(&evm, 0, head, &world.watched).await, honest, "block by block where no range is taken");
-}
-
-#[tokio::test]
-async fn nodes_without_batches_are_asked_one_by_one() {
-    let (world, head, _) = busy().await;
-    let url = world.anvil.url();
-    let honest = read(&world.evm(&[&url]), 0, head, &world.watched).await;
-    let plain = Proxy::without_batches(&url).await;
-    assert_eq!(read(&world.evm(&[&plain.url]), 0, head, &world.watched).await, honest);
-}
-
-#[tokio::test]
-async fn babble_and_floods_count_for_nothing() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
-    let acts: [fn() -> Act; 7] = [
-        || Act::Http(StatusCode::OK, vec![], "<html>503</html>".to_owned()),
-        || Act::Http(StatusCode::OK, vec![], String::new()),
-        || Act::Http(StatusCode::BAD_GATEWAY, vec![], "bad gateway".to_owned()),
-        || Act::Http(StatusCode::FOUND, vec![("location", "http://127.0.0.1:1/")], String::new()),
-        || Act::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
-        || Act::Result(json!({ "number": {} })),
-        || Act::Error(-32603, "internal error"),
-    ];
-    for (n, act) in acts.into_iter().enumerate() {
-        let sick =
-            Proxy::start(&url, move |method, _| if method == "eth_getBlockByNumber" { act() } else { Act::Pass }).await;
-        let both = world.evm(&[&sick.url, &url]);
-        let blocks = both.blocks(head, head, &world.watched).await;
-        assert_eq!(blocks.as_ref(), Ok(&honest), "babble {n}");
-        let alone = world.evm(&[&sick.url]).blocks(head, head, &world.watched).await;
-        let said = alone.unwrap_err().to_string();
-        assert!(said.len() < 1_000 && !said.contains("http://"), "babble {n}: {said}");
-    }
-}
-
-#[tokio::test]
-async fn a_throttled_endpoint_is_left_alone_as_long_as_it_asks() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
-    let throttled = Proxy::start(&url, |method, _| match method {
-        "eth_getBlockByNumber" => Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
-        _ => Act::Pass,
-    })
-    .await;
-    let evm = world.evm(&[&throttled.url, &url]);
-    for _ in 0..5 {
-        assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    }
-    assert_eq!(throttled.asked("eth_getBlockByNumber"), 1);
-    let alone = world.evm(&[&throttled.url]);
-    for _ in 0..3 {
-        let said = alone.blocks(head, head, &world.watched).await.unwrap_err();
-        assert!(matches!(&said, SourceError::Unavailable(why) if why.contains("429")), "{said}");
-    }
-    assert_eq!(throttled.asked("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]

@@ -2,6 +2,10 @@
 
 mod world;
 
+mod balances;
+mod logs;
 mod lying;
 mod reading;
 mod sending;
+mod throttled;
+mod traces;

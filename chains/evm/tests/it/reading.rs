@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use alloy_primitives::{Address, U256};
+use alloy_primitives::Address;
 use chain::source::Opinion;
 use chain::{Amount, AssetKind, BlockHash, BlockRef, Internals, Part, Source, SourceError};
 use evm::Trace;
@@ -69,7 +69,8 @@ async fn without_traces_internal_payments_show_in_balances_only() {
         .collect();
     assert_eq!(hidden, [0u64, 0, 8, 15].map(Amount::from));
 
-    let before = evm.balances(&blocks[0].header.position(), &AssetKind::Native, &addresses).await.unwrap();
+    // The first block of this node has no state root.
+    let before = evm.balances(&blocks[1].header.position(), &AssetKind::Native, &addresses).await.unwrap();
     assert_eq!(before, vec![Amount::ZERO; 4]);
     let gone = BlockRef { height: last.height, hash: chain::BlockHash([9; 32]) };
     assert!(evm.balances(&gone, &AssetKind::Native, &addresses).await.is_err());
@@ -90,7 +91,7 @@ async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_anothe
     let addresses: Vec<chain::Address> = asked.iter().map(|address| world::address(*address)).collect();
     let refused = addresses[60].text.clone();
     let stingy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
-        ("eth_getBalance", Some(address)) if address == refused => Act::Error(-32000, "not this one"),
+        ("eth_getProof", Some(address)) if address == refused => Act::Error(-32000, "not this one"),
         _ => Act::Pass,
     })
     .await;
@@ -100,9 +101,12 @@ async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_anothe
     for (address, balance) in asked.iter().zip(&balances) {
         assert_eq!(balance.units(), world.anvil.balance(*address).await.unwrap(), "{address}");
     }
-    // Two proofs of the chain, 250 items of batches, and the one that was refused once more at both endpoints.
-    assert_eq!((balances.len(), evm.requests() - before), (250, 250 + 2 + 2));
-    assert_eq!(stingy.asked("eth_getBalance"), 250 + 1);
+    // Two proofs of the chain, one header, 250 items of batches, and the one that was refused once more at both endpoints.
+    assert_eq!((balances.len(), evm.requests() - before), (250, 250 + 2 + 1 + 2));
+    assert_eq!(stingy.asked("eth_getProof"), 250 + 1);
+
+    let again = evm.balances(&last, &AssetKind::Native, &addresses[..1]).await.unwrap();
+    assert_eq!((again, evm.requests() - before), (balances[..1].to_vec(), 250 + 2 + 1 + 2 + 1), "the header is known");
 }
 
 #[tokio::test]
@@ -125,7 +129,14 @@ async fn quiet_blocks_cost_one_request_and_paid_ones_two() {
     let settled = world.by_range(&[&world.anvil.url()], Trace::None).await;
     let before = settled.requests();
     assert_eq!(transfers(&read(&settled, from, head + 1, &world.watched).await).len(), 1);
-    assert_eq!(settled.requests() - before, 42 + 1, "one range of logs for all blocks");
+    assert_eq!(settled.requests() - before, 42 + 1, "receipts of the paid block, and no logs at all");
+
+    world.watch_strangers();
+    let url = world.anvil.url();
+    let wide = world.by_range(&[&url, &url], Trace::None).await;
+    let before = wide.requests();
+    assert_eq!(transfers(&read(&wide, from, head + 1, &world.watched).await).len(), 1);
+    assert_eq!(wide.requests() - before, 42 + 2 + 1, "one range of logs from two endpoints for all blocks");
 }
 
 #[tokio::test]
@@ -210,11 +221,9 @@ async fn a_wide_watch_set_reads_the_same() {
     let head = world.anvil.height().await.unwrap();
     let url = world.anvil.url();
     let few = read(&world.evm(&[&url]), 0, head, &world.watched).await;
-    for n in 0..5_000u64 {
-        world.watched.insert(world::key(Address::from_word(U256::from(n + (1 << 40)).into())));
-    }
+    world.watch_strangers();
     let near = read(&world.evm(&[&url]), 0, head, &world.watched).await;
-    let settled = read(&world.by_range(&[&url], Trace::None).await, 0, head, &world.watched).await;
+    let settled = read(&world.by_range(&[&url, &url], Trace::None).await, 0, head, &world.watched).await;
     assert_eq!((&few, &few), (&near, &settled));
 }
 
@@ -257,7 +266,7 @@ async fn the_chain_is_named_and_endpoints_are_judged_one_by_one() {
     let reports = evm.check().await;
     let texts: Vec<String> = reports.iter().map(|report| format!("{} {:?}", report.endpoint, report.outcome)).collect();
     assert!(texts[0].contains("chain 31337") && texts[0].contains("receipts by block: yes"), "{}", texts[0]);
-    assert!(texts[0].contains("traces: yes"), "{}", texts[0]);
+    assert!(texts[0].contains("traces: yes") && texts[0].contains("proofs of balances: yes"), "{}", texts[0]);
     assert!(texts[1].contains("receipts by block: no"), "{}", texts[1]);
     assert!(texts[2].starts_with("127.0.0.1:9 Err") && !texts[2].contains("key"), "{}", texts[2]);
     let by_label: HashMap<&str, bool> =

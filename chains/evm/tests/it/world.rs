@@ -16,7 +16,7 @@ use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
 /// Why a helper may panic: without the node there is no test.
-const NODE: &str = "the node and its contracts do as they are told";
+pub const NODE: &str = "the node and its contracts do as they are told";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
 pub struct World {
@@ -60,6 +60,13 @@ impl World {
         }
         world.anvil.mine(1).await.expect(NODE);
         world
+    }
+
+    /// More watched addresses than are looked up in a bloom.
+    pub fn watch_strangers(&self) {
+        for n in 0..2_000u64 {
+            self.watched.insert(key(Address::from_word(U256::from(n + (1 << 40)).into())));
+        }
     }
 
     /// A call from a rich account, waiting to be mined.

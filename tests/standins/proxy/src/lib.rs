@@ -1,6 +1,9 @@
 //! A JSON-RPC node that passes questions on to a real one and does what a trick says with some of them.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use axum::{
     Router,
@@ -42,6 +45,7 @@ struct Shared {
     trick: Box<Trick>,
     takes_batches: bool,
     asked: Mutex<Vec<String>>,
+    largest_batch: AtomicUsize,
 }
 
 impl Proxy {
@@ -69,7 +73,8 @@ impl Proxy {
     async fn with(upstream: &str, takes_batches: bool, trick: Box<Trick>) -> Proxy {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (upstream, asked) = (upstream.to_owned(), Mutex::new(Vec::new()));
-        let shared = Arc::new(Shared { upstream, client, trick, takes_batches, asked });
+        let largest_batch = AtomicUsize::new(0);
+        let shared = Arc::new(Shared { upstream, client, trick, takes_batches, asked, largest_batch });
         let router = Router::new()
             .route("/", post(answer))
             .layer(axum::extract::DefaultBodyLimit::disable())
@@ -85,6 +90,11 @@ impl Proxy {
     /// How often a method was asked for.
     pub fn asked(&self, method: &str) -> usize {
         self.shared.asked().iter().filter(|asked| *asked == method).count()
+    }
+
+    /// Questions in the largest batch so far.
+    pub fn largest_batch(&self) -> usize {
+        self.shared.largest_batch.load(Ordering::Relaxed)
     }
 }
 
@@ -109,6 +119,7 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
         let error = json!({ "code": -32600, "message": "batches are not supported" });
         return axum::Json(json!({ "jsonrpc": "2.0", "id": null, "error": error })).into_response();
     }
+    shared.largest_batch.fetch_max(calls.len(), Ordering::Relaxed);
     let mut answers = Vec::new();
     for call in calls {
         match one(&shared, call).await {

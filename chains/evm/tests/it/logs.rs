@@ -1,0 +1,234 @@
+//! Logs that no receipt proves are a hint where to look, whatever they say.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use alloy_primitives::Address;
+use chain::{Source, SourceError};
+use evm::{Evm, EvmConfig, Trace};
+use proxy::{Act, Proxy};
+use serde_json::{Value, json};
+
+use crate::lying::{Lie, busy, edit};
+use crate::world::{World, read, transfers};
+
+#[tokio::test]
+async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
+    let (world, head, honest) = busy().await;
+    let hiding = Proxy::hiding(&world.anvil.url(), &["eth_getBlockReceipts"]).await;
+    let evm = world.evm(&[&hiding.url]);
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!(hiding.asked("eth_getBlockReceipts"), 1, "a missing method is not asked for again");
+    assert_eq!(
+        hiding.asked("eth_getLogs"),
+        0,
+        "the block pays us by its transactions, so that receipts are needed anyway"
+    );
+}
+
+#[tokio::test]
+async fn receipts_are_asked_by_number_where_no_hash_is_taken() {
+    let (world, head, honest) = busy().await;
+    let choosy = Proxy::start(&world.anvil.url(), |method, params| match (method, params[0].as_str()) {
+        ("eth_getBlockReceipts", Some(text)) if text.len() > 20 => Act::Error(-32602, "hex number > 64 bits"),
+        _ => Act::Pass,
+    })
+    .await;
+    assert_eq!(read(&world.evm(&[&choosy.url]), head, head, &world.watched).await, honest);
+    assert_eq!(choosy.asked("eth_getBlockReceipts"), 2);
+}
+
+#[tokio::test]
+async fn no_single_receipt_is_believed_either() {
+    let (world, head, honest) = busy().await;
+    let url = world.anvil.url();
+    let lies: [Lie; 3] = [
+        // A payment that failed, or one that did not.
+        |receipt| receipt["status"] = if receipt["status"] == "0x0" { json!("0x1") } else { json!("0x0") },
+        |receipt| receipt["logs"] = json!([]),
+        |receipt| receipt["transactionHash"] = receipt["blockHash"].clone(),
+    ];
+    for (n, lie) in lies.into_iter().enumerate() {
+        let liar = Proxy::start(&url, move |method, _| match method {
+            "eth_getBlockReceipts" => Act::Error(-32601, "method not found"),
+            "eth_getTransactionReceipt" => Act::Edit(Box::new(lie)),
+            _ => Act::Pass,
+        })
+        .await;
+        let refused = world.evm(&[&liar.url]).blocks(head, head, &world.watched).await;
+        assert!(refused.is_err(), "lie {n}: {refused:?}");
+        assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest, "lie {n}");
+    }
+}
+
+#[tokio::test]
+async fn an_unwell_node_is_no_reason_to_believe_less() {
+    let (world, head, _) = busy().await;
+    let unwell = Proxy::start(&world.anvil.url(), |method, _| match method {
+        "eth_getBlockReceipts" => Act::Error(-32603, "internal error"),
+        _ => Act::Pass,
+    })
+    .await;
+    let refused = world.evm(&[&unwell.url]).blocks(head, head, &world.watched).await;
+    assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
+    assert_eq!(unwell.asked("eth_getLogs") + unwell.asked("eth_getTransactionReceipt"), 0);
+}
+
+#[tokio::test]
+async fn empty_logs_against_the_bloom_are_not_believed() {
+    let world = World::start().await;
+    world.pay_token(world.usdt, world.ours[1], 5).await;
+    world.anvil.mine(1).await.unwrap();
+    let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
+    let honest = read(&world.evm(&[&url]), head, head, &world.watched).await;
+    assert_eq!(transfers(&honest).len(), 1);
+    let trick = |method: &str, _: &Value| match method {
+        "eth_getBlockReceipts" => Act::Error(-32601, "method not found"),
+        "eth_getLogs" => Act::Result(json!([])),
+        _ => Act::Pass,
+    };
+    let liar = Proxy::start(&url, trick).await;
+    let hiding = Proxy::hiding(&url, &["eth_getBlockReceipts"]).await;
+    let evm = world.evm(&[&liar.url, &hiding.url]);
+    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!((liar.asked("eth_getLogs"), hiding.asked("eth_getLogs")), (1, 1));
+
+    let agreed = world.evm(&[&liar.url]);
+    let blocks = read(&agreed, head, head, &world.watched).await;
+    assert_eq!(transfers(&blocks), [], "if all agree, the bloom may be chance");
+}
+
+/// Edits of a range answer that leave something out.
+const OMISSIONS: [Lie; 4] = [
+    |logs| *logs = json!([]),
+    |logs| {
+        for log in logs.as_array_mut().into_iter().flatten() {
+            log["blockHash"] = json!(format!("0x{}", "77".repeat(32)));
+        }
+    },
+    // Every contract is still named, but not for us.
+    |logs| logs.as_array_mut().into_iter().flatten().for_each(|log| log["topics"][2] = log["topics"][1].clone()),
+    |logs| drop(logs.as_array_mut().and_then(Vec::pop)),
+];
+
+#[tokio::test]
+async fn a_range_that_leaves_logs_out_is_healed_by_the_blooms() {
+    let (world, head, honest) = busy().await;
+    world.watch_strangers();
+    let url = world.anvil.url();
+    for (n, lie) in OMISSIONS.into_iter().enumerate() {
+        let liar = Proxy::start(&url, edit("eth_getLogs", lie)).await;
+        let evm = world.by_range(&[&liar.url, &url], Trace::None).await;
+        let blocks = read(&evm, head - 2, head, &world.watched).await;
+        assert_eq!(blocks[2..], honest[..], "lie {n}");
+        assert_eq!(liar.asked("eth_getLogs"), 1);
+
+        let alone = world.by_range(&[&liar.url], Trace::None).await;
+        let blocks = read(&alone, head - 2, head, &world.watched).await;
+        assert_eq!(blocks[2..], honest[..], "lie {n} alone");
+        assert_eq!(liar.asked("eth_getLogs"), 1, "nobody could contradict, so receipts are read");
+    }
+}
+
+#[tokio::test]
+async fn invented_logs_are_not_credited() {
+    let world = World::start().await;
+    world.pay_token(world.usdt, Address::repeat_byte(0x55), 5).await;
+    world.anvil.mine(1).await.unwrap();
+    let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
+    let ours = format!("0x{}{}", "00".repeat(12), "b1".repeat(20));
+    let invent = move |logs: &mut Value| {
+        let mut log = logs[0].clone();
+        log["topics"][2] = json!(ours);
+        logs.as_array_mut().unwrap().push(log);
+    };
+    let trick = move |method: &str, _: &Value| match method {
+        "eth_getLogs" => Act::Edit(Box::new(invent.clone())),
+        _ => Act::Pass,
+    };
+    let liar = Proxy::start(&url, trick.clone()).await;
+    let without_receipts = Proxy::start(&url, move |method, params| match method {
+        "eth_getBlockReceipts" => Act::Error(-32601, "method not found"),
+        _ => trick(method, params),
+    })
+    .await;
+    for strangers in [false, true] {
+        if strangers {
+            world.watch_strangers();
+        }
+        for urls in [&[liar.url.as_str()][..], &[&liar.url, &url], &[&liar.url, &liar.url], &[&without_receipts.url]] {
+            for evm in [world.evm(urls), world.by_range(urls, Trace::None).await] {
+                assert_eq!(transfers(&read(&evm, head - 1, head, &world.watched).await), [], "{urls:?}");
+            }
+        }
+    }
+    assert!(liar.asked("eth_getLogs") > 0 && without_receipts.asked("eth_getLogs") > 0);
+}
+
+#[tokio::test]
+async fn a_made_up_head_does_not_settle_the_chain() {
+    let (world, head, honest) = busy().await;
+    world.watch_strangers();
+    let url = world.anvil.url();
+    let dreaming = Arc::new(AtomicUsize::new(1));
+    let dreams = dreaming.clone();
+    let far = move |block: &mut Value| {
+        let mut header: alloy_consensus::Header = serde_json::from_value(block.clone()).unwrap();
+        header.number = 1 << 60;
+        block["number"] = json!(format!("{:#x}", header.number));
+        block["hash"] = json!(header.hash_slow());
+    };
+    let dreamer = Proxy::start(&url, move |method, params| {
+        if method == "eth_getBlockByNumber" && params[0] == "latest" && dreams.load(Ordering::Relaxed) == 1 {
+            return Act::Edit(Box::new(far));
+        }
+        Act::Pass
+    })
+    .await;
+    let config = EvmConfig { range_depth: 1_000, ..world.config(&[&dreamer.url, &url], Trace::None) };
+    let evm = Evm::new(config).unwrap();
+    assert_eq!(evm.tip().await.unwrap().head.height, 1 << 60);
+    assert_eq!(evm.blocks(head, 1 << 60, &world.watched).await.unwrap(), honest, "correct all the same");
+    dreaming.store(0, Ordering::Relaxed);
+    evm.tip().await.unwrap();
+    let before = dreamer.asked("eth_getLogs");
+    world.anvil.mine(1).await.unwrap();
+    evm.blocks(head, head, &world.watched).await.unwrap();
+    evm.blocks(head + 1, head + 1, &world.watched).await.unwrap();
+    assert_eq!(dreamer.asked("eth_getLogs"), before, "the head is not read by range");
+}
+
+#[tokio::test]
+async fn ranges_shrink_to_what_the_node_takes() {
+    let (world, head, _) = busy().await;
+    world.watch_strangers();
+    world.anvil.mine(60).await.unwrap();
+    let head = head + 60;
+    let url = world.anvil.url();
+    let honest = read(&world.evm(&[&url]), 0, head, &world.watched).await;
+    let narrow = Proxy::start(&url, |method, params| {
+        let number =
+            |field: &str| u64::from_str_radix(params[0][field].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+        match method {
+            "eth_getLogs" if params[0].get("fromBlock").is_some() && number("toBlock") - number("fromBlock") >= 10 => {
+                Act::Error(-32005, "query returned more than 10000 results")
+            }
+            _ => Act::Pass,
+        }
+    })
+    .await;
+    let evm = world.by_range(&[&narrow.url, &url], Trace::None).await;
+    assert_eq!(read(&evm, 0, head, &world.watched).await, honest);
+    assert!(narrow.asked("eth_getLogs") < 30, "learnt once, kept");
+
+    let nothing = Proxy::start(&url, |method, _| match method {
+        "eth_getLogs" => Act::Error(-32005, "query returned more than 10000 results"),
+        _ => Act::Pass,
+    })
+    .await;
+    let evm = world.by_range(&[&url, &nothing.url], Trace::None).await;
+    assert_eq!(read(&evm, 0, head, &world.watched).await, honest, "block by block where no range is taken");
+}
