@@ -69,7 +69,12 @@ const OF_ABANDON: [(u32, &str, &str, &str); 8] = [
 
 /// USDT of the networks with their chain ids, which end the ids of their genesis blocks.
 const CONTRACTS: [(&str, &str, &str, u32); 3] = [
-    (include_str!("../../../../config/chains/tron.toml"), USDT, "41a614f803b6fd780986a42c78ec9c7f77e6ded13c", 0x2b66_53dc),
+    (
+        include_str!("../../../../config/chains/tron.toml"),
+        USDT,
+        "41a614f803b6fd780986a42c78ec9c7f77e6ded13c",
+        0x2b66_53dc,
+    ),
     (
         include_str!("../../../../config/chains/nile.toml"),
         "TXYZopYRdj2D9XRtbG411XZZ3kM5VkAeBf",
