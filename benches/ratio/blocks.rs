@@ -121,7 +121,7 @@ impl Followed {
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);
         let expirable = self.db.read("list_expirable", move |tx| {
-            Box::pin(async move { invoices::list_expirable(tx, &id, NOW, passed, 100).await })
+            Box::pin(async move { invoices::list_expirable(tx, &id, NOW, passed, LIMITS.grace, 100).await })
         });
         assert!(expirable.await?.is_empty());
         Ok(())

@@ -78,6 +78,20 @@ both! {
         expect(&world, &placed, "completed", "paid").await;
     }
 
+    async fn what_was_seen_in_the_grace_is_in_time_too(world: World) {
+        let placed = place(&world).await;
+        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.advance_seconds(30 * 60 + 30);
+        world.pay("btc", &placed.address, &placed.due);
+        expect(&world, &placed, "pending", "confirming").await;
+        world.advance_seconds(3_600);
+        world.mine("btc", 1);
+        expect(&world, &placed, "pending", "confirming").await;
+        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.mine("btc", 1);
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
     async fn nothing_more_is_asked_for_when_the_window_is_over(world: World) {
         let placed = place(&world).await;
         let due = Amount::parse_decimal(&placed.due, 8).unwrap();

@@ -14,6 +14,7 @@ use crate::clock::Instant;
 use crate::db::{self, Chain, Locked, Returned, Tx};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
 use crate::money::addresses::Ready;
+use crate::money::deposits::Grace;
 use crate::money::ledger::{self, Account, Entry, Leg, PostError, Suspense};
 use crate::money::payments::{self, Change};
 use crate::money::pricing::{Fiat, Quote};
@@ -297,16 +298,18 @@ pub(in crate::money) async fn store(
     Ok(decided.changes)
 }
 
-/// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock, nothing counted is unconfirmed, and nothing is on
-/// its way that was seen in time and is not older than [`sightings::HOLD_MS`].
+/// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock,
+/// nothing counted is unconfirmed or lost its block a short time ago, and nothing is on its way that was seen in time and is
+/// not older than [`sightings::HOLD_MS`].
 pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
     now: Instant,
     passed: Instant,
+    grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), limit).await
+    store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), grace, limit).await
 }
 
 /// Ends the window of one invoice, or the wait of a reversed one. Part payments move to the short account.

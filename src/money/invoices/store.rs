@@ -7,6 +7,7 @@ use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
 use crate::clock::Instant;
 use crate::db::{self, Chain, Locked, Returned, Tx, execute, given, later_each, linked, row, rows, rows_each};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
+use crate::money::deposits::Grace;
 use crate::money::invoices::{Invoice, NewInvoice, State, Use};
 use crate::money::sightings::Expected;
 
@@ -238,20 +239,29 @@ pub async fn list_expirable(
     chain: &ChainId,
     passed: Instant,
     held_since: Instant,
+    grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
+    // A deposit that lost its block is awaited for as long as the window was, as that of a paid invoice is: it was in time
+    // when it was counted. One that is in another block by now is no reason to wait.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
          where i.chain = $1 and i.state = 'open' and i.expires_at < $2 and not exists (
              select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
          and not exists (
+             select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'orphaned'
+             and d.orphaned_at + i.expires_at - i.created_at >= $2 and not exists (
+                 select 1 from deposits again
+                 where again.invoice_id = i.id and again.txid = d.txid and again.state <> 'orphaned'))
+         and not exists (
              select 1 from sightings s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
-             and s.first_seen_at <= i.expires_at and s.first_seen_at > $3)
-         order by i.expires_at limit $4",
+             and s.first_seen_at <= i.expires_at + $4 and s.first_seen_at > $3)
+         order by i.expires_at limit $5",
         chain.as_str(),
         passed,
         held_since,
+        grace.ms,
         limit
     )?;
     found.extend(rows!(
