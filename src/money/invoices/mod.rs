@@ -342,13 +342,15 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
     Ok(Some(change))
 }
 
-/// Takes an open invoice back; false when money has reached it, or when it is closed. What arrives later is booked as late.
+/// Takes an open invoice back; false when money has reached it or is on its way, or when it is closed. What arrives later is
+/// booked as late.
 pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
     let mut draft = lock_one(tx, id).await?;
     let Some(next) = machine::next(draft.state, Happened::Withdrawn, draft.due, draft.tolerance) else {
         return Ok(false);
     };
-    if !store::find_received(tx, id, &draft.chain).await?.seen.is_zero() {
+    let expected = sightings::expected(tx, id).await?;
+    if !store::find_received(tx, id, &draft.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
         return Ok(false);
     }
     draft.close(now, next, payments::State::Failed);
