@@ -175,6 +175,72 @@ both! {
         assert_eq!(open_reviews(&world).await.iter().filter(|review| review.kind == "probe.blind").count(), 1);
     }
 
+    async fn nobody_is_asked_about_money_that_vanished(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        let decimal = |amount: Amount| amount.to_decimal(world.asset(placed.coin).decimals);
+        world.pay(placed.coin, &placed.address, &decimal(due.checked_mul(3).unwrap()));
+        world.pay("eth", &placed.address, "0.25");
+        world.mine(placed.coin, 12);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        assert!(has_review(&world, "payment.surplus").await && has_review(&world, "deposit.apart").await);
+        world.simnet.reorg(&world.chain_of(placed.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert!(!has_review(&world, "payment.surplus").await && !has_review(&world, "deposit.apart").await);
+
+        // Less comes than came before: the question is asked with the new figure.
+        world.pay(placed.coin, &placed.address, &decimal(due.checked_mul(2).unwrap()));
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        let reviews = open_reviews(&world).await;
+        let surplus = reviews.iter().find(|review| review.kind == "payment.surplus").unwrap();
+        assert!(surplus.detail.starts_with(&format!("{due} base units")), "{surplus:?}");
+    }
+
+    async fn part_payments_that_vanish_are_not_asked_about(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        world.advance_seconds(29 * 60);
+        world.pay(placed.coin, &placed.address, "0.05");
+        world.mine(placed.coin, 1);
+        world.pay(placed.coin, &placed.address, "0.04");
+        world.mine(placed.coin, 12);
+        pass(&world, placed.coin, 3 * 60).await;
+        expect(&world, &placed, "expired", "expired").await;
+        assert!(has_review(&world, "payment.short").await);
+        let chain = world.chain_of(placed.coin);
+        for (depth, left) in [(13, Some("50000 of ")), (15, None)] {
+            world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+            world.run_until_idle().await;
+            let reviews = open_reviews(&world).await;
+            let short = reviews.iter().find(|review| review.kind == "payment.short");
+            assert_eq!(short.map(|short| short.detail.starts_with(left.unwrap_or("?"))), left.map(|_| true), "{reviews:?}");
+        }
+    }
+
+    async fn what_is_final_is_the_merchants_when_the_rest_vanishes(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let chain = world.chain_of(placed.coin);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 1);
+        let first = world.simnet.head(&chain).head.height;
+        world.pay(placed.coin, &placed.address, &placed.due);
+        while world.simnet.head(&chain).finalized < Some(first) {
+            world.mine(placed.coin, 1);
+        }
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        let available = Account::MerchantAvailable(world.shop.merchant);
+        let asset = world.asset(placed.coin).id;
+        let earned = || world.account(world.shop.mode, available.clone(), asset.clone());
+        assert_eq!(earned().await.available(), Amount::ZERO, "the second payment may still vanish");
+        let depth = world.simnet.head(&chain).head.height - first;
+        world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(earned().await.available(), units(&world, placed.coin, &placed.due));
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
     async fn a_halted_chain_goes_on_when_a_person_says_so(world: World) {
         let placed = place(&world, "erc20_usdt").await;
         let chain = world.chain_of(placed.coin);

@@ -154,7 +154,8 @@ struct ModelDeposit {
 struct Model {
     invoices: BTreeMap<i64, ModelInvoice>,
     deposits: Vec<ModelDeposit>,
-    reviews: BTreeSet<(String, i64)>,
+    /// The open ones, with their details.
+    reviews: BTreeMap<(String, i64), String>,
     /// Posted credits less debits by account and asset.
     balances: BTreeMap<(String, bool), i128>,
     last: u64,
@@ -168,7 +169,7 @@ impl Model {
         Model {
             invoices: (1..=INVOICES).map(|n| (n, open.clone())).collect(),
             deposits: Vec::new(),
-            reviews: BTreeSet::new(),
+            reviews: BTreeMap::new(),
             balances: BTreeMap::new(),
             last: 0,
             changes: Vec::new(),
@@ -183,7 +184,8 @@ impl Model {
     fn see(&mut self, header: &Header, tx_index: u32, movement: &Move) {
         let Some(invoice) = self.invoices.get_mut(&movement.to) else { return };
         if movement.amount == 0 {
-            self.reviews.insert(("deposit.absurd".into(), movement.to));
+            let detail = format!("0 base units of {} in block {}", asset(movement.foreign), header.height);
+            self.reviews.entry(("deposit.absurd".into(), movement.to)).or_insert(detail);
             return;
         }
         let window_end = WINDOW_S + GRACE.ms / 1_000;
@@ -227,8 +229,9 @@ impl Model {
                     None => _ = settle.insert(deposit.invoice),
                     Some(suspense) => {
                         self.post(&incoming(), &suspense, deposit.foreign, deposit.amount);
-                        let number = i64::try_from(place).unwrap() + 1;
-                        self.reviews.insert(("deposit.apart".into(), number));
+                        let used = deposit.used.as_str();
+                        let detail = format!("{} base units of {} ({used})", deposit.amount, asset(deposit.foreign));
+                        self.reviews.insert(("deposit.apart".into(), number_of(place)), detail);
                     }
                 }
             }
@@ -244,17 +247,21 @@ impl Model {
             }
         }
         for number in release {
-            let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Use::Counted;
-            let open = |deposit: &ModelDeposit| matches!(deposit.state, State::Seen | State::Confirmed);
-            let invoice = &self.invoices[&number];
-            let waits = invoice.state == invoices::State::Paid && !invoice.released;
-            if !waits || self.deposits.iter().filter(counted).any(open) {
-                continue;
-            }
-            let settled = invoice.settled.unwrap();
-            self.post(&Account::MerchantPending(MERCHANT), &Account::MerchantAvailable(MERCHANT), false, settled);
-            self.invoices.get_mut(&number).unwrap().released = true;
+            self.release(number);
         }
+    }
+
+    fn release(&mut self, number: i64) {
+        let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Use::Counted;
+        let open = |deposit: &ModelDeposit| matches!(deposit.state, State::Seen | State::Confirmed);
+        let invoice = &self.invoices[&number];
+        let waits = invoice.state == invoices::State::Paid && !invoice.released;
+        if !waits || self.deposits.iter().filter(counted).any(open) {
+            return;
+        }
+        let settled = invoice.settled.unwrap();
+        self.post(&Account::MerchantPending(MERCHANT), &Account::MerchantAvailable(MERCHANT), false, settled);
+        self.invoices.get_mut(&number).unwrap().released = true;
     }
 
     fn confirmed(&self, invoice: i64) -> u64 {
@@ -276,7 +283,8 @@ impl Model {
         self.post(&incoming(), &Account::MerchantPending(MERCHANT), false, earned);
         if confirmed > earned {
             self.post(&incoming(), &Account::Suspense(MERCHANT, Suspense::Surplus), false, confirmed - earned);
-            self.reviews.insert(("payment.surplus".into(), number));
+            let detail = format!("{} base units of model/token above what was due", confirmed - earned);
+            self.reviews.insert(("payment.surplus".into(), number), detail);
         }
         let invoice = self.invoices.get_mut(&number).unwrap();
         let settlements = invoice.settlements + 1;
@@ -300,12 +308,14 @@ impl Model {
                     let lost = deposit.used == Use::Counted && self.unsettle(number, before, before - deposit.amount);
                     let from = suspense(deposit.used).unwrap_or_else(incoming);
                     self.post(&from, &Account::OnChain(chain().id), deposit.foreign, deposit.amount);
+                    self.reviews.remove(&("deposit.apart".into(), number_of(place)));
                     if deposit.used == Use::Counted && !lost {
                         self.settle(number);
                     }
                 }
-                State::Final | State::Orphaned => {}
+                State::Final | State::Orphaned => continue,
             }
+            self.release(number);
         }
     }
 
@@ -322,6 +332,7 @@ impl Model {
         self.post(&earned, &incoming(), false, settled);
         if before > settled {
             self.post(&Account::Suspense(MERCHANT, Suspense::Surplus), &incoming(), false, before - settled);
+            self.reviews.remove(&("payment.surplus".into(), number));
         }
         let lost = left < DUE - TOLERANCE || left == 0;
         if lost {
@@ -329,6 +340,11 @@ impl Model {
         }
         lost
     }
+}
+
+/// Deposits are numbered in the order in which they were stored.
+fn number_of(place: usize) -> i64 {
+    i64::try_from(place).unwrap() + 1
 }
 
 fn incoming() -> Account {
@@ -379,12 +395,13 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
         assert_eq!(row.get::<String>("payment")?, expected.payment);
     }
 
-    let found = rows!(tx, "select kind, subject from reviews")?;
-    let stored: BTreeSet<(String, i64)> = found
+    let found = rows!(tx, "select kind, subject, detail from reviews where closed_at is null")?;
+    let stored: BTreeMap<(String, i64), String> = found
         .iter()
         .map(|row| {
             let subject: String = row.get("subject").unwrap();
-            (row.get("kind").unwrap(), subject.split_once('/').unwrap().1.parse().unwrap())
+            let number = subject.split_once('/').unwrap().1.parse().unwrap();
+            ((row.get("kind").unwrap(), number), row.get("detail").unwrap())
         })
         .collect();
     assert_eq!(stored, model.reviews);

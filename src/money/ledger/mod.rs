@@ -410,6 +410,17 @@ pub fn is_postable(amount: Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= usize::try_from(LIMIT).expect("a small number")
 }
 
+/// An amount in parts that can be posted, none for nothing. Few, because what is summed up is far below the limit.
+pub fn parts(amount: Amount) -> impl Iterator<Item = Amount> {
+    let largest = Amount::from_units((1 << LIMIT) - 1);
+    let mut rest = amount;
+    std::iter::from_fn(move || {
+        let part = rest.min(largest);
+        rest = rest.saturating_sub(part);
+        (!part.is_zero()).then_some(part)
+    })
+}
+
 fn checked(amount: Amount) -> Result<Amount, PostError> {
     if is_postable(amount) { Ok(amount) } else { Err(PostError::BadAmount(amount)) }
 }

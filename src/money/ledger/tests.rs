@@ -199,6 +199,23 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     proptest::collection::vec(act, 1..60)
 }
 
+#[test]
+fn an_amount_is_the_sum_of_its_parts() {
+    let limit = Amount::from_units(1 << LIMIT);
+    let one = Amount::from_units(1);
+    for (amount, count) in [
+        (Amount::ZERO, 0),
+        (one, 1),
+        (limit.checked_sub(one).unwrap(), 1),
+        (limit, 2),
+        (limit.checked_mul(40).unwrap(), 41),
+    ] {
+        let parts: Vec<Amount> = parts(amount).collect();
+        assert!(parts.iter().all(|part| is_postable(*part)));
+        assert_eq!((parts.len(), Amount::sum(parts)), (count, Some(amount)));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
