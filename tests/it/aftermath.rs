@@ -4,13 +4,14 @@
 use chain::{Amount, ChainId};
 use serde_json::json;
 use settled::commands::control::{self, Answer, Command, Context, Running};
+use settled::config::Config;
 use settled::money::deposits;
 use settled::money::ledger::{Account, Suspense};
 use settled::reviews::{self, Review};
 use simnet::{Fault, Keep};
 
 use crate::receiving::{Placed, expect, place, suspense, units};
-use crate::world::World;
+use crate::world::{World, accounts};
 
 async fn open_reviews(world: &World) -> Vec<Review> {
     world.db.read("reviews", |tx| Box::pin(async move { reviews::list_open(tx, 100).await })).await.unwrap()
@@ -173,6 +174,33 @@ both! {
         pass(&world, next.coin, 32 * 60).await;
         expect(&world, &next, "expired", "expired").await;
         assert_eq!(open_reviews(&world).await.iter().filter(|review| review.kind == "probe.blind").count(), 1);
+    }
+
+    async fn a_token_that_is_minted_at_will_stops_nothing(world: World = |config: &mut Config| {
+        // Buyers own a lot of a token with many decimals.
+        let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
+            contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
+        let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
+        *config = Config::parse(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
+    }) {
+        let hostile = place(&world, "erc20_usdt").await;
+        let asset = world.asset(hostile.coin);
+        let absurd = Amount::from_units(1 << 113);
+        let movement = || (asset.id.clone(), hostile.address.clone(), absurd);
+        world.simnet.pay_many(&asset.chain, vec![movement(), movement()]).unwrap();
+        world.mine(hostile.coin, 20);
+        world.run_until_idle().await;
+        assert!(has_review(&world, "deposit.absurd").await);
+        expect(&world, &hostile, "pending", "pending").await;
+        pass(&world, hostile.coin, 32 * 60).await;
+        expect(&world, &hostile, "expired", "expired").await;
+        assert!(has_review(&world, "balance.absurd").await, "what its balance says cannot be booked either");
+
+        let honest = place(&world, "erc20_usdt").await;
+        world.pay(honest.coin, &honest.address, &honest.due);
+        world.mine_deep(honest.coin);
+        world.run_until_idle().await;
+        expect(&world, &honest, "completed", "paid").await;
     }
 
     async fn nobody_is_asked_about_money_that_vanished(world: World) {

@@ -30,6 +30,15 @@ pub use store::Cursor;
 /// Deposits advanced in one transaction; the next call goes on.
 const ADVANCE_MAX: i64 = 2_000;
 
+/// Deposits stay below this power of two: more than the supply of any token that is worth something, and so far below what a
+/// posting carries that sums of them cannot leave the range of amounts. What is above is a token that can be minted at will.
+const BITS_MAX: usize = 112;
+
+/// Whether a movement becomes a deposit. Any other is a review and no money.
+fn is_bookable(amount: chain::Amount) -> bool {
+    !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
+}
+
 /// How long after the window's end a block still counts as in time: clocks of chains and of people differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Grace {
@@ -241,6 +250,12 @@ pub async fn book_rise(
     let current = store::find_suspect(tx, suspect.invoice).await?;
     if current.is_none_or(|current| current.explained != suspect.explained) {
         return Ok(Rise::Outdated);
+    }
+    // The balance of such an address says nothing any more, and nobody is asked for it again: see `store::find_suspect`.
+    if !is_bookable(rise) {
+        let detail = format!("its balance is {rise} base units of {} more than is booked", suspect.asset_id(&chain.id));
+        crate::reviews::open(tx, now, "balance.absurd", &format!("invoice/{}", suspect.invoice), &detail).await?;
+        return Ok(Rise::Booked(None));
     }
     let transfer = Transfer {
         txid: TxId([0; 32]),

@@ -9,9 +9,9 @@ use crate::clock::Instant;
 use crate::db::{self, Tx};
 use crate::ids::InvoiceId;
 use crate::money::coins::Chain;
-use crate::money::deposits::{Deposit, Fresh, Grace, Position, State, machine, store};
+use crate::money::deposits::{self, Deposit, Fresh, Grace, Position, State, machine, store};
 use crate::money::invoices::{self, Counted, Decided, Draft, Question, Use, machine::use_of};
-use crate::money::ledger::{self, Account, Entry, Leg, PostError};
+use crate::money::ledger::{Account, Entry, Leg, PostError};
 use crate::money::payments::Change;
 
 pub(super) struct Round<'c> {
@@ -57,7 +57,11 @@ impl<'c> Round<'c> {
         let mut reaching = Vec::with_capacity(movements.len());
         for (header, transfer) in movements {
             let Some(target) = invoice_of.get(&transfer.to) else { continue };
-            if ledger::is_postable(transfer.amount) {
+            // Nothing came: a contract may say so to anybody.
+            if transfer.amount.is_zero() {
+                continue;
+            }
+            if deposits::is_bookable(transfer.amount) {
                 reaching.push((header, *transfer, *target));
                 continue;
             }

@@ -431,13 +431,15 @@ pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Resul
     found.iter().map(|row| row.at(0)).collect()
 }
 
-/// An invoice's address with the sum of what was booked on it, from the oldest kept block or its newest deposit on.
+/// An invoice's address with the sum of what was booked on it, from the oldest kept block or its newest deposit on. None
+/// when its balance is beyond what can be booked.
 pub async fn find_suspect(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<Suspect>, db::Error> {
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
          (select min(b.height) from blocks b where b.chain = i.chain) as oldest
-         from invoices i join addresses a on a.id = i.address_id where i.id = $1",
+         from invoices i join addresses a on a.id = i.address_id where i.id = $1
+         and not exists (select 1 from reviews r where r.kind = 'balance.absurd' and r.subject = 'invoice/' || i.id)",
         invoice
     )?;
     let Some(found) = found else { return Ok(None) };

@@ -184,8 +184,6 @@ impl Model {
     fn see(&mut self, header: &Header, tx_index: u32, movement: &Move) {
         let Some(invoice) = self.invoices.get_mut(&movement.to) else { return };
         if movement.amount == 0 {
-            let detail = format!("0 base units of {} in block {}", asset(movement.foreign), header.height);
-            self.reviews.entry(("deposit.absurd".into(), movement.to)).or_insert(detail);
             return;
         }
         let window_end = WINDOW_S + GRACE.ms / 1_000;
@@ -491,6 +489,61 @@ async fn play(db: &Db, acts: Vec<Act>) {
     })
     .await
     .unwrap();
+}
+
+/// A block with these transfers of the token to the first invoice.
+fn minted(header: Header, amounts: &[Amount]) -> Block {
+    let transfers = (0u32..).zip(amounts).map(|(tx_index, amount)| Transfer {
+        txid: TxId([1; 32]),
+        place: Place { tx_index, part: Part::Value },
+        asset: asset(false),
+        to: key(1),
+        from: None,
+        amount: *amount,
+    });
+    Block { header, transfers: transfers.collect(), spends: Vec::new() }
+}
+
+fn power(bits: u32) -> Amount {
+    Amount::from_units(1 << bits)
+}
+
+fn below(bits: u32) -> Amount {
+    power(bits).checked_sub(Amount::from_units(1)).unwrap()
+}
+
+crate::both! {
+    async fn a_token_without_bounds_is_booked_within_ours(db: Db) {
+        let outcome = db.write("mint", move |tx| {
+            Box::pin(async move {
+                fill(tx).await?;
+                start(tx, &chain().id, &header(0, 0)).await?;
+                let most = [below(112), power(112), below(112), below(127), power(127), Amount::MAX];
+                let tip = Tip { head: header(1, 0), finalized: None };
+                let limits = Limits { grace: GRACE, keep: 64 };
+                let block = minted(header(1, 0), &most);
+                apply(tx, Instant(1), &chain(), limits, header(0, 0).position(), &[block], &tip).await?;
+                let surplus = Account::Suspense(MERCHANT, Suspense::Surplus);
+                let kept = ledger::balance(tx, Mode::Test, &surplus, &asset(false)).await?.available();
+                let booked = below(112).checked_mul(2).unwrap();
+                assert_eq!(kept, booked.checked_sub(Amount::from(DUE)).unwrap(), "two are deposits, four are a review");
+
+                // What nobody can have is no reason to look at the balance again and again.
+                let suspects = find_suspects(tx, &[InvoiceId(2)]).await?;
+                let at = header(1, 0).position();
+                let rise = book_rise(tx, Instant(1), &chain(), GRACE, at, &suspects[0], below(127)).await?;
+                assert!(matches!(rise, Rise::Booked(None)), "{rise:?}");
+                assert!(find_suspects(tx, &[InvoiceId(2)]).await?.is_empty());
+                let found = rows!(tx, "select kind from reviews order by kind")?;
+                let kinds: Vec<String> = found.iter().map(|row| row.at(0)).collect::<Result<_, _>>()?;
+                assert_eq!(kinds, ["balance.absurd", "deposit.absurd", "payment.surplus"]);
+                let report = ledger::audit::audit(tx).await?;
+                assert!(report.is_clean(), "{report}");
+                Ok::<_, PostError>(())
+            })
+        });
+        outcome.await.unwrap();
+    }
 }
 
 fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {

@@ -406,7 +406,7 @@ async fn current(tx: &mut Tx, account: &store::Row) -> Result<Balance, db::Error
 }
 
 /// Whether an amount can be posted: more than nothing and below the limit.
-pub fn is_postable(amount: Amount) -> bool {
+fn is_postable(amount: Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= usize::try_from(LIMIT).expect("a small number")
 }
 
