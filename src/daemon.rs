@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::clock::{Clock, Instant};
 use crate::config::{self, Config, Driver, RatesMode};
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::envelope::Envelope;
 use crate::feeds::Feeds;
 use crate::http::app::{App, Parts};
@@ -26,7 +26,7 @@ use crate::money::coins::{Chain, Coin, Coins, Depths};
 use crate::money::deposits::{self, Grace};
 use crate::money::pinned::{self, Disagreement, Fact};
 use crate::shop::fulfilment::Letters;
-use crate::shop::merchants;
+use crate::shop::{merchants, stock};
 use crate::tasks::Tasks;
 use crate::workers::rescan::Rescan;
 use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates, sight};
@@ -76,6 +76,7 @@ impl Daemon {
         let addresses = Arc::new(open_addresses(&config, &coins, &db, clock.now()).await?);
         let book = rates::book(&config.rates);
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
+        tell_missing_keys(&db, clock.now(), &envelope).await?;
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
 
         let letters = Letters { shop_url: config.server.public_url.to_string() };
@@ -442,6 +443,17 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db, now: Instant) -
         })
     });
     Ok(open.await?)
+}
+
+/// Goods that nobody can read are said at every start, before they are sold.
+async fn tell_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
+    let envelope = envelope.clone();
+    let missing: Result<_, db::Error> =
+        db.write("review_keys", move |tx| Box::pin(async move { stock::review_keys(tx, now, &envelope).await })).await;
+    for error in missing?.into_iter().filter_map(|key| key.error) {
+        tracing::error!("stock cannot be read: {error}");
+    }
+    Ok(())
 }
 
 async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {

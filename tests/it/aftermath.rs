@@ -1,10 +1,13 @@
 //! Stories of money that a reorganisation, another chain, a blind node or a late list of tokens left behind, and of the
 //! operator who puts it right.
 
+use std::sync::Arc;
+
 use chain::{Amount, ChainId};
 use serde_json::json;
 use settled::commands::control::{self, Answer, Command, Context, Running};
 use settled::config::Config;
+use settled::envelope::Envelope;
 use settled::money::deposits;
 use settled::money::ledger::{Account, Suspense};
 use settled::reviews::{self, Review};
@@ -267,6 +270,26 @@ both! {
         world.run_until_idle().await;
         assert_eq!(earned().await.available(), units(&world, placed.coin, &placed.due));
         expect(&world, &placed, "completed", "paid").await;
+    }
+
+    async fn an_order_whose_key_is_missing_waits_until_it_is_restored(world: World) {
+        let placed = place(&world, "trc20_usdt").await;
+        let restored = std::mem::replace(&mut world.envelope, Arc::new(Envelope::generate()));
+        world.crash_and_boot().await;
+        assert!(has_review(&world, "stock.unreadable").await, "a start says so");
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        for _ in 0..12 {
+            expect(&world, &placed, "processing", "paid").await;
+            pass(&world, placed.coin, 15 * 60).await;
+        }
+        assert_eq!(open_reviews(&world).await.iter().filter(|review| review.kind == "order.unreadable").count(), 1);
+        world.envelope = restored;
+        world.crash_and_boot().await;
+        pass(&world, placed.coin, 15 * 60).await;
+        expect(&world, &placed, "completed", "paid").await;
+        assert!(open_reviews(&world).await.is_empty());
     }
 
     async fn a_halted_chain_goes_on_when_a_person_says_so(world: World) {
