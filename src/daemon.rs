@@ -22,9 +22,10 @@ use crate::http::app::{App, Parts};
 use crate::http::serve;
 use crate::ids::{Mode, Shop};
 use crate::money::addresses::{Addresses, ChainAccount};
-use crate::money::coins::{Chain, Coin, Coins, Depths};
+use crate::money::coins::{Chain, Coin, Coins, Depths, Dust};
 use crate::money::deposits::{self, Grace};
 use crate::money::pinned::{self, Disagreement, Fact};
+use crate::money::pricing::{Currency, Fiat, RateBook};
 use crate::shop::fulfilment::Letters;
 use crate::shop::{merchants, stock};
 use crate::tasks::Tasks;
@@ -72,9 +73,9 @@ impl Daemon {
         let config = Arc::new(config);
         let tasks = Tasks::default();
         let sources = sources(&config, simnet.as_ref())?;
-        let coins = Arc::new(coins(&config)?);
-        let addresses = Arc::new(open_addresses(&config, &coins, &db, clock.now()).await?);
         let book = rates::book(&config.rates);
+        let coins = Arc::new(coins(&config, &book)?);
+        let addresses = Arc::new(open_addresses(&config, &coins, &db, clock.now()).await?);
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
         tell_missing_keys(&db, clock.now(), &envelope).await?;
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
@@ -353,14 +354,14 @@ pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> any
     if settings.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let coins = coins(config)?;
+    let coins = coins(config, &rates::book(&config.rates))?;
     open_addresses(config, &coins, db, clock.now()).await?;
     let chain = coins.chain(id).context("an enabled chain is known")?.clone();
     let prober = probe::Prober::new(db.clone(), clock, chain, node_source(settings)?, grace(config));
     Ok(Rescan::new(prober))
 }
 
-fn coins(config: &Config) -> anyhow::Result<Coins> {
+fn coins(config: &Config, book: &RateBook) -> anyhow::Result<Coins> {
     let mut chains = Vec::new();
     let mut watched: HashMap<(Family, Mode), Arc<WatchSet>> = HashMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
@@ -373,6 +374,11 @@ fn coins(config: &Config) -> anyhow::Result<Coins> {
             depths: depths(chain)?,
             watched: watched.entry((chain.family, chain.mode)).or_default().clone(),
             kin: config.chains.values().filter(is_kin).map(|other| other.id.clone()).collect(),
+            dust: Dust::below(
+                Fiat::new(Currency::USD, config.policy.dust_usd_cents),
+                book.clone(),
+                chain.assets().map(|(_, asset)| (asset, asset.symbol.as_str())),
+            ),
         });
     }
     let coins = config.surfaces.checkout.coins.keys().filter_map(|code| {

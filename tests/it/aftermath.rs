@@ -292,6 +292,75 @@ both! {
         assert!(open_reviews(&world).await.is_empty());
     }
 
+    async fn dust_is_booked_and_is_nobodys_payment(world: World) {
+        let placed = place(&world, "trc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        let decimal = |amount: Amount| amount.to_decimal(world.asset(placed.coin).decimals);
+        let dust = async || suspense(&world, placed.coin, Suspense::Dust).await;
+        for booked in [1, 2] {
+            world.pay(placed.coin, &placed.address, "0.000001");
+            world.mine_deep(placed.coin);
+            world.run_until_idle().await;
+            let answer = expect(&world, &placed, "pending", "pending").await;
+            assert_eq!(answer.text_at("payment.received_amount"), "0");
+            assert_eq!(dust().await, Amount::from_units(booked), "what arrived is in the ledger");
+        }
+        world.pay("trx", &placed.address, "0.000001");
+        world.mine_deep("trx");
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, "trx", Suspense::Dust).await, Amount::from_units(1), "of any asset");
+
+        // All but a cent's part is a payment, dust that does not reach the rest is dust, and the rest pays.
+        let rest = Amount::from_units(9_000);
+        world.pay(placed.coin, &placed.address, &decimal(due.checked_sub(rest).unwrap()));
+        world.pay(placed.coin, &placed.address, "0.008999");
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "underpaid").await;
+        assert_eq!(dust().await, Amount::from_units(9_001));
+        world.pay(placed.coin, &placed.address, &decimal(rest));
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        world.pay(placed.coin, &placed.address, "0.000001");
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        assert_eq!(dust().await, Amount::from_units(9_002), "it is no surplus either");
+        assert!(open_reviews(&world).await.is_empty(), "nobody has to look");
+    }
+
+    async fn dust_that_loses_its_block_is_taken_back(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        world.pay(placed.coin, &placed.address, "0.000001");
+        world.mine(placed.coin, 20);
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Dust).await, Amount::from_units(1));
+        world.simnet.reorg(&world.chain_of(placed.coin), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Dust).await, Amount::ZERO);
+        pass(&world, placed.coin, 32 * 60).await;
+        expect(&world, &placed, "expired", "expired").await;
+    }
+
+    async fn an_order_for_dust_is_paid_with_dust(world: World) {
+        // A fen is 0.0014 USDT.
+        let product = world.new_product("sticker", 1, 1, 5).await;
+        let body = json!({
+            "productId": product.id, "quantity": 1, "contactEmail": "buyer@example.com", "paymentMethod": "crypto",
+            "coin": "trc20_usdt",
+        });
+        let answer = world.post("/api/orders", &body).await;
+        let (id, address) = (answer.text_at("order.id"), answer.text_at("payment.address"));
+        world.pay("trc20_usdt", &address, "0.0002");
+        world.mine_deep("trc20_usdt");
+        world.run_until_idle().await;
+        assert_eq!(world.status(&id).await.text_at("payment_status"), "underpaid");
+        world.pay("trc20_usdt", &address, &answer.text_at("payment.expected_amount"));
+        world.mine_deep("trc20_usdt");
+        world.run_until_idle().await;
+        assert_eq!(world.status(&id).await.text_at("status"), "completed");
+    }
+
     async fn a_halted_chain_goes_on_when_a_person_says_so(world: World) {
         let placed = place(&world, "erc20_usdt").await;
         let chain = world.chain_of(placed.coin);

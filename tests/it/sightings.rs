@@ -115,6 +115,15 @@ both! {
         expect(&world, &placed, "cancelled", "expired").await;
     }
 
+    async fn dust_on_its_way_holds_up_nothing(world: World) {
+        let placed = place(&world).await;
+        world.pay("btc", &placed.address, "0.00000001");
+        expect(&world, &placed, "pending", "pending").await;
+        cancel(&world, &placed).await.unwrap();
+        world.mine_deep("btc");
+        expect(&world, &placed, "cancelled", "expired").await;
+    }
+
     async fn nothing_more_is_asked_for_when_the_window_is_over(world: World) {
         let placed = place(&world).await;
         let due = Amount::parse_decimal(&placed.due, 8).unwrap();

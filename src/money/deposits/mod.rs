@@ -78,6 +78,7 @@ impl Deposit {
             Use::Surplus => Some(Suspense::Surplus),
             Use::Late => Some(Suspense::Late),
             Use::Foreign => Some(Suspense::Foreign),
+            Use::Dust => Some(Suspense::Dust),
         }
     }
 }
@@ -389,7 +390,7 @@ async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> R
         decided.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
         // What vanished must not be paid back by hand: nobody is asked about it any more.
         match deposit.used {
-            Use::Counted => {}
+            Use::Counted | Use::Dust => {}
             Use::Short => invoice.lose_short(left, &mut decided),
             Use::Surplus | Use::Late | Use::Foreign => decided.answered.push(Answered {
                 kind: "deposit.apart",

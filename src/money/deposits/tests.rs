@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::db::{Backend, Db, execute, rows, testing};
 use crate::ids::{MerchantId, Mode, PaymentId};
-use crate::money::coins::Depths;
+use crate::money::coins::{Depths, Dust};
 use crate::money::invoices::machine::{self as invoice_machine, Happened, use_of};
 use crate::money::ledger;
 
@@ -56,6 +56,7 @@ fn chain() -> Chain {
         depths: Depths::flat(1, 5),
         watched: std::sync::Arc::default(),
         kin: Vec::new(),
+        dust: Dust::default(),
     }
 }
 
@@ -356,6 +357,7 @@ fn suspense(used: Use) -> Option<Account> {
         Use::Surplus => Suspense::Surplus,
         Use::Late => Suspense::Late,
         Use::Foreign => Suspense::Foreign,
+        Use::Dust => Suspense::Dust,
     };
     Some(Account::Suspense(MERCHANT, suspense))
 }

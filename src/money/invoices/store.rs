@@ -177,15 +177,18 @@ impl Received {
 /// What of an invoice's counted deposits is there to stay.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
+    /// Sum of all of them.
+    pub seen: Amount,
     /// Sum of what is confirmed or final.
     pub confirmed: Amount,
     pub all_final: bool,
 }
 
 impl Counted {
-    pub const NOTHING: Counted = Counted { confirmed: Amount::ZERO, all_final: true };
+    pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
 
     pub fn add(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
+        self.seen = self.seen.checked_add(amount).ok_or_else(out_of_range)?;
         if confirmed {
             self.confirmed = self.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
         }

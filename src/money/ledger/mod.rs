@@ -55,6 +55,8 @@ pub enum Suspense {
     Late,
     /// Another asset than was asked.
     Foreign,
+    /// Too little to be anybody's payment.
+    Dust,
 }
 
 impl Account {
@@ -69,6 +71,7 @@ impl Account {
             Account::Suspense(merchant, Suspense::Surplus) => format!("merchant:{merchant}:suspense:surplus"),
             Account::Suspense(merchant, Suspense::Late) => format!("merchant:{merchant}:suspense:late"),
             Account::Suspense(merchant, Suspense::Foreign) => format!("merchant:{merchant}:suspense:foreign"),
+            Account::Suspense(merchant, Suspense::Dust) => format!("merchant:{merchant}:suspense:dust"),
             Account::User(user) => format!("user:{user}"),
             Account::OperatorEquity => "operator:equity".to_owned(),
         }
