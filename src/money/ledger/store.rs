@@ -6,7 +6,7 @@ use chain::{Amount, AssetId};
 
 use crate::clock::Instant;
 use crate::db::{self, Bind, Tx, execute, given, later_each, row, rows, rows_each};
-use crate::ids::{AccountId, Mode, PostingSeq};
+use crate::ids::{AccountId, MerchantId, Mode, PostingSeq, UserId};
 use crate::money::ledger::seal::{Canonical, GENESIS};
 use crate::money::ledger::{Account, Balance, Kind, Movement, Side};
 
@@ -525,11 +525,12 @@ pub struct AuditedAccount {
     pub through: i64,
 }
 
-/// Deposits with the state that the ledger must agree with.
+/// Deposits with the facts that the ledger must agree with.
 pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedDeposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, chain, asset, amount, state from deposits where id > $1 order by id limit $2",
+        "select d.id, d.chain, d.asset, d.amount, d.state, d.use, d.invoice_id, i.merchant_id, i.mode
+         from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
         after,
         limit
     )?;
@@ -539,9 +540,13 @@ pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
             Ok(AuditedDeposit {
                 id: row.get("id")?,
                 chain: row.get("chain")?,
-                asset: row.get("asset")?,
+                asset: AssetId::stored(&row.get::<String>("asset")?),
                 amount: row.get("amount")?,
                 state: row.get("state")?,
+                used: row.get("use")?,
+                invoice: row.get("invoice_id")?,
+                merchant: row.get("merchant_id")?,
+                mode: row.get("mode")?,
             })
         })
         .collect()
@@ -550,7 +555,90 @@ pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
 pub struct AuditedDeposit {
     pub id: i64,
     pub chain: String,
-    pub asset: String,
+    pub asset: AssetId,
     pub amount: Amount,
     pub state: String,
+    pub used: String,
+    pub invoice: i64,
+    /// Of its invoice.
+    pub merchant: MerchantId,
+    pub mode: Mode,
+}
+
+pub async fn list_invoices_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedInvoice>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, merchant_id, mode, asset, state, due, tolerance, settlements, settled, released_at
+         from invoices where id > $1 order by id limit $2",
+        after,
+        limit
+    )?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(AuditedInvoice {
+                id: row.get("id")?,
+                merchant: row.get("merchant_id")?,
+                mode: row.get("mode")?,
+                asset: AssetId::stored(&row.get::<String>("asset")?),
+                state: row.get("state")?,
+                due: row.get("due")?,
+                tolerance: row.get("tolerance")?,
+                settlements: row.get("settlements")?,
+                settled: row.get("settled")?,
+                is_released: row.get::<Option<Instant>>("released_at")?.is_some(),
+            })
+        })
+        .collect()
+}
+
+pub struct AuditedInvoice {
+    pub id: i64,
+    pub merchant: MerchantId,
+    pub mode: Mode,
+    pub asset: AssetId,
+    pub state: String,
+    pub due: Amount,
+    pub tolerance: Amount,
+    pub settlements: i64,
+    pub settled: Option<Amount>,
+    pub is_released: bool,
+}
+
+/// What was paid from balances; free orders took nothing.
+pub async fn list_balance_payments_for_audit(
+    tx: &mut Tx,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<AuditedPayment>, db::Error> {
+    let found = rows!(
+        tx,
+        "select p.id, p.asset, p.amount, o.merchant_id, o.mode, o.user_id from payments p join orders o on o.id = p.order_id
+         where p.id > $1 and p.method in ('balance_cny', 'balance_crypto') and p.state = 'success' and p.amount is not null
+         order by p.id limit $2",
+        after,
+        limit
+    )?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(AuditedPayment {
+                id: row.get("id")?,
+                asset: AssetId::stored(&row.get::<String>("asset")?),
+                amount: row.get("amount")?,
+                merchant: row.get("merchant_id")?,
+                mode: row.get("mode")?,
+                user: row.get("user_id")?,
+            })
+        })
+        .collect()
+}
+
+pub struct AuditedPayment {
+    pub id: i64,
+    pub asset: AssetId,
+    pub amount: Amount,
+    pub merchant: MerchantId,
+    pub mode: Mode,
+    pub user: Option<UserId>,
 }
