@@ -15,19 +15,20 @@ use tracing::info;
 
 use crate::clock::{Clock, Instant};
 use crate::config::{self, Config, Driver, RatesMode};
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::envelope::Envelope;
 use crate::feeds::Feeds;
 use crate::http::app::{App, Parts};
 use crate::http::serve;
 use crate::ids::{Mode, Shop};
 use crate::money::addresses::{Addresses, ChainAccount};
-use crate::money::coins::{Chain, Coin, Coins, Depths};
+use crate::money::coins::{Chain, Coin, Coins, Depths, Dust};
 use crate::money::deposits::{self, Grace};
 use crate::money::invoices;
 use crate::money::pinned::{self, Disagreement, Fact};
+use crate::money::pricing::{Currency, Fiat, RateBook};
 use crate::shop::fulfilment::Letters;
-use crate::shop::merchants;
+use crate::shop::{merchants, stock};
 use crate::tasks::Tasks;
 use crate::workers::rescan::Rescan;
 use crate::workers::{Beats, Wake, Worker, Workers, follow, fulfil, lapse, ledger, mail, probe, rates, sight};
@@ -75,11 +76,12 @@ impl Daemon {
         let config = Arc::new(config);
         let tasks = Tasks::default();
         let sources = sources(&config, simnet.as_ref())?;
-        let coins = Arc::new(coins(&config)?);
+        let book = rates::book(&config.rates);
+        let coins = Arc::new(coins(&config, &book)?);
         let addresses = Arc::new(open_addresses(&config, &coins, &db, clock.now()).await?);
         warn_of_forsaken(&coins, &db).await?;
-        let book = rates::book(&config.rates);
         let transport = Arc::new(crate::mail::Transport::new(&config.mail, &config.data.folder)?);
+        tell_missing_keys(&db, clock.now(), &envelope).await?;
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
 
         let letters = Letters { order_url: config.mail.order_url.clone() };
@@ -384,14 +386,14 @@ pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> any
     if settings.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let coins = coins(config)?;
+    let coins = coins(config, &rates::book(&config.rates))?;
     open_addresses(config, &coins, db, clock.now()).await?;
     let chain = coins.chain(id).context("an enabled chain is known")?.clone();
     let prober = probe::Prober::new(db.clone(), clock, chain, node_source(settings)?, grace(config));
     Ok(Rescan::new(prober))
 }
 
-fn coins(config: &Config) -> anyhow::Result<Coins> {
+fn coins(config: &Config, book: &RateBook) -> anyhow::Result<Coins> {
     let mut chains = Vec::new();
     let mut watched: HashMap<(Family, Mode), Arc<WatchSet>> = HashMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
@@ -404,6 +406,11 @@ fn coins(config: &Config) -> anyhow::Result<Coins> {
             depths: depths(chain)?,
             watched: watched.entry((chain.family, chain.mode)).or_default().clone(),
             kin: config.chains.values().filter(is_kin).map(|other| other.id.clone()).collect(),
+            dust: Dust::below(
+                Fiat::new(Currency::USD, config.policy.dust_usd_cents),
+                book.clone(),
+                chain.assets().map(|(_, asset)| (asset, asset.symbol.as_str())),
+            ),
         });
     }
     let coins = config.surfaces.checkout.coins.keys().filter_map(|code| {
@@ -474,6 +481,17 @@ async fn open_addresses(config: &Config, coins: &Coins, db: &Db, now: Instant) -
         })
     });
     Ok(open.await?)
+}
+
+/// Goods that nobody can read are said at every start, before they are sold.
+async fn tell_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
+    let envelope = envelope.clone();
+    let missing: Result<_, db::Error> =
+        db.write("review_keys", move |tx| Box::pin(async move { stock::review_keys(tx, now, &envelope).await })).await;
+    for error in missing?.into_iter().filter_map(|key| key.error) {
+        tracing::error!("stock cannot be read: {error}");
+    }
+    Ok(())
 }
 
 async fn find_shop(db: &Db, mount: &config::Mount) -> anyhow::Result<Option<Shop>> {

@@ -18,7 +18,7 @@ use settled::clock::Clock;
 use settled::db::Db;
 use settled::ids::Mode;
 use settled::money::addresses::Addresses;
-use settled::money::coins::{Chain, Depths};
+use settled::money::coins::{Chain, Depths, Dust};
 use settled::money::deposits::{self, Grace};
 use settled::workers::follow::{Follow, Limits};
 use settled::workers::probe::Prober;
@@ -133,6 +133,7 @@ impl Follower {
             depths: Depths::flat(1, 27),
             watched,
             kin: Vec::new(),
+            dust: Dust::default(),
         };
         let prober = Prober::new(db.clone(), Clock::manual(NOW), chain, Arc::new(driver(url)), GRACE);
         let limits = Limits {

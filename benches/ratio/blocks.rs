@@ -9,7 +9,7 @@ use evm::logs::{Contracts, matches};
 use rpc::Bad;
 use settled::db::Db;
 use settled::ids::Mode;
-use settled::money::coins::{Chain, Depths};
+use settled::money::coins::{Chain, Depths, Dust};
 use settled::money::deposits::{self, Grace, Limits};
 use settled::money::invoices;
 use settled::money::ledger::PostError;
@@ -70,6 +70,7 @@ impl Followed {
             depths: Depths::flat(1, 12),
             watched,
             kin: Vec::new(),
+            dust: Dust::default(),
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
@@ -124,7 +125,7 @@ impl Followed {
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);
         let expirable = self.db.read("list_expirable", move |tx| {
-            Box::pin(async move { invoices::list_expirable(tx, &id, NOW, passed, 100).await })
+            Box::pin(async move { invoices::list_expirable(tx, &id, NOW, passed, LIMITS.grace, 100).await })
         });
         assert!(expirable.await?.is_empty());
         Ok(())

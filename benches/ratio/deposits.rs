@@ -10,7 +10,7 @@ use chain::{Amount, Block, BlockRef, Part, Place, Transfer, TxId, WatchSet};
 use settled::db::testing::Scratch;
 use settled::db::{Config, Db};
 use settled::ids::Mode;
-use settled::money::coins::{Chain, Depths};
+use settled::money::coins::{Chain, Depths, Dust};
 use settled::money::deposits::{self, Grace, Limits};
 use settled::money::ledger::PostError;
 use settled::money::payments::Change;
@@ -128,6 +128,7 @@ impl Books {
             depths: Depths::flat(1, 1_000_000),
             watched: Arc::new(WatchSet::default()),
             kin: Vec::new(),
+            dust: Dust::default(),
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));

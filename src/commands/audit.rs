@@ -18,7 +18,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let db = open_existing(&args.place.load()?).await?;
     require_schema(&db).await?;
     let (ledger, stock) = db
-        .read("audit", |tx| {
+        .read_at_length("audit", |tx| {
             Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::audit(tx).await?)) })
         })
         .await?;

@@ -12,11 +12,12 @@ use crate::commands::place::{Place, missing_database, open_database, open_envelo
 use crate::config::{Chain, Config, Pair, RatesMode};
 use crate::daemon;
 use crate::db::{self, Db};
+use crate::envelope::Envelope;
 use crate::feeds::{Board, Feeds};
 use crate::money::invoices;
 use crate::money::pinned::{self, Fact};
 use crate::ops::machine;
-use crate::shop::merchants;
+use crate::shop::{merchants, stock};
 
 /// A chain whose newest block is older than so many of its blocks is behind, or stands.
 const LATE_BLOCKS: u32 = 50;
@@ -142,13 +143,27 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Fai
                 db.read("list_pinned", |tx| Box::pin(async move { pinned::list(tx).await })).await;
             pinned = stored?;
             match open_envelope(&config.data.folder) {
-                Ok(_) => f.ok("envelope keys", "they can be read"),
+                Ok(envelope) => check_goods(f, &db, envelope).await?,
                 Err(e) => f.fail("goods", e),
             }
         }
     }
     db.close().await;
     Ok(pinned)
+}
+
+/// Whether every key is there that stock was sealed under.
+async fn check_goods(f: &mut Findings, db: &Db, envelope: Envelope) -> Result<(), Failure> {
+    let keys: Result<_, db::Error> =
+        db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys(tx, &envelope).await })).await;
+    let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
+    for error in &missing {
+        f.fail("goods", format_args!("stock cannot be read: {error}; restore envelope.keys from its copy"));
+    }
+    if missing.is_empty() {
+        f.ok("envelope keys", "they can be read, and so can the stock");
+    }
+    Ok(())
 }
 
 async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(), Failure> {

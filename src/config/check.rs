@@ -339,6 +339,7 @@ impl Check {
             Decimal::new(policy.tolerance_usd_cents, 2),
             Decimal::ZERO..=Decimal::from(1_000),
         );
+        self.within("policy.dust_usd", Decimal::new(policy.dust_usd_cents, 2), Decimal::ZERO..=Decimal::ONE);
         self.duration("policy.grace_seconds", policy.grace, seconds(0)..=seconds(86_400));
         self.duration("policy.probe_patience_seconds", policy.probe_patience, seconds(0)..=seconds(86_400));
     }

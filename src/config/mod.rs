@@ -112,6 +112,8 @@ pub struct Policy {
     pub tolerance_basis_points: u32,
     #[serde(rename = "tolerance_usd", deserialize_with = "text::cents")]
     pub tolerance_usd_cents: i64,
+    #[serde(rename = "dust_usd", deserialize_with = "text::cents")]
+    pub dust_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
     pub grace: Duration,
     #[serde(rename = "probe_patience_seconds", deserialize_with = "text::seconds")]

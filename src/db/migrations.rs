@@ -23,6 +23,7 @@ macro_rules! migrations {
 /// In the order in which they are applied.
 pub(super) const ALL: &[Migration] = migrations! {
     "0001_core"
+    "0002_money"
 };
 
 impl Migration {

@@ -156,7 +156,20 @@ impl Db {
     {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.read(name, body).await,
-            Engine::Postgres(engine) => engine.read(name, body).await,
+            Engine::Postgres(engine) => engine.read(name, postgres::Limit::Usual, body).await,
+        }
+    }
+
+    /// Like [`Db::read`], without a limit to all of it: for a command that reads everything. Each statement has its own.
+    pub async fn read_at_length<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    where
+        F: Body<T, E>,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        match &self.0.engine {
+            Engine::Sqlite(engine) => engine.read(name, body).await,
+            Engine::Postgres(engine) => engine.read(name, postgres::Limit::None, body).await,
         }
     }
 

@@ -39,7 +39,7 @@ const SESSION: [(&str, &str); 3] =
 #[derive(Clone, Copy)]
 pub(super) enum Limit {
     Usual,
-    /// A migration may rewrite a table.
+    /// A migration may rewrite a table, and an audit reads all of them.
     None,
 }
 
@@ -102,13 +102,13 @@ impl Engine {
         self.submit(name, limit, |pool| async move { pool.run(name, Access::Write, body).await }).await
     }
 
-    pub async fn read<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn read<T, E, F>(&self, name: &'static str, limit: Limit, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
         F: Body<T, E>,
     {
-        self.submit(name, Limit::Usual, |pool| async move { pool.run(name, Access::Read, body).await }).await
+        self.submit(name, limit, |pool| async move { pool.run(name, Access::Read, body).await }).await
     }
 
     pub async fn glance<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>

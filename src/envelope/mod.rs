@@ -101,6 +101,12 @@ impl Envelope {
         cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| OpenError::Refused)
     }
 
+    /// The id of the key that a text was sealed under; `None` for what was not sealed here.
+    pub fn key_of(sealed: &[u8]) -> Option<u32> {
+        let (version, id) = sealed.first_chunk::<HEADER>()?.split_first_chunk::<1>()?;
+        (version == &[VERSION]).then_some(u32::from_be_bytes(id.try_into().ok()?))
+    }
+
     /// Knows a text again without showing it. The same for ever: it is keyed with the first key of the ring.
     pub fn digest(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
         let mut mac = hmac(&self.digest_key);

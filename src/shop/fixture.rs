@@ -12,7 +12,7 @@ use crate::db::{self, Db, Tx};
 use crate::envelope::Envelope;
 use crate::ids::{Mode, ProductId, Shop, SkuId, UserId};
 use crate::money::addresses::{Addresses, ChainAccount};
-use crate::money::coins::{Chain, Coin, Coins, Depths};
+use crate::money::coins::{Chain, Coin, Coins, Depths, Dust};
 use crate::money::pricing::{Currency, Fiat, Rate, RateBook};
 use crate::shop::catalog::{self, NewProduct, Prices, Texts, Tier};
 use crate::shop::orders::payment::{Means, Till, Tolerance};
@@ -191,6 +191,7 @@ async fn till(db: &Db, watched: &Arc<WatchSet>) -> Till {
         depths: Depths::flat(12, 64),
         watched: watched.clone(),
         kin: Vec::new(),
+        dust: Dust::default(),
     };
     let coin = Coin { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
     let account = ChainAccount {

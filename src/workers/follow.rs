@@ -409,11 +409,11 @@ impl Follow {
         let read_until = Instant::from_unix_seconds(state.time);
         let seen_until = state.quiet_until.map_or(read_until, |quiet| quiet.max(read_until)).min(now);
         let passed = seen_until.plus_ms(-self.limits.grace.ms);
-        let chain = self.chain.id.clone();
+        let (chain, grace) = (self.chain.id.clone(), self.limits.grace);
         let ended = self
             .db
             .read("list_expirable", move |tx| {
-                Box::pin(async move { invoices::list_expirable(tx, &chain, now, passed, EXPIRE_MAX).await })
+                Box::pin(async move { invoices::list_expirable(tx, &chain, now, passed, grace, EXPIRE_MAX).await })
             })
             .await?;
         if ended.is_empty() {

@@ -1,16 +1,20 @@
 //! Stories of money that a reorganisation, another chain, a blind node or a late list of tokens left behind, and of the
 //! operator who puts it right.
 
+use std::sync::Arc;
+
 use chain::{Amount, ChainId};
 use serde_json::json;
 use settled::commands::control::{self, Answer, Command, Context, Running};
+use settled::config::Config;
+use settled::envelope::Envelope;
 use settled::money::deposits;
 use settled::money::ledger::{Account, Suspense};
 use settled::reviews::{self, Review};
 use simnet::{Fault, Keep};
 
 use crate::receiving::{Placed, expect, place, suspense, units};
-use crate::world::World;
+use crate::world::{World, accounts};
 
 async fn open_reviews(world: &World) -> Vec<Review> {
     world.db.read("reviews", |tx| Box::pin(async move { reviews::list_open(tx, 100).await })).await.unwrap()
@@ -173,6 +177,188 @@ both! {
         pass(&world, next.coin, 32 * 60).await;
         expect(&world, &next, "expired", "expired").await;
         assert_eq!(open_reviews(&world).await.iter().filter(|review| review.kind == "probe.blind").count(), 1);
+    }
+
+    async fn a_token_that_is_minted_at_will_stops_nothing(world: World = |config: &mut Config| {
+        // Buyers own a lot of a token with many decimals.
+        let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
+            contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
+        let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
+        *config = Config::parse(&config.data.folder.join("settled.toml"), &text, Vec::new()).unwrap();
+    }) {
+        let hostile = place(&world, "erc20_usdt").await;
+        let asset = world.asset(hostile.coin);
+        let absurd = Amount::from_units(1 << 113);
+        let movement = || (asset.id.clone(), hostile.address.clone(), absurd);
+        world.simnet.pay_many(&asset.chain, vec![movement(), movement()]).unwrap();
+        world.mine(hostile.coin, 20);
+        world.run_until_idle().await;
+        assert!(has_review(&world, "deposit.absurd").await);
+        expect(&world, &hostile, "pending", "pending").await;
+        pass(&world, hostile.coin, 32 * 60).await;
+        expect(&world, &hostile, "expired", "expired").await;
+        assert!(has_review(&world, "balance.absurd").await, "what its balance says cannot be booked either");
+
+        let honest = place(&world, "erc20_usdt").await;
+        world.pay(honest.coin, &honest.address, &honest.due);
+        world.mine_deep(honest.coin);
+        world.run_until_idle().await;
+        expect(&world, &honest, "completed", "paid").await;
+    }
+
+    async fn nobody_is_asked_about_money_that_vanished(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        let decimal = |amount: Amount| amount.to_decimal(world.asset(placed.coin).decimals);
+        world.pay(placed.coin, &placed.address, &decimal(due.checked_mul(3).unwrap()));
+        world.pay("eth", &placed.address, "0.25");
+        world.mine(placed.coin, 12);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        assert!(has_review(&world, "payment.surplus").await && has_review(&world, "deposit.apart").await);
+        world.simnet.reorg(&world.chain_of(placed.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert!(!has_review(&world, "payment.surplus").await && !has_review(&world, "deposit.apart").await);
+
+        // Less comes than came before: the question is asked with the new figure.
+        world.pay(placed.coin, &placed.address, &decimal(due.checked_mul(2).unwrap()));
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        let reviews = open_reviews(&world).await;
+        let surplus = reviews.iter().find(|review| review.kind == "payment.surplus").unwrap();
+        assert!(surplus.detail.starts_with(&format!("{due} base units")), "{surplus:?}");
+    }
+
+    async fn part_payments_that_vanish_are_not_asked_about(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        world.advance_seconds(29 * 60);
+        world.pay(placed.coin, &placed.address, "0.05");
+        world.mine(placed.coin, 1);
+        world.pay(placed.coin, &placed.address, "0.04");
+        world.mine(placed.coin, 12);
+        pass(&world, placed.coin, 3 * 60).await;
+        expect(&world, &placed, "expired", "expired").await;
+        assert!(has_review(&world, "payment.short").await);
+        let chain = world.chain_of(placed.coin);
+        for (depth, left) in [(13, Some("50000 of ")), (15, None)] {
+            world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+            world.run_until_idle().await;
+            let reviews = open_reviews(&world).await;
+            let short = reviews.iter().find(|review| review.kind == "payment.short");
+            assert_eq!(short.map(|short| short.detail.starts_with(left.unwrap_or("?"))), left.map(|_| true), "{reviews:?}");
+        }
+    }
+
+    async fn what_is_final_is_the_merchants_when_the_rest_vanishes(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let chain = world.chain_of(placed.coin);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 1);
+        let first = world.simnet.head(&chain).head.height;
+        world.pay(placed.coin, &placed.address, &placed.due);
+        while world.simnet.head(&chain).finalized.is_none_or(|last| last.height < first) {
+            world.mine(placed.coin, 1);
+        }
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        let available = Account::MerchantAvailable(world.shop.merchant);
+        let asset = world.asset(placed.coin).id;
+        let earned = || world.account(world.shop.mode, available.clone(), asset.clone());
+        assert_eq!(earned().await.available(), Amount::ZERO, "the second payment may still vanish");
+        let depth = world.simnet.head(&chain).head.height - first;
+        world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(earned().await.available(), units(&world, placed.coin, &placed.due));
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
+    async fn an_order_whose_key_is_missing_waits_until_it_is_restored(world: World) {
+        let placed = place(&world, "trc20_usdt").await;
+        let restored = std::mem::replace(&mut world.envelope, Arc::new(Envelope::generate()));
+        world.crash_and_boot().await;
+        assert!(has_review(&world, "stock.unreadable").await, "a start says so");
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        for _ in 0..12 {
+            expect(&world, &placed, "processing", "paid").await;
+            pass(&world, placed.coin, 15 * 60).await;
+        }
+        assert_eq!(open_reviews(&world).await.iter().filter(|review| review.kind == "order.unreadable").count(), 1);
+        world.envelope = restored;
+        world.crash_and_boot().await;
+        pass(&world, placed.coin, 15 * 60).await;
+        expect(&world, &placed, "completed", "paid").await;
+        assert!(open_reviews(&world).await.is_empty());
+    }
+
+    async fn dust_is_booked_and_is_nobodys_payment(world: World) {
+        let placed = place(&world, "trc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        let decimal = |amount: Amount| amount.to_decimal(world.asset(placed.coin).decimals);
+        let dust = async || suspense(&world, placed.coin, Suspense::Dust).await;
+        for booked in [1, 2] {
+            world.pay(placed.coin, &placed.address, "0.000001");
+            world.mine_deep(placed.coin);
+            world.run_until_idle().await;
+            let answer = expect(&world, &placed, "pending", "pending").await;
+            assert_eq!(answer.text_at("payment.received_amount"), "0");
+            assert_eq!(dust().await, Amount::from_units(booked), "what arrived is in the ledger");
+        }
+        world.pay("trx", &placed.address, "0.000001");
+        world.mine_deep("trx");
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, "trx", Suspense::Dust).await, Amount::from_units(1), "of any asset");
+
+        // All but a cent's part is a payment, dust that does not reach the rest is dust, and the rest pays.
+        let rest = Amount::from_units(9_000);
+        world.pay(placed.coin, &placed.address, &decimal(due.checked_sub(rest).unwrap()));
+        world.pay(placed.coin, &placed.address, "0.008999");
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "pending", "underpaid").await;
+        assert_eq!(dust().await, Amount::from_units(9_001));
+        world.pay(placed.coin, &placed.address, &decimal(rest));
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+        world.pay(placed.coin, &placed.address, "0.000001");
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        assert_eq!(dust().await, Amount::from_units(9_002), "it is no surplus either");
+        assert!(open_reviews(&world).await.is_empty(), "nobody has to look");
+    }
+
+    async fn dust_that_loses_its_block_is_taken_back(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        world.pay(placed.coin, &placed.address, "0.000001");
+        world.mine(placed.coin, 20);
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Dust).await, Amount::from_units(1));
+        world.simnet.reorg(&world.chain_of(placed.coin), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Dust).await, Amount::ZERO);
+        pass(&world, placed.coin, 32 * 60).await;
+        expect(&world, &placed, "expired", "expired").await;
+    }
+
+    async fn an_order_for_dust_is_paid_with_dust(world: World) {
+        // A fen is 0.0014 USDT.
+        let product = world.new_product("sticker", 1, 1, 5).await;
+        let body = json!({
+            "productId": product.id, "quantity": 1, "contactEmail": "buyer@example.com", "paymentMethod": "crypto",
+            "coin": "trc20_usdt",
+        });
+        let answer = world.post("/api/orders", &body).await;
+        let (id, address) = (answer.text_at("order.id"), answer.text_at("payment.address"));
+        world.pay("trc20_usdt", &address, "0.0002");
+        world.mine_deep("trc20_usdt");
+        world.run_until_idle().await;
+        assert_eq!(world.status(&id).await.text_at("payment_status"), "underpaid");
+        world.pay("trc20_usdt", &address, &answer.text_at("payment.expected_amount"));
+        world.mine_deep("trc20_usdt");
+        world.run_until_idle().await;
+        assert_eq!(world.status(&id).await.text_at("status"), "completed");
     }
 
     async fn a_halted_chain_goes_on_when_a_person_says_so(world: World) {

@@ -10,6 +10,7 @@ mod placed;
 mod bitcoin;
 mod checkout;
 mod aftermath;
+mod auditing;
 mod commands;
 mod crowd;
 mod disputed;

@@ -180,6 +180,46 @@ both! {
         expect(&world, &placed, "completed", "paid").await;
     }
 
+    async fn a_payment_that_a_fork_takes_back_after_its_window_is_awaited(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let chain = world.chain_of(placed.coin);
+        world.advance_seconds(29 * 60);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 1);
+        world.run_until_idle().await;
+        world.advance_seconds(5 * 60);
+        world.simnet.hold_mempool(&chain, true);
+        world.simnet.reorg(&chain, 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        world.advance_seconds(20 * 60);
+        world.mine(placed.coin, 1);
+        world.run_until_idle().await;
+        assert_eq!(world.status(&placed.id).await.text_at("status"), "pending", "it was in time, and nobody could mine it");
+        world.simnet.hold_mempool(&chain, false);
+        world.mine_deep(placed.coin);
+        world.run_until_idle().await;
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
+    async fn a_payment_that_a_fork_took_back_for_good_is_awaited_as_long_as_its_window_was(world: World) {
+        let before = world.stock(&world.product).await;
+        let placed = place(&world, "erc20_usdt").await;
+        world.advance_seconds(29 * 60);
+        world.pay(placed.coin, &placed.address, &placed.due);
+        world.mine(placed.coin, 1);
+        world.run_until_idle().await;
+        world.advance_seconds(5 * 60);
+        world.simnet.reorg(&world.chain_of(placed.coin), 1, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        for (seconds, status) in [(29 * 60, "pending"), (3 * 60, "expired")] {
+            world.advance_seconds(seconds);
+            world.mine(placed.coin, 1);
+            world.run_until_idle().await;
+            assert_eq!(world.status(&placed.id).await.text_at("status"), status);
+        }
+        assert_eq!(world.stock(&world.product).await, before);
+    }
+
     async fn a_tip_that_stands_still_ends_no_window(world: World) {
         let placed = place(&world, "eth").await;
         world.advance_seconds(2 * 3_600);

@@ -2,6 +2,7 @@
 
 use chain::{Amount, ChainId};
 use settled::money::ledger::{Account, Suspense};
+use settled::shop::orders::{self, CancelError};
 use simnet::Keep;
 
 use crate::world::{Answer, World};
@@ -31,6 +32,17 @@ async fn expect(world: &World, placed: &Placed, status: &str, payment_status: &s
     let states = (answer.text_at("status"), answer.text_at("payment_status"));
     assert_eq!(states, (status.to_owned(), payment_status.to_owned()), "{}", answer.text);
     answer
+}
+
+async fn cancel(world: &World, placed: &Placed) -> Result<(), CancelError> {
+    let (now, id) = (world.clock.now(), placed.id.clone());
+    let cancelled = world.db.write("cancel", move |tx| {
+        Box::pin(async move {
+            let found = orders::find_any(tx, &id).await?.ok_or(CancelError::NotFound)?;
+            orders::cancel(tx, now, found.order.id).await
+        })
+    });
+    cancelled.await
 }
 
 both! {
@@ -76,6 +88,40 @@ both! {
         world.simnet.hold_mempool(&bitcoin(&world), false);
         world.mine("btc", 1);
         expect(&world, &placed, "completed", "paid").await;
+    }
+
+    async fn what_was_seen_in_the_grace_is_in_time_too(world: World) {
+        let placed = place(&world).await;
+        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.advance_seconds(30 * 60 + 30);
+        world.pay("btc", &placed.address, &placed.due);
+        expect(&world, &placed, "pending", "confirming").await;
+        world.advance_seconds(3_600);
+        world.mine("btc", 1);
+        expect(&world, &placed, "pending", "confirming").await;
+        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.mine("btc", 1);
+        expect(&world, &placed, "completed", "paid").await;
+    }
+
+    async fn an_order_cannot_be_taken_back_while_money_is_on_its_way(world: World) {
+        let placed = place(&world).await;
+        world.pay("btc", &placed.address, &placed.due);
+        expect(&world, &placed, "pending", "confirming").await;
+        assert!(matches!(cancel(&world, &placed).await, Err(CancelError::MoneyArrived)));
+        world.simnet.drop_mempool(&bitcoin(&world));
+        expect(&world, &placed, "pending", "pending").await;
+        cancel(&world, &placed).await.unwrap();
+        expect(&world, &placed, "cancelled", "expired").await;
+    }
+
+    async fn dust_on_its_way_holds_up_nothing(world: World) {
+        let placed = place(&world).await;
+        world.pay("btc", &placed.address, "0.00000001");
+        expect(&world, &placed, "pending", "pending").await;
+        cancel(&world, &placed).await.unwrap();
+        world.mine_deep("btc");
+        expect(&world, &placed, "cancelled", "expired").await;
     }
 
     async fn nothing_more_is_asked_for_when_the_window_is_over(world: World) {

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use chain::{Asset, AssetId, ChainId, Family, WatchSet};
+use chain::{Amount, Asset, AssetId, ChainId, Family, WatchSet};
 
+use crate::clock::Instant;
 use crate::ids::Mode;
-use crate::money::pricing::Fiat;
+use crate::money::pricing::{self, Fiat, RateBook};
 
 /// How deep a deposit must lie under the tip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,34 @@ impl Depths {
     }
 }
 
+/// Below which value a deposit is nobody's payment: senders of poison and of advertisements pay next to nothing to every
+/// address that they see.
+#[derive(Debug, Clone, Default)]
+pub struct Dust {
+    /// The bound; nothing is dust without one.
+    value: Option<(Fiat, RateBook)>,
+    /// The name under which the rates know an asset, and its decimals.
+    assets: Arc<HashMap<AssetId, (String, u8)>>,
+}
+
+impl Dust {
+    pub fn below<'a>(value: Fiat, rates: RateBook, assets: impl IntoIterator<Item = (&'a Asset, &'a str)>) -> Dust {
+        let assets = assets.into_iter();
+        let assets = assets.map(|(asset, symbol)| (asset.id.clone(), (symbol.to_owned(), asset.decimals)));
+        Dust { value: Some((value, rates)), assets: Arc::new(assets.collect()) }
+    }
+
+    /// Less than this is dust. While nobody knows what the asset is worth, nothing is.
+    pub fn bound(&self, now: Instant, asset: &AssetId) -> Amount {
+        let known = self.value.as_ref().zip(self.assets.get(asset));
+        let bound = known.and_then(|((value, rates), (symbol, decimals))| {
+            let rate = rates.rate(now, symbol, value.currency.as_str()).ok()?;
+            pricing::amount_for(*value, rate.value, *decimals)
+        });
+        bound.unwrap_or(Amount::ZERO)
+    }
+}
+
 /// One chain as receiving sees it.
 #[derive(Debug, Clone)]
 pub struct Chain {
@@ -44,6 +73,7 @@ pub struct Chain {
     pub watched: Arc<WatchSet>,
     /// The other chains of the family and mode: whoever has the key of an address on one has it on all of them.
     pub kin: Vec<ChainId>,
+    pub dust: Dust,
 }
 
 /// A way to pay: the public code of an asset on a chain.
@@ -97,7 +127,7 @@ impl Coins {
 }
 
 /// A price in USD minor units, for the confirmation tiers; `None` when no rate says so.
-pub fn worth_in_usd(book: &crate::money::pricing::RateBook, now: crate::clock::Instant, price: Fiat) -> Option<i64> {
+pub fn worth_in_usd(book: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
     let rate = book.rate(now, "USD", price.currency.as_str()).ok()?;
     let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;
     i64::try_from(worth.ceil().mantissa()).ok()

@@ -9,6 +9,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use chain::{AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part, Place, Transfer, TxId};
 
 use crate::clock::Instant;
@@ -16,7 +18,7 @@ use crate::db::{self, Tx};
 use crate::ids::{AddressId, DepositId, InvoiceId};
 use crate::money::coins::Chain;
 use crate::money::deposits::round::Round;
-use crate::money::invoices::{self, Decided, Invoice, Use};
+use crate::money::invoices::{self, Answered, Decided, Invoice, Use};
 use crate::money::ledger::{Account, Entry, Leg, PostError, Suspense};
 use crate::money::payments::Change;
 
@@ -25,6 +27,15 @@ pub use store::Cursor;
 
 /// Deposits advanced in one transaction; the next call goes on.
 const ADVANCE_MAX: i64 = 2_000;
+
+/// Deposits stay below this power of two: more than the supply of any token that is worth something, and so far below what a
+/// posting carries that sums of them cannot leave the range of amounts. What is above is a token that can be minted at will.
+const BITS_MAX: usize = 112;
+
+/// Whether a movement becomes a deposit. Any other is a review and no money.
+fn is_bookable(amount: chain::Amount) -> bool {
+    !amount.is_zero() && amount.units().bit_len() <= BITS_MAX
+}
 
 /// How long after the window's end a block still counts as in time: clocks of chains and of people differ.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +76,7 @@ impl Deposit {
             Use::Surplus => Some(Suspense::Surplus),
             Use::Late => Some(Suspense::Late),
             Use::Foreign => Some(Suspense::Foreign),
+            Use::Dust => Some(Suspense::Dust),
         }
     }
 }
@@ -245,6 +257,12 @@ pub async fn book_rise(
     if current.is_none_or(|current| current.explained != suspect.explained) {
         return Ok(Rise::Outdated);
     }
+    // The balance of such an address says nothing any more, and nobody is asked for it again: see `store::find_suspect`.
+    if !is_bookable(rise) {
+        let detail = format!("its balance is {rise} base units of {} more than is booked", suspect.asset_id(&chain.id));
+        crate::reviews::open(tx, now, "balance.absurd", &format!("invoice/{}", suspect.invoice), &detail).await?;
+        return Ok(Rise::Booked(None));
+    }
     let transfer = Transfer {
         txid: TxId([0; 32]),
         place: Place { tx_index: suspect.number(), part: Part::Probe },
@@ -371,39 +389,51 @@ pub async fn resume(tx: &mut Tx, now: Instant, chain: &ChainId, note: &str) -> R
 }
 
 async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> Result<Vec<Change>, PostError> {
+    match deposit.state {
+        State::Seen | State::Confirmed => {}
+        State::Final | State::Orphaned => return Ok(Vec::new()),
+    }
     let entry = format!("deposit/{}/orphaned", deposit.id);
     let mut decided = Decided::default();
-    match deposit.state {
-        State::Seen => {
-            store::set_orphaned(tx, now, &deposit).await?;
-            decided.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
-            invoices::store(tx, now, Vec::new(), decided).await
+    let mut invoice = invoices::lock_one(tx, deposit.invoice).await?;
+    let before = invoices::received(tx, &invoice).await?.confirmed;
+    store::set_orphaned(tx, now, &deposit).await?;
+    if deposit.state == State::Seen {
+        decided.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
+    } else {
+        let left = before.saturating_sub(deposit.amount);
+        let lost = deposit.used == Use::Counted && invoice.unsettle(before, left, &mut decided);
+        let leg = Leg {
+            debit: match deposit.suspense() {
+                None => Account::MerchantIncoming(invoice.shop.merchant),
+                Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
+            },
+            credit: Account::OnChain(chain.id.clone()),
+            asset: deposit.asset.clone(),
+            amount: deposit.amount,
+        };
+        decided.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
+        // What vanished must not be paid back by hand: nobody is asked about it any more.
+        match deposit.used {
+            Use::Counted | Use::Dust => {}
+            Use::Short => invoice.lose_short(left, &mut decided),
+            Use::Surplus | Use::Late | Use::Foreign => decided.answered.push(Answered {
+                kind: "deposit.apart",
+                subject: format!("deposit/{}", deposit.id),
+                note: "its block vanished, and the money with it",
+            }),
         }
-        State::Confirmed => {
-            let mut invoice = invoices::lock_one(tx, deposit.invoice).await?;
-            let before = invoices::received(tx, &invoice).await?.confirmed;
-            store::set_orphaned(tx, now, &deposit).await?;
-            let left = before.saturating_sub(deposit.amount);
-            let lost = deposit.used == Use::Counted && invoice.unsettle(before, left, &mut decided);
-            let leg = Leg {
-                debit: match deposit.suspense() {
-                    None => Account::MerchantIncoming(invoice.shop.merchant),
-                    Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
-                },
-                credit: Account::OnChain(chain.id.clone()),
-                asset: deposit.asset.clone(),
-                amount: deposit.amount,
-            };
-            decided.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
-            if deposit.used == Use::Counted && !lost {
-                // What is left may be enough: settled anew, and for the seller nothing has changed.
-                invoice.settle(now, left, &mut decided);
-                decided.changes.clear();
-            }
-            invoices::store(tx, now, vec![invoice], decided).await
+        if deposit.used == Use::Counted && !lost {
+            // What is left may be enough: settled anew, and for the seller nothing has changed.
+            invoice.settle(now, left, &mut decided);
+            decided.changes.clear();
         }
-        State::Final | State::Orphaned => Ok(Vec::new()),
     }
+    // It may have been the last that was not final.
+    if invoices::counted(tx, &BTreeSet::from([invoice.id])).await?.values().all(|counted| counted.all_final) {
+        invoice.release(now, &mut decided);
+    }
+    invoices::store(tx, now, vec![invoice], decided).await
 }
 
 /// Where nothing is deep enough.

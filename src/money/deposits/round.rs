@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chain::{AddressKey, Header, Transfer};
+use chain::{AddressKey, Amount, Header, Transfer};
 
 use crate::clock::Instant;
 use crate::db::{self, Tx};
 use crate::ids::InvoiceId;
 use crate::money::coins::Chain;
-use crate::money::deposits::{Deposit, Fresh, Grace, Position, State, machine, store};
-use crate::money::invoices::{self, Counted, Decided, Draft, Question, Use, machine::use_of};
-use crate::money::ledger::{self, Account, Entry, Leg, PostError};
+use crate::money::deposits::{self, Deposit, Fresh, Grace, Position, State, machine, store};
+use crate::money::invoices::machine::{is_dust, use_of};
+use crate::money::invoices::{self, Counted, Decided, Draft, Question, Use};
+use crate::money::ledger::{Account, Entry, Leg, PostError};
 use crate::money::payments::Change;
 
 pub(super) struct Round<'c> {
@@ -57,7 +58,11 @@ impl<'c> Round<'c> {
         let mut reaching = Vec::with_capacity(movements.len());
         for (header, transfer) in movements {
             let Some(target) = invoice_of.get(&transfer.to) else { continue };
-            if ledger::is_postable(transfer.amount) {
+            // Nothing came: a contract may say so to anybody.
+            if transfer.amount.is_zero() {
+                continue;
+            }
+            if deposits::is_bookable(transfer.amount) {
                 reaching.push((header, *transfer, *target));
                 continue;
             }
@@ -79,13 +84,46 @@ impl<'c> Round<'c> {
         // What was in time once is in time, also when a reorganisation mines it again later.
         let was_in_time = store::list_seen_in_time(tx, &late).await?;
 
+        let mut seen = self.seen_beside_dust(tx, &reaching).await?;
         for (header, transfer, target) in reaching {
-            let Some(invoice) = self.invoices.get_mut(&target) else { continue };
+            let Some(invoice) = self.invoices.get(&target) else { continue };
             let in_time = !is_late(header, invoice) || was_in_time.contains(&(target, transfer.txid));
-            let used = use_of(invoice.state, invoice.asset == transfer.asset, in_time);
+            let own = invoice.asset == transfer.asset;
+            let mut used = use_of(invoice.state, own, in_time);
+            let so_far = seen.entry(target).or_insert(Amount::ZERO);
+            let missing = match used {
+                Use::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
+                Use::Short | Use::Surplus | Use::Late | Use::Foreign | Use::Dust => Amount::ZERO,
+            };
+            if is_dust(transfer.amount, self.bound(transfer), own.then_some(invoice.due), missing) {
+                used = Use::Dust;
+            }
+            if used == Use::Counted {
+                *so_far = so_far.checked_add(transfer.amount).unwrap_or(Amount::MAX);
+            }
             self.fresh.push(Fresh::new(self.chain, header, transfer, invoice, used));
         }
         Ok(())
+    }
+
+    fn bound(&self, transfer: &Transfer) -> Amount {
+        self.chain.dust.bound(self.now, &transfer.asset)
+    }
+
+    /// What was counted for the invoices that dust reaches, in case it is the rest that was missing. Other invoices are not
+    /// asked for.
+    async fn seen_beside_dust(
+        &self,
+        tx: &mut Tx,
+        reaching: &[(&Header, &Transfer, InvoiceId)],
+    ) -> Result<HashMap<InvoiceId, Amount>, db::Error> {
+        let is_small = |(_, transfer, _): &&(&Header, &Transfer, InvoiceId)| transfer.amount < self.bound(transfer);
+        let asked: BTreeSet<InvoiceId> = reaching.iter().filter(is_small).map(|(_, _, target)| *target).collect();
+        if asked.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let counted = invoices::counted(tx, &asked).await?;
+        Ok(counted.into_iter().map(|(id, counted)| (id, counted.seen)).collect())
     }
 
     /// Deposits that were stored before and have become deep enough by now.
@@ -204,6 +242,10 @@ impl<'c> Round<'c> {
             amount: deposit.amount,
         };
         entries.push(Entry::posted(self.chain.mode, format!("deposit/{id}/apart"), "deposit set apart", vec![leg]));
+        // Anybody can send dust to anybody: it is booked, and nobody has to look at it.
+        if deposit.used == Use::Dust {
+            return;
+        }
         self.decided.reviews.push(Question {
             kind: "deposit.apart",
             subject: format!("deposit/{id}"),

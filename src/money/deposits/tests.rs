@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::*;
 use crate::db::{Backend, Db, execute, rows, testing};
 use crate::ids::{MerchantId, Mode, PaymentId};
-use crate::money::coins::Depths;
+use crate::money::coins::{Depths, Dust};
 use crate::money::invoices::machine::{self as invoice_machine, Happened, use_of};
 use crate::money::ledger;
 
@@ -56,6 +56,7 @@ fn chain() -> Chain {
         depths: Depths::flat(1, 5),
         watched: std::sync::Arc::default(),
         kin: Vec::new(),
+        dust: Dust::default(),
     }
 }
 
@@ -154,7 +155,8 @@ struct ModelDeposit {
 struct Model {
     invoices: BTreeMap<i64, ModelInvoice>,
     deposits: Vec<ModelDeposit>,
-    reviews: BTreeSet<(String, i64)>,
+    /// The open ones, with their details.
+    reviews: BTreeMap<(String, i64), String>,
     /// Posted credits less debits by account and asset.
     balances: BTreeMap<(String, bool), i128>,
     last: u64,
@@ -168,7 +170,7 @@ impl Model {
         Model {
             invoices: (1..=INVOICES).map(|n| (n, open.clone())).collect(),
             deposits: Vec::new(),
-            reviews: BTreeSet::new(),
+            reviews: BTreeMap::new(),
             balances: BTreeMap::new(),
             last: 0,
             changes: Vec::new(),
@@ -183,7 +185,6 @@ impl Model {
     fn see(&mut self, header: &Header, tx_index: u32, movement: &Move) {
         let Some(invoice) = self.invoices.get_mut(&movement.to) else { return };
         if movement.amount == 0 {
-            self.reviews.insert(("deposit.absurd".into(), movement.to));
             return;
         }
         let window_end = WINDOW_S + GRACE.ms / 1_000;
@@ -227,8 +228,9 @@ impl Model {
                     None => _ = settle.insert(deposit.invoice),
                     Some(suspense) => {
                         self.post(&incoming(), &suspense, deposit.foreign, deposit.amount);
-                        let number = i64::try_from(place).unwrap() + 1;
-                        self.reviews.insert(("deposit.apart".into(), number));
+                        let used = deposit.used.as_str();
+                        let detail = format!("{} base units of {} ({used})", deposit.amount, asset(deposit.foreign));
+                        self.reviews.insert(("deposit.apart".into(), number_of(place)), detail);
                     }
                 }
             }
@@ -244,17 +246,21 @@ impl Model {
             }
         }
         for number in release {
-            let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Use::Counted;
-            let open = |deposit: &ModelDeposit| matches!(deposit.state, State::Seen | State::Confirmed);
-            let invoice = &self.invoices[&number];
-            let waits = invoice.state == invoices::State::Paid && !invoice.released;
-            if !waits || self.deposits.iter().filter(counted).any(open) {
-                continue;
-            }
-            let settled = invoice.settled.unwrap();
-            self.post(&Account::MerchantPending(MERCHANT), &Account::MerchantAvailable(MERCHANT), false, settled);
-            self.invoices.get_mut(&number).unwrap().released = true;
+            self.release(number);
         }
+    }
+
+    fn release(&mut self, number: i64) {
+        let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Use::Counted;
+        let open = |deposit: &ModelDeposit| matches!(deposit.state, State::Seen | State::Confirmed);
+        let invoice = &self.invoices[&number];
+        let waits = invoice.state == invoices::State::Paid && !invoice.released;
+        if !waits || self.deposits.iter().filter(counted).any(open) {
+            return;
+        }
+        let settled = invoice.settled.unwrap();
+        self.post(&Account::MerchantPending(MERCHANT), &Account::MerchantAvailable(MERCHANT), false, settled);
+        self.invoices.get_mut(&number).unwrap().released = true;
     }
 
     fn confirmed(&self, invoice: i64) -> u64 {
@@ -276,7 +282,8 @@ impl Model {
         self.post(&incoming(), &Account::MerchantPending(MERCHANT), false, earned);
         if confirmed > earned {
             self.post(&incoming(), &Account::Suspense(MERCHANT, Suspense::Surplus), false, confirmed - earned);
-            self.reviews.insert(("payment.surplus".into(), number));
+            let detail = format!("{} base units of model/token above what was due", confirmed - earned);
+            self.reviews.insert(("payment.surplus".into(), number), detail);
         }
         let invoice = self.invoices.get_mut(&number).unwrap();
         let settlements = invoice.settlements + 1;
@@ -300,12 +307,14 @@ impl Model {
                     let lost = deposit.used == Use::Counted && self.unsettle(number, before, before - deposit.amount);
                     let from = suspense(deposit.used).unwrap_or_else(incoming);
                     self.post(&from, &Account::OnChain(chain().id), deposit.foreign, deposit.amount);
+                    self.reviews.remove(&("deposit.apart".into(), number_of(place)));
                     if deposit.used == Use::Counted && !lost {
                         self.settle(number);
                     }
                 }
-                State::Final | State::Orphaned => {}
+                State::Final | State::Orphaned => continue,
             }
+            self.release(number);
         }
     }
 
@@ -322,6 +331,7 @@ impl Model {
         self.post(&earned, &incoming(), false, settled);
         if before > settled {
             self.post(&Account::Suspense(MERCHANT, Suspense::Surplus), &incoming(), false, before - settled);
+            self.reviews.remove(&("payment.surplus".into(), number));
         }
         let lost = left < DUE - TOLERANCE || left == 0;
         if lost {
@@ -329,6 +339,11 @@ impl Model {
         }
         lost
     }
+}
+
+/// Deposits are numbered in the order in which they were stored.
+fn number_of(place: usize) -> i64 {
+    i64::try_from(place).unwrap() + 1
 }
 
 fn incoming() -> Account {
@@ -342,6 +357,7 @@ fn suspense(used: Use) -> Option<Account> {
         Use::Surplus => Suspense::Surplus,
         Use::Late => Suspense::Late,
         Use::Foreign => Suspense::Foreign,
+        Use::Dust => Suspense::Dust,
     };
     Some(Account::Suspense(MERCHANT, suspense))
 }
@@ -379,12 +395,13 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
         assert_eq!(row.get::<String>("payment")?, expected.payment);
     }
 
-    let found = rows!(tx, "select kind, subject from reviews")?;
-    let stored: BTreeSet<(String, i64)> = found
+    let found = rows!(tx, "select kind, subject, detail from reviews where closed_at is null")?;
+    let stored: BTreeMap<(String, i64), String> = found
         .iter()
         .map(|row| {
             let subject: String = row.get("subject").unwrap();
-            (row.get("kind").unwrap(), subject.split_once('/').unwrap().1.parse().unwrap())
+            let number = subject.split_once('/').unwrap().1.parse().unwrap();
+            ((row.get("kind").unwrap(), number), row.get("detail").unwrap())
         })
         .collect();
     assert_eq!(stored, model.reviews);
@@ -474,6 +491,61 @@ async fn play(db: &Db, acts: Vec<Act>) {
     })
     .await
     .unwrap();
+}
+
+/// A block with these transfers of the token to the first invoice.
+fn minted(header: Header, amounts: &[Amount]) -> Block {
+    let transfers = (0u32..).zip(amounts).map(|(tx_index, amount)| Transfer {
+        txid: TxId([1; 32]),
+        place: Place { tx_index, part: Part::Value },
+        asset: asset(false),
+        to: key(1),
+        from: None,
+        amount: *amount,
+    });
+    Block { header, transfers: transfers.collect(), spends: Vec::new() }
+}
+
+fn power(bits: u32) -> Amount {
+    Amount::from_units(1 << bits)
+}
+
+fn below(bits: u32) -> Amount {
+    power(bits).checked_sub(Amount::from_units(1)).unwrap()
+}
+
+crate::both! {
+    async fn a_token_without_bounds_is_booked_within_ours(db: Db) {
+        let outcome = db.write("mint", move |tx| {
+            Box::pin(async move {
+                fill(tx).await?;
+                start(tx, &chain().id, &header(0, 0)).await?;
+                let most = [below(112), power(112), below(112), below(127), power(127), Amount::MAX];
+                let reached = Some(position(&chain(), 1, None));
+                let limits = Limits { grace: GRACE, keep: 64 };
+                let block = minted(header(1, 0), &most);
+                apply(tx, Instant(1), &chain(), limits, header(0, 0).position(), &[block], reached).await?;
+                let surplus = Account::Suspense(MERCHANT, Suspense::Surplus);
+                let kept = ledger::balance(tx, Mode::Test, &surplus, &asset(false)).await?.available();
+                let booked = below(112).checked_mul(2).unwrap();
+                assert_eq!(kept, booked.checked_sub(Amount::from(DUE)).unwrap(), "two are deposits, four are a review");
+
+                // What nobody can have is no reason to look at the balance again and again.
+                let suspects = find_suspects(tx, &[InvoiceId(2)]).await?;
+                let at = header(1, 0).position();
+                let rise = book_rise(tx, Instant(1), &chain(), GRACE, at, &suspects[0], below(127)).await?;
+                assert!(matches!(rise, Rise::Booked(None)), "{rise:?}");
+                assert!(find_suspects(tx, &[InvoiceId(2)]).await?.is_empty());
+                let found = rows!(tx, "select kind from reviews order by kind")?;
+                let kinds: Vec<String> = found.iter().map(|row| row.at(0)).collect::<Result<_, _>>()?;
+                assert_eq!(kinds, ["balance.absurd", "deposit.absurd", "payment.surplus"]);
+                let report = ledger::audit::audit(tx).await?;
+                assert!(report.is_clean(), "{report}");
+                Ok::<_, PostError>(())
+            })
+        });
+        outcome.await.unwrap();
+    }
 }
 
 fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {

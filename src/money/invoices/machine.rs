@@ -64,6 +64,8 @@ pub enum Use {
     Late,
     /// Another asset than was asked.
     Foreign,
+    /// Too little to be anybody's payment.
+    Dust,
 }
 
 db::text_enum!(Use {
@@ -72,7 +74,14 @@ db::text_enum!(Use {
     Surplus => "surplus",
     Late => "late",
     Foreign => "foreign",
+    Dust => "dust",
 });
+
+/// Whether what would be used in another way is dust: below the bound of its asset. In the invoice's own asset only where
+/// that asks for more than dust (`due`; `None` for another asset), and not when it is what was `missing`.
+pub fn is_dust(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
+    amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
+}
 
 /// Where a deposit belongs that reaches an invoice in `state`, in its asset or not, in time or not.
 pub fn use_of(state: State, own_asset: bool, in_time: bool) -> Use {
@@ -126,6 +135,28 @@ mod tests {
             }
         }
         assert_eq!(next(Open, Confirmed(Amount::ZERO), due, Amount::MAX), None, "nothing is never enough");
+    }
+
+    #[test]
+    fn what_is_dust() {
+        let sum = Amount::from_units;
+        // Amount, bound, due, missing.
+        let table = [
+            (9, 10, Some(100), 100, true),
+            (10, 10, Some(100), 100, false),
+            (9, 10, Some(100), 9, false),
+            (8, 10, Some(100), 9, true),
+            (9, 10, Some(100), 0, true),
+            (9, 10, Some(10), 10, false),
+            (1, 10, Some(11), 11, true),
+            (9, 10, None, 0, true),
+            (10, 10, None, 0, false),
+            (1, 0, None, 0, false),
+        ];
+        for (amount, bound, due, missing, expected) in table {
+            let found = is_dust(sum(amount), sum(bound), due.map(sum), sum(missing));
+            assert_eq!(found, expected, "{amount} below {bound}, due {due:?}, missing {missing}");
+        }
     }
 
     #[test]

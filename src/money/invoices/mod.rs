@@ -14,6 +14,7 @@ use crate::clock::Instant;
 use crate::db::{self, Chain, Locked, Returned, Tx};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
 use crate::money::addresses::Ready;
+use crate::money::deposits::Grace;
 use crate::money::ledger::{self, Account, Entry, Leg, PostError, Suspense};
 use crate::money::payments::{self, Change};
 use crate::money::pricing::{Fiat, Quote};
@@ -124,6 +125,8 @@ pub(in crate::money) struct Draft {
 #[derive(Debug, Default)]
 pub(in crate::money) struct Decided {
     pub entries: Vec<Entry>,
+    /// Closed before the new ones are opened: a question that comes again comes with its new figures.
+    pub answered: Vec<Answered>,
     pub reviews: Vec<Question>,
     pub changes: Vec<Change>,
 }
@@ -134,6 +137,14 @@ pub(in crate::money) struct Question {
     pub kind: &'static str,
     pub subject: String,
     pub detail: String,
+}
+
+/// What nobody has to look at any more, because the money that it was about is not there.
+#[derive(Debug)]
+pub(in crate::money) struct Answered {
+    pub kind: &'static str,
+    pub subject: String,
+    pub note: &'static str,
 }
 
 impl Deref for Draft {
@@ -166,9 +177,9 @@ impl Draft {
         let Some(next) = machine::next(self.state, happened, self.due, self.tolerance) else { return };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
         let surplus = confirmed.saturating_sub(self.due);
-        let mut legs = vec![self.leg(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned)];
+        let mut legs = self.legs(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
         if !surplus.is_zero() {
-            legs.push(self.leg(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
+            legs.extend(self.legs(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
             decided.reviews.push(self.question("payment.surplus", detail));
         }
@@ -194,10 +205,11 @@ impl Draft {
             Some(_) => Account::MerchantAvailable(merchant),
             None => Account::MerchantPending(merchant),
         };
-        let mut legs = vec![self.leg(earned_account, incoming.clone(), settled)];
+        let mut legs = self.legs(earned_account, incoming.clone(), settled);
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
-            legs.push(self.leg(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
+            legs.extend(self.legs(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
+            decided.answered.push(self.answered("payment.surplus", "a block with money of the invoice vanished"));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
         decided.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
@@ -220,9 +232,9 @@ impl Draft {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;
-        let leg = self.leg(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
+        let legs = self.legs(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
         let name = format!("invoice/{}/final/{}", self.id, self.settlements);
-        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice final", vec![leg]));
+        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice final", legs));
         self.invoice.released_at = Some(now);
         self.changed = true;
     }
@@ -234,8 +246,24 @@ impl Draft {
         self.payment = Some(payment);
     }
 
-    pub fn leg(&self, debit: Account, credit: Account, amount: Amount) -> Leg {
-        Leg { debit, credit, asset: self.asset.clone(), amount }
+    /// Part payments that no order will be delivered for.
+    fn ask_about_short(&self, arrived: Amount, decided: &mut Decided) {
+        let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
+        decided.reviews.push(self.question("payment.short", detail));
+    }
+
+    /// One of the part payments of an expired invoice lost its block; `left` is what remains of them.
+    pub fn lose_short(&self, left: Amount, decided: &mut Decided) {
+        decided.answered.push(self.answered("payment.short", "a block with money of the invoice vanished"));
+        if !left.is_zero() {
+            self.ask_about_short(left, decided);
+        }
+    }
+
+    /// Sums of deposits may be more than one posting carries.
+    fn legs(&self, debit: Account, credit: Account, amount: Amount) -> Vec<Leg> {
+        let leg = |amount| Leg { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
+        ledger::parts(amount).map(leg).collect()
     }
 
     fn payment_id(&self) -> PaymentId {
@@ -244,6 +272,10 @@ impl Draft {
 
     fn question(&self, kind: &'static str, detail: String) -> Question {
         Question { kind, subject: format!("invoice/{}", self.id), detail }
+    }
+
+    fn answered(&self, kind: &'static str, note: &'static str) -> Answered {
+        Answered { kind, subject: format!("invoice/{}", self.id), note }
     }
 }
 
@@ -282,6 +314,9 @@ pub(in crate::money) async fn store(
     decided: Decided,
 ) -> Result<Vec<Change>, PostError> {
     ledger::book(tx, now, &decided.entries).await?;
+    for answered in decided.answered {
+        crate::reviews::close(tx, now, answered.kind, &answered.subject, answered.note).await?;
+    }
     for question in decided.reviews {
         crate::reviews::open(tx, now, question.kind, &question.subject, &question.detail).await?;
     }
@@ -297,16 +332,18 @@ pub(in crate::money) async fn store(
     Ok(decided.changes)
 }
 
-/// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock, nothing counted is unconfirmed, and nothing is on
-/// its way that was seen in time and is not older than [`sightings::HOLD_MS`].
+/// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock,
+/// nothing counted is unconfirmed or lost its block a short time ago, and nothing is on its way that was seen in time and is
+/// not older than [`sightings::HOLD_MS`].
 pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
     now: Instant,
     passed: Instant,
+    grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), limit).await
+    store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), grace, limit).await
 }
 
 /// How many invoices wait for money on chains that nobody follows, by chain: their windows never end.
@@ -330,12 +367,11 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
     if !received.confirmed.is_zero() {
         let merchant = draft.shop.merchant;
         let short = Account::Suspense(merchant, Suspense::Short);
-        let leg = draft.leg(Account::MerchantIncoming(merchant), short, received.confirmed);
+        let legs = draft.legs(Account::MerchantIncoming(merchant), short, received.confirmed);
         let name = format!("invoice/{id}/expired");
-        decided.entries.push(Entry::posted(draft.shop.mode, name, "invoice expired short", vec![leg]));
+        decided.entries.push(Entry::posted(draft.shop.mode, name, "invoice expired short", legs));
         store::set_uses(tx, id, Use::Counted, Use::Short).await?;
-        let detail = format!("{} of {} base units of {} arrived", received.confirmed, draft.due, draft.asset);
-        decided.reviews.push(draft.question("payment.short", detail));
+        draft.ask_about_short(received.confirmed, &mut decided);
     }
     let change = match draft.was {
         State::Reversed => Change::Lost(draft.payment_id()),
@@ -346,13 +382,15 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
     Ok(Some(change))
 }
 
-/// Takes an open invoice back; false when money has reached it, or when it is closed. What arrives later is booked as late.
+/// Takes an open invoice back; false when money has reached it or is on its way, or when it is closed. What arrives later is
+/// booked as late.
 pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
     let mut draft = lock_one(tx, id).await?;
     let Some(next) = machine::next(draft.state, Happened::Withdrawn, draft.due, draft.tolerance) else {
         return Ok(false);
     };
-    if !store::find_received(tx, id, &draft.chain).await?.seen.is_zero() {
+    let expected = sightings::expected(tx, id).await?;
+    if !store::find_received(tx, id, &draft.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
         return Ok(false);
     }
     draft.close(now, next, payments::State::Failed);

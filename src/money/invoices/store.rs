@@ -7,6 +7,7 @@ use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
 use crate::clock::Instant;
 use crate::db::{self, Chain, Locked, Returned, Tx, execute, given, later_each, linked, row, rows, rows_each};
 use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
+use crate::money::deposits::Grace;
 use crate::money::invoices::{Invoice, NewInvoice, State, Use};
 use crate::money::sightings::Expected;
 
@@ -176,15 +177,18 @@ impl Received {
 /// What of an invoice's counted deposits is there to stay.
 #[derive(Debug, Clone, Copy)]
 pub struct Counted {
+    /// Sum of all of them.
+    pub seen: Amount,
     /// Sum of what is confirmed or final.
     pub confirmed: Amount,
     pub all_final: bool,
 }
 
 impl Counted {
-    pub const NOTHING: Counted = Counted { confirmed: Amount::ZERO, all_final: true };
+    pub const NOTHING: Counted = Counted { seen: Amount::ZERO, confirmed: Amount::ZERO, all_final: true };
 
     pub fn add(&mut self, amount: Amount, confirmed: bool, is_final: bool) -> Result<(), db::Error> {
+        self.seen = self.seen.checked_add(amount).ok_or_else(out_of_range)?;
         if confirmed {
             self.confirmed = self.confirmed.checked_add(amount).ok_or_else(out_of_range)?;
         }
@@ -238,20 +242,29 @@ pub async fn list_expirable(
     chain: &ChainId,
     passed: Instant,
     held_since: Instant,
+    grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
+    // A deposit that lost its block is awaited for as long as the window was, as that of a paid invoice is: it was in time
+    // when it was counted. One that is in another block by now is no reason to wait.
     let mut found = rows!(
         tx,
         "select i.id from invoices i
          where i.chain = $1 and i.state = 'open' and i.expires_at < $2 and not exists (
              select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
          and not exists (
+             select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'orphaned'
+             and d.orphaned_at + i.expires_at - i.created_at >= $2 and not exists (
+                 select 1 from deposits again
+                 where again.invoice_id = i.id and again.txid = d.txid and again.state <> 'orphaned'))
+         and not exists (
              select 1 from sightings s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
-             and s.first_seen_at <= i.expires_at and s.first_seen_at > $3)
-         order by i.expires_at limit $4",
+             and s.first_seen_at <= i.expires_at + $4 and s.first_seen_at > $3)
+         order by i.expires_at limit $5",
         chain.as_str(),
         passed,
         held_since,
+        grace.ms,
         limit
     )?;
     found.extend(rows!(

@@ -55,6 +55,8 @@ pub enum Suspense {
     Late,
     /// Another asset than was asked.
     Foreign,
+    /// Too little to be anybody's payment.
+    Dust,
 }
 
 impl Account {
@@ -69,6 +71,7 @@ impl Account {
             Account::Suspense(merchant, Suspense::Surplus) => format!("merchant:{merchant}:suspense:surplus"),
             Account::Suspense(merchant, Suspense::Late) => format!("merchant:{merchant}:suspense:late"),
             Account::Suspense(merchant, Suspense::Foreign) => format!("merchant:{merchant}:suspense:foreign"),
+            Account::Suspense(merchant, Suspense::Dust) => format!("merchant:{merchant}:suspense:dust"),
             Account::User(user) => format!("user:{user}"),
             Account::OperatorEquity => "operator:equity".to_owned(),
         }
@@ -406,8 +409,19 @@ async fn current(tx: &mut Tx, account: &store::Row) -> Result<Balance, db::Error
 }
 
 /// Whether an amount can be posted: more than nothing and below the limit.
-pub fn is_postable(amount: Amount) -> bool {
+fn is_postable(amount: Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= usize::try_from(LIMIT).expect("a small number")
+}
+
+/// An amount in parts that can be posted, none for nothing. Few, because what is summed up is far below the limit.
+pub fn parts(amount: Amount) -> impl Iterator<Item = Amount> {
+    let largest = Amount::from_units((1 << LIMIT) - 1);
+    let mut rest = amount;
+    std::iter::from_fn(move || {
+        let part = rest.min(largest);
+        rest = rest.saturating_sub(part);
+        (!part.is_zero()).then_some(part)
+    })
 }
 
 fn checked(amount: Amount) -> Result<Amount, PostError> {

@@ -6,7 +6,7 @@ use chain::{Amount, AssetId};
 
 use crate::clock::Instant;
 use crate::db::{self, Bind, Tx, execute, given, later_each, row, rows, rows_each};
-use crate::ids::{AccountId, Mode, PostingSeq};
+use crate::ids::{AccountId, MerchantId, Mode, PostingSeq, UserId};
 use crate::money::ledger::seal::{Canonical, GENESIS};
 use crate::money::ledger::{Account, Balance, Kind, Movement, Side};
 
@@ -387,24 +387,28 @@ pub async fn list_accounts_to_fold(tx: &mut Tx, limit: i64) -> Result<Vec<Row>, 
     let found = rows!(
         tx,
         "select a.id, a.floored from accounts a join balances b on b.account_id = a.id
-         where a.floored = 0 and exists (
-             select 1 from postings p where p.debit_id = a.id and p.seal_no > b.through_seq
-             union all
-             select 1 from postings p where p.credit_id = a.id and p.seal_no > b.through_seq)
+         where a.floored = 0 and (
+             exists (select 1 from postings p where p.debit_id = a.id and p.seal_no > b.through_seq)
+             or exists (select 1 from postings p where p.credit_id = a.id and p.seal_no > b.through_seq))
          order by a.id limit $1",
         limit
     )?;
     found.iter().map(|row| Ok(Row { id: row.get("id")?, floored: row.get("floored")? })).collect()
 }
 
-const MOVEMENTS_AFTER: &str = "select p.seal_no, p.kind, p.amount, h.amount as held, 'debit' as side
-     from postings p left join postings h on h.seq = p.pending_seq
-     where p.debit_id = $1 and (p.seal_no > $2 or p.seal_no is null)
-     union all
-     select p.seal_no, p.kind, p.amount, h.amount as held, 'credit' as side
-     from postings p left join postings h on h.seq = p.pending_seq
-     where p.credit_id = $1 and (p.seal_no > $2 or p.seal_no is null)
-     order by 1";
+/// Each arm is found by an index of the account's side and its seals, so that what was folded is not read again.
+macro_rules! movements_after {
+    ($more:literal) => {
+        concat!(
+            "select p.seal_no, p.kind, p.amount, h.amount as held, 'debit' as side
+             from postings p left join postings h on h.seq = p.pending_seq where p.debit_id = $1 and p.seal_no > $2
+             union all
+             select p.seal_no, p.kind, p.amount, h.amount as held, 'credit' as side
+             from postings p left join postings h on h.seq = p.pending_seq where p.credit_id = $1 and p.seal_no > $2",
+            $more
+        )
+    };
+}
 
 /// What moved an account after a seal, sealed or not.
 pub async fn list_movements_after(
@@ -412,7 +416,19 @@ pub async fn list_movements_after(
     account: AccountId,
     no: i64,
 ) -> Result<Vec<(Side, Movement)>, db::Error> {
-    let found = tx.rows(MOVEMENTS_AFTER, vec![Bind::from(account), Bind::from(no)]).await?;
+    let found = rows!(
+        tx,
+        movements_after!(
+            " union all
+             select p.seal_no, p.kind, p.amount, h.amount as held, 'debit' as side
+             from postings p left join postings h on h.seq = p.pending_seq where p.debit_id = $1 and p.seal_no is null
+             union all
+             select p.seal_no, p.kind, p.amount, h.amount as held, 'credit' as side
+             from postings p left join postings h on h.seq = p.pending_seq where p.credit_id = $1 and p.seal_no is null"
+        ),
+        account,
+        no
+    )?;
     ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("seal_no")?, side_of(row)?, movement_of(row)?))))
         .map(|movements| movements.into_iter().map(|(_, side, movement)| (side, movement)).collect())
 }
@@ -423,10 +439,28 @@ pub async fn list_sealed_movements(
     account: AccountId,
     no: i64,
 ) -> Result<Vec<(i64, Side, Movement)>, db::Error> {
-    let found = tx.rows(MOVEMENTS_AFTER, vec![Bind::from(account), Bind::from(no)]).await?;
+    let found = rows!(tx, movements_after!(""), account, no)?;
     let all =
         ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("seal_no")?, side_of(row)?, movement_of(row)?))))?;
     Ok(all.into_iter().filter_map(|(no, side, movement)| Some((no?, side, movement))).collect())
+}
+
+/// How the database finds what moved an account after a seal.
+#[cfg(test)]
+pub async fn explain_sealed_movements(tx: &mut Tx, account: AccountId, no: i64) -> Result<String, db::Error> {
+    if tx.backend() == db::Backend::Postgres {
+        // A table of a test is so small that reading all of it is cheapest.
+        execute!(tx, "set local enable_seqscan = off")?;
+        execute!(tx, "set local enable_bitmapscan = off")?;
+    }
+    let sql = tx.pick(
+        concat!("explain query plan ", movements_after!("")),
+        concat!("explain (costs off) ", movements_after!("")),
+    );
+    let column = if tx.backend() == db::Backend::Postgres { 0 } else { 3 };
+    let steps = tx.rows(sql, vec![Bind::from(account), Bind::from(no)]).await?;
+    let steps: Vec<String> = steps.iter().map(|row| row.at(column)).collect::<Result<_, _>>()?;
+    Ok(steps.join("\n"))
 }
 
 type Ordered = (Option<i64>, Side, Movement);
@@ -491,11 +525,12 @@ pub struct AuditedAccount {
     pub through: i64,
 }
 
-/// Deposits with the state that the ledger must agree with.
+/// Deposits with the facts that the ledger must agree with.
 pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedDeposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, chain, asset, amount, state from deposits where id > $1 order by id limit $2",
+        "select d.id, d.chain, d.asset, d.amount, d.state, d.use, d.invoice_id, i.merchant_id, i.mode
+         from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
         after,
         limit
     )?;
@@ -505,9 +540,13 @@ pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
             Ok(AuditedDeposit {
                 id: row.get("id")?,
                 chain: row.get("chain")?,
-                asset: row.get("asset")?,
+                asset: AssetId::stored(&row.get::<String>("asset")?),
                 amount: row.get("amount")?,
                 state: row.get("state")?,
+                used: row.get("use")?,
+                invoice: row.get("invoice_id")?,
+                merchant: row.get("merchant_id")?,
+                mode: row.get("mode")?,
             })
         })
         .collect()
@@ -516,7 +555,90 @@ pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
 pub struct AuditedDeposit {
     pub id: i64,
     pub chain: String,
-    pub asset: String,
+    pub asset: AssetId,
     pub amount: Amount,
     pub state: String,
+    pub used: String,
+    pub invoice: i64,
+    /// Of its invoice.
+    pub merchant: MerchantId,
+    pub mode: Mode,
+}
+
+pub async fn list_invoices_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedInvoice>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, merchant_id, mode, asset, state, due, tolerance, settlements, settled, released_at
+         from invoices where id > $1 order by id limit $2",
+        after,
+        limit
+    )?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(AuditedInvoice {
+                id: row.get("id")?,
+                merchant: row.get("merchant_id")?,
+                mode: row.get("mode")?,
+                asset: AssetId::stored(&row.get::<String>("asset")?),
+                state: row.get("state")?,
+                due: row.get("due")?,
+                tolerance: row.get("tolerance")?,
+                settlements: row.get("settlements")?,
+                settled: row.get("settled")?,
+                is_released: row.get::<Option<Instant>>("released_at")?.is_some(),
+            })
+        })
+        .collect()
+}
+
+pub struct AuditedInvoice {
+    pub id: i64,
+    pub merchant: MerchantId,
+    pub mode: Mode,
+    pub asset: AssetId,
+    pub state: String,
+    pub due: Amount,
+    pub tolerance: Amount,
+    pub settlements: i64,
+    pub settled: Option<Amount>,
+    pub is_released: bool,
+}
+
+/// What was paid from balances; free orders took nothing.
+pub async fn list_balance_payments_for_audit(
+    tx: &mut Tx,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<AuditedPayment>, db::Error> {
+    let found = rows!(
+        tx,
+        "select p.id, p.asset, p.amount, o.merchant_id, o.mode, o.user_id from payments p join orders o on o.id = p.order_id
+         where p.id > $1 and p.method in ('balance_cny', 'balance_crypto') and p.state = 'success' and p.amount is not null
+         order by p.id limit $2",
+        after,
+        limit
+    )?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(AuditedPayment {
+                id: row.get("id")?,
+                asset: AssetId::stored(&row.get::<String>("asset")?),
+                amount: row.get("amount")?,
+                merchant: row.get("merchant_id")?,
+                mode: row.get("mode")?,
+                user: row.get("user_id")?,
+            })
+        })
+        .collect()
+}
+
+pub struct AuditedPayment {
+    pub id: i64,
+    pub asset: AssetId,
+    pub amount: Amount,
+    pub merchant: MerchantId,
+    pub mode: Mode,
+    pub user: Option<UserId>,
 }

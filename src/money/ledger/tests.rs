@@ -137,6 +137,20 @@ both! {
         assert!(report.findings.iter().any(|finding| finding.contains("(credit/2)") && finding.contains("missing")), "{report}");
     }
 
+    async fn folding_finds_what_is_new_without_what_is_old(db: Db) {
+        let plan = db
+            .write("explain", |tx| Box::pin(async move { store::explain_sealed_movements(tx, AccountId(1), 1).await }))
+            .await
+            .unwrap();
+        let bounds = match db.backend() {
+            Backend::Sqlite => ["(debit_id=? AND seal_no>?)", "(credit_id=? AND seal_no>?)"],
+            Backend::Postgres => ["(debit_id = '1'::bigint) AND (seal_no > '1'::bigint)", "(credit_id = '1'::bigint) AND (seal_no > '1'::bigint)"],
+        };
+        for bound in bounds {
+            assert!(plan.contains(bound), "{bound} is not in {plan}");
+        }
+    }
+
     async fn folding_changes_no_balance(db: Db) {
         for n in 0..20u32 {
             let leg = leg(Account::OperatorEquity, Account::User(USER), u128::from(n + 1));
@@ -183,6 +197,23 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         any::<usize>().prop_map(|pick| Act::Void { pick }),
     ];
     proptest::collection::vec(act, 1..60)
+}
+
+#[test]
+fn an_amount_is_the_sum_of_its_parts() {
+    let limit = Amount::from_units(1 << LIMIT);
+    let one = Amount::from_units(1);
+    for (amount, count) in [
+        (Amount::ZERO, 0),
+        (one, 1),
+        (limit.checked_sub(one).unwrap(), 1),
+        (limit, 2),
+        (limit.checked_mul(40).unwrap(), 41),
+    ] {
+        let parts: Vec<Amount> = parts(amount).collect();
+        assert!(parts.iter().all(|part| is_postable(*part)));
+        assert_eq!((parts.len(), Amount::sum(parts)), (count, Some(amount)));
+    }
 }
 
 proptest! {

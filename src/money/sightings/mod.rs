@@ -1,5 +1,5 @@
 //! What is on its way: transactions in a mempool, or in blocks that can still vanish. They are no money and touch no ledger.
-//! They are shown, and remembered: what was first seen inside the window is in time, whenever it is mined.
+//! They are shown, and remembered: what was first seen inside the window is in time, whenever it is mined. Dust is neither.
 
 mod store;
 
@@ -62,7 +62,8 @@ pub async fn observe(tx: &mut Tx, now: Instant, chain: &Chain, look: &Look) -> R
     let unchanged: HashSet<_> = known.iter().map(|known| (known.txid, known.part, known.replaceable)).collect();
     for sighting in &look.sightings {
         if !unchanged.contains(&(sighting.txid, sighting.part.code(), sighting.replaceable)) {
-            observed.appeared += store::upsert_seen(tx, now, &chain.id, sighting).await?;
+            let bound = chain.dust.bound(now, &sighting.asset);
+            observed.appeared += store::upsert_seen(tx, now, &chain.id, sighting, bound).await?;
         }
     }
     let there: HashSet<_> = look.sightings.iter().map(|sighting| (sighting.txid, sighting.part.code())).collect();

@@ -34,13 +34,21 @@ pub async fn list_seen(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::E
         .collect()
 }
 
-/// Zero when no invoice has the address, or when nothing is new. The first time stays when it comes back.
-pub async fn upsert_seen(tx: &mut Tx, now: Instant, chain: &ChainId, sighting: &Sighting) -> Result<usize, db::Error> {
+/// Zero when no invoice has the address, when it is less than `bound` and the invoice asks for more than that, or when nothing
+/// is new. The first time stays when it comes back.
+pub async fn upsert_seen(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &ChainId,
+    sighting: &Sighting,
+    bound: Amount,
+) -> Result<usize, db::Error> {
     let changed = execute!(
         tx,
         "insert into sightings (chain, txid, part, asset, invoice_id, amount, replaceable, state, first_seen_at)
          select $1, $2, $3, $4, i.id, $5, $6, 'seen', $7
          from addresses a join invoices i on i.address_id = a.id where a.chain = $1 and a.key = $8
+         and ($5 >= $9 or (i.asset = $4 and i.due <= $9))
          on conflict (chain, txid, part) do update
          set state = 'seen', ended_at = null, replaceable = excluded.replaceable
          where sightings.state <> 'seen' or sightings.replaceable <> excluded.replaceable",
@@ -51,7 +59,8 @@ pub async fn upsert_seen(tx: &mut Tx, now: Instant, chain: &ChainId, sighting: &
         sighting.amount,
         sighting.replaceable,
         now,
-        sighting.to.0
+        sighting.to.0,
+        bound
     )?;
     Ok(usize::try_from(changed).unwrap_or(usize::MAX))
 }

@@ -6,6 +6,15 @@ pub const ATTEMPTS_MAX: u32 = 8;
 const FIRST_DELAY_MS: i64 = 10_000;
 const LONGEST_DELAY_MS: i64 = 15 * 60_000;
 
+/// Why an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The goods are not what they were: nobody expects them to come back by themselves.
+    Goods,
+    /// The key that reads them is not there. The order was paid and has its goods, so it waits until somebody restores the key.
+    Key,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// With the attempts that failed so far.
@@ -17,13 +26,19 @@ pub enum Next {
 }
 
 /// One more attempt failed, after `attempts` failed ones.
-pub fn after_failure(attempts: u32) -> Next {
-    let failed = attempts.saturating_add(1);
-    if failed >= ATTEMPTS_MAX {
-        return Next::GiveUp;
+pub fn after_failure(failure: Failure, attempts: u32) -> Next {
+    match failure {
+        // These attempts do not count: what fails later for another reason has all of its own.
+        Failure::Key => Next::Retry { attempts, after_ms: LONGEST_DELAY_MS },
+        Failure::Goods => {
+            let failed = attempts.saturating_add(1);
+            if failed >= ATTEMPTS_MAX {
+                return Next::GiveUp;
+            }
+            let after_ms = FIRST_DELAY_MS.saturating_mul(1_i64.checked_shl(2 * attempts).unwrap_or(i64::MAX));
+            Next::Retry { attempts: failed, after_ms: after_ms.min(LONGEST_DELAY_MS) }
+        }
     }
-    let after_ms = FIRST_DELAY_MS.saturating_mul(1_i64.checked_shl(2 * attempts).unwrap_or(i64::MAX));
-    Next::Retry { attempts: failed, after_ms: after_ms.min(LONGEST_DELAY_MS) }
 }
 
 #[cfg(test)]
@@ -35,9 +50,17 @@ mod tests {
         let seconds = [10, 40, 160, 640, 900, 900, 900];
         for (attempts, seconds) in (0_u32..).zip(seconds) {
             let expected = Next::Retry { attempts: attempts + 1, after_ms: seconds * 1000 };
-            assert_eq!(after_failure(attempts), expected);
+            assert_eq!(after_failure(Failure::Goods, attempts), expected);
         }
-        assert_eq!(after_failure(ATTEMPTS_MAX - 1), Next::GiveUp);
-        assert_eq!(after_failure(u32::MAX), Next::GiveUp);
+        assert_eq!(after_failure(Failure::Goods, ATTEMPTS_MAX - 1), Next::GiveUp);
+        assert_eq!(after_failure(Failure::Goods, u32::MAX), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_missing_key_is_waited_for() {
+        for attempts in [0, ATTEMPTS_MAX - 1, u32::MAX] {
+            let expected = Next::Retry { attempts, after_ms: 15 * 60_000 };
+            assert_eq!(after_failure(Failure::Key, attempts), expected);
+        }
     }
 }

@@ -20,7 +20,10 @@ use crate::reviews;
 use crate::shop::orders::{self, LineState, Order, State};
 use crate::shop::stock;
 
-use machine::Next;
+use machine::{Failure, Next};
+
+/// The review of an order that waits for a key.
+const UNREADABLE: &str = "order.unreadable";
 
 /// Orders of one round; the rest is due in the next.
 const ROUND: u32 = 256;
@@ -44,8 +47,20 @@ enum DeliverError {
     Db(#[from] db::Error),
 }
 
+impl DeliverError {
+    /// `None` when it only met a database that was not available. What does not open may have been sealed under another key
+    /// with the same id.
+    fn failure(&self) -> Option<Failure> {
+        match self {
+            DeliverError::Unreadable(OpenError::UnknownKey(_) | OpenError::Refused) => Some(Failure::Key),
+            DeliverError::Unreadable(OpenError::Malformed) | DeliverError::Missing { .. } => Some(Failure::Goods),
+            DeliverError::Db(_) => None,
+        }
+    }
+}
+
 /// Delivers orders whose work is due and returns how many were completed. What cannot be delivered is tried again later
-/// and given up in the end; what only met a database that was not available stays due.
+/// and given up in the end, but not for want of a key; what only met a database that was not available stays due.
 pub async fn deliver_due(
     db: &Db,
     now: Instant,
@@ -76,11 +91,14 @@ async fn deliver_or_postpone(
     match attempt.await {
         Ok(delivered) => Ok(delivered),
         Err(DeliverError::Db(error)) => Err(error),
-        Err(error @ (DeliverError::Missing { .. } | DeliverError::Unreadable(_))) => {
+        Err(error) => {
+            let Some(failure) = error.failure() else { return Ok(false) };
             tracing::error!(order.id = %order, "order {order} could not be delivered: {error}");
             let why = error.to_string();
-            db.write("postpone_delivery", move |tx| Box::pin(async move { postpone(tx, now, order, &why).await }))
-                .await?;
+            let postponed = db.write("postpone_delivery", move |tx| {
+                Box::pin(async move { postpone(tx, now, order, failure, &why).await })
+            });
+            postponed.await?;
             Ok(false)
         }
     }
@@ -111,6 +129,8 @@ async fn deliver(
     }
     let order = orders::advance(tx, now, order, State::Completed).await?;
     orders::record(tx, now, &order, "order.completed").await?;
+    reviews::close(tx, now, UNREADABLE, &order.public_id, "the key is there again, and the order was delivered")
+        .await?;
     if let Some(email) = orders::find_email(tx, order.id).await? {
         let (subject, body) = letter(&order, letters);
         mail::queue(tx, now, &email, &subject, &body).await?;
@@ -140,11 +160,15 @@ async fn deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Lo
     }
 }
 
-/// Notes a failed attempt. After the last one the order has failed, and a person has to look.
-async fn postpone(tx: &mut Tx, now: Instant, id: OrderId, why: &str) -> Result<(), db::Error> {
+/// Notes a failed attempt. After the last one the order has failed, and a person has to look; at once, where a key is missing.
+async fn postpone(tx: &mut Tx, now: Instant, id: OrderId, failure: Failure, why: &str) -> Result<(), db::Error> {
     let Some(attempts) = store::claim(tx, now, id).await? else { return Ok(()) };
     let Some(order) = deliverable(tx, now, id).await? else { return Ok(()) };
-    match machine::after_failure(attempts) {
+    if failure == Failure::Key {
+        let detail = format!("order {} is paid and waits until its goods can be read: {why}", order.order_no);
+        reviews::open(tx, now, UNREADABLE, &order.public_id, &detail).await?;
+    }
+    match machine::after_failure(failure, attempts) {
         Next::Retry { attempts, after_ms } => store::set_next(tx, id, attempts, now.plus_ms(after_ms)).await,
         Next::GiveUp => {
             for line in orders::list_lines(tx, &order).await? {

@@ -131,8 +131,19 @@ crate::both! {
         let foreign = Arc::new(Envelope::generate());
         let delivered = fulfilment::deliver_due(&shop.db, NOW, &foreign, &letters()).await.unwrap();
         assert_eq!((delivered, view(&shop, &order).await.order.state), (0, State::Processing));
-        assert_eq!(deliver_at(&shop, NOW.plus_seconds(60)).await, 1);
+        let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
+        assert_eq!(shop.count(waiting).await, 1, "a person knows at once");
+        // For ever, and no oftener than it helps.
+        let mut now = NOW;
+        for _ in 0..3 * machine::ATTEMPTS_MAX {
+            assert_eq!(deliver_at(&shop, now.plus_seconds(899)).await, 0, "it is not due");
+            now = now.plus_seconds(900);
+            fulfilment::deliver_due(&shop.db, now, &foreign, &letters()).await.unwrap();
+        }
+        assert_eq!(view(&shop, &order).await.order.state, State::Processing);
+        assert_eq!(deliver_at(&shop, now.plus_seconds(900)).await, 1);
         assert_eq!(goods(&shop, &order).await.unwrap().len(), 2);
+        assert_eq!(shop.count(waiting).await, 0);
     }
 }
 

@@ -70,6 +70,7 @@ pub(super) async fn lost_order(
             store::delete_fulfilment(tx, order.id).await?;
             let note = "the money did not come back, and the order has failed";
             reviews::close(tx, now, "payment.reversed", &order.public_id, note).await?;
+            reviews::close(tx, now, "order.unreadable", &order.public_id, note).await?;
             Ok(Some(order))
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Refunded => {

@@ -12,6 +12,7 @@ use crate::clock::Instant;
 use crate::db::{self, Chain, Done, Returned, Tx};
 use crate::envelope::{Envelope, OpenError};
 use crate::ids::{LineId, SkuId, StockItemId};
+use crate::reviews;
 
 pub use store::Mismatch;
 
@@ -192,6 +193,39 @@ pub async fn withdraw(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error>
 /// by hand.
 pub async fn audit(tx: &mut Tx) -> Result<Vec<Mismatch>, db::Error> {
     store::list_mismatches(tx).await
+}
+
+/// A key under which items are stored, and whether the one of that name in the ring reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInUse {
+    pub id: u32,
+    pub error: Option<OpenError>,
+}
+
+/// The keys of all items, each tried on one of them.
+pub async fn list_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+    let mut keys = Vec::new();
+    for item in store::list_one_of_each_key(tx).await? {
+        let Some(id) = Envelope::key_of(&item.sealed) else { continue };
+        keys.push(KeyInUse { id, error: open(envelope, &item).err() });
+    }
+    Ok(keys)
+}
+
+/// Opens a review for each key without which items cannot be read, closes those of keys that are back, and returns what is
+/// missing. Orders go on, because money that is on its way does: what cannot be read is not handed out meanwhile.
+pub async fn review_keys(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+    let mut missing = Vec::new();
+    for key in list_keys(tx, envelope).await? {
+        let subject = format!("key/{}", key.id);
+        let Some(error) = &key.error else {
+            reviews::close(tx, now, "stock.unreadable", &subject, "the key is there again").await?;
+            continue;
+        };
+        reviews::open(tx, now, "stock.unreadable", &subject, &format!("stock cannot be read: {error}")).await?;
+        missing.push(key);
+    }
+    Ok(missing)
 }
 
 fn owner(sku: SkuId) -> String {

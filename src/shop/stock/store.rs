@@ -8,6 +8,9 @@ use crate::shop::stock::{Delivered, Item, State};
 /// Findings of one audit.
 const MISMATCHES_MAX: u32 = 100;
 
+/// Keys that are tried at a start.
+const KEYS_MAX: u32 = 1_000;
+
 /// A SKU that counts wrongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mismatch {
@@ -102,6 +105,25 @@ pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>,
         tx,
         "select sku_id, sealed from stock_items where line_id = $1 and state = 'delivered' order by id",
         line
+    )?;
+    found.iter().map(delivered).collect()
+}
+
+/// One item of each key that items were sealed under: version and id of the key are the first five bytes. Walks from key to
+/// key through an index, so that a start does not read all of the stock.
+pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<Delivered>, db::Error> {
+    let found = rows!(
+        tx,
+        "with recursive heads (head) as (
+             select (select substr(i.sealed, 1, 5) from stock_items i order by substr(i.sealed, 1, 5) limit 1)
+             union all
+             select (select substr(i.sealed, 1, 5) from stock_items i where substr(i.sealed, 1, 5) > heads.head
+                     order by substr(i.sealed, 1, 5) limit 1)
+             from heads where heads.head is not null)
+         select i.sku_id, i.sealed from heads join stock_items i on i.id = (
+             select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head limit 1)
+         limit $1",
+        KEYS_MAX
     )?;
     found.iter().map(delivered).collect()
 }

@@ -1,10 +1,11 @@
 use futures_util::future::join_all;
 
 use crate::db::Chain;
+use crate::envelope::{Envelope, OpenError};
 use crate::ids::{LineId, StockItemId};
-use crate::shop::fixture::{Fixture, read, write};
+use crate::shop::fixture::{Fixture, NOW, read, write};
 use crate::shop::orders::CreateError;
-use crate::shop::stock::{self, Imported, ReserveError, SealError};
+use crate::shop::stock::{self, Imported, KeyInUse, ReserveError, SealError};
 
 async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), ReserveError> {
     let sku = shop.sku;
@@ -52,6 +53,34 @@ crate::both! {
         assert_eq!(opened, expected);
         assert_eq!(shop.stock().await, 1);
         shop.assert_sound().await;
+    }
+
+    async fn a_key_that_is_not_there_is_named_until_it_is_back(db: Db) {
+        let shop = Fixture::new(db, 3).await;
+        let reviewed = || {
+            let envelope = shop.envelope.clone();
+            write(&shop.db, move |tx| Box::pin(async move { stock::review_keys(tx, NOW, &envelope).await }))
+        };
+        let open = "select count(*) from reviews where kind = 'stock.unreadable' and closed_at is null";
+        assert_eq!(reviewed().await, []);
+        let replace = |sealed: Vec<u8>| {
+            write(&shop.db, move |tx| Box::pin(async move {
+                let item = "update stock_items set sealed = $1 where id = (select max(id) from stock_items)";
+                tx.execute(item, vec![sealed.into()]).await
+            }))
+        };
+        // Sealed under key 9.
+        replace([vec![1, 0, 0, 0, 9], vec![0; 40]].concat()).await;
+        assert_eq!(reviewed().await, [KeyInUse { id: 9, error: Some(OpenError::UnknownKey(9)) }]);
+        assert_eq!(shop.count(open).await, 1);
+        // A ring of somebody else has a key 1, too, and it is another one.
+        let foreign = Envelope::generate();
+        let keys = read(&shop.db, move |tx| Box::pin(async move { stock::list_keys(tx, &foreign).await })).await;
+        let expected = [(1, Some(OpenError::Refused)), (9, Some(OpenError::UnknownKey(9)))];
+        assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
+        // Nothing that was sealed at all is no question of a key.
+        replace(vec![7]).await;
+        assert_eq!(reviewed().await, []);
     }
 
     async fn only_what_is_in_stock_is_withdrawn(db: Db) {

@@ -1,5 +1,8 @@
 //! Recomputes the whole ledger from its postings and says where it disagrees with what is stored.
 
+mod compare;
+mod trail;
+
 use std::collections::HashMap;
 use std::fmt;
 
@@ -7,6 +10,7 @@ use chain::Amount;
 
 use crate::db::{self, Tx};
 use crate::ids::{AccountId, PostingSeq};
+use crate::money::ledger::audit::trail::Trail;
 use crate::money::ledger::seal::GENESIS;
 use crate::money::ledger::{Balance, Kind, Movement, Side, owed, store};
 
@@ -76,13 +80,10 @@ struct Walk {
     open: HashMap<PostingSeq, Open>,
     /// What of each ended hold was posted; nothing of a voided one.
     ended: HashMap<PostingSeq, Option<Amount>>,
-    /// Held under `deposit/ID/seen`.
-    held: HashMap<i64, PostingSeq>,
-    /// Posted under `deposit/ID/orphaned`: the deposits that were taken back.
-    taken_back: HashMap<i64, Amount>,
+    trail: Trail,
 }
 
-/// Reads everything in one snapshot. Run it on a reader.
+/// Reads everything in one snapshot, for as long as that takes. Run it on a reader.
 pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
     let accounts: HashMap<AccountId, store::AuditedAccount> =
         store::list_accounts(tx).await?.into_iter().map(|account| (account.id, account)).collect();
@@ -92,8 +93,7 @@ pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
         folded: HashMap::new(),
         open: HashMap::new(),
         ended: HashMap::new(),
-        held: HashMap::new(),
-        taken_back: HashMap::new(),
+        trail: Trail::default(),
     };
     let (mut no, mut previous) = (0, GENESIS);
     loop {
@@ -130,7 +130,12 @@ pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
         walk.apply(posting, &accounts);
     }
     walk.compare_balances(&accounts);
-    walk.compare_deposits(tx).await?;
+    let named =
+        accounts.values().map(|account| ((account.mode, account.code.clone(), account.asset.clone()), account.id));
+    let directory = named.collect();
+    let sums = walk.compare_deposits(tx, &directory).await?;
+    walk.compare_invoices(tx, &directory, sums).await?;
+    walk.compare_payments(tx, &directory).await?;
     walk.report.open_holds = u64::try_from(walk.open.len()).unwrap_or(u64::MAX);
     Ok(walk.report)
 }
@@ -149,9 +154,6 @@ impl Walk {
             Kind::Pending => {
                 let open = Open { debit: posting.debit, credit: posting.credit, amount: posting.amount };
                 self.open.insert(posting.seq, open);
-                if let Some(deposit) = deposit_of(&posting.entry, "/seen") {
-                    self.held.insert(deposit, posting.seq);
-                }
                 Movement::Pending(posting.amount)
             }
             Kind::Post | Kind::Void => {
@@ -175,9 +177,7 @@ impl Walk {
                 self.folded.insert(id, *balance);
             }
         }
-        if let (Some(deposit), Kind::Posted) = (deposit_of(&posting.entry, "/orphaned"), posting.kind) {
-            self.taken_back.insert(deposit, posting.amount);
-        }
+        self.trail.note(posting);
     }
 
     fn compare_balances(&mut self, accounts: &HashMap<AccountId, store::AuditedAccount>) {
@@ -212,41 +212,4 @@ impl Walk {
             self.report.find(format!("asset {asset}: debits and credits differ"));
         }
     }
-
-    /// Each deposit has one hold, ended as its state says; one that was credited and lost its block was taken back.
-    async fn compare_deposits(&mut self, tx: &mut Tx) -> Result<(), db::Error> {
-        let mut after = 0;
-        loop {
-            let page = store::list_deposits_for_audit(tx, after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.id;
-            for deposit in &page {
-                self.report.deposits += 1;
-                let hold = self.held.get(&deposit.id);
-                let posted = hold.and_then(|seq| self.ended.get(seq).copied());
-                let open = hold.and_then(|seq| self.open.get(seq)).map(|hold| hold.amount);
-                let taken_back = self.taken_back.get(&deposit.id).copied();
-                let agrees = match deposit.state.as_str() {
-                    "seen" => open == Some(deposit.amount) && posted.is_none(),
-                    "confirmed" | "final" => posted == Some(Some(deposit.amount)) && taken_back.is_none(),
-                    "orphaned" => {
-                        posted == Some(None)
-                            || (posted == Some(Some(deposit.amount)) && taken_back == Some(deposit.amount))
-                    }
-                    _ => false,
-                };
-                if !agrees {
-                    self.report.find(format!(
-                        "deposit {} ({} {} on {}): the ledger does not show it as {}",
-                        deposit.id, deposit.amount, deposit.asset, deposit.chain, deposit.state
-                    ));
-                }
-            }
-        }
-    }
-}
-
-/// The deposit in the name of an entry that ends like this.
-fn deposit_of(entry: &str, end: &str) -> Option<i64> {
-    entry.strip_prefix("deposit/")?.strip_suffix(end)?.parse().ok()
 }

@@ -1,0 +1,120 @@
+//! What the audit promises: books that were changed from outside, or that a mistake of ours left incomplete, are named.
+
+use serde_json::json;
+use settled::db;
+use settled::money::ledger::audit;
+
+use crate::receiving::{expect, place, units};
+use crate::world::World;
+
+/// Takes the change back, whatever it was.
+enum Undone {
+    With(String),
+    Db(db::Error),
+}
+
+impl From<db::Error> for Undone {
+    fn from(error: db::Error) -> Undone {
+        Undone::Db(error)
+    }
+}
+
+/// What the audit says after a change that is not kept.
+async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
+    let audited = world.db.write("corrupt", move |tx| {
+        Box::pin(async move {
+            for sql in change {
+                let changed = tx.execute(sql, Vec::new()).await?;
+                assert!(changed > 0, "`{sql}` changes nothing");
+            }
+            let report = audit::audit(tx).await?;
+            Err::<(), _>(Undone::With(report.to_string()))
+        })
+    });
+    match audited.await {
+        Err(Undone::With(report)) => report,
+        Err(Undone::Db(error)) => panic!("{change:?}: {error}"),
+        Ok(()) => unreachable!("nothing is kept"),
+    }
+}
+
+both! {
+    async fn the_audit_names_what_does_not_fit(world: World) {
+        // Invoice 1 is paid, with a surplus, and final; 2 is paid and not final; 3 expired with a part of its money and got
+        // another coin; 4 is open. Order 5 was paid from a balance.
+        let paid = place(&world, "erc20_usdt").await;
+        let twice = units(&world, paid.coin, &paid.due).checked_mul(2).unwrap();
+        world.pay(paid.coin, &paid.address, &twice.to_decimal(6));
+        world.mine_deep(paid.coin);
+        world.run_until_idle().await;
+        let young = place(&world, "erc20_usdt").await;
+        world.pay(young.coin, &young.address, &young.due);
+        world.mine(young.coin, 12);
+        world.run_until_idle().await;
+        let short = place(&world, "bnb").await;
+        world.pay(short.coin, &short.address, "0.0001");
+        world.pay("bep20_usdt", &short.address, "3");
+        world.mine(short.coin, 300);
+        world.run_until_idle().await;
+        world.advance_seconds(32 * 60);
+        world.mine(short.coin, 1);
+        world.run_until_idle().await;
+        for (placed, status) in [(&paid, "completed"), (&young, "completed"), (&short, "expired")] {
+            assert_eq!(world.status(&placed.id).await.text_at("status"), status);
+        }
+        let open = place(&world, "erc20_usdt").await;
+        expect(&world, &open, "pending", "pending").await;
+        let (_, token) = world.user_with_balance(1_000, 0).await;
+        let body = json!({
+            "productId": world.product.id, "quantity": 2, "contactEmail": "buyer@example.com",
+            "paymentMethod": "balance_cny",
+        });
+        assert_eq!(world.post_as(&token, "/api/orders", &body).await.status, 201);
+        world.run_until_idle().await;
+        assert!(world.audit().await.is_clean(), "{}", world.audit().await);
+
+        let table: [(&'static [&'static str], &str); 17] = [
+            (
+                &["update postings set debit_id = (select min(id) from accounts a where a.code like 'onchain:%'
+                   and a.id <> postings.debit_id) where entry = 'deposit/2/seen'"],
+                "deposit 2 ",
+            ),
+            (&["update deposits set asset = 'ethereum/native' where id = 2"], "deposit 2 "),
+            (&["update deposits set chain = 'bsc' where id = 2"], "deposit 2 "),
+            (&["update deposits set use = 'late' where id = 2"], "does not keep it apart as late"),
+            (&["delete from postings where entry like 'deposit/%/apart'"], "does not keep it apart as foreign"),
+            (&["update deposits set use = 'counted' where use = 'foreign'"], "keeps it apart, and it is counted"),
+            (
+                &["insert into postings (seq, entry, leg, kind, debit_id, credit_id, amount, reason, at)
+                   select 9999, 'deposit/77/seen', 0, kind, debit_id, credit_id, amount, reason, at
+                   from postings where entry = 'deposit/1/seen'"],
+                "deposit 77: the ledger has entries of it",
+            ),
+            (&["delete from postings where entry = 'invoice/1/paid/1'"], "settlement 1 has no entry"),
+            (&["delete from postings where entry = 'invoice/1/final/1'"], "was not released as it says"),
+            (&["update invoices set released_at = null where id = 1"], "was not released as it says"),
+            (&["update invoices set released_at = 1 where id = 2"], "was not released as it says"),
+            (&["delete from postings where entry = 'invoice/3/expired'"], "not all of its part payments"),
+            (&["update invoices set state = 'paid' where id = 4"], "invoice 4 (paid): 0 settlements do not fit"),
+            (
+                &["update invoices set state = 'paid', settlements = 1, settled = due where id = 4"],
+                "invoice 4 (paid): settlement 1 has no entry",
+            ),
+            (
+                &[
+                    "delete from postings where entry like 'invoice/2/%'",
+                    "update invoices set state = 'open', settlements = 0, settled = null, closed_at = null where id = 2",
+                ],
+                "invoice 2 (open): its deposits brought enough, and it was not settled",
+            ),
+            (&["delete from postings where entry like 'payment/%/paid'"], "did not take it from the balance"),
+            (&["update payments set state = 'failed' where method = 'balance_cny'"], "the ledger has entries of it"),
+        ];
+        for (change, expected) in table {
+            let report = audit_after(&world, change).await;
+            let named = report.lines().any(|line| line.contains("WRONG") && line.contains(expected));
+            assert!(named, "{change:?}: `{expected}` is not in {report}");
+        }
+        assert!(world.audit().await.is_clean());
+    }
+}
