@@ -58,11 +58,12 @@ impl Envelope {
         Ok(Envelope::of(&ring))
     }
 
-    /// Makes the file if there is none: for the first start of a demo.
+    /// Makes the file if there is none anywhere: beside a credential it would be used until the next start, and what it
+    /// sealed could not be opened any more.
     pub fn load_or_create(data_folder: &Path) -> Result<Envelope, KeysError> {
-        match Envelope::create(data_folder) {
-            Err(KeysError::Exists(_)) => Envelope::load(data_folder),
-            made => made,
+        match Envelope::load(data_folder) {
+            Err(KeysError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Envelope::create(data_folder),
+            found => found,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use provision::anvil::{Anvil, Options};
 use rusqlite::Connection;
 
-use crate::commands::program::{installed, run, run_with, settled};
+use crate::commands::program::{configured, installed, run, run_with, settled};
 use crate::world::accounts;
 
 #[tokio::test]
@@ -196,6 +196,18 @@ async fn keys_that_are_missing_may_be_the_units() {
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o644)).unwrap();
     let open = run(&["admin", "merchant", "list", "--config", &config]).await;
     assert!(open.err.contains("chmod 600") && !open.err.contains("restore"), "they are not lost: {open:?}");
+}
+
+#[tokio::test]
+async fn no_keys_are_made_beside_those_that_the_unit_passes() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    installed(other.path()).await;
+    let config = configured(folder.path()).await;
+    let mut first = settled(&["migrate", "--config", &config]);
+    let ended = first.env("CREDENTIALS_DIRECTORY", other.path().join("data")).output().await.unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(folder.path().join("data/settled.db").exists());
+    assert!(!folder.path().join("data/envelope.keys").exists(), "the next start would read others than the first one used");
 }
 
 #[tokio::test]

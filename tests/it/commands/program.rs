@@ -53,13 +53,19 @@ pub async fn run_with(arguments: &[&str], input: &str) -> Ended {
 
 /// A configuration with a data folder of its own, migrated; it listens on any free port.
 pub async fn installed(folder: &Path) -> String {
+    let file = configured(folder).await;
+    run(&["migrate", "--config", &file]).await.done();
+    file
+}
+
+/// The same with an empty data folder.
+pub async fn configured(folder: &Path) -> String {
     let config = folder.join("settled.toml");
     let file = config.to_str().unwrap().to_owned();
     run(&["init", "--config", &file]).await.done();
     let text = std::fs::read_to_string(&config).unwrap();
     let text = text.replace("/var/lib/settled", folder.join("data").to_str().unwrap());
     std::fs::write(&config, text.replace("127.0.0.1:8080", "127.0.0.1:0")).unwrap();
-    run(&["migrate", "--config", &file]).await.done();
     file
 }
 
