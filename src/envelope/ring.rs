@@ -62,7 +62,9 @@ impl Envelope {
     /// sealed could not be opened any more.
     pub fn load_or_create(data_folder: &Path) -> Result<Envelope, KeysError> {
         match Envelope::load(data_folder) {
-            Err(KeysError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Envelope::create(data_folder),
+            Err(KeysError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Envelope::create(data_folder)
+            }
             found => found,
         }
     }

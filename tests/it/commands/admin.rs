@@ -207,7 +207,10 @@ async fn no_keys_are_made_beside_those_that_the_unit_passes() {
     let ended = first.env("CREDENTIALS_DIRECTORY", other.path().join("data")).output().await.unwrap();
     assert!(ended.status.success(), "{ended:?}");
     assert!(folder.path().join("data/settled.db").exists());
-    assert!(!folder.path().join("data/envelope.keys").exists(), "the next start would read others than the first one used");
+    assert!(
+        !folder.path().join("data/envelope.keys").exists(),
+        "the next start would read others than the first one used"
+    );
 }
 
 #[tokio::test]
