@@ -17,13 +17,16 @@ pub struct Slots {
     per_client: u32,
     /// They bring the connections of many clients.
     trusted: Vec<Network>,
-    of_client: Arc<Mutex<HashMap<Key, u32>>>,
+    of_client: Taken,
 }
+
+/// How many places each client has.
+type Taken = Arc<Mutex<HashMap<Key, u32>>>;
 
 /// A place that is taken until this is dropped.
 pub struct Slot {
     _place: OwnedSemaphorePermit,
-    client: Option<(Key, Arc<Mutex<HashMap<Key, u32>>>)>,
+    client: Option<(Key, Taken)>,
 }
 
 impl Slots {
