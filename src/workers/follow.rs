@@ -8,9 +8,9 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 use chain::follower::{Fit, Follower, Search, Step};
 use chain::source::Opinion;
-use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Height, Source, Tip};
+use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Height, Source, SourceError, Tip};
 use tokio::sync::Mutex;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::{Clock, Instant};
 use crate::db::{self, Db};
@@ -29,6 +29,10 @@ use crate::workers::{Ran, Worker};
 const EXPIRE_MAX: i64 = 100;
 /// While blocks come without an end, windows are looked at this often.
 const EXPIRE_PAUSE_MS: i64 = 5_000;
+/// While another endpoint's word is waited for, it is asked this often between blocks.
+const HELD_PAUSE_MS: i64 = 1_000;
+/// A block at which balances are asked for is not kept longer: nodes forget old states.
+const PROBE_DEPTH_MAX: u64 = 64;
 
 /// Numbers of one follower.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +80,18 @@ struct Doubts {
     disputed: Option<bool>,
     /// The head of an endpoint that is behind, and when it was first seen there.
     behind: Option<(BlockRef, Instant)>,
+    /// Whether it was told that one is.
+    told_behind: bool,
+    /// The last head beside our branch that was told.
+    objection: Option<BlockRef>,
+}
+
+/// How far a second endpoint shows our branch.
+enum Shown {
+    Whole,
+    /// As far as its head.
+    UpTo(BlockRef),
+    Not,
 }
 
 /// What is known in memory; dropped after any failure and read again from the database.
@@ -97,8 +113,11 @@ struct Following {
     expired_at: Instant,
     /// Whether there are deposits that are not final.
     unfinished: bool,
-    /// Whether deposits that are deep enough wait for another endpoint's word.
-    held: bool,
+    /// Whether deposits that are deep enough wait for another endpoint's word, and when it was asked last.
+    held: Option<Instant>,
+    /// The block at which addresses are asked for their balances, while they are not told: another endpoint may be a little
+    /// behind, and would never have the newest block.
+    probed_at: Option<BlockRef>,
     halted: bool,
 }
 
@@ -158,7 +177,8 @@ impl Follow {
                 quiet_until: None,
                 expired_at: Instant(0),
                 unfinished: true,
-                held: false,
+                held: None,
+                probed_at: None,
                 halted: cursor.halted.is_some(),
             });
         }
@@ -212,10 +232,12 @@ impl Follow {
             return self.rewind(state, theirs).await;
         }
         let (height, hash) = (tip.head.height, tip.head.hash);
-        warn!(
-            chain = %self.chain.id, height, %hash,
-            "an endpoint of {} has block {hash} at height {height}, and not the one that is followed", self.chain.id
-        );
+        if self.doubts.lock().await.objection.replace(tip.head.position()) != Some(tip.head.position()) {
+            warn!(
+                chain = %self.chain.id, height, %hash,
+                "an endpoint of {} has block {hash} at height {height}, and not the one that is followed", self.chain.id
+            );
+        }
         self.settle_down(state, tip).await
     }
 
@@ -268,7 +290,13 @@ impl Follow {
         // know balances any more, windows wait for the way to the tip.
         let near = tip.head.height.saturating_sub(state.follower.cursor().height) < self.limits.batch;
         if near && now.since(state.expired_at) >= EXPIRE_PAUSE_MS {
-            self.expire(state, tip).await?;
+            match self.expire(state, tip).await {
+                // Windows wait; the chain does not.
+                Err(error) if error.downcast_ref::<SourceError>().is_some() => {
+                    debug!(chain = %self.chain.id, "windows of {} wait: {error:#}", self.chain.id);
+                }
+                ended => drop(ended?),
+            }
         }
         Ok(Ran::Worked)
     }
@@ -276,9 +304,18 @@ impl Follow {
     /// Stores pending blocks and the cursor, advances deposits, and tells the shop, all in one transaction.
     async fn store(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<()> {
         let (now, chain, from) = (self.clock.now(), self.chain.clone(), state.stored);
-        let reached = match self.reached(state, tip) {
-            Some(reached) if self.may_reach(state, reached).await? => Some(reached),
-            Some(_) | None => None,
+        let whole = self.reached(state, tip);
+        let reached = match whole {
+            Ok(whole) => self.shown_of(state, whole).await?,
+            Err(mark) => {
+                let (height, hash) = (mark.height, mark.hash);
+                self.dispute(format!(
+                    "block {hash} at height {height} is called final, and another one is followed: nothing is confirmed until \
+                     that ends; compare the nodes with others"
+                ))
+                .await?;
+                None
+            }
         };
         let limits = deposits::Limits { grace: self.limits.grace, keep: self.limits.keep };
         let blocks = std::mem::take(&mut state.pending);
@@ -295,33 +332,36 @@ impl Follow {
             .await?;
         state.stored = stored;
         state.stored_at = now;
-        state.held = reached.is_none();
+        state.held = (whole.ok() != reached || reached.is_none()).then_some(now);
         state.unfinished = applied.unfinished;
         state.follower.finalized(applied.final_height);
         Ok(())
     }
 
     /// How far deposits may move on. Above the cursor, or below what is remembered, the chain's final mark says nothing of our
-    /// branch, and depth decides; `None` while it names a block beside our branch.
-    fn reached(&self, state: &Following, tip: &Tip) -> Option<Position> {
+    /// branch, and depth decides. The mark itself while it names a block beside our branch.
+    fn reached(&self, state: &Following, tip: &Tip) -> Result<Position, BlockRef> {
         let ours = tip.finalized.and_then(|mark| state.follower.has(mark).map(|ours| (mark, ours)));
-        if let Some((mark, false)) = ours {
-            let (height, hash) = (mark.height, mark.hash);
-            error!(
-                chain = %self.chain.id, height, %hash,
-                "{} calls block {hash} at height {height} final, and another one is followed: nothing is confirmed", self.chain.id
-            );
-            return None;
+        match ours {
+            Some((mark, false)) => Err(mark),
+            Some((_, true)) | None => {
+                let mark = ours.map(|(mark, _)| mark.height);
+                Ok(deposits::position(&self.chain, state.follower.cursor().height, mark))
+            }
         }
-        Some(deposits::position(&self.chain, state.follower.cursor().height, ours.map(|(mark, _)| mark.height)))
     }
 
-    /// Whether the blocks whose deposits would move on are shown by a second endpoint too. The newest of them speaks for those
-    /// below it, so that this costs one request where there is something to gain from a lie, and none otherwise.
-    async fn may_reach(&self, state: &Following, reached: Position) -> anyhow::Result<bool> {
+    /// How far a second endpoint shows the blocks whose deposits would move on. The newest of them speaks for those below it,
+    /// so that this costs one request where there is something to gain from a lie, and none otherwise. One that is behind
+    /// speaks for what it has.
+    async fn shown_of(&self, state: &Following, reached: Position) -> anyhow::Result<Option<Position>> {
+        if self.source.voices() < 2 {
+            self.settle_dispute().await?;
+            return Ok(Some(reached));
+        }
         let paid = |block: &&Block| !block.transfers.is_empty();
-        if self.source.voices() < 2 || !(state.unfinished || state.pending.iter().any(|block| paid(&block))) {
-            return Ok(true);
+        if !(state.unfinished || state.pending.iter().any(|block| paid(&block))) {
+            return Ok(Some(reached));
         }
         let least = u64::from(self.chain.depths.confirmations(Some(0)));
         let deep = |height: Height| height <= reached.last || height + least - 1 <= reached.cursor;
@@ -332,58 +372,78 @@ impl Follow {
             .db
             .glance("newest_due", move |tx| Box::pin(async move { deposits::newest_due(tx, &chain, reached).await }));
         let stored: Result<_, db::Error> = stored.await;
-        match stored?.max(fresh) {
-            Some(height) => self.is_shown_twice(state.follower.at(height)).await,
-            None => Ok(true),
-        }
+        let Some(height) = stored?.max(fresh) else { return Ok(Some(reached)) };
+        Ok(match self.shown(state.follower.at(height)).await? {
+            Shown::Whole => Some(reached),
+            Shown::UpTo(head) if state.follower.has(head) == Some(true) => {
+                Some(Position { cursor: reached.cursor.min(head.height), last: reached.last.min(head.height) })
+            }
+            Shown::UpTo(_) | Shown::Not => None,
+        })
     }
 
     /// Whether another endpoint has the block too. One that says nothing, or stands still, does not stop the shop; one that is
     /// a little behind is waited for, because what a liar invents is ahead of the others.
-    async fn is_shown_twice(&self, block: BlockRef) -> anyhow::Result<bool> {
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        let mut doubts = self.doubts.lock().await;
+    async fn shown(&self, block: BlockRef) -> anyhow::Result<Shown> {
+        let (now, chain) = (self.clock.now(), &self.chain.id);
         match self.source.second_opinion(&block).await {
             Opinion::Agrees => {
-                if doubts.disputed != Some(false) {
-                    self.db
-                        .write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await }))
-                        .await?;
-                    doubts.disputed = Some(false);
-                }
-                Ok(true)
+                self.settle_dispute().await?;
+                self.doubts.lock().await.told_behind = false;
+                Ok(Shown::Whole)
             }
             Opinion::Differs { endpoint, hash } => {
-                let why = format!(
+                self.dispute(format!(
                     "{endpoint} has block {hash} at height {}, another endpoint has {}: nothing is confirmed or taken back \
                      until they agree; compare them with others, and take out the one that is wrong",
                     block.height, block.hash
-                );
-                if doubts.disputed != Some(true) {
-                    error!(chain = %chain, "endpoints of {chain} differ: {why}");
-                    self.db
-                        .write("dispute", move |tx| {
-                            Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await })
-                        })
-                        .await?;
-                    doubts.disputed = Some(true);
-                }
-                Ok(false)
+                ))
+                .await?;
+                Ok(Shown::Not)
             }
             Opinion::Lacks { endpoint, head } => {
+                let mut doubts = self.doubts.lock().await;
                 let since = doubts.behind.filter(|(at, _)| *at == head.position()).map_or(now, |(_, since)| since);
                 doubts.behind = Some((head.position(), since));
                 let stands = now.since(since) >= self.limits.tip_age_max_ms;
-                let so = if stands { "it stands still and is not waited for" } else { "it is waited for" };
-                let height = block.height;
-                warn!(chain = %chain, "{endpoint} is at block {} and has no block {height} yet: {so}", head.height);
-                Ok(stands)
+                if stands || !std::mem::replace(&mut doubts.told_behind, true) {
+                    let so = if stands { "it stands still and is not waited for" } else { "it is waited for" };
+                    let height = block.height;
+                    warn!(chain = %chain, "{endpoint} is at block {} and has no block {height} yet: {so}", head.height);
+                }
+                Ok(if stands { Shown::Whole } else { Shown::UpTo(head.position()) })
             }
             Opinion::Silent(why) => {
                 warn!(chain = %chain, "block {} is believed on the word of one endpoint: {why}", block.height);
-                Ok(true)
+                Ok(Shown::Whole)
             }
         }
+    }
+
+    /// Opens the review of endpoints that differ, once.
+    async fn dispute(&self, why: String) -> anyhow::Result<()> {
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        let mut doubts = self.doubts.lock().await;
+        if doubts.disputed != Some(true) {
+            error!(chain = %chain, "endpoints of {chain} differ: {why}");
+            let opened = self
+                .db
+                .write("dispute", move |tx| Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await }));
+            opened.await?;
+            doubts.disputed = Some(true);
+        }
+        Ok(())
+    }
+
+    /// Closes it, once.
+    async fn settle_dispute(&self) -> anyhow::Result<()> {
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        let mut doubts = self.doubts.lock().await;
+        if doubts.disputed != Some(false) {
+            self.db.write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await })).await?;
+            doubts.disputed = Some(false);
+        }
+        Ok(())
     }
 
     /// At the tip: late confirmations by the final mark, and windows that ended.
@@ -391,7 +451,12 @@ impl Follow {
         let cursor_moved = !state.pending.is_empty();
         let stale = self.clock.now().since(state.stored_at) >= self.limits.lazy_ms;
         let finishes = |reached: Position| reached.last > state.follower.final_height();
-        let may_finish = state.unfinished && (state.held || self.reached(state, tip).is_some_and(finishes));
+        let may_finish = match state.held {
+            // Asked again now and then, not at each look of a fast chain.
+            Some(asked_at) => self.clock.now().since(asked_at) >= HELD_PAUSE_MS,
+            None => self.reached(state, tip).is_ok_and(finishes),
+        };
+        let may_finish = state.unfinished && may_finish;
         if (cursor_moved && stale) || may_finish {
             let before = state.follower.final_height();
             self.store(state, tip).await?;
@@ -427,10 +492,17 @@ impl Follow {
         // The safety net: before a window ends, the address itself is asked whether the scan missed anything.
         let mut blind = None;
         if self.chain.family != Family::Bitcoin {
-            match self.prober.is_explained(state.follower.cursor(), ended.clone()).await {
-                Ok(true) => *self.blind_since.lock().await = None,
+            let cursor = state.follower.cursor();
+            let near = |at: &BlockRef| cursor.height.saturating_sub(at.height) < PROBE_DEPTH_MAX;
+            let known = state.probed_at.filter(|at| near(at) && state.follower.has(*at) == Some(true));
+            let at = *state.probed_at.insert(known.unwrap_or(cursor));
+            let explained = self.prober.is_explained(at, ended.clone()).await;
+            if explained.is_ok() {
+                (state.probed_at, *self.blind_since.lock().await) = (None, None);
+            }
+            match explained {
+                Ok(true) => {}
                 Ok(false) => {
-                    *self.blind_since.lock().await = None;
                     self.store(state, tip).await?;
                     return Ok(Ran::Worked);
                 }
@@ -459,7 +531,7 @@ impl Follow {
     /// Blocks were read and verified without the balances, so a node that cannot tell them holds windows open for a while,
     /// not for ever. The words are for whoever compares the addresses by hand.
     async fn lose_patience(&self, now: Instant, error: anyhow::Error) -> anyhow::Result<String> {
-        if error.downcast_ref::<chain::SourceError>().is_none() {
+        if error.downcast_ref::<SourceError>().is_none() {
             return Err(error);
         }
         let blind_ms = now.since(*self.blind_since.lock().await.get_or_insert(now));
@@ -478,12 +550,14 @@ impl Follow {
             match state.follower.search(&lowest) {
                 Search::Ask(height) => match self.source.header(height).await? {
                     Some(header) if header.hash == lowest.parent => lowest = header,
-                    Some(_) => bail!(
-                        "{}: block {} was shown, and a block {height} that is not its parent: a branch that changes or is made up",
-                        self.chain.id,
-                        lowest.height
-                    ),
-                    None => bail!("{}: the node lost block {height} while the fork was searched", self.chain.id),
+                    Some(_) => {
+                        let why = format!(
+                            "block {} was shown, and a block {height} that is not its parent: a branch that changes or is made up",
+                            lowest.height
+                        );
+                        return Err(SourceError::Wrong(why).into());
+                    }
+                    None => return Err(SourceError::NotThere(height).into()),
                 },
                 Search::RewindTo(to) => break Some(to),
                 Search::TooDeep => break None,
@@ -532,7 +606,7 @@ impl Follow {
                 return Ok(true);
             }
         }
-        self.is_shown_twice(theirs).await
+        Ok(matches!(self.shown(theirs).await?, Shown::Whole))
     }
 
     /// A person may have looked at it meanwhile.
@@ -589,7 +663,7 @@ impl Worker for Follow {
                 Ok(ran)
             }
             // Whatever was read but not stored is read again.
-            Err(error) if error.downcast_ref::<chain::SourceError>().is_some() && state.pending.is_empty() => {
+            Err(error) if error.downcast_ref::<SourceError>().is_some() && state.pending.is_empty() => {
                 *guard = Some(state);
                 Err(error)
             }

@@ -46,6 +46,8 @@ both! {
         world.crash_and_boot().await;
         world.expect(&placed, "pending", "confirming").await;
         differ(&world, false);
+        // It is asked again after a second.
+        world.advance_seconds(1);
         world.run_until_idle().await;
         world.expect(&placed, "completed", "paid").await;
         assert!(!world.is_reviewed("chain.disputed").await, "they agree again");

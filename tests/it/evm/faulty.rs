@@ -61,6 +61,22 @@ both! {
         }
     }
 
+    async fn one_that_is_behind_speaks_for_what_it_has(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+        let (older, newer) = (world.place("erc20_usdt").await, world.place("erc20_usdt").await);
+        let height = world.ethereum.anvil.height().await.unwrap();
+        world.endpoints[0].set(Fault::StaleHead(height + 15));
+        world.pay(&older, older.due).await;
+        world.ethereum.mine(16, world.clock.now()).await;
+        world.pay(&newer, newer.due).await;
+        world.mine(newer.coin, 15).await;
+        world.expect(&older, "completed", "paid").await;
+        world.expect(&newer, "pending", "confirming").await;
+        world.endpoints[0].set(Fault::None);
+        world.advance_seconds(1);
+        world.run_until_idle().await;
+        world.expect(&newer, "completed", "paid").await;
+    }
+
     async fn what_two_endpoints_show_differently_is_not_confirmed(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         let placed = world.place("erc20_usdt").await;
         let node = &world.ethereum.anvil;
@@ -79,6 +95,7 @@ both! {
         world.mine(placed.coin, 1).await;
         world.expect(&placed, "pending", "confirming").await;
         world.endpoints[1].show(None);
+        world.advance_seconds(1);
         world.run_until_idle().await;
         world.expect(&placed, "completed", "paid").await;
         assert!(!world.is_reviewed("chain.disputed").await);
