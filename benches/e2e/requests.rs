@@ -13,7 +13,7 @@ const CHAIN_ID: u64 = 31_337;
 const BLOCKS: u64 = 400;
 /// Blocks that come while the head is followed.
 const LIVE: u64 = 20;
-/// Blocks of one question for logs; with the coin in the list every block is read besides.
+/// Blocks of one question for logs, as the budget counts them. Few addresses need none: a block and its bloom say enough.
 const SPAN: u64 = 100;
 
 pub fn run(report: &mut Report, runtime: &Runtime) {
