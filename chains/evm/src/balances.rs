@@ -10,7 +10,7 @@ use std::{
 
 use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
-use chain::{Address, Amount, AssetKind, BlockRef, SourceError};
+use chain::{Address, Amount, AssetKind, BlockRef, Height, SourceError};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rpc::{Answer, Bad, Failure, RefusalKind, Reply};
 use ruint::aliases::U256;
@@ -196,14 +196,15 @@ impl Evm {
         let confirmed: Vec<(Amount, Option<[usize; 2]>)> = confirmed.try_collect().await?;
         let heard: BTreeSet<usize> = confirmed.iter().filter_map(|(_, heard)| *heard).flatten().collect();
         for endpoint in heard {
-            self.expect_heed(endpoint).await?;
+            self.expect_heed(endpoint, at.height).await?;
         }
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
 
     /// A node that passes over the block's hash (EIP-1898) and tells its newest balances lets money count twice: once as a
-    /// rise, and once with its block.
-    async fn expect_heed(&self, endpoint: usize) -> Result<(), SourceError> {
+    /// rise, and once with its block. Only a word about the block decides, because it is remembered: a gateway that said
+    /// nothing in time is not trusted for that.
+    async fn expect_heed(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
         let known = self.memory().heeds_hashes.get(&endpoint).copied();
         let heeds = match known {
             Some(heeds) => heeds,
@@ -213,8 +214,8 @@ impl Evm {
                     |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|told| Answer::Sure(told.is_some()));
                 let heeds = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
                     Ok(told) => !told,
-                    Err(Failure::Unavailable(reason)) => return Err(SourceError::Unavailable(reason)),
-                    Err(_) => true,
+                    Err(Failure::Refused(refusal)) if is_of_the_block(refusal.kind) => true,
+                    Err(failure) => return Err(failure_at(height, failure)),
                 };
                 self.memory().heeds_hashes.insert(endpoint, heeds);
                 heeds
@@ -252,6 +253,15 @@ impl Proof<'_> {
         let absent = || nonce == 0 && balance.is_zero() && has(None);
         let proven = has(Some(account)) || absent();
         proven.then_some(Account { nonce, balance: Amount::new(balance) })
+    }
+}
+
+/// Whether a node refuses because of what it was asked, rather than for a reason of its own. Nodes have many words for a
+/// block that they do not know.
+fn is_of_the_block(kind: RefusalKind) -> bool {
+    match kind {
+        RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => true,
+        RefusalKind::MethodMissing | RefusalKind::TooLarge | RefusalKind::Quota => false,
     }
 }
 

@@ -1,6 +1,13 @@
 //! What an address holds is proven or told alike by two; a balance that one node makes up is no money.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
 use chain::{AssetKind, Source, SourceError};
+use evm::{Evm, Trace};
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
@@ -62,6 +69,43 @@ async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
     let evm = world.evm(&[&forgetful[0].url, &forgetful[1].url]);
     let token = evm.balances(&last, &token(&world), &[world::address(world.ours[1])]).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
+}
+
+/// What a gateway answers once to the question whether it heeds hashes, before it ignores them as ever.
+const EVASIONS: [fn() -> Act; 4] = [
+    || Act::Silence,
+    || Act::Error(-32005, "daily request count exceeded"),
+    || Act::Http(StatusCode::OK, vec![], "<html>try again</html>".to_owned()),
+    || Act::Http(StatusCode::BAD_GATEWAY, vec![], String::new()),
+];
+
+#[tokio::test]
+async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
+    let (world, head, _) = busy().await;
+    let url = world.anvil.url();
+    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.position();
+    world.pay_token(world.usdt, world.ours[1], 5).await;
+    world.anvil.mine(1).await.unwrap();
+    for (n, evasion) in EVASIONS.into_iter().enumerate() {
+        let ignorant = || async {
+            let evaded = AtomicBool::new(false);
+            Proxy::start(&url, move |method, params| match method {
+                "eth_getBalance" if !evaded.swap(true, Ordering::Relaxed) => evasion(),
+                "eth_getBalance" | "eth_call" => Act::Ask(json!([params[0], "latest"])),
+                _ => Act::Pass,
+            })
+            .await
+        };
+        let (one, two) = (ignorant().await, ignorant().await);
+        let mut config = world.config(&[&one.url, &two.url], Trace::None);
+        config.pool.deadline = Duration::from_secs(2);
+        let evm = Evm::new(config).unwrap();
+        let ours = [world::address(world.ours[1])];
+        let evaded = evm.balances(&last, &token(&world), &ours).await;
+        assert!(matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::Wrong(_))), "evasion {n}: {evaded:?}");
+        let known = evm.balances(&last, &token(&world), &ours).await;
+        assert!(matches!(known, Err(SourceError::Unsupported(_))), "evasion {n}: {known:?}");
+    }
 }
 
 fn token(world: &World) -> AssetKind {
