@@ -175,22 +175,18 @@ impl Evm {
             if balance.is_zero() {
                 return Ok((balance, None));
             }
-            let second = self.pool.ask_from(endpoint + 1, method, params, |reply| {
-                let (other, balance) = read(reply)?;
-                Ok(if other == endpoint { Answer::Doubtful(None) } else { Answer::Sure(Some((other, balance))) })
-            });
-            let second = second.await.map_err(|failure| failure_at(at.height, failure))?;
-            match second {
-                Some((other, second)) if second == balance => Ok((balance, Some([endpoint, other]))),
-                Some((other, second)) => {
-                    let (one, two) = (self.pool.label(endpoint), self.pool.label(other));
-                    let height = at.height;
-                    Err(SourceError::Wrong(format!(
-                        "of block {height} {one} tells a balance of {balance} and {two} one of {second}"
-                    )))
-                }
-                None => Err(SourceError::Unavailable("no second endpoint confirms a balance".to_owned())),
+            let second = self.pool.ask_besides(endpoint, method, params, |reply| read(reply).map(Answer::Sure)).await;
+            let (other, second) = second.map_err(|failure| {
+                SourceError::Unavailable(format!("no second endpoint confirms a balance: {failure}"))
+            })?;
+            if second == balance {
+                return Ok((balance, Some([endpoint, other])));
             }
+            let (one, two) = (self.pool.label(endpoint), self.pool.label(other));
+            let height = at.height;
+            Err(SourceError::Wrong(format!(
+                "of block {height} {one} tells a balance of {balance} and {two} one of {second}"
+            )))
         });
         let confirmed = stream::iter(confirmed.collect::<Vec<_>>()).buffered(CONCURRENCY);
         let confirmed: Vec<(Amount, Option<[usize; 2]>)> = confirmed.try_collect().await?;

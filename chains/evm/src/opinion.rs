@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chain::{BlockHash, BlockRef, Header, Height, source::Opinion};
-use rpc::{Answer, Bad, Failure};
+use rpc::{Answer, Bad, Failure, Reply};
 use serde_json::value::RawValue;
 
 use crate::{Evm, block, hex};
@@ -56,17 +56,17 @@ impl Evm {
         }
     }
 
+    /// A block of anybody but `known`, who is not asked: an answer that cannot count would end the wait for those that can.
     async fn block_of_another(&self, known: Option<usize>, tag: &str) -> Result<Option<(usize, Header)>, Failure> {
-        let first = known.map_or(0, |endpoint| endpoint + 1);
         let params = (tag, false);
-        let block = self.pool.ask_from(first, "eth_getBlockByNumber", &params, |reply| {
-            if Some(reply.endpoint) == known {
-                return Ok(Answer::Doubtful(None));
-            }
+        let accept = |reply: &Reply<'_>| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
             Ok(Answer::Sure(Some((reply.endpoint, header))))
-        });
-        block.await
+        };
+        match known {
+            Some(known) => self.pool.ask_besides(known, "eth_getBlockByNumber", &params, accept).await,
+            None => self.pool.ask_from(0, "eth_getBlockByNumber", &params, accept).await,
+        }
     }
 }

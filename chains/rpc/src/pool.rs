@@ -226,6 +226,15 @@ impl Node {
     }
 }
 
+/// Which endpoints a question goes to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    /// All the way round from it, even if its head was behind; `None` for the order of preference.
+    first: Option<usize>,
+    /// Not asked at all.
+    skipped: Option<usize>,
+}
+
 enum Choice {
     Ask {
         node: usize,
@@ -303,7 +312,7 @@ impl Pool {
         P: Serialize + Sync + ?Sized,
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        self.run(method, &json_rpc(method, params), None, accept).await
+        self.run(method, &json_rpc(method, params), Round::default(), accept).await
     }
 
     /// The same, beginning with the endpoint at `first`, counted round, even if its head was behind: a caller who counts up
@@ -313,7 +322,18 @@ impl Pool {
         P: Serialize + Sync + ?Sized,
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        self.run(method, &json_rpc(method, params), Some(first % self.nodes.len()), accept).await
+        self.run(method, &json_rpc(method, params), self.beginning(first), accept).await
+    }
+
+    /// Asks everybody but one, beginning with the endpoint after it: for a second word about what that one said. Rests and
+    /// quotas of the others are waited for, because nobody has said anything yet.
+    pub async fn ask_besides<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    where
+        P: Serialize + Sync + ?Sized,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+    {
+        let round = Round { skipped: Some(endpoint), ..self.beginning(endpoint + 1) };
+        self.run(method, &json_rpc(method, params), round, accept).await
     }
 
     /// Asks one endpoint, however it feels.
@@ -487,7 +507,7 @@ impl Pool {
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
         let request = Request { path: path.to_owned(), body: Some(body) };
-        self.run(path, &request, Some(first % self.nodes.len()), accept).await
+        self.run(path, &request, self.beginning(first), accept).await
     }
 
     /// Posts something that is not JSON-RPC to one endpoint, however it feels.
@@ -503,7 +523,7 @@ impl Pool {
     where
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        self.run(name, &Request { path: path.to_owned(), body }, None, accept).await
+        self.run(name, &Request { path: path.to_owned(), body }, Round::default(), accept).await
     }
 
     /// The same, beginning with the endpoint at `first`, counted round; see [`Pool::ask_from`].
@@ -512,7 +532,7 @@ impl Pool {
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
         let request = Request { path: path.to_owned(), body: None };
-        self.run(name, &request, Some(first % self.nodes.len()), accept).await
+        self.run(name, &request, self.beginning(first), accept).await
     }
 
     /// Gives the same question to every endpoint of a role at once, resting or not, and returns what each one said.
@@ -564,18 +584,18 @@ impl Pool {
         self.nodes.get(endpoint).map_or_else(|| "?".to_owned(), |node| node.endpoint.label())
     }
 
-    async fn run<T, F>(
-        &self,
-        method: &str,
-        request: &Request,
-        first: Option<usize>,
-        mut accept: F,
-    ) -> Result<T, Failure>
+    /// From that endpoint on, counted round.
+    fn beginning(&self, first: usize) -> Round {
+        Round { first: Some(first % self.nodes.len()), skipped: None }
+    }
+
+    async fn run<T, F>(&self, method: &str, request: &Request, round: Round, mut accept: F) -> Result<T, Failure>
     where
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
+        let Round { first, skipped } = round;
         let deadline = Instant::now() + self.config.deadline;
-        let mut asked = vec![false; self.nodes.len()];
+        let mut asked: Vec<bool> = (0..self.nodes.len()).map(|node| Some(node) == skipped).collect();
         let mut tally = Tally::new();
         loop {
             let now = Instant::now();
@@ -622,7 +642,10 @@ impl Pool {
             }
         }
         tally.troubles.extend(self.not_asked(method, &asked));
-        tally.missing |= self.nobody_has(method);
+        tally.missing |= self.nobody_has(method, skipped);
+        if tally.troubles.is_empty() && tally.is_mute() {
+            tally.troubles.push("no other endpoint may be read from".to_owned());
+        }
         tally.into_result(method)
     }
 
@@ -944,10 +967,12 @@ impl Pool {
         format!("{}: {why}", self.nodes[node].endpoint)
     }
 
-    fn nobody_has(&self, method: &str) -> bool {
+    /// Whether all who may be asked lack the method, and there is somebody.
+    fn nobody_has(&self, method: &str, skipped: Option<usize>) -> bool {
         let now = Instant::now();
-        let mut readers = self.nodes.iter().filter(|node| node.endpoint.has(Role::Read));
-        readers.all(|node| node.health().ready(method, now) == Ready::Missing)
+        let may_be_asked = |i: &usize| Some(*i) != skipped && self.nodes[*i].endpoint.has(Role::Read);
+        let mut readers = (0..self.nodes.len()).filter(may_be_asked).peekable();
+        readers.peek().is_some() && readers.all(|i| self.nodes[i].health().ready(method, now) == Ready::Missing)
     }
 }
 

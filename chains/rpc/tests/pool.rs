@@ -361,6 +361,27 @@ fn how_far_a_head_may_be_behind_is_a_matter_of_time() {
     assert_eq!(blocks, [1, 3, 10, 120], "Bitcoin, Ethereum, TRON, Arbitrum");
 }
 
+#[tokio::test]
+async fn a_second_word_is_waited_for_and_the_first_speaker_is_not_asked_again() {
+    let throttled_once =
+        Node::start(|n, _| if n == 0 { StatusCode::TOO_MANY_REQUESTS.into_response() } else { says("b") });
+    let (a, b) = (Node::start(|_, _| says("a")).await, throttled_once.await);
+    let both = pool(vec![a.endpoint(), b.endpoint()]);
+    assert_eq!(both.ask_besides(0, "m", &(), text).await, Ok("b".to_owned()));
+    assert_eq!((a.count(), b.count()), (0, 2), "asked again after its rest");
+    assert_eq!(both.ask_besides(1, "m", &(), text).await, Ok("a".to_owned()));
+
+    let resting = Node::start(|_, _| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "120")]).into_response()).await;
+    let lacking = Node::start(|_, _| refuses(-32601, "method not found")).await;
+    let failed = pool(vec![a.endpoint(), resting.endpoint()]).ask_besides(0, "m", &(), text).await;
+    assert!(matches!(&failed, Err(Failure::Unavailable(why)) if why.contains("429")), "{failed:?}");
+    let failed = pool(vec![a.endpoint(), lacking.endpoint()]).ask_besides(0, "m", &(), text).await;
+    assert_eq!(failed, Err(Failure::Missing("m".to_owned())));
+    let failed = pool(vec![a.endpoint()]).ask_besides(0, "m", &(), text).await;
+    assert!(matches!(&failed, Err(Failure::Unavailable(why)) if why.contains("no other")), "{failed:?}");
+    assert_eq!((a.count(), b.count()), (1, 2));
+}
+
 /// What is asked again and again leaves a resting endpoint alone; a person who checks is answered.
 #[tokio::test]
 async fn one_endpoint_can_be_asked_with_and_without_respect_for_its_rest() {

@@ -1,8 +1,12 @@
 //! What is read from an honest node is what happened.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use alloy_primitives::Address;
+use axum::http::StatusCode;
 use chain::source::Opinion;
 use chain::{Amount, AssetKind, BlockHash, BlockRef, Internals, Part, Source, SourceError};
 use evm::Trace;
@@ -211,6 +215,28 @@ async fn a_second_endpoint_is_asked_whether_it_has_a_block_too() {
     let alone = world.evm(&[&url]);
     let silent = alone.second_opinion(&block).await;
     assert!(alone.voices() == 1 && matches!(silent, Opinion::Silent(_)), "{silent:?}");
+}
+
+#[tokio::test]
+async fn a_second_opinion_is_waited_for_behind_a_throttle() {
+    let world = World::start().await;
+    world.anvil.mine(3).await.unwrap();
+    let (url, height) = (world.anvil.url(), world.anvil.height().await.unwrap());
+    let giver = Proxy::start(&url, |_, _| Act::Pass).await;
+    let turned_away = AtomicBool::new(false);
+    let throttled = Proxy::start(&url, move |method, _| match method {
+        "eth_getBlockByNumber" if !turned_away.swap(true, Ordering::Relaxed) => {
+            Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![], String::new())
+        }
+        _ => Act::Pass,
+    })
+    .await;
+    let evm = world.evm(&[&giver.url, &throttled.url]);
+    let block = read(&evm, height, height, &world.watched).await[0].header.position();
+    let asked = giver.asked("eth_getBlockByNumber");
+    assert_eq!(evm.second_opinion(&block).await, Opinion::Agrees);
+    assert_eq!(giver.asked("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
+    assert_eq!(throttled.asked("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]
