@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use alloy_primitives::{B256, keccak256};
 use chain::{AssetId, Block, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
 use futures_util::{StreamExt, future, stream};
-use rpc::{Answer, Bad, Failure, Reply};
+use rpc::{Answer, Bad, Failure, RefusalKind, Reply};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
@@ -35,6 +35,16 @@ const RAW_MAX: usize = 64;
 const INVALID_PARAMS: i64 = -32_602;
 /// Blocks whose receipts or traces are under way at once.
 const CONCURRENCY: usize = 3;
+
+/// What became of the question for all receipts of a block at once.
+enum Receipts {
+    Settled(Settled),
+    /// No endpoint can give them so.
+    NotOffered,
+    /// For a reason that is not known here: it may be one for ever or one of the moment. Single receipts are as proven, and
+    /// logs are not taken for them.
+    Refused,
+}
 
 impl Evm {
     pub(crate) async fn read_blocks(
@@ -189,13 +199,14 @@ impl Evm {
             return Ok(Vec::new());
         }
         let settled = match self.receipts(body, watched).await? {
-            Some(settled) => settled,
-            None => {
+            Receipts::Settled(settled) => settled,
+            Receipts::NotOffered => {
                 if body.payments.is_empty() && !self.logs_may_reach_us(body, &possible, watched).await? {
                     return Ok(Vec::new());
                 }
                 self.receipts_one_by_one(body, watched).await?
             }
+            Receipts::Refused => self.receipts_one_by_one(body, watched).await?,
         };
         let provable = self.config.verify.header && self.config.verify.receipts;
         if provable && !settled.proven && !self.has_strange_type(body, watched).await? {
@@ -222,8 +233,8 @@ impl Evm {
         })
     }
 
-    /// All receipts of a block at once, proven; `None` where no endpoint can give them so.
-    async fn receipts(&self, body: &Body, watched: &WatchSet) -> Result<Option<Settled>, SourceError> {
+    /// All receipts of a block at once, proven.
+    async fn receipts(&self, body: &Body, watched: &WatchSet) -> Result<Receipts, SourceError> {
         let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
         let answer = match self.ask_receipts(json!([hash]), body, watched).await {
             // Some nodes take no hash here. The receipts are held against the block all the same.
@@ -233,9 +244,10 @@ impl Evm {
             answer => answer,
         };
         match answer {
-            Ok(Some(settled)) => Ok(Some(settled)),
+            Ok(Some(settled)) => Ok(Receipts::Settled(settled)),
             Ok(None) => Err(SourceError::NotThere(height)),
-            Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(None),
+            Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(Receipts::NotOffered),
+            Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(Receipts::Refused),
             Err(failure) => Err(failure_at(height, failure)),
         }
     }

@@ -66,15 +66,26 @@ async fn no_single_receipt_is_believed_either() {
 
 #[tokio::test]
 async fn an_unwell_node_is_no_reason_to_believe_less() {
-    let (world, head, _) = busy().await;
-    let unwell = Proxy::start(&world.anvil.url(), |method, _| match method {
-        "eth_getBlockReceipts" => Act::Error(-32603, "internal error"),
-        _ => Act::Pass,
-    })
-    .await;
-    let refused = world.evm(&[&unwell.url]).blocks(head, head, &world.watched).await;
-    assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
-    assert_eq!(unwell.asked("eth_getLogs") + unwell.asked("eth_getTransactionReceipt"), 0);
+    let (world, head, honest) = busy().await;
+    let words = [(-32603, "internal error"), (-32000, "not available on your plan")];
+    for (code, message) in words {
+        let unwell = Proxy::start(&world.anvil.url(), move |method, _| match method {
+            "eth_getBlockReceipts" => Act::Error(code, message),
+            _ => Act::Pass,
+        })
+        .await;
+        assert_eq!(read(&world.evm(&[&unwell.url]), head, head, &world.watched).await, honest, "{message}");
+        assert!(unwell.asked("eth_getTransactionReceipt") > 0);
+        assert_eq!(unwell.asked("eth_getLogs"), 0, "single receipts are as proven, and logs are not");
+
+        let worse = Proxy::start(&world.anvil.url(), move |method, _| match method {
+            "eth_getBlockReceipts" | "eth_getTransactionReceipt" => Act::Error(code, message),
+            _ => Act::Pass,
+        })
+        .await;
+        let refused = world.evm(&[&worse.url]).blocks(head, head, &world.watched).await;
+        assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
+    }
 }
 
 #[tokio::test]
