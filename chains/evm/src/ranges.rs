@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::MutexGuard};
 
 use alloy_primitives::{Address, B256};
-use chain::{Height, SourceError, WatchSet};
+use chain::{Height, WatchSet};
 use rpc::{Answer, Bad, Failure, RefusalKind, Span};
 use serde_json::json;
 use tracing::info;
@@ -14,7 +14,6 @@ use crate::{
     block::Body,
     hex,
     logs::{Log, TRANSFER},
-    source::failure_at,
 };
 
 /// What answers without a proof say of one block's logs.
@@ -129,29 +128,40 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Whether a block's logs may hold something for us, where receipts cost a request for each transaction. An answer
-    /// without a contract that the bloom names is suspicious: it is used only if no other endpoint has more, because a
-    /// bloom may also err.
-    pub(crate) async fn logs_may_reach_us(
-        &self,
-        body: &Body,
-        possible: &[usize],
-        watched: &WatchSet,
-    ) -> Result<bool, SourceError> {
+    /// Whether a block's logs may hold something for us, where receipts cost a request for each transaction. Nothing proves
+    /// that no log was left out, so that no endpoint alone may say that there is nothing: two must show the same contracts
+    /// as the bloom does. Less than the bloom shows counts only if everybody says it, because a bloom may also err.
+    pub(crate) async fn logs_may_reach_us(&self, body: &Body, possible: &[usize], watched: &WatchSet) -> bool {
+        let proves = self.config.verify.header;
+        if self.readers() < 2 || proves && self.contracts.looks_up(&watched.read()) {
+            // Nobody could contradict, or the bloom itself has one of our addresses.
+            return true;
+        }
         let height = body.header.height;
         let filter =
             json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.addresses(), "topics": [TRANSFER] }]);
+        let (mut nothing, mut nothing_missing) = (0, 0);
         let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
             let logs: Vec<Log<'_>> = reply.result()?;
-            let seen = self.sort(&logs, height, height, watched).map_err(Bad::Wrong)?;
-            let Some(seen) = seen.into_values().next() else { return Ok(Answer::Doubtful(false)) };
-            if seen.hash.0 != body.header.hash.0 {
+            let seen = self.sort(&logs, height, height, watched).map_err(Bad::Wrong)?.into_values().next();
+            if seen.as_ref().is_some_and(|seen| seen.hash.0 != body.header.hash.0) {
                 return Err(Bad::Wrong(format!("logs of another block than {}", body.header.hash)));
             }
-            let sure = seen.reached || (self.config.verify.header && seen.is_quiet(possible));
-            Ok(if sure { Answer::Sure(seen.reached) } else { Answer::Doubtful(seen.reached) })
+            if seen.as_ref().is_some_and(|seen| seen.reached) {
+                return Ok(Answer::Sure(true));
+            }
+            nothing += 1;
+            if !proves || seen.is_some_and(|seen| seen.is_quiet(possible)) {
+                nothing_missing += 1;
+            }
+            // A second one that does not answer leaves what the first one said without a witness.
+            Ok(if nothing_missing < 2 { Answer::Doubtful(true) } else { Answer::Sure(false) })
         });
-        answer.await.map_err(|failure| failure_at(height, failure))
+        match answer.await {
+            Ok(may) => may && nothing < self.readers(),
+            // Receipts say it, unless nobody answers them either.
+            Err(_) => true,
+        }
     }
 
     fn addresses(&self) -> Vec<Address> {

@@ -201,7 +201,7 @@ impl Evm {
         let settled = match self.receipts(body, watched).await? {
             Receipts::Settled(settled) => settled,
             Receipts::NotOffered => {
-                if body.payments.is_empty() && !self.logs_may_reach_us(body, &possible, watched).await? {
+                if body.payments.is_empty() && !self.logs_may_reach_us(body, &possible, watched).await {
                     return Ok(Vec::new());
                 }
                 self.receipts_one_by_one(body, watched).await?

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use alloy_primitives::Address;
+use axum::http::StatusCode;
 use chain::{Source, SourceError};
 use evm::{Evm, EvmConfig, Trace};
 use proxy::{Act, Proxy};
@@ -88,28 +89,89 @@ async fn an_unwell_node_is_no_reason_to_believe_less() {
     }
 }
 
-#[tokio::test]
-async fn empty_logs_against_the_bloom_are_not_believed() {
+/// A block in which one token payment reaches us, and what an honest node leads to.
+async fn paid() -> (World, u64, Vec<chain::Block>) {
     let world = World::start().await;
     world.pay_token(world.usdt, world.ours[1], 5).await;
     world.anvil.mine(1).await.unwrap();
-    let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
-    let honest = read(&world.evm(&[&url]), head, head, &world.watched).await;
+    let head = world.anvil.height().await.unwrap();
+    let honest = read(&world.evm(&[&world.anvil.url()]), head, head, &world.watched).await;
     assert_eq!(transfers(&honest).len(), 1);
-    let trick = |method: &str, _: &Value| match method {
-        "eth_getBlockReceipts" => Act::Error(-32601, "method not found"),
-        "eth_getLogs" => Act::Result(json!([])),
-        _ => Act::Pass,
-    };
-    let liar = Proxy::start(&url, trick).await;
-    let hiding = Proxy::hiding(&url, &["eth_getBlockReceipts"]).await;
-    let evm = world.evm(&[&liar.url, &hiding.url]);
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    assert_eq!((liar.asked("eth_getLogs"), hiding.asked("eth_getLogs")), (1, 1));
+    (world, head, honest)
+}
 
-    let agreed = world.evm(&[&liar.url]);
-    let blocks = read(&agreed, head, head, &world.watched).await;
-    assert_eq!(transfers(&blocks), [], "if all agree, the bloom may be chance");
+/// A node that gives receipts one by one only, and does so with a question for logs.
+async fn without_receipts(url: &str, logs: impl Fn() -> Act + Send + Sync + 'static) -> Proxy {
+    Proxy::start(url, move |method, _| match method {
+        "eth_getBlockReceipts" => Act::Error(-32601, "method not found"),
+        "eth_getLogs" => logs(),
+        _ => Act::Pass,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_address_in_the_bloom_is_looked_for_in_receipts_and_not_in_logs() {
+    let (world, head, honest) = paid().await;
+    let url = world.anvil.url();
+    let liar = || without_receipts(&url, || Act::Result(json!([])));
+    let (one, two) = (liar().await, liar().await);
+    assert_eq!(read(&world.evm(&[&one.url, &two.url]), head, head, &world.watched).await, honest);
+    assert_eq!(one.asked("eth_getLogs") + two.asked("eth_getLogs"), 0);
+}
+
+#[tokio::test]
+async fn no_endpoint_alone_says_that_nothing_reached_us() {
+    let (world, head, honest) = paid().await;
+    let url = world.anvil.url();
+    world.watch_strangers();
+    for (n, lie) in OMISSIONS.into_iter().enumerate() {
+        let liar = || without_receipts(&url, move || Act::Edit(Box::new(lie)));
+        let (liar, same) = (liar().await, liar().await);
+        assert_eq!(read(&world.evm(&[&liar.url]), head, head, &world.watched).await, honest, "lie {n} alone");
+        assert_eq!(liar.asked("eth_getLogs"), 0, "nobody could contradict");
+
+        let others: [fn() -> Act; 3] = [
+            || Act::Pass,
+            || Act::Error(-32000, "not available on your plan"),
+            || Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
+        ];
+        for (other, act) in others.into_iter().enumerate() {
+            let other_one = without_receipts(&url, act).await;
+            let evm = world.evm(&[&liar.url, &other_one.url]);
+            assert_eq!(read(&evm, head, head, &world.watched).await, honest, "lie {n} beside {other}");
+            assert_eq!(other_one.asked("eth_getLogs"), 1);
+        }
+        let honest_one = without_receipts(&url, || Act::Pass).await;
+        let outvoted = world.evm(&[&liar.url, &same.url, &honest_one.url]);
+        let blocks = read(&outvoted, head, head, &world.watched).await;
+        let unlike_the_bloom = n != 2;
+        assert_eq!(blocks == honest, unlike_the_bloom, "lie {n} of two: only what the bloom bears out needs no third");
+    }
+}
+
+#[tokio::test]
+async fn a_busy_block_without_us_costs_no_single_receipts() {
+    let world = World::start().await;
+    world.pay_token(world.usdt, Address::repeat_byte(0x55), 5).await;
+    world.anvil.mine(1).await.unwrap();
+    let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
+    world.watch_strangers();
+    let nodes: [Proxy; 3] = [
+        without_receipts(&url, || Act::Pass).await,
+        without_receipts(&url, || Act::Pass).await,
+        without_receipts(&url, || Act::Pass).await,
+    ];
+    let evm = world.evm(&[&nodes[0].url, &nodes[1].url, &nodes[2].url]);
+    assert_eq!(transfers(&read(&evm, head, head, &world.watched).await), []);
+    assert_eq!(nodes.each_ref().map(|node| node.asked("eth_getLogs")), [1, 1, 0], "two agree");
+    assert_eq!(nodes.each_ref().map(|node| node.asked("eth_getTransactionReceipt")), [0; 3]);
+
+    // Against the bloom, which may err, they are believed if nobody is left who could know better.
+    let empty = || without_receipts(&url, || Act::Result(json!([])));
+    let (one, two) = (empty().await, empty().await);
+    assert_eq!(transfers(&read(&world.evm(&[&one.url, &two.url]), head, head, &world.watched).await), []);
+    assert_eq!(one.asked("eth_getTransactionReceipt") + two.asked("eth_getTransactionReceipt"), 0);
 }
 
 /// Edits of a range answer that leave something out.
@@ -170,7 +232,12 @@ async fn invented_logs_are_not_credited() {
         if strangers {
             world.watch_strangers();
         }
-        for urls in [&[liar.url.as_str()][..], &[&liar.url, &url], &[&liar.url, &liar.url], &[&without_receipts.url]] {
+        for urls in [
+            &[liar.url.as_str()][..],
+            &[&liar.url, &url],
+            &[&liar.url, &liar.url],
+            &[&without_receipts.url, &without_receipts.url],
+        ] {
             for evm in [world.evm(urls), world.by_range(urls, Trace::None).await] {
                 assert_eq!(transfers(&read(&evm, head - 1, head, &world.watched).await), [], "{urls:?}");
             }
