@@ -117,7 +117,8 @@ impl Client {
         if throttles(status) || unusable(status) && !reply::is_refusal(&body) {
             let fault = match status {
                 _ if throttles(status) || retry_after.is_some() => Fault::Throttled,
-                StatusCode::REQUEST_TIMEOUT | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => Fault::Slow,
+                // 502 is what a gateway says at once while its node is down: nothing smaller would be answered.
+                StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Fault::Slow,
                 _ if status.as_u16() == CLOUDFLARE_TIMEOUT => Fault::Slow,
                 _ => Fault::Broken,
             };

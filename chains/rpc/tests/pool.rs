@@ -293,6 +293,18 @@ async fn a_batch_that_takes_too_long_is_asked_for_in_parts() {
 }
 
 #[tokio::test]
+async fn an_outage_behind_a_gateway_makes_no_batch_smaller() {
+    let node =
+        Node::start(|n, question| if n < 2 { StatusCode::BAD_GATEWAY.into_response() } else { echoes(question) });
+    let node = node.await;
+    let pool = pool(vec![node.endpoint()]);
+    assert!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await.is_err());
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+    assert_eq!(sizes(&node), [10, 1, 10]);
+}
+
+#[tokio::test]
 async fn no_batch_is_larger_than_what_a_provider_allows_in_a_second() {
     let node = Node::start(|_, question| echoes(question)).await;
     let limited = node.endpoint().with_limits(Limits { per_second: Some(20), per_day: None });
@@ -337,10 +349,13 @@ async fn slow_and_cut_answers_are_told_from_refused_connections() {
         let mut span = Span::new(100, 100);
         assert!(span.shrinks(100, &failure) && span.size() == 50 && !span.shrinks(1, &failure));
     }
-    let down = pool(vec![Endpoint::new("http://127.0.0.1:9").unwrap()]);
-    let failure = down.ask("m", &(), text).await.unwrap_err();
-    assert!(matches!(failure, Failure::Unavailable(_)), "{failure:?}");
-    assert!(!Span::new(100, 100).shrinks(100, &failure));
+    let bad_gateway = Node::start(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
+    for down in [Endpoint::new("http://127.0.0.1:9").unwrap(), bad_gateway.endpoint()] {
+        let config = Config { deadline: Duration::from_millis(300), ..Config::new(vec![down]) };
+        let failure = Pool::new(config).unwrap().ask("m", &(), text).await.unwrap_err();
+        assert!(matches!(failure, Failure::Unavailable(_)), "{failure:?}");
+        assert!(!Span::new(100, 100).shrinks(100, &failure));
+    }
 }
 
 #[tokio::test]
