@@ -13,7 +13,7 @@ use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
 use crate::lying::{Lie, busy, edit};
-use crate::world::{World, read, transfers};
+use crate::world::{NODE, World, read, transfers};
 
 #[tokio::test]
 async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
@@ -93,8 +93,8 @@ async fn an_unwell_node_is_no_reason_to_believe_less() {
 async fn paid() -> (World, u64, Vec<chain::Block>) {
     let world = World::start().await;
     world.pay_token(world.usdt, world.ours[1], 5).await;
-    world.anvil.mine(1).await.unwrap();
-    let head = world.anvil.height().await.unwrap();
+    world.anvil.mine(1).await.expect(NODE);
+    let head = world.anvil.height().await.expect(NODE);
     let honest = read(&world.evm(&[&world.anvil.url()]), head, head, &world.watched).await;
     assert_eq!(transfers(&honest).len(), 1);
     (world, head, honest)
