@@ -5,8 +5,8 @@ create index postings_of_debit on postings (debit_id, seal_no);
 create index postings_of_credit on postings (credit_id, seal_no);
 create index accounts_folded on accounts (id) where floored = 0;
 
--- From key to key of the envelope, which a start tries all.
-create index stock_items_by_key on stock_items (substr(sealed, 1, 5));
+-- From key to key of the envelope, which a start tries all, and of each to the newest item in a state.
+create index stock_items_by_key on stock_items (substr(sealed, 1, 5), state, id);
 
 -- Too little to be anybody's payment is `dust`. A check cannot be changed on both databases, so the column is another one; its
 -- default is for the rows that are there.

@@ -11,7 +11,7 @@ const LONGEST_DELAY_MS: i64 = 15 * 60_000;
 pub enum Failure {
     /// The goods are not what they were: nobody expects them to come back by themselves.
     Goods,
-    /// The key that reads them is not there. The order was paid and has its goods, so it waits until somebody restores the key.
+    /// The key that reads them is not there, or another one has its name. The order was paid and has its goods, so it waits until somebody restores the key.
     Key,
 }
 

@@ -18,7 +18,7 @@ use crate::ids::OrderId;
 use crate::mail;
 use crate::reviews;
 use crate::shop::orders::{self, LineState, Order, State};
-use crate::shop::stock;
+use crate::shop::stock::{self, Delivered};
 
 use machine::{Failure, Next};
 
@@ -41,22 +41,10 @@ pub struct Letters {
 enum DeliverError {
     #[error("{found} of {expected} items are reserved")]
     Missing { expected: u32, found: usize },
-    #[error("an item cannot be decrypted: {0}")]
-    Unreadable(#[from] OpenError),
+    #[error("an item cannot be decrypted: {error}")]
+    Unreadable { error: OpenError, item: Delivered },
     #[error(transparent)]
     Db(#[from] db::Error),
-}
-
-impl DeliverError {
-    /// `None` when it only met a database that was not available. What does not open may have been sealed under another key
-    /// with the same id.
-    fn failure(&self) -> Option<Failure> {
-        match self {
-            DeliverError::Unreadable(OpenError::UnknownKey(_) | OpenError::Refused) => Some(Failure::Key),
-            DeliverError::Unreadable(OpenError::Malformed) | DeliverError::Missing { .. } => Some(Failure::Goods),
-            DeliverError::Db(_) => None,
-        }
-    }
 }
 
 /// Delivers orders whose work is due and returns how many were completed. What cannot be delivered is tried again later
@@ -85,18 +73,16 @@ async fn deliver_or_postpone(
     letters: &Arc<Letters>,
     order: OrderId,
 ) -> Result<bool, db::Error> {
-    let (envelope, letters) = (envelope.clone(), letters.clone());
+    let (keys, envelope, letters) = (envelope.clone(), envelope.clone(), letters.clone());
     let attempt = db
         .write("deliver_order", move |tx| Box::pin(async move { deliver(tx, now, &envelope, &letters, order).await }));
     match attempt.await {
         Ok(delivered) => Ok(delivered),
         Err(DeliverError::Db(error)) => Err(error),
         Err(error) => {
-            let Some(failure) = error.failure() else { return Ok(false) };
             tracing::error!(order.id = %order, "order {order} could not be delivered: {error}");
-            let why = error.to_string();
             let postponed = db.write("postpone_delivery", move |tx| {
-                Box::pin(async move { postpone(tx, now, order, failure, &why).await })
+                Box::pin(async move { postpone(tx, now, &keys, order, &error).await })
             });
             postponed.await?;
             Ok(false)
@@ -122,8 +108,10 @@ async fn deliver(
             return Err(DeliverError::Missing { expected: line.quantity, found: items.len() });
         }
         // Completed means that the buyer can read them: a lost key shows now, not when he looks.
-        for item in &items {
-            stock::open(envelope, item)?;
+        for item in items {
+            if let Err(error) = stock::open(envelope, &item) {
+                return Err(DeliverError::Unreadable { error, item });
+            }
         }
         orders::set_line_state(tx, now, line.id, LineState::Delivered).await?;
     }
@@ -160,10 +148,35 @@ async fn deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Lo
     }
 }
 
+/// Whose fault it was. What its key refuses is damaged, where the key reads other items; where it reads none, it is another
+/// key with the same id, and the right one may come back.
+async fn failure_of(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> Result<Failure, db::Error> {
+    match error {
+        DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(Failure::Key),
+        DeliverError::Unreadable { error: OpenError::Refused, item } => {
+            match stock::opens_others(tx, envelope, item).await? {
+                true => Ok(Failure::Goods),
+                false => Ok(Failure::Key),
+            }
+        }
+        DeliverError::Unreadable { error: OpenError::Malformed, .. } | DeliverError::Missing { .. } => {
+            Ok(Failure::Goods)
+        }
+        DeliverError::Db(error) => Err(error.clone()),
+    }
+}
+
 /// Notes a failed attempt. After the last one the order has failed, and a person has to look; at once, where a key is missing.
-async fn postpone(tx: &mut Tx, now: Instant, id: OrderId, failure: Failure, why: &str) -> Result<(), db::Error> {
+async fn postpone(
+    tx: &mut Tx,
+    now: Instant,
+    envelope: &Envelope,
+    id: OrderId,
+    why: &DeliverError,
+) -> Result<(), db::Error> {
     let Some(attempts) = store::claim(tx, now, id).await? else { return Ok(()) };
     let Some(order) = deliverable(tx, now, id).await? else { return Ok(()) };
+    let failure = failure_of(tx, envelope, why).await?;
     if failure == Failure::Key {
         let detail = format!("order {} is paid and waits until its goods can be read: {why}", order.order_no);
         reviews::open(tx, now, UNREADABLE, &order.public_id, &detail).await?;
@@ -178,6 +191,7 @@ async fn postpone(tx: &mut Tx, now: Instant, id: OrderId, failure: Failure, why:
             orders::record(tx, now, &order, "order.failed").await?;
             let detail = format!("order {} is paid and could not be delivered: {why}", order.order_no);
             reviews::open(tx, now, "order.undeliverable", &order.public_id, &detail).await?;
+            reviews::close(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
             store::delete(tx, id).await
         }
     }

@@ -125,6 +125,31 @@ crate::both! {
         shop.assert_sound().await;
     }
 
+    async fn an_item_that_its_key_refuses_is_damaged_and_waits_for_nobody(db: Db) {
+        let shop = Fixture::new(db, 5).await;
+        let order = paid_order(&shop, 5).await;
+        // All that is stored is the order's; one item was exchanged for what the same key sealed for something else.
+        let other = shop.envelope.seal("something else", "sku:1", b"goods");
+        write(&shop.db, move |tx| Box::pin(async move {
+            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", other)
+        })).await;
+        // The key is not there at first, which is waited for.
+        fulfilment::deliver_due(&shop.db, NOW, &Arc::new(Envelope::generate()), &letters()).await.unwrap();
+        let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
+        assert_eq!((shop.count(waiting).await, shop.count("select attempts from fulfilments").await), (1, 0));
+        let mut now = NOW;
+        for _ in 0..machine::ATTEMPTS_MAX {
+            assert_eq!(view(&shop, &order).await.order.state, State::Processing);
+            now = now.plus_seconds(900);
+            assert_eq!(deliver_at(&shop, now).await, 0);
+        }
+        assert_eq!(view(&shop, &order).await.order.state, State::Failed);
+        assert_eq!(shop.count("select count(*) from fulfilments").await, 0);
+        assert_eq!(shop.count("select count(*) from reviews where kind = 'order.undeliverable'").await, 1);
+        assert_eq!(shop.count(waiting).await, 0, "nothing waits for a key any more");
+        shop.assert_sound().await;
+    }
+
     async fn a_lost_key_shows_before_an_order_is_complete(db: Db) {
         let shop = Fixture::new(db, 5).await;
         let order = paid_order(&shop, 2).await;

@@ -67,6 +67,7 @@ pub enum ReserveError {
 }
 
 /// A delivered line as it is stored.
+#[derive(Debug)]
 pub struct Delivered {
     pub sku: SkuId,
     pub sealed: Vec<u8>,
@@ -210,6 +211,13 @@ pub async fn list_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>
         keys.push(KeyInUse { id, error: open(envelope, &item).err() });
     }
     Ok(keys)
+}
+
+/// Whether the key that an item was sealed under reads others. Then an item that it refuses is damaged; else somebody put
+/// another key in its place.
+pub async fn opens_others(tx: &mut Tx, envelope: &Envelope, item: &Delivered) -> Result<bool, db::Error> {
+    let others = store::list_of_key(tx, &item.sealed).await?;
+    Ok(others.iter().any(|other| open(envelope, other).is_ok()))
 }
 
 /// Opens a review for each key without which items cannot be read, closes those of keys that are back, and returns what is

@@ -11,6 +11,9 @@ const MISMATCHES_MAX: u32 = 100;
 /// Keys that are tried at a start.
 const KEYS_MAX: u32 = 1_000;
 
+/// Items of one key that are tried, of each state: more than anybody damages by hand.
+const SAMPLES_MAX: u32 = 8;
+
 /// A SKU that counts wrongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mismatch {
@@ -109,7 +112,8 @@ pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>,
     found.iter().map(delivered).collect()
 }
 
-/// One item of each key that items were sealed under: version and id of the key are the first five bytes. Walks from key to
+/// One item of each key that items were sealed under: version and id of the key are the first five bytes. The newest that
+/// is for sale or was sold and not handed out, if there is one: whether those can be read is what matters. Walks from key to
 /// key through an index, so that a start does not read all of the stock.
 pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<Delivered>, db::Error> {
     let found = rows!(
@@ -120,12 +124,36 @@ pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<Delivered>, db::Err
              select (select substr(i.sealed, 1, 5) from stock_items i where substr(i.sealed, 1, 5) > heads.head
                      order by substr(i.sealed, 1, 5) limit 1)
              from heads where heads.head is not null)
-         select i.sku_id, i.sealed from heads join stock_items i on i.id = (
-             select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head limit 1)
+         select i.sku_id, i.sealed from heads join stock_items i on i.id = coalesce(
+             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head and x.state = 'in_stock'
+              order by x.id desc limit 1),
+             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head and x.state = 'reserved'
+              order by x.id desc limit 1),
+             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head limit 1))
          limit $1",
         KEYS_MAX
     )?;
     found.iter().map(delivered).collect()
+}
+
+/// Some of the items that begin with the same bytes as one of them: that were sealed under the same key. The newest in each
+/// state, which are found through an index.
+pub async fn list_of_key(tx: &mut Tx, sealed: &[u8]) -> Result<Vec<Delivered>, db::Error> {
+    let mut items = Vec::new();
+    for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
+        let found = rows!(
+            tx,
+            "select sku_id, sealed from stock_items where substr(sealed, 1, 5) = substr($1, 1, 5) and state = $2
+             order by id desc limit $3",
+            sealed.to_vec(),
+            state,
+            SAMPLES_MAX
+        )?;
+        for row in &found {
+            items.push(delivered(row)?);
+        }
+    }
+    Ok(items)
 }
 
 fn delivered(row: &Row) -> Result<Delivered, db::Error> {

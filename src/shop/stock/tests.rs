@@ -83,6 +83,27 @@ crate::both! {
         assert_eq!(reviewed().await, []);
     }
 
+    async fn a_key_is_tried_on_what_is_still_to_be_handed_out(db: Db) {
+        let shop = Fixture::new(db, 4).await;
+        let tried = || {
+            let envelope = shop.envelope.clone();
+            read(&shop.db, move |tx| Box::pin(async move { stock::list_keys(tx, &envelope).await }))
+        };
+        let change = |sql: &'static str| write(&shop.db, move |tx| Box::pin(async move { crate::db::execute!(tx, sql) }));
+        let readable = [KeyInUse { id: 1, error: None }];
+        reserve(&shop, 7, 2).await.unwrap();
+        // The key refuses the oldest item.
+        write(&shop.db, |tx| Box::pin(async move {
+            let damaged = [vec![1, 0, 0, 0, 1], vec![0; 40]].concat();
+            crate::db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", damaged)
+        })).await;
+        assert_eq!(tried().await, readable, "others are in stock");
+        change("update stock_items set state = 'withdrawn' where state = 'in_stock'").await;
+        assert_eq!(tried().await, readable, "of what is reserved, the newest");
+        change("update stock_items set state = 'delivered' where state = 'reserved' and id > (select min(id) from stock_items)").await;
+        assert_eq!(tried().await, [KeyInUse { id: 1, error: Some(OpenError::Refused) }], "what was sold counts first");
+    }
+
     async fn only_what_is_in_stock_is_withdrawn(db: Db) {
         let shop = Fixture::new(db, 2).await;
         reserve(&shop, 1, 1).await.unwrap();
