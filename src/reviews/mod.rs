@@ -5,7 +5,7 @@ mod store;
 use crate::clock::Instant;
 use crate::db::{self, Tx};
 
-pub use store::Review;
+pub use store::{Closed, Review};
 
 /// Opens a review unless one of this kind for this subject exists.
 pub async fn open(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, detail: &str) -> Result<(), db::Error> {
@@ -16,6 +16,22 @@ pub async fn open(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, 
 pub async fn close(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, note: &str) -> Result<(), db::Error> {
     store::set_closed(tx, now, kind, subject, note).await?;
     Ok(())
+}
+
+/// The same, because what it was about is not there any more. False when no such review is open: a person may have decided.
+pub async fn retract(
+    tx: &mut Tx,
+    now: Instant,
+    kind: &'static str,
+    subject: &str,
+    note: &str,
+) -> Result<bool, db::Error> {
+    store::set_closed(tx, now, kind, subject, note).await
+}
+
+/// How a review ended; `None` when it is open or there was none.
+pub async fn find_closed(tx: &mut Tx, kind: &'static str, subject: &str) -> Result<Option<Closed>, db::Error> {
+    store::find_closed(tx, kind, subject).await
 }
 
 /// Closes a review because a person decided, who names it as [`list_open`] shows it. False when no such review is open.

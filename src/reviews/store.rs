@@ -11,6 +11,13 @@ pub struct Review {
     pub opened_at: Instant,
 }
 
+/// What a review that is closed was about, and why it is.
+#[derive(Debug, Clone)]
+pub struct Closed {
+    pub detail: String,
+    pub note: String,
+}
+
 pub async fn insert_review(
     tx: &mut Tx,
     now: Instant,
@@ -43,6 +50,20 @@ pub async fn set_closed(tx: &mut Tx, now: Instant, kind: &str, subject: &str, no
         note
     )?;
     Ok(closed == 1)
+}
+
+pub async fn find_closed(tx: &mut Tx, kind: &str, subject: &str) -> Result<Option<Closed>, db::Error> {
+    let found = row!(
+        tx,
+        "select detail, closing_note from reviews where kind = $1 and subject = $2 and closed_at is not null",
+        kind,
+        subject
+    )?;
+    let closed = |row: db::Row| {
+        let note: Option<String> = row.get("closing_note")?;
+        Ok(Closed { detail: row.get("detail")?, note: note.unwrap_or_default() })
+    };
+    found.map(closed).transpose()
 }
 
 pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {

@@ -75,6 +75,17 @@ async fn incoming(world: &World, coin: &str) -> Amount {
     world.account(world.shop.mode, account, world.asset(coin).id).await.available()
 }
 
+/// As a person does who has given the money back.
+async fn decide(world: &World, kind: &'static str) {
+    let now = world.clock.now();
+    let reviews = open_reviews(world).await;
+    let subject = reviews.iter().find(|review| review.kind == kind).unwrap().subject.clone();
+    let decided = world.db.write("decide", move |tx| {
+        Box::pin(async move { reviews::decide(tx, now, kind, &subject, "given back by hand").await })
+    });
+    assert!(decided.await.unwrap());
+}
+
 both! {
     async fn a_reversed_payment_that_does_not_come_back_ends(world: World) {
         let placed = place(&world, "erc20_usdt").await;
@@ -247,6 +258,51 @@ both! {
             let short = reviews.iter().find(|review| review.kind == "payment.short");
             assert_eq!(short.map(|short| short.detail.starts_with(left.unwrap_or("?"))), left.map(|_| true), "{reviews:?}");
         }
+    }
+
+    async fn what_a_person_decided_about_part_payments_is_not_asked_again(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        world.advance_seconds(29 * 60);
+        world.pay(placed.coin, &placed.address, "0.05");
+        world.mine(placed.coin, 1);
+        world.pay(placed.coin, &placed.address, "0.04");
+        world.mine(placed.coin, 12);
+        pass(&world, placed.coin, 3 * 60).await;
+        decide(&world, "payment.short").await;
+        world.simnet.reorg(&world.chain_of(placed.coin), 13, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.run_until_idle().await;
+        assert_eq!(suspense(&world, placed.coin, Suspense::Short).await, units(&world, placed.coin, "0.05"));
+        assert!(!has_review(&world, "payment.short").await);
+    }
+
+    async fn what_a_person_decided_about_a_surplus_is_asked_again_only_for_more(world: World) {
+        let placed = place(&world, "erc20_usdt").await;
+        let due = units(&world, placed.coin, &placed.due);
+        let chain = world.chain_of(placed.coin);
+        let pay = async |times: u64| {
+            let amount = due.checked_mul(times).unwrap();
+            world.pay(placed.coin, &placed.address, &amount.to_decimal(world.asset(placed.coin).decimals));
+            world.mine(placed.coin, 12);
+            world.run_until_idle().await;
+            expect(&world, &placed, "completed", "paid").await;
+        };
+        let vanish = async || {
+            world.simnet.reorg(&chain, 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+            world.run_until_idle().await;
+        };
+        pay(3).await;
+        decide(&world, "payment.surplus").await;
+        for times in [3, 2] {
+            vanish().await;
+            pay(times).await;
+            assert!(!has_review(&world, "payment.surplus").await, "{times} times what was due");
+        }
+        vanish().await;
+        pay(4).await;
+        let reviews = open_reviews(&world).await;
+        let surplus = reviews.iter().find(|review| review.kind == "payment.surplus").unwrap();
+        let expected = due.checked_mul(3_u64).unwrap();
+        assert!(surplus.detail.starts_with(&format!("{expected} base units")), "{surplus:?}");
     }
 
     async fn what_is_final_is_the_merchants_when_the_rest_vanishes(world: World) {

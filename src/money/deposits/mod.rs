@@ -421,6 +421,7 @@ async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> R
                 kind: "deposit.apart",
                 subject: format!("deposit/{}", deposit.id),
                 note: "its block vanished, and the money with it",
+                instead: None,
             }),
         }
         if deposit.used == Use::Counted && !lost {

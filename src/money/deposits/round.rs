@@ -71,6 +71,7 @@ impl<'c> Round<'c> {
                 kind: "deposit.absurd",
                 subject: format!("invoice/{target}"),
                 detail: format!("{} base units of {} in block {}", transfer.amount, transfer.asset, header.height),
+                figure: None,
             });
         }
 
@@ -250,6 +251,7 @@ impl<'c> Round<'c> {
             kind: "deposit.apart",
             subject: format!("deposit/{id}"),
             detail: format!("{} base units of {} ({})", deposit.amount, deposit.asset, deposit.used.as_str()),
+            figure: None,
         });
     }
 }

@@ -137,7 +137,27 @@ pub(in crate::money) struct Question {
     pub kind: &'static str,
     pub subject: String,
     pub detail: String,
+    /// What it asks about, which the detail begins with, where it may be asked again: a person who has decided is asked only
+    /// about more.
+    pub figure: Option<Amount>,
 }
+
+impl Question {
+    async fn is_decided(&self, tx: &mut Tx) -> Result<bool, db::Error> {
+        let Some(figure) = self.figure else { return Ok(false) };
+        let Some(closed) = crate::reviews::find_closed(tx, self.kind, &self.subject).await? else { return Ok(false) };
+        // Nobody decided: the money had vanished.
+        if closed.note == VANISHED {
+            return Ok(false);
+        }
+        let number = closed.detail.split_once(' ').map(|(number, _)| number);
+        let decided = number.and_then(|number| Amount::parse_decimal(number, 0).ok());
+        Ok(decided.is_some_and(|decided| figure <= decided))
+    }
+}
+
+/// Why a question about money of an invoice was taken back.
+const VANISHED: &str = "a block with money of the invoice vanished";
 
 /// What nobody has to look at any more, because the money that it was about is not there.
 #[derive(Debug)]
@@ -145,6 +165,8 @@ pub(in crate::money) struct Answered {
     pub kind: &'static str,
     pub subject: String,
     pub note: &'static str,
+    /// Asked instead, unless a person had decided already.
+    pub instead: Option<Question>,
 }
 
 impl Deref for Draft {
@@ -181,7 +203,8 @@ impl Draft {
         if !surplus.is_zero() {
             legs.extend(self.legs(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
-            decided.reviews.push(self.question("payment.surplus", detail));
+            let question = self.question("payment.surplus", detail);
+            decided.reviews.push(Question { figure: Some(surplus), ..question });
         }
         let invoice = &mut self.invoice;
         invoice.state = next;
@@ -209,7 +232,7 @@ impl Draft {
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
             legs.extend(self.legs(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
-            decided.answered.push(self.answered("payment.surplus", "a block with money of the invoice vanished"));
+            decided.answered.push(self.vanished("payment.surplus", None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
         decided.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
@@ -247,17 +270,15 @@ impl Draft {
     }
 
     /// Part payments that no order will be delivered for.
-    fn ask_about_short(&self, arrived: Amount, decided: &mut Decided) {
+    fn short(&self, arrived: Amount) -> Question {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
-        decided.reviews.push(self.question("payment.short", detail));
+        self.question("payment.short", detail)
     }
 
     /// One of the part payments of an expired invoice lost its block; `left` is what remains of them.
     pub fn lose_short(&self, left: Amount, decided: &mut Decided) {
-        decided.answered.push(self.answered("payment.short", "a block with money of the invoice vanished"));
-        if !left.is_zero() {
-            self.ask_about_short(left, decided);
-        }
+        let instead = (!left.is_zero()).then(|| self.short(left));
+        decided.answered.push(self.vanished("payment.short", instead));
     }
 
     /// Sums of deposits may be more than one posting carries.
@@ -271,11 +292,11 @@ impl Draft {
     }
 
     fn question(&self, kind: &'static str, detail: String) -> Question {
-        Question { kind, subject: format!("invoice/{}", self.id), detail }
+        Question { kind, subject: format!("invoice/{}", self.id), detail, figure: None }
     }
 
-    fn answered(&self, kind: &'static str, note: &'static str) -> Answered {
-        Answered { kind, subject: format!("invoice/{}", self.id), note }
+    fn vanished(&self, kind: &'static str, instead: Option<Question>) -> Answered {
+        Answered { kind, subject: format!("invoice/{}", self.id), note: VANISHED, instead }
     }
 }
 
@@ -315,10 +336,16 @@ pub(in crate::money) async fn store(
 ) -> Result<Vec<Change>, PostError> {
     ledger::book(tx, now, &decided.entries).await?;
     for answered in decided.answered {
-        crate::reviews::close(tx, now, answered.kind, &answered.subject, answered.note).await?;
+        let was_open = crate::reviews::retract(tx, now, answered.kind, &answered.subject, answered.note).await?;
+        // What a person has decided is not asked again with a smaller figure.
+        if let Some(instead) = answered.instead.filter(|_| was_open) {
+            crate::reviews::open(tx, now, instead.kind, &instead.subject, &instead.detail).await?;
+        }
     }
     for question in decided.reviews {
-        crate::reviews::open(tx, now, question.kind, &question.subject, &question.detail).await?;
+        if !question.is_decided(tx).await? {
+            crate::reviews::open(tx, now, question.kind, &question.subject, &question.detail).await?;
+        }
     }
     let (mut invoices, mut payments) = (Vec::new(), Vec::new());
     for draft in drafts {
@@ -371,7 +398,7 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
         let name = format!("invoice/{id}/expired");
         decided.entries.push(Entry::posted(draft.shop.mode, name, "invoice expired short", legs));
         store::set_uses(tx, id, Use::Counted, Use::Short).await?;
-        draft.ask_about_short(received.confirmed, &mut decided);
+        decided.reviews.push(draft.short(received.confirmed));
     }
     let change = match draft.was {
         State::Reversed => Change::Lost(draft.payment_id()),
