@@ -1,6 +1,7 @@
 //! What one transaction makes of the deposits of a chain: what it needs is read at once for all of them, decided in
 //! memory, and stored at once. A block with one deposit and a block with a thousand take the same statements.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chain::{AddressKey, Amount, Header, Transfer};
@@ -32,6 +33,9 @@ pub(super) struct Stored {
     pub unfinished: bool,
     pub finished: bool,
 }
+
+/// A movement in a block of our branch, and whom it reaches.
+type Reaching<'m> = (&'m Header, &'m Transfer, InvoiceId);
 
 impl<'c> Round<'c> {
     pub fn new(now: Instant, chain: &'c Chain) -> Round<'c> {
@@ -85,46 +89,68 @@ impl<'c> Round<'c> {
         // What was in time once is in time, also when a reorganisation mines it again later.
         let was_in_time = store::list_seen_in_time(tx, &late).await?;
 
-        let mut seen = self.seen_beside_dust(tx, &reaching).await?;
-        for (header, transfer, target) in reaching {
+        let in_time = |header: &Header, transfer: &Transfer, invoice: &Draft| {
+            !is_late(header, invoice) || was_in_time.contains(&(invoice.id, transfer.txid))
+        };
+        let uses = self.uses(tx, &reaching, in_time).await?;
+        for ((header, transfer, target), used) in reaching.into_iter().zip(uses) {
             let Some(invoice) = self.invoices.get(&target) else { continue };
-            let in_time = !is_late(header, invoice) || was_in_time.contains(&(target, transfer.txid));
-            let own = invoice.asset == transfer.asset;
-            let mut used = use_of(invoice.state, own, in_time);
-            let so_far = seen.entry(target).or_insert(Amount::ZERO);
-            let missing = match used {
-                Use::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
-                Use::Short | Use::Surplus | Use::Late | Use::Foreign | Use::Dust => Amount::ZERO,
-            };
-            if is_dust(transfer.amount, self.bound(transfer), own.then_some(invoice.due), missing) {
-                used = Use::Dust;
-            }
-            if used == Use::Counted {
-                *so_far = so_far.checked_add(transfer.amount).unwrap_or(Amount::MAX);
-            }
             self.fresh.push(Fresh::new(self.chain, header, transfer, invoice, used));
         }
         Ok(())
     }
 
-    fn bound(&self, transfer: &Transfer) -> Amount {
-        self.chain.dust.bound(self.now, &transfer.asset)
-    }
-
-    /// What was counted for the invoices that dust reaches, in case it is the rest that was missing. Other invoices are not
-    /// asked for.
-    async fn seen_beside_dust(
+    /// A use for each movement. What may be dust comes last, larger amounts first, wherever it is in its block: what is
+    /// missing does not depend on the order in which a block has its transactions. What counted in a block that vanished is
+    /// a payment for ever, because the one that it completes may be mined after it this time.
+    async fn uses(
         &self,
         tx: &mut Tx,
-        reaching: &[(&Header, &Transfer, InvoiceId)],
-    ) -> Result<HashMap<InvoiceId, Amount>, db::Error> {
-        let is_small = |(_, transfer, _): &&(&Header, &Transfer, InvoiceId)| transfer.amount < self.bound(transfer);
-        let asked: BTreeSet<InvoiceId> = reaching.iter().filter(is_small).map(|(_, _, target)| *target).collect();
-        if asked.is_empty() {
-            return Ok(HashMap::new());
-        }
+        reaching: &[Reaching<'_>],
+        in_time: impl Fn(&Header, &Transfer, &Draft) -> bool,
+    ) -> Result<Vec<Use>, db::Error> {
+        let is_small = |transfer: &Transfer| transfer.amount < self.bound(transfer);
+        let small: Vec<_> = reaching.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
+        let asked = small.iter().map(|(_, _, target)| *target).collect();
         let counted = invoices::counted(tx, &asked).await?;
-        Ok(counted.into_iter().map(|(id, counted)| (id, counted.seen)).collect())
+        let mut seen: HashMap<InvoiceId, Amount> = counted.into_iter().map(|(id, sums)| (id, sums.seen)).collect();
+        let small: Vec<_> =
+            small.iter().map(|(_, transfer, target)| (*target, transfer.txid, transfer.amount)).collect();
+        let counted_before = store::list_counted_before(tx, &small).await?;
+
+        let may_be_dust = |transfer: &Transfer, target: InvoiceId| {
+            is_small(transfer) && !counted_before.contains(&(target, transfer.txid, transfer.amount))
+        };
+        let mut order: Vec<(usize, &Reaching<'_>)> = reaching.iter().enumerate().collect();
+        order.sort_by_key(|(_, (_, transfer, target))| (may_be_dust(transfer, *target), Reverse(transfer.amount)));
+        // Nothing is used before it is decided: each place is overwritten.
+        let mut uses = vec![Use::Dust; reaching.len()];
+        for (place, (header, transfer, target)) in order {
+            let Some(invoice) = self.invoices.get(target) else { continue };
+            let own = invoice.asset == transfer.asset;
+            let mut used = use_of(invoice.state, own, in_time(header, transfer, invoice));
+            let so_far = seen.entry(*target).or_insert(Amount::ZERO);
+            let missing = match used {
+                Use::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
+                Use::Short | Use::Surplus | Use::Late | Use::Foreign | Use::Dust => Amount::ZERO,
+            };
+            if may_be_dust(transfer, *target)
+                && is_dust(transfer.amount, self.bound(transfer), own.then_some(invoice.due), missing)
+            {
+                used = Use::Dust;
+            }
+            if used == Use::Counted {
+                *so_far = so_far.checked_add(transfer.amount).unwrap_or(Amount::MAX);
+            }
+            if let Some(decided) = uses.get_mut(place) {
+                *decided = used;
+            }
+        }
+        Ok(uses)
+    }
+
+    fn bound(&self, transfer: &Transfer) -> Amount {
+        self.chain.dust.bound(self.now, &transfer.asset)
     }
 
     /// Deposits that were stored before and have become deep enough by now.

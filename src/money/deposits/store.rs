@@ -182,6 +182,22 @@ pub async fn list_seen_in_time(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
 }
 
+/// Which of these movements counted for their invoices in a block that vanished.
+pub async fn list_counted_before(
+    tx: &mut Tx,
+    small: &[(InvoiceId, TxId, Amount)],
+) -> Result<HashSet<(InvoiceId, TxId, Amount)>, db::Error> {
+    let found = rows_each!(
+        tx,
+        small.iter().map(|(invoice, txid, amount)| given![*invoice, txid.0, amount]).collect(),
+        "with given (invoice bigint, txid bytea, amount bytea)
+         select d.invoice_id, d.txid, d.amount from given, deposits d
+         where d.invoice_id = given.invoice and d.txid = given.txid and d.amount = given.amount and d.state = 'orphaned'
+         and d.use in ('counted', 'short')"
+    )?;
+    found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
+}
+
 pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Place) -> Result<bool, db::Error> {
     let found = row!(
         tx,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{AddressKey, Amount, AssetId, ChainId, Family};
+use chain::{AddressKey, Amount, Asset, AssetId, ChainId, Family};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -12,6 +12,7 @@ use crate::ids::{MerchantId, Mode, PaymentId};
 use crate::money::coins::{Depths, Dust};
 use crate::money::invoices::machine::{self as invoice_machine, Happened, use_of};
 use crate::money::ledger;
+use crate::money::pricing::{Currency, Fiat, Rate, RateBook};
 
 const INVOICES: i64 = 4;
 const DUE: u64 = 100;
@@ -514,7 +515,81 @@ fn below(bits: u32) -> Amount {
     power(bits).checked_sub(Amount::from_units(1)).unwrap()
 }
 
+/// Less than ten base units of the token are dust.
+fn dusty_chain() -> Chain {
+    let rates = RateBook::new(60_000, 0);
+    rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), at: Instant(0) });
+    let token = AssetKind::Token { contract: "token".into() };
+    let token = Asset { id: asset(false), ..Asset::new(chain().id, token, "TOK", 3, 3) };
+    Chain { dust: Dust::below(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..chain() }
+}
+
+/// Stores a block with these amounts of the token to the first invoice, each with the first byte of its transaction.
+async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> Result<(), PostError> {
+    let mut block = minted(at, &payments.iter().map(|(_, amount)| Amount::from(*amount)).collect::<Vec<_>>());
+    for (transfer, (txid, _)) in block.transfers.iter_mut().zip(payments) {
+        transfer.txid = TxId([*txid; 32]);
+    }
+    let (reached, limits) = (Some(position(&chain(), at.height, None)), Limits { grace: GRACE, keep: 64 });
+    apply(tx, Instant(1), &dusty_chain(), limits, from.position(), &[block], reached).await?;
+    Ok(())
+}
+
+/// The state of the first invoice, and the amounts that count for it.
+async fn standing(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
+    let found = rows!(tx, "select amount from deposits where state <> 'orphaned' and use = 'counted' order by id")?;
+    let counted = found.iter().map(|row| row.get("amount")).collect::<Result<_, _>>()?;
+    let state = rows!(tx, "select state from invoices where id = 1")?.first().unwrap().get("state")?;
+    Ok((state, counted))
+}
+
 crate::both! {
+    async fn the_rest_is_no_dust_wherever_it_is_in_a_block(db: Db) {
+        let outcome = db.write("mine", move |tx| {
+            Box::pin(async move {
+                fill(tx).await?;
+                start(tx, &chain().id, &header(0, 0)).await?;
+                // Of two rests the larger one, too: what is missing then is nobody's.
+                mine(tx, header(0, 0), header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
+                let expected = [9, 88].map(Amount::from_units).to_vec();
+                assert_eq!(standing(tx).await?, (invoices::State::Paid, expected));
+                let uses = rows!(tx, "select use from deposits order by tx_index")?;
+                let uses: Vec<Use> = uses.iter().map(|row| row.get("use")).collect::<Result<_, _>>()?;
+                assert_eq!(uses, [Use::Dust, Use::Counted, Use::Counted]);
+                Ok::<_, PostError>(())
+            })
+        });
+        outcome.await.unwrap();
+    }
+
+    async fn a_rest_that_counted_counts_again_after_a_fork(db: Db) {
+        let outcome = db.write("mine", move |tx| {
+            Box::pin(async move {
+                fill(tx).await?;
+                start(tx, &chain().id, &header(0, 0)).await?;
+                mine(tx, header(0, 0), header(1, 0), &[(1, 88)]).await?;
+                mine(tx, header(1, 0), header(2, 0), &[(2, 9)]).await?;
+                let both = [88, 9].map(Amount::from_units).to_vec();
+                assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
+                let (from, fork) = (header(2, 0).position(), header(0, 0).position());
+                rewind(tx, Instant(1), &dusty_chain(), from, fork).await?;
+                assert_eq!(standing(tx).await?, (invoices::State::Reversed, Vec::new()));
+
+                // They come again in another order, and with them what never counted.
+                mine(tx, header(0, 0), header(1, 1), &[(2, 9), (7, 9), (2, 8)]).await?;
+                let rest = vec![Amount::from_units(9)];
+                assert_eq!(standing(tx).await?, (invoices::State::Reversed, rest));
+                mine(tx, header(1, 1), header(2, 1), &[(1, 88)]).await?;
+                let both = [9, 88].map(Amount::from_units).to_vec();
+                assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
+                let report = ledger::audit::audit(tx).await?;
+                assert!(report.is_clean(), "{report}");
+                Ok::<_, PostError>(())
+            })
+        });
+        outcome.await.unwrap();
+    }
+
     async fn a_token_without_bounds_is_booked_within_ours(db: Db) {
         let outcome = db.write("mint", move |tx| {
             Box::pin(async move {
