@@ -1,5 +1,6 @@
-//! `settled backup TO`. A service may see other folders under the same name, or may not write there: so the daemon copies
-//! into its data folder, and whoever asked takes the copy from there to where it is wanted.
+//! `settled backup TO`. A service may see other folders under the same name, or may not write there: so the copy is made in
+//! the data folder, and whoever asked takes it from there to where it is wanted. Without a daemon it is no other way, because
+//! SQLite opens by name what it copies to, and where others may write a name can be anything.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -21,8 +22,8 @@ use crate::commands::place::Place;
 use crate::envelope;
 
 /// The copy is consistent and complete, or not there. The keys that encrypt goods at rest (`envelope.keys` in the data
-/// folder) are not in it: keep a copy of them somewhere else, because without them the goods cannot be read. A running daemon
-/// needs room for a second copy in its data folder meanwhile.
+/// folder) are not in it: keep a copy of them somewhere else, because without them the goods cannot be read. The data folder
+/// needs room for a second copy meanwhile.
 #[derive(clap::Args)]
 pub struct Args {
     /// The file to make; an existing one is never overwritten.
@@ -59,22 +60,20 @@ impl Copied {
 pub async fn run(args: Args) -> Result<(), Failure> {
     let config = args.place.load()?;
     let target = Target::reserve(&args.to)?;
-    match control::hands(&config).await? {
+    let copied = match control::hands(&config).await? {
         Hands::Ours(offline) => {
-            let copied = offline.context.db.backup(&target.path).await;
+            let copied = execute(&offline.context).await;
             offline.close().await;
-            copied.map_err(|e| Failure::failed(e.to_string()))?;
+            copied.map_err(Failure::failed)?
         }
-        Hands::Daemon => {
-            let copied = match control::ask_daemon(&config.data.folder, &Command::Backup).await? {
-                Answer::Copied(copied) => copied,
-                Answer::Said(_) | Answer::Rescanned(_) | Answer::Order(_) => {
-                    return Err(Failure::failed("the daemon answered something else than a copy"));
-                }
-            };
-            target.take(&config.data.folder.join(copied.file_name()))?;
-        }
-    }
+        Hands::Daemon => match control::ask_daemon(&config.data.folder, &Command::Backup).await? {
+            Answer::Copied(copied) => copied,
+            Answer::Said(_) | Answer::Rescanned(_) | Answer::Order(_) => {
+                return Err(Failure::failed("the daemon answered something else than a copy"));
+            }
+        },
+    };
+    target.take(&config.data.folder.join(copied.file_name()))?;
     let keys = config.data.folder.join(envelope::FILE_NAME);
     let keys = match keys.exists() {
         true => format!("{}: keep a copy of that file elsewhere", keys.display()),
@@ -87,7 +86,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// In the daemon. One at a time: they would fill the disk together, and what an earlier one left is removed first.
+/// By whoever holds the data folder. One at a time: they would fill the disk together, and what an earlier one left is removed first.
 pub async fn execute(context: &Context) -> Result<Copied, String> {
     static COPYING: Mutex<()> = Mutex::const_new(());
     let Ok(_only) = COPYING.try_lock() else {
@@ -161,7 +160,7 @@ impl Target {
         Failure::failed(format!("{} exists already; a backup never overwrites", path.display()))
     }
 
-    /// Brings the daemon's copy here; there is nothing left of it afterwards, however this ends.
+    /// Brings the copy here; there is nothing left of it afterwards, however this ends.
     fn take(&self, copy: &Path) -> Result<(), Failure> {
         let failed = |error: io::Error| {
             Failure::while_(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
