@@ -5,10 +5,10 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -142,18 +142,67 @@ impl Target {
         let mut part = OsString::from(&path);
         part.push(PART);
         let part = PathBuf::from(part);
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
-        let in_the_way = "another backup goes to the same place, or one was cut short; when none runs, remove it";
-        match made {
-            Ok(file) => Ok(Target { path, folder, part, file }),
+        let file = Target::make(&folder, &part)?;
+        Ok(Target { path, folder, part, file })
+    }
+
+    fn make(folder: &Path, part: &Path) -> Result<File, Failure> {
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
+        let made = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Err(Failure::failed(format!("{} is there already: {in_the_way}", part.display())))
+                Target::clear(part)?;
+                create()
             }
+            made => made,
+        };
+        let cannot = |error| Failure::while_(format!("{} cannot be made", part.display()), error);
+        let file = match made {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Target::in_use(part)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(Failure::failed(format!("the folder {} does not exist", folder.display())))
+                return Err(Failure::failed(format!("the folder {} does not exist", folder.display())));
             }
-            Err(error) => Err(Failure::while_(format!("{} cannot be made", part.display()), error)),
+            Err(error) => return Err(cannot(error)),
+        };
+        match hold(&file).map_err(cannot)? {
+            Held::Ours | Held::Unknown => Ok(file),
+            Held::Another => Err(Target::in_use(part)),
         }
+    }
+
+    /// Removes what a backup left that was cut short: its process is gone, and its lock with it. It is not written to, because
+    /// it may be another user's.
+    fn clear(part: &Path) -> Result<(), Failure> {
+        let in_the_way = || {
+            let why = "it is no file that a backup left, or nobody can tell; when no backup runs, remove it";
+            Failure::failed(format!("{} is there already: {why}", part.display()))
+        };
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let left = match rustix::fs::open(part, flags, Mode::empty()) {
+            Ok(left) => File::from(left),
+            Err(Errno::NOENT) => return Ok(()),
+            Err(_) => return Err(in_the_way()),
+        };
+        let failed = |error: io::Error| Failure::while_(part.display(), error);
+        let opened = left.metadata().map_err(failed)?;
+        if !opened.is_file() {
+            return Err(in_the_way());
+        }
+        match hold(&left).map_err(failed)? {
+            Held::Ours => {}
+            Held::Another => return Err(Target::in_use(part)),
+            Held::Unknown => return Err(in_the_way()),
+        }
+        // Whoever held it may have completed it meanwhile: then it has another name, and this one is somebody else's.
+        let found = fs::symlink_metadata(part).map_err(failed)?;
+        if (found.dev(), found.ino()) != (opened.dev(), opened.ino()) {
+            return Err(Target::in_use(part));
+        }
+        fs::remove_file(part).map_err(failed)
+    }
+
+    fn in_use(part: &Path) -> Failure {
+        Failure::failed(format!("another backup goes to the same place: it writes {}", part.display()))
     }
 
     fn taken(path: &Path) -> Failure {
@@ -207,6 +256,23 @@ impl Target {
             Err(error) => return Err(failed(error.into())),
         }
         File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+}
+
+enum Held {
+    Ours,
+    Another,
+    /// The file system knows no locks.
+    Unknown,
+}
+
+/// Until the file is closed, also by the end of the process.
+fn hold(file: &File) -> io::Result<Held> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Held::Ours),
+        Err(Errno::WOULDBLOCK) => Ok(Held::Another),
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Held::Unknown),
+        Err(error) => Err(error.into()),
     }
 }
 

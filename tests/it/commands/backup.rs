@@ -43,20 +43,40 @@ async fn refusals(config: &str, folder: &Path) {
     let lost = folder.join("lost/copy.db");
     let refused = run(&["backup", lost.to_str().unwrap(), "--config", config]).await;
     assert!(refused.code == 1 && refused.err.contains("lost does not exist"), "{refused:?}");
-    std::fs::write(folder.join("cut.db.part"), "half").unwrap();
-    let refused = run(&["backup", folder.join("cut.db").to_str().unwrap(), "--config", config]).await;
-    assert!(refused.code == 1 && refused.err.contains("cut.db.part is there already"), "{refused:?}");
-    assert_eq!(names(folder), ["cut.db.part", "dangling", "taken"]);
+    // What another backup writes is its own.
+    let (part, cut) = (folder.join("cut.db.part"), folder.join("cut.db"));
+    std::fs::write(&part, "half").unwrap();
+    let held = std::fs::File::open(&part).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let refused = run(&["backup", cut.to_str().unwrap(), "--config", config]).await;
+    assert!(refused.code == 1 && refused.err.contains("another backup goes to the same place"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&part).unwrap(), "half");
+    drop(held);
+    // Nor is anything written through a link.
+    std::os::unix::fs::symlink(&taken, folder.join("led.db.part")).unwrap();
+    let refused = run(&["backup", folder.join("led.db").to_str().unwrap(), "--config", config]).await;
+    assert!(refused.code == 1 && refused.err.contains("led.db.part is there already"), "{refused:?}");
+    assert_eq!(std::fs::read_to_string(&taken).unwrap(), "mine");
+    assert_eq!(names(folder), ["cut.db.part", "dangling", "led.db.part", "taken"]);
+}
+
+/// What a killed one left is taken over.
+async fn after_one_that_was_cut_short(config: &str, folder: &Path) {
+    let cut = folder.join("cut.db");
+    run(&["backup", cut.to_str().unwrap(), "--config", config]).await.done();
+    assert_copy(&cut);
+    assert_eq!(names(folder), ["cut.db", "dangling", "led.db.part", "taken"]);
 }
 
 #[tokio::test]
-async fn without_a_daemon_the_copy_is_made_where_it_is_wanted() {
+async fn without_a_daemon_the_copy_comes_where_it_is_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
     let before = names(&data);
     let target = tempfile::tempdir().unwrap();
     refusals(&config, target.path()).await;
+    after_one_that_was_cut_short(&config, target.path()).await;
     let copy = folder.path().join("copy.db");
     let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
     assert!(said.contains("copy.db is a complete copy") && said.contains("data/envelope.keys"), "{said}");
@@ -108,6 +128,7 @@ async fn a_daemon_that_sees_other_folders_gives_its_copy_away() {
 
     refusals(&config, target.path()).await;
     assert_eq!(names(&data), running, "nothing was copied for nothing");
+    after_one_that_was_cut_short(&config, target.path()).await;
     let copy = target.path().join("copy.db");
     let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
     assert!(said.contains("copy.db is a complete copy"), "{said}");
