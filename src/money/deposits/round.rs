@@ -122,8 +122,10 @@ impl<'c> Round<'c> {
             is_small(transfer) && !counted_before.contains(&(target, transfer.txid, transfer.amount))
         };
         let mut order: Vec<(usize, &Reaching<'_>)> = reaching.iter().enumerate().collect();
-        order.sort_by_key(|(_, (_, transfer, target))| (may_be_dust(transfer, *target), Reverse(transfer.amount)));
-        // Nothing is used before it is decided: each place is overwritten.
+        order.sort_by_cached_key(|(_, (_, transfer, target))| {
+            (may_be_dust(transfer, *target), Reverse(transfer.amount))
+        });
+        // Each place is overwritten with what is decided about it.
         let mut uses = vec![Use::Dust; reaching.len()];
         for (place, (header, transfer, target)) in order {
             let Some(invoice) = self.invoices.get(target) else { continue };

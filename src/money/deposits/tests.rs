@@ -549,7 +549,7 @@ crate::both! {
             Box::pin(async move {
                 fill(tx).await?;
                 start(tx, &chain().id, &header(0, 0)).await?;
-                // Of two rests the larger one, too: what is missing then is nobody's.
+                // The larger of two that could be the rest is it, and the other is dust.
                 mine(tx, header(0, 0), header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
                 let expected = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, expected));
