@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::daemon::Daemon;
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::http::health::Health;
 use crate::tasks::Tasks;
 use crate::workers::Beats;
@@ -32,6 +34,9 @@ struct Watch {
     beats: Beats,
     tasks: Tasks,
     db: Db,
+    /// A question to the database that was not answered yet: a silent server is not asked again and again, each time by
+    /// another connection.
+    asked: Option<BoxFuture<'static, Result<Vec<String>, db::Error>>>,
     folder: PathBuf,
     /// What was said of the last look.
     known: BTreeMap<String, String>,
@@ -45,6 +50,7 @@ pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
         beats: daemon.beats(),
         tasks: daemon.tasks.clone(),
         db: daemon.app.db.clone(),
+        asked: None,
         folder: daemon.app.config.data.folder.clone(),
         known: BTreeMap::new(),
     };
@@ -102,12 +108,17 @@ impl Watch {
         }
     }
 
-    async fn database(&self) -> Option<String> {
-        match tokio::time::timeout(DATABASE_TIMEOUT, self.db.pending_migrations()).await {
-            Ok(Ok(pending)) if pending.is_empty() => None,
-            Ok(Ok(pending)) => Some(format!("migrations are pending: {}", pending.join(", "))),
-            Ok(Err(e)) => Some(format!("it does not answer: {e}")),
-            Err(_elapsed) => Some(format!("it has not answered for {} s", DATABASE_TIMEOUT.as_secs())),
+    async fn database(&mut self) -> Option<String> {
+        let db = self.db.clone();
+        let asked = self.asked.get_or_insert_with(|| async move { db.pending_migrations().await }.boxed());
+        let Ok(answer) = tokio::time::timeout(DATABASE_TIMEOUT, asked).await else {
+            return Some(format!("it has not answered for {} s", DATABASE_TIMEOUT.as_secs()));
+        };
+        self.asked = None;
+        match answer {
+            Ok(pending) if pending.is_empty() => None,
+            Ok(pending) => Some(format!("migrations are pending: {}", pending.join(", "))),
+            Err(e) => Some(format!("it does not answer: {e}")),
         }
     }
 
