@@ -1,19 +1,20 @@
 //! Follows one chain: reads blocks, rewinds forks, advances deposits, ends windows. The cursor and what it saw move in one
 //! transaction; a failed block is read again, never skipped.
 
+mod doubts;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use chain::follower::{Fit, Follower, Search, Step};
-use chain::source::Opinion;
-use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Height, Source, SourceError, Tip};
+use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Source, SourceError, Tip};
 use tokio::sync::Mutex;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::{Clock, Instant};
-use crate::db::{self, Db};
+use crate::db::Db;
 use crate::money::addresses::Addresses;
 use crate::money::coins::Chain;
 use crate::money::deposits::{self, Grace, Position};
@@ -22,6 +23,7 @@ use crate::money::pinned::{self, Fact};
 use crate::money::{invoices, payments};
 use crate::reviews;
 use crate::shop::orders;
+use crate::workers::follow::doubts::Doubts;
 use crate::workers::probe::Prober;
 use crate::workers::{Ran, Worker};
 
@@ -71,27 +73,6 @@ pub struct Follow {
     /// Since when nobody tells balances.
     blind_since: Mutex<Option<Instant>>,
     doubts: Mutex<Doubts>,
-}
-
-/// What other endpoints said of blocks that money rests on.
-#[derive(Default)]
-struct Doubts {
-    /// Whether a review says that they differ; not known after a start.
-    disputed: Option<bool>,
-    /// The head of an endpoint that is behind, and when it was first seen there.
-    behind: Option<(BlockRef, Instant)>,
-    /// Whether it was told that one is.
-    told_behind: bool,
-    /// The last head beside our branch that was told.
-    objection: Option<BlockRef>,
-}
-
-/// How far a second endpoint shows our branch.
-enum Shown {
-    Whole,
-    /// As far as its head.
-    UpTo(BlockRef),
-    Not,
 }
 
 /// What is known in memory; dropped after any failure and read again from the database.
@@ -351,101 +332,6 @@ impl Follow {
         }
     }
 
-    /// How far a second endpoint shows the blocks whose deposits would move on. The newest of them speaks for those below it,
-    /// so that this costs one request where there is something to gain from a lie, and none otherwise. One that is behind
-    /// speaks for what it has.
-    async fn shown_of(&self, state: &Following, reached: Position) -> anyhow::Result<Option<Position>> {
-        if self.source.voices() < 2 {
-            self.settle_dispute().await?;
-            return Ok(Some(reached));
-        }
-        let paid = |block: &&Block| !block.transfers.is_empty();
-        if !(state.unfinished || state.pending.iter().any(|block| paid(&block))) {
-            return Ok(Some(reached));
-        }
-        let least = u64::from(self.chain.depths.confirmations(Some(0)));
-        let deep = |height: Height| height <= reached.last || height + least - 1 <= reached.cursor;
-        let fresh =
-            state.pending.iter().filter(paid).map(|block| block.header.height).filter(|height| deep(*height)).max();
-        let chain = self.chain.id.clone();
-        let stored = self
-            .db
-            .glance("newest_due", move |tx| Box::pin(async move { deposits::newest_due(tx, &chain, reached).await }));
-        let stored: Result<_, db::Error> = stored.await;
-        let Some(height) = stored?.max(fresh) else { return Ok(Some(reached)) };
-        Ok(match self.shown(state.follower.at(height)).await? {
-            Shown::Whole => Some(reached),
-            Shown::UpTo(head) if state.follower.has(head) == Some(true) => {
-                Some(Position { cursor: reached.cursor.min(head.height), last: reached.last.min(head.height) })
-            }
-            Shown::UpTo(_) | Shown::Not => None,
-        })
-    }
-
-    /// Whether another endpoint has the block too. One that says nothing, or stands still, does not stop the shop; one that is
-    /// a little behind is waited for, because what a liar invents is ahead of the others.
-    async fn shown(&self, block: BlockRef) -> anyhow::Result<Shown> {
-        let (now, chain) = (self.clock.now(), &self.chain.id);
-        match self.source.second_opinion(&block).await {
-            Opinion::Agrees => {
-                self.settle_dispute().await?;
-                self.doubts.lock().await.told_behind = false;
-                Ok(Shown::Whole)
-            }
-            Opinion::Differs { endpoint, hash } => {
-                self.dispute(format!(
-                    "{endpoint} has block {hash} at height {}, another endpoint has {}: nothing is confirmed or taken back \
-                     until they agree; compare them with others, and take out the one that is wrong",
-                    block.height, block.hash
-                ))
-                .await?;
-                Ok(Shown::Not)
-            }
-            Opinion::Lacks { endpoint, head } => {
-                let mut doubts = self.doubts.lock().await;
-                let since = doubts.behind.filter(|(at, _)| *at == head.position()).map_or(now, |(_, since)| since);
-                doubts.behind = Some((head.position(), since));
-                let stands = now.since(since) >= self.limits.tip_age_max_ms;
-                if stands || !std::mem::replace(&mut doubts.told_behind, true) {
-                    let so = if stands { "it stands still and is not waited for" } else { "it is waited for" };
-                    let height = block.height;
-                    warn!(chain = %chain, "{endpoint} is at block {} and has no block {height} yet: {so}", head.height);
-                }
-                Ok(if stands { Shown::Whole } else { Shown::UpTo(head.position()) })
-            }
-            Opinion::Silent(why) => {
-                warn!(chain = %chain, "block {} is believed on the word of one endpoint: {why}", block.height);
-                Ok(Shown::Whole)
-            }
-        }
-    }
-
-    /// Opens the review of endpoints that differ, once.
-    async fn dispute(&self, why: String) -> anyhow::Result<()> {
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        let mut doubts = self.doubts.lock().await;
-        if doubts.disputed != Some(true) {
-            error!(chain = %chain, "endpoints of {chain} differ: {why}");
-            let opened = self
-                .db
-                .write("dispute", move |tx| Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await }));
-            opened.await?;
-            doubts.disputed = Some(true);
-        }
-        Ok(())
-    }
-
-    /// Closes it, once.
-    async fn settle_dispute(&self) -> anyhow::Result<()> {
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        let mut doubts = self.doubts.lock().await;
-        if doubts.disputed != Some(false) {
-            self.db.write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await })).await?;
-            doubts.disputed = Some(false);
-        }
-        Ok(())
-    }
-
     /// At the tip: late confirmations by the final mark, and windows that ended.
     async fn settle_down(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let cursor_moved = !state.pending.is_empty();
@@ -588,25 +474,6 @@ impl Follow {
         }
         state.follower.rewound(to);
         Ok(Ran::Worked)
-    }
-
-    /// Whether our branch may be left for the one with this block: not on the word of one endpoint, if that takes back money
-    /// that counts or stops the chain.
-    async fn may_leave(&self, to: Option<BlockRef>, theirs: BlockRef) -> anyhow::Result<bool> {
-        if self.source.voices() < 2 {
-            return Ok(true);
-        }
-        if let Some(to) = to {
-            let chain = self.chain.id.clone();
-            let counts = self.db.glance("confirmed_above", move |tx| {
-                Box::pin(async move { deposits::has_confirmed_above(tx, &chain, to.height).await })
-            });
-            let counts: Result<_, db::Error> = counts.await;
-            if !counts? {
-                return Ok(true);
-            }
-        }
-        Ok(matches!(self.shown(theirs).await?, Shown::Whole))
     }
 
     /// A person may have looked at it meanwhile.

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tracing::warn;
 
-use crate::{Evm, block, hex, source::failure_at};
+use crate::{Evm, block, hex};
 
 /// Balances asked for in one batch.
 const BALANCES_MAX: usize = 100;
@@ -111,7 +111,7 @@ impl Evm {
             Ok(accounts) => Ok(Some(accounts)),
             Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(None),
             Err(Failure::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
-            Err(failure) => Err(failure_at(at.height, failure)),
+            Err(failure) => Err(failure.at(at.height)),
         }
     }
 
@@ -129,7 +129,7 @@ impl Evm {
             }
             Ok(Answer::Sure(Some(header.state_root)))
         });
-        let root = answer.await.map_err(|failure| failure_at(at.height, failure))?;
+        let root = answer.await.map_err(|failure| failure.at(at.height))?;
         let root = root.ok_or(SourceError::NotThere(at.height))?;
         self.memory().state = Some((hash, root));
         Ok(root)
@@ -163,7 +163,7 @@ impl Evm {
         };
         let accept = |_: usize, reply: &Reply<'_>| read(reply).map(Answer::Sure);
         let first = self.pool.ask_many(method, &params, BALANCES_MAX, accept).await;
-        let first = first.map_err(|failure| failure_at(at.height, failure))?;
+        let first = first.map_err(|failure| failure.at(at.height))?;
 
         if self.readers() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_of_one_voice();
@@ -211,7 +211,7 @@ impl Evm {
                 let heeds = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
                     Ok(told) => !told,
                     Err(Failure::Refused(refusal)) if is_of_the_block(refusal.kind) => true,
-                    Err(failure) => return Err(failure_at(height, failure)),
+                    Err(failure) => return Err(failure.at(height)),
                 };
                 self.memory().heeds_hashes.insert(endpoint, heeds);
                 heeds

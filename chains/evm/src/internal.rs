@@ -16,7 +16,6 @@ use crate::{
     Evm, Trace,
     block::Body,
     hex,
-    source::failure_at,
     trace::{self, FlatTrace, TxTrace},
 };
 
@@ -71,7 +70,7 @@ impl Evm {
         if (lags || matches!(failure, Failure::Unavailable(_) | Failure::Slow(_)))
             && self.sight().may_wait(Instant::now())
         {
-            return Err(failure_at(body.header.height, failure));
+            return Err(failure.at(body.header.height));
         }
         let cause = match &failure {
             Failure::Unavailable(_) | Failure::Slow(_) => "silence",

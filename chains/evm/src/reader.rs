@@ -18,7 +18,6 @@ use crate::{
     hex,
     ranges::{Range, Seen},
     receipts::{self, Receipt, Settled},
-    source::failure_at,
 };
 
 /// Blocks in one answer near the head, where most calls are for one or two.
@@ -96,7 +95,7 @@ impl Evm {
             Ok(if proven { Answer::Sure(given) } else { Answer::Doubtful(given) })
         };
         let answers = self.pool.ask_prefix("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
-        let answers = answers.map_err(|failure| failure_at(from, failure))?;
+        let answers = answers.map_err(|failure| failure.at(from))?;
 
         let mut bodies: Vec<Body> = Vec::with_capacity(answers.len());
         for (endpoint, body) in answers.into_iter().map_while(|given| given) {
@@ -132,7 +131,7 @@ impl Evm {
         let answers = match self.pool.ask_many("eth_getRawTransactionByHash", &hashes, RAW_MAX, accept).await {
             Ok(answers) => answers,
             Err(Failure::Missing(_) | Failure::TooLarge(_) | Failure::Refused(_)) => return Ok(false),
-            Err(failure) => return Err(failure_at(height, failure)),
+            Err(failure) => return Err(failure.at(height)),
         };
         let Some(missing) = answers.into_iter().collect() else { return Ok(false) };
         if unproven.is_proven_by(missing) {
@@ -159,7 +158,7 @@ impl Evm {
             }
             Ok(Answer::Sure(Some(full)))
         });
-        let full = answer.await.map_err(|failure| failure_at(height, failure))?;
+        let full = answer.await.map_err(|failure| failure.at(height))?;
         let full = full.ok_or(SourceError::NotThere(height))?;
         Ok(full.unproven.is_some() && self.is_listed(&full).await?)
     }
@@ -248,7 +247,7 @@ impl Evm {
             Ok(None) => Err(SourceError::NotThere(height)),
             Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(Receipts::NotOffered),
             Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(Receipts::Refused),
-            Err(failure) => Err(failure_at(height, failure)),
+            Err(failure) => Err(failure.at(height)),
         }
     }
 
@@ -276,8 +275,7 @@ impl Evm {
             Ok(Answer::Sure(Some(raw.to_owned())))
         };
         let answers = self.pool.ask_many("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await;
-        let texts: Option<Vec<Box<RawValue>>> =
-            answers.map_err(|failure| failure_at(height, failure))?.into_iter().collect();
+        let texts: Option<Vec<Box<RawValue>>> = answers.map_err(|failure| failure.at(height))?.into_iter().collect();
         let texts = texts.ok_or(SourceError::NotThere(height))?;
         let parsed: Result<Vec<Receipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
         let parsed = parsed.map_err(|error| SourceError::Wrong(error.to_string()))?;

@@ -220,7 +220,7 @@ impl Source for Evm {
             let decimals = decimals.ok_or_else(|| Bad::Wrong(format!("{contract} is no token with decimals")))?;
             Ok(Answer::Sure(decimals))
         });
-        decimals.await.map_err(|failure| failure_at(0, failure))
+        decimals.await.map_err(|failure| failure.at(0))
     }
 
     /// One request, and one more for the final mark when the head moved.
@@ -231,7 +231,7 @@ impl Source for Evm {
             let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
             Ok(Answer::Sure((reply.endpoint, header)))
         });
-        let (endpoint, head) = latest.await.map_err(|failure| failure_at(0, failure))?;
+        let (endpoint, head) = latest.await.map_err(|failure| failure.at(0))?;
         self.pool.saw_head(endpoint, head.height);
         if self.config.finality == Finality::Tag && self.head_moved(head.position()) {
             self.hear_final().await;
@@ -259,7 +259,7 @@ impl Source for Evm {
         });
         match found.await {
             Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
-            found => found.map_err(|failure| failure_at(height, failure)),
+            found => found.map_err(|failure| failure.at(height)),
         }
     }
 
@@ -312,9 +312,4 @@ impl Source for Evm {
             |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(in_words) };
         reports.into_iter().map(report).collect()
     }
-}
-
-/// What a failure of the pool means for a question about the block at `height`.
-pub(crate) fn failure_at(height: Height, failure: Failure) -> SourceError {
-    failure.at(height)
 }

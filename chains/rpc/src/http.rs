@@ -7,6 +7,7 @@ use reqwest::{
     header::{CONTENT_TYPE, RETRY_AFTER},
     redirect,
 };
+use serde::Serialize;
 
 use crate::{Endpoint, reply};
 
@@ -24,6 +25,33 @@ pub struct Request {
     pub path: String,
     /// JSON to post; a request without one is a GET.
     pub body: Option<Vec<u8>>,
+}
+
+#[derive(Serialize)]
+struct Call<'a, P: ?Sized> {
+    jsonrpc: &'static str,
+    id: usize,
+    method: &'a str,
+    params: &'a P,
+}
+
+impl Request {
+    /// A JSON-RPC call.
+    pub fn call<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
+        Request::json_rpc(&Call { jsonrpc: "2.0", id: 0, method, params })
+    }
+
+    /// JSON-RPC calls in one request, numbered from zero.
+    pub fn batch<P: Serialize>(method: &str, params: &[P]) -> Request {
+        let calls: Vec<Call<'_, P>> =
+            params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params }).collect();
+        Request::json_rpc(&calls)
+    }
+
+    fn json_rpc(calls: &impl Serialize) -> Request {
+        let body = serde_json::to_vec(calls).expect("parameters are strings, numbers and lists of them");
+        Request { path: String::new(), body: Some(body) }
+    }
 }
 
 /// Bytes that a node answered with, whatever they say.

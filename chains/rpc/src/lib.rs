@@ -5,7 +5,9 @@
 //! leave this crate: keys stand in them.
 
 pub mod endpoint;
+pub mod failure;
 pub mod pool;
+pub mod proof;
 pub mod reply;
 pub mod span;
 
@@ -13,7 +15,9 @@ mod health;
 mod http;
 
 pub use endpoint::{Endpoint, Role};
+pub use failure::Failure;
 pub use health::Limits;
-pub use pool::{Config, Failure, Pool, Proof};
+pub use pool::{Config, Pool};
+pub use proof::Proof;
 pub use reply::{Answer, Bad, Refusal, RefusalKind, Reply};
 pub use span::Span;

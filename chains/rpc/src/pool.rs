@@ -4,6 +4,10 @@
 //! not look at it. Rests and quotas that end in time are waited for when nobody else can be asked. What a node refuses is
 //! data; only broken, slow, throttled or wrong answers count against its health, and each answer counts once.
 
+mod batches;
+mod single;
+mod tally;
+
 use std::{
     sync::{
         Mutex, MutexGuard,
@@ -12,22 +16,19 @@ use std::{
     time::Duration,
 };
 
-use chain::{Height, SourceError};
-use futures_util::{StreamExt, future, stream};
+use chain::Height;
+use futures_util::future;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use self::tally::{Lapse, Outcome, Tally};
 use crate::{
-    Answer, Bad, Endpoint, Refusal, RefusalKind, Reply, Role, Span,
+    Answer, Bad, Endpoint, Failure, Proof, Refusal, RefusalKind, Reply, Role, Span,
     health::{Health, Ready},
     http::{Client, Exchange, Fault, Request, Trouble},
     reply,
 };
-
-/// Stands for the ability to take batches in the table of missing methods.
-const BATCH: &str = "(batch)";
 
 /// An endpoint whose head is further behind the best one is asked last: that much of time, and one block in any case.
 const HEAD_LAG_MAX: Duration = Duration::from_secs(30);
@@ -50,77 +51,6 @@ pub struct Config {
     pub proof: Option<Proof>,
 }
 
-/// A question whose answer, a text, proves that an endpoint is a node of our chain.
-#[derive(Debug, Clone)]
-pub struct Proof {
-    /// As it is called in messages and in the table of missing methods.
-    pub name: String,
-    pub expected: String,
-    request: Request,
-    form: Form,
-    /// Looks for an error where nodes do not say so by a status.
-    error: fn(&Reply<'_>) -> Option<Bad>,
-}
-
-/// Where in an answer the proof stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Form {
-    /// The result of a JSON-RPC call.
-    Result,
-    /// The whole body.
-    Body,
-    /// The end of this field of a JSON object.
-    EndOf(String),
-}
-
-impl Proof {
-    /// A JSON-RPC call whose result is `expected`.
-    pub fn call<P: Serialize + ?Sized>(method: &str, params: &P, expected: &str) -> Proof {
-        let request = json_rpc(method, params);
-        Proof::new(method, expected, request, Form::Result)
-    }
-
-    /// A path below which a GET finds nothing but `expected`.
-    pub fn path(path: &str, expected: &str) -> Proof {
-        let request = Request { path: path.to_owned(), body: None };
-        Proof::new(path, expected, request, Form::Body)
-    }
-
-    /// A question whose answer is a JSON object with a text `field` that ends with `expected`.
-    pub fn posted(path: &str, body: Vec<u8>, field: &str, expected: &str) -> Proof {
-        let request = Request { path: path.to_owned(), body: Some(body) };
-        Proof::new(path, expected, request, Form::EndOf(field.to_owned()))
-    }
-
-    fn new(name: &str, expected: &str, request: Request, form: Form) -> Proof {
-        Proof { name: name.to_owned(), expected: expected.to_owned(), request, form, error: |_| None }
-    }
-
-    /// For nodes whose errors look like answers: `error` looks at each answer first and says what is wrong with it.
-    pub fn with_errors(mut self, error: fn(&Reply<'_>) -> Option<Bad>) -> Proof {
-        self.error = error;
-        self
-    }
-
-    fn read(&self, reply: &Reply<'_>) -> Result<String, Bad> {
-        if let Some(bad) = (self.error)(reply) {
-            return Err(bad);
-        }
-        match &self.form {
-            Form::Result => reply.result::<&str>().map(str::to_owned),
-            Form::Body => reply.text().map(str::to_owned),
-            Form::EndOf(field) => {
-                let mut answer: Map<String, Value> = reply.json()?;
-                let Some(Value::String(text)) = answer.remove(field) else {
-                    return Err(Bad::Wrong(format!("no {field} in the answer")));
-                };
-                let end = text.len().checked_sub(self.expected.len()).and_then(|at| text.get(at..));
-                Ok(end.map_or(text.clone(), str::to_owned))
-            }
-        }
-    }
-}
-
 impl Config {
     pub fn new(endpoints: Vec<Endpoint>) -> Config {
         Config {
@@ -139,48 +69,6 @@ impl Config {
         let blocks = HEAD_LAG_MAX.as_millis().div_ceil(block_time.as_millis().max(1));
         self.head_lag_max = u64::try_from(blocks).unwrap_or(u64::MAX);
         self
-    }
-}
-
-/// Why a question has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// Nobody answered usefully; says why, endpoint by endpoint.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Nobody answered usefully, and at least one endpoint began and did not finish in time: a smaller question may be
-    /// answered. [`Span::shrinks`] knows.
-    #[error("{0}")]
-    Slow(String),
-    /// Nobody who answered knows the method.
-    #[error("no endpoint offers {0}")]
-    Missing(String),
-    /// The question covers too much; the node's words may suggest a size.
-    #[error("the answer would be too large: {0}")]
-    TooLarge(String),
-    #[error("refused: {} ({})", .0.message, .0.code)]
-    Refused(Refusal),
-    /// Everybody who answered contradicted what the answer is committed to.
-    #[error("{0}")]
-    Wrong(String),
-}
-
-impl Failure {
-    /// What it means for a question about the block at `height`.
-    pub fn at(self, height: Height) -> SourceError {
-        match self {
-            Failure::Unavailable(reason) | Failure::Slow(reason) => SourceError::Unavailable(reason),
-            Failure::Missing(method) => SourceError::Unsupported(method),
-            Failure::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
-            Failure::Wrong(reason) => SourceError::Wrong(reason),
-            Failure::Refused(refusal) => match refusal.kind {
-                RefusalKind::NotThere => SourceError::NotThere(height),
-                RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
-                RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
-                    SourceError::Unavailable(refusal.message)
-                }
-            },
-        }
     }
 }
 
@@ -245,38 +133,6 @@ enum Choice {
     Nobody,
 }
 
-/// An exchange that counts against an endpoint's health.
-struct Lapse {
-    fault: Fault,
-    /// Without secrets.
-    reason: String,
-    retry_after: Option<Duration>,
-}
-
-/// What one exchange says of an endpoint's health, however many questions it answered.
-#[derive(Default)]
-struct Outcome {
-    good: bool,
-    lapse: Option<Lapse>,
-}
-
-impl Outcome {
-    fn is_throttled(&self) -> bool {
-        self.lapse.as_ref().is_some_and(|lapse| lapse.fault == Fault::Throttled)
-    }
-}
-
-/// What the endpoints said to one question so far.
-struct Tally<T> {
-    doubtful: Option<T>,
-    too_large: Option<String>,
-    refused: Option<Refusal>,
-    wrong: Option<String>,
-    missing: bool,
-    slow: bool,
-    troubles: Vec<String>,
-}
-
 impl Pool {
     pub fn new(config: Config) -> Result<Pool, ConfigError> {
         if !config.endpoints.iter().any(|endpoint| endpoint.has(Role::Read)) {
@@ -312,7 +168,7 @@ impl Pool {
         P: Serialize + Sync + ?Sized,
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        self.run(method, &json_rpc(method, params), Round::default(), accept).await
+        self.run(method, &Request::call(method, params), Round::default(), accept).await
     }
 
     /// The same, beginning with the endpoint at `first`, counted round, even if its head was behind: a caller who counts up
@@ -322,7 +178,7 @@ impl Pool {
         P: Serialize + Sync + ?Sized,
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
-        self.run(method, &json_rpc(method, params), self.beginning(first), accept).await
+        self.run(method, &Request::call(method, params), self.beginning(first), accept).await
     }
 
     /// Asks everybody but one, beginning with the endpoint after it: for a second word about what that one said. Rests and
@@ -333,172 +189,7 @@ impl Pool {
         F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
     {
         let round = Round { skipped: Some(endpoint), ..self.beginning(endpoint + 1) };
-        self.run(method, &json_rpc(method, params), round, accept).await
-    }
-
-    /// Asks one endpoint, however it feels.
-    pub async fn ask_only<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
-    where
-        P: Serialize + Sync + ?Sized,
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        self.run_only(endpoint, method, &json_rpc(method, params), accept).await
-    }
-
-    /// Gets something that is not JSON-RPC from one endpoint, however it feels.
-    pub async fn fetch_only<T, F>(&self, endpoint: usize, name: &str, path: &str, accept: F) -> Result<T, Failure>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        self.run_only(endpoint, name, &Request { path: path.to_owned(), body: None }, accept).await
-    }
-
-    async fn run_only<T, F>(&self, endpoint: usize, method: &str, request: &Request, accept: F) -> Result<T, Failure>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        self.nodes[endpoint].health().take(1, Instant::now());
-        let exchange = match self.send(endpoint, request, 1, self.config.deadline).await {
-            Ok(exchange) => exchange,
-            Err(Trouble::Failed { fault: Fault::Slow, reason, .. }) => return Err(Failure::Slow(reason)),
-            Err(Trouble::Failed { fault: Fault::Broken | Fault::Throttled, reason, .. }) => {
-                return Err(Failure::Unavailable(reason));
-            }
-            Err(Trouble::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
-        };
-        match accept(&Reply::new(endpoint, exchange.status, &exchange.body)) {
-            Ok(Answer::Sure(value) | Answer::Doubtful(value)) => Ok(value),
-            Err(Bad::Wrong(reason)) => Err(Failure::Wrong(reason)),
-            Err(Bad::Refused(refusal)) => Err(match refusal.kind {
-                RefusalKind::MethodMissing => Failure::Missing(method.to_owned()),
-                RefusalKind::TooLarge => Failure::TooLarge(refusal.message),
-                RefusalKind::Quota | RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => {
-                    Failure::Refused(Refusal { message: self.redact(endpoint, &refusal.message), ..refusal })
-                }
-            }),
-        }
-    }
-
-    /// Asks one endpoint when it may be asked. Unlike with [`Pool::ask_only`], its quota is waited for, what it says counts
-    /// for its health, and while it rests the answer is [`Failure::Unavailable`]: for what is asked again and again.
-    pub async fn ask_one<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
-    where
-        P: Serialize + Sync + ?Sized,
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        self.run_one(endpoint, method, &json_rpc(method, params), accept).await
-    }
-
-    /// Gets something that is not JSON-RPC from one endpoint; see [`Pool::ask_one`].
-    pub async fn fetch_one<T, F>(&self, endpoint: usize, name: &str, path: &str, accept: F) -> Result<T, Failure>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        self.run_one(endpoint, name, &Request { path: path.to_owned(), body: None }, accept).await
-    }
-
-    /// Posts something that is not JSON-RPC to one endpoint; see [`Pool::ask_one`].
-    pub async fn post_one<T, F>(&self, endpoint: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, Failure>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        self.run_one(endpoint, path, &Request { path: path.to_owned(), body: Some(body) }, accept).await
-    }
-
-    async fn run_one<T, F>(&self, endpoint: usize, method: &str, request: &Request, accept: F) -> Result<T, Failure>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        let deadline = Instant::now() + self.config.deadline;
-        let sent = loop {
-            let now = Instant::now();
-            let ready = self.nodes[endpoint].health().ready(method, now);
-            match ready {
-                Ready::Now if self.nodes[endpoint].health().claim(method, 1, now) => break now,
-                Ready::Now => {}
-                Ready::At(at) if at < self.latest(deadline) => tokio::time::sleep_until(at).await,
-                Ready::Missing => return Err(Failure::Missing(method.to_owned())),
-                Ready::At(_) | Ready::Cooling(_) => {
-                    return Err(Failure::Unavailable(self.why_not(endpoint, method, now)));
-                }
-            }
-        };
-        let mut tally = Tally::new();
-        match self.send(endpoint, request, 1, deadline - sent).await {
-            Ok(exchange) => {
-                let mut outcome = Outcome::default();
-                let said = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
-                let value = self.judge(endpoint, method, said, &mut tally, &mut outcome);
-                self.book(endpoint, outcome, sent);
-                if let Some(value) = value {
-                    return Ok(value);
-                }
-            }
-            Err(trouble) => drop(self.troubled(endpoint, trouble, &mut tally, sent)),
-        }
-        tally.into_result(method)
-    }
-
-    /// Asks many questions of one method, in batches of at most `batch` where nodes take them. Answers come in the order of
-    /// the questions; the first that nobody answers fails all.
-    pub async fn ask_many<T, P, F>(
-        &self,
-        method: &str,
-        params: &[P],
-        batch: usize,
-        accept: F,
-    ) -> Result<Vec<T>, Failure>
-    where
-        T: Send,
-        P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
-    {
-        match self.ask_each(method, params, batch, &accept).await {
-            (answers, None) => Ok(answers),
-            (_, Some(failure)) => Err(failure),
-        }
-    }
-
-    /// The same, for whoever can go on from where the answers end: those before the first question that nobody answers. Fails
-    /// only when that is the first of all.
-    pub async fn ask_prefix<T, P, F>(
-        &self,
-        method: &str,
-        params: &[P],
-        batch: usize,
-        accept: F,
-    ) -> Result<Vec<T>, Failure>
-    where
-        T: Send,
-        P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
-    {
-        match self.ask_each(method, params, batch, &accept).await {
-            (answers, Some(failure)) if answers.is_empty() => Err(failure),
-            (answers, _) => Ok(answers),
-        }
-    }
-
-    async fn ask_each<T, P, F>(&self, method: &str, params: &[P], batch: usize, accept: &F) -> (Vec<T>, Option<Failure>)
-    where
-        T: Send,
-        P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
-    {
-        let size = batch.min(self.config.batch_max).max(1);
-        let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
-        for (n, chunk) in params.chunks(size).enumerate() {
-            chunks.push(self.ask_chunk(method, n * size, chunk, accept));
-        }
-        let mut chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
-        let mut all = Vec::with_capacity(params.len());
-        while let Some((answers, failure)) = chunks.next().await {
-            all.extend(answers);
-            if failure.is_some() {
-                return (all, failure);
-            }
-        }
-        (all, None)
+        self.run(method, &Request::call(method, params), round, accept).await
     }
 
     /// Posts something that is not JSON-RPC, beginning with the endpoint at `first` as [`Pool::ask_from`] does.
@@ -508,14 +199,6 @@ impl Pool {
     {
         let request = Request { path: path.to_owned(), body: Some(body) };
         self.run(path, &request, self.beginning(first), accept).await
-    }
-
-    /// Posts something that is not JSON-RPC to one endpoint, however it feels.
-    pub async fn post_only<T, F>(&self, endpoint: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, Failure>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Bad>,
-    {
-        self.run_only(endpoint, path, &Request { path: path.to_owned(), body: Some(body) }, accept).await
     }
 
     /// Posts or gets something that is not JSON-RPC. `name` stands for the method in health and quarantine.
@@ -540,7 +223,7 @@ impl Pool {
     where
         P: Serialize + Sync + ?Sized,
     {
-        self.tell(role, &json_rpc(method, params)).await
+        self.tell(role, &Request::call(method, params)).await
     }
 
     /// Posts the same bytes to a path below every endpoint of a role at once.
@@ -652,120 +335,6 @@ impl Pool {
     /// When a wait must end, so that some time is left for an answer.
     fn latest(&self, deadline: Instant) -> Instant {
         deadline - self.config.deadline / 10
-    }
-
-    /// Questions in batches as small as the endpoints want them; what is not answered well is asked again on its own. The
-    /// answers before the first question that nobody answers, and why that one has none.
-    async fn ask_chunk<T, P, F>(
-        &self,
-        method: &str,
-        offset: usize,
-        params: &[P],
-        accept: &F,
-    ) -> (Vec<T>, Option<Failure>)
-    where
-        T: Send,
-        P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
-    {
-        let mut answers: Vec<Option<T>> = params.iter().map(|_| None).collect();
-        let mut asked = 0;
-        while params.len() - asked > 1 {
-            let (rest, answers) = (&params[asked..], &mut answers[asked..]);
-            let Some(sent) = self.ask_batch(method, offset + asked, rest, accept, answers).await else { break };
-            asked += sent;
-        }
-        let mut complete = Vec::with_capacity(params.len());
-        for (i, answer) in answers.into_iter().enumerate() {
-            let answer = match answer {
-                Some(answer) => Ok(answer),
-                None => self.ask(method, &params[i], |reply: &Reply<'_>| accept(offset + i, reply)).await,
-            };
-            match answer {
-                Ok(answer) => complete.push(answer),
-                Err(failure) => return (complete, Some(failure)),
-            }
-        }
-        (complete, None)
-    }
-
-    /// Sends the first questions as one batch and fills in the answers that are sure. Returns how many it sent, `None` when
-    /// no batch was answered. Nothing fails here: whatever is missing is asked singly, with fail-over.
-    async fn ask_batch<T, P, F>(
-        &self,
-        method: &str,
-        offset: usize,
-        params: &[P],
-        accept: &F,
-        answers: &mut [Option<T>],
-    ) -> Option<usize>
-    where
-        P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
-    {
-        let asked = vec![false; self.nodes.len()];
-        let deadline = Instant::now() + self.config.deadline;
-        let (node, params, timeout) = loop {
-            let now = Instant::now();
-            match self.choose(BATCH, None, &asked, now, self.latest(deadline), true) {
-                Choice::Ask { node, others } => {
-                    let learnt = usize::try_from(self.nodes[node].batch().size()).unwrap_or(usize::MAX);
-                    let size = learnt.max(2).min(self.nodes[node].batch_max(&self.config)).min(params.len());
-                    let mut health = self.nodes[node].health();
-                    if size < 2 || health.ready(method, now) == Ready::Missing {
-                        return None;
-                    }
-                    if health.claim(BATCH, questions(size), now) {
-                        break (node, &params[..size], share(deadline.saturating_duration_since(now), others));
-                    }
-                }
-                Choice::Wait(until) => tokio::time::sleep_until(until).await,
-                Choice::Nobody => return None,
-            }
-        };
-        self.prove(node, timeout).await.ok()?;
-        let used = u64::try_from(params.len()).unwrap_or(u64::MAX);
-        let mut tally = Tally::new();
-        let sent = Instant::now();
-        let request = json_rpc_batch(method, params);
-        let exchange = match self.send(node, &request, questions(params.len()), timeout).await {
-            Ok(exchange) => exchange,
-            Err(trouble) => {
-                if self.troubled(node, trouble, &mut tally, sent) != Some(Fault::Broken) {
-                    self.nodes[node].batch().too_large(used, "");
-                }
-                return None;
-            }
-        };
-        let mut outcome = Outcome::default();
-        match reply::items(node, exchange.status, &exchange.body) {
-            Ok(items) => {
-                for (id, reply) in items {
-                    let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
-                    let said = accept(offset + slot, &reply);
-                    if let Some(value) = self.judge(node, method, said, &mut tally, &mut outcome) {
-                        answers[slot] = Some(value);
-                    }
-                }
-            }
-            Err(Bad::Refused(refusal)) if matches!(refusal.kind, RefusalKind::Quota | RefusalKind::TooLarge) => {
-                let said = Err::<Answer<T>, Bad>(Bad::Refused(refusal));
-                drop(self.judge(node, method, said, &mut tally, &mut outcome));
-            }
-            Err(_) => {
-                info!(endpoint = %self.label(node), "the endpoint takes no batches; its questions are sent one by one");
-                self.nodes[node].health().lacks(BATCH, Instant::now());
-                return None;
-            }
-        }
-        let answered = outcome.good;
-        if outcome.is_throttled() || tally.too_large.is_some() {
-            self.nodes[node].batch().too_large(used, "");
-        } else {
-            self.nodes[node].batch().succeeded(used);
-        }
-        self.book(node, outcome, sent);
-        answered.then_some(params.len())
     }
 
     /// Adds an answer to the question's tally and to what the exchange says of the endpoint. Only a sure one ends the
@@ -976,75 +545,12 @@ impl Pool {
     }
 }
 
-impl<T> Tally<T> {
-    fn new() -> Tally<T> {
-        Tally {
-            doubtful: None,
-            too_large: None,
-            refused: None,
-            wrong: None,
-            missing: false,
-            slow: false,
-            troubles: Vec::new(),
-        }
-    }
-
-    fn troubled(&mut self, reason: String, fault: Fault) {
-        self.slow |= fault == Fault::Slow;
-        self.troubles.push(reason);
-    }
-
-    /// Whether nobody said anything that could stand if nobody says more.
-    fn is_mute(&self) -> bool {
-        self.doubtful.is_none() && self.too_large.is_none() && self.refused.is_none()
-    }
-
-    fn into_result(self, method: &str) -> Result<T, Failure> {
-        Err(match self {
-            Tally { doubtful: Some(value), .. } => return Ok(value),
-            Tally { too_large: Some(message), .. } => Failure::TooLarge(message),
-            Tally { refused: Some(refusal), .. } => Failure::Refused(refusal),
-            Tally { wrong: Some(reason), .. } => Failure::Wrong(reason),
-            Tally { missing: true, .. } => Failure::Missing(method.to_owned()),
-            Tally { slow: true, troubles, .. } => Failure::Slow(troubles.join("; ")),
-            Tally { troubles, .. } => Failure::Unavailable(troubles.join("; ")),
-        })
-    }
-}
-
 /// Time for one endpoint when others may be asked after it. Half of what is left: a silent one rests afterwards and does not
 /// cost that again, but less would give up questions that simply take their time.
 fn share(left: Duration, others: u32) -> Duration {
     if others == 0 { left } else { left / 2 }
 }
 
-fn questions(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
 fn too_many_bytes(bytes_max: usize) -> Failure {
     Failure::TooLarge(format!("more than {bytes_max} bytes"))
-}
-
-#[derive(Serialize)]
-struct Call<'a, P: ?Sized> {
-    jsonrpc: &'static str,
-    id: usize,
-    method: &'a str,
-    params: &'a P,
-}
-
-fn json_rpc<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
-    encode(&Call { jsonrpc: "2.0", id: 0, method, params })
-}
-
-fn json_rpc_batch<P: Serialize>(method: &str, params: &[P]) -> Request {
-    let calls: Vec<Call<'_, P>> =
-        params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params }).collect();
-    encode(&calls)
-}
-
-fn encode(calls: &impl Serialize) -> Request {
-    let body = serde_json::to_vec(calls).expect("parameters are strings, numbers and lists of them");
-    Request { path: String::new(), body: Some(body) }
 }
