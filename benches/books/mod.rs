@@ -5,9 +5,9 @@ pub mod postgres;
 use std::path::{Path, PathBuf};
 
 use chain::{AddressKey, Asset};
+use clock::Instant;
+use db::{Config, Db};
 use rusqlite::Connection;
-use settled::clock::Instant;
-use settled::db::{Config, Db};
 
 /// 2026-02-11T12:00:00Z.
 pub const NOW: Instant = Instant(1_770_811_200_000);

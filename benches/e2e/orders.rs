@@ -7,7 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use chain::derive;
-use settled::db::testing::Scratch;
+use db::testing::Scratch;
 use tokio::runtime::Runtime;
 
 use crate::books::SqliteFile;

@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chain::{AddressKey, AssetKind, WatchSet};
+use config::Config;
 use cpu_time::ThreadTime;
 use provision::anvil::{Anvil, Mining, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use settled::config::Config;
 use signer::accounts::{Account, Purpose};
 use signer::seed::Seed;
 use tokio::runtime::Runtime;

@@ -12,16 +12,16 @@ use axum::extract::State;
 use axum::http::Uri;
 use chain::derive::tron_address;
 use chain::{AddressKey, Amount, Asset, AssetKind, BlockHash, BlockRef, ChainId, Family, Source, WatchSet};
+use clock::Clock;
+use db::Db;
+use ids::Mode;
+use money::addresses::Addresses;
+use money::assets::{Depths, Dust, FollowedChain};
+use money::deposits::{self, Grace};
 use prost::Message;
 use serde_json::{Value, json};
-use settled::clock::Clock;
-use settled::db::Db;
-use settled::ids::Mode;
-use settled::money::addresses::Addresses;
-use settled::money::coins::{Chain, Depths, Dust};
-use settled::money::deposits::{self, Grace};
-use settled::workers::follow::{Follow, Limits};
-use settled::workers::probe::Prober;
+use settled::workers::balance_check::BalanceReconciler;
+use settled::workers::follow::{FollowWorker, Limits};
 use settled::workers::{Ran, Worker};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -118,7 +118,7 @@ async fn read(driver: &Tron, watched: &WatchSet) -> Turn {
 /// The worker of the daemon, on a database with an open invoice for every address.
 struct Follower {
     db: Db,
-    worker: Follow,
+    worker: FollowWorker,
 }
 
 impl Follower {
@@ -126,28 +126,28 @@ impl Follower {
         let db = file.open().await;
         let watched = Arc::new(WatchSet::default());
         (1..=MANY).for_each(|number| watched.insert(account(number)));
-        let chain = Chain {
+        let chain = FollowedChain {
             id: chain_id(),
             family: Family::Tron,
             mode: Mode::Test,
             depths: Depths::flat(1, 27),
             watched,
-            kin: Vec::new(),
+            siblings: Vec::new(),
             dust: Dust::default(),
         };
-        let prober = Prober::new(db.clone(), Clock::manual(NOW), chain, Arc::new(driver(url)), GRACE);
+        let reconciler = BalanceReconciler::new(db.clone(), Clock::manual(NOW), chain, Arc::new(driver(url)), GRACE);
         let limits = Limits {
             keep: 512,
             batch: 100,
             tip_age_max_ms: i64::MAX,
-            lull_ms: None,
+            quiet_tip_max_ms: None,
             start_height: Some(FIRST),
-            lazy_ms: 0,
+            cursor_flush_ms: 0,
             grace: GRACE,
             probe_patience_ms: 0,
         };
         let addresses = Arc::new(Addresses::default());
-        Follower { db, worker: Follow::new(prober, addresses, vec![usdt()], limits, Duration::ZERO) }
+        Follower { db, worker: FollowWorker::new(reconciler, addresses, vec![usdt()], limits, Duration::ZERO) }
     }
 
     /// Until so many more blocks are stored; a batch may bring a few too many.

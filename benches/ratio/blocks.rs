@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use chain::{Block, BlockRef, Header, TxId, WatchSet};
 use cpu_time::ProcessTime;
+use db::Db;
 use evm::logs::{Contracts, matches};
-use rpc::Bad;
-use settled::db::Db;
-use settled::ids::Mode;
-use settled::money::coins::{Chain, Depths, Dust};
-use settled::money::deposits::{self, Grace, Limits};
-use settled::money::invoices;
-use settled::money::ledger::PostError;
+use ids::Mode;
+use money::assets::{Depths, Dust, FollowedChain};
+use money::deposits::{self, Grace, Limits};
+use money::invoices;
+use money::ledger::PostError;
+use rpc::Rejection;
 use tokio::runtime::Runtime;
 
 use crate::accounts;
@@ -44,7 +44,7 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
 /// A chain that is followed for so many open invoices.
 struct Followed {
     db: Db,
-    chain: Chain,
+    chain: FollowedChain,
     contracts: Contracts,
     /// The next block, and the next invoice that is paid.
     height: u64,
@@ -63,13 +63,13 @@ impl Followed {
         for number in 1..=open {
             watched.insert(account(number));
         }
-        let chain = Chain {
+        let chain = FollowedChain {
             id: token.chain.clone(),
             family: chain::Family::Evm,
             mode: Mode::Test,
             depths: Depths::flat(1, 12),
             watched,
-            kin: Vec::new(),
+            siblings: Vec::new(),
             dust: Dust::default(),
         };
         let id = chain.id.clone();
@@ -100,7 +100,7 @@ impl Followed {
         answers::logs((0..LOGS).map(|log| if log == 77 { ours } else { accounts::stranger(log) }))
     }
 
-    fn read(&self, answer: &[u8], header: Header) -> Result<Block, Bad> {
+    fn read(&self, answer: &[u8], header: Header) -> Result<Block, Rejection> {
         let mut transfers = Vec::new();
         matches(answer, &self.chain.watched.read(), &self.contracts, |hit, _| {
             let mut txid = header.hash.0;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chain::{Amount, Block, BlockRef, Part, Place, Transfer, TxId, WatchSet};
-use settled::db::testing::Scratch;
-use settled::db::{Config, Db};
-use settled::ids::Mode;
-use settled::money::coins::{Chain, Depths, Dust};
-use settled::money::deposits::{self, Grace, Limits};
-use settled::money::ledger::PostError;
-use settled::money::payments::Change;
+use db::testing::Scratch;
+use db::{Config, Db};
+use ids::Mode;
+use money::assets::{Depths, Dust, FollowedChain};
+use money::deposits::{self, Grace, Limits};
+use money::ledger::PostError;
+use money::payments::Change;
 use sqlx::Connection;
 use tokio::runtime::Runtime;
 
@@ -110,7 +110,7 @@ fn postgres(report: &mut Report, runtime: &Runtime, server: &Server) {
 /// Our own way.
 struct Books {
     db: Db,
-    chain: Chain,
+    chain: FollowedChain,
     asset: chain::AssetId,
     height: u64,
     /// Invoices paid so far; each deposit pays one.
@@ -120,14 +120,14 @@ struct Books {
 impl Books {
     async fn start(db: Db) -> Books {
         let token = accounts::token();
-        let chain = Chain {
+        let chain = FollowedChain {
             id: token.chain.clone(),
             family: chain::Family::Evm,
             mode: Mode::Test,
             // Nothing becomes final while it is measured: the bare rows have no release either.
             depths: Depths::flat(1, 1_000_000),
             watched: Arc::new(WatchSet::default()),
-            kin: Vec::new(),
+            siblings: Vec::new(),
             dust: Dust::default(),
         };
         let id = chain.id.clone();

@@ -18,7 +18,7 @@ use crate::{
 /// What begins the output in which a coinbase commits to witnesses (BIP141).
 const COMMITMENT: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
-/// An output that pays one of the addresses that are looked for.
+/// An output that pays one of the addresses that are mempool for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hit {
     pub tx_index: u32,
@@ -164,7 +164,7 @@ pub fn read_tx(bytes: &[u8], kind: Kind, watched: &Watched<'_>) -> Result<(Vec<H
 
 impl Kind {
     /// How the watch set knows the recipient of an output of this kind; `None` for all other outputs. Only one kind is
-    /// looked for, because the free bytes of one could be chosen to look like an address of the other.
+    /// mempool for, because the free bytes of one could be chosen to look like an address of the other.
     pub fn key(self, script: &[u8]) -> Option<AddressKey> {
         match (self, script) {
             (Kind::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),

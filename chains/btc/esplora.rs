@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
 use chain::{Address, Height, TxId};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rpc::{Answer, Bad, Failure, Pool, Refusal, RefusalKind, Reply};
+use rpc::{Answer, Pool, Refusal, RefusalKind, Rejection, Reply, RpcError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -31,39 +31,39 @@ struct Placed<'a> {
 /// Where an endpoint says the first block is.
 pub const FIRST_BLOCK: &str = "block-height/0";
 
-pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), Failure> {
+pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Answer::Sure((reply.endpoint, block_hash(reply.text()?)?)));
     pool.fetch_from(first, "blocks/tip/hash", "blocks/tip/hash", accept).await
 }
 
-pub async fn head_of(pool: &Pool, endpoint: usize) -> Result<Height, Failure> {
+pub async fn head_of(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let height = reply.text()?.parse().map_err(|_| Bad::Wrong("a height that is none".to_owned()))?;
+        let height = reply.text()?.parse().map_err(|_| Rejection::Wrong("a height that is none".to_owned()))?;
         Ok(Answer::Sure(height))
     };
     pool.fetch_only(endpoint, "blocks/tip/height", "blocks/tip/height", accept).await
 }
 
 /// See [`crate::core::first_block_of`].
-pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, Failure> {
+pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
     let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Answer::Sure);
     pool.fetch_only(endpoint, "block-height", FIRST_BLOCK, accept).await
 }
 
 /// See [`crate::core::find_first_block`].
-pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, Failure> {
+pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
     let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Answer::Sure);
     pool.fetch_one(endpoint, "block-height", FIRST_BLOCK, accept).await
 }
 
 /// One question for each height; see [`crate::core::hashes`].
-pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, Failure> {
+pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let ask = |height: &Height| {
         let path = format!("block-height/{height}");
         async move {
             let accept = |reply: &Reply<'_>| match reply.text() {
                 Ok(text) => Ok(Answer::Sure(Some(block_hash(text)?))),
-                Err(Bad::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Doubtful(None)),
+                Err(Rejection::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Doubtful(None)),
                 Err(bad) => Err(bad),
             };
             pool.fetch("block-height", &path, None, accept).await
@@ -72,7 +72,7 @@ pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockH
     prefix(heights.iter().map(ask).collect()).await
 }
 
-pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Failure> {
+pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let placed: Placed<'_> = there(reply)?.json()?;
         let header = Header {
@@ -91,8 +91,8 @@ pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Fa
 pub async fn block<T>(
     pool: &Pool,
     hash: BlockHash,
-    read: impl Fn(Vec<u8>) -> Result<T, Bad> + Send,
-) -> Result<T, Failure> {
+    read: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
+) -> Result<T, RpcError> {
     let accept = |reply: &Reply<'_>| read(there(reply)?.body().to_vec()).map(Answer::Sure);
     pool.fetch("block/raw", &format!("block/{hash}/raw"), None, accept).await
 }
@@ -103,7 +103,7 @@ struct Crowd {
 }
 
 /// How many transactions wait.
-pub async fn crowd(pool: &Pool) -> Result<u64, Failure> {
+pub async fn crowd(pool: &Pool) -> Result<u64, RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Answer::Sure(there(reply)?.json::<Crowd>()?.count));
     pool.fetch("mempool", "mempool", None, accept).await
 }
@@ -115,7 +115,7 @@ struct Listed<'a> {
 
 /// Those that wait for a block and pay or spend one of the addresses, at most fifty of each: more wait for one address only
 /// when somebody plays, and the others show with their block.
-pub async fn waiting_for(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, Failure> {
+pub async fn waiting_for(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
     let ask = |address: &Address| {
         let path = format!("address/{}/txs/mempool", address.text);
         async move {
@@ -133,7 +133,7 @@ pub async fn waiting_for(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>
     Ok(all)
 }
 
-pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, Failure> {
+pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let listed: Vec<&str> = there(reply)?.json()?;
         listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Answer::Sure)
@@ -141,13 +141,13 @@ pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, Failure> {
     pool.fetch("mempool/txids", "mempool/txids", None, accept).await
 }
 
-pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let ask = |txid: &TxId| {
         let path = format!("tx/{txid}/raw");
         async move {
             let accept = |reply: &Reply<'_>| match there(reply) {
                 Ok(reply) => Ok(Answer::Sure(Some(reply.body().to_vec()))),
-                Err(Bad::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Sure(None)),
+                Err(Rejection::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Sure(None)),
                 Err(bad) => Err(bad),
             };
             pool.fetch("tx/raw", &path, None, accept).await
@@ -157,7 +157,7 @@ pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<
 }
 
 /// The answers before the first that fails, a few under way at once. Fails only when that is the first of all.
-async fn prefix<T>(asked: Vec<impl Future<Output = Result<T, Failure>>>) -> Result<Vec<T>, Failure> {
+async fn prefix<T>(asked: Vec<impl Future<Output = Result<T, RpcError>>>) -> Result<Vec<T>, RpcError> {
     let mut answers = Vec::with_capacity(asked.len());
     let mut said = stream::iter(asked).buffered(CONCURRENT);
     while let Some(answer) = said.next().await {
@@ -171,26 +171,26 @@ async fn prefix<T>(asked: Vec<impl Future<Output = Result<T, Failure>>>) -> Resu
 }
 
 /// The estimate for the nearest target that is not sooner.
-pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, Failure> {
+pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let estimates: BTreeMap<&str, &RawValue> = there(reply)?.json()?;
         let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));
         let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
         let Some((_, text)) = nearest else { return Ok(Answer::Doubtful(None)) };
-        let rate = FeeRate::read(text, 3).ok_or_else(|| Bad::Wrong("a fee rate that is none".to_owned()))?;
+        let rate = FeeRate::read(text, 3).ok_or_else(|| Rejection::Wrong("a fee rate that is none".to_owned()))?;
         Ok(Answer::Sure(Some(rate)))
     };
     pool.fetch("fee-estimates", "fee-estimates", None, accept).await
 }
 
 /// Only what was asked for; an error is a plain text with a status.
-fn there<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Bad> {
+fn there<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
     match reply.status {
         200 => Ok(reply),
         status => {
             let kind = if status == 404 { RefusalKind::NotThere } else { RefusalKind::Other };
             let message = String::from_utf8_lossy(reply.body()).chars().filter(|c| !c.is_control()).take(200).collect();
-            Err(Bad::Refused(Refusal { code: i64::from(status), message, kind }))
+            Err(Rejection::Refused(Refusal { code: i64::from(status), message, kind }))
         }
     }
 }

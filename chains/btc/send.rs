@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chain::{Outcome, Sender, TxId};
-use rpc::{Bad, Reply, Role};
+use rpc::{Rejection, Reply, Role};
 use tracing::info;
 
 use crate::{Access, Bitcoin, block::shown, raw::Reader};
@@ -115,8 +115,8 @@ impl Bitcoin {
         let said = match self.config.access {
             Access::Core => match Reply::new(endpoint, 200, body).result::<String>() {
                 Ok(name) => Ok(name),
-                Err(Bad::Refused(refusal)) => Err(refusal.message),
-                Err(Bad::Wrong(reason)) => return Outcome::Unknown(format!("{label}: {reason}")),
+                Err(Rejection::Refused(refusal)) => Err(refusal.message),
+                Err(Rejection::Wrong(reason)) => return Outcome::Unknown(format!("{label}: {reason}")),
             },
             // The name of what was taken, or the node's complaint: both are texts.
             Access::Esplora => match String::from_utf8_lossy(body).trim() {

@@ -11,11 +11,11 @@ use std::{
 use async_trait::async_trait;
 use bitcoin::{BlockHash, Network, block::Header as RawHeader, constants::genesis_block};
 use chain::{
-    Address, Amount, Asset, AssetKind, Block, BlockRef, Header, Height, Identity, Internals, Sighting, Source,
-    SourceError, Tip, TxId, WatchSet, source::EndpointReport,
+    Address, Amount, Asset, AssetKind, Block, BlockRef, Header, Height, Identity, InternalTransfers, Source,
+    SourceError, Tip, TxId, UnconfirmedTransfer, WatchSet, source::EndpointReport,
 };
 use futures_util::{StreamExt, stream};
-use rpc::{Bad, Failure, Pool, Proof};
+use rpc::{ChainCheck, Pool, Rejection, RpcError};
 use tracing::debug;
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     core, esplora,
     fees::FeeRate,
     memory::{Known, Memory},
-    pool::Looked,
+    pool::MempoolIndex,
     work,
 };
 
@@ -99,7 +99,7 @@ pub struct Bitcoin {
     head_turn: AtomicUsize,
     head: Mutex<Option<(BlockHash, Header)>>,
     memory: Mutex<Memory>,
-    looked: tokio::sync::Mutex<Looked>,
+    mempool: tokio::sync::Mutex<MempoolIndex>,
     /// When addresses were asked for.
     asked_at: Mutex<Option<Instant>>,
 }
@@ -111,8 +111,8 @@ impl Bitcoin {
         }
         let genesis = identity_of(config.network);
         let proof = match config.access {
-            Access::Core => Proof::call("getblockhash", &[0], &genesis),
-            Access::Esplora => Proof::path(esplora::FIRST_BLOCK, &genesis),
+            Access::Core => ChainCheck::call("getblockhash", &[0], &genesis),
+            Access::Esplora => ChainCheck::path(esplora::FIRST_BLOCK, &genesis),
         };
         let verify = match config.access {
             Access::Core => config.verify,
@@ -125,7 +125,7 @@ impl Bitcoin {
             head_turn: AtomicUsize::new(0),
             head: Mutex::default(),
             memory: Mutex::default(),
-            looked: tokio::sync::Mutex::default(),
+            mempool: tokio::sync::Mutex::default(),
             asked_at: Mutex::default(),
         })
     }
@@ -144,7 +144,7 @@ impl Bitcoin {
         self.memory.lock().expect("no panic while the memory is held")
     }
 
-    async fn hashes(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, Failure> {
+    async fn hashes(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
         match self.config.access {
             Access::Core => core::hashes(&self.pool, heights).await,
             Access::Esplora => esplora::hashes(&self.pool, heights).await,
@@ -171,13 +171,13 @@ impl Bitcoin {
         let network = self.config.network;
         let read = |bytes: Vec<u8>| {
             let body = block::read(&bytes, self.config.kind, commitments, &watched.read())
-                .map_err(|wrong| Bad::Wrong(format!("block {hash}: {wrong}")))?;
+                .map_err(|wrong| Rejection::Wrong(format!("block {hash}: {wrong}")))?;
             core::proven(body.header, hash)?;
             if work {
-                work::proves_itself(network, height, &body.header).map_err(Bad::Wrong)?;
+                work::proves_itself(network, height, &body.header).map_err(Rejection::Wrong)?;
             }
             if names_heights(network, height) && body.named_height != Some(height) {
-                return Err(Bad::Wrong(format!("block {hash} says that it is another block than {height}")));
+                return Err(Rejection::Wrong(format!("block {hash} says that it is another block than {height}")));
             }
             Ok((body, bytes))
         };
@@ -247,7 +247,7 @@ impl Bitcoin {
     }
 
     /// `None` while addresses were asked for a moment ago.
-    async fn waiting_in_public(&self, awaited: &[Address]) -> Result<Option<Vec<TxId>>, Failure> {
+    async fn waiting_in_public(&self, awaited: &[Address]) -> Result<Option<Vec<TxId>>, RpcError> {
         if esplora::crowd(&self.pool).await? <= u64::try_from(PUBLIC_POOL_MAX).unwrap_or(u64::MAX) {
             let listed = esplora::waiting(&self.pool).await?;
             // Another server may have counted.
@@ -272,7 +272,7 @@ impl Bitcoin {
 
     /// What one endpoint is and offers, in words, and where it stands.
     async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
-        let in_words = |failure: Failure| failure.to_string();
+        let in_words = |failure: RpcError| failure.to_string();
         let genesis = match self.config.access {
             Access::Core => core::first_block_of(&self.pool, endpoint).await,
             Access::Esplora => esplora::first_block_of(&self.pool, endpoint).await,
@@ -405,15 +405,19 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("balances of addresses".to_owned()))
     }
 
-    /// Each waiting transaction is fetched once. Until all were looked at there is an error instead of half an answer.
-    async fn sightings(&self, watched: &WatchSet, awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
+    /// Each waiting transaction is fetched once. Until all were mempool at there is an error instead of half an answer.
+    async fn unconfirmed(
+        &self,
+        watched: &WatchSet,
+        awaited: &[Address],
+    ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let (listed, looks_max) = match self.config.access {
             Access::Core => (core::waiting(&self.pool).await.map(Some), LOOKS_MAX.0),
             Access::Esplora => (self.waiting_in_public(awaited).await, LOOKS_MAX.1),
         };
         let Some(listed) = listed.map_err(|failure| failure.at(0))? else { return Ok(None) };
-        let mut looked = self.looked.lock().await;
-        let new = looked.compare(&listed);
+        let mut mempool = self.mempool.lock().await;
+        let new = mempool.compare(&listed);
         let now = &new[..new.len().min(looks_max)];
         let fetched = self.fetch(now).await?;
         let rest = new.len() - fetched.len();
@@ -424,21 +428,21 @@ impl Source for Bitcoin {
             if named != *txid {
                 return Err(SourceError::Wrong(format!("asked for transaction {txid}, got {named}")));
             }
-            let sighting = |hit: &Hit| {
+            let unconfirmed = |hit: &Hit| {
                 let transfer = hit.transfer(&self.config.asset.id);
                 let (part, asset, to, amount) = (transfer.place.part, transfer.asset, transfer.to, transfer.amount);
-                Sighting { txid: *txid, part, asset, to, amount, replaceable }
+                UnconfirmedTransfer { txid: *txid, part, asset, to, amount, replaceable }
             };
-            looked.add(*txid, hits.iter().filter(|hit| hit.sats > 0).map(sighting).collect());
+            mempool.add(*txid, hits.iter().filter(|hit| hit.sats > 0).map(unconfirmed).collect());
         }
         if rest > 0 {
-            return Err(SourceError::Unavailable(format!("{rest} waiting transactions are still to be looked at")));
+            return Err(SourceError::Unavailable(format!("{rest} waiting transactions are still to be mempool at")));
         }
-        Ok(Some(looked.sightings()))
+        Ok(Some(mempool.unconfirmed()))
     }
 
-    fn internals(&self) -> Internals {
-        Internals::None
+    fn internal_transfers(&self) -> InternalTransfers {
+        InternalTransfers::None
     }
 
     fn requests(&self) -> u64 {

@@ -19,6 +19,6 @@ pub use amount::Amount;
 pub use asset::{Asset, AssetId, AssetKind, ChainId, Family};
 pub use block::{Block, BlockHash, BlockRef, Header, Height, Tip};
 pub use derive::Deriver;
-pub use source::{Identity, Internals, Outcome, Sender, Source, SourceError};
-pub use transfer::{OutPoint, Part, Place, Sighting, Spend, Transfer, TxId};
+pub use source::{Identity, InternalTransfers, Outcome, Sender, Source, SourceError};
+pub use transfer::{OutPoint, Part, Place, Spend, Transfer, TxId, UnconfirmedTransfer};
 pub use watch::WatchSet;

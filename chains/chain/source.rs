@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::{Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Sighting, Tip, WatchSet};
+use crate::{
+    Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Tip, UnconfirmedTransfer, WatchSet,
+};
 
 /// What cannot change while the chain is the same chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +15,7 @@ pub struct Identity {
 
 /// How a source sees native coins that a contract sends inside a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Internals {
+pub enum InternalTransfers {
     /// Every block's transfers include them.
     Included,
     /// They are not visible in blocks; balances of addresses with open native invoices must be compared.
@@ -40,7 +42,7 @@ pub enum SourceError {
 
 /// What another endpoint says of a block that one endpoint showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Opinion {
+pub enum CrossCheckResult {
     /// It has the same block.
     Agrees,
     /// It has another block at that height.
@@ -74,14 +76,14 @@ pub trait Source: Send + Sync {
 
     /// How many endpoints can be heard about a block. One where there are no others, or where a block proves that the chain
     /// is on it: by its work, or by being solidified.
-    fn voices(&self) -> usize {
+    fn independent_endpoints(&self) -> usize {
         1
     }
 
     /// Asks another endpoint than the one that showed a block whether it has it too. Worth a request before money is believed
     /// because of a block that anybody could have made.
-    async fn second_opinion(&self, _at: &BlockRef) -> Opinion {
-        Opinion::Silent("there is no other endpoint".to_owned())
+    async fn cross_check(&self, _at: &BlockRef) -> CrossCheckResult {
+        CrossCheckResult::Silent("there is no other endpoint".to_owned())
     }
 
     /// Blocks `from..=to` of the node's present branch, ascending, each the parent of the next, with every transfer to a
@@ -99,11 +101,15 @@ pub trait Source: Send + Sync {
     /// Every transfer to a watched address that is on its way at present. What was there before, is not there any more and
     /// is in no block either was replaced or dropped. `None` where the node shows no such thing. Where it would show too
     /// much, only the addresses that money is `awaited` on are looked at.
-    async fn sightings(&self, _watched: &WatchSet, _awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
+    async fn unconfirmed(
+        &self,
+        _watched: &WatchSet,
+        _awaited: &[Address],
+    ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         Ok(None)
     }
 
-    fn internals(&self) -> Internals;
+    fn internal_transfers(&self) -> InternalTransfers;
 
     /// Requests sent to endpoints since start.
     fn requests(&self) -> u64;

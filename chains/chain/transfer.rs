@@ -90,7 +90,7 @@ pub struct Spend {
 /// A transfer that no block which the follower reads has yet: in a node's mempool, or on TRON in a block that is not
 /// solidified. It is shown and remembered (money first seen inside the window is in time), never booked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
+pub struct UnconfirmedTransfer {
     pub txid: TxId,
     pub part: Part,
     pub asset: AssetId,

@@ -12,7 +12,7 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
 use chain::{Address, Amount, AssetKind, BlockRef, Height, SourceError};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rpc::{Answer, Bad, Failure, RefusalKind, Reply};
+use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
 use ruint::aliases::U256;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -75,7 +75,7 @@ impl Evm {
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
-        self.told_alike(at, asset, addresses).await
+        self.balances_by_two(at, asset, addresses).await
     }
 
     /// Which addresses cannot have got so much in the block at `at`, after `parent`. What nobody proves contradicts nothing,
@@ -103,14 +103,17 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let proof: Proof<'_> = reply.result()?;
             let account = proof.account(&addresses[i], root).ok_or_else(|| {
-                Bad::Wrong(format!("the balance of {} is not in the state of block {}", addresses[i].text, at.height))
+                Rejection::Wrong(format!(
+                    "the balance of {} is not in the state of block {}",
+                    addresses[i].text, at.height
+                ))
             })?;
             Ok(Answer::Sure(account))
         };
         match self.pool.ask_many("eth_getProof", &params, PROOFS_MAX, accept).await {
             Ok(accounts) => Ok(Some(accounts)),
-            Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(None),
-            Err(Failure::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
+            Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(None),
+            Err(RpcError::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
             Err(failure) => Err(failure.at(at.height)),
         }
     }
@@ -123,9 +126,9 @@ impl Evm {
         let params = (hash, false);
         let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (header, ours) = block::header(raw, self.config.verify).map_err(Bad::Wrong)?;
+            let (header, ours) = block::header(raw, self.config.verify).map_err(Rejection::Wrong)?;
             if ours.hash != at.hash {
-                return Err(Bad::Wrong(format!("asked for block {hash}, got {}", ours.hash)));
+                return Err(Rejection::Wrong(format!("asked for block {hash}, got {}", ours.hash)));
             }
             Ok(Answer::Sure(Some(header.state_root)))
         });
@@ -136,7 +139,7 @@ impl Evm {
     }
 
     /// What one endpoint says, and a second one too wherever it is not zero: nothing cannot be a rise.
-    async fn told_alike(
+    async fn balances_by_two(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
@@ -158,7 +161,7 @@ impl Evm {
                 AssetKind::Native => hex::number(text),
                 AssetKind::Token { .. } => hex::bytes(text).map(U256::from_be_bytes::<32>),
             };
-            let balance = balance.ok_or_else(|| Bad::Wrong("a balance that is no number".to_owned()))?;
+            let balance = balance.ok_or_else(|| Rejection::Wrong("a balance that is no number".to_owned()))?;
             Ok((reply.endpoint, Amount::new(balance)))
         };
         let accept = |_: usize, reply: &Reply<'_>| read(reply).map(Answer::Sure);
@@ -166,7 +169,7 @@ impl Evm {
         let first = first.map_err(|failure| failure.at(at.height))?;
 
         if self.readers() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
-            self.warn_of_one_voice();
+            self.warn_single_endpoint();
             return Err(SourceError::Unsupported(
                 "no proof of balances, and no second endpoint to confirm them".into(),
             ));
@@ -175,7 +178,7 @@ impl Evm {
             if balance.is_zero() {
                 return Ok((balance, None));
             }
-            let second = self.pool.ask_besides(endpoint, method, params, |reply| read(reply).map(Answer::Sure)).await;
+            let second = self.pool.ask_excluding(endpoint, method, params, |reply| read(reply).map(Answer::Sure)).await;
             let (other, second) = second.map_err(|failure| {
                 SourceError::Unavailable(format!("no second endpoint confirms a balance: {failure}"))
             })?;
@@ -192,7 +195,7 @@ impl Evm {
         let confirmed: Vec<(Amount, Option<[usize; 2]>)> = confirmed.try_collect().await?;
         let heard: BTreeSet<usize> = confirmed.iter().filter_map(|(_, heard)| *heard).flatten().collect();
         for endpoint in heard {
-            self.expect_heed(endpoint, at.height).await?;
+            self.require_eip1898(endpoint, at.height).await?;
         }
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
@@ -200,7 +203,7 @@ impl Evm {
     /// A node that passes over the block's hash (EIP-1898) and tells its newest balances lets money count twice: once as a
     /// rise, and once with its block. Only a word about the block decides, because it is remembered: a gateway that said
     /// nothing in time is not trusted for that.
-    async fn expect_heed(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
+    async fn require_eip1898(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
         let known = self.memory().heeds_hashes.get(&endpoint).copied();
         let heeds = match known {
             Some(heeds) => heeds,
@@ -210,7 +213,7 @@ impl Evm {
                     |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|told| Answer::Sure(told.is_some()));
                 let heeds = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
                     Ok(told) => !told,
-                    Err(Failure::Refused(refusal)) if is_of_the_block(refusal.kind) => true,
+                    Err(RpcError::Refused(refusal)) if is_of_the_block(refusal.kind) => true,
                     Err(failure) => return Err(failure.at(height)),
                 };
                 self.memory().heeds_hashes.insert(endpoint, heeds);
@@ -224,7 +227,7 @@ impl Evm {
         Err(SourceError::Unsupported(format!("{label} tells balances of another block than it is asked for")))
     }
 
-    fn warn_of_one_voice(&self) {
+    fn warn_single_endpoint(&self) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             warn!(
                 chain = %self.config.chain,

@@ -7,7 +7,7 @@ use alloy_primitives::B256;
 use chain::{
     Address, AddressKey, Amount, BlockRef, Header, Part, SourceError, Transfer, WatchSet, derive::evm_address,
 };
-use rpc::{Answer, Bad, Failure, RefusalKind};
+use rpc::{Answer, RefusalKind, Rejection, RpcError};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
@@ -46,7 +46,7 @@ impl Evm {
         };
         let Some(native) = &self.native else { return Ok(Vec::new()) };
         if !self.sight().may_ask(Instant::now()) {
-            self.lose_sight(body, "rest", "traces failed several times in a row and rest");
+            self.mark_incomplete(body, "rest", "traces failed several times in a row and rest");
             return Ok(Vec::new());
         }
         let answer = self.pool.ask(method, &params, |reply| {
@@ -56,7 +56,7 @@ impl Evm {
                 Trace::Debug => trace::nested(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched),
                 Trace::Parity => trace::flat(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched),
             };
-            transfers.map(Answer::Sure).map_err(Bad::Wrong)
+            transfers.map(Answer::Sure).map_err(Rejection::Wrong)
         });
         let failure = match answer.await {
             Ok(transfers) => {
@@ -66,21 +66,21 @@ impl Evm {
             Err(failure) => failure,
         };
         // A node that traces may be a little behind the one that told the block.
-        let lags = matches!(&failure, Failure::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
-        if (lags || matches!(failure, Failure::Unavailable(_) | Failure::Slow(_)))
+        let lags = matches!(&failure, RpcError::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
+        if (lags || matches!(failure, RpcError::Unavailable(_) | RpcError::Slow(_)))
             && self.sight().may_wait(Instant::now())
         {
             return Err(failure.at(body.header.height));
         }
         let cause = match &failure {
-            Failure::Unavailable(_) | Failure::Slow(_) => "silence",
-            Failure::Missing(_) => "missing",
-            Failure::TooLarge(_) => "size",
-            Failure::Refused(_) => "refusal",
-            Failure::Wrong(_) => "unusable",
+            RpcError::Unavailable(_) | RpcError::Slow(_) => "silence",
+            RpcError::Missing(_) => "missing",
+            RpcError::TooLarge(_) => "size",
+            RpcError::Refused(_) => "refusal",
+            RpcError::Wrong(_) => "unusable",
         };
         self.sight().failed(Instant::now());
-        self.lose_sight(body, cause, &failure.to_string());
+        self.mark_incomplete(body, cause, &failure.to_string());
         Ok(Vec::new())
     }
 
@@ -105,13 +105,13 @@ impl Evm {
         let made_up: BTreeSet<AddressKey> =
             got.iter().zip(contradicted).filter(|(_, short)| *short).map(|((to, _), _)| to.key).collect();
         if !made_up.is_empty() {
-            self.lose_sight(body, "made up", "its traces show more than addresses got");
+            self.mark_incomplete(body, "made up", "its traces show more than addresses got");
         }
         transfers.into_iter().filter(|transfer| !made_up.contains(&transfer.to)).collect()
     }
 
     /// The block goes without all that it may hold, and from now on balances are compared.
-    pub(crate) fn lose_sight(&self, body: &Body, cause: &'static str, why: &str) {
+    pub(crate) fn mark_incomplete(&self, body: &Body, cause: &'static str, why: &str) {
         if self.sight().lost(Instant::now(), cause) {
             warn!(
                 chain = %self.config.chain,

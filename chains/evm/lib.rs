@@ -12,12 +12,12 @@ mod config;
 mod finality;
 mod hex;
 mod internal;
-mod opinion;
+mod cross_check;
 mod ranges;
 mod reader;
 mod receipts;
 mod send;
-mod sight;
+mod trace_health;
 mod source;
 mod trace;
 

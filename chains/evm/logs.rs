@@ -226,7 +226,7 @@ pub fn matches<'a>(
     watched: &Watched<'_>,
     contracts: &Contracts,
     mut found: impl FnMut(Hit, &Log<'a>),
-) -> Result<usize, rpc::Bad> {
+) -> Result<usize, rpc::Rejection> {
     let logs: Vec<Log<'a>> = rpc::Reply::new(0, 200, body).result()?;
     for log in logs.iter().filter(|log| !log.is_removed()) {
         if let Some(hit) = log.hit(contracts, watched) {

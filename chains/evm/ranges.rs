@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::MutexGuard};
 
 use alloy_primitives::{Address, B256};
 use chain::{Height, WatchSet};
-use rpc::{Answer, Bad, Failure, RefusalKind, Span};
+use rpc::{AdaptiveSize, Answer, RefusalKind, Rejection, RpcError};
 use serde_json::json;
 use tracing::info;
 
@@ -66,13 +66,13 @@ impl Evm {
             let mut too_large = None;
             let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
                 let logs: Vec<Log<'_>> = reply.result().inspect_err(|bad| {
-                    if let Bad::Refused(refusal) = bad
+                    if let Rejection::Refused(refusal) = bad
                         && refusal.kind == RefusalKind::TooLarge
                     {
                         too_large = Some(refusal.message.clone());
                     }
                 })?;
-                let seen = self.sort(&logs, start, end, watched).map_err(Bad::Wrong)?;
+                let seen = self.sort(&logs, start, end, watched).map_err(Rejection::Wrong)?;
                 let Some(other) = first.take() else {
                     first = Some(seen);
                     return Ok(Answer::Doubtful(None));
@@ -86,7 +86,7 @@ impl Evm {
                     start = end + 1;
                     continue;
                 }
-                (Err(Failure::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
+                (Err(RpcError::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
                 (Err(failure), _) => {
                     // The blocks are read without it; the next range is one that can be answered in time.
                     self.span().shrinks(used, &failure);
@@ -143,9 +143,9 @@ impl Evm {
         let (mut nothing, mut nothing_missing) = (0, 0);
         let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
             let logs: Vec<Log<'_>> = reply.result()?;
-            let seen = self.sort(&logs, height, height, watched).map_err(Bad::Wrong)?.into_values().next();
+            let seen = self.sort(&logs, height, height, watched).map_err(Rejection::Wrong)?.into_values().next();
             if seen.as_ref().is_some_and(|seen| seen.hash.0 != body.header.hash.0) {
-                return Err(Bad::Wrong(format!("logs of another block than {}", body.header.hash)));
+                return Err(Rejection::Wrong(format!("logs of another block than {}", body.header.hash)));
             }
             if seen.as_ref().is_some_and(|seen| seen.reached) {
                 return Ok(Answer::Sure(true));
@@ -168,7 +168,7 @@ impl Evm {
         self.contracts.addresses().collect()
     }
 
-    fn span(&self) -> MutexGuard<'_, Span> {
+    fn span(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.span.lock().expect("no panic while the span is held")
     }
 }

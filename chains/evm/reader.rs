@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use alloy_primitives::{B256, keccak256};
 use chain::{AssetId, Block, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
 use futures_util::{StreamExt, future, stream};
-use rpc::{Answer, Bad, Failure, RefusalKind, Reply};
+use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
@@ -88,7 +88,8 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let body = block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Bad::Wrong)?;
+            let body =
+                block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Rejection::Wrong)?;
             // The type may be made up: whoever proves the block at once is preferred.
             let proven = body.unproven.is_none() || !self.config.verify.transactions;
             let given = Some((reply.endpoint, body));
@@ -122,15 +123,16 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Answer::Doubtful(None)) };
             let bytes = const_hex::decode(text).ok().filter(|bytes| keccak256(bytes) == hashes[i][0]);
-            let bytes = bytes.ok_or_else(|| Bad::Wrong(format!("these are not the bytes of {}", hashes[i][0])))?;
+            let bytes =
+                bytes.ok_or_else(|| Rejection::Wrong(format!("these are not the bytes of {}", hashes[i][0])))?;
             if block::is_plain(&bytes) {
-                return Err(Bad::Wrong(format!("the type of {} was made up", hashes[i][0])));
+                return Err(Rejection::Wrong(format!("the type of {} was made up", hashes[i][0])));
             }
             Ok(Answer::Sure(Some(bytes)))
         };
         let answers = match self.pool.ask_many("eth_getRawTransactionByHash", &hashes, RAW_MAX, accept).await {
             Ok(answers) => answers,
-            Err(Failure::Missing(_) | Failure::TooLarge(_) | Failure::Refused(_)) => return Ok(false),
+            Err(RpcError::Missing(_) | RpcError::TooLarge(_) | RpcError::Refused(_)) => return Ok(false),
             Err(failure) => return Err(failure.at(height)),
         };
         let Some(missing) = answers.into_iter().collect() else { return Ok(false) };
@@ -152,9 +154,9 @@ impl Evm {
         let params = (B256::from(body.header.hash.0), true);
         let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let full = block::read(raw, height, self.config.verify, true, &watched.read()).map_err(Bad::Wrong)?;
+            let full = block::read(raw, height, self.config.verify, true, &watched.read()).map_err(Rejection::Wrong)?;
             if full.header != body.header || full.hashes != body.hashes {
-                return Err(Bad::Wrong(format!("another block than {}", body.header.hash)));
+                return Err(Rejection::Wrong(format!("another block than {}", body.header.hash)));
             }
             Ok(Answer::Sure(Some(full)))
         });
@@ -171,7 +173,7 @@ impl Evm {
         }
         if body.unread {
             let why = "a type that this version cannot encode and no endpoint gives the bytes of";
-            self.lose_sight(&body, "type", &format!("some of its transactions are of {why}"));
+            self.mark_incomplete(&body, "type", &format!("some of its transactions are of {why}"));
         }
         let same = seen.filter(|seen| seen.hash.0 == body.header.hash.0);
         let quiet = self.config.verify.header && same.is_some_and(|seen| seen.is_quiet(&self.possible(&body, watched)));
@@ -237,7 +239,7 @@ impl Evm {
         let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
         let answer = match self.ask_receipts(json!([hash]), body, watched).await {
             // Some nodes take no hash here. The receipts are held against the block all the same.
-            Err(Failure::Refused(refusal)) if refusal.code == INVALID_PARAMS => {
+            Err(RpcError::Refused(refusal)) if refusal.code == INVALID_PARAMS => {
                 self.ask_receipts(json!([hex::to_quantity(height)]), body, watched).await
             }
             answer => answer,
@@ -245,17 +247,17 @@ impl Evm {
         match answer {
             Ok(Some(settled)) => Ok(Receipts::Settled(settled)),
             Ok(None) => Err(SourceError::NotThere(height)),
-            Err(Failure::Missing(_) | Failure::TooLarge(_)) => Ok(Receipts::NotOffered),
-            Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(Receipts::Refused),
+            Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(Receipts::NotOffered),
+            Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(Receipts::Refused),
             Err(failure) => Err(failure.at(height)),
         }
     }
 
-    async fn ask_receipts(&self, params: Value, body: &Body, watched: &WatchSet) -> Result<Option<Settled>, Failure> {
+    async fn ask_receipts(&self, params: Value, body: &Body, watched: &WatchSet) -> Result<Option<Settled>, RpcError> {
         let answer = self.pool.ask("eth_getBlockReceipts", &params, |reply| {
             let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Answer::Doubtful(None)) };
             let settled = receipts::read(&all, body, self.config.verify, &self.contracts, &watched.read());
-            let settled = settled.map_err(Bad::Wrong)?;
+            let settled = settled.map_err(Rejection::Wrong)?;
             let sure = settled.proven || !self.config.verify.receipts;
             Ok(if sure { Answer::Sure(Some(settled)) } else { Answer::Doubtful(Some(settled)) })
         });
@@ -268,9 +270,9 @@ impl Evm {
         let params: Vec<[B256; 1]> = body.hashes.iter().map(|txid| [*txid]).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let receipt: Receipt<'_> = serde_json::from_str(raw.get()).map_err(|e| Bad::Wrong(e.to_string()))?;
+            let receipt: Receipt<'_> = serde_json::from_str(raw.get()).map_err(|e| Rejection::Wrong(e.to_string()))?;
             if !receipt.is_of(body.hashes[i], body) {
-                return Err(Bad::Wrong(format!("the receipt of {} belongs to something else", body.hashes[i])));
+                return Err(Rejection::Wrong(format!("the receipt of {} belongs to something else", body.hashes[i])));
             }
             Ok(Answer::Sure(Some(raw.to_owned())))
         };

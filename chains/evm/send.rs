@@ -3,7 +3,7 @@
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
 use chain::{Outcome, Sender};
-use rpc::{Bad, Reply, Role};
+use rpc::{Rejection, Reply, Role};
 use tracing::info;
 
 use crate::{Evm, hex};
@@ -111,8 +111,8 @@ impl Sender for Evm {
                 Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
                     Ok(hash) if hex::hash(hash) == Some(txid) => Outcome::Accepted,
                     Ok(_) => Outcome::Unknown(format!("{label}: took it under another hash than {txid}")),
-                    Err(Bad::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
-                    Err(Bad::Refused(refusal)) => refused(&label, &self.pool.redact(endpoint, &refusal.message)),
+                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::Refused(refusal)) => refused(&label, &self.pool.redact(endpoint, &refusal.message)),
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");

@@ -8,11 +8,11 @@ use std::sync::{
 use alloy_primitives::B256;
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals, Source,
+    Address, Amount, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, InternalTransfers, Source,
     SourceError, Tip, WatchSet,
-    source::{EndpointReport, Opinion},
+    source::{CrossCheckResult, EndpointReport},
 };
-use rpc::{Answer, Bad, Failure, Pool, Proof, RefusalKind, Reply, Role, Span};
+use rpc::{AdaptiveSize, Answer, ChainCheck, Pool, RefusalKind, Rejection, Reply, Role, RpcError};
 use ruint::aliases::U256;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
@@ -22,11 +22,11 @@ use crate::{
     EvmConfig, Finality, Trace,
     balances::Memory,
     block,
+    cross_check::BlockOrigins,
     finality::Claims,
     hex,
     logs::{BadContract, Contracts},
-    opinion::Givers,
-    sight::Sight,
+    trace_health::TraceHealth,
 };
 
 /// An endpoint further behind the best one says nothing of the present.
@@ -54,18 +54,18 @@ pub struct Evm {
     pub(crate) contracts: Contracts,
     /// The asset of the coin, if it may be paid with.
     pub(crate) native: Option<AssetId>,
-    pub(crate) span: Mutex<Span>,
+    pub(crate) span: Mutex<AdaptiveSize>,
     /// Blocks up to here are not expected to change.
     pub(crate) settled: AtomicU64,
     pub(crate) memory: Mutex<Memory>,
     pub(crate) warned: AtomicBool,
-    sight: Mutex<Sight>,
+    sight: Mutex<TraceHealth>,
     /// Every endpoint is asked for its head and its final mark in turn.
     head_turn: AtomicUsize,
     final_turn: AtomicUsize,
     claims: Mutex<Claims>,
     last_head: Mutex<Option<BlockRef>>,
-    pub(crate) givers: Mutex<Givers>,
+    pub(crate) givers: Mutex<BlockOrigins>,
 }
 
 impl Evm {
@@ -73,17 +73,17 @@ impl Evm {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let proof = Proof::call("eth_chainId", &[(); 0], &hex::to_quantity(config.chain_id));
+        let proof = ChainCheck::call("eth_chainId", &[(); 0], &hex::to_quantity(config.chain_id));
         let pool = Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
             contracts: Contracts::new(&config.assets)?,
             native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
-            span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
+            span: Mutex::new(AdaptiveSize::new(SPAN.0, SPAN.1)),
             settled: AtomicU64::new(0),
             memory: Mutex::new(Memory::default()),
             warned: AtomicBool::new(false),
-            sight: Mutex::new(Sight::default()),
+            sight: Mutex::new(TraceHealth::default()),
             head_turn: AtomicUsize::new(0),
             final_turn: AtomicUsize::new(0),
             claims: Mutex::new(Claims::new(config.pool.endpoints.len())),
@@ -93,7 +93,7 @@ impl Evm {
         })
     }
 
-    pub(crate) fn sight(&self) -> MutexGuard<'_, Sight> {
+    pub(crate) fn sight(&self) -> MutexGuard<'_, TraceHealth> {
         self.sight.lock().expect("no panic while sight is held")
     }
 
@@ -109,11 +109,11 @@ impl Evm {
 
     /// Asks one endpoint more, the next in turn, which block it calls final. Without an answer its last claim stands for a
     /// while; one that lags behind, or names a block that nobody has yet, is not heard.
-    async fn hear_final(&self) {
+    async fn poll_finality(&self) {
         let first = self.final_turn.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
             Ok(Answer::Sure(Some((reply.endpoint, header.position()))))
         });
         match claim.await {
@@ -145,7 +145,7 @@ impl Evm {
         let header = |tag: &'static str| async move {
             let accept = |reply: &Reply<'_>| {
                 let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Sure(None)) };
-                let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+                let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
                 Ok(Answer::Sure(Some(header)))
             };
             self.pool.ask_only(endpoint, "eth_getBlockByNumber", &(tag, false), accept).await
@@ -181,7 +181,7 @@ impl Evm {
         self.pool.ask_only(endpoint, method, &params, accept).await.is_ok()
     }
 
-    async fn ask_only(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, Failure> {
+    async fn ask_only(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
         let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
         self.pool.ask_only(endpoint, method, &params, accept).await
     }
@@ -217,7 +217,7 @@ impl Source for Evm {
         let decimals = self.pool.ask("eth_call", &params, |reply| {
             let word: Option<[u8; 32]> = hex::bytes(reply.result::<&str>()?);
             let decimals = word.and_then(|word| u8::try_from(U256::from_be_bytes(word)).ok());
-            let decimals = decimals.ok_or_else(|| Bad::Wrong(format!("{contract} is no token with decimals")))?;
+            let decimals = decimals.ok_or_else(|| Rejection::Wrong(format!("{contract} is no token with decimals")))?;
             Ok(Answer::Sure(decimals))
         });
         decimals.await.map_err(|failure| failure.at(0))
@@ -228,16 +228,16 @@ impl Source for Evm {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
         let latest = self.pool.ask_from(first, "eth_getBlockByNumber", &("latest", false), |reply| {
             let block: &RawValue = reply.result()?;
-            let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
             Ok(Answer::Sure((reply.endpoint, header)))
         });
         let (endpoint, head) = latest.await.map_err(|failure| failure.at(0))?;
         self.pool.saw_head(endpoint, head.height);
         if self.config.finality == Finality::Tag && self.head_moved(head.position()) {
-            self.hear_final().await;
+            self.poll_finality().await;
             let heard = self.claims().heard(Instant::now());
             if heard == 1 && self.readers() > 1 {
-                self.hear_final().await;
+                self.poll_finality().await;
             }
         }
         let finalized = self.claims().agreed(Instant::now());
@@ -250,25 +250,25 @@ impl Source for Evm {
         let params = (hex::to_quantity(height), false);
         let found = self.pool.ask("eth_getBlockByNumber", &params, |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::header(block, self.config.verify).map_err(Bad::Wrong)?;
+            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
             if header.height == height {
                 Ok(Answer::Sure(Some(header)))
             } else {
-                Err(Bad::Wrong(format!("asked for block {height}, got {}", header.height)))
+                Err(Rejection::Wrong(format!("asked for block {height}, got {}", header.height)))
             }
         });
         match found.await {
-            Err(Failure::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
+            Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
             found => found.map_err(|failure| failure.at(height)),
         }
     }
 
-    fn voices(&self) -> usize {
+    fn independent_endpoints(&self) -> usize {
         self.readers()
     }
 
-    async fn second_opinion(&self, at: &BlockRef) -> Opinion {
-        self.opinion(at).await
+    async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
+        self.cross_check_block(at).await
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
@@ -284,12 +284,14 @@ impl Source for Evm {
         self.read_balances(at, asset, addresses).await
     }
 
-    fn internals(&self) -> Internals {
+    fn internal_transfers(&self) -> InternalTransfers {
         match (&self.native, self.config.trace) {
-            (None, _) => Internals::None,
-            (Some(_), Trace::None) => Internals::ByBalance,
-            (Some(_), Trace::Debug | Trace::Parity) if self.sight().is_blind(Instant::now()) => Internals::ByBalance,
-            (Some(_), Trace::Debug | Trace::Parity) => Internals::Included,
+            (None, _) => InternalTransfers::None,
+            (Some(_), Trace::None) => InternalTransfers::ByBalance,
+            (Some(_), Trace::Debug | Trace::Parity) if self.sight().degraded(Instant::now()) => {
+                InternalTransfers::ByBalance
+            }
+            (Some(_), Trace::Debug | Trace::Parity) => InternalTransfers::Included,
         }
     }
 

@@ -35,7 +35,7 @@ struct Rest {
 
 /// When an endpoint may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
+pub enum Availability {
     Now,
     /// The quota is used up until then.
     At(Instant),
@@ -58,22 +58,22 @@ impl Health {
         }
     }
 
-    pub fn ready(&self, method: &str, now: Instant) -> Ready {
+    pub fn ready(&self, method: &str, now: Instant) -> Availability {
         if self.missing.get(method).is_some_and(|until| *until > now) {
-            return Ready::Missing;
+            return Availability::Missing;
         }
         if let Some(rest) = self.rest.filter(|rest| rest.until > now) {
-            return Ready::Cooling(rest.until);
+            return Availability::Cooling(rest.until);
         }
         match self.quotas.iter().map(|quota| quota.free_at(now)).max().filter(|at| *at > now) {
-            Some(at) => Ready::At(at),
-            None => Ready::Now,
+            Some(at) => Availability::At(at),
+            None => Availability::Now,
         }
     }
 
     /// Takes its turn if it may be asked now.
     pub fn claim(&mut self, method: &str, requests: u32, now: Instant) -> bool {
-        let free = self.ready(method, now) == Ready::Now;
+        let free = self.ready(method, now) == Availability::Now;
         if free {
             self.take(requests, now);
         }
@@ -193,7 +193,7 @@ mod tests {
         let rests: Vec<Duration> = (0..9)
             .map(|_| {
                 health.failed("refused".into(), None, now, now + seconds(1));
-                let Ready::Cooling(until) = health.ready("m", now + seconds(1)) else { panic!("it rests") };
+                let Availability::Cooling(until) = health.ready("m", now + seconds(1)) else { panic!("it rests") };
                 let rest = until - now - seconds(1);
                 now = until;
                 rest
@@ -201,10 +201,10 @@ mod tests {
             .collect();
         assert_eq!(rests[0], COOL_DOWN_FIRST);
         assert!(rests.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(COOL_DOWN_MAX)));
-        assert_eq!(health.ready("m", now), Ready::Now);
+        assert_eq!(health.ready("m", now), Availability::Now);
         health.succeeded(now);
         health.failed("refused".into(), None, now, now);
-        assert_eq!(health.ready("m", now), Ready::Cooling(now + COOL_DOWN_FIRST), "it begins anew");
+        assert_eq!(health.ready("m", now), Availability::Cooling(now + COOL_DOWN_FIRST), "it begins anew");
     }
 
     #[test]
@@ -213,17 +213,21 @@ mod tests {
         let mut health = Health::new(Limits::default());
         health.failed("429".into(), Some(seconds(30)), start, start + seconds(1));
         health.succeeded(start);
-        assert_eq!(health.ready("m", start + seconds(2)), Ready::Cooling(start + seconds(31)));
+        assert_eq!(health.ready("m", start + seconds(2)), Availability::Cooling(start + seconds(31)));
         for late in [2, 3] {
             health.failed("429".into(), None, start, start + seconds(late));
-            assert_eq!(health.ready("m", start + seconds(late)), Ready::Cooling(start + seconds(31)), "not shorter");
+            assert_eq!(
+                health.ready("m", start + seconds(late)),
+                Availability::Cooling(start + seconds(31)),
+                "not shorter"
+            );
         }
         health.failed("429".into(), Some(seconds(60)), start, start + seconds(4));
-        assert_eq!(health.ready("m", start + seconds(5)), Ready::Cooling(start + seconds(64)), "but longer");
+        assert_eq!(health.ready("m", start + seconds(5)), Availability::Cooling(start + seconds(64)), "but longer");
         health.succeeded(start + seconds(5));
-        assert_eq!(health.ready("m", start + seconds(5)), Ready::Now, "it was asked since and answered");
+        assert_eq!(health.ready("m", start + seconds(5)), Availability::Now, "it was asked since and answered");
         health.failed("429".into(), None, start + seconds(5), start + seconds(5));
-        assert_eq!(health.ready("m", start + seconds(5)), Ready::Cooling(start + seconds(5) + COOL_DOWN_FIRST));
+        assert_eq!(health.ready("m", start + seconds(5)), Availability::Cooling(start + seconds(5) + COOL_DOWN_FIRST));
     }
 
     #[test]
@@ -231,9 +235,9 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
         health.failed("429".into(), Some(seconds(7)), start, start);
-        assert_eq!(health.ready("m", start), Ready::Cooling(start + seconds(7)));
+        assert_eq!(health.ready("m", start), Availability::Cooling(start + seconds(7)));
         health.failed("429".into(), Some(seconds(86_400)), start, start);
-        assert_eq!(health.ready("m", start), Ready::Cooling(start + RETRY_AFTER_MAX));
+        assert_eq!(health.ready("m", start), Availability::Cooling(start + RETRY_AFTER_MAX));
     }
 
     #[test]
@@ -241,9 +245,9 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
         health.lacks("eth_getBlockReceipts", start);
-        assert_eq!(health.ready("eth_getBlockReceipts", start), Ready::Missing);
-        assert_eq!(health.ready("eth_getLogs", start), Ready::Now);
-        assert_eq!(health.ready("eth_getBlockReceipts", start + MISSING_FOR), Ready::Now);
+        assert_eq!(health.ready("eth_getBlockReceipts", start), Availability::Missing);
+        assert_eq!(health.ready("eth_getLogs", start), Availability::Now);
+        assert_eq!(health.ready("eth_getBlockReceipts", start + MISSING_FOR), Availability::Now);
     }
 
     #[test]
@@ -253,7 +257,7 @@ mod tests {
         let mut now = start;
         let mut sent = 0u32;
         while now < start + seconds(20) {
-            if let Ready::At(at) = health.ready("m", now) {
+            if let Availability::At(at) = health.ready("m", now) {
                 now = at;
             }
             assert!(health.claim("m", 1, now));
@@ -269,7 +273,7 @@ mod tests {
         let mut now = start;
         let (mut sent, mut last_hour) = (0u32, 0u32);
         while now < start + seconds(86_400) {
-            if let Ready::At(at) = health.ready("m", now) {
+            if let Availability::At(at) = health.ready("m", now) {
                 now = at;
             }
             assert!(health.claim("m", 1, now));
@@ -285,7 +289,10 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::new(Limits { per_second: Some(10), per_day: None });
         health.take(20, start);
-        assert_eq!(health.ready("m", start + seconds(1)), Ready::At(start + seconds(2) - Duration::from_millis(100)));
+        assert_eq!(
+            health.ready("m", start + seconds(1)),
+            Availability::At(start + seconds(2) - Duration::from_millis(100))
+        );
     }
 
     #[test]

@@ -63,9 +63,9 @@ pub struct Exchange {
 
 /// Why there is no answer. Never holds a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
+pub enum TransportError {
     Failed {
-        fault: Fault,
+        fault: ErrorClass,
         reason: String,
         retry_after: Option<Duration>,
     },
@@ -77,7 +77,7 @@ pub enum Trouble {
 
 /// What kind of failure it was, as far as one can act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ErrorClass {
     /// No connection, a status of a gateway, an answer that contradicts itself.
     Broken,
     /// The answer did not come in time or was cut: a smaller question may be answered.
@@ -110,47 +110,51 @@ impl Client {
         request: &Request,
         timeout: Duration,
         bytes_max: usize,
-    ) -> Result<Exchange, Trouble> {
+    ) -> Result<Exchange, TransportError> {
         let url = to.url(&request.path);
         let builder = match &request.body {
             Some(body) => self.0.post(url).header(CONTENT_TYPE, "application/json").body(body.clone()),
             None => self.0.get(url),
         };
-        let failed = |fault: Fault, error: reqwest::Error| {
-            let fault = if error.is_timeout() && !error.is_connect() { Fault::Slow } else { fault };
-            Trouble::Failed { fault, reason: describe(to, error), retry_after: None }
+        let failed = |fault: ErrorClass, error: reqwest::Error| {
+            let fault = if error.is_timeout() && !error.is_connect() { ErrorClass::Slow } else { fault };
+            TransportError::Failed { fault, reason: describe(to, error), retry_after: None }
         };
         let builder = match to.login() {
             Ok(Some((user, password))) => builder.basic_auth(user, Some(password)),
             Ok(None) => builder,
-            Err(reason) => return Err(Trouble::Failed { fault: Fault::Broken, reason, retry_after: None }),
+            Err(reason) => return Err(TransportError::Failed { fault: ErrorClass::Broken, reason, retry_after: None }),
         };
         let sent = builder.headers(to.headers().clone()).timeout(timeout).send().await;
-        let mut response = sent.map_err(|error| failed(Fault::Broken, error))?;
+        let mut response = sent.map_err(|error| failed(ErrorClass::Broken, error))?;
 
         let status = response.status();
         let retry_after = seconds_to_wait(&response);
         let announced = response.content_length().unwrap_or(0);
         if usize::try_from(announced).map_or(true, |bytes| bytes > bytes_max) {
-            return Err(Trouble::TooLarge { bytes_max });
+            return Err(TransportError::TooLarge { bytes_max });
         }
         let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(Fault::Slow, error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(ErrorClass::Slow, error))? {
             if body.len() + chunk.len() > bytes_max {
-                return Err(Trouble::TooLarge { bytes_max });
+                return Err(TransportError::TooLarge { bytes_max });
             }
             body.extend_from_slice(&chunk);
         }
         let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::suspension));
         if throttles(status) || unusable(status) && !reply::is_refusal(&body) {
             let fault = match status {
-                _ if throttles(status) || retry_after.is_some() => Fault::Throttled,
+                _ if throttles(status) || retry_after.is_some() => ErrorClass::Throttled,
                 // 502 is what a gateway says at once while its node is down: nothing smaller would be answered.
-                StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Fault::Slow,
-                _ if status.as_u16() == CLOUDFLARE_TIMEOUT => Fault::Slow,
-                _ => Fault::Broken,
+                StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ErrorClass::Slow,
+                _ if status.as_u16() == CLOUDFLARE_TIMEOUT => ErrorClass::Slow,
+                _ => ErrorClass::Broken,
             };
-            return Err(Trouble::Failed { fault, reason: format!("HTTP status {}", status.as_u16()), retry_after });
+            return Err(TransportError::Failed {
+                fault,
+                reason: format!("HTTP status {}", status.as_u16()),
+                retry_after,
+            });
         }
         Ok(Exchange { status: status.as_u16(), body })
     }

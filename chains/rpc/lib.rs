@@ -5,19 +5,19 @@
 //! leave this crate: keys stand in them.
 
 pub mod endpoint;
-pub mod failure;
+pub mod error;
 pub mod pool;
-pub mod proof;
+pub mod chain_check;
 pub mod reply;
-pub mod span;
+pub mod adaptive_size;
 
 mod health;
 mod http;
 
+pub use adaptive_size::AdaptiveSize;
+pub use chain_check::ChainCheck;
 pub use endpoint::{Endpoint, Role};
-pub use failure::Failure;
+pub use error::RpcError;
 pub use health::Limits;
 pub use pool::{Config, Pool};
-pub use proof::Proof;
-pub use reply::{Answer, Bad, Refusal, RefusalKind, Reply};
-pub use span::Span;
+pub use reply::{Answer, Refusal, RefusalKind, Rejection, Reply};

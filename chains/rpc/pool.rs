@@ -6,7 +6,7 @@
 
 mod batches;
 mod single;
-mod tally;
+mod attempts;
 
 use std::{
     sync::{
@@ -22,11 +22,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::tally::{Lapse, Outcome, Tally};
+use self::attempts::{Attempts, HealthEvent, Outcome};
 use crate::{
-    Answer, Bad, Endpoint, Failure, Proof, Refusal, RefusalKind, Reply, Role, Span,
-    health::{Health, Ready},
-    http::{Client, Exchange, Fault, Request, Trouble},
+    AdaptiveSize, Answer, ChainCheck, Endpoint, Refusal, RefusalKind, Rejection, Reply, Role, RpcError,
+    health::{Availability, Health},
+    http::{Client, ErrorClass, Exchange, Request, TransportError},
     reply,
 };
 
@@ -48,7 +48,7 @@ pub struct Config {
     /// An endpoint whose head is so many blocks further behind the best one is asked last.
     pub head_lag_max: u64,
     /// Asked of every endpoint before it is believed anything.
-    pub proof: Option<Proof>,
+    pub proof: Option<ChainCheck>,
 }
 
 impl Config {
@@ -91,7 +91,7 @@ struct Node {
     endpoint: Endpoint,
     health: Mutex<Health>,
     /// How many questions it takes in one batch.
-    batch: Mutex<Span>,
+    batch: Mutex<AdaptiveSize>,
     /// It gave the expected answer to [`Config::proof`] once.
     proven: AtomicBool,
     /// Held while it is asked for that, so that it is asked once.
@@ -103,7 +103,7 @@ impl Node {
         self.health.lock().expect("no panic while health is held")
     }
 
-    fn batch(&self) -> MutexGuard<'_, Span> {
+    fn batch(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.batch.lock().expect("no panic while the size is held")
     }
 
@@ -141,7 +141,7 @@ impl Pool {
         let node = |endpoint: &Endpoint| Node {
             endpoint: endpoint.clone(),
             health: Mutex::new(Health::new(endpoint.limits())),
-            batch: Mutex::new(Span::new(u64::MAX, u64::MAX)),
+            batch: Mutex::new(AdaptiveSize::new(u64::MAX, u64::MAX)),
             proven: AtomicBool::new(config.proof.is_none()),
             proving: tokio::sync::Mutex::new(()),
         };
@@ -163,56 +163,62 @@ impl Pool {
     }
 
     /// Asks a JSON-RPC question. `accept` reads and judges each answer; the first sure one wins.
-    pub async fn ask<T, P, F>(&self, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    pub async fn ask<T, P, F>(&self, method: &str, params: &P, accept: F) -> Result<T, RpcError>
     where
         P: Serialize + Sync + ?Sized,
-        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Rejection>,
     {
         self.run(method, &Request::call(method, params), Round::default(), accept).await
     }
 
     /// The same, beginning with the endpoint at `first`, counted round, even if its head was behind: a caller who counts up
     /// hears every one regularly and learns that it caught up.
-    pub async fn ask_from<T, P, F>(&self, first: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    pub async fn ask_from<T, P, F>(&self, first: usize, method: &str, params: &P, accept: F) -> Result<T, RpcError>
     where
         P: Serialize + Sync + ?Sized,
-        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Rejection>,
     {
         self.run(method, &Request::call(method, params), self.beginning(first), accept).await
     }
 
     /// Asks everybody but one, beginning with the endpoint after it: for a second word about what that one said. Rests and
     /// quotas of the others are waited for, because nobody has said anything yet.
-    pub async fn ask_besides<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, Failure>
+    pub async fn ask_excluding<T, P, F>(
+        &self,
+        endpoint: usize,
+        method: &str,
+        params: &P,
+        accept: F,
+    ) -> Result<T, RpcError>
     where
         P: Serialize + Sync + ?Sized,
-        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Rejection>,
     {
         let round = Round { skipped: Some(endpoint), ..self.beginning(endpoint + 1) };
         self.run(method, &Request::call(method, params), round, accept).await
     }
 
     /// Posts something that is not JSON-RPC, beginning with the endpoint at `first` as [`Pool::ask_from`] does.
-    pub async fn post_from<T, F>(&self, first: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, Failure>
+    pub async fn post_from<T, F>(&self, first: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, RpcError>
     where
-        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Rejection>,
     {
         let request = Request { path: path.to_owned(), body: Some(body) };
         self.run(path, &request, self.beginning(first), accept).await
     }
 
     /// Posts or gets something that is not JSON-RPC. `name` stands for the method in health and quarantine.
-    pub async fn fetch<T, F>(&self, name: &str, path: &str, body: Option<Vec<u8>>, accept: F) -> Result<T, Failure>
+    pub async fn fetch<T, F>(&self, name: &str, path: &str, body: Option<Vec<u8>>, accept: F) -> Result<T, RpcError>
     where
-        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Rejection>,
     {
         self.run(name, &Request { path: path.to_owned(), body }, Round::default(), accept).await
     }
 
     /// The same, beginning with the endpoint at `first`, counted round; see [`Pool::ask_from`].
-    pub async fn fetch_from<T, F>(&self, first: usize, name: &str, path: &str, accept: F) -> Result<T, Failure>
+    pub async fn fetch_from<T, F>(&self, first: usize, name: &str, path: &str, accept: F) -> Result<T, RpcError>
     where
-        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Rejection>,
     {
         let request = Request { path: path.to_owned(), body: None };
         self.run(name, &request, self.beginning(first), accept).await
@@ -236,8 +242,8 @@ impl Pool {
             self.nodes[i].health().take(1, Instant::now());
             let said = match self.send(i, request, 1, self.config.deadline).await {
                 Ok(exchange) => Ok(exchange.body),
-                Err(Trouble::Failed { reason, .. }) => Err(reason),
-                Err(Trouble::TooLarge { bytes_max }) => Err(too_many_bytes(bytes_max).to_string()),
+                Err(TransportError::Failed { reason, .. }) => Err(reason),
+                Err(TransportError::TooLarge { bytes_max }) => Err(too_many_bytes(bytes_max).to_string()),
             };
             (i, said)
         });
@@ -272,37 +278,38 @@ impl Pool {
         Round { first: Some(first % self.nodes.len()), skipped: None }
     }
 
-    async fn run<T, F>(&self, method: &str, request: &Request, round: Round, mut accept: F) -> Result<T, Failure>
+    async fn run<T, F>(&self, method: &str, request: &Request, round: Round, mut accept: F) -> Result<T, RpcError>
     where
-        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Bad>,
+        F: FnMut(&Reply<'_>) -> Result<Answer<T>, Rejection>,
     {
         let Round { first, skipped } = round;
         let deadline = Instant::now() + self.config.deadline;
         let mut asked: Vec<bool> = (0..self.nodes.len()).map(|node| Some(node) == skipped).collect();
-        let mut tally = Tally::new();
+        let mut attempts = Attempts::new();
         loop {
             let now = Instant::now();
-            let (node, others) = match self.choose(method, first, &asked, now, self.latest(deadline), tally.is_mute()) {
-                Choice::Ask { node, others } if now < deadline => {
-                    if !self.nodes[node].health().claim(method, 1, now) {
+            let (node, others) =
+                match self.choose(method, first, &asked, now, self.latest(deadline), attempts.is_empty()) {
+                    Choice::Ask { node, others } if now < deadline => {
+                        if !self.nodes[node].health().claim(method, 1, now) {
+                            continue;
+                        }
+                        (node, others)
+                    }
+                    Choice::Wait(until) => {
+                        tokio::time::sleep_until(until).await;
                         continue;
                     }
-                    (node, others)
-                }
-                Choice::Wait(until) => {
-                    tokio::time::sleep_until(until).await;
-                    continue;
-                }
-                Choice::Ask { .. } | Choice::Nobody => break,
-            };
+                    Choice::Ask { .. } | Choice::Nobody => break,
+                };
             let timeout = share(deadline - now, others);
             // Who has too many questions did not look at this one: it may have it again after its rest.
             asked[node] = true;
             match self.prove(node, timeout).await {
                 Ok(()) => {}
                 Err((reason, fault)) => {
-                    asked[node] = fault != Fault::Throttled;
-                    tally.troubled(reason, fault);
+                    asked[node] = fault != ErrorClass::Throttled;
+                    attempts.troubled(reason, fault);
                     continue;
                 }
             }
@@ -310,26 +317,26 @@ impl Pool {
             let exchange = match self.send(node, request, 1, timeout).await {
                 Ok(exchange) => exchange,
                 Err(trouble) => {
-                    let fault = self.troubled(node, trouble, &mut tally, sent);
-                    asked[node] = fault != Some(Fault::Throttled);
+                    let fault = self.troubled(node, trouble, &mut attempts, sent);
+                    asked[node] = fault != Some(ErrorClass::Throttled);
                     continue;
                 }
             };
             let reply = Reply::new(node, exchange.status, &exchange.body);
             let mut outcome = Outcome::default();
-            let value = self.judge(node, method, accept(&reply), &mut tally, &mut outcome);
+            let value = self.judge(node, method, accept(&reply), &mut attempts, &mut outcome);
             asked[node] = !outcome.is_throttled();
             self.book(node, outcome, sent);
             if let Some(value) = value {
                 return Ok(value);
             }
         }
-        tally.troubles.extend(self.not_asked(method, &asked));
-        tally.missing |= self.nobody_has(method, skipped);
-        if tally.troubles.is_empty() && tally.is_mute() {
-            tally.troubles.push("no other endpoint may be read from".to_owned());
+        attempts.troubles.extend(self.not_asked(method, &asked));
+        attempts.missing |= self.nobody_has(method, skipped);
+        if attempts.troubles.is_empty() && attempts.is_empty() {
+            attempts.troubles.push("no other endpoint may be read from".to_owned());
         }
-        tally.into_result(method)
+        attempts.into_result(method)
     }
 
     /// When a wait must end, so that some time is left for an answer.
@@ -337,14 +344,14 @@ impl Pool {
         deadline - self.config.deadline / 10
     }
 
-    /// Adds an answer to the question's tally and to what the exchange says of the endpoint. Only a sure one ends the
+    /// Adds an answer to the question's attempts and to what the exchange says of the endpoint. Only a sure one ends the
     /// question.
     fn judge<T>(
         &self,
         node: usize,
         method: &str,
-        said: Result<Answer<T>, Bad>,
-        tally: &mut Tally<T>,
+        said: Result<Answer<T>, Rejection>,
+        attempts: &mut Attempts<T>,
         outcome: &mut Outcome,
     ) -> Option<T> {
         match said {
@@ -354,31 +361,32 @@ impl Pool {
             }
             Ok(Answer::Doubtful(value)) => {
                 outcome.good = true;
-                tally.doubtful.get_or_insert(value);
+                attempts.doubtful.get_or_insert(value);
             }
-            Err(Bad::Wrong(reason)) => {
+            Err(Rejection::Wrong(reason)) => {
                 error!(endpoint = %self.label(node), method, "a wrong answer was refused: {reason}");
                 let reason = self.redact(node, &reason);
-                tally.wrong = Some(format!("{}: {reason}", self.label(node)));
-                outcome.lapse.get_or_insert(Lapse { fault: Fault::Broken, reason, retry_after: None });
+                attempts.wrong = Some(format!("{}: {reason}", self.label(node)));
+                outcome.event.get_or_insert(HealthEvent { fault: ErrorClass::Broken, reason, retry_after: None });
             }
-            Err(Bad::Refused(refusal)) => {
+            Err(Rejection::Refused(refusal)) => {
                 let message = self.redact(node, &refusal.message);
                 match refusal.kind {
                     RefusalKind::TooLarge => {
-                        tally.too_large.get_or_insert(message);
+                        attempts.too_large.get_or_insert(message);
                     }
                     RefusalKind::MethodMissing => {
                         info!(endpoint = %self.label(node), method, "the endpoint does not offer {method}: {message}");
                         self.nodes[node].health().lacks(method, Instant::now());
-                        tally.missing = true;
+                        attempts.missing = true;
                     }
                     RefusalKind::Quota => {
-                        tally.troubles.push(format!("{}: {message}", self.label(node)));
-                        outcome.lapse = Some(Lapse { fault: Fault::Throttled, reason: message, retry_after: None });
+                        attempts.troubles.push(format!("{}: {message}", self.label(node)));
+                        outcome.event =
+                            Some(HealthEvent { fault: ErrorClass::Throttled, reason: message, retry_after: None });
                     }
                     RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => {
-                        tally.refused =
+                        attempts.refused =
                             Some(Refusal { message: format!("{}: {message}", self.label(node)), ..refusal });
                     }
                 }
@@ -390,29 +398,35 @@ impl Pool {
     /// Tells the endpoint's health how the exchange that was sent then went.
     fn book(&self, node: usize, outcome: Outcome, sent: Instant) {
         match outcome {
-            Outcome { lapse: Some(lapse), .. } => drop(self.failed(node, lapse, sent)),
-            Outcome { good: true, lapse: None } => self.nodes[node].health().succeeded(sent),
-            Outcome { good: false, lapse: None } => {}
+            Outcome { event: Some(event), .. } => drop(self.failed(node, event, sent)),
+            Outcome { good: true, event: None } => self.nodes[node].health().succeeded(sent),
+            Outcome { good: false, event: None } => {}
         }
     }
 
     /// Books an exchange without an answer; says what kind of failure it was, unless there was too much of an answer.
-    fn troubled<T>(&self, node: usize, trouble: Trouble, tally: &mut Tally<T>, sent: Instant) -> Option<Fault> {
+    fn troubled<T>(
+        &self,
+        node: usize,
+        trouble: TransportError,
+        attempts: &mut Attempts<T>,
+        sent: Instant,
+    ) -> Option<ErrorClass> {
         match trouble {
-            Trouble::TooLarge { bytes_max } => {
-                tally.too_large.get_or_insert(format!("more than {bytes_max} bytes from {}", self.label(node)));
+            TransportError::TooLarge { bytes_max } => {
+                attempts.too_large.get_or_insert(format!("more than {bytes_max} bytes from {}", self.label(node)));
                 None
             }
-            Trouble::Failed { fault, reason, retry_after } => {
+            TransportError::Failed { fault, reason, retry_after } => {
                 let reason = self.redact(node, &reason);
-                tally.troubled(self.failed(node, Lapse { fault, reason, retry_after }, sent), fault);
+                attempts.troubled(self.failed(node, HealthEvent { fault, reason, retry_after }, sent), fault);
                 Some(fault)
             }
         }
     }
 
     /// A node of another chain would answer everything, consistently and wrongly.
-    async fn prove(&self, node: usize, timeout: Duration) -> Result<(), (String, Fault)> {
+    async fn prove(&self, node: usize, timeout: Duration) -> Result<(), (String, ErrorClass)> {
         let Some(proof) = &self.config.proof else { return Ok(()) };
         let proven = &self.nodes[node].proven;
         if proven.load(Ordering::Relaxed) {
@@ -424,12 +438,12 @@ impl Pool {
         }
         let sent = Instant::now();
         let ready = self.nodes[node].health().ready(&proof.name, sent);
-        if matches!(ready, Ready::Cooling(_)) {
+        if matches!(ready, Availability::Cooling(_)) {
             // It failed somebody else's question while this one waited for its turn, and did not look at this one.
-            return Err((self.why_not(node, &proof.name, sent), Fault::Throttled));
+            return Err((self.why_not(node, &proof.name, sent), ErrorClass::Throttled));
         }
         self.nodes[node].health().take(1, sent);
-        let lapse = match self.send(node, &proof.request, 1, timeout).await {
+        let event = match self.send(node, &proof.request, 1, timeout).await {
             Ok(exchange) => match proof.read(&Reply::new(node, exchange.status, &exchange.body)) {
                 Ok(said) if said == proof.expected => {
                     proven.store(true, Ordering::Relaxed);
@@ -439,33 +453,41 @@ impl Pool {
                     let reason =
                         format!("{} says {said}, expected {}: a node of another chain", proof.name, proof.expected);
                     error!(endpoint = %self.label(node), "the endpoint is not used: {reason}");
-                    Lapse { fault: Fault::Broken, reason, retry_after: None }
+                    HealthEvent { fault: ErrorClass::Broken, reason, retry_after: None }
                 }
-                Err(Bad::Refused(Refusal { message: reason, kind: RefusalKind::Quota, .. })) => {
-                    Lapse { fault: Fault::Throttled, reason, retry_after: None }
+                Err(Rejection::Refused(Refusal { message: reason, kind: RefusalKind::Quota, .. })) => {
+                    HealthEvent { fault: ErrorClass::Throttled, reason, retry_after: None }
                 }
-                Err(Bad::Refused(Refusal { message: reason, .. }) | Bad::Wrong(reason)) => {
-                    Lapse { fault: Fault::Broken, reason, retry_after: None }
+                Err(Rejection::Refused(Refusal { message: reason, .. }) | Rejection::Wrong(reason)) => {
+                    HealthEvent { fault: ErrorClass::Broken, reason, retry_after: None }
                 }
             },
-            Err(Trouble::Failed { fault, reason, retry_after }) => Lapse { fault, reason, retry_after },
-            Err(Trouble::TooLarge { bytes_max }) => {
-                Lapse { fault: Fault::Broken, reason: too_many_bytes(bytes_max).to_string(), retry_after: None }
-            }
+            Err(TransportError::Failed { fault, reason, retry_after }) => HealthEvent { fault, reason, retry_after },
+            Err(TransportError::TooLarge { bytes_max }) => HealthEvent {
+                fault: ErrorClass::Broken,
+                reason: too_many_bytes(bytes_max).to_string(),
+                retry_after: None,
+            },
         };
-        let fault = lapse.fault;
-        let lapse = Lapse { reason: self.redact(node, &lapse.reason), ..lapse };
-        Err((self.failed(node, lapse, sent), fault))
+        let fault = event.fault;
+        let event = HealthEvent { reason: self.redact(node, &event.reason), ..event };
+        Err((self.failed(node, event, sent), fault))
     }
 
-    async fn send(&self, node: usize, request: &Request, cost: u32, timeout: Duration) -> Result<Exchange, Trouble> {
+    async fn send(
+        &self,
+        node: usize,
+        request: &Request,
+        cost: u32,
+        timeout: Duration,
+    ) -> Result<Exchange, TransportError> {
         self.requests.fetch_add(u64::from(cost), Ordering::Relaxed);
         self.client.send(&self.nodes[node].endpoint, request, timeout, self.config.body_bytes_max).await
     }
 
-    fn failed(&self, node: usize, lapse: Lapse, sent: Instant) -> String {
+    fn failed(&self, node: usize, event: HealthEvent, sent: Instant) -> String {
         let label = self.label(node);
-        let Lapse { reason, retry_after, .. } = lapse;
+        let HealthEvent { reason, retry_after, .. } = event;
         let retry_after = retry_after.or_else(|| reply::suspension(&reason));
         let said = format!("{label}: {reason}");
         let mut health = self.nodes[node].health();
@@ -499,10 +521,10 @@ impl Pool {
                 continue;
             }
             match self.nodes[i].health().ready(method, now) {
-                Ready::Now => ready.push(i),
-                Ready::At(at) if at <= latest => quota.push((lags(i), at)),
-                Ready::Cooling(until) if patient && until <= latest => rest.push(until),
-                Ready::At(_) | Ready::Cooling(_) | Ready::Missing => {}
+                Availability::Now => ready.push(i),
+                Availability::At(at) if at <= latest => quota.push((lags(i), at)),
+                Availability::Cooling(until) if patient && until <= latest => rest.push(until),
+                Availability::At(_) | Availability::Cooling(_) | Availability::Missing => {}
             }
         }
         ready.sort_by_key(|i| lags(*i));
@@ -528,10 +550,10 @@ impl Pool {
     fn why_not(&self, node: usize, method: &str, now: Instant) -> String {
         let health = self.nodes[node].health();
         let why = match health.ready(method, now) {
-            Ready::Cooling(_) => format!("rests after `{}`", health.last_trouble()),
-            Ready::Missing => format!("does not offer {method}"),
-            Ready::At(_) => "its quota is used up".to_owned(),
-            Ready::Now => "no time was left".to_owned(),
+            Availability::Cooling(_) => format!("rests after `{}`", health.last_trouble()),
+            Availability::Missing => format!("does not offer {method}"),
+            Availability::At(_) => "its quota is used up".to_owned(),
+            Availability::Now => "no time was left".to_owned(),
         };
         format!("{}: {why}", self.nodes[node].endpoint)
     }
@@ -541,7 +563,7 @@ impl Pool {
         let now = Instant::now();
         let may_be_asked = |i: &usize| Some(*i) != skipped && self.nodes[*i].endpoint.has(Role::Read);
         let mut readers = (0..self.nodes.len()).filter(may_be_asked).peekable();
-        readers.peek().is_some() && readers.all(|i| self.nodes[i].health().ready(method, now) == Ready::Missing)
+        readers.peek().is_some() && readers.all(|i| self.nodes[i].health().ready(method, now) == Availability::Missing)
     }
 }
 
@@ -551,6 +573,6 @@ fn share(left: Duration, others: u32) -> Duration {
     if others == 0 { left } else { left / 2 }
 }
 
-fn too_many_bytes(bytes_max: usize) -> Failure {
-    Failure::TooLarge(format!("more than {bytes_max} bytes"))
+fn too_many_bytes(bytes_max: usize) -> RpcError {
+    RpcError::TooLarge(format!("more than {bytes_max} bytes"))
 }

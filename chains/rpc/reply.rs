@@ -37,7 +37,7 @@ pub enum Answer<T> {
 
 /// Why a reader does not use an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Bad {
+pub enum Rejection {
     /// The node says that it cannot or will not.
     Refused(Refusal),
     /// Not what was asked for, or in contradiction to what it is committed to.
@@ -107,51 +107,51 @@ impl<'a> Reply<'a> {
     }
 
     /// The result of a JSON-RPC answer.
-    pub fn result<T: Deserialize<'a>>(&self) -> Result<T, Bad> {
-        let wrong = |error: serde_json::Error| Bad::Wrong(format!("not the expected JSON: {error}"));
+    pub fn result<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
+        let wrong = |error: serde_json::Error| Rejection::Wrong(format!("not the expected JSON: {error}"));
         match self.text {
             Text::Whole(body) => {
                 // A `null` error beside a result is what old nodes send.
                 let envelope: Envelope<'a, T> = match serde_json::from_slice(body) {
                     Ok(envelope) => envelope,
-                    Err(error) => return Err(refusal_in(body).map_or_else(|| wrong(error), Bad::Refused)),
+                    Err(error) => return Err(refusal_in(body).map_or_else(|| wrong(error), Rejection::Refused)),
                 };
                 match (envelope.result, envelope.error.and_then(refusal)) {
-                    (_, Some(refusal)) => Err(Bad::Refused(refusal)),
+                    (_, Some(refusal)) => Err(Rejection::Refused(refusal)),
                     (Field::Present(result), None) => Ok(result),
-                    (Field::Absent, None) => Err(Bad::Wrong("neither a result nor an error".to_owned())),
+                    (Field::Absent, None) => Err(Rejection::Wrong("neither a result nor an error".to_owned())),
                 }
             }
             Text::Item { result, error } => match (result, error.and_then(refusal)) {
-                (_, Some(refusal)) => Err(Bad::Refused(refusal)),
+                (_, Some(refusal)) => Err(Rejection::Refused(refusal)),
                 (Some(result), None) => serde_json::from_str(result.get()).map_err(wrong),
-                (None, None) => Err(Bad::Wrong("neither a result nor an error".to_owned())),
+                (None, None) => Err(Rejection::Wrong("neither a result nor an error".to_owned())),
             },
         }
     }
 
     /// The body of a plain HTTP answer that is a text and nothing but.
-    pub fn text(&self) -> Result<&'a str, Bad> {
+    pub fn text(&self) -> Result<&'a str, Rejection> {
         let not_there = matches!(self.status, 400 | 404);
         match std::str::from_utf8(self.body()).map(str::trim) {
             Ok(text) if self.status == 200 => Ok(text),
             Ok(text) => {
                 let message = text.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect();
                 let kind = if not_there { RefusalKind::NotThere } else { RefusalKind::Other };
-                Err(Bad::Refused(Refusal { code: i64::from(self.status), message, kind }))
+                Err(Rejection::Refused(Refusal { code: i64::from(self.status), message, kind }))
             }
-            Err(_) => Err(Bad::Wrong("not a text".to_owned())),
+            Err(_) => Err(Rejection::Wrong("not a text".to_owned())),
         }
     }
 
     /// The body of a plain HTTP answer.
-    pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Bad> {
-        serde_json::from_slice(self.body()).map_err(|error| Bad::Wrong(format!("not the expected JSON: {error}")))
+    pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
+        serde_json::from_slice(self.body()).map_err(|error| Rejection::Wrong(format!("not the expected JSON: {error}")))
     }
 }
 
 /// Takes a batch answer apart: `(id, reply)` in the order in which the node sent them.
-pub(crate) fn items(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Bad> {
+pub(crate) fn items(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
     #[derive(Deserialize)]
     struct Item<'a> {
         id: u64,
@@ -161,7 +161,8 @@ pub(crate) fn items(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u6
         result: Field<&'a RawValue>,
     }
     let items: Vec<Item<'_>> = serde_json::from_slice(body).map_err(|error| {
-        refusal_in(body).map_or_else(|| Bad::Wrong(format!("not the answer to a batch: {error}")), Bad::Refused)
+        refusal_in(body)
+            .map_or_else(|| Rejection::Wrong(format!("not the answer to a batch: {error}")), Rejection::Refused)
     })?;
     let mut replies = Vec::with_capacity(items.len());
     for Item { id, error, result } in items {
@@ -287,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    fn result<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Bad> {
+    fn result<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Rejection> {
         Reply::new(0, 200, body.as_bytes()).result()
     }
 
@@ -295,14 +296,15 @@ mod tests {
     fn results_and_errors_are_told_apart() {
         assert_eq!(result::<&str>(r#"{"jsonrpc":"2.0","id":1,"result":"0x1"}"#), Ok("0x1"));
         assert_eq!(result::<Option<u8>>(r#"{"result":null,"error":null}"#), Ok(None));
-        assert!(matches!(result::<Option<u8>>(r#"{"id":1}"#), Err(Bad::Wrong(_))));
-        assert!(matches!(result::<u8>("<html>"), Err(Bad::Wrong(_))));
-        let Err(Bad::Refused(refusal)) = result::<u8>(r#"{"error":{"code":-32000,"message":"header not found"}}"#)
+        assert!(matches!(result::<Option<u8>>(r#"{"id":1}"#), Err(Rejection::Wrong(_))));
+        assert!(matches!(result::<u8>("<html>"), Err(Rejection::Wrong(_))));
+        let Err(Rejection::Refused(refusal)) =
+            result::<u8>(r#"{"error":{"code":-32000,"message":"header not found"}}"#)
         else {
             panic!("an error object is a refusal")
         };
         assert_eq!((refusal.code, refusal.kind), (-32000, RefusalKind::NotThere));
-        assert!(matches!(result::<u8>(r#"{"error":"daily quota used","result":null}"#), Err(Bad::Refused(_))));
+        assert!(matches!(result::<u8>(r#"{"error":"daily quota used","result":null}"#), Err(Rejection::Refused(_))));
     }
 
     #[test]
@@ -338,10 +340,10 @@ mod tests {
         let items = items(3, 200, body).unwrap();
         assert_eq!(items[0].0, 1);
         assert_eq!(items[0].1.result::<&str>(), Ok("b"));
-        assert!(matches!(items[1].1.result::<&str>(), Err(Bad::Refused(_))));
+        assert!(matches!(items[1].1.result::<&str>(), Err(Rejection::Refused(_))));
         assert!(matches!(
             super::items(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
-            Err(Bad::Refused(_))
+            Err(Rejection::Refused(_))
         ));
     }
 

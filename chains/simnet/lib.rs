@@ -19,8 +19,8 @@ pub mod tx;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, ChainId, Family, Internals, Outcome, Sender, Source,
-    Tip, TxId, derive,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, ChainId, Family, InternalTransfers, Outcome, Sender,
+    Source, Tip, TxId, derive,
 };
 use model::Model;
 use node::Node;
@@ -153,10 +153,10 @@ impl Simnet {
     /// Whether native coins that contracts send are left out of blocks and show in balances only.
     pub fn internals_by_balance(&self, chain: &ChainId, on: bool) {
         let mut model = self.model(chain);
-        model.internals = match (model.spec.family, on) {
-            (Family::Bitcoin, _) => Internals::None,
-            (Family::Evm | Family::Tron, true) => Internals::ByBalance,
-            (Family::Evm | Family::Tron, false) => Internals::Included,
+        model.internal_transfers = match (model.spec.family, on) {
+            (Family::Bitcoin, _) => InternalTransfers::None,
+            (Family::Evm | Family::Tron, true) => InternalTransfers::ByBalance,
+            (Family::Evm | Family::Tron, false) => InternalTransfers::Included,
         };
     }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use chain::{
-    AddressKey, Amount, AssetId, BlockHash, BlockRef, Family, Header, Height, Internals, Outcome, Part, Place,
-    Sighting, Tip, Transfer, TxId, derive, watch::Watched,
+    AddressKey, Amount, AssetId, BlockHash, BlockRef, Family, Header, Height, InternalTransfers, Outcome, Part, Place,
+    Tip, Transfer, TxId, UnconfirmedTransfer, derive, watch::Watched,
 };
 use sha2::{Digest, Sha256};
 
@@ -71,7 +71,7 @@ pub struct Model {
     pub branch: u64,
     pub pool: Pool,
     pub buyers: Buyers,
-    pub internals: Internals,
+    pub internal_transfers: InternalTransfers,
     pub faults: Faults,
     mined: HashMap<TxId, Height>,
     journal: Option<Journal>,
@@ -83,7 +83,7 @@ pub struct Model {
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub watched: &'a Watched<'a>,
-    pub internals: Internals,
+    pub internal_transfers: InternalTransfers,
 }
 
 impl Model {
@@ -103,9 +103,9 @@ impl Model {
     pub fn at(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> Model {
         let buyers = Buyers::new(&spec.chain, spec.family, seed);
         let rules = spec.rules(buyers::miner(&spec.chain, seed), buyers.accounts());
-        let internals = match spec.family {
-            Family::Bitcoin => Internals::None,
-            Family::Evm | Family::Tron => Internals::Included,
+        let internal_transfers = match spec.family {
+            Family::Bitcoin => InternalTransfers::None,
+            Family::Evm | Family::Tron => InternalTransfers::Included,
         };
         Model {
             ledger: Ledger::new(rules, TxId(genesis.0)),
@@ -116,7 +116,7 @@ impl Model {
             branch: 0,
             pool: Pool::default(),
             buyers,
-            internals,
+            internal_transfers,
             faults: Faults::default(),
             mined: HashMap::new(),
             journal: None,
@@ -262,8 +262,8 @@ impl Model {
     }
 
     /// What transactions that wait would move to watched addresses. Senders of this model never announce a replacement.
-    pub fn sightings(&self, view: View<'_>) -> Vec<Sighting> {
-        let sighting = |transfer: Transfer| Sighting {
+    pub fn unconfirmed(&self, view: View<'_>) -> Vec<UnconfirmedTransfer> {
+        let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
             part: transfer.place.part,
             asset: transfer.asset,
@@ -271,7 +271,7 @@ impl Model {
             amount: transfer.amount,
             replaceable: false,
         };
-        self.transfers(self.pool.ready(), view).into_iter().map(sighting).collect()
+        self.transfers(self.pool.ready(), view).into_iter().map(unconfirmed).collect()
     }
 
     /// What the transactions of a block move to watched addresses, in the order of places.
@@ -279,7 +279,7 @@ impl Model {
         let mut logs = 0u32..;
         let mut found = Vec::new();
         for (tx_index, tx) in (0u32..).zip(txs).filter(|(_, tx)| !tx.draft.reverts) {
-            let (mut internals, mut value_free) = (0u32.., true);
+            let (mut internal_transfers, mut value_free) = (0u32.., true);
             for (index, moved) in (0u32..).zip(&tx.draft.moves) {
                 let next = |counter: &mut dyn Iterator<Item = u32>| counter.next().expect("fewer than 2^32");
                 let part = match self.spec.family {
@@ -289,9 +289,10 @@ impl Model {
                         value_free = false;
                         Part::Value
                     }
-                    Family::Evm | Family::Tron => Part::Internal(next(&mut internals)),
+                    Family::Evm | Family::Tron => Part::Internal(next(&mut internal_transfers)),
                 };
-                let hidden = matches!(part, Part::Internal(_)) && view.internals != Internals::Included;
+                let hidden =
+                    matches!(part, Part::Internal(_)) && view.internal_transfers != InternalTransfers::Included;
                 let listed = self.spec.assets.iter().any(|asset| asset.id == moved.asset);
                 if hidden || !listed || moved.amount.is_zero() || !view.watched.contains(&moved.to.key) {
                     continue;

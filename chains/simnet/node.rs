@@ -7,9 +7,9 @@ use std::sync::{
 
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Family, Header, Height, Identity, Internals,
-    Outcome, Sender, Sighting, Source, SourceError, Tip, WatchSet,
-    source::{EndpointReport, Opinion},
+    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Family, Header, Height, Identity,
+    InternalTransfers, Outcome, Sender, Source, SourceError, Tip, UnconfirmedTransfer, WatchSet,
+    source::{CrossCheckResult, EndpointReport},
 };
 
 use crate::{
@@ -95,20 +95,20 @@ impl Source for Node {
     }
 
     /// Where a block proves nothing there is somebody else to ask, who has no faults.
-    fn voices(&self) -> usize {
+    fn independent_endpoints(&self) -> usize {
         if self.model().spec.family == Family::Evm { 2 } else { 1 }
     }
 
-    async fn second_opinion(&self, at: &BlockRef) -> Opinion {
+    async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
         let (model, endpoint) = (self.model(), "another model node".to_owned());
         if model.faults.has(Fault::Disputed) {
-            return Opinion::Differs { endpoint, hash: BlockHash([0xee; 32]) };
+            return CrossCheckResult::Differs { endpoint, hash: BlockHash([0xee; 32]) };
         }
         match model.position(at.height) {
-            Some(block) if block == *at => Opinion::Agrees,
-            Some(block) => Opinion::Differs { endpoint, hash: block.hash },
-            None if at.height > model.head().height => Opinion::Lacks { endpoint, head: model.head() },
-            None => Opinion::Silent(format!("block {} is forgotten", at.height)),
+            Some(block) if block == *at => CrossCheckResult::Agrees,
+            Some(block) => CrossCheckResult::Differs { endpoint, hash: block.hash },
+            None if at.height > model.head().height => CrossCheckResult::Lacks { endpoint, head: model.head() },
+            None => CrossCheckResult::Silent(format!("block {} is forgotten", at.height)),
         }
     }
 
@@ -119,7 +119,7 @@ impl Source for Node {
             return Err(SourceError::NotThere(from));
         }
         let keys = watched.read();
-        let view = View { watched: &keys, internals: model.internals };
+        let view = View { watched: &keys, internal_transfers: model.internal_transfers };
         let last = to.min(head).min(from.saturating_add(PAGE - 1));
         let mut blocks = Vec::new();
         for height in from..=last {
@@ -156,15 +156,19 @@ impl Source for Node {
     }
 
     /// On Bitcoin, where a mempool says something of what will be mined.
-    async fn sightings(&self, watched: &WatchSet, _awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
+    async fn unconfirmed(
+        &self,
+        watched: &WatchSet,
+        _awaited: &[Address],
+    ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let model = self.ask()?;
         let keys = watched.read();
-        let view = View { watched: &keys, internals: model.internals };
-        Ok((model.spec.family == Family::Bitcoin).then(|| model.sightings(view)))
+        let view = View { watched: &keys, internal_transfers: model.internal_transfers };
+        Ok((model.spec.family == Family::Bitcoin).then(|| model.unconfirmed(view)))
     }
 
-    fn internals(&self) -> Internals {
-        self.model().internals
+    fn internal_transfers(&self) -> InternalTransfers {
+        self.model().internal_transfers
     }
 
     fn requests(&self) -> u64 {

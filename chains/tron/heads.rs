@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use chain::{Block, Header, Height, Sighting};
+use chain::{Block, Header, Height, UnconfirmedTransfer};
 
 /// Head blocks kept at most: with fewer than 19 producers the head runs away from the solidified block.
 pub const KEEP_MAX: usize = 600;
@@ -59,9 +59,9 @@ impl Heads {
         }
     }
 
-    pub fn sightings(&self) -> Vec<Sighting> {
+    pub fn unconfirmed(&self) -> Vec<UnconfirmedTransfer> {
         let transfers = self.blocks.iter().flat_map(|block| &block.transfers);
-        let sighting = |transfer: &chain::Transfer| Sighting {
+        let unconfirmed = |transfer: &chain::Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
             part: transfer.place.part,
             asset: transfer.asset.clone(),
@@ -69,7 +69,7 @@ impl Heads {
             amount: transfer.amount,
             replaceable: false,
         };
-        transfers.map(sighting).collect()
+        transfers.map(unconfirmed).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The TRON family: solidified blocks read whole, so that no payment is omitted whatever contract made it.
 //!
 //! What the daemon books comes from `/walletsolidity`, a view that never changes its mind; head blocks are looked at for
-//! sightings only. Transactions are built, hashed and signed here; no node is trusted to do it.
+//! unconfirmed only. Transactions are built, hashed and signed here; no node is trusted to do it.
 
 pub mod abi;
 pub mod address;

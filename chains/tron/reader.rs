@@ -7,7 +7,7 @@ use std::sync::MutexGuard;
 
 use chain::{Block, Header, Height, SourceError, WatchSet};
 use futures_util::{StreamExt, stream};
-use rpc::{Answer, Bad, Failure, Span};
+use rpc::{AdaptiveSize, Answer, Rejection, RpcError};
 use serde_json::json;
 use tracing::info;
 
@@ -70,17 +70,17 @@ impl Tron {
         view: View,
         height: Option<Height>,
         first: usize,
-    ) -> Result<Option<(usize, Header)>, Failure> {
+    ) -> Result<Option<(usize, Header)>, RpcError> {
         let question = match height {
             Some(height) => json!({ "id_or_num": height.to_string(), "detail": false }),
             None => json!({ "detail": false }),
         };
         let accept = |reply: &rpc::Reply<'_>| {
-            let header = block::header(&wire::read(reply)?).map_err(Bad::Wrong)?;
+            let header = block::header(&wire::read(reply)?).map_err(Rejection::Wrong)?;
             let Some(header) = header else { return Ok(Answer::Doubtful(None)) };
             match height {
                 Some(height) if height != header.height => {
-                    Err(Bad::Wrong(format!("asked for block {height}, got {}", header.height)))
+                    Err(Rejection::Wrong(format!("asked for block {height}, got {}", header.height)))
                 }
                 Some(_) | None => Ok(Answer::Sure(Some((reply.endpoint, header)))),
             }
@@ -103,7 +103,7 @@ impl Tron {
             let path = view.path("getblockbylimitnext");
             let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
                 let bodies = self.linked(&wire::read::<wire::Blocks<'_>>(reply)?, from, to, watched);
-                let bodies = bodies.map_err(Bad::Wrong)?;
+                let bodies = bodies.map_err(Rejection::Wrong)?;
                 Ok(if bodies.is_empty() { Answer::Doubtful(bodies) } else { Answer::Sure(bodies) })
             });
             match answer.await {
@@ -115,7 +115,7 @@ impl Tron {
                 Err(failure) => {
                     let smaller = self.span().shrinks(used, &failure);
                     // What was too slow has taken its time already; the worker comes back with less.
-                    if !smaller || !matches!(failure, Failure::TooLarge(_)) {
+                    if !smaller || !matches!(failure, RpcError::TooLarge(_)) {
                         return Err(failure.at(from));
                     }
                     info!(chain = %self.config.chain, "a range of {used} blocks is too large: {failure}");
@@ -163,7 +163,7 @@ impl Tron {
                 Err(Mismatch::Incomplete) => Ok(Answer::Doubtful(None)),
                 // The head may have changed between the two questions.
                 Err(Mismatch::Wrong(_)) if view == View::Head => Ok(Answer::Doubtful(None)),
-                Err(Mismatch::Wrong(reason)) => Err(Bad::Wrong(reason)),
+                Err(Mismatch::Wrong(reason)) => Err(Rejection::Wrong(reason)),
             }
         });
         match answer.await.map_err(|failure| failure.at(header.height))? {
@@ -172,7 +172,7 @@ impl Tron {
         }
     }
 
-    fn span(&self) -> MutexGuard<'_, Span> {
+    fn span(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.span.lock().expect("no panic while the span is held")
     }
 }

@@ -2,7 +2,7 @@
 //! burned and lent energy. Prices are parameters of the chain that producers vote on; they are read, never compiled in.
 
 use chain::{AddressKey, SourceError};
-use rpc::{Answer, Bad, Failure};
+use rpc::{Answer, Rejection, RpcError};
 use serde_json::json;
 
 use crate::{Tron, address, reader::View, source::body, transaction::Frame, wire};
@@ -104,10 +104,10 @@ impl Tron {
             let value = |key: &str| said.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
                 // Zero values are left out; a negative one is none.
-                u64::try_from(value(key).unwrap_or(0)).map_err(|_| Bad::Wrong(format!("{key} is negative")))
+                u64::try_from(value(key).unwrap_or(0)).map_err(|_| Rejection::Wrong(format!("{key} is negative")))
             };
             if value("getEnergyFee").is_none() || value("getTransactionFee").is_none() {
-                return Err(Bad::Wrong("no prices among the chain's parameters".to_owned()));
+                return Err(Rejection::Wrong("no prices among the chain's parameters".to_owned()));
             }
             Ok(Answer::Sure(Prices {
                 energy: price("getEnergyFee")?,
@@ -143,7 +143,7 @@ impl Tron {
         let question = body(&json!({ "address": address::to_hex(of) }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
             let said: wire::Account<'_> = wire::read(reply)?;
-            let sun = u64::try_from(said.balance).map_err(|_| Bad::Wrong("a negative balance".to_owned()))?;
+            let sun = u64::try_from(said.balance).map_err(|_| Rejection::Wrong("a negative balance".to_owned()))?;
             Ok(if said.address.is_some() { Answer::Sure(sun) } else { Answer::Doubtful(sun) })
         });
         answer.await.map_err(|failure| failure.at(0))
@@ -180,7 +180,7 @@ impl Tron {
     pub async fn solid_outcome(&self, txid: chain::TxId) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
         let path = View::Solid.path("gettransactioninfobyid");
         let question = body(&json!({ "value": txid.to_string() }));
-        let answer: Result<_, Failure> = self
+        let answer: Result<_, RpcError> = self
             .pool
             .fetch(&path, &path, Some(question), |reply| {
                 let info: wire::Info<'_> = wire::read(reply)?;
@@ -188,7 +188,7 @@ impl Tron {
                     return Ok(Answer::Doubtful(None));
                 }
                 let height =
-                    u64::try_from(info.block_number).map_err(|_| Bad::Wrong("a negative height".to_owned()))?;
+                    u64::try_from(info.block_number).map_err(|_| Rejection::Wrong("a negative height".to_owned()))?;
                 // Left out where the virtual machine did not run; where it did, silence is no success.
                 let silence = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
                 let vm = info.receipt.result.unwrap_or(silence);

@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use chain::{Outcome, Sender, TxId};
 use prost::Message;
-use rpc::{Bad, Reply, Role};
+use rpc::{Rejection, Reply, Role};
 use serde_json::json;
 use tracing::info;
 
@@ -74,8 +74,8 @@ impl Sender for Tron {
                 Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
                 Ok(answer) => match wire::read::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
                     Ok(said) => understood(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
-                    Err(Bad::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
-                    Err(Bad::Refused(refusal)) => {
+                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::Refused(refusal)) => {
                         Outcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
                     }
                 },

@@ -7,10 +7,10 @@ use std::sync::{
 
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, Internals,
-    Sighting, Source, SourceError, Tip, WatchSet, source::EndpointReport,
+    Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, InternalTransfers,
+    Source, SourceError, Tip, UnconfirmedTransfer, WatchSet, source::EndpointReport,
 };
-use rpc::{Answer, Bad, Failure, Pool, Proof, Span};
+use rpc::{AdaptiveSize, Answer, ChainCheck, Pool, Rejection, RpcError};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -55,7 +55,7 @@ pub struct Tron {
     pub(crate) config: TronConfig,
     pub(crate) pool: Pool,
     pub(crate) assets: Assets,
-    pub(crate) span: Mutex<Span>,
+    pub(crate) span: Mutex<AdaptiveSize>,
     /// Every endpoint is asked for its newest block in turn, of each view.
     turns: [AtomicUsize; 2],
     /// The newest solidified block that was heard of last.
@@ -72,12 +72,12 @@ impl Tron {
         }
         let (path, question) = genesis();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
-        let proof = Proof::posted(&path, question, "blockID", &expected)
+        let proof = ChainCheck::posted(&path, question, "blockID", &expected)
             .with_errors(|reply| wire::read::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
             pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
             assets: Assets::new(&config.assets)?,
-            span: Mutex::new(Span::new(SPAN.0, SPAN.1)),
+            span: Mutex::new(AdaptiveSize::new(SPAN.0, SPAN.1)),
             turns: Default::default(),
             solid: AtomicU64::new(0),
             stored: AtomicU64::new(0),
@@ -113,8 +113,8 @@ impl Tron {
         }
         let newest = |view: View| async move {
             let accept = |reply: &rpc::Reply<'_>| {
-                let header = block::header(&wire::read(reply)?).map_err(Bad::Wrong)?;
-                header.map(Answer::Sure).ok_or_else(|| Bad::Wrong("no newest block".to_owned()))
+                let header = block::header(&wire::read(reply)?).map_err(Rejection::Wrong)?;
+                header.map(Answer::Sure).ok_or_else(|| Rejection::Wrong("no newest block".to_owned()))
             };
             let question = body(&json!({ "detail": false }));
             let found = self.pool.post_only(endpoint, &view.path("getblock"), question, accept).await;
@@ -126,7 +126,7 @@ impl Tron {
             let path = View::Solid.path("triggerconstantcontract");
             let accept = |reply: &rpc::Reply<'_>| decimals_in(reply, &contract);
             let asked = self.pool.post_only(endpoint, &path, decimals_of(contract.key), accept).await;
-            asked.map_err(|failure| match matches!(failure, Failure::Missing(_)) {
+            asked.map_err(|failure| match matches!(failure, RpcError::Missing(_)) {
                 true => "calls no contracts: the node must run with vm.supportConstant = true".to_owned(),
                 false => failure.to_string(),
             })?;
@@ -217,7 +217,7 @@ impl Source for Tron {
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
             match answer.await {
                 Ok(balance) => balances.push(balance.ok_or_else(unsupported)?),
-                Err(Failure::Refused(_) | Failure::Missing(_)) => return Err(unsupported()),
+                Err(RpcError::Refused(_) | RpcError::Missing(_)) => return Err(unsupported()),
                 Err(failure) => return Err(failure.at(at.height)),
             }
         }
@@ -225,7 +225,11 @@ impl Source for Tron {
     }
 
     /// What stands in blocks that are not solidified.
-    async fn sightings(&self, watched: &WatchSet, _awaited: &[Address]) -> Result<Option<Vec<Sighting>>, SourceError> {
+    async fn unconfirmed(
+        &self,
+        watched: &WatchSet,
+        _awaited: &[Address],
+    ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let mut heads = self.heads.lock().await;
         // Whoever books blocks has just asked for it.
         let solid = match self.solid.load(Ordering::Relaxed) {
@@ -255,12 +259,12 @@ impl Source for Tron {
         }
         // What was not stored yet stays on its way, whatever nodes think of it.
         heads.forget(solid.min(self.stored.load(Ordering::Relaxed)));
-        Ok(Some(heads.sightings()))
+        Ok(Some(heads.unconfirmed()))
     }
 
     /// Where nodes save them; [`Source::check`] tells the operator.
-    fn internals(&self) -> Internals {
-        if self.assets.native.is_some() { Internals::Included } else { Internals::None }
+    fn internal_transfers(&self) -> InternalTransfers {
+        if self.assets.native.is_some() { InternalTransfers::Included } else { InternalTransfers::None }
     }
 
     fn requests(&self) -> u64 {
@@ -288,9 +292,9 @@ fn genesis() -> (String, Vec<u8>) {
 }
 
 /// The last four bytes of its id.
-fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Answer<u32>, Bad> {
+fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Answer<u32>, Rejection> {
     let block: wire::Block<'_> = wire::read(reply)?;
-    let id = block.id.and_then(block::bytes32).ok_or_else(|| Bad::Wrong("no genesis block".to_owned()))?;
+    let id = block.id.and_then(block::bytes32).ok_or_else(|| Rejection::Wrong("no genesis block".to_owned()))?;
     Ok(Answer::Sure(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
 }
 
@@ -303,11 +307,11 @@ fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
     }))
 }
 
-fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Answer<u8>, Bad> {
+fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Answer<u8>, Rejection> {
     let said = wire::constant(reply)?;
     let word = said.constant_result.first().and_then(|word| abi::amount_in(word));
     let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
-    decimals.map(Answer::Sure).ok_or_else(|| Bad::Wrong(format!("{contract} is no token with decimals")))
+    decimals.map(Answer::Sure).ok_or_else(|| Rejection::Wrong(format!("{contract} is no token with decimals")))
 }
 
 /// What a node's answer says of a balance after the block `at`; `None`: nothing.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use rpc::{Bad, Refusal, RefusalKind, Reply};
+use rpc::{Refusal, RefusalKind, Rejection, Reply};
 use serde::Deserialize;
 
 /// An answer that is longer is no error: only short ones are looked at for one.
@@ -238,25 +238,25 @@ pub struct Broadcast<'a> {
 }
 
 /// Reads an answer, unless it is an error in one of its disguises.
-pub fn read<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Bad> {
+pub fn read<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
     if let Some(refusal) = refusal(reply.status, reply.body()) {
-        return Err(Bad::Refused(refusal));
+        return Err(Rejection::Refused(refusal));
     }
     // `{}` under such a status is no empty account.
     if !(200..300).contains(&reply.status) {
         let message = format!("HTTP status {}", reply.status);
-        return Err(Bad::Refused(Refusal { code: i64::from(reply.status), kind: RefusalKind::Other, message }));
+        return Err(Rejection::Refused(Refusal { code: i64::from(reply.status), kind: RefusalKind::Other, message }));
     }
     reply.json()
 }
 
 /// Reads the answer to a call that changes nothing, which java-tron offers only with `vm.supportConstant = true`.
-pub fn constant<'a>(reply: &Reply<'a>) -> Result<Constant<'a>, Bad> {
+pub fn constant<'a>(reply: &Reply<'a>) -> Result<Constant<'a>, Rejection> {
     let said: Constant<'a> = read(reply)?;
     let message = said.result.message.as_deref().map(message).unwrap_or_default();
     if kind(&message) == RefusalKind::MethodMissing {
         let message = format!("{message}; an own node must run with vm.supportConstant = true");
-        return Err(Bad::Refused(Refusal { code: 0, kind: RefusalKind::MethodMissing, message }));
+        return Err(Rejection::Refused(Refusal { code: 0, kind: RefusalKind::MethodMissing, message }));
     }
     Ok(said)
 }
@@ -312,10 +312,10 @@ mod tests {
             (r#"{"Error":"class org.tron.json.JSONException : x"}"#, RefusalKind::Other),
         ] {
             let answer = read::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
-            let Err(Bad::Refused(refusal)) = answer else { panic!("{body} is an error") };
+            let Err(Rejection::Refused(refusal)) = answer else { panic!("{body} is an error") };
             assert_eq!(refusal.kind, expected, "{body}");
         }
-        assert!(matches!(read::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Bad::Wrong(_))));
+        assert!(matches!(read::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Wrong(_))));
         assert!(read::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
     }
 

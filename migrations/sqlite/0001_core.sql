@@ -435,7 +435,7 @@ create index deposits_spent on deposits (chain, spent_height) where spent_height
 
 -- Transfers on their way: in a mempool, or in a block that can still vanish. No money; what was first seen inside the
 -- window is in time.
-create table sightings (
+create table unconfirmed (
     id integer primary key autoincrement,
     chain text not null,
     txid blob not null check (length(txid) = 32),
@@ -449,8 +449,8 @@ create table sightings (
     ended_at bigint,
     unique (chain, txid, part)
 );
-create index sightings_seen on sightings (chain, id) where state = 'seen';
-create index sightings_of_invoice on sightings (invoice_id);
+create index unconfirmed_seen on unconfirmed (chain, id) where state = 'seen';
+create index unconfirmed_of_invoice on unconfirmed (invoice_id);
 
 ----------------------------------------------------------------------------------------------------------------- mail
 

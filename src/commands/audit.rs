@@ -1,21 +1,20 @@
 //! `settled audit`: read-only, also while the daemon runs.
 
 use crate::commands::exit::Failure;
+use crate::commands::installation::{Installation, open_existing, require_schema};
 use crate::commands::out::say;
-use crate::commands::place::{Place, open_existing, require_schema};
-use crate::db;
-use crate::money::ledger::audit;
-use crate::shop::stock;
+use money::ledger::audit;
+use shop::stock;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
 }
 
 /// Exit code 1 when something does not agree.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let db = open_existing(&args.place.load()?).await?;
+    let db = open_existing(&args.installation.load()?).await?;
     require_schema(&db).await?;
     let (ledger, stock) = db
         .read_at_length("audit", |tx| {

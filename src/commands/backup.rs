@@ -15,11 +15,10 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::commands::control::{self, Answer, Command, Context, Hands};
+use crate::commands::control::{self, Answer, Command, Context, Executor};
 use crate::commands::exit::Failure;
+use crate::commands::installation::Installation;
 use crate::commands::out::say;
-use crate::commands::place::Place;
-use crate::envelope;
 
 /// The copy is consistent and complete, or not there. The keys that encrypt goods at rest (`envelope.keys` in the data
 /// folder) are not in it: keep a copy of them somewhere else, because without them the goods cannot be read. The data folder
@@ -29,7 +28,7 @@ pub struct Args {
     /// The file to make; an existing one is never overwritten.
     to: PathBuf,
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
 }
 
 /// A copy in the data folder. It is no path: root takes it and removes it, and shall not do so with whatever file a daemon
@@ -58,15 +57,15 @@ impl Copied {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let config = args.place.load()?;
+    let config = args.installation.load()?;
     let target = Target::reserve(&args.to)?;
-    let copied = match control::hands(&config).await? {
-        Hands::Ours(offline) => {
+    let copied = match control::executor(&config).await? {
+        Executor::Ours(offline) => {
             let copied = execute(&offline.context).await;
             offline.close().await;
             copied.map_err(Failure::failed)?
         }
-        Hands::Daemon => match control::ask_daemon(&config.data.folder, &Command::Backup).await? {
+        Executor::Daemon => match control::ask_daemon(&config.data.folder, &Command::Backup).await? {
             Answer::Copied(copied) => copied,
             Answer::Said(_) | Answer::Rescanned(_) | Answer::Order(_) => {
                 return Err(Failure::failed("the daemon answered something else than a copy"));
@@ -202,7 +201,7 @@ impl Target {
     }
 
     fn in_use(part: &Path) -> Failure {
-        Failure::failed(format!("another backup goes to the same place: it writes {}", part.display()))
+        Failure::failed(format!("another backup goes to the same installation: it writes {}", part.display()))
     }
 
     fn taken(path: &Path) -> Failure {

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use chain::{ChainId, Deriver, Family, Source};
 
-use crate::clock::{Clock, Instant};
 use crate::commands::exit::Failure;
+use crate::commands::installation::{Installation, missing_database, open_database, open_envelope};
 use crate::commands::out::say;
-use crate::commands::place::{Place, missing_database, open_database, open_envelope};
-use crate::config::{Chain, Config, Pair, RatesMode};
 use crate::daemon;
-use crate::db::{self, Db};
-use crate::envelope::Envelope;
-use crate::feeds::{Board, Feeds};
-use crate::money::invoices;
-use crate::money::pinned::{self, Fact};
+use crate::feeds::{Feeds, RateConsensus};
 use crate::ops::machine;
-use crate::shop::{merchants, stock};
+use clock::{Clock, Instant};
+use config::{ChainConfig, Config, Pair, RatesMode};
+use db::{self, Db};
+use envelope::Envelope;
+use money::immutable_facts::{self, Fact};
+use money::invoices;
+use shop::{merchants, stock};
 
 /// A chain whose newest block is older than so many of its blocks is behind, or stands.
 const LATE_BLOCKS: u32 = 50;
@@ -28,7 +28,7 @@ const FREE_MIB_USUAL: u64 = 2_048;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
 }
 
 /// What was found, printed as it is found.
@@ -56,16 +56,16 @@ impl Findings {
 
 /// Exit code 1 when something fails; warnings alone are no failure.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let config = args.place.load()?;
+    let config = args.installation.load()?;
     let mut findings = Findings::default();
     let f = &mut findings;
     f.ok("configuration", "every option is known and within its bounds");
     check_folder(f, &config.data.folder);
-    let pinned = check_database(f, &config).await?;
+    let immutable_facts = check_database(f, &config).await?;
     check_keys(f, &config);
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        check_pinned(f, chain, &pinned);
-        check_chain(f, &config, chain, &pinned).await;
+        check_pinned(f, chain, &immutable_facts);
+        check_chain(f, &config, chain, &immutable_facts).await;
     }
     if !config.chains.values().any(|chain| chain.enabled) {
         f.warn(
@@ -113,18 +113,18 @@ fn check_folder(f: &mut Findings, folder: &Path) {
 type Pinned = BTreeMap<String, String>;
 
 async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Failure> {
-    let mut pinned = Pinned::new();
+    let mut immutable_facts = Pinned::new();
     let url = &config.database.url;
     if let Some(file) = missing_database(config)? {
         let file = file.display();
         f.warn("database", format_args!("{file} is not there yet; the daemon makes it at its first start"));
-        return Ok(pinned);
+        return Ok(immutable_facts);
     }
     let db = match open_database(config).await {
         Ok(db) => db,
         Err(e) => {
             f.fail("database", e);
-            return Ok(pinned);
+            return Ok(immutable_facts);
         }
     };
     match db.pending_migrations().await {
@@ -140,8 +140,8 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Fai
             check_merchants(f, config, &db).await?;
             check_forsaken(f, config, &db).await?;
             let stored: Result<_, db::Error> =
-                db.read("list_pinned", |tx| Box::pin(async move { pinned::list(tx).await })).await;
-            pinned = stored?;
+                db.read("list_pinned", |tx| Box::pin(async move { immutable_facts::list(tx).await })).await;
+            immutable_facts = stored?;
             match open_envelope(&config.data.folder) {
                 Ok(envelope) => check_goods(f, &db, envelope).await?,
                 Err(e) => f.fail("goods", e),
@@ -149,7 +149,7 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Fai
         }
     }
     db.close().await;
-    Ok(pinned)
+    Ok(immutable_facts)
 }
 
 /// Whether every key is there that stock was sealed under.
@@ -188,10 +188,10 @@ async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(
 async fn check_forsaken(f: &mut Findings, config: &Config, db: &Db) -> Result<(), Failure> {
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
-    let forsaken: Result<_, db::Error> = db
-        .read("count_forsaken", move |tx| Box::pin(async move { invoices::count_forsaken(tx, &followed).await }))
+    let orphaned_invoices: Result<_, db::Error> = db
+        .read("count_orphaned", move |tx| Box::pin(async move { invoices::count_orphaned(tx, &followed).await }))
         .await;
-    for (chain, count) in forsaken? {
+    for (chain, count) in orphaned_invoices? {
         f.warn(
             &format!("chain {chain}"),
             format_args!(
@@ -224,13 +224,13 @@ fn check_keys(f: &mut Findings, config: &Config) {
 }
 
 /// What is configured against what is stored: the daemon refuses to go on with another network or other decimals.
-fn check_pinned(f: &mut Findings, chain: &Chain, pinned: &Pinned) {
+fn check_pinned(f: &mut Findings, chain: &ChainConfig, immutable_facts: &Pinned) {
     let identity = chain.identity.clone().map(|id| Fact::identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());
     let facts = identity.into_iter().chain(tokens.map(|(_, asset)| Fact::decimals(&asset.id, asset.decimals)));
     let mut agreeing = 0;
     for fact in facts {
-        match stored_otherwise(pinned, &fact) {
+        match stored_otherwise(immutable_facts, &fact) {
             Some(stored) => f.fail(
                 &format!("chain {}, database", chain.id),
                 format_args!(
@@ -238,7 +238,7 @@ fn check_pinned(f: &mut Findings, chain: &Chain, pinned: &Pinned) {
                     fact.name, fact.fact
                 ),
             ),
-            None => agreeing += usize::from(pinned.contains_key(&fact.name)),
+            None => agreeing += usize::from(immutable_facts.contains_key(&fact.name)),
         }
     }
     if agreeing > 0 {
@@ -248,11 +248,11 @@ fn check_pinned(f: &mut Findings, chain: &Chain, pinned: &Pinned) {
 
 const RESTORE: &str = "go back to what it was, or begin another database";
 
-fn stored_otherwise<'a>(pinned: &'a Pinned, fact: &Fact) -> Option<&'a String> {
-    pinned.get(&fact.name).filter(|stored| **stored != fact.fact)
+fn stored_otherwise<'a>(immutable_facts: &'a Pinned, fact: &Fact) -> Option<&'a String> {
+    immutable_facts.get(&fact.name).filter(|stored| **stored != fact.fact)
 }
 
-async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain, pinned: &Pinned) {
+async fn check_chain(f: &mut Findings, config: &Config, chain: &ChainConfig, immutable_facts: &Pinned) {
     let what = format!("chain {}", chain.id);
     let alone = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
     let source = match daemon::sources(&alone, None) {
@@ -267,19 +267,20 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain, pinned: &
             Err(problem) => f.fail(&endpoint, format_args!("{problem}; is it running, and is its address right?")),
         }
     }
-    if chain.family == Family::Evm && source.voices() < 2 {
+    if chain.family == Family::Evm && source.independent_endpoints() < 2 {
         f.warn(&what, "its only endpoint is believed without a second opinion; name another one, of somebody else");
     }
-    check_identity(f, &what, chain, source.as_ref(), pinned).await;
+    check_identity(f, &what, chain, source.as_ref(), immutable_facts).await;
     check_tip(f, &what, chain, source.as_ref(), Clock::System.now()).await;
     for (code, asset) in chain.assets() {
         let chain::AssetKind::Token { contract } = &asset.kind else { continue };
         let token = format!("{what}, {code}");
         match source.decimals(contract).await {
-            Ok(decimals) if stored_otherwise(pinned, &Fact::decimals(&asset.id, decimals)).is_some() => f.fail(
-                &token,
-                format_args!("its contract says {decimals} decimals, and the database stored others; {RESTORE}"),
-            ),
+            Ok(decimals) if stored_otherwise(immutable_facts, &Fact::decimals(&asset.id, decimals)).is_some() => f
+                .fail(
+                    &token,
+                    format_args!("its contract says {decimals} decimals, and the database stored others; {RESTORE}"),
+                ),
             Ok(decimals) if decimals == asset.decimals => {
                 f.ok(&token, format_args!("{decimals} decimals, as configured"))
             }
@@ -292,7 +293,13 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &Chain, pinned: &
     }
 }
 
-async fn check_identity(f: &mut Findings, what: &str, chain: &Chain, source: &dyn Source, pinned: &Pinned) {
+async fn check_identity(
+    f: &mut Findings,
+    what: &str,
+    chain: &ChainConfig,
+    source: &dyn Source,
+    immutable_facts: &Pinned,
+) {
     match (source.identity().await, &chain.identity) {
         (Err(e), _) => f.fail(what, format_args!("{e}; is the node running, and is its address right?")),
         (Ok(said), Some(wanted)) if said.id != *wanted => {
@@ -304,7 +311,7 @@ async fn check_identity(f: &mut Findings, what: &str, chain: &Chain, source: &dy
                 ),
             );
         }
-        (Ok(said), _) => match stored_otherwise(pinned, &Fact::identity(&chain.id, said.id.clone())) {
+        (Ok(said), _) => match stored_otherwise(immutable_facts, &Fact::identity(&chain.id, said.id.clone())) {
             Some(stored) => f.fail(
                 what,
                 format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", said.id),
@@ -314,7 +321,7 @@ async fn check_identity(f: &mut Findings, what: &str, chain: &Chain, source: &dy
     }
 }
 
-async fn check_tip(f: &mut Findings, what: &str, chain: &Chain, source: &dyn Source, now: Instant) {
+async fn check_tip(f: &mut Findings, what: &str, chain: &ChainConfig, source: &dyn Source, now: Instant) {
     let tip = match source.tip().await {
         Ok(tip) => tip,
         Err(e) => return f.fail(what, e),
@@ -361,7 +368,7 @@ async fn ask_feeds(f: &mut Findings, config: &Config) {
             Err(e) => f.warn(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in Board::new(&config.rates).round(Clock::System.now(), &pairs, &observations) {
+    for (pair, outcome) in RateConsensus::new(&config.rates).round(Clock::System.now(), &pairs, &observations) {
         match outcome {
             Ok(agreed) => f.ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
             Err(e) => {

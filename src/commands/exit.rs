@@ -3,10 +3,8 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use crate::config;
-use crate::db;
-use crate::db::claim::ClaimError;
-use crate::db::lock::LockError;
+use db::instance_lock::InstanceLockError;
+use db::lock::LockError;
 
 /// Why a command could not do what it was asked for: one sentence for people, one number for scripts.
 #[derive(Debug)]
@@ -78,16 +76,16 @@ impl From<LockError> for Failure {
     }
 }
 
-impl From<ClaimError> for Failure {
-    fn from(error: ClaimError) -> Failure {
+impl From<InstanceLockError> for Failure {
+    fn from(error: InstanceLockError) -> Failure {
         match error {
-            ClaimError::Held { .. } => {
+            InstanceLockError::Held { .. } => {
                 Failure::daemon(format!("{error}; stop that one, or name another database in [database] url"))
             }
-            ClaimError::Draining { .. } => {
+            InstanceLockError::Draining { .. } => {
                 Failure::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
             }
-            ClaimError::Db(error) => error.into(),
+            InstanceLockError::Db(error) => error.into(),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::PathBuf;
 
 use crate::commands::exit::Failure;
+use crate::commands::installation::CONFIG;
 use crate::commands::out::say;
-use crate::commands::place::CONFIG;
 
 const TEXT: &str = include_str!("init.toml");
 /// User and group of the unit.

@@ -8,7 +8,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::commands::exit::Failure;
-use crate::config::{Log, LogFormat};
+use config::{Log, LogFormat};
 
 /// Once per process, before anything is logged.
 pub fn start(log: &Log) -> Result<(), Failure> {

@@ -1,22 +1,22 @@
 //! `settled migrate`.
 
 use crate::commands::exit::Failure;
+use crate::commands::installation::{self, Installation, make_folder};
 use crate::commands::out::say;
-use crate::commands::place::{self, Place, make_folder};
-use crate::db::lock::DataLock;
+use db::lock::DataLock;
 
 /// The daemon does the same when it starts; this is for whoever wants it done before.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let config = args.place.load()?;
+    let config = args.installation.load()?;
     make_folder(&config.data.folder)?;
     let _lock = DataLock::acquire(&config.data.folder)?;
-    let prepared = place::prepare(&config).await?;
+    let prepared = installation::prepare(&config).await?;
     prepared.db.close().await;
     prepared.claim.release().await;
     match prepared.applied.as_slice() {

@@ -12,7 +12,7 @@ mod init;
 mod logging;
 mod migrate;
 mod out;
-mod place;
+mod installation;
 mod rescan;
 mod serve;
 mod status;

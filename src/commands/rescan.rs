@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin;
 use crate::commands::control::{self, Answer, Command, Context};
 use crate::commands::exit::Failure;
+use crate::commands::installation::Installation;
 use crate::commands::out::say;
-use crate::commands::place::Place;
 use crate::daemon;
 use crate::workers::rescan::Piece;
 
@@ -23,7 +23,7 @@ pub struct Args {
     /// Last block; the daemon must have read it before.
     to: u64,
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
 }
 
 /// A range, of which one piece is read.
@@ -35,14 +35,14 @@ pub struct Ask {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let Args { chain, from, to, place } = args;
+    let Args { chain, from, to, installation } = args;
     if from > to {
         return Err(Failure::usage(format!("block {from} stands behind block {to}")));
     }
     let (mut next, mut sum) = (from, Piece { to, booked: 0, known: 0, doubtful: 0 });
     while next <= to {
         let ask = Ask { chain: chain.clone(), from: next, to };
-        let piece = match control::ask(&place, Command::Rescan(ask)).await? {
+        let piece = match control::ask(&installation, Command::Rescan(ask)).await? {
             Answer::Rescanned(piece) => piece,
             Answer::Said(_) | Answer::Copied(_) | Answer::Order(_) => {
                 return Err(Failure::failed("the daemon answered something else"));

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::clock::Clock;
 use crate::commands::backup;
 use crate::commands::control::socket::Control;
 use crate::commands::control::{Context, Running};
 use crate::commands::exit::Failure;
+use crate::commands::installation::{self, Installation, Prepared, make_folder};
 use crate::commands::logging;
-use crate::commands::place::{self, Place, Prepared, make_folder};
 use crate::daemon::{Daemon, Setup};
-use crate::db::lock::DataLock;
 use crate::ops;
+use clock::Clock;
+use db::lock::DataLock;
 
 /// Blocks without transfers are stored at most this late: reading them again after a crash costs nothing but time.
 const LAZY_MS: i64 = 1_000;
@@ -22,18 +22,18 @@ const LAZY_MS: i64 = 1_000;
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let config = args.place.load()?;
+    let config = args.installation.load()?;
     logging::start(&config.log)?;
     let end = ops::end()?;
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
     let lock = DataLock::acquire(&folder)?;
     backup::sweep(&folder);
-    let Prepared { db, mut claim, envelope, applied } = place::prepare(&config).await?;
+    let Prepared { db, mut claim, envelope, applied } = installation::prepare(&config).await?;
     for name in applied {
         info!("the database was brought to {name}");
     }
@@ -44,11 +44,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         db: db.clone(),
         envelope: envelope.clone(),
         simnet: None,
-        lazy_ms: LAZY_MS,
+        cursor_flush_ms: LAZY_MS,
         autonomous: true,
     })
     .await?;
-    if daemon.app.checkout_shop.is_none() && config.surfaces.checkout.mount.enabled {
+    if daemon.checkout_shop.is_none() && config.surfaces.checkout.mount.enabled {
         let slug = &config.surfaces.checkout.mount.merchant;
         warn!("the checkout surface has no merchant: run `settled admin merchant create {slug}`, then restart");
     }
@@ -58,10 +58,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         started_at: clock.now(),
         chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
         rescans: daemon.rescans.clone(),
-        health: daemon.app.health.clone(),
+        health: daemon.health.clone(),
     };
     let context = Context::offline(Arc::new(config), db, clock, envelope);
-    let context = Context { wake: daemon.app.wake.clone(), daemon: Some(running), ..context };
+    let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
     let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
     let control = daemon.tasks.spawn("control socket", control.serve(context, daemon.tasks.clone(), stopped.clone()));

@@ -3,21 +3,20 @@
 use crate::commands::admin;
 use crate::commands::control::{self, Command, Context};
 use crate::commands::exit::Failure;
+use crate::commands::installation::Installation;
 use crate::commands::out::say;
-use crate::commands::place::Place;
-use crate::db;
-use crate::money::deposits;
-use crate::reviews;
+use money::deposits;
+use records::reviews;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
 }
 
 /// Exit code 4 when no daemon runs.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let config = args.place.load()?;
+    let config = args.installation.load()?;
     say(control::ask_daemon(&config.data.folder, &Command::Status).await?);
     Ok(())
 }

@@ -6,10 +6,8 @@ use bitcoin::Network;
 use chain::{Family, derive::Scheme};
 use serde::Deserialize;
 
-use crate::{
-    config::{AddressKind, Chain},
-    ids::Mode,
-};
+use crate::{AddressKind, ChainConfig};
+use ids::Mode;
 
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -51,7 +49,7 @@ impl Account {
         }
     }
 
-    fn fits(&self, chain: &Chain) -> bool {
+    fn fits(&self, chain: &ChainConfig) -> bool {
         self.family == chain.family && self.purpose == Purpose::deposits_of(chain.mode)
     }
 }
@@ -89,14 +87,14 @@ impl fmt::Debug for Account {
 impl super::Config {
     /// The account under which a chain's new deposit addresses are derived: the highest epoch of its family and mode, on
     /// Bitcoin of its kind of addresses. A wallet into which the words are typed looks for each kind below its own account.
-    pub fn deposit_account(&self, chain: &Chain) -> Option<&Account> {
+    pub fn deposit_account(&self, chain: &ChainConfig) -> Option<&Account> {
         let kind = |account: &Account| chain.family != Family::Bitcoin || account.kind() == chain.address_kind;
         let fitting = self.accounts.iter().filter(|account| account.fits(chain) && kind(account));
         fitting.max_by_key(|account| account.epoch)
     }
 
     /// Why a chain has no account although there is one for it: it has another kind of addresses.
-    pub fn other_kind(&self, chain: &Chain) -> Option<String> {
+    pub fn other_kind(&self, chain: &ChainConfig) -> Option<String> {
         let other = self.accounts.iter().find(|account| account.fits(chain))?;
         let (kind, level) = (chain.address_kind.as_str(), level(chain.address_kind));
         let path = if other.path.is_empty() { "without a path" } else { other.path.as_str() };

@@ -8,19 +8,17 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 use url::Url;
 
-use crate::{
-    config::{SecretFile, text},
-    ids::Mode,
-};
+use crate::{SecretFile, text};
+use ids::Mode;
 
-pub type Chains = BTreeMap<ChainId, Chain>;
+pub type Chains = BTreeMap<ChainId, ChainConfig>;
 
 /// Shortest time between two looks at the tip.
 const POLL_MIN_MS: u64 = 400;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
-pub struct Chain {
+pub struct ChainConfig {
     pub id: ChainId,
     /// What people call it.
     pub title: String,
@@ -158,7 +156,7 @@ pub enum Trace {
     Parity,
 }
 
-impl Chain {
+impl ChainConfig {
     /// What can be paid, by code.
     pub fn assets(&self) -> impl Iterator<Item = (&str, &Asset)> {
         self.assets.iter().map(|(code, asset)| (code.as_str(), asset))
@@ -249,10 +247,10 @@ struct WrittenAsset {
     quote_decimals: u8,
 }
 
-impl TryFrom<Written> for Chain {
+impl TryFrom<Written> for ChainConfig {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Chain, String> {
+    fn try_from(written: Written) -> Result<ChainConfig, String> {
         let poll_ms = if written.poll_ms == 0 { (written.block_time_ms / 2).max(POLL_MIN_MS) } else { written.poll_ms };
         let mut assets = BTreeMap::new();
         for asset in written.assets {
@@ -264,7 +262,7 @@ impl TryFrom<Written> for Chain {
             assets.insert(code, asset);
         }
         let title = if written.title.is_empty() { written.id.to_string() } else { written.title };
-        Ok(Chain {
+        Ok(ChainConfig {
             id: written.id,
             title,
             enabled: written.enabled,

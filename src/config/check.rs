@@ -5,7 +5,7 @@ use std::{fmt, ops::RangeInclusive, time::Duration};
 use chain::{Deriver, Family};
 use rust_decimal::Decimal;
 
-use crate::config::{Chain, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
+use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
 /// What looking at a chain takes that shows a block in ten seconds or less often, with some room to catch up.
 const REQUESTS_PER_DAY_LEAST: u32 = 20_000;
@@ -166,7 +166,7 @@ impl Check {
         }
     }
 
-    fn chain(&mut self, config: &Config, chain: &Chain) {
+    fn chain(&mut self, config: &Config, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         self.duration(at("timeout_ms"), chain.timeout, ms(100)..=ms(300_000));
         self.duration(at("poll_ms"), chain.poll, ms(50)..=ms(600_000));
@@ -186,7 +186,7 @@ impl Check {
             self.no_account(config, chain);
         }
         match chain.driver {
-            Driver::Simnet if chain.mode == crate::ids::Mode::Live => {
+            Driver::Simnet if chain.mode == ids::Mode::Live => {
                 self.refuse(at("driver"), "is \"simnet\", whose coins are worthless; set mode = \"test\"");
             }
             Driver::Simnet => {}
@@ -194,7 +194,7 @@ impl Check {
         }
     }
 
-    fn no_account(&mut self, config: &Config, chain: &Chain) {
+    fn no_account(&mut self, config: &Config, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         if let Some(problem) = config.other_kind(chain) {
             self.refuse(at("address_kind"), problem);
@@ -211,7 +211,7 @@ impl Check {
         );
     }
 
-    fn nodes(&mut self, chain: &Chain) {
+    fn nodes(&mut self, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
         match chain.family {
             Family::Evm => {
@@ -271,7 +271,7 @@ impl Check {
         }
     }
 
-    fn confirmations(&mut self, chain: &Chain) {
+    fn confirmations(&mut self, chain: &ChainConfig) {
         let at = format!("chains.{}.confirmations", chain.id);
         let Some((last, tiers)) = chain.confirmations.split_last() else {
             self.refuse(at, "is empty; write [{ depth = 12 }]");

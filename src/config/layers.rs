@@ -6,7 +6,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::config::{DEFAULT, ENV_PREFIX, Error, preset};
+use crate::{DEFAULT, ENV_PREFIX, Error, preset};
 
 /// The table of what every chain begins with.
 const CHAIN_DEFAULTS: &str = "chain_defaults";

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::config::text;
+use crate::text;
 
 /// Every address that begins with the same bits. An IPv4 address in IPv6 clothing counts as IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

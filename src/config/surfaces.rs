@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use chain::ChainId;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::{config::text, ids::Mode};
+use crate::text;
+use ids::Mode;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

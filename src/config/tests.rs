@@ -4,7 +4,7 @@ use chain::{AssetKind, Family};
 use rust_decimal::Decimal;
 
 use super::*;
-use crate::ids::Mode;
+use ids::Mode;
 
 const EVM_XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";

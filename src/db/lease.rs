@@ -3,8 +3,8 @@
 //! The epoch is a fence: it grows with every change of the holder, so an update that carries an old one can be refused.
 //! A lease makes no promise about time; what must never happen twice is fenced or idempotent.
 
-use crate::clock::Instant;
-use crate::db::{Bind, Error, FromValue, Tx, Value, execute, row};
+use crate::{Bind, Error, FromValue, Tx, Value, execute, row};
+use clock::Instant;
 
 /// Grows whenever a lease changes hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::db::{Backend, Db, Error, Tx, execute, row, rows};
+use crate::{Backend, Db, Error, Tx, execute, row, rows};
 
 pub(super) struct Migration {
     pub name: &'static str,
@@ -14,8 +14,8 @@ macro_rules! migrations {
     ($($name:literal)*) => {
         &[$(Migration {
             name: $name,
-            sqlite: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite/", $name, ".sql")),
-            postgres: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres/", $name, ".sql")),
+            sqlite: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/postgres/", $name, ".sql")),
         }),*]
     };
 }

@@ -19,13 +19,13 @@ use sqlx::{
 use sqlx::{TypeInfo, ValueRef};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::db::attempt::{Body, attempt};
-use crate::db::claim;
-use crate::db::each::{Given, Kind, for_postgres, is_given, push};
-use crate::db::error::Constraint;
-use crate::db::lease::Epoch;
-use crate::db::tx::{Link, Scope, Tally, Waiting, run_hooks};
-use crate::db::{Bind, Error, FromValue, Row, Tx, expect_changed};
+use crate::attempt::{Body, attempt};
+use crate::batch_rows::{BatchRows, Kind, for_postgres, is_given, push};
+use crate::error::Constraint;
+use crate::instance_lock;
+use crate::lease::Epoch;
+use crate::tx::{DbConnection, Scope, Stats, Waiting, run_hooks};
+use crate::{Bind, Error, FromValue, Row, Tx, expect_changed};
 
 const OLDEST_VERSION: i64 = 140_000;
 const STATEMENT_CACHE: usize = 512;
@@ -50,17 +50,17 @@ pub(super) struct Pool {
     idle: Mutex<Idle>,
     permits: Arc<Semaphore>,
     size: u32,
-    tally: Arc<Tally>,
+    stats: Arc<Stats>,
 }
 
 struct Idle {
     connections: Vec<PgConnection>,
-    gate: Gate,
+    fence: FenceState,
 }
 
 /// Under which right connections are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum FenceState {
     /// Any number of processes may: commands that read, or write what nobody keeps in memory.
     Open,
     /// Under the claim with this epoch.
@@ -70,7 +70,7 @@ pub(super) enum Gate {
 }
 
 impl Engine {
-    pub async fn open(url: &str, size: u32, tally: Arc<Tally>) -> Result<Engine, Error> {
+    pub async fn open(url: &str, size: u32, stats: Arc<Stats>) -> Result<Engine, Error> {
         // The error of a URL is not shown: it may quote the password.
         let options = PgConnectOptions::from_str(url)
             .map_err(|_| Error::Unsupported("the database's URL is not one of PostgreSQL".into()))?
@@ -81,8 +81,8 @@ impl Engine {
         let size = size.max(1);
         let permits = usize::try_from(size).map_err(|_| Error::Unsupported("the pool is too large".into()))?;
         let permits = Arc::new(Semaphore::new(permits));
-        let idle = Mutex::new(Idle { connections: Vec::new(), gate: Gate::Open });
-        let pool = Pool { options, idle, permits, size, tally };
+        let idle = Mutex::new(Idle { connections: Vec::new(), fence: FenceState::Open });
+        let pool = Pool { options, idle, permits, size, stats };
         let mut connection = pool.connect().await?;
         check(&mut connection).await?;
         pool.give_back(connection);
@@ -111,13 +111,13 @@ impl Engine {
         self.submit(name, limit, |pool| async move { pool.run(name, Access::Read, body).await }).await
     }
 
-    pub async fn glance<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
         F: Body<T, E>,
     {
-        self.submit(name, Limit::Usual, |pool| async move { pool.glance(name, body).await }).await
+        self.submit(name, Limit::Usual, |pool| async move { pool.select_one(name, body).await }).await
     }
 
     #[expect(
@@ -192,11 +192,11 @@ impl Pool {
         F: Body<T, E>,
     {
         let connection = self.begin(access).await?;
-        self.tally.count_transaction();
-        let mut tx = Tx::new(Link::Postgres(connection), self.tally.clone());
+        self.stats.count_transaction();
+        let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
         let outcome = attempt(name, &mut tx, body).await;
         let traces = tx.take_traces();
-        let Link::Postgres(mut connection) = tx.link else { return outcome };
+        let DbConnection::Postgres(mut connection) = tx.link else { return outcome };
         if outcome.is_err() {
             // A connection that cannot even roll back is dropped, and the server rolls back.
             if control(&mut connection, "rollback").await.is_ok() {
@@ -214,14 +214,14 @@ impl Pool {
             Err(lost) => return Err(Error::CommitUnknown(lost.to_string()).into()),
         }
         if traces.changed && matches!(access, Access::Write) {
-            self.tally.count_commit();
+            self.stats.count_commit();
         }
         self.give_back(connection);
         run_hooks(traces.hooks);
         outcome
     }
 
-    async fn glance<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
+    async fn select_one<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -231,12 +231,12 @@ impl Pool {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        self.tally.count_transaction();
-        let mut tx = Tx::new(Link::Postgres(connection), self.tally.clone());
-        tx.set_scope(Scope::Glance { spare: Some(self.clone()), looked: false });
+        self.stats.count_transaction();
+        let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
+        tx.set_scope(Scope::SelectOne { spare: Some(self.clone()), looked: false });
         let outcome = attempt(name, &mut tx, body).await;
         let (failure, traces) = (tx.failure(), tx.take_traces());
-        if let (Link::Postgres(connection), None) = (tx.link, failure) {
+        if let (DbConnection::Postgres(connection), None) = (tx.link, failure) {
             self.give_back(connection);
         }
         if outcome.is_ok() {
@@ -287,7 +287,7 @@ impl Pool {
 
     fn give_back(&self, connection: PgConnection) {
         let mut idle = self.idle();
-        if idle.gate != Gate::Lost {
+        if idle.fence != FenceState::Lost {
             idle.connections.push(connection);
         }
     }
@@ -301,22 +301,22 @@ impl Pool {
     }
 
     /// Connections that were opened before and are idle are dropped: they belong to no claim, or to one that was lost.
-    pub fn set_gate(&self, gate: Gate) {
+    pub fn set_fence(&self, fence: FenceState) {
         let mut idle = self.idle();
-        idle.gate = gate;
+        idle.fence = fence;
         idle.connections.clear();
     }
 
     async fn connect(&self) -> Result<PgConnection, Error> {
-        let gate = self.idle().gate;
-        if gate == Gate::Lost {
+        let fence = self.idle().fence;
+        if fence == FenceState::Lost {
             return Err(Error::Unavailable("another daemon has claimed the database".into()));
         }
         let connection = tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await;
         let connection = connection.map_err(|_| Error::Unavailable("the server does not answer".into()))?;
         let mut connection = connection.map_err(|e| error_of(&e))?;
-        if let Gate::Fenced(epoch) = gate {
-            claim::enter(&mut connection, epoch).await?;
+        if let FenceState::Fenced(epoch) = fence {
+            instance_lock::enter(&mut connection, epoch).await?;
         }
         Ok(connection)
     }
@@ -348,7 +348,7 @@ async fn check(connection: &mut PgConnection) -> Result<(), Error> {
 pub(super) async fn execute(
     connection: &mut PgConnection,
     sql: &'static str,
-    given: Given,
+    given: BatchRows,
     binds: Vec<Bind>,
 ) -> Result<u64, Error> {
     let (text, arguments) = prepare(sql, given, binds)?;
@@ -387,7 +387,7 @@ pub(super) async fn execute_all(connection: &mut PgConnection, waiting: Vec<Wait
 pub(super) async fn rows(
     connection: &mut PgConnection,
     sql: &'static str,
-    given: Given,
+    given: BatchRows,
     binds: Vec<Bind>,
 ) -> Result<Vec<Row>, Error> {
     let (text, arguments) = prepare(sql, given, binds)?;
@@ -411,7 +411,7 @@ fn values(row: &PgRow) -> Result<Box<[Bind]>, Error> {
 }
 
 /// A statement without given rows is sent as it stands.
-fn prepare(sql: &'static str, given: Given, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
+fn prepare(sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
     let mut arguments = PgArguments::default();
     if !is_given(sql) {
         add(&mut arguments, binds, Vec::new(), given)?;
@@ -440,7 +440,7 @@ pub(super) async fn batch(connection: &mut PgConnection, sql: &'static str) -> R
     control(connection, sql).await.map_err(|e| error_of(&e))
 }
 
-fn add(arguments: &mut PgArguments, binds: Vec<Bind>, kinds: Vec<Kind>, given: Given) -> Result<(), Error> {
+fn add(arguments: &mut PgArguments, binds: Vec<Bind>, kinds: Vec<Kind>, given: BatchRows) -> Result<(), Error> {
     for bind in binds {
         arguments.add(bind).map_err(|e| Error::Statement(e.to_string()))?;
     }
@@ -485,13 +485,13 @@ impl Encode<'_, Postgres> for Bind {
             Bind::Int(value) => value.encode_by_ref(buffer),
             Bind::Text(value) => value.encode_by_ref(buffer),
             Bind::Blob(value) => value.encode_by_ref(buffer),
-            Bind::TooLarge(_) | Bind::Returned(_) => Err(format!("{} was bound", self.kind()).into()),
+            Bind::TooLarge(_) | Bind::ResultRef(_) => Err(format!("{} was bound", self.kind()).into()),
         }
     }
 
     fn produces(&self) -> Option<PgTypeInfo> {
         match self {
-            Bind::Null | Bind::TooLarge(_) | Bind::Returned(_) => None,
+            Bind::Null | Bind::TooLarge(_) | Bind::ResultRef(_) => None,
             Bind::Int(_) => Some(<i64 as Type<Postgres>>::type_info()),
             Bind::Text(_) => Some(<String as Type<Postgres>>::type_info()),
             Bind::Blob(_) => Some(<Vec<u8> as Type<Postgres>>::type_info()),

@@ -7,25 +7,14 @@ use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, postgres::PgConnectOptions};
 use url::Url;
 
-use crate::db::{Backend, Config, Db, migrations};
+use crate::{Backend, Config, Db, migrations};
 
-/// The server that the tests of this crate share.
+/// The server that tests share: the one of SETTLED_TEST_POSTGRES, or one that is provided.
 ///
 /// # Panics
 /// When there is none: a test of PostgreSQL that cannot run must not look as if it had passed.
-#[cfg(test)]
 pub fn postgres_url() -> String {
     provision::postgres::url().expect("a PostgreSQL server can be provided")
-}
-
-/// The server for tests elsewhere, unless they name theirs to [`Scratch::postgres`].
-///
-/// # Panics
-/// When `SETTLED_TEST_POSTGRES` is not set.
-#[cfg(not(test))]
-pub fn postgres_url() -> String {
-    std::env::var("SETTLED_TEST_POSTGRES")
-        .expect("SETTLED_TEST_POSTGRES must be the URL of a PostgreSQL server whose role may create databases")
 }
 
 /// An open, migrated database of its own, gone with its last handle.
@@ -154,16 +143,16 @@ macro_rules! both {
         mod $name {
             use super::*;
 
-            async fn body($db: $crate::db::Db) $body
+            async fn body($db: $crate::Db) $body
 
             #[tokio::test]
             async fn sqlite() {
-                body($crate::db::testing::fresh($crate::db::Backend::Sqlite).await).await;
+                body($crate::testing::fresh($crate::Backend::Sqlite).await).await;
             }
 
             #[tokio::test]
             async fn postgres() {
-                body($crate::db::testing::fresh($crate::db::Backend::Postgres).await).await;
+                body($crate::testing::fresh($crate::Backend::Postgres).await).await;
             }
         }
     )+};

@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::both;
-use crate::clock::Instant;
-use crate::db::lock::{DataLock, LockError};
-use crate::db::migrations::{self, Migration};
-use crate::db::testing::{Scratch, fresh};
-use crate::db::*;
+use crate::lock::{DataLock, LockError};
+use crate::migrations::{self, Migration};
+use crate::testing::{Scratch, fresh};
+use crate::*;
+use clock::Instant;
 
 async fn create(db: &Db, sql: &'static str) {
     db.write("create", move |tx| Box::pin(async move { tx.batch(sql).await })).await.unwrap();
@@ -267,25 +267,25 @@ both! {
         let db = counters_of(&db).await;
         insert(&db, 1, 1).await.unwrap();
         let before = db.counters();
-        let glances = (0..50).map(|_| db.glance::<_, Error, _>("looks", |tx| Box::pin(async move {
+        let glances = (0..50).map(|_| db.select_one::<_, Error, _>("looks", |tx| Box::pin(async move {
             row!(tx, "select amount from items where id = $1", 1_i64)?.unwrap().get::<i64>("amount")
         })));
         assert_eq!(futures_util::future::join_all(glances).await, vec![Ok(1); 50]);
         let after = db.counters();
         assert_eq!(after.sql_statements - before.sql_statements, 50);
         assert_eq!((after.transactions - before.transactions, after.commits), (50, before.commits));
-        let twice = db.glance("twice", |tx| Box::pin(async move {
+        let twice = db.select_one("twice", |tx| Box::pin(async move {
             rows!(tx, "select id from items")?;
             rows!(tx, "select id from items")
         })).await;
         assert!(matches!(&twice, Err(Error::Statement(_))), "{twice:?}");
-        let changes = db.glance("changes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
+        let changes = db.select_one("changes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
         assert!(matches!(&changes, Err(Error::Statement(_))), "{changes:?}");
-        let panics = db.glance::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
+        let panics = db.select_one::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
         assert!(matches!(&panics, Err(Error::Panicked { .. })), "{panics:?}");
         assert_eq!(ids(&db).await, [1]);
         db.close().await;
-        let late = db.glance("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
+        let late = db.select_one("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
         assert!(matches!(late.map(drop), Err(Error::Unavailable(_))));
     }
 
@@ -296,10 +296,10 @@ both! {
         }).await;
         create(&db, "create table children (id bigint primary key, parent bigint not null references parents (id), note text)").await;
         let run = |code: &'static str, first: i64| db.write::<_, Error, _>("chain", move |tx| Box::pin(async move {
-            let mut chain = Chain::default();
-            let parent: Returned<i64> = linked!(chain, "insert into parents (code) values ($1) returning id", code);
+            let mut chain = Batch::default();
+            let parent: ResultRef<i64> = statement!(chain, "insert into parents (code) values ($1) returning id", code);
             for id in first..first + 2 {
-                let _child: Returned<i64> = linked!(
+                let _child: ResultRef<i64> = statement!(
                     chain,
                     "insert into children (id, note, parent) values ($2, $3, $1) returning id",
                     parent,
@@ -307,9 +307,9 @@ both! {
                     Option::<String>::None
                 );
             }
-            let many: Returned<i64> = linked!(chain, "update children set note = $1 where id < $2 returning id", "x", first);
-            let none: Returned<i64> = linked!(chain, "update children set note = $1 where id < 0 returning id", "x");
-            let after: Returned<i64> = linked!(chain, "update children set note = 'y' where id = $1 returning id", none);
+            let many: ResultRef<i64> = statement!(chain, "update children set note = $1 where id < $2 returning id", "x", first);
+            let none: ResultRef<i64> = statement!(chain, "update children set note = $1 where id < 0 returning id", "x");
+            let after: ResultRef<i64> = statement!(chain, "update children set note = 'y' where id = $1 returning id", none);
             let done = tx.chain(chain).await?;
             assert_eq!((done.rows(parent), done.rows(none), done.rows(after)), (1, 0, 0));
             assert!(matches!(done.id::<i64>(none), Err(Error::Changed { expected: 1, found: 0 })));
@@ -389,7 +389,7 @@ both! {
     }
 
     async fn a_lease_has_one_holder_and_a_growing_epoch(db: Db) {
-        use crate::db::lease::{self, Epoch};
+        use crate::lease::{self, Epoch};
         let take = |at: i64, owner: &'static str| {
             let db = db.clone();
             async move {
@@ -505,11 +505,11 @@ async fn an_idle_connection_that_died_is_replaced() {
         })
         .await;
     assert!(ended.is_err());
-    // A glance has nothing before its statement that would show a dead connection.
-    let glance = db.glance::<i64, Error, _>("glance", |tx| {
+    // A select_one has nothing before its statement that would show a dead connection.
+    let select_one = db.select_one::<i64, Error, _>("select_one", |tx| {
         Box::pin(async move { row!(tx, "select count(*) as n from items")?.unwrap().get("n") })
     });
-    assert_eq!(glance.await, Ok(8));
+    assert_eq!(select_one.await, Ok(8));
     assert_ne!(pid(db.clone()).await.unwrap(), before);
     insert(&db, 100, 1).await.unwrap();
 }
@@ -690,18 +690,18 @@ both! {
         insert(&db, 1, 1).await.unwrap();
         let before = db.counters();
         db.write("later", |tx| Box::pin(async move {
-            later!(tx, "update items set amount = $2 where id = $1", 1, 10)?;
-            later_each!(
+            deferred!(tx, "update items set amount = $2 where id = $1", 1, 10)?;
+            deferred_each!(
                 tx,
                 vec![given![2, "x"], given![3, "y"]],
                 "with given (id bigint, note text)
                  insert into items (id, note, amount) select given.id, given.note, $1 from given",
                 5
             )?;
-            tx.execute_later("delete from items where id > $1", Vec::new(), given![100], None).await?;
+            tx.execute_deferred("delete from items where id > $1", Vec::new(), given![100], None).await?;
             let rows = rows!(tx, "select id from items where amount in (5, 10) order by id")?;
             assert_eq!(rows.len(), 3);
-            later!(tx, "delete from items where id = $1", 2)
+            deferred!(tx, "delete from items where id = $1", 2)
         })).await.unwrap();
         assert_eq!(ids(&db).await, [1, 3]);
         if db.backend() == Backend::Postgres {
@@ -714,11 +714,11 @@ both! {
         insert(&db, 1, 1).await.unwrap();
         let refused = db.write("later", |tx| Box::pin(async move {
             execute!(tx, "update items set amount = 2")?;
-            later!(tx, "update items set amount = 3 where id = $1", 77)
+            deferred!(tx, "update items set amount = 3 where id = $1", 77)
         })).await;
         assert_eq!(refused, Err(Error::Changed { expected: 1, found: 0 }));
         let refused = db.write("later", |tx| Box::pin(async move {
-            let _ignored = later!(tx, "insert into items (id, note, amount) values ($1, 'twice', 1)", 1);
+            let _ignored = deferred!(tx, "insert into items (id, note, amount) values ($1, 'twice', 1)", 1);
             let _ignored = tx.flush().await;
             Ok::<_, Error>(())
         })).await;
@@ -733,13 +733,13 @@ both! {
         type Seen = Mutex<Vec<i64>>;
         for id in 1..=2 {
             db.write("remember", move |tx| Box::pin(async move {
-                let seen = tx.memory::<Seen>();
+                let seen = tx.cache::<Seen>();
                 assert_eq!(seen.lock().unwrap().len(), usize::try_from(id).unwrap() - 1);
                 tx.after_commit(move || seen.lock().unwrap().push(id));
                 Ok::<_, Error>(())
             })).await.unwrap();
         }
-        let seen = db.read("recall", |tx| Box::pin(async move { Ok::<_, Error>(tx.memory::<Seen>()) })).await.unwrap();
+        let seen = db.read("recall", |tx| Box::pin(async move { Ok::<_, Error>(tx.cache::<Seen>()) })).await.unwrap();
         assert_eq!(*seen.lock().unwrap(), [1, 2]);
     }
 }

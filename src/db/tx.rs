@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::db::each::{Given, ONCE};
-use crate::db::links::{self, Ids};
-use crate::db::{Backend, Bind, Chain, Counters, Done, Error, Row, expect_changed, postgres, sqlite};
+use crate::batch::{self, Ids};
+use crate::batch_rows::{BatchRows, ONCE};
+use crate::{Backend, Batch, BatchResult, Bind, Counters, Error, Row, expect_changed, postgres, sqlite};
 
 pub struct Tx {
-    pub(super) link: Link,
-    tally: Arc<Tally>,
+    pub(super) link: DbConnection,
+    stats: Arc<Stats>,
     scope: Scope,
     failed: Option<Error>,
     changed: bool,
@@ -23,7 +23,7 @@ pub struct Tx {
 
 pub(super) struct Waiting {
     pub sql: &'static str,
-    pub given: Given,
+    pub given: BatchRows,
     pub binds: Vec<Bind>,
     /// How many rows it must change; `None` where any number is fine.
     pub expected: Option<u64>,
@@ -32,13 +32,13 @@ pub(super) struct Waiting {
 pub(super) enum Scope {
     Transaction,
     /// One `select` and nothing else. Where its connection may have died while it was idle, it is made again.
-    Glance {
+    SelectOne {
         spare: Option<Arc<postgres::Pool>>,
         looked: bool,
     },
 }
 
-pub(super) enum Link {
+pub(super) enum DbConnection {
     Sqlite(rusqlite::Connection),
     Postgres(sqlx::PgConnection),
 }
@@ -46,15 +46,15 @@ pub(super) enum Link {
 pub(super) type Hook = Box<dyn FnOnce() + Send>;
 
 /// What a transaction leaves behind when its closure has ended.
-pub(super) struct Traces {
+pub(super) struct CommitEffects {
     pub changed: bool,
     pub hooks: Vec<Hook>,
 }
 
 impl Tx {
-    pub(super) fn new(link: Link, tally: Arc<Tally>) -> Tx {
+    pub(super) fn new(link: DbConnection, stats: Arc<Stats>) -> Tx {
         let scope = Scope::Transaction;
-        Tx { link, tally, scope, failed: None, changed: false, hooks: Vec::new(), waiting: Vec::new() }
+        Tx { link, stats, scope, failed: None, changed: false, hooks: Vec::new(), waiting: Vec::new() }
     }
 
     pub(super) fn set_scope(&mut self, scope: Scope) {
@@ -65,21 +65,21 @@ impl Tx {
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
         self.start_statement(sql, &[], &binds).await?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, ONCE, &binds),
-            Link::Postgres(connection) => postgres::execute(connection, sql, Vec::new(), binds).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::execute(connection, sql, ONCE, &binds),
+            DbConnection::Postgres(connection) => postgres::execute(connection, sql, Vec::new(), binds).await,
         };
         self.keep_change(answer)
     }
 
     /// Returns how many rows were changed, for all given rows together.
-    pub async fn execute_each(&mut self, sql: &'static str, given: Given, binds: Vec<Bind>) -> Result<u64, Error> {
+    pub async fn execute_each(&mut self, sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<u64, Error> {
         if given.is_empty() {
             return Ok(0);
         }
         self.start_statement(sql, &given, &binds).await?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::statement::execute(connection, sql, &given, &binds),
-            Link::Postgres(connection) => postgres::execute(connection, sql, given, binds).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::execute(connection, sql, &given, &binds),
+            DbConnection::Postgres(connection) => postgres::execute(connection, sql, given, binds).await,
         };
         self.keep_change(answer)
     }
@@ -88,10 +88,10 @@ impl Tx {
     /// wait in one statement, before the next one that is not for later, or at the end: none of them may see what another
     /// one does, nor change the same row. Only there, a change may read what the one just before it returned, as the
     /// table `changed_before`.
-    pub async fn execute_later(
+    pub async fn execute_deferred(
         &mut self,
         sql: &'static str,
-        given: Given,
+        given: BatchRows,
         binds: Vec<Bind>,
         expected: Option<u64>,
     ) -> Result<(), Error> {
@@ -117,11 +117,11 @@ impl Tx {
             return Err(failure.clone());
         }
         let waiting = std::mem::take(&mut self.waiting);
-        let Link::Postgres(connection) = &mut self.link else { return Ok(()) };
+        let DbConnection::Postgres(connection) = &mut self.link else { return Ok(()) };
         if waiting.is_empty() {
             return Ok(());
         }
-        self.tally.statements.fetch_add(1, Ordering::Relaxed);
+        self.stats.statements.fetch_add(1, Ordering::Relaxed);
         let answer = postgres::execute_all(connection, waiting).await;
         self.keep_change(answer).map(drop)
     }
@@ -130,59 +130,64 @@ impl Tx {
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
         self.start_statement(sql, &[], &binds).await?;
         let answer = match (&mut self.link, &self.scope) {
-            (Link::Sqlite(connection), _) => sqlite::statement::rows(connection, sql, ONCE, &binds),
-            (Link::Postgres(connection), Scope::Glance { spare: Some(pool), .. }) => {
+            (DbConnection::Sqlite(connection), _) => sqlite::statement::rows(connection, sql, ONCE, &binds),
+            (DbConnection::Postgres(connection), Scope::SelectOne { spare: Some(pool), .. }) => {
                 pool.look(connection, sql, binds).await
             }
-            (Link::Postgres(connection), _) => postgres::rows(connection, sql, Vec::new(), binds).await,
+            (DbConnection::Postgres(connection), _) => postgres::rows(connection, sql, Vec::new(), binds).await,
         };
         self.keep_rows(sql, answer)
     }
 
     /// The rows for all given rows, in no order.
-    pub async fn rows_each(&mut self, sql: &'static str, given: Given, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
+    pub async fn rows_each(
+        &mut self,
+        sql: &'static str,
+        given: BatchRows,
+        binds: Vec<Bind>,
+    ) -> Result<Vec<Row>, Error> {
         if given.is_empty() {
             return Ok(Vec::new());
         }
         self.start_statement(sql, &given, &binds).await?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::statement::rows(connection, sql, &given, &binds),
-            Link::Postgres(connection) => postgres::rows(connection, sql, given, binds).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::rows(connection, sql, &given, &binds),
+            DbConnection::Postgres(connection) => postgres::rows(connection, sql, given, binds).await,
         };
         self.keep_rows(sql, answer)
     }
 
-    /// Runs all links of a chain. One that returns no row ends nothing: whoever counts on it looks at what is [`Done`].
-    pub async fn chain(&mut self, chain: Chain) -> Result<Done, Error> {
+    /// Runs all links of a chain. One that returns no row ends nothing: whoever counts on it looks at what is [`BatchResult`].
+    pub async fn chain(&mut self, chain: Batch) -> Result<BatchResult, Error> {
         let links = chain.into_links();
         if links.is_empty() {
-            return Ok(Done { links: Vec::new() });
+            return Ok(BatchResult { links: Vec::new() });
         }
         let links = match self.backend() {
             Backend::Sqlite => self.run_links(links).await?,
             Backend::Postgres => self.run_joined(links).await?,
         };
         self.changed |= links.iter().any(|ids| ids.rows > 0);
-        Ok(Done { links })
+        Ok(BatchResult { links })
     }
 
-    async fn run_links(&mut self, links: Vec<links::Link>) -> Result<Vec<Ids>, Error> {
+    async fn run_links(&mut self, links: Vec<batch::Statement>) -> Result<Vec<Ids>, Error> {
         let mut done = Vec::with_capacity(links.len());
         for link in links {
             let (sql, binds) = link.resolve(&done)?;
             self.start_statement(sql, &[], &binds).await?;
-            let Link::Sqlite(connection) = &self.link else { unreachable!("asked for SQLite") };
+            let DbConnection::Sqlite(connection) = &self.link else { unreachable!("asked for SQLite") };
             let answer = sqlite::statement::ids(connection, sql, &binds);
             done.push(self.keep_failure(answer)?);
         }
         Ok(done)
     }
 
-    async fn run_joined(&mut self, links: Vec<links::Link>) -> Result<Vec<Ids>, Error> {
+    async fn run_joined(&mut self, links: Vec<batch::Statement>) -> Result<Vec<Ids>, Error> {
         let count = links.len();
-        let (sql, binds) = links::join(links)?;
+        let (sql, binds) = batch::join(links)?;
         self.start_statement(&sql, &[], &binds).await?;
-        let Link::Postgres(connection) = &mut self.link else { unreachable!("asked for PostgreSQL") };
+        let DbConnection::Postgres(connection) = &mut self.link else { unreachable!("asked for PostgreSQL") };
         let answer = postgres::only_row(connection, sql, binds).await;
         let row = self.keep_failure(answer)?;
         (0..count).map(|link| Ok(Ids { rows: row.at(2 * link)?, first: row.at(2 * link + 1)? })).collect()
@@ -201,8 +206,8 @@ impl Tx {
     pub(super) async fn batch(&mut self, sql: &'static str) -> Result<(), Error> {
         self.start_statement(sql, &[], &[]).await?;
         let answer = match &mut self.link {
-            Link::Sqlite(connection) => sqlite::statement::batch(connection, sql),
-            Link::Postgres(connection) => postgres::batch(connection, sql).await,
+            DbConnection::Sqlite(connection) => sqlite::statement::batch(connection, sql),
+            DbConnection::Postgres(connection) => postgres::batch(connection, sql).await,
         };
         self.changed = true;
         self.keep_failure(answer)
@@ -210,8 +215,8 @@ impl Tx {
 
     pub fn backend(&self) -> Backend {
         match self.link {
-            Link::Sqlite(_) => Backend::Sqlite,
-            Link::Postgres(_) => Backend::Postgres,
+            DbConnection::Sqlite(_) => Backend::Sqlite,
+            DbConnection::Postgres(_) => Backend::Postgres,
         }
     }
 
@@ -232,9 +237,9 @@ impl Tx {
 
     /// What is remembered of this database beside its rows, shared by all transactions: only what never changes, put
     /// there by [`Tx::after_commit`].
-    pub fn memory<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
-        let mut memory = self.tally.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = memory.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
+    pub fn cache<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut cache = self.stats.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = cache.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
         kept.downcast().expect("it is kept under its type")
     }
 
@@ -244,28 +249,28 @@ impl Tx {
     }
 
     /// Empties the transaction for the next one on the same connection.
-    pub(super) fn take_traces(&mut self) -> Traces {
+    pub(super) fn take_traces(&mut self) -> CommitEffects {
         self.failed = None;
         self.waiting.clear();
-        Traces { changed: std::mem::take(&mut self.changed), hooks: std::mem::take(&mut self.hooks) }
+        CommitEffects { changed: std::mem::take(&mut self.changed), hooks: std::mem::take(&mut self.hooks) }
     }
 
     async fn start_statement(&mut self, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<(), Error> {
         self.flush().await?;
-        let bad = |bind: &&Bind| matches!(bind, Bind::TooLarge(_) | Bind::Returned(_));
+        let bad = |bind: &&Bind| matches!(bind, Bind::TooLarge(_) | Bind::ResultRef(_));
         if let Some(bad) = given.iter().flatten().chain(binds).find(bad) {
             return Err(Error::Statement(format!("{} was bound", bad.kind())));
         }
-        if let Scope::Glance { looked, .. } = &mut self.scope
+        if let Scope::SelectOne { looked, .. } = &mut self.scope
             && (std::mem::replace(looked, true) || !is_select(sql))
         {
-            return Err(Error::Statement(format!("a glance is one select, not also: {sql}")));
+            return Err(Error::Statement(format!("a select_one is one select, not also: {sql}")));
         }
         let runs = match self.backend() {
             Backend::Sqlite => u64::try_from(given.len()).unwrap_or(u64::MAX).max(1),
             Backend::Postgres => 1,
         };
-        self.tally.statements.fetch_add(runs, Ordering::Relaxed);
+        self.stats.statements.fetch_add(runs, Ordering::Relaxed);
         Ok(())
     }
 
@@ -292,14 +297,14 @@ fn is_select(sql: &str) -> bool {
 
 /// What the transactions of a database share.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct Stats {
     statements: AtomicU64,
     commits: AtomicU64,
     transactions: AtomicU64,
-    memory: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    cache: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
-impl Tally {
+impl Stats {
     pub fn count_commit(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }

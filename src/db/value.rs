@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use chain::Amount;
 
-use crate::clock::Instant;
-use crate::db::Error;
+use crate::Error;
+use clock::Instant;
 
 /// One value of a statement. A feature's own type implements `From<Its> for Bind` and [`FromValue`].
 #[derive(Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Bind {
     /// An unsigned integer above `i64::MAX`; the statement that binds it is refused.
     TooLarge(u64),
     /// The id that an earlier link of the same chain returns; refused anywhere else.
-    Returned(usize),
+    ResultRef(usize),
 }
 
 /// One value of a row.
@@ -33,7 +33,7 @@ impl Bind {
             Bind::Text(_) => "text",
             Bind::Blob(_) => "bytes",
             Bind::TooLarge(_) => "an integer above 2^63",
-            Bind::Returned(_) => "what a link returns",
+            Bind::ResultRef(_) => "what a link returns",
         }
     }
 
@@ -226,6 +226,7 @@ impl<T: FromValue> FromValue for Option<T> {
 }
 
 /// Stores an enum as text: `text_enum!(State { Seen => "seen", Final => "final" })` gives `as_str` and both directions.
+#[macro_export]
 macro_rules! text_enum {
     ($name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
         impl $name {
@@ -236,14 +237,14 @@ macro_rules! text_enum {
             }
         }
 
-        impl From<$name> for $crate::db::Bind {
-            fn from(value: $name) -> $crate::db::Bind {
-                $crate::db::Bind::from(value.as_str())
+        impl From<$name> for $crate::Bind {
+            fn from(value: $name) -> $crate::Bind {
+                $crate::Bind::from(value.as_str())
             }
         }
 
-        impl $crate::db::FromValue for $name {
-            fn from_value(value: &$crate::db::Value) -> Option<$name> {
+        impl $crate::FromValue for $name {
+            fn from_value(value: &$crate::Value) -> Option<$name> {
                 match value.as_text()? {
                     $($text => Some($name::$variant),)+
                     _ => None,
@@ -252,7 +253,6 @@ macro_rules! text_enum {
         }
     };
 }
-pub(crate) use text_enum;
 
 /// One row of an answer; it outlives its transaction.
 #[derive(Debug)]

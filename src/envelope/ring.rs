@@ -10,7 +10,7 @@ use std::{
 use rand::{TryRng, rngs::SysRng};
 use zeroize::Zeroizing;
 
-use crate::envelope::{Envelope, KEY};
+use crate::{Envelope, KEY};
 
 /// In the data folder, or among the credentials that systemd passes.
 pub const FILE_NAME: &str = "envelope.keys";

@@ -1,10 +1,10 @@
 //! Exchange rates over HTTP: what exchanges say, and what may be believed of it.
 //!
-//! [`Feeds`] asks and believes nothing; [`Board`] decides and asks nothing. Without enough sources that agree there is
+//! [`Feeds`] asks and believes nothing; [`RateConsensus`] decides and asks nothing. Without enough sources that agree there is
 //! no rate: everything here fails closed, and running quotes keep the rate they were given.
 
 mod ask;
-mod board;
+mod consensus;
 mod median;
 mod vendors;
 
@@ -19,12 +19,10 @@ use tracing::{debug, warn};
 use url::Url;
 
 pub use ask::FeedError;
-pub use board::{Agreed, Board, Refused};
+pub use consensus::{Agreed, RateConsensus, Refused};
 
-use crate::{
-    clock::{Clock, Instant},
-    config::{Pair, Rates, SourceName},
-};
+use clock::{Clock, Instant};
+use config::{Pair, Rates, SourceName};
 
 /// What one source said: units of the pair's second for one of its first.
 #[derive(Debug, Clone, PartialEq, Eq)]

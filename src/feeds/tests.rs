@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::config::Config;
+use config::Config;
 
 /// 2026-02-11T12:00:00Z, the moment after the times in the fixtures.
 const NOW: Instant = Instant(1_770_811_200_000);
@@ -72,7 +72,7 @@ async fn stand_in(says: impl Fn(&str) -> Response + Send + Sync + 'static) -> St
     let router = Router::new().fallback(answer).with_state((says, asked.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mirror", listener.local_addr().unwrap()).parse().unwrap();
-    crate::tasks::Tasks::default().spawn("stand-in", async move { axum::serve(listener, router).await.unwrap() });
+    tasks::Tasks::default().spawn("stand-in", async move { axum::serve(listener, router).await.unwrap() });
     StandIn { url, asked }
 }
 
@@ -260,7 +260,7 @@ proptest! {
             };
             heard.push(Observation { source, pair: usd("BTC"), price: Decimal::new(units, 2), at });
         }
-        let outcome = board().round(NOW, &[usd("BTC")], &heard).remove(0).1;
+        let outcome = consensus().round(NOW, &[usd("BTC")], &heard).remove(0).1;
         let least = Decimal::new(*honest.iter().min().unwrap(), 2);
         let most = Decimal::new(*honest.iter().max().unwrap(), 2);
         let agreed = outcome.unwrap();
@@ -268,8 +268,8 @@ proptest! {
     }
 }
 
-fn board() -> Board {
-    Board::new(&Config::default().rates)
+fn consensus() -> RateConsensus {
+    RateConsensus::new(&Config::default().rates)
 }
 
 fn says(source: SourceName, pair: (&str, &str), price: &str, age_seconds: i64) -> Observation {
@@ -289,17 +289,17 @@ fn market(base: &str, prices: [&str; 4], usdt: &str) -> Vec<Observation> {
     ]
 }
 
-fn judged(board: &mut Board, heard: &[Observation]) -> Result<Agreed, Refused> {
-    board.round(NOW, &[usd("BTC")], heard).remove(0).1
+fn judged(consensus: &mut RateConsensus, heard: &[Observation]) -> Result<Agreed, Refused> {
+    consensus.round(NOW, &[usd("BTC")], heard).remove(0).1
 }
 
 #[test]
 fn a_rate_is_the_median_of_all_that_agree() {
-    let agreed = judged(&mut board(), &market("BTC", ["100", "101", "102", "101.5"], "0.999")).unwrap();
+    let agreed = judged(&mut consensus(), &market("BTC", ["100", "101", "102", "101.5"], "0.999")).unwrap();
     assert_eq!((agreed.value, agreed.at), (dec("101.25"), NOW));
     assert_eq!(agreed.to_string(), "median of binance, kraken, coinbase, okx");
 
-    let agreed = judged(&mut board(), &market("BTC", ["100", "101", "150", "101.5"], "1")).unwrap();
+    let agreed = judged(&mut consensus(), &market("BTC", ["100", "101", "150", "101.5"], "1")).unwrap();
     assert_eq!(agreed.value, dec("101"));
     assert_eq!(agreed.to_string(), "median of kraken, coinbase, okx", "the far one is left out");
 }
@@ -309,17 +309,17 @@ fn without_enough_fresh_sources_there_is_no_rate() {
     let mut heard = market("BTC", ["100", "101", "102", "101"], "1");
     heard[0].at = NOW.plus_seconds(-120);
     assert!(
-        judged(&mut board(), &heard).is_ok_and(|agreed| agreed.sources.len() == 4),
+        judged(&mut consensus(), &heard).is_ok_and(|agreed| agreed.sources.len() == 4),
         "at the limit it is still heard"
     );
     heard[0].at = NOW.plus_ms(-120_001);
-    assert!(judged(&mut board(), &heard).is_ok_and(|agreed| agreed.sources.len() == 3));
+    assert!(judged(&mut consensus(), &heard).is_ok_and(|agreed| agreed.sources.len() == 3));
     heard.remove(1);
-    assert_eq!(judged(&mut board(), &heard), Err(Refused::TooFew { found: 2, needed: 3 }));
-    assert_eq!(judged(&mut board(), &[]), Err(Refused::TooFew { found: 0, needed: 3 }));
+    assert_eq!(judged(&mut consensus(), &heard), Err(Refused::TooFew { found: 2, needed: 3 }));
+    assert_eq!(judged(&mut consensus(), &[]), Err(Refused::TooFew { found: 0, needed: 3 }));
     let twice = says(SourceName::Okx, ("BTC", "USD"), "101", 0);
     assert_eq!(
-        judged(&mut board(), &[twice.clone(), twice.clone(), twice]),
+        judged(&mut consensus(), &[twice.clone(), twice.clone(), twice]),
         Err(Refused::TooFew { found: 1, needed: 3 })
     );
 }
@@ -328,15 +328,15 @@ fn without_enough_fresh_sources_there_is_no_rate() {
 fn sources_that_disagree_make_no_rate() {
     let heard = market("BTC", ["100", "110", "121", "133"], "1");
     let median = dec("115.5");
-    assert_eq!(judged(&mut board(), &heard), Err(Refused::Disagreement { found: 0, needed: 3, median }));
+    assert_eq!(judged(&mut consensus(), &heard), Err(Refused::Disagreement { found: 0, needed: 3, median }));
 }
 
 #[test]
 fn usdt_is_a_dollar_while_its_tickers_say_so() {
-    let mut board = board();
+    let mut consensus = consensus();
     let pairs = [usd("USDT"), usd("BTC")];
     let mut round = |usdt: &str| {
-        let outcomes = board.round(NOW, &pairs, &market("BTC", ["100", "100", "100", "100"], usdt));
+        let outcomes = consensus.round(NOW, &pairs, &market("BTC", ["100", "100", "100", "100"], usdt));
         outcomes.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>()
     };
     for within in ["1", "0.98", "1.02", "0.9991"] {
@@ -354,7 +354,7 @@ fn usdt_is_a_dollar_while_its_tickers_say_so() {
 #[test]
 fn without_tickers_of_usdt_nothing_that_is_quoted_in_it_counts() {
     let heard = market("BTC", ["100", "100", "100", "100"], "1");
-    let outcomes = board().round(NOW, &[usd("USDT"), usd("BTC")], &heard[..5]);
+    let outcomes = consensus().round(NOW, &[usd("USDT"), usd("BTC")], &heard[..5]);
     assert_eq!(outcomes[0].1, Err(Refused::TooFew { found: 1, needed: 2 }));
     assert_eq!(outcomes[1].1, Err(Refused::TooFew { found: 2, needed: 3 }));
 }
@@ -365,7 +365,7 @@ fn a_jump_needs_rounds_in_a_row_that_agree_on_it() {
     let jumped = market("BTC", ["120", "120", "121", "121"], "1");
     let elsewhere = market("BTC", ["80", "80", "80", "80"], "1");
     let jump = |to: &str, rounds| Err(Refused::Jump { from: dec("100"), to: dec(to), rounds, needed: 3 });
-    let mut board = board();
+    let mut consensus = consensus();
     for (heard, expected) in [
         (&calm, Ok(dec("100"))),
         (&jumped, jump("120.5", 1)),
@@ -381,22 +381,22 @@ fn a_jump_needs_rounds_in_a_row_that_agree_on_it() {
         (&jumped, Ok(dec("120.5"))),
         (&jumped, Ok(dec("120.5"))),
     ] {
-        assert_eq!(judged(&mut board, heard).map(|agreed| agreed.value), expected);
+        assert_eq!(judged(&mut consensus, heard).map(|agreed| agreed.value), expected);
     }
 }
 
 #[test]
 fn a_step_within_the_limit_is_no_jump() {
-    let mut board = board();
+    let mut consensus = consensus();
     for price in ["100", "110", "99", "108.9"] {
-        assert!(judged(&mut board, &market("BTC", [price; 4], "1")).is_ok(), "{price}");
+        assert!(judged(&mut consensus, &market("BTC", [price; 4], "1")).is_ok(), "{price}");
     }
 }
 
 #[test]
 fn the_rate_before_a_restart_is_compared_with() {
-    let mut board = board();
-    board.resume(usd("BTC"), dec("50"));
-    let outcome = judged(&mut board, &market("BTC", ["100"; 4], "1"));
+    let mut consensus = consensus();
+    consensus.resume(usd("BTC"), dec("50"));
+    let outcome = judged(&mut consensus, &market("BTC", ["100"; 4], "1"));
     assert!(matches!(outcome, Err(Refused::Jump { rounds: 1, .. })));
 }

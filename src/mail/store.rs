@@ -1,8 +1,6 @@
 use super::{Mail, State};
-use crate::{
-    clock::Instant,
-    db::{self, Row, Tx, execute, rows},
-};
+use clock::Instant;
+use db::{self, Row, Tx, execute, rows};
 
 pub async fn insert_mail(
     tx: &mut Tx,

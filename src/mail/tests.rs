@@ -1,10 +1,8 @@
 use std::{fmt::Debug, sync::Arc};
 
 use super::*;
-use crate::{
-    config::{self, Config, MailTransport, SmtpSecurity},
-    db::row,
-};
+use config::{self, Config, MailTransport, SmtpSecurity};
+use db::row;
 
 const NOW: Instant = Instant(1_770_811_200_000);
 const BODY: &str = "Your order CO1 was delivered:\nuser1----pass1\n第一行\n";
@@ -61,7 +59,7 @@ fn transport(settings: &config::Mail) -> Arc<Transport> {
     Arc::new(Transport::new(settings, std::path::Path::new("/nowhere")).unwrap())
 }
 
-crate::both! {
+db::both! {
     async fn a_mail_becomes_a_file_once_and_is_forgotten(db: Db) {
         let folder = tempfile::tempdir().unwrap();
         let transport = Transport::new(&settings(MailTransport::File), folder.path()).unwrap();
@@ -134,7 +132,7 @@ async fn server(recipients: &'static str) -> (u16, tokio::task::JoinHandle<Strin
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (heard_by, heard) = tokio::sync::oneshot::channel();
-    crate::tasks::Tasks::default().spawn("smtp", async move {
+    tasks::Tasks::default().spawn("smtp", async move {
         let (stream, _) = listener.accept().await.unwrap();
         let (reader, mut writer) = stream.into_split();
         let mut lines = BufReader::new(reader).lines();
@@ -166,7 +164,7 @@ async fn server(recipients: &'static str) -> (u16, tokio::task::JoinHandle<Strin
     (port, heard)
 }
 
-crate::both! {
+db::both! {
     async fn a_server_takes_a_mail(db: Db) {
         let (port, heard) = server("250 fine\r\n").await;
         queued(&db, "buyer@example.com").await;

@@ -20,7 +20,7 @@ use secrecy::ExposeSecret;
 use tracing::info;
 
 use super::Mail;
-use crate::config::{self, MailTransport, SmtpSecurity};
+use config::{self, MailTransport, SmtpSecurity};
 
 /// Folder of written mails in the data folder.
 const FOLDER: &str = "mail";

@@ -15,10 +15,10 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::daemon::Daemon;
-use crate::db::{self, Db};
-use crate::http::health::Health;
-use crate::tasks::Tasks;
-use crate::workers::Beats;
+use crate::workers::Heartbeats;
+use db::{self, Db};
+use tasks::Tasks;
+use web::health::Health;
 
 /// Between two looks at everything.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Watch {
     health: Health,
-    beats: Beats,
+    beats: Heartbeats,
     tasks: Tasks,
     db: Db,
     /// A question to the database that was not answered yet: a silent server is not asked again and again, each time by
@@ -46,12 +46,12 @@ struct Watch {
 /// we are ready, and again and again that the workers get on.
 pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     let watch = Watch {
-        health: daemon.app.health.clone(),
+        health: daemon.health.clone(),
         beats: daemon.beats(),
         tasks: daemon.tasks.clone(),
-        db: daemon.app.db.clone(),
+        db: daemon.db.clone(),
         asked: None,
-        folder: daemon.app.config.data.folder.clone(),
+        folder: daemon.config.data.folder.clone(),
         known: BTreeMap::new(),
     };
     notify::ready(&format!("listens on {}", daemon.address));

@@ -7,18 +7,18 @@ use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::clock::Instant;
-use crate::db::{self, Db, Tx};
-use crate::envelope::Envelope;
-use crate::ids::{Mode, ProductId, Shop, SkuId, UserId};
-use crate::money::addresses::{Addresses, ChainAccount};
-use crate::money::coins::{Chain, Coin, Coins, Depths, Dust};
-use crate::money::pricing::{Currency, Fiat, Rate, RateBook};
-use crate::shop::catalog::{self, NewProduct, Prices, Texts, Tier};
-use crate::shop::orders::payment::{Means, Till, Tolerance};
-use crate::shop::orders::{self, CreateError, Created, Labels, NewLine, NewOrder};
-use crate::shop::users::{self, NewUser};
-use crate::shop::{merchants, stock};
+use crate::catalog::{self, NewProduct, Prices, Texts, Tier};
+use crate::orders::payment::{PaymentMethod, PaymentService, Tolerance};
+use crate::orders::{self, CreateError, Created, NewLine, NewOrder, OrderReference};
+use crate::users::{self, NewUser};
+use crate::{merchants, stock};
+use clock::Instant;
+use db::{self, Db, Tx};
+use envelope::Envelope;
+use ids::{Mode, ProductId, Shop, SkuId, UserId};
+use money::addresses::{Addresses, ChainAccount};
+use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
+use money::pricing::{Currency, Fiat, Rate, RateBook};
 
 /// 2026-02-11T12:00:00Z.
 pub const NOW: Instant = Instant(1_770_811_200_000);
@@ -32,7 +32,7 @@ const XPUB: &str =
 pub struct Fixture {
     pub db: Db,
     pub shop: Shop,
-    pub till: Till,
+    pub payment_service: PaymentService,
     pub watched: Arc<WatchSet>,
     pub envelope: Arc<Envelope>,
     pub product_id: Uuid,
@@ -55,8 +55,8 @@ impl Fixture {
         })
         .await;
         let watched = Arc::new(WatchSet::default());
-        let till = till(&db, &watched).await;
-        let fixture = Fixture { db, shop, till, watched, envelope, product_id, product, sku };
+        let payment_service = payment_service(&db, &watched).await;
+        let fixture = Fixture { db, shop, payment_service, watched, envelope, product_id, product, sku };
         fixture.import(0..items).await;
         fixture
     }
@@ -103,7 +103,7 @@ impl Fixture {
     /// An order for `quantity` of the product, paid on the chain.
     pub fn order(&self, quantity: u32) -> NewOrder {
         NewOrder {
-            labels: Labels::draw(&mut rand::rng(), "CO", NOW),
+            labels: OrderReference::draw(&mut rand::rng(), "CO", NOW),
             shop: self.shop,
             surface: SURFACE,
             currency: Currency::CNY,
@@ -113,22 +113,22 @@ impl Fixture {
             email: " Ann@Example.com ".into(),
             user: None,
             coupon: None,
-            means: Means::Coin("erc20_usdt".into()),
+            means: PaymentMethod::PaymentAsset("erc20_usdt".into()),
             window_ms: WINDOW_MS,
         }
     }
 
     /// An order that the user pays from the balance in CNY.
     pub fn balance_order(&self, quantity: u32, user: UserId) -> NewOrder {
-        NewOrder { user: Some(user), means: Means::BalanceCny, ..self.order(quantity) }
+        NewOrder { user: Some(user), means: PaymentMethod::BalanceCny, ..self.order(quantity) }
     }
 
     pub async fn create(&self, new: NewOrder) -> Result<Created, CreateError> {
-        let till = self.till.clone();
-        let address = till.prepare(&self.db, new.shop, &new.means).await?;
+        let payment_service = self.payment_service.clone();
+        let address = payment_service.prepare(&self.db, new.shop, &new.means).await?;
         self.db
             .write("create_order", move |tx| {
-                Box::pin(async move { orders::create(tx, NOW, &till, new, address).await })
+                Box::pin(async move { orders::create(tx, NOW, &payment_service, new, address).await })
             })
             .await
     }
@@ -180,20 +180,20 @@ where
     db.read("test", body).await.unwrap()
 }
 
-async fn till(db: &Db, watched: &Arc<WatchSet>) -> Till {
+async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
     let id = ChainId::new("ethereum").unwrap();
     let kind = AssetKind::Token { contract: "0xdAC17F958D2ee523a2206206994597C13D831ec7".into() };
     let usdt = Asset::new(id.clone(), kind, "USDT", 6, 6);
-    let chain = Chain {
+    let chain = FollowedChain {
         id: id.clone(),
         family: Family::Evm,
         mode: Mode::Test,
         depths: Depths::flat(12, 64),
         watched: watched.clone(),
-        kin: Vec::new(),
+        siblings: Vec::new(),
         dust: Dust::default(),
     };
-    let coin = Coin { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
+    let coin = PaymentAsset { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
     let account = ChainAccount {
         chain: id,
         family: Family::Evm,
@@ -207,5 +207,5 @@ async fn till(db: &Db, watched: &Arc<WatchSet>) -> Till {
         rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), at: NOW });
     }
     let tolerance = Tolerance { basis_points: 0, usd: Fiat::new(Currency::USD, 0) };
-    Till { coins: Arc::new(Coins::new(vec![chain], vec![coin])), rates, addresses, tolerance }
+    PaymentService { assets: Arc::new(Assets::new(vec![chain], vec![coin])), rates, addresses, tolerance }
 }

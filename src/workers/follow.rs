@@ -1,7 +1,7 @@
 //! Follows one chain: reads blocks, rewinds forks, advances deposits, ends windows. The cursor and what it saw move in one
 //! transaction; a failed block is read again, never skipped.
 
-mod doubts;
+mod cross_check;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Source, SourceErr
 use tokio::sync::Mutex;
 use tracing::{debug, error, info, warn};
 
-use crate::clock::{Clock, Instant};
-use crate::db::Db;
-use crate::money::addresses::Addresses;
-use crate::money::coins::Chain;
-use crate::money::deposits::{self, Grace, Position};
-use crate::money::ledger::PostError;
-use crate::money::pinned::{self, Fact};
-use crate::money::{invoices, payments};
-use crate::reviews;
-use crate::shop::orders;
-use crate::workers::follow::doubts::Doubts;
-use crate::workers::probe::Prober;
+use crate::workers::balance_check::BalanceReconciler;
+use crate::workers::follow::cross_check::CrossCheck;
 use crate::workers::{Ran, Worker};
+use clock::{Clock, Instant};
+use db::Db;
+use money::addresses::Addresses;
+use money::assets::FollowedChain;
+use money::deposits::{self, Grace, Position};
+use money::immutable_facts::{self, Fact};
+use money::ledger::PostError;
+use money::{invoices, payments};
+use records::reviews;
+use shop::orders;
 
 /// Windows ended in one transaction.
 const EXPIRE_MAX: i64 = 100;
@@ -47,32 +47,32 @@ pub struct Limits {
     pub tip_age_max_ms: i64,
     /// Where blocks are rare, a tip at most this old stands for the present when two looks in a row showed it. `None` where
     /// blocks come so steadily that a window waits for one that is younger than its end.
-    pub lull_ms: Option<i64>,
+    pub quiet_tip_max_ms: Option<i64>,
     /// The first block to read, where one is configured; else one that cannot vanish any more.
     pub start_height: Option<u64>,
     /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
-    pub lazy_ms: i64,
+    pub cursor_flush_ms: i64,
     pub grace: Grace,
-    /// How long windows are held open because nobody tells balances.
+    /// How long windows are cross_check_pending_at open because nobody tells balances.
     pub probe_patience_ms: i64,
 }
 
-pub struct Follow {
+pub struct FollowWorker {
     db: Db,
     clock: Clock,
-    chain: Chain,
+    chain: FollowedChain,
     /// Told whether the chain is followed: nobody is given an address that nobody watches.
     addresses: Arc<Addresses>,
     /// What the chain is configured to pay with; tokens are compared with the chain before the first block is read.
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
-    prober: Prober,
+    reconciler: BalanceReconciler,
     limits: Limits,
     pause: Duration,
     state: Mutex<Option<Following>>,
     /// Since when nobody tells balances.
-    blind_since: Mutex<Option<Instant>>,
-    doubts: Mutex<Doubts>,
+    balances_unavailable_since: Mutex<Option<Instant>>,
+    cross_check: Mutex<CrossCheck>,
 }
 
 /// What is known in memory; dropped after any failure and read again from the database.
@@ -95,26 +95,39 @@ struct Following {
     /// Whether there are deposits that are not final.
     unfinished: bool,
     /// Whether deposits that are deep enough wait for another endpoint's word, and when it was asked last.
-    held: Option<Instant>,
+    cross_check_pending_at: Option<Instant>,
     /// The block at which addresses are asked for their balances, while they are not told: another endpoint may be a little
     /// behind, and would never have the newest block.
     probed_at: Option<BlockRef>,
     halted: bool,
 }
 
-impl Follow {
-    /// Follows the prober's chain through the prober's source.
+impl FollowWorker {
+    /// Follows the reconciler's chain through the reconciler's source.
     pub fn new(
-        prober: Prober,
+        reconciler: BalanceReconciler,
         addresses: Arc<Addresses>,
         assets: Vec<Asset>,
         limits: Limits,
         pause: Duration,
-    ) -> Follow {
-        let Prober { db, clock, chain, source, .. } = prober.clone();
+    ) -> FollowWorker {
+        let BalanceReconciler { db, clock, chain, source, .. } = reconciler.clone();
         addresses.set_followed(&chain.id, false);
-        let (state, blind_since, doubts) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Follow { db, clock, chain, addresses, assets, source, prober, limits, pause, state, blind_since, doubts }
+        let (state, balances_unavailable_since, cross_check) = (Mutex::default(), Mutex::default(), Mutex::default());
+        FollowWorker {
+            db,
+            clock,
+            chain,
+            addresses,
+            assets,
+            source,
+            reconciler,
+            limits,
+            pause,
+            state,
+            balances_unavailable_since,
+            cross_check,
+        }
     }
 
     /// Refuses to follow another chain than last time, or a token whose decimals are not what is configured.
@@ -129,7 +142,10 @@ impl Follow {
             facts.push(Fact::decimals(&asset.id, decimals));
         }
         let now = self.clock.now();
-        Ok(self.db.write("pin_facts", move |tx| Box::pin(async move { pinned::agree(tx, now, &facts).await })).await?)
+        Ok(self
+            .db
+            .write("pin_facts", move |tx| Box::pin(async move { immutable_facts::agree(tx, now, &facts).await }))
+            .await?)
     }
 
     async fn load(&self) -> anyhow::Result<Following> {
@@ -158,7 +174,7 @@ impl Follow {
                 quiet_until: None,
                 expired_at: Instant(0),
                 unfinished: true,
-                held: None,
+                cross_check_pending_at: None,
                 probed_at: None,
                 halted: cursor.halted.is_some(),
             });
@@ -188,8 +204,8 @@ impl Follow {
         let tip = self.source.tip().await?;
         match state.follower.next(&tip) {
             Step::Wait => {
-                self.stand(state, &tip);
-                self.settle_down(state, &tip).await
+                self.track_quiet_tip(state, &tip);
+                self.at_tip(state, &tip).await
             }
             Step::Extend { from, to } => {
                 (state.looked_at, state.quiet_until) = (None, None);
@@ -197,8 +213,8 @@ impl Follow {
                 self.extend(state, &tip, blocks).await
             }
             Step::Compare => match state.follower.compare(tip.head.position()) {
-                Fit::Forks => self.object(state, &tip).await,
-                Fit::Extends | Fit::Misplaced => self.settle_down(state, &tip).await,
+                Fit::Forks => self.handle_conflicting_head(state, &tip).await,
+                Fit::Extends | Fit::Misplaced => self.at_tip(state, &tip).await,
             },
         }
     }
@@ -206,33 +222,37 @@ impl Follow {
     /// Some endpoint's head, not above our cursor, is not on our branch. The endpoint that is asked first decides whether ours is
     /// left. Where it does not follow, the objection takes nothing back, but is told: neighbours of a head differ for a
     /// moment, those of an invented branch for ever.
-    async fn object(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
+    async fn handle_conflicting_head(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         (state.looked_at, state.quiet_until) = (None, None);
         let Some(theirs) = self.source.header(tip.head.height).await? else { return Ok(Ran::Idle) };
         if state.follower.compare(theirs.position()) == Fit::Forks {
             return self.rewind(state, theirs).await;
         }
         let (height, hash) = (tip.head.height, tip.head.hash);
-        if self.doubts.lock().await.objection.replace(tip.head.position()) != Some(tip.head.position()) {
+        if self.cross_check.lock().await.objection.replace(tip.head.position()) != Some(tip.head.position()) {
             warn!(
                 chain = %self.chain.id, height, %hash,
                 "an endpoint of {} has block {hash} at height {height}, and not the one that is followed", self.chain.id
             );
         }
-        self.settle_down(state, tip).await
+        self.at_tip(state, tip).await
     }
 
     /// The node's tip is our cursor. Where blocks come steadily that says nothing: the tip may be a minute old, as TRON's
     /// solidified block is, and the next one brings what was paid meanwhile. Where they are rare a window does not wait for
     /// one, but for a second look, which another endpoint answers where there is one; and not on the word of a node that is
     /// cut off and stands still.
-    fn stand(&self, state: &mut Following, tip: &Tip) {
+    fn track_quiet_tip(&self, state: &mut Following, tip: &Tip) {
         let now = self.clock.now();
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
         if age_ms > self.limits.tip_age_max_ms {
             warn!(chain = %self.chain.id, "the tip of {} is {} s old", self.chain.id, age_ms / 1_000);
         }
-        if self.limits.lull_ms.is_some_and(|lull_ms| (-lull_ms..=lull_ms).contains(&age_ms)) {
+        if self
+            .limits
+            .quiet_tip_max_ms
+            .is_some_and(|quiet_tip_max_ms| (-quiet_tip_max_ms..=quiet_tip_max_ms).contains(&age_ms))
+        {
             state.quiet_until = state.looked_at.or(state.quiet_until);
             state.looked_at = Some(now);
         } else {
@@ -262,7 +282,7 @@ impl Follow {
             state.pending.push(block);
         }
         let quiet = !state.unfinished && state.pending.iter().all(Block::is_quiet);
-        let young = now.since(state.stored_at) < self.limits.lazy_ms;
+        let young = now.since(state.stored_at) < self.limits.cursor_flush_ms;
         let few = u64::try_from(state.pending.len())? < self.limits.keep;
         if !(quiet && young && few) {
             self.store(state, tip).await?;
@@ -313,7 +333,7 @@ impl Follow {
             .await?;
         state.stored = stored;
         state.stored_at = now;
-        state.held = (whole.ok() != reached || reached.is_none()).then_some(now);
+        state.cross_check_pending_at = (whole.ok() != reached || reached.is_none()).then_some(now);
         state.unfinished = applied.unfinished;
         state.follower.finalized(applied.final_height);
         Ok(())
@@ -332,12 +352,12 @@ impl Follow {
         }
     }
 
-    /// At the tip: late confirmations by the final mark, and windows that ended.
-    async fn settle_down(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
+    /// CursorRow the tip: late confirmations by the final mark, and windows that ended.
+    async fn at_tip(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let cursor_moved = !state.pending.is_empty();
-        let stale = self.clock.now().since(state.stored_at) >= self.limits.lazy_ms;
+        let stale = self.clock.now().since(state.stored_at) >= self.limits.cursor_flush_ms;
         let finishes = |reached: Position| reached.last > state.follower.final_height();
-        let may_finish = match state.held {
+        let may_finish = match state.cross_check_pending_at {
             // Asked again now and then, not at each look of a fast chain.
             Some(asked_at) => self.clock.now().since(asked_at) >= HELD_PAUSE_MS,
             None => self.reached(state, tip).is_ok_and(finishes),
@@ -369,7 +389,7 @@ impl Follow {
             .await?;
         if ended.is_empty() {
             // Nothing was to be told: an earlier failure says nothing of the next one.
-            *self.blind_since.lock().await = None;
+            *self.balances_unavailable_since.lock().await = None;
             return Ok(Ran::Idle);
         }
         if !state.pending.is_empty() {
@@ -382,9 +402,9 @@ impl Follow {
             let near = |at: &BlockRef| cursor.height.saturating_sub(at.height) < PROBE_DEPTH_MAX;
             let known = state.probed_at.filter(|at| near(at) && state.follower.has(*at) == Some(true));
             let at = *state.probed_at.insert(known.unwrap_or(cursor));
-            let explained = self.prober.is_explained(at, ended.clone()).await;
+            let explained = self.reconciler.is_explained(at, ended.clone()).await;
             if explained.is_ok() {
-                (state.probed_at, *self.blind_since.lock().await) = (None, None);
+                (state.probed_at, *self.balances_unavailable_since.lock().await) = (None, None);
             }
             match explained {
                 Ok(true) => {}
@@ -392,7 +412,7 @@ impl Follow {
                     self.store(state, tip).await?;
                     return Ok(Ran::Worked);
                 }
-                Err(error) => blind = Some(self.lose_patience(now, error).await?),
+                Err(error) => blind = Some(self.balance_timeout(now, error).await?),
             }
         }
         self.db
@@ -416,11 +436,11 @@ impl Follow {
 
     /// Blocks were read and verified without the balances, so a node that cannot tell them holds windows open for a while,
     /// not for ever. The words are for whoever compares the addresses by hand.
-    async fn lose_patience(&self, now: Instant, error: anyhow::Error) -> anyhow::Result<String> {
+    async fn balance_timeout(&self, now: Instant, error: anyhow::Error) -> anyhow::Result<String> {
         if error.downcast_ref::<SourceError>().is_none() {
             return Err(error);
         }
-        let blind_ms = now.since(*self.blind_since.lock().await.get_or_insert(now));
+        let blind_ms = now.since(*self.balances_unavailable_since.lock().await.get_or_insert(now));
         if blind_ms < self.limits.probe_patience_ms {
             return Err(error.context("a window waits for the balance of its address"));
         }
@@ -449,7 +469,7 @@ impl Follow {
                 Search::TooDeep => break None,
             }
         };
-        if !self.may_leave(to, lowest.position()).await? {
+        if !self.may_rewind(to, lowest.position()).await? {
             return Ok(Ran::Idle);
         }
         let Some(to) = to else { return self.halt(state).await };
@@ -500,7 +520,7 @@ impl Follow {
 }
 
 #[async_trait]
-impl Worker for Follow {
+impl Worker for FollowWorker {
     fn name(&self) -> String {
         format!("follow {}", self.chain.id)
     }

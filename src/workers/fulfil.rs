@@ -5,27 +5,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::Clock;
-use crate::db::Db;
-use crate::envelope::Envelope;
-use crate::shop::fulfilment::{self, Letters};
 use crate::workers::{Ran, Worker};
+use clock::Clock;
+use db::Db;
+use envelope::Envelope;
+use shop::fulfilment::{self, EmailTemplates};
 
-pub struct Fulfil {
+pub struct FulfilmentWorker {
     db: Db,
     clock: Clock,
     envelope: Arc<Envelope>,
-    letters: Arc<Letters>,
+    letters: Arc<EmailTemplates>,
 }
 
-impl Fulfil {
-    pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, letters: Letters) -> Fulfil {
-        Fulfil { db, clock, envelope, letters: Arc::new(letters) }
+impl FulfilmentWorker {
+    pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, letters: EmailTemplates) -> FulfilmentWorker {
+        FulfilmentWorker { db, clock, envelope, letters: Arc::new(letters) }
     }
 }
 
 #[async_trait]
-impl Worker for Fulfil {
+impl Worker for FulfilmentWorker {
     fn name(&self) -> String {
         "fulfil".into()
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::db::{self, Db};
-use crate::money::ledger;
 use crate::workers::{Ran, Worker};
+use db::{self, Db};
+use money::ledger;
 
 const SEAL_MAX: i64 = 2_000;
 const FOLD_MAX: i64 = 200;
@@ -35,7 +35,10 @@ impl Worker for Seal {
         if self.db.backend() == db::Backend::Sqlite {
             return Ok(Ran::Idle);
         }
-        let sealed = self.db.write("seal", |tx| Box::pin(async move { ledger::seal(tx, SEAL_MAX).await })).await?;
+        let sealed = self
+            .db
+            .write("seal", |tx| Box::pin(async move { ledger::append_to_hash_chain(tx, SEAL_MAX).await }))
+            .await?;
         Ok(if sealed > 0 { Ran::Worked } else { Ran::Idle })
     }
 }
@@ -61,7 +64,7 @@ impl Worker for Fold {
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {
-        let folded = self.db.write("fold", |tx| Box::pin(async move { ledger::fold(tx, FOLD_MAX).await })).await?;
+        let folded = self.db.write("fold", |tx| Box::pin(async move { ledger::roll_up(tx, FOLD_MAX).await })).await?;
         Ok(if folded > 0 { Ran::Worked } else { Ran::Idle })
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::Clock;
-use crate::db::Db;
-use crate::mail::{self, Transport};
 use crate::workers::{Ran, Worker};
+use clock::Clock;
+use db::Db;
+use mail::{self, Transport};
 
 pub struct Mail {
     db: Db,

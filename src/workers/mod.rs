@@ -3,24 +3,24 @@
 
 pub mod follow;
 pub mod fulfil;
-pub mod lapse;
+pub mod expiry;
 pub mod ledger;
 pub mod mail;
-pub mod probe;
+pub mod balance_check;
 pub mod rates;
 pub mod rescan;
-pub mod sight;
+pub mod mempool;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::tasks::Tasks;
+use tasks::{Tasks, Wake};
 
 /// Errors in a row after which a worker waits longest between two runs.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ pub trait Worker: Send + Sync {
     fn pause(&self) -> Duration;
 
     /// Whether a hint that there may be work ends the pause early. Not for what costs the same whether there is work or not.
-    fn heeds_wake(&self) -> bool {
+    fn wakeable(&self) -> bool {
         true
     }
 
@@ -55,32 +55,32 @@ pub trait Worker: Send + Sync {
 pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
     wake: Wake,
-    beats: Beats,
+    beats: Heartbeats,
 }
 
 /// When each worker came to the end of a run, for whoever watches over them.
 #[derive(Clone, Default)]
-pub struct Beats(Arc<Mutex<BTreeMap<String, Kept>>>);
+pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
-struct Kept {
+struct LastRun {
     ended: Instant,
     /// Why it fails, and since when.
     failing: Option<(String, Instant)>,
 }
 
 /// How a worker gets on.
-pub struct Beat {
+pub struct Heartbeat {
     pub since_end: Duration,
     /// Why it fails, and for how long.
     pub failing: Option<(String, Duration)>,
 }
 
-impl Beats {
-    pub fn all(&self) -> Vec<(String, Beat)> {
+impl Heartbeats {
+    pub fn all(&self) -> Vec<(String, Heartbeat)> {
         let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |(name, kept): (&String, &Kept)| {
+        let read = |(name, kept): (&String, &LastRun)| {
             let failing = kept.failing.as_ref().map(|(why, since)| (why.clone(), since.elapsed()));
-            (name.clone(), Beat { since_end: kept.ended.elapsed(), failing })
+            (name.clone(), Heartbeat { since_end: kept.ended.elapsed(), failing })
         };
         beats.iter().map(read).collect()
     }
@@ -90,26 +90,16 @@ impl Beats {
         let ended = Instant::now();
         let since = beats.get(worker).and_then(|kept| kept.failing.as_ref()).map_or(ended, |(_, since)| *since);
         let failing = outcome.err().map(|error| (format!("{error:#}"), since));
-        beats.insert(worker.to_owned(), Kept { ended, failing });
-    }
-}
-
-/// Wakes every worker; a hint, never the only record of work.
-#[derive(Clone, Default)]
-pub struct Wake(Arc<Notify>);
-
-impl Wake {
-    pub fn wake(&self) {
-        self.0.notify_waiters();
+        beats.insert(worker.to_owned(), LastRun { ended, failing });
     }
 }
 
 impl Workers {
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
-        Workers { all: Arc::new(all), wake, beats: Beats::default() }
+        Workers { all: Arc::new(all), wake, beats: Heartbeats::default() }
     }
 
-    pub fn beats(&self) -> Beats {
+    pub fn beats(&self) -> Heartbeats {
         self.beats.clone()
     }
 
@@ -142,7 +132,7 @@ impl Workers {
     }
 }
 
-async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Beats, mut stop: watch::Receiver<bool>) {
+async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
     let name = worker.name();
     beats.keep(&name, Ok(()));
@@ -168,7 +158,7 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Beats, mut stop: w
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // After a failure the pause is what protects the other side.
-            () = wake.0.notified(), if failures == 0 && worker.heeds_wake() => {}
+            () = wake.woken(), if failures == 0 && worker.wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }
     }

@@ -7,13 +7,13 @@ use rust_decimal::Decimal;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::clock::{Clock, Instant};
-use crate::config::{self, Pair};
-use crate::db::Db;
-use crate::feeds::{Board, Feeds, Refused};
-use crate::money::coins::Coins;
-use crate::money::pricing::{self, Rate, RateBook};
+use crate::feeds::{Feeds, RateConsensus, Refused};
 use crate::workers::{Ran, Worker};
+use clock::{Clock, Instant};
+use config::{self, Pair};
+use db::Db;
+use money::assets::Assets;
+use money::pricing::{self, Rate, RateBook};
 
 /// What everything is quoted in; other currencies are crossed from it.
 const USD: &str = "USD";
@@ -41,23 +41,23 @@ pub struct Rates {
 }
 
 struct Round {
-    board: Board,
+    consensus: RateConsensus,
     last: Option<Instant>,
     resumed: bool,
 }
 
 impl Rates {
-    pub fn new(db: Db, clock: Clock, settings: &config::Rates, coins: &Coins, feeds: Feeds, book: RateBook) -> Rates {
+    pub fn new(db: Db, clock: Clock, settings: &config::Rates, coins: &Assets, feeds: Feeds, book: RateBook) -> Rates {
         let mut pairs: Vec<Pair> = coins.all().map(|coin| Pair::new(&coin.rate_symbol, USD)).collect();
         pairs.sort();
         pairs.dedup();
         pairs.retain(|pair| !settings.fixed.contains_key(pair));
-        let round = Mutex::new(Round { board: Board::new(settings), last: None, resumed: false });
+        let round = Mutex::new(Round { consensus: RateConsensus::new(settings), last: None, resumed: false });
         Rates { db, clock, feeds, book, pairs, refresh: settings.refresh, round }
     }
 
     /// The last accepted rates are what the first round's jumps are measured from.
-    async fn resume(&self, board: &mut Board) -> anyhow::Result<()> {
+    async fn resume(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();
             let last = self
@@ -67,7 +67,7 @@ impl Rates {
                 })
                 .await?;
             if let Some(last) = last {
-                board.resume(pair.clone(), last.value);
+                consensus.resume(pair.clone(), last.value);
             }
         }
         Ok(())
@@ -104,12 +104,12 @@ impl Worker for Rates {
             return Ok(Ran::Idle);
         }
         if !round.resumed {
-            self.resume(&mut round.board).await?;
+            self.resume(&mut round.consensus).await?;
             round.resumed = true;
         }
         round.last = Some(now);
         let heard = self.feeds.observe(&self.pairs).await;
-        for (pair, outcome) in round.board.round(self.clock.now(), &self.pairs, &heard) {
+        for (pair, outcome) in round.consensus.round(self.clock.now(), &self.pairs, &heard) {
             match outcome {
                 Ok(agreed) => self.accept(pair, agreed.value, agreed.to_string(), agreed.at).await?,
                 Err(refused) => {

@@ -4,20 +4,20 @@ use anyhow::bail;
 use chain::{Height, SourceError};
 use serde::{Deserialize, Serialize};
 
-use crate::money::deposits::{
+use crate::workers::balance_check::BalanceReconciler;
+use money::deposits::{
     self,
     rescan::{RescanError, Rescanned},
 };
-use crate::reviews;
-use crate::shop::orders;
-use crate::workers::probe::Prober;
+use records::reviews;
+use shop::orders;
 
 /// Blocks of one piece at most, so that whoever asked sees how it gets on.
 const PIECE_BLOCKS: u64 = 1_000;
 
 #[derive(Clone)]
 pub struct Rescan {
-    prober: Prober,
+    reconciler: BalanceReconciler,
 }
 
 /// What came of a piece.
@@ -31,15 +31,17 @@ pub struct Piece {
 }
 
 impl Rescan {
-    pub fn new(prober: Prober) -> Rescan {
-        Rescan { prober }
+    pub fn new(reconciler: BalanceReconciler) -> Rescan {
+        Rescan { reconciler }
     }
 
     /// Reads from `from` on, at most up to `to`, and books what is missing. What is not read yet is the follower's.
     pub async fn piece(&self, actor: &str, from: Height, to: Height) -> anyhow::Result<Piece> {
-        let chain = self.prober.chain.id.clone();
-        let cursor =
-            self.prober.db.read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &chain).await }));
+        let chain = self.reconciler.chain.id.clone();
+        let cursor = self
+            .reconciler
+            .db
+            .read("find_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &chain).await }));
         let Some(at) = cursor.await?.and_then(|cursor| cursor.recent.last().copied()) else {
             return Err(RescanError::NotBegun.into());
         };
@@ -50,10 +52,10 @@ impl Rescan {
         let mut piece = Piece { to: from, booked: 0, known: 0, doubtful: 0 };
         let mut next = from;
         while next <= end {
-            let blocks = self.prober.source.blocks(next, end, &self.prober.chain.watched).await?;
+            let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.chain.watched).await?;
             let Some(last) = blocks.last().map(|block| block.header.height) else { bail!(SourceError::NotThere(next)) };
             if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
-                bail!("{}: block {next} was asked for and another came", self.prober.chain.id);
+                bail!("{}: block {next} was asked for and another came", self.reconciler.chain.id);
             }
             let came = self.book(actor, blocks).await?;
             piece.booked += came.booked;
@@ -66,9 +68,9 @@ impl Rescan {
     }
 
     async fn book(&self, actor: &str, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
-        let (now, chain, grace) = (self.prober.clock.now(), self.prober.chain.clone(), self.prober.grace);
+        let (now, chain, grace) = (self.reconciler.clock.now(), self.reconciler.chain.clone(), self.reconciler.grace);
         let actor = actor.to_owned();
-        let came = self.prober.db.write("rescan_blocks", move |tx| {
+        let came = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
                 let came = deposits::rescan::rescan(tx, now, &chain, grace, &blocks).await?;
                 orders::follow(tx, now, &came.changes).await?;

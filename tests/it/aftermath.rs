@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use chain::{Amount, ChainId};
+use config::Config;
+use envelope::Envelope;
+use money::deposits;
+use money::ledger::{Account, Suspense};
+use records::reviews::{self, Review};
 use serde_json::json;
 use settled::commands::control::{self, Answer, Command, Context, Running};
-use settled::config::Config;
-use settled::envelope::Envelope;
-use settled::money::deposits;
-use settled::money::ledger::{Account, Suspense};
-use settled::reviews::{self, Review};
 use simnet::{Fault, Keep};
 
 use crate::receiving::{Placed, expect, place, suspense, units};
@@ -32,7 +32,7 @@ pub async fn ask(world: &World, command: serde_json::Value) -> Result<Answer, St
         started_at: world.clock.now(),
         chains: Vec::new(),
         rescans: daemon.rescans.clone(),
-        health: daemon.app.health.clone(),
+        health: daemon.health.clone(),
     };
     let config = std::sync::Arc::new(world.config.clone());
     let offline = Context::offline(config, world.db.clone(), world.clock.clone(), world.envelope.clone());

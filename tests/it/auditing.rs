@@ -1,8 +1,7 @@
 //! What the audit promises: books that were changed from outside, or that a mistake of ours left incomplete, are named.
 
+use money::ledger::audit;
 use serde_json::json;
-use settled::db;
-use settled::money::ledger::audit;
 
 use crate::receiving::{expect, place, units};
 use crate::world::World;

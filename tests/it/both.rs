@@ -15,12 +15,12 @@ macro_rules! both {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn sqlite() {
-                story(both!(@open $kind, settled::db::Backend::Sqlite $(, $plan)?)).await;
+                story(both!(@open $kind, db::Backend::Sqlite $(, $plan)?)).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn postgres() {
-                story(both!(@open $kind, settled::db::Backend::Postgres $(, $plan)?)).await;
+                story(both!(@open $kind, db::Backend::Postgres $(, $plan)?)).await;
             }
         }
     )+ };

@@ -2,7 +2,7 @@
 //! one.
 
 use chain::Amount;
-use settled::money::ledger::Account;
+use money::ledger::Account;
 use simnet::{Fault, Keep};
 
 use crate::placed::Placed;

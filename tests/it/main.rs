@@ -17,7 +17,7 @@ mod disputed;
 mod evm;
 mod rates;
 mod receiving;
-mod sightings;
+mod unconfirmed;
 mod soak;
 mod tidy;
 mod tron;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chain::Amount;
-use settled::money::ledger::{Account, Suspense};
+use money::ledger::{Account, Suspense};
 
 use crate::world::{Answer, World};
 
@@ -70,7 +70,7 @@ impl World {
     /// Whether a review of this kind is open.
     pub async fn is_reviewed(&self, kind: &str) -> bool {
         let open =
-            self.db.read("reviews", |tx| Box::pin(async move { settled::reviews::list_open(tx, 100).await })).await;
+            self.db.read("reviews", |tx| Box::pin(async move { records::reviews::list_open(tx, 100).await })).await;
         open.expect("reviews").iter().any(|review| review.kind == kind)
     }
 

@@ -1,8 +1,8 @@
 //! Stories of money on its way in, on model chains: what arrives is booked, whatever it is, and nothing outlives its block.
 
 use chain::Amount;
-use settled::config::Config;
-use settled::money::ledger::{Account, Suspense};
+use config::Config;
+use money::ledger::{Account, Suspense};
 use simnet::{Fault, Keep};
 
 use crate::world::{Answer, World};
@@ -491,7 +491,7 @@ both! {
         expect(&world, &placed, "completed", "paid").await;
         world.simnet.reorg(&chain, 120, Keep::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
-        let reviews = world.db.read("reviews", |tx| Box::pin(async move { settled::reviews::list_open(tx, 10).await })).await.unwrap();
+        let reviews = world.db.read("reviews", |tx| Box::pin(async move { records::reviews::list_open(tx, 10).await })).await.unwrap();
         assert!(reviews.iter().any(|review| review.kind == "chain.halted"), "{reviews:?}");
     }
 

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chain::{Amount, AssetId, ChainId};
+use db::Backend;
+use money::ledger::Account;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use settled::db::Backend;
-use settled::money::ledger::Account;
 use simnet::{Fault, Keep};
 
 use crate::commands::program::{Running, run};

@@ -155,7 +155,7 @@ fn sql_stands_in_stores_only() {
                 "rows!(",
                 "row!(",
                 "_each!(",
-                "later!(",
+                "deferred!(",
             ];
             if sql.iter().any(|sign| lower.contains(sign)) {
                 offences.push(format!("{}:{number}: SQL outside store.rs", path.display()));

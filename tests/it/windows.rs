@@ -1,7 +1,7 @@
 //! Stories of windows that end: by the clock and by the chain, on model chains. No block that could still bring money in time
 //! is unread then.
 
-use settled::money::invoices;
+use money::invoices;
 use simnet::Fault;
 
 use crate::receiving::{expect, place};
@@ -101,10 +101,10 @@ both! {
         world.config.chains.get_mut(&bitcoin).unwrap().enabled = false;
         world.crash_and_boot().await;
         let followed = vec![ethereum];
-        let forsaken = world.db.read("count_forsaken", move |tx| {
-            Box::pin(async move { invoices::count_forsaken(tx, &followed).await })
+        let orphaned_invoices = world.db.read("count_orphaned", move |tx| {
+            Box::pin(async move { invoices::count_orphaned(tx, &followed).await })
         });
-        assert_eq!(forsaken.await.unwrap(), [("bitcoin".to_owned(), 2)].into());
+        assert_eq!(orphaned_invoices.await.unwrap(), [("bitcoin".to_owned(), 2)].into());
         for placed in &orders {
             expect(&world, placed, "pending", "pending").await;
         }

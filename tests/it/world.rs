@@ -9,21 +9,21 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use access::tokens::{self, Token};
 use chain::{Amount, Asset, ChainId};
+use clock::{Clock, Instant};
+use config::Config;
+use db::testing::Scratch;
+use db::{Backend, Db};
+use envelope::Envelope;
+use ids::{Mode, Shop, SkuId, UserId};
+use money::ledger::audit;
+use money::pricing::Currency;
 use serde_json::Value;
-use settled::access::tokens::{self, Token};
-use settled::clock::{Clock, Instant};
-use settled::config::Config;
 use settled::daemon::{Daemon, Setup, simnet_specs};
-use settled::db::testing::Scratch;
-use settled::db::{Backend, Db};
-use settled::envelope::Envelope;
-use settled::ids::{Mode, Shop, SkuId, UserId};
-use settled::money::ledger::audit;
-use settled::money::pricing::Currency;
-use settled::shop::catalog::{NewProduct, Texts, Tier};
-use settled::shop::users::NewUser;
-use settled::shop::{catalog, coupons, merchants, stock, users};
+use shop::catalog::{NewProduct, Texts, Tier};
+use shop::users::NewUser;
+use shop::{catalog, coupons, merchants, stock, users};
 use signer::accounts::{Account, Kind, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
@@ -159,7 +159,7 @@ impl World {
             db: self.db.clone(),
             envelope: self.envelope.clone(),
             simnet: Some(self.simnet.clone()),
-            lazy_ms: 0,
+            cursor_flush_ms: 0,
             autonomous: false,
         };
         let daemon = Daemon::start(setup).await.unwrap_or_else(|e| panic!("the daemon starts: {e:#}"));
@@ -371,18 +371,18 @@ impl World {
     /// Available balance in base units of `fiat/CURRENCY`.
     pub async fn balance(&self, user: UserId, currency: &str) -> Amount {
         let (asset, mode) = (chain::AssetId::fiat(currency), self.shop.mode);
-        self.account(mode, settled::money::ledger::Account::User(user), asset).await.available()
+        self.account(mode, money::ledger::Account::User(user), asset).await.available()
     }
 
     pub async fn account(
         &self,
         mode: Mode,
-        account: settled::money::ledger::Account,
+        account: money::ledger::Account,
         asset: chain::AssetId,
-    ) -> settled::money::ledger::Balance {
+    ) -> money::ledger::Balance {
         self.db
             .read("balance", move |tx| {
-                Box::pin(async move { settled::money::ledger::balance(tx, mode, &account, &asset).await })
+                Box::pin(async move { money::ledger::balance(tx, mode, &account, &asset).await })
             })
             .await
             .expect("a balance")

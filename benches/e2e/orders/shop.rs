@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use settled::clock::Clock;
-use settled::config::Config;
+use clock::Clock;
+use config::Config;
+use db::{self, Db};
+use envelope::Envelope;
+use ids::{Mode, Shop as Owner};
+use money::pricing::Currency;
 use settled::daemon::{Daemon, Setup, simnet_specs};
-use settled::db::{self, Db};
-use settled::envelope::Envelope;
-use settled::ids::{Mode, Shop as Owner};
-use settled::money::pricing::Currency;
-use settled::shop::catalog::{NewProduct, Texts, Tier};
-use settled::shop::{catalog, merchants, stock};
+use shop::catalog::{NewProduct, Texts, Tier};
+use shop::{catalog, merchants, stock};
 use signer::accounts::{Account, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
@@ -61,7 +61,8 @@ impl Shop {
             simnet.mine(&chain, 3, seconds - 60);
         }
         let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
-        let setup = Setup { config, clock, db, envelope, simnet: Some(simnet), lazy_ms: 1_000, autonomous: false };
+        let setup =
+            Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
         let daemon = Daemon::start(setup).await.expect("the daemon starts");
         Shop { daemon, product, folder }
     }

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    Choice, Pool, share,
-    tally::{Outcome, Tally},
+    Choice, Pool,
+    attempts::{Attempts, Outcome},
+    share,
 };
 use crate::{
-    Answer, Bad, Failure, RefusalKind, Reply,
-    health::Ready,
-    http::{Fault, Request},
+    Answer, RefusalKind, Rejection, Reply, RpcError,
+    health::Availability,
+    http::{ErrorClass, Request},
     reply,
 };
 
@@ -28,11 +29,11 @@ impl Pool {
         params: &[P],
         batch: usize,
         accept: F,
-    ) -> Result<Vec<T>, Failure>
+    ) -> Result<Vec<T>, RpcError>
     where
         T: Send,
         P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Rejection> + Sync,
     {
         match self.ask_each(method, params, batch, &accept).await {
             (answers, None) => Ok(answers),
@@ -48,11 +49,11 @@ impl Pool {
         params: &[P],
         batch: usize,
         accept: F,
-    ) -> Result<Vec<T>, Failure>
+    ) -> Result<Vec<T>, RpcError>
     where
         T: Send,
         P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Rejection> + Sync,
     {
         match self.ask_each(method, params, batch, &accept).await {
             (answers, Some(failure)) if answers.is_empty() => Err(failure),
@@ -60,11 +61,17 @@ impl Pool {
         }
     }
 
-    async fn ask_each<T, P, F>(&self, method: &str, params: &[P], batch: usize, accept: &F) -> (Vec<T>, Option<Failure>)
+    async fn ask_each<T, P, F>(
+        &self,
+        method: &str,
+        params: &[P],
+        batch: usize,
+        accept: &F,
+    ) -> (Vec<T>, Option<RpcError>)
     where
         T: Send,
         P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Rejection> + Sync,
     {
         let size = batch.min(self.config.batch_max).max(1);
         let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
@@ -90,11 +97,11 @@ impl Pool {
         offset: usize,
         params: &[P],
         accept: &F,
-    ) -> (Vec<T>, Option<Failure>)
+    ) -> (Vec<T>, Option<RpcError>)
     where
         T: Send,
         P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Rejection> + Sync,
     {
         let mut answers: Vec<Option<T>> = params.iter().map(|_| None).collect();
         let mut asked = 0;
@@ -129,7 +136,7 @@ impl Pool {
     ) -> Option<usize>
     where
         P: Serialize + Sync,
-        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Bad> + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Answer<T>, Rejection> + Sync,
     {
         let asked = vec![false; self.nodes.len()];
         let deadline = Instant::now() + self.config.deadline;
@@ -140,7 +147,7 @@ impl Pool {
                     let learnt = usize::try_from(self.nodes[node].batch().size()).unwrap_or(usize::MAX);
                     let size = learnt.max(2).min(self.nodes[node].batch_max(&self.config)).min(params.len());
                     let mut health = self.nodes[node].health();
-                    if size < 2 || health.ready(method, now) == Ready::Missing {
+                    if size < 2 || health.ready(method, now) == Availability::Missing {
                         return None;
                     }
                     if health.claim(BATCH, questions(size), now) {
@@ -153,13 +160,13 @@ impl Pool {
         };
         self.prove(node, timeout).await.ok()?;
         let used = u64::try_from(params.len()).unwrap_or(u64::MAX);
-        let mut tally = Tally::new();
+        let mut attempts = Attempts::new();
         let sent = Instant::now();
         let request = Request::batch(method, params);
         let exchange = match self.send(node, &request, questions(params.len()), timeout).await {
             Ok(exchange) => exchange,
             Err(trouble) => {
-                if self.troubled(node, trouble, &mut tally, sent) != Some(Fault::Broken) {
+                if self.troubled(node, trouble, &mut attempts, sent) != Some(ErrorClass::Broken) {
                     self.nodes[node].batch().too_large(used, "");
                 }
                 return None;
@@ -171,14 +178,14 @@ impl Pool {
                 for (id, reply) in items {
                     let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
                     let said = accept(offset + slot, &reply);
-                    if let Some(value) = self.judge(node, method, said, &mut tally, &mut outcome) {
+                    if let Some(value) = self.judge(node, method, said, &mut attempts, &mut outcome) {
                         answers[slot] = Some(value);
                     }
                 }
             }
-            Err(Bad::Refused(refusal)) if matches!(refusal.kind, RefusalKind::Quota | RefusalKind::TooLarge) => {
-                let said = Err::<Answer<T>, Bad>(Bad::Refused(refusal));
-                drop(self.judge(node, method, said, &mut tally, &mut outcome));
+            Err(Rejection::Refused(refusal)) if matches!(refusal.kind, RefusalKind::Quota | RefusalKind::TooLarge) => {
+                let said = Err::<Answer<T>, Rejection>(Rejection::Refused(refusal));
+                drop(self.judge(node, method, said, &mut attempts, &mut outcome));
             }
             Err(_) => {
                 info!(endpoint = %self.label(node), "the endpoint takes no batches; its questions are sent one by one");
@@ -187,7 +194,7 @@ impl Pool {
             }
         }
         let answered = outcome.good;
-        if outcome.is_throttled() || tally.too_large.is_some() {
+        if outcome.is_throttled() || attempts.too_large.is_some() {
             self.nodes[node].batch().too_large(used, "");
         } else {
             self.nodes[node].batch().succeeded(used);

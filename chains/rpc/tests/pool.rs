@@ -13,7 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
-use rpc::{Answer, Bad, Config, Endpoint, Failure, Limits, Pool, Proof, Refusal, RefusalKind, Reply, Role, Span};
+use rpc::{
+    AdaptiveSize, Answer, ChainCheck, Config, Endpoint, Limits, Pool, Refusal, RefusalKind, Rejection, Reply, Role,
+    RpcError,
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -78,7 +81,7 @@ fn pool(endpoints: Vec<Endpoint>) -> Pool {
     Pool::new(Config { deadline: Duration::from_secs(5), ..Config::new(endpoints) }).expect("somebody to read from")
 }
 
-fn text(reply: &Reply<'_>) -> Result<Answer<String>, Bad> {
+fn text(reply: &Reply<'_>) -> Result<Answer<String>, Rejection> {
     reply.result().map(Answer::Sure)
 }
 
@@ -102,13 +105,13 @@ async fn each_endpoint_is_asked_once_and_then_rests() {
     let pool = Pool::new(config).unwrap();
     let failure = pool.ask("m", &(), text).await.unwrap_err();
     assert_eq!((a.count(), b.count()), (1, 1));
-    let Failure::Unavailable(said) = failure else { panic!("{failure:?}") };
+    let RpcError::Unavailable(said) = failure else { panic!("{failure:?}") };
     assert!(said.contains("HTTP status 500") && !said.contains("VERYSECRETKEY"), "{said}");
     let rest = tokio::time::Instant::now();
     pool.ask("m", &(), text).await.unwrap_err();
     assert_eq!((a.count(), b.count()), (2, 2), "rests that end in time are waited for");
     assert!(rest.elapsed() >= Duration::from_millis(400), "{:?}", rest.elapsed());
-    let Failure::Unavailable(said) = pool.ask("m", &(), text).await.unwrap_err() else { panic!("still resting") };
+    let RpcError::Unavailable(said) = pool.ask("m", &(), text).await.unwrap_err() else { panic!("still resting") };
     assert!(said.contains("rests after"), "{said}");
     assert_eq!((a.count(), b.count()), (2, 2), "endpoints that rest for longer are left alone");
 }
@@ -128,7 +131,7 @@ async fn what_a_node_refuses_is_data_and_costs_no_health() {
     let node = Node::start(|_, _| refuses(3, "execution reverted with VERYSECRETKEY")).await;
     let pool = pool(vec![node.endpoint()]);
     for _ in 0..3 {
-        let Err(Failure::Refused(refusal)) = pool.ask("m", &(), text).await else { panic!("a refusal") };
+        let Err(RpcError::Refused(refusal)) = pool.ask("m", &(), text).await else { panic!("a refusal") };
         assert_eq!(refusal.code, 3);
         assert!(!refusal.message.contains("VERYSECRETKEY"), "{}", refusal.message);
     }
@@ -140,7 +143,7 @@ async fn errors_in_the_body_of_a_failed_status_are_read() {
     let node =
         Node::start(|_, _| (StatusCode::BAD_REQUEST, refuses(-32602, "block range is too large")).into_response());
     let failed = pool(vec![node.await.endpoint()]).ask("m", &(), text).await;
-    assert!(matches!(failed, Err(Failure::TooLarge(_))), "{failed:?}");
+    assert!(matches!(failed, Err(RpcError::TooLarge(_))), "{failed:?}");
 }
 
 #[tokio::test]
@@ -160,7 +163,7 @@ async fn a_missing_method_closes_only_itself() {
     assert_eq!(old.count(), 1 + 3);
     let alone = pool(vec![old.endpoint()]);
     for _ in 0..2 {
-        assert_eq!(alone.ask("new", &(), text).await, Err(Failure::Missing("new".to_owned())));
+        assert_eq!(alone.ask("new", &(), text).await, Err(RpcError::Missing("new".to_owned())));
     }
     assert_eq!(old.count(), 4 + 1);
 }
@@ -172,14 +175,14 @@ async fn wrong_and_doubtful_answers_are_asked_elsewhere() {
     let only_b = |reply: &Reply<'_>| match reply.result()? {
         "b" => Ok(Answer::Sure("b")),
         "a" => Ok(Answer::Doubtful("a")),
-        _ => Err(Bad::Wrong("nonsense".to_owned())),
+        _ => Err(Rejection::Wrong("nonsense".to_owned())),
     };
     assert_eq!(both.ask("m", &(), only_b).await, Ok("b"));
     let doubtful = pool(vec![a.endpoint()]);
     assert_eq!(doubtful.ask("m", &(), only_b).await, Ok("a"), "nobody is surer");
-    let wrong = |_: &Reply<'_>| Err::<Answer<()>, Bad>(Bad::Wrong("contradiction".to_owned()));
+    let wrong = |_: &Reply<'_>| Err::<Answer<()>, Rejection>(Rejection::Wrong("contradiction".to_owned()));
     let failed = pool(vec![a.endpoint(), b.endpoint()]).ask("m", &(), wrong).await;
-    assert!(matches!(failed, Err(Failure::Wrong(why)) if why.contains("contradiction")));
+    assert!(matches!(failed, Err(RpcError::Wrong(why)) if why.contains("contradiction")));
 }
 
 #[tokio::test]
@@ -193,7 +196,7 @@ async fn bodies_are_cut_at_the_bound() {
     for node in [announced, streamed] {
         let config = Config { body_bytes_max: 1_000, ..Config::new(vec![node.endpoint()]) };
         let failed = Pool::new(config).unwrap().ask("m", &(), text).await;
-        assert!(matches!(failed, Err(Failure::TooLarge(_))), "{failed:?}");
+        assert!(matches!(failed, Err(RpcError::TooLarge(_))), "{failed:?}");
     }
 }
 
@@ -324,7 +327,7 @@ async fn answers_before_the_first_gap_are_kept_by_whoever_wants_them() {
     let pool = pool(vec![node.endpoint()]);
     assert_eq!(pool.ask_prefix("m", &many(5), 1, |_, reply| text(reply)).await, Ok(texts(3)));
     let failed = pool.ask_prefix("m", &many(5)[3..], 1, |_, reply| text(reply)).await;
-    assert!(matches!(failed, Err(Failure::Unavailable(_))), "{failed:?}");
+    assert!(matches!(failed, Err(RpcError::Unavailable(_))), "{failed:?}");
 }
 
 #[tokio::test]
@@ -345,16 +348,16 @@ async fn slow_and_cut_answers_are_told_from_refused_connections() {
         let down = Endpoint::new("http://127.0.0.1:9").unwrap();
         let config = Config { deadline: Duration::from_millis(300), ..Config::new(vec![down, slow]) };
         let failure = Pool::new(config).unwrap().ask("m", &(), text).await.unwrap_err();
-        assert!(matches!(failure, Failure::Slow(_)), "{failure:?}");
-        let mut span = Span::new(100, 100);
+        assert!(matches!(failure, RpcError::Slow(_)), "{failure:?}");
+        let mut span = AdaptiveSize::new(100, 100);
         assert!(span.shrinks(100, &failure) && span.size() == 50 && !span.shrinks(1, &failure));
     }
     let bad_gateway = Node::start(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
     for down in [Endpoint::new("http://127.0.0.1:9").unwrap(), bad_gateway.endpoint()] {
         let config = Config { deadline: Duration::from_millis(300), ..Config::new(vec![down]) };
         let failure = Pool::new(config).unwrap().ask("m", &(), text).await.unwrap_err();
-        assert!(matches!(failure, Failure::Unavailable(_)), "{failure:?}");
-        assert!(!Span::new(100, 100).shrinks(100, &failure));
+        assert!(matches!(failure, RpcError::Unavailable(_)), "{failure:?}");
+        assert!(!AdaptiveSize::new(100, 100).shrinks(100, &failure));
     }
 }
 
@@ -382,18 +385,18 @@ async fn a_second_word_is_waited_for_and_the_first_speaker_is_not_asked_again() 
         Node::start(|n, _| if n == 0 { StatusCode::TOO_MANY_REQUESTS.into_response() } else { says("b") });
     let (a, b) = (Node::start(|_, _| says("a")).await, throttled_once.await);
     let both = pool(vec![a.endpoint(), b.endpoint()]);
-    assert_eq!(both.ask_besides(0, "m", &(), text).await, Ok("b".to_owned()));
+    assert_eq!(both.ask_excluding(0, "m", &(), text).await, Ok("b".to_owned()));
     assert_eq!((a.count(), b.count()), (0, 2), "asked again after its rest");
-    assert_eq!(both.ask_besides(1, "m", &(), text).await, Ok("a".to_owned()));
+    assert_eq!(both.ask_excluding(1, "m", &(), text).await, Ok("a".to_owned()));
 
     let resting = Node::start(|_, _| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "120")]).into_response()).await;
     let lacking = Node::start(|_, _| refuses(-32601, "method not found")).await;
-    let failed = pool(vec![a.endpoint(), resting.endpoint()]).ask_besides(0, "m", &(), text).await;
-    assert!(matches!(&failed, Err(Failure::Unavailable(why)) if why.contains("429")), "{failed:?}");
-    let failed = pool(vec![a.endpoint(), lacking.endpoint()]).ask_besides(0, "m", &(), text).await;
-    assert_eq!(failed, Err(Failure::Missing("m".to_owned())));
-    let failed = pool(vec![a.endpoint()]).ask_besides(0, "m", &(), text).await;
-    assert!(matches!(&failed, Err(Failure::Unavailable(why)) if why.contains("no other")), "{failed:?}");
+    let failed = pool(vec![a.endpoint(), resting.endpoint()]).ask_excluding(0, "m", &(), text).await;
+    assert!(matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("429")), "{failed:?}");
+    let failed = pool(vec![a.endpoint(), lacking.endpoint()]).ask_excluding(0, "m", &(), text).await;
+    assert_eq!(failed, Err(RpcError::Missing("m".to_owned())));
+    let failed = pool(vec![a.endpoint()]).ask_excluding(0, "m", &(), text).await;
+    assert!(matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("no other")), "{failed:?}");
     assert_eq!((a.count(), b.count()), (1, 2));
 }
 
@@ -408,11 +411,11 @@ async fn one_endpoint_can_be_asked_with_and_without_respect_for_its_rest() {
     let pool = pool(vec![node.endpoint()]);
     for _ in 0..3 {
         let failed = pool.ask_one(0, "m", &(), text).await;
-        assert!(matches!(failed, Err(Failure::Unavailable(_))), "{failed:?}");
+        assert!(matches!(failed, Err(RpcError::Unavailable(_))), "{failed:?}");
     }
     assert_eq!(node.count(), 1);
     assert_eq!(pool.ask_only(0, "m", &(), text).await, Ok("ours".to_owned()));
-    assert!(matches!(pool.ask_one(0, "m", &(), text).await, Err(Failure::Unavailable(_))), "it still rests");
+    assert!(matches!(pool.ask_one(0, "m", &(), text).await, Err(RpcError::Unavailable(_))), "it still rests");
 }
 
 #[tokio::test]
@@ -420,14 +423,14 @@ async fn errors_that_look_like_answers_are_known_to_the_proof() {
     let error = |reply: &Reply<'_>| {
         let said: Value = reply.json().ok()?;
         let message = said.get("Error")?.as_str()?.to_owned();
-        Some(Bad::Refused(Refusal { code: 200, message, kind: RefusalKind::Quota }))
+        Some(Rejection::Refused(Refusal { code: 200, message, kind: RefusalKind::Quota }))
     };
     let node = Node::start(|_, _| axum::Json(json!({ "Error": "suspended for 30s" })).into_response()).await;
-    let proof = Proof::posted("block", b"{}".to_vec(), "blockID", "1234").with_errors(error);
+    let proof = ChainCheck::posted("block", b"{}".to_vec(), "blockID", "1234").with_errors(error);
     let pool = Pool::new(Config { proof: Some(proof), ..Config::new(vec![node.endpoint()]) }).unwrap();
     for _ in 0..3 {
         let failed = pool.ask("m", &(), text).await;
-        assert!(matches!(&failed, Err(Failure::Unavailable(why)) if why.contains("suspended for 30s")), "{failed:?}");
+        assert!(matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("suspended for 30s")), "{failed:?}");
     }
     assert_eq!(node.count(), 1, "it rests for as long as it said");
 }
@@ -463,7 +466,7 @@ async fn a_foreign_node_is_proven_before_it_is_believed() {
     let ours = Node::start(|_, question| if question["method"] == "id" { says("0x1") } else { says("ours") }).await;
     let foreign =
         Node::start(|_, question| if question["method"] == "id" { says("0x2") } else { says("foreign") }).await;
-    let proof = Some(Proof::call("id", &[(); 0], "0x1"));
+    let proof = Some(ChainCheck::call("id", &[(); 0], "0x1"));
     let pool = Pool::new(Config { proof, ..Config::new(vec![foreign.endpoint(), ours.endpoint()]) }).unwrap();
     let asked = [(); 4].map(|()| pool.ask("m", &(), text));
     for answer in futures_util::future::join_all(asked).await {

@@ -10,8 +10,8 @@ mod tests;
 
 use sha2::{Digest, Sha256};
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
+use clock::Instant;
+use db::{self, Tx};
 
 /// Longer keys are refused by the surfaces.
 pub const KEY_LENGTH_MAX: usize = 255;

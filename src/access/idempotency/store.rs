@@ -1,6 +1,6 @@
-use crate::access::idempotency::{Answer, Call};
-use crate::clock::Instant;
-use crate::db::{self, Tx, execute, expect_changed, row};
+use crate::idempotency::{Answer, Call};
+use clock::Instant;
+use db::{self, Tx, execute, expect_changed, row};
 
 /// False when the key is there already. A concurrent claim is waited for.
 pub async fn insert_key(

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::access::idempotency::{self, Answer, Call, Claim, Keep};
-use crate::clock::Instant;
-use crate::db::{Db, Error};
+use crate::idempotency::{self, Answer, Call, Claim, Keep};
+use clock::Instant;
+use db::{Db, Error};
 
 const NOW: Instant = Instant(1_770_811_200_000);
 const DAY: Keep = Keep::Until(NOW.plus_seconds(86_400));
@@ -27,7 +27,7 @@ async fn ask(db: &Db, call: Call, keep: Keep, done: Arc<AtomicU32>) -> Result<Op
     .await
 }
 
-crate::both! {
+db::both! {
     async fn a_repeated_call_gets_the_first_answer_and_another_body_none(db: Db) {
         let done = Arc::new(AtomicU32::new(0));
         let first = ask(&db, Call::new("s", "k", b"a"), DAY, done.clone()).await.unwrap();

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::access::limits::{Key, Limited};
-use crate::clock::Instant;
+use crate::limits::{Key, Limited};
+use clock::Instant;
 
 const MINUTE_MS: i64 = 60_000;
 /// Keys that are remembered, about 6 MiB. Beyond it strangers are admitted uncounted: this limit keeps single clients from

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Instant;
+use clock::Instant;
 
 fn ip(text: &str) -> Key {
     Key::ip(text.parse::<IpAddr>().unwrap())

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use std::collections::HashMap;
 
-use crate::access::limits::{Key, Limited};
-use crate::clock::Instant;
+use crate::limits::{Key, Limited};
+use clock::Instant;
 
 /// Hits that are remembered for one rule, all keys together: about 30 MiB. Beyond it strangers are refused, so that nobody
 /// can flush a limit by filling the table.

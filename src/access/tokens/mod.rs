@@ -9,9 +9,9 @@ use rand::CryptoRng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::ids::{Shop, UserId};
+use clock::Instant;
+use db::{self, Tx};
+use ids::{Shop, UserId};
 
 const PREFIX: &str = "ut_";
 /// The prefix and 32 bytes in hexadecimal digits: what is longer is no token and is not hashed.

@@ -1,6 +1,6 @@
-use crate::clock::Instant;
-use crate::db::{self, Tx, execute, expect_changed, row};
-use crate::ids::{Shop, UserId};
+use clock::Instant;
+use db::{self, Tx, execute, expect_changed, row};
+use ids::{Shop, UserId};
 
 pub async fn insert_token(
     tx: &mut Tx,

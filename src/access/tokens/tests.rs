@@ -1,7 +1,7 @@
-use crate::access::tokens::{self, Token};
-use crate::clock::Instant;
-use crate::db::{Error, Tx, row};
-use crate::ids::{MerchantId, Mode, Shop, UserId};
+use crate::tokens::{self, Token};
+use clock::Instant;
+use db::{Error, Tx, row};
+use ids::{MerchantId, Mode, Shop, UserId};
 
 const NOW: Instant = Instant(1_770_811_200_000);
 
@@ -29,7 +29,7 @@ fn a_token_has_its_prefix_and_256_random_bits() {
     assert_ne!(a.reveal(), b.reveal());
 }
 
-crate::both! {
+db::both! {
     async fn a_token_opens_its_own_shop_until_it_ends(db: Db) {
         let found = db.write::<_, Error, _>("test", |tx| Box::pin(async move {
             let (shop, user) = shop_with_user(tx, "one").await?;

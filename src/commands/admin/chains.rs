@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{Act, Refused};
 use crate::commands::control::Context;
-use crate::config::Chain;
-use crate::money::deposits::{self, Unspent as Spendable};
-use crate::reviews;
+use config::ChainConfig;
+use money::deposits::{self, Unspent as Spendable};
+use records::reviews;
 
 /// Outputs shown at once: an answer has a length that it may not pass.
 const LISTED_MAX: i64 = 20_000;
@@ -44,7 +44,7 @@ impl Verb {
     }
 }
 
-fn configured<'c>(context: &'c Context, name: &str) -> Result<&'c Chain, String> {
+fn configured<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
     let id = ChainId::new(name).map_err(|e| e.to_string())?;
     context.config.chains.get(&id).ok_or_else(|| format!("there is no chain `{id}` in the configuration"))
 }
@@ -82,7 +82,7 @@ pub async fn resume(context: &Context, resume: Resume) -> Result<String, String>
             Box::pin(async move {
                 let note = format!("{actor} resumed it");
                 let why = deposits::resume(tx, now, &id, &note).await?;
-                let why = why.ok_or_else(|| Refused::Because(format!("{id} is not halted")))?;
+                let why = why.ok_or_else(|| Refused::Rejected(format!("{id} is not halted")))?;
                 reviews::record_act(tx, now, &actor, "chain.resume", id.as_str(), &why).await?;
                 Ok::<_, Refused>(why)
             })

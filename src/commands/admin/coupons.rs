@@ -3,15 +3,15 @@
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Instant;
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, products, shop_of};
 use crate::commands::control::Context;
 use crate::commands::exit::Failure;
-use crate::db::Tx;
-use crate::ids::Shop;
-use crate::reviews;
-use crate::shop::coupons::{self, Terms, Value};
+use clock::Instant;
+use db::Tx;
+use ids::Shop;
+use records::reviews;
+use shop::coupons::{self, Terms, Value};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -142,7 +142,7 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
                 let shop = shop_of(tx, &owner).await?;
                 for coupon in coupons {
                     let code = coupon.code.clone();
-                    let refused = |e: Refused| Refused::Because(format!("coupon `{code}`: {e}"));
+                    let refused = |e: Refused| Refused::Rejected(format!("coupon `{code}`: {e}"));
                     let new = coupons::NewCoupon {
                         code: code.clone(),
                         terms: terms(tx, shop, &coupon).await.map_err(refused)?,
@@ -161,18 +161,20 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
 async fn terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, Refused> {
     let value = match (&coupon.percent, &coupon.fixed) {
         // Hundredths of a percent are basis points.
-        (Some(percent), None) => Value::Percent(minor_units(percent).map_err(Refused::Because)?),
-        (None, Some(fixed)) => Value::Fixed(minor_units(fixed).map_err(Refused::Because)?),
-        (Some(_), Some(_)) | (None, None) => return Err(Refused::Because("it has either `percent` or `fixed`".into())),
+        (Some(percent), None) => Value::Percent(minor_units(percent).map_err(Refused::Rejected)?),
+        (None, Some(fixed)) => Value::Fixed(minor_units(fixed).map_err(Refused::Rejected)?),
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(Refused::Rejected("it has either `percent` or `fixed`".into()));
+        }
     };
     let product = match &coupon.product {
         Some(product) => Some(products::find(tx, shop, product).await?.id),
         None => None,
     };
-    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), minor_units).map_err(Refused::Because)?;
+    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), minor_units).map_err(Refused::Rejected)?;
     Ok(Terms {
         value,
-        currency: currency(&coupon.currency).map_err(Refused::Because)?,
+        currency: currency(&coupon.currency).map_err(Refused::Rejected)?,
         min_amount,
         product,
         starts_at: coupon.starts_at.as_deref().map(instant).transpose()?,
@@ -182,7 +184,7 @@ async fn terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, Ref
 
 fn instant(text: &str) -> Result<Instant, Refused> {
     let parsed = text.parse::<jiff::Timestamp>();
-    let refused = |_| Refused::Because(format!("`{text}` is no time such as 2026-02-11T12:00:00Z"));
+    let refused = |_| Refused::Rejected(format!("`{text}` is no time such as 2026-02-11T12:00:00Z"));
     parsed.map(|at| Instant(at.as_millisecond())).map_err(refused)
 }
 
@@ -195,7 +197,7 @@ pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<Str
             Box::pin(async move {
                 let shop = shop_of(tx, &deactivate.owner).await?;
                 let coupon = coupons::find(tx, shop, &deactivate.code).await?;
-                let missing = || Refused::Because(format!("there is no coupon `{}`", deactivate.code));
+                let missing = || Refused::Rejected(format!("there is no coupon `{}`", deactivate.code));
                 coupons::deactivate(tx, coupon.ok_or_else(missing)?.id).await?;
                 Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "coupon.deactivate", &deactivate.code, "").await?)
             })
@@ -217,11 +219,9 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
     let line = |(code, coupon): &(String, coupons::Coupon)| {
         let worth = match coupon.terms.value {
             Value::Percent(points) => {
-                format!("{} %", crate::money::pricing::Fiat::new(coupon.terms.currency, points).to_decimal())
+                format!("{} %", money::pricing::Fiat::new(coupon.terms.currency, points).to_decimal())
             }
-            Value::Fixed(minor) => {
-                crate::money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string()
-            }
+            Value::Fixed(minor) => money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string(),
         };
         let bound = coupon.max_uses.map_or_else(|| "no bound".into(), |max| format!("of {max}"));
         format!("{code}\t{worth} {}\tused {}, {bound}", coupon.terms.currency, coupon.uses)

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::commands::admin::{Act, Refused};
 use crate::commands::control::Context;
-use crate::reviews;
-use crate::shop::merchants;
+use records::reviews;
+use shop::merchants;
 
 #[derive(Subcommand)]
 pub enum Verb {

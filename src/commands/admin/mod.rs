@@ -18,17 +18,17 @@ use chain::Amount;
 
 use crate::commands::control::{self, Command, Context};
 use crate::commands::exit::Failure;
+use crate::commands::installation::Installation;
 use crate::commands::out::say;
-use crate::commands::place::Place;
-use crate::db::{self, Tx};
-use crate::ids::{Mode, Shop};
-use crate::money::pricing::{Currency, Fiat};
-use crate::shop::merchants as shops;
+use db::{self, Tx};
+use ids::{Mode, Shop};
+use money::pricing::{Currency, Fiat};
+use shop::merchants as shops;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    place: Place,
+    installation: Installation,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -121,7 +121,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Noun::Chain(verb) => vec![verb.act()],
     };
     for act in acts {
-        say(control::ask(&args.place, Command::Admin(act)).await?);
+        say(control::ask(&args.installation, Command::Admin(act)).await?);
     }
     Ok(())
 }
@@ -160,14 +160,14 @@ pub async fn execute(context: &Context, act: Act) -> Result<String, String> {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("{0}")]
-    Because(String),
+    Rejected(String),
     #[error("database: {0}")]
     Db(#[from] db::Error),
 }
 
 impl Refused {
     fn because(cause: impl ToString) -> Refused {
-        Refused::Because(cause.to_string())
+        Refused::Rejected(cause.to_string())
     }
 }
 
@@ -181,7 +181,7 @@ impl From<Refused> for String {
 async fn shop_of(tx: &mut Tx, owner: &Owner) -> Result<Shop, Refused> {
     let merchant = shops::find_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
         let slug = &owner.merchant;
-        Refused::Because(format!(
+        Refused::Rejected(format!(
             "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
         ))
     })?;

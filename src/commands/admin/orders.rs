@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use crate::commands::admin::{Act, Refused, fiat};
 use crate::commands::control::Context;
-use crate::db::Tx;
-use crate::money::invoices::{Asked, Received};
-use crate::money::payments::Method;
-use crate::reviews;
-use crate::shop::orders::{self, CancelError, Line, Order, Standing, View};
-use crate::shop::{catalog, merchants, users};
+use db::Tx;
+use money::invoices::{InvoiceTerms, Received};
+use money::payments::Method;
+use records::reviews;
+use shop::orders::{self, CancelError, Line, Order, OrderStatus, View};
+use shop::{catalog, merchants, users};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -56,7 +56,7 @@ async fn find(tx: &mut Tx, named: &Named) -> Result<View, Refused> {
     let name = named.order.trim();
     // A UUID has several spellings; one of them is stored.
     let stored = name.parse::<Uuid>().map_or_else(|_| name.to_owned(), |id| id.to_string());
-    orders::find_any(tx, &stored).await?.ok_or_else(|| Refused::Because(format!("there is no order `{name}`")))
+    orders::find_any(tx, &stored).await?.ok_or_else(|| Refused::Rejected(format!("there is no order `{name}`")))
 }
 
 pub async fn show(context: &Context, named: Named) -> Result<String, String> {
@@ -123,7 +123,7 @@ fn amount(order: &Order) -> String {
     }
 }
 
-fn on_chain(context: &Context, asked: &Asked, received: &Received) -> Vec<String> {
+fn on_chain(context: &Context, asked: &InvoiceTerms, received: &Received) -> Vec<String> {
     let configured = context.config.chains.get(&asked.chain);
     let asset = configured.and_then(|chain| chain.assets().map(|(_, asset)| asset).find(|a| a.id == asked.asset));
     let coins = |amount: Amount| match asset {
@@ -154,7 +154,7 @@ pub async fn cancel(context: &Context, named: Named) -> Result<String, String> {
                 let view = find(tx, &named).await?;
                 let View { order, standing } = &view;
                 let refused =
-                    |e: CancelError| Refused::Because(format!("order {} cannot be cancelled: {e}", order.order_no));
+                    |e: CancelError| Refused::Rejected(format!("order {} cannot be cancelled: {e}", order.order_no));
                 orders::cancel(tx, now, order.id).await.map_err(refused)?;
                 reviews::record_act(tx, now, &actor, "order.cancel", &order.order_no, &told(order, standing)).await?;
                 Ok::<_, Refused>(view)
@@ -178,7 +178,7 @@ pub async fn confirm(context: &Context, named: Named) -> Result<String, String> 
                 let view = find(tx, &named).await?;
                 let View { order, standing } = &view;
                 if !orders::confirm_external(tx, now, order.id).await? {
-                    return Err(Refused::Because(not_awaited(order, standing)));
+                    return Err(Refused::Rejected(not_awaited(order, standing)));
                 }
                 reviews::record_act(tx, now, &actor, "order.confirm", &order.order_no, &told(order, standing)).await?;
                 Ok(view)
@@ -195,11 +195,11 @@ pub async fn confirm(context: &Context, named: Named) -> Result<String, String> 
 }
 
 /// For the log of administrators' acts.
-fn told(order: &Order, standing: &Standing) -> String {
+fn told(order: &Order, standing: &OrderStatus) -> String {
     format!("{} by {}", fiat(order.amount), standing.method.as_str())
 }
 
-fn not_awaited(order: &Order, standing: &Standing) -> String {
+fn not_awaited(order: &Order, standing: &OrderStatus) -> String {
     let (number, method, state) = (&order.order_no, standing.method.as_str(), order.state.as_str());
     match standing.method {
         Method::Alipay | Method::Wechat => {

@@ -6,15 +6,15 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::clock::Instant;
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, fiat, minor_units, shop_of};
 use crate::commands::control::Context;
 use crate::commands::exit::Failure;
-use crate::db::Tx;
-use crate::ids::Shop;
-use crate::reviews;
-use crate::shop::catalog::{self, EditError, State, Stored, Texts, Tier};
+use clock::Instant;
+use db::Tx;
+use ids::Shop;
+use records::reviews;
+use shop::catalog::{self, EditError, State, Stored, Texts, Tier};
 
 const CURRENCY: &str = "CNY";
 
@@ -149,7 +149,7 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
                 let mut created = 0;
                 for (position, product) in (1..).zip(products) {
                     let slug = product.slug.clone();
-                    let refused = |e: Refused| Refused::Because(format!("product `{slug}`: {e}"));
+                    let refused = |e: Refused| Refused::Rejected(format!("product `{slug}`: {e}"));
                     let made = put_one(tx, now, shop, position, &product).await.map_err(refused)?;
                     let act = if made { "product.create" } else { "product.change" };
                     reviews::record_act(tx, now, &actor, act, &slug, &product.price).await?;
@@ -164,15 +164,15 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
 
 /// True when it is new.
 async fn put_one(tx: &mut Tx, now: Instant, shop: Shop, position: i64, product: &NewProduct) -> Result<bool, Refused> {
-    let currency = currency(&product.currency).map_err(Refused::Because)?;
-    let unit_price = minor_units(&product.price).map_err(Refused::Because)?;
+    let currency = currency(&product.currency).map_err(Refused::Rejected)?;
+    let unit_price = minor_units(&product.price).map_err(Refused::Rejected)?;
     let (tiers, texts) = (vec![Tier { from_quantity: 1, unit_price }], texts(product));
     let known = catalog::find_stored(tx, shop, &product.slug).await?;
     let stored = known.as_ref().map_or((1, catalog::MAX_QUANTITY), |known| (known.min_quantity, known.max_quantity));
     let min_quantity = product.min_quantity.unwrap_or(stored.0);
     let max_quantity = product.max_quantity.unwrap_or(stored.1);
     let refused = |e: EditError| match e {
-        EditError::BadLimits => Refused::Because(format!("{e}: it would be {min_quantity} to {max_quantity}")),
+        EditError::BadLimits => Refused::Rejected(format!("{e}: it would be {min_quantity} to {max_quantity}")),
         EditError::BadSlug | EditError::SlugTaken | EditError::BadTiers | EditError::Db(_) => Refused::because(e),
     };
     if let Some(known) = known {
@@ -241,5 +241,5 @@ fn line(product: &Stored) -> String {
 
 pub(super) async fn find(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<Stored, Refused> {
     let product = catalog::find_stored(tx, shop, id_or_slug).await?;
-    product.ok_or_else(|| Refused::Because(format!("there is no product `{id_or_slug}`")))
+    product.ok_or_else(|| Refused::Rejected(format!("there is no product `{id_or_slug}`")))
 }

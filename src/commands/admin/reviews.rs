@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{Act, Refused};
 use crate::commands::control::Context;
-use crate::reviews::{self, Review};
+use records::reviews::{self, Review};
 
 /// How `status` and others name the command.
 pub const LIST: &str = "settled admin review list";
@@ -89,7 +89,7 @@ pub async fn close(context: &Context, close: Close) -> Result<String, String> {
             Box::pin(async move {
                 if !reviews::decide(tx, now, &kind, &subject, &note).await? {
                     let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
-                    return Err(Refused::Because(missing));
+                    return Err(Refused::Rejected(missing));
                 }
                 let detail = format!("{kind}: {note}");
                 Ok(reviews::record_act(tx, now, &actor, "review.close", &subject, &detail).await?)

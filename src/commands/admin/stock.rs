@@ -7,9 +7,9 @@ use crate::commands::admin::file::{Format, Source};
 use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
 use crate::commands::control::Context;
 use crate::commands::exit::Failure;
-use crate::ids::StockItemId;
-use crate::reviews;
-use crate::shop::stock::{self, IMPORT_MAX, Item};
+use ids::StockItemId;
+use records::reviews;
+use shop::stock::{self, IMPORT_MAX, Item};
 
 /// Of one request, so that it fits the control socket whatever stands in the lines.
 const BYTES_MAX: usize = 1024 * 1024;

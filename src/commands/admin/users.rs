@@ -6,15 +6,15 @@ use uuid::Uuid;
 
 use chain::Amount;
 
-use crate::access::tokens::{self, Token};
 use crate::commands::admin::{Act, Owner, Refused, shop_of};
 use crate::commands::control::Context;
-use crate::db::{self, Tx};
-use crate::ids::Shop;
-use crate::money::ledger::PostError;
-use crate::money::pricing::Currency;
-use crate::reviews;
-use crate::shop::users::{self, State, User};
+use access::tokens::{self, Token};
+use db::{self, Tx};
+use ids::Shop;
+use money::ledger::PostError;
+use money::pricing::Currency;
+use records::reviews;
+use shop::users::{self, State, User};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -235,7 +235,7 @@ pub async fn credit(context: &Context, credit: Credit) -> Result<String, String>
 /// The usual mistake has a sentence of its own.
 fn given(reference: &str, error: &PostError) -> Refused {
     if let PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) = error {
-        return Refused::Because(format!("this user was given credit under the reference `{reference}` before"));
+        return Refused::Rejected(format!("this user was given credit under the reference `{reference}` before"));
     }
     Refused::because(error)
 }
@@ -258,7 +258,7 @@ async fn find(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), Re
     let shop = shop_of(tx, owner).await?;
     let user = users::find_by_name(tx, shop, name).await?;
     let missing = || {
-        Refused::Because(format!("merchant `{}` has no user `{name}` in {} mode", owner.merchant, owner.mode.as_str()))
+        Refused::Rejected(format!("merchant `{}` has no user `{name}` in {} mode", owner.merchant, owner.mode.as_str()))
     };
     Ok((shop, user.ok_or_else(missing)?))
 }

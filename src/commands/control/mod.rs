@@ -12,19 +12,19 @@ use std::sync::Arc;
 use chain::ChainId;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Clock, Instant};
 use crate::commands::admin::{self, Act};
 use crate::commands::dev::demo::{self, Demo};
 use crate::commands::exit::Failure;
-use crate::commands::place::{Offline, Place, make_folder};
+use crate::commands::installation::{Installation, Offline, make_folder};
 use crate::commands::{backup, rescan, status};
-use crate::config::Config;
-use crate::db::Db;
-use crate::db::lock::{DataLock, LockError};
-use crate::envelope::Envelope;
-use crate::http::health::Health;
-use crate::workers::Wake;
 use crate::workers::rescan::{Piece, Rescan};
+use clock::{Clock, Instant};
+use config::Config;
+use db::Db;
+use db::lock::{DataLock, LockError};
+use envelope::Envelope;
+use tasks::Wake;
+use web::health::Health;
 
 /// What can be asked. It has no `Debug`: goods and tokens stand in it.
 #[derive(Serialize, Deserialize)]
@@ -113,27 +113,27 @@ pub async fn execute(context: &Context, command: Command) -> Result<Answer, Stri
 }
 
 /// Who does what is asked for.
-pub enum Hands {
+pub enum Executor {
     /// The daemon that holds the data folder.
     Daemon,
     Ours(Box<Offline>),
 }
 
-pub async fn hands(config: &Config) -> Result<Hands, Failure> {
+pub async fn executor(config: &Config) -> Result<Executor, Failure> {
     make_folder(&config.data.folder)?;
     match DataLock::acquire(&config.data.folder) {
-        Ok(lock) => Ok(Hands::Ours(Box::new(Offline::open(config.clone(), lock).await?))),
-        Err(LockError::Held { .. }) => Ok(Hands::Daemon),
+        Ok(lock) => Ok(Executor::Ours(Box::new(Offline::open(config.clone(), lock).await?))),
+        Err(LockError::Held { .. }) => Ok(Executor::Daemon),
         Err(error @ LockError::Io { .. }) => Err(error.into()),
     }
 }
 
 /// Executes in the daemon that holds the data folder, or else here.
-pub async fn ask(place: &Place, command: Command) -> Result<Answer, Failure> {
-    let config = place.load()?;
-    match hands(&config).await? {
-        Hands::Daemon => ask_daemon(&config.data.folder, &command).await,
-        Hands::Ours(offline) => {
+pub async fn ask(installation: &Installation, command: Command) -> Result<Answer, Failure> {
+    let config = installation.load()?;
+    match executor(&config).await? {
+        Executor::Daemon => ask_daemon(&config.data.folder, &command).await,
+        Executor::Ours(offline) => {
             let answer = execute(&offline.context, command).await;
             offline.close().await;
             answer.map_err(Failure::failed)

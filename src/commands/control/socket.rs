@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use crate::commands::control::{self, Answer, Command, Context};
 use crate::commands::exit::Failure;
-use crate::tasks::Tasks;
+use tasks::Tasks;
 
 const FILE: &str = "control.sock";
 /// Room for an import of goods, which larger files are split into.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::clock::Clock;
 use crate::commands::dev::demo::Demo;
-use crate::config::{Chain, Config, Driver};
-use crate::tasks::Tasks;
+use clock::Clock;
+use config::{ChainConfig, Config, Driver};
+use tasks::Tasks;
 
 /// One miner for each simulated chain, until `stop` says so.
 pub fn spawn(
@@ -24,7 +24,7 @@ pub fn spawn(
         .collect()
 }
 
-async fn mine(chain: Chain, demo: Demo, clock: Clock, mut stop: watch::Receiver<bool>) {
+async fn mine(chain: ChainConfig, demo: Demo, clock: Clock, mut stop: watch::Receiver<bool>) {
     let mut beat = tokio::time::interval(chain.block_time.max(Duration::from_millis(100)));
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -10,16 +10,15 @@ use serde::{Deserialize, Serialize};
 use simnet::{Keep, Simnet};
 use url::Url;
 
-use crate::clock::{Clock, Instant};
 use crate::commands::control::{Answer, Context};
 use crate::commands::dev::keys::write_private;
 use crate::commands::dev::node;
 use crate::commands::exit::Failure;
-use crate::config::Driver;
-use crate::db;
-use crate::money::invoices;
-use crate::reviews;
-use crate::shop::orders;
+use clock::{Clock, Instant};
+use config::Driver;
+use money::invoices;
+use records::reviews;
+use shop::orders;
 
 /// How far the demo's clock is ahead of the machine's, in milliseconds, kept for the next start.
 const AHEAD: &str = "clock-ahead-ms";
@@ -80,12 +79,12 @@ pub struct Order {
     pub order_no: String,
     pub state: String,
     pub status_url: String,
-    pub invoice: Option<Asked>,
+    pub invoice: Option<DemoInvoice>,
 }
 
 /// What an order asks on a chain.
 #[derive(Serialize, Deserialize)]
-pub struct Asked {
+pub struct DemoInvoice {
     pub chain: String,
     pub simulated: bool,
     pub symbol: String,
@@ -190,11 +189,15 @@ async fn find(context: &Context, order: &str) -> Result<Order, String> {
     })
 }
 
-fn asked(context: &Context, invoice: &invoices::Asked, received: &invoices::Received) -> Result<Asked, String> {
+fn asked(
+    context: &Context,
+    invoice: &invoices::InvoiceTerms,
+    received: &invoices::Received,
+) -> Result<DemoInvoice, String> {
     let chain = context.config.chains.get(&invoice.chain).ok_or("the order's chain is not configured any more")?;
     let asset = chain.assets().map(|(_, asset)| asset).find(|asset| asset.id == invoice.asset);
     let asset = asset.ok_or("the order's asset is not configured any more")?;
-    Ok(Asked {
+    Ok(DemoInvoice {
         chain: chain.id.to_string(),
         simulated: chain.driver == Driver::Simnet,
         symbol: asset.symbol.clone(),

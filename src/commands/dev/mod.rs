@@ -1,7 +1,7 @@
 //! `settled dev`: the whole daemon on simulated chains, with one command and no configuration. Nothing in it has any worth.
 
 mod blocks;
-mod config;
+mod demo_config;
 pub mod demo;
 mod keys;
 mod node;
@@ -21,13 +21,13 @@ use crate::commands::backup;
 use crate::commands::control::socket::Control;
 use crate::commands::control::{Context, Running};
 use crate::commands::exit::Failure;
+use crate::commands::installation::{self, Prepared, make_folder};
 use crate::commands::logging;
 use crate::commands::out::say;
-use crate::commands::place::{self, Prepared, make_folder};
-use crate::config::Config;
 use crate::daemon::{self, Daemon, Setup};
-use crate::db::lock::DataLock;
 use crate::ops;
+use config::Config;
+use db::lock::DataLock;
 
 pub const FOLDER: &str = ".settled-dev";
 
@@ -72,7 +72,10 @@ pub fn config_of(folder: &Path) -> Result<Config, Failure> {
     let seed = keys::open(folder)?.ok_or_else(|| {
         Failure::daemon(format!("{} is no data folder of `settled dev`; start the demo first", folder.display()))
     })?;
-    config::load(folder, &config::Wanted { listen: config::unknown(), accounts: keys::accounts(&seed)?, node: None })
+    demo_config::load(
+        folder,
+        &demo_config::Wanted { listen: demo_config::unknown(), accounts: keys::accounts(&seed)?, node: None },
+    )
 }
 
 async fn start(args: Start) -> Result<(), Failure> {
@@ -84,14 +87,16 @@ async fn start(args: Start) -> Result<(), Failure> {
         None => None,
     };
     let accounts = keys::accounts(&keys::open_or_create(&folder)?)?;
-    let config =
-        config::load(&folder, &config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() })?;
+    let config = demo_config::load(
+        &folder,
+        &demo_config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() },
+    )?;
     logging::start(&config.log)?;
     backup::sweep(&folder);
     let end = ops::end()?;
 
     let clock = demo::clock(&folder)?;
-    let Prepared { db, envelope, .. } = place::prepare(&config).await?;
+    let Prepared { db, envelope, .. } = installation::prepare(&config).await?;
     let context = Context::offline(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
     let token = shop::open(&context, &folder).await?;
 
@@ -106,7 +111,7 @@ async fn start(args: Start) -> Result<(), Failure> {
         db,
         envelope: context.envelope.clone(),
         simnet: Some(simnet.clone()),
-        lazy_ms: 0,
+        cursor_flush_ms: 0,
         autonomous: true,
     })
     .await?;
@@ -116,13 +121,13 @@ async fn start(args: Start) -> Result<(), Failure> {
         started_at: clock.now(),
         chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
         rescans: daemon.rescans.clone(),
-        health: daemon.app.health.clone(),
+        health: daemon.health.clone(),
     };
     let (stop, stopped) = watch::channel(false);
     let demo = demo::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
     let blocks = blocks::spawn(&daemon.tasks, &config, &demo, &clock, &stopped);
     let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
-    let context = Context { wake: daemon.app.wake.clone(), daemon: Some(running), demo: Some(demo), ..context };
+    let context = Context { wake: daemon.wake.clone(), daemon: Some(running), demo: Some(demo), ..context };
     let control =
         daemon.tasks.spawn("control socket", control.serve(context.clone(), daemon.tasks.clone(), stopped.clone()));
     let watcher = ops::spawn(&daemon, &stopped);

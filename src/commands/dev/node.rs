@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::commands::exit::Failure;
-use crate::config::Chain;
+use config::ChainConfig;
 
 /// Compiled from `tests/standins/contracts/UsdtLike.sol`.
 const USDT_LIKE: &str = include_str!("usdt_like.hex");
@@ -90,7 +90,7 @@ impl Node {
 }
 
 /// Pays from the node's own first account and gives the transaction's hash.
-pub async fn pay(url: &Url, chain: &Chain, asset: &AssetId, to: &str, amount: Amount) -> Result<String, String> {
+pub async fn pay(url: &Url, chain: &ChainConfig, asset: &AssetId, to: &str, amount: Amount) -> Result<String, String> {
     let rpc = Rpc::new(url)?;
     let from = rpc.account().await?;
     let known = chain.assets().map(|(_, asset)| asset).find(|known| known.id == *asset);

@@ -8,7 +8,7 @@ use chain::Amount;
 use serde::Deserialize;
 
 use crate::commands::control::{Answer, Command, ask_daemon};
-use crate::commands::dev::demo::{self, Asked};
+use crate::commands::dev::demo::{self, DemoInvoice};
 use crate::commands::dev::{FOLDER, config_of};
 use crate::commands::exit::Failure;
 use crate::commands::out::say;
@@ -65,7 +65,7 @@ struct Progress {
 struct Story {
     folder: PathBuf,
     order: String,
-    asked: Asked,
+    asked: DemoInvoice,
     due: Amount,
     status_url: String,
     client: reqwest::Client,

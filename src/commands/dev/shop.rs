@@ -10,8 +10,8 @@ use crate::commands::admin::{self, Act, Owner};
 use crate::commands::control::Context;
 use crate::commands::dev::keys::write_private;
 use crate::commands::exit::Failure;
-use crate::ids::{Mode, Shop};
-use crate::shop::{catalog, merchants};
+use ids::{Mode, Shop};
+use shop::{catalog, merchants};
 
 pub const MERCHANT: &str = "demo";
 pub const USER: &str = "alice";

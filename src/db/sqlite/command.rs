@@ -3,8 +3,8 @@
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::db::attempt::{Body, attempt};
-use crate::db::{Error, Tx};
+use crate::attempt::{Body, attempt};
+use crate::{Error, Tx};
 
 pub(super) enum Message {
     Run(Box<dyn Command>),

@@ -1,7 +1,7 @@
 //! SQLite: one writer thread that commits in groups, and reader threads that see what is committed.
 
 mod command;
-mod glance;
+mod select_one;
 mod reader;
 pub(super) mod statement;
 mod writer;
@@ -16,11 +16,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::db::attempt::Body;
-use crate::db::tx::{Link, Tally};
-use crate::db::{Error, Tx};
+use crate::attempt::Body;
+use crate::tx::{DbConnection, Stats};
+use crate::{Error, Tx};
 use command::{Message, submit};
-use glance::Glances;
+use select_one::SelectOnes;
 use statement::error_of;
 use writer::Writer;
 
@@ -39,26 +39,26 @@ pub(super) struct Engine {
     readers: u32,
     writes: mpsc::Sender<Message>,
     reads: mpsc::Sender<Message>,
-    glances: Glances,
+    glances: SelectOnes,
 }
 
 impl Engine {
-    pub fn open(path: &Path, readers: u32, tally: &Arc<Tally>) -> Result<Engine, Error> {
+    pub fn open(path: &Path, readers: u32, stats: &Arc<Stats>) -> Result<Engine, Error> {
         check_version(rusqlite::version_number())?;
         create_private(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
         let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(QUEUE_MAX);
-        let writer = Tx::new(Link::Sqlite(open_writer(path)?), tally.clone());
-        let glances = Glances::open(path, readers.max(1), tally)?;
+        let writer = Tx::new(DbConnection::Sqlite(open_writer(path)?), stats.clone());
+        let glances = SelectOnes::open(path, readers.max(1), stats)?;
         let engine = Engine { path: path.to_owned(), readers: readers.max(1), writes, reads, glances };
-        let writer_tally = tally.clone();
+        let writer_tally = stats.clone();
         spawn("db-writer".to_owned(), move || Writer::new(writer, writer_tally).run(write_queue))?;
 
         let read_queue = Arc::new(Mutex::new(read_queue));
         for number in 1..=engine.readers {
-            let reader = Tx::new(Link::Sqlite(open_reader(path)?), tally.clone());
-            let (tally, queue) = (tally.clone(), read_queue.clone());
-            spawn(format!("db-reader-{number}"), move || reader::run(reader, &tally, &queue))?;
+            let reader = Tx::new(DbConnection::Sqlite(open_reader(path)?), stats.clone());
+            let (stats, queue) = (stats.clone(), read_queue.clone());
+            spawn(format!("db-reader-{number}"), move || reader::run(reader, &stats, &queue))?;
         }
         Ok(engine)
     }
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// On the thread of the caller, for some microseconds; it queues with the others only when all connections are in use.
-    pub async fn glance<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
@@ -205,7 +205,7 @@ fn open_reader(path: &Path) -> Result<Connection, Error> {
 
 fn connection(tx: &Tx) -> &Connection {
     match &tx.link {
-        Link::Sqlite(connection) => connection,
-        Link::Postgres(_) => unreachable!("a thread of SQLite holds a connection of SQLite"),
+        DbConnection::Sqlite(connection) => connection,
+        DbConnection::Postgres(_) => unreachable!("a thread of SQLite holds a connection of SQLite"),
     }
 }

@@ -5,18 +5,18 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::db::Tx;
-use crate::db::sqlite::command::{Command, Message};
-use crate::db::sqlite::connection;
-use crate::db::sqlite::statement::error_of;
-use crate::db::tx::{Tally, run_hooks};
+use crate::Tx;
+use crate::sqlite::command::{Command, Message};
+use crate::sqlite::connection;
+use crate::sqlite::statement::error_of;
+use crate::tx::{Stats, run_hooks};
 
-pub(super) fn run(mut tx: Tx, tally: &Tally, queue: &Mutex<mpsc::Receiver<Message>>) {
+pub(super) fn run(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Message>>) {
     loop {
         // The lock is held while waiting: one idle reader takes the next message, the others queue behind it.
         let message = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match message {
-            Some(Message::Run(command)) => read_one(&mut tx, tally, command),
+            Some(Message::Run(command)) => read_one(&mut tx, stats, command),
             Some(Message::Close(end)) => {
                 drop(tx);
                 // The one who closes may have gone.
@@ -28,9 +28,9 @@ pub(super) fn run(mut tx: Tx, tally: &Tally, queue: &Mutex<mpsc::Receiver<Messag
     }
 }
 
-fn read_one(tx: &mut Tx, tally: &Tally, mut command: Box<dyn Command>) {
+fn read_one(tx: &mut Tx, stats: &Stats, mut command: Box<dyn Command>) {
     let start = Instant::now();
-    tally.count_transaction();
+    stats.count_transaction();
     let control = |tx: &Tx, sql| {
         let run = || connection(tx).prepare_cached(sql)?.raw_execute();
         run().map(drop).map_err(|e| error_of(&e))

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ffi};
 
-use crate::db::each::{ONCE, for_sqlite};
-use crate::db::error::Constraint;
-use crate::db::links::Ids;
-use crate::db::{Bind, Error, Row};
+use crate::batch::Ids;
+use crate::batch_rows::{ONCE, for_sqlite};
+use crate::error::Constraint;
+use crate::{Bind, Error, Row};
 
 /// Runs once for each given row; the rows changed by all runs are counted.
 pub fn execute(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
@@ -178,7 +178,7 @@ impl Prepared<'_> {
                 Bind::Int(value) => ValueRef::Integer(*value),
                 Bind::Text(value) => ValueRef::Text(value.as_bytes()),
                 Bind::Blob(value) => ValueRef::Blob(value),
-                Bind::TooLarge(_) | Bind::Returned(_) => {
+                Bind::TooLarge(_) | Bind::ResultRef(_) => {
                     return Err(Error::Statement(format!("{} was bound", bind.kind())));
                 }
             };

@@ -8,24 +8,24 @@ use std::time::Instant;
 use rusqlite::{Connection, ffi};
 use tokio::sync::mpsc;
 
-use crate::db::sqlite::command::{Command, Message};
-use crate::db::sqlite::connection;
-use crate::db::sqlite::statement::error_of;
-use crate::db::tx::{Hook, Tally, run_hooks};
-use crate::db::{Error, Tx};
+use crate::sqlite::command::{Command, Message};
+use crate::sqlite::connection;
+use crate::sqlite::statement::error_of;
+use crate::tx::{Hook, Stats, run_hooks};
+use crate::{Error, Tx};
 
 const GROUP_MAX: usize = 256;
 
 pub(super) struct Writer {
     tx: Tx,
-    tally: Arc<Tally>,
+    stats: Arc<Stats>,
     /// Why nothing is written any more: after a failed sync nobody knows what the disk holds until SQLite recovers.
     halted: Option<Error>,
 }
 
 impl Writer {
-    pub fn new(tx: Tx, tally: Arc<Tally>) -> Writer {
-        Writer { tx, tally, halted: None }
+    pub fn new(tx: Tx, stats: Arc<Stats>) -> Writer {
+        Writer { tx, stats, halted: None }
     }
 
     pub fn run(mut self, mut queue: mpsc::Receiver<Message>) {
@@ -70,7 +70,7 @@ impl Writer {
         let mut result = Ok(());
         for command in group.iter_mut() {
             ran += 1;
-            self.tally.count_transaction();
+            self.stats.count_transaction();
             result = self.run_one(command.as_mut(), alone, &mut changed, &mut hooks);
             if result.is_err() {
                 break;
@@ -129,7 +129,7 @@ impl Writer {
         }
         let Err(error) = self.connection().prepare_cached("commit").and_then(|mut commit| commit.raw_execute()) else {
             if changed {
-                self.tally.count_commit();
+                self.stats.count_commit();
             }
             return Ok(());
         };

@@ -4,10 +4,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{FeedError, Observation, json, price, with};
-use crate::{
-    clock::Instant,
-    config::{Pair, SourceName},
-};
+use clock::Instant;
+use config::{Pair, SourceName};
 
 #[derive(Deserialize)]
 struct Ticker<'a> {

@@ -9,10 +9,8 @@ use rust_decimal::Decimal;
 use url::Url;
 
 use super::{FeedError, Observation};
-use crate::{
-    clock::Instant,
-    config::{Pair, SourceName},
-};
+use clock::Instant;
+use config::{Pair, SourceName};
 
 /// Whether it could have such a pair. That it has none is found out by asking.
 pub fn quotes(source: SourceName, pair: &Pair) -> bool {

@@ -2,7 +2,7 @@
 //! address is derived before the transaction that hands it out: neither the account's row nor a curve operation holds up
 //! other orders. An index is never used twice; what of a block is left at the end of the daemon is never used.
 
-mod ready;
+mod reserved;
 mod store;
 
 #[cfg(test)]
@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chain::derive::DeriveError;
 use chain::{ChainId, Deriver, Family, WatchSet};
 
-use crate::db::{self, Db, Tx};
+use db::{self, Db, Tx};
 
-pub use ready::Ready;
+pub use reserved::ReservedAddress;
 
-use ready::Shelf;
+use reserved::IndexLease;
 
 /// An account key as it is stored: chains of one family share it, and its counter.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ struct Issuer {
     watched: Arc<WatchSet>,
     /// Whether somebody reads the chain: an address that nobody watches is not handed out.
     followed: Arc<AtomicBool>,
-    shelf: Arc<Shelf>,
+    shelf: Arc<IndexLease>,
 }
 
 /// Issues addresses for every chain that has an account key.
@@ -77,9 +77,9 @@ impl Addresses {
     }
 
     /// Watches on `chain` what was issued on another chain where the keys are the same.
-    pub async fn watch_kin(&self, tx: &mut Tx, chain: &ChainId, kin: &ChainId) -> Result<(), db::Error> {
+    pub async fn watch_sibling(&self, tx: &mut Tx, chain: &ChainId, siblings: &ChainId) -> Result<(), db::Error> {
         let Some(issuer) = self.0.get(chain) else { return Ok(()) };
-        for key in store::list_keys(tx, kin).await? {
+        for key in store::list_keys(tx, siblings).await? {
             issuer.watched.insert(key);
         }
         Ok(())
@@ -99,7 +99,7 @@ impl Addresses {
 
     /// An address that nobody was told of, for one transaction to come. It writes a new lease down when one is over, and
     /// waits until that is stored: an index whose lease was lost could come twice.
-    pub async fn prepare(&self, db: &Db, chain: &ChainId) -> Result<Ready, IssueError> {
+    pub async fn prepare(&self, db: &Db, chain: &ChainId) -> Result<ReservedAddress, IssueError> {
         let issuer = self.0.get(chain).ok_or_else(|| IssueError::NoAccount(chain.clone()))?;
         let (index, address) = match issuer.shelf.take_back() {
             Some(back) => back,
@@ -109,6 +109,6 @@ impl Addresses {
             }
         };
         let (account, watched, shelf) = (issuer.account, issuer.watched.clone(), issuer.shelf.clone());
-        Ok(Ready::new(chain.clone(), account, index, address, watched, shelf))
+        Ok(ReservedAddress::new(chain.clone(), account, index, address, watched, shelf))
     }
 }

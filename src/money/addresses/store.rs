@@ -2,9 +2,9 @@
 
 use chain::{Address, AddressKey, ChainId, Family};
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Returned, Tx, execute, linked, row, rows};
-use crate::ids::AddressId;
+use clock::Instant;
+use db::{self, Batch, ResultRef, Tx, execute, row, rows, statement};
+use ids::AddressId;
 
 const fn family_text(family: Family) -> &'static str {
     match family {
@@ -37,14 +37,14 @@ pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db
 }
 
 pub fn insert_address(
-    links: &mut Chain,
+    links: &mut Batch,
     now: Instant,
     chain: &ChainId,
     address: &Address,
     account: i64,
     index: u32,
-) -> Returned<AddressId> {
-    linked!(
+) -> ResultRef<AddressId> {
+    statement!(
         links,
         "insert into addresses (chain, key, text, account_id, idx, issued_at) values ($1, $2, $3, $4, $5, $6) returning id",
         chain.as_str(),

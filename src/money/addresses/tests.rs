@@ -5,9 +5,9 @@ use chain::derive::Scheme;
 use chain::{ChainId, Deriver, Family, WatchSet};
 use futures_util::future::join_all;
 
-use crate::clock::Instant;
-use crate::db::{Chain, Db, Error, row};
-use crate::money::addresses::{Addresses, ChainAccount, IssueError, Ready};
+use crate::addresses::{Addresses, ChainAccount, IssueError, ReservedAddress};
+use clock::Instant;
+use db::{Chain, Db, Error, row};
 
 /// The account of the BIP84 test vectors.
 const XPUB: &str =
@@ -32,7 +32,7 @@ async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
     (addresses, watched)
 }
 
-async fn store(db: &Db, ready: Ready) -> String {
+async fn store(db: &Db, ready: ReservedAddress) -> String {
     db.write("issue", move |tx| {
         Box::pin(async move {
             let mut links = Chain::default();
@@ -51,7 +51,7 @@ async fn next_index(db: &Db) -> i64 {
     found.unwrap().unwrap().at(0).unwrap()
 }
 
-crate::both! {
+db::both! {
     async fn every_address_is_handed_out_once_whatever_chain_and_start(db: Db) {
         let mut seen = HashSet::new();
         for _ in 0..2 {

@@ -2,8 +2,6 @@
 
 use chain::Height;
 
-use crate::db;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// In a block that may still vanish; held in the ledger.
@@ -24,6 +22,11 @@ pub struct Position {
     pub cursor: Height,
     /// Highest height that cannot vanish.
     pub last: Height,
+}
+
+impl Position {
+    /// A position at which no deposit is confirmed.
+    pub const NONE: Position = Position { cursor: 0, last: 0 };
 }
 
 /// The state that a deposit at `height`, confirmed by depth from `confirm_height` on, has now. Never goes back: only a

@@ -3,7 +3,7 @@
 
 pub mod machine;
 pub mod rescan;
-mod round;
+mod batch;
 mod store;
 
 #[cfg(test)]
@@ -13,14 +13,14 @@ use std::collections::BTreeSet;
 
 use chain::{AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part, Place, Transfer, TxId};
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::ids::{AddressId, DepositId, InvoiceId};
-use crate::money::coins::Chain;
-use crate::money::deposits::round::Round;
-use crate::money::invoices::{self, Answered, Decided, Invoice, Use};
-use crate::money::ledger::{Account, Entry, Leg, PostError, Suspense};
-use crate::money::payments::Change;
+use crate::assets::FollowedChain;
+use crate::deposits::batch::DepositBatch;
+use crate::invoices::{self, Disposition, Effects, Invoice, Retraction};
+use crate::ledger::{Account, Entry, Leg, PostError, Suspense};
+use crate::payments::Change;
+use clock::Instant;
+use db::{self, Tx};
+use ids::{AddressId, DepositId, InvoiceId};
 
 pub use machine::{Position, State};
 pub use store::Cursor;
@@ -59,7 +59,7 @@ struct Deposit {
     asset: chain::AssetId,
     amount: chain::Amount,
     state: State,
-    used: Use,
+    used: Disposition,
 }
 
 impl Deposit {
@@ -71,19 +71,19 @@ impl Deposit {
     /// Where it goes when no invoice counts it.
     fn suspense(&self) -> Option<Suspense> {
         match self.used {
-            Use::Counted => None,
-            Use::Short => Some(Suspense::Short),
-            Use::Surplus => Some(Suspense::Surplus),
-            Use::Late => Some(Suspense::Late),
-            Use::Foreign => Some(Suspense::Foreign),
-            Use::Dust => Some(Suspense::Dust),
+            Disposition::Counted => None,
+            Disposition::Short => Some(Suspense::Short),
+            Disposition::Surplus => Some(Suspense::Surplus),
+            Disposition::Late => Some(Suspense::Late),
+            Disposition::Foreign => Some(Suspense::Foreign),
+            Disposition::Dust => Some(Suspense::Dust),
         }
     }
 }
 
 /// A deposit that is not stored yet, with all that its row tells.
 #[derive(Debug)]
-struct Fresh {
+struct NewDeposit {
     /// Without an id.
     deposit: Deposit,
     /// What it is when it is stored.
@@ -95,8 +95,14 @@ struct Fresh {
     sender: Option<String>,
 }
 
-impl Fresh {
-    fn new(chain: &Chain, header: &Header, transfer: &Transfer, invoice: &Invoice, used: Use) -> Fresh {
+impl NewDeposit {
+    fn new(
+        chain: &FollowedChain,
+        header: &Header,
+        transfer: &Transfer,
+        invoice: &Invoice,
+        used: Disposition,
+    ) -> NewDeposit {
         // Another chain than the invoice's has depths of its own.
         let confirmations =
             if invoice.chain == chain.id { invoice.confirmations } else { chain.depths.confirmations(None) };
@@ -110,7 +116,7 @@ impl Fresh {
             state: State::Seen,
             used,
         };
-        Fresh {
+        NewDeposit {
             deposit,
             to: State::Seen,
             address: invoice.address_id,
@@ -154,7 +160,7 @@ pub async fn start(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), 
 
 /// How far a chain has come for its deposits, with this cursor. `mark` is the height of the block of our branch that the chain
 /// itself calls final.
-pub fn position(chain: &Chain, cursor: Height, mark: Option<Height>) -> Position {
+pub fn position(chain: &FollowedChain, cursor: Height, mark: Option<Height>) -> Position {
     Position { cursor, last: machine::final_height(cursor, mark, chain.depths.last, chain.depths.least) }
 }
 
@@ -174,13 +180,13 @@ pub struct Applied {
 pub async fn apply(
     tx: &mut Tx,
     now: Instant,
-    chain: &Chain,
+    chain: &FollowedChain,
     limits: Limits,
     from: BlockRef,
     blocks: &[Block],
     reached: Option<Position>,
 ) -> Result<Applied, PostError> {
-    let before = lock_cursor(tx, chain, reached.unwrap_or(NOWHERE)).await?;
+    let before = lock_cursor(tx, chain, reached.unwrap_or(Position::NONE)).await?;
     if before.height != from.height {
         let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
         return Err(db::Error::Statement(moved).into());
@@ -189,7 +195,7 @@ pub async fn apply(
     let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
     let final_height = reached.map_or(before.final_height, |reached| reached.last);
 
-    let mut round = Round::new(now, chain);
+    let mut round = DepositBatch::new(now, chain);
     let mut movements = Vec::new();
     for block in blocks {
         movements.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
@@ -211,7 +217,7 @@ pub async fn apply(
         store::set_final_height(tx, &chain.id, final_height).await?;
     }
     let unfinished = match (before.unfinished, stored.unfinished, stored.finished) {
-        (true, false, true) => lock_cursor(tx, chain, NOWHERE).await?.unfinished,
+        (true, false, true) => lock_cursor(tx, chain, Position::NONE).await?.unfinished,
         (before, added, _) => before || added,
     };
     Ok(Applied { final_height, unfinished, changes: stored.changes })
@@ -219,20 +225,20 @@ pub async fn apply(
 
 /// Marks what blocks of our branch spend of our outputs. Nothing here spends yet, so whoever did has the keys, and the ledger
 /// does not know what for.
-async fn spend(tx: &mut Tx, now: Instant, chain: &Chain, blocks: &[Block]) -> Result<(), db::Error> {
+async fn spend(tx: &mut Tx, now: Instant, chain: &FollowedChain, blocks: &[Block]) -> Result<(), db::Error> {
     let of_block =
         |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
     let spends: Vec<_> = blocks.iter().flat_map(of_block).collect();
     for (deposit, by) in store::set_spent(tx, &chain.id, &spends).await? {
         let detail = format!("transaction {by} on {} spends it, and none of ours does", chain.id);
-        crate::reviews::open(tx, now, "deposit.spent", &format!("deposit/{deposit}"), &detail).await?;
+        records::reviews::open(tx, now, "deposit.spent", &format!("deposit/{deposit}"), &detail).await?;
     }
     Ok(())
 }
 
 /// What became of a rise of balance that was found outside the scan.
 #[derive(Debug)]
-pub enum Rise {
+pub enum UnexplainedCredit {
     Booked(Option<Change>),
     /// The block is not on the branch that is followed.
     Elsewhere,
@@ -242,45 +248,45 @@ pub enum Rise {
 
 /// Books money that no block showed, in the block that brought it. Compared again with what is booked by now, under the
 /// cursor's lock: neither the scan nor another look at the balance can book it a second time.
-pub async fn book_rise(
+pub async fn book_unexplained_credit(
     tx: &mut Tx,
     now: Instant,
-    chain: &Chain,
+    chain: &FollowedChain,
     grace: Grace,
     at: BlockRef,
-    suspect: &Suspect,
+    check: &BalanceCheck,
     rise: chain::Amount,
-) -> Result<Rise, PostError> {
-    lock_cursor(tx, chain, NOWHERE).await?;
-    let Some(header) = store::find_block(tx, &chain.id, at).await? else { return Ok(Rise::Elsewhere) };
-    let current = store::find_suspect(tx, suspect.invoice).await?;
-    if current.is_none_or(|current| current.explained != suspect.explained) {
-        return Ok(Rise::Outdated);
+) -> Result<UnexplainedCredit, PostError> {
+    lock_cursor(tx, chain, Position::NONE).await?;
+    let Some(header) = store::find_block(tx, &chain.id, at).await? else { return Ok(UnexplainedCredit::Elsewhere) };
+    let current = store::find_balance_check(tx, check.invoice).await?;
+    if current.is_none_or(|current| current.explained != check.explained) {
+        return Ok(UnexplainedCredit::Outdated);
     }
-    // The balance of such an address says nothing any more, and nobody is asked for it again: see `store::find_suspect`.
+    // The balance of such an address says nothing any more, and nobody is asked for it again: see `store::find_balance_check`.
     if !is_bookable(rise) {
-        let detail = format!("its balance is {rise} base units of {} more than is booked", suspect.asset_id(&chain.id));
-        crate::reviews::open(tx, now, "balance.absurd", &format!("invoice/{}", suspect.invoice), &detail).await?;
-        return Ok(Rise::Booked(None));
+        let detail = format!("its balance is {rise} base units of {} more than is booked", check.asset_id(&chain.id));
+        records::reviews::open(tx, now, "balance.absurd", &format!("invoice/{}", check.invoice), &detail).await?;
+        return Ok(UnexplainedCredit::Booked(None));
     }
     let transfer = Transfer {
         txid: TxId([0; 32]),
-        place: Place { tx_index: suspect.number(), part: Part::Probe },
-        asset: suspect.asset_id(&chain.id),
-        to: suspect.address.key,
+        place: Place { tx_index: check.number(), part: Part::Probe },
+        asset: check.asset_id(&chain.id),
+        to: check.address.key,
         from: None,
         amount: rise,
     };
-    let mut round = Round::new(now, chain);
+    let mut round = DepositBatch::new(now, chain);
     round.see(tx, grace, &[(header, &transfer)]).await?;
-    Ok(Rise::Booked(round.store(tx, None).await?.changes.pop()))
+    Ok(UnexplainedCredit::Booked(round.store(tx, None).await?.changes.pop()))
 }
 
 /// An invoice's address, and what its deposits explain of its balance.
 #[derive(Debug, Clone)]
-pub struct Suspect {
+pub struct BalanceCheck {
     pub invoice: InvoiceId,
-    pub id: crate::ids::AddressId,
+    pub id: ids::AddressId,
     pub address: chain::Address,
     /// What the invoice asks for.
     pub asset: AssetKind,
@@ -290,7 +296,7 @@ pub struct Suspect {
     pub since: Height,
 }
 
-impl Suspect {
+impl BalanceCheck {
     /// A number for the place of a probed deposit, unique among the addresses of a chain.
     pub fn number(&self) -> u32 {
         u32::try_from(self.id.0 & 0x7fff_ffff).expect("31 bits")
@@ -313,12 +319,12 @@ pub async fn list_native_open(
 }
 
 /// The addresses of invoices, with what is booked on them.
-pub async fn find_suspects(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<Suspect>, db::Error> {
-    let mut suspects = Vec::with_capacity(invoices.len());
+pub async fn list_balance_checks(tx: &mut Tx, invoices: &[InvoiceId]) -> Result<Vec<BalanceCheck>, db::Error> {
+    let mut checks = Vec::with_capacity(invoices.len());
     for invoice in invoices {
-        suspects.extend(store::find_suspect(tx, *invoice).await?);
+        checks.extend(store::find_balance_check(tx, *invoice).await?);
     }
-    Ok(suspects)
+    Ok(checks)
 }
 
 /// The highest block with deposits that a position moves on, if there are any.
@@ -333,23 +339,23 @@ pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -
 
 /// Two endpoints show different blocks: a person should know, and nothing that rests on them moves on.
 pub async fn dispute(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
-    crate::reviews::open(tx, now, "chain.disputed", chain.as_str(), why).await
+    records::reviews::open(tx, now, "chain.disputed", chain.as_str(), why).await
 }
 
 /// They show the same again.
 pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db::Error> {
-    crate::reviews::close(tx, now, "chain.disputed", chain.as_str(), "endpoints agree again").await
+    records::reviews::close(tx, now, "chain.disputed", chain.as_str(), "endpoints agree again").await
 }
 
 /// Goes back to the fork: everything above it is taken back by new postings.
 pub async fn rewind(
     tx: &mut Tx,
     now: Instant,
-    chain: &Chain,
+    chain: &FollowedChain,
     from: BlockRef,
     to: BlockRef,
 ) -> Result<Vec<Change>, PostError> {
-    let before = lock_cursor(tx, chain, NOWHERE).await?;
+    let before = lock_cursor(tx, chain, Position::NONE).await?;
     let mut changes = Vec::new();
     for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
         changes.extend(orphan(tx, now, chain, deposit).await?);
@@ -358,7 +364,7 @@ pub async fn rewind(
         // After a restart nobody looked for it any more.
         chain.watched.insert_outputs([output]);
         let note = "the block that spent it was taken back";
-        crate::reviews::close(tx, now, "deposit.spent", &format!("deposit/{deposit}"), note).await?;
+        records::reviews::close(tx, now, "deposit.spent", &format!("deposit/{deposit}"), note).await?;
     }
     store::delete_blocks_above(tx, &chain.id, to.height).await?;
     let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
@@ -370,7 +376,7 @@ pub async fn rewind(
 /// The chain stands still until a person looks.
 pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     store::set_halted(tx, chain, Some(why)).await?;
-    crate::reviews::open(tx, now, "chain.halted", chain.as_str(), why).await
+    records::reviews::open(tx, now, "chain.halted", chain.as_str(), why).await
 }
 
 /// Why the chain stands still, if it does.
@@ -381,28 +387,28 @@ pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::
 /// A person has looked: the chain moves again, and its review is closed with `note`. Returns why it stood still; `None`
 /// when it did not.
 pub async fn resume(tx: &mut Tx, now: Instant, chain: &ChainId, note: &str) -> Result<Option<String>, db::Error> {
-    store::lock_cursor(tx, chain, NOWHERE).await?;
+    store::lock_cursor(tx, chain, Position::NONE).await?;
     let Some(why) = store::find_halted(tx, chain).await? else { return Ok(None) };
     store::set_halted(tx, chain, None).await?;
-    crate::reviews::close(tx, now, "chain.halted", chain.as_str(), note).await?;
+    records::reviews::close(tx, now, "chain.halted", chain.as_str(), note).await?;
     Ok(Some(why))
 }
 
-async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> Result<Vec<Change>, PostError> {
+async fn orphan(tx: &mut Tx, now: Instant, chain: &FollowedChain, deposit: Deposit) -> Result<Vec<Change>, PostError> {
     match deposit.state {
         State::Seen | State::Confirmed => {}
         State::Final | State::Orphaned => return Ok(Vec::new()),
     }
     let entry = format!("deposit/{}/orphaned", deposit.id);
-    let mut decided = Decided::default();
+    let mut effects = Effects::default();
     let mut invoice = invoices::lock_one(tx, deposit.invoice).await?;
     let before = invoices::received(tx, &invoice).await?.confirmed;
     store::set_orphaned(tx, now, &deposit).await?;
     if deposit.state == State::Seen {
-        decided.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
+        effects.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
     } else {
         let left = before.saturating_sub(deposit.amount);
-        let lost = deposit.used == Use::Counted && invoice.unsettle(before, left, &mut decided);
+        let lost = deposit.used == Disposition::Counted && invoice.unsettle(before, left, &mut effects);
         let leg = Leg {
             debit: match deposit.suspense() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
@@ -412,35 +418,32 @@ async fn orphan(tx: &mut Tx, now: Instant, chain: &Chain, deposit: Deposit) -> R
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        decided.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
+        effects.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
         // What vanished must not be paid back by hand: nobody is asked about it any more.
         match deposit.used {
-            Use::Counted | Use::Dust => {}
-            Use::Short => invoice.lose_short(left, &mut decided),
-            Use::Surplus | Use::Late | Use::Foreign => decided.answered.push(Answered {
+            Disposition::Counted | Disposition::Dust => {}
+            Disposition::Short => invoice.lose_short(left, &mut effects),
+            Disposition::Surplus | Disposition::Late | Disposition::Foreign => effects.answered.push(Retraction {
                 kind: "deposit.apart",
                 subject: format!("deposit/{}", deposit.id),
                 note: "its block vanished, and the money with it",
                 instead: None,
             }),
         }
-        if deposit.used == Use::Counted && !lost {
+        if deposit.used == Disposition::Counted && !lost {
             // What is left may be enough: settled anew, and for the seller nothing has changed.
-            invoice.settle(now, left, &mut decided);
-            decided.changes.clear();
+            invoice.settle(now, left, &mut effects);
+            effects.changes.clear();
         }
     }
     // It may have been the last that was not final.
     if invoices::counted(tx, &BTreeSet::from([invoice.id])).await?.values().all(|counted| counted.all_final) {
-        invoice.release(now, &mut decided);
+        invoice.release(now, &mut effects);
     }
-    invoices::store(tx, now, vec![invoice], decided).await
+    invoices::store(tx, now, vec![invoice], effects).await
 }
 
-/// Where nothing is deep enough.
-const NOWHERE: Position = Position { cursor: 0, last: 0 };
-
-async fn lock_cursor(tx: &mut Tx, chain: &Chain, position: Position) -> Result<store::At, db::Error> {
+async fn lock_cursor(tx: &mut Tx, chain: &FollowedChain, position: Position) -> Result<store::CursorRow, db::Error> {
     let not_followed = || db::Error::Statement(format!("{} is not followed yet", chain.id));
     store::lock_cursor(tx, &chain.id, position).await?.ok_or_else(not_followed)
 }

@@ -3,13 +3,13 @@
 
 use chain::{Block, Height};
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::money::coins::Chain;
-use crate::money::deposits::round::Round;
-use crate::money::deposits::{self, Grace, NOWHERE, Position, store};
-use crate::money::ledger::PostError;
-use crate::money::payments::Change;
+use crate::assets::FollowedChain;
+use crate::deposits::batch::DepositBatch;
+use crate::deposits::{self, Grace, Position, store};
+use crate::ledger::PostError;
+use crate::payments::Change;
+use clock::Instant;
+use db::{self, Tx};
 
 /// What came of some blocks.
 #[derive(Debug, Default)]
@@ -44,11 +44,11 @@ impl From<db::Error> for RescanError {
 pub async fn rescan(
     tx: &mut Tx,
     now: Instant,
-    chain: &Chain,
+    chain: &FollowedChain,
     grace: Grace,
     blocks: &[Block],
 ) -> Result<Rescanned, RescanError> {
-    let cursor = store::lock_cursor(tx, &chain.id, NOWHERE).await?.ok_or(RescanError::NotBegun)?;
+    let cursor = store::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
     let mut rescanned = Rescanned::default();
     let mut missing = Vec::new();
     for block in blocks.iter().filter(|block| !block.is_quiet()) {
@@ -74,11 +74,11 @@ pub async fn rescan(
                 "{} base units of {} in block {height} (transaction {}) may be what was booked by the balance",
                 transfer.amount, transfer.asset, transfer.txid
             );
-            crate::reviews::open(tx, now, "rescan.doubtful", &format!("invoice/{invoice}"), &detail).await?;
+            records::reviews::open(tx, now, "rescan.doubtful", &format!("invoice/{invoice}"), &detail).await?;
         }
     }
     rescanned.booked = u64::try_from(missing.len()).unwrap_or(u64::MAX);
-    let mut round = Round::new(now, chain);
+    let mut round = DepositBatch::new(now, chain);
     round.see(tx, grace, &missing).await?;
     let position = Position { cursor: cursor.height, last: cursor.final_height };
     rescanned.changes = round.store(tx, Some(position)).await?.changes;

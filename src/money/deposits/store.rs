@@ -7,10 +7,10 @@ use chain::{
     Place, Spend, TxId,
 };
 
-use crate::clock::Instant;
-use crate::db::{self, Tx, execute, given, later, later_each, row, rows, rows_each};
-use crate::ids::{DepositId, InvoiceId};
-use crate::money::deposits::{Deposit, Fresh, Position, State, Suspect, Unspent};
+use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
+use clock::Instant;
+use db::{self, Tx, deferred, deferred_each, execute, given, row, rows, rows_each};
+use ids::{DepositId, InvoiceId};
 
 /// A chain's persisted position.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Cursor {
 }
 
 /// The cursor's row alone.
-pub struct At {
+pub struct CursorRow {
     pub height: Height,
     pub final_height: Height,
     /// Whether the chain has deposits that are not final, and whether some of them are deep enough to move on.
@@ -49,7 +49,7 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
 
 /// Everything that books or takes back deposits of a chain starts here, so that no two of them overlap. What is due is so at
 /// this cursor and this final height.
-pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<At>, db::Error> {
+pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Result<Option<CursorRow>, db::Error> {
     let found = row!(
         tx,
         "select height, final_height,
@@ -65,7 +65,7 @@ pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Re
         position.last
     )?;
     let at = |row: db::Row| {
-        Ok(At {
+        Ok(CursorRow {
             height: row.get("height")?,
             final_height: row.get("final_height")?,
             unfinished: row.get("unfinished")?,
@@ -95,7 +95,7 @@ pub async fn set_cursor(
     to: &Header,
     final_height: Height,
 ) -> Result<(), db::Error> {
-    later!(
+    deferred!(
         tx,
         "update cursors set height = $4, hash = $5, time = $6, final_height = $7
          where chain = $1 and height = $2 and hash = $3",
@@ -125,7 +125,7 @@ pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Resu
 }
 
 pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> Result<(), db::Error> {
-    later_each!(
+    deferred_each!(
         tx,
         headers.iter().map(|header| given![header.height, header.hash.0, header.time]).collect(),
         "with given (height bigint, hash bytea, time bigint)
@@ -155,7 +155,7 @@ pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Op
 
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     let sql = "delete from blocks where chain = $1 and height < $2";
-    tx.execute_later(sql, Vec::new(), given![chain.as_str(), height], None).await
+    tx.execute_deferred(sql, Vec::new(), given![chain.as_str(), height], None).await
 }
 
 pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
@@ -176,7 +176,7 @@ pub async fn list_seen_in_time(
         "with given (invoice bigint, txid bytea, until_s bigint, until_ms bigint)
          select d.invoice_id, d.txid from given, deposits d
          where d.invoice_id = given.invoice and d.txid = given.txid and d.state = 'orphaned' and d.block_time <= given.until_s
-         union all select s.invoice_id, s.txid from given, sightings s
+         union all select s.invoice_id, s.txid from given, unconfirmed s
          where s.invoice_id = given.invoice and s.txid = given.txid and s.first_seen_at <= given.until_ms"
     )?;
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?)))).collect()
@@ -239,8 +239,8 @@ pub async fn insert_deposits(
     tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
-    fresh: Vec<Fresh>,
-) -> Result<Vec<Fresh>, db::Error> {
+    fresh: Vec<NewDeposit>,
+) -> Result<Vec<NewDeposit>, db::Error> {
     let given = fresh.iter().map(|fresh| {
         let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, .. }) =
             (fresh.block, &fresh.deposit);
@@ -413,7 +413,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
 /// Moves deposits on; the states are those that they have.
 pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
-    later_each!(
+    deferred_each!(
         tx,
         moved.map(|(deposit, to)| given![deposit.id, deposit.state, *to, deposit.used]).collect(),
         "with given (id bigint, was text, state text, used text)
@@ -449,7 +449,7 @@ pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Resul
 
 /// An invoice's address with the sum of what was booked on it, from the oldest kept block or its newest deposit on. None
 /// when its balance is beyond what can be booked.
-pub async fn find_suspect(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<Suspect>, db::Error> {
+pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<BalanceCheck>, db::Error> {
     let found = row!(
         tx,
         "select a.id, a.key, a.text, i.chain, i.asset,
@@ -478,7 +478,7 @@ pub async fn find_suspect(tx: &mut Tx, invoice: InvoiceId) -> Result<Option<Susp
         Some(contract) => AssetKind::Token { contract: contract.to_owned() },
         None => return Err(db::Error::Value { column: "asset".into(), reason: "it is not of the chain".into() }),
     };
-    Ok(Some(Suspect {
+    Ok(Some(BalanceCheck {
         invoice,
         id: found.get("id")?,
         address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },

@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
-use crate::db::{Backend, Db, execute, rows, testing};
-use crate::ids::{MerchantId, Mode, PaymentId};
-use crate::money::coins::{Depths, Dust};
-use crate::money::invoices::machine::{self as invoice_machine, Happened, use_of};
-use crate::money::ledger;
-use crate::money::pricing::{Currency, Fiat, Rate, RateBook};
+use crate::assets::{Depths, Dust};
+use crate::invoices::machine::{self as invoice_machine, Input, use_of};
+use crate::ledger;
+use crate::pricing::{Currency, Fiat, Rate, RateBook};
+use db::{Backend, Db, execute, rows, testing};
+use ids::{MerchantId, Mode, PaymentId};
 
 const INVOICES: i64 = 4;
 const DUE: u64 = 100;
@@ -49,14 +49,14 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..14)
 }
 
-fn chain() -> Chain {
-    Chain {
+fn chain() -> FollowedChain {
+    FollowedChain {
         id: ChainId::new("model").unwrap(),
         family: Family::Evm,
         mode: Mode::Test,
         depths: Depths::flat(1, 5),
         watched: std::sync::Arc::default(),
-        kin: Vec::new(),
+        siblings: Vec::new(),
         dust: Dust::default(),
     }
 }
@@ -147,7 +147,7 @@ struct ModelDeposit {
     amount: u64,
     foreign: bool,
     state: State,
-    used: Use,
+    used: Disposition,
     time: i64,
 }
 
@@ -195,7 +195,7 @@ impl Model {
                     && earlier.time <= window_end
             });
         let used = use_of(invoice.state, !movement.foreign, in_time);
-        if used == Use::Counted && invoice.state == invoices::State::Open {
+        if used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.payment = "confirming";
             self.changes.push(Change::Confirming(PaymentId(movement.to)));
         }
@@ -222,8 +222,10 @@ impl Model {
             let to = machine::advance(deposit.state, deposit.height, confirm_height, position);
             if deposit.state == State::Seen && to != State::Seen {
                 self.post(&Account::OnChain(chain().id), &incoming(), deposit.foreign, deposit.amount);
-                if deposit.used == Use::Counted && self.invoices[&deposit.invoice].state == invoices::State::Paid {
-                    deposit.used = Use::Surplus;
+                if deposit.used == Disposition::Counted
+                    && self.invoices[&deposit.invoice].state == invoices::State::Paid
+                {
+                    deposit.used = Disposition::Surplus;
                 }
                 match suspense(deposit.used) {
                     None => _ = settle.insert(deposit.invoice),
@@ -252,7 +254,7 @@ impl Model {
     }
 
     fn release(&mut self, number: i64) {
-        let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Use::Counted;
+        let counted = |deposit: &&ModelDeposit| deposit.invoice == number && deposit.used == Disposition::Counted;
         let open = |deposit: &ModelDeposit| matches!(deposit.state, State::Seen | State::Confirmed);
         let invoice = &self.invoices[&number];
         let waits = invoice.state == invoices::State::Paid && !invoice.released;
@@ -267,7 +269,7 @@ impl Model {
     fn confirmed(&self, invoice: i64) -> u64 {
         let counts = |deposit: &&ModelDeposit| {
             deposit.invoice == invoice
-                && deposit.used == Use::Counted
+                && deposit.used == Disposition::Counted
                 && matches!(deposit.state, State::Confirmed | State::Final)
         };
         self.deposits.iter().filter(counts).map(|deposit| deposit.amount).sum()
@@ -276,7 +278,7 @@ impl Model {
     fn settle(&mut self, number: i64) -> bool {
         let confirmed = self.confirmed(number);
         let state = self.invoices[&number].state;
-        let happened = Happened::Confirmed(Amount::from(confirmed));
+        let happened = Input::Confirmed(Amount::from(confirmed));
         let next = invoice_machine::next(state, happened, Amount::from(DUE), Amount::from(TOLERANCE));
         let Some(next) = next else { return false };
         let earned = confirmed.min(DUE);
@@ -305,11 +307,12 @@ impl Model {
                 State::Seen => self.deposits[place].state = State::Orphaned,
                 State::Confirmed => {
                     self.deposits[place].state = State::Orphaned;
-                    let lost = deposit.used == Use::Counted && self.unsettle(number, before, before - deposit.amount);
+                    let lost =
+                        deposit.used == Disposition::Counted && self.unsettle(number, before, before - deposit.amount);
                     let from = suspense(deposit.used).unwrap_or_else(incoming);
                     self.post(&from, &Account::OnChain(chain().id), deposit.foreign, deposit.amount);
                     self.reviews.remove(&("deposit.apart".into(), number_of(place)));
-                    if deposit.used == Use::Counted && !lost {
+                    if deposit.used == Disposition::Counted && !lost {
                         self.settle(number);
                     }
                 }
@@ -351,14 +354,14 @@ fn incoming() -> Account {
     Account::MerchantIncoming(MERCHANT)
 }
 
-fn suspense(used: Use) -> Option<Account> {
+fn suspense(used: Disposition) -> Option<Account> {
     let suspense = match used {
-        Use::Counted => return None,
-        Use::Short => Suspense::Short,
-        Use::Surplus => Suspense::Surplus,
-        Use::Late => Suspense::Late,
-        Use::Foreign => Suspense::Foreign,
-        Use::Dust => Suspense::Dust,
+        Disposition::Counted => return None,
+        Disposition::Short => Suspense::Short,
+        Disposition::Surplus => Suspense::Surplus,
+        Disposition::Late => Suspense::Late,
+        Disposition::Foreign => Suspense::Foreign,
+        Disposition::Dust => Suspense::Dust,
     };
     Some(Account::Suspense(MERCHANT, suspense))
 }
@@ -366,7 +369,7 @@ fn suspense(used: Use) -> Option<Account> {
 /// What is stored, in the words of the model.
 async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
     let found = rows!(tx, "select invoice_id, height, tx_index, state, use from deposits order by id")?;
-    let stored: Vec<(i64, u64, u32, State, Use)> = found
+    let stored: Vec<(i64, u64, u32, State, Disposition)> = found
         .iter()
         .map(|row| {
             (
@@ -407,7 +410,9 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
         .collect();
     assert_eq!(stored, model.reviews);
 
-    let suspenses = [Use::Short, Use::Surplus, Use::Late, Use::Foreign].into_iter().filter_map(suspense);
+    let suspenses = [Disposition::Short, Disposition::Surplus, Disposition::Late, Disposition::Foreign]
+        .into_iter()
+        .filter_map(suspense);
     let (pending, available) = (Account::MerchantPending(MERCHANT), Account::MerchantAvailable(MERCHANT));
     let accounts = suspenses.chain([Account::OnChain(chain().id), incoming(), pending, available]);
     for (account, foreign) in accounts.flat_map(|account| [(account.clone(), false), (account, true)]) {
@@ -483,7 +488,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
         };
         assert_eq!(changes, std::mem::take(&mut model.changes));
     }
-    db.write("seal", |tx| Box::pin(async move { ledger::seal(tx, 10_000).await })).await.unwrap();
+    db.write("seal", |tx| Box::pin(async move { ledger::append_to_hash_chain(tx, 10_000).await })).await.unwrap();
     db.write("compare", |tx| {
         Box::pin(async move {
             compare(tx, &model).await?;
@@ -516,12 +521,12 @@ fn below(bits: u32) -> Amount {
 }
 
 /// Less than ten base units of the token are dust.
-fn dusty_chain() -> Chain {
+fn dusty_chain() -> FollowedChain {
     let rates = RateBook::new(60_000, 0);
     rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), at: Instant(0) });
     let token = AssetKind::Token { contract: "token".into() };
     let token = Asset { id: asset(false), ..Asset::new(chain().id, token, "TOK", 3, 3) };
-    Chain { dust: Dust::below(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..chain() }
+    FollowedChain { dust: Dust::below(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..chain() }
 }
 
 /// Stores a block with these amounts of the token to the first invoice, each with the first byte of its transaction.
@@ -543,7 +548,7 @@ async fn standing(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Err
     Ok((state, counted))
 }
 
-crate::both! {
+db::both! {
     async fn the_rest_is_no_dust_wherever_it_is_in_a_block(db: Db) {
         let outcome = db.write("mine", move |tx| {
             Box::pin(async move {
@@ -554,8 +559,8 @@ crate::both! {
                 let expected = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, expected));
                 let uses = rows!(tx, "select use from deposits order by tx_index")?;
-                let uses: Vec<Use> = uses.iter().map(|row| row.get("use")).collect::<Result<_, _>>()?;
-                assert_eq!(uses, [Use::Dust, Use::Counted, Use::Counted]);
+                let uses: Vec<Disposition> = uses.iter().map(|row| row.get("use")).collect::<Result<_, _>>()?;
+                assert_eq!(uses, [Disposition::Dust, Disposition::Counted, Disposition::Counted]);
                 Ok::<_, PostError>(())
             })
         });
@@ -606,11 +611,11 @@ crate::both! {
                 assert_eq!(kept, booked.checked_sub(Amount::from(DUE)).unwrap(), "two are deposits, four are a review");
 
                 // What nobody can have is no reason to look at the balance again and again.
-                let suspects = find_suspects(tx, &[InvoiceId(2)]).await?;
+                let checks = list_balance_checks(tx, &[InvoiceId(2)]).await?;
                 let at = header(1, 0).position();
-                let rise = book_rise(tx, Instant(1), &chain(), GRACE, at, &suspects[0], below(127)).await?;
-                assert!(matches!(rise, Rise::Booked(None)), "{rise:?}");
-                assert!(find_suspects(tx, &[InvoiceId(2)]).await?.is_empty());
+                let rise = book_unexplained_credit(tx, Instant(1), &chain(), GRACE, at, &checks[0], below(127)).await?;
+                assert!(matches!(rise, UnexplainedCredit::Booked(None)), "{rise:?}");
+                assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
                 let kinds: Vec<String> = found.iter().map(|row| row.at(0)).collect::<Result<_, _>>()?;
                 assert_eq!(kinds, ["balance.absurd", "deposit.absurd", "payment.surplus"]);

@@ -2,8 +2,6 @@
 
 use chain::Amount;
 
-use crate::db;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Waits for money.
@@ -29,7 +27,7 @@ db::text_enum!(State {
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happened {
+pub enum Input {
     /// Counted deposits are confirmed with this sum.
     Confirmed(Amount),
     /// A confirmed deposit that was counted lost its block; this sum is left.
@@ -41,20 +39,20 @@ pub enum Happened {
 }
 
 /// The next state, or `None` when nothing changes.
-pub fn next(state: State, happened: Happened, due: Amount, tolerance: Amount) -> Option<State> {
+pub fn next(state: State, happened: Input, due: Amount, tolerance: Amount) -> Option<State> {
     let enough = |sum: Amount| sum >= due.saturating_sub(tolerance) && !sum.is_zero();
     match (state, happened) {
-        (State::Open | State::Reversed, Happened::Confirmed(sum)) if enough(sum) => Some(State::Paid),
-        (State::Paid, Happened::Lost(sum)) if !enough(sum) => Some(State::Reversed),
-        (State::Open | State::Reversed, Happened::WindowEnded) => Some(State::Expired),
-        (State::Open, Happened::Withdrawn) => Some(State::Cancelled),
+        (State::Open | State::Reversed, Input::Confirmed(sum)) if enough(sum) => Some(State::Paid),
+        (State::Paid, Input::Lost(sum)) if !enough(sum) => Some(State::Reversed),
+        (State::Open | State::Reversed, Input::WindowEnded) => Some(State::Expired),
+        (State::Open, Input::Withdrawn) => Some(State::Cancelled),
         (State::Open | State::Paid | State::Reversed | State::Expired | State::Cancelled, _) => None,
     }
 }
 
-/// How a deposit of the invoice's own asset is used, decided when it is first seen.
+/// How a deposit of the invoice's own asset is used, effects when it is first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Use {
+pub enum Disposition {
     Counted,
     /// It was counted, but the invoice expired unpaid.
     Short,
@@ -68,7 +66,7 @@ pub enum Use {
     Dust,
 }
 
-db::text_enum!(Use {
+db::text_enum!(Disposition {
     Counted => "counted",
     Short => "short",
     Surplus => "surplus",
@@ -84,16 +82,16 @@ pub fn is_dust(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amou
 }
 
 /// Where a deposit belongs that reaches an invoice in `state`, in its asset or not, in time or not.
-pub fn use_of(state: State, own_asset: bool, in_time: bool) -> Use {
+pub fn use_of(state: State, own_asset: bool, in_time: bool) -> Disposition {
     if !own_asset {
-        return Use::Foreign;
+        return Disposition::Foreign;
     }
     match state {
-        State::Open if in_time => Use::Counted,
+        State::Open if in_time => Disposition::Counted,
         // What vanished may come back in a later block than it was in.
-        State::Reversed => Use::Counted,
-        State::Paid => Use::Surplus,
-        State::Open | State::Expired | State::Cancelled => Use::Late,
+        State::Reversed => Disposition::Counted,
+        State::Paid => Disposition::Surplus,
+        State::Open | State::Expired | State::Cancelled => Disposition::Late,
     }
 }
 
@@ -106,7 +104,7 @@ mod tests {
         let due = Amount::from_units(100);
         let tolerance = Amount::from_units(5);
         let sum = Amount::from_units;
-        use {Happened::*, State::*};
+        use {Input::*, State::*};
         let table = [
             (Open, Confirmed(sum(94)), None),
             (Open, Confirmed(sum(95)), Some(Paid)),
@@ -161,7 +159,7 @@ mod tests {
 
     #[test]
     fn every_use() {
-        use {State::*, Use::*};
+        use {Disposition::*, State::*};
         let table = [
             (Open, true, Counted),
             (Open, false, Late),

@@ -10,23 +10,23 @@ use std::ops::Deref;
 
 use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Locked, Returned, Tx};
-use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
-use crate::money::addresses::Ready;
-use crate::money::deposits::Grace;
-use crate::money::ledger::{self, Account, Entry, Leg, PostError, Suspense};
-use crate::money::payments::{self, Change};
-use crate::money::pricing::{Fiat, Quote};
-use crate::money::sightings;
+use crate::addresses::ReservedAddress;
+use crate::deposits::Grace;
+use crate::ledger::{self, Account, Entry, Leg, PostError, Suspense};
+use crate::payments::{self, Change};
+use crate::pricing::{Fiat, Quote};
+use crate::unconfirmed;
+use clock::Instant;
+use db::{self, Batch, Locked, ResultRef, Tx};
+use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
-pub use machine::{Happened, State, Use};
-pub(in crate::money) use store::Counted;
+pub use machine::{Disposition, Input, State};
+pub(crate) use store::Counted;
 pub use store::{Received, stored_chain};
 
 #[derive(Debug, Clone)]
 pub struct NewInvoice {
-    pub payment: Returned<PaymentId>,
+    pub payment: ResultRef<PaymentId>,
     pub shop: Shop,
     pub asset: Asset,
     pub price: Fiat,
@@ -63,7 +63,7 @@ pub struct Invoice {
 
 /// What of an invoice somebody sees who asks how far its payment is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct InvoiceTerms {
     pub id: InvoiceId,
     pub chain: ChainId,
     pub asset: AssetId,
@@ -77,7 +77,7 @@ pub struct Asked {
 }
 
 /// Stores the address and what is asked, in the chain of the payment.
-pub fn request(links: &mut Chain, now: Instant, address: &Ready, new: &NewInvoice) -> Returned<InvoiceId> {
+pub fn request(links: &mut Batch, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
     let address = address.insert(links, now);
     store::insert_invoice(links, now, new, address)
 }
@@ -88,8 +88,8 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
 
 /// The addresses that money is awaited on: those with something on its way, and so many of open and of reversed invoices,
 /// whose time ends first.
-pub async fn list_awaited(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
-    store::list_awaited(tx, chain, limit).await
+pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
+    store::list_expecting_payment(tx, chain, limit).await
 }
 
 /// What its counted deposits add up to, with the newest of them.
@@ -98,10 +98,10 @@ pub async fn received(tx: &mut Tx, invoice: &Invoice) -> Result<Received, db::Er
 }
 
 /// What was received with what is on its way, as long as it matters.
-pub async fn progress(tx: &mut Tx, asked: &Asked, received: Received) -> Result<Received, db::Error> {
+pub async fn progress(tx: &mut Tx, asked: &InvoiceTerms, received: Received) -> Result<Received, db::Error> {
     match asked.state {
         State::Open | State::Reversed => {
-            let expected = sightings::expected(tx, asked.id).await?;
+            let expected = unconfirmed::expected(tx, asked.id).await?;
             // The one with the fewest confirmations has none yet.
             let confirmations = received.confirmations.filter(|_| expected.txid.is_none());
             Ok(Received { confirmations, txid: expected.txid.or(received.txid), expected, ..received })
@@ -110,9 +110,9 @@ pub async fn progress(tx: &mut Tx, asked: &Asked, received: Received) -> Result<
     }
 }
 
-/// A locked invoice on its way to what it becomes: decided in memory, stored by [`store`].
+/// A locked invoice on its way to what it becomes: effects in memory, stored by [`store`].
 #[derive(Debug)]
-pub(in crate::money) struct Draft {
+pub(crate) struct InvoiceUpdate {
     was: State,
     invoice: Invoice,
     /// Whether it may have had deposits before this transaction.
@@ -123,36 +123,36 @@ pub(in crate::money) struct Draft {
 
 /// What a transaction decides about money, before any of it is stored.
 #[derive(Debug, Default)]
-pub(in crate::money) struct Decided {
+pub(crate) struct Effects {
     pub entries: Vec<Entry>,
     /// Closed before the new ones are opened: a question that comes again comes with its new figures.
-    pub answered: Vec<Answered>,
-    pub reviews: Vec<Question>,
+    pub answered: Vec<Retraction>,
+    pub reviews: Vec<ReviewRequest>,
     pub changes: Vec<Change>,
 }
 
 /// What a person has to look at.
 #[derive(Debug)]
-pub(in crate::money) struct Question {
+pub(crate) struct ReviewRequest {
     pub kind: &'static str,
     pub subject: String,
     pub detail: String,
-    /// What it asks about, which the detail begins with, where it may be asked again: a person who has decided is asked only
+    /// What it asks about, which the detail begins with, where it may be asked again: a person who has effects is asked only
     /// about more.
     pub figure: Option<Amount>,
 }
 
-impl Question {
+impl ReviewRequest {
     async fn is_decided(&self, tx: &mut Tx) -> Result<bool, db::Error> {
         let Some(figure) = self.figure else { return Ok(false) };
-        let Some(closed) = crate::reviews::find_closed(tx, self.kind, &self.subject).await? else { return Ok(false) };
-        // Nobody decided: the money had vanished.
+        let Some(closed) = records::reviews::find_closed(tx, self.kind, &self.subject).await? else { return Ok(false) };
+        // Nobody effects: the money had vanished.
         if closed.note == VANISHED {
             return Ok(false);
         }
         let number = closed.detail.split_once(' ').map(|(number, _)| number);
-        let decided = number.and_then(|number| Amount::parse_decimal(number, 0).ok());
-        Ok(decided.is_some_and(|decided| figure <= decided))
+        let effects = number.and_then(|number| Amount::parse_decimal(number, 0).ok());
+        Ok(effects.is_some_and(|effects| figure <= effects))
     }
 }
 
@@ -161,15 +161,15 @@ const VANISHED: &str = "a block with money of the invoice vanished";
 
 /// What nobody has to look at any more, because the money that it was about is not there.
 #[derive(Debug)]
-pub(in crate::money) struct Answered {
+pub(crate) struct Retraction {
     pub kind: &'static str,
     pub subject: String,
     pub note: &'static str,
-    /// Asked instead, unless a person had decided already.
-    pub instead: Option<Question>,
+    /// InvoiceTerms instead, unless a person had effects already.
+    pub instead: Option<ReviewRequest>,
 }
 
-impl Deref for Draft {
+impl Deref for InvoiceUpdate {
     type Target = Invoice;
 
     fn deref(&self) -> &Invoice {
@@ -177,9 +177,9 @@ impl Deref for Draft {
     }
 }
 
-impl Draft {
-    fn new(locked: Locked<Invoice>, reached: bool) -> Draft {
-        Draft { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
+impl InvoiceUpdate {
+    fn new(locked: Locked<Invoice>, reached: bool) -> InvoiceUpdate {
+        InvoiceUpdate { was: locked.state, invoice: locked.into_inner(), reached, changed: false, payment: None }
     }
 
     pub fn is_reached(&self) -> bool {
@@ -187,15 +187,15 @@ impl Draft {
     }
 
     /// Money for it is on its way.
-    pub fn expect(&mut self, decided: &mut Decided) {
+    pub fn expect(&mut self, effects: &mut Effects) {
         self.payment = Some(payments::State::Confirming);
-        decided.changes.push(Change::Confirming(self.payment_id()));
+        effects.changes.push(Change::Confirming(self.payment_id()));
     }
 
     /// Applies newly confirmed counted money: the invoice is paid when the confirmed sum reaches what is due. What is above
     /// goes to the surplus account; both stay a merchant's pending money until the deposits are final.
-    pub fn settle(&mut self, now: Instant, confirmed: Amount, decided: &mut Decided) {
-        let happened = Happened::Confirmed(confirmed);
+    pub fn settle(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
+        let happened = Input::Confirmed(confirmed);
         let Some(next) = machine::next(self.state, happened, self.due, self.tolerance) else { return };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
         let surplus = confirmed.saturating_sub(self.due);
@@ -204,7 +204,7 @@ impl Draft {
             legs.extend(self.legs(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
             let question = self.question("payment.surplus", detail);
-            decided.reviews.push(Question { figure: Some(surplus), ..question });
+            effects.reviews.push(ReviewRequest { figure: Some(surplus), ..question });
         }
         let invoice = &mut self.invoice;
         invoice.state = next;
@@ -215,13 +215,13 @@ impl Draft {
         self.changed = true;
         self.payment = Some(payments::State::Success);
         let name = format!("invoice/{}/paid/{}", self.id, self.settlements);
-        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice paid", legs));
-        decided.changes.push(Change::Paid(self.payment_id()));
+        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice paid", legs));
+        effects.changes.push(Change::Paid(self.payment_id()));
     }
 
     /// Takes a settlement back because counted money lost its block; `left` is the confirmed sum that remains of `before`.
     /// True when that is not enough: else it is settled anew with what there is.
-    pub fn unsettle(&mut self, before: Amount, left: Amount, decided: &mut Decided) -> bool {
+    pub fn unsettle(&mut self, before: Amount, left: Amount, effects: &mut Effects) -> bool {
         let Some(settled) = self.settled.filter(|_| self.state == State::Paid) else { return false };
         let (merchant, incoming) = (self.shop.merchant, Account::MerchantIncoming(self.shop.merchant));
         let earned_account = match self.released_at {
@@ -232,11 +232,11 @@ impl Draft {
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
             legs.extend(self.legs(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
-            decided.answered.push(self.vanished("payment.surplus", None));
+            effects.answered.push(self.vanished("payment.surplus", None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
-        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
-        let lost = machine::next(State::Paid, Happened::Lost(left), self.due, self.tolerance).is_some();
+        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
+        let lost = machine::next(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
         let invoice = &mut self.invoice;
         invoice.state = State::Reversed;
         invoice.settled = None;
@@ -244,20 +244,20 @@ impl Draft {
         invoice.released_at = None;
         self.changed = true;
         if lost {
-            decided.changes.push(Change::Reversed(self.payment_id()));
+            effects.changes.push(Change::Reversed(self.payment_id()));
         }
         lost
     }
 
     /// Moves what a paid invoice earned from pending to available. Only when none of its counted deposits can vanish any
     /// more.
-    pub fn release(&mut self, now: Instant, decided: &mut Decided) {
+    pub fn release(&mut self, now: Instant, effects: &mut Effects) {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;
         let legs = self.legs(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
         let name = format!("invoice/{}/final/{}", self.id, self.settlements);
-        decided.entries.push(Entry::posted(self.shop.mode, name, "invoice final", legs));
+        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice final", legs));
         self.invoice.released_at = Some(now);
         self.changed = true;
     }
@@ -270,15 +270,15 @@ impl Draft {
     }
 
     /// Part payments that no order will be delivered for.
-    fn short(&self, arrived: Amount) -> Question {
+    fn short(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
         self.question("payment.short", detail)
     }
 
     /// One of the part payments of an expired invoice lost its block; `left` is what remains of them.
-    pub fn lose_short(&self, left: Amount, decided: &mut Decided) {
+    pub fn lose_short(&self, left: Amount, effects: &mut Effects) {
         let instead = (!left.is_zero()).then(|| self.short(left));
-        decided.answered.push(self.vanished("payment.short", instead));
+        effects.answered.push(self.vanished("payment.short", instead));
     }
 
     /// Sums of deposits may be more than one posting carries.
@@ -291,77 +291,74 @@ impl Draft {
         self.invoice.payment
     }
 
-    fn question(&self, kind: &'static str, detail: String) -> Question {
-        Question { kind, subject: format!("invoice/{}", self.id), detail, figure: None }
+    fn question(&self, kind: &'static str, detail: String) -> ReviewRequest {
+        ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, figure: None }
     }
 
-    fn vanished(&self, kind: &'static str, instead: Option<Question>) -> Answered {
-        Answered { kind, subject: format!("invoice/{}", self.id), note: VANISHED, instead }
+    fn vanished(&self, kind: &'static str, instead: Option<ReviewRequest>) -> Retraction {
+        Retraction { kind, subject: format!("invoice/{}", self.id), note: VANISHED, instead }
     }
 }
 
 /// Locks invoices in the order of their ids.
-pub(in crate::money) async fn lock(
+pub(crate) async fn lock(
     tx: &mut Tx,
     ids: &BTreeSet<InvoiceId>,
-) -> Result<BTreeMap<InvoiceId, Draft>, db::Error> {
+) -> Result<BTreeMap<InvoiceId, InvoiceUpdate>, db::Error> {
     let locked = store::lock_invoices(tx, ids).await?;
-    Ok(locked.into_iter().map(|invoice| (invoice.id, Draft::new(invoice, true))).collect())
+    Ok(locked.into_iter().map(|invoice| (invoice.id, InvoiceUpdate::new(invoice, true))).collect())
 }
 
 /// Locks the invoices of addresses; an address without one is nobody's.
-pub(in crate::money) async fn lock_by_address(
+pub(crate) async fn lock_by_address(
     tx: &mut Tx,
     chain: &ChainId,
     keys: &BTreeSet<AddressKey>,
-) -> Result<HashMap<AddressKey, Draft>, db::Error> {
+) -> Result<HashMap<AddressKey, InvoiceUpdate>, db::Error> {
     let locked = store::lock_invoices_by_address(tx, chain, keys).await?;
-    Ok(locked.into_iter().map(|(key, reached, invoice)| (key, Draft::new(invoice, reached))).collect())
+    Ok(locked.into_iter().map(|(key, reached, invoice)| (key, InvoiceUpdate::new(invoice, reached))).collect())
 }
 
 /// Of each invoice what its counted deposits add up to, and whether all of them are final.
-pub(in crate::money) async fn counted(
-    tx: &mut Tx,
-    ids: &BTreeSet<InvoiceId>,
-) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+pub(crate) async fn counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
     store::list_counted(tx, ids).await
 }
 
-/// Money first: books what was decided, then stores what became of the invoices and their payments.
-pub(in crate::money) async fn store(
+/// Money first: books what was effects, then stores what became of the invoices and their payments.
+pub(crate) async fn store(
     tx: &mut Tx,
     now: Instant,
-    drafts: Vec<Draft>,
-    decided: Decided,
+    updates: Vec<InvoiceUpdate>,
+    effects: Effects,
 ) -> Result<Vec<Change>, PostError> {
-    ledger::book(tx, now, &decided.entries).await?;
-    for answered in decided.answered {
-        let was_open = crate::reviews::retract(tx, now, answered.kind, &answered.subject, answered.note).await?;
-        // What a person has decided is not asked again with a smaller figure.
+    ledger::book(tx, now, &effects.entries).await?;
+    for answered in effects.answered {
+        let was_open = records::reviews::retract(tx, now, answered.kind, &answered.subject, answered.note).await?;
+        // What a person has effects is not asked again with a smaller figure.
         if let Some(instead) = answered.instead.filter(|_| was_open) {
-            crate::reviews::open(tx, now, instead.kind, &instead.subject, &instead.detail).await?;
+            records::reviews::open(tx, now, instead.kind, &instead.subject, &instead.detail).await?;
         }
     }
-    for question in decided.reviews {
+    for question in effects.reviews {
         if !question.is_decided(tx).await? {
-            crate::reviews::open(tx, now, question.kind, &question.subject, &question.detail).await?;
+            records::reviews::open(tx, now, question.kind, &question.subject, &question.detail).await?;
         }
     }
     let (mut invoices, mut payments) = (Vec::new(), Vec::new());
-    for draft in drafts {
-        payments.extend(draft.payment.map(|to| (draft.payment_id(), to)));
-        if draft.changed {
-            invoices.push((draft.was, draft.invoice));
+    for update in updates {
+        payments.extend(update.payment.map(|to| (update.payment_id(), to)));
+        if update.changed {
+            invoices.push((update.was, update.invoice));
         }
     }
     store::set_invoices(tx, now, &invoices).await?;
     payments::advance(tx, now, &payments).await?;
-    Ok(decided.changes)
+    Ok(effects.changes)
 }
 
 /// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock,
 /// nothing counted is unconfirmed or lost its block a short time ago, and nothing is on its way that was seen in time and is
-/// not older than [`sightings::HOLD_MS`].
+/// not older than [`unconfirmed::HOLD_MS`].
 pub async fn list_expirable(
     tx: &mut Tx,
     chain: &ChainId,
@@ -370,11 +367,11 @@ pub async fn list_expirable(
     grace: Grace,
     limit: i64,
 ) -> Result<Vec<InvoiceId>, db::Error> {
-    store::list_expirable(tx, chain, passed, now.plus_ms(-sightings::HOLD_MS), grace, limit).await
+    store::list_expirable(tx, chain, passed, now.plus_ms(-unconfirmed::HOLD_MS), grace, limit).await
 }
 
 /// How many invoices wait for money on chains that nobody follows, by chain: their windows never end.
-pub async fn count_forsaken(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
+pub async fn count_orphaned(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMap<String, i64>, db::Error> {
     let mut waiting = store::count_waiting(tx).await?;
     waiting.retain(|chain, _| followed.iter().all(|id| id.as_str() != chain));
     Ok(waiting)
@@ -382,51 +379,51 @@ pub async fn count_forsaken(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMa
 
 /// Ends the window of one invoice, or the wait of a reversed one. Part payments move to the short account.
 pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<Change>, PostError> {
-    let mut draft = lock_one(tx, id).await?;
-    let Some(next) = machine::next(draft.state, Happened::WindowEnded, draft.due, draft.tolerance) else {
+    let mut update = lock_one(tx, id).await?;
+    let Some(next) = machine::next(update.state, Input::WindowEnded, update.due, update.tolerance) else {
         return Ok(None);
     };
-    let received = store::find_received(tx, id, &draft.chain).await?;
+    let received = store::find_received(tx, id, &update.chain).await?;
     if received.seen != received.confirmed {
         return Ok(None);
     }
-    let mut decided = Decided::default();
+    let mut effects = Effects::default();
     if !received.confirmed.is_zero() {
-        let merchant = draft.shop.merchant;
+        let merchant = update.shop.merchant;
         let short = Account::Suspense(merchant, Suspense::Short);
-        let legs = draft.legs(Account::MerchantIncoming(merchant), short, received.confirmed);
+        let legs = update.legs(Account::MerchantIncoming(merchant), short, received.confirmed);
         let name = format!("invoice/{id}/expired");
-        decided.entries.push(Entry::posted(draft.shop.mode, name, "invoice expired short", legs));
-        store::set_uses(tx, id, Use::Counted, Use::Short).await?;
-        decided.reviews.push(draft.short(received.confirmed));
+        effects.entries.push(Entry::posted(update.shop.mode, name, "invoice expired short", legs));
+        store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
+        effects.reviews.push(update.short(received.confirmed));
     }
-    let change = match draft.was {
-        State::Reversed => Change::Lost(draft.payment_id()),
-        State::Open | State::Paid | State::Expired | State::Cancelled => Change::Expired(draft.payment_id()),
+    let change = match update.was {
+        State::Reversed => Change::Lost(update.payment_id()),
+        State::Open | State::Paid | State::Expired | State::Cancelled => Change::Expired(update.payment_id()),
     };
-    draft.close(now, next, payments::State::Expired);
-    store(tx, now, vec![draft], decided).await?;
+    update.close(now, next, payments::State::Expired);
+    store(tx, now, vec![update], effects).await?;
     Ok(Some(change))
 }
 
 /// Takes an open invoice back; false when money has reached it or is on its way, or when it is closed. What arrives later is
 /// booked as late.
 pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, db::Error> {
-    let mut draft = lock_one(tx, id).await?;
-    let Some(next) = machine::next(draft.state, Happened::Withdrawn, draft.due, draft.tolerance) else {
+    let mut update = lock_one(tx, id).await?;
+    let Some(next) = machine::next(update.state, Input::Withdrawn, update.due, update.tolerance) else {
         return Ok(false);
     };
-    let expected = sightings::expected(tx, id).await?;
-    if !store::find_received(tx, id, &draft.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
+    let expected = unconfirmed::expected(tx, id).await?;
+    if !store::find_received(tx, id, &update.chain).await?.seen.is_zero() || !expected.amount.is_zero() {
         return Ok(false);
     }
-    draft.close(now, next, payments::State::Failed);
-    store::set_invoices(tx, now, &[(draft.was, draft.invoice.clone())]).await?;
-    payments::advance(tx, now, &[(draft.payment_id(), payments::State::Failed)]).await?;
+    update.close(now, next, payments::State::Failed);
+    store::set_invoices(tx, now, &[(update.was, update.invoice.clone())]).await?;
+    payments::advance(tx, now, &[(update.payment_id(), payments::State::Failed)]).await?;
     Ok(true)
 }
 
-pub(in crate::money) async fn lock_one(tx: &mut Tx, id: InvoiceId) -> Result<Draft, db::Error> {
+pub(crate) async fn lock_one(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
     let missing = || db::Error::Statement(format!("invoice {id} does not exist"));
     lock(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
 }

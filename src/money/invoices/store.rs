@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Locked, Returned, Tx, execute, given, later_each, linked, row, rows, rows_each};
-use crate::ids::{AddressId, InvoiceId, PaymentId, Shop};
-use crate::money::deposits::Grace;
-use crate::money::invoices::{Invoice, NewInvoice, State, Use};
-use crate::money::sightings::Expected;
+use crate::deposits::Grace;
+use crate::invoices::{Disposition, Invoice, NewInvoice, State};
+use crate::unconfirmed::PendingAmount;
+use clock::Instant;
+use db::{self, Batch, Locked, ResultRef, Tx, deferred_each, execute, given, row, rows, rows_each, statement};
+use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 /// What reached an invoice and counts, or counted until it expired, towards it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Received {
     /// The newest deposit's transaction.
     pub txid: Option<TxId>,
     /// What is on its way beside all that.
-    pub expected: Expected,
+    pub expected: PendingAmount,
 }
 
 impl Received {
@@ -39,12 +39,12 @@ impl Received {
 }
 
 pub fn insert_invoice(
-    links: &mut Chain,
+    links: &mut Batch,
     now: Instant,
     new: &NewInvoice,
-    address: Returned<AddressId>,
-) -> Returned<InvoiceId> {
-    linked!(
+    address: ResultRef<AddressId>,
+) -> ResultRef<InvoiceId> {
+    statement!(
         links,
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
          currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
@@ -218,10 +218,10 @@ fn out_of_range() -> db::Error {
     db::Error::Value { column: "amount".into(), reason: "the sum leaves the range".into() }
 }
 
-pub async fn list_awaited(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
+pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Address>, db::Error> {
     let found = rows!(
         tx,
-        "select a.key, a.text from sightings s join invoices i on i.id = s.invoice_id join addresses a on a.id = i.address_id
+        "select a.key, a.text from unconfirmed s join invoices i on i.id = s.invoice_id join addresses a on a.id = i.address_id
          where s.chain = $1 and i.chain = $1 and s.state = 'seen'
          union
          select a.key, a.text from (
@@ -258,7 +258,7 @@ pub async fn list_expirable(
                  select 1 from deposits again
                  where again.invoice_id = i.id and again.txid = d.txid and again.state <> 'orphaned'))
          and not exists (
-             select 1 from sightings s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
+             select 1 from unconfirmed s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
              and s.first_seen_at <= i.expires_at + $4 and s.first_seen_at > $3)
          order by i.expires_at limit $5",
         chain.as_str(),
@@ -273,7 +273,7 @@ pub async fn list_expirable(
          where i.chain = $1 and i.state = 'reversed' and i.reversed_until < $2 and not exists (
              select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
          and not exists (
-             select 1 from sightings s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
+             select 1 from unconfirmed s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
              and s.first_seen_at > $3)
          order by i.reversed_until limit $4",
         chain.as_str(),
@@ -304,7 +304,7 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
             reversed_until
         ]
     });
-    later_each!(
+    deferred_each!(
         tx,
         given.collect(),
         "with given (id bigint, was text, state text, settled bytea, settlements bigint, closed_at bigint, released_at bigint,
@@ -315,7 +315,7 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
     )
 }
 
-pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Use, to: Use) -> Result<(), db::Error> {
+pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Disposition, to: Disposition) -> Result<(), db::Error> {
     execute!(
         tx,
         "update deposits set use = $3 where invoice_id = $1 and use = $2 and state <> 'orphaned'",

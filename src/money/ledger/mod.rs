@@ -1,12 +1,12 @@
 //! The double-entry ledger: immutable postings, holds that are posted or voided exactly once, corrections by new postings.
 //!
-//! A posting has one debit, one credit and one asset, so debits equal credits by construction. An account that is floored
+//! A posting has one debit, one credit and one asset, so debits equal credits by construction. An account that is non_negative
 //! never has less than zero of `credits − debits − held debits`; its balance row is locked and current in every
-//! transaction. All other accounts have no row that a transaction waits for: [`fold`] sums them up later.
+//! transaction. All other accounts have no row that a transaction waits for: [`roll_up`] sums them up later.
 //! Postings are chained by hashes; [`audit`] recomputes everything.
 
 pub mod audit;
-mod seal;
+mod hash_chain;
 mod store;
 
 #[cfg(test)]
@@ -17,11 +17,11 @@ use std::sync::{Mutex, PoisonError};
 
 use chain::{Amount, AssetId, ChainId};
 
-use crate::clock::Instant;
-use crate::db::{self, Backend, Tx};
-use crate::ids::{AccountId, MerchantId, Mode, UserId};
+use clock::Instant;
+use db::{self, Backend, Tx};
+use ids::{AccountId, MerchantId, Mode, UserId};
 
-pub use seal::seal;
+pub use hash_chain::append_to_hash_chain;
 
 /// Amounts stay below this, so that sums of any realistic number of them cannot leave 256 bits.
 const LIMIT: u32 = 127;
@@ -29,7 +29,7 @@ const LIMIT: u32 = 127;
 /// The chart of accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
-    /// Coins at deposit addresses of a chain. Grows by debits.
+    /// Assets at deposit addresses of a chain. Grows by debits.
     OnChain(ChainId),
     /// Confirmed for a merchant's invoices that are not paid yet.
     MerchantIncoming(MerchantId),
@@ -78,7 +78,7 @@ impl Account {
     }
 
     /// Whether it may never go below zero.
-    pub fn floored(&self) -> bool {
+    pub fn non_negative(&self) -> bool {
         match self {
             Account::MerchantAvailable(_) | Account::User(_) => true,
             Account::OnChain(_)
@@ -109,7 +109,7 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// What a floored account may still give: posted credits less posted and held debits.
+    /// What a non_negative account may still give: posted credits less posted and held debits.
     pub fn available(&self) -> Amount {
         self.credits_posted.saturating_sub(self.debits_posted).saturating_sub(self.debits_pending)
     }
@@ -280,7 +280,7 @@ pub async fn book(tx: &mut Tx, now: Instant, entries: &[Entry]) -> Result<(), Po
             of: Some(store::Of { name, seq: held.seq, amount: held.amount }),
         });
     }
-    keep_floors(tx, &postings).await?;
+    enforce_non_negative(tx, &postings).await?;
     match tx.backend() {
         Backend::Sqlite => store::insert_sealed(tx, now, &postings).await?,
         Backend::Postgres => store::insert_unsealed(tx, now, &postings).await?,
@@ -298,8 +298,8 @@ pub async fn balance(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId
 
 /// Folds what was sealed since into the balances of accounts that have no current row. A worker calls it now and then, so
 /// that [`balance`] never reads far.
-pub async fn fold(tx: &mut Tx, accounts: i64) -> Result<usize, db::Error> {
-    let behind = store::list_accounts_to_fold(tx, accounts).await?;
+pub async fn roll_up(tx: &mut Tx, accounts: i64) -> Result<usize, db::Error> {
+    let behind = store::list_accounts_to_roll_up(tx, accounts).await?;
     for account in &behind {
         let mut balances = store::lock_balances(tx, &BTreeSet::from([account.id])).await?;
         let Some((balance, last)) = balances.get_mut(&account.id) else { continue };
@@ -332,7 +332,7 @@ impl Key {
 
 /// The accounts of all legs, created where they are used for the first time.
 async fn accounts_of(tx: &mut Tx, entries: &[Entry]) -> Result<HashMap<Key, store::Row>, db::Error> {
-    let known = tx.memory::<Known>();
+    let known = tx.cache::<Known>();
     let mut accounts = HashMap::new();
     let mut used = Vec::with_capacity(entries.len());
     for (mode, legs) in entries.iter().map(Entry::legs) {
@@ -371,15 +371,15 @@ async fn holds_of<'e>(tx: &mut Tx, entries: &'e [Entry]) -> Result<HashMap<&'e s
     store::find_holds(tx, names.into_iter().collect()).await
 }
 
-/// Moves the balances of floored accounts, locked in the order of their ids.
-async fn keep_floors(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
+/// Moves the balances of non_negative accounts, locked in the order of their ids.
+async fn enforce_non_negative(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
     let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
-    let floored = postings.iter().flat_map(sides).filter(|(account, _)| account.floored);
-    let floored: BTreeSet<AccountId> = floored.map(|(account, _)| account.id).collect();
-    if floored.is_empty() {
+    let non_negative = postings.iter().flat_map(sides).filter(|(account, _)| account.non_negative);
+    let non_negative: BTreeSet<AccountId> = non_negative.map(|(account, _)| account.id).collect();
+    if non_negative.is_empty() {
         return Ok(());
     }
-    let mut balances = store::lock_balances(tx, &floored).await?;
+    let mut balances = store::lock_balances(tx, &non_negative).await?;
     for posting in postings {
         for (account, side) in sides(posting) {
             let Some((balance, _)) = balances.get_mut(&account.id) else { continue };
@@ -400,7 +400,7 @@ fn owed(balance: &Balance) -> Option<Amount> {
 
 async fn current(tx: &mut Tx, account: &store::Row) -> Result<Balance, db::Error> {
     let (mut balance, through) = store::find_balance(tx, account.id).await?;
-    if !account.floored {
+    if !account.non_negative {
         for (side, movement) in store::list_movements_after(tx, account.id, through).await? {
             balance.apply(side, movement).ok_or_else(|| out_of_range(account.id))?;
         }

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chain::{Amount, AssetId};
 
-use crate::clock::Instant;
-use crate::db::{self, Bind, Tx, execute, given, later_each, row, rows, rows_each};
-use crate::ids::{AccountId, MerchantId, Mode, PostingSeq, UserId};
-use crate::money::ledger::seal::{Canonical, GENESIS};
-use crate::money::ledger::{Account, Balance, Kind, Movement, Side};
+use crate::ledger::hash_chain::{Canonical, GENESIS};
+use crate::ledger::{Account, Balance, Kind, Movement, Side};
+use clock::Instant;
+use db::{self, Bind, Tx, deferred_each, execute, given, row, rows, rows_each};
+use ids::{AccountId, MerchantId, Mode, PostingSeq, UserId};
 
 /// An account as its row tells.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     pub id: AccountId,
-    pub floored: bool,
+    pub non_negative: bool,
 }
 
 pub struct NewPosting<'a> {
@@ -99,12 +99,12 @@ pub async fn find_account(
 ) -> Result<Option<Row>, db::Error> {
     let found = row!(
         tx,
-        "select id, floored from accounts where code = $1 and asset = $2 and mode = $3",
+        "select id, non_negative from accounts where code = $1 and asset = $2 and mode = $3",
         account.code(),
         asset.as_str(),
         mode
     )?;
-    found.map(|row| Ok(Row { id: row.get("id")?, floored: row.get("floored")? })).transpose()
+    found.map(|row| Ok(Row { id: row.get("id")?, non_negative: row.get("non_negative")? })).transpose()
 }
 
 pub async fn insert_or_find_account(
@@ -118,12 +118,12 @@ pub async fn insert_or_find_account(
     }
     let inserted = row!(
         tx,
-        "insert into accounts (mode, code, asset, floored) values ($1, $2, $3, $4)
+        "insert into accounts (mode, code, asset, non_negative) values ($1, $2, $3, $4)
          on conflict (code, asset, mode) do nothing returning id",
         mode,
         account.code(),
         asset.as_str(),
-        account.floored()
+        account.non_negative()
     )?;
     let Some(inserted) = inserted else {
         let found = find_account(tx, mode, account, asset).await?;
@@ -137,7 +137,7 @@ pub async fn insert_or_find_account(
         id,
         Amount::ZERO
     )?;
-    Ok(Row { id, floored: account.floored() })
+    Ok(Row { id, non_negative: account.non_negative() })
 }
 
 /// The balance rows, locked in the order of their ids, each with the seal up to which it is folded.
@@ -193,7 +193,7 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
             *through
         ]
     });
-    later_each!(
+    deferred_each!(
         tx,
         given.collect(),
         "with given (id bigint, debits_pending bytea, debits_posted bytea, credits_pending bytea, credits_posted bytea,
@@ -207,7 +207,7 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
 /// Inserts and seals at once. Right only where one writer excludes everybody else.
 pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
     // With one writer, sequence and seal numbers are the same.
-    let (mut no, mut previous) = find_last_seal(tx).await?;
+    let (mut no, mut previous) = find_last_append_to_hash_chain(tx).await?;
     let mut held = HashMap::new();
     let mut given = Vec::with_capacity(postings.len());
     for posting in postings {
@@ -243,7 +243,7 @@ pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>
             previous
         ]);
     }
-    later_each!(
+    deferred_each!(
         tx,
         given,
         "with given (no bigint, entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea,
@@ -277,7 +277,7 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
             Some(Of { seq: Some(_), .. }) | None => given.push(row),
         }
     }
-    later_each!(
+    deferred_each!(
         tx,
         given,
         "with given (entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text)
@@ -286,7 +286,7 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
          from given returning seq, entry, leg",
         now
     )?;
-    later_each!(
+    deferred_each!(
         tx,
         resolving,
         "with given (entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text,
@@ -305,8 +305,8 @@ pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<
         tx,
         given,
         "with given (number bigint, name text)
-         select given.number as number, p.seq, p.amount, p.debit_id, d.floored as debit_floored, p.credit_id,
-         c.floored as credit_floored
+         select given.number as number, p.seq, p.amount, p.debit_id, d.non_negative as debit_floored, p.credit_id,
+         c.non_negative as credit_floored
          from given, postings p join accounts d on d.id = p.debit_id join accounts c on c.id = p.credit_id
          where p.entry = given.name and p.leg = 0 and p.kind = 'pending'
          and not exists (select 1 from postings r where r.pending_seq = p.seq)"
@@ -316,8 +316,8 @@ pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<
         let name = usize::try_from(number).ok().and_then(|number| names.get(number).copied());
         let hold = Hold {
             seq: Some(row.get("seq")?),
-            debit: Row { id: row.get("debit_id")?, floored: row.get("debit_floored")? },
-            credit: Row { id: row.get("credit_id")?, floored: row.get("credit_floored")? },
+            debit: Row { id: row.get("debit_id")?, non_negative: row.get("debit_floored")? },
+            credit: Row { id: row.get("credit_id")?, non_negative: row.get("credit_floored")? },
             amount: row.get("amount")?,
         };
         Ok((name.ok_or_else(|| db::Error::Statement(format!("hold {number} was not asked for")))?, hold))
@@ -325,7 +325,7 @@ pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<
     found.iter().map(hold).collect()
 }
 
-pub async fn find_last_seal(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Error> {
+pub async fn find_last_append_to_hash_chain(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Error> {
     let last = row!(tx, "select seal_no, hash from postings where seal_no is not null order by seal_no desc limit 1")?;
     match last {
         Some(row) => Ok((row.get("seal_no")?, row.get("hash")?)),
@@ -373,7 +373,7 @@ fn stored(row: &db::Row) -> Result<Stored, db::Error> {
 }
 
 pub async fn set_seals(tx: &mut Tx, seals: &[(PostingSeq, i64, [u8; 32])]) -> Result<(), db::Error> {
-    later_each!(
+    deferred_each!(
         tx,
         seals.iter().map(|(seq, no, hash)| given![*seq, *no, hash]).collect(),
         "with given (seq bigint, no bigint, hash bytea)
@@ -383,17 +383,17 @@ pub async fn set_seals(tx: &mut Tx, seals: &[(PostingSeq, i64, [u8; 32])]) -> Re
 }
 
 /// Accounts without a current row that have sealed postings beyond their fold.
-pub async fn list_accounts_to_fold(tx: &mut Tx, limit: i64) -> Result<Vec<Row>, db::Error> {
+pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<Row>, db::Error> {
     let found = rows!(
         tx,
-        "select a.id, a.floored from accounts a join balances b on b.account_id = a.id
-         where a.floored = 0 and (
+        "select a.id, a.non_negative from accounts a join balances b on b.account_id = a.id
+         where a.non_negative = 0 and (
              exists (select 1 from postings p where p.debit_id = a.id and p.seal_no > b.through_seq)
              or exists (select 1 from postings p where p.credit_id = a.id and p.seal_no > b.through_seq))
          order by a.id limit $1",
         limit
     )?;
-    found.iter().map(|row| Ok(Row { id: row.get("id")?, floored: row.get("floored")? })).collect()
+    found.iter().map(|row| Ok(Row { id: row.get("id")?, non_negative: row.get("non_negative")? })).collect()
 }
 
 /// Each arm is found by an index of the account's side and its seals, so that what was folded is not read again.
@@ -491,7 +491,7 @@ fn movement_of(row: &db::Row) -> Result<Movement, db::Error> {
 pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<AuditedAccount>, db::Error> {
     let found = rows!(
         tx,
-        "select a.id, a.mode, a.code, a.asset, a.floored, b.debits_pending, b.debits_posted, b.credits_pending,
+        "select a.id, a.mode, a.code, a.asset, a.non_negative, b.debits_pending, b.debits_posted, b.credits_pending,
          b.credits_posted, b.through_seq from accounts a left join balances b on b.account_id = a.id order by a.id"
     )?;
     found
@@ -502,7 +502,7 @@ pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<AuditedAccount>, db::Error
                 mode: row.get("mode")?,
                 code: row.get("code")?,
                 asset: AssetId::stored(&row.get::<String>("asset")?),
-                floored: row.get("floored")?,
+                non_negative: row.get("non_negative")?,
                 balance: Balance {
                     debits_pending: row.get("debits_pending")?,
                     debits_posted: row.get("debits_posted")?,
@@ -520,7 +520,7 @@ pub struct AuditedAccount {
     pub mode: Mode,
     pub code: String,
     pub asset: AssetId,
-    pub floored: bool,
+    pub non_negative: bool,
     pub balance: Balance,
     pub through: i64,
 }

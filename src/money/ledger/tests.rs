@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::both;
-use crate::db::{Db, execute, testing};
+use db::both;
+use db::{Db, execute, testing};
 
 const NOW: Instant = Instant(1_000);
 const MERCHANT: MerchantId = MerchantId(1);
@@ -51,7 +51,7 @@ async fn run_audit(db: &Db) -> audit::Report {
 }
 
 async fn seal_all(db: &Db) {
-    db.write("seal", |tx| Box::pin(async move { seal(tx, 10_000).await })).await.unwrap();
+    db.write("seal", |tx| Box::pin(async move { append_to_hash_chain(tx, 10_000).await })).await.unwrap();
 }
 
 both! {
@@ -137,7 +137,7 @@ both! {
         assert!(report.findings.iter().any(|finding| finding.contains("(credit/2)") && finding.contains("missing")), "{report}");
     }
 
-    async fn folding_finds_what_is_new_without_what_is_old(db: Db) {
+    async fn roll_uping_finds_what_is_new_without_what_is_old(db: Db) {
         let plan = db
             .write("explain", |tx| Box::pin(async move { store::explain_sealed_movements(tx, AccountId(1), 1).await }))
             .await
@@ -151,21 +151,21 @@ both! {
         }
     }
 
-    async fn folding_changes_no_balance(db: Db) {
+    async fn roll_uping_changes_no_balance(db: Db) {
         for n in 0..20u32 {
             let leg = leg(Account::OperatorEquity, Account::User(USER), u128::from(n + 1));
             post_one(&db, &format!("credit/{n}"), leg).await.unwrap();
             if n % 5 == 0 {
                 seal_all(&db).await;
-                db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+                db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
             }
         }
         hold_one(&db, "hold", leg(Account::User(USER), Account::OperatorEquity, 9)).await.unwrap();
         seal_all(&db).await;
-        db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+        db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
         end_hold(&db, "hold/void", "hold", None, true).await.unwrap();
         seal_all(&db).await;
-        db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+        db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
         let equity = db
             .read("balance", |tx| Box::pin(async move { balance(tx, Mode::Live, &Account::OperatorEquity, &cny()).await }))
             .await
@@ -173,7 +173,7 @@ both! {
         assert_eq!(equity.debits_posted, Amount::from_units(210));
         assert_eq!(equity.credits_pending, Amount::ZERO);
         assert!(run_audit(&db).await.is_clean());
-        let idle = db.write("fold", |tx| Box::pin(async move { fold(tx, 100).await })).await.unwrap();
+        let idle = db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
         assert_eq!(idle, 0, "what is folded is not folded again");
     }
 }

@@ -4,9 +4,9 @@ mod store;
 
 use chain::{Amount, AssetId};
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Returned, Tx};
-use crate::ids::{OrderId, PaymentId};
+use clock::Instant;
+use db::{self, Batch, ResultRef, Tx};
+use ids::{OrderId, PaymentId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -67,7 +67,7 @@ pub struct Taken {
 
 #[derive(Debug, Clone)]
 pub struct NewPayment {
-    pub order: Returned<OrderId>,
+    pub order: ResultRef<OrderId>,
     pub method: Method,
     pub state: State,
     pub taken: Option<Taken>,
@@ -77,13 +77,13 @@ pub struct NewPayment {
 
 impl NewPayment {
     /// A payment that waits for money from outside.
-    pub fn pending(order: Returned<OrderId>, method: Method) -> NewPayment {
+    pub fn pending(order: ResultRef<OrderId>, method: Method) -> NewPayment {
         NewPayment { order, method, state: State::Pending, taken: None, pay_url: None, provider_ref: None }
     }
 }
 
 /// Stored with its order, in the same chain.
-pub fn request(links: &mut Chain, now: Instant, new: &NewPayment) -> Returned<PaymentId> {
+pub fn request(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     store::insert_payment(links, now, new)
 }
 
@@ -107,6 +107,6 @@ pub async fn close_external(tx: &mut Tx, now: Instant, id: PaymentId, paid: bool
     Ok(Some(if paid { Change::Paid(id) } else { Change::Expired(id) }))
 }
 
-pub(in crate::money) async fn advance(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
+pub(crate) async fn advance(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {
     store::set_states(tx, now, to).await
 }

@@ -1,15 +1,15 @@
 //! All SQL of payments.
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Returned, Tx, execute, given, later_each, linked, row};
-use crate::ids::{OrderId, PaymentId};
-use crate::money::payments::{NewPayment, State};
+use crate::payments::{NewPayment, State};
+use clock::Instant;
+use db::{self, Batch, ResultRef, Tx, deferred_each, execute, given, row, statement};
+use ids::{OrderId, PaymentId};
 
-pub fn insert_payment(links: &mut Chain, now: Instant, new: &NewPayment) -> Returned<PaymentId> {
+pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
     let rate = new.taken.as_ref().and_then(|taken| taken.rate.clone());
     let (rate, source, rated_at) =
         rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
-    linked!(
+    statement!(
         links,
         "insert into payments (public_id, order_id, method, state, asset, amount, pay_url, provider_ref, rate, rate_source,
          rated_at, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning id",
@@ -46,7 +46,7 @@ pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) ->
         };
         given![*id, *state, closed_at]
     });
-    later_each!(
+    deferred_each!(
         tx,
         given.collect(),
         "with given (id bigint, state text, closed_at bigint)

@@ -7,8 +7,8 @@ use chain::Amount;
 use chain::amount::Units;
 use rust_decimal::Decimal;
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
+use clock::Instant;
+use db::{self, Tx};
 
 mod store;
 

@@ -2,8 +2,8 @@
 
 use rust_decimal::Decimal;
 
-use crate::db::{self, Tx, execute, row};
-use crate::money::pricing::Rate;
+use crate::pricing::Rate;
+use db::{self, Tx, execute, row};
 
 pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result<(), db::Error> {
     let inserted = execute!(

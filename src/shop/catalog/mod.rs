@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::ids::{ProductId, Shop, SkuId};
-use crate::money::pricing::{Currency, Fiat};
+use clock::Instant;
+use db::{self, Tx};
+use ids::{ProductId, Shop, SkuId};
+use money::pricing::{Currency, Fiat};
 
 /// The largest quantity of one order where a product says nothing else.
 pub const MAX_QUANTITY: u32 = 200;

@@ -1,10 +1,10 @@
 //! All SQL of the catalog.
 
-use crate::clock::Instant;
-use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
-use crate::ids::{ProductId, Shop, SkuId};
-use crate::money::pricing::{Currency, Fiat};
-use crate::shop::catalog::{NewProduct, Offer, Product, State, Stored, Texts, Tier};
+use crate::catalog::{NewProduct, Offer, Product, State, Stored, Texts, Tier};
+use clock::Instant;
+use db::{self, Row, Tx, execute, expect_changed, row, rows};
+use ids::{ProductId, Shop, SkuId};
+use money::pricing::{Currency, Fiat};
 
 /// Rows of one list: a product has one for each of its texts.
 const LIST_ROWS_MAX: u32 = 100_000;

@@ -1,9 +1,9 @@
 use uuid::Uuid;
 
-use crate::ids::{Mode, Shop};
-use crate::money::pricing::{Currency, Fiat};
-use crate::shop::catalog::{self, EditError, NewProduct, Offer, Prices, State, Texts, Tier};
-use crate::shop::fixture::{Fixture, NOW, mailbox, read, write};
+use crate::catalog::{self, EditError, NewProduct, Offer, Prices, State, Texts, Tier};
+use crate::fixture::{Fixture, NOW, mailbox, read, write};
+use ids::{Mode, Shop};
+use money::pricing::{Currency, Fiat};
 
 const CNY: Currency = Currency::CNY;
 
@@ -17,7 +17,7 @@ async fn offer(shop: &Fixture, quantity: u32, prices: Prices) -> Option<Offer> {
     read(&shop.db, move |tx| Box::pin(catalog::offer(tx, owner, CNY, id, quantity, prices))).await
 }
 
-crate::both! {
+db::both! {
     async fn products_are_listed_in_their_order_with_stock_price_and_texts(db: Db) {
         let shop = Fixture::new(db, 3).await;
         let owner = shop.shop;

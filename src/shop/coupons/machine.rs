@@ -1,8 +1,8 @@
 //! What a coupon is worth. Pure: no database, no clock.
 
-use crate::clock::Instant;
-use crate::ids::ProductId;
-use crate::money::pricing::{Currency, Fiat};
+use clock::Instant;
+use ids::ProductId;
+use money::pricing::{Currency, Fiat};
 
 const WHOLE: i64 = 10_000;
 

@@ -6,10 +6,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::ids::{CouponId, Shop};
-use crate::money::pricing::{Currency, Fiat};
+use clock::Instant;
+use db::{self, Tx};
+use ids::{CouponId, Shop};
+use money::pricing::{Currency, Fiat};
 
 pub use machine::{Basket, Refusal, Terms, Value};
 

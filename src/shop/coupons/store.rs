@@ -1,9 +1,9 @@
 //! All SQL of coupons.
 
-use crate::clock::Instant;
-use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
-use crate::ids::{CouponId, Shop};
-use crate::shop::coupons::{Coupon, NewCoupon, Terms, Value};
+use crate::coupons::{Coupon, NewCoupon, Terms, Value};
+use clock::Instant;
+use db::{self, Row, Tx, execute, expect_changed, row, rows};
+use ids::{CouponId, Shop};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

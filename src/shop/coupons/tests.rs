@@ -1,14 +1,14 @@
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use crate::clock::Instant;
-use crate::ids::{CouponId, ProductId};
-use crate::money::pricing::{Currency, Fiat};
-use crate::shop::coupons::machine::discount;
-use crate::shop::coupons::{self, Basket, CreateError, NewCoupon, Refusal, Terms, Value};
-use crate::shop::fixture::{Fixture, NOW};
-use crate::shop::orders::CreateError as OrderError;
-use crate::shop::orders::NewOrder;
+use crate::coupons::machine::discount;
+use crate::coupons::{self, Basket, CreateError, NewCoupon, Refusal, Terms, Value};
+use crate::fixture::{Fixture, NOW};
+use crate::orders::CreateError as OrderError;
+use crate::orders::NewOrder;
+use clock::Instant;
+use ids::{CouponId, ProductId};
+use money::pricing::{Currency, Fiat};
 
 const CNY: Currency = Currency::CNY;
 
@@ -88,7 +88,7 @@ proptest! {
     }
 }
 
-crate::both! {
+db::both! {
     async fn a_code_is_known_in_any_case_and_with_blanks(db: Db) {
         let shop = Fixture::new(db, 10).await;
         create(&shop, " Spring10 ", Terms::plain(Value::Percent(1_000), CNY), None).await.unwrap();

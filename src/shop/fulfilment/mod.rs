@@ -11,14 +11,13 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 
-use crate::clock::Instant;
-use crate::db::{self, Db, Locked, Tx};
-use crate::envelope::{Envelope, OpenError};
-use crate::ids::OrderId;
-use crate::mail;
-use crate::reviews;
-use crate::shop::orders::{self, LineState, Order, State};
-use crate::shop::stock::{self, Delivered};
+use crate::orders::{self, LineState, Order, State};
+use crate::stock::{self, Delivered};
+use clock::Instant;
+use db::{self, Db, Locked, Tx};
+use envelope::{Envelope, OpenError};
+use ids::OrderId;
+use records::reviews;
 
 use machine::{Failure, Next};
 
@@ -32,7 +31,7 @@ const AT_ONCE: usize = 8;
 
 /// What the letter to the buyer says. Never the goods: e-mail is read by many.
 #[derive(Debug, Clone)]
-pub struct Letters {
+pub struct EmailTemplates {
     /// Where the buyer looks the order up, with `{order_no}` for its number. Empty: nowhere in particular.
     pub order_url: String,
 }
@@ -53,7 +52,7 @@ pub async fn deliver_due(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
-    letters: &Arc<Letters>,
+    letters: &Arc<EmailTemplates>,
 ) -> Result<usize, db::Error> {
     let due = db.read("list_due_fulfilments", move |tx| Box::pin(store::list_due(tx, now, ROUND))).await?;
     let deliveries = due.into_iter().map(|order| deliver_or_postpone(db, now, envelope, letters, order));
@@ -70,7 +69,7 @@ async fn deliver_or_postpone(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
-    letters: &Arc<Letters>,
+    letters: &Arc<EmailTemplates>,
     order: OrderId,
 ) -> Result<bool, db::Error> {
     let (keys, envelope, letters) = (envelope.clone(), envelope.clone(), letters.clone());
@@ -95,7 +94,7 @@ async fn deliver(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
-    letters: &Letters,
+    letters: &EmailTemplates,
     order: OrderId,
 ) -> Result<bool, DeliverError> {
     if store::claim(tx, now, order).await?.is_none() {
@@ -198,7 +197,7 @@ async fn postpone(
 }
 
 /// Subject and body, in English and Chinese.
-fn letter(order: &Order, letters: &Letters) -> (String, String) {
+fn letter(order: &Order, letters: &EmailTemplates) -> (String, String) {
     let number = &order.order_no;
     let subject = format!("Order {number} is complete / 订单 {number} 已完成");
     let url = letters.order_url.replace("{order_no}", number);

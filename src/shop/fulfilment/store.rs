@@ -1,8 +1,8 @@
 //! All SQL of fulfilments.
 
-use crate::clock::Instant;
-use crate::db::{self, Tx, execute, expect_changed, row, rows};
-use crate::ids::OrderId;
+use clock::Instant;
+use db::{self, Tx, execute, expect_changed, row, rows};
+use ids::OrderId;
 
 pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
     let due = rows!(tx, "select order_id from fulfilments where next_at <= $1 order by next_at limit $2", now, limit)?;

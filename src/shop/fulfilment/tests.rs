@@ -3,17 +3,16 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use crate::clock::Instant;
-use crate::db;
-use crate::envelope::Envelope;
-use crate::money::pricing::Currency;
-use crate::shop::fixture::{Fixture, NOW, read, write};
-use crate::shop::fulfilment::{self, Letters, machine};
-use crate::shop::orders::{self, Line, LineState, Order, State, View};
-use crate::shop::stock;
+use crate::fixture::{Fixture, NOW, read, write};
+use crate::fulfilment::{self, EmailTemplates, machine};
+use crate::orders::{self, Line, LineState, Order, State, View};
+use crate::stock;
+use clock::Instant;
+use envelope::Envelope;
+use money::pricing::Currency;
 
-fn letters() -> Arc<Letters> {
-    Arc::new(Letters { order_url: "https://shop.example.com/orders".into() })
+fn letters() -> Arc<EmailTemplates> {
+    Arc::new(EmailTemplates { order_url: "https://shop.example.com/orders".into() })
 }
 
 async fn deliver_at(shop: &Fixture, now: Instant) -> usize {
@@ -53,7 +52,7 @@ async fn mail(shop: &Fixture) -> Vec<(String, String)> {
     .await
 }
 
-crate::both! {
+db::both! {
     async fn a_paid_order_is_delivered_and_its_buyer_told(db: Db) {
         let shop = Fixture::new(db, 5).await;
         let order = paid_order(&shop, 2).await;

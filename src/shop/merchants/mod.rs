@@ -7,9 +7,9 @@ mod tests;
 
 use uuid::Uuid;
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::ids::MerchantId;
+use clock::Instant;
+use db::{self, Tx};
+use ids::MerchantId;
 
 const SLUG_LENGTH_MAX: usize = 64;
 const NAME_LENGTH_MAX: usize = 200;

@@ -1,9 +1,9 @@
 //! All SQL of merchants.
 
-use crate::clock::Instant;
-use crate::db::{self, Row, Tx, row, rows};
-use crate::ids::MerchantId;
-use crate::shop::merchants::Merchant;
+use crate::merchants::Merchant;
+use clock::Instant;
+use db::{self, Row, Tx, row, rows};
+use ids::MerchantId;
 
 /// `None` when the slug is taken.
 pub async fn insert_merchant(

@@ -1,9 +1,9 @@
 use uuid::Uuid;
 
-use crate::shop::fixture::{NOW, read, write};
-use crate::shop::merchants::{self, CreateError};
+use crate::fixture::{NOW, read, write};
+use crate::merchants::{self, CreateError};
 
-crate::both! {
+db::both! {
     async fn a_slug_names_one_merchant(db: Db) {
         let create = |slug: &'static str, name: &'static str| {
             db.write("test", move |tx| Box::pin(merchants::create(tx, NOW, Uuid::new_v4(), slug, name)))

@@ -1,12 +1,12 @@
 //! What an order is made of, before it is paid: products at their prices, a coupon, reserved stock.
 
-use crate::clock::Instant;
-use crate::db::{Chain, Done, Returned, Tx};
-use crate::ids::{LineId, OrderId};
-use crate::shop::catalog::{self, Offer};
-use crate::shop::coupons::{self, Applied, Basket, RedeemError};
-use crate::shop::orders::{CreateError, LINES_MAX, Line, LineState, NewLine, NewOrder, store};
-use crate::shop::stock::{self, ReserveError, Reserved};
+use crate::catalog::{self, Offer};
+use crate::coupons::{self, Applied, Basket, RedeemError};
+use crate::orders::{CreateError, LINES_MAX, Line, LineState, NewLine, NewOrder, store};
+use crate::stock::{self, ReserveError, Reserved};
+use clock::Instant;
+use db::{Batch, BatchResult, ResultRef, Tx};
+use ids::{LineId, OrderId};
 
 /// What each line asks for, after the limits that do not depend on stock.
 pub(super) async fn offers(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Offer>, CreateError> {
@@ -69,12 +69,12 @@ pub(super) fn check_stock(new: &NewOrder, offers: &[Offer]) -> Result<(), Create
 
 /// Lines in a chain, and the items that are set aside for them.
 pub(super) struct Reserving {
-    lines: Vec<(Line, Returned<LineId>)>,
+    lines: Vec<(Line, ResultRef<LineId>)>,
     items: Vec<Reserved>,
 }
 
 /// Stores the lines and sets their items aside, in the order of the SKUs: orders that want the same ones do not deadlock.
-pub(super) fn reserve(links: &mut Chain, order: Returned<OrderId>, new: &NewOrder, offers: &[Offer]) -> Reserving {
+pub(super) fn reserve(links: &mut Batch, order: ResultRef<OrderId>, new: &NewOrder, offers: &[Offer]) -> Reserving {
     let mut lines = Vec::new();
     for (number, (wanted, offer)) in (1_i64..).zip(new.lines.iter().zip(offers)) {
         let line = Line {
@@ -96,7 +96,7 @@ pub(super) fn reserve(links: &mut Chain, order: Returned<OrderId>, new: &NewOrde
 
 impl Reserving {
     /// With the ids that they got, if there was enough for all of them.
-    pub fn lines(self, done: &Done) -> Result<Vec<Line>, CreateError> {
+    pub fn lines(self, done: &BatchResult) -> Result<Vec<Line>, CreateError> {
         for reserved in &self.items {
             reserved.check(done).map_err(|error| match error {
                 ReserveError::Insufficient => CreateError::InsufficientStock,

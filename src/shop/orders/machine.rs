@@ -1,7 +1,5 @@
 //! The states of an order. Pure: no database, no clock.
 
-use crate::db;
-
 /// Forward only: see [`State::leads_to`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {

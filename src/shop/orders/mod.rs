@@ -15,22 +15,22 @@ mod tests;
 
 use uuid::Uuid;
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Db, Locked, Tx};
-use crate::events;
-use crate::ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
-use crate::money::addresses::{IssueError, Ready};
-use crate::money::invoices::{self, Asked, Received};
-use crate::money::payments::{self, Change, Method};
-use crate::money::pricing::{Currency, Fiat};
-use crate::shop::catalog::Prices;
-use crate::shop::coupons::Refusal;
-use crate::shop::orders::payment::{Begun, Means, Till};
-use crate::shop::orders::store::Found;
-use crate::shop::stock;
+use crate::catalog::Prices;
+use crate::coupons::Refusal;
+use crate::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService};
+use crate::orders::store::OrderStatusRow;
+use crate::stock;
+use clock::Instant;
+use db::{self, Batch, Db, Locked, Tx};
+use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
+use money::addresses::{IssueError, ReservedAddress};
+use money::invoices::{self, InvoiceTerms, Received};
+use money::payments::{self, Change, Method};
+use money::pricing::{Currency, Fiat};
+use records::events;
 
 pub use machine::State;
-pub use number::Labels;
+pub use number::OrderReference;
 
 pub const LINES_MAX: usize = 50;
 
@@ -39,7 +39,7 @@ const ROUND: u32 = 100;
 
 #[derive(Debug, Clone)]
 pub struct NewOrder {
-    pub labels: Labels,
+    pub labels: OrderReference,
     pub shop: Shop,
     /// Only this surface finds the order by its number.
     pub surface: &'static str,
@@ -52,7 +52,7 @@ pub struct NewOrder {
     pub email: String,
     pub user: Option<UserId>,
     pub coupon: Option<String>,
-    pub means: Means,
+    pub means: PaymentMethod,
     /// How long stock and rate are kept for the buyer.
     pub window_ms: i64,
 }
@@ -108,12 +108,12 @@ db::text_enum!(LineState { Pending => "pending", Delivered => "delivered", Faile
 pub struct Created {
     pub order: Order,
     pub lines: Vec<Line>,
-    pub begun: Begun,
+    pub begun: PaymentInstructions,
 }
 
 /// How far an order is.
 #[derive(Debug)]
-pub struct Standing {
+pub struct OrderStatus {
     pub state: State,
     pub expires_at: Option<Instant>,
     /// Of the newest attempt to pay it.
@@ -122,14 +122,14 @@ pub struct Standing {
     /// On somebody else's page.
     pub pay_url: Option<String>,
     /// What a payment on a chain asks, and what reached it.
-    pub asked: Option<(Asked, Received)>,
+    pub asked: Option<(InvoiceTerms, Received)>,
 }
 
 /// Both of one row.
 #[derive(Debug)]
 pub struct View {
     pub order: Order,
-    pub standing: Standing,
+    pub standing: OrderStatus,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -173,20 +173,20 @@ pub enum CancelError {
 }
 
 /// One transaction: the order with its stock, its coupon and its payment. Paid from a balance, or free, it is paid at once.
-/// `address` is what the [till prepared](Till::prepare) for the means of this order.
+/// `address` is what the [payment_service prepared](PaymentService::prepare) for the means of this order.
 pub async fn create(
     tx: &mut Tx,
     now: Instant,
-    till: &Till,
+    payment_service: &PaymentService,
     new: NewOrder,
-    address: Option<Ready>,
+    address: Option<ReservedAddress>,
 ) -> Result<Created, CreateError> {
     let offers = basket::offers(tx, &new).await?;
     let original = basket::total(&new, &offers).ok_or(CreateError::AmountOutOfRange)?;
     let applied = basket::redeem(tx, now, &new, &offers).await?;
     let discount = applied.map_or(0, |applied| applied.discount.minor);
     let amount = Fiat::new(new.currency, original.checked_sub(discount).ok_or(CreateError::AmountOutOfRange)?);
-    let plan = till.plan(now, new.shop, new.user, &new.means, amount)?;
+    let plan = payment_service.plan(now, new.shop, new.user, &new.means, amount)?;
     basket::check_stock(&new, &offers)?;
 
     let settled = plan.is_settled_at_once();
@@ -208,7 +208,7 @@ pub async fn create(
         paid_at: settled.then_some(now),
         closed_at: None,
     };
-    let mut links = Chain::default();
+    let mut links = Batch::default();
     let id = store::insert_order(&mut links, &order);
     store::insert_contact(&mut links, id, new.email.trim(), &email_key(&new.email));
     record_in(&mut links, now, &order, "order.created");
@@ -287,18 +287,18 @@ pub async fn standing(
     shop: Shop,
     surface: &'static str,
     public_id: Uuid,
-) -> Result<Option<Standing>, db::Error> {
+) -> Result<Option<OrderStatus>, db::Error> {
     let id = public_id.to_string();
-    let look = db.glance("order_standing", move |tx| {
+    let look = db.select_one("order_standing", move |tx| {
         Box::pin(async move { store::find_standing(tx, shop, surface, &id).await })
     });
     match look.await? {
-        Some(found) if found.is_sighted => {
+        Some(found) if found.has_unconfirmed => {
             let id = public_id.to_string();
             let read = db.read("order_standing", move |tx| {
                 Box::pin(async move {
                     let Some(found) = store::find_standing(tx, shop, surface, &id).await? else { return Ok(None) };
-                    with_sightings(tx, found).await.map(Some)
+                    with_unconfirmed(tx, found).await.map(Some)
                 })
             });
             read.await
@@ -356,7 +356,7 @@ pub fn email_key(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-pub(in crate::shop) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
+pub(crate) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
     store::lock_order(tx, id).await
 }
 
@@ -366,7 +366,7 @@ pub async fn find_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::
 }
 
 /// One step of the machine.
-pub(in crate::shop) async fn advance(
+pub(crate) async fn advance(
     tx: &mut Tx,
     now: Instant,
     order: Locked<Order>,
@@ -379,25 +379,15 @@ pub(in crate::shop) async fn advance(
     store::set_state(tx, now, order, to).await
 }
 
-pub(in crate::shop) async fn set_line_state(
-    tx: &mut Tx,
-    now: Instant,
-    line: LineId,
-    to: LineState,
-) -> Result<(), db::Error> {
+pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
     store::set_line_state(tx, now, line, to).await
 }
 
-pub(in crate::shop) async fn record(
-    tx: &mut Tx,
-    now: Instant,
-    order: &Order,
-    kind: &'static str,
-) -> Result<(), db::Error> {
+pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: &'static str) -> Result<(), db::Error> {
     events::record(tx, now, order.shop, kind, &order.public_id, &told(order)).await
 }
 
-fn record_in(links: &mut Chain, now: Instant, order: &Order, kind: &'static str) {
+fn record_in(links: &mut Batch, now: Instant, order: &Order, kind: &'static str) {
     events::record_in(links, now, order.shop, kind, &order.public_id, &told(order));
 }
 
@@ -415,14 +405,14 @@ fn told(order: &Order) -> String {
 }
 
 /// With what is on its way to it.
-async fn view(tx: &mut Tx, found: Option<(Order, Found)>) -> Result<Option<View>, db::Error> {
+async fn view(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<View>, db::Error> {
     let Some((order, found)) = found else { return Ok(None) };
-    Ok(Some(View { order, standing: with_sightings(tx, found).await? }))
+    Ok(Some(View { order, standing: with_unconfirmed(tx, found).await? }))
 }
 
-async fn with_sightings(tx: &mut Tx, found: Found) -> Result<Standing, db::Error> {
-    let Found { mut standing, is_sighted } = found;
-    if is_sighted && let Some((asked, received)) = standing.asked.take() {
+async fn with_unconfirmed(tx: &mut Tx, found: OrderStatusRow) -> Result<OrderStatus, db::Error> {
+    let OrderStatusRow { mut standing, has_unconfirmed } = found;
+    if has_unconfirmed && let Some((asked, received)) = standing.asked.take() {
         let received = invoices::progress(tx, &asked, received).await?;
         standing.asked = Some((asked, received));
     }

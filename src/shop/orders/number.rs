@@ -3,7 +3,7 @@
 use rand::CryptoRng;
 use uuid::Uuid;
 
-use crate::clock::Instant;
+use clock::Instant;
 
 /// Crockford's base 32: no I, L, O and U, which are misread or make words.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -11,20 +11,20 @@ const RANDOM_DIGITS: usize = 12;
 
 /// How the world knows an order: drawn before its transaction, so that a repeated attempt gets new ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labels {
+pub struct OrderReference {
     pub public_id: Uuid,
     pub order_no: String,
 }
 
-impl Labels {
-    pub fn draw(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> Labels {
+impl OrderReference {
+    pub fn draw(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> OrderReference {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);
         let public_id = uuid::Builder::from_random_bytes(bytes).into_uuid();
         let mut random = [0; RANDOM_DIGITS];
         rng.fill_bytes(&mut random);
         let digits: String = random.iter().map(|byte| char::from(DIGITS[usize::from(byte & 31)])).collect();
-        Labels { public_id, order_no: format!("{prefix}{}{digits}", day(now)) }
+        OrderReference { public_id, order_no: format!("{prefix}{}{digits}", day(now)) }
     }
 }
 
@@ -41,11 +41,11 @@ mod tests {
     #[test]
     fn a_number_names_its_day_and_cannot_be_guessed() {
         let now = Instant(1_770_811_199_999);
-        let labels = Labels::draw(&mut rand::rng(), "CO", now);
+        let labels = OrderReference::draw(&mut rand::rng(), "CO", now);
         assert_eq!(labels.order_no.len(), 22);
         assert!(labels.order_no.starts_with("CO20260211"), "{}", labels.order_no);
         assert!(labels.order_no[10..].bytes().all(|b| DIGITS.contains(&b)));
         assert_eq!(labels.public_id.get_version_num(), 4);
-        assert_ne!(labels.order_no, Labels::draw(&mut rand::rng(), "CO", now).order_no);
+        assert_ne!(labels.order_no, OrderReference::draw(&mut rand::rng(), "CO", now).order_no);
     }
 }

@@ -1,13 +1,13 @@
 //! What becomes of an order when something became of its payment.
 
-use crate::clock::Instant;
-use crate::db::{self, Locked, Tx};
-use crate::ids::{CouponId, PaymentId};
-use crate::money::payments;
-use crate::reviews;
-use crate::shop::coupons;
-use crate::shop::orders::{LineState, Order, State, advance, record, store};
-use crate::shop::stock;
+use crate::coupons;
+use crate::orders::{LineState, Order, State, advance, record, store};
+use crate::stock;
+use clock::Instant;
+use db::{self, Locked, Tx};
+use ids::{CouponId, PaymentId};
+use money::payments;
+use records::reviews;
 
 async fn order_of(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));

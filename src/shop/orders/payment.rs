@@ -4,22 +4,22 @@ use std::sync::Arc;
 
 use chain::{Amount, Asset, AssetId, Family};
 
-use crate::clock::Instant;
-use crate::db::{Chain, Db, Done, Returned, Tx};
-use crate::ids::{OrderId, PaymentId, Shop, UserId};
-use crate::money::addresses::{Addresses, Ready};
-use crate::money::coins::{self, Coin, Coins};
-use crate::money::invoices::{self, NewInvoice};
-use crate::money::ledger::{self, Account, Entry, Leg, PostError};
-use crate::money::payments::{self, Method, NewPayment, Taken};
-use crate::money::pricing::{self, Currency, Fiat, Quote, RateBook};
-use crate::shop::orders::{CreateError, Order};
-use crate::shop::users;
+use crate::orders::{CreateError, Order};
+use crate::users;
+use clock::Instant;
+use db::{Batch, BatchResult, Db, ResultRef, Tx};
+use ids::{OrderId, PaymentId, Shop, UserId};
+use money::addresses::{Addresses, ReservedAddress};
+use money::assets::{self, Assets, PaymentAsset};
+use money::invoices::{self, NewInvoice};
+use money::ledger::{self, Account, Entry, Leg, PostError};
+use money::payments::{self, Method, NewPayment, Taken};
+use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 
 /// What taking money needs beside the database. Fixed while the daemon runs, but for the rates in it.
 #[derive(Debug, Clone)]
-pub struct Till {
-    pub coins: Arc<Coins>,
+pub struct PaymentService {
+    pub assets: Arc<Assets>,
     pub rates: RateBook,
     pub addresses: Addresses,
     pub tolerance: Tolerance,
@@ -35,9 +35,9 @@ pub struct Tolerance {
 
 /// How the buyer wants to pay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Means {
+pub enum PaymentMethod {
     /// On a chain, with the coin of this code.
-    Coin(String),
+    PaymentAsset(String),
     BalanceCny,
     BalanceCrypto,
     /// On the page of somebody else, who was asked for it before.
@@ -56,11 +56,11 @@ pub enum Provider {
 
 /// What the buyer has to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Begun {
+pub enum PaymentInstructions {
     /// Nothing: it is paid.
     Settled,
     /// Send `due` base units of the asset to the address.
-    Coin {
+    PaymentAsset {
         asset: Asset,
         family: Family,
         address: String,
@@ -72,40 +72,45 @@ pub enum Begun {
 }
 
 /// What a price comes to.
-pub(super) enum Plan {
+pub(super) enum PaymentPlan {
     Free { method: Method },
-    Coin { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
+    PaymentAsset { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
     Balance { method: Method, user: UserId, taken: Taken },
     External { method: Method, pay_url: String, provider_ref: Option<String> },
 }
 
-impl Means {
+impl PaymentMethod {
     fn method(&self) -> Method {
         match self {
-            Means::Coin(_) => Method::Crypto,
-            Means::BalanceCny => Method::BalanceCny,
-            Means::BalanceCrypto => Method::BalanceCrypto,
-            Means::External { provider: Provider::Alipay, .. } => Method::Alipay,
-            Means::External { provider: Provider::Wechat, .. } => Method::Wechat,
+            PaymentMethod::PaymentAsset(_) => Method::Crypto,
+            PaymentMethod::BalanceCny => Method::BalanceCny,
+            PaymentMethod::BalanceCrypto => Method::BalanceCrypto,
+            PaymentMethod::External { provider: Provider::Alipay, .. } => Method::Alipay,
+            PaymentMethod::External { provider: Provider::Wechat, .. } => Method::Wechat,
         }
     }
 }
 
-impl Plan {
+impl PaymentPlan {
     pub fn is_settled_at_once(&self) -> bool {
         match self {
-            Plan::Free { .. } | Plan::Balance { .. } => true,
-            Plan::Coin { .. } | Plan::External { .. } => false,
+            PaymentPlan::Free { .. } | PaymentPlan::Balance { .. } => true,
+            PaymentPlan::PaymentAsset { .. } | PaymentPlan::External { .. } => false,
         }
     }
 }
 
-impl Till {
+impl PaymentService {
     /// What an order with these means needs beside its transaction, and before it: an address, where it has to be paid on a
     /// chain. None for a coin that is not taken here, which is for the order to refuse.
-    pub async fn prepare(&self, db: &Db, shop: Shop, means: &Means) -> Result<Option<Ready>, CreateError> {
-        let Means::Coin(code) = means else { return Ok(None) };
-        match self.coins.find(shop.mode, code) {
+    pub async fn prepare(
+        &self,
+        db: &Db,
+        shop: Shop,
+        means: &PaymentMethod,
+    ) -> Result<Option<ReservedAddress>, CreateError> {
+        let PaymentMethod::PaymentAsset(code) = means else { return Ok(None) };
+        match self.assets.find(shop.mode, code) {
             Some((chain, _)) if self.addresses.can_issue(&chain.id) => {
                 self.addresses.prepare(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
             }
@@ -119,29 +124,29 @@ impl Till {
         now: Instant,
         shop: Shop,
         user: Option<UserId>,
-        means: &Means,
+        means: &PaymentMethod,
         price: Fiat,
-    ) -> Result<Plan, CreateError> {
+    ) -> Result<PaymentPlan, CreateError> {
         let method = means.method();
         let plan = match means {
-            Means::Coin(code) => self.plan_coin(now, shop, code, price)?,
-            Means::BalanceCny => {
+            PaymentMethod::PaymentAsset(code) => self.plan_coin(now, shop, code, price)?,
+            PaymentMethod::BalanceCny => {
                 let user = user.ok_or(CreateError::UserRequired)?;
-                Plan::Balance { method, user, taken: take_cny(price)? }
+                PaymentPlan::Balance { method, user, taken: take_cny(price)? }
             }
-            Means::BalanceCrypto => {
+            PaymentMethod::BalanceCrypto => {
                 let user = user.ok_or(CreateError::UserRequired)?;
-                Plan::Balance { method, user, taken: self.take_usd(now, price)? }
+                PaymentPlan::Balance { method, user, taken: self.take_usd(now, price)? }
             }
-            Means::External { pay_url, provider_ref, .. } => {
-                Plan::External { method, pay_url: pay_url.clone(), provider_ref: provider_ref.clone() }
+            PaymentMethod::External { pay_url, provider_ref, .. } => {
+                PaymentPlan::External { method, pay_url: pay_url.clone(), provider_ref: provider_ref.clone() }
             }
         };
-        Ok(if price.minor == 0 { Plan::Free { method } } else { plan })
+        Ok(if price.minor == 0 { PaymentPlan::Free { method } } else { plan })
     }
 
-    fn plan_coin(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<Plan, CreateError> {
-        let (chain, coin) = self.coins.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
+    fn plan_coin(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
+        let (chain, coin) = self.assets.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
         if !self.addresses.can_issue(&chain.id) {
             return Err(CreateError::MethodUnavailable);
         }
@@ -149,12 +154,12 @@ impl Till {
         let quote = self.rates.quote(now, &coin.rate_symbol, asset.decimals, asset.quote_decimals, price);
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
         let tolerance = self.tolerance(now, coin, quote.due).ok_or(CreateError::AmountOutOfRange)?;
-        let confirmations = chain.depths.confirmations(coins::worth_in_usd(&self.rates, now, price));
-        Ok(Plan::Coin { asset, family: chain.family, quote, tolerance, confirmations })
+        let confirmations = chain.depths.confirmations(assets::worth_in_usd(&self.rates, now, price));
+        Ok(PaymentPlan::PaymentAsset { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
     /// Of the two the share alone, while nobody knows what the coin is worth in USD.
-    fn tolerance(&self, now: Instant, coin: &Coin, due: Amount) -> Option<Amount> {
+    fn tolerance(&self, now: Instant, coin: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.rate(now, &coin.rate_symbol, Currency::USD.as_str()).ok();
         let value = rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, coin.asset.decimals));
@@ -183,41 +188,41 @@ fn take_cny(price: Fiat) -> Result<Taken, CreateError> {
 }
 
 /// What a payment needs after the chain that stores it.
-pub(super) enum Asked {
+pub(super) enum RequestedPayment {
     Nothing,
     Page { pay_url: String },
-    Coin { asset: Asset, family: Family, due: Amount, address: Ready },
-    Balance { payment: Returned<PaymentId>, user: UserId, taken: Taken },
+    PaymentAsset { asset: Asset, family: Family, due: Amount, address: ReservedAddress },
+    Balance { payment: ResultRef<PaymentId>, user: UserId, taken: Taken },
 }
 
 /// Stores the payment, and what it asks for, with its order.
 pub(super) fn ask(
-    links: &mut Chain,
+    links: &mut Batch,
     now: Instant,
     order: &Order,
-    id: Returned<OrderId>,
-    plan: Plan,
-    address: Option<Ready>,
-) -> Result<Asked, CreateError> {
+    id: ResultRef<OrderId>,
+    plan: PaymentPlan,
+    address: Option<ReservedAddress>,
+) -> Result<RequestedPayment, CreateError> {
     match plan {
-        Plan::Free { method } => {
+        PaymentPlan::Free { method } => {
             let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, method) };
             payments::request(links, now, &free);
-            Ok(Asked::Nothing)
+            Ok(RequestedPayment::Nothing)
         }
-        Plan::Balance { method, user, taken } => {
+        PaymentPlan::Balance { method, user, taken } => {
             let pending = NewPayment::pending(id, method);
             let settled = NewPayment { state: payments::State::Success, taken: Some(taken.clone()), ..pending };
             let payment = payments::request(links, now, &settled);
-            Ok(Asked::Balance { payment, user, taken })
+            Ok(RequestedPayment::Balance { payment, user, taken })
         }
-        Plan::External { method, pay_url, provider_ref } => {
+        PaymentPlan::External { method, pay_url, provider_ref } => {
             let pending = NewPayment::pending(id, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
             payments::request(links, now, &external);
-            Ok(Asked::Page { pay_url })
+            Ok(RequestedPayment::Page { pay_url })
         }
-        Plan::Coin { asset, family, quote, tolerance, confirmations } => {
+        PaymentPlan::PaymentAsset { asset, family, quote, tolerance, confirmations } => {
             let address = address.filter(|address| *address.chain() == asset.chain);
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
@@ -232,7 +237,7 @@ pub(super) fn ask(
                 expires_at: order.expires_at.unwrap_or(now),
             };
             invoices::request(links, now, &address, &invoice);
-            Ok(Asked::Coin { asset, family, due, address })
+            Ok(RequestedPayment::PaymentAsset { asset, family, due, address })
         }
     }
 }
@@ -242,14 +247,18 @@ pub(super) async fn begin(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
-    asked: Asked,
-    done: &Done,
-) -> Result<Begun, CreateError> {
+    asked: RequestedPayment,
+    done: &BatchResult,
+) -> Result<PaymentInstructions, CreateError> {
     match asked {
-        Asked::Nothing => Ok(Begun::Settled),
-        Asked::Page { pay_url } => Ok(Begun::External { pay_url }),
-        Asked::Coin { asset, family, due, address } => Ok(Begun::Coin { asset, family, address: address.issue(), due }),
-        Asked::Balance { payment, user, taken } => take(tx, now, order, done.id(payment)?, user, taken).await,
+        RequestedPayment::Nothing => Ok(PaymentInstructions::Settled),
+        RequestedPayment::Page { pay_url } => Ok(PaymentInstructions::External { pay_url }),
+        RequestedPayment::PaymentAsset { asset, family, due, address } => {
+            Ok(PaymentInstructions::PaymentAsset { asset, family, address: address.issue(), due })
+        }
+        RequestedPayment::Balance { payment, user, taken } => {
+            take(tx, now, order, done.id(payment)?, user, taken).await
+        }
     }
 }
 
@@ -260,14 +269,14 @@ async fn take(
     payment: PaymentId,
     user: UserId,
     taken: Taken,
-) -> Result<Begun, CreateError> {
+) -> Result<PaymentInstructions, CreateError> {
     let (asset, amount): (AssetId, Amount) = (taken.asset, taken.amount);
     let credit = Account::MerchantAvailable(order.shop.merchant);
     let leg = Leg { debit: Account::User(user), credit, asset, amount };
     let entry = format!("payment/{payment}/paid");
     let entry = Entry::posted(order.shop.mode, entry, "order paid from a balance", vec![leg]);
     match ledger::book(tx, now, &[entry]).await {
-        Ok(()) => Ok(Begun::Settled),
+        Ok(()) => Ok(PaymentInstructions::Settled),
         Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
         Err(
             PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_),

@@ -2,15 +2,15 @@
 
 use chain::AssetId;
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Locked, Returned, Row, Tx, execute, expect_changed, linked, row, rows};
-use crate::ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
-use crate::money::invoices::{self, Asked, Received};
-use crate::money::pricing::{Currency, Fiat};
-use crate::shop::orders::{Line, LineState, Order, Standing, State};
+use crate::orders::{Line, LineState, Order, OrderStatus, State};
+use clock::Instant;
+use db::{self, Batch, Locked, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
+use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
+use money::invoices::{self, InvoiceTerms, Received};
+use money::pricing::{Currency, Fiat};
 
-pub fn insert_order(links: &mut Chain, order: &Order) -> Returned<OrderId> {
-    linked!(
+pub fn insert_order(links: &mut Batch, order: &Order) -> ResultRef<OrderId> {
+    statement!(
         links,
         "insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
             discount_amount, amount, user_id, coupon_id, created_at, expires_at, paid_at)
@@ -33,8 +33,13 @@ pub fn insert_order(links: &mut Chain, order: &Order) -> Returned<OrderId> {
     )
 }
 
-pub fn insert_contact(links: &mut Chain, order: Returned<OrderId>, email: &str, email_key: &str) -> Returned<OrderId> {
-    linked!(
+pub fn insert_contact(
+    links: &mut Batch,
+    order: ResultRef<OrderId>,
+    email: &str,
+    email_key: &str,
+) -> ResultRef<OrderId> {
+    statement!(
         links,
         "insert into order_contacts (order_id, email, email_key) values ($1, $2, $3) returning order_id as id",
         order,
@@ -43,8 +48,8 @@ pub fn insert_contact(links: &mut Chain, order: Returned<OrderId>, email: &str, 
     )
 }
 
-pub fn insert_line(links: &mut Chain, order: Returned<OrderId>, number: i64, line: &Line) -> Returned<LineId> {
-    linked!(
+pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &Line) -> ResultRef<LineId> {
+    statement!(
         links,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
          values ($1, $2, $3, $4, $5, $6) returning id",
@@ -64,8 +69,8 @@ pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Res
 }
 
 /// The same, for an order of the same chain.
-pub fn insert_fulfilment_in(links: &mut Chain, now: Instant, order: Returned<OrderId>) -> Returned<OrderId> {
-    linked!(
+pub fn insert_fulfilment_in(links: &mut Batch, now: Instant, order: ResultRef<OrderId>) -> ResultRef<OrderId> {
+    statement!(
         links,
         "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2) returning order_id as id",
         order,
@@ -90,11 +95,11 @@ pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Er
 }
 
 /// What one statement tells of an order.
-pub struct Found {
+pub struct OrderStatusRow {
     /// Without what is on its way.
-    pub standing: Standing,
+    pub standing: OrderStatus,
     /// Whether anything is.
-    pub is_sighted: bool,
+    pub has_unconfirmed: bool,
 }
 
 /// How far an order is: with its newest payment, and with the invoice of that and what reached it. One row for each deposit
@@ -108,7 +113,7 @@ macro_rules! standing {
                 i.chain, i.asset, a.text as address, i.state as invoice_state, i.due, i.tolerance, i.confirmations,
                 i.expires_at as until_at, d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height,
                 c.height as cursor_height,
-                exists (select 1 from sightings s where s.invoice_id = i.id and s.state = 'seen') as is_sighted
+                exists (select 1 from unconfirmed s where s.invoice_id = i.id and s.state = 'seen') as has_unconfirmed
              from orders o
              join payments p on p.order_id = o.id
              left join invoices i on i.payment_id = p.id
@@ -138,7 +143,7 @@ pub async fn find_standing(
     shop: Shop,
     surface: &str,
     public_id: &str,
-) -> Result<Option<Found>, db::Error> {
+) -> Result<Option<OrderStatusRow>, db::Error> {
     let found = rows!(
         tx,
         standing!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
@@ -156,7 +161,7 @@ pub async fn find_by_number(
     surface: &str,
     order_no: &str,
     email_key: &str,
-) -> Result<Option<(Order, Found)>, db::Error> {
+) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
     let found = rows!(
         tx,
         view!(
@@ -172,18 +177,18 @@ pub async fn find_by_number(
     found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
 }
 
-pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<(Order, Found)>, db::Error> {
+pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
     let found = rows!(tx, view!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
     found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
 }
 
 /// Of the newest payment, whose rows come first.
-fn standing(first: &Row, rows: &[Row]) -> Result<Found, db::Error> {
+fn standing(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let asked = match first.get("invoice_id")? {
         Some(id) => Some((asked(id, first)?, Received::of(of_newest(first, rows)?)?)),
         None => None,
     };
-    let standing = Standing {
+    let standing = OrderStatus {
         state: first.get("state")?,
         expires_at: first.get("expires_at")?,
         method: first.get("method")?,
@@ -191,7 +196,7 @@ fn standing(first: &Row, rows: &[Row]) -> Result<Found, db::Error> {
         pay_url: first.get("pay_url")?,
         asked,
     };
-    Ok(Found { standing, is_sighted: first.get("is_sighted")? })
+    Ok(OrderStatusRow { standing, has_unconfirmed: first.get("has_unconfirmed")? })
 }
 
 fn of_newest<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
@@ -204,8 +209,8 @@ fn of_newest<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     Ok(rows)
 }
 
-fn asked(id: InvoiceId, row: &Row) -> Result<Asked, db::Error> {
-    Ok(Asked {
+fn asked(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
+    Ok(InvoiceTerms {
         id,
         chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
         asset: AssetId::stored(&row.get::<String>("asset")?),

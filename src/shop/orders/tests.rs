@@ -3,19 +3,19 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use crate::clock::Instant;
-use crate::db::{self, Backend, execute, testing};
-use crate::ids::{MerchantId, Mode, OrderId, PaymentId, Shop, UserId};
-use crate::money::invoices;
-use crate::money::payments::{self, Change, Method};
-use crate::money::pricing::Currency;
-use crate::shop::catalog::{self, NewProduct};
-use crate::shop::coupons::{self, NewCoupon, Refusal, Terms, Value};
-use crate::shop::fixture::{Fixture, NOW, SURFACE, WINDOW_MS, mailbox, read, write};
-use crate::shop::fulfilment::{self, Letters};
-use crate::shop::orders::payment::{Begun, Means, Provider};
-use crate::shop::orders::{self, CancelError, CreateError, Line, NewLine, NewOrder, Order, State, View};
-use crate::shop::stock;
+use crate::catalog::{self, NewProduct};
+use crate::coupons::{self, NewCoupon, Refusal, Terms, Value};
+use crate::fixture::{Fixture, NOW, SURFACE, WINDOW_MS, mailbox, read, write};
+use crate::fulfilment::{self, EmailTemplates};
+use crate::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
+use crate::orders::{self, CancelError, CreateError, Line, NewLine, NewOrder, Order, State, View};
+use crate::stock;
+use clock::Instant;
+use db::{self, Backend, execute, testing};
+use ids::{MerchantId, Mode, OrderId, PaymentId, Shop, UserId};
+use money::invoices;
+use money::payments::{self, Change, Method};
+use money::pricing::Currency;
 
 const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
 
@@ -87,14 +87,14 @@ async fn assert_no_trace(shop: &Fixture, stock: u64) {
     shop.assert_sound().await;
 }
 
-crate::both! {
+db::both! {
     async fn an_order_on_a_chain_asks_for_an_exact_amount_at_an_address_of_its_own(db: Db) {
         let shop = Fixture::new(db, 44).await;
         let created = shop.create(shop.order(10)).await.unwrap();
         let order = &created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (500, 0, 500));
         assert_eq!((order.state, order.expires_at), (State::AwaitingPayment, Some(NOW.plus_ms(WINDOW_MS))));
-        let Begun::Coin { asset, address, due, .. } = &created.begun else { panic!("{:?}", created.begun) };
+        let PaymentInstructions::PaymentAsset { asset, address, due, .. } = &created.begun else { panic!("{:?}", created.begun) };
         // 5 CNY at 7.24 CNY for a USDT, rounded up to six places.
         assert_eq!(due.to_decimal(asset.decimals), "0.690608");
         assert_eq!(shop.stock().await, 34);
@@ -112,7 +112,7 @@ crate::both! {
         assert_eq!(events(&shop, order).await, ["order.created"]);
 
         let other = shop.create(shop.order(1)).await.unwrap();
-        assert!(matches!(&other.begun, Begun::Coin { address: second, .. } if second != address));
+        assert!(matches!(&other.begun, PaymentInstructions::PaymentAsset { address: second, .. } if second != address));
     }
 
     async fn the_three_limits_of_a_quantity_are_independent(db: Db) {
@@ -143,9 +143,9 @@ crate::both! {
             (NewOrder { lines: vec![], ..shop.order(1) }, "lines"),
             (NewOrder { lines: shop.order(1).lines.repeat(2), ..shop.order(1) }, "lines"),
             (NewOrder { lines: shop.order(1).lines.repeat(51), ..shop.order(1) }, "lines"),
-            (NewOrder { means: Means::Coin("btc".into()), ..shop.order(1) }, "method"),
-            (NewOrder { means: Means::BalanceCny, ..shop.order(1) }, "user"),
-            (NewOrder { means: Means::BalanceCrypto, ..shop.order(1) }, "user"),
+            (NewOrder { means: PaymentMethod::PaymentAsset("btc".into()), ..shop.order(1) }, "method"),
+            (NewOrder { means: PaymentMethod::BalanceCny, ..shop.order(1) }, "user"),
+            (NewOrder { means: PaymentMethod::BalanceCrypto, ..shop.order(1) }, "user"),
             (shop.order(11), "stock"),
             (NewOrder { coupon: Some("none".into()), ..shop.order(1) }, "coupon"),
         ];
@@ -171,10 +171,10 @@ crate::both! {
 
     async fn without_a_fresh_rate_a_coin_is_not_available(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        let (till, new) = (shop.till.clone(), shop.order(1));
-        let address = till.prepare(&shop.db, new.shop, &new.means).await.unwrap();
+        let (payment_service, new) = (shop.payment_service.clone(), shop.order(1));
+        let address = payment_service.prepare(&shop.db, new.shop, &new.means).await.unwrap();
         let late = shop.db.write("late", move |tx| Box::pin(async move {
-            orders::create(tx, NOW.plus_ms(60_001), &till, new, address).await
+            orders::create(tx, NOW.plus_ms(60_001), &payment_service, new, address).await
         })).await;
         assert!(matches!(late, Err(CreateError::MethodUnavailable)));
         assert_no_trace(&shop, 10).await;
@@ -187,7 +187,7 @@ crate::both! {
         shop.credit(user, Currency::USD, 9_000_000).await;
         let created = shop.create(shop.balance_order(10, user)).await.unwrap();
         assert_eq!((created.order.state, created.order.expires_at), (State::Paid, None));
-        assert_eq!((created.order.paid_at, created.begun), (Some(NOW), Begun::Settled));
+        assert_eq!((created.order.paid_at, created.begun), (Some(NOW), PaymentInstructions::Settled));
         assert_eq!(shop.balance(user, Currency::CNY).await, "1");
         assert_eq!(shop.balance(user, Currency::USD).await, "9000000");
         let view = view(&shop, &created.order).await;
@@ -201,7 +201,7 @@ crate::both! {
         let user = shop.user("ann").await;
         shop.credit(user, Currency::CNY, 10_000).await;
         shop.credit(user, Currency::USD, 690_608).await;
-        let order = || NewOrder { means: Means::BalanceCrypto, ..shop.balance_order(10, user) };
+        let order = || NewOrder { means: PaymentMethod::BalanceCrypto, ..shop.balance_order(10, user) };
         let created = shop.create(order()).await.unwrap();
         assert_eq!(shop.balance(user, Currency::USD).await, "0");
         assert_eq!(shop.balance(user, Currency::CNY).await, "10000");
@@ -244,7 +244,7 @@ crate::both! {
         for new in [shop.order(1), shop.balance_order(1, user)] {
             let created = shop.create(NewOrder { coupon: Some("free".into()), ..new }).await.unwrap();
             assert_eq!((created.order.state, created.order.amount.minor), (State::Paid, 0));
-            assert_eq!(created.begun, Begun::Settled);
+            assert_eq!(created.begun, PaymentInstructions::Settled);
             assert!(view(&shop, &created.order).await.standing.asked.is_none());
         }
         assert_eq!(shop.count("select count(*) from fulfilments").await, 2);
@@ -254,9 +254,9 @@ crate::both! {
     async fn an_external_checkout_gives_its_link(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let pay_url = "https://pay.example.com/1".to_owned();
-        let means = Means::External { provider: Provider::Alipay, pay_url: pay_url.clone(), provider_ref: None };
+        let means = PaymentMethod::External { provider: Provider::Alipay, pay_url: pay_url.clone(), provider_ref: None };
         let created = shop.create(NewOrder { means, ..shop.order(1) }).await.unwrap();
-        assert_eq!(created.begun, Begun::External { pay_url: pay_url.clone() });
+        assert_eq!(created.begun, PaymentInstructions::External { pay_url: pay_url.clone() });
         let view = view(&shop, &created.order).await;
         assert_eq!((view.standing.method, view.standing.pay_url), (Method::Alipay, Some(pay_url)));
         assert_eq!(view.order.state, State::AwaitingPayment);
@@ -265,7 +265,7 @@ crate::both! {
     async fn an_external_checkout_ends_with_its_window_or_when_a_person_saw_the_money(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let external = || NewOrder {
-            means: Means::External { provider: Provider::Wechat, pay_url: "https://x".into(), provider_ref: None },
+            means: PaymentMethod::External { provider: Provider::Wechat, pay_url: "https://x".into(), provider_ref: None },
             ..shop.order(2)
         };
         let orders = [shop.create(external()).await.unwrap().order, shop.create(external()).await.unwrap().order];
@@ -396,7 +396,7 @@ crate::both! {
         let [kept, handed] = [shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(2)).await.unwrap().order];
         let [of_kept, of_handed] = [payment(&shop, &kept).await, payment(&shop, &handed).await];
         follow(&shop, NOW, vec![Change::Paid(of_handed)]).await;
-        let letters = std::sync::Arc::new(Letters { order_url: "https://shop.example.com".into() });
+        let letters = std::sync::Arc::new(EmailTemplates { order_url: "https://shop.example.com".into() });
         fulfilment::deliver_due(&shop.db, NOW, &shop.envelope, &letters).await.unwrap();
         follow(&shop, NOW, vec![Change::Paid(of_kept), Change::Reversed(of_kept), Change::Reversed(of_handed)]).await;
         follow(&shop, LATER, vec![Change::Lost(of_kept), Change::Lost(of_handed)]).await;
@@ -500,7 +500,7 @@ crate::both! {
     }
 }
 
-crate::both! {
+db::both! {
     /// The numbers are exact, so that a slower path shows.
     async fn an_order_costs_as_many_statements_as_it_has_facts(db: Db) {
         let shop = Fixture::new(db, 10).await;
@@ -589,7 +589,7 @@ async fn run(acts: Vec<Act>) {
     coupon(&shop, "ten", Value::Percent(1_000)).await;
     let user = shop.user("ann").await;
     shop.credit(user, Currency::CNY, 2_000).await;
-    let letters = std::sync::Arc::new(Letters { order_url: "https://shop.example.com".into() });
+    let letters = std::sync::Arc::new(EmailTemplates { order_url: "https://shop.example.com".into() });
     let mut orders: Vec<Order> = Vec::new();
     for act in acts {
         let chosen = |n: usize| orders.get(n % orders.len().max(1)).cloned();

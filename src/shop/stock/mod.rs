@@ -8,11 +8,11 @@ mod tests;
 
 use zeroize::Zeroizing;
 
-use crate::clock::Instant;
-use crate::db::{self, Chain, Done, Returned, Tx};
-use crate::envelope::{Envelope, OpenError};
-use crate::ids::{LineId, SkuId, StockItemId};
-use crate::reviews;
+use clock::Instant;
+use db::{self, Batch, BatchResult, ResultRef, Tx};
+use envelope::{Envelope, OpenError};
+use ids::{LineId, SkuId, StockItemId};
+use records::reviews;
 
 pub use store::Mismatch;
 
@@ -127,14 +127,14 @@ pub async fn import(tx: &mut Tx, now: Instant, sku: SkuId, lines: Vec<Sealed>) -
 /// Items that a chain sets aside.
 #[derive(Debug)]
 pub struct Reserved {
-    sku: Returned<SkuId>,
-    items: Returned<StockItemId>,
+    sku: ResultRef<SkuId>,
+    items: ResultRef<StockItemId>,
     quantity: u32,
 }
 
 /// Sets items aside for a line of an order. The SKU's row is locked from here to the end of the transaction: what stands
 /// behind it in the chain holds up whoever wants the same.
-pub fn reserve(links: &mut Chain, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reserved {
+pub fn reserve(links: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reserved {
     let sku = store::set_fewer_in(links, sku, quantity);
     let items = store::set_reserved(links, sku, line.into(), quantity);
     Reserved { sku, items, quantity }
@@ -142,7 +142,7 @@ pub fn reserve(links: &mut Chain, sku: SkuId, line: impl Into<db::Bind>, quantit
 
 impl Reserved {
     /// All of them, or the transaction must not be stored.
-    pub fn check(&self, done: &Done) -> Result<(), ReserveError> {
+    pub fn check(&self, done: &BatchResult) -> Result<(), ReserveError> {
         if done.rows(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
         }

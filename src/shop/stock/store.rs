@@ -1,9 +1,9 @@
 //! All SQL of stock.
 
-use crate::clock::Instant;
-use crate::db::{self, Bind, Chain, Returned, Row, Tx, execute, expect_changed, linked, row, rows};
-use crate::ids::{LineId, SkuId, StockItemId};
-use crate::shop::stock::{Delivered, Item, State};
+use crate::stock::{Delivered, Item, State};
+use clock::Instant;
+use db::{self, Batch, Bind, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
+use ids::{LineId, SkuId, StockItemId};
 
 /// Findings of one audit.
 const MISMATCHES_MAX: u32 = 100;
@@ -61,8 +61,8 @@ pub async fn set_fewer(tx: &mut Tx, sku: SkuId, quantity: u32) -> Result<bool, d
 }
 
 /// No row when there are not as many.
-pub fn set_fewer_in(links: &mut Chain, sku: SkuId, quantity: u32) -> Returned<SkuId> {
-    linked!(
+pub fn set_fewer_in(links: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+    statement!(
         links,
         "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
         sku,
@@ -71,8 +71,8 @@ pub fn set_fewer_in(links: &mut Chain, sku: SkuId, quantity: u32) -> Returned<Sk
 }
 
 /// None, when the SKU had not as many.
-pub fn set_reserved(links: &mut Chain, sku: Returned<SkuId>, line: Bind, quantity: u32) -> Returned<StockItemId> {
-    linked!(
+pub fn set_reserved(links: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
+    statement!(
         links,
         "with chosen as materialized (
             select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3

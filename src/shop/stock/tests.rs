@@ -1,17 +1,17 @@
 use futures_util::future::join_all;
 
-use crate::db::Chain;
-use crate::envelope::{Envelope, OpenError};
-use crate::ids::{LineId, StockItemId};
-use crate::shop::fixture::{Fixture, NOW, read, write};
-use crate::shop::orders::CreateError;
-use crate::shop::stock::{self, Imported, KeyInUse, ReserveError, SealError};
+use crate::fixture::{Fixture, NOW, read, write};
+use crate::orders::CreateError;
+use crate::stock::{self, Imported, KeyInUse, ReserveError, SealError};
+use db::Batch;
+use envelope::{Envelope, OpenError};
+use ids::{LineId, StockItemId};
 
 async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), ReserveError> {
     let sku = shop.sku;
     let reserved = shop.db.write("reserve", move |tx| {
         Box::pin(async move {
-            let mut links = Chain::default();
+            let mut links = Batch::default();
             let reserved = stock::reserve(&mut links, sku, LineId(line), quantity);
             reserved.check(&tx.chain(links).await?)
         })
@@ -19,7 +19,7 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
     reserved.await
 }
 
-crate::both! {
+db::both! {
     async fn the_same_line_is_imported_once(db: Db) {
         let shop = Fixture::new(db, 0).await;
         assert_eq!(shop.import([1, 2, 2, 3]).await, Imported { added: 3, duplicates: 1 });
@@ -89,13 +89,13 @@ crate::both! {
             let envelope = shop.envelope.clone();
             read(&shop.db, move |tx| Box::pin(async move { stock::list_keys(tx, &envelope).await }))
         };
-        let change = |sql: &'static str| write(&shop.db, move |tx| Box::pin(async move { crate::db::execute!(tx, sql) }));
+        let change = |sql: &'static str| write(&shop.db, move |tx| Box::pin(async move { db::execute!(tx, sql) }));
         let readable = [KeyInUse { id: 1, error: None }];
         reserve(&shop, 7, 2).await.unwrap();
         // The key refuses the oldest item.
         write(&shop.db, |tx| Box::pin(async move {
             let damaged = [vec![1, 0, 0, 0, 1], vec![0; 40]].concat();
-            crate::db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", damaged)
+            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", damaged)
         })).await;
         assert_eq!(tried().await, readable, "others are in stock");
         change("update stock_items set state = 'withdrawn' where state = 'in_stock'").await;
@@ -120,7 +120,7 @@ crate::both! {
 
     async fn an_audit_finds_what_was_changed_by_hand(db: Db) {
         let shop = Fixture::new(db, 2).await;
-        write(&shop.db, |tx| Box::pin(async move { crate::db::execute!(tx, "update skus set available = 9") })).await;
+        write(&shop.db, |tx| Box::pin(async move { db::execute!(tx, "update skus set available = 9") })).await;
         let found = read(&shop.db, |tx| Box::pin(stock::audit(tx))).await;
         assert_eq!(found, [stock::Mismatch { sku: shop.sku, available: 9, in_stock: 2 }]);
     }
@@ -150,9 +150,8 @@ crate::both! {
 
 #[test]
 fn lines_that_cannot_be_sold_are_refused() {
-    let envelope = crate::envelope::Envelope::generate();
-    let seal =
-        |lines: &[&str]| stock::seal(&envelope, crate::ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len());
+    let envelope = envelope::Envelope::generate();
+    let seal = |lines: &[&str]| stock::seal(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len());
     assert!(matches!(seal(&["a", " "]), Err(SealError::BadLine { number: 2 })));
     assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(SealError::BadLine { number: 1 })));
     assert!(matches!(seal(&vec!["a"; stock::IMPORT_MAX + 1]), Err(SealError::TooMany { .. })));

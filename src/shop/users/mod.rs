@@ -8,11 +8,11 @@ mod tests;
 use chain::{Amount, AssetId};
 use uuid::Uuid;
 
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::ids::{Shop, UserId};
-use crate::money::ledger::{self, Account, Entry, Leg, PostError};
-use crate::money::pricing::Currency;
+use clock::Instant;
+use db::{self, Tx};
+use ids::{Shop, UserId};
+use money::ledger::{self, Account, Entry, Leg, PostError};
+use money::pricing::Currency;
 
 /// Decimal places of the balance in CNY: the order's amount is taken as it is.
 pub const CNY_DECIMALS: u8 = 2;

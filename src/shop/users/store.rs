@@ -1,9 +1,9 @@
 //! All SQL of users.
 
-use crate::clock::Instant;
-use crate::db::{self, Row, Tx, execute, expect_changed, row, rows};
-use crate::ids::{Shop, UserId};
-use crate::shop::users::{NewUser, State, User};
+use crate::users::{NewUser, State, User};
+use clock::Instant;
+use db::{self, Row, Tx, execute, expect_changed, row, rows};
+use ids::{Shop, UserId};
 
 /// `None` when the name is taken.
 pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -> Result<Option<UserId>, db::Error> {

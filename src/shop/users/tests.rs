@@ -1,11 +1,11 @@
 use chain::AssetId;
 use uuid::Uuid;
 
-use crate::money::pricing::Currency;
-use crate::shop::fixture::{Fixture, NOW, read, write};
-use crate::shop::users::{self, CreateError, NewUser, State};
+use crate::fixture::{Fixture, NOW, read, write};
+use crate::users::{self, CreateError, NewUser, State};
+use money::pricing::Currency;
 
-crate::both! {
+db::both! {
     async fn a_name_is_one_user_of_a_shop(db: Db) {
         let shop = Fixture::new(db, 0).await;
         let owner = shop.shop;

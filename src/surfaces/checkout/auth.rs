@@ -3,15 +3,15 @@
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
-use crate::access::tokens;
-use crate::ids::UserId;
-use crate::surfaces::checkout::Checkout;
-use crate::surfaces::checkout::error::Error;
+use crate::Checkout;
+use crate::error::Error;
+use access::tokens;
+use ids::UserId;
 
 pub async fn user(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, Error> {
     let token = bearer(headers).ok_or(Error::Unauthorized)?.to_owned();
     let (now, shop) = (checkout.now(), checkout.shop);
-    let found = checkout.app.db.read("authenticate_user", move |tx| {
+    let found = checkout.db.read("authenticate_user", move |tx| {
         Box::pin(async move { tokens::authenticate(tx, now, shop, &token).await })
     });
     found.await?.ok_or(Error::Unauthorized)

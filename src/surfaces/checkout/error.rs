@@ -7,13 +7,12 @@ use serde::Serialize;
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::access::limits::Limited;
-use crate::db;
-use crate::envelope::OpenError;
-use crate::http::body::BadRequest;
-use crate::http::refusal::Refusal;
-use crate::http::reply;
-use crate::shop::orders::CreateError;
+use access::limits::Limited;
+use envelope::OpenError;
+use shop::orders::CreateError;
+use web::body::BadRequest;
+use web::refusal::Refusal;
+use web::reply;
 
 /// What went wrong.
 #[derive(Serialize, ToSchema)]

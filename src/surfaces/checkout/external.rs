@@ -1,9 +1,8 @@
 //! External checkouts: where a buyer is sent who pays by Alipay or WeChat Pay. A template in the configuration makes the
 //! link; without one the method is off.
 
-use crate::config;
-use crate::shop::orders::number::Labels;
-use crate::shop::orders::payment::{Means, Provider};
+use shop::orders::number::OrderReference;
+use shop::orders::payment::{PaymentMethod, Provider};
 
 /// Stands for the order's number in a template.
 const ORDER_NO: &str = "{order_no}";
@@ -23,9 +22,9 @@ impl PayLinks {
     }
 
     /// The way to pay on the provider's page, or `None` when the provider is off.
-    pub fn open(&self, provider: Provider, labels: &Labels) -> Option<Means> {
+    pub fn open(&self, provider: Provider, labels: &OrderReference) -> Option<PaymentMethod> {
         let pay_url = self.template(provider).replace(ORDER_NO, &labels.order_no);
-        self.is_on(provider).then_some(Means::External { provider, pay_url, provider_ref: None })
+        self.is_on(provider).then_some(PaymentMethod::External { provider, pay_url, provider_ref: None })
     }
 
     fn template(&self, provider: Provider) -> &str {

@@ -7,8 +7,8 @@ use utoipa::openapi::server::Server;
 use utoipa::openapi::{ContentBuilder, Ref};
 use utoipa::{Modify, OpenApi};
 
-use crate::config::{Config, Mount};
-use crate::surfaces::checkout::{orders, payment_config, products};
+use crate::{orders, payment_config, products};
+use config::{Config, Mount};
 
 #[derive(OpenApi)]
 #[openapi(

@@ -5,14 +5,14 @@ use chain::uri::payment_text;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::clock::Instant;
-use crate::http::number::Number;
-use crate::money::coins::Coins;
-use crate::money::invoices::{self, Asked, Received};
-use crate::money::payments;
-use crate::shop::catalog;
-use crate::shop::orders::payment::Begun;
-use crate::shop::orders::{self, Created, Line, Standing, View};
+use clock::Instant;
+use money::assets::Assets;
+use money::invoices::{self, InvoiceTerms, Received};
+use money::payments;
+use shop::catalog;
+use shop::orders::payment::PaymentInstructions;
+use shop::orders::{self, Created, Line, OrderStatus, View};
+use web::number::Number;
 
 /// An active product with its one price.
 #[derive(Serialize, ToSchema)]
@@ -62,7 +62,7 @@ pub struct Order {
 #[serde(untagged)]
 pub enum Payment {
     /// Send the amount to the address.
-    Coin(CoinPayment),
+    PaymentAsset(CoinPayment),
     /// Open the page.
     External(ExternalPayment),
 }
@@ -112,7 +112,7 @@ pub struct FoundOrder {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Progress {
-    Coin(CoinProgress),
+    PaymentAsset(CoinProgress),
     External(ExternalPayment),
 }
 
@@ -192,7 +192,7 @@ impl From<catalog::Product> for Product {
             slug: product.slug,
             stock: product.stock,
             min_quantity: product.min_quantity,
-            price: product.unit_price.into(),
+            price: product.unit_price.to_decimal().into(),
         }
     }
 }
@@ -210,10 +210,10 @@ impl Order {
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
-            unit_price: line.map_or(order.amount, |line| line.unit_price).into(),
-            original_amount: order.original_amount.into(),
-            discount_amount: order.discount_amount.into(),
-            amount: order.amount.into(),
+            unit_price: line.map_or(order.amount, |line| line.unit_price).to_decimal().into(),
+            original_amount: order.original_amount.to_decimal().into(),
+            discount_amount: order.discount_amount.to_decimal().into(),
+            amount: order.amount.to_decimal().into(),
             currency: order.amount.currency.to_string(),
             payment_method: method.into(),
             created_at: order.created_at.to_string(),
@@ -227,15 +227,17 @@ impl Payment {
     pub fn new(created: &Created, coin: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.begun {
-            Begun::Settled => None,
-            Begun::Coin { asset, family, address, due } => Some(Payment::Coin(CoinPayment {
-                coin: coin.unwrap_or_default().to_owned(),
-                address: address.clone(),
-                expected_amount: due.to_decimal(asset.decimals),
-                qr_code: payment_text(*family, asset, address, *due),
-                expires_at,
-            })),
-            Begun::External { pay_url } => {
+            PaymentInstructions::Settled => None,
+            PaymentInstructions::PaymentAsset { asset, family, address, due } => {
+                Some(Payment::PaymentAsset(CoinPayment {
+                    coin: coin.unwrap_or_default().to_owned(),
+                    address: address.clone(),
+                    expected_amount: due.to_decimal(asset.decimals),
+                    qr_code: payment_text(*family, asset, address, *due),
+                    expires_at,
+                }))
+            }
+            PaymentInstructions::External { pay_url } => {
                 Some(Payment::External(ExternalPayment { pay_url: pay_url.clone(), expires_at }))
             }
         }
@@ -254,7 +256,7 @@ impl FoundOrder {
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
-            amount: order.amount.into(),
+            amount: order.amount.to_decimal().into(),
             currency: order.amount.currency.to_string(),
             payment_method: view.standing.method.into(),
             created_at: order.created_at.to_string(),
@@ -265,9 +267,9 @@ impl FoundOrder {
 
 impl Progress {
     /// `None` for balances, and for a coin that is not configured any more.
-    pub fn new(standing: &Standing, now: Instant, coins: &Coins) -> Option<Progress> {
+    pub fn new(standing: &OrderStatus, now: Instant, coins: &Assets) -> Option<Progress> {
         if let Some((asked, received)) = &standing.asked {
-            return CoinProgress::new(asked, received, now, coins).map(Progress::Coin);
+            return CoinProgress::new(asked, received, now, coins).map(Progress::PaymentAsset);
         }
         let pay_url = standing.pay_url.clone()?;
         let expires_at = standing.expires_at.map(|at| at.to_string());
@@ -276,7 +278,7 @@ impl Progress {
 }
 
 impl CoinProgress {
-    fn new(asked: &Asked, received: &Received, now: Instant, coins: &Coins) -> Option<CoinProgress> {
+    fn new(asked: &InvoiceTerms, received: &Received, now: Instant, coins: &Assets) -> Option<CoinProgress> {
         let coin = coins.by_asset(&asked.asset)?;
         let family = coins.chain(&asked.chain)?.family;
         let rest = asked.due.saturating_sub(received.total());
@@ -344,7 +346,7 @@ impl From<payments::Method> for Method {
     }
 }
 
-pub fn payment_status(standing: &Standing) -> PaymentStatus {
+pub fn payment_status(standing: &OrderStatus) -> PaymentStatus {
     match standing.state {
         orders::State::Refunded => PaymentStatus::Refunded,
         // Whatever became of the payment, there is nothing to pay any more.
@@ -360,7 +362,7 @@ pub fn payment_status(standing: &Standing) -> PaymentStatus {
     }
 }
 
-fn attempt_status(standing: &Standing) -> PaymentStatus {
+fn attempt_status(standing: &OrderStatus) -> PaymentStatus {
     match (&standing.asked, standing.payment) {
         (Some((asked, received)), _) => invoice_status(asked.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,

@@ -7,8 +7,8 @@ macro_rules! ways {
     ($(async fn $name:ident($world:ident: Onchain $(= $plan:expr)?) $body:block)+) => { $(
         mod $name {
             use super::*;
-            use settled::config::Api;
-            use settled::db::Backend;
+            use config::Api;
+            use db::Backend;
 
             async fn story($world: Onchain) {
                 let mut $world = $world;
@@ -46,11 +46,11 @@ mod waiting;
 use std::ops::{Deref, DerefMut};
 
 use chain::{Amount, ChainId};
+use config::{self, AddressKind, Api, Config};
+use db::Backend;
 use esplora::Esplora;
 use provision::bitcoind::{Bitcoind, Options};
 use provision::payer::{Payer, Signed};
-use settled::config::{self, AddressKind, Api, Config};
-use settled::db::Backend;
 
 use crate::placed::{Placed, split};
 use crate::world::{START, World, accounts};
@@ -187,7 +187,7 @@ pub fn described(urls: &[String], api: Api, plan: Plan) -> String {
     )
 }
 
-fn configured(urls: &[String], api: Api, plan: Plan) -> config::Chain {
+fn configured(urls: &[String], api: Api, plan: Plan) -> config::ChainConfig {
     let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", described(urls, api, plan), accounts());
     let mut config = Config::parse("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
     config.chains.remove(&ChainId::new("bitcoin").expect("a name")).expect("the text has the chain")

@@ -1,10 +1,10 @@
 //! What reaches an address is credited, once, however it is sent.
 
 use chain::Amount;
+use config::AddressKind;
+use money::ledger::Suspense;
 use provision::node;
 use serde_json::json;
-use settled::config::AddressKind;
-use settled::money::ledger::Suspense;
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, PRICES, Placed, Plan, split};
 

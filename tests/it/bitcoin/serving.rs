@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use chain::Amount;
+use db::testing::Scratch;
 use provision::bitcoind::{Bitcoind, Options};
 use provision::payer::Payer;
 use serde_json::{Value, json};
-use settled::db::testing::Scratch;
 
 use super::{NODE, sats};
 use crate::placed::PATIENCE;

@@ -1,11 +1,11 @@
 //! The outputs that lie on our addresses, and what becomes of them when somebody spends them who has the seed.
 
+use config::AddressKind;
+use db::Db;
+use money::deposits::{self, Unspent};
 use provision::node;
+use records::reviews::{self, Review};
 use serde_json::json;
-use settled::config::AddressKind;
-use settled::db::Db;
-use settled::money::deposits::{self, Unspent};
-use settled::reviews::{self, Review};
 use signer::accounts::{Account, Kind, Purpose};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};

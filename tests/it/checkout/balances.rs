@@ -1,10 +1,10 @@
 //! CO-27 to CO-34: payments from a balance, and many buyers at once.
 
+use access::tokens::{self, Token};
 use chain::{Amount, AssetId};
 use futures_util::future::join_all;
+use money::ledger::Account;
 use serde_json::json;
-use settled::access::tokens::{self, Token};
-use settled::money::ledger::Account;
 
 use super::{change, created, on_chain, orders, refused, with_method};
 use crate::world::World;

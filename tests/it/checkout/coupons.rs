@@ -1,8 +1,8 @@
 //! CO-38 to CO-41: the price, with and without a coupon.
 
+use money::pricing::Currency;
 use serde_json::json;
-use settled::money::pricing::Currency;
-use settled::shop::coupons::{NewCoupon, Terms, Value};
+use shop::coupons::{NewCoupon, Terms, Value};
 
 use super::{created, on_chain, orders, refused, with, with_method};
 use crate::world::{Answer, World};

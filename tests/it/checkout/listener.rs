@@ -84,7 +84,7 @@ both! {
     async fn health_says_what_is_wrong(world: World) {
         assert_eq!(world.get("/healthz").await.body, json!({"status": "ok"}));
         assert_eq!(world.get("/readyz").await.body, json!({"status": "ready"}));
-        let health = world.daemon.as_ref().expect("the daemon runs").app.health.clone();
+        let health = world.daemon.as_ref().expect("the daemon runs").health.clone();
         health.fail("ethereum", "no endpoint answers");
         let answer = world.get("/readyz").await;
         assert_eq!(answer.status, 503);

@@ -89,7 +89,7 @@ async fn orders(world: &World) -> i64 {
 /// What no interface offers.
 async fn change(world: &World, sql: &'static str) {
     let changed = world.db.write("change", move |tx| Box::pin(async move { tx.execute(sql, Vec::new()).await }));
-    changed.await.unwrap_or_else(|e: settled::db::Error| panic!("{sql}: {e}"));
+    changed.await.unwrap_or_else(|e: db::Error| panic!("{sql}: {e}"));
 }
 
 async fn count(world: &World, sql: &'static str) -> i64 {

@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
+use db::testing::Scratch;
+use envelope::Envelope;
 use rusqlite::Connection;
-use settled::db::testing::Scratch;
-use settled::envelope::Envelope;
 use tokio::process::{Child, Command};
 
 use crate::commands::daemon::{on_postgres, started};

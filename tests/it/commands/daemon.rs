@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use settled::db::testing::Scratch;
-use settled::db::{Db, Row};
-use settled::envelope::Envelope;
+use db::testing::Scratch;
+use db::{Db, Row};
+use envelope::Envelope;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use url::Url;
@@ -90,7 +90,7 @@ pub async fn started(mut command: Command) -> (Child, String) {
     }
     // Whoever does not read what is said would stop it.
     let rest = async move { while let Ok(Some(_)) = lines.next_line().await {} };
-    settled::tasks::Tasks::default().spawn("reader", rest);
+    tasks::Tasks::default().spawn("reader", rest);
     (daemon, said)
 }
 

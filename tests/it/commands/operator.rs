@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use clock::Clock;
+use db::{Backend, Db, Row};
 use provision::postgres;
-use settled::clock::Clock;
-use settled::db::{Backend, Db, Row};
-use settled::reviews;
+use records::reviews;
 use url::Url;
 
 use crate::aftermath::ask;
@@ -95,7 +95,7 @@ both! {
                 let detail = format!("{subject} was short");
                 reviews::open(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
             }
-            Ok::<_, settled::db::Error>(())
+            Ok::<_, db::Error>(())
         })).await.unwrap();
 
         let all = desk.admin(&["review", "list"]).await.done();

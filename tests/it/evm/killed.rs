@@ -8,15 +8,15 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use chain::Amount;
+use db::testing::Scratch;
+use db::{Backend, Db};
+use envelope::Envelope;
+use ids::Mode;
+use money::ledger::{self, Account, Suspense};
 use provision::contracts::abi;
 use rand::RngExt;
 use serde_json::{Value, json};
-use settled::db::testing::Scratch;
-use settled::db::{Backend, Db};
-use settled::envelope::Envelope;
-use settled::ids::Mode;
-use settled::money::ledger::{self, Account, Suspense};
-use settled::shop::merchants;
+use shop::merchants;
 use url::Url;
 
 use super::node::{NODE, Network, Node};

@@ -12,8 +12,8 @@ use std::ops::{Deref, DerefMut};
 use alloy_primitives::{Address, B256};
 use alloy_sol_types::SolCall;
 use chain::Amount;
+use db::Backend;
 use provision::contracts::abi;
-use settled::db::Backend;
 
 use crate::placed::{Placed, split};
 use crate::world::World;

@@ -7,12 +7,12 @@ use alloy_primitives::{Address, B256, U256};
 use alloy_sol_types::SolCall;
 use axum::http::StatusCode;
 use chain::ChainId;
+use clock::Instant;
+use config::{self, Config};
 use provision::anvil::{Anvil, Mining, Options};
 use provision::contracts::{abi, artifact};
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
-use settled::clock::Instant;
-use settled::config::{self, Config};
 
 use crate::world::{START, accounts};
 
@@ -157,7 +157,7 @@ impl Node {
     }
 
     /// The same, ready to take its place in the configuration of a world.
-    pub fn configured(&self, endpoints: &[String], trace: &str) -> config::Chain {
+    pub fn configured(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
         let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", self.describe(endpoints, trace), accounts());
         let mut config = Config::parse("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
         config.chains.remove(&self.network.chain()).expect("the text has the chain")

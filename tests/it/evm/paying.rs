@@ -3,10 +3,10 @@
 use alloy_primitives::U256;
 use alloy_sol_types::SolCall;
 use chain::Amount;
+use money::ledger::Suspense;
 use provision::contracts::abi;
 use provision::node;
 use serde_json::json;
-use settled::money::ledger::Suspense;
 
 use super::{Fault, NODE, Onchain, PLAIN, Placed, Plan, account, split};
 

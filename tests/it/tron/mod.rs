@@ -12,8 +12,8 @@ use std::ops::{Deref, DerefMut};
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use chain::{AddressKey, Amount};
+use db::Backend;
 use provision::contracts::abi;
-use settled::db::Backend;
 use tronnode::gateway::Gateway;
 
 use crate::placed::{Placed, split};

@@ -3,9 +3,9 @@
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use chain::{AddressKey, ChainId};
+use clock::Instant;
+use config::{self, Config};
 use provision::contracts::{abi, artifact};
-use settled::clock::Instant;
-use settled::config::{self, Config};
 use tron::transaction::Act;
 use tronnode::{Node, Rich};
 
@@ -68,7 +68,7 @@ impl Tron {
     }
 
     /// Its chain, read through `endpoints`, ready to take its place in the configuration of a world.
-    pub fn configured(&self, endpoints: &[String]) -> config::Chain {
+    pub fn configured(&self, endpoints: &[String]) -> config::ChainConfig {
         let usdt = chain::derive::tron_address(self.usdt).text;
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
         let text = format!(

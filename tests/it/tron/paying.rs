@@ -3,8 +3,8 @@
 use alloy_primitives::U256;
 use alloy_sol_types::SolCall;
 use chain::Amount;
+use money::ledger::Suspense;
 use provision::contracts::abi;
-use settled::money::ledger::Suspense;
 use tron::transaction::Act;
 
 use super::node::{LAG, evm};
@@ -170,7 +170,7 @@ both! {
 
     async fn trx_that_a_node_does_not_show_is_found_by_the_balance(world: Onchain) {
         // As java-tron is installed: it keeps nothing of what contracts call. It does keep balances here.
-        world.tron.node.model().internals = false;
+        world.tron.node.model().internal_transfers = false;
         world.tron.node.model().history = true;
         let (paid, unpaid) = (world.place("trx").await, world.place("trx").await);
         world.pay_by_contract(&[(&paid, paid.due)]);

@@ -148,9 +148,9 @@ impl Spelling {
                 }))
             })
             .collect();
-        let internals: Vec<Value> = included
+        let internal_transfers: Vec<Value> = included
             .info
-            .internals
+            .internal_transfers
             .iter()
             .enumerate()
             .map(|(index, internal)| {
@@ -179,7 +179,7 @@ impl Spelling {
                 "result": called.map(|_| included.ret.name()),
             })),
             "log": logs,
-            "internal_transactions": internals,
+            "internal_transactions": internal_transfers,
         }))
     }
 

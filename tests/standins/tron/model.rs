@@ -74,7 +74,7 @@ pub struct Info {
     pub output: Vec<u8>,
     pub message: Option<String>,
     pub logs: Vec<Log>,
-    pub internals: Vec<Internal>,
+    pub internal_transfers: Vec<Internal>,
 }
 
 #[derive(Clone)]
@@ -113,7 +113,7 @@ pub struct Model {
     /// What each account has had since which block.
     balances: BTreeMap<(Address, u64), u64>,
     /// The node keeps what contracts call (`vm.saveInternalTx`); java-tron's default is that it does not.
-    pub internals: bool,
+    pub internal_transfers: bool,
     /// With so many blocks above the solidified one broadcasts are turned away; java-tron's default is no bound.
     pub unsolidified_max: Option<u64>,
 }
@@ -148,7 +148,7 @@ impl Model {
             unsolidified_max: None,
             history: false,
             balances: BTreeMap::new(),
-            internals: true,
+            internal_transfers: true,
         };
         model.ledgers.insert(0, model.ledger.clone());
         model
@@ -478,14 +478,14 @@ impl Model {
         info.output = ran.output;
         // What ran out of time keeps its logs: the node rolls back the state only.
         info.logs = ran.logs;
-        info.internals = ran.internals;
-        let moved: Vec<Internal> = info.internals.clone();
-        if !self.internals {
-            info.internals.clear();
+        info.internal_transfers = ran.internal_transfers;
+        let moved: Vec<Internal> = info.internal_transfers.clone();
+        if !self.internal_transfers {
+            info.internal_transfers.clear();
         }
         if ret != ContractRet::Success {
             info.message = Some(message(ret).to_owned());
-            info.internals.iter_mut().for_each(|internal| internal.rejected = true);
+            info.internal_transfers.iter_mut().for_each(|internal| internal.rejected = true);
         }
         let moves = ret == ContractRet::Success;
         for internal in moved.iter().filter(|internal| moves && !internal.rejected && internal.sun > 0) {

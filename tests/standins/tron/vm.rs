@@ -46,7 +46,7 @@ pub struct Ran {
     pub penalty: u64,
     pub output: Vec<u8>,
     pub logs: Vec<Log>,
-    pub internals: Vec<Internal>,
+    pub internal_transfers: Vec<Internal>,
     pub created: Option<Address>,
 }
 
@@ -71,23 +71,23 @@ pub struct Internal {
 /// Notes what a transaction calls, but for the outermost call.
 #[derive(Default)]
 struct Recorder {
-    internals: Vec<Internal>,
+    internal_transfers: Vec<Internal>,
     /// Where the calls below each open frame begin.
     open: Vec<usize>,
 }
 
 impl Recorder {
     fn enter(&mut self, from: Address, to: Address, value: U256, note: &'static str) {
-        self.open.push(self.internals.len());
+        self.open.push(self.internal_transfers.len());
         if self.open.len() > 1 {
-            self.internals.push(Internal { from, to, sun: sun(value), note, rejected: false });
+            self.internal_transfers.push(Internal { from, to, sun: sun(value), note, rejected: false });
         }
     }
 
     fn leave(&mut self, done: bool) {
         let begin = self.open.pop().unwrap_or(0);
         if !done {
-            self.internals[begin..].iter_mut().for_each(|internal| internal.rejected = true);
+            self.internal_transfers[begin..].iter_mut().for_each(|internal| internal.rejected = true);
         }
     }
 }
@@ -110,7 +110,7 @@ impl<CTX> Inspector<CTX> for Recorder {
 
     fn create_end(&mut self, _: &mut CTX, _: &CreateInputs, outcome: &mut CreateOutcome) {
         if let (Some(begin), Some(address)) = (self.open.last(), outcome.address)
-            && let Some(internal) = self.internals.get_mut(*begin)
+            && let Some(internal) = self.internal_transfers.get_mut(*begin)
         {
             internal.to = address;
         }
@@ -118,7 +118,13 @@ impl<CTX> Inspector<CTX> for Recorder {
     }
 
     fn selfdestruct(&mut self, contract: Address, target: Address, value: U256) {
-        self.internals.push(Internal { from: contract, to: target, sun: sun(value), note: "suicide", rejected: false });
+        self.internal_transfers.push(Internal {
+            from: contract,
+            to: target,
+            sun: sun(value),
+            note: "suicide",
+            rejected: false,
+        });
     }
 }
 
@@ -153,7 +159,7 @@ pub fn run(state: &mut State, call: Call, time_ms: i64, height: u64, commit: boo
         .build()
         .expect("a legacy transaction");
     let result = vm.inspect_one_tx(transaction).expect("a transaction that was validated");
-    let internals = std::mem::take(&mut vm.inspector.internals);
+    let internal_transfers = std::mem::take(&mut vm.inspector.internal_transfers);
     let changed = vm.finalize();
     drop(vm);
     let plain = result.gas().total_gas_spent().saturating_sub(intrinsic);
@@ -171,7 +177,7 @@ pub fn run(state: &mut State, call: Call, time_ms: i64, height: u64, commit: boo
     if end == End::Success && commit {
         state.commit(changed);
     }
-    Ran { end, energy, penalty: energy.saturating_sub(plain), output, logs, internals, created }
+    Ran { end, energy, penalty: energy.saturating_sub(plain), output, logs, internal_transfers, created }
 }
 
 fn logs_of(result: &ExecutionResult) -> Vec<Log> {

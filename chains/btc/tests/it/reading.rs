@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
-use chain::{Amount, Internals, Part, Source, SourceError, WatchSet};
+use chain::{Amount, InternalTransfers, Part, Source, SourceError, WatchSet};
 use provision::bitcoind::{Bitcoind, Options};
 use rpc::Endpoint;
 use simnet::conformance::{Subject, check};
@@ -15,7 +15,7 @@ async fn conforms(access: Access, kind: Kind) {
     let source = world.bitcoin(access);
     let addresses = [world.ours[3].clone(), world.ours[4].clone(), world.ours[5].clone()];
     check(Subject { source: &source, assets: &[world.asset()], addresses }, &mut &world).await;
-    assert_eq!(source.internals(), Internals::None);
+    assert_eq!(source.internal_transfers(), InternalTransfers::None);
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use esplora::Mood;
 use crate::world::{NODE, World};
 
 async fn seen(source: &btc::Bitcoin, world: &World) -> Vec<(String, u32, u64, bool)> {
-    let sightings = source.sightings(&world.watched, &world.ours).await.expect(NODE).expect("it has a mempool");
-    let told = sightings.into_iter().map(|seen| {
+    let unconfirmed = source.unconfirmed(&world.watched, &world.ours).await.expect(NODE).expect("it has a mempool");
+    let told = unconfirmed.into_iter().map(|seen| {
         let Part::Output(vout) = seen.part else { panic!("{seen:?}") };
         (seen.txid.to_string(), vout, seen.amount.units().to::<u64>(), seen.replaceable)
     });
@@ -60,7 +60,7 @@ async fn shown(access: Access, mood: Mood) {
     assert!(seen(&source, &world).await.iter().all(|(txid, ..)| *txid != second.txid));
     let balance = Amount::from(17_000u64);
     assert_eq!(
-        Amount::sum(source.sightings(&world.watched, &world.ours).await.unwrap().unwrap().iter().map(|s| s.amount)),
+        Amount::sum(source.unconfirmed(&world.watched, &world.ours).await.unwrap().unwrap().iter().map(|s| s.amount)),
         Some(balance)
     );
 }

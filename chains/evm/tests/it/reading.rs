@@ -7,8 +7,8 @@ use std::{
 
 use alloy_primitives::Address;
 use axum::http::StatusCode;
-use chain::source::Opinion;
-use chain::{Amount, AssetKind, BlockHash, BlockRef, Internals, Part, Source, SourceError};
+use chain::source::CrossCheckResult;
+use chain::{Amount, AssetKind, BlockHash, BlockRef, InternalTransfers, Part, Source, SourceError};
 use evm::Trace;
 
 use crate::world::{self, ETHER, World, read, sums, transfers};
@@ -27,7 +27,7 @@ async fn everything_that_reached_us_is_found_and_nothing_else() {
     let mut by_trace = Vec::new();
     for trace in [Trace::Debug, Trace::Parity] {
         let near = evm::Evm::new(world.config(&[&url], trace)).unwrap();
-        assert_eq!(near.internals(), Internals::Included);
+        assert_eq!(near.internal_transfers(), InternalTransfers::Included);
         let near = read(&near, 0, head, &world.watched).await;
         assert_eq!(sums(&transfers(&near)), truth, "{trace:?}");
         let settled = read(&world.by_range(&[&url], trace).await, 0, head, &world.watched).await;
@@ -56,7 +56,7 @@ async fn without_traces_internal_payments_show_in_balances_only() {
     world.busy_block().await;
     let head = world.anvil.height().await.unwrap();
     let evm = world.evm(&[&world.anvil.url()]);
-    assert_eq!(evm.internals(), Internals::ByBalance);
+    assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     let blocks = read(&evm, 0, head, &world.watched).await;
     let seen = sums(&transfers(&blocks));
 
@@ -200,21 +200,21 @@ async fn a_second_endpoint_is_asked_whether_it_has_a_block_too() {
     let evm = world.evm(&[&url, &url]);
     let block = read(&evm, height, height, &world.watched).await[0].header.position();
     let asked = evm.requests();
-    assert_eq!((evm.voices(), evm.second_opinion(&block).await), (2, Opinion::Agrees));
+    assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Agrees));
     assert_eq!(evm.requests() - asked, 1 + 1, "and the proof that it is of our chain");
     let asked = evm.requests();
-    assert_eq!(evm.second_opinion(&block).await, Opinion::Agrees);
+    assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Agrees);
     assert_eq!(evm.requests() - asked, 1);
 
     let made_up = BlockRef { hash: BlockHash([7; 32]), ..block };
-    let differs = evm.second_opinion(&made_up).await;
-    assert!(matches!(&differs, Opinion::Differs { hash, .. } if *hash == block.hash), "{differs:?}");
-    let above = evm.second_opinion(&BlockRef { height: height + 1, ..block }).await;
-    assert!(matches!(&above, Opinion::Lacks { head, .. } if head.position() == block), "{above:?}");
+    let differs = evm.cross_check(&made_up).await;
+    assert!(matches!(&differs, CrossCheckResult::Differs { hash, .. } if *hash == block.hash), "{differs:?}");
+    let above = evm.cross_check(&BlockRef { height: height + 1, ..block }).await;
+    assert!(matches!(&above, CrossCheckResult::Lacks { head, .. } if head.position() == block), "{above:?}");
 
     let alone = world.evm(&[&url]);
-    let silent = alone.second_opinion(&block).await;
-    assert!(alone.voices() == 1 && matches!(silent, Opinion::Silent(_)), "{silent:?}");
+    let silent = alone.cross_check(&block).await;
+    assert!(alone.independent_endpoints() == 1 && matches!(silent, CrossCheckResult::Silent(_)), "{silent:?}");
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_second_opinion_is_waited_for_behind_a_throttle() {
     let evm = world.evm(&[&giver.url, &throttled.url]);
     let block = read(&evm, height, height, &world.watched).await[0].header.position();
     let asked = giver.asked("eth_getBlockByNumber");
-    assert_eq!(evm.second_opinion(&block).await, Opinion::Agrees);
+    assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Agrees);
     assert_eq!(giver.asked("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
     assert_eq!(throttled.asked("eth_getBlockByNumber"), 2);
 }

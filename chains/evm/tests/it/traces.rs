@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use axum::http::StatusCode;
-use chain::{Internals, Source, SourceError};
+use chain::{InternalTransfers, Source, SourceError};
 use evm::{Evm, Trace};
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
@@ -37,9 +37,9 @@ async fn no_trace_holds_up_a_block() {
         })
         .await;
         let evm = Evm::new(world.config(&[&sick.url], Trace::Debug)).unwrap();
-        assert_eq!(evm.internals(), Internals::Included);
+        assert_eq!(evm.internal_transfers(), InternalTransfers::Included);
         assert_eq!(read(&evm, head, head, &world.watched).await, without, "act {n}");
-        assert_eq!(evm.internals(), Internals::ByBalance, "act {n}");
+        assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance, "act {n}");
         assert_eq!(
             read(&Evm::new(world.config(&[&sick.url, &url], Trace::Debug)).unwrap(), head, head, &world.watched).await,
             honest
@@ -58,7 +58,7 @@ async fn no_trace_holds_up_a_block() {
         failing.store(0, Ordering::Relaxed);
         let well = Evm::new(world.config(&[&sick.url], Trace::Debug)).unwrap();
         assert_eq!(read(&well, head, head, &world.watched).await, honest, "act {n}");
-        assert_eq!(well.internals(), Internals::Included);
+        assert_eq!(well.internal_transfers(), InternalTransfers::Included);
     }
 }
 
@@ -73,7 +73,7 @@ async fn a_silent_node_is_asked_for_its_traces_again() {
     let evm = Evm::new(world.config(&[&silent.url], Trace::Debug)).unwrap();
     let refused = evm.blocks(head, head, &world.watched).await;
     assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
-    assert_eq!(evm.internals(), Internals::Included, "no block went without");
+    assert_eq!(evm.internal_transfers(), InternalTransfers::Included, "no block went without");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_made_up_trace_is_held_against_balances() {
     for urls in [&[liar.url.as_str()][..], &[&hiding.url, &url]] {
         let evm = Evm::new(world.config(urls, Trace::Debug)).unwrap();
         assert_eq!(read(&evm, head, head, &world.watched).await, honest, "the others are real");
-        assert_eq!(evm.internals(), Internals::ByBalance);
+        assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     }
     assert!(transfers(&honest).len() > transfers(&without).len());
     // Two headers and two batches for the three addresses that contracts seem to have paid.

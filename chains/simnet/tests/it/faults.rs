@@ -1,6 +1,6 @@
 //! Nodes that lie, lag or do not answer.
 
-use chain::{Amount, AssetKind, Family, Internals, Outcome, SourceError};
+use chain::{Amount, AssetKind, Family, InternalTransfers, Outcome, SourceError};
 use simnet::Fault;
 
 use crate::support::{self, EVM, GENESIS, id, native, units};
@@ -90,9 +90,9 @@ async fn lies() {
 async fn internal_payments_can_show_in_balances_only() {
     let (simnet, chain) = (support::simnet(), id("ethereum"));
     let source = simnet.source(&chain).unwrap();
-    assert_eq!(source.internals(), Internals::Included);
+    assert_eq!(source.internal_transfers(), InternalTransfers::Included);
     simnet.internals_by_balance(&chain, true);
-    assert_eq!(source.internals(), Internals::ByBalance);
+    assert_eq!(source.internal_transfers(), InternalTransfers::ByBalance);
     let before = simnet.head(&chain).head.position();
     simnet.pay_internal(&chain, EVM, units(5)).unwrap();
     let after = simnet.mine(&chain, 1, GENESIS);
@@ -105,5 +105,5 @@ async fn internal_payments_can_show_in_balances_only() {
     );
     assert_eq!(source.balances(&after, &AssetKind::Native, std::slice::from_ref(&address)).await, Ok(vec![units(5)]));
     simnet.internals_by_balance(&id("bitcoin"), true);
-    assert_eq!(simnet.source(&id("bitcoin")).unwrap().internals(), Internals::None);
+    assert_eq!(simnet.source(&id("bitcoin")).unwrap().internal_transfers(), InternalTransfers::None);
 }

@@ -46,9 +46,9 @@ async fn a_node_with_two_ports_and_a_key() {
     watched.insert(world.rich[1].account);
     world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(1, 0);
-    let sightings = driver.sightings(&watched, &[]).await.unwrap().unwrap();
-    assert_eq!(sightings.len(), 1);
-    assert_eq!((sightings[0].amount, sightings[0].part), (Amount::from_units(5), Part::Value));
+    let unconfirmed = driver.unconfirmed(&watched, &[]).await.unwrap().unwrap();
+    assert_eq!(unconfirmed.len(), 1);
+    assert_eq!((unconfirmed[0].amount, unconfirmed[0].part), (Amount::from_units(5), Part::Value));
     assert!(full.asked("getblock") > 0 && full.asked("walletsolidity/getblock") == 0);
     assert!(solid.asked("walletsolidity/getblock") > 0 && solid.asked("wallet/getblock") == 0);
     assert!(world.driver_of(vec![endpoint("another-key")]).tip().await.is_err());
@@ -178,7 +178,7 @@ async fn a_node_that_is_behind_takes_nothing_back() {
     let mut seen = Vec::new();
     for _ in 0..6 {
         driver.tip().await.unwrap();
-        seen.push(driver.sightings(&watched, &[]).await.unwrap().unwrap().len());
+        seen.push(driver.unconfirmed(&watched, &[]).await.unwrap().unwrap().len());
     }
     let first = seen.iter().position(|seen| *seen == 1).expect("one endpoint shows it");
     assert!(seen[first..].iter().all(|seen| *seen == 1), "{seen:?}");
@@ -192,7 +192,7 @@ async fn what_is_solidified_stays_on_its_way_until_it_was_read() {
     let driver = world.driver();
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
-    let seen = async || driver.sightings(&watched, &[]).await.unwrap().unwrap().len();
+    let seen = async || driver.unconfirmed(&watched, &[]).await.unwrap().unwrap().len();
     world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(1, 0);
     assert_eq!(seen().await, 1);

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use chain::{Amount, AssetId};
 
-use crate::db::{self, Tx};
-use crate::ids::{AccountId, MerchantId, Mode};
-use crate::money::ledger::audit::trail::{Moved, OfDeposit, OfInvoice, Step};
-use crate::money::ledger::audit::{PAGE, Walk};
-use crate::money::ledger::{Account, Suspense, store};
+use crate::ledger::audit::posting_index::{Moved, OfDeposit, OfInvoice, Step};
+use crate::ledger::audit::{Auditor, PAGE};
+use crate::ledger::{Account, Suspense, store};
+use db::{self, Tx};
+use ids::{AccountId, MerchantId, Mode};
 
 /// Accounts by what they are for.
 pub type Directory = HashMap<(Mode, String, AssetId), AccountId>;
@@ -45,7 +45,7 @@ impl Accounts {
     }
 }
 
-impl Walk {
+impl Auditor {
     /// Each deposit has one hold between its own accounts, ended as its state says; what no invoice counts is apart, and what
     /// was credited and lost its block was taken back from where it was.
     pub(super) async fn compare_deposits(
@@ -60,8 +60,8 @@ impl Walk {
             after = last.id;
             for deposit in &page {
                 self.report.deposits += 1;
-                let trail = self.trail.deposits.remove(&deposit.id).unwrap_or_default();
-                if let Err(what) = self.deposit_agrees(directory, deposit, &trail) {
+                let posting_index = self.posting_index.deposits.remove(&deposit.id).unwrap_or_default();
+                if let Err(what) = self.deposit_agrees(directory, deposit, &posting_index) {
                     self.report.find(format!(
                         "deposit {} ({} {} on {}): {what}",
                         deposit.id, deposit.amount, deposit.asset, deposit.chain
@@ -76,7 +76,7 @@ impl Walk {
                 *sum = sum.checked_add(deposit.amount).unwrap_or(Amount::MAX);
             }
         }
-        let left = std::mem::take(&mut self.trail.deposits);
+        let left = std::mem::take(&mut self.posting_index.deposits);
         self.name_leftovers("deposit", left.into_keys().collect());
         Ok(sums)
     }
@@ -85,7 +85,7 @@ impl Walk {
         &self,
         directory: &Directory,
         deposit: &store::AuditedDeposit,
-        trail: &OfDeposit,
+        posting_index: &OfDeposit,
     ) -> Result<(), String> {
         let find = |code: String| directory.get(&(deposit.mode, code, deposit.asset.clone())).copied();
         let (merchant, amount) = (deposit.merchant, deposit.amount);
@@ -106,27 +106,31 @@ impl Walk {
             debit.zip(credit).map(|(debit, credit)| Moved { debit, credit, amount })
         };
 
-        let Some((seq, hold)) = trail.hold else { return Err("the ledger never held it".into()) };
+        let Some((seq, hold)) = posting_index.hold else { return Err("the ledger never held it".into()) };
         if Some(hold) != moved(on_chain, incoming) {
             return Err("the ledger holds another amount, or holds it between other accounts".into());
         }
         let ended = self.ended.get(&seq).copied();
         let posted = ended == Some(Some(amount));
         let agrees = match deposit.state.as_str() {
-            "seen" => ended.is_none() && trail.taken_back.is_none(),
-            "confirmed" | "final" => posted && trail.taken_back.is_none(),
-            "orphaned" if posted => trail.taken_back.is_some() && trail.taken_back == moved(home, on_chain),
-            "orphaned" => ended == Some(None) && trail.taken_back.is_none(),
+            "seen" => ended.is_none() && posting_index.taken_back.is_none(),
+            "confirmed" | "final" => posted && posting_index.taken_back.is_none(),
+            "orphaned" if posted => {
+                posting_index.taken_back.is_some() && posting_index.taken_back == moved(home, on_chain)
+            }
+            "orphaned" => ended == Some(None) && posting_index.taken_back.is_none(),
             _ => false,
         };
         if !agrees {
             return Err(format!("the ledger does not show it as {}", deposit.state));
         }
         match apart_in.filter(|_| posted) {
-            Some(apart) if trail.apart.is_none() || trail.apart != moved(incoming, apart) => {
+            Some(apart) if posting_index.apart.is_none() || posting_index.apart != moved(incoming, apart) => {
                 Err(format!("the ledger does not keep it apart as {}", deposit.used))
             }
-            None if trail.apart.is_some() => Err(format!("the ledger keeps it apart, and it is {}", deposit.used)),
+            None if posting_index.apart.is_some() => {
+                Err(format!("the ledger keeps it apart, and it is {}", deposit.used))
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -144,7 +148,7 @@ impl Walk {
             let Some(last) = page.last() else { break };
             after = last.id;
             for invoice in &page {
-                let legs = self.trail.invoices.remove(&invoice.id).unwrap_or_default();
+                let legs = self.posting_index.invoices.remove(&invoice.id).unwrap_or_default();
                 let sums = sums.remove(&invoice.id).unwrap_or_default();
                 let accounts = Accounts::new(directory, invoice.mode, invoice.merchant, &invoice.asset);
                 if let Err(what) = invoice_agrees(invoice, &accounts, &legs, sums) {
@@ -152,7 +156,7 @@ impl Walk {
                 }
             }
         }
-        let left = std::mem::take(&mut self.trail.invoices);
+        let left = std::mem::take(&mut self.posting_index.invoices);
         self.name_leftovers("invoice", left.into_keys().collect());
         Ok(())
     }
@@ -170,7 +174,7 @@ impl Walk {
                 let debit = payment.user.and_then(|user| find(Account::User(user)));
                 let credit = find(Account::MerchantAvailable(payment.merchant));
                 let expected = debit.zip(credit).map(|(debit, credit)| Moved { debit, credit, amount: payment.amount });
-                let taken = self.trail.payments.remove(&payment.id);
+                let taken = self.posting_index.payments.remove(&payment.id);
                 if taken.is_none() || taken != expected {
                     self.report.find(format!(
                         "payment {} ({} of {}): the ledger did not take it from the balance of its user",
@@ -179,7 +183,7 @@ impl Walk {
                 }
             }
         }
-        let left = std::mem::take(&mut self.trail.payments);
+        let left = std::mem::take(&mut self.posting_index.payments);
         self.name_leftovers("payment", left.into_keys().collect());
         Ok(())
     }

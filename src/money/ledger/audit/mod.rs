@@ -1,18 +1,18 @@
 //! Recomputes the whole ledger from its postings and says where it disagrees with what is stored.
 
 mod compare;
-mod trail;
+mod posting_index;
 
 use std::collections::HashMap;
 use std::fmt;
 
 use chain::Amount;
 
-use crate::db::{self, Tx};
-use crate::ids::{AccountId, PostingSeq};
-use crate::money::ledger::audit::trail::Trail;
-use crate::money::ledger::seal::GENESIS;
-use crate::money::ledger::{Balance, Kind, Movement, Side, owed, store};
+use crate::ledger::audit::posting_index::PostingIndex;
+use crate::ledger::hash_chain::GENESIS;
+use crate::ledger::{Balance, Kind, Movement, Side, owed, store};
+use db::{self, Tx};
+use ids::{AccountId, PostingSeq};
 
 /// Postings read at once.
 const PAGE: i64 = 10_000;
@@ -72,7 +72,7 @@ struct Open {
     amount: Amount,
 }
 
-struct Walk {
+struct Auditor {
     report: Report,
     computed: HashMap<AccountId, Balance>,
     /// Balances as they were at the seal up to which an account is folded.
@@ -80,20 +80,20 @@ struct Walk {
     open: HashMap<PostingSeq, Open>,
     /// What of each ended hold was posted; nothing of a voided one.
     ended: HashMap<PostingSeq, Option<Amount>>,
-    trail: Trail,
+    posting_index: PostingIndex,
 }
 
 /// Reads everything in one snapshot, for as long as that takes. Run it on a reader.
 pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
     let accounts: HashMap<AccountId, store::AuditedAccount> =
         store::list_accounts(tx).await?.into_iter().map(|account| (account.id, account)).collect();
-    let mut walk = Walk {
+    let mut auditor = Auditor {
         report: Report { accounts: u64::try_from(accounts.len()).unwrap_or(u64::MAX), ..Report::default() },
         computed: HashMap::new(),
         folded: HashMap::new(),
         open: HashMap::new(),
         ended: HashMap::new(),
-        trail: Trail::default(),
+        posting_index: PostingIndex::default(),
     };
     let (mut no, mut previous) = (0, GENESIS);
     loop {
@@ -101,7 +101,7 @@ pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
         for posting in &page {
             let sealed_as = posting.seal_no.unwrap_or_default();
             if sealed_as != no + 1 {
-                walk.report.find(format!(
+                auditor.report.find(format!(
                     "before posting {} ({}): seal {} is missing",
                     posting.seq,
                     posting.entry,
@@ -110,7 +110,7 @@ pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
             }
             let hash = posting.canonical(sealed_as).hash(&previous);
             if posting.hash != Some(hash) {
-                walk.report.find(format!(
+                auditor.report.find(format!(
                     "posting {} ({}): its hash does not fit its content or its predecessor",
                     posting.seq, posting.entry
                 ));
@@ -118,29 +118,29 @@ pub async fn audit(tx: &mut Tx) -> Result<Report, db::Error> {
             // Go on from the stored hash, so that one changed posting is one finding.
             previous = posting.hash.unwrap_or(hash);
             no = sealed_as;
-            walk.apply(posting, &accounts);
+            auditor.apply(posting, &accounts);
         }
         if page.len() < usize::try_from(PAGE).unwrap_or(usize::MAX) {
             break;
         }
     }
     let unsealed = store::list_unsealed(tx, i64::MAX).await?;
-    walk.report.unsealed = u64::try_from(unsealed.len()).unwrap_or(u64::MAX);
+    auditor.report.unsealed = u64::try_from(unsealed.len()).unwrap_or(u64::MAX);
     for posting in &unsealed {
-        walk.apply(posting, &accounts);
+        auditor.apply(posting, &accounts);
     }
-    walk.compare_balances(&accounts);
+    auditor.compare_balances(&accounts);
     let named =
         accounts.values().map(|account| ((account.mode, account.code.clone(), account.asset.clone()), account.id));
     let directory = named.collect();
-    let sums = walk.compare_deposits(tx, &directory).await?;
-    walk.compare_invoices(tx, &directory, sums).await?;
-    walk.compare_payments(tx, &directory).await?;
-    walk.report.open_holds = u64::try_from(walk.open.len()).unwrap_or(u64::MAX);
-    Ok(walk.report)
+    let sums = auditor.compare_deposits(tx, &directory).await?;
+    auditor.compare_invoices(tx, &directory, sums).await?;
+    auditor.compare_payments(tx, &directory).await?;
+    auditor.report.open_holds = u64::try_from(auditor.open.len()).unwrap_or(u64::MAX);
+    Ok(auditor.report)
 }
 
-impl Walk {
+impl Auditor {
     fn apply(&mut self, posting: &store::Stored, accounts: &HashMap<AccountId, store::AuditedAccount>) {
         self.report.postings += 1;
         let name = || format!("posting {} ({})", posting.seq, posting.entry);
@@ -177,7 +177,7 @@ impl Walk {
                 self.folded.insert(id, *balance);
             }
         }
-        self.trail.note(posting);
+        self.posting_index.note(posting);
     }
 
     fn compare_balances(&mut self, accounts: &HashMap<AccountId, store::AuditedAccount>) {
@@ -186,7 +186,7 @@ impl Walk {
         for account in sorted {
             let computed = self.computed.get(&account.id).copied().unwrap_or_default();
             let name = format!("account {} ({} of {})", account.id, account.code, account.asset);
-            if account.floored {
+            if account.non_negative {
                 if computed != account.balance {
                     self.report.find(format!("{name}: its balance row is not the sum of its postings"));
                 }

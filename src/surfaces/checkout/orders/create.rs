@@ -11,22 +11,22 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
-use crate::access::limits::Key;
-use crate::clock::Instant;
-use crate::db::{self, Tx};
-use crate::http::body::{BadRequest, Fields};
-use crate::http::client::Client;
-use crate::http::reply;
-use crate::ids::UserId;
-use crate::money::addresses::Ready;
-use crate::shop::catalog::Prices;
-use crate::shop::orders::number::Labels;
-use crate::shop::orders::payment::{Begun, Means, Provider, Till};
-use crate::shop::orders::{self, NewLine, NewOrder};
-use crate::surfaces::checkout::error::{self, Error};
-use crate::surfaces::checkout::orders::request::{Documented, Payment, Wanted};
-use crate::surfaces::checkout::{CURRENCY, Checkout, SURFACE, auth, wire};
+use crate::error::{self, Error};
+use crate::orders::request::{Documented, Payment, Wanted};
+use crate::{CURRENCY, Checkout, SURFACE, auth, wire};
+use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
+use access::limits::Key;
+use clock::Instant;
+use db::{self, Tx};
+use ids::UserId;
+use money::addresses::ReservedAddress;
+use shop::catalog::Prices;
+use shop::orders::number::OrderReference;
+use shop::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService, Provider};
+use shop::orders::{self, NewLine, NewOrder};
+use web::body::{BadRequest, Fields};
+use web::client::Client;
+use web::reply;
 
 const NUMBER_PREFIX: &str = "CO";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -67,7 +67,7 @@ pub async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
-    checkout.orders.admit(checkout.app.clock.steady(), [Key::ip(client.0)])?;
+    checkout.orders.admit(checkout.clock.steady(), [Key::ip(client.0)])?;
     let wanted = Wanted::read(&Fields::from_json(&headers, &body)?)?;
     let user = match wanted.payment {
         Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::user(&checkout, &headers).await?),
@@ -76,7 +76,7 @@ pub async fn create(
     let call = call(&checkout, &headers, &wanted, user)?;
     let Ordered { answer, is_paid } = order(&checkout, &wanted, user, call).await?;
     if is_paid {
-        checkout.app.wake.wake();
+        checkout.wake.wake();
     }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::CREATED);
     Ok(reply::text_as_json(status, answer.body))
@@ -118,12 +118,12 @@ async fn order(
 ) -> Result<Ordered, Error> {
     let mut attempts = 1;
     loop {
-        let (now, till, call) = (checkout.now(), checkout.till.clone(), call.clone());
+        let (now, payment_service, call) = (checkout.now(), checkout.payment_service.clone(), call.clone());
         let (new, wanted) = (new_order(checkout, wanted, user, now)?, wanted.clone());
-        let db = &checkout.app.db;
-        let address = till.prepare(db, new.shop, &new.means).await?;
+        let db = &checkout.db;
+        let address = payment_service.prepare(db, new.shop, &new.means).await?;
         let ordered = db.write("create_order", move |tx| {
-            Box::pin(async move { once(tx, now, &till, new, address, &wanted, call).await })
+            Box::pin(async move { once(tx, now, &payment_service, new, address, &wanted, call).await })
         });
         match ordered.await {
             Err(Error::Db(db::Error::Conflict(_)) | Error::Order(orders::CreateError::Db(db::Error::Conflict(_))))
@@ -137,16 +137,16 @@ async fn order(
 }
 
 fn new_order(checkout: &Checkout, wanted: &Wanted, user: Option<UserId>, now: Instant) -> Result<NewOrder, Error> {
-    let labels = Labels::draw(&mut rand::rng(), NUMBER_PREFIX, now);
+    let labels = OrderReference::draw(&mut rand::rng(), NUMBER_PREFIX, now);
     let external = |provider| checkout.pay_links.open(provider, &labels).ok_or(Error::MethodUnavailable);
     let means = match &wanted.payment {
-        Payment::Crypto { coin } => Means::Coin(coin.clone()),
-        Payment::BalanceCny => Means::BalanceCny,
-        Payment::BalanceCrypto => Means::BalanceCrypto,
+        Payment::Crypto { coin } => PaymentMethod::PaymentAsset(coin.clone()),
+        Payment::BalanceCny => PaymentMethod::BalanceCny,
+        Payment::BalanceCrypto => PaymentMethod::BalanceCrypto,
         Payment::Alipay => external(Provider::Alipay)?,
         Payment::Wechat => external(Provider::Wechat)?,
     };
-    let options = checkout.options();
+    let options = &checkout.options;
     Ok(NewOrder {
         labels,
         shop: checkout.shop,
@@ -167,9 +167,9 @@ fn new_order(checkout: &Checkout, wanted: &Wanted, user: Option<UserId>, now: In
 async fn once(
     tx: &mut Tx,
     now: Instant,
-    till: &Till,
+    payment_service: &PaymentService,
     new: NewOrder,
-    address: Option<Ready>,
+    address: Option<ReservedAddress>,
     wanted: &Wanted,
     call: Option<Call>,
 ) -> Result<Ordered, Error> {
@@ -185,12 +185,12 @@ async fn once(
             Claim::New(claimed) => Some(claimed),
         },
     };
-    let created = orders::create(tx, now, till, new, address).await?;
+    let created = orders::create(tx, now, payment_service, new, address).await?;
     let answer = Answer { status: StatusCode::CREATED.as_u16(), body: written(&created, wanted)? };
     if let Some(claimed) = claimed {
         claimed.keep(tx, &answer).await?;
     }
-    Ok(Ordered { answer, is_paid: created.begun == Begun::Settled })
+    Ok(Ordered { answer, is_paid: created.begun == PaymentInstructions::Settled })
 }
 
 fn written(created: &orders::Created, wanted: &Wanted) -> Result<String, db::Error> {

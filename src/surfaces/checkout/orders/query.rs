@@ -10,17 +10,17 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::access::limits::Key;
-use crate::db::{self, Tx};
-use crate::http::body::{BadRequest, Fields};
-use crate::http::client::Client;
-use crate::http::reply;
-use crate::ids::Shop;
-use crate::shop::orders::{self, Line, View};
-use crate::shop::stock::{self, Delivered};
-use crate::surfaces::checkout::error::{self, Error};
-use crate::surfaces::checkout::wire::FoundOrder;
-use crate::surfaces::checkout::{Checkout, SURFACE};
+use crate::error::{self, Error};
+use crate::wire::FoundOrder;
+use crate::{Checkout, SURFACE};
+use access::limits::Key;
+use db::{self, Tx};
+use ids::Shop;
+use shop::orders::{self, Line, View};
+use shop::stock::{self, Delivered};
+use web::body::{BadRequest, Fields};
+use web::client::Client;
+use web::reply;
 
 #[derive(Serialize, ToSchema)]
 pub struct Found {
@@ -93,11 +93,11 @@ pub async fn by_body(
 /// Every look-up counts, found or not; a refused one does not.
 async fn answer(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, Error> {
     let pair = Key::of((&lookup.order_no, orders::email_key(&lookup.email)));
-    checkout.lookups.admit(checkout.app.clock.steady(), [Key::ip(client.0), pair])?;
+    checkout.lookups.admit(checkout.clock.steady(), [Key::ip(client.0), pair])?;
     let shop = checkout.shop;
-    let found = checkout.app.db.read("query_order", move |tx| Box::pin(async move { find(tx, shop, &lookup).await }));
+    let found = checkout.db.read("query_order", move |tx| Box::pin(async move { find(tx, shop, &lookup).await }));
     let (view, lines, goods) = found.await?.ok_or(Error::LookupFailed)?;
-    let envelope = &checkout.app.envelope;
+    let envelope = &checkout.envelope;
     let open = |item: Delivered| stock::open(envelope, &item).map(|line| line.as_str().to_owned());
     let credentials = goods.map(|goods| goods.into_iter().map(open).collect::<Result<Vec<_>, _>>()).transpose()?;
     let order = FoundOrder::new(&view, &lines, credentials);

@@ -5,9 +5,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::http::body::{BadRequest, Fields};
-use crate::money::payments::Method;
-use crate::surfaces::checkout::{coins, ids};
+use crate::{coins, ids};
+use money::payments::Method;
+use web::body::{BadRequest, Fields};
 
 const EMAIL_LENGTH_MAX: usize = 254;
 
@@ -27,7 +27,7 @@ pub struct Documented {
     contact_email: String,
     /// `crypto`, `balance_cny`, `balance_crypto`, `alipay` or `wechat`.
     #[schema(rename = "paymentMethod")]
-    payment_method: crate::surfaces::checkout::wire::Method,
+    payment_method: crate::wire::Method,
     /// Only with `crypto`: `trc20_usdt`, `erc20_usdt`, `bep20_usdt`, `btc`, `eth`, `trx` or `bnb`.
     coin: Option<String>,
     #[schema(rename = "couponCode")]

@@ -9,11 +9,11 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::reply;
-use crate::shop::orders;
-use crate::surfaces::checkout::error::{self, Error};
-use crate::surfaces::checkout::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
-use crate::surfaces::checkout::{Checkout, SURFACE, ids};
+use crate::error::{self, Error};
+use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
+use crate::{Checkout, SURFACE, ids};
+use shop::orders;
+use web::reply;
 
 /// Needs no credential, so that it holds nothing that only the buyer may see.
 #[derive(Serialize, ToSchema)]
@@ -41,14 +41,14 @@ pub async fn status(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
     let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(Error::OrderNotFound)?;
-    let standing = orders::standing(&checkout.app.db, checkout.shop, SURFACE, id).await?.ok_or(Error::OrderNotFound)?;
+    let standing = orders::standing(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(Error::OrderNotFound)?;
     let answer = OrderStatus {
         success: true,
         order_id: id.to_string(),
         status: standing.state.into(),
         payment_status: wire::payment_status(&standing),
         fulfillment_status: standing.state.into(),
-        payment: Progress::new(&standing, checkout.now(), &checkout.app.coins),
+        payment: Progress::new(&standing, checkout.now(), &checkout.payment_service.assets),
     };
     Ok(reply::json(StatusCode::OK, &answer))
 }

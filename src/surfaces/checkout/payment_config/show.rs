@@ -8,10 +8,10 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::reply;
-use crate::money::pricing::Currency;
-use crate::shop::orders::payment::Provider;
-use crate::surfaces::checkout::{CURRENCY, Checkout, coins};
+use crate::{CURRENCY, Checkout, coins};
+use money::pricing::Currency;
+use shop::orders::payment::Provider;
+use web::reply;
 
 #[derive(Serialize, ToSchema)]
 pub struct PaymentConfig {
@@ -50,7 +50,7 @@ struct Availability {
 pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
     let now = checkout.now();
     let coins = coins::list_available(&checkout, now);
-    let has_rate = checkout.app.book.rate(now, Currency::USD.as_str(), CURRENCY.as_str()).is_ok();
+    let has_rate = checkout.payment_service.rates.rate(now, Currency::USD.as_str(), CURRENCY.as_str()).is_ok();
     let availability = |enabled| Availability { enabled };
     let external = |provider| availability(checkout.pay_links.is_on(provider));
     let methods = Methods {

@@ -8,11 +8,11 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::reply;
-use crate::shop::catalog;
-use crate::surfaces::checkout::error::{self, Error};
-use crate::surfaces::checkout::wire::Product;
-use crate::surfaces::checkout::{CURRENCY, Checkout};
+use crate::error::{self, Error};
+use crate::wire::Product;
+use crate::{CURRENCY, Checkout};
+use shop::catalog;
+use web::reply;
 
 #[derive(Serialize, ToSchema)]
 pub struct Products {
@@ -31,7 +31,6 @@ pub struct Products {
 pub async fn list(State(checkout): State<Arc<Checkout>>) -> Result<Response, Error> {
     let shop = checkout.shop;
     let listed = checkout
-        .app
         .db
         .read("list_products", move |tx| Box::pin(async move { catalog::list_active(tx, shop, CURRENCY).await }));
     let products = listed.await?.into_iter().map(Product::from).collect();

@@ -9,11 +9,11 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::reply;
-use crate::shop::catalog;
-use crate::surfaces::checkout::error::{self, Error};
-use crate::surfaces::checkout::wire::Product;
-use crate::surfaces::checkout::{CURRENCY, Checkout};
+use crate::error::{self, Error};
+use crate::wire::Product;
+use crate::{CURRENCY, Checkout};
+use shop::catalog;
+use web::reply;
 
 #[derive(Serialize, ToSchema)]
 pub struct Shown {
@@ -35,7 +35,7 @@ pub async fn show(
 ) -> Result<Response, Error> {
     let Path(id_or_slug) = path.map_err(|_| Error::ProductNotFound)?;
     let shop = checkout.shop;
-    let found = checkout.app.db.read("find_product", move |tx| {
+    let found = checkout.db.read("find_product", move |tx| {
         Box::pin(async move { catalog::find_active(tx, shop, CURRENCY, &id_or_slug).await })
     });
     let product = found.await?.ok_or(Error::ProductNotFound)?.into();

@@ -1,0 +1,291 @@
+//! What one transaction makes of the deposits of a chain: what it needs is read at once for all of them, effects in
+//! memory, and stored at once. A block with one deposit and a block with a thousand take the same statements.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chain::{AddressKey, Amount, Header, Transfer};
+
+use crate::assets::FollowedChain;
+use crate::deposits::{self, Deposit, Grace, NewDeposit, Position, State, machine, store};
+use crate::invoices::machine::{is_dust, use_of};
+use crate::invoices::{self, Counted, Disposition, Effects, InvoiceUpdate, ReviewRequest};
+use crate::ledger::{Account, Entry, Leg, PostError};
+use crate::payments::Change;
+use clock::Instant;
+use db::{self, Tx};
+use ids::InvoiceId;
+
+pub(super) struct DepositBatch<'c> {
+    now: Instant,
+    chain: &'c FollowedChain,
+    invoices: BTreeMap<InvoiceId, InvoiceUpdate>,
+    /// Not stored yet.
+    fresh: Vec<NewDeposit>,
+    /// Stored before, each with what it becomes.
+    older: Vec<(Deposit, State)>,
+    effects: Effects,
+}
+
+pub(super) struct Stored {
+    pub changes: Vec<Change>,
+    /// Whether some of the deposits are not final yet, and whether some have become so.
+    pub unfinished: bool,
+    pub finished: bool,
+}
+
+/// A movement in a block of our branch, and whom it reaches.
+type Reaching<'m> = (&'m Header, &'m Transfer, InvoiceId);
+
+impl<'c> DepositBatch<'c> {
+    pub fn new(now: Instant, chain: &'c FollowedChain) -> DepositBatch<'c> {
+        let (invoices, fresh, older) = (BTreeMap::new(), Vec::new(), Vec::new());
+        DepositBatch { now, chain, invoices, fresh, older, effects: Effects::default() }
+    }
+
+    /// Movements in blocks of our branch: those that reach an invoice become deposits, with a use that it gives them.
+    pub async fn see(&mut self, tx: &mut Tx, grace: Grace, movements: &[(Header, &Transfer)]) -> Result<(), db::Error> {
+        let keys: BTreeSet<AddressKey> = movements.iter().map(|(_, transfer)| transfer.to).collect();
+        let mut targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
+        // The key of an address is ours on every chain of its family.
+        for siblings in &self.chain.siblings {
+            let missing: BTreeSet<AddressKey> =
+                keys.iter().filter(|key| !targets.contains_key(*key)).copied().collect();
+            if missing.is_empty() {
+                break;
+            }
+            targets.extend(invoices::lock_by_address(tx, siblings, &missing).await?);
+        }
+        let invoice_of: HashMap<AddressKey, InvoiceId> =
+            targets.iter().map(|(key, update)| (*key, update.id)).collect();
+        self.invoices.extend(targets.into_values().map(|update| (update.id, update)));
+
+        let mut reaching = Vec::with_capacity(movements.len());
+        for (header, transfer) in movements {
+            let Some(target) = invoice_of.get(&transfer.to) else { continue };
+            // Nothing came: a contract may say so to anybody.
+            if transfer.amount.is_zero() {
+                continue;
+            }
+            if deposits::is_bookable(transfer.amount) {
+                reaching.push((header, *transfer, *target));
+                continue;
+            }
+            // A token that can be minted at will must not stop the chain.
+            self.effects.reviews.push(ReviewRequest {
+                kind: "deposit.absurd",
+                subject: format!("invoice/{target}"),
+                detail: format!("{} base units of {} in block {}", transfer.amount, transfer.asset, header.height),
+                figure: None,
+            });
+        }
+
+        let window_end = |invoice: &InvoiceUpdate| invoice.expires_at.plus_ms(grace.ms);
+        let is_late =
+            |header: &Header, invoice: &InvoiceUpdate| Instant::from_unix_seconds(header.time) > window_end(invoice);
+        let late = reaching.iter().filter_map(|(header, transfer, target)| {
+            let invoice = self.invoices.get(target)?;
+            is_late(header, invoice).then(|| (*target, transfer.txid, window_end(invoice)))
+        });
+        let late: Vec<_> = late.collect();
+        // What was in time once is in time, also when a reorganisation mines it again later.
+        let was_in_time = store::list_seen_in_time(tx, &late).await?;
+
+        let in_time = |header: &Header, transfer: &Transfer, invoice: &InvoiceUpdate| {
+            !is_late(header, invoice) || was_in_time.contains(&(invoice.id, transfer.txid))
+        };
+        let uses = self.uses(tx, &reaching, in_time).await?;
+        for ((header, transfer, target), used) in reaching.into_iter().zip(uses) {
+            let Some(invoice) = self.invoices.get(&target) else { continue };
+            self.fresh.push(NewDeposit::new(self.chain, header, transfer, invoice, used));
+        }
+        Ok(())
+    }
+
+    /// A use for each movement. What may be dust comes last, larger amounts first, wherever it is in its block: what is
+    /// missing does not depend on the order in which a block has its transactions. What counted in a block that vanished is
+    /// a payment for ever, because the one that it completes may be mined after it this time.
+    async fn uses(
+        &self,
+        tx: &mut Tx,
+        reaching: &[Reaching<'_>],
+        in_time: impl Fn(&Header, &Transfer, &InvoiceUpdate) -> bool,
+    ) -> Result<Vec<Disposition>, db::Error> {
+        let is_small = |transfer: &Transfer| transfer.amount < self.bound(transfer);
+        let small: Vec<_> = reaching.iter().filter(|(_, transfer, _)| is_small(transfer)).collect();
+        let asked = small.iter().map(|(_, _, target)| *target).collect();
+        let counted = invoices::counted(tx, &asked).await?;
+        let mut seen: HashMap<InvoiceId, Amount> = counted.into_iter().map(|(id, sums)| (id, sums.seen)).collect();
+        let small: Vec<_> =
+            small.iter().map(|(_, transfer, target)| (*target, transfer.txid, transfer.amount)).collect();
+        let counted_before = store::list_counted_before(tx, &small).await?;
+
+        let may_be_dust = |transfer: &Transfer, target: InvoiceId| {
+            is_small(transfer) && !counted_before.contains(&(target, transfer.txid, transfer.amount))
+        };
+        let mut order: Vec<(usize, &Reaching<'_>)> = reaching.iter().enumerate().collect();
+        order.sort_by_cached_key(|(_, (_, transfer, target))| {
+            (may_be_dust(transfer, *target), Reverse(transfer.amount))
+        });
+        // Each place is overwritten with what is effects about it.
+        let mut uses = vec![Disposition::Dust; reaching.len()];
+        for (place, (header, transfer, target)) in order {
+            let Some(invoice) = self.invoices.get(target) else { continue };
+            let own = invoice.asset == transfer.asset;
+            let mut used = use_of(invoice.state, own, in_time(header, transfer, invoice));
+            let so_far = seen.entry(*target).or_insert(Amount::ZERO);
+            let missing = match used {
+                Disposition::Counted => invoice.due.saturating_sub(invoice.tolerance).saturating_sub(*so_far),
+                Disposition::Short
+                | Disposition::Surplus
+                | Disposition::Late
+                | Disposition::Foreign
+                | Disposition::Dust => Amount::ZERO,
+            };
+            if may_be_dust(transfer, *target)
+                && is_dust(transfer.amount, self.bound(transfer), own.then_some(invoice.due), missing)
+            {
+                used = Disposition::Dust;
+            }
+            if used == Disposition::Counted {
+                *so_far = so_far.checked_add(transfer.amount).unwrap_or(Amount::MAX);
+            }
+            if let Some(effects) = uses.get_mut(place) {
+                *effects = used;
+            }
+        }
+        Ok(uses)
+    }
+
+    fn bound(&self, transfer: &Transfer) -> Amount {
+        self.chain.dust.bound(self.now, &transfer.asset)
+    }
+
+    /// Deposits that were stored before and have become deep enough by now.
+    pub async fn take_older(&mut self, tx: &mut Tx, position: Position, limit: i64) -> Result<(), db::Error> {
+        let older = store::lock_advancing(tx, &self.chain.id, position, limit).await?;
+        let locked = |id: &InvoiceId| self.invoices.contains_key(id);
+        let missing = older.iter().map(|deposit| deposit.invoice).filter(|id| !locked(id)).collect();
+        self.invoices.extend(invoices::lock(tx, &missing).await?);
+        self.older = older.into_iter().map(|deposit| (deposit.clone(), deposit.state)).collect();
+        Ok(())
+    }
+
+    /// Stores everything: what is fresh is held in the ledger, what is deep enough at `position` is posted and settles the
+    /// invoices that it pays.
+    pub async fn store(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, PostError> {
+        let reached = |deposit: &Deposit| match position {
+            Some(position) => machine::advance(deposit.state, deposit.height, deposit.confirm_height, position),
+            None => deposit.state,
+        };
+        for fresh in &mut self.fresh {
+            fresh.to = reached(&fresh.deposit);
+        }
+        for (deposit, to) in &mut self.older {
+            *to = reached(deposit);
+        }
+        // Without those that are booked already.
+        let fresh = store::insert_deposits(tx, self.now, &self.chain.id, std::mem::take(&mut self.fresh)).await?;
+        let mut fresh: Vec<(Deposit, State)> = fresh.into_iter().map(|fresh| (fresh.deposit, fresh.to)).collect();
+        for (deposit, _) in &fresh {
+            self.hold(deposit);
+        }
+
+        let (mut settling, mut releasing) = (BTreeSet::new(), BTreeSet::new());
+        let mut older = std::mem::take(&mut self.older);
+        for (deposit, to) in older.iter_mut().chain(&mut fresh) {
+            if deposit.state == State::Seen && *to != State::Seen {
+                self.confirm(deposit);
+                if deposit.used == Disposition::Counted {
+                    settling.insert(deposit.invoice);
+                }
+            }
+            if *to == State::Final {
+                releasing.insert(deposit.invoice);
+            }
+        }
+        store::set_states(tx, self.now, &older).await?;
+
+        let counted = self.count(tx, &(&settling | &releasing), &fresh).await?;
+        for (id, counted) in &counted {
+            let Some(invoice) = self.invoices.get_mut(id) else { continue };
+            if settling.contains(id) {
+                invoice.settle(self.now, counted.confirmed, &mut self.effects);
+            }
+            if releasing.contains(id) && counted.all_final {
+                invoice.release(self.now, &mut self.effects);
+            }
+        }
+        let changes = invoices::store(tx, self.now, self.invoices.into_values().collect(), self.effects).await?;
+        let mut reached = older.iter().chain(&fresh).map(|(_, to)| *to);
+        Ok(Stored {
+            changes,
+            unfinished: reached.clone().any(|to| to != State::Final),
+            finished: reached.any(|to| to == State::Final),
+        })
+    }
+
+    /// What counts for the invoices. One that no deposit had reached before has its fresh ones and no others.
+    async fn count(
+        &self,
+        tx: &mut Tx,
+        ids: &BTreeSet<InvoiceId>,
+        fresh: &[(Deposit, State)],
+    ) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
+        let is_reached = |id: &InvoiceId| self.invoices.get(id).is_none_or(InvoiceUpdate::is_reached);
+        let asked = ids.iter().copied().filter(is_reached).collect();
+        let mut counted = invoices::counted(tx, &asked).await?;
+        for (deposit, state) in fresh.iter().filter(|(deposit, _)| deposit.used == Disposition::Counted) {
+            if ids.contains(&deposit.invoice) && !asked.contains(&deposit.invoice) {
+                let of = counted.entry(deposit.invoice).or_insert(Counted::NOTHING);
+                of.add(deposit.amount, *state != State::Seen, *state == State::Final)?;
+            }
+        }
+        Ok(counted)
+    }
+
+    fn hold(&mut self, deposit: &Deposit) {
+        let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
+        let leg = Leg {
+            debit: Account::OnChain(self.chain.id.clone()),
+            credit: Account::MerchantIncoming(invoice.shop.merchant),
+            asset: deposit.asset.clone(),
+            amount: deposit.amount,
+        };
+        self.effects.entries.push(Entry::hold(self.chain.mode, deposit.hold(), "deposit seen", leg));
+        if deposit.used == Disposition::Counted && invoice.state == invoices::State::Open {
+            invoice.expect(&mut self.effects);
+        }
+    }
+
+    /// The held money is posted; what no invoice asks for goes to its suspense account at once. What was to be counted is
+    /// surplus if earlier money has paid the invoice meanwhile.
+    fn confirm(&mut self, deposit: &mut Deposit) {
+        let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
+        let id = deposit.id;
+        let entries = &mut self.effects.entries;
+        entries.push(Entry::post(format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold(), None));
+        if deposit.used == Disposition::Counted && invoice.state == invoices::State::Paid {
+            deposit.used = Disposition::Surplus;
+        }
+        let Some(suspense) = deposit.suspense() else { return };
+        let merchant = invoice.shop.merchant;
+        let leg = Leg {
+            debit: Account::MerchantIncoming(merchant),
+            credit: Account::Suspense(merchant, suspense),
+            asset: deposit.asset.clone(),
+            amount: deposit.amount,
+        };
+        entries.push(Entry::posted(self.chain.mode, format!("deposit/{id}/apart"), "deposit set apart", vec![leg]));
+        // Anybody can send dust to anybody: it is booked, and nobody has to look at it.
+        if deposit.used == Disposition::Dust {
+            return;
+        }
+        self.effects.reviews.push(ReviewRequest {
+            kind: "deposit.apart",
+            subject: format!("deposit/{id}"),
+            detail: format!("{} base units of {} ({})", deposit.amount, deposit.asset, deposit.used.as_str()),
+            figure: None,
+        });
+    }
+}

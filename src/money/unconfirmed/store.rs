@@ -1,0 +1,115 @@
+//! All SQL of unconfirmed, but for the two questions that deposits and invoices ask in statements of their own.
+
+use chain::{Amount, ChainId, Height, TxId, UnconfirmedTransfer};
+
+use crate::unconfirmed::PendingAmount;
+use clock::Instant;
+use db::{self, Tx, execute, row, rows};
+use ids::InvoiceId;
+
+/// One that is on its way as far as is remembered.
+pub struct Known {
+    pub id: i64,
+    pub txid: TxId,
+    pub part: i64,
+    pub replaceable: bool,
+}
+
+pub async fn list_seen(tx: &mut Tx, chain: &ChainId) -> Result<Vec<Known>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, txid, part, replaceable from unconfirmed where chain = $1 and state = 'seen' order by id",
+        chain.as_str()
+    )?;
+    found
+        .iter()
+        .map(|row| {
+            Ok(Known {
+                id: row.get("id")?,
+                txid: TxId(row.get("txid")?),
+                part: row.get("part")?,
+                replaceable: row.get("replaceable")?,
+            })
+        })
+        .collect()
+}
+
+/// Zero when no invoice has the address, when it is less than `bound` and the invoice asks for more than that, or when nothing
+/// is new. The first time stays when it comes back.
+pub async fn upsert_seen(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &ChainId,
+    unconfirmed: &UnconfirmedTransfer,
+    bound: Amount,
+) -> Result<usize, db::Error> {
+    let changed = execute!(
+        tx,
+        "insert into unconfirmed (chain, txid, part, asset, invoice_id, amount, replaceable, state, first_seen_at)
+         select $1, $2, $3, $4, i.id, $5, $6, 'seen', $7
+         from addresses a join invoices i on i.address_id = a.id where a.chain = $1 and a.key = $8
+         and ($5 >= $9 or (i.asset = $4 and i.due <= $9))
+         on conflict (chain, txid, part) do update
+         set state = 'seen', ended_at = null, replaceable = excluded.replaceable
+         where unconfirmed.state <> 'seen' or unconfirmed.replaceable <> excluded.replaceable",
+        chain.as_str(),
+        unconfirmed.txid.0,
+        unconfirmed.part.code(),
+        unconfirmed.asset.as_str(),
+        unconfirmed.amount,
+        unconfirmed.replaceable,
+        now,
+        unconfirmed.to.0,
+        bound
+    )?;
+    Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+}
+
+/// It is in no mempool any more: it was mined if one of its movements is booked, else it is gone.
+pub async fn set_ended(tx: &mut Tx, now: Instant, id: i64) -> Result<(), db::Error> {
+    let changed = execute!(
+        tx,
+        "update unconfirmed set ended_at = $2, state = case when exists (
+             select 1 from deposits d where d.invoice_id = unconfirmed.invoice_id and d.txid = unconfirmed.txid
+             and d.state <> 'orphaned') then 'mined' else 'orphaned' end
+         where id = $1 and state = 'seen'",
+        id,
+        now
+    )?;
+    db::expect_changed(changed, 1)
+}
+
+pub async fn find_cursor_height(tx: &mut Tx, chain: &ChainId) -> Result<Option<Height>, db::Error> {
+    let found = row!(tx, "select height from cursors where chain = $1", chain.as_str())?;
+    found.map(|row| row.get("height")).transpose()
+}
+
+pub async fn find_expected(tx: &mut Tx, invoice: InvoiceId) -> Result<PendingAmount, db::Error> {
+    let found = rows!(
+        tx,
+        "select s.amount, s.txid, s.replaceable from unconfirmed s join invoices i on i.id = s.invoice_id
+         where s.invoice_id = $1 and s.state = 'seen' and s.asset = i.asset and not exists (
+             select 1 from deposits d where d.invoice_id = s.invoice_id and d.txid = s.txid and d.state <> 'orphaned')
+         order by s.id",
+        invoice
+    )?;
+    let mut expected = PendingAmount::default();
+    for row in &found {
+        // A claim that leaves the range is no reason to fail: nothing was booked.
+        expected.amount = expected.amount.checked_add(row.get("amount")?).unwrap_or(Amount::MAX);
+        expected.txid = Some(TxId(row.get("txid")?));
+        expected.replaceable |= row.get::<bool>("replaceable")?;
+    }
+    Ok(expected)
+}
+
+pub async fn is_awaited(tx: &mut Tx, chain: &ChainId) -> Result<bool, db::Error> {
+    let found = row!(
+        tx,
+        "select case when exists (select 1 from invoices where chain = $1 and state = 'open')
+                or exists (select 1 from invoices where chain = $1 and state = 'reversed')
+                or exists (select 1 from unconfirmed where chain = $1 and state = 'seen') then 1 else 0 end as awaited",
+        chain.as_str()
+    )?;
+    found.map_or(Ok(false), |row| row.get("awaited"))
+}

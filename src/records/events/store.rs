@@ -1,0 +1,47 @@
+//! All SQL of the event log.
+
+use clock::Instant;
+use db::{self, Batch, ResultRef, Tx, execute, statement};
+use ids::Shop;
+
+pub async fn insert_event(
+    tx: &mut Tx,
+    now: Instant,
+    shop: Shop,
+    kind: &'static str,
+    subject: &str,
+    body: &str,
+) -> Result<(), db::Error> {
+    let inserted = execute!(
+        tx,
+        "insert into events (merchant_id, mode, kind, subject, body, at) values ($1, $2, $3, $4, $5, $6)",
+        shop.merchant,
+        shop.mode,
+        kind,
+        subject,
+        body,
+        now
+    )?;
+    db::expect_changed(inserted, 1)
+}
+
+pub fn insert_event_in(
+    links: &mut Batch,
+    now: Instant,
+    shop: Shop,
+    kind: &'static str,
+    subject: &str,
+    body: &str,
+) -> ResultRef<i64> {
+    statement!(
+        links,
+        "insert into events (merchant_id, mode, kind, subject, body, at) values ($1, $2, $3, $4, $5, $6)
+         returning seq as id",
+        shop.merchant,
+        shop.mode,
+        kind,
+        subject,
+        body,
+        now
+    )
+}

@@ -1,0 +1,61 @@
+//! The operator's inbox: money or facts that no rule decides. And the log of what administrators did.
+
+mod store;
+
+use clock::Instant;
+use db::{self, Tx};
+
+pub use store::{Closed, Review};
+
+/// Opens a review unless one of this kind for this subject exists.
+pub async fn open(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, detail: &str) -> Result<(), db::Error> {
+    store::insert_review(tx, now, kind, subject, detail).await
+}
+
+/// Closes a review that settled itself or was decided; none open is fine.
+pub async fn close(tx: &mut Tx, now: Instant, kind: &'static str, subject: &str, note: &str) -> Result<(), db::Error> {
+    store::set_closed(tx, now, kind, subject, note).await?;
+    Ok(())
+}
+
+/// The same, because what it was about is not there any more. False when no such review is open: a person may have decided.
+pub async fn retract(
+    tx: &mut Tx,
+    now: Instant,
+    kind: &'static str,
+    subject: &str,
+    note: &str,
+) -> Result<bool, db::Error> {
+    store::set_closed(tx, now, kind, subject, note).await
+}
+
+/// How a review ended; `None` when it is open or there was none.
+pub async fn find_closed(tx: &mut Tx, kind: &'static str, subject: &str) -> Result<Option<Closed>, db::Error> {
+    store::find_closed(tx, kind, subject).await
+}
+
+/// Closes a review because a person decided, who names it as [`list_open`] shows it. False when no such review is open.
+pub async fn decide(tx: &mut Tx, now: Instant, kind: &str, subject: &str, note: &str) -> Result<bool, db::Error> {
+    store::set_closed(tx, now, kind, subject, note).await
+}
+
+/// Open reviews, oldest first.
+pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
+    store::list_open(tx, limit).await
+}
+
+pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
+    store::count_open(tx).await
+}
+
+/// Writes down what an administrator did, in the transaction in which it is done.
+pub async fn record_act(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &str,
+    act: &'static str,
+    subject: &str,
+    detail: &str,
+) -> Result<(), db::Error> {
+    store::insert_act(tx, now, actor, act, subject, detail).await
+}

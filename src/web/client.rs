@@ -1,0 +1,81 @@
+//! Who asks: the address of the socket's peer, or the forwarded one when the peer is a trusted proxy.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::HeaderMap;
+
+use config::Network;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The peer of the socket on which a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// The client to whom a request is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client(pub IpAddr);
+
+impl Client {
+    /// Proxies append the address they saw, so that the list is read from its end, as far as trusted proxies wrote it. An
+    /// entry that is no address ends the reading: what stands before it may be invented.
+    pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Client {
+        let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+        let mut client = peer.to_canonical();
+        let values = headers.get_all(FORWARDED_FOR).iter().rev();
+        // What stands before a comma may be any bytes, and must not hide the honest entry behind it.
+        for entry in values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
+            if !is_trusted(client) {
+                break;
+            }
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| address(entry.trim())) else { break };
+            client = address.to_canonical();
+        }
+        Client(client)
+    }
+}
+
+/// `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]`, or any of them with a port.
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);
+    bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&'static str], trusted: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let trusted: Vec<Network> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        Client::of(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        for (peer, forwarded, trusted, expected) in [
+            ("192.0.2.9", &["198.51.100.1"][..], &[][..], "192.0.2.9"),
+            ("192.0.2.9", &["198.51.100.1"], &["10.0.0.0/8"], "192.0.2.9"),
+            ("10.0.0.1", &[], &["10.0.0.0/8"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1"], &["10.0.0.0/8"], "198.51.100.1"),
+            ("10.0.0.1", &["203.0.113.7, 198.51.100.1"], &["10.0.0.0/8"], "198.51.100.1"),
+            ("10.0.0.1", &["203.0.113.7, 198.51.100.1,10.0.0.2 , 10.1.1.1"], &["10.0.0.0/8"], "198.51.100.1"),
+            ("10.0.0.1", &["203.0.113.7", "198.51.100.1"], &["10.0.0.0/8"], "198.51.100.1"),
+            ("10.0.0.1", &["203.0.113.7, unknown"], &["10.0.0.0/8"], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1:4711"], &["10.0.0.0/8"], "198.51.100.1"),
+            ("10.0.0.1", &["[2001:db8::5]:80"], &["10.0.0.0/8"], "2001:db8::5"),
+            ("10.0.0.1", &["[2001:db8::5]"], &["10.0.0.0/8"], "2001:db8::5"),
+            ("10.0.0.1", &["é, 198.51.100.7"], &["10.0.0.0/8"], "198.51.100.7"),
+            ("10.0.0.1", &["198.51.100.7, é"], &["10.0.0.0/8"], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &["::ffff:198.51.100.1"], &["10.0.0.0/8"], "198.51.100.1"),
+            ("10.0.0.1", &["10.0.0.3, 10.0.0.2"], &["10.0.0.0/8"], "10.0.0.3"),
+        ] {
+            assert_eq!(client(peer, forwarded, trusted), expected, "{peer} {forwarded:?} {trusted:?}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The reference of a surface: its OpenAPI document, and the same as a page for people. The page is written once, has no
+//! scripts and loads nothing.
+
+use std::fmt::Write;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use utoipa::openapi::OpenApi;
+
+use crate::reply;
+
+const STYLE: &str = include_str!("reference.css");
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+/// Deeper schemas are named instead of shown.
+const DEPTH_MAX: usize = 4;
+
+/// `/openapi/NAME.json` and `/reference/NAME`.
+pub fn routes(name: &str, document: OpenApi) -> Router {
+    let json = document.to_json().expect("a document is made of texts");
+    let page = page(&serde_json::from_str(&json).expect("what was written as JSON is JSON"), name);
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        STANDARD.encode(Sha256::digest(STYLE))
+    );
+    let cached = (CACHE_CONTROL, "max-age=300".to_owned());
+    let headers =
+        [(CONTENT_TYPE, "text/html; charset=utf-8".to_owned()), (CONTENT_SECURITY_POLICY, policy), cached.clone()];
+    let serve_json = get(async move || ([cached], reply::text_as_json(StatusCode::OK, json)));
+    let serve_page = get(async move || (headers, page).into_response());
+    Router::new().route(&format!("/openapi/{name}.json"), serve_json).route(&format!("/reference/{name}"), serve_page)
+}
+
+fn page(document: &Value, name: &str) -> String {
+    let title = escaped(text(&document["info"]["title"]));
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{title}</title><style>{STYLE}</style></head>\n<body><header><h1>{title}</h1><p>{}</p>",
+        escaped(text(&document["info"]["description"]))
+    );
+    for server in list(&document["servers"]) {
+        push(&mut html, format_args!("<p>Base URL <code>{}</code></p>", escaped(text(&server["url"]))));
+    }
+    push(
+        &mut html,
+        format_args!("<p><a href=\"/openapi/{name}.json\">OpenAPI 3.1 document</a></p></header>\n<nav><ul>"),
+    );
+    for (method, path, operation) in operations(document) {
+        push(
+            &mut html,
+            format_args!(
+                "<li><a href=\"#{}\"><b class=\"{method}\">{method}</b> {}</a> {}</li>",
+                anchor(method, path),
+                escaped(path),
+                escaped(text(&operation["summary"]))
+            ),
+        );
+    }
+    html.push_str("</ul></nav>\n<main>");
+    for (method, path, operation) in operations(document) {
+        section(&mut html, document, method, path, operation);
+    }
+    html.push_str("</main></body></html>\n");
+    html
+}
+
+fn section(html: &mut String, document: &Value, method: &str, path: &str, operation: &Value) {
+    push(
+        html,
+        format_args!(
+            "<section id=\"{}\"><h2><b class=\"{method}\">{method}</b> <code>{}</code></h2><h3>{}</h3><p>{}</p>",
+            anchor(method, path),
+            escaped(path),
+            escaped(text(&operation["summary"])),
+            prose(text(&operation["description"]))
+        ),
+    );
+    if !list(&operation["parameters"]).is_empty() {
+        html.push_str("<h4>Parameters</h4><table>");
+        for parameter in list(&operation["parameters"]) {
+            let required = if parameter["required"] == true { "required" } else { "optional" };
+            push(
+                html,
+                format_args!(
+                    "<tr><td><code>{}</code></td><td>{}, {required}</td><td>{}</td></tr>",
+                    escaped(text(&parameter["name"])),
+                    escaped(text(&parameter["in"])),
+                    prose(text(&parameter["description"]))
+                ),
+            );
+        }
+        html.push_str("</table>");
+    }
+    if let Some(schema) = operation["requestBody"].pointer("/content/application~1json/schema") {
+        html.push_str("<h4>Request body</h4>");
+        fields(html, document, schema, 0);
+    }
+    html.push_str("<h4>Answers</h4>");
+    for (status, answer) in entries(&operation["responses"]) {
+        let description = prose(text(&answer["description"]));
+        push(html, format_args!("<details><summary><b>{}</b> {description}</summary>", escaped(status)));
+        if let Some(schema) = answer.pointer("/content/application~1json/schema") {
+            fields(html, document, schema, 0);
+        }
+        html.push_str("</details>");
+    }
+    html.push_str("</section>\n");
+}
+
+/// The fields of an object as a table, those of inner objects in tables inside it.
+fn fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
+    let schema = resolved(document, schema);
+    for choice in list(&schema["oneOf"]) {
+        fields(html, document, choice, depth);
+    }
+    if entries(&schema["properties"]).is_empty() || depth > DEPTH_MAX {
+        return;
+    }
+    html.push_str("<table>");
+    for (name, field) in entries(&schema["properties"]) {
+        let optional =
+            if list(&schema["required"]).iter().any(|required| required == name) { "" } else { ", optional" };
+        let inner = resolved(document, field);
+        let said = [&field["description"], &inner["description"]].into_iter().map(text).find(|said| !said.is_empty());
+        push(
+            html,
+            format_args!(
+                "<tr><td><code>{}</code></td><td>{}{optional}</td><td>{}",
+                escaped(name),
+                escaped(&kind(document, field)),
+                prose(said.unwrap_or(""))
+            ),
+        );
+        let shown = if inner["type"] == "array" { &inner["items"] } else { field };
+        fields(html, document, shown, depth + 1);
+        html.push_str("</td></tr>");
+    }
+    html.push_str("</table>");
+}
+
+/// The type of a field in words: `string`, `array of object`, `one of a, b`.
+fn kind(document: &Value, schema: &Value) -> String {
+    let schema = resolved(document, schema);
+    let choices: Vec<&str> = list(&schema["enum"]).iter().map(text).collect();
+    if !choices.is_empty() {
+        return format!("one of {}", choices.join(", "));
+    }
+    match &schema["type"] {
+        Value::String(name) if name == "array" => format!("array of {}", kind(document, &schema["items"])),
+        Value::String(name) => name.clone(),
+        Value::Array(names) => names.iter().map(text).collect::<Vec<_>>().join(" or "),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => "object".to_owned(),
+    }
+}
+
+fn resolved<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+    let Some(reference) = schema["$ref"].as_str() else { return schema };
+    document.pointer(reference.trim_start_matches('#')).unwrap_or(schema)
+}
+
+fn operations(document: &Value) -> impl Iterator<Item = (&'static str, &str, &Value)> {
+    entries(&document["paths"])
+        .into_iter()
+        .flat_map(|(path, item)| METHODS.into_iter().filter_map(move |method| Some((method, path, item.get(method)?))))
+}
+
+fn entries(value: &Value) -> Vec<(&str, &Value)> {
+    value
+        .as_object()
+        .map(|object| object.iter().map(|(name, value)| (name.as_str(), value)).collect())
+        .unwrap_or_default()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("")
+}
+
+fn anchor(method: &str, path: &str) -> String {
+    let fitting = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    format!("{method}{}", path.chars().map(fitting).collect::<String>())
+}
+
+/// Escaped, with what stands between backticks as code.
+fn prose(text: &str) -> String {
+    let parts = text.split('`').map(escaped).enumerate();
+    parts.map(|(n, part)| if n % 2 == 1 { format!("<code>{part}</code>") } else { part }).collect()
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn push(html: &mut String, arguments: std::fmt::Arguments<'_>) {
+    html.write_fmt(arguments).expect("writing to a String does not fail");
+}

@@ -1,0 +1,181 @@
+//! Finds money that blocks did not show: native coins that a contract sent where nothing can be traced, and whatever an
+//! endpoint left out. Balances are compared with what deposits explain, and a rise is traced to its block by bisection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use chain::{Address, Amount, AssetKind, BlockRef, InternalTransfers, Source, SourceError};
+use tracing::{info, warn};
+
+use crate::workers::{Ran, Worker};
+use clock::Clock;
+use db::Db;
+use ids::InvoiceId;
+use money::assets::FollowedChain;
+use money::deposits::{self, BalanceCheck, Grace, UnexplainedCredit};
+use money::ledger::PostError;
+use shop::orders;
+
+/// Addresses compared in one run.
+const COMPARE_MAX: i64 = 500;
+
+/// Compares balances and books what they show.
+#[derive(Clone)]
+pub struct BalanceReconciler {
+    pub(super) db: Db,
+    pub(super) clock: Clock,
+    pub(super) chain: FollowedChain,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) grace: Grace,
+}
+
+impl BalanceReconciler {
+    pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, grace: Grace) -> BalanceReconciler {
+        BalanceReconciler { db, clock, chain, source, grace }
+    }
+
+    /// Whether the invoices' addresses have no more at `cursor` than their deposits explain. What was missed is booked.
+    pub async fn is_explained(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
+        let checks = self
+            .db
+            .read("list_balance_checks", move |tx| {
+                Box::pin(async move { deposits::list_balance_checks(tx, &invoices).await })
+            })
+            .await?;
+        let mut explained = true;
+        for (asset, checks) in by_asset(checks) {
+            let addresses: Vec<Address> = checks.iter().map(|check| check.address.clone()).collect();
+            let balances = match self.source.balances(&cursor, &asset, &addresses).await {
+                // A node without this state cannot tell; the scan is all there is.
+                Err(SourceError::Unsupported(_)) => continue,
+                answer => answer?,
+            };
+            if balances.len() != checks.len() {
+                return Err(SourceError::Wrong("other balances came than were asked for".into()).into());
+            }
+            for (check, balance) in checks.iter().zip(balances).filter(|(check, has)| *has > check.explained) {
+                let (block, rise) = self.locate_unexplained_credit(check, cursor, balance).await?;
+                self.book(check, block, rise).await?;
+                explained = false;
+            }
+        }
+        Ok(explained)
+    }
+
+    /// The first block with which the address had more than is explained, and how much more. What later blocks added is
+    /// left to the next look: it may vanish with them.
+    async fn locate_unexplained_credit(
+        &self,
+        check: &BalanceCheck,
+        cursor: BlockRef,
+        mut balance: Amount,
+    ) -> anyhow::Result<(BlockRef, Amount)> {
+        let (mut low, mut high) = (check.since.min(cursor.height.saturating_sub(1)), cursor);
+        while high.height - low > 1 {
+            let middle = low + (high.height - low) / 2;
+            let header = self.source.header(middle).await?.with_context(|| format!("block {middle} vanished"))?;
+            match self.balance_at(check, header.position()).await {
+                Ok(more) if more > check.explained => (high, balance) = (header.position(), more),
+                // Where old states are forgotten, the rise is booked where it was noticed.
+                Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((high, balance.saturating_sub(check.explained)))
+    }
+
+    async fn balance_at(&self, check: &BalanceCheck, at: BlockRef) -> Result<Amount, SourceError> {
+        let balances = self.source.balances(&at, &check.asset, std::slice::from_ref(&check.address)).await?;
+        balances.first().copied().ok_or_else(|| SourceError::Wrong("no balance came".into()))
+    }
+
+    /// In a block of the branch that we follow, so that it is taken back with that block; any other is looked at again.
+    async fn book(&self, check: &BalanceCheck, at: BlockRef, rise: Amount) -> anyhow::Result<()> {
+        let (now, chain, grace, check) = (self.clock.now(), self.chain.clone(), self.grace, check.clone());
+        let outcome = self
+            .db
+            .write("book_unexplained_credit", move |tx| {
+                Box::pin(async move {
+                    let outcome = deposits::book_unexplained_credit(tx, now, &chain, grace, at, &check, rise).await?;
+                    if let UnexplainedCredit::Booked(change) = &outcome {
+                        orders::follow(tx, now, change.as_slice()).await?;
+                    }
+                    Ok::<_, PostError>(outcome)
+                })
+            })
+            .await?;
+        match outcome {
+            UnexplainedCredit::Booked(_) => {
+                info!(chain = %self.chain.id, height = at.height, "a balance rose without a visible transfer and was booked");
+                Ok(())
+            }
+            // The next look compares with what was booked meanwhile.
+            UnexplainedCredit::Outdated => Ok(()),
+            UnexplainedCredit::Elsewhere => bail!(
+                "{}: a balance rose in block {}, which is not on the branch that is followed",
+                self.chain.id,
+                at.height
+            ),
+        }
+    }
+}
+
+/// One question may ask for one asset.
+fn by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
+    let mut groups: Vec<(AssetKind, Vec<BalanceCheck>)> = Vec::new();
+    for check in checks {
+        match groups.iter_mut().find(|(asset, _)| *asset == check.asset) {
+            Some((_, group)) => group.push(check),
+            None => groups.push((check.asset.clone(), vec![check])),
+        }
+    }
+    groups
+}
+
+/// Looks now and then at open native invoices, on chains whose blocks do not show what contracts send.
+pub struct BalanceCheckWorker {
+    reconciler: BalanceReconciler,
+}
+
+impl BalanceCheckWorker {
+    pub fn new(reconciler: BalanceReconciler) -> BalanceCheckWorker {
+        BalanceCheckWorker { reconciler }
+    }
+}
+
+#[async_trait]
+impl Worker for BalanceCheckWorker {
+    fn name(&self) -> String {
+        format!("probe {}", self.reconciler.chain.id)
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    fn wakeable(&self) -> bool {
+        false
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        if self.reconciler.source.internal_transfers() != InternalTransfers::ByBalance {
+            return Ok(Ran::Idle);
+        }
+        let chain = self.reconciler.chain.id.clone();
+        let (cursor, invoices) = self
+            .reconciler
+            .db
+            .read("list_native_open", move |tx| {
+                Box::pin(async move { deposits::list_native_open(tx, &chain, COMPARE_MAX).await })
+            })
+            .await?;
+        let Some(cursor) = cursor else { return Ok(Ran::Idle) };
+        if i64::try_from(invoices.len())? == COMPARE_MAX {
+            warn!(chain = %self.reconciler.chain.id, "more native invoices are open than are compared at once; tracing scales better");
+        }
+        let explained = self.reconciler.is_explained(cursor, invoices).await?;
+        Ok(if explained { Ran::Idle } else { Ran::Worked })
+    }
+}

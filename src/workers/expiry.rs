@@ -1,0 +1,46 @@
+//! Ends what only the clock ends: orders whose window on somebody else's page is over, and idempotency keys past their time.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::workers::{Ran, Worker};
+use access::idempotency;
+use clock::Clock;
+use db::Db;
+use shop::orders;
+
+/// Keys forgotten in one transaction.
+const KEYS_MAX: u32 = 1_000;
+
+pub struct ExpiryWorker {
+    db: Db,
+    clock: Clock,
+}
+
+impl ExpiryWorker {
+    pub fn new(db: Db, clock: Clock) -> ExpiryWorker {
+        ExpiryWorker { db, clock }
+    }
+}
+
+#[async_trait]
+impl Worker for ExpiryWorker {
+    fn name(&self) -> String {
+        "lapse".into()
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        let now = self.clock.now();
+        let ended = self.db.write("expire_external_orders", move |tx| Box::pin(orders::expire_external_due(tx, now)));
+        let ended = ended.await?;
+        let forgotten =
+            self.db.write("forget_keys", move |tx| Box::pin(idempotency::forget_expired(tx, now, KEYS_MAX)));
+        let worked = ended > 0 || forgotten.await? > 0;
+        Ok(if worked { Ran::Worked } else { Ran::Idle })
+    }
+}
