@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::addresses::{Addresses, ChainAccount, IssueError, ReservedAddress};
 use clock::Instant;
-use db::{Chain, Db, Error, row};
+use db::{Batch, Db, Error, row};
 
 /// The account of the BIP84 test vectors.
 const XPUB: &str =
@@ -35,7 +35,7 @@ async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
 async fn store(db: &Db, ready: ReservedAddress) -> String {
     db.write("issue", move |tx| {
         Box::pin(async move {
-            let mut links = Chain::default();
+            let mut links = Batch::default();
             let id = ready.insert(&mut links, Instant(0));
             tx.chain(links).await?.id(id)?;
             Ok::<_, Error>(ready.issue())
@@ -75,7 +75,7 @@ db::both! {
         drop(dropped);
         let refused = addresses.prepare(&db, &ethereum).await.unwrap();
         let result = db.write("refused", move |tx| Box::pin(async move {
-            let mut links = Chain::default();
+            let mut links = Batch::default();
             refused.insert(&mut links, Instant(0));
             tx.chain(links).await?;
             Err::<(), _>(Error::Conflict("on purpose".into()))
