@@ -3,7 +3,6 @@
 use money::ledger::audit;
 use serde_json::json;
 
-use crate::receiving::{expect, place, units};
 use crate::world::World;
 
 /// Takes the change back, whatever it was.
@@ -41,16 +40,16 @@ both! {
     async fn the_audit_names_what_does_not_fit(world: World) {
         // Invoice 1 is paid, with a surplus, and final; 2 is paid and not final; 3 expired with a part of its money and got
         // another coin; 4 is open. Order 5 was paid from a balance.
-        let paid = place(&world, "erc20_usdt").await;
-        let twice = units(&world, paid.coin, &paid.due).checked_mul(2).unwrap();
-        world.pay(paid.coin, &paid.address, &twice.to_decimal(6));
+        let paid = world.place_order("erc20_usdt").await;
+        let twice = paid.due.checked_mul(2).unwrap();
+        world.pay_order(&paid, twice);
         world.mine_deep(paid.coin);
         world.run_until_idle().await;
-        let young = place(&world, "erc20_usdt").await;
-        world.pay(young.coin, &young.address, &young.due);
+        let young = world.place_order("erc20_usdt").await;
+        world.pay_order(&young, young.due);
         world.mine(young.coin, 12);
         world.run_until_idle().await;
-        let short = place(&world, "bnb").await;
+        let short = world.place_order("bnb").await;
         world.pay(short.coin, &short.address, "0.0001");
         world.pay("bep20_usdt", &short.address, "3");
         world.mine(short.coin, 300);
@@ -58,11 +57,11 @@ both! {
         world.advance_seconds(32 * 60);
         world.mine(short.coin, 1);
         world.run_until_idle().await;
-        for (placed, status) in [(&paid, "completed"), (&young, "completed"), (&short, "expired")] {
-            assert_eq!(world.status(&placed.id).await.text_at("status"), status);
+        for (order, status) in [(&paid, "completed"), (&young, "completed"), (&short, "expired")] {
+            assert_eq!(world.status(&order.id).await.text_at("status"), status);
         }
-        let open = place(&world, "erc20_usdt").await;
-        expect(&world, &open, "pending", "pending").await;
+        let open = world.place_order("erc20_usdt").await;
+        world.assert_status(&open, "pending", "pending").await;
         let (_, token) = world.user_with_balance(1_000, 0).await;
         let body = json!({
             "productId": world.product.id, "quantity": 2, "contactEmail": "buyer@example.com",

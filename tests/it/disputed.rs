@@ -5,19 +5,19 @@ use chain::Amount;
 use money::ledger::Account;
 use simnet::{Fault, Keep};
 
-use crate::placed::Placed;
+use crate::placed_order::PlacedOrder;
 use crate::world::World;
 
 /// Pays and mines until it counts, on a chain where it is not final by then.
-async fn settle(world: &World) -> (Placed, u64) {
-    let placed = world.place("erc20_usdt").await;
-    world.pay(placed.coin, &placed.address, &placed.due.to_decimal(world.asset(placed.coin).decimals));
-    world.mine(placed.coin, 1);
+async fn settle(world: &World) -> (PlacedOrder, u64) {
+    let order = world.place_order("erc20_usdt").await;
+    world.pay_order(&order, order.due);
+    world.mine(order.coin, 1);
     world.run_until_idle().await;
-    let needed = world.status(&placed.id).await.body["payment"]["required_confirmations"].as_u64().unwrap();
-    world.mine(placed.coin, needed - 1);
+    let needed = world.required_confirmations(&order).await;
+    world.mine(order.coin, needed - 1);
     world.run_until_idle().await;
-    (placed, needed)
+    (order, needed)
 }
 
 fn differ(world: &World, on: bool) {
@@ -37,48 +37,48 @@ async fn pending(world: &World) -> Amount {
 both! {
     async fn what_another_endpoint_does_not_show_is_seen_and_not_confirmed(world: World) {
         differ(&world, true);
-        let (placed, _) = settle(&world).await;
-        world.mine_deep(placed.coin);
+        let (order, _) = settle(&world).await;
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
-        world.expect(&placed, "pending", "confirming").await;
-        assert!(world.is_reviewed("chain.disputed").await);
+        world.assert_status(&order, "pending", "confirming").await;
+        assert!(world.has_open_review("chain.disputed").await);
         // After a restart too.
         world.crash_and_boot().await;
-        world.expect(&placed, "pending", "confirming").await;
+        world.assert_status(&order, "pending", "confirming").await;
         differ(&world, false);
         // It is asked again after a second.
         world.advance_seconds(1);
         world.run_until_idle().await;
-        world.expect(&placed, "completed", "paid").await;
-        assert!(!world.is_reviewed("chain.disputed").await, "they agree again");
+        world.assert_status(&order, "completed", "paid").await;
+        assert!(!world.has_open_review("chain.disputed").await, "they agree again");
     }
 
     async fn money_that_counts_is_not_taken_back_on_the_word_of_one_endpoint(world: World) {
-        let (placed, depth) = settle(&world).await;
-        world.expect(&placed, "completed", "paid").await;
+        let (order, depth) = settle(&world).await;
+        world.assert_status(&order, "completed", "paid").await;
         differ(&world, true);
         reorganise(&world, depth);
         world.run_until_idle().await;
-        assert_eq!(pending(&world).await, placed.due);
-        assert!(world.is_reviewed("chain.disputed").await);
+        assert_eq!(pending(&world).await, order.due);
+        assert!(world.has_open_review("chain.disputed").await);
         differ(&world, false);
         world.run_until_idle().await;
         assert_eq!(pending(&world).await, Amount::ZERO, "no credit outlives its block");
-        world.mine_deep(placed.coin);
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
         assert_eq!(pending(&world).await, Amount::ZERO);
     }
 
     async fn no_chain_is_halted_on_the_word_of_one_endpoint(world: World) {
-        let (placed, _) = settle(&world).await;
-        world.mine_deep(placed.coin);
+        let (order, _) = settle(&world).await;
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
         differ(&world, true);
         reorganise(&world, 120);
         world.run_until_idle().await;
-        assert!(world.is_reviewed("chain.disputed").await && !world.is_reviewed("chain.halted").await);
+        assert!(world.has_open_review("chain.disputed").await && !world.has_open_review("chain.halted").await);
         differ(&world, false);
         world.run_until_idle().await;
-        assert!(world.is_reviewed("chain.halted").await);
+        assert!(world.has_open_review("chain.halted").await);
     }
 }

@@ -5,7 +5,7 @@
 #[macro_use]
 mod both;
 mod world;
-mod placed;
+mod placed_order;
 
 mod bitcoin;
 mod checkout;

@@ -16,6 +16,7 @@ use serde_json::json;
 use simnet::{Fault, Keep};
 
 use crate::commands::program::{Running, run};
+use crate::placed_order::PlacedOrder;
 use crate::world::World;
 
 const COINS: [&str; 7] = ["trc20_usdt", "erc20_usdt", "bep20_usdt", "btc", "eth", "trx", "bnb"];
@@ -27,18 +28,10 @@ const KILLS: u64 = 3;
 /// Reorganisations of the play are not deeper: what is final must not vanish, or the chain rightly halts.
 const DEPTH_MAX: u64 = 4;
 
-struct Placed {
-    id: String,
-    order_no: String,
-    coin: &'static str,
-    address: String,
-    due: Amount,
-}
-
 struct Play {
     world: World,
     rng: StdRng,
-    orders: Vec<Placed>,
+    orders: Vec<PlacedOrder>,
 }
 
 impl Play {
@@ -76,15 +69,9 @@ impl Play {
             assert_eq!(answer.text_at("error"), "payment_method_unavailable", "{}", answer.text);
             return;
         }
-        let due = answer.text_at("payment.expected_amount");
-        self.note(format!("order {} of {due} {coin}", self.orders.len()));
-        self.orders.push(Placed {
-            id: answer.text_at("order.id"),
-            order_no: answer.text_at("order.order_no"),
-            coin,
-            address: answer.text_at("payment.address"),
-            due: Amount::parse_decimal(&due, self.world.asset(coin).decimals).unwrap(),
-        });
+        let order = PlacedOrder::parse(&answer.body, coin, &self.world.asset(coin));
+        self.note(format!("order {} of {} {coin}", self.orders.len(), self.world.decimal(coin, order.due)));
+        self.orders.push(order);
     }
 
     /// The whole sum, a part of it, or too much; to any order that there ever was, however it ended.
@@ -95,10 +82,10 @@ impl Play {
         let index = self.rng.random_range(0..self.orders.len());
         let (numerator, denominator) =
             *[(1, 1), (1, 1), (1, 2), (1, 3), (3, 2)].choose(&mut self.rng).expect("not empty");
-        let placed = &self.orders[index];
-        let asset = self.world.asset(placed.coin);
-        let amount = placed.due.checked_ratio(numerator, denominator).unwrap();
-        self.world.simnet.pay(&asset.chain, &asset.id, &placed.address, amount).unwrap();
+        let order = &self.orders[index];
+        let asset = self.world.asset(order.coin);
+        let amount = order.due.checked_ratio(numerator, denominator).unwrap();
+        self.world.simnet.pay(&asset.chain, &asset.id, &order.address, amount).unwrap();
         self.note(format!("{numerator}/{denominator} of order {index}"));
     }
 
@@ -106,7 +93,7 @@ impl Play {
         let Some(first) = self.orders.last() else { return };
         let Some(second) = self.orders.iter().rev().skip(1).find(|other| other.coin == first.coin) else { return };
         let asset = self.world.asset(first.coin);
-        let payments = [first, second].map(|placed| (asset.id.clone(), placed.address.clone(), placed.due));
+        let payments = [first, second].map(|order| (asset.id.clone(), order.address.clone(), order.due));
         self.world.simnet.pay_many(&asset.chain, payments.to_vec()).unwrap();
         let note = format!("orders {} and {} in one transaction", first.order_no, second.order_no);
         self.note(note);
@@ -188,19 +175,19 @@ impl Play {
     async fn assert_true(&self) {
         let mut truth: BTreeMap<(ChainId, AssetId), Amount> = BTreeMap::new();
         let mut goods = BTreeSet::new();
-        for (number, placed) in self.orders.iter().enumerate() {
-            let asset = self.world.asset(placed.coin);
-            let there = self.world.simnet.balance(&asset.chain, &asset.id, &placed.address);
+        for (number, order) in self.orders.iter().enumerate() {
+            let asset = self.world.asset(order.coin);
+            let there = self.world.simnet.balance(&asset.chain, &asset.id, &order.address);
             let sum = truth.entry((asset.chain.clone(), asset.id.clone())).or_default();
             *sum = sum.checked_add(there).unwrap();
-            let status = self.world.status(&placed.id).await;
+            let status = self.world.status(&order.id).await;
             match status.text_at("payment_status").as_str() {
-                "paid" => assert!(there >= placed.due, "order {number} is paid with {there} of {}", placed.due),
+                "paid" => assert!(there >= order.due, "order {number} is paid with {there} of {}", order.due),
                 "expired" | "pending" | "underpaid" => {}
                 other => panic!("order {number} is {other} when all is final: {}", status.text),
             }
             if status.text_at("status") == "completed" {
-                let query = format!("/api/orders/query?orderNo={}&email=buyer@example.com", placed.order_no);
+                let query = format!("/api/orders/query?orderNo={}&email=buyer@example.com", order.order_no);
                 let found = self.world.get_from(&format!("10.0.{}.{}", number / 250, number % 250), &query).await;
                 for line in found.body["order"]["credentials"].as_array().into_iter().flatten() {
                     assert!(goods.insert(line.to_string()), "an item was delivered twice");

@@ -52,7 +52,7 @@ use esplora::Esplora;
 use provision::bitcoind::{Bitcoind, Options};
 use provision::payer::{Payer, Signed};
 
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::{START, World, accounts};
 
 /// Why a helper may panic: without the node there is no story.
@@ -120,8 +120,8 @@ impl Onchain {
     }
 
     /// The payment waits for a block; the daemon may look at it.
-    pub async fn pay(&self, to: &[(&Placed, Amount)]) -> Signed {
-        let to: Vec<(&str, u64)> = to.iter().map(|(placed, amount)| (placed.address.as_str(), sats(*amount))).collect();
+    pub async fn pay(&self, to: &[(&PlacedOrder, Amount)]) -> Signed {
+        let to: Vec<(&str, u64)> = to.iter().map(|(order, amount)| (order.address.as_str(), sats(*amount))).collect();
         self.payer.pay(self.node(), &to).await.expect(NODE)
     }
 
@@ -143,17 +143,17 @@ impl Onchain {
     }
 
     /// An order of the usual size.
-    pub async fn place(&self) -> Placed {
-        self.world.place_many(QUANTITY, COIN).await
+    pub async fn place_order(&self) -> PlacedOrder {
+        self.world.place_order_of(QUANTITY, COIN).await
     }
 
     /// An order of something at so many fen.
-    pub async fn place_worth(&mut self, fen: i64) -> Placed {
+    pub async fn place_order_worth(&mut self, fen: i64) -> PlacedOrder {
         let product = self.world.new_product(&format!("worth-{fen}"), fen, 1, 3).await;
         let usual = std::mem::replace(&mut self.world.product, product);
-        let placed = self.world.place_many(1, COIN).await;
+        let order = self.world.place_order_of(1, COIN).await;
         self.world.product = usual;
-        placed
+        order
     }
 }
 

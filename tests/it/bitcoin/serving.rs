@@ -14,7 +14,7 @@ use provision::payer::Payer;
 use serde_json::{Value, json};
 
 use super::{NODE, sats};
-use crate::placed::PATIENCE;
+use crate::placed_order::TIMEOUT;
 use crate::world::accounts;
 
 struct Installation {
@@ -85,7 +85,7 @@ impl Installation {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, reached).await {
+        match tokio::time::timeout(TIMEOUT, reached).await {
             Ok(found) => found,
             Err(_) => panic!("{what}: {}", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()),
         }
@@ -117,19 +117,19 @@ async fn the_binary_sells_for_bitcoin() {
     let wish = json!({ "productId": product.await, "quantity": 1, "contactEmail": "buyer@example.com",
         "paymentMethod": "crypto", "coin": "btc" });
     let order = format!("{}/api/orders", shop.url);
-    let placed = shop.until("no order", async || {
+    let order = shop.until("no order", async || {
         let answer = client.post(&order).json(&wish).send().await.ok()?;
         if answer.status() == 201 { answer.json::<Value>().await.ok() } else { None }
     });
-    let placed = placed.await;
-    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{placed}")).to_owned();
-    let address = text(&placed["payment"]["address"]);
-    let due = Amount::parse_decimal(&text(&placed["payment"]["expected_amount"]), 8).expect("an amount");
+    let order = order.await;
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{order}")).to_owned();
+    let address = text(&order["payment"]["address"]);
+    let due = Amount::parse_decimal(&text(&order["payment"]["expected_amount"]), 8).expect("an amount");
     let valid = node.rpc("validateaddress", json!([address])).await.expect(NODE);
     assert_eq!(valid["isvalid"], true, "CO-13: {valid}");
 
     payer.pay(&node, &[(&address, sats(due))]).await.expect(NODE);
-    let status = format!("{}/api/orders/{}/status", shop.url, text(&placed["order"]["id"]));
+    let status = format!("{}/api/orders/{}/status", shop.url, text(&order["order"]["id"]));
     let shown = async |what: &str| {
         let answer = get(status.clone()).await?;
         (answer["payment_status"] == what).then_some(())

@@ -10,7 +10,7 @@ use signer::accounts::{Account, Kind, Purpose};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};
 use crate::aftermath::ask;
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::PHRASE;
 
 async fn unspent(world: &Onchain) -> Vec<Unspent> {
@@ -42,20 +42,20 @@ async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> Strin
 }
 
 /// Two outputs of one transaction for one order, one for another.
-async fn three_outputs(world: &Onchain) -> [Placed; 2] {
-    let placed = [world.place().await, world.place().await];
-    let (part, rest) = split(placed[0].due, 1, 2);
-    world.pay(&[(&placed[0], part), (&placed[1], placed[1].due), (&placed[0], rest)]).await;
+async fn three_outputs(world: &Onchain) -> [PlacedOrder; 2] {
+    let order = [world.place_order().await, world.place_order().await];
+    let (part, rest) = split(order[0].due, 1, 2);
+    world.pay(&[(&order[0], part), (&order[1], order[1].due), (&order[0], rest)]).await;
     world.mine(1).await;
-    placed
+    order
 }
 
 async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
-    let placed = three_outputs(world).await;
+    let order = three_outputs(world).await;
     world.mine(DEEP).await;
     let all = unspent(world).await;
     assert_eq!(all.iter().map(|unspent| unspent.output.vout).collect::<Vec<_>>(), [0, 1, 2]);
-    assert_eq!([&all[0].address, &all[1].address], [&placed[0].address, &placed[1].address]);
+    assert_eq!([&all[0].address, &all[1].address], [&order[0].address, &order[1].address]);
     assert!(spent_reviews(&world.db).await.is_empty());
     let chain = world.chain_of(COIN);
     let listed = ask(world, json!({ "admin": { "list-unspent": { "chain": chain.as_str() } } })).await.unwrap();

@@ -30,12 +30,12 @@ fn retry_after(answer: &Answer) -> i64 {
 
 both! {
     async fn co_42_number_and_address_find_the_order(world: World) {
-        let placed = world.order(2, "eth").await;
-        let order_no = placed.text_at("order.order_no");
+        let order = world.order(2, "eth").await;
+        let order_no = order.text_at("order.order_no");
         let answer = query(&world, &ip(1), &order_no, EMAIL).await;
         found(&answer);
         let expected = json!({
-            "id": placed.body["order"]["id"], "order_no": order_no, "status": "pending", "payment_status": "pending",
+            "id": order.body["order"]["id"], "order_no": order_no, "status": "pending", "payment_status": "pending",
             "fulfillment_status": "pending", "product_id": world.product.id, "quantity": 2, "amount": 1, "currency": "CNY",
             "payment_method": "crypto", "created_at": "2026-02-11T12:00:00Z", "credentials": null,
         });

@@ -129,37 +129,37 @@ both! {
 
     async fn an_order_is_looked_at_and_cancelled(world: World) {
         let desk = Desk::at(&world).await;
-        let placed = world.place("trc20_usdt").await;
-        let shown = desk.admin(&["order", "show", &placed.order_no]).await.done();
+        let order = world.place_order("trc20_usdt").await;
+        let shown = desk.admin(&["order", "show", &order.order_no]).await.done();
         for line in [
-            &format!("order {} ({})\n  state: awaiting_payment\n", placed.order_no, placed.id),
+            &format!("order {} ({})\n  state: awaiting_payment\n", order.order_no, order.id),
             "  shop: shop, test, surface checkout\n  amount: 1 CNY\n",
             "  e-mail: buyer@example.com\npayment crypto: pending\n",
-            &format!("  address: {} on tron\n  due: 0.138122 USDT until ", placed.address),
+            &format!("  address: {} on tron\n  due: 0.138122 USDT until ", order.address),
             "  received: 0 USDT, confirmed 0 USDT\nlines:\n",
             "  2 of mailbox-usa-fresh at 0.5 CNY: pending",
         ] {
             assert!(shown.contains(line), "{line} is not in {shown}");
         }
-        assert_eq!(desk.admin(&["order", "show", &placed.id.to_uppercase()]).await.done(), shown, "by its id");
+        assert_eq!(desk.admin(&["order", "show", &order.id.to_uppercase()]).await.done(), shown, "by its id");
         for verb in ["show", "cancel", "confirm"] {
             assert!(desk.refused(&["order", verb, "CO20260211AAAAAAAAAAAA"]).await.contains("there is no order `CO2026"));
         }
-        assert!(desk.refused(&["order", "confirm", &placed.order_no]).await.contains("which nobody has to confirm"));
+        assert!(desk.refused(&["order", "confirm", &order.order_no]).await.contains("which nobody has to confirm"));
 
-        world.pay("trc20_usdt", &placed.address, "0.1");
+        world.pay("trc20_usdt", &order.address, "0.1");
         world.mine("trc20_usdt", 1);
         world.run_until_idle().await;
-        let shown = desk.admin(&["order", "show", &placed.order_no]).await.done();
+        let shown = desk.admin(&["order", "show", &order.order_no]).await.done();
         assert!(shown.contains("  received: 0.1 USDT, confirmed") && shown.contains("newest transaction: "), "{shown}");
-        let refused = desk.refused(&["order", "cancel", &placed.order_no]).await;
-        assert!(refused.contains(&format!("order {} cannot be cancelled", placed.order_no)), "{refused}");
+        let refused = desk.refused(&["order", "cancel", &order.order_no]).await;
+        assert!(refused.contains(&format!("order {} cannot be cancelled", order.order_no)), "{refused}");
 
-        let other = world.place_many(5, "eth").await;
+        let other = world.place_order_of(5, "eth").await;
         assert_eq!(world.stock(&world.product).await, 293);
         let cancelled = desk.admin(&["order", "cancel", &format!(" {} ", other.order_no)]).await.done();
         assert!(cancelled.contains("is cancelled") && cancelled.contains("booked and reviewed"), "{cancelled}");
-        world.expect(&other, "cancelled", "expired").await;
+        world.assert_status(&other, "cancelled", "expired").await;
         assert_eq!(world.stock(&world.product).await, 298);
         let refused = desk.refused(&["order", "cancel", &other.order_no]).await;
         assert!(refused.contains("is cancelled already"), "{refused}");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use chain::Amount;
+use chain::{Amount, Asset};
 use db::testing::Scratch;
 use db::{Backend, Db};
 use envelope::Envelope;
@@ -20,7 +20,7 @@ use shop::merchants;
 use url::Url;
 
 use super::node::{NODE, Network, Node};
-use crate::placed::PATIENCE;
+use crate::placed_order::{PlacedOrder, TIMEOUT};
 use crate::world::accounts;
 
 /// Kills at each point.
@@ -38,12 +38,6 @@ pub struct Installation {
     node: Node,
     scratch: Scratch,
     folder: tempfile::TempDir,
-}
-
-struct Placed {
-    id: String,
-    address: String,
-    due: String,
 }
 
 impl Installation {
@@ -132,32 +126,33 @@ impl Installation {
         answer.json().await.expect("JSON")
     }
 
-    async fn place(&self) -> Placed {
+    async fn place(&self) -> PlacedOrder {
         let wish = json!({ "productId": self.product, "quantity": 1, "contactEmail": "buyer@example.com",
             "paymentMethod": "crypto", "coin": "erc20_usdt" });
         let url = format!("http://{}/api/orders", self.address);
         let answer = self.client.post(&url).json(&wish).send().await.expect("an answer");
         let answer: Value = answer.json().await.expect("JSON");
-        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-        Placed {
-            id: text(&answer["order"]["id"]),
-            address: text(&answer["payment"]["address"]),
-            due: text(&answer["payment"]["expected_amount"]),
-        }
+        PlacedOrder::parse(&answer, "erc20_usdt", &self.usdt())
     }
 
-    async fn pay(&self, placed: &Placed) {
-        let (to, value) = (placed.address.parse().expect(NODE), units(&placed.due).units());
+    async fn pay(&self, order: &PlacedOrder) {
+        let (to, value) = (order.address.parse().expect(NODE), order.due.units());
         self.node.call(0, self.node.usdt, abi::UsdtLike::transferCall { to, value }).await;
+    }
+
+    /// The asset that `erc20_usdt` stands for.
+    fn usdt(&self) -> Asset {
+        let chain = self.node.configured(&[self.node.anvil.url()], "none");
+        chain.asset("usdt").expect("the node has USDT").clone()
     }
 
     async fn mine(&self, blocks: u64) {
         self.node.anvil.mine(blocks).await.expect(NODE);
     }
 
-    async fn until_completed(&self, placed: &Placed) {
-        let path = format!("/api/orders/{}/status", placed.id);
-        self.until(&placed.id, async || self.get(&path).await["status"] == "completed").await;
+    async fn run_until_completed(&self, order: &PlacedOrder) {
+        let path = format!("/api/orders/{}/status", order.id);
+        self.until(&order.id, async || self.get(&path).await["status"] == "completed").await;
     }
 
     async fn until(&self, what: &str, reached: impl AsyncFn() -> bool) {
@@ -167,7 +162,7 @@ impl Installation {
                 beat.tick().await;
             }
         };
-        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, reached).await.is_err() {
             panic!("{what} did not come true; the log says:\n{}", fs::read_to_string(self.log()).unwrap_or_default());
         }
     }
@@ -177,13 +172,12 @@ impl Installation {
     }
 
     /// Every order was paid once and no more, and the books are right.
-    async fn assert_credited(&self, orders: &[Placed]) {
+    async fn assert_credited(&self, orders: &[PlacedOrder]) {
         let audit = self.settled(&["audit"]);
         assert!(said(&audit.stdout).contains("stock: the counts agree"), "{}", said(&audit.stdout));
-        let expected = Amount::sum(orders.iter().map(|placed| units(&placed.due))).expect("a small sum");
+        let expected = Amount::sum(orders.iter().map(|order| order.due)).expect("a small sum");
         let db = Db::open(&self.scratch.config()).await.expect("the database opens");
-        let asset =
-            self.node.configured(&[self.node.anvil.url()], "none").asset("usdt").expect("the node has USDT").id.clone();
+        let asset = self.usdt().id;
         let (earned, surplus, deposits) = db
             .read("what_came", move |tx| {
                 Box::pin(async move {
@@ -245,10 +239,6 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
-fn units(usdt: &str) -> Amount {
-    Amount::parse_decimal(usdt, 6).expect("an amount")
-}
-
 fn said(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -264,13 +254,13 @@ both! {
     async fn before_the_block(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
-            let placed = shop.place().await;
-            shop.pay(&placed).await;
+            let order = shop.place().await;
+            shop.pay(&order).await;
             shop.kill_after(delay()).await;
             shop.mine(CONFIRMATIONS).await;
             shop.boot().await;
-            shop.until_completed(&placed).await;
-            orders.push(placed);
+            shop.run_until_completed(&order).await;
+            orders.push(order);
         }
         shop.kill();
         shop.assert_credited(&orders).await;
@@ -287,8 +277,8 @@ both! {
             shop.pay(&second).await;
             shop.boot().await;
             shop.mine(CONFIRMATIONS).await;
-            shop.until_completed(&first).await;
-            shop.until_completed(&second).await;
+            shop.run_until_completed(&first).await;
+            shop.run_until_completed(&second).await;
             orders.extend([first, second]);
         }
         shop.kill();
@@ -298,8 +288,8 @@ both! {
     async fn after_the_block(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
-            let placed = shop.place().await;
-            shop.pay(&placed).await;
+            let order = shop.place().await;
+            shop.pay(&order).await;
             shop.mine(1).await;
             // Seen, then confirmed: it dies at some point of either, and again right after it came up.
             shop.kill_after(delay()).await;
@@ -309,8 +299,8 @@ both! {
             shop.boot().await;
             shop.kill_after(delay()).await;
             shop.boot().await;
-            shop.until_completed(&placed).await;
-            orders.push(placed);
+            shop.run_until_completed(&order).await;
+            orders.push(order);
         }
         shop.mine(130).await;
         shop.kill();

@@ -15,7 +15,7 @@ use chain::Amount;
 use db::Backend;
 use provision::contracts::abi;
 
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::World;
 use node::{Endpoint, Fault, NODE, Network, Node};
 
@@ -77,19 +77,19 @@ impl Onchain {
     }
 
     /// The first rich account pays; the payment waits for a block.
-    pub async fn pay(&self, placed: &Placed, amount: Amount) -> B256 {
-        let (node, to) = (self.node(placed.coin), account(placed));
-        match placed.coin {
+    pub async fn pay(&self, order: &PlacedOrder, amount: Amount) -> B256 {
+        let (node, to) = (self.node(order.coin), account(order));
+        match order.coin {
             "eth" | "bnb" => node.send(0, to, amount.units(), &[]).await,
             _ => node.call(0, node.usdt, abi::UsdtLike::transferCall { to, value: amount.units() }).await,
         }
     }
 
     /// A contract pays several orders in one transaction.
-    pub async fn pay_by_contract(&self, orders: &[(&Placed, Amount)]) -> B256 {
+    pub async fn pay_by_contract(&self, orders: &[(&PlacedOrder, Amount)]) -> B256 {
         let coin = orders.first().expect("somebody is paid").0.coin;
         let node = self.node(coin);
-        let to: Vec<Address> = orders.iter().map(|(placed, _)| account(placed)).collect();
+        let to: Vec<Address> = orders.iter().map(|(order, _)| account(order)).collect();
         let value: Vec<_> = orders.iter().map(|(_, amount)| amount.units()).collect();
         if matches!(coin, "eth" | "bnb") {
             let sum = value.iter().sum();
@@ -124,6 +124,6 @@ impl DerefMut for Onchain {
 }
 
 /// Whom a payment to the order reaches.
-fn account(placed: &Placed) -> Address {
-    placed.address.parse().expect(NODE)
+fn account(order: &PlacedOrder) -> Address {
+    order.address.parse().expect(NODE)
 }

@@ -32,28 +32,28 @@ both! {
     async fn the_only_endpoint_fails_and_recovers(world: Onchain) {
         let mut expected = Amount::ZERO;
         for fault in FAULTS {
-            let placed = world.place("trc20_usdt").await;
+            let order = world.place_order("trc20_usdt").await;
             world.gateways[0].set(fault);
-            world.pay(&placed, placed.due);
+            world.pay(&order, order.due);
             world.settle().await;
             world.gateways[0].set(Fault::None);
-            world.until_completed(&placed).await;
-            expected = expected.checked_add(placed.due).unwrap();
-            assert_eq!(world.earned("trc20_usdt").await, expected, "{fault:?}");
+            world.run_until_completed(&order).await;
+            expected = expected.checked_add(order.due).unwrap();
+            assert_eq!(world.merchant_available("trc20_usdt").await, expected, "{fault:?}");
         }
     }
 
     async fn empty_answers_are_not_believed(world: Onchain) {
         for fault in [Fault::NoReceipts, Fault::LostReceipt, Fault::NoTransactions, Fault::Forged] {
-            let placed = world.place("trx").await;
+            let order = world.place_order("trx").await;
             world.gateways[0].set(fault);
-            world.pay(&placed, placed.due);
+            world.pay(&order, order.due);
             world.settle().await;
             world.settle().await;
             // Nothing was skipped: no block after the one that could not be read was read.
-            world.expect(&placed, "pending", "pending").await;
+            world.assert_status(&order, "pending", "pending").await;
             world.gateways[0].set(Fault::None);
-            world.until_completed(&placed).await;
+            world.run_until_completed(&order).await;
         }
     }
 
@@ -62,11 +62,11 @@ both! {
             for coin in ["trx", "trc20_usdt"] {
                 // As long as its blocks take, lest the chain be ahead of the clock.
                 world.advance_seconds(60);
-                let placed = world.place(coin).await;
+                let order = world.place_order(coin).await;
                 world.gateways[0].set(fault);
-                world.pay(&placed, placed.due);
+                world.pay(&order, order.due);
                 world.settle().await;
-                world.until_completed(&placed).await;
+                world.run_until_completed(&order).await;
                 world.gateways[0].set(Fault::None);
             }
         }
@@ -77,10 +77,10 @@ both! {
         world.produce(1).await;
         let asked = world.gateways[0].asked("");
         world.gateways[0].set(Fault::None);
-        let placed = world.place("trx").await;
-        world.pay(&placed, placed.due);
+        let order = world.place_order("trx").await;
+        world.pay(&order, order.due);
         world.settle().await;
-        world.until_completed(&placed).await;
+        world.run_until_completed(&order).await;
         assert_eq!(world.gateways[0].asked(""), asked, "half a minute has not passed");
     }
 
@@ -90,42 +90,42 @@ both! {
         let (first, second) = (only(&urls[0]), only(&urls[1]));
         world.config.chains.insert(first.id.clone(), first);
         world.crash_and_boot().await;
-        let placed = world.place("trc20_usdt").await;
-        world.pay(&placed, placed.due);
+        let order = world.place_order("trc20_usdt").await;
+        world.pay(&order, order.due);
         world.produce(5).await;
-        world.expect(&placed, "pending", "confirming").await;
+        world.assert_status(&order, "pending", "confirming").await;
         // The old one dies, the new one is a little behind.
         drop(world.gateways.remove(0));
         world.gateways[0].set(Fault::Lagging(3));
         world.config.chains.insert(second.id.clone(), second);
         world.crash_and_boot().await;
         world.produce(LAG - 2).await;
-        world.expect(&placed, "pending", "confirming").await;
+        world.assert_status(&order, "pending", "confirming").await;
         world.produce(1).await;
-        world.expect(&placed, "completed", "paid").await;
-        assert_eq!(world.earned(placed.coin).await, placed.due);
+        world.assert_status(&order, "completed", "paid").await;
+        assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
     async fn one_of_two_endpoints_dies_on_the_way(world: Onchain = Plan { gateways: 2 }) {
-        let placed = world.place("trx").await;
-        world.pay(&placed, placed.due);
+        let order = world.place_order("trx").await;
+        world.pay(&order, order.due);
         world.produce(5).await;
         drop(world.gateways.remove(0));
         world.settle().await;
-        world.until_completed(&placed).await;
+        world.run_until_completed(&order).await;
     }
 
     async fn nothing_expires_while_the_node_is_stale(world: Onchain) {
-        let placed = world.place("trx").await;
+        let order = world.place_order("trx").await;
         world.advance_seconds(20 * 60);
-        world.pay(&placed, placed.due);
+        world.pay(&order, order.due);
         world.gateways[0].set(Fault::Throttled);
         world.settle().await;
         world.advance_seconds(3 * 3_600);
         world.run_until_idle().await;
-        world.expect(&placed, "pending", "pending").await;
+        world.assert_status(&order, "pending", "pending").await;
         world.gateways[0].set(Fault::None);
         world.tron.produce(20, world.clock.now());
-        world.until_completed(&placed).await;
+        world.run_until_completed(&order).await;
     }
 }

@@ -16,7 +16,7 @@ use db::Backend;
 use provision::contracts::abi;
 use tronnode::gateway::Gateway;
 
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::World;
 use node::{LAG, Tron, evm};
 
@@ -51,20 +51,20 @@ impl Onchain {
     }
 
     /// The first rich account pays; the payment waits for a block.
-    pub fn pay(&self, placed: &Placed, amount: Amount) -> [u8; 32] {
-        match placed.coin {
-            "trx" => self.tron.transfer(0, account(placed), sun(amount)),
+    pub fn pay(&self, order: &PlacedOrder, amount: Amount) -> [u8; 32] {
+        match order.coin {
+            "trx" => self.tron.transfer(0, account(order), sun(amount)),
             _ => self.tron.call(
                 0,
                 self.tron.usdt,
-                abi::Trc20Like::transferCall { to: evm(account(placed)), value: amount.units() },
+                abi::Trc20Like::transferCall { to: evm(account(order)), value: amount.units() },
             ),
         }
     }
 
     /// A contract pays several orders in one transaction.
-    pub fn pay_by_contract(&self, orders: &[(&Placed, Amount)]) -> [u8; 32] {
-        let to: Vec<Address> = orders.iter().map(|(placed, _)| evm(account(placed))).collect();
+    pub fn pay_by_contract(&self, orders: &[(&PlacedOrder, Amount)]) -> [u8; 32] {
+        let to: Vec<Address> = orders.iter().map(|(order, _)| evm(account(order))).collect();
         let value: Vec<U256> = orders.iter().map(|(_, amount)| amount.units()).collect();
         if orders.first().expect("somebody is paid").0.coin == "trx" {
             let sum = Amount::sum(orders.iter().map(|(_, amount)| *amount)).unwrap();
@@ -102,8 +102,8 @@ impl DerefMut for Onchain {
 }
 
 /// Whom a payment to the order reaches.
-fn account(placed: &Placed) -> AddressKey {
-    tron::address::parse(&placed.address).expect("an address").key
+fn account(order: &PlacedOrder) -> AddressKey {
+    tron::address::parse(&order.address).expect("an address").key
 }
 
 fn sun(amount: Amount) -> i64 {
