@@ -92,6 +92,15 @@ impl World {
         }
     }
 
+    /// Asserts that there is no deposit, no unconfirmed transfer, no journal entry and no review.
+    pub async fn assert_nothing_booked(&self) {
+        let counts = "select (select count(*) from deposits) + (select count(*) from unconfirmed)
+            + (select count(*) from postings) + (select count(*) from reviews) as n";
+        let counted = self.db.read("count_booked", |tx| Box::pin(tx.rows(counts, Vec::new()))).await;
+        let counted: i64 = counted.expect("a count")[0].get("n").expect("a number");
+        assert_eq!(counted, 0, "something was booked or reviewed");
+    }
+
     /// The open reviews, oldest first.
     pub async fn open_reviews(&self) -> Vec<Review> {
         let open = self.db.read("list_reviews", |tx| Box::pin(async move { reviews::list_open(tx, 100).await })).await;

@@ -261,6 +261,7 @@ both! {
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "pending").await;
+        world.assert_nothing_booked().await;
     }
 
     async fn another_coin_to_the_address_is_kept_apart(world: World) {

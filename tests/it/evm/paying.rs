@@ -218,6 +218,7 @@ both! {
             world.assert_status(order, "pending", "pending").await;
             world.assert_received(order, Amount::ZERO).await;
         }
+        world.assert_nothing_booked().await;
     }
 
     async fn five_hundred_blocks_of_downtime_lose_nothing(world: Onchain) {

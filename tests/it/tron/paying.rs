@@ -234,6 +234,7 @@ both! {
             world.assert_status(order, "pending", "pending").await;
             world.assert_received(order, Amount::ZERO).await;
         }
+        world.assert_nothing_booked().await;
     }
 
     async fn two_thousand_blocks_of_downtime_lose_nothing(world: Onchain) {
