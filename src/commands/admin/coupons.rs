@@ -199,7 +199,9 @@ pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<Str
                 let coupon = coupons::find(tx, shop, &deactivate.code).await?;
                 let missing = || Refused::Rejected(format!("there is no coupon `{}`", deactivate.code));
                 coupons::deactivate(tx, coupon.ok_or_else(missing)?.id).await?;
-                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::CouponDeactivate, &deactivate.code, "").await?)
+                Ok::<_, Refused>(
+                    audit_log::record(tx, now, &actor, Action::CouponDeactivate, &deactivate.code, "").await?,
+                )
             })
         })
         .await?;

@@ -156,7 +156,8 @@ pub async fn cancel(context: &Context, named: Named) -> Result<String, String> {
                 let refused =
                     |e: CancelError| Refused::Rejected(format!("order {} cannot be cancelled: {e}", order.order_no));
                 orders::cancel(tx, now, order.id).await.map_err(refused)?;
-                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, standing)).await?;
+                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, standing))
+                    .await?;
                 Ok::<_, Refused>(view)
             })
         })
@@ -180,7 +181,8 @@ pub async fn confirm(context: &Context, named: Named) -> Result<String, String> 
                 if !orders::confirm_external(tx, now, order.id).await? {
                     return Err(Refused::Rejected(not_awaited(order, standing)));
                 }
-                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, standing)).await?;
+                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, standing))
+                    .await?;
                 Ok(view)
             })
         })

@@ -142,7 +142,9 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
             Box::pin(async move {
                 let (_, user) = find(tx, &set.owner, &set.name).await?;
                 users::set_state(tx, user.id, state).await?;
-                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::UserSetState, &set.name, state.as_str()).await?)
+                Ok::<_, Refused>(
+                    audit_log::record(tx, now, &actor, Action::UserSetState, &set.name, state.as_str()).await?,
+                )
             })
         })
         .await?;
