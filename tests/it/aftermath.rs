@@ -74,7 +74,7 @@ async fn decide(world: &World, kind: &'static str) {
 }
 
 both! {
-    async fn a_reversed_payment_that_does_not_come_back_ends(world: World) {
+    async fn a_reversed_payment_that_does_not_return_expires(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let needed = complete(&world, &order).await;
         world.simnet.reorg(&world.chain_of(order.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
@@ -93,7 +93,7 @@ both! {
         world.assert_status(&order, "completed", "expired").await;
     }
 
-    async fn what_is_left_of_a_reversed_payment_is_kept_apart(world: World) {
+    async fn the_rest_of_a_reversed_payment_goes_to_suspense(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
         let part = due.checked_ratio(1, 3).unwrap();
@@ -113,7 +113,7 @@ both! {
         assert!(world.has_open_review("payment.short").await && world.has_open_review("order.unpaid").await);
     }
 
-    async fn a_reversed_payment_that_comes_back_late_in_its_wait_pays(world: World) {
+    async fn a_reversed_payment_that_returns_in_time_pays(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.advance_seconds(29 * 60);
         let needed = complete(&world, &order).await;
@@ -128,7 +128,7 @@ both! {
         assert!(world.open_reviews().await.is_empty());
     }
 
-    async fn money_on_another_chain_of_the_family_is_seen_and_kept(world: World) {
+    async fn money_on_a_sibling_chain_is_booked_as_foreign(world: World) {
         let order = world.place_order("bnb").await;
         world.pay("eth", &order.address, "0.25");
         world.pay("erc20_usdt", &order.address, "7");
@@ -155,7 +155,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn a_node_that_tells_no_balances_does_not_hold_windows_open_for_ever(world: World) {
+    async fn a_node_without_balances_delays_expiry_by_ten_minutes_at_most(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         world.simnet.set_fault(&chain, Fault::NoBalances, true);
@@ -176,7 +176,7 @@ both! {
         assert_eq!(world.open_reviews().await.iter().filter(|review| review.kind == "probe.blind").count(), 1);
     }
 
-    async fn a_token_that_is_minted_at_will_stops_nothing(world: World = |config: &mut Config| {
+    async fn a_token_minted_at_will_does_not_stop_the_chain(world: World = |config: &mut Config| {
         // Buyers own a lot of a token with many decimals.
         let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
             contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
@@ -203,7 +203,7 @@ both! {
         world.assert_status(&honest, "completed", "paid").await;
     }
 
-    async fn nobody_is_asked_about_money_that_vanished(world: World) {
+    async fn reviews_close_when_their_money_vanishes(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
         world.pay_order(&order, due.checked_mul(3).unwrap());
@@ -225,7 +225,7 @@ both! {
         assert!(surplus.detail.starts_with(&format!("{due} base units")), "{surplus:?}");
     }
 
-    async fn part_payments_that_vanish_are_not_asked_about(world: World) {
+    async fn the_review_of_a_part_payment_follows_its_blocks(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.advance_seconds(29 * 60);
         world.pay(order.coin, &order.address, "0.05");
@@ -245,7 +245,7 @@ both! {
         }
     }
 
-    async fn what_a_person_decided_about_part_payments_is_not_asked_again(world: World) {
+    async fn a_decided_part_payment_is_not_reviewed_again(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.advance_seconds(29 * 60);
         world.pay(order.coin, &order.address, "0.05");
@@ -260,7 +260,7 @@ both! {
         assert!(!world.has_open_review("payment.short").await);
     }
 
-    async fn what_a_person_decided_about_a_surplus_is_asked_again_only_for_more(world: World) {
+    async fn a_decided_surplus_is_reviewed_again_only_when_it_grows(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
         let chain = world.chain_of(order.coin);
@@ -290,7 +290,7 @@ both! {
         assert!(surplus.detail.starts_with(&format!("{expected} base units")), "{surplus:?}");
     }
 
-    async fn what_is_final_is_the_merchants_when_the_rest_vanishes(world: World) {
+    async fn final_money_becomes_available_when_the_rest_vanishes(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         world.pay_order(&order, order.due);
@@ -333,7 +333,7 @@ both! {
         assert!(world.open_reviews().await.is_empty());
     }
 
-    async fn dust_is_booked_and_is_nobodys_payment(world: World) {
+    async fn dust_is_booked_and_pays_no_invoice(world: World) {
         let order = world.place_order("trc20_usdt").await;
         let due = order.due;
         let dust = async || world.suspense(order.coin, Suspense::Dust).await;
@@ -369,7 +369,7 @@ both! {
         assert!(world.open_reviews().await.is_empty(), "nobody has to look");
     }
 
-    async fn dust_that_loses_its_block_is_taken_back(world: World) {
+    async fn dust_is_reversed_with_its_block(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.pay(order.coin, &order.address, "0.000001");
         world.mine(order.coin, 20);
@@ -401,7 +401,7 @@ both! {
         assert_eq!(world.status(&id).await.text_at("status"), "completed");
     }
 
-    async fn a_halted_chain_goes_on_when_a_person_says_so(world: World) {
+    async fn a_halted_chain_continues_after_the_operator_resumes_it(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         let (now, halted) = (world.clock.now(), chain.clone());
@@ -429,7 +429,7 @@ both! {
         assert!(world.has_open_review("chain.halted").await);
     }
 
-    async fn a_rescan_books_what_is_missing_once(world: World) {
+    async fn a_rescan_books_missing_transfers_once(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let (chain, other) = (world.chain_of(order.coin), world.place_order("erc20_usdt").await);
         world.pay_order(&other, other.due);
@@ -452,7 +452,7 @@ both! {
         assert!(rescan(&world, &ChainId::new("dogecoin").unwrap(), 1).await.unwrap_err().contains("does not follow"));
     }
 
-    async fn a_rescan_does_not_book_again_what_the_balance_showed(world: World) {
+    async fn a_rescan_does_not_book_a_balance_credit_again(world: World) {
         let order = world.place_order("eth").await;
         let chain = world.chain_of("eth");
         world.simnet.internals_by_balance(&chain, true);

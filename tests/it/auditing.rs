@@ -37,7 +37,7 @@ async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
 }
 
 both! {
-    async fn the_audit_names_what_does_not_fit(world: World) {
+    async fn the_audit_reports_every_inconsistency(world: World) {
         // Invoice 1 is paid, with a surplus, and final; 2 is paid and not final; 3 expired with a part of its money and got
         // another coin; 4 is open. Order 5 was paid from a balance.
         let paid = world.place_order("erc20_usdt").await;

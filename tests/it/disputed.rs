@@ -35,7 +35,7 @@ async fn pending(world: &World) -> Amount {
 }
 
 both! {
-    async fn what_another_endpoint_does_not_show_is_seen_and_not_confirmed(world: World) {
+    async fn a_block_that_a_second_endpoint_contradicts_is_not_confirmed(world: World) {
         differ(&world, true);
         let (order, _) = settle(&world).await;
         world.mine_deep(order.coin);
@@ -53,7 +53,7 @@ both! {
         assert!(!world.has_open_review("chain.disputed").await, "they agree again");
     }
 
-    async fn money_that_counts_is_not_taken_back_on_the_word_of_one_endpoint(world: World) {
+    async fn one_endpoint_cannot_reverse_confirmed_money(world: World) {
         let (order, depth) = settle(&world).await;
         world.assert_status(&order, "completed", "paid").await;
         differ(&world, true);
@@ -69,7 +69,7 @@ both! {
         assert_eq!(pending(&world).await, Amount::ZERO);
     }
 
-    async fn no_chain_is_halted_on_the_word_of_one_endpoint(world: World) {
+    async fn one_endpoint_cannot_halt_a_chain(world: World) {
         let (order, _) = settle(&world).await;
         world.mine_deep(order.coin);
         world.run_until_idle().await;

@@ -143,7 +143,7 @@ async fn answer(State((market, clock)): State<Shared>, uri: Uri) -> Response {
 }
 
 both! {
-    async fn a_buyer_is_asked_for_what_the_exchanges_agree_on(trading: Trading) {
+    async fn quotes_use_the_rate_that_exchanges_agree_on(trading: Trading) {
         assert_eq!(trading.due("eth").await, "0.000215814917127072", "5 / 7.24 / 3200, rounded up");
         assert_eq!(trading.due("trc20_usdt").await, "0.690608", "USDT counts as a dollar while it is near one");
         trading.set("ETH", "3360");
@@ -158,7 +158,7 @@ both! {
         }
     }
 
-    async fn a_jump_is_believed_when_it_lasts(trading: Trading) {
+    async fn a_price_jump_is_accepted_when_it_lasts(trading: Trading) {
         trading.set("ETH", "4200");
         for _ in 0..2 {
             trading.round().await;
@@ -168,7 +168,7 @@ both! {
         assert_eq!(trading.due("eth").await, "0.000164430413049198");
     }
 
-    async fn without_exchanges_the_last_word_holds_for_two_minutes(trading: Trading) {
+    async fn the_last_rate_is_used_for_two_minutes_without_exchanges(trading: Trading) {
         let open = trading.world.order(QUANTITY, "eth").await;
         trading.market.lock().unwrap().silent = true;
         for _ in 0..STALE_SECONDS / ROUND_SECONDS {
@@ -186,7 +186,7 @@ both! {
         assert_eq!(trading.due("eth").await, "0.000205538016311497");
     }
 
-    async fn a_dollar_that_is_none_is_not_taken(trading: Trading) {
+    async fn a_depegged_stablecoin_is_not_offered(trading: Trading) {
         trading.set("USDT", "0.95");
         trading.round().await;
         assert!(trading.is_refused("trc20_usdt").await, "at once, however young its rate");
@@ -202,7 +202,7 @@ both! {
         assert_eq!(trading.due("eth").await, "0.000215814917127072");
     }
 
-    async fn a_restart_does_not_make_a_jump_believable(trading: Trading) {
+    async fn a_restart_does_not_reset_the_jump_limit(trading: Trading) {
         trading.set("ETH", "320");
         trading.world.advance_seconds(3_600);
         trading.world.crash_and_boot().await;

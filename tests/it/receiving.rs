@@ -38,7 +38,7 @@ both! {
         }
     }
 
-    async fn a_part_and_the_rest_pay_together(world: World) {
+    async fn partial_payments_add_up(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
         let part = due.checked_ratio(1, 3).unwrap();
@@ -55,7 +55,7 @@ both! {
         assert!(answer.body["payment"]["qr_code"].is_null(), "nothing is asked for any more: {}", answer.text);
     }
 
-    async fn a_little_too_little_pays_within_the_tolerance(world: World = |config: &mut Config| {
+    async fn a_small_underpayment_pays_within_the_tolerance(world: World = |config: &mut Config| {
         config.policy.tolerance_basis_points = 50;
         config.policy.tolerance_usd_cents = 5;
     }) {
@@ -73,7 +73,7 @@ both! {
         }
     }
 
-    async fn a_tolerance_in_value_forgives_half_of_a_small_amount_at_most(world: World = |config: &mut Config| {
+    async fn the_absolute_tolerance_is_at_most_half_of_the_amount(world: World = |config: &mut Config| {
         config.policy.tolerance_usd_cents = 500;
     }) {
         let order = world.place_order("trc20_usdt").await;
@@ -85,7 +85,7 @@ both! {
         world.assert_status(&order, "pending", "underpaid").await;
     }
 
-    async fn too_much_pays_and_the_surplus_is_kept(world: World) {
+    async fn an_overpayment_pays_and_the_surplus_goes_to_suspense(world: World) {
         let order = world.place_order("eth").await;
         let due = order.due;
         let twice = due.checked_mul(2).unwrap();
@@ -100,7 +100,7 @@ both! {
         assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, twice, "what comes after payment is surplus too");
     }
 
-    async fn a_second_payment_on_its_way_becomes_surplus_and_a_reorg_takes_it_back(world: World) {
+    async fn a_second_payment_becomes_surplus_and_a_reorg_reverses_it(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let due = order.due;
         world.pay_order(&order, order.due);
@@ -126,7 +126,7 @@ both! {
         assert_eq!(world.account(world.shop.mode, incoming, asset).await.available(), Amount::ZERO);
     }
 
-    async fn a_payment_in_time_stays_in_time_when_it_is_mined_again(world: World) {
+    async fn a_payment_in_time_stays_in_time_after_a_reorg(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.advance_seconds(29 * 60);
         world.pay_order(&order, order.due);
@@ -141,7 +141,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn a_payment_that_a_fork_takes_back_after_its_window_is_awaited(world: World) {
+    async fn an_invoice_waits_for_a_payment_that_a_reorg_returned_to_the_mempool(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         world.advance_seconds(29 * 60);
@@ -162,7 +162,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn a_payment_that_a_fork_took_back_for_good_is_awaited_as_long_as_its_window_was(world: World) {
+    async fn an_invoice_waits_one_window_for_a_payment_lost_in_a_reorg(world: World) {
         let before = world.stock(&world.product).await;
         let order = world.place_order("erc20_usdt").await;
         world.advance_seconds(29 * 60);
@@ -181,7 +181,7 @@ both! {
         assert_eq!(world.stock(&world.product).await, before);
     }
 
-    async fn a_tip_that_stands_still_ends_no_window(world: World) {
+    async fn a_stalled_tip_does_not_expire_invoices(world: World) {
         let order = world.place_order("eth").await;
         world.advance_seconds(2 * 3_600);
         world.run_until_idle().await;
@@ -191,7 +191,7 @@ both! {
         world.assert_status(&order, "expired", "expired").await;
     }
 
-    async fn an_unpaid_order_expires_and_late_money_is_kept(world: World) {
+    async fn an_unpaid_order_expires_and_late_money_goes_to_suspense(world: World) {
         let before = world.stock(&world.product).await;
         let order = world.place_order("bnb").await;
         assert_eq!(world.stock(&world.product).await, before - 2);
@@ -207,7 +207,7 @@ both! {
         assert_eq!(world.suspense(order.coin, Suspense::Late).await, order.due);
     }
 
-    async fn a_part_payment_that_expires_is_kept(world: World) {
+    async fn an_expired_part_payment_goes_to_suspense(world: World) {
         let order = world.place_order("trx").await;
         world.pay(order.coin, &order.address, "0.5");
         world.mine_deep(order.coin);
@@ -221,7 +221,7 @@ both! {
         assert_eq!(world.suspense(order.coin, Suspense::Short).await, world.amount(order.coin, "0.5"));
     }
 
-    async fn money_in_time_holds_the_window_open(world: World) {
+    async fn an_unconfirmed_payment_keeps_the_invoice_open(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.advance_seconds(29 * 60);
         world.pay_order(&order, order.due);
@@ -235,7 +235,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn nothing_expires_while_the_chain_is_behind(world: World) {
+    async fn no_invoice_expires_while_the_chain_is_behind(world: World) {
         let order = world.place_order("eth").await;
         world.advance_seconds(20 * 60);
         world.pay_order(&order, order.due);
@@ -251,7 +251,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn what_is_no_payment_is_ignored(world: World) {
+    async fn lookalike_payments_book_nothing(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let asset = world.asset(order.coin);
         let due = order.due;
@@ -264,7 +264,7 @@ both! {
         world.assert_nothing_booked().await;
     }
 
-    async fn another_coin_to_the_address_is_kept_apart(world: World) {
+    async fn another_asset_at_the_address_goes_to_suspense(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.pay("eth", &order.address, "0.25");
         world.mine_deep("eth");
@@ -316,7 +316,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn an_endpoint_that_hides_transfers_is_caught_before_the_window_ends(world: World) {
+    async fn hidden_transfers_are_found_before_the_invoice_expires(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         world.advance_seconds(60);
@@ -413,7 +413,7 @@ both! {
         assert_eq!(world.account(world.shop.mode, available, asset).await.available(), due, "money that comes again settles it again");
     }
 
-    async fn every_depth_of_reorganisation_is_followed(world: World) {
+    async fn reorgs_of_every_depth_up_to_64_are_followed(world: World) {
         let order = world.place_order("bnb").await;
         let chain = world.chain_of(order.coin);
         for depth in 1..=64 {
@@ -444,7 +444,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn a_fork_below_the_final_mark_stops_the_chain(world: World) {
+    async fn a_fork_below_the_final_mark_halts_the_chain(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         world.pay_order(&order, order.due);
@@ -456,7 +456,7 @@ both! {
         assert!(world.has_open_review("chain.halted").await);
     }
 
-    async fn the_audit_fails_after_a_change_by_sql_and_names_the_posting(world: World) {
+    async fn the_audit_names_a_posting_changed_by_sql(world: World) {
         let order = world.place_order("eth").await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);

@@ -30,7 +30,7 @@ async fn cancel(world: &World, order: &PlacedOrder) -> Result<(), CancelError> {
 }
 
 both! {
-    async fn money_in_the_mempool_shows_and_confirms_nothing(world: World) {
+    async fn a_mempool_payment_is_shown_and_not_confirmed(world: World) {
         let order = world.place_order("btc").await;
         let txid = world.pay_order(&order, order.due);
         let answer = assert_status_when_idle(&world, &order, "pending", "confirming").await;
@@ -45,7 +45,7 @@ both! {
         assert_eq!(answer.text_at("payment.received_amount"), world.decimal("btc", order.due), "it is not counted twice");
     }
 
-    async fn a_dropped_transaction_is_forgotten_and_another_one_pays(world: World) {
+    async fn a_dropped_transaction_is_removed_and_a_new_one_pays(world: World) {
         let order = world.place_order("btc").await;
         world.pay_order(&order, order.due);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
@@ -59,7 +59,7 @@ both! {
         assert_status_when_idle(&world, &order, "completed", "paid").await;
     }
 
-    async fn what_was_seen_in_time_pays_whenever_it_is_mined(world: World) {
+    async fn a_payment_seen_in_time_pays_whenever_it_is_mined(world: World) {
         let order = world.place_order("btc").await;
         let other = world.place_order("btc").await;
         world.simnet.hold_mempool(&bitcoin(&world), true);

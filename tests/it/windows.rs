@@ -10,7 +10,7 @@ use crate::world::World;
 const OVER: i64 = 30 * 60 + 60;
 
 both! {
-    async fn a_window_waits_for_a_block_that_is_younger_than_its_end(world: World) {
+    async fn an_invoice_expires_only_after_a_block_younger_than_its_window(world: World) {
         let order = world.place_order("eth").await;
         world.advance_seconds(OVER - 30);
         world.mine(order.coin, 1);
@@ -29,7 +29,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn where_blocks_are_rare_a_young_tip_ends_a_window_when_it_is_seen_twice(world: World) {
+    async fn a_young_tip_seen_twice_expires_invoices_on_slow_chains(world: World) {
         let order = world.place_order("btc").await;
         world.advance_seconds(OVER - 5 * 60);
         world.mine(order.coin, 1);

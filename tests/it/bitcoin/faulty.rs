@@ -3,7 +3,7 @@
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan};
 
 ways! {
-    async fn a_node_that_was_down_is_read_on(world: Onchain) {
+    async fn following_continues_after_the_node_was_down(world: Onchain) {
         let order = world.place_order().await;
         world.pay(&[(&order, order.due)]).await;
         world.mine_unseen(1).await;
@@ -16,7 +16,7 @@ ways! {
         assert_eq!(world.merchant_available(COIN).await, order.due);
     }
 
-    async fn a_node_that_says_nothing_holds_nobody_up(world: Onchain = Plan { timeout_ms: 1_000, ..PLAIN }) {
+    async fn a_silent_node_does_not_delay_other_requests(world: Onchain = Plan { timeout_ms: 1_000, ..PLAIN }) {
         let order = world.place_order().await;
         world.pay(&[(&order, order.due)]).await;
         world.mine_unseen(1).await;

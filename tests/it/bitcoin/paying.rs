@@ -50,7 +50,7 @@ ways! {
         confirm(&world, &order).await;
     }
 
-    async fn the_more_it_is_worth_the_deeper_it_must_lie(world: Onchain) {
+    async fn larger_payments_need_more_confirmations(world: Onchain) {
         for (fen, depth) in PRICES {
             let order = world.place_order_worth(fen).await;
             world.pay(&[(&order, order.due)]).await;
@@ -82,7 +82,7 @@ ways! {
         assert_eq!(Amount::sum([first.due, second.due, third.due]), Some(world.merchant_available(COIN).await));
     }
 
-    async fn a_part_and_the_rest_pay_together(world: Onchain) {
+    async fn partial_payments_add_up(world: Onchain) {
         let order = world.place_order().await;
         let (part, rest) = split(order.due, 1, 3);
         world.pay(&[(&order, part)]).await;
@@ -98,7 +98,7 @@ ways! {
         assert_eq!(world.merchant_available(COIN).await, order.due);
     }
 
-    async fn too_much_pays_and_the_surplus_is_kept(world: Onchain) {
+    async fn an_overpayment_pays_and_the_surplus_goes_to_suspense(world: Onchain) {
         let order = world.place_order().await;
         world.pay(&[(&order, order.due.checked_add(Amount::from_units(1)).unwrap())]).await;
         world.mine(DEEP).await;
@@ -107,7 +107,7 @@ ways! {
         assert_eq!(world.merchant_available(COIN).await, order.due);
     }
 
-    async fn what_comes_late_is_kept_for_a_person(world: Onchain) {
+    async fn a_late_payment_goes_to_suspense_with_a_review(world: Onchain) {
         let order = world.place_order().await;
         world.advance_seconds(30 * 60 + 61);
         world.mine(1).await;

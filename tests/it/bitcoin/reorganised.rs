@@ -5,7 +5,7 @@ use chain::Amount;
 use super::{COIN, DEEP, Onchain, PRICES, sats};
 
 ways! {
-    async fn before_and_after_credit_forks_of_every_depth_are_followed(world: Onchain) {
+    async fn reorgs_of_every_depth_are_followed_before_and_after_credit(world: Onchain) {
         // Worth enough that six confirmations are needed: below that a fork comes before the credit.
         let (fen, needed) = PRICES[2];
         let mut earned = Amount::ZERO;
@@ -38,7 +38,7 @@ ways! {
         }
     }
 
-    async fn a_credit_goes_with_its_block_and_comes_again_at_every_depth(world: Onchain) {
+    async fn reorgs_of_every_depth_reverse_and_restore_the_credit(world: Onchain) {
         let (fen, _) = PRICES[0];
         let mut earned = Amount::ZERO;
         for depth in 1..=8 {
@@ -59,7 +59,7 @@ ways! {
         }
     }
 
-    async fn only_what_was_in_the_lost_blocks_is_lost(world: Onchain) {
+    async fn a_reorg_reverses_only_deposits_of_lost_blocks(world: Onchain) {
         let (kept, lost) = (world.place_order().await, world.place_order().await);
         world.pay(&[(&kept, kept.due)]).await;
         world.mine(1).await;
@@ -77,7 +77,7 @@ ways! {
         assert_eq!(world.merchant_available(COIN).await, kept.due);
     }
 
-    async fn a_fork_below_the_final_mark_stops_the_chain(world: Onchain) {
+    async fn a_fork_below_the_final_mark_halts_the_chain(world: Onchain) {
         let order = world.place_order().await;
         world.pay(&[(&order, order.due)]).await;
         world.mine(DEEP).await;

@@ -141,7 +141,7 @@ async fn the_binary_sells_for_bitcoin() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_says_whether_a_node_is_ready() {
+async fn check_reports_whether_a_node_is_ready() {
     let whole = Bitcoind::start(Options::default()).await.expect(NODE);
     // Its newest block is from 2011: for all that it knows, it has years to read.
     let (content, said) = Installation::new(&whole).settled(&["check"]);

@@ -50,7 +50,7 @@ async fn three_outputs(world: &Onchain) -> [PlacedOrder; 2] {
     order
 }
 
-async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
+async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKind) {
     let order = three_outputs(world).await;
     world.mine(DEEP).await;
     let all = unspent(world).await;
@@ -87,15 +87,15 @@ async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
 }
 
 ways! {
-    async fn an_output_that_the_seed_spends_elsewhere_is_noticed(world: Onchain) {
-        are_spent_and_come_back(&mut world, AddressKind::P2wpkh).await;
+    async fn a_foreign_spend_opens_a_review(world: Onchain) {
+        spent_outputs_return_after_a_reorg(&mut world, AddressKind::P2wpkh).await;
     }
 
-    async fn a_taproot_output_too(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
-        are_spent_and_come_back(&mut world, AddressKind::P2tr).await;
+    async fn a_taproot_output_is_tracked(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
+        spent_outputs_return_after_a_reorg(&mut world, AddressKind::P2tr).await;
     }
 
-    async fn what_was_received_before_a_restart_is_still_known(world: Onchain) {
+    async fn unspent_outputs_survive_a_restart(world: Onchain) {
         three_outputs(&world).await;
         world.mine(DEEP).await;
         let all = unspent(&world).await;

@@ -29,7 +29,7 @@ ways! {
         assert_eq!(world.merchant_available(COIN).await, order.due);
     }
 
-    async fn a_payment_that_is_spent_otherwise_never_counts(world: Onchain) {
+    async fn a_double_spent_unconfirmed_payment_never_counts(world: Onchain) {
         let order = world.place_order().await;
         let coin = world.payer.take();
         let payment = world.payer.sign(coin, &[(&order.address, sats(order.due))], 2_000, true).unwrap();

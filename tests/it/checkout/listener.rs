@@ -81,7 +81,7 @@ async fn from_host(world: &World, host: &str, path: &str) -> Answer {
 }
 
 both! {
-    async fn health_says_what_is_wrong(world: World) {
+    async fn readiness_names_the_failing_parts(world: World) {
         assert_eq!(world.get("/healthz").await.body, json!({"status": "ok"}));
         assert_eq!(world.get("/readyz").await.body, json!({"status": "ready"}));
         let health = world.daemon.as_ref().expect("the daemon runs").health.clone();
@@ -94,7 +94,7 @@ both! {
         assert_eq!(world.get("/readyz").await.status, 200);
     }
 
-    async fn the_document_describes_what_is_served(world: World) {
+    async fn the_openapi_document_matches_the_served_api(world: World) {
         let answer = world.get("/openapi/checkout.json").await;
         assert_eq!(answer.status, 200);
         assert_eq!(answer.body["openapi"], json!("3.1.0"));
@@ -136,7 +136,7 @@ both! {
         assert!(policy.contains("default-src 'none'"));
     }
 
-    async fn every_client_has_its_share(world: World = |config| {
+    async fn requests_are_limited_per_client(world: World = |config| {
         config.server.requests_per_minute = 6;
     }) {
         for n in 0..6 {
@@ -154,7 +154,7 @@ both! {
         found(&world.get_from("10.0.0.1", "/api/products").await);
     }
 
-    async fn a_header_of_a_stranger_is_not_believed(world: World = |config| {
+    async fn a_forwarded_header_from_an_untrusted_peer_is_ignored(world: World = |config| {
         config.server.trusted_proxies.clear();
     }) {
         for n in 0..3 {
@@ -183,7 +183,7 @@ both! {
         found(&world.get("/api/products").await);
     }
 
-    async fn every_client_has_its_places(world: World = |config| {
+    async fn connections_are_limited_per_client(world: World = |config| {
         config.server.trusted_proxies.clear();
         config.server.connections_per_client = 2;
     }) {
@@ -193,7 +193,7 @@ both! {
         until_answered(&world).await;
     }
 
-    async fn who_takes_nothing_of_his_answers_loses_his_place(world: World = |config| {
+    async fn a_client_that_does_not_read_its_response_is_disconnected(world: World = |config| {
         config.server.trusted_proxies.clear();
         config.server.connections_per_client = 1;
         config.server.stall_timeout = Duration::from_millis(300);
@@ -209,7 +209,7 @@ both! {
         drop(stalled);
     }
 
-    async fn a_surface_has_its_prefix(world: World = |config| {
+    async fn a_surface_is_served_under_its_prefix(world: World = |config| {
         config.surfaces.checkout.mount.prefix = "/shop".into();
     }) {
         found(&world.get("/shop/api/products").await);
@@ -219,7 +219,7 @@ both! {
         assert!(documented_url(&world).await.ends_with("/shop"));
     }
 
-    async fn a_surface_has_its_host(world: World = |config| {
+    async fn a_surface_is_served_on_its_host(world: World = |config| {
         config.surfaces.checkout.mount.host = "Pay.example".into();
     }) {
         for host in ["pay.example", "PAY.EXAMPLE", "pay.example:8443"] {
@@ -234,7 +234,7 @@ both! {
         assert!(documented_url(&world).await.starts_with("http://pay.example"));
     }
 
-    async fn every_answer_has_an_id_and_careful_headers(world: World) {
+    async fn every_response_has_a_request_id_and_security_headers(world: World) {
         let given = world.send(world.request("GET", "/api/products").header("x-request-id", "trace-1.a_B")).await;
         assert_eq!(given.header("x-request-id"), Some("trace-1.a_B"));
         let long = "a".repeat(65);

@@ -169,7 +169,7 @@ both! {
         retry_after(&query(&world, &ip(4), &order_no, "wrong@example.com").await);
     }
 
-    async fn orders_are_made_at_the_configured_pace(world: World = |config| {
+    async fn order_creation_is_rate_limited(world: World = |config| {
         config.surfaces.checkout.orders_per_ip_per_minute = 30;
     }) {
         let post = async |ip: &str| {

@@ -68,7 +68,7 @@ fn encoded(bytes: &[u8]) -> String {
 }
 
 both! {
-    async fn noise_never_fails_a_request(world: World) {
+    async fn random_input_never_causes_a_server_error(world: World) {
         let (_, token) = world.user_with_balance(5_000, 5_000_000).await;
         let sound = on_chain(&world.product, 1, "eth");
         for (n, body) in (0..).zip(draw(bodies(sound))) {

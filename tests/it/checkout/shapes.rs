@@ -29,7 +29,7 @@ both! {
         }));
     }
 
-    async fn what_cannot_be_paid_is_off_and_refused(world: World = |config| {
+    async fn an_unavailable_payment_method_is_hidden_and_refused(world: World = |config| {
         config.surfaces.checkout.coins.remove("btc");
         config.chains.values_mut().find(|chain| chain.id.as_str() == "tron").expect("tron").enabled = false;
         config.rates.fixed.retain(|pair, _| pair.to_string() != "BNB/USD");
@@ -147,7 +147,7 @@ both! {
         assert_eq!(orders(&world).await, 3);
     }
 
-    async fn a_key_of_a_refused_call_may_be_used_again(world: World) {
+    async fn the_idempotency_key_of_a_refused_call_can_be_reused(world: World) {
         let product = world.new_product("few", 100, 1, 1).await;
         let body = on_chain(&product, 2, "eth");
         refused(&post_keyed(&world, "k", &body).await, 409, "insufficient_stock");
@@ -155,7 +155,7 @@ both! {
         created(&post_keyed(&world, "k", &body).await);
     }
 
-    async fn repeated_calls_at_once_make_one_order(world: World) {
+    async fn concurrent_repeated_calls_create_one_order(world: World) {
         let (user, token) = world.user_with_balance(10_000, 0).await;
         let body = with_method(&world.product, 10, "balance_cny");
         let call = || world.request("POST", "/api/orders").header("idempotency-key", "once").bearer_auth(&token).json(&body);

@@ -15,7 +15,7 @@ use url::Url;
 use crate::commands::program::{Running, run, settled};
 
 #[tokio::test]
-async fn a_service_manager_hears_of_it_and_an_operator_talks_to_it() {
+async fn the_daemon_notifies_systemd_and_answers_the_control_socket() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settled.toml");
     let (config, data) = (file.to_str().unwrap(), folder.path().join("data"));
@@ -99,7 +99,7 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_daemon_serves_a_database_and_the_next_one_may_follow_it() {
+async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
     let scratch = Scratch::postgres(&server).await;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

@@ -85,7 +85,7 @@ async fn acts(db: &Db) -> Vec<String> {
 }
 
 both! {
-    async fn reviews_are_shown_and_closed(world: World) {
+    async fn an_operator_lists_and_closes_reviews(world: World) {
         let desk = Desk::at(&world).await;
         assert_eq!(desk.admin(&["review", "list"]).await.done().trim(), "Nothing waits for a person.");
         let now = world.clock.now();
@@ -127,7 +127,7 @@ both! {
         assert_eq!(note, "given back by hand");
     }
 
-    async fn an_order_is_looked_at_and_cancelled(world: World) {
+    async fn an_operator_shows_and_cancels_an_order(world: World) {
         let desk = Desk::at(&world).await;
         let order = world.place_order("trc20_usdt").await;
         let shown = desk.admin(&["order", "show", &order.order_no]).await.done();
@@ -168,7 +168,7 @@ both! {
         assert_eq!(acts(&world.db).await, [format!("order.cancel {}: 2.5 CNY by crypto", other.order_no)]);
     }
 
-    async fn a_person_confirms_what_was_paid_elsewhere(world: World = |config| {
+    async fn an_operator_confirms_an_external_payment(world: World = |config| {
         config.surfaces.checkout.wechat_url = "https://pay.example/wechat/{order_no}".into();
     }) {
         let desk = Desk::at(&world).await;
@@ -211,7 +211,7 @@ both! {
         assert_eq!(acts(&world.db).await, [&paid, &second].map(|no| format!("order.confirm {no}: 1.5 CNY by wechat")));
     }
 
-    async fn a_product_keeps_what_is_not_given(world: World) {
+    async fn product_put_keeps_options_that_are_not_given(world: World) {
         let desk = Desk::at(&world).await;
         let admin = async |arguments: &[&str], input: &str| {
             desk.admin_with(&[arguments, &["--mode", "test"]].concat(), input).await

@@ -28,7 +28,7 @@ both! {
         assert_eq!(world.merchant_available("erc20_usdt").await, expected);
     }
 
-    async fn with_a_second_endpoint_nothing_is_even_late(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         let height = world.ethereum.anvil.height().await.unwrap();
         for fault in faults(height) {
             let order = world.place_order("erc20_usdt").await;
@@ -42,7 +42,7 @@ both! {
         }
     }
 
-    async fn an_endpoint_that_is_behind_is_waited_for_until_it_stands_still(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn a_lagging_endpoint_is_waited_for_until_it_stops_moving(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         for catches_up in [true, false] {
             let order = world.place_order("erc20_usdt").await;
             let height = world.ethereum.anvil.height().await.unwrap();
@@ -61,7 +61,7 @@ both! {
         }
     }
 
-    async fn one_that_is_behind_speaks_for_what_it_has(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn a_lagging_endpoint_confirms_the_blocks_it_has(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         let (older, newer) = (world.place_order("erc20_usdt").await, world.place_order("erc20_usdt").await);
         let height = world.ethereum.anvil.height().await.unwrap();
         world.endpoints[0].set(Fault::StaleHead(height + 15));
@@ -77,7 +77,7 @@ both! {
         world.assert_status(&newer, "completed", "paid").await;
     }
 
-    async fn what_two_endpoints_show_differently_is_not_confirmed(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn conflicting_endpoints_stop_confirmation(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         let order = world.place_order("erc20_usdt").await;
         let node = &world.ethereum.anvil;
         world.ethereum.mine(1, world.clock.now()).await;
@@ -102,7 +102,7 @@ both! {
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
-    async fn empty_logs_are_held_against_the_bloom(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn empty_logs_are_compared_with_the_bloom_filter(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         world.endpoints[0].set(Fault::OnlyEmptyLogs);
         world.endpoints[1].set(Fault::NoReceipts);
         let order = world.place_order("erc20_usdt").await;
@@ -113,7 +113,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn a_made_up_balance_is_no_money(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+    async fn an_invented_balance_is_not_credited(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
         let order = world.place_order("eth").await;
         world.endpoints[0].set(Fault::Generous);
         world.mine("eth", 20).await;
@@ -133,7 +133,7 @@ both! {
         assert_eq!(world.merchant_available("eth").await, second.due);
     }
 
-    async fn one_of_two_endpoints_dies_on_the_way(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
+    async fn one_of_two_endpoints_fails_during_a_payment(world: Onchain = Plan { endpoints: 2, ..PLAIN }) {
         let order = world.place_order("eth").await;
         world.pay(&order, order.due).await;
         world.mine("eth", 6).await;
@@ -149,7 +149,7 @@ both! {
         world.run_until_completed(&second).await;
     }
 
-    async fn nothing_expires_while_the_node_is_stale(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+    async fn no_invoice_expires_while_the_node_is_stale(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
         let order = world.place_order("eth").await;
         let height = world.ethereum.anvil.height().await.unwrap();
         world.advance_seconds(20 * 60);

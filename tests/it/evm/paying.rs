@@ -91,7 +91,7 @@ both! {
         world.assert_status(&ether, "completed", "paid").await;
     }
 
-    async fn ether_sent_by_a_contract_is_found_by_traces(world: Onchain = Plan { trace: "debug", ..PLAIN }) {
+    async fn internal_ether_is_found_by_debug_traces(world: Onchain = Plan { trace: "debug", ..PLAIN }) {
         let (first, second) = (world.place_order("eth").await, world.place_order("eth").await);
         world.pay_by_contract(&[(&first, first.due), (&second, second.due)]).await;
         world.mine("eth", 1).await;
@@ -103,13 +103,13 @@ both! {
         assert_eq!(world.merchant_available("eth").await, first.due.checked_add(second.due).unwrap());
     }
 
-    async fn ether_sent_by_a_contract_is_found_by_flat_traces(world: Onchain = Plan { trace: "parity", ..PLAIN }) {
+    async fn internal_ether_is_found_by_parity_traces(world: Onchain = Plan { trace: "parity", ..PLAIN }) {
         let order = world.place_order("eth").await;
         world.pay_by_contract(&[(&order, order.due)]).await;
         confirm(&world, &order).await;
     }
 
-    async fn ether_sent_by_a_contract_is_found_by_balances(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
+    async fn internal_ether_is_found_by_balance_checks(world: Onchain = Plan { endpoints: 1, ..PLAIN }) {
         world.endpoints[0].set(Fault::NoTraces);
         let order = world.place_order("eth").await;
         let part = split(order.due, 1, 4);
@@ -132,7 +132,7 @@ both! {
         assert_eq!(world.endpoints[0].proxy.asked("debug_traceBlockByHash"), 0, "nobody asks for what is not configured");
     }
 
-    async fn ether_sent_by_a_contract_is_found_while_traces_fail(world: Onchain = Plan { trace: "debug", endpoints: 1, ..PLAIN }) {
+    async fn internal_ether_is_found_while_traces_fail(world: Onchain = Plan { trace: "debug", endpoints: 1, ..PLAIN }) {
         let order = world.place_order("eth").await;
         world.mine("eth", 3).await;
         world.endpoints[0].set(Fault::NoTraces);
@@ -144,7 +144,7 @@ both! {
         assert_eq!(world.merchant_available("eth").await, order.due);
     }
 
-    async fn a_part_and_the_rest_pay_together(world: Onchain) {
+    async fn partial_payments_add_up(world: Onchain) {
         for coin in ["eth", "erc20_usdt"] {
             let order = world.place_order(coin).await;
             let (part, rest) = split(order.due, 1, 3);
@@ -159,7 +159,7 @@ both! {
         }
     }
 
-    async fn too_much_pays_and_the_surplus_is_kept(world: Onchain) {
+    async fn an_overpayment_pays_and_the_surplus_goes_to_suspense(world: Onchain) {
         for coin in ["eth", "erc20_usdt"] {
             let order = world.place_order(coin).await;
             world.pay(&order, order.due.checked_add(Amount::from_units(1)).unwrap()).await;
@@ -170,7 +170,7 @@ both! {
         }
     }
 
-    async fn what_comes_late_is_kept_for_a_person(world: Onchain) {
+    async fn a_late_payment_goes_to_suspense_with_a_review(world: Onchain) {
         let (ether, token) = (world.place_order("eth").await, world.place_order("erc20_usdt").await);
         world.advance_seconds(30 * 60 + 61);
         world.mine("eth", 1).await;
@@ -185,7 +185,7 @@ both! {
         }
     }
 
-    async fn another_coin_to_the_address_is_kept_apart(world: Onchain) {
+    async fn another_asset_at_the_address_goes_to_suspense(world: Onchain) {
         let order = world.place_order("erc20_usdt").await;
         let wei = Amount::from_units(250_000_000_000_000_000);
         world.ethereum.send(1, account(&order), wei.units(), &[]).await;
@@ -194,7 +194,7 @@ both! {
         assert_eq!(world.suspense("eth", Suspense::Foreign).await, wei);
     }
 
-    async fn what_only_looks_like_a_payment_is_ignored(world: Onchain = Plan { trace: "debug", ..PLAIN }) {
+    async fn lookalike_payments_book_nothing(world: Onchain = Plan { trace: "debug", ..PLAIN }) {
         let (token, ether) = (world.place_order("erc20_usdt").await, world.place_order("eth").await);
         let (node, to) = (&world.ethereum, account(&token));
         let (from, value) = (node.rich[0], token.due.units());
@@ -236,7 +236,7 @@ both! {
         assert_eq!(world.merchant_available(token.coin).await, token.due);
     }
 
-    async fn money_for_an_address_of_another_chain_is_kept_apart(world: Onchain = Plan { bsc: true, ..PLAIN }) {
+    async fn money_sent_on_the_wrong_chain_goes_to_suspense(world: Onchain = Plan { bsc: true, ..PLAIN }) {
         let order = world.place_order("bnb").await;
         world.ethereum.send(0, account(&order), order.due.units(), &[]).await;
         world.mine_deep("eth").await;

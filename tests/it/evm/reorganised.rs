@@ -16,7 +16,7 @@ async fn settle(world: &Onchain, order: &PlacedOrder, amount: Amount) -> (B256, 
 }
 
 both! {
-    async fn before_confirmation_a_payment_moves_to_another_block(world: Onchain) {
+    async fn a_reorg_before_confirmation_moves_the_payment(world: Onchain) {
         for coin in ["erc20_usdt", "eth"] {
             let order = world.place_order(coin).await;
             let txid = world.pay(&order, order.due).await;
@@ -34,7 +34,7 @@ both! {
         }
     }
 
-    async fn before_confirmation_a_payment_vanishes_and_is_made_again(world: Onchain) {
+    async fn a_payment_lost_before_confirmation_can_be_sent_again(world: Onchain) {
         let order = world.place_order("eth").await;
         world.pay(&order, order.due).await;
         world.mine("eth", 3).await;
@@ -50,7 +50,7 @@ both! {
         assert_eq!(world.merchant_available("eth").await, order.due);
     }
 
-    async fn after_confirmation_a_part_vanishes_and_does_not_count(world: Onchain) {
+    async fn a_reorg_after_confirmation_removes_a_partial_payment(world: Onchain) {
         let order = world.place_order("erc20_usdt").await;
         let (part, rest) = split(order.due, 1, 2);
         let (_, depth) = settle(&world, &order, part).await;
@@ -68,7 +68,7 @@ both! {
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
-    async fn after_credit_the_credit_is_reversed_and_comes_again_with_the_money(world: Onchain) {
+    async fn a_reorg_after_credit_reverses_it_and_a_new_payment_restores_it(world: Onchain) {
         for coin in ["erc20_usdt", "eth"] {
             let order = world.place_order(coin).await;
             let (_, depth) = settle(&world, &order, order.due).await;
@@ -106,7 +106,7 @@ both! {
         world.assert_status(&second, "completed", "paid").await;
     }
 
-    async fn a_node_that_forgets_its_newest_blocks_and_grows_others_is_followed(world: Onchain) {
+    async fn a_node_that_replaces_its_newest_blocks_is_followed(world: Onchain) {
         let order = world.place_order("erc20_usdt").await;
         world.pay(&order, order.due).await;
         world.mine("eth", 5).await;
@@ -123,7 +123,7 @@ both! {
         assert_eq!(world.merchant_available("erc20_usdt").await, order.due);
     }
 
-    async fn ether_found_by_balance_is_taken_back_with_its_own_block_only(world: Onchain) {
+    async fn a_balance_credit_is_reversed_with_its_own_block_only(world: Onchain) {
         let order = world.place_order("eth").await;
         let (part, rest) = split(order.due, 1, 2);
         // Two payments by a contract in two blocks, noticed together.

@@ -43,7 +43,7 @@ both! {
         }
     }
 
-    async fn empty_answers_are_not_believed(world: Onchain) {
+    async fn empty_responses_are_not_trusted(world: Onchain) {
         for fault in [Fault::NoReceipts, Fault::LostReceipt, Fault::NoTransactions, Fault::Forged] {
             let order = world.place_order("trx").await;
             world.gateways[0].set(fault);
@@ -57,7 +57,7 @@ both! {
         }
     }
 
-    async fn with_a_second_endpoint_nothing_is_even_late(world: Onchain = Plan { gateways: 2 }) {
+    async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = Plan { gateways: 2 }) {
         for fault in FAULTS {
             for coin in ["trx", "trc20_usdt"] {
                 // As long as its blocks take, lest the chain be ahead of the clock.
@@ -72,7 +72,7 @@ both! {
         }
     }
 
-    async fn a_suspension_is_sat_out(world: Onchain = Plan { gateways: 2 }) {
+    async fn a_rate_limit_suspension_is_waited_out(world: Onchain = Plan { gateways: 2 }) {
         world.gateways[0].set(Fault::Suspended(30));
         world.produce(1).await;
         let asked = world.gateways[0].asked("");
@@ -84,7 +84,7 @@ both! {
         assert_eq!(world.gateways[0].asked(""), asked, "half a minute has not passed");
     }
 
-    async fn the_endpoint_is_replaced_on_the_way(world: Onchain = Plan { gateways: 2 }) {
+    async fn the_endpoint_is_replaced_during_a_payment(world: Onchain = Plan { gateways: 2 }) {
         let urls: Vec<String> = world.gateways.iter().map(|gateway| gateway.url.clone()).collect();
         let only = |url: &str| world.tron.configured(&[url.to_owned()]);
         let (first, second) = (only(&urls[0]), only(&urls[1]));
@@ -106,7 +106,7 @@ both! {
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
-    async fn one_of_two_endpoints_dies_on_the_way(world: Onchain = Plan { gateways: 2 }) {
+    async fn one_of_two_endpoints_fails_during_a_payment(world: Onchain = Plan { gateways: 2 }) {
         let order = world.place_order("trx").await;
         world.pay(&order, order.due);
         world.produce(5).await;
@@ -115,7 +115,7 @@ both! {
         world.run_until_completed(&order).await;
     }
 
-    async fn nothing_expires_while_the_node_is_stale(world: Onchain) {
+    async fn no_invoice_expires_while_the_node_is_stale(world: Onchain) {
         let order = world.place_order("trx").await;
         world.advance_seconds(20 * 60);
         world.pay(&order, order.due);

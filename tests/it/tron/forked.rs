@@ -6,7 +6,7 @@ use super::Onchain;
 use super::node::LAG;
 
 both! {
-    async fn what_was_seen_in_a_block_that_vanishes_is_forgotten(world: Onchain) {
+    async fn an_unconfirmed_transfer_of_a_lost_block_is_removed(world: Onchain) {
         let order = world.place_order("trc20_usdt").await;
         world.pay(&order, order.due);
         world.produce(3).await;
@@ -39,7 +39,7 @@ both! {
         }
     }
 
-    async fn nothing_expires_while_nothing_is_solidified(world: Onchain) {
+    async fn no_invoice_expires_without_solidified_blocks(world: Onchain) {
         let (paid, unpaid) = (world.place_order("trx").await, world.place_order("trx").await);
         world.tron.node.model().producers = 18;
         world.produce(2 * LAG).await;

@@ -13,7 +13,7 @@ use super::{Onchain, account, split, sun};
 const COINS: [&str; 2] = ["trx", "trc20_usdt"];
 
 both! {
-    async fn a_payment_is_seen_at_once_and_counts_when_its_block_is_solidified(world: Onchain) {
+    async fn a_payment_is_shown_at_once_and_counts_when_solidified(world: Onchain) {
         for coin in COINS {
             let order = world.place_order(coin).await;
             world.assert_status(&order, "pending", "pending").await;
@@ -33,7 +33,7 @@ both! {
         }
     }
 
-    async fn a_part_and_the_rest_pay_together(world: Onchain) {
+    async fn partial_payments_add_up(world: Onchain) {
         for coin in COINS {
             let order = world.place_order(coin).await;
             let (part, rest) = split(order.due, 1, 3);
@@ -48,7 +48,7 @@ both! {
         }
     }
 
-    async fn too_much_pays_and_the_surplus_is_kept(world: Onchain) {
+    async fn an_overpayment_pays_and_the_surplus_goes_to_suspense(world: Onchain) {
         for coin in COINS {
             let order = world.place_order(coin).await;
             world.pay(&order, order.due.checked_add(Amount::from_units(1)).unwrap());
@@ -59,7 +59,7 @@ both! {
         }
     }
 
-    async fn what_comes_late_is_kept_for_a_person(world: Onchain) {
+    async fn a_late_payment_goes_to_suspense_with_a_review(world: Onchain) {
         let (trx, token) = (world.place_order("trx").await, world.place_order("trc20_usdt").await);
         world.advance_seconds(30 * 60 + 61);
         world.settle().await;
@@ -111,7 +111,7 @@ both! {
         }
     }
 
-    async fn somebody_else_moves_the_payers_tokens(world: Onchain) {
+    async fn a_third_party_transfer_pays_the_order(world: Onchain) {
         let order = world.place_order("trc20_usdt").await;
         let (payer, mover) = (evm(world.tron.rich[0].account), evm(world.tron.rich[2].account));
         let (to, value) = (evm(account(&order)), order.due.units());
@@ -121,7 +121,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn a_frozen_payer_pays_when_the_issuer_relents(world: Onchain) {
+    async fn a_blacklisted_payer_can_pay_after_removal_from_the_list(world: Onchain) {
         let order = world.place_order("trc20_usdt").await;
         let holder = evm(world.tron.rich[0].account);
         let blacklisted = |listed| abi::Trc20Like::setBlackListedCall { holder, listed };
@@ -152,7 +152,7 @@ both! {
         assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
-    async fn trx_that_contracts_send_is_found_and_what_is_undone_is_not(world: Onchain) {
+    async fn internal_trx_is_found_and_reverted_calls_are_not(world: Onchain) {
         let (paid, undone, destructed) = (world.place_order("trx").await, world.place_order("trx").await, world.place_order("trx").await);
         world.pay_by_contract(&[(&paid, paid.due)]);
         let batcher = world.tron.batcher;
@@ -168,7 +168,7 @@ both! {
         assert_eq!(world.merchant_available("trx").await, paid.due.checked_add(destructed.due).unwrap());
     }
 
-    async fn trx_that_a_node_does_not_show_is_found_by_the_balance(world: Onchain) {
+    async fn hidden_trx_is_found_by_balance(world: Onchain) {
         // As java-tron is installed: it keeps nothing of what contracts call. It does keep balances here.
         world.tron.node.model().internal_transfers = false;
         world.tron.node.model().history = true;
@@ -185,7 +185,7 @@ both! {
         assert_eq!(world.merchant_available("trx").await, paid.due);
     }
 
-    async fn another_coin_to_the_address_is_kept_apart(world: Onchain) {
+    async fn another_asset_at_the_address_goes_to_suspense(world: Onchain) {
         let order = world.place_order("trc20_usdt").await;
         world.tron.transfer(1, account(&order), 5_000_000);
         world.settle().await;
@@ -193,7 +193,7 @@ both! {
         assert_eq!(world.suspense("trx", Suspense::Foreign).await, Amount::from_units(5_000_000));
     }
 
-    async fn what_only_looks_like_a_payment_is_ignored(world: Onchain) {
+    async fn lookalike_payments_book_nothing(world: Onchain) {
         let (token, trx) = (world.place_order("trc20_usdt").await, world.place_order("trx").await);
         let (tron, to) = (&world.tron, evm(account(&token)));
         let (from, value) = (evm(tron.rich[0].account), token.due.units());
