@@ -1,5 +1,5 @@
-//! Stories of money that a reorganisation, another chain, a blind node or a late list of tokens left behind, and of the
-//! operator who puts it right.
+//! Stories of money that needs an operator or a rescan: after reorgs, on sibling chains, behind nodes without balances, of
+//! tokens that were listed late.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use simnet::{Fault, Keep};
 use crate::placed_order::PlacedOrder;
 use crate::world::{World, accounts};
 
-/// As the control socket does it.
-pub async fn ask(world: &World, command: serde_json::Value) -> Result<Answer, String> {
+/// Executes a command as the control socket does.
+pub async fn execute_command(world: &World, command: serde_json::Value) -> Result<Answer, String> {
     let daemon = world.daemon.as_ref().unwrap();
     let running = Running {
         address: daemon.address,
@@ -33,19 +33,19 @@ pub async fn ask(world: &World, command: serde_json::Value) -> Result<Answer, St
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {
-    ask(world, json!({ "admin": { "resume-chain": { "chain": chain } } })).await.map(|answer| answer.to_string())
+    execute_command(world, json!({ "admin": { "resume-chain": { "chain": chain } } })).await.map(|answer| answer.to_string())
 }
 
-/// How many transfers were booked, were there before, and may be either.
+/// Rescans from block 1 and returns the number of transfers that were booked, known before, and uncertain.
 async fn rescan(world: &World, chain: &ChainId, to: u64) -> Result<(u64, u64, u64), String> {
-    let answer = ask(world, json!({ "rescan": { "chain": chain.as_str(), "from": 1, "to": to } })).await?;
+    let answer = execute_command(world, json!({ "rescan": { "chain": chain.as_str(), "from": 1, "to": to } })).await?;
     let Answer::Rescanned(piece) = answer else { panic!("{answer}") };
     assert_eq!(piece.to, to);
     Ok((piece.booked, piece.known, piece.doubtful))
 }
 
-/// Pays, and mines until the order is complete, but not until the money is final.
-async fn complete(world: &World, order: &PlacedOrder) -> u64 {
+/// Pays and mines until the order is completed, but not until the money is final.
+async fn pay_until_completed(world: &World, order: &PlacedOrder) -> u64 {
     world.pay_order(&order, order.due);
     world.mine(order.coin, 1);
     world.run_until_idle().await;
@@ -56,14 +56,14 @@ async fn complete(world: &World, order: &PlacedOrder) -> u64 {
     needed
 }
 
-async fn pass(world: &World, coin: &str, seconds: i64) {
+async fn advance_and_mine(world: &World, coin: &str, seconds: i64) {
     world.advance_seconds(seconds);
     world.mine(coin, 1);
     world.run_until_idle().await;
 }
 
-/// As a person does who has given the money back.
-async fn decide(world: &World, kind: &'static str) {
+/// Closes the review as an operator does after a refund by hand.
+async fn close_review(world: &World, kind: &'static str) {
     let now = world.clock.now();
     let reviews = world.open_reviews().await;
     let subject = reviews.iter().find(|review| review.kind == kind).unwrap().subject.clone();
@@ -76,13 +76,13 @@ async fn decide(world: &World, kind: &'static str) {
 both! {
     async fn a_reversed_payment_that_does_not_return_expires(world: World) {
         let order = world.place_order("erc20_usdt").await;
-        let needed = complete(&world, &order).await;
+        let needed = pay_until_completed(&world, &order).await;
         world.simnet.reorg(&world.chain_of(order.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "pending").await;
-        pass(&world, order.coin, 29 * 60).await;
+        advance_and_mine(&world, order.coin, 29 * 60).await;
         assert!(world.has_open_review("payment.reversed").await, "it may still come back");
-        pass(&world, order.coin, 3 * 60).await;
+        advance_and_mine(&world, order.coin, 3 * 60).await;
         world.assert_status(&order, "completed", "expired").await;
         assert!(world.has_open_review("order.unpaid").await && !world.has_open_review("payment.reversed").await);
 
@@ -106,7 +106,7 @@ both! {
         world.simnet.reorg(&world.chain_of(order.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.merchant_incoming(order.coin).await, part);
-        pass(&world, order.coin, 32 * 60).await;
+        advance_and_mine(&world, order.coin, 32 * 60).await;
         world.assert_status(&order, "completed", "expired").await;
         assert_eq!(world.merchant_incoming(order.coin).await, Amount::ZERO);
         assert_eq!(world.suspense(order.coin, Suspense::Short).await, part);
@@ -116,11 +116,11 @@ both! {
     async fn a_reversed_payment_that_returns_in_time_pays(world: World) {
         let order = world.place_order("erc20_usdt").await;
         world.advance_seconds(29 * 60);
-        let needed = complete(&world, &order).await;
+        let needed = pay_until_completed(&world, &order).await;
         world.advance_seconds(20 * 60);
         world.simnet.reorg(&world.chain_of(order.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
-        pass(&world, order.coin, 20 * 60).await;
+        advance_and_mine(&world, order.coin, 20 * 60).await;
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -159,11 +159,11 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         world.simnet.set_fault(&chain, Fault::NoBalances, true);
-        pass(&world, order.coin, 32 * 60).await;
+        advance_and_mine(&world, order.coin, 32 * 60).await;
         world.assert_status(&order, "pending", "pending").await;
-        pass(&world, order.coin, 9 * 60).await;
+        advance_and_mine(&world, order.coin, 9 * 60).await;
         world.assert_status(&order, "pending", "pending").await;
-        pass(&world, order.coin, 2 * 60).await;
+        advance_and_mine(&world, order.coin, 2 * 60).await;
         world.assert_status(&order, "expired", "expired").await;
         let reviews = world.open_reviews().await;
         let blind = reviews.iter().find(|review| review.kind == "probe.blind").unwrap();
@@ -171,13 +171,13 @@ both! {
 
         world.simnet.set_fault(&chain, Fault::NoBalances, false);
         let next = world.place_order("erc20_usdt").await;
-        pass(&world, next.coin, 32 * 60).await;
+        advance_and_mine(&world, next.coin, 32 * 60).await;
         world.assert_status(&next, "expired", "expired").await;
         assert_eq!(world.open_reviews().await.iter().filter(|review| review.kind == "probe.blind").count(), 1);
     }
 
     async fn a_token_minted_at_will_does_not_stop_the_chain(world: World = |config: &mut Config| {
-        // Buyers own a lot of a token with many decimals.
+        // A token with 30 decimals, so that buyers own huge amounts of base units.
         let token = "[[chains.ethereum.assets]]\ncode = \"usdt\"\nsymbol = \"USDT\"\ndecimals = 30\nquote_decimals = 6
             contract = \"0xdAC17F958D2ee523a2206206994597C13D831ec7\"\n";
         let text = format!("{}\n{token}\n{}", include_str!("world.toml"), accounts());
@@ -192,7 +192,7 @@ both! {
         world.run_until_idle().await;
         assert!(world.has_open_review("deposit.absurd").await);
         world.assert_status(&hostile, "pending", "pending").await;
-        pass(&world, hostile.coin, 32 * 60).await;
+        advance_and_mine(&world, hostile.coin, 32 * 60).await;
         world.assert_status(&hostile, "expired", "expired").await;
         assert!(world.has_open_review("balance.absurd").await, "what its balance says cannot be booked either");
 
@@ -216,7 +216,7 @@ both! {
         world.run_until_idle().await;
         assert!(!world.has_open_review("payment.surplus").await && !world.has_open_review("deposit.apart").await);
 
-        // Less comes than came before: the question is asked with the new figure.
+        // Less money arrives than before: a new review opens with the new figure.
         world.pay_order(&order, due.checked_mul(2).unwrap());
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -232,7 +232,7 @@ both! {
         world.mine(order.coin, 1);
         world.pay(order.coin, &order.address, "0.04");
         world.mine(order.coin, 12);
-        pass(&world, order.coin, 3 * 60).await;
+        advance_and_mine(&world, order.coin, 3 * 60).await;
         world.assert_status(&order, "expired", "expired").await;
         assert!(world.has_open_review("payment.short").await);
         let chain = world.chain_of(order.coin);
@@ -252,8 +252,8 @@ both! {
         world.mine(order.coin, 1);
         world.pay(order.coin, &order.address, "0.04");
         world.mine(order.coin, 12);
-        pass(&world, order.coin, 3 * 60).await;
-        decide(&world, "payment.short").await;
+        advance_and_mine(&world, order.coin, 3 * 60).await;
+        close_review(&world, "payment.short").await;
         world.simnet.reorg(&world.chain_of(order.coin), 13, Keep::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.suspense(order.coin, Suspense::Short).await, world.amount(order.coin, "0.05"));
@@ -276,7 +276,7 @@ both! {
             world.run_until_idle().await;
         };
         pay(3).await;
-        decide(&world, "payment.surplus").await;
+        close_review(&world, "payment.surplus").await;
         for times in [3, 2] {
             vanish().await;
             pay(times).await;
@@ -323,12 +323,12 @@ both! {
         world.run_until_idle().await;
         for _ in 0..12 {
             world.assert_status(&order, "processing", "paid").await;
-            pass(&world, order.coin, 15 * 60).await;
+            advance_and_mine(&world, order.coin, 15 * 60).await;
         }
         assert_eq!(world.open_reviews().await.iter().filter(|review| review.kind == "order.unreadable").count(), 1);
         world.envelope = restored;
         world.crash_and_boot().await;
-        pass(&world, order.coin, 15 * 60).await;
+        advance_and_mine(&world, order.coin, 15 * 60).await;
         world.assert_status(&order, "completed", "paid").await;
         assert!(world.open_reviews().await.is_empty());
     }
@@ -350,7 +350,7 @@ both! {
         world.run_until_idle().await;
         assert_eq!(world.suspense("trx", Suspense::Dust).await, Amount::from_units(1), "of any asset");
 
-        // All but a cent's part is a payment, dust that does not reach the rest is dust, and the rest pays.
+        // The first transfer leaves less than a cent; a smaller transfer is dust; the exact rest pays.
         let rest = Amount::from_units(9_000);
         world.pay_order(&order, due.checked_sub(rest).unwrap());
         world.pay(order.coin, &order.address, "0.008999");
@@ -378,12 +378,12 @@ both! {
         world.simnet.reorg(&world.chain_of(order.coin), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.suspense(order.coin, Suspense::Dust).await, Amount::ZERO);
-        pass(&world, order.coin, 32 * 60).await;
+        advance_and_mine(&world, order.coin, 32 * 60).await;
         world.assert_status(&order, "expired", "expired").await;
     }
 
     async fn an_order_for_dust_is_paid_with_dust(world: World) {
-        // A fen is 0.0014 USDT.
+        // One fen is 0.0014 USDT.
         let product = world.new_product("sticker", 1, 1, 5).await;
         let body = json!({
             "productId": product.id, "quantity": 1, "contactEmail": "buyer@example.com", "paymentMethod": "crypto",
@@ -420,7 +420,7 @@ both! {
         assert!(resume(&world, "ethereum").await.unwrap_err().contains("ethereum is not halted"));
         assert!(resume(&world, "dogecoin").await.unwrap_err().contains("no chain `dogecoin`"));
 
-        // A fork that is still there halts it again, and the review opens again.
+        // The fork still exists, so the chain halts again and the review opens again.
         world.simnet.reorg(&chain, 120, Keep::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert!(world.has_open_review("chain.halted").await);

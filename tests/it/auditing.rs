@@ -1,11 +1,11 @@
-//! What the audit promises: books that were changed from outside, or that a mistake of ours left incomplete, are named.
+//! The audit reports rows that were changed from outside or that a bug left incomplete.
 
 use money::ledger::audit;
 use serde_json::json;
 
 use crate::world::World;
 
-/// Takes the change back, whatever it was.
+/// The error with which the transaction is rolled back after the audit ran in it.
 enum Undone {
     With(String),
     Db(db::Error),
@@ -17,7 +17,7 @@ impl From<db::Error> for Undone {
     }
 }
 
-/// What the audit says after a change that is not kept.
+/// Returns the audit's report after a change that is rolled back.
 async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
     let audited = world.db.write("corrupt", move |tx| {
         Box::pin(async move {
@@ -38,8 +38,8 @@ async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
 
 both! {
     async fn the_audit_reports_every_inconsistency(world: World) {
-        // Invoice 1 is paid, with a surplus, and final; 2 is paid and not final; 3 expired with a part of its money and got
-        // another coin; 4 is open. Order 5 was paid from a balance.
+        // Invoice 1 is paid with a surplus and final; 2 is paid and not final; 3 expired with a part payment and another
+        // asset at its address; 4 is open. Order 5 was paid from a balance.
         let paid = world.place_order("erc20_usdt").await;
         let twice = paid.due.checked_mul(2).unwrap();
         world.pay_order(&paid, twice);

@@ -1,5 +1,4 @@
-//! Stories of endpoints that show different blocks, on model chains: money is neither believed nor taken back on the word of
-//! one.
+//! Stories of endpoints with conflicting blocks, on model chains: a single endpoint can neither confirm nor reverse money.
 
 use chain::Amount;
 use money::ledger::Account;
@@ -8,8 +7,8 @@ use simnet::{Fault, Keep};
 use crate::placed_order::PlacedOrder;
 use crate::world::World;
 
-/// Pays and mines until it counts, on a chain where it is not final by then.
-async fn settle(world: &World) -> (PlacedOrder, u64) {
+/// Pays and mines until the payment is confirmed but not final; returns the number of blocks mined.
+async fn pay_and_confirm(world: &World) -> (PlacedOrder, u64) {
     let order = world.place_order("erc20_usdt").await;
     world.pay_order(&order, order.due);
     world.mine(order.coin, 1);
@@ -20,11 +19,11 @@ async fn settle(world: &World) -> (PlacedOrder, u64) {
     (order, needed)
 }
 
-fn differ(world: &World, on: bool) {
+fn set_conflicting(world: &World, on: bool) {
     world.simnet.set_fault(&world.chain_of("erc20_usdt"), Fault::Disputed, on);
 }
 
-fn reorganise(world: &World, depth: u64) {
+fn reorg_dropping(world: &World, depth: u64) {
     let now = world.clock.now().unix_seconds();
     world.simnet.reorg(&world.chain_of("erc20_usdt"), depth, Keep::Drop, now);
 }
@@ -36,17 +35,17 @@ async fn pending(world: &World) -> Amount {
 
 both! {
     async fn a_block_that_a_second_endpoint_contradicts_is_not_confirmed(world: World) {
-        differ(&world, true);
-        let (order, _) = settle(&world).await;
+        set_conflicting(&world, true);
+        let (order, _) = pay_and_confirm(&world).await;
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
         assert!(world.has_open_review("chain.disputed").await);
-        // After a restart too.
+        // Also after a restart.
         world.crash_and_boot().await;
         world.assert_status(&order, "pending", "confirming").await;
-        differ(&world, false);
-        // It is asked again after a second.
+        set_conflicting(&world, false);
+        // The cross-check is repeated after one second.
         world.advance_seconds(1);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
@@ -54,14 +53,14 @@ both! {
     }
 
     async fn one_endpoint_cannot_reverse_confirmed_money(world: World) {
-        let (order, depth) = settle(&world).await;
+        let (order, depth) = pay_and_confirm(&world).await;
         world.assert_status(&order, "completed", "paid").await;
-        differ(&world, true);
-        reorganise(&world, depth);
+        set_conflicting(&world, true);
+        reorg_dropping(&world, depth);
         world.run_until_idle().await;
         assert_eq!(pending(&world).await, order.due);
         assert!(world.has_open_review("chain.disputed").await);
-        differ(&world, false);
+        set_conflicting(&world, false);
         world.run_until_idle().await;
         assert_eq!(pending(&world).await, Amount::ZERO, "no credit outlives its block");
         world.mine_deep(order.coin);
@@ -70,14 +69,14 @@ both! {
     }
 
     async fn one_endpoint_cannot_halt_a_chain(world: World) {
-        let (order, _) = settle(&world).await;
+        let (order, _) = pay_and_confirm(&world).await;
         world.mine_deep(order.coin);
         world.run_until_idle().await;
-        differ(&world, true);
-        reorganise(&world, 120);
+        set_conflicting(&world, true);
+        reorg_dropping(&world, 120);
         world.run_until_idle().await;
         assert!(world.has_open_review("chain.disputed").await && !world.has_open_review("chain.halted").await);
-        differ(&world, false);
+        set_conflicting(&world, false);
         world.run_until_idle().await;
         assert!(world.has_open_review("chain.halted").await);
     }

@@ -1,4 +1,4 @@
-//! Stories of money on its way in, on model chains: what arrives is booked, whatever it is, and nothing outlives its block.
+//! Stories of incoming money on model chains: every deposit is booked, and no credit outlives its block.
 
 use chain::Amount;
 use config::Config;
@@ -59,7 +59,7 @@ both! {
         config.policy.tolerance_basis_points = 50;
         config.policy.tolerance_usd_cents = 5;
     }) {
-        // 0.138122 USDT: five cents are more than half a percent, and less than half of it.
+        // Due are 0.138122 USDT: five cents are more than 0.5 % of it and less than half of it.
         let order = world.place_order("trc20_usdt").await;
         let due = order.due;
         for (missing, states) in [(50_001, ("pending", "underpaid")), (50_000, ("completed", "paid"))] {

@@ -1,4 +1,4 @@
-//! Stories of money that is on its way and in no block yet, on the model chain of Bitcoin.
+//! Stories of unconfirmed transfers, on the model chain of Bitcoin.
 
 use chain::{Amount, ChainId};
 use money::ledger::{Account, Suspense};

@@ -1,12 +1,12 @@
-//! Stories of windows that end: by the clock and by the chain, on model chains. No block that could still bring money in time
-//! is unread then.
+//! Stories of invoice expiry, by clock and by chain, on model chains. An invoice expires only after every block that could
+//! contain a payment in time was read.
 
 use money::invoices;
 use simnet::Fault;
 
 use crate::world::World;
 
-/// A window of half an hour and its grace, in seconds.
+/// The payment window of half an hour and its grace, in seconds.
 const OVER: i64 = 30 * 60 + 60;
 
 both! {
@@ -15,12 +15,12 @@ both! {
         world.advance_seconds(OVER - 30);
         world.mine(order.coin, 1);
         world.run_until_idle().await;
-        // The clock is past the window; the tip is young, but older than the window's end.
+        // The clock is past the window; the tip is recent, but older than the window's end.
         world.advance_seconds(40);
         world.run_until_idle().await;
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "pending").await;
-        // What stands in the next block was paid in time, for all that the clock says by now.
+        // The next block contains a payment that was in time, although the clock has passed the window.
         world.pay_order(&order, order.due);
         world.simnet.mine(&world.chain_of(order.coin), 1, world.clock.now().unix_seconds() - 15);
         world.run_until_idle().await;

@@ -1,4 +1,4 @@
-//! Nodes that are down, silent or replaced, and the daemon that is killed meanwhile.
+//! Nodes that are down, silent or replaced, and a daemon that is killed meanwhile.
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan};
 

@@ -1,4 +1,4 @@
-//! What reaches an address is credited, once, however it is sent.
+//! Every payment that reaches an address is credited once, whatever its form.
 
 use chain::Amount;
 use config::AddressKind;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, PRICES, PlacedOrder, Plan, split};
 
-/// A wallet on bitcoinjs-lib pays what the surface asked for.
+/// Pays the requested amount with a bitcoinjs-lib wallet.
 async fn pay_by_wallet(world: &Onchain, order: &PlacedOrder) -> String {
     let coin = world.payer.take();
     let wish = json!({ "rpc": world.node().url(), "secret": world.payer.secret(), "fee": 5_000,
@@ -18,7 +18,7 @@ async fn pay_by_wallet(world: &Onchain, order: &PlacedOrder) -> String {
     paid["txid"].as_str().expect("a name").to_owned()
 }
 
-/// From the mempool to final money.
+/// Mines from the mempool to final money and asserts each state.
 async fn confirm(world: &Onchain, order: &PlacedOrder) {
     let txid = pay_by_wallet(world, order).await;
     world.run_until_idle().await;
@@ -70,7 +70,7 @@ ways! {
     async fn many_outputs_of_one_transaction_count_once_each(world: Onchain) {
         let (first, second, third) = (world.place_order().await, world.place_order().await, world.place_order().await);
         let part = split(first.due, 1, 2);
-        // Two of the four outputs go to one address.
+        // Two of the four outputs pay the same address.
         let outputs = [(&first, part.0), (&second, second.due), (&first, part.1), (&third, third.due)];
         world.pay(&outputs).await;
         world.mine(1).await;
@@ -123,7 +123,7 @@ ways! {
         world.node().mine_to(&order.address, 1).await.expect(NODE);
         world.mine(98).await;
         world.assert_status(&order, "pending", "pending").await;
-        // The daemon may have been started in between.
+        // The daemon may have been restarted in between.
         world.crash_and_boot().await;
         world.mine(1).await;
         world.assert_status(&order, "completed", "paid").await;

@@ -1,4 +1,4 @@
-//! Blocks that vanish take back what they brought, and only that.
+//! A reorg reverses the deposits of the lost blocks and no others.
 
 use chain::Amount;
 
@@ -6,7 +6,7 @@ use super::{COIN, DEEP, Onchain, PRICES, sats};
 
 ways! {
     async fn reorgs_of_every_depth_are_followed_before_and_after_credit(world: Onchain) {
-        // Worth enough that six confirmations are needed: below that a fork comes before the credit.
+        // The price is high enough to need six confirmations, so that a reorg can come before the credit.
         let (fen, needed) = PRICES[2];
         let mut earned = Amount::ZERO;
         for depth in 1..=8 {
@@ -23,13 +23,13 @@ ways! {
             if credited {
                 assert_eq!(Some(world.merchant_pending(COIN).await), pending.checked_sub(order.due), "{}", answer.text);
             } else {
-                // It waits again, where it can be seen.
+                // The transaction is back in the mempool.
                 world.assert_received(&order, order.due).await;
                 assert_eq!(answer.body["payment"]["confirmations"], 0, "depth {depth}: {}", answer.text);
             }
             assert!(world.audit().await.is_clean(), "depth {depth}");
 
-            // The next block takes the transaction out of the mempool: one payment, two blocks, one credit.
+            // The next block contains the transaction again: one payment, two blocks, one credit.
             world.mine(needed + DEEP).await;
             world.assert_status(&order, "completed", "paid").await;
             earned = earned.checked_add(order.due).unwrap();

@@ -1,5 +1,5 @@
-//! The binary itself with a configuration file, on a node whose login it reads from a file: `settled check` says what the
-//! node is, `settled serve` sells.
+//! The binary itself with a configuration file, on a node whose login is read from a file: `settled check` reports the node's
+//! state, `settled serve` sells.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ struct Installation {
 }
 
 impl Installation {
-    /// On SQLite, with the node's login in a file as Bitcoin Core writes it.
+    /// An installation on SQLite with the node's login in a file, as Bitcoin Core writes it.
     fn new(node: &Bitcoind) -> Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join(".cookie"), "settled:of-a-test").expect("a file is written");
@@ -48,7 +48,7 @@ impl Installation {
         Installation { config, url: format!("http://{address}"), daemon: None, folder, _scratch: scratch }
     }
 
-    /// Runs a command and gives whether it was content, and what it printed.
+    /// Runs a command and returns whether it succeeded and what it printed.
     fn settled(&self, args: &[&str]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
         let output = command.args(args).arg("--config").arg(&self.config).output().expect("the binary runs");
@@ -95,7 +95,7 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(daemon) = &mut self.daemon {
-            // It ends with its story, in whatever state it is.
+            // The process is killed at the end of its story.
             let _gone = daemon.kill();
             let _reaped = daemon.wait();
         }
@@ -143,7 +143,7 @@ async fn the_binary_sells_for_bitcoin() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_reports_whether_a_node_is_ready() {
     let whole = Bitcoind::start(Options::default()).await.expect(NODE);
-    // Its newest block is from 2011: for all that it knows, it has years to read.
+    // The node's newest block is from 2011, so it looks years behind.
     let (content, said) = Installation::new(&whole).settled(&["check"]);
     assert!(!content && said.contains("FAIL") && said.contains("still syncs"), "{said}");
     whole.mine(1).await.expect(NODE);

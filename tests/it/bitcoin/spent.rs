@@ -1,4 +1,4 @@
-//! The outputs that lie on our addresses, and what becomes of them when somebody spends them who has the seed.
+//! Unspent outputs of deposit addresses, and spends made outside settled with the same seed.
 
 use config::AddressKind;
 use db::Db;
@@ -24,7 +24,7 @@ async fn spent_reviews(db: &Db) -> Vec<Review> {
     open.into_iter().filter(|review| review.kind == "deposit.spent").collect()
 }
 
-/// A wallet on bitcoinjs-lib, into which the seed was typed, takes these outputs together.
+/// Spends these outputs in one transaction with a bitcoinjs-lib wallet that has the seed.
 async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
     let account = Account::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
     let account = account.of_kind(match kind {
@@ -41,7 +41,7 @@ async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> Strin
     swept["txid"].as_str().expect("a name").to_owned()
 }
 
-/// Two outputs of one transaction for one order, one for another.
+/// Pays one order with two outputs of a transaction and another order with one.
 async fn three_outputs(world: &Onchain) -> [PlacedOrder; 2] {
     let order = [world.place_order().await, world.place_order().await];
     let (part, rest) = split(order[0].due, 1, 2);
@@ -64,7 +64,7 @@ async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKi
 
     let txid = sweep(world, kind, &all[..2]).await;
     world.mine(1).await;
-    // What is left, and the change, which came to one of our addresses.
+    // The remaining output, and the change, which pays one of our addresses.
     let left = unspent(world).await;
     assert_eq!(left[0], all[2]);
     assert_eq!(left[1..].iter().map(|unspent| unspent.output.txid.to_string()).collect::<Vec<_>>(), [txid.as_str()]);
@@ -72,7 +72,7 @@ async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKi
     assert_eq!(reviews.len(), 2, "{reviews:?}");
     assert!(reviews.iter().all(|review| review.detail.contains(&txid)), "{reviews:?}");
 
-    // Its block vanishes with what it spent, and comes again; a daemon that was started between knows what to look for.
+    // The block that spent the outputs is replaced and returns; a daemon started in between still watches the outputs.
     world.crash_and_boot().await;
     world.node().rollback(1).await.expect(NODE);
     world.node().mine_only(&[]).await.expect(NODE);

@@ -1,4 +1,4 @@
-//! What waits in the mempool is shown; what replaces it is what counts.
+//! A mempool payment is shown; the transaction that replaces it counts.
 
 use chain::Amount;
 use serde_json::json;
@@ -36,7 +36,7 @@ ways! {
         world.payer.send(world.node(), &payment).await.unwrap();
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
-        // Back to the payer himself, in the mempool and then in a block.
+        // Pays back to the payer, first in the mempool and then in a block.
         let theft = world.payer.sign(coin, &[(&world.payer.address(), 5_000)], 30_000, true).unwrap();
         world.payer.send(world.node(), &theft).await.unwrap();
         world.run_until_idle().await;
@@ -55,7 +55,7 @@ ways! {
         world.mine(2).await;
         world.assert_status(&order, "completed", "paid").await;
         assert_eq!(world.merchant_pending(COIN).await, order.due);
-        // The same coin goes elsewhere in a longer branch.
+        // A longer branch spends the same output elsewhere.
         world.node().rollback(2).await.expect(NODE);
         let theft = world.payer.sign(coin, &[(&world.payer.address(), 5_000)], 30_000, false).unwrap();
         world.node().mine_only(&[theft.hex]).await.expect(NODE);

@@ -1,4 +1,4 @@
-//! The listener around the surface: health, documents, limits, hosts, clients behind proxies, an orderly end.
+//! The HTTP listener: health, API documents, limits, hosts, clients behind proxies, graceful shutdown.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const DOCUMENTED: [(&str, &str); 7] = [
     ("get", "/api/payment-config"),
 ];
 
-/// Sends the bytes as they are and reads until the server closes.
+/// Sends raw bytes and reads until the server closes the connection.
 async fn raw(world: &World, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     stream.write_all(bytes).await.expect("the request is sent");
@@ -32,7 +32,7 @@ async fn raw(world: &World, bytes: &[u8]) -> String {
     text
 }
 
-/// A connection that was answered once and is kept.
+/// Opens a connection, receives one response and keeps the connection open.
 async fn waiting(world: &World) -> TcpStream {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a request");
@@ -41,10 +41,10 @@ async fn waiting(world: &World) -> TcpStream {
     stream
 }
 
-/// The status of an answer on a connection of its own; `None` if it is closed without one.
+/// The status of a response on a new connection; `None` if it is closed without a response.
 async fn answered(world: &World) -> Option<String> {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
-    // A closed connection may refuse the request or lose the answer.
+    // A closed connection may refuse the request or lose the response.
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await.ok()?;
@@ -71,7 +71,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Where the document says that the surface is.
+/// The server URL in the OpenAPI document.
 async fn documented_url(world: &World) -> String {
     world.get("/openapi/checkout.json").await.body["servers"][0]["url"].as_str().expect("a URL").to_owned()
 }
@@ -110,7 +110,7 @@ both! {
         for reference in used {
             assert!(answer.body.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
         }
-        // What is documented as required is in a real answer, and nothing else is.
+        // A real response has exactly the documented required fields.
         let order = world.post("/api/orders", &on_chain(&world.product, 1, "eth")).await;
         for (schema, part) in [("CreatedOrder", &order.body), ("Order", &order.body["order"]), ("CoinPayment", &order.body["payment"])] {
             let fields = answer.body["components"]["schemas"][schema]["properties"].as_object().expect("properties");
@@ -201,7 +201,7 @@ both! {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("a small buffer");
         let mut stalled = socket.connect(world.address()).await.expect("a connection");
-        // More answers than the buffers of both sides hold, none of which is read.
+        // Requests more response bytes than the buffers of both sides hold and reads none.
         let requests = b"GET /reference/checkout HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
         let sent = tokio::time::timeout(Duration::from_secs(1), stalled.write_all(&requests)).await;
         assert!(sent.is_err() || sent.is_ok_and(|sent| sent.is_ok()), "the server still reads or waits");

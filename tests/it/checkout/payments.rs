@@ -1,4 +1,4 @@
-//! CO-52 to CO-59 and CO-64: from an unpaid order to its goods.
+//! CO-52 to CO-59 and CO-64: the order status from creation to delivery.
 
 use std::collections::BTreeSet;
 

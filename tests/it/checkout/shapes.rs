@@ -1,4 +1,4 @@
-//! CO-60 to CO-63: the payment configuration, the shape of refusals, malformed bodies, repeated calls.
+//! CO-60 to CO-63: the payment configuration, error responses, malformed bodies, idempotent calls.
 
 use std::collections::BTreeSet;
 
@@ -85,7 +85,7 @@ both! {
         refused(&query(&world, &ip(1), "CO4", EMAIL).await, 429, "rate_limited");
         assert_eq!(codes.len(), 9);
         assert_eq!(orders(&world).await, 0);
-        // Whatever goes wrong inside says nothing of what it was.
+        // Internal errors reveal no details.
         change(&world, "alter table products rename to elsewhere").await;
         let broken = world.get("/api/products").await;
         change(&world, "alter table elsewhere rename to products").await;
@@ -123,7 +123,7 @@ both! {
         let first = post_keyed(&world, "key-1", &body).await;
         created(&first);
         world.advance_seconds(5);
-        // However the same fields are written.
+        // In any order and spelling of the same fields.
         let reordered = json!({
             "unknown": [1, 2], "coin": "trc20_usdt", "paymentMethod": "crypto", "contactEmail": EMAIL, "quantity": 10,
             "productId": world.product.id,
@@ -165,7 +165,7 @@ both! {
         created(&answers[0]);
         assert_eq!(orders(&world).await, 1);
         assert_eq!(world.balance(user, "CNY").await, chain::Amount::from_units(9_500));
-        // Of another user, it is another key.
+        // The same key of another user is a different key.
         let (_, other) = world.user_with_balance(10_000, 0).await;
         let request = world.request("POST", "/api/orders").header("idempotency-key", "once").bearer_auth(&other).json(&body);
         created(&world.send(request).await);

@@ -1,11 +1,11 @@
-//! An endpoint that throttles, babbles, omits, lags or dies costs time, never a payment.
+//! An endpoint that throttles, sends garbage, omits data, lags or fails costs time, never a payment.
 
 use chain::Amount;
 use serde_json::json;
 
 use super::{Fault, Onchain, PLAIN, Plan};
 
-/// Every way to be of no use, at a height that the node has.
+/// Every fault of an endpoint, at a height that the node has.
 fn faults(height: u64) -> [Fault; 5] {
     [Fault::Throttled, Fault::Garbage, Fault::EmptyLogs, Fault::StaleHead(height), Fault::Silent]
 }
@@ -35,7 +35,7 @@ both! {
             world.endpoints[0].set(fault);
             world.pay(&order, order.due).await;
             world.mine(order.coin, 20).await;
-            // One that is behind is waited for until it stands still.
+            // A lagging endpoint is waited for until its head stops moving.
             world.advance_seconds(2 * 60);
             world.run_until_completed(&order).await;
             world.endpoints[0].set(Fault::None);
@@ -90,7 +90,7 @@ both! {
         world.mine_deep(order.coin).await;
         world.assert_status(&order, "pending", "confirming").await;
         assert!(world.has_open_review("chain.disputed").await);
-        // A window that ends meanwhile ends nothing: the money is there.
+        // The end of the window does not expire the invoice, because its money has arrived.
         world.advance_seconds(3_600);
         world.mine(order.coin, 1).await;
         world.assert_status(&order, "pending", "confirming").await;
@@ -119,7 +119,7 @@ both! {
         world.mine("eth", 20).await;
         world.assert_received(&order, Amount::ZERO).await;
         assert!(world.endpoints[0].proxy.asked("eth_getProof") > 0, "balances are compared where nothing is traced");
-        // The end of the window asks as well, and waits for an answer that is right.
+        // Expiry reads the balance too and waits for a correct answer.
         world.advance_seconds(40 * 60);
         world.mine("eth", 3).await;
         world.assert_received(&order, Amount::ZERO).await;
@@ -141,7 +141,7 @@ both! {
         world.endpoints[0].set(Fault::Silent);
         world.mine("eth", 6).await;
         world.run_until_completed(&order).await;
-        // A daemon that starts beside a dead endpoint works too.
+        // A daemon also starts while one endpoint is down.
         let second = world.place_order("eth").await;
         world.pay(&second, second.due).await;
         world.ethereum.mine(20, world.clock.now()).await;

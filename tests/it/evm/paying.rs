@@ -1,4 +1,4 @@
-//! What reaches an address is credited, once, whoever sent it and however; what only looks like it is not.
+//! Every payment that reaches an address is credited once, whatever its sender and form; lookalikes are not.
 
 use alloy_primitives::U256;
 use alloy_sol_types::SolCall;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Fault, NODE, Onchain, PLAIN, PlacedOrder, Plan, account, split};
 
-/// A wallet from npm pays what the surface asked for, knowing the coin's contract as everybody does.
+/// Pays with a wallet library from npm, from the surface's answer and the token's public contract address.
 async fn pay_by_wallet(world: &Onchain, library: &str, order: &PlacedOrder) {
     let node = world.node(order.coin);
     let token = if order.coin.ends_with("usdt") { Some(node.usdt) } else { None };
@@ -23,7 +23,7 @@ async fn pay_by_wallet(world: &Onchain, library: &str, order: &PlacedOrder) {
     assert!(paid["txid"].as_str().is_some_and(|txid| txid.len() == 66), "{paid}");
 }
 
-/// From the first block to final money, confirmation by confirmation.
+/// Mines block by block from the first confirmation to final money and asserts each state.
 async fn confirm(world: &Onchain, order: &PlacedOrder) {
     world.mine(order.coin, 1).await;
     let answer = world.assert_status(order, "pending", "confirming").await;
@@ -69,7 +69,7 @@ both! {
     async fn a_contract_pays_two_orders_in_one_transaction(world: Onchain) {
         let (first, second) = (world.place_order("erc20_usdt").await, world.place_order("erc20_usdt").await);
         let third = split(first.due, 1, 3);
-        // Two of the three transfers go to one address.
+        // Two of the three transfers pay the same address.
         world.pay_by_contract(&[(&first, third.0), (&second, second.due), (&first, third.1)]).await;
         world.mine(first.coin, 1).await;
         world.assert_received(&first, first.due).await;
@@ -114,12 +114,12 @@ both! {
         let order = world.place_order("eth").await;
         let part = split(order.due, 1, 4);
         world.mine("eth", 20).await;
-        // A transfer that every block shows comes first, so that the balance is not what is missing.
+        // A visible transfer comes first, so that the balance is not equal to the missing amount.
         let shown = world.pay(&order, part.0).await;
         world.mine("eth", 3).await;
         world.assert_received(&order, part.0).await;
         world.pay_by_contract(&[(&order, part.1)]).await;
-        // Noticed only later, it still counts from the block that it came in.
+        // The credit is found later but counts from the block that contains it.
         world.mine("eth", 7).await;
         let answer = world.assert_status(&order, "pending", "confirming").await;
         world.assert_received(&order, order.due).await;
@@ -198,16 +198,16 @@ both! {
         let (token, ether) = (world.place_order("erc20_usdt").await, world.place_order("eth").await);
         let (node, to) = (&world.ethereum, account(&token));
         let (from, value) = (node.rich[0], token.due.units());
-        // Of nothing, which anybody can send in anybody's name.
+        // A zero-value transfer, which anyone can send in anyone's name.
         node.call(3, node.usdt, abi::UsdtLike::transferFromCall { from, to, value: U256::ZERO }).await;
         node.send(3, account(&ether), U256::ZERO, &[]).await;
-        // Of a token that calls itself USDT, in every shape, and of one that takes its log back.
+        // Transfers of a fake token named USDT: a phantom log, a malformed log, and a reverted log.
         node.call(3, node.fake, abi::FakeToken::phantomCall { from, to, value }).await;
         node.call(3, node.fake, abi::FakeToken::misshapenCall { from, to, value }).await;
         node.call(3, node.fake, abi::FakeToken::revertedCall { from, to, value }).await;
-        // Of tokens that the payer does not have, so that the transaction fails.
+        // A transfer of tokens that the payer does not have, so that the transaction fails.
         let failed = node.call(5, node.usdt, abi::UsdtLike::transferCall { to, value }).await;
-        // Of ether inside a call that is undone.
+        // Ether sent inside a call that reverts.
         let (to, value) = (vec![account(&ether)], vec![ether.due.units()]);
         let undone = abi::Batcher::payEtherThroughRevertCall { to, value }.abi_encode();
         node.send(3, node.batcher, ether.due.units(), &undone).await;

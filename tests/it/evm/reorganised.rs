@@ -1,11 +1,11 @@
-//! Blocks that vanish take back what they brought, and only that.
+//! A reorg reverses the deposits of the lost blocks and no others.
 
 use alloy_primitives::B256;
 use chain::Amount;
 
 use super::{Onchain, PlacedOrder, account, split};
 
-/// Pays in a block of its own and lets it be confirmed.
+/// Pays in a separate block and mines until it is confirmed.
 async fn settle(world: &Onchain, order: &PlacedOrder, amount: Amount) -> (B256, u64) {
     let txid = world.pay(order, amount).await;
     world.mine(order.coin, 1).await;
@@ -89,7 +89,7 @@ both! {
     async fn one_of_two_payments_in_a_block_survives(world: Onchain) {
         let (first, second) = (world.place_order("erc20_usdt").await, world.place_order("erc20_usdt").await);
         world.pay(&first, first.due).await;
-        // From another account, so that it does not wait for the payment that is lost.
+        // Paid from another account, so that its nonce does not wait for the lost payment.
         let (node, to, value) = (&world.ethereum, account(&second), second.due.units());
         node.call(0, node.usdt, provision::contracts::abi::UsdtLike::mintCall { to: node.rich[1], value }).await;
         world.mine("eth", 1).await;
@@ -112,7 +112,7 @@ both! {
         world.mine("eth", 5).await;
         world.ethereum.anvil.rollback(5).await.unwrap();
         world.run_until_idle().await;
-        // The shorter chain is ours too: it lags, for all that can be told.
+        // The shorter chain is a prefix of the followed one: it looks like an endpoint that lags.
         world.assert_received(&order, order.due).await;
         world.advance_seconds(30);
         world.mine("eth", 5).await;
@@ -126,7 +126,7 @@ both! {
     async fn a_balance_credit_is_reversed_with_its_own_block_only(world: Onchain) {
         let order = world.place_order("eth").await;
         let (part, rest) = split(order.due, 1, 2);
-        // Two payments by a contract in two blocks, noticed together.
+        // Two internal payments in two blocks, found by the same balance check.
         let (node, now) = (&world.ethereum, world.clock.now());
         world.pay_by_contract(&[(&order, part)]).await;
         node.mine(4, now).await;

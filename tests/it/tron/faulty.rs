@@ -1,4 +1,4 @@
-//! An endpoint that throttles, babbles, omits, lags or dies costs time, never a payment.
+//! An endpoint that throttles, sends garbage, omits data, lags or fails costs time, never a payment.
 
 use chain::Amount;
 use tronnode::gateway::Fault;
@@ -6,7 +6,7 @@ use tronnode::gateway::Fault;
 use super::node::LAG;
 use super::{Onchain, Plan};
 
-/// Every way to be of no use.
+/// Every fault of an endpoint.
 const FAULTS: [Fault; 18] = [
     Fault::Throttled,
     Fault::Unavailable,
@@ -50,7 +50,7 @@ both! {
             world.pay(&order, order.due);
             world.settle().await;
             world.settle().await;
-            // Nothing was skipped: no block after the one that could not be read was read.
+            // No block was skipped: no block after the unreadable one was stored.
             world.assert_status(&order, "pending", "pending").await;
             world.gateways[0].set(Fault::None);
             world.run_until_completed(&order).await;
@@ -60,7 +60,7 @@ both! {
     async fn a_second_endpoint_hides_the_outage_of_the_first(world: Onchain = Plan { gateways: 2 }) {
         for fault in FAULTS {
             for coin in ["trx", "trc20_usdt"] {
-                // As long as its blocks take, lest the chain be ahead of the clock.
+                // Advances the clock by the time of the new blocks, so that the chain is not ahead of the clock.
                 world.advance_seconds(60);
                 let order = world.place_order(coin).await;
                 world.gateways[0].set(fault);
@@ -94,7 +94,7 @@ both! {
         world.pay(&order, order.due);
         world.produce(5).await;
         world.assert_status(&order, "pending", "confirming").await;
-        // The old one dies, the new one is a little behind.
+        // The old endpoint fails; the new one lags a little.
         drop(world.gateways.remove(0));
         world.gateways[0].set(Fault::Lagging(3));
         world.config.chains.insert(second.id.clone(), second);

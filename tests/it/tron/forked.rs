@@ -1,4 +1,4 @@
-//! The part of the chain that is not solidified may change its mind; nothing that was booked does.
+//! Forks of the unsolidified part of the chain change no booked deposit.
 
 use chain::Amount;
 
@@ -50,7 +50,7 @@ both! {
         world.assert_status(&paid, "pending", "confirming").await;
         world.advance_seconds(3 * 3_600);
         world.produce(20).await;
-        // The head moves on; what is read does not.
+        // The head advances; the solidified block stays.
         world.assert_status(&paid, "pending", "confirming").await;
         world.assert_status(&unpaid, "pending", "pending").await;
         world.tron.node.model().producers = 27;
@@ -62,7 +62,7 @@ both! {
     async fn an_expired_transaction_is_in_no_block(world: Onchain) {
         let order = world.place_order("trx").await;
         world.pay(&order, order.due);
-        // Its block comes after more than its five minutes, but the block before it does not: it is still taken.
+        // Its block is more than five minutes later, but the parent block is not: the transaction is still accepted.
         world.tron.node.produce(1, (world.clock.now().unix_seconds() + 400) * 1_000);
         world.settle().await;
         world.assert_status(&order, "completed", "paid").await;

@@ -1,5 +1,5 @@
-//! Stories on a TRON node: the daemon reads the stand-in by its own driver, over HTTP. Time on the node follows the world's
-//! clock, so that nothing depends on the machine's.
+//! Stories on a TRON node: the daemon reads the stand-in node over HTTP with its real driver. Block time follows the world's
+//! clock, so that no story depends on the machine's clock.
 
 mod faulty;
 mod forked;
@@ -20,15 +20,15 @@ use crate::placed_order::{PlacedOrder, split};
 use crate::world::World;
 use node::{LAG, Tron, evm};
 
-/// A world whose TRON is the stand-in.
+/// A world whose TRON chain is the stand-in node.
 pub struct Onchain {
     world: World,
     pub tron: Tron,
-    /// Dropped one by one where a story wants it.
+    /// HTTP gateways in front of the node; a story may drop them one by one.
     pub gateways: Vec<Gateway>,
 }
 
-/// How many gateways stand before the node.
+/// The number of gateways in front of the node.
 pub struct Plan {
     pub gateways: usize,
 }
@@ -50,7 +50,7 @@ impl Onchain {
         Onchain { world, tron, gateways }
     }
 
-    /// The first rich account pays; the payment waits for a block.
+    /// Pays from the first funded account; the payment waits for a block.
     pub fn pay(&self, order: &PlacedOrder, amount: Amount) -> [u8; 32] {
         match order.coin {
             "trx" => self.tron.transfer(0, account(order), sun(amount)),
@@ -62,7 +62,7 @@ impl Onchain {
         }
     }
 
-    /// A contract pays several orders in one transaction.
+    /// Pays several orders in one transaction, by a contract.
     pub fn pay_by_contract(&self, orders: &[(&PlacedOrder, Amount)]) -> [u8; 32] {
         let to: Vec<Address> = orders.iter().map(|(order, _)| evm(account(order))).collect();
         let value: Vec<U256> = orders.iter().map(|(_, amount)| amount.units()).collect();
@@ -75,13 +75,13 @@ impl Onchain {
         self.tron.call(0, self.tron.batcher, abi::Batcher::payTokenCall { token, to, value })
     }
 
-    /// Makes blocks and lets the daemon look.
+    /// Produces blocks and runs the workers.
     pub async fn produce(&self, blocks: u64) {
         self.tron.produce(blocks, self.world.clock.now());
         self.world.run_until_idle().await;
     }
 
-    /// Whatever waits is in a block, and that block is solidified.
+    /// Produces blocks until every waiting transaction is in a solidified block.
     pub async fn settle(&self) {
         self.produce(1 + LAG).await;
     }
@@ -101,7 +101,7 @@ impl DerefMut for Onchain {
     }
 }
 
-/// Whom a payment to the order reaches.
+/// The order's deposit address.
 fn account(order: &PlacedOrder) -> AddressKey {
     tron::address::parse(&order.address).expect("an address").key
 }

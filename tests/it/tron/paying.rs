@@ -1,4 +1,4 @@
-//! Whatever form a payment has, it is found once and in full; whatever only looks like one is not.
+//! Every form of payment is credited once and in full; lookalikes are not.
 
 use alloy_primitives::U256;
 use alloy_sol_types::SolCall;
@@ -76,7 +76,7 @@ both! {
 
     async fn what_is_paid_in_the_grace_counts_although_it_is_solidified_a_minute_later(world: Onchain) {
         let order = world.place_order("trc20_usdt").await;
-        // The newest solidified block is a minute old, as always.
+        // The newest solidified block is about a minute old.
         world.advance_seconds(30 * 60 - 50);
         world.produce(LAG + 1).await;
         world.advance_seconds(50 + 20);
@@ -96,7 +96,7 @@ both! {
             let orders = [world.place_order(coin).await, world.place_order(coin).await, world.place_order(coin).await];
             let [first, second, third] = &orders;
             let parts = split(first.due, 1, 3);
-            // Two of the four transfers go to one address.
+            // Two of the four transfers pay the same address.
             world.pay_by_contract(&[(first, parts.0), (second, second.due), (third, third.due), (first, parts.1)]);
             world.produce(1).await;
             for order in &orders {
@@ -133,7 +133,7 @@ both! {
         };
         world.tron.call(0, world.tron.usdt, blacklisted(true));
         let frozen = world.pay(&order, order.due);
-        // Nor does a contract that may move his tokens.
+        // A contract with an allowance cannot pay from a blacklisted account either.
         let moved = world.pay_by_contract(&[(&order, order.due)]);
         world.settle().await;
         world.tron.call(0, world.tron.usdt, blacklisted(false));
@@ -169,14 +169,14 @@ both! {
     }
 
     async fn hidden_trx_is_found_by_balance(world: Onchain) {
-        // As java-tron is installed: it keeps nothing of what contracts call. It does keep balances here.
+        // The default java-tron configuration keeps no internal transactions. This node keeps the history of balances.
         world.tron.node.model().internal_transfers = false;
         world.tron.node.model().history = true;
         let (paid, unpaid) = (world.place_order("trx").await, world.place_order("trx").await);
         world.pay_by_contract(&[(&paid, paid.due)]);
         world.settle().await;
         world.assert_status(&paid, "pending", "pending").await;
-        // Before its window ends, the balance is asked for.
+        // The balance is read before the invoice expires.
         world.advance_seconds(30 * 60 + 61);
         world.settle().await;
         world.settle().await;
@@ -197,19 +197,19 @@ both! {
         let (token, trx) = (world.place_order("trc20_usdt").await, world.place_order("trx").await);
         let (tron, to) = (&world.tron, evm(account(&token)));
         let (from, value) = (evm(tron.rich[0].account), token.due.units());
-        // Of nothing, which anybody can send in anybody's name.
+        // A zero-value transfer, which anyone can send in anyone's name.
         tron.call(3, tron.usdt, abi::Trc20Like::transferFromCall { from, to, value: U256::ZERO });
-        // Of a token that calls itself USDT, in every shape, and of one that takes its log back.
+        // Transfers of a fake token named USDT: a phantom log, a malformed log, and a reverted log.
         tron.call(3, tron.fake, abi::FakeToken::phantomCall { from, to, value });
         tron.call(3, tron.fake, abi::FakeToken::misshapenCall { from, to, value });
         tron.call(3, tron.fake, abi::FakeToken::revertedCall { from, to, value });
-        // Of tokens that the payer does not have.
+        // A transfer that reverts because the payer has no tokens.
         let reverted = tron.call(3, tron.usdt, abi::Trc20Like::transferCall { to, value });
-        // With less energy than it takes.
+        // A transfer that runs out of energy.
         let data = abi::Trc20Like::transferCall { to, value }.abi_encode();
         let starved = Act::Trigger { contract: tron.usdt, call_value: 0, data };
         let starved = tron.node.try_send(&tron.rich[0], &starved, 5_000_000).unwrap();
-        // Logs of transfers by a call and by a contract that ran out of time.
+        // Transfer logs of a call and of a contract that ran out of time.
         let phantom = world.pay(&token, token.due);
         let phantoms = world.pay_by_contract(&[(&token, token.due), (&token, token.due)]);
         let internal = world.pay_by_contract(&[(&trx, trx.due)]);
@@ -239,7 +239,7 @@ both! {
 
     async fn two_thousand_blocks_of_downtime_lose_nothing(world: Onchain) {
         let (token, trx) = (world.place_order("trc20_usdt").await, world.place_order("trx").await);
-        // The chain is an hour behind the clock, which is how long the daemon is away.
+        // The chain is one hour behind the clock: the time that the daemon is down.
         world.tron.node.produce(500, 0);
         world.pay(&token, token.due);
         world.tron.node.produce(600, 0);

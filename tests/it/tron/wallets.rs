@@ -1,5 +1,5 @@
-//! Unchanged wallets pay with nothing but what the API returned. They encode, hash and sign by code that nobody here
-//! wrote, so they judge the stand-in, and with it the driver.
+//! Unmodified third-party wallets pay with only what the API returned. They encode, hash and sign with their own code, so
+//! they verify the stand-in node, and with it the driver.
 
 use provision::{node, python};
 use serde_json::json;
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::node::evm;
 use super::{Onchain, PlacedOrder, account};
 
-/// What a wallet is told, and the contract of the coin, which everybody knows.
+/// The payment that the wallet is asked to make: the API's data and the token's public contract address.
 fn wish(world: &Onchain, order: &PlacedOrder) -> serde_json::Value {
     let mut wish = json!({
         "node": world.gateways[0].url,
@@ -22,7 +22,7 @@ fn wish(world: &Onchain, order: &PlacedOrder) -> serde_json::Value {
     wish
 }
 
-/// Gives the second rich account tokens of its own.
+/// Gives tokens to the second funded account.
 async fn fill(world: &Onchain) {
     let (to, value) = (evm(world.tron.rich[1].account), alloy_primitives::U256::from(1_000_000_000_u64));
     world.tron.call(0, world.tron.usdt, provision::contracts::abi::Trc20Like::mintCall { to, value });
@@ -39,7 +39,7 @@ async fn confirm(world: &Onchain, order: &PlacedOrder, paid: serde_json::Value) 
     assert_eq!(world.merchant_available(order.coin).await, order.due);
 }
 
-/// Whom an order's payment reaches, as the virtual machine names him.
+/// The order's deposit address as the virtual machine encodes it.
 fn recipient(order: &PlacedOrder) -> String {
     evm(account(order)).to_checksum(None)
 }
@@ -58,7 +58,7 @@ both! {
         let [first, second, third] = &orders;
         let direct = world.pay(first, first.due);
         let batch = world.pay_by_contract(&[(second, second.due), (third, third.due)]);
-        // Out of time: nothing moves, and the node shows a log of it all the same.
+        // OUT_OF_TIME: the transfer is not executed, but the node still returns its log.
         let phantom = world.pay(first, first.due);
         world.tron.node.doom(phantom);
         world.settle().await;
