@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use chain::{AddressKey, AssetKind, WatchSet};
 use config::Config;
 use cpu_time::ThreadTime;
-use provision::anvil::{Anvil, Mining, AnvilOptions};
+use provision::anvil::{Anvil, AnvilOptions, Mining};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use signer::accounts::{KeyAccount, Purpose};
@@ -75,7 +75,8 @@ impl Place {
         let address = port.expect("a free port");
         let words = PHRASE.to_owned().into();
         let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-        let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0).expect("a path");
+        let account =
+            KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0).expect("a path");
         let xpub = seed.account_xpub(&account);
         let text = format!(
             r#"

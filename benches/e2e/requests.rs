@@ -2,7 +2,7 @@
 
 use chain::{Asset, AssetKind, ChainId, Source, WatchSet};
 use evm::{Evm, EvmConfig, Finality, Trace, Verify};
-use provision::anvil::{Anvil, Mining, AnvilOptions};
+use provision::anvil::{Anvil, AnvilOptions, Mining};
 use rpc::Endpoint;
 use tokio::runtime::Runtime;
 

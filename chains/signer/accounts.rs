@@ -292,7 +292,9 @@ mod tests {
         assert_eq!(path(Family::Bitcoin, Network::Bitcoin, Purpose::Deposit, 0), "m/84'/0'/0'");
         assert_eq!(path(Family::Bitcoin, Network::Regtest, Purpose::TestDeposit, 0), "m/84'/1'/1'");
         assert_eq!(path(Family::Bitcoin, Network::Testnet, Purpose::Deposit, 2), "m/84'/1'/200'");
-        let taproot = KeyAccount::new(Family::Bitcoin, Network::Regtest, Purpose::Hot(1), 1).unwrap().with_address_kind(AddressKind::P2tr);
+        let taproot = KeyAccount::new(Family::Bitcoin, Network::Regtest, Purpose::Hot(1), 1)
+            .unwrap()
+            .with_address_kind(AddressKind::P2tr);
         assert_eq!(taproot.path(), "m/86'/1'/111'");
         assert_eq!(path(Family::Evm, Network::Bitcoin, Purpose::Hot(0), 0), "m/44'/60'/10'");
         assert_eq!(path(Family::Evm, Network::Testnet, Purpose::Deposit, 0), "m/44'/60'/0'");

@@ -391,7 +391,11 @@ fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
 /// By the version of its witness program; whatever is no Taproot address is compared with the usual kind.
 fn address_kind_of(address: &str) -> AddressKindArg {
     let address = address.trim().to_ascii_lowercase();
-    if ["bc1p", "tb1p", "bcrt1p"].iter().any(|begin| address.starts_with(begin)) { AddressKindArg::P2tr } else { AddressKindArg::P2wpkh }
+    if ["bc1p", "tb1p", "bcrt1p"].iter().any(|begin| address.starts_with(begin)) {
+        AddressKindArg::P2tr
+    } else {
+        AddressKindArg::P2wpkh
+    }
 }
 
 /// The address at an index, derived twice: from private keys, and from the xpub as the daemon does it.

@@ -55,9 +55,14 @@ fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
 }
 
 /// A whole block. `None` if the node does not have it, or has it without its transactions.
-pub fn parse_block(block: &wire::Block<'_>, native: Option<&AssetId>, watched: &Watched<'_>) -> Result<Option<ParsedBlock>, String> {
+pub fn parse_block(
+    block: &wire::Block<'_>,
+    native: Option<&AssetId>,
+    watched: &Watched<'_>,
+) -> Result<Option<ParsedBlock>, String> {
     let Some(header) = parse_header(block)? else { return Ok(None) };
-    let root = block.block_header.as_ref().and_then(|header| parse_bytes32(header.raw_data.root)).unwrap_or(NO_TRANSACTIONS);
+    let root =
+        block.block_header.as_ref().and_then(|header| parse_bytes32(header.raw_data.root)).unwrap_or(NO_TRANSACTIONS);
     if block.transactions.is_empty() != (root == NO_TRANSACTIONS) {
         return Ok(None);
     }

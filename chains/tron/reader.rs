@@ -94,7 +94,13 @@ impl Tron {
     }
 
     /// Blocks as far as an endpoint has them, each the parent of the next.
-    async fn bodies(&self, view: ApiView, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<ParsedBlock>, SourceError> {
+    async fn bodies(
+        &self,
+        view: ApiView,
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> Result<Vec<ParsedBlock>, SourceError> {
         loop {
             let to = to.min(from.saturating_add(self.span().size() - 1));
             let used = to.saturating_sub(from) + 1;

@@ -11,7 +11,7 @@ use crate::{
     address::{self, BadAddress},
     block::{ParsedBlock, parse_bytes32},
     proto::ContractRet,
-    wire::{TransactionInfo, InternalTransaction, Log},
+    wire::{InternalTransaction, Log, TransactionInfo},
 };
 
 /// Kinds of calls that move TRX: call, create, suicide, in hex.

@@ -170,7 +170,11 @@ impl Tron {
     }
 
     /// What a new transaction is held to: a solidified reference block, and an expiration `lifetime_ms` after the head.
-    pub async fn transaction_params(&self, lifetime_ms: i64, timestamp_ms: i64) -> Result<TransactionParams, SourceError> {
+    pub async fn transaction_params(
+        &self,
+        lifetime_ms: i64,
+        timestamp_ms: i64,
+    ) -> Result<TransactionParams, SourceError> {
         let (reference, head) = (self.newest(ApiView::Solid).await?, self.newest(ApiView::Head).await?);
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
         Ok(TransactionParams::new(reference.position(), expiration_ms, timestamp_ms))

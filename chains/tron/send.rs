@@ -61,7 +61,6 @@ impl BroadcastCode {
     }
 }
 
-
 #[async_trait]
 impl Sender for Tron {
     /// To every endpoint that may broadcast, as exactly these bytes. A refusal begins with its class: `contract: host:port: …`.

@@ -91,7 +91,8 @@ impl Shop {
 fn config(folder: &Path) -> Config {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("a path");
+    let account =
+        KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("a path");
     let xpub = seed.account_xpub(&account);
     let text = format!(
         r#"

@@ -50,7 +50,7 @@ use config::{self, AddressKind, Api, Config};
 use db::Backend;
 use esplora::Esplora;
 use provision::bitcoind::{Bitcoind, BitcoindOptions};
-use provision::wallet::{TestWallet, SignedPayment};
+use provision::wallet::{SignedPayment, TestWallet};
 
 use crate::placed::{Placed, split};
 use crate::world::{START, World, accounts};

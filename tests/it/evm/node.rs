@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use chain::ChainId;
 use clock::Instant;
 use config::{self, Config};
-use provision::anvil::{Anvil, Mining, AnvilOptions};
+use provision::anvil::{Anvil, AnvilOptions, Mining};
 use provision::contracts::{abi, artifact};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
@@ -87,7 +87,8 @@ impl Node {
 
     async fn open(network: Network, extra: &[&str]) -> Anvil {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
-        let options = AnvilOptions { chain_id: network.chain_id(), mining: Mining::Manual, extra, ..AnvilOptions::default() };
+        let options =
+            AnvilOptions { chain_id: network.chain_id(), mining: Mining::Manual, extra, ..AnvilOptions::default() };
         Anvil::start(options).await.expect(NODE)
     }
 
@@ -224,7 +225,9 @@ impl Endpoint {
 fn answer(fault: Fault, method: &str, params: &Value) -> Intervention {
     let missing = || Intervention::Error(-32601, "the method does not exist/is not available");
     match (fault, method) {
-        (Fault::Throttled, _) => Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "1")], String::new()),
+        (Fault::Throttled, _) => {
+            Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "1")], String::new())
+        }
         (Fault::Garbage, _) => Intervention::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned()),
         (Fault::EmptyLogs | Fault::OnlyEmptyLogs, "eth_getLogs") => Intervention::Result(json!([])),
         (Fault::EmptyLogs, "eth_getBlockReceipts") => Intervention::Edit(Box::new(|receipts| {

@@ -7,7 +7,7 @@ use clock::Instant;
 use config::{self, Config};
 use provision::contracts::{abi, artifact};
 use tron::transaction::Operation;
-use tronnode::{TronNode, FundedAccount};
+use tronnode::{FundedAccount, TronNode};
 
 use crate::world::{START, accounts};
 

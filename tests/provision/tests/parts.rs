@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use provision::{
-    anvil::{Anvil, MNEMONIC, Mining, AnvilOptions},
+    anvil::{Anvil, AnvilOptions, MNEMONIC, Mining},
     contracts::{
         self,
         abi::{Batcher, Bep20Like, FakeToken, Reverter, UsdtLike},
@@ -15,7 +15,8 @@ use sqlx::{Connection, PgConnection, Row};
 
 #[tokio::test]
 async fn anvil_mines_as_told_and_forgets_a_transaction_in_a_reorganisation() {
-    let anvil = Anvil::start(AnvilOptions { chain_id: 1337, mining: Mining::Manual, ..AnvilOptions::default() }).await.unwrap();
+    let anvil =
+        Anvil::start(AnvilOptions { chain_id: 1337, mining: Mining::Manual, ..AnvilOptions::default() }).await.unwrap();
     assert_eq!(anvil.rpc("eth_chainId", json!([])).await.unwrap(), "0x539");
     let accounts = anvil.accounts().await.unwrap();
     let before = anvil.balance(accounts[1]).await.unwrap();

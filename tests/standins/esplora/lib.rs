@@ -113,12 +113,17 @@ impl Shared {
     /// The node's result, or its complaint as Esplora passes it on.
     async fn ask(&self, method: &str, params: Value) -> Result<Value, EsploraError> {
         match self.behaviour() {
-            Behaviour::Down => return Err(EsploraError(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned())),
+            Behaviour::Down => {
+                return Err(EsploraError(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned()));
+            }
             Behaviour::RateLimited if self.may_answer() => {}
             Behaviour::Throttled | Behaviour::RateLimited => {
                 return Err(EsploraError(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests".to_owned()));
             }
-            Behaviour::Honest | Behaviour::OmitsTransaction | Behaviour::HugeMempool | Behaviour::CorruptsTransaction => {}
+            Behaviour::Honest
+            | Behaviour::OmitsTransaction
+            | Behaviour::HugeMempool
+            | Behaviour::CorruptsTransaction => {}
         }
         let call = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
         let gone = |_| EsploraError(StatusCode::INTERNAL_SERVER_ERROR, "electrs is not connected".to_owned());
@@ -184,7 +189,11 @@ async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) 
             let place = raw.len().saturating_sub(60);
             raw[place] ^= 1;
         }
-        Behaviour::Honest | Behaviour::HugeMempool | Behaviour::Down | Behaviour::Throttled | Behaviour::RateLimited => {}
+        Behaviour::Honest
+        | Behaviour::HugeMempool
+        | Behaviour::Down
+        | Behaviour::Throttled
+        | Behaviour::RateLimited => {}
     }
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }

@@ -12,9 +12,9 @@ use tron::{
 
 use crate::{
     json::{JsonEncoding, parameters, without_defaults},
+    model::{BroadcastRefusal, ChainModel, height_of, owner},
     state::{TOTAL_ENERGY, TOTAL_STAKED},
-    model::{ChainModel, BroadcastRefusal, height_of, owner},
-    vm::{self, ContractCall, ExecutionStatus, Execution},
+    vm::{self, ContractCall, Execution, ExecutionStatus},
 };
 
 /// Energy of a call that is only looked at.
@@ -181,7 +181,8 @@ impl NodeApi<'_> {
         }
         let factor = self.model.published.get(&contract).map_or(0, |published| published.factor);
         let sun = question["call_value"].as_u64().unwrap_or(0);
-        let call = ContractCall { from, to: Some(contract), sun, data: calldata(question)?, limit: CONSTANT_LIMIT, factor };
+        let call =
+            ContractCall { from, to: Some(contract), sun, data: calldata(question)?, limit: CONSTANT_LIMIT, factor };
         Some(vm::run(&mut state.vm, call, self.model.head().header.timestamp, self.top, false))
     }
 

@@ -14,8 +14,8 @@ use tron::{
 };
 
 use crate::{
+    model::{Block, BroadcastTransaction, IncludedTransaction, Receipt},
     state::FeeSchedule,
-    model::{Block, IncludedTransaction, Receipt, BroadcastTransaction},
 };
 
 /// How addresses and texts are written.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tron::proto::ContractRet;
 
 use crate::{
-    model::{Block, IncludedTransaction, ChainModel, height_of},
+    model::{Block, ChainModel, IncludedTransaction, height_of},
     vm::Log,
 };
 
@@ -191,7 +191,11 @@ impl JsonRpcNode<'_> {
 }
 
 /// The logs of the transaction at `place`, beside their JSON. Their index counts through the whole block.
-fn logs_of<'a>(block: &'a Block, place: usize, included: &'a IncludedTransaction) -> impl Iterator<Item = (&'a Log, Value)> {
+fn logs_of<'a>(
+    block: &'a Block,
+    place: usize,
+    included: &'a IncludedTransaction,
+) -> impl Iterator<Item = (&'a Log, Value)> {
     let before: usize = block.included.iter().take(place).map(|earlier| earlier.info.logs.len()).sum();
     included.info.logs.iter().enumerate().map(move |(index, log)| {
         let shown = json!({

@@ -130,7 +130,12 @@ impl TronNode {
     }
 
     /// The same with a fee limit in sun, which the node may refuse.
-    pub fn try_send(&self, from: &FundedAccount, act: &Operation, fee_limit: i64) -> Result<[u8; 32], model::BroadcastRefusal> {
+    pub fn try_send(
+        &self,
+        from: &FundedAccount,
+        act: &Operation,
+        fee_limit: i64,
+    ) -> Result<[u8; 32], model::BroadcastRefusal> {
         let mut model = self.model();
         let timestamp = {
             let mut clock = self.clock.lock().expect("no holder panics");

@@ -12,7 +12,7 @@ use anyhow::Context;
 use chain::derive::tron_address;
 use provision::contracts::{abi, artifact_blocking};
 use tron::transaction::Operation;
-use tronnode::{TronNode, FundedAccount, model::BLOCK_MS};
+use tronnode::{FundedAccount, TronNode, model::BLOCK_MS};
 
 /// No network's.
 const CHAIN_ID: u32 = 0x5e77_1ed0;

@@ -339,7 +339,12 @@ impl ChainModel {
     }
 
     /// Charges and runs a transaction. An error means that no block may have it.
-    fn execute(&mut self, tx: &BroadcastTransaction, time: i64, height: u64) -> Result<IncludedTransaction, BroadcastRefusal> {
+    fn execute(
+        &mut self,
+        tx: &BroadcastTransaction,
+        time: i64,
+        height: u64,
+    ) -> Result<IncludedTransaction, BroadcastRefusal> {
         let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
         let contract = tx.message.contract.first().expect("checked");
         let owner = owner(contract).ok_or_else(|| invalid("Invalid ownerAddress"))?;
@@ -411,8 +416,7 @@ impl ChainModel {
         let fee_limit = u64::try_from(tx.message.fee_limit).ok().filter(|limit| *limit <= self.prices.fee_limit_max);
         let fee_limit = fee_limit.ok_or_else(|| invalid("feeLimit must be >= 0 and <= the maximum"))?;
         let value = u64::try_from(trigger.call_value).map_err(|_| invalid("callValue must be >= 0"))?;
-        let spare =
-            self.state.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
+        let spare = self.state.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
         let affordable = self.state.energy_left(owner, time) + spare / self.prices.energy;
         let limit = affordable.min(fee_limit / self.prices.energy);
         Ok(self.call(tx, owner, contract, value, trigger.data, limit, time, height, info))
@@ -523,7 +527,9 @@ impl ParsedContract {
             ContractType::Transfer => TransferContract::decode(value).ok().map(ParsedContract::Transfer),
             ContractType::TriggerSmart => TriggerSmartContract::decode(value).ok().map(ParsedContract::Trigger),
             ContractType::DelegateResource => DelegateResourceContract::decode(value).ok().map(ParsedContract::Lend),
-            ContractType::UnDelegateResource => UnDelegateResourceContract::decode(value).ok().map(ParsedContract::TakeBack),
+            ContractType::UnDelegateResource => {
+                UnDelegateResourceContract::decode(value).ok().map(ParsedContract::TakeBack)
+            }
             ContractType::AccountCreate => None,
         }
     }
@@ -582,7 +588,10 @@ fn witness(turn: usize) -> Vec<u8> {
 /// Hashes of whole transactions, in pairs; a single one goes up as it is.
 fn root(included: &[IncludedTransaction]) -> [u8; 32] {
     let leaf = |included: &IncludedTransaction| -> [u8; 32] {
-        let ret = vec![proto::TransactionResult { contract_ret: i32::from(included.ret), ..proto::TransactionResult::default() }];
+        let ret = vec![proto::TransactionResult {
+            contract_ret: i32::from(included.ret),
+            ..proto::TransactionResult::default()
+        }];
         let message = proto::Transaction {
             raw_data: Some(included.tx.message.clone()),
             signature: included.tx.signature.clone(),

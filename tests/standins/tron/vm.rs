@@ -171,7 +171,9 @@ pub fn run(state: &mut EvmState, call: ContractCall, time_ms: i64, height: u64, 
             (ExecutionStatus::Success, output.to_vec(), energy)
         }
         ExecutionResult::Revert { output, .. } => (ExecutionStatus::Revert, output.to_vec(), energy),
-        ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => (ExecutionStatus::OutOfEnergy, Vec::new(), call.limit),
+        ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => {
+            (ExecutionStatus::OutOfEnergy, Vec::new(), call.limit)
+        }
         ExecutionResult::Halt { .. } => (ExecutionStatus::Illegal, Vec::new(), call.limit),
     };
     if end == ExecutionStatus::Success && commit {

@@ -3,7 +3,7 @@
 use bitcoin::{block::Header, consensus};
 use btc::{Access, Bitcoin};
 use chain::{Source, SourceError};
-use esplora::{Esplora, Behaviour};
+use esplora::{Behaviour, Esplora};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
@@ -33,8 +33,14 @@ async fn what_a_public_server_hides_or_invents_is_asked_elsewhere() {
         world.esplora.set_behaviour(mood);
         let answer = alone.blocks(height, height, &world.watched).await;
         let expected = match mood {
-            Behaviour::OmitsTransaction | Behaviour::CorruptsTransaction => matches!(answer, Err(SourceError::Wrong(_))),
-            Behaviour::Down | Behaviour::Throttled | Behaviour::RateLimited | Behaviour::Honest | Behaviour::HugeMempool => {
+            Behaviour::OmitsTransaction | Behaviour::CorruptsTransaction => {
+                matches!(answer, Err(SourceError::Wrong(_)))
+            }
+            Behaviour::Down
+            | Behaviour::Throttled
+            | Behaviour::RateLimited
+            | Behaviour::Honest
+            | Behaviour::HugeMempool => {
                 matches!(answer, Err(SourceError::Unavailable(_)))
             }
         };
@@ -95,7 +101,11 @@ async fn a_block_is_believed_only_with_its_commitments() {
     // The block below, under this height.
     let below = world.node.rpc("getblockhash", json!([height - 1])).await.unwrap();
     refused(&world, height, move |method, params| {
-        if method == "getblockhash" && params[0] != json!(0) { Intervention::Result(below.clone()) } else { Intervention::Pass }
+        if method == "getblockhash" && params[0] != json!(0) {
+            Intervention::Result(below.clone())
+        } else {
+            Intervention::Pass
+        }
     })
     .await;
 }

@@ -122,7 +122,11 @@ async fn what_nothing_proves_two_endpoints_must_tell() {
     let both = [one.url.as_str(), &two.url];
     assert_eq!(balances(&world, &both, &AssetKind::Native).await, Ok(vec![ether, 0, 8, 15]));
     // Each is asked once besides whether it heeds which block is meant.
-    assert_eq!((one.request_count("eth_getBalance"), two.request_count("eth_getBalance")), (4 + 1, 3 + 1), "zeros need no second word");
+    assert_eq!(
+        (one.request_count("eth_getBalance"), two.request_count("eth_getBalance")),
+        (4 + 1, 3 + 1),
+        "zeros need no second word"
+    );
     assert_eq!(balances(&world, &both, &token(&world)).await, Ok(vec![40, 1_500_020, 0, 0]));
 
     let more = |method: &str, _: &Value| match method {

@@ -140,7 +140,11 @@ async fn no_changed_character_changes_what_is_credited() {
         let steps = step.clone();
         let smudging = Proxy::start(&url, move |asked, _| {
             let step = steps.load(Ordering::Relaxed);
-            if asked == method { Intervention::Edit(Box::new(move |answer| smudge(answer, step))) } else { Intervention::Pass }
+            if asked == method {
+                Intervention::Edit(Box::new(move |answer| smudge(answer, step)))
+            } else {
+                Intervention::Pass
+            }
         })
         .await;
         let mut noticed = 0;

@@ -38,8 +38,11 @@ async fn babble_and_floods_count_for_nothing() {
         || Intervention::Error(-32603, "internal error"),
     ];
     for (n, act) in acts.into_iter().enumerate() {
-        let sick =
-            Proxy::start(&url, move |method, _| if method == "eth_getBlockByNumber" { act() } else { Intervention::Pass }).await;
+        let sick = Proxy::start(
+            &url,
+            move |method, _| if method == "eth_getBlockByNumber" { act() } else { Intervention::Pass },
+        )
+        .await;
         let both = world.evm(&[&sick.url, &url]);
         let blocks = both.blocks(head, head, &world.watched).await;
         assert_eq!(blocks.as_ref(), Ok(&honest), "babble {n}");
@@ -54,7 +57,9 @@ async fn a_throttled_endpoint_is_left_alone_as_long_as_it_asks() {
     let (world, head, honest) = busy().await;
     let url = world.anvil.url();
     let throttled = Proxy::start(&url, |method, _| match method {
-        "eth_getBlockByNumber" => Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
+        "eth_getBlockByNumber" => {
+            Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new())
+        }
         _ => Intervention::Pass,
     })
     .await;
@@ -105,7 +110,8 @@ async fn catching_up_goes_on_behind_a_throttle() {
 async fn no_batch_is_larger_than_a_second_allows() {
     let world = World::start().await;
     world.anvil.mine(10).await.unwrap();
-    let (proxy, head) = (Proxy::start(&world.anvil.url(), |_, _| Intervention::Pass).await, world.anvil.height().await.unwrap());
+    let (proxy, head) =
+        (Proxy::start(&world.anvil.url(), |_, _| Intervention::Pass).await, world.anvil.height().await.unwrap());
     let mut config = world.config(&[&proxy.url], Trace::None);
     let limits = Limits { per_second: Some(20), per_day: None };
     config.pool.endpoints = config.pool.endpoints.into_iter().map(|endpoint| endpoint.with_limits(limits)).collect();

@@ -9,7 +9,7 @@ use chain::{
 };
 use evm::{Evm, EvmConfig, Finality, Trace, Verify};
 use provision::{
-    anvil::{Anvil, Mining, AnvilOptions},
+    anvil::{Anvil, AnvilOptions, Mining},
     contracts::{abi, artifact},
 };
 use rpc::Endpoint;

@@ -7,7 +7,7 @@ use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use signer::{
-    accounts::{KeyAccount, AddressKind, Purpose},
+    accounts::{AddressKind, KeyAccount, Purpose},
     seed::Seed,
 };
 
@@ -35,7 +35,8 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
         });
         let wallets = node::run_script_blocking("derive", &input).unwrap();
         agree(&seed, &account(Family::Evm), &wallets["evm"]);
-        let bitcoin = [AddressKind::P2wpkh, AddressKind::P2tr].map(|kind| account(Family::Bitcoin).with_address_kind(kind));
+        let bitcoin =
+            [AddressKind::P2wpkh, AddressKind::P2tr].map(|kind| account(Family::Bitcoin).with_address_kind(kind));
         agree(&seed, &bitcoin[0], &wallets["btc"]);
         agree(&seed, &bitcoin[1], &wallets["taproot"]);
         let firsts = bitcoin.map(|account| seed.address(&account, 0).unwrap().text);

@@ -182,7 +182,8 @@ async fn a_node_that_is_behind_takes_nothing_back() {
     }
     let first = seen.iter().position(|seen| *seen == 1).expect("one endpoint shows it");
     assert!(seen[first..].iter().all(|seen| *seen == 1), "{seen:?}");
-    let receipts = world.gateway.request_count("gettransactioninfobyblocknum") + behind.request_count("gettransactioninfobyblocknum");
+    let receipts = world.gateway.request_count("gettransactioninfobyblocknum")
+        + behind.request_count("gettransactioninfobyblocknum");
     assert_eq!(receipts, 1, "each block is read once");
 }
 

@@ -93,7 +93,13 @@ async fn a_gateway_that_fails_leaves_the_outcome_open() {
     let world = World::start().await;
     let signed = draft(&world, &frame(&world.driver()).await.unwrap()).sign(&world.rich[0].key).unwrap();
     let endpoint = rpc::Endpoint::new(&world.gateway.url).unwrap();
-    for fault in [GatewayFault::Throttled, GatewayFault::Unavailable, GatewayFault::ErrorIn200, GatewayFault::Babbling, GatewayFault::Suspended(30)] {
+    for fault in [
+        GatewayFault::Throttled,
+        GatewayFault::Unavailable,
+        GatewayFault::ErrorIn200,
+        GatewayFault::Babbling,
+        GatewayFault::Suspended(30),
+    ] {
         world.gateway.set_fault(fault);
         let outcome = world.driver_of(vec![endpoint.clone()]).broadcast(&signed.bytes).await;
         assert_eq!(word(&outcome), "unknown", "{fault:?}: {outcome:?}");

@@ -5,7 +5,7 @@ use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::Scheme};
 use k256::ecdsa::SigningKey;
 use tron::{
     abi, address,
-    transaction::{self, Operation, UnsignedTransaction, TransactionParams, Resource},
+    transaction::{self, Operation, Resource, TransactionParams, UnsignedTransaction},
 };
 
 const ABANDON: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";

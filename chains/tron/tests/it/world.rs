@@ -8,9 +8,9 @@ use chain::{AddressKey, Asset, AssetKind, ChainId};
 use provision::contracts::{abi, artifact};
 use tron::{
     Tron, TronConfig,
-    transaction::{Operation, UnsignedTransaction, TransactionParams, build},
+    transaction::{Operation, TransactionParams, UnsignedTransaction, build},
 };
-use tronnode::{TronNode, FundedAccount, gateway::Gateway};
+use tronnode::{FundedAccount, TronNode, gateway::Gateway};
 
 pub const CHAIN_ID: u32 = 0x2b66_53dc;
 /// Milliseconds since 1970 at which the chain begins.
