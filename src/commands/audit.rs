@@ -25,7 +25,9 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     print_line(format_args!("ledger: {ledger}"));
     for mismatch in &stock {
         let stock::Mismatch { sku, available, in_stock } = mismatch;
-        print_line(format_args!("  WRONG: SKU {sku} counts {available} items as available, but {in_stock} are in stock"));
+        print_line(format_args!(
+            "  WRONG: SKU {sku} counts {available} items as available, but {in_stock} are in stock"
+        ));
     }
     if stock.is_empty() {
         print_line("stock: the counts agree with the items");

@@ -241,7 +241,8 @@ impl Target {
 
     /// Complete from here on, and durable.
     fn name(&self) -> Result<(), CommandError> {
-        let failed = |error: io::Error| CommandError::with_context(format!("{} cannot be made", self.path.display()), error);
+        let failed =
+            |error: io::Error| CommandError::with_context(format!("{} cannot be made", self.path.display()), error);
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Target::taken(&self.path)),

@@ -70,7 +70,9 @@ impl From<db::Error> for CommandError {
 impl From<LockError> for CommandError {
     fn from(error: LockError) -> CommandError {
         match &error {
-            LockError::Held { .. } => CommandError::daemon(format!("{error}; stop that one, or name another data folder")),
+            LockError::Held { .. } => {
+                CommandError::daemon(format!("{error}; stop that one, or name another data folder"))
+            }
             LockError::Io { .. } => CommandError::failed(error.to_string()),
         }
     }

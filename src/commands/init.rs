@@ -49,8 +49,9 @@ pub fn run(args: &Args) -> Result<(), CommandError> {
         Err(e) => return Err(CommandError::with_context(path, e)),
     };
     let written = file.write_all(TEXT.as_bytes()).and_then(|()| share(&file));
-    let readers =
-        written.and_then(|readers| file.sync_all().map(|()| readers)).map_err(|e| CommandError::with_context(&path, e))?;
+    let readers = written
+        .and_then(|readers| file.sync_all().map(|()| readers))
+        .map_err(|e| CommandError::with_context(&path, e))?;
     let readable = match readers {
         Readers::Owner => String::new(),
         Readers::Service => format!(

@@ -57,7 +57,10 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
         sum.doubtful += piece.doubtful;
         next = piece.to.saturating_add(1);
     }
-    print_line(format_args!("{} transfers were missing and are booked now, {} were there before.", sum.booked, sum.known));
+    print_line(format_args!(
+        "{} transfers were missing and are booked now, {} were there before.",
+        sum.booked, sum.known
+    ));
     if sum.doubtful > 0 {
         print_line(format_args!(
             "{} may be what was booked by the balance of their address: see the reviews `rescan.doubtful` in `{}`.",

@@ -382,7 +382,10 @@ fn paths_begin_at_the_files_folder_and_secrets_are_read_when_asked() {
     assert!(config.database_config().unwrap_err().to_string().contains("No such file"));
 
     let sqlite = Config::parse(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
-    assert_eq!(sqlite.database_config().unwrap().url, format!("sqlite:{}", folder.path().join("d/settled.db").display()));
+    assert_eq!(
+        sqlite.database_config().unwrap().url,
+        format!("sqlite:{}", folder.path().join("d/settled.db").display())
+    );
 }
 
 #[test]

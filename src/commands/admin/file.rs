@@ -52,8 +52,9 @@ impl Record {
 
     pub fn number<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
         let Some(text) = self.take(column) else { return Ok(None) };
-        let refused =
-            || CommandError::failed(format!("{}: `{column}` is \"{text}\", which is no whole number in range", self.name));
+        let refused = || {
+            CommandError::failed(format!("{}: `{column}` is \"{text}\", which is no whole number in range", self.name))
+        };
         text.parse().map(Some).map_err(|_| refused())
     }
 }
@@ -78,7 +79,10 @@ impl Source {
             read(&mut File::open(&self.file).map_err(failed)?)
         }?;
         if u64::try_from(text.len()).is_ok_and(|length| length > BYTES_MAX) {
-            return Err(CommandError::failed(format!("{} is larger than {BYTES_MAX} bytes; split it", self.file.display())));
+            return Err(CommandError::failed(format!(
+                "{} is larger than {BYTES_MAX} bytes; split it",
+                self.file.display()
+            )));
         }
         Ok(text)
     }
@@ -97,7 +101,9 @@ impl Source {
         match self.format() {
             Format::Json => self.json(&text),
             Format::Csv => self.csv(&text)?.into_iter().map(of_record).collect(),
-            Format::Lines => Err(CommandError::usage(format!("{what} are imported from JSON or CSV; name the --format"))),
+            Format::Lines => {
+                Err(CommandError::usage(format!("{what} are imported from JSON or CSV; name the --format")))
+            }
         }
     }
 
@@ -108,7 +114,11 @@ impl Source {
         let record = |(line, fields): (usize, Vec<String>)| {
             let name = format!("{}, line {line}", self.file.display());
             if fields.len() != head.len() {
-                return Err(CommandError::failed(format!("{name}: {} fields under {} columns", fields.len(), head.len())));
+                return Err(CommandError::failed(format!(
+                    "{name}: {} fields under {} columns",
+                    fields.len(),
+                    head.len()
+                )));
             }
             Ok(Record { name, fields: head.iter().cloned().zip(fields).collect() })
         };

@@ -111,8 +111,9 @@ pub async fn ask(folder: &Path, command: &Command) -> Result<Answer, CommandErro
     let stream = UnixStream::connect(&path).await.map_err(none)?;
     let broken = |error: io::Error| CommandError::with_context("the daemon did not answer", error);
     let line = exchange(stream, command).await.map_err(broken)?;
-    let answer: Result<Answer, String> = serde_json::from_slice(&line)
-        .map_err(|_| CommandError::failed("the daemon answered something else than expected: is it another version?"))?;
+    let answer: Result<Answer, String> = serde_json::from_slice(&line).map_err(|_| {
+        CommandError::failed("the daemon answered something else than expected: is it another version?")
+    })?;
     answer.map_err(CommandError::failed)
 }
 

@@ -132,7 +132,12 @@ async fn start(args: Start) -> Result<(), CommandError> {
         daemon.tasks.spawn("control socket", control.serve(context.clone(), daemon.tasks.clone(), stopped.clone()));
     let watcher = ops::spawn(&daemon, &stopped);
 
-    print_line(walk::text(&walk::Facts { address: daemon.address, folder: &args.data, token: &token, node: node.as_ref() }));
+    print_line(walk::text(&walk::Facts {
+        address: daemon.address,
+        folder: &args.data,
+        token: &token,
+        node: node.as_ref(),
+    }));
     end.await;
     print_line("Stopping. What happened is kept for the next start.");
     stop.send_replace(true);

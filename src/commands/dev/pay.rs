@@ -127,7 +127,8 @@ impl Story {
     }
 
     async fn pay_amount(&mut self, amount: &str) -> Result<(), CommandError> {
-        let amount = Amount::parse_decimal(amount, self.asked.decimals).map_err(|e| CommandError::usage(e.to_string()))?;
+        let amount =
+            Amount::parse_decimal(amount, self.asked.decimals).map_err(|e| CommandError::usage(e.to_string()))?;
         let before = self.last.payment.received_amount.clone();
         self.pay(amount).await?;
         let arrived = move |status: &Status| status.payment.received_amount != before;

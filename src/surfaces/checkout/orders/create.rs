@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::error::{self, Error};
-use crate::orders::request::{OrderRequestSchema, Payment, OrderRequest};
+use crate::orders::request::{OrderRequest, OrderRequestSchema, Payment};
 use crate::{CURRENCY, Checkout, SURFACE, auth, wire};
 use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
 use access::limits::Key;
@@ -136,7 +136,12 @@ async fn order(
     }
 }
 
-fn new_order(checkout: &Checkout, wanted: &OrderRequest, user: Option<UserId>, now: Instant) -> Result<NewOrder, Error> {
+fn new_order(
+    checkout: &Checkout,
+    wanted: &OrderRequest,
+    user: Option<UserId>,
+    now: Instant,
+) -> Result<NewOrder, Error> {
     let labels = OrderReference::draw(&mut rand::rng(), NUMBER_PREFIX, now);
     let external = |provider| checkout.pay_links.open(provider, &labels).ok_or(Error::MethodUnavailable);
     let means = match &wanted.payment {
