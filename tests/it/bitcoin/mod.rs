@@ -49,8 +49,8 @@ use chain::{Amount, ChainId};
 use config::{self, AddressKind, Api, Config};
 use db::Backend;
 use esplora::Esplora;
-use provision::bitcoind::{Bitcoind, Options};
-use provision::payer::{Payer, Signed};
+use provision::bitcoind::{Bitcoind, BitcoindOptions};
+use provision::wallet::{SignedPayment, TestWallet};
 
 use crate::placed_order::{PlacedOrder, split};
 use crate::world::{START, World, accounts};
@@ -91,9 +91,9 @@ impl Onchain {
     }
 
     pub async fn with(backend: Backend, api: Api, plan: Plan) -> Onchain {
-        let options = Options { time: Some(START.unix_seconds() - 3_600), extra: Vec::new() };
+        let options = BitcoindOptions { time: Some(START.unix_seconds() - 3_600), extra: Vec::new() };
         let node = Bitcoind::start(options).await.expect(NODE);
-        let payer = Payer::rich(&node, 1).await.expect(NODE);
+        let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = match api {
             Api::Core => None,
             Api::Esplora => Some(Esplora::start(&node.url()).await),
@@ -111,11 +111,11 @@ impl Onchain {
         self.node.as_ref().expect("the node runs")
     }
 
-    pub async fn stop_node(&mut self) -> provision::bitcoind::Stopped {
+    pub async fn stop_node(&mut self) -> provision::bitcoind::StoppedNode {
         self.node.take().expect("the node runs").stop().await.expect(NODE)
     }
 
-    pub async fn start_node(&mut self, stopped: provision::bitcoind::Stopped) {
+    pub async fn start_node(&mut self, stopped: provision::bitcoind::StoppedNode) {
         self.node = Some(stopped.start().await.expect(NODE));
     }
 

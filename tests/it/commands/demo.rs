@@ -1,6 +1,6 @@
 //! `settled dev` and `settled dev pay`.
 
-use provision::anvil::{Anvil, Options};
+use provision::anvil::{Anvil, AnvilOptions};
 
 use crate::commands::program::{Running, run};
 

@@ -19,7 +19,7 @@ async fn pay_by_wallet(world: &Onchain, library: &str, order: &PlacedOrder) {
     if let Some(token) = token {
         wish["token"] = json!(token);
     }
-    let paid = node::run("pay", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let paid = node::run_script("pay", wish).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(paid["txid"].as_str().is_some_and(|txid| txid.len() == 66), "{paid}");
 }
 

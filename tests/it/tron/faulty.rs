@@ -1,7 +1,7 @@
 //! An endpoint that throttles, sends garbage, omits data, lags or fails costs time, never a payment.
 
 use chain::Amount;
-use tronnode::gateway::Fault;
+use tronnode::gateway::GatewayFault;
 
 use super::node::LAG;
 use super::{Onchain, Plan};
@@ -96,7 +96,7 @@ both! {
         world.assert_status(&order, "pending", "confirming").await;
         // The old endpoint fails; the new one lags a little.
         drop(world.gateways.remove(0));
-        world.gateways[0].set(Fault::Lagging(3));
+        world.gateways[0].set_fault(GatewayFault::Lagging(3));
         world.config.chains.insert(second.id.clone(), second);
         world.crash_and_boot().await;
         world.produce(LAG - 2).await;

@@ -69,7 +69,7 @@ both! {
         let second = world.place_order("trx").await;
         world.tron.node.model().swallow = true;
         world.pay(&second, second.due);
-        world.tron.node.model().swallow = false;
+        world.tron.node.model().drop_broadcasts = false;
         world.settle().await;
         world.assert_status(&second, "pending", "pending").await;
     }

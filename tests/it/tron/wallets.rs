@@ -49,7 +49,7 @@ async fn logs_by_viem(world: &Onchain, orders: &[&PlacedOrder]) -> serde_json::V
     let recipients: Vec<String> = orders.iter().map(|order| recipient(order)).collect();
     let token = evm(world.tron.usdt).to_checksum(None);
     let question = json!({ "node": world.gateways[0].url, "token": token, "recipients": recipients });
-    node::run("trc20-logs", question).await.unwrap_or_else(|e| panic!("{e}"))
+    node::run_script("trc20-logs", question).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
 both! {
@@ -60,7 +60,7 @@ both! {
         let batch = world.pay_by_contract(&[(second, second.due), (third, third.due)]);
         // OUT_OF_TIME: the transfer is not executed, but the node still returns its log.
         let phantom = world.pay(first, first.due);
-        world.tron.node.doom(phantom);
+        world.tron.node.force_out_of_time(phantom);
         world.settle().await;
         let said = logs_by_viem(&world, &[first, second, third]).await;
         let log = |txid: [u8; 32], order: &PlacedOrder| {
