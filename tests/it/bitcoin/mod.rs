@@ -57,7 +57,7 @@ use crate::world::{START, World, accounts};
 
 /// The panic message of helpers that need the node.
 const NODE: &str = "the node does as it is told";
-/// Mines enough blocks to make every deposit final.
+/// Enough blocks to make every deposit final.
 const DEEP: u64 = 12;
 const COIN: &str = "btc";
 /// The quantity of a usual order: half of its price must not be below what nodes relay (dust).
@@ -80,7 +80,7 @@ pub struct Onchain {
     world: World,
     /// `None` while the node is stopped.
     node: Option<Bitcoind>,
-    pub payer: Payer,
+    pub payer: TestWallet,
     /// The proxy between the daemon and the node, if the story has one.
     _esplora: Option<Esplora>,
 }
@@ -120,7 +120,7 @@ impl Onchain {
     }
 
     /// Sends the payment; it waits in the mempool, where the daemon can see it.
-    pub async fn pay(&self, to: &[(&PlacedOrder, Amount)]) -> Signed {
+    pub async fn pay(&self, to: &[(&PlacedOrder, Amount)]) -> SignedPayment {
         let to: Vec<(&str, u64)> = to.iter().map(|(order, amount)| (order.address.as_str(), sats(*amount))).collect();
         self.payer.pay(self.node(), &to).await.expect(NODE)
     }

@@ -142,7 +142,7 @@ async fn the_binary_sells_for_bitcoin() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_reports_whether_a_node_is_ready() {
-    let whole = Bitcoind::start(Options::default()).await.expect(NODE);
+    let whole = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
     // The node's newest block is from 2011, so it looks years behind.
     let (content, said) = Installation::new(&whole).settled(&["check"]);
     assert!(!content && said.contains("FAIL") && said.contains("still syncs"), "{said}");

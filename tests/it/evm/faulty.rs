@@ -118,7 +118,7 @@ both! {
         world.endpoints[0].set(Fault::Generous);
         world.mine("eth", 20).await;
         world.assert_received(&order, Amount::ZERO).await;
-        assert!(world.endpoints[0].proxy.asked("eth_getProof") > 0, "balances are compared where nothing is traced");
+        assert!(world.endpoints[0].proxy.request_count("eth_getProof") > 0, "balances are compared where nothing is traced");
         // Expiry reads the balance too and waits for a correct answer.
         world.advance_seconds(40 * 60);
         world.mine("eth", 3).await;

@@ -129,7 +129,7 @@ both! {
         world.assert_status(&order, "completed", "paid").await;
         world.mine_deep("eth").await;
         assert_eq!(world.merchant_available("eth").await, order.due);
-        assert_eq!(world.endpoints[0].proxy.asked("debug_traceBlockByHash"), 0, "nobody asks for what is not configured");
+        assert_eq!(world.endpoints[0].proxy.request_count("debug_traceBlockByHash"), 0, "nobody asks for what is not configured");
     }
 
     async fn internal_ether_is_found_while_traces_fail(world: Onchain = Plan { trace: "debug", endpoints: 1, ..PLAIN }) {

@@ -7,25 +7,25 @@ use super::node::LAG;
 use super::{Onchain, Plan};
 
 /// Every fault of an endpoint.
-const FAULTS: [Fault; 18] = [
-    Fault::Throttled,
-    Fault::Unavailable,
-    Fault::ErrorIn200,
-    Fault::Babbling,
-    Fault::Lost,
-    Fault::Cut,
-    Fault::Slow,
-    Fault::Silent,
-    Fault::Lagging(60),
-    Fault::Torn(60),
-    Fault::NoReceipts,
-    Fault::LostReceipt,
-    Fault::NoTransactions,
-    Fault::HalfRange,
-    Fault::Forged,
-    Fault::Foreign,
-    Fault::SlowRanges(1),
-    Fault::None,
+const FAULTS: [GatewayFault; 18] = [
+    GatewayFault::Throttled,
+    GatewayFault::Unavailable,
+    GatewayFault::ErrorIn200,
+    GatewayFault::Babbling,
+    GatewayFault::Lost,
+    GatewayFault::Cut,
+    GatewayFault::Slow,
+    GatewayFault::Silent,
+    GatewayFault::Lagging(60),
+    GatewayFault::Torn(60),
+    GatewayFault::NoReceipts,
+    GatewayFault::LostReceipt,
+    GatewayFault::NoTransactions,
+    GatewayFault::HalfRange,
+    GatewayFault::Forged,
+    GatewayFault::Foreign,
+    GatewayFault::SlowRanges(1),
+    GatewayFault::None,
 ];
 
 both! {
@@ -33,10 +33,10 @@ both! {
         let mut expected = Amount::ZERO;
         for fault in FAULTS {
             let order = world.place_order("trc20_usdt").await;
-            world.gateways[0].set(fault);
+            world.gateways[0].set_fault(fault);
             world.pay(&order, order.due);
             world.settle().await;
-            world.gateways[0].set(Fault::None);
+            world.gateways[0].set_fault(GatewayFault::None);
             world.run_until_completed(&order).await;
             expected = expected.checked_add(order.due).unwrap();
             assert_eq!(world.merchant_available("trc20_usdt").await, expected, "{fault:?}");
@@ -44,15 +44,15 @@ both! {
     }
 
     async fn empty_responses_are_not_trusted(world: Onchain) {
-        for fault in [Fault::NoReceipts, Fault::LostReceipt, Fault::NoTransactions, Fault::Forged] {
+        for fault in [GatewayFault::NoReceipts, GatewayFault::LostReceipt, GatewayFault::NoTransactions, GatewayFault::Forged] {
             let order = world.place_order("trx").await;
-            world.gateways[0].set(fault);
+            world.gateways[0].set_fault(fault);
             world.pay(&order, order.due);
             world.settle().await;
             world.settle().await;
             // No block was skipped: no block after the unreadable one was stored.
             world.assert_status(&order, "pending", "pending").await;
-            world.gateways[0].set(Fault::None);
+            world.gateways[0].set_fault(GatewayFault::None);
             world.run_until_completed(&order).await;
         }
     }
@@ -63,25 +63,25 @@ both! {
                 // Advances the clock by the time of the new blocks, so that the chain is not ahead of the clock.
                 world.advance_seconds(60);
                 let order = world.place_order(coin).await;
-                world.gateways[0].set(fault);
+                world.gateways[0].set_fault(fault);
                 world.pay(&order, order.due);
                 world.settle().await;
                 world.run_until_completed(&order).await;
-                world.gateways[0].set(Fault::None);
+                world.gateways[0].set_fault(GatewayFault::None);
             }
         }
     }
 
     async fn a_rate_limit_suspension_is_waited_out(world: Onchain = Plan { gateways: 2 }) {
-        world.gateways[0].set(Fault::Suspended(30));
+        world.gateways[0].set_fault(GatewayFault::Suspended(30));
         world.produce(1).await;
-        let asked = world.gateways[0].asked("");
-        world.gateways[0].set(Fault::None);
+        let asked = world.gateways[0].request_count("");
+        world.gateways[0].set_fault(GatewayFault::None);
         let order = world.place_order("trx").await;
         world.pay(&order, order.due);
         world.settle().await;
         world.run_until_completed(&order).await;
-        assert_eq!(world.gateways[0].asked(""), asked, "half a minute has not passed");
+        assert_eq!(world.gateways[0].request_count(""), asked, "half a minute has not passed");
     }
 
     async fn the_endpoint_is_replaced_during_a_payment(world: Onchain = Plan { gateways: 2 }) {
@@ -119,12 +119,12 @@ both! {
         let order = world.place_order("trx").await;
         world.advance_seconds(20 * 60);
         world.pay(&order, order.due);
-        world.gateways[0].set(Fault::Throttled);
+        world.gateways[0].set_fault(GatewayFault::Throttled);
         world.settle().await;
         world.advance_seconds(3 * 3_600);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "pending").await;
-        world.gateways[0].set(Fault::None);
+        world.gateways[0].set_fault(GatewayFault::None);
         world.tron.produce(20, world.clock.now());
         world.run_until_completed(&order).await;
     }

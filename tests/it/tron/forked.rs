@@ -11,7 +11,7 @@ both! {
         world.pay(&order, order.due);
         world.produce(3).await;
         world.assert_status(&order, "pending", "confirming").await;
-        world.tron.node.model().orphan(3, |_| false);
+        world.tron.node.model().orphan_blocks(3, |_| false);
         world.produce(4).await;
         world.assert_status(&order, "pending", "pending").await;
         world.assert_received(&order, Amount::ZERO).await;
@@ -29,7 +29,7 @@ both! {
             world.pay(&order, order.due);
             world.produce(LAG - 1).await;
             world.assert_status(&order, "pending", "confirming").await;
-            world.tron.node.model().orphan(LAG - 1, |_| true);
+            world.tron.node.model().orphan_blocks(LAG - 1, |_| true);
             world.produce(1).await;
             world.assert_status(&order, "pending", "confirming").await;
             world.assert_received(&order, order.due).await;
@@ -67,7 +67,7 @@ both! {
         world.settle().await;
         world.assert_status(&order, "completed", "paid").await;
         let second = world.place_order("trx").await;
-        world.tron.node.model().swallow = true;
+        world.tron.node.model().drop_broadcasts = true;
         world.pay(&second, second.due);
         world.tron.node.model().drop_broadcasts = false;
         world.settle().await;

@@ -249,6 +249,6 @@ both! {
         world.assert_status(&token, "completed", "paid").await;
         world.assert_status(&trx, "completed", "paid").await;
         assert_eq!(world.merchant_available(token.coin).await, token.due);
-        assert!(world.gateways[0].asked("getblockbylimitnext") < 500, "in ranges");
+        assert!(world.gateways[0].request_count("getblockbylimitnext") < 500, "in ranges");
     }
 }

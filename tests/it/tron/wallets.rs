@@ -84,7 +84,7 @@ both! {
         fill(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let order = world.place_order(coin).await;
-            let paid = node::run("tronweb", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = node::run_script("tronweb", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &order, paid).await;
         }
     }
@@ -93,7 +93,7 @@ both! {
         fill(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let order = world.place_order(coin).await;
-            let paid = python::run("tronpay", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = python::run_script("tronpay", wish(&world, &order)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &order, paid).await;
         }
     }
