@@ -1,7 +1,10 @@
 //! Blocks, held against what their ids are hashes of: a header against its id, a transaction against its own, and the
 //! presence of transactions against their root.
 
-use chain::{AssetId, BlockHash, Header, Height, Part, Place, Transfer, TxId, derive::tron_address, watch::Watched};
+use chain::{
+    AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
+    watch::WatchedAddresses,
+};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -55,7 +58,11 @@ fn hashed(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
 }
 
 /// A whole block. `None` if the node does not have it, or has it without its transactions.
-pub fn read(block: &wire::Block<'_>, native: Option<&AssetId>, watched: &Watched<'_>) -> Result<Option<Body>, String> {
+pub fn read(
+    block: &wire::Block<'_>,
+    native: Option<&AssetId>,
+    watched: &WatchedAddresses<'_>,
+) -> Result<Option<Body>, String> {
     let Some(header) = header(block)? else { return Ok(None) };
     let root = block.block_header.as_ref().and_then(|header| bytes32(header.raw_data.root)).unwrap_or(NO_TRANSACTIONS);
     if block.transactions.is_empty() != (root == NO_TRANSACTIONS) {
@@ -98,7 +105,7 @@ impl Payment {
     fn transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
         Transfer {
             txid,
-            place: Place { tx_index, part: Part::Value },
+            index: TransferIndex { tx_index, part: TxPart::Value },
             asset: asset.clone(),
             to: self.to,
             from: Some(tron_address(self.from).text),
@@ -107,7 +114,7 @@ impl Payment {
     }
 }
 
-fn payment(raw: &[u8], watched: &Watched<'_>) -> Option<Payment> {
+fn payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<Payment> {
     let raw = proto::Raw::decode(raw).ok()?;
     let contract = raw.contract.first()?;
     if contract.r#type != i32::from(ContractType::Transfer) {
@@ -160,9 +167,9 @@ mod tests {
     #[test]
     fn a_block_that_lost_its_transactions_is_not_there() {
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
-        assert!(read(&block, None, &chain::WatchSet::default().read()).unwrap().is_none());
+        assert!(read(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
-        let empty = read(&block, None, &chain::WatchSet::default().read()).unwrap().unwrap();
+        let empty = read(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

@@ -107,7 +107,7 @@ impl Tron {
                 Ok(if bodies.is_empty() { Answer::Doubtful(bodies) } else { Answer::Sure(bodies) })
             });
             match answer.await {
-                Ok(bodies) if bodies.is_empty() => return Err(SourceError::NotThere(from)),
+                Ok(bodies) if bodies.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(bodies) => {
                     self.span().succeeded(used);
                     return Ok(bodies);
@@ -132,7 +132,7 @@ impl Tron {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Body>, String> {
-        let watched = watched.read();
+        let watched = watched.read_addresses();
         let mut bodies: Vec<Body> = Vec::with_capacity(answer.block.len());
         for (height, found) in (from..=to).zip(&answer.block) {
             let Some(body) = block::read(found, self.assets.native.as_ref(), &watched)? else { break };
@@ -158,7 +158,7 @@ impl Tron {
         let question = body(&json!({ "num": header.height }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
             let infos: Vec<wire::Info<'_>> = wire::read(reply)?;
-            match receipts::settle(&found, &infos, &self.assets, &watched.read()) {
+            match receipts::settle(&found, &infos, &self.assets, &watched.read_addresses()) {
                 Ok(transfers) => Ok(Answer::Sure(Some(transfers))),
                 Err(Mismatch::Incomplete) => Ok(Answer::Doubtful(None)),
                 // The head may have changed between the two questions.

@@ -173,7 +173,7 @@ impl Tron {
     pub async fn frame(&self, lifetime_ms: i64, timestamp_ms: i64) -> Result<Frame, SourceError> {
         let (reference, head) = (self.newest(View::Solid).await?, self.newest(View::Head).await?);
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
-        Ok(Frame::new(reference.position(), expiration_ms, timestamp_ms))
+        Ok(Frame::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
     /// Whether a transaction stands in a solidified block, and how it ended. `None` while no endpoint has it there.
