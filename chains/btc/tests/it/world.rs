@@ -8,8 +8,8 @@ use chain::{
 };
 use esplora::Esplora;
 use provision::{
-    bitcoind::{Bitcoind, Options},
-    payer::Payer,
+    bitcoind::{Bitcoind, BitcoindOptions},
+    wallet::TestWallet,
 };
 use rpc::Endpoint;
 use simnet::conformance::Operator;
@@ -23,7 +23,7 @@ const XPUB: &str =
 pub struct World {
     pub node: Bitcoind,
     pub esplora: Esplora,
-    pub payer: Payer,
+    pub payer: TestWallet,
     pub ours: Vec<Address>,
     pub watched: WatchSet,
     pub kind: Kind,
@@ -35,8 +35,8 @@ impl World {
     }
 
     pub async fn with(kind: Kind) -> World {
-        let node = Bitcoind::start(Options::default()).await.expect(NODE);
-        let payer = Payer::rich(&node, 1).await.expect(NODE);
+        let node = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
+        let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = Esplora::start(&node.url()).await;
         let scheme = match kind {
             Kind::P2wpkh => AddressScheme::P2wpkh(KnownHrp::Regtest),
