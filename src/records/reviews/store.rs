@@ -100,7 +100,7 @@ pub async fn insert_act(
 ) -> Result<(), db::Error> {
     let inserted = execute!(
         tx,
-        "insert into admin_acts (actor, act, subject, detail, at) values ($1, $2, $3, $4, $5)",
+        "insert into audit_log (actor, action, subject, detail, occurred_at) values ($1, $2, $3, $4, $5)",
         actor,
         act,
         subject,
