@@ -51,7 +51,7 @@ create table audit_log (
     action text not null,
     subject text not null,
     detail text not null,
-    occurred_at bigint not null
+    recorded_at bigint not null
 );
 
 ------------------------------------------------------------------------------------------------------------------ ledger
