@@ -24,8 +24,7 @@ impl Sqlite {
     pub fn start(connection: Connection) -> Sqlite {
         connection.execute(ACCOUNTS, []).expect("accounts");
         let chain = accounts::token().chain;
-        let cursor =
-            "insert into cursors (chain, height, hash, block_time, final_height, first_height) values (?1, 0, ?2, 0, 0, 0)";
+        let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values (?1, 0, ?2, 0, 0, 0)";
         connection.execute(cursor, (chain.as_str(), AMOUNT)).expect("a cursor");
         Sqlite { connection, height: 0, paid: 0 }
     }
@@ -106,8 +105,7 @@ impl Postgres {
     pub async fn start(url: &str) -> Postgres {
         let mut connection = PgConnection::connect(url).await.expect("a database");
         sqlx::query(ACCOUNTS).execute(&mut connection).await.expect("accounts");
-        let cursor =
-            "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, 0, $2, 0, 0, 0)";
+        let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, 0, $2, 0, 0, 0)";
         let cursor = sqlx::query(cursor).bind(accounts::token().chain.as_str().to_owned()).bind(AMOUNT.to_vec());
         cursor.execute(&mut connection).await.expect("a cursor");
         Postgres { connection, height: 0, paid: 0 }

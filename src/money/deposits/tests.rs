@@ -542,7 +542,8 @@ async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> 
 
 /// The state of the first invoice, and the amounts that count for it.
 async fn standing(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
-    let found = rows!(tx, "select amount from deposits where state <> 'orphaned' and disposition = 'counted' order by id")?;
+    let found =
+        rows!(tx, "select amount from deposits where state <> 'orphaned' and disposition = 'counted' order by id")?;
     let counted = found.iter().map(|row| row.get("amount")).collect::<Result<_, _>>()?;
     let state = rows!(tx, "select state from invoices where id = 1")?.first().unwrap().get("state")?;
     Ok((state, counted))

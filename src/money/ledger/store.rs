@@ -326,7 +326,10 @@ pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<
 }
 
 pub async fn find_last_append_to_hash_chain(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Error> {
-    let last = row!(tx, "select hash_chain_no, hash from postings where hash_chain_no is not null order by hash_chain_no desc limit 1")?;
+    let last = row!(
+        tx,
+        "select hash_chain_no, hash from postings where hash_chain_no is not null order by hash_chain_no desc limit 1"
+    )?;
     match last {
         Some(row) => Ok((row.get("hash_chain_no")?, row.get("hash")?)),
         None => Ok((0, GENESIS)),
@@ -440,8 +443,9 @@ pub async fn list_sealed_movements(
     no: i64,
 ) -> Result<Vec<(i64, Side, Movement)>, db::Error> {
     let found = rows!(tx, movements_after!(""), account, no)?;
-    let all =
-        ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("hash_chain_no")?, side_of(row)?, movement_of(row)?))))?;
+    let all = ordered(
+        found.iter().map(|row| Ok((row.get::<Option<i64>>("hash_chain_no")?, side_of(row)?, movement_of(row)?))),
+    )?;
     Ok(all.into_iter().filter_map(|(no, side, movement)| Some((no?, side, movement))).collect())
 }
 

@@ -5,7 +5,12 @@ use db::{self, Tx, execute, expect_changed, row, rows};
 use ids::OrderId;
 
 pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
-    let due = rows!(tx, "select order_id from fulfilments where next_attempt_at <= $1 order by next_attempt_at limit $2", now, limit)?;
+    let due = rows!(
+        tx,
+        "select order_id from fulfilments where next_attempt_at <= $1 order by next_attempt_at limit $2",
+        now,
+        limit
+    )?;
     due.iter().map(|row| row.get("order_id")).collect()
 }
 

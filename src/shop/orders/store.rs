@@ -64,7 +64,8 @@ pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, li
 
 /// The work that payment starts. An order has it once.
 pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
-    let n = execute!(tx, "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)", order, now)?;
+    let n =
+        execute!(tx, "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)", order, now)?;
     expect_changed(n, 1)
 }
 
