@@ -102,7 +102,7 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
         )?;
         execute!(
             tx,
-            "insert into addresses (chain, key, text, account_id, idx, issued_at) values ('model', $1, $2, 1, $3, $4)",
+            "insert into addresses (chain, key, text, account_id, derivation_index, issued_at) values ('model', $1, $2, 1, $3, $4)",
             key(n).0,
             &id,
             n,
@@ -110,8 +110,8 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
         )?;
         execute!(
             tx,
-            "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
-             currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
+            "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
+             currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
              values ($1, $2, 1, 'test', 'model', 'model/token', $2, 'open', $3, $4, 'CNY', 1, '1', 'x', 0, $5, 0, $6, 0)",
             &id,
             n,
@@ -368,7 +368,7 @@ fn suspense(used: Disposition) -> Option<Account> {
 
 /// What is stored, in the words of the model.
 async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
-    let found = rows!(tx, "select invoice_id, height, tx_index, state, use from deposits order by id")?;
+    let found = rows!(tx, "select invoice_id, height, tx_index, state, disposition from deposits order by id")?;
     let stored: Vec<(i64, u64, u32, State, Disposition)> = found
         .iter()
         .map(|row| {
@@ -377,7 +377,7 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
                 row.get("height").unwrap(),
                 row.get("tx_index").unwrap(),
                 row.get("state").unwrap(),
-                row.get("use").unwrap(),
+                row.get("disposition").unwrap(),
             )
         })
         .collect();
@@ -387,15 +387,15 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
 
     let found = rows!(
         tx,
-        "select i.id, i.state, i.settled, i.settlements, i.released_at, p.state as payment
+        "select i.id, i.state, i.credited_amount, i.settlement_count, i.finalized_at, p.state as payment
          from invoices i join payments p on p.id = i.payment_id order by i.id"
     )?;
     for row in &found {
         let expected = &model.invoices[&row.get("id")?];
         assert_eq!(row.get::<invoices::State>("state")?, expected.state);
-        assert_eq!(row.get::<Option<Amount>>("settled")?, expected.settled.map(Amount::from));
-        assert_eq!(row.get::<i64>("settlements")?, expected.settlements);
-        assert_eq!(row.get::<Option<Instant>>("released_at")?.is_some(), expected.released);
+        assert_eq!(row.get::<Option<Amount>>("credited_amount")?, expected.settled.map(Amount::from));
+        assert_eq!(row.get::<i64>("settlement_count")?, expected.settlements);
+        assert_eq!(row.get::<Option<Instant>>("finalized_at")?.is_some(), expected.released);
         assert_eq!(row.get::<String>("payment")?, expected.payment);
     }
 
@@ -542,7 +542,8 @@ async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> 
 
 /// The state of the first invoice, and the amounts that count for it.
 async fn standing(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
-    let found = rows!(tx, "select amount from deposits where state <> 'orphaned' and use = 'counted' order by id")?;
+    let found =
+        rows!(tx, "select amount from deposits where state <> 'orphaned' and disposition = 'counted' order by id")?;
     let counted = found.iter().map(|row| row.get("amount")).collect::<Result<_, _>>()?;
     let state = rows!(tx, "select state from invoices where id = 1")?.first().unwrap().get("state")?;
     Ok((state, counted))
@@ -558,8 +559,8 @@ db::both! {
                 mine(tx, header(0, 0), header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
                 let expected = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, expected));
-                let uses = rows!(tx, "select use from deposits order by tx_index")?;
-                let uses: Vec<Disposition> = uses.iter().map(|row| row.get("use")).collect::<Result<_, _>>()?;
+                let uses = rows!(tx, "select disposition from deposits order by tx_index")?;
+                let uses: Vec<Disposition> = uses.iter().map(|row| row.get("disposition")).collect::<Result<_, _>>()?;
                 assert_eq!(uses, [Disposition::Dust, Disposition::Counted, Disposition::Counted]);
                 Ok::<_, PostError>(())
             })

@@ -143,8 +143,8 @@ both! {
             .await
             .unwrap();
         let bounds = match db.backend() {
-            Backend::Sqlite => ["(debit_id=? AND seal_no>?)", "(credit_id=? AND seal_no>?)"],
-            Backend::Postgres => ["(debit_id = '1'::bigint) AND (seal_no > '1'::bigint)", "(credit_id = '1'::bigint) AND (seal_no > '1'::bigint)"],
+            Backend::Sqlite => ["(debit_account_id=? AND hash_chain_no>?)", "(credit_account_id=? AND hash_chain_no>?)"],
+            Backend::Postgres => ["(debit_account_id = '1'::bigint) AND (hash_chain_no > '1'::bigint)", "(credit_account_id = '1'::bigint) AND (hash_chain_no > '1'::bigint)"],
         };
         for bound in bounds {
             assert!(plan.contains(bound), "{bound} is not in {plan}");
