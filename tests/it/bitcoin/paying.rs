@@ -79,7 +79,7 @@ ways! {
             world.assert_received(order, order.due).await;
         }
         world.mine(DEEP).await;
-        assert_eq!(Amount::sum([first.due, second.due, third.due]), Some(world.merchant_available(COIN).await));
+        assert_eq!(Amount::checked_sum([first.due, second.due, third.due]), Some(world.merchant_available(COIN).await));
     }
 
     async fn partial_payments_add_up(world: Onchain) {

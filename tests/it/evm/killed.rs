@@ -175,7 +175,7 @@ impl Installation {
     async fn assert_credited(&self, orders: &[PlacedOrder]) {
         let audit = self.settled(&["audit"]);
         assert!(text_of(&audit.stdout).contains("stock: the counts agree"), "{}", text_of(&audit.stdout));
-        let expected = Amount::sum(orders.iter().map(|order| order.due)).expect("a small sum");
+        let expected = Amount::checked_sum(orders.iter().map(|order| order.due)).expect("a small sum");
         let db = Db::open(&self.scratch.config()).await.expect("the database opens");
         let asset = self.usdt().id;
         let (earned, surplus, deposits) = db

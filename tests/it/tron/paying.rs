@@ -106,7 +106,7 @@ both! {
             for order in &orders {
                 world.assert_status(order, "completed", "paid").await;
             }
-            let all = Amount::sum(orders.iter().map(|order| order.due)).unwrap();
+            let all = Amount::checked_sum(orders.iter().map(|order| order.due)).unwrap();
             assert_eq!(world.merchant_available(coin).await, all);
         }
     }

@@ -74,7 +74,7 @@ both! {
             world.assert_status(order, "completed", "paid").await;
             world.assert_received(order, order.due).await;
         }
-        let paid = chain::Amount::sum(orders.iter().map(|order| order.due)).unwrap();
+        let paid = chain::Amount::checked_sum(orders.iter().map(|order| order.due)).unwrap();
         assert_eq!(world.merchant_available("trc20_usdt").await, paid);
         let refused = json!({ "order": -32_602, "topics": -32_602, "hash": -32_602, "tag": -32_602, "send": -32_601 });
         assert_eq!(said["refused"], refused);
