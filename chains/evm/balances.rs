@@ -21,29 +21,29 @@ use tracing::warn;
 use crate::{Evm, block, hex};
 
 /// Balances asked for in one batch.
-const BALANCES_MAX: usize = 100;
+const BALANCES_PER_BATCH: usize = 100;
 /// Proofs in one batch; each has some kilobytes.
-const PROOFS_MAX: usize = 50;
+const PROOFS_PER_BATCH: usize = 50;
 /// Second opinions that are under way at once.
 const CONCURRENCY: usize = 3;
 /// `balanceOf(address)`
 const BALANCE_CALL: &str = "0x70a08231";
 /// The hash of no block.
-const NO_BLOCK: B256 = B256::repeat_byte(0x5e);
+const NONEXISTENT_BLOCK: B256 = B256::repeat_byte(0x5e);
 
 /// What is remembered between questions.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct BalanceCache {
     /// The block whose state root was read last.
-    state: Option<(B256, B256)>,
-    /// Whether endpoints answer for the block that is named rather than for their newest one.
-    heeds_hashes: HashMap<usize, bool>,
+    last_state_root: Option<(B256, B256)>,
+    /// Whether endpoints answer for the block that is block_parameter rather than for their newest one.
+    supports_eip1898: HashMap<usize, bool>,
 }
 
 /// The account's part of an answer to `eth_getProof` (EIP-1186).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Proof<'a> {
+struct AccountProof<'a> {
     account_proof: Vec<Bytes>,
     balance: &'a str,
     nonce: &'a str,
@@ -53,7 +53,7 @@ struct Proof<'a> {
 
 /// What is proven of an address.
 #[derive(Debug, Clone, Copy)]
-struct Account {
+struct ProvenAccount {
     nonce: u64,
     balance: Amount,
 }
@@ -71,38 +71,50 @@ impl Evm {
         }
         if *asset == AssetKind::Native
             && self.config.verify.header
-            && let Some(proven) = self.proven(at, addresses).await?
+            && let Some(proven) = self.fetch_proven_accounts(at, addresses).await?
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
-        self.balances_by_two(at, asset, addresses).await
+        self.fetch_balances_from_two(at, asset, addresses).await
     }
 
     /// Which addresses cannot have got so much in the block at `at`, after `parent`. What nobody proves contradicts nothing,
     /// and who sent something in between may have less.
-    pub(crate) async fn contradicted(&self, parent: &BlockRef, at: &BlockRef, got: &[(Address, Amount)]) -> Vec<bool> {
-        let addresses: Vec<Address> = got.iter().map(|(address, _)| address.clone()).collect();
-        let Ok(Some(after)) = self.proven(at, &addresses).await else { return vec![false; got.len()] };
-        let Ok(Some(before)) = self.proven(parent, &addresses).await else {
-            // States are forgotten from the oldest on. Who never sent anything has at least what it got.
-            let short = |((_, sum), after): (&(Address, Amount), &Account)| after.nonce == 0 && after.balance < *sum;
-            return got.iter().zip(&after).map(short).collect();
+    pub(crate) async fn find_contradicted(
+        &self,
+        parent: &BlockRef,
+        at: &BlockRef,
+        received: &[(Address, Amount)],
+    ) -> Vec<bool> {
+        let addresses: Vec<Address> = received.iter().map(|(address, _)| address.clone()).collect();
+        let Ok(Some(after)) = self.fetch_proven_accounts(at, &addresses).await else {
+            return vec![false; received.len()];
         };
-        let short = |((_, sum), (before, after)): (&(Address, Amount), (&Account, &Account))| {
+        let Ok(Some(before)) = self.fetch_proven_accounts(parent, &addresses).await else {
+            // States are forgotten from the oldest on. Who never sent anything has at least what it got.
+            let short =
+                |((_, sum), after): (&(Address, Amount), &ProvenAccount)| after.nonce == 0 && after.balance < *sum;
+            return received.iter().zip(&after).map(short).collect();
+        };
+        let short = |((_, sum), (before, after)): (&(Address, Amount), (&ProvenAccount, &ProvenAccount))| {
             let least = before.balance.checked_add(*sum);
             before.nonce == after.nonce && least.is_none_or(|least| after.balance < least)
         };
-        got.iter().zip(before.iter().zip(&after)).map(short).collect()
+        received.iter().zip(before.iter().zip(&after)).map(short).collect()
     }
 
     /// `None` where no endpoint proves accounts of that block.
-    async fn proven(&self, at: &BlockRef, addresses: &[Address]) -> Result<Option<Vec<Account>>, SourceError> {
-        let root = self.state_root(at).await?;
-        let block = named(at);
+    async fn fetch_proven_accounts(
+        &self,
+        at: &BlockRef,
+        addresses: &[Address],
+    ) -> Result<Option<Vec<ProvenAccount>>, SourceError> {
+        let root = self.fetch_state_root(at).await?;
+        let block = block_parameter(at);
         let params: Vec<Value> = addresses.iter().map(|address| json!([address.text, [], block])).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
-            let proof: Proof<'_> = reply.result()?;
-            let account = proof.account(&addresses[i], root).ok_or_else(|| {
+            let proof: AccountProof<'_> = reply.result()?;
+            let account = proof.verify(&addresses[i], root).ok_or_else(|| {
                 Rejection::Wrong(format!(
                     "the balance of {} is not in the state of block {}",
                     addresses[i].text, at.height
@@ -110,7 +122,7 @@ impl Evm {
             })?;
             Ok(Answer::Sure(account))
         };
-        match self.pool.ask_many("eth_getProof", &params, PROOFS_MAX, accept).await {
+        match self.pool.ask_many("eth_getProof", &params, PROOFS_PER_BATCH, accept).await {
             Ok(accounts) => Ok(Some(accounts)),
             Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(None),
             Err(RpcError::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
@@ -118,15 +130,15 @@ impl Evm {
         }
     }
 
-    async fn state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
+    async fn fetch_state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
         let hash = B256::from(at.hash.0);
-        if let Some((_, root)) = self.memory().state.filter(|(of, _)| *of == hash) {
+        if let Some((_, root)) = self.balance_cache().last_state_root.filter(|(of, _)| *of == hash) {
             return Ok(root);
         }
         let params = (hash, false);
         let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (header, ours) = block::header(raw, self.config.verify).map_err(Rejection::Wrong)?;
+            let (header, ours) = block::parse_header(raw, self.config.verify).map_err(Rejection::Wrong)?;
             if ours.hash != at.hash {
                 return Err(Rejection::Wrong(format!("asked for block {hash}, got {}", ours.hash)));
             }
@@ -134,41 +146,41 @@ impl Evm {
         });
         let root = answer.await.map_err(|failure| failure.at(at.height))?;
         let root = root.ok_or(SourceError::NotThere(at.height))?;
-        self.memory().state = Some((hash, root));
+        self.balance_cache().last_state_root = Some((hash, root));
         Ok(root)
     }
 
     /// What one endpoint says, and a second one too wherever it is not zero: nothing cannot be a rise.
-    async fn balances_by_two(
+    async fn fetch_balances_from_two(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let block = named(at);
+        let block = block_parameter(at);
         let (method, params): (&str, Vec<Value>) = match asset {
             AssetKind::Native => {
                 ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
             }
             AssetKind::Token { contract } => {
-                let call = |address: &Address| json!([{ "to": contract, "data": balance_call(address) }, block]);
+                let call = |address: &Address| json!([{ "to": contract, "data": balance_of_calldata(address) }, block]);
                 ("eth_call", addresses.iter().map(call).collect())
             }
         };
         let read = |reply: &Reply<'_>| {
             let text = reply.result::<&str>()?;
             let balance = match asset {
-                AssetKind::Native => hex::number(text),
-                AssetKind::Token { .. } => hex::bytes(text).map(U256::from_be_bytes::<32>),
+                AssetKind::Native => hex::parse_u256(text),
+                AssetKind::Token { .. } => hex::parse_bytes(text).map(U256::from_be_bytes::<32>),
             };
             let balance = balance.ok_or_else(|| Rejection::Wrong("a balance that is no number".to_owned()))?;
             Ok((reply.endpoint, Amount::new(balance)))
         };
         let accept = |_: usize, reply: &Reply<'_>| read(reply).map(Answer::Sure);
-        let first = self.pool.ask_many(method, &params, BALANCES_MAX, accept).await;
+        let first = self.pool.ask_many(method, &params, BALANCES_PER_BATCH, accept).await;
         let first = first.map_err(|failure| failure.at(at.height))?;
 
-        if self.readers() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
+        if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_single_endpoint();
             return Err(SourceError::Unsupported(
                 "no proof of balances, and no second endpoint to confirm them".into(),
@@ -193,8 +205,8 @@ impl Evm {
         });
         let confirmed = stream::iter(confirmed.collect::<Vec<_>>()).buffered(CONCURRENCY);
         let confirmed: Vec<(Amount, Option<[usize; 2]>)> = confirmed.try_collect().await?;
-        let heard: BTreeSet<usize> = confirmed.iter().filter_map(|(_, heard)| *heard).flatten().collect();
-        for endpoint in heard {
+        let confirming: BTreeSet<usize> = confirmed.iter().filter_map(|(_, endpoints)| *endpoints).flatten().collect();
+        for endpoint in confirming {
             self.require_eip1898(endpoint, at.height).await?;
         }
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
@@ -204,23 +216,23 @@ impl Evm {
     /// rise, and once with its block. Only a word about the block decides, because it is remembered: a gateway that said
     /// nothing in time is not trusted for that.
     async fn require_eip1898(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
-        let known = self.memory().heeds_hashes.get(&endpoint).copied();
-        let heeds = match known {
-            Some(heeds) => heeds,
+        let known = self.balance_cache().supports_eip1898.get(&endpoint).copied();
+        let is_supported = match known {
+            Some(is_supported) => is_supported,
             None => {
-                let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NO_BLOCK }]);
+                let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NONEXISTENT_BLOCK }]);
                 let accept =
-                    |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|told| Answer::Sure(told.is_some()));
-                let heeds = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
-                    Ok(told) => !told,
-                    Err(RpcError::Refused(refusal)) if is_of_the_block(refusal.kind) => true,
+                    |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|balance| Answer::Sure(balance.is_some()));
+                let is_supported = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
+                    Ok(balance) => !balance,
+                    Err(RpcError::Refused(refusal)) if is_about_the_block(refusal.kind) => true,
                     Err(failure) => return Err(failure.at(height)),
                 };
-                self.memory().heeds_hashes.insert(endpoint, heeds);
-                heeds
+                self.balance_cache().supports_eip1898.insert(endpoint, is_supported);
+                is_supported
             }
         };
-        if heeds {
+        if is_supported {
             return Ok(());
         }
         let label = self.pool.label(endpoint);
@@ -228,7 +240,7 @@ impl Evm {
     }
 
     fn warn_single_endpoint(&self) {
-        if !self.warned.swap(true, Ordering::Relaxed) {
+        if !self.single_endpoint_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 chain = %self.config.chain,
                 "balances that only one endpoint tells and nothing proves are not booked; a second endpoint, or one \
@@ -237,27 +249,27 @@ impl Evm {
         }
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().expect("no panic while the memory is held")
+    fn balance_cache(&self) -> MutexGuard<'_, BalanceCache> {
+        self.balance_cache.lock().expect("no panic while the balance cache is locked")
     }
 }
 
-impl Proof<'_> {
+impl AccountProof<'_> {
     /// What the state with this root has for the address. An account that is not there holds nothing.
-    fn account(&self, of: &Address, root: B256) -> Option<Account> {
-        let (nonce, balance) = (hex::quantity(self.nonce)?, hex::number(self.balance)?);
+    fn verify(&self, of: &Address, root: B256) -> Option<ProvenAccount> {
+        let (nonce, balance) = (hex::parse_quantity(self.nonce)?, hex::parse_u256(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));
         let key = Nibbles::unpack(keccak256(of.key.0));
         let has = |account| verify_proof(root, key, account, &self.account_proof).is_ok();
         let absent = || nonce == 0 && balance.is_zero() && has(None);
         let proven = has(Some(account)) || absent();
-        proven.then_some(Account { nonce, balance: Amount::new(balance) })
+        proven.then_some(ProvenAccount { nonce, balance: Amount::new(balance) })
     }
 }
 
 /// Whether a node refuses because of what it was asked, rather than for a reason of its own. Nodes have many words for a
 /// block that they do not know.
-fn is_of_the_block(kind: RefusalKind) -> bool {
+fn is_about_the_block(kind: RefusalKind) -> bool {
     match kind {
         RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => true,
         RefusalKind::MethodMissing | RefusalKind::TooLarge | RefusalKind::Quota => false,
@@ -265,11 +277,11 @@ fn is_of_the_block(kind: RefusalKind) -> bool {
 }
 
 /// By block hash (EIP-1898), so that a reorganisation cannot change the question.
-fn named(at: &BlockRef) -> Value {
+fn block_parameter(at: &BlockRef) -> Value {
     json!({ "blockHash": B256::from(at.hash.0) })
 }
 
 /// The calldata of `balanceOf`: the address in a word of its own.
-fn balance_call(of: &Address) -> String {
+fn balance_of_calldata(of: &Address) -> String {
     format!("{BALANCE_CALL}{:0>64}", const_hex::encode(of.key.0))
 }

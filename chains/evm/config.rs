@@ -11,15 +11,15 @@ pub struct EvmConfig {
     pub assets: Vec<Asset>,
     /// Endpoints and their bounds; its `proof` is set here.
     pub pool: rpc::Config,
-    pub finality: Finality,
+    pub finality: FinalitySource,
     /// At this depth, or below the final mark, blocks are read by range.
     pub range_depth: u64,
-    pub verify: Verify,
-    pub trace: Trace,
+    pub verify: Commitments,
+    pub trace: TraceApi,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finality {
+pub enum FinalitySource {
     /// The nodes know the block tag `finalized`.
     Tag,
     Depth,
@@ -27,19 +27,19 @@ pub enum Finality {
 
 /// Which commitments of a header can be recomputed on this chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verify {
+pub struct Commitments {
     pub header: bool,
     pub transactions: bool,
     pub receipts: bool,
 }
 
-impl Verify {
-    pub const ALL: Verify = Verify { header: true, transactions: true, receipts: true };
+impl Commitments {
+    pub const ALL: Commitments = Commitments { header: true, transactions: true, receipts: true };
 }
 
 /// How native coins sent by contracts are read. Tracing costs one more request per block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trace {
+pub enum TraceApi {
     /// Not at all: balances of addresses with open native invoices are compared.
     None,
     /// `debug_traceBlockByHash` with `callTracer`: geth, reth, erigon, nethermind, anvil.

@@ -7,18 +7,19 @@ use std::sync::{
 
 use axum::http::StatusCode;
 use chain::{InternalTransfers, Source, SourceError};
-use evm::{Evm, Trace};
+use evm::{Evm, TraceApi};
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
-use crate::lying::busy;
-use crate::world::{read, transfers};
+use crate::false_answers::start_busy;
+use crate::test_chain::{read_blocks, transfers};
 
 #[tokio::test]
 async fn no_trace_holds_up_a_block() {
-    let (world, head, without) = busy().await;
-    let url = world.anvil.url();
-    let honest = read(&Evm::new(world.config(&[&url], Trace::Debug)).unwrap(), head, head, &world.watched).await;
+    let (chain, head, without) = start_busy().await;
+    let url = chain.anvil.url();
+    let honest =
+        read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
     assert_eq!(transfers(&honest).len(), transfers(&without).len() + 4);
     let acts: [fn() -> Act; 6] = [
         || Act::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
@@ -36,19 +37,25 @@ async fn no_trace_holds_up_a_block() {
             _ => Act::Pass,
         })
         .await;
-        let evm = Evm::new(world.config(&[&sick.url], Trace::Debug)).unwrap();
+        let evm = Evm::new(chain.config(&[&sick.url], TraceApi::Debug)).unwrap();
         assert_eq!(evm.internal_transfers(), InternalTransfers::Included);
-        assert_eq!(read(&evm, head, head, &world.watched).await, without, "act {n}");
+        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, without, "act {n}");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance, "act {n}");
         assert_eq!(
-            read(&Evm::new(world.config(&[&sick.url, &url], Trace::Debug)).unwrap(), head, head, &world.watched).await,
+            read_blocks(
+                &Evm::new(chain.config(&[&sick.url, &url], TraceApi::Debug)).unwrap(),
+                head,
+                head,
+                &chain.watched
+            )
+            .await,
             honest
         );
 
         let before = sick.asked("debug_traceBlockByHash");
         for _ in 0..5 {
             // A caught liar rests; a new question waits for it no longer than the driver has patience.
-            let _ = evm.blocks(head, head, &world.watched).await;
+            let _ = evm.blocks(head, head, &chain.watched).await;
         }
         assert!(
             sick.asked("debug_traceBlockByHash") - before <= 2,
@@ -56,30 +63,30 @@ async fn no_trace_holds_up_a_block() {
         );
 
         failing.store(0, Ordering::Relaxed);
-        let well = Evm::new(world.config(&[&sick.url], Trace::Debug)).unwrap();
-        assert_eq!(read(&well, head, head, &world.watched).await, honest, "act {n}");
+        let well = Evm::new(chain.config(&[&sick.url], TraceApi::Debug)).unwrap();
+        assert_eq!(read_blocks(&well, head, head, &chain.watched).await, honest, "act {n}");
         assert_eq!(well.internal_transfers(), InternalTransfers::Included);
     }
 }
 
 #[tokio::test]
 async fn a_silent_node_is_asked_for_its_traces_again() {
-    let (world, head, _) = busy().await;
-    let silent = Proxy::start(&world.anvil.url(), |method, _| match method {
+    let (chain, head, _) = start_busy().await;
+    let silent = Proxy::start(&chain.anvil.url(), |method, _| match method {
         "debug_traceBlockByHash" => Act::Http(StatusCode::BAD_GATEWAY, vec![], String::new()),
         _ => Act::Pass,
     })
     .await;
-    let evm = Evm::new(world.config(&[&silent.url], Trace::Debug)).unwrap();
-    let refused = evm.blocks(head, head, &world.watched).await;
+    let evm = Evm::new(chain.config(&[&silent.url], TraceApi::Debug)).unwrap();
+    let refused = evm.blocks(head, head, &chain.watched).await;
     assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
     assert_eq!(evm.internal_transfers(), InternalTransfers::Included, "no block went without");
 }
 
 #[tokio::test]
 async fn a_made_up_trace_is_held_against_balances() {
-    let (world, head, without) = busy().await;
-    let url = world.anvil.url();
+    let (chain, head, without) = start_busy().await;
+    let url = chain.anvil.url();
     let invent = |traces: &mut Value| {
         let ours = format!("0x{}", "b1".repeat(20));
         let call = json!({ "type": "CALL", "from": ours.replace("b1", "77"), "to": ours, "value": "0x5" });
@@ -95,13 +102,14 @@ async fn a_made_up_trace_is_held_against_balances() {
         _ => trick(method, params),
     })
     .await;
-    let honest = read(&Evm::new(world.config(&[&url], Trace::Debug)).unwrap(), head, head, &world.watched).await;
+    let honest =
+        read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
     for urls in [&[liar.url.as_str()][..], &[&hiding.url, &url]] {
-        let evm = Evm::new(world.config(urls, Trace::Debug)).unwrap();
-        assert_eq!(read(&evm, head, head, &world.watched).await, honest, "the others are real");
+        let evm = Evm::new(chain.config(urls, TraceApi::Debug)).unwrap();
+        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest, "the others are real");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     }
     assert!(transfers(&honest).len() > transfers(&without).len());
-    // Two headers and two batches for the three addresses that contracts seem to have paid.
+    // Two headers and two batches for the three addresses that contracts seem to have start_paid.
     assert_eq!((liar.asked("eth_getBlockByHash"), liar.asked("eth_getProof")), (2, 6));
 }

@@ -13,62 +13,66 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
-    Evm, Trace,
-    block::Body,
+    Evm, TraceApi,
+    block::BlockBody,
+    call_traces::{self, FlatTrace, TxTrace},
     hex,
-    trace::{self, FlatTrace, TxTrace},
 };
 
 impl Evm {
     /// The question for a block's traces, if they are to be read.
-    pub(crate) fn trace_question(&self, header: &Header) -> Option<(&'static str, Value)> {
+    pub(crate) fn trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
         self.native.as_ref()?;
         match self.config.trace {
-            Trace::None => None,
-            Trace::Debug => {
+            TraceApi::None => None,
+            TraceApi::Debug => {
                 let hash = B256::from(header.hash.0);
                 Some(("debug_traceBlockByHash", json!([hash, { "tracer": "callTracer" }])))
             }
-            Trace::Parity => Some(("trace_block", json!([hex::to_quantity(header.height)]))),
+            TraceApi::Parity => Some(("trace_block", json!([hex::to_quantity(header.height)]))),
         }
     }
 
     /// Coins that contracts sent, if traces are configured, in a block with these transfers besides. An empty block needs no
     /// trace, and no trace holds up a block.
-    pub(crate) async fn internal(
+    pub(crate) async fn fetch_internal_transfers(
         &self,
-        body: &Body,
-        settled: &[Transfer],
+        body: &BlockBody,
+        other_transfers: &[Transfer],
         watched: &WatchSet,
     ) -> Result<Vec<Transfer>, SourceError> {
-        let Some((method, params)) = self.trace_question(&body.header).filter(|_| !body.hashes.is_empty()) else {
+        let Some((method, params)) = self.trace_request(&body.header).filter(|_| !body.txids.is_empty()) else {
             return Ok(Vec::new());
         };
         let Some(native) = &self.native else { return Ok(Vec::new()) };
-        if !self.sight().may_ask(Instant::now()) {
+        if !self.trace_health().may_request(Instant::now()) {
             self.mark_incomplete(body, "rest", "traces failed several times in a row and rest");
             return Ok(Vec::new());
         }
         let answer = self.pool.ask(method, &params, |reply| {
             let watched = &watched.read();
             let transfers = match self.config.trace {
-                Trace::None => Ok(Vec::new()),
-                Trace::Debug => trace::nested(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched),
-                Trace::Parity => trace::flat(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched),
+                TraceApi::None => Ok(Vec::new()),
+                TraceApi::Debug => {
+                    call_traces::list_nested_transfers(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched)
+                }
+                TraceApi::Parity => {
+                    call_traces::list_flat_transfers(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched)
+                }
             };
             transfers.map(Answer::Sure).map_err(Rejection::Wrong)
         });
         let failure = match answer.await {
             Ok(transfers) => {
-                self.sight().succeeded();
-                return Ok(self.uncontradicted(body, settled, transfers).await);
+                self.trace_health().record_success();
+                return Ok(self.drop_contradicted(body, other_transfers, transfers).await);
             }
             Err(failure) => failure,
         };
         // A node that traces may be a little behind the one that told the block.
-        let lags = matches!(&failure, RpcError::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
-        if (lags || matches!(failure, RpcError::Unavailable(_) | RpcError::Slow(_)))
-            && self.sight().may_wait(Instant::now())
+        let is_behind = matches!(&failure, RpcError::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
+        if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Slow(_)))
+            && self.trace_health().may_wait_for_answer(Instant::now())
         {
             return Err(failure.at(body.header.height));
         }
@@ -79,40 +83,50 @@ impl Evm {
             RpcError::Refused(_) => "refusal",
             RpcError::Wrong(_) => "unusable",
         };
-        self.sight().failed(Instant::now());
+        self.trace_health().record_failure(Instant::now());
         self.mark_incomplete(body, cause, &failure.to_string());
         Ok(Vec::new())
     }
 
     /// No header commits to traces, but balances after the block are proven where nodes allow it: what an address did not
     /// get is not credited.
-    async fn uncontradicted(&self, body: &Body, settled: &[Transfer], transfers: Vec<Transfer>) -> Vec<Transfer> {
+    async fn drop_contradicted(
+        &self,
+        body: &BlockBody,
+        other_transfers: &[Transfer],
+        transfers: Vec<Transfer>,
+    ) -> Vec<Transfer> {
         if transfers.is_empty() || !self.config.verify.header {
             return transfers;
         }
         let mut sums: BTreeMap<AddressKey, Amount> =
             transfers.iter().map(|transfer| (transfer.to, Amount::ZERO)).collect();
-        let coins = settled.iter().filter(|transfer| transfer.place.part == Part::Value).chain(&transfers);
-        for transfer in coins {
+        let native_transfers =
+            other_transfers.iter().filter(|transfer| transfer.place.part == Part::Value).chain(&transfers);
+        for transfer in native_transfers {
             if let Some(sum) = sums.get_mut(&transfer.to) {
                 *sum = sum.checked_add(transfer.amount).unwrap_or(Amount::MAX);
             }
         }
         let at = body.header.position();
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
-        let got: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
-        let contradicted = self.contradicted(&parent, &at, &got).await;
-        let made_up: BTreeSet<AddressKey> =
-            got.iter().zip(contradicted).filter(|(_, short)| *short).map(|((to, _), _)| to.key).collect();
-        if !made_up.is_empty() {
+        let received: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
+        let contradicted = self.find_contradicted(&parent, &at, &received).await;
+        let contradicted: BTreeSet<AddressKey> = received
+            .iter()
+            .zip(contradicted)
+            .filter(|(_, is_contradicted)| *is_contradicted)
+            .map(|((to, _), _)| to.key)
+            .collect();
+        if !contradicted.is_empty() {
             self.mark_incomplete(body, "made up", "its traces show more than addresses got");
         }
-        transfers.into_iter().filter(|transfer| !made_up.contains(&transfer.to)).collect()
+        transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
     }
 
     /// The block goes without all that it may hold, and from now on balances are compared.
-    pub(crate) fn mark_incomplete(&self, body: &Body, cause: &'static str, why: &str) {
-        if self.sight().lost(Instant::now(), cause) {
+    pub(crate) fn mark_incomplete(&self, body: &BlockBody, cause: &'static str, why: &str) {
+        if self.trace_health().record_incomplete_block(Instant::now(), cause) {
             warn!(
                 chain = %self.config.chain,
                 "block {} may hold coins that it does not show, and balances are compared instead: {why}",

@@ -8,11 +8,11 @@ use chain::{AddressKey, Amount, AssetId, Part, Place, Transfer, TxId, derive::ev
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{block::Body, hex};
+use crate::{block::BlockBody, hex};
 
 /// One call in the order in which calls began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Frame {
+struct CallFrame {
     /// The caller's place in the list; `None` for the transaction itself.
     parent: Option<usize>,
     moves_value: bool,
@@ -37,7 +37,7 @@ pub struct TxTrace<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct FlatTrace<'a> {
     #[serde(borrow)]
-    action: Action<'a>,
+    action: TraceAction<'a>,
     block_hash: &'a str,
     #[serde(default)]
     error: Option<&'a str>,
@@ -49,12 +49,12 @@ pub struct FlatTrace<'a> {
     transaction_position: Option<u32>,
     r#type: &'a str,
     #[serde(borrow, default)]
-    result: Option<Created<'a>>,
+    result: Option<CreatedContract<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Action<'a> {
+struct TraceAction<'a> {
     #[serde(default)]
     call_type: Option<&'a str>,
     #[serde(default)]
@@ -73,70 +73,70 @@ struct Action<'a> {
 }
 
 #[derive(Deserialize)]
-struct Created<'a> {
+struct CreatedContract<'a> {
     #[serde(default)]
     address: Option<&'a str>,
 }
 
 /// Internal transfers to watched addresses from geth's traces of a block.
-pub fn nested(
+pub fn list_nested_transfers(
     traces: &[TxTrace<'_>],
-    body: &Body,
+    body: &BlockBody,
     native: &AssetId,
     watched: &Watched<'_>,
 ) -> Result<Vec<Transfer>, String> {
-    if traces.len() != body.hashes.len() {
+    if traces.len() != body.txids.len() {
         return Err(format!(
             "block {} has {} transactions, got {} traces",
             body.header.height,
-            body.hashes.len(),
+            body.txids.len(),
             traces.len()
         ));
     }
     let mut transfers = Vec::new();
-    for (tx_index, (trace, txid)) in traces.iter().zip(&body.hashes).enumerate() {
-        if trace.tx_hash.is_some_and(|hash| hex::hash(hash) != Some(*txid)) {
+    for (tx_index, (trace, txid)) in traces.iter().zip(&body.txids).enumerate() {
+        if trace.tx_hash.is_some_and(|hash| hex::parse_hash(hash) != Some(*txid)) {
             return Err(format!("a trace of block {} belongs to another transaction", body.header.height));
         }
         let root = trace.result.ok_or_else(|| format!("transaction {txid} was not traced"))?;
-        let frames = frames(root.get()).ok_or_else(|| format!("the trace of {txid} is none"))?;
-        collect(&frames, tx_index, *txid, native, watched, &mut transfers)?;
+        let frames = parse_call_frames(root.get()).ok_or_else(|| format!("the trace of {txid} is none"))?;
+        collect_transfers(&frames, tx_index, *txid, native, watched, &mut transfers)?;
     }
     Ok(transfers)
 }
 
 /// Internal transfers to watched addresses from the flat traces of Parity's interface.
-pub fn flat(
+pub fn list_flat_transfers(
     traces: &[FlatTrace<'_>],
-    body: &Body,
+    body: &BlockBody,
     native: &AssetId,
     watched: &Watched<'_>,
 ) -> Result<Vec<Transfer>, String> {
-    let mut of_tx: Vec<Vec<&FlatTrace<'_>>> = body.hashes.iter().map(|_| Vec::new()).collect();
+    let mut by_tx: Vec<Vec<&FlatTrace<'_>>> = body.txids.iter().map(|_| Vec::new()).collect();
     for trace in traces {
-        if hex::hash(trace.block_hash).is_none_or(|hash| hash.0 != body.header.hash.0) {
+        if hex::parse_hash(trace.block_hash).is_none_or(|hash| hash.0 != body.header.hash.0) {
             return Err(format!("the traces are of another block than {}", body.header.hash));
         }
         let (Some(hash), Some(position)) = (trace.transaction_hash, trace.transaction_position) else { continue };
         let index = usize::try_from(position).unwrap_or(usize::MAX);
-        if hex::hash(hash).is_none() || body.hashes.get(index).copied() != hex::hash(hash) {
+        if hex::parse_hash(hash).is_none() || body.txids.get(index).copied() != hex::parse_hash(hash) {
             return Err(format!("a trace of block {} belongs to another transaction", body.header.height));
         }
-        of_tx[index].push(trace);
+        by_tx[index].push(trace);
     }
     let mut transfers = Vec::new();
-    for (tx_index, (traces, txid)) in of_tx.iter().zip(&body.hashes).enumerate() {
+    for (tx_index, (traces, txid)) in by_tx.iter().zip(&body.txids).enumerate() {
         if traces.is_empty() {
             return Err(format!("transaction {txid} was not traced"));
         }
-        collect(&unflatten(traces), tx_index, *txid, native, watched, &mut transfers)?;
+        collect_transfers(&to_call_frames(traces), tx_index, *txid, native, watched, &mut transfers)?;
     }
     Ok(transfers)
 }
 
-/// Numbers the movements of a transaction in trace order, so that both interfaces give one movement the same place.
-fn collect(
-    frames: &[Frame],
+/// Numbers the movements of a transaction in trace order, so that both interfaces give one transfer_index the same place.
+fn collect_transfers(
+    frames: &[CallFrame],
     tx_index: usize,
     txid: B256,
     native: &AssetId,
@@ -144,17 +144,17 @@ fn collect(
     transfers: &mut Vec<Transfer>,
 ) -> Result<(), String> {
     let tx_index = u32::try_from(tx_index).map_err(|_| "too many transactions")?;
-    let mut undone: Vec<bool> = Vec::with_capacity(frames.len());
-    let mut movement = 0u32;
+    let mut reverted: Vec<bool> = Vec::with_capacity(frames.len());
+    let mut transfer_index = 0u32;
     for frame in frames {
-        let by_caller = frame.parent.and_then(|parent| undone.get(parent).copied()).unwrap_or(false);
-        undone.push(by_caller || frame.failed);
-        let moved = frame.moves_value && !frame.value.is_zero() && frame.from != frame.to;
-        if frame.parent.is_none() || by_caller || frame.failed || !moved {
+        let caller_reverted = frame.parent.and_then(|parent| reverted.get(parent).copied()).unwrap_or(false);
+        reverted.push(caller_reverted || frame.failed);
+        let has_moved = frame.moves_value && !frame.value.is_zero() && frame.from != frame.to;
+        if frame.parent.is_none() || caller_reverted || frame.failed || !has_moved {
             continue;
         }
-        let part = Part::Internal(movement);
-        movement = movement.checked_add(1).ok_or("too many calls")?;
+        let part = Part::Internal(transfer_index);
+        transfer_index = transfer_index.checked_add(1).ok_or("too many calls")?;
         let Some(to) = frame.to.map(|to| AddressKey(to.into())).filter(|to| watched.contains(to)) else { continue };
         transfers.push(Transfer {
             txid: TxId(txid.0),
@@ -168,11 +168,11 @@ fn collect(
     Ok(())
 }
 
-fn moves_value(kind: &str) -> bool {
+fn is_value_moving_call(kind: &str) -> bool {
     matches!(kind, "CALL" | "CREATE" | "CREATE2" | "SELFDESTRUCT" | "SUICIDE")
 }
 
-fn unflatten(traces: &[&FlatTrace<'_>]) -> Vec<Frame> {
+fn to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
     // The path of calls from the transaction to the one just read.
     let mut path: Vec<usize> = Vec::new();
     let mut frames = Vec::with_capacity(traces.len());
@@ -188,12 +188,12 @@ fn unflatten(traces: &[&FlatTrace<'_>]) -> Vec<Frame> {
             "suicide" | "selfdestruct" => (true, action.address, action.refund_address, action.balance),
             _ => (false, None, None, None),
         };
-        frames.push(Frame {
+        frames.push(CallFrame {
             parent,
             moves_value,
-            from: from.and_then(hex::address),
-            to: to.and_then(hex::address),
-            value: value.and_then(hex::number).map(Amount::new).unwrap_or_default(),
+            from: from.and_then(hex::parse_address),
+            to: to.and_then(hex::parse_address),
+            value: value.and_then(hex::parse_u256).map(Amount::new).unwrap_or_default(),
             failed: trace.error.is_some(),
         });
     }
@@ -201,8 +201,8 @@ fn unflatten(traces: &[&FlatTrace<'_>]) -> Vec<Frame> {
 }
 
 /// What an open bracket of the text belongs to.
-enum Open {
-    Frame(usize),
+enum OpenBracket {
+    CallFrame(usize),
     /// The list of calls that a frame made.
     Calls(usize),
     Other,
@@ -210,34 +210,34 @@ enum Open {
 
 /// Reads geth's nested frames without recursion: calls nest up to 1,024 deep, and whoever sends a transaction chooses how
 /// deep. The text is valid JSON already; fields that come after the nested calls are taken all the same.
-fn frames(text: &str) -> Option<Vec<Frame>> {
-    let mut frames: Vec<Frame> = Vec::new();
-    let mut open: Vec<Open> = Vec::new();
+fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
+    let mut frames: Vec<CallFrame> = Vec::new();
+    let mut open: Vec<OpenBracket> = Vec::new();
     let mut key: Option<&str> = None;
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}', '[', ']', '"', ',']) {
-        let (mark, after) = (rest.as_bytes()[at], &rest[at + 1..]);
+        let (bracket, after) = (rest.as_bytes()[at], &rest[at + 1..]);
         rest = after;
-        match mark {
+        match bracket {
             b'{' => {
                 let parent = match open.last() {
                     None => Some(None),
-                    Some(Open::Calls(caller)) => Some(Some(*caller)),
-                    Some(Open::Frame(_) | Open::Other) => None,
+                    Some(OpenBracket::Calls(caller)) => Some(Some(*caller)),
+                    Some(OpenBracket::CallFrame(_) | OpenBracket::Other) => None,
                 };
                 open.push(match parent {
                     Some(parent) => {
-                        frames.push(Frame { parent, ..Frame::default() });
-                        Open::Frame(frames.len() - 1)
+                        frames.push(CallFrame { parent, ..CallFrame::default() });
+                        OpenBracket::CallFrame(frames.len() - 1)
                     }
-                    None => Open::Other,
+                    None => OpenBracket::Other,
                 });
                 key = None;
             }
             b'[' => {
                 let calls = match (open.last(), key) {
-                    (Some(Open::Frame(caller)), Some("calls")) => Open::Calls(*caller),
-                    (Some(_), _) => Open::Other,
+                    (Some(OpenBracket::CallFrame(caller)), Some("calls")) => OpenBracket::Calls(*caller),
+                    (Some(_), _) => OpenBracket::Other,
                     (None, _) => return None,
                 };
                 open.push(calls);
@@ -248,12 +248,12 @@ fn frames(text: &str) -> Option<Vec<Frame>> {
             }
             b',' => key = None,
             _ => {
-                let (string, after) = quoted(rest)?;
+                let (string, after) = split_json_string(rest)?;
                 rest = after;
-                let Some(Open::Frame(index)) = open.last() else { continue };
+                let Some(OpenBracket::CallFrame(index)) = open.last() else { continue };
                 match key {
                     None => key = Some(string),
-                    Some(key) => set(frames.get_mut(*index)?, key, string)?,
+                    Some(key) => set_frame_field(frames.get_mut(*index)?, key, string)?,
                 }
             }
         }
@@ -261,12 +261,12 @@ fn frames(text: &str) -> Option<Vec<Frame>> {
     if open.is_empty() && !frames.is_empty() { Some(frames) } else { None }
 }
 
-fn set(frame: &mut Frame, key: &str, text: &str) -> Option<()> {
+fn set_frame_field(frame: &mut CallFrame, key: &str, text: &str) -> Option<()> {
     match key {
-        "type" => frame.moves_value = moves_value(text),
-        "from" => frame.from = Some(hex::address(text)?),
-        "to" if !text.is_empty() => frame.to = Some(hex::address(text)?),
-        "value" => frame.value = Amount::new(hex::number(text)?),
+        "type" => frame.moves_value = is_value_moving_call(text),
+        "from" => frame.from = Some(hex::parse_address(text)?),
+        "to" if !text.is_empty() => frame.to = Some(hex::parse_address(text)?),
+        "value" => frame.value = Amount::new(hex::parse_u256(text)?),
         "error" => frame.failed = true,
         _ => {}
     }
@@ -274,7 +274,7 @@ fn set(frame: &mut Frame, key: &str, text: &str) -> Option<()> {
 }
 
 /// The text up to the closing quote, as it stands, and what follows it.
-fn quoted(text: &str) -> Option<(&str, &str)> {
+fn split_json_string(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {
         let at = from + text[from..].find(['"', '\\'])?;
@@ -299,13 +299,22 @@ mod tests {
     use super::*;
 
     const A: &str = "0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    const OURS: &str = "0xbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    const WATCHED: &str = "0xbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-    fn body() -> Body {
+    fn body() -> BlockBody {
         let header = chain::Header { height: 7, hash: BlockHash([1; 32]), parent: BlockHash([0; 32]), time: 0 };
-        let (hashes, payments) = (vec![B256::ZERO], Vec::new());
+        let (txids, payments) = (vec![B256::ZERO], Vec::new());
         let (bloom, receipts_root) = (Bloom::ZERO, B256::ZERO);
-        Body { header, bloom, receipts_root, hashes, payments, unread: false, full: true, unproven: None }
+        BlockBody {
+            header,
+            bloom,
+            receipts_root,
+            txids,
+            payments,
+            has_unproven_payment: false,
+            has_full_transactions: true,
+            unproven: None,
+        }
     }
 
     fn watched() -> WatchSet {
@@ -315,7 +324,7 @@ mod tests {
     }
 
     fn call(kind: &str, value: &str, calls: Value) -> Value {
-        json!({ "from": A, "to": OURS, "input": "0x{\"", "calls": calls, "value": value, "type": kind })
+        json!({ "from": A, "to": WATCHED, "input": "0x{\"", "calls": calls, "value": value, "type": kind })
     }
 
     fn failed(mut call: Value) -> Value {
@@ -324,11 +333,11 @@ mod tests {
     }
 
     /// Places and amounts of what is found.
-    fn found(root: Value) -> Vec<(u32, u64)> {
+    fn list_found(root: Value) -> Vec<(u32, u64)> {
         let text = json!([{ "txHash": B256::ZERO, "result": root }]).to_string();
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::stored("ethereum/native");
-        places(nested(&traces, &body(), &native, &watched().read()).unwrap())
+        places(list_nested_transfers(&traces, &body(), &native, &watched().read()).unwrap())
     }
 
     fn places(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
@@ -384,7 +393,7 @@ mod tests {
                 vec![(0, 5), (1, 6), (2, 7)],
             ),
         ] {
-            assert_eq!(found(root), expected, "{why}");
+            assert_eq!(list_found(root), expected, "{why}");
         }
     }
 
@@ -392,11 +401,11 @@ mod tests {
     fn both_interfaces_give_the_same_places() {
         let trace = |kind: &str, call_type: &str, value: &str, at: &[u32], error: Option<&str>| {
             let action = match kind {
-                "suicide" => json!({ "address": A, "refundAddress": OURS, "balance": value }),
-                _ => json!({ "from": A, "to": OURS, "value": value, "callType": call_type }),
+                "suicide" => json!({ "address": A, "refundAddress": WATCHED, "balance": value }),
+                _ => json!({ "from": A, "to": WATCHED, "value": value, "callType": call_type }),
             };
             json!({ "action": action, "blockHash": B256::repeat_byte(1), "traceAddress": at, "type": kind, "error": error,
-                "transactionHash": B256::ZERO, "transactionPosition": 0, "result": { "address": OURS } })
+                "transactionHash": B256::ZERO, "transactionPosition": 0, "result": { "address": WATCHED } })
         };
         let text = json!([
             trace("call", "call", "0x1", &[], None),
@@ -410,8 +419,8 @@ mod tests {
         .to_string();
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::stored("ethereum/native");
-        let flat = places(flat(&traces, &body(), &native, &watched().read()).unwrap());
-        let nested = found(call(
+        let flat = places(list_flat_transfers(&traces, &body(), &native, &watched().read()).unwrap());
+        let nested = list_found(call(
             "CALL",
             "0x1",
             json!([
@@ -427,15 +436,15 @@ mod tests {
     #[test]
     fn any_depth_is_read() {
         let depth = 20_000;
-        let open = format!(r#"{{"type":"CALL","from":"{A}","to":"{OURS}","value":"0x1","calls":["#);
+        let open = format!(r#"{{"type":"CALL","from":"{A}","to":"{WATCHED}","value":"0x1","calls":["#);
         let text = format!("{}{}", open.repeat(depth), "]}".repeat(depth));
-        assert_eq!(frames(&text).unwrap().len(), depth);
+        assert_eq!(parse_call_frames(&text).unwrap().len(), depth);
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in r#"[\[\]{}:,"\\a-z0é]{0,80}"#) {
-            let _ = frames(&text);
+            let _ = parse_call_frames(&text);
         }
     }
 }

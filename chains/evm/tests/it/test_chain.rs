@@ -7,7 +7,7 @@ use alloy_sol_types::SolCall;
 use chain::{
     AddressKey, Amount, Asset, AssetId, AssetKind, Block, ChainId, Source, Transfer, WatchSet, derive::evm_address,
 };
-use evm::{Evm, EvmConfig, Finality, Trace, Verify};
+use evm::{Commitments, Evm, EvmConfig, FinalitySource, TraceApi};
 use provision::{
     anvil::{Anvil, Mining, Options},
     contracts::{abi, artifact},
@@ -16,10 +16,10 @@ use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
 /// Why a helper may panic: without the node there is no test.
-pub const NODE: &str = "the node and its contracts do as they are told";
+pub const ANVIL_WORKS: &str = "the node and its contracts do as they are told";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
-pub struct World {
+pub struct TestChain {
     pub anvil: Anvil,
     pub usdt: Address,
     pub bep20: Address,
@@ -30,36 +30,36 @@ pub struct World {
     pub watched: WatchSet,
 }
 
-impl World {
+impl TestChain {
     /// Transactions wait until [`Anvil::mine`]; the contracts stand, and the first rich account has tokens and allowed the
     /// batcher to spend them.
-    pub async fn start() -> World {
-        World::with(&[]).await
+    pub async fn start() -> TestChain {
+        TestChain::with(&[]).await
     }
 
-    pub async fn with(extra: &[&str]) -> World {
+    pub async fn with(extra: &[&str]) -> TestChain {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
         let options = Options { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..Options::default() };
-        let anvil = Anvil::start(options).await.expect(NODE);
+        let anvil = Anvil::start(options).await.expect(ANVIL_WORKS);
         let mut deployed = Vec::new();
         for name in ["UsdtLike", "Bep20Like", "FakeToken", "Batcher"] {
-            deployed.push(anvil.deploy(&artifact(name).await.expect(NODE), &[]).await.expect(NODE));
+            deployed.push(anvil.deploy(&artifact(name).await.expect(ANVIL_WORKS), &[]).await.expect(ANVIL_WORKS));
         }
-        let [usdt, bep20, fake, batcher] = deployed.try_into().expect(NODE);
-        let rich = anvil.accounts().await.expect(NODE);
+        let [usdt, bep20, fake, batcher] = deployed.try_into().expect(ANVIL_WORKS);
+        let rich = anvil.accounts().await.expect(ANVIL_WORKS);
         let ours: Vec<Address> = (1..=4u8).map(|n| Address::repeat_byte(0xb0 + n)).collect();
         let watched = WatchSet::default();
         for address in &ours {
             watched.insert(key(*address));
         }
-        let world = World { anvil, usdt, bep20, fake, batcher, rich, ours, watched };
+        let chain = TestChain { anvil, usdt, bep20, fake, batcher, rich, ours, watched };
         let million = U256::from(10u64).pow(U256::from(24));
         for token in [usdt, bep20] {
-            world.send(0, token, 0, abi::UsdtLike::mintCall { to: world.rich[0], value: million }).await;
-            world.send(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
+            chain.send(0, token, 0, abi::UsdtLike::mintCall { to: chain.rich[0], value: million }).await;
+            chain.send(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
         }
-        world.anvil.mine(1).await.expect(NODE);
-        world
+        chain.anvil.mine(1).await.expect(ANVIL_WORKS);
+        chain
     }
 
     /// More watched addresses than are looked up in a bloom.
@@ -71,11 +71,11 @@ impl World {
 
     /// A call from a rich account, waiting to be mined.
     pub async fn send(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
-        self.anvil.send(self.rich[from], to, U256::from(wei), &call.abi_encode()).await.expect(NODE)
+        self.anvil.send(self.rich[from], to, U256::from(wei), &call.abi_encode()).await.expect(ANVIL_WORKS)
     }
 
     pub async fn pay_ether(&self, from: usize, to: Address, wei: u128) -> B256 {
-        self.anvil.send(self.rich[from], to, U256::from(wei), &[]).await.expect(NODE)
+        self.anvil.send(self.rich[from], to, U256::from(wei), &[]).await.expect(ANVIL_WORKS)
     }
 
     pub async fn pay_token(&self, token: Address, to: Address, units: u64) -> B256 {
@@ -104,7 +104,7 @@ impl World {
         self.send(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.rich[0], to: a, value: units(5) }).await;
         self.send(3, self.usdt, 0, abi::UsdtLike::transferFromCall { from: a, to: b, value: units(0) }).await;
         self.failing(a).await;
-        self.anvil.mine(1).await.expect(NODE);
+        self.anvil.mine(1).await.expect(ANVIL_WORKS);
     }
 
     /// Transactions that are mined and fail: ether to a contract that takes none, tokens that nobody has.
@@ -115,12 +115,12 @@ impl World {
         ] {
             let tx = serde_json::json!({ "from": self.rich[5], "to": target, "gas": "0x30000",
                 "value": format!("{wei:#x}"), "data": alloy_primitives::hex::encode_prefixed(call) });
-            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.expect(NODE);
+            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.expect(ANVIL_WORKS);
         }
     }
 
-    pub fn config(&self, urls: &[&str], trace: Trace) -> EvmConfig {
-        let chain = ChainId::new("anvil").expect(NODE);
+    pub fn config(&self, urls: &[&str], trace: TraceApi) -> EvmConfig {
+        let chain = ChainId::new("anvil").expect(ANVIL_WORKS);
         let token = |address: Address, symbol: &str, decimals| {
             let kind = AssetKind::Token { contract: address.to_checksum(None) };
             Asset::new(chain.clone(), kind, symbol, decimals, 4)
@@ -129,10 +129,10 @@ impl World {
         EvmConfig {
             chain_id: CHAIN_ID,
             assets: vec![native, token(self.usdt, "USDT", 6), token(self.bep20, "TOK", 18)],
-            pool: rpc::Config::new(urls.iter().map(|url| Endpoint::new(url).expect(NODE)).collect()),
-            finality: Finality::Tag,
+            pool: rpc::Config::new(urls.iter().map(|url| Endpoint::new(url).expect(ANVIL_WORKS)).collect()),
+            finality: FinalitySource::Tag,
             range_depth: 1_000_000,
-            verify: Verify::ALL,
+            verify: Commitments::ALL,
             trace,
             chain,
         }
@@ -140,35 +140,37 @@ impl World {
 
     /// A driver that reads near the head, block by block.
     pub fn evm(&self, urls: &[&str]) -> Evm {
-        Evm::new(self.config(urls, Trace::None)).expect(NODE)
+        Evm::new(self.config(urls, TraceApi::None)).expect(ANVIL_WORKS)
     }
 
     /// A driver that takes everything for settled and reads by range.
-    pub async fn by_range(&self, urls: &[&str], trace: Trace) -> Evm {
-        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).expect(NODE);
-        evm.tip().await.expect(NODE);
+    pub async fn evm_by_range(&self, urls: &[&str], trace: TraceApi) -> Evm {
+        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).expect(ANVIL_WORKS);
+        evm.tip().await.expect(ANVIL_WORKS);
         evm
     }
 
-    /// What our addresses hold, as the node tells: the truth that every reading is compared with.
-    pub async fn holdings(&self) -> HashMap<(AssetId, AddressKey), Amount> {
-        let mut holdings = HashMap::new();
-        let config = self.config(&[], Trace::None);
+    /// What our addresses hold, as the node tells: the truth that every honest_node is compared with.
+    pub async fn balances_on_node(&self) -> HashMap<(AssetId, AddressKey), Amount> {
+        let mut balances_on_node = HashMap::new();
+        let config = self.config(&[], TraceApi::None);
         for owner in &self.ours {
             for asset in &config.assets {
                 let held = match &asset.kind {
-                    AssetKind::Native => self.anvil.balance(*owner).await.expect(NODE),
+                    AssetKind::Native => self.anvil.balance(*owner).await.expect(ANVIL_WORKS),
                     AssetKind::Token { contract } => {
                         let call = abi::UsdtLike::balanceOfCall { owner: *owner }.abi_encode();
-                        U256::from_be_slice(&self.anvil.call(contract.parse().expect(NODE), &call).await.expect(NODE))
+                        U256::from_be_slice(
+                            &self.anvil.call(contract.parse().expect(ANVIL_WORKS), &call).await.expect(ANVIL_WORKS),
+                        )
                     }
                 };
                 if !held.is_zero() {
-                    holdings.insert((asset.id.clone(), key(*owner)), Amount::new(held));
+                    balances_on_node.insert((asset.id.clone(), key(*owner)), Amount::new(held));
                 }
             }
         }
-        holdings
+        balances_on_node
     }
 }
 
@@ -181,11 +183,11 @@ pub fn address(of: Address) -> chain::Address {
 }
 
 /// Reads `from..=to`, as many calls as it takes.
-pub async fn read(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
+pub async fn read_blocks(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = from;
     while next <= to {
-        let more = evm.blocks(next, to, watched).await.expect(NODE);
+        let more = evm.blocks(next, to, watched).await.expect(ANVIL_WORKS);
         for block in &more {
             assert_eq!(block.header.height, next);
             assert!(blocks.last().is_none_or(|last| last.header.hash == block.header.parent));
@@ -200,11 +202,11 @@ pub fn transfers(blocks: &[Block]) -> Vec<Transfer> {
     blocks.iter().flat_map(|block| block.transfers.clone()).collect()
 }
 
-pub fn sums(transfers: &[Transfer]) -> HashMap<(AssetId, AddressKey), Amount> {
+pub fn sum_by_asset(transfers: &[Transfer]) -> HashMap<(AssetId, AddressKey), Amount> {
     let mut sums: HashMap<(AssetId, AddressKey), Amount> = HashMap::new();
     for transfer in transfers {
         let sum = sums.entry((transfer.asset.clone(), transfer.to)).or_default();
-        *sum = sum.checked_add(transfer.amount).expect(NODE);
+        *sum = sum.checked_add(transfer.amount).expect(ANVIL_WORKS);
     }
     sums
 }

@@ -6,33 +6,33 @@ use std::sync::{
 };
 
 use chain::{Part, Source, SourceError};
-use evm::{Evm, EvmConfig, Trace, Verify};
+use evm::{Commitments, Evm, EvmConfig, TraceApi};
 use proxy::{Act, Proxy};
 use serde_json::{Value, json};
 
-use crate::world::{ETHER, World, read, transfers};
+use crate::test_chain::{ETHER, TestChain, read_blocks, transfers};
 
-/// A world with one busy block, and what an honest reading of it finds.
-pub async fn busy() -> (World, u64, Vec<chain::Block>) {
-    let world = World::start().await;
-    world.busy_block().await;
-    let head = world.anvil.height().await.expect("anvil answers");
-    let honest = read(&world.evm(&[&world.anvil.url()]), head, head, &world.watched).await;
+/// A chain with one start_busy block, and what an honest honest_node of it finds.
+pub async fn start_busy() -> (TestChain, u64, Vec<chain::Block>) {
+    let chain = TestChain::start().await;
+    chain.busy_block().await;
+    let head = chain.anvil.height().await.expect("anvil answers");
+    let honest = read_blocks(&chain.evm(&[&chain.anvil.url()]), head, head, &chain.watched).await;
     assert_eq!(transfers(&honest).len(), 6);
-    (world, head, honest)
+    (chain, head, honest)
 }
 
-pub type Lie = fn(&mut Value);
+pub type Edit = fn(&mut Value);
 
-pub fn edit(method: &'static str, edit: Lie) -> impl Fn(&str, &Value) -> Act + Send + Sync {
+pub fn edit_answer(method: &'static str, edit: Edit) -> impl Fn(&str, &Value) -> Act + Send + Sync {
     move |asked, _| if asked == method { Act::Edit(Box::new(edit)) } else { Act::Pass }
 }
 
 #[tokio::test]
 async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
-    let lies: [(&str, Lie); 9] = [
+    let (chain, head, honest) = start_busy().await;
+    let url = chain.anvil.url();
+    let lies: [(&str, Edit); 9] = [
         ("eth_getBlockByNumber", |block| block["timestamp"] = json!("0x1")),
         ("eth_getBlockByNumber", |block| block["logsBloom"] = json!(format!("0x{}", "00".repeat(256)))),
         ("eth_getBlockByNumber", |block| drop(block["transactions"].as_array_mut().unwrap().remove(0))),
@@ -47,22 +47,22 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
         ("eth_getBlockReceipts", |receipts| *receipts = json!("garbage")),
     ];
     for (n, (method, lie)) in lies.into_iter().enumerate() {
-        let liar = Proxy::start(&url, edit(method, lie)).await;
-        let both = world.evm(&[&liar.url, &url]);
-        assert_eq!(read(&both, head, head, &world.watched).await, honest, "lie {n}");
+        let liar = Proxy::start(&url, edit_answer(method, lie)).await;
+        let both = chain.evm(&[&liar.url, &url]);
+        assert_eq!(read_blocks(&both, head, head, &chain.watched).await, honest, "lie {n}");
         assert!(liar.asked(method) > 0, "lie {n} was told");
 
-        let alone = world.evm(&[&liar.url]);
-        let refused = alone.blocks(head, head, &world.watched).await;
+        let alone = chain.evm(&[&liar.url]);
+        let refused = alone.blocks(head, head, &chain.watched).await;
         assert!(matches!(refused, Err(SourceError::Wrong(_))), "lie {n} alone: {refused:?}");
     }
 }
 
 #[tokio::test]
 async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
-    let lies: [Lie; 3] = [
+    let (chain, head, honest) = start_busy().await;
+    let url = chain.anvil.url();
+    let lies: [Edit; 3] = [
         |block| {
             block["transactions"][0]["to"] = json!(format!("0x{}", "12".repeat(20)));
             block["transactions"][1]["type"] = json!("0x77");
@@ -76,9 +76,9 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
         },
     ];
     for (n, lie) in lies.into_iter().enumerate() {
-        let liar = Proxy::start(&url, edit("eth_getBlockByNumber", lie)).await;
-        assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest, "lie {n}");
-        let alone = world.evm(&[&liar.url]).blocks(head, head, &world.watched).await;
+        let liar = Proxy::start(&url, edit_answer("eth_getBlockByNumber", lie)).await;
+        assert_eq!(read_blocks(&chain.evm(&[&liar.url, &url]), head, head, &chain.watched).await, honest, "lie {n}");
+        let alone = chain.evm(&[&liar.url]).blocks(head, head, &chain.watched).await;
         assert!(matches!(alone, Err(SourceError::Wrong(_))), "lie {n} alone: {alone:?}");
         // Nobody has the bytes that would prove it: what transactions carry is left to balances, the rest is proven.
         let hiding = Proxy::start(&url, move |method, _| match method {
@@ -87,7 +87,7 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
             _ => Act::Pass,
         })
         .await;
-        match world.evm(&[&hiding.url]).blocks(head, head, &world.watched).await {
+        match chain.evm(&[&hiding.url]).blocks(head, head, &chain.watched).await {
             Ok(blocks) => {
                 assert!(transfers(&blocks).iter().all(|found| matches!(found.place.part, Part::Log(_))), "lie {n}");
                 assert_eq!(transfers(&blocks).len(), 5, "lie {n}");
@@ -99,27 +99,28 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
 
 #[tokio::test]
 async fn a_made_up_type_of_receipts_does_not_either() {
-    let (world, head, _) = busy().await;
-    let url = world.anvil.url();
-    let mut config = world.config(&[&url], Trace::None);
+    let (chain, head, _) = start_busy().await;
+    let url = chain.anvil.url();
+    let mut config = chain.config(&[&url], TraceApi::None);
     config.assets.retain(|asset| !asset.is_native());
-    let honest = read(&Evm::new(config.clone()).unwrap(), head, head, &world.watched).await;
+    let honest = read_blocks(&Evm::new(config.clone()).unwrap(), head, head, &chain.watched).await;
     assert_eq!(transfers(&honest).len(), 5);
     let lie = |receipts: &mut Value| {
         receipts[0]["type"] = json!("0x77");
-        let paid = receipts.as_array().unwrap().iter().find(|receipt| receipt["logs"][0].is_object()).unwrap().clone();
-        receipts[0]["logs"] = paid["logs"].clone();
+        let start_paid =
+            receipts.as_array().unwrap().iter().find(|receipt| receipt["logs"][0].is_object()).unwrap().clone();
+        receipts[0]["logs"] = start_paid["logs"].clone();
     };
-    let liar = Proxy::start(&url, edit("eth_getBlockReceipts", lie)).await;
-    config.pool.endpoints = world.config(&[&liar.url], Trace::None).pool.endpoints;
-    let alone = Evm::new(config.clone()).unwrap().blocks(head, head, &world.watched).await;
+    let liar = Proxy::start(&url, edit_answer("eth_getBlockReceipts", lie)).await;
+    config.pool.endpoints = chain.config(&[&liar.url], TraceApi::None).pool.endpoints;
+    let alone = Evm::new(config.clone()).unwrap().blocks(head, head, &chain.watched).await;
     assert!(matches!(alone, Err(SourceError::Unsupported(_))), "{alone:?}");
-    config.pool.endpoints = world.config(&[&liar.url, &url], Trace::None).pool.endpoints;
-    assert_eq!(read(&Evm::new(config).unwrap(), head, head, &world.watched).await, honest);
+    config.pool.endpoints = chain.config(&[&liar.url, &url], TraceApi::None).pool.endpoints;
+    assert_eq!(read_blocks(&Evm::new(config).unwrap(), head, head, &chain.watched).await, honest);
 }
 
 /// Changes one character of an answer, at a place that `step` names.
-fn smudge(answer: &mut Value, step: usize) {
+fn alter_character(answer: &mut Value, step: usize) {
     let mut text = answer.to_string().into_bytes();
     let at = step % text.len();
     text[at] = match text[at] {
@@ -133,21 +134,21 @@ fn smudge(answer: &mut Value, step: usize) {
 
 #[tokio::test]
 async fn no_changed_character_changes_what_is_credited() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
+    let (chain, head, honest) = start_busy().await;
+    let url = chain.anvil.url();
     for method in ["eth_getBlockByNumber", "eth_getBlockReceipts"] {
         let step = Arc::new(AtomicUsize::new(0));
         let steps = step.clone();
         let smudging = Proxy::start(&url, move |asked, _| {
             let step = steps.load(Ordering::Relaxed);
-            if asked == method { Act::Edit(Box::new(move |answer| smudge(answer, step))) } else { Act::Pass }
+            if asked == method { Act::Edit(Box::new(move |answer| alter_character(answer, step))) } else { Act::Pass }
         })
         .await;
         let mut noticed = 0;
         for n in 0..150 {
             step.store(n * 211, Ordering::Relaxed);
             // A new driver each time, because a caught liar rests.
-            match world.evm(&[&smudging.url]).blocks(head, head, &world.watched).await {
+            match chain.evm(&[&smudging.url]).blocks(head, head, &chain.watched).await {
                 Ok(blocks) => assert_eq!(blocks, honest, "{method}, character {}", n * 211),
                 Err(_) => noticed += 1,
             }
@@ -158,24 +159,24 @@ async fn no_changed_character_changes_what_is_credited() {
 
 #[tokio::test]
 async fn a_node_of_another_chain_is_never_believed() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
+    let (chain, head, honest) = start_busy().await;
+    let url = chain.anvil.url();
     let foreign = Proxy::start(&url, |method, _| match method {
         "eth_chainId" => Act::Result(json!("0x1")),
         _ => Act::Pass,
     })
     .await;
-    let evm = world.evm(&[&foreign.url, &url]);
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    let evm = chain.evm(&[&foreign.url, &url]);
+    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest);
     assert_eq!(foreign.asked("eth_getBlockByNumber"), 0);
     // At a start, when nobody rests yet, it is named.
-    assert!(matches!(world.evm(&[&foreign.url, &url]).identity().await, Err(SourceError::Wrong(_))));
+    assert!(matches!(chain.evm(&[&foreign.url, &url]).identity().await, Err(SourceError::Wrong(_))));
 }
 
 #[tokio::test]
 async fn a_node_that_lags_does_not_hold_the_others_back() {
-    let (world, _, _) = busy().await;
-    let url = world.anvil.url();
+    let (chain, _, _) = start_busy().await;
+    let url = chain.anvil.url();
     let stale_head = Arc::new(AtomicU64::new(3));
     let stuck_at = stale_head.clone();
     let lagging = Proxy::start(&url, move |method, params| {
@@ -187,37 +188,37 @@ async fn a_node_that_lags_does_not_hold_the_others_back() {
         }
     })
     .await;
-    world.pay_ether(1, world.ours[0], ETHER).await;
-    world.anvil.mine(1).await.unwrap();
-    let head = world.anvil.height().await.unwrap();
-    let evm = world.evm(&[&lagging.url, &url]);
-    assert_eq!(transfers(&read(&evm, head, head, &world.watched).await).len(), 1);
-    assert_eq!(world.evm(&[&lagging.url]).blocks(head, head, &world.watched).await, Err(SourceError::NotThere(head)));
+    chain.pay_ether(1, chain.ours[0], ETHER).await;
+    chain.anvil.mine(1).await.unwrap();
+    let head = chain.anvil.height().await.unwrap();
+    let evm = chain.evm(&[&lagging.url, &url]);
+    assert_eq!(transfers(&read_blocks(&evm, head, head, &chain.watched).await).len(), 1);
+    assert_eq!(chain.evm(&[&lagging.url]).blocks(head, head, &chain.watched).await, Err(SourceError::NotThere(head)));
 }
 
 #[tokio::test]
 async fn chains_that_cannot_be_proven_are_still_held_against_their_bloom() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
+    let (chain, head, honest) = start_busy().await;
+    let url = chain.anvil.url();
     let config = |urls: &[&str]| EvmConfig {
-        verify: Verify { header: true, transactions: false, receipts: false },
-        ..world.config(urls, Trace::None)
+        verify: Commitments { header: true, transactions: false, receipts: false },
+        ..chain.config(urls, TraceApi::None)
     };
     let evm = Evm::new(config(&[&url])).unwrap();
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest);
     let liar = Proxy::start(
         &url,
-        edit("eth_getBlockReceipts", |receipts| {
+        edit_answer("eth_getBlockReceipts", |receipts| {
             receipts.as_array_mut().unwrap().iter_mut().for_each(|receipt| receipt["logs"] = json!([]));
         }),
     )
     .await;
     let evm = Evm::new(config(&[&liar.url, &url])).unwrap();
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
+    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest);
 
     let blind = EvmConfig {
-        verify: Verify { header: false, transactions: false, receipts: false },
-        ..world.config(&[&url], Trace::None)
+        verify: Commitments { header: false, transactions: false, receipts: false },
+        ..chain.config(&[&url], TraceApi::None)
     };
-    assert_eq!(read(&Evm::new(blind).unwrap(), head, head, &world.watched).await, honest);
+    assert_eq!(read_blocks(&Evm::new(blind).unwrap(), head, head, &chain.watched).await, honest);
 }

@@ -1,0 +1,176 @@
+//! Hands signed bytes to nodes and sorts what they say. Nothing that is not understood is taken as a refusal.
+
+use alloy_primitives::keccak256;
+use async_trait::async_trait;
+use chain::{Outcome, Sender};
+use rpc::{Rejection, Reply, Role};
+use tracing::info;
+
+use crate::{Evm, hex};
+
+/// What a node's text means for the attempt. Codes are not looked at: −32000 and −32603 carry everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxPoolError {
+    /// The node has these bytes.
+    AlreadyKnown,
+    /// The nonce is used up on chain: by this attempt, by another one, or by a stranger.
+    NonceTooLow,
+    /// Another attempt with this nonce waits in the pool.
+    ReplacementUnderpriced,
+    /// A lower nonce is missing.
+    NonceTooHigh,
+    /// Too cheap for this node now.
+    FeeTooLow,
+    /// The wallet cannot pay for it.
+    InsufficientFunds,
+    /// Never valid as it is.
+    InvalidTransaction,
+    Unknown,
+}
+
+impl TxPoolError {
+    /// The word that begins a refusal's text.
+    pub fn code(self) -> &'static str {
+        match self {
+            TxPoolError::AlreadyKnown => "already_known",
+            TxPoolError::NonceTooLow => "nonce_too_low",
+            TxPoolError::ReplacementUnderpriced => "replacement_underpriced",
+            TxPoolError::NonceTooHigh => "nonce_too_high",
+            TxPoolError::FeeTooLow => "fee_too_low",
+            TxPoolError::InsufficientFunds => "insufficient_funds",
+            TxPoolError::InvalidTransaction => "invalid_transaction",
+            TxPoolError::Unknown => "unknown",
+        }
+    }
+}
+
+/// The texts of geth, erigon, nethermind, besu, reth and anvil. Order matters: "replacement transaction underpriced" is no
+/// matter of price only, and "unknown transaction" is not "known transaction".
+const ERROR_TEXTS: [(TxPoolError, &[&str]); 8] = [
+    (
+        TxPoolError::Unknown,
+        &[
+            "unknown transaction",
+            "future transaction tries to replace pending",
+            "txpool is full",
+            "account limit exceeded",
+        ],
+    ),
+    (
+        TxPoolError::AlreadyKnown,
+        &["already known", "known transaction", "same hash was already imported", "already imported"],
+    ),
+    (TxPoolError::NonceTooLow, &["nonce too low", "nonce is too low", "oldnonce"]),
+    (
+        TxPoolError::ReplacementUnderpriced,
+        &["replacement transaction underpriced", "replacementnotallowed", "replacement not allowed"],
+    ),
+    (
+        TxPoolError::NonceTooHigh,
+        &["nonce too high", "exceeds next nonce", "nonce too far in the future", "noncegap", "nonce gap"],
+    ),
+    (TxPoolError::InsufficientFunds, &["insufficient funds", "insufficientfunds"]),
+    (
+        TxPoolError::FeeTooLow,
+        &[
+            "transaction underpriced",
+            "fee too low",
+            "feetoolow",
+            "max fee per gas less than block base fee",
+            "tip below minimum",
+            "below the minimum",
+            "gas price below",
+            "gas tip cap",
+        ],
+    ),
+    (
+        TxPoolError::InvalidTransaction,
+        &[
+            "invalid sender",
+            "invalid chain id",
+            "wrong chain id",
+            "incorrect chain id",
+            "intrinsic gas too low",
+            "exceeds block gas limit",
+            "oversized",
+            "max priority fee per gas higher than max fee per gas",
+            "transaction type not supported",
+        ],
+    ),
+];
+
+/// Sorts the text of a node's error.
+pub fn classify(text: &str) -> TxPoolError {
+    let text = text.to_ascii_lowercase();
+    let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    ERROR_TEXTS.iter().find(|(_, phrases)| contains_any(phrases)).map_or(TxPoolError::Unknown, |(class, _)| *class)
+}
+
+#[async_trait]
+impl Sender for Evm {
+    /// To every endpoint that may broadcast. A refusal begins with its class: `price: host:port: …`.
+    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+        let txid = keccak256(raw);
+        let params = [const_hex::encode_prefixed(raw)];
+        let replies = self.pool.tell_all(Role::Broadcast, "eth_sendRawTransaction", &params).await;
+        let outcomes = replies.into_iter().map(|(endpoint, body)| {
+            let label = self.pool.label(endpoint);
+            let outcome = match body {
+                Err(error) => Outcome::Unknown(format!("{label}: {error}")),
+                Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
+                    Ok(hash) if hex::parse_hash(hash) == Some(txid) => Outcome::Accepted,
+                    Ok(_) => Outcome::Unknown(format!("{label}: took it under another hash than {txid}")),
+                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::Refused(refusal)) => {
+                        classify_refusal(&label, &self.pool.redact(endpoint, &refusal.message))
+                    }
+                },
+            };
+            info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
+            outcome
+        });
+        Outcome::of_all(outcomes)
+    }
+}
+
+fn classify_refusal(label: &str, message: &str) -> Outcome {
+    match classify(message) {
+        TxPoolError::AlreadyKnown => Outcome::Known,
+        TxPoolError::Unknown => Outcome::Unknown(format!("{label}: {message}")),
+        class @ (TxPoolError::NonceTooLow
+        | TxPoolError::ReplacementUnderpriced
+        | TxPoolError::NonceTooHigh
+        | TxPoolError::FeeTooLow
+        | TxPoolError::InsufficientFunds
+        | TxPoolError::InvalidTransaction) => Outcome::Refused(format!("{}: {label}: {message}", class.code())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_clients() {
+        for (text, class) in [
+            ("already known", TxPoolError::AlreadyKnown),
+            ("ALREADY_EXISTS: already known", TxPoolError::AlreadyKnown),
+            ("unknown transaction", TxPoolError::Unknown),
+            ("Transaction with the same hash was already imported.", TxPoolError::AlreadyKnown),
+            ("nonce too low: next nonce 5, tx nonce 4", TxPoolError::NonceTooLow),
+            ("OldNonce, Current nonce: 5, nonce of rejected tx: 4", TxPoolError::NonceTooLow),
+            ("replacement transaction underpriced", TxPoolError::ReplacementUnderpriced),
+            ("transaction underpriced: gas tip cap 1, minimum needed 1000000000", TxPoolError::FeeTooLow),
+            ("nonce too high", TxPoolError::NonceTooHigh),
+            ("insufficient funds for gas * price + value: balance 0", TxPoolError::InsufficientFunds),
+            ("intrinsic gas too low: gas 20000, minimum needed 21000", TxPoolError::InvalidTransaction),
+            ("invalid chain id for signer: have 1 want 5", TxPoolError::InvalidTransaction),
+            ("future transaction tries to replace pending", TxPoolError::Unknown),
+            ("txpool is full", TxPoolError::Unknown),
+            ("something new", TxPoolError::Unknown),
+            ("", TxPoolError::Unknown),
+        ] {
+            assert_eq!(classify(text), class, "{text}");
+        }
+    }
+}
