@@ -9,7 +9,7 @@ use chain::{
 };
 use evm::{Commitments, Evm, EvmConfig, FinalitySource, TraceApi};
 use provision::{
-    anvil::{Anvil, Mining, Options},
+    anvil::{Anvil, AnvilOptions, Mining},
     contracts::{abi, artifact},
 };
 use rpc::Endpoint;
@@ -39,7 +39,7 @@ impl TestChain {
 
     pub async fn with(extra: &[&str]) -> TestChain {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
-        let options = Options { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..Options::default() };
+        let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..AnvilOptions::default() };
         let anvil = Anvil::start(options).await.expect(ANVIL_WORKS);
         let mut deployed = Vec::new();
         for name in ["UsdtLike", "Bep20Like", "FakeToken", "Batcher"] {
