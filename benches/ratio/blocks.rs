@@ -105,7 +105,7 @@ impl Followed {
         for_each_watched_transfer(answer, &self.chain.watched.read(), &self.contracts, |hit, _| {
             let mut txid = header.hash.0;
             txid[31] = u8::try_from(transfers.len()).unwrap_or(u8::MAX);
-            transfers.push(hit.at(TxId(txid), 1, 77));
+            transfers.push(hit.into_transfer(TxId(txid), 1, 77));
         })?;
         Ok(Block { header, transfers, spends: Vec::new() })
     }
