@@ -4,7 +4,7 @@ use alloy_consensus::{Header, TxEnvelope, proofs};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bloom, Bytes, U256, keccak256};
 use alloy_rlp::{BufMut, Encodable};
-use chain::{AddressKey, Amount, BlockHash, Height, watch::Watched};
+use chain::{AddressKey, Amount, BlockHash, Height, watch::WatchedAddresses};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -113,7 +113,7 @@ pub fn parse_block(
     height: Height,
     verify: Commitments,
     native: bool,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<BlockBody, String> {
     let (header, chain_header) = parse_header(block, verify)?;
     if header.number != height {
@@ -190,7 +190,7 @@ fn find_payment(
     tx_index: u32,
     txid: B256,
     signed: Option<SignedTx>,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Option<NativePayment>, String> {
     let Some(to) = tx.to else { return Ok(None) };
     let to = AddressKey(hex::parse_address(to).ok_or("a recipient that is no address")?.into());
@@ -346,7 +346,7 @@ mod tests {
     fn parse_test_block(block: &Value, verify: Commitments) -> Result<BlockBody, String> {
         let watched = chain::WatchSet::default();
         watched.insert(AddressKey(hex::parse_bytes(WATCHED_ADDRESS).unwrap()));
-        parse_block(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read())
+        parse_block(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read_addresses())
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
         fn any_block_is_read_without_a_panic(text in r#"[\[\]{}:,"a-z0-9]{0,80}"#, height: u64) {
             let watched = chain::WatchSet::default();
             if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
-                prop_assert!(parse_block(raw, height, Commitments::ALL, true, &watched.read()).is_err());
+                prop_assert!(parse_block(raw, height, Commitments::ALL, true, &watched.read_addresses()).is_err());
             }
         }
     }

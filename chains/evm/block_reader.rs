@@ -7,7 +7,9 @@
 use std::sync::atomic::Ordering;
 
 use alloy_primitives::{B256, keccak256};
-use chain::{AssetId, Block, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
+use chain::{
+    AssetId, Block, Height, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, derive::evm_address,
+};
 use futures_util::{StreamExt, future, stream};
 use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
 use serde_json::{Value, json, value::RawValue};
@@ -89,7 +91,7 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let body = block::parse_block(raw, height, self.config.verify, native, &watched.read())
+            let body = block::parse_block(raw, height, self.config.verify, native, &watched.read_addresses())
                 .map_err(Rejection::Wrong)?;
             // The type may be made up: whoever proves the block at once is preferred.
             let proven = body.unproven.is_none() || !self.config.verify.transactions;
@@ -105,10 +107,10 @@ impl Evm {
             if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }
-            self.record_block_origin(body.header.position(), endpoint);
+            self.record_block_origin(body.header.block_ref(), endpoint);
             bodies.push(body);
         }
-        if bodies.is_empty() { Err(SourceError::NotThere(from)) } else { Ok(bodies) }
+        if bodies.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(bodies) }
     }
 
     /// Whether the list of transactions is proven, with the bytes of those that cannot be encoded here. `false` where no
@@ -141,7 +143,7 @@ impl Evm {
             return Ok(true);
         }
         let tx_type = unproven.tx_type;
-        Err(SourceError::Wrong(format!(
+        Err(SourceError::InvalidResponse(format!(
             "the transactions of block {height}, one of type {tx_type:#x}, do not have the root that its header names"
         )))
     }
@@ -155,15 +157,15 @@ impl Evm {
         let params = (B256::from(body.header.hash.0), true);
         let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let full =
-                block::parse_block(raw, height, self.config.verify, true, &watched.read()).map_err(Rejection::Wrong)?;
+            let full = block::parse_block(raw, height, self.config.verify, true, &watched.read_addresses())
+                .map_err(Rejection::Wrong)?;
             if full.header != body.header || full.txids != body.txids {
                 return Err(Rejection::Wrong(format!("another block than {}", body.header.hash)));
             }
             Ok(Answer::Sure(Some(full)))
         });
         let full = answer.await.map_err(|failure| failure.at(height))?;
-        let full = full.ok_or(SourceError::NotThere(height))?;
+        let full = full.ok_or(SourceError::BlockNotFound(height))?;
         Ok(full.unproven.is_some() && self.has_proven_transactions(&full).await?)
     }
 
@@ -193,7 +195,7 @@ impl Evm {
         };
         let internal = self.fetch_internal_transfers(&body, &transfers, watched).await?;
         transfers.extend(internal);
-        transfers.sort_by_key(|transfer| transfer.place);
+        transfers.sort_by_key(|transfer| transfer.index);
         Ok(Block { header: body.header, transfers, spends: Vec::new() })
     }
 
@@ -202,7 +204,7 @@ impl Evm {
         if !self.config.verify.header {
             return (0..self.contracts.len()).collect();
         }
-        self.contracts.list_in_bloom(&body.bloom, &watched.read())
+        self.contracts.list_in_bloom(&body.bloom, &watched.read_addresses())
     }
 
     /// Native payments and token transfers of one block, by its hash.
@@ -238,7 +240,7 @@ impl Evm {
         let asset: AssetId = self.native.clone()?;
         Some(Transfer {
             txid: TxId(payment.txid.0),
-            place: Place { tx_index: payment.tx_index, part: Part::Value },
+            index: TransferIndex { tx_index: payment.tx_index, part: TxPart::Value },
             asset,
             to: payment.to,
             from: Some(evm_address(chain::AddressKey(payment.from.into())).text),
@@ -258,7 +260,7 @@ impl Evm {
         };
         match answer {
             Ok(Some(receipts)) => Ok(ReceiptsAnswer::Complete(receipts)),
-            Ok(None) => Err(SourceError::NotThere(height)),
+            Ok(None) => Err(SourceError::BlockNotFound(height)),
             Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(ReceiptsAnswer::NotOffered),
             Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(ReceiptsAnswer::Refused),
             Err(failure) => Err(failure.at(height)),
@@ -273,7 +275,8 @@ impl Evm {
     ) -> Result<Option<BlockReceipts>, RpcError> {
         let answer = self.pool.ask("eth_getBlockReceipts", &params, |reply| {
             let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Answer::Doubtful(None)) };
-            let receipts = receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.read());
+            let receipts =
+                receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.read_addresses());
             let receipts = receipts.map_err(Rejection::Wrong)?;
             let sure = receipts.proven || !self.config.verify.receipts;
             Ok(if sure { Answer::Sure(Some(receipts)) } else { Answer::Doubtful(Some(receipts)) })
@@ -295,10 +298,10 @@ impl Evm {
         };
         let answers = self.pool.ask_many("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await;
         let texts: Option<Vec<Box<RawValue>>> = answers.map_err(|failure| failure.at(height))?.into_iter().collect();
-        let texts = texts.ok_or(SourceError::NotThere(height))?;
+        let texts = texts.ok_or(SourceError::BlockNotFound(height))?;
         let parsed: Result<Vec<Receipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
-        let parsed = parsed.map_err(|error| SourceError::Wrong(error.to_string()))?;
-        receipts::parse_receipts(&parsed, body, self.config.verify, &self.contracts, &watched.read())
-            .map_err(SourceError::Wrong)
+        let parsed = parsed.map_err(|error| SourceError::InvalidResponse(error.to_string()))?;
+        receipts::parse_receipts(&parsed, body, self.config.verify, &self.contracts, &watched.read_addresses())
+            .map_err(SourceError::InvalidResponse)
     }
 }

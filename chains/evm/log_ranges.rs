@@ -52,7 +52,7 @@ impl Evm {
     /// receipts can settle. Of many addresses some are in every bloom by chance, and two endpoints that show nothing for us
     /// save the receipts; one alone could leave a transfer out.
     pub(crate) fn uses_log_ranges(&self, watched: &WatchSet) -> bool {
-        let wide = !self.contracts.fits_bloom_lookup(&watched.read());
+        let wide = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
         wide && !self.contracts.is_empty() && self.count_read_endpoints() > 1
     }
 
@@ -115,7 +115,7 @@ impl Evm {
         to: Height,
         watched: &WatchSet,
     ) -> Result<LogSummaries, String> {
-        let watched = watched.read();
+        let watched = watched.read_addresses();
         let mut by_height = LogSummaries::new();
         for log in logs {
             let height = log.block_number.and_then(hex::parse_quantity).ok_or("a log without a block")?;
@@ -143,7 +143,9 @@ impl Evm {
     /// as the bloom does. Less than the bloom shows counts only if everybody says it, because a bloom may also err.
     pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, possible: &[usize], watched: &WatchSet) -> bool {
         let bloom_is_proven = self.config.verify.header;
-        if self.count_read_endpoints() < 2 || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read()) {
+        if self.count_read_endpoints() < 2
+            || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read_addresses())
+        {
             // Nobody could contradict, or the bloom itself has one of our addresses.
             return true;
         }

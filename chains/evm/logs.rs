@@ -1,7 +1,9 @@
 //! Token transfers from event logs: decoded borrowed, matched in memory, nothing allocated for logs of other people.
 
 use alloy_primitives::{Address, B256, Bloom, BloomInput, b256};
-use chain::{AddressKey, Amount, Asset, AssetId, AssetKind, Part, Place, Transfer, TxId, watch::Watched};
+use chain::{
+    AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart, watch::WatchedAddresses,
+};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::hex;
@@ -111,20 +113,20 @@ impl TokenContracts {
         self.entries.iter().map(|entry| entry.address)
     }
 
-    /// Place of a contract in the list.
+    /// TransferIndex of a contract in the list.
     pub fn position(&self, address: &str) -> Option<usize> {
         let address = hex::parse_address(address)?;
         self.entries.iter().position(|entry| entry.address == address)
     }
 
     /// Whether there are few enough addresses to look each one up in a bloom.
-    pub fn fits_bloom_lookup(&self, watched: &Watched<'_>) -> bool {
+    pub fn fits_bloom_lookup(&self, watched: &WatchedAddresses<'_>) -> bool {
         watched.len() <= BLOOM_LOOKUPS_MAX
     }
 
     /// Which contracts may have logged a transfer to a watched address in a block with this bloom. An absent bit proves
     /// that there is none; a present one may be chance.
-    pub fn list_in_bloom(&self, bloom: &Bloom, watched: &Watched<'_>) -> Vec<usize> {
+    pub fn list_in_bloom(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let named = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(named).collect();
         let no_watched_address = !possible.is_empty()
@@ -164,7 +166,7 @@ impl TokenTransfer {
     pub fn into_transfer(self, txid: TxId, tx_index: u32, log_index: u32) -> Transfer {
         Transfer {
             txid,
-            place: Place { tx_index, part: Part::Log(log_index) },
+            index: TransferIndex { tx_index, part: TxPart::Log(log_index) },
             asset: self.asset,
             to: self.to,
             from: Some(chain::derive::evm_address(self.from).text),
@@ -176,7 +178,7 @@ impl TokenTransfer {
 impl Log<'_> {
     /// A value moved to a watched address by a listed contract: exactly the ERC-20 event, two indexed accounts, one word
     /// of data above zero. Whether the log was taken back by a reorganisation is the reader's to judge.
-    pub fn parse_transfer(&self, contracts: &TokenContracts, watched: &Watched<'_>) -> Option<TokenTransfer> {
+    pub fn parse_transfer(&self, contracts: &TokenContracts, watched: &WatchedAddresses<'_>) -> Option<TokenTransfer> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
         let to = parse_address_topic(to).filter(|to| watched.contains(to))?;
         if !is_transfer_topic(kind) {
@@ -223,7 +225,7 @@ fn is_transfer_topic(topic: &str) -> bool {
 /// logs there were.
 pub fn for_each_watched_transfer<'a>(
     body: &'a [u8],
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
     contracts: &TokenContracts,
     mut found: impl FnMut(TokenTransfer, &Log<'a>),
 ) -> Result<usize, rpc::Rejection> {
@@ -270,7 +272,7 @@ mod tests {
 
     fn count_hits(body: &[u8]) -> usize {
         let mut count = 0;
-        for_each_watched_transfer(body, &watched().read(), &contracts(), |transfer, _| {
+        for_each_watched_transfer(body, &watched().read_addresses(), &contracts(), |transfer, _| {
             assert_eq!(
                 (transfer.amount, transfer.asset.as_str()),
                 (Amount::from_units(1), format!("ethereum/{USDT}").as_str())
@@ -312,17 +314,17 @@ mod tests {
     fn the_bloom_proves_absence() {
         let (contracts, watched) = (contracts(), watched());
         let mut bloom = Bloom::ZERO;
-        assert!(contracts.list_in_bloom(&bloom, &watched.read()).is_empty());
+        assert!(contracts.list_in_bloom(&bloom, &watched.read_addresses()).is_empty());
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap()],
         );
-        assert!(contracts.list_in_bloom(&bloom, &watched.read()).is_empty(), "a transfer to somebody else");
+        assert!(contracts.list_in_bloom(&bloom, &watched.read_addresses()).is_empty(), "a transfer to somebody else");
         bloom.accrue_raw_log(
             hex::parse_address(USDT).unwrap(),
             &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap(), hex::parse_hash(WATCHED_TOPIC).unwrap()],
         );
-        assert_eq!(contracts.list_in_bloom(&bloom, &watched.read()), [0]);
+        assert_eq!(contracts.list_in_bloom(&bloom, &watched.read_addresses()), [0]);
     }
 
     proptest! {
@@ -333,9 +335,9 @@ mod tests {
         ) {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let mut body = body(&address, &topics, &data, false);
-            let _ = for_each_watched_transfer(&body, &watched().read(), &contracts(), |_, _| {});
+            let _ = for_each_watched_transfer(&body, &watched().read_addresses(), &contracts(), |_, _| {});
             body.truncate(cut);
-            let _ = for_each_watched_transfer(&body, &watched().read(), &contracts(), |_, _| {});
+            let _ = for_each_watched_transfer(&body, &watched().read_addresses(), &contracts(), |_, _| {});
         }
 
         #[test]

@@ -3,7 +3,7 @@
 use alloy_consensus::proofs;
 use alloy_primitives::{B256, Bloom};
 use alloy_rlp::{BufMut, Encodable, Header};
-use chain::{Transfer, TxId, watch::Watched};
+use chain::{Transfer, TxId, watch::WatchedAddresses};
 use serde::Deserialize;
 
 use crate::{
@@ -51,7 +51,7 @@ pub fn parse_receipts(
     body: &BlockBody,
     verify: Commitments,
     contracts: &TokenContracts,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<BlockReceipts, String> {
     let height = body.header.height;
     let receipts = drop_surplus_bridge_receipt(receipts, body);
@@ -261,7 +261,7 @@ mod tests {
         watched.insert(AddressKey(WATCHED_ADDRESS));
         let texts = to_texts(receipts);
         let receipts: Vec<Receipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
-        parse_receipts(&receipts, body, verify, &contracts, &watched.read())
+        parse_receipts(&receipts, body, verify, &contracts, &watched.read_addresses())
     }
 
     fn txid(n: u8) -> B256 {

@@ -2,7 +2,7 @@
 
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
-use chain::{Outcome, Sender};
+use chain::{BroadcastOutcome, Sender};
 use rpc::{Rejection, Reply, Role};
 use tracing::info;
 
@@ -109,18 +109,18 @@ pub fn classify(text: &str) -> TxPoolError {
 #[async_trait]
 impl Sender for Evm {
     /// To every endpoint that may broadcast. A refusal begins with its class: `price: host:port: …`.
-    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
         let replies = self.pool.tell_all(Role::Broadcast, "eth_sendRawTransaction", &params).await;
         let outcomes = replies.into_iter().map(|(endpoint, body)| {
             let label = self.pool.label(endpoint);
             let outcome = match body {
-                Err(error) => Outcome::Unknown(format!("{label}: {error}")),
+                Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
                 Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
-                    Ok(hash) if hex::parse_hash(hash) == Some(txid) => Outcome::Accepted,
-                    Ok(_) => Outcome::Unknown(format!("{label}: took it under another hash than {txid}")),
-                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Ok(hash) if hex::parse_hash(hash) == Some(txid) => BroadcastOutcome::Accepted,
+                    Ok(_) => BroadcastOutcome::Unknown(format!("{label}: took it under another hash than {txid}")),
+                    Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
                     Err(Rejection::Refused(refusal)) => {
                         classify_refusal(&label, &self.pool.redact(endpoint, &refusal.message))
                     }
@@ -129,20 +129,22 @@ impl Sender for Evm {
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        Outcome::of_all(outcomes)
+        BroadcastOutcome::combine(outcomes)
     }
 }
 
-fn classify_refusal(label: &str, message: &str) -> Outcome {
+fn classify_refusal(label: &str, message: &str) -> BroadcastOutcome {
     match classify(message) {
-        TxPoolError::AlreadyKnown => Outcome::Known,
-        TxPoolError::Unknown => Outcome::Unknown(format!("{label}: {message}")),
+        TxPoolError::AlreadyKnown => BroadcastOutcome::AlreadyKnown,
+        TxPoolError::Unknown => BroadcastOutcome::Unknown(format!("{label}: {message}")),
         class @ (TxPoolError::NonceTooLow
         | TxPoolError::ReplacementUnderpriced
         | TxPoolError::NonceTooHigh
         | TxPoolError::FeeTooLow
         | TxPoolError::InsufficientFunds
-        | TxPoolError::InvalidTransaction) => Outcome::Refused(format!("{}: {label}: {message}", class.code())),
+        | TxPoolError::InvalidTransaction) => {
+            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.code()))
+        }
     }
 }
 

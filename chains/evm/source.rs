@@ -114,7 +114,7 @@ impl Evm {
         let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header.position()))))
+            Ok(Answer::Sure(Some((reply.endpoint, header.block_ref()))))
         });
         match claim.await {
             Ok(Some((endpoint, mark))) => {
@@ -201,7 +201,9 @@ impl Source for Evm {
                 Ok(id) => {
                     let label = self.pool.label(endpoint);
                     let expected = self.config.chain_id;
-                    return Err(SourceError::Wrong(format!("{label} is a node of chain {id}, not of {expected:#x}")));
+                    return Err(SourceError::InvalidResponse(format!(
+                        "{label} is a node of chain {id}, not of {expected:#x}"
+                    )));
                 }
                 Err(failure) => failures.push(format!("{}: {failure}", self.pool.label(endpoint))),
             }
@@ -234,7 +236,7 @@ impl Source for Evm {
         });
         let (endpoint, head) = latest.await.map_err(|failure| failure.at(0))?;
         self.pool.saw_head(endpoint, head.height);
-        if self.config.finality == FinalitySource::Tag && self.replace_last_head(head.position()) {
+        if self.config.finality == FinalitySource::Tag && self.replace_last_head(head.block_ref()) {
             self.poll_finality().await;
             let fresh_claims = self.finality_claims().count_fresh(Instant::now());
             if fresh_claims == 1 && self.count_read_endpoints() > 1 {

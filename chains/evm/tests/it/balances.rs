@@ -23,7 +23,7 @@ async fn balances(chain: &TestChain, urls: &[&str], asset: &AssetKind) -> Result
         &chain.watched,
     )
     .await;
-    let last = last.last().expect("a block was read").header.position();
+    let last = last.last().expect("a block was read").header.block_ref();
     let addresses: Vec<chain::Address> = chain.ours.iter().map(|ours| test_chain::address(*ours)).collect();
     let found = chain.evm(urls).balances(&last, asset, &addresses).await?;
     Ok(found.iter().map(|amount| amount.units().to::<u64>()).collect())
@@ -48,7 +48,10 @@ async fn a_made_up_balance_is_not_believed() {
         assert_eq!(found, Ok(vec![ether, 0, 8, 15]), "lie {n}");
         assert!(liar.request_count("eth_getProof") > 0);
         let alone = balances(&chain, &[&liar.url], &AssetKind::Native).await;
-        assert!(matches!(alone, Err(SourceError::Wrong(_) | SourceError::Unavailable(_))), "lie {n} alone: {alone:?}");
+        assert!(
+            matches!(alone, Err(SourceError::InvalidResponse(_) | SourceError::Unavailable(_))),
+            "lie {n} alone: {alone:?}"
+        );
         assert_eq!(liar.request_count("eth_getBalance"), 0, "a liar is not asked for less");
     }
 }
@@ -57,7 +60,7 @@ async fn a_made_up_balance_is_not_believed() {
 async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
     let (chain, head, _) = start_busy().await;
     let url = chain.anvil.url();
-    let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.position();
+    let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
     chain.pay_ether(1, chain.ours[0], ETHER).await;
     chain.pay_token(chain.usdt, chain.ours[1], 5).await;
     chain.anvil.mine(1).await.unwrap();
@@ -70,7 +73,7 @@ async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
     let evm = chain.evm(&[&forgetful[0].url, &forgetful[1].url]);
     let ours = test_chain::address(chain.ours[0]);
     let native = evm.balances(&last, &AssetKind::Native, std::slice::from_ref(&ours)).await;
-    assert!(matches!(native, Err(SourceError::Wrong(_))), "{native:?}");
+    assert!(matches!(native, Err(SourceError::InvalidResponse(_))), "{native:?}");
     let evm = chain.evm(&[&forgetful[0].url, &forgetful[1].url]);
     let token = evm.balances(&last, &token(&chain), &[test_chain::address(chain.ours[1])]).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
@@ -88,7 +91,7 @@ const EVASIONS: [fn() -> Intervention; 4] = [
 async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
     let (chain, head, _) = start_busy().await;
     let url = chain.anvil.url();
-    let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.position();
+    let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
     chain.pay_token(chain.usdt, chain.ours[1], 5).await;
     chain.anvil.mine(1).await.unwrap();
     for (n, evasion) in EVASIONS.into_iter().enumerate() {
@@ -107,7 +110,10 @@ async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
         let evm = Evm::new(config).unwrap();
         let ours = [test_chain::address(chain.ours[1])];
         let evaded = evm.balances(&last, &token(&chain), &ours).await;
-        assert!(matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::Wrong(_))), "evasion {n}: {evaded:?}");
+        assert!(
+            matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::InvalidResponse(_))),
+            "evasion {n}: {evaded:?}"
+        );
         let known = evm.balances(&last, &token(&chain), &ours).await;
         assert!(matches!(known, Err(SourceError::Unsupported(_))), "evasion {n}: {known:?}");
     }
@@ -147,7 +153,7 @@ async fn what_nothing_proves_two_endpoints_must_tell() {
     for urls in [[liar.url.as_str(), &one.url], [&one.url, &liar.url]] {
         for asset in [AssetKind::Native, token(&chain)] {
             let found = balances(&chain, &urls, &asset).await;
-            assert!(matches!(found, Err(SourceError::Wrong(_))), "{found:?}");
+            assert!(matches!(found, Err(SourceError::InvalidResponse(_))), "{found:?}");
         }
     }
     for asset in [AssetKind::Native, token(&chain)] {
