@@ -1,7 +1,8 @@
-//! What addresses hold after a block. A rise becomes money, so nobody is believed alone.
+//! Reads the balances of addresses after a block. A higher balance is booked as money, so a single unproven answer is never
+//! used.
 //!
-//! Coins are proven by the state root in the block's own header. Tokens keep their balances where each contract likes, which
-//! no proof can show in general: what is not zero there counts only if two endpoints tell it alike.
+//! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its own
+//! way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the same one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,27 +21,27 @@ use tracing::warn;
 
 use crate::{Evm, block, hex};
 
-/// Balances asked for in one batch.
+/// Maximum balances requested in one JSON-RPC batch.
 const BALANCES_PER_BATCH: usize = 100;
-/// Proofs in one batch; each has some kilobytes.
+/// Maximum account proofs requested in one JSON-RPC batch. Each has some kilobytes.
 const PROOFS_PER_BATCH: usize = 50;
-/// Second opinions that are under way at once.
+/// Maximum balances that are confirmed with a second endpoint at the same time.
 const CONCURRENCY: usize = 3;
-/// `balanceOf(address)`
-const BALANCE_CALL: &str = "0x70a08231";
-/// The hash of no block.
+/// Selector of `balanceOf(address)` (ERC-20).
+const BALANCE_OF_SELECTOR: &str = "0x70a08231";
+/// A hash that no block has.
 const NONEXISTENT_BLOCK: B256 = B256::repeat_byte(0x5e);
 
-/// What is remembered between questions.
+/// What the driver remembers between calls.
 #[derive(Debug, Default)]
 pub struct BalanceCache {
-    /// The block whose state root was read last.
+    /// The block whose state root was read last, and that root.
     last_state_root: Option<(B256, B256)>,
-    /// Whether endpoints answer for the block that is block_parameter rather than for their newest one.
+    /// Whether each endpoint supports block hashes as parameters (EIP-1898) instead of ignoring them.
     supports_eip1898: HashMap<usize, bool>,
 }
 
-/// The account's part of an answer to `eth_getProof` (EIP-1186).
+/// The account part of an answer to `eth_getProof` (EIP-1186).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AccountProof<'a> {
@@ -51,7 +52,7 @@ struct AccountProof<'a> {
     code_hash: B256,
 }
 
-/// What is proven of an address.
+/// The state of an account, proven by the state root.
 #[derive(Debug, Clone, Copy)]
 struct ProvenAccount {
     nonce: u64,
@@ -59,7 +60,7 @@ struct ProvenAccount {
 }
 
 impl Evm {
-    /// Balances after exactly that block, in the order asked.
+    /// Returns the balances after block `at`, in the order of `addresses`.
     pub(crate) async fn read_balances(
         &self,
         at: &BlockRef,
@@ -78,8 +79,9 @@ impl Evm {
         self.fetch_balances_from_two(at, asset, addresses).await
     }
 
-    /// Which addresses cannot have got so much in the block at `at`, after `parent`. What nobody proves contradicts nothing,
-    /// and who sent something in between may have less.
+    /// Returns, for each received sum, whether the proven balances contradict it: the address cannot have received that much
+    /// in block `at`, whose parent is `parent`. Without a proof nothing is contradicted. An address that also sent something
+    /// in the block may have less and is not contradicted either.
     pub(crate) async fn find_contradicted(
         &self,
         parent: &BlockRef,
@@ -91,19 +93,20 @@ impl Evm {
             return vec![false; received.len()];
         };
         let Ok(Some(before)) = self.fetch_proven_accounts(parent, &addresses).await else {
-            // States are forgotten from the oldest on. Who never sent anything has at least what it got.
-            let short =
+            // Nodes prune the oldest states first, so only the parent's may be missing. An address that never sent anything
+            // has at least what it received.
+            let is_contradicted =
                 |((_, sum), after): (&(Address, Amount), &ProvenAccount)| after.nonce == 0 && after.balance < *sum;
-            return received.iter().zip(&after).map(short).collect();
+            return received.iter().zip(&after).map(is_contradicted).collect();
         };
-        let short = |((_, sum), (before, after)): (&(Address, Amount), (&ProvenAccount, &ProvenAccount))| {
-            let least = before.balance.checked_add(*sum);
-            before.nonce == after.nonce && least.is_none_or(|least| after.balance < least)
+        let is_contradicted = |((_, sum), (before, after)): (&(Address, Amount), (&ProvenAccount, &ProvenAccount))| {
+            let expected_min = before.balance.checked_add(*sum);
+            before.nonce == after.nonce && expected_min.is_none_or(|expected_min| after.balance < expected_min)
         };
-        received.iter().zip(before.iter().zip(&after)).map(short).collect()
+        received.iter().zip(before.iter().zip(&after)).map(is_contradicted).collect()
     }
 
-    /// `None` where no endpoint proves accounts of that block.
+    /// Returns the proven accounts, or `None` when no endpoint offers proofs for that block.
     async fn fetch_proven_accounts(
         &self,
         at: &BlockRef,
@@ -116,7 +119,7 @@ impl Evm {
             let proof: AccountProof<'_> = reply.result()?;
             let account = proof.verify(&addresses[i], root).ok_or_else(|| {
                 Rejection::Wrong(format!(
-                    "the balance of {} is not in the state of block {}",
+                    "the proof for {} does not match the state root of block {}",
                     addresses[i].text, at.height
                 ))
             })?;
@@ -130,17 +133,21 @@ impl Evm {
         }
     }
 
+    /// Returns the state root of a block from its verified header.
     async fn fetch_state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
         let hash = B256::from(at.hash.0);
-        if let Some((_, root)) = self.balance_cache().last_state_root.filter(|(of, _)| *of == hash) {
+        if let Some((_, root)) = self.balance_cache().last_state_root.filter(|(block, _)| *block == hash) {
             return Ok(root);
         }
         let params = (hash, false);
         let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (header, ours) = block::parse_header(raw, self.config.verify).map_err(Rejection::Wrong)?;
-            if ours.hash != at.hash {
-                return Err(Rejection::Wrong(format!("asked for block {hash}, got {}", ours.hash)));
+            let (header, chain_header) = block::parse_header(raw, self.config.verify).map_err(Rejection::Wrong)?;
+            if chain_header.hash != at.hash {
+                return Err(Rejection::Wrong(format!(
+                    "block {hash} was requested, but block {} was returned",
+                    chain_header.hash
+                )));
             }
             Ok(Answer::Sure(Some(header.state_root)))
         });
@@ -150,7 +157,8 @@ impl Evm {
         Ok(root)
     }
 
-    /// What one endpoint says, and a second one too wherever it is not zero: nothing cannot be a rise.
+    /// Requests each balance from one endpoint, and confirms every balance above zero with a second one. A zero balance
+    /// needs no confirmation, because it cannot be booked as a payment.
     async fn fetch_balances_from_two(
         &self,
         at: &BlockRef,
@@ -167,40 +175,41 @@ impl Evm {
                 ("eth_call", addresses.iter().map(call).collect())
             }
         };
-        let read = |reply: &Reply<'_>| {
+        let parse_balance = |reply: &Reply<'_>| {
             let text = reply.result::<&str>()?;
             let balance = match asset {
                 AssetKind::Native => hex::parse_u256(text),
                 AssetKind::Token { .. } => hex::parse_bytes(text).map(U256::from_be_bytes::<32>),
             };
-            let balance = balance.ok_or_else(|| Rejection::Wrong("a balance that is no number".to_owned()))?;
+            let balance = balance.ok_or_else(|| Rejection::Wrong("a balance is not a number".to_owned()))?;
             Ok((reply.endpoint, Amount::new(balance)))
         };
-        let accept = |_: usize, reply: &Reply<'_>| read(reply).map(Answer::Sure);
+        let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Answer::Sure);
         let first = self.pool.ask_many(method, &params, BALANCES_PER_BATCH, accept).await;
         let first = first.map_err(|failure| failure.at(at.height))?;
 
         if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_single_endpoint();
             return Err(SourceError::Unsupported(
-                "no proof of balances, and no second endpoint to confirm them".into(),
+                "the endpoint does not prove balances, and there is no second endpoint to confirm them".into(),
             ));
         }
         let confirmed = first.into_iter().zip(&params).map(|((endpoint, balance), params)| async move {
             if balance.is_zero() {
                 return Ok((balance, None));
             }
-            let second = self.pool.ask_excluding(endpoint, method, params, |reply| read(reply).map(Answer::Sure)).await;
+            let second =
+                self.pool.ask_excluding(endpoint, method, params, |reply| parse_balance(reply).map(Answer::Sure)).await;
             let (other, second) = second.map_err(|failure| {
-                SourceError::Unavailable(format!("no second endpoint confirms a balance: {failure}"))
+                SourceError::Unavailable(format!("no second endpoint confirms the balance: {failure}"))
             })?;
             if second == balance {
                 return Ok((balance, Some([endpoint, other])));
             }
-            let (one, two) = (self.pool.label(endpoint), self.pool.label(other));
+            let (first_label, second_label) = (self.pool.label(endpoint), self.pool.label(other));
             let height = at.height;
             Err(SourceError::InvalidResponse(format!(
-                "of block {height} {one} tells a balance of {balance} and {two} one of {second}"
+                "at block {height}, {first_label} returns a balance of {balance} and {second_label} one of {second}"
             )))
         });
         let confirmed = stream::iter(confirmed.collect::<Vec<_>>()).buffered(CONCURRENCY);
@@ -212,12 +221,12 @@ impl Evm {
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
 
-    /// A node that passes over the block's hash (EIP-1898) and tells its newest balances lets money count twice: once as a
-    /// rise, and once with its block. Only a word about the block decides, because it is remembered: a gateway that said
-    /// nothing in time is not trusted for that.
+    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns its latest balance: the same money would count
+    /// twice, once as a higher balance and once with its block. The test asks for a block that does not exist. The result is
+    /// remembered, so only an answer about that block decides; a timeout or a gateway's error does not.
     async fn require_eip1898(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
-        let known = self.balance_cache().supports_eip1898.get(&endpoint).copied();
-        let is_supported = match known {
+        let cached = self.balance_cache().supports_eip1898.get(&endpoint).copied();
+        let is_supported = match cached {
             Some(is_supported) => is_supported,
             None => {
                 let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NONEXISTENT_BLOCK }]);
@@ -236,15 +245,17 @@ impl Evm {
             return Ok(());
         }
         let label = self.pool.label(endpoint);
-        Err(SourceError::Unsupported(format!("{label} tells balances of another block than it is asked for")))
+        Err(SourceError::Unsupported(format!(
+            "{label} ignores the block hash and returns the balance of another block"
+        )))
     }
 
     fn warn_single_endpoint(&self) {
         if !self.single_endpoint_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 chain = %self.config.chain,
-                "balances that only one endpoint tells and nothing proves are not booked; a second endpoint, or one \
-                 with eth_getProof for coins, would let them count"
+                               "balances that a single endpoint returns without a proof are not booked; add a second endpoint, or for \
+                                native coins one that offers eth_getProof"
             );
         }
     }
@@ -255,20 +266,21 @@ impl Evm {
 }
 
 impl AccountProof<'_> {
-    /// What the state with this root has for the address. An account that is not there holds nothing.
-    fn verify(&self, of: &Address, root: B256) -> Option<ProvenAccount> {
+    /// Returns the account if the proof matches the state root, else `None`. An account that the proof shows to be absent is
+    /// empty.
+    fn verify(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
         let (nonce, balance) = (hex::parse_quantity(self.nonce)?, hex::parse_u256(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));
-        let key = Nibbles::unpack(keccak256(of.key.0));
-        let has = |account| verify_proof(root, key, account, &self.account_proof).is_ok();
-        let absent = || nonce == 0 && balance.is_zero() && has(None);
-        let proven = has(Some(account)) || absent();
-        proven.then_some(ProvenAccount { nonce, balance: Amount::new(balance) })
+        let key = Nibbles::unpack(keccak256(address.key.0));
+        let matches_root = |account| verify_proof(root, key, account, &self.account_proof).is_ok();
+        let is_absent = || nonce == 0 && balance.is_zero() && matches_root(None);
+        let is_proven = matches_root(Some(account)) || is_absent();
+        is_proven.then_some(ProvenAccount { nonce, balance: Amount::new(balance) })
     }
 }
 
-/// Whether a node refuses because of what it was asked, rather than for a reason of its own. Nodes have many words for a
-/// block that they do not know.
+/// Returns true when a node's refusal is about the requested block, not about the node itself. Nodes word the error for an
+/// unknown block in many ways, so an unclassified refusal counts too.
 fn is_about_the_block(kind: RefusalKind) -> bool {
     match kind {
         RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => true,
@@ -276,12 +288,12 @@ fn is_about_the_block(kind: RefusalKind) -> bool {
     }
 }
 
-/// By block hash (EIP-1898), so that a reorganisation cannot change the question.
+/// Returns the block parameter that selects a block by its hash (EIP-1898), so that a reorg cannot change which block is meant.
 fn block_parameter(at: &BlockRef) -> Value {
     json!({ "blockHash": B256::from(at.hash.0) })
 }
 
-/// The calldata of `balanceOf`: the address in a word of its own.
-fn balance_of_calldata(of: &Address) -> String {
-    format!("{BALANCE_CALL}{:0>64}", const_hex::encode(of.key.0))
+/// Returns the calldata of `balanceOf(address)`: the selector, and the address padded to 32 bytes.
+fn balance_of_calldata(address: &Address) -> String {
+    format!("{BALANCE_OF_SELECTOR}{:0>64}", const_hex::encode(address.key.0))
 }

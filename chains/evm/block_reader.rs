@@ -1,8 +1,8 @@
-//! Blocks with the transfers in them, in as few requests as the chain's commitments allow.
+//! Reads blocks and their transfers in as few requests as the header's commitments allow.
 //!
-//! Every block is read by number and then only by hash: its bloom proves that most hold nothing for us, and the receipts
-//! root proves the rest complete. Logs that are asked for by range or by block are committed to by nothing: they only
-//! help to tell that a block has nothing for us, and no transfer is ever made of them.
+//! A block is requested by number once, and by hash from then on. Its bloom filter proves that most blocks have no transfer
+//! to a watched address; for the others, the receipts root proves that no log was left out. No header commits to the answer
+//! of `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
 
 use std::sync::atomic::Ordering;
 
@@ -22,39 +22,41 @@ use crate::{
     receipts::{self, BlockReceipts, Receipt},
 };
 
-/// Blocks in one answer near the head, where most calls are for one or two.
+/// Maximum blocks per call near the head, where most calls request one or two.
 const BLOCKS_NEAR_HEAD_MAX: u64 = 16;
-/// Blocks in one answer during catch-up.
+/// Maximum blocks per call during catch-up.
 const BLOCKS_PER_RANGE_MAX: u64 = 100;
-/// Full blocks in one batch at most: a busy one has a megabyte.
+/// Maximum full blocks in one JSON-RPC batch. A busy block has about one megabyte.
 const BODIES_PER_BATCH: usize = 10;
-/// Receipts of single transactions in one batch.
+/// Maximum `eth_getTransactionReceipt` requests in one JSON-RPC batch.
 const RECEIPTS_PER_BATCH: usize = 100;
-/// Transactions of one block whose bytes are fetched; after a fork there may be many of a new type.
+/// Maximum raw transactions that are fetched for one block. After a hard fork a block may have many of a new type.
 const RAW_TRANSACTIONS_MAX: usize = 64;
-/// JSON-RPC's code for parameters that a method does not take.
+/// JSON-RPC 2.0 error code "Invalid params".
 const INVALID_PARAMS: i64 = -32_602;
-/// Blocks whose receipts or traces are under way at once.
+/// Maximum blocks whose receipts and traces are requested at the same time.
 const CONCURRENCY: usize = 3;
 
-/// What became of the question for all receipts of a block at once.
+/// The outcome of requesting all receipts of a block with one `eth_getBlockReceipts`.
 enum ReceiptsAnswer {
+    /// All receipts of the block.
     Complete(BlockReceipts),
-    /// No endpoint can give them so.
+    /// No endpoint offers the method.
     NotOffered,
-    /// For a reason that is not known here: it may be one for ever or one of the moment. Single receipts are as proven, and
-    /// logs are not taken for them.
+    /// Every endpoint refused for an unclassified reason, which may be permanent or temporary. The receipts are then
+    /// requested one by one, which proves as much. Unproven logs are not used instead.
     Refused,
 }
 
 impl Evm {
+    /// Returns blocks `from..=to` with all transfers to watched addresses; see [`chain::Source::blocks`].
     pub(crate) async fn read_blocks(
         &self,
         from: Height,
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        // A node that made up its head moved the mark as well; what is asked for brings it back.
+        // An endpoint that reported a false head also raised this height, so it is lowered to the requested range again.
         let stable_height = self.stable_height.fetch_min(to, Ordering::Relaxed).min(to);
         let (bodies, mut log_summaries) = if stable_height > from && self.uses_log_ranges(watched) {
             let to = stable_height.min(from.saturating_add(BLOCKS_PER_RANGE_MAX - 1));
@@ -77,14 +79,15 @@ impl Evm {
             match block {
                 Ok(block) => completed.push(block),
                 Err(error) if completed.is_empty() => return Err(error),
-                // What stands before it is good, and the next call begins with the block that failed.
+                // The blocks before the failed one are complete. The next call starts with the failed block.
                 Err(_) => break,
             }
         }
         Ok(completed)
     }
 
-    /// Blocks `from..=to` as far as the node has them and each is the parent of the next.
+    /// Returns the verified bodies of blocks `from..=to`, each the parent of the next. Stops early where the endpoint has no
+    /// further block or the parent hash does not match. Never returns an empty list.
     async fn fetch_bodies(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<BlockBody>, SourceError> {
         let native = self.native.is_some();
         let params: Vec<(String, bool)> = (from..=to).map(|height| (hex::to_quantity(height), native)).collect();
@@ -93,17 +96,18 @@ impl Evm {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let body = block::parse_block(raw, height, self.config.verify, native, &watched.read_addresses())
                 .map_err(Rejection::Wrong)?;
-            // The type may be made up: whoever proves the block at once is preferred.
-            let proven = body.unproven.is_none() || !self.config.verify.transactions;
+            // The endpoint may have invented the unknown type, so an endpoint that proves the block at once is preferred.
+            let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
             let origin_and_body = Some((reply.endpoint, body));
-            Ok(if proven { Answer::Sure(origin_and_body) } else { Answer::Doubtful(origin_and_body) })
+            Ok(if is_proven { Answer::Sure(origin_and_body) } else { Answer::Doubtful(origin_and_body) })
         };
         let answers = self.pool.ask_prefix("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
         let answers = answers.map_err(|failure| failure.at(from))?;
 
         let mut bodies: Vec<BlockBody> = Vec::with_capacity(answers.len());
         for (endpoint, body) in answers.into_iter().map_while(|found| found) {
-            // Another branch, read while the node changed over or from another node: what stands before it is good.
+            // This block is on another branch: the endpoint changed its branch meanwhile, or another endpoint answered. The
+            // blocks before it are valid.
             if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }
@@ -113,11 +117,11 @@ impl Evm {
         if bodies.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(bodies) }
     }
 
-    /// Whether the list of transactions is proven, with the bytes of those that cannot be encoded here. `false` where no
-    /// endpoint has these.
+    /// Returns true when the block's transaction list matches its transactions root, or when the root need not be checked.
+    /// Transactions that this version cannot encode are fetched as raw bytes. Returns false when no endpoint has them.
     async fn has_proven_transactions(&self, body: &BlockBody) -> Result<bool, SourceError> {
-        let provable = self.config.verify.header && self.config.verify.transactions;
-        let Some(unproven) = body.unproven.as_ref().filter(|_| provable) else { return Ok(true) };
+        let is_provable = self.config.verify.header && self.config.verify.transactions;
+        let Some(unproven) = body.unproven.as_ref().filter(|_| is_provable) else { return Ok(true) };
         let height = body.header.height;
         let txids: Vec<[B256; 1]> = unproven.missing_indexes().into_iter().map(|index| [body.txids[index]]).collect();
         if txids.len() > RAW_TRANSACTIONS_MAX {
@@ -126,9 +130,11 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Answer::Doubtful(None)) };
             let bytes = const_hex::decode(text).ok().filter(|bytes| keccak256(bytes) == txids[i][0]);
-            let bytes = bytes.ok_or_else(|| Rejection::Wrong(format!("these are not the bytes of {}", txids[i][0])))?;
+            let bytes = bytes.ok_or_else(|| {
+                Rejection::Wrong(format!("the raw bytes of transaction {} have another hash", txids[i][0]))
+            })?;
             if block::is_known_encoding(&bytes) {
-                return Err(Rejection::Wrong(format!("the type of {} was made up", txids[i][0])));
+                return Err(Rejection::Wrong(format!("transaction {} is of another type than reported", txids[i][0])));
             }
             Ok(Answer::Sure(Some(bytes)))
         };
@@ -144,11 +150,12 @@ impl Evm {
         }
         let tx_type = unproven.tx_type;
         Err(SourceError::InvalidResponse(format!(
-            "the transactions of block {height}, one of type {tx_type:#x}, do not have the root that its header names"
+            "the transactions of block {height}, one of them of type {tx_type:#x}, do not match its transactions root"
         )))
     }
 
-    /// A type that is not known here excuses receipts without the right root, so that it must be a real one.
+    /// Returns true when the block really has a transaction of an unknown type. Only then are receipts that do not match the
+    /// receipts root accepted, so an endpoint must not be able to invent such a type.
     async fn has_unknown_tx_type(&self, body: &BlockBody, watched: &WatchSet) -> Result<bool, SourceError> {
         if body.has_full_transactions {
             return Ok(body.unproven.is_some() && self.has_proven_transactions(body).await?);
@@ -160,7 +167,7 @@ impl Evm {
             let full = block::parse_block(raw, height, self.config.verify, true, &watched.read_addresses())
                 .map_err(Rejection::Wrong)?;
             if full.header != body.header || full.txids != body.txids {
-                return Err(Rejection::Wrong(format!("another block than {}", body.header.hash)));
+                return Err(Rejection::Wrong(format!("returned another block than {}", body.header.hash)));
             }
             Ok(Answer::Sure(Some(full)))
         });
@@ -169,7 +176,8 @@ impl Evm {
         Ok(full.unproven.is_some() && self.has_proven_transactions(&full).await?)
     }
 
-    /// All transfers of one block. `seen` is what two endpoints agree on in a range answer.
+    /// Returns the block with all its transfers to watched addresses. `log_summary` is what two endpoints agree on about its
+    /// logs, or `None` when the logs were not requested by range.
     async fn complete_block(
         &self,
         mut body: BlockBody,
@@ -181,8 +189,9 @@ impl Evm {
             body.payments.clear();
         }
         if body.has_unproven_payment {
-            let why = "a type that this version cannot encode and no endpoint gives the bytes of";
-            self.mark_incomplete(&body, "type", &format!("some of its transactions are of {why}"));
+            let reason = "some of its transactions have a type that this version cannot encode, and no endpoint returns their \
+                                     raw bytes";
+            self.mark_incomplete(&body, "type", reason);
         }
         let same_block_logs = log_summary.filter(|summary| summary.hash.0 == body.header.hash.0);
         let has_no_token_transfer = self.config.verify.header
@@ -199,7 +208,7 @@ impl Evm {
         Ok(Block { header: body.header, transfers, spends: Vec::new() })
     }
 
-    /// TokenContracts that may have paid us in this block.
+    /// Returns the indexes of the token contracts that may have logged a transfer to a watched address in this block.
     fn contracts_in_bloom(&self, body: &BlockBody, watched: &WatchSet) -> Vec<usize> {
         if !self.config.verify.header {
             return (0..self.contracts.len()).collect();
@@ -207,7 +216,7 @@ impl Evm {
         self.contracts.list_in_bloom(&body.bloom, &watched.read_addresses())
     }
 
-    /// Native payments and token transfers of one block, by its hash.
+    /// Returns the native payments and token transfers of one block that its receipts confirm.
     async fn fetch_proven_transfers(&self, body: &BlockBody, watched: &WatchSet) -> Result<Vec<Transfer>, SourceError> {
         let contracts = self.contracts_in_bloom(body, watched);
         if contracts.is_empty() && body.payments.is_empty() {
@@ -223,11 +232,11 @@ impl Evm {
             }
             ReceiptsAnswer::Refused => self.fetch_single_receipts(body, watched).await?,
         };
-        let provable = self.config.verify.header && self.config.verify.receipts;
-        if provable && !receipts.proven && !self.has_unknown_tx_type(body, watched).await? {
+        let is_provable = self.config.verify.header && self.config.verify.receipts;
+        if is_provable && !receipts.proven && !self.has_unknown_tx_type(body, watched).await? {
             let height = body.header.height;
             return Err(SourceError::Unsupported(format!(
-                "the receipts of block {height} cannot be encoded, and nobody gives the bytes of its transactions"
+                "the receipts of block {height} cannot be verified, and no endpoint returns the raw bytes of its transactions"
             )));
         }
         let paid = body.payments.iter().filter(|payment| {
@@ -248,11 +257,11 @@ impl Evm {
         })
     }
 
-    /// All receipts of a block at once, proven.
+    /// Requests all receipts of a block at once and verifies them against its header.
     async fn fetch_block_receipts(&self, body: &BlockBody, watched: &WatchSet) -> Result<ReceiptsAnswer, SourceError> {
         let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
         let answer = match self.request_block_receipts(json!([hash]), body, watched).await {
-            // Some nodes take no hash here. The receipts are held against the block all the same.
+            // Some nodes accept only a block number here. The receipts are verified against the block's hash in any case.
             Err(RpcError::Refused(refusal)) if refusal.code == INVALID_PARAMS => {
                 self.request_block_receipts(json!([hex::to_quantity(height)]), body, watched).await
             }
@@ -267,6 +276,7 @@ impl Evm {
         }
     }
 
+    /// Returns the receipts of a block, or `None` when the endpoint does not have the block.
     async fn request_block_receipts(
         &self,
         params: Value,
@@ -278,13 +288,13 @@ impl Evm {
             let receipts =
                 receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.read_addresses());
             let receipts = receipts.map_err(Rejection::Wrong)?;
-            let sure = receipts.proven || !self.config.verify.receipts;
-            Ok(if sure { Answer::Sure(Some(receipts)) } else { Answer::Doubtful(Some(receipts)) })
+            let is_sure = receipts.proven || !self.config.verify.receipts;
+            Ok(if is_sure { Answer::Sure(Some(receipts)) } else { Answer::Doubtful(Some(receipts)) })
         });
         answer.await
     }
 
-    /// The same receipts, asked for by transaction: many requests, but as proven as all at once.
+    /// Requests the receipts of a block one by one: many requests, but the same proof as for all at once.
     async fn fetch_single_receipts(&self, body: &BlockBody, watched: &WatchSet) -> Result<BlockReceipts, SourceError> {
         let height = body.header.height;
         let params: Vec<[B256; 1]> = body.txids.iter().map(|txid| [*txid]).collect();
@@ -292,7 +302,10 @@ impl Evm {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let receipt: Receipt<'_> = serde_json::from_str(raw.get()).map_err(|e| Rejection::Wrong(e.to_string()))?;
             if !receipt.belongs_to(body.txids[i], body) {
-                return Err(Rejection::Wrong(format!("the receipt of {} belongs to something else", body.txids[i])));
+                return Err(Rejection::Wrong(format!(
+                    "the receipt of {} belongs to another transaction or block",
+                    body.txids[i]
+                )));
             }
             Ok(Answer::Sure(Some(raw.to_owned())))
         };

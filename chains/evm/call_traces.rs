@@ -1,7 +1,7 @@
-//! Native coins that contracts send inside transactions, from the node's call traces.
+//! Finds the native coins that contracts send inside transactions, in the call traces of a node.
 //!
-//! Traces are not committed to by any header: they are as good as the node. A subtree that reverted moved nothing, a
-//! DELEGATECALL or STATICCALL carries no value of its own, and a CALLCODE pays the caller itself.
+//! No header commits to traces, so they are only as reliable as the endpoint. A reverted call and all calls below it moved
+//! nothing, DELEGATECALL and STATICCALL carry no value of their own, and CALLCODE sends value from a contract to itself.
 
 use alloy_primitives::{Address, B256};
 use chain::{
@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::{block::BlockBody, hex};
 
-/// One call in the order in which calls began.
+/// One call of a transaction. Calls are listed in the order in which they began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct CallFrame {
-    /// The caller's place in the list; `None` for the transaction itself.
+    /// Index of the calling frame in the list; `None` for the transaction itself.
     parent: Option<usize>,
     moves_value: bool,
     from: Option<Address>,
@@ -24,7 +24,7 @@ struct CallFrame {
     failed: bool,
 }
 
-/// One item of `debug_traceBlockByHash` with `callTracer`.
+/// The trace of one transaction from `debug_traceBlockByHash` with `callTracer`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TxTrace<'a> {
@@ -34,7 +34,7 @@ pub struct TxTrace<'a> {
     result: Option<&'a RawValue>,
 }
 
-/// One item of `trace_block`.
+/// One call from `trace_block`, which lists the calls of all transactions.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FlatTrace<'a> {
@@ -44,7 +44,7 @@ pub struct FlatTrace<'a> {
     #[serde(default)]
     error: Option<&'a str>,
     trace_address: Vec<u32>,
-    /// Rewards have none.
+    /// Absent in block rewards.
     #[serde(default)]
     transaction_hash: Option<&'a str>,
     #[serde(default)]
@@ -65,7 +65,7 @@ struct TraceAction<'a> {
     to: Option<&'a str>,
     #[serde(default)]
     value: Option<&'a str>,
-    /// Of a self-destructed contract.
+    /// The address of a self-destructed contract.
     #[serde(default)]
     address: Option<&'a str>,
     #[serde(default)]
@@ -80,7 +80,7 @@ struct CreatedContract<'a> {
     address: Option<&'a str>,
 }
 
-/// Internal transfers to watched addresses from geth's traces of a block.
+/// Returns the internal transfers to watched addresses in geth's nested traces of a block.
 pub fn list_nested_transfers(
     traces: &[TxTrace<'_>],
     body: &BlockBody,
@@ -89,7 +89,7 @@ pub fn list_nested_transfers(
 ) -> Result<Vec<Transfer>, String> {
     if traces.len() != body.txids.len() {
         return Err(format!(
-            "block {} has {} transactions, got {} traces",
+            "block {} has {} transactions, but {} traces were returned",
             body.header.height,
             body.txids.len(),
             traces.len()
@@ -101,13 +101,14 @@ pub fn list_nested_transfers(
             return Err(format!("a trace of block {} belongs to another transaction", body.header.height));
         }
         let root = trace.result.ok_or_else(|| format!("transaction {txid} was not traced"))?;
-        let frames = parse_call_frames(root.get()).ok_or_else(|| format!("the trace of {txid} is none"))?;
+        let frames =
+            parse_call_frames(root.get()).ok_or_else(|| format!("the trace of transaction {txid} is malformed"))?;
         collect_transfers(&frames, tx_index, *txid, native, watched, &mut transfers)?;
     }
     Ok(transfers)
 }
 
-/// Internal transfers to watched addresses from the flat traces of Parity's interface.
+/// Returns the internal transfers to watched addresses in the flat traces of Parity's `trace_block`.
 pub fn list_flat_transfers(
     traces: &[FlatTrace<'_>],
     body: &BlockBody,
@@ -117,7 +118,7 @@ pub fn list_flat_transfers(
     let mut by_tx: Vec<Vec<&FlatTrace<'_>>> = body.txids.iter().map(|_| Vec::new()).collect();
     for trace in traces {
         if hex::parse_hash(trace.block_hash).is_none_or(|hash| hash.0 != body.header.hash.0) {
-            return Err(format!("the traces are of another block than {}", body.header.hash));
+            return Err(format!("the traces belong to another block than {}", body.header.hash));
         }
         let (Some(hash), Some(position)) = (trace.transaction_hash, trace.transaction_position) else { continue };
         let index = usize::try_from(position).unwrap_or(usize::MAX);
@@ -136,7 +137,8 @@ pub fn list_flat_transfers(
     Ok(transfers)
 }
 
-/// Numbers the movements of a transaction in trace order, so that both interfaces give one transfer_index the same place.
+/// Appends the internal transfers of one transaction. They are numbered in trace order, so that both trace methods give a
+/// transfer the same position.
 fn collect_transfers(
     frames: &[CallFrame],
     tx_index: usize,
@@ -151,8 +153,8 @@ fn collect_transfers(
     for frame in frames {
         let caller_reverted = frame.parent.and_then(|parent| reverted.get(parent).copied()).unwrap_or(false);
         reverted.push(caller_reverted || frame.failed);
-        let has_moved = frame.moves_value && !frame.value.is_zero() && frame.from != frame.to;
-        if frame.parent.is_none() || caller_reverted || frame.failed || !has_moved {
+        let sends_value = frame.moves_value && !frame.value.is_zero() && frame.from != frame.to;
+        if frame.parent.is_none() || caller_reverted || frame.failed || !sends_value {
             continue;
         }
         let part = TxPart::Internal(transfer_index);
@@ -170,12 +172,14 @@ fn collect_transfers(
     Ok(())
 }
 
+/// Returns true when a call of this type sends value to another account.
 fn is_value_moving_call(kind: &str) -> bool {
     matches!(kind, "CALL" | "CREATE" | "CREATE2" | "SELFDESTRUCT" | "SUICIDE")
 }
 
+/// Converts the flat traces of one transaction to call frames.
 fn to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
-    // The path of calls from the transaction to the one just read.
+    // The indexes of the calls that lead from the transaction to the present call.
     let mut path: Vec<usize> = Vec::new();
     let mut frames = Vec::with_capacity(traces.len());
     for (index, trace) in traces.iter().enumerate() {
@@ -202,16 +206,18 @@ fn to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
     frames
 }
 
-/// What an open bracket of the text belongs to.
+/// An open bracket of the JSON text.
 enum OpenBracket {
+    /// The object of a call frame, by its index.
     CallFrame(usize),
-    /// The list of calls that a frame made.
+    /// The list of calls that a frame made, by the index of the frame.
     Calls(usize),
+    /// An object or list whose content is ignored.
     Other,
 }
 
-/// Reads geth's nested frames without recursion: calls nest up to 1,024 deep, and whoever sends a transaction chooses how
-/// deep. The text is valid JSON already; fields that come after the nested calls are taken all the same.
+/// Parses geth's nested call frames. Works without recursion, because the sender of a transaction decides how deep its calls
+/// nest, up to 1,024 levels. The text is already known to be valid JSON. Returns `None` when a field is malformed.
 fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
     let mut frames: Vec<CallFrame> = Vec::new();
     let mut open: Vec<OpenBracket> = Vec::new();
@@ -263,6 +269,7 @@ fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
     if open.is_empty() && !frames.is_empty() { Some(frames) } else { None }
 }
 
+/// Sets one field of a call frame. Returns `None` when its value is malformed.
 fn set_frame_field(frame: &mut CallFrame, key: &str, text: &str) -> Option<()> {
     match key {
         "type" => frame.moves_value = is_value_moving_call(text),
@@ -275,7 +282,7 @@ fn set_frame_field(frame: &mut CallFrame, key: &str, text: &str) -> Option<()> {
     Some(())
 }
 
-/// The text up to the closing quote, as it stands, and what follows it.
+/// Returns the string up to its closing quote, with escapes unchanged, and the text after the quote.
 fn split_json_string(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {
@@ -283,7 +290,7 @@ fn split_json_string(text: &str) -> Option<(&str, &str)> {
         if text.as_bytes()[at] == b'"' {
             return Some((&text[..at], &text[at + 1..]));
         }
-        // The escaped character may be longer than a byte only if the text is no JSON.
+        // In valid JSON, the character after a backslash is always a single byte.
         from = at + 2;
         if !text.is_char_boundary(from) {
             return None;
@@ -334,44 +341,49 @@ mod tests {
         call
     }
 
-    /// Places and amounts of what is found.
-    fn list_found(root: Value) -> Vec<(u32, u64)> {
+    /// The indexes and amounts of the internal transfers in a nested trace.
+    fn find_transfers(root: Value) -> Vec<(u32, u64)> {
         let text = json!([{ "txHash": B256::ZERO, "result": root }]).to_string();
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
-        places(list_nested_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap())
+        to_indexes_and_amounts(list_nested_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap())
     }
 
-    fn places(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
-        let place = |transfer: Transfer| {
+    /// The index and amount of each internal transfer.
+    fn to_indexes_and_amounts(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
+        let index_and_amount = |transfer: Transfer| {
             let TxPart::Internal(index) = transfer.index.part else { panic!("{transfer:?} is not internal") };
             (index, transfer.amount.units().to::<u64>())
         };
-        transfers.into_iter().map(place).collect()
+        transfers.into_iter().map(index_and_amount).collect()
     }
 
     #[test]
-    fn subtrees_that_count() {
+    fn only_successful_calls_that_send_value_are_transfers() {
         let none = || json!([]);
-        for (why, root, expected) in [
-            ("the transaction's own value is not internal", call("CALL", "0x5", none()), vec![]),
+        for (case, root, expected) in [
+            ("the value of the transaction itself is not internal", call("CALL", "0x5", none()), vec![]),
             ("a call", call("CALL", "0x0", json!([call("CALL", "0x5", none())])), vec![(0, 5)]),
-            ("no value", call("CALL", "0x0", json!([call("CALL", "0x0", none())])), vec![]),
+            ("a call without value", call("CALL", "0x0", json!([call("CALL", "0x0", none())])), vec![]),
             (
                 "below a delegate call",
                 call("CALL", "0x0", json!([call("DELEGATECALL", "0x9", json!([call("CALL", "0x5", none())]))])),
                 vec![(0, 5)],
             ),
-            ("static call", call("CALL", "0x0", json!([call("STATICCALL", "0x5", none())])), vec![]),
-            ("call code pays itself", call("CALL", "0x0", json!([call("CALLCODE", "0x5", none())])), vec![]),
+            ("a static call", call("CALL", "0x0", json!([call("STATICCALL", "0x5", none())])), vec![]),
             (
-                "created with value",
+                "CALLCODE sends value to the calling contract itself",
+                call("CALL", "0x0", json!([call("CALLCODE", "0x5", none())])),
+                vec![],
+            ),
+            (
+                "contracts created with value",
                 call("CALL", "0x0", json!([call("CREATE", "0x5", none()), call("CREATE2", "0x6", none())])),
                 vec![(0, 5), (1, 6)],
             ),
-            ("self-destruct", call("CALL", "0x0", json!([call("SELFDESTRUCT", "0x5", none())])), vec![(0, 5)]),
+            ("a self-destruct", call("CALL", "0x0", json!([call("SELFDESTRUCT", "0x5", none())])), vec![(0, 5)]),
             (
-                "failed call",
+                "a failed call",
                 call("CALL", "0x0", json!([failed(call("CALL", "0x5", none())), call("CALL", "0x6", none())])),
                 vec![(0, 6)],
             ),
@@ -381,12 +393,12 @@ mod tests {
                 vec![],
             ),
             (
-                "failed transaction",
+                "a failed transaction",
                 failed(call("CALL", "0x1", json!([call("CALL", "0x5", json!([call("CALL", "0x6", none())]))]))),
                 vec![],
             ),
             (
-                "two in order",
+                "several calls in order",
                 call(
                     "CALL",
                     "0x0",
@@ -395,12 +407,12 @@ mod tests {
                 vec![(0, 5), (1, 6), (2, 7)],
             ),
         ] {
-            assert_eq!(list_found(root), expected, "{why}");
+            assert_eq!(find_transfers(root), expected, "{case}");
         }
     }
 
     #[test]
-    fn both_interfaces_give_the_same_places() {
+    fn both_trace_methods_number_the_transfers_alike() {
         let trace = |kind: &str, call_type: &str, value: &str, at: &[u32], error: Option<&str>| {
             let action = match kind {
                 "suicide" => json!({ "address": A, "refundAddress": WATCHED, "balance": value }),
@@ -421,8 +433,10 @@ mod tests {
         .to_string();
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
-        let flat = places(list_flat_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap());
-        let nested = list_found(call(
+        let flat = to_indexes_and_amounts(
+            list_flat_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap(),
+        );
+        let nested = find_transfers(call(
             "CALL",
             "0x1",
             json!([
@@ -436,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn any_depth_is_read() {
+    fn calls_may_nest_at_any_depth() {
         let depth = 20_000;
         let open = format!(r#"{{"type":"CALL","from":"{A}","to":"{WATCHED}","value":"0x1","calls":["#);
         let text = format!("{}{}", open.repeat(depth), "]}".repeat(depth));
@@ -445,7 +459,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in r#"[\[\]{}:,"\\a-z0é]{0,80}"#) {
+        fn no_text_makes_the_parser_panic(text in r#"[\[\]{}:,"\\a-z0é]{0,80}"#) {
             let _ = parse_call_frames(&text);
         }
     }

@@ -1,5 +1,5 @@
-//! Whether a second endpoint has a block too: a header only has to hash to itself, so one endpoint can show a whole branch that
-//! nobody else has.
+//! Checks that a second endpoint has the same block. Any header that hashes to its own hash is valid by itself, so a single
+//! endpoint could invent a whole branch.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::{Evm, block, hex};
 
-/// Blocks whose endpoints are remembered: deeper ones are asked of two.
+/// Maximum blocks whose origin is remembered. Older blocks are cross-checked with two endpoints.
 const ORIGINS_MAX: usize = 10_000;
 
-/// Which endpoint showed which block.
+/// The endpoint from which each recent block was read, by height.
 #[derive(Debug, Default)]
 pub struct BlockOrigins(BTreeMap<Height, (BlockHash, usize)>);
 
@@ -30,11 +30,12 @@ impl BlockOrigins {
 }
 
 impl Evm {
+    /// Remembers that a block was read from this endpoint.
     pub(crate) fn record_block_origin(&self, block: BlockRef, endpoint: usize) {
         self.block_origins.lock().expect("no panic while the block origins are locked").insert(block, endpoint);
     }
 
-    /// One request where it is origin who showed the block, else two: some two endpoints must have it.
+    /// Asks another endpoint than the block's origin for the block. If the origin is not known, asks two endpoints.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
         let mut origin = self.block_origins.lock().expect("no panic while the block origins are locked").find(at);
         let tag = hex::to_quantity(at.height);
@@ -51,12 +52,13 @@ impl Evm {
         }
         match self.fetch_from_other_endpoint(origin, "latest").await {
             Ok(Some((endpoint, head))) => CrossCheckResult::Behind { endpoint: self.pool.label(endpoint), head },
-            Ok(None) => CrossCheckResult::NoAnswer("no other endpoint has a block".to_owned()),
+            Ok(None) => CrossCheckResult::NoAnswer("no other endpoint returned a block".to_owned()),
             Err(failure) => CrossCheckResult::NoAnswer(failure.to_string()),
         }
     }
 
-    /// A block of anybody but `origin`, who is not asked: an answer that cannot count would end the wait for those that can.
+    /// Requests a block from any endpoint except `origin`, and returns it with the endpoint that answered. The origin is not
+    /// asked, because its answer would end the wait for an independent one.
     async fn fetch_from_other_endpoint(
         &self,
         origin: Option<usize>,

@@ -1,5 +1,5 @@
-//! Coins that contracts send inside transactions: asked for with each block where traces are configured, and done without
-//! where they do not come.
+//! Reads the native coins that contracts send inside transactions, from call traces. A block is read without them when no
+//! traces can be had.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,8 @@ use crate::{
 };
 
 impl Evm {
-    /// The question for a block's traces, if they are to be read.
+    /// Returns the method and parameters that request a block's traces, or `None` when traces are not configured or the native
+    /// coin is not accepted.
     pub(crate) fn trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
         self.native.as_ref()?;
         match self.config.trace {
@@ -33,8 +34,8 @@ impl Evm {
         }
     }
 
-    /// Coins that contracts sent, if traces are configured, in a block with these transfers besides. An empty block needs no
-    /// trace, and no trace holds up a block.
+    /// Returns the native coins that contracts sent to watched addresses in this block. `other_transfers` are the transfers
+    /// already found in it. Without usable traces the block is marked as incomplete and the list is empty.
     pub(crate) async fn fetch_internal_transfers(
         &self,
         body: &BlockBody,
@@ -46,7 +47,7 @@ impl Evm {
         };
         let Some(native) = &self.native else { return Ok(Vec::new()) };
         if !self.trace_health().may_request(Instant::now()) {
-            self.mark_incomplete(body, "rest", "traces failed several times in a row and rest");
+            self.mark_incomplete(body, "rest", "trace requests failed several times in a row and are paused");
             return Ok(Vec::new());
         }
         let answer = self.pool.ask(method, &params, |reply| {
@@ -69,7 +70,7 @@ impl Evm {
             }
             Err(failure) => failure,
         };
-        // A node that traces may be a little behind the one that told the block.
+        // The tracing endpoint may be a little behind the one that returned the block.
         let is_behind = matches!(&failure, RpcError::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
         if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Slow(_)))
             && self.trace_health().may_wait_for_answer(Instant::now())
@@ -88,8 +89,8 @@ impl Evm {
         Ok(Vec::new())
     }
 
-    /// No header commits to traces, but balances after the block are proven where nodes allow it: what an address did not
-    /// get is not credited.
+    /// Removes the transfers to addresses whose proven balance shows that they did not receive so much. No header commits to
+    /// traces, but balances can be proven where an endpoint offers proofs.
     async fn drop_contradicted(
         &self,
         body: &BlockBody,
@@ -119,17 +120,17 @@ impl Evm {
             .map(|((to, _), _)| to.key)
             .collect();
         if !contradicted.is_empty() {
-            self.mark_incomplete(body, "made up", "its traces show more than addresses got");
+            self.mark_incomplete(body, "made up", "its traces show more coins than some addresses received");
         }
         transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
     }
 
-    /// The block goes without all that it may hold, and from now on balances are compared.
-    pub(crate) fn mark_incomplete(&self, body: &BlockBody, cause: &'static str, why: &str) {
+    /// Records that the block may lack transfers, so that balances are compared for a while. Logs the first block of each cause.
+    pub(crate) fn mark_incomplete(&self, body: &BlockBody, cause: &'static str, reason: &str) {
         if self.trace_health().record_incomplete_block(Instant::now(), cause) {
             warn!(
                 chain = %self.config.chain,
-                "block {} may hold coins that it does not show, and balances are compared instead: {why}",
+                               "transfers may be missing from block {}, so balances are compared instead: {reason}",
                 body.header.height
             );
         }

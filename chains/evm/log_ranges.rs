@@ -1,5 +1,5 @@
-//! Logs that are asked for without a proof: by range, or of one block. They tell where nothing has_watched_transfer us; a transfer is never
-//! made of them.
+//! Reads `eth_getLogs` by block range or for one block. No header commits to these answers, so they only show which blocks
+//! have no transfer to a watched address; they never become transfers.
 
 use std::{collections::BTreeMap, sync::MutexGuard};
 
@@ -16,25 +16,28 @@ use crate::{
     logs::{Log, TRANSFER_TOPIC},
 };
 
-/// What answers without a proof say of one block's logs.
+/// What unproven logs show of one block.
 pub struct LogSummary {
+    /// Hash of the block that the logs name.
     pub hash: B256,
-    /// Which contracts logged at least one transfer, by their place in the list.
+    /// Whether each contract logged at least one transfer, by its index in [`crate::logs::TokenContracts`].
     has_transfer_of: Vec<bool>,
-    /// Some transfer has_watched_transfer a watched address.
+    /// Whether a transfer reached a watched address.
     has_watched_transfer: bool,
 }
 
 impl LogSummary {
-    /// Whether nothing has_watched_transfer us and no contract that the bloom names is left out.
-    pub fn excludes_transfers(&self, possible: &[usize]) -> bool {
-        !self.has_watched_transfer && possible.iter().all(|contract| self.has_transfer_of[*contract])
+    /// Returns true when no transfer reached a watched address and the logs include every contract in `in_bloom`, so that
+    /// none seems to be left out.
+    pub fn excludes_transfers(&self, in_bloom: &[usize]) -> bool {
+        !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
     }
 
-    /// What both say: a transfer that one of them shows, a contract that both name. `None` if they mean different blocks.
+    /// Combines the summaries of two endpoints: a watched transfer that either of them shows, and the contracts that both of
+    /// them show. Returns `None` when their block hashes differ.
     fn merge(self, other: LogSummary) -> Option<LogSummary> {
-        let merge_pair = |(a, b): (&bool, &bool)| *a && *b;
-        let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(merge_pair).collect();
+        let is_in_both = |(a, b): (&bool, &bool)| *a && *b;
+        let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(is_in_both).collect();
         let same_block = self.hash == other.hash;
         same_block.then_some(LogSummary {
             hash: self.hash,
@@ -44,20 +47,20 @@ impl LogSummary {
     }
 }
 
-/// By height.
+/// Log summaries by block height.
 pub type LogSummaries = BTreeMap<Height, LogSummary>;
 
 impl Evm {
-    /// Whether ranges of logs save anything. A few addresses are looked up in each bloom, and what is found there only
-    /// receipts can settle. Of many addresses some are in every bloom by chance, and two endpoints that show nothing for us
-    /// save the receipts; one alone could leave a transfer out.
+    /// Returns true when requesting logs by range saves requests. With few watched addresses, each one is looked up in the
+    /// bloom, and only receipts can decide about a match. With many, some address matches every bloom by chance; two
+    /// endpoints that show no transfer to us then save the receipts. A single endpoint could leave a transfer out.
     pub(crate) fn uses_log_ranges(&self, watched: &WatchSet) -> bool {
-        let wide = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
-        wide && !self.contracts.is_empty() && self.count_read_endpoints() > 1
+        let has_many_addresses = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
+        has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
     }
 
-    /// What two endpoints agree on about the logs of settled blocks, in ranges as wide as both take. Blocks that are not in
-    /// it are read one by one.
+    /// Returns what two endpoints agree on about the logs of blocks `from..=to`, requested in ranges as wide as both accept.
+    /// Blocks without a summary must be read one by one.
     pub(crate) async fn fetch_log_summaries(&self, from: Height, to: Height, watched: &WatchSet) -> LogSummaries {
         let mut summaries = LogSummaries::new();
         let mut start = from;
@@ -92,22 +95,22 @@ impl Evm {
                 }
                 (Err(RpcError::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
                 (Err(failure), _) => {
-                    // The blocks are read without it; the next range is one that can be answered in time.
+                    // These blocks are read one by one. The next range is smaller, so that the answer comes in time.
                     self.log_range_size().shrinks(block_count, &failure);
                     return summaries;
                 }
                 (Ok(None), None) => return summaries,
             };
-            let splits = self.log_range_size().too_large(block_count, &message);
+            let can_shrink = self.log_range_size().too_large(block_count, &message);
             info!(chain = %self.config.chain, "a range of {block_count} blocks is too large for an endpoint: {message}");
-            if !splits {
+            if !can_shrink {
                 return summaries;
             }
         }
         summaries
     }
 
-    /// Sorts logs by block and looks for ours. Fails on a log that was not asked for.
+    /// Groups logs by block and marks transfers to watched addresses. Fails on a log that the request did not ask for.
     fn summarize_logs(
         &self,
         logs: &[Log<'_>],
@@ -118,11 +121,12 @@ impl Evm {
         let watched = watched.read_addresses();
         let mut by_height = LogSummaries::new();
         for log in logs {
-            let height = log.block_number.and_then(hex::parse_quantity).ok_or("a log without a block")?;
-            let hash = log.block_hash.and_then(hex::parse_hash).ok_or("a log without a block hash")?;
-            let contract = self.contracts.position(log.address).ok_or("a log of another contract")?;
+            let height = log.block_number.and_then(hex::parse_quantity).ok_or("a log has no block number")?;
+            let hash = log.block_hash.and_then(hex::parse_hash).ok_or("a log has no block hash")?;
+            let contract =
+                self.contracts.position(log.address).ok_or("a log is of a contract that was not requested")?;
             if !(from..=to).contains(&height) || !log.is_transfer_event() || log.is_removed() {
-                return Err(format!("a log of block {height} was not asked for"));
+                return Err(format!("a log of block {height} does not match the requested filter"));
             }
             let summary = by_height.entry(height).or_insert_with(|| LogSummary {
                 hash,
@@ -130,7 +134,7 @@ impl Evm {
                 has_watched_transfer: false,
             });
             if summary.hash != hash {
-                return Err(format!("logs of two blocks at height {height}"));
+                return Err(format!("the logs name two different blocks at height {height}"));
             }
             summary.has_transfer_of[contract] = true;
             summary.has_watched_transfer |= log.parse_transfer(&self.contracts, &watched).is_some();
@@ -138,15 +142,16 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Whether a block's logs may hold something for us, where receipts cost a request for each transaction. Nothing bloom_is_proven
-    /// that no log was left out, so that no endpoint alone may say that there is nothing: two must show the same contracts
-    /// as the bloom does. Less than the bloom shows counts only if everybody says it, because a bloom may also err.
-    pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, possible: &[usize], watched: &WatchSet) -> bool {
+    /// Returns false when the block's logs surely have no transfer to a watched address. Used where receipts would cost one
+    /// request per transaction. Nothing proves that `eth_getLogs` left no log out, so two endpoints must show the same
+    /// contracts as the bloom. Logs that show fewer contracts count only when all endpoints agree, because a bloom has false
+    /// positives.
+    pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, in_bloom: &[usize], watched: &WatchSet) -> bool {
         let bloom_is_proven = self.config.verify.header;
         if self.count_read_endpoints() < 2
             || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read_addresses())
         {
-            // Nobody could contradict, or the bloom itself has one of our addresses.
+            // No second endpoint could contradict the answer, or the bloom itself contains a watched address.
             return true;
         }
         let height = body.header.height;
@@ -157,21 +162,21 @@ impl Evm {
             let summary =
                 self.summarize_logs(&logs, height, height, watched).map_err(Rejection::Wrong)?.into_values().next();
             if summary.as_ref().is_some_and(|summary| summary.hash.0 != body.header.hash.0) {
-                return Err(Rejection::Wrong(format!("logs of another block than {}", body.header.hash)));
+                return Err(Rejection::Wrong(format!("returned logs of another block than {}", body.header.hash)));
             }
             if summary.as_ref().is_some_and(|summary| summary.has_watched_transfer) {
                 return Ok(Answer::Sure(true));
             }
             empty_answers += 1;
-            if !bloom_is_proven || summary.is_some_and(|summary| summary.excludes_transfers(possible)) {
+            if !bloom_is_proven || summary.is_some_and(|summary| summary.excludes_transfers(in_bloom)) {
                 consistent_answers += 1;
             }
-            // A second one that does not answer leaves what the first one said without a witness.
+            // If the second endpoint does not answer, the first answer is not confirmed and stays doubtful.
             Ok(if consistent_answers < 2 { Answer::Doubtful(true) } else { Answer::Sure(false) })
         });
         match answer.await {
             Ok(may_have_logs) => may_have_logs && empty_answers < self.count_read_endpoints(),
-            // Receipts say it, unless nobody answers them either.
+            // Without usable logs, the receipts decide.
             Err(_) => true,
         }
     }
@@ -185,7 +190,7 @@ impl Evm {
     }
 }
 
-/// A block that only one of them shows is none that both agree on.
+/// Merges the summaries of two endpoints. A block that only one of them shows is left out.
 fn intersect(one: LogSummaries, mut other: LogSummaries) -> LogSummaries {
     let merge_pair = |(height, summary): (Height, LogSummary)| Some((height, summary.merge(other.remove(&height)?)?));
     one.into_iter().filter_map(merge_pair).collect()

@@ -1,4 +1,4 @@
-//! The receipts of one block, held against the root in its header: no log can be left out.
+//! Parses the receipts of one block and verifies them against the receipts root, so that no log can be left out.
 
 use alloy_consensus::proofs;
 use alloy_primitives::{B256, Bloom};
@@ -8,11 +8,12 @@ use serde::Deserialize;
 
 use crate::{
     Commitments,
-    block::{self, BlockBody, bor_bridge_txid},
+    block::{self, BlockBody, bor_state_sync_txid},
     hex,
     logs::{Log, TokenContracts},
 };
 
+/// A transaction receipt as returned by a node.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt<'a> {
@@ -20,7 +21,7 @@ pub struct Receipt<'a> {
     r#type: Option<&'a str>,
     #[serde(default)]
     status: Option<&'a str>,
-    /// The state root that stood in place of the status before Byzantium.
+    /// The state root, which receipts had instead of a status before the Byzantium fork.
     #[serde(default)]
     root: Option<&'a str>,
     cumulative_gas_used: &'a str,
@@ -35,17 +36,19 @@ pub struct Receipt<'a> {
     deposit_receipt_version: Option<&'a str>,
 }
 
-/// What the receipts of a block say about us.
+/// The verified receipts of a block: which transactions succeeded, and the token transfers to watched addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockReceipts {
-    /// The receipts have the root that the header names. Else only the bloom speaks for them.
+    /// Whether the receipts match the receipts root. Otherwise only the bloom was checked.
     pub proven: bool,
-    /// Whether each transaction of the block succeeded, by its index.
+    /// Whether each transaction succeeded, by its index in the block.
     pub succeeded: Vec<bool>,
+    /// The token transfers to watched addresses.
     pub transfers: Vec<Transfer>,
 }
 
-/// Reads all receipts of `body`.
+/// Verifies all receipts of `body` and returns the token transfers in them. Fails when a receipt is missing or does not belong
+/// to the block.
 pub fn parse_receipts(
     receipts: &[Receipt<'_>],
     body: &BlockBody,
@@ -63,8 +66,8 @@ pub fn parse_receipts(
             return Err(format!("a receipt of block {height} belongs to another transaction or block"));
         }
     }
-    // Where the list of transactions was not read in full, the last one may be the bridge's just as well.
-    let ends_with_bridge = body.txids.last().is_some_and(|last| *last == bor_bridge_txid(&body.header));
+    // When only the transaction hashes were read, the last one may be a state sync of Polygon's bridge.
+    let ends_with_bridge = body.txids.last().is_some_and(|last| *last == bor_state_sync_txid(&body.header));
     let in_root = &receipts[..receipts.len() - usize::from(ends_with_bridge)];
     let proven = verify.header && verify.receipts && verify_root(in_root, body)?;
     if !proven {
@@ -72,7 +75,7 @@ pub fn parse_receipts(
     }
 
     let mut parsed = BlockReceipts { proven, succeeded: Vec::with_capacity(receipts.len()), transfers: Vec::new() };
-    // Counted rather than believed: the root commits to the order of logs, not to the numbers that a node gives them.
+    // Log indexes are counted here, because the root commits to the order of the logs but not to the reported indexes.
     let mut log_index = 0u32;
     for (tx_index, (receipt, txid)) in in_root.iter().zip(&body.txids).enumerate() {
         let tx_index = u32::try_from(tx_index).map_err(|_| "too many receipts")?;
@@ -91,12 +94,12 @@ pub fn parse_receipts(
     Ok(parsed)
 }
 
-/// Erigon has added the receipt of Polygon's bridge to lists that have it already, or to blocks whose transactions it left
-/// out.
+/// Removes a surplus receipt at the end. Erigon has added the receipt of Polygon's bridge twice, or to a block whose
+/// transactions do not include it.
 fn drop_surplus_bridge_receipt<'a, 'b>(receipts: &'a [Receipt<'b>], body: &BlockBody) -> &'a [Receipt<'b>] {
     let is_surplus = |receipt: &Receipt<'_>| {
         let txid = hex::parse_hash(receipt.transaction_hash);
-        txid.is_some_and(|txid| body.txids.contains(&txid) || txid == bor_bridge_txid(&body.header))
+        txid.is_some_and(|txid| body.txids.contains(&txid) || txid == bor_state_sync_txid(&body.header))
     };
     match receipts.split_last() {
         Some((last, others)) if others.len() == body.txids.len() && is_surplus(last) => others,
@@ -105,22 +108,25 @@ fn drop_surplus_bridge_receipt<'a, 'b>(receipts: &'a [Receipt<'b>], body: &Block
 }
 
 impl Receipt<'_> {
-    /// Whether it is the receipt of this transaction, in this block.
+    /// Returns true when this is the receipt of this transaction in this block.
     pub fn belongs_to(&self, txid: B256, body: &BlockBody) -> bool {
         let in_block = hex::parse_hash(self.block_hash).is_some_and(|hash| hash.0 == body.header.hash.0);
         in_block && hex::parse_hash(self.transaction_hash) == Some(txid)
     }
 
+    /// Returns the transaction type, 0 when absent, or `None` when malformed.
     fn tx_type(&self) -> Option<u64> {
         self.r#type.map_or(Some(0), hex::parse_quantity)
     }
 
-    /// Receipts from before Byzantium do not say; nothing that old is followed.
+    /// Returns true when the transaction succeeded. A receipt from before the Byzantium fork has no status and counts as
+    /// failed; the driver follows no blocks of that age.
     fn has_succeeded(&self) -> bool {
         self.status.and_then(hex::parse_quantity) == Some(1)
     }
 
-    /// As it stands in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for deposits).
+    /// Encodes the receipt as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for deposits). Returns `None` when a
+    /// field is malformed.
     fn encode_for_trie(&self, out: &mut Vec<u8>) -> Option<()> {
         let tx_type = self.tx_type()?;
         let mut fields = Vec::new();
@@ -167,8 +173,8 @@ fn encode_list(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Whether the receipts have the root that the header names. `false` only where the block has types that are not known
-/// here, whose receipts may have fields that are not known either.
+/// Returns true when the receipts match the receipts root. Returns false when they do not, but the block has transactions of
+/// an unknown type, whose receipts may have unknown fields. Fails on any other mismatch.
 fn verify_root(receipts: &[Receipt<'_>], body: &BlockBody) -> Result<bool, String> {
     let height = body.header.height;
     let mut encoded = Vec::with_capacity(receipts.len());
@@ -185,19 +191,20 @@ fn verify_root(receipts: &[Receipt<'_>], body: &BlockBody) -> Result<bool, Strin
     if body.unproven.is_some() || (!body.has_full_transactions && has_unknown_type) {
         return Ok(false);
     }
-    Err(format!("the receipts of block {height} do not have the root that its header names"))
+    Err(format!("the receipts of block {height} do not match its receipts root"))
 }
 
-/// Weaker, for blocks whose root cannot be recomputed: every bit of the header's bloom must come from some log.
+/// Checks that the logs set every bit of the header's bloom. Weaker than the receipts root, and used when that cannot be
+/// recomputed.
 fn verify_bloom(receipts: &[Receipt<'_>], body: &BlockBody) -> Result<(), String> {
     let mut bloom = Bloom::ZERO;
     for log in receipts.iter().flat_map(|receipt| &receipt.logs) {
-        log.accrue_to_bloom(&mut bloom).ok_or("a log that is none")?;
+        log.accrue_to_bloom(&mut bloom).ok_or("a log is malformed")?;
     }
     if bloom.contains(&body.bloom) {
         Ok(())
     } else {
-        Err(format!("logs of block {} are missing: its header's bloom names more", body.header.height))
+        Err(format!("logs of block {} are missing: the bloom in its header has more bits set", body.header.height))
     }
 }
 
@@ -227,7 +234,7 @@ mod tests {
         receipts.iter().map(Value::to_string).collect()
     }
 
-    /// A block that commits to exactly these receipts.
+    /// A block whose header commits to exactly these receipts.
     fn body(txids: &[B256], committed: &[Value]) -> BlockBody {
         let texts = to_texts(committed);
         let receipts: Vec<Receipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
@@ -269,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_of_the_bridge_is_in_the_root_like_any_other() {
+    fn a_receipt_of_the_polygon_bridge_is_part_of_the_root() {
         let receipts =
             [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x7f", txid(3), &[log(WATCHED_ADDRESS)])];
         let settled = parse_with(&receipts, &body(&[txid(2), txid(3)], &receipts), Commitments::ALL).unwrap();
@@ -277,40 +284,44 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_too_many_is_dropped_if_it_is_the_bridges() {
+    fn a_surplus_receipt_is_dropped_only_if_it_is_of_the_polygon_bridge() {
         let committed = [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x7f", txid(3), &[])];
-        let now = body(&[txid(2), txid(3)], &committed);
+        let with_bridge = body(&[txid(2), txid(3)], &committed);
         let [paid, message] = committed.clone();
         let twice = [paid.clone(), message.clone(), message];
-        assert_eq!(parse_with(&twice, &now, Commitments::ALL).unwrap().transfers.len(), 1);
+        assert_eq!(parse_with(&twice, &with_bridge, Commitments::ALL).unwrap().transfers.len(), 1);
 
-        let before = body(&[txid(2)], &committed[..1]);
-        let bridge = receipt("0x0", bor_bridge_txid(&before.header), &[log(WATCHED_ADDRESS)]);
-        let settled = parse_with(&[paid.clone(), bridge.clone()], &before, Commitments::ALL).unwrap();
-        assert_eq!(settled.transfers.len(), 1, "what no root has is not credited");
-        let listed = BlockBody { txids: vec![txid(2), bor_bridge_txid(&before.header)], ..before.clone() };
+        let without_bridge = body(&[txid(2)], &committed[..1]);
+        let bridge = receipt("0x0", bor_state_sync_txid(&without_bridge.header), &[log(WATCHED_ADDRESS)]);
+        let settled = parse_with(&[paid.clone(), bridge.clone()], &without_bridge, Commitments::ALL).unwrap();
+        assert_eq!(settled.transfers.len(), 1, "a log outside the receipts root is not credited");
+        let listed =
+            BlockBody { txids: vec![txid(2), bor_state_sync_txid(&without_bridge.header)], ..without_bridge.clone() };
         assert_eq!(parse_with(&[paid.clone(), bridge], &listed, Commitments::ALL).unwrap().transfers.len(), 1);
-        assert!(parse_with(&[paid, receipt("0x0", txid(9), &[])], &before, Commitments::ALL).is_err());
+        assert!(parse_with(&[paid, receipt("0x0", txid(9), &[])], &without_bridge, Commitments::ALL).is_err());
     }
 
     #[test]
-    fn an_invented_log_is_in_no_bloom() {
-        let unproven = Commitments { receipts: false, ..Commitments::ALL };
+    fn an_invented_log_is_rejected_by_the_bloom() {
+        let without_root = Commitments { receipts: false, ..Commitments::ALL };
         let committed = [receipt("0x2", txid(2), &[log([0x55; 20])])];
         let body = body(&[txid(2)], &committed);
-        assert_eq!(parse_with(&committed, &body, unproven).unwrap().transfers, []);
+        assert_eq!(parse_with(&committed, &body, without_root).unwrap().transfers, []);
         let invented = [receipt("0x2", txid(2), &[log([0x55; 20]), log(WATCHED_ADDRESS)])];
-        assert!(parse_with(&invented, &body, unproven).unwrap_err().contains("bloom"));
+        assert!(parse_with(&invented, &body, without_root).unwrap_err().contains("bloom"));
     }
 
     #[test]
-    fn a_type_of_the_future_leaves_the_bloom() {
+    fn receipts_of_an_unknown_type_are_checked_against_the_bloom() {
         let committed = [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x8", txid(3), &[])];
         let body = body(&[txid(2), txid(3)], &committed);
-        let shown = [committed[0].clone(), receipt("0x9", txid(3), &[])];
-        let settled = parse_with(&shown, &body, Commitments::ALL).unwrap();
+        let reported = [committed[0].clone(), receipt("0x9", txid(3), &[])];
+        let settled = parse_with(&reported, &body, Commitments::ALL).unwrap();
         assert_eq!((settled.proven, settled.transfers.len()), (false, 1));
         let known = BlockBody { has_full_transactions: true, ..body };
-        assert!(parse_with(&shown, &known, Commitments::ALL).is_err(), "its transactions are all of known types");
+        assert!(
+            parse_with(&reported, &known, Commitments::ALL).is_err(),
+            "the block has no transaction of an unknown type"
+        );
     }
 }

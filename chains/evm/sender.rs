@@ -1,4 +1,4 @@
-//! Hands signed bytes to nodes and sorts what they say. Nothing that is not understood is taken as a refusal.
+//! Broadcasts signed transactions and classifies the answers. An answer that cannot be classified never counts as a refusal.
 
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
@@ -8,28 +8,30 @@ use tracing::info;
 
 use crate::{Evm, hex};
 
-/// What a node's text means for the attempt. Codes are not looked at: −32000 and −32603 carry everything.
+/// What a node's error text means for a broadcast attempt. The JSON-RPC error code is ignored, because nodes use −32000 and
+/// −32603 for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxPoolError {
-    /// The node has these bytes.
+    /// The node already has this transaction.
     AlreadyKnown,
-    /// The nonce is used up on chain: by this attempt, by another one, or by a stranger.
+    /// The nonce is already used on chain: by this attempt, another attempt or another user of the key.
     NonceTooLow,
-    /// Another attempt with this nonce waits in the pool.
+    /// Another transaction with this nonce is in the node's pool, and the new one does not pay enough to replace it.
     ReplacementUnderpriced,
-    /// A lower nonce is missing.
+    /// A transaction with a lower nonce is missing.
     NonceTooHigh,
-    /// Too cheap for this node now.
+    /// The fee is below the node's present minimum.
     FeeTooLow,
-    /// The wallet cannot pay for it.
+    /// The sender's balance does not cover amount and fee.
     InsufficientFunds,
-    /// Never valid as it is.
+    /// The transaction is invalid and can never be accepted.
     InvalidTransaction,
+    /// The text is not recognised, or says nothing about this transaction.
     Unknown,
 }
 
 impl TxPoolError {
-    /// The word that begins a refusal's text.
+    /// Returns the code that a refusal's text begins with.
     pub fn code(self) -> &'static str {
         match self {
             TxPoolError::AlreadyKnown => "already_known",
@@ -44,8 +46,8 @@ impl TxPoolError {
     }
 }
 
-/// The texts of geth, erigon, nethermind, besu, reth and anvil. Order matters: "replacement transaction underpriced" is no
-/// matter of price only, and "unknown transaction" is not "known transaction".
+/// Lower-case parts of the error texts of geth, erigon, nethermind, besu, reth and anvil. The first match wins: "replacement
+/// transaction underpriced" contains "transaction underpriced", and "unknown transaction" contains "known transaction".
 const ERROR_TEXTS: [(TxPoolError, &[&str]); 8] = [
     (
         TxPoolError::Unknown,
@@ -99,7 +101,7 @@ const ERROR_TEXTS: [(TxPoolError, &[&str]); 8] = [
     ),
 ];
 
-/// Sorts the text of a node's error.
+/// Classifies the text of a node's error.
 pub fn classify(text: &str) -> TxPoolError {
     let text = text.to_ascii_lowercase();
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
@@ -108,7 +110,8 @@ pub fn classify(text: &str) -> TxPoolError {
 
 #[async_trait]
 impl Sender for Evm {
-    /// To every endpoint that may broadcast. A refusal begins with its class: `price: host:port: …`.
+    /// Sends the transaction to every endpoint with the broadcast role. The text of a refusal begins with its class:
+    /// `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
@@ -119,7 +122,9 @@ impl Sender for Evm {
                 Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
                 Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
                     Ok(hash) if hex::parse_hash(hash) == Some(txid) => BroadcastOutcome::Accepted,
-                    Ok(_) => BroadcastOutcome::Unknown(format!("{label}: took it under another hash than {txid}")),
+                    Ok(_) => BroadcastOutcome::Unknown(format!(
+                        "{label}: accepted the transaction, but returned another hash than {txid}"
+                    )),
                     Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
                     Err(Rejection::Refused(refusal)) => {
                         classify_refusal(&label, &self.pool.redact(endpoint, &refusal.message))
@@ -133,6 +138,7 @@ impl Sender for Evm {
     }
 }
 
+/// Converts a node's error text to the outcome of the broadcast.
 fn classify_refusal(label: &str, message: &str) -> BroadcastOutcome {
     match classify(message) {
         TxPoolError::AlreadyKnown => BroadcastOutcome::AlreadyKnown,
@@ -153,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_the_clients() {
+    fn error_texts_of_every_client_are_classified() {
         for (text, class) in [
             ("already known", TxPoolError::AlreadyKnown),
             ("ALREADY_EXISTS: already known", TxPoolError::AlreadyKnown),

@@ -1,4 +1,4 @@
-//! The reading half: what the rest of settled asks, answered by [`crate::reader`] and the endpoint pool.
+//! Implements [`Source`] for EVM chains, on top of the endpoint pool and the readers of blocks and balances.
 
 use std::sync::{
     Mutex, MutexGuard,
@@ -29,38 +29,42 @@ use crate::{
     trace_health::TraceHealth,
 };
 
-/// An endpoint further behind the best one says nothing of the present.
+/// Maximum number of blocks that an endpoint may be behind the best one for its claim about the final block to count.
 const LAG_BLOCKS_MAX: u64 = 32;
-/// Blocks that a range of logs covers at first, and at most.
+/// Initial and maximum number of blocks in one `eth_getLogs` request.
 const LOG_RANGE_BLOCKS: (u64, u64) = (2_000, 10_000);
-/// `decimals()`
-const DECIMALS_CALL: &str = "0x313ce567";
+/// Selector of `decimals()` (ERC-20).
+const DECIMALS_SELECTOR: &str = "0x313ce567";
 
+/// Why a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// A token's contract is not an address.
     #[error(transparent)]
     Contract(#[from] InvalidContract),
+    /// The endpoints are not usable.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    /// The asset would be credited for payments on another chain.
+    /// The asset belongs to another chain, so it would be credited for payments on the wrong one.
     #[error("asset {0} does not belong to chain {1}")]
     ForeignAsset(AssetId, ChainId),
 }
 
-/// One EVM chain behind several endpoints.
+/// The driver of one EVM chain, which reads from and broadcasts to several endpoints.
 pub struct Evm {
     pub(crate) config: EvmConfig,
     pub(crate) pool: Pool,
     pub(crate) contracts: TokenContracts,
-    /// The asset of the coin, if it may be paid with.
+    /// The native asset, or `None` when it is not accepted.
     pub(crate) native: Option<AssetId>,
+    /// The number of blocks in one `eth_getLogs` request.
     pub(crate) log_range_size: Mutex<AdaptiveSize>,
-    /// Blocks up to here are not expected to change.
+    /// The height up to which blocks are not expected to change.
     pub(crate) stable_height: AtomicU64,
     pub(crate) balance_cache: Mutex<BalanceCache>,
     pub(crate) single_endpoint_warned: AtomicBool,
     trace_health: Mutex<TraceHealth>,
-    /// Every endpoint is asked for its head and its final mark in turn.
+    /// The endpoints are asked for their head and their final block in turn; these count the requests.
     next_head_endpoint: AtomicUsize,
     next_finality_endpoint: AtomicUsize,
     finality_claims: Mutex<FinalityClaims>,
@@ -69,6 +73,7 @@ pub struct Evm {
 }
 
 impl Evm {
+    /// Builds the driver. Does not connect to any endpoint.
     pub fn new(config: EvmConfig) -> Result<Evm, BuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
@@ -101,14 +106,14 @@ impl Evm {
         self.finality_claims.lock().expect("no panic while the finality claims are locked")
     }
 
-    /// Whether the head moved since it was last seen; its mark of finality cannot have moved otherwise.
+    /// Stores the latest head and returns true when it changed. While the head is the same, the final block is too.
     fn replace_last_head(&self, head: BlockRef) -> bool {
         let mut last = self.last_head.lock().expect("no panic while the last head is locked");
         last.replace(head) != Some(head)
     }
 
-    /// Asks one endpoint more, the next in turn, which block it calls final. Without an answer its last claim stands for a
-    /// while; one that lags behind, or names a block that nobody has yet, is not heard.
+    /// Asks the next endpoint in turn which block is final. Without an answer, the endpoint's last claim stays valid for a
+    /// while. The claim is ignored when the endpoint lags behind, or names a block above the best known head.
     async fn poll_finality(&self) {
         let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
@@ -117,31 +122,32 @@ impl Evm {
             Ok(Answer::Sure(Some((reply.endpoint, header.block_ref()))))
         });
         match claim.await {
-            Ok(Some((endpoint, mark))) => {
+            Ok(Some((endpoint, block))) => {
                 let heads = self.pool.heads();
                 let best = heads.iter().flatten().max().copied().unwrap_or(0);
                 let lags_behind =
                     heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_BLOCKS_MAX);
-                let is_usable = !lags_behind && mark.height <= best;
-                self.finality_claims().set_claim(endpoint, is_usable.then_some(mark), Instant::now());
+                let is_usable = !lags_behind && block.height <= best;
+                self.finality_claims().set_claim(endpoint, is_usable.then_some(block), Instant::now());
             }
-            Ok(None) => debug!(chain = %self.config.chain, "no block is called final yet"),
-            Err(failure) => debug!(chain = %self.config.chain, "no final mark was heard: {failure}"),
+            Ok(None) => debug!(chain = %self.config.chain, "the endpoint has no finalized block yet"),
+            Err(failure) => debug!(chain = %self.config.chain, "cannot read the finalized block: {failure}"),
         }
     }
 
+    /// Returns the number of endpoints that may be read from.
     pub(crate) fn count_read_endpoints(&self) -> usize {
         self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
     }
 
-    /// Where one endpoint stands, and in words what it is and offers.
+    /// Returns the endpoint's head and a text about its state and the methods that it offers.
     async fn report_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
-        let asked_at = Instant::now();
+        let requested_at = Instant::now();
         let id: String =
             self.request_text(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
-        let latency = asked_at.elapsed().as_millis();
+        let latency = requested_at.elapsed().as_millis();
         if hex::parse_quantity(&id) != Some(self.config.chain_id) {
-            return Err(format!("is a node of chain {id}, not of {:#x}", self.config.chain_id));
+            return Err(format!("the endpoint belongs to chain {id}, not to {:#x}", self.config.chain_id));
         }
         let header = |tag: &'static str| async move {
             let accept = |reply: &Reply<'_>| {
@@ -151,12 +157,13 @@ impl Evm {
             };
             self.pool.ask_only(endpoint, "eth_getBlockByNumber", &(tag, false), accept).await
         };
-        let head = header("latest").await.map_err(|failure| failure.to_string())?.ok_or("has no latest block")?;
+        let head =
+            header("latest").await.map_err(|failure| failure.to_string())?.ok_or("the endpoint has no latest block")?;
         self.pool.saw_head(endpoint, head.height);
         let hash = B256::from(head.hash.0);
         let finality = match header("finalized").await {
-            Ok(Some(mark)) => format!("final up to {}", mark.height),
-            Ok(None) => "no final block yet".to_owned(),
+            Ok(Some(mark)) => format!("finalized up to {}", mark.height),
+            Ok(None) => "no finalized block yet".to_owned(),
             Err(_) => "no `finalized` tag".to_owned(),
         };
         let receipts = self.supports_method(endpoint, "eth_getBlockReceipts", json!([hash])).await;
@@ -177,6 +184,7 @@ impl Evm {
         Ok((head.height, text))
     }
 
+    /// Returns true when the endpoint answers this request with a result.
     async fn supports_method(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
         let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Answer::Sure(()));
         self.pool.ask_only(endpoint, method, &params, accept).await.is_ok()
@@ -190,7 +198,7 @@ impl Evm {
 
 #[async_trait]
 impl Source for Evm {
-    /// The EIP-155 chain id in decimal. Fails if any endpoint that answers belongs to another chain.
+    /// Returns the EIP-155 chain id in decimal. Fails when an endpoint that answers belongs to another chain.
     async fn identity(&self) -> Result<Identity, SourceError> {
         let mut failures = Vec::new();
         let mut is_confirmed = false;
@@ -202,7 +210,7 @@ impl Source for Evm {
                     let label = self.pool.label(endpoint);
                     let expected = self.config.chain_id;
                     return Err(SourceError::InvalidResponse(format!(
-                        "{label} is a node of chain {id}, not of {expected:#x}"
+                        "{label} belongs to chain {id}, not to {expected:#x}"
                     )));
                 }
                 Err(failure) => failures.push(format!("{}: {failure}", self.pool.label(endpoint))),
@@ -216,17 +224,18 @@ impl Source for Evm {
     }
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
-        let params = json!([{ "to": contract, "data": DECIMALS_CALL }, "latest"]);
+        let params = json!([{ "to": contract, "data": DECIMALS_SELECTOR }, "latest"]);
         let decimals = self.pool.ask("eth_call", &params, |reply| {
             let word: Option<[u8; 32]> = hex::parse_bytes(reply.result::<&str>()?);
             let decimals = word.and_then(|word| u8::try_from(U256::from_be_bytes(word)).ok());
-            let decimals = decimals.ok_or_else(|| Rejection::Wrong(format!("{contract} is no token with decimals")))?;
+            let decimals = decimals
+                .ok_or_else(|| Rejection::Wrong(format!("contract {contract} does not return its decimals")))?;
             Ok(Answer::Sure(decimals))
         });
         decimals.await.map_err(|failure| failure.at(0))
     }
 
-    /// One request, and one more for the final mark when the head moved.
+    /// Sends one request for the head, and one for the finalized block when the head changed.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.next_head_endpoint.fetch_add(1, Ordering::Relaxed);
         let latest = self.pool.ask_from(first, "eth_getBlockByNumber", &("latest", false), |reply| {
@@ -251,18 +260,18 @@ impl Source for Evm {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let params = (hex::to_quantity(height), false);
-        let found = self.pool.ask("eth_getBlockByNumber", &params, |reply| {
+        let header = self.pool.ask("eth_getBlockByNumber", &params, |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Wrong)?;
             if header.height == height {
                 Ok(Answer::Sure(Some(header)))
             } else {
-                Err(Rejection::Wrong(format!("asked for block {height}, got {}", header.height)))
+                Err(Rejection::Wrong(format!("block {height} was requested, but block {} was returned", header.height)))
             }
         });
-        match found.await {
+        match header.await {
             Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
-            found => found.map_err(|failure| failure.at(height)),
+            header => header.map_err(|failure| failure.at(height)),
         }
     }
 
@@ -311,7 +320,7 @@ impl Source for Evm {
         let lag = |height: Height| best.map_or(0, |best| best - height);
         let to_text = |(height, text)| match lag(height) {
             0 => text,
-            behind => format!("{text}, {behind} blocks behind the best"),
+            behind => format!("{text}, {behind} blocks behind the best endpoint"),
         };
         let report =
             |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(to_text) };
