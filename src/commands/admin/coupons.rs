@@ -10,7 +10,7 @@ use crate::commands::exit::Failure;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::coupons::{self, Terms, Discount};
 
 #[derive(Subcommand)]
@@ -149,7 +149,7 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
                         max_uses: coupon.max_uses,
                     };
                     coupons::create(tx, now, shop, new).await.map_err(|e| refused(Refused::because(e)))?;
-                    reviews::record_act(tx, now, &actor, "coupon.create", &code, "").await?;
+                    audit_log::record(tx, now, &actor, Action::CouponCreate, &code, "").await?;
                 }
                 Ok::<_, Refused>(())
             })
@@ -199,7 +199,9 @@ pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<Str
                 let coupon = coupons::find(tx, shop, &deactivate.code).await?;
                 let missing = || Refused::Rejected(format!("there is no coupon `{}`", deactivate.code));
                 coupons::deactivate(tx, coupon.ok_or_else(missing)?.id).await?;
-                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "coupon.deactivate", &deactivate.code, "").await?)
+                Ok::<_, Refused>(
+                    audit_log::record(tx, now, &actor, Action::CouponDeactivate, &deactivate.code, "").await?,
+                )
             })
         })
         .await?;

@@ -13,7 +13,7 @@ use crate::commands::exit::Failure;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::catalog::{self, EditError, State, ProductWithPrices, LocalizedTexts, PriceTier};
 
 const CURRENCY: &str = "CNY";
@@ -151,8 +151,8 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
                     let slug = product.slug.clone();
                     let refused = |e: Refused| Refused::Rejected(format!("product `{slug}`: {e}"));
                     let made = put_one(tx, now, shop, position, &product).await.map_err(refused)?;
-                    let act = if made { "product.create" } else { "product.change" };
-                    reviews::record_act(tx, now, &actor, act, &slug, &product.price).await?;
+                    let action = if made { Action::ProductCreate } else { Action::ProductChange };
+                    audit_log::record(tx, now, &actor, action, &slug, &product.price).await?;
                     created += usize::from(made);
                 }
                 Ok::<_, Refused>(created)
@@ -206,7 +206,7 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
                 let product = find(tx, shop, &set.product).await?;
                 catalog::set_state(tx, product.id, state).await?;
                 Ok::<_, Refused>(
-                    reviews::record_act(tx, now, &actor, "product.set", &product.slug, state.as_str()).await?,
+                    audit_log::record(tx, now, &actor, Action::ProductSetState, &product.slug, state.as_str()).await?,
                 )
             })
         })

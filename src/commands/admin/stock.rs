@@ -8,7 +8,7 @@ use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
 use crate::commands::control::Context;
 use crate::commands::exit::Failure;
 use ids::StockItemId;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::stock::{self, IMPORT_MAX, Item};
 
 /// Of one request, so that it fits the control socket whatever stands in the lines.
@@ -130,7 +130,7 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
         .write("import_stock", move |tx| {
             Box::pin(async move {
                 let imported = stock::import(tx, now, sku, sealed).await?;
-                reviews::record_act(tx, now, &actor, "stock.import", &subject, &imported.added.to_string()).await?;
+                audit_log::record(tx, now, &actor, Action::StockImport, &subject, &imported.added.to_string()).await?;
                 Ok::<_, Refused>(imported)
             })
         })
@@ -173,7 +173,7 @@ pub async fn withdraw(context: &Context, withdraw: Withdraw) -> Result<String, S
             Box::pin(async move {
                 let withdrawn = stock::withdraw(tx, StockItemId(item)).await?;
                 if withdrawn {
-                    reviews::record_act(tx, now, &actor, "stock.withdraw", &item.to_string(), "").await?;
+                    audit_log::record(tx, now, &actor, Action::StockWithdraw, &item.to_string(), "").await?;
                 }
                 Ok::<_, Refused>(withdrawn)
             })

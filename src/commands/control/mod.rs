@@ -23,6 +23,7 @@ use config::Config;
 use db::Db;
 use db::lock::{DataLock, LockError};
 use envelope::Envelope;
+use records::audit_log::Actor;
 use tasks::Wake;
 use web::health::Health;
 
@@ -66,8 +67,8 @@ pub struct Context {
     pub db: Db,
     pub clock: Clock,
     pub envelope: Arc<Envelope>,
-    /// Who asks, for the log of administrative acts.
-    pub actor: String,
+    /// The caller, for the audit log.
+    pub actor: Actor,
     /// For whoever leaves work behind that need not wait; it wakes nobody when no daemon runs.
     pub wake: Wake,
     /// `None` when no daemon runs.
@@ -88,14 +89,9 @@ pub struct Running {
 
 impl Context {
     pub fn offline(config: Arc<Config>, db: Db, clock: Clock, envelope: Arc<Envelope>) -> Context {
-        let actor = actor(rustix::process::getuid().as_raw());
+        let actor = Actor::CommandLine { uid: rustix::process::getuid().as_raw() };
         Context { config, db, clock, envelope, actor, wake: Wake::default(), daemon: None, demo: None }
     }
-}
-
-/// How a user of the machine stands in the log of administrative acts.
-fn actor(uid: u32) -> String {
-    format!("uid {uid}")
 }
 
 /// The one place where commands are done. An error is a sentence for whoever asked.

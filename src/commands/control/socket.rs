@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use crate::commands::control::{self, Answer, Command, Context};
 use crate::commands::exit::Failure;
+use records::audit_log::Actor;
 use tasks::Tasks;
 
 const FILE: &str = "control.sock";
@@ -81,7 +82,7 @@ async fn answer(mut stream: UnixStream, context: Context) -> io::Result<()> {
         let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_line(read)).await??;
         match serde_json::from_slice::<Command>(&line) {
             Ok(command) => {
-                let context = Context { actor: control::actor(peer), ..context };
+                let context = Context { actor: Actor::CommandLine { uid: peer }, ..context };
                 control::execute(&context, command).await
             }
             // Its text is not shown: goods may stand in it.

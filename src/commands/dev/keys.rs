@@ -8,7 +8,7 @@ use std::path::Path;
 use bitcoin::Network;
 use chain::Family;
 use secrecy::SecretString;
-use signer::accounts::{Account, Purpose};
+use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
 use signer::seed_file::{KdfCost, SeedFile};
 
@@ -49,7 +49,7 @@ pub fn open_or_create(folder: &Path) -> Result<Seed, Failure> {
 pub fn accounts(seed: &Seed) -> Result<String, Failure> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
-        let account = Account::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
+        let account = KeyAccount::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
         let account = account.map_err(|e| Failure::failed(e.to_string()))?;
         let (path, xpub) = (account.path(), seed.account_xpub(&account));
         text.push_str(&format!(

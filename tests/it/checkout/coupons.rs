@@ -8,7 +8,7 @@ use super::{created, on_chain, orders, refused, with, with_method};
 use crate::world::{Answer, World};
 
 fn coupon(code: &str, discount: Discount) -> NewCoupon {
-    NewCoupon { code: code.into(), terms: Terms::unrestricted(value, Currency::CNY), max_uses: None }
+    NewCoupon { code: code.into(), terms: Terms::unrestricted(discount, Currency::CNY), max_uses: None }
 }
 
 /// Original, discount and due, as digits on the wire.
