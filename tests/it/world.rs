@@ -241,7 +241,7 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.coin(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
     /// A buyer pays `amount` whole coins to an address; the payment waits for a block.

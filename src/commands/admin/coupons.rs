@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, products, shop_of};
 use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
@@ -100,7 +100,7 @@ impl NewCoupon {
 }
 
 impl Verb {
-    pub fn act(self) -> Result<Act, Failure> {
+    pub fn act(self) -> Result<Act, CommandError> {
         match self {
             Verb::Create(create) => Ok(Act::PutCoupons(create.owner, vec![create.coupon])),
             Verb::Import(import) => Ok(Act::PutCoupons(import.owner, import.source.records("coupons", of_record)?)),
@@ -110,7 +110,7 @@ impl Verb {
     }
 }
 
-fn of_record(mut record: Record) -> Result<NewCoupon, Failure> {
+fn of_record(mut record: Record) -> Result<NewCoupon, CommandError> {
     let coupon = NewCoupon {
         code: record.need("code")?,
         percent: record.take("percent"),
@@ -123,7 +123,7 @@ fn of_record(mut record: Record) -> Result<NewCoupon, Failure> {
         ends_at: record.take("ends_at"),
     };
     match record.fields.iter().find(|(_, text)| !text.is_empty()) {
-        Some((column, _)) => Err(Failure::failed(format!("{}: there is no column `{column}`", record.name))),
+        Some((column, _)) => Err(CommandError::failed(format!("{}: there is no column `{column}`", record.name))),
         None => Ok(coupon),
     }
 }

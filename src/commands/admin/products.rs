@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, fiat, minor_units, shop_of};
 use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
@@ -92,7 +92,7 @@ pub struct Set {
 }
 
 impl Verb {
-    pub fn act(self) -> Result<Act, Failure> {
+    pub fn act(self) -> Result<Act, CommandError> {
         match self {
             Verb::Put(put) => {
                 let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
@@ -105,7 +105,7 @@ impl Verb {
     }
 }
 
-fn of_record(mut record: Record) -> Result<NewProduct, Failure> {
+fn of_record(mut record: Record) -> Result<NewProduct, CommandError> {
     let mut product = NewProduct {
         slug: record.need("slug")?,
         price: record.need("price")?,
@@ -121,7 +121,7 @@ fn of_record(mut record: Record) -> Result<NewProduct, Failure> {
         } else if let Some(language) = column.strip_prefix("description_") {
             product.descriptions.insert(language.to_owned(), text);
         } else if !KNOWN.contains(&column.as_str()) {
-            return Err(Failure::failed(format!("{}: there is no column `{column}`", record.name)));
+            return Err(CommandError::failed(format!("{}: there is no column `{column}`", record.name)));
         }
     }
     Ok(product)

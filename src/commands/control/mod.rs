@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{self, Act};
 use crate::commands::dev::demo::{self, Demo};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, Offline, make_folder};
 use crate::commands::{backup, rescan, status};
 use crate::workers::rescan::{Piece, Rescan};
@@ -115,7 +115,7 @@ pub enum Executor {
     Ours(Box<Offline>),
 }
 
-pub async fn executor(config: &Config) -> Result<Executor, Failure> {
+pub async fn executor(config: &Config) -> Result<Executor, CommandError> {
     make_folder(&config.data.folder)?;
     match DataLock::acquire(&config.data.folder) {
         Ok(lock) => Ok(Executor::Ours(Box::new(Offline::open(config.clone(), lock).await?))),
@@ -125,19 +125,19 @@ pub async fn executor(config: &Config) -> Result<Executor, Failure> {
 }
 
 /// Executes in the daemon that holds the data folder, or else here.
-pub async fn ask(installation: &Installation, command: Command) -> Result<Answer, Failure> {
+pub async fn ask(installation: &Installation, command: Command) -> Result<Answer, CommandError> {
     let config = installation.load()?;
     match executor(&config).await? {
         Executor::Daemon => ask_daemon(&config.data.folder, &command).await,
         Executor::Ours(offline) => {
             let answer = execute(&offline.context, command).await;
             offline.close().await;
-            answer.map_err(Failure::failed)
+            answer.map_err(CommandError::failed)
         }
     }
 }
 
 /// Executes in the running daemon only.
-pub async fn ask_daemon(folder: &Path, command: &Command) -> Result<Answer, Failure> {
+pub async fn ask_daemon(folder: &Path, command: &Command) -> Result<Answer, CommandError> {
     socket::ask(folder, command).await
 }
