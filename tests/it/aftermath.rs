@@ -107,7 +107,7 @@ both! {
     async fn what_is_left_of_a_reversed_payment_is_kept_apart(world: World) {
         let placed = place(&world, "erc20_usdt").await;
         let due = units(&world, placed.coin, &placed.due);
-        let part = due.checked_ratio(1, 3).unwrap();
+        let part = due.checked_mul_ratio(1, 3).unwrap();
         let decimal = |amount: Amount| amount.to_decimal(world.asset(placed.coin).decimals);
         world.pay(placed.coin, &placed.address, &decimal(part));
         world.mine(placed.coin, 5);

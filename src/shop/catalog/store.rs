@@ -17,7 +17,7 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
          join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
-         left join texts t on t.subject = 'product:' || p.id
+         left join localized_texts t on t.subject = 'product:' || p.id
          where p.merchant_id = $1 and p.mode = $2 and p.state = 'active'
          order by p.position, p.id, t.field, t.language limit $4",
         shop.merchant,
@@ -97,7 +97,7 @@ pub async fn find_by_public_id(
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
          join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
-         left join texts t on t.subject = 'product:' || p.id
+         left join localized_texts t on t.subject = 'product:' || p.id
          where p.public_id = $4 and p.merchant_id = $1 and p.mode = $2 order by t.field, t.language",
         shop.merchant,
         shop.mode,
@@ -120,7 +120,7 @@ pub async fn find_by_slug(
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
          join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
-         left join texts t on t.subject = 'product:' || p.id
+         left join localized_texts t on t.subject = 'product:' || p.id
          where p.slug = $4 and p.merchant_id = $1 and p.mode = $2 order by t.field, t.language",
         shop.merchant,
         shop.mode,
@@ -264,7 +264,7 @@ pub async fn set_text(
 ) -> Result<(), db::Error> {
     let n = execute!(
         tx,
-        "insert into texts (subject, field, language, body) values ($1, $2, $3, $4)
+        "insert into localized_texts (subject, field, language, body) values ($1, $2, $3, $4)
          on conflict (subject, field, language) do update set body = excluded.body",
         format!("product:{product}"),
         field,

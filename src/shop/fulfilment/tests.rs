@@ -99,7 +99,7 @@ db::both! {
         let other = paid_order(&shop, 1).await;
         // One item of the order was changed by hand: it does not open any more.
         write(&shop.db, |tx| Box::pin(async move {
-            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", vec![7_u8])
+            db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", vec![7_u8])
         })).await;
         assert_eq!(deliver_at(&shop, NOW).await, 1);
         assert_eq!(view(&shop, &other).await.order.state, State::Completed);
@@ -130,7 +130,7 @@ db::both! {
         // All that is stored is the order's; one item was exchanged for what the same key sealed for something else.
         let other = shop.envelope.seal("something else", "sku:1", b"goods");
         write(&shop.db, move |tx| Box::pin(async move {
-            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", other)
+            db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", other)
         })).await;
         // The key is not there at first, which is waited for.
         fulfilment::deliver_due(&shop.db, NOW, &Arc::new(Envelope::generate()), &letters()).await.unwrap();

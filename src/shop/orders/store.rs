@@ -41,7 +41,7 @@ pub fn insert_contact(
 ) -> ResultRef<OrderId> {
     statement!(
         links,
-        "insert into order_contacts (order_id, email, email_key) values ($1, $2, $3) returning order_id as id",
+        "insert into order_contacts (order_id, email, normalized_email) values ($1, $2, $3) returning order_id as id",
         order,
         email,
         email_key
@@ -64,7 +64,8 @@ pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, li
 
 /// The work that payment starts. An order has it once.
 pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
-    let n = execute!(tx, "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2)", order, now)?;
+    let n =
+        execute!(tx, "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)", order, now)?;
     expect_changed(n, 1)
 }
 
@@ -72,7 +73,7 @@ pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Res
 pub fn insert_fulfilment_in(links: &mut Batch, now: Instant, order: ResultRef<OrderId>) -> ResultRef<OrderId> {
     statement!(
         links,
-        "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2) returning order_id as id",
+        "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2) returning order_id as id",
         order,
         now
     )
@@ -82,7 +83,7 @@ pub fn insert_fulfilment_in(links: &mut Batch, now: Instant, order: ResultRef<Or
 pub async fn insert_fulfilment_again(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
     execute!(
         tx,
-        "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2) on conflict (order_id) do nothing",
+        "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2) on conflict (order_id) do nothing",
         order,
         now
     )?;
@@ -110,7 +111,7 @@ macro_rules! standing {
             "select ",
             $columns,
             " o.state, o.expires_at, p.id as payment_id, p.method, p.state as payment_state, p.pay_url, i.id as invoice_id,
-                i.chain, i.asset, a.text as address, i.state as invoice_state, i.due, i.tolerance, i.confirmations,
+                i.chain, i.asset, a.text as address, i.state as invoice_state, i.amount_due, i.tolerance, i.confirmations,
                 i.expires_at as until_at, d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height,
                 c.height as cursor_height,
                 exists (select 1 from unconfirmed s where s.invoice_id = i.id and s.state = 'seen') as has_unconfirmed
@@ -119,7 +120,7 @@ macro_rules! standing {
              left join invoices i on i.payment_id = p.id
              left join addresses a on a.id = i.address_id
              left join cursors c on c.chain = i.chain
-             left join deposits d on d.invoice_id = i.id and d.use in ('counted', 'short') and d.state <> 'orphaned'
+             left join deposits d on d.invoice_id = i.id and d.disposition in ('counted', 'short') and d.state <> 'orphaned'
              where ",
             $condition,
             " order by p.id desc, d.id"
@@ -166,7 +167,7 @@ pub async fn find_by_number(
         tx,
         view!(
             "o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4
-                and exists (select 1 from order_contacts k where k.order_id = o.id and k.email_key = $5)"
+                and exists (select 1 from order_contacts k where k.order_id = o.id and k.normalized_email = $5)"
         ),
         order_no,
         shop.merchant,
@@ -213,10 +214,10 @@ fn asked(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     Ok(InvoiceTerms {
         id,
         chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
-        asset: AssetId::stored(&row.get::<String>("asset")?),
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address: row.get("address")?,
         state: row.get("invoice_state")?,
-        due: row.get("due")?,
+        due: row.get("amount_due")?,
         tolerance: row.get("tolerance")?,
         confirmations: row.get("confirmations")?,
         expires_at: row.get("until_at")?,

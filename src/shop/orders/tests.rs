@@ -462,10 +462,10 @@ db::both! {
         // The payment of the other order becomes a second attempt for the first, and each has received something.
         let second = "update payments set order_id = $2 where id = $1";
         let deposit = "insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
-                invoice_id, amount, state, use, confirm_height, seen_at)
+                invoice_id, amount, state, disposition, confirm_height, seen_at)
             select i.chain, $2, 0, 0, $3, 1, $3, i.asset, i.address_id, i.id, $4, 'seen', 'counted', 1, 1
             from invoices i where i.payment_id = $1";
-        let cursor = "insert into cursors (chain, height, hash, time, final_height, since_height)
+        let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height)
             select i.chain, 9, $2, 1, 0, 0 from invoices i where i.payment_id = $1";
         let id = order.id;
         write(&shop.db, move |tx| Box::pin(async move {
@@ -557,9 +557,9 @@ async fn assert_books_agree(shop: &Fixture) {
         (
             "items of a line are as many as it says, and reserved or delivered as its order's state says",
             "select count(*) from order_lines l join orders o on o.id = l.order_id where
-                (select count(*) from stock_items i where i.line_id = l.id and i.state = 'reserved') <>
+                (select count(*) from stock_items i where i.order_line_id = l.id and i.state = 'reserved') <>
                     case when o.state in ('awaiting_payment', 'paid', 'processing', 'failed') then l.quantity else 0 end
-                or (select count(*) from stock_items i where i.line_id = l.id and i.state = 'delivered') <>
+                or (select count(*) from stock_items i where i.order_line_id = l.id and i.state = 'delivered') <>
                     case when o.state = 'completed' then l.quantity else 0 end",
         ),
         (

@@ -37,7 +37,7 @@ pub async fn insert_item(
 ) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
-        "insert into stock_items (sku_id, state, sealed, digest, imported_at) values ($1, $2, $3, $4, $5)
+        "insert into stock_items (sku_id, state, ciphertext, digest, imported_at) values ($1, $2, $3, $4, $5)
          on conflict (sku_id, digest) do nothing",
         sku,
         State::InStock,
@@ -77,7 +77,7 @@ pub fn set_reserved(links: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quanti
         "with chosen as materialized (
             select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
             for update skip locked)
-         update stock_items set state = 'reserved', line_id = $2 where id in (select id from chosen)
+         update stock_items set state = 'reserved', order_line_id = $2 where id in (select id from chosen)
          returning id",
         sku,
         line,
@@ -88,7 +88,7 @@ pub fn set_reserved(links: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quanti
 pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
     let n = execute!(
         tx,
-        "update stock_items set state = 'in_stock', line_id = null where line_id = $1 and state = 'reserved'",
+        "update stock_items set state = 'in_stock', order_line_id = null where order_line_id = $1 and state = 'reserved'",
         line
     )?;
     expect_changed(n, u64::from(quantity))
@@ -97,7 +97,7 @@ pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<()
 pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
     let changed = rows!(
         tx,
-        "update stock_items set state = 'delivered' where line_id = $1 and state = 'reserved' returning sku_id, sealed",
+        "update stock_items set state = 'delivered' where order_line_id = $1 and state = 'reserved' returning sku_id, ciphertext",
         line
     )?;
     changed.iter().map(delivered).collect()
@@ -106,7 +106,7 @@ pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, 
 pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
     let found = rows!(
         tx,
-        "select sku_id, sealed from stock_items where line_id = $1 and state = 'delivered' order by id",
+        "select sku_id, ciphertext from stock_items where order_line_id = $1 and state = 'delivered' order by id",
         line
     )?;
     found.iter().map(delivered).collect()
@@ -119,17 +119,17 @@ pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<Delivered>, db::Err
     let found = rows!(
         tx,
         "with recursive heads (head) as (
-             select (select substr(i.sealed, 1, 5) from stock_items i order by substr(i.sealed, 1, 5) limit 1)
+             select (select substr(i.ciphertext, 1, 5) from stock_items i order by substr(i.ciphertext, 1, 5) limit 1)
              union all
-             select (select substr(i.sealed, 1, 5) from stock_items i where substr(i.sealed, 1, 5) > heads.head
-                     order by substr(i.sealed, 1, 5) limit 1)
+             select (select substr(i.ciphertext, 1, 5) from stock_items i where substr(i.ciphertext, 1, 5) > heads.head
+                     order by substr(i.ciphertext, 1, 5) limit 1)
              from heads where heads.head is not null)
-         select i.sku_id, i.sealed from heads join stock_items i on i.id = coalesce(
-             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head and x.state = 'in_stock'
+         select i.sku_id, i.ciphertext from heads join stock_items i on i.id = coalesce(
+             (select x.id from stock_items x where substr(x.ciphertext, 1, 5) = heads.head and x.state = 'in_stock'
               order by x.id desc limit 1),
-             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head and x.state = 'reserved'
+             (select x.id from stock_items x where substr(x.ciphertext, 1, 5) = heads.head and x.state = 'reserved'
               order by x.id desc limit 1),
-             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head limit 1))
+             (select x.id from stock_items x where substr(x.ciphertext, 1, 5) = heads.head limit 1))
          limit $1",
         KEYS_MAX
     )?;
@@ -143,7 +143,7 @@ pub async fn list_of_key(tx: &mut Tx, sealed: &[u8]) -> Result<Vec<Delivered>, d
     for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
         let found = rows!(
             tx,
-            "select sku_id, sealed from stock_items where substr(sealed, 1, 5) = substr($1, 1, 5) and state = $2
+            "select sku_id, ciphertext from stock_items where substr(ciphertext, 1, 5) = substr($1, 1, 5) and state = $2
              order by id desc limit $3",
             sealed.to_vec(),
             state,
@@ -157,7 +157,7 @@ pub async fn list_of_key(tx: &mut Tx, sealed: &[u8]) -> Result<Vec<Delivered>, d
 }
 
 fn delivered(row: &Row) -> Result<Delivered, db::Error> {
-    Ok(Delivered { sku: row.get("sku_id")?, sealed: row.get("sealed")? })
+    Ok(Delivered { sku: row.get("sku_id")?, sealed: row.get("ciphertext")? })
 }
 
 pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {

@@ -65,7 +65,7 @@ db::both! {
         assert_eq!(reviewed().await, []);
         let replace = |sealed: Vec<u8>| {
             write(&shop.db, move |tx| Box::pin(async move {
-                let item = "update stock_items set sealed = $1 where id = (select max(id) from stock_items)";
+                let item = "update stock_items set ciphertext = $1 where id = (select max(id) from stock_items)";
                 tx.execute(item, vec![sealed.into()]).await
             }))
         };
@@ -95,7 +95,7 @@ db::both! {
         // The key refuses the oldest item.
         write(&shop.db, |tx| Box::pin(async move {
             let damaged = [vec![1, 0, 0, 0, 1], vec![0; 40]].concat();
-            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", damaged)
+            db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", damaged)
         })).await;
         assert_eq!(tried().await, readable, "others are in stock");
         change("update stock_items set state = 'withdrawn' where state = 'in_stock'").await;
@@ -132,7 +132,7 @@ db::both! {
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (20, 30));
         assert_eq!(shop.stock().await, 0);
         assert_eq!(shop.count("select count(*) from orders").await, 20);
-        assert_eq!(shop.count("select count(distinct line_id) from stock_items where state = 'reserved'").await, 20);
+        assert_eq!(shop.count("select count(distinct order_line_id) from stock_items where state = 'reserved'").await, 20);
         assert_eq!(shop.watched.len(), 20);
         shop.assert_sound().await;
     }
