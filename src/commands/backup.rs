@@ -84,9 +84,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
         ),
     };
     let path = target.path.display();
-    print_line(format_args!(
-        "{path} is a complete copy of the database. Goods in it can be read only with {keys}."
-    ));
+    print_line(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
     Ok(())
 }
 

@@ -27,6 +27,8 @@ pub async fn dispatch(context: &Context, request: Request) -> Response {
         backup::Backup::NAME => respond::<backup::Backup>(context, arguments).await,
         rescan::RescanRange::NAME => respond::<rescan::RescanRange>(context, arguments).await,
         admin::Act::NAME => respond::<admin::Act>(context, arguments).await,
-        name => Err(format!("the daemon does not offer the operation `{name}`; use a `settled` of the daemon's version")),
+        name => {
+            Err(format!("the daemon does not offer the operation `{name}`; use a `settled` of the daemon's version"))
+        }
     }
 }

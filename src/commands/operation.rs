@@ -84,7 +84,10 @@ pub async fn execute_in_daemon<O: Operation>(folder: &Path, operation: &O) -> Re
 pub async fn respond<O: Operation>(context: &O::Context, arguments: Value) -> Response {
     // The error's text may quote goods, so it is not shown.
     let operation: O = serde_json::from_value(arguments).map_err(|_| {
-        format!("the daemon does not understand the arguments of `{}`; use a `settled` of the daemon's version", O::NAME)
+        format!(
+            "the daemon does not understand the arguments of `{}`; use a `settled` of the daemon's version",
+            O::NAME
+        )
     })?;
     let output = operation.execute(context).await?;
     serde_json::to_value(output).map_err(|e| format!("the output of `{}` cannot be serialised: {e}", O::NAME))

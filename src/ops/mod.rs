@@ -103,8 +103,10 @@ impl Supervisor {
         }
         let lost_tasks = self.tasks.lost();
         if lost_tasks > 0 {
-            problems
-                .insert("tasks".into(), format!("{lost_tasks} tasks have panicked; look at the log and restart the daemon"));
+            problems.insert(
+                "tasks".into(),
+                format!("{lost_tasks} tasks have panicked; look at the log and restart the daemon"),
+            );
         }
         self.report(problems);
         if !hangs {
