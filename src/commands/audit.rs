@@ -18,7 +18,9 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     require_schema(&db).await?;
     let (ledger, stock) = db
         .read_at_length("audit", |tx| {
-            Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::list_count_mismatches(tx).await?)) })
+            Box::pin(
+                async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::list_count_mismatches(tx).await?)) },
+            )
         })
         .await?;
     db.close().await;

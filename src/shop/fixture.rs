@@ -7,9 +7,9 @@ use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::catalog::{self, NewProduct, PricingScheme, LocalizedTexts, PriceTier};
+use crate::catalog::{self, LocalizedTexts, NewProduct, PriceTier, PricingScheme};
 use crate::orders::payment::{PaymentMethod, PaymentService, Tolerance};
-use crate::orders::{self, CreateError, PlacedOrder, NewLine, NewOrder, OrderReference};
+use crate::orders::{self, CreateError, NewLine, NewOrder, OrderReference, PlacedOrder};
 use crate::users::{self, NewUser};
 use crate::{merchants, stock};
 use clock::Instant;

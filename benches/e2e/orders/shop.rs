@@ -11,7 +11,7 @@ use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
 use settled::daemon::{Daemon, Setup, simnet_specs};
-use shop::catalog::{NewProduct, LocalizedTexts, PriceTier};
+use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
 use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;

@@ -11,7 +11,7 @@ use clock::Instant;
 use db::Tx;
 use ids::Shop;
 use records::audit_log::{self, Action};
-use shop::coupons::{self, Terms, Discount};
+use shop::coupons::{self, Discount, Terms};
 
 #[derive(Subcommand)]
 pub enum Verb {

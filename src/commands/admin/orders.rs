@@ -11,7 +11,7 @@ use db::Tx;
 use money::invoices::{InvoiceTerms, Received};
 use money::payments::Method;
 use records::audit_log::{self, Action};
-use shop::orders::{self, CancelError, OrderLine, Order, OrderStatus, OrderDetails};
+use shop::orders::{self, CancelError, Order, OrderDetails, OrderLine, OrderStatus};
 use shop::{catalog, merchants, users};
 
 #[derive(Subcommand)]
@@ -56,7 +56,9 @@ async fn find(tx: &mut Tx, named: &Named) -> Result<OrderDetails, Refused> {
     let name = named.order.trim();
     // A UUID has several spellings; one of them is stored.
     let stored = name.parse::<Uuid>().map_or_else(|_| name.to_owned(), |id| id.to_string());
-    orders::find_by_number_or_id(tx, &stored).await?.ok_or_else(|| Refused::Rejected(format!("there is no order `{name}`")))
+    orders::find_by_number_or_id(tx, &stored)
+        .await?
+        .ok_or_else(|| Refused::Rejected(format!("there is no order `{name}`")))
 }
 
 pub async fn show(context: &Context, named: Named) -> Result<String, String> {
@@ -156,8 +158,7 @@ pub async fn cancel(context: &Context, named: Named) -> Result<String, String> {
                 let refused =
                     |e: CancelError| Refused::Rejected(format!("order {} cannot be cancelled: {e}", order.order_no));
                 orders::cancel(tx, now, order.id).await.map_err(refused)?;
-                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, status))
-                    .await?;
+                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, status)).await?;
                 Ok::<_, Refused>(view)
             })
         })
@@ -181,8 +182,7 @@ pub async fn confirm(context: &Context, named: Named) -> Result<String, String> 
                 if !orders::confirm_external_payment(tx, now, order.id).await? {
                     return Err(Refused::Rejected(not_awaited(order, status)));
                 }
-                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, status))
-                    .await?;
+                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, status)).await?;
                 Ok(view)
             })
         })

@@ -14,7 +14,7 @@ use clock::Instant;
 use db::Tx;
 use ids::Shop;
 use records::audit_log::{self, Action};
-use shop::catalog::{self, EditError, State, ProductWithPrices, LocalizedTexts, PriceTier};
+use shop::catalog::{self, EditError, LocalizedTexts, PriceTier, ProductWithPrices, State};
 
 const CURRENCY: &str = "CNY";
 
@@ -191,7 +191,9 @@ async fn put_one(tx: &mut Tx, now: Instant, shop: Shop, position: i64, product: 
 fn texts(product: &NewProduct) -> LocalizedTexts {
     let names = product.names.iter().map(|(language, text)| ("name", language, text));
     let descriptions = product.descriptions.iter().map(|(language, text)| ("description", language, text));
-    names.chain(descriptions).fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with(field, language, text))
+    names
+        .chain(descriptions)
+        .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with(field, language, text))
 }
 
 pub async fn set(context: &Context, set: Set) -> Result<String, String> {

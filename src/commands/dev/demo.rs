@@ -217,8 +217,10 @@ fn simulated(demo: &Demo, chain: &str) -> Result<ChainId, String> {
 
 async fn view(context: &Context, order: &str) -> Result<orders::OrderDetails, String> {
     let name = order.to_owned();
-    let found =
-        context.db.read("find_order", move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &name).await })).await;
+    let found = context
+        .db
+        .read("find_order", move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &name).await }))
+        .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy its `order_no` from the answer that created it"))
 }

@@ -166,7 +166,11 @@ pub async fn find(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str)
 }
 
 /// The product with this public id or slug, active or not, with a price or without.
-pub async fn find_with_prices(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<Option<ProductWithPrices>, db::Error> {
+pub async fn find_with_prices(
+    tx: &mut Tx,
+    shop: Shop,
+    id_or_slug: &str,
+) -> Result<Option<ProductWithPrices>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
         Ok(id) => store::find_with_prices_by_public_id(tx, shop, &id.to_string()).await,
         Err(_) if is_slug(id_or_slug) => store::find_with_prices_by_slug(tx, shop, id_or_slug).await,

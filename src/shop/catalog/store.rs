@@ -1,6 +1,6 @@
 //! All SQL of the catalog.
 
-use crate::catalog::{NewProduct, OrderableSku, Product, State, ProductWithPrices, LocalizedTexts, PriceTier};
+use crate::catalog::{LocalizedTexts, NewProduct, OrderableSku, PriceTier, Product, ProductWithPrices, State};
 use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{ProductId, Shop, SkuId};
@@ -44,17 +44,31 @@ macro_rules! with_prices {
 }
 
 pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
-    let found =
-        rows!(tx, with_prices!("order by p.position, p.id, c.currency limit $3"), shop.merchant, shop.mode, LIST_ROWS_MAX)?;
+    let found = rows!(
+        tx,
+        with_prices!("order by p.position, p.id, c.currency limit $3"),
+        shop.merchant,
+        shop.mode,
+        LIST_ROWS_MAX
+    )?;
     gather_prices(&found)
 }
 
-pub async fn find_with_prices_by_public_id(tx: &mut Tx, shop: Shop, public_id: &str) -> Result<Option<ProductWithPrices>, db::Error> {
-    let found = rows!(tx, with_prices!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
+pub async fn find_with_prices_by_public_id(
+    tx: &mut Tx,
+    shop: Shop,
+    public_id: &str,
+) -> Result<Option<ProductWithPrices>, db::Error> {
+    let found =
+        rows!(tx, with_prices!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
     Ok(gather_prices(&found)?.pop())
 }
 
-pub async fn find_with_prices_by_slug(tx: &mut Tx, shop: Shop, slug: &str) -> Result<Option<ProductWithPrices>, db::Error> {
+pub async fn find_with_prices_by_slug(
+    tx: &mut Tx,
+    shop: Shop,
+    slug: &str,
+) -> Result<Option<ProductWithPrices>, db::Error> {
     let found = rows!(tx, with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
     Ok(gather_prices(&found)?.pop())
 }

@@ -1,6 +1,6 @@
 use uuid::Uuid;
 
-use crate::catalog::{self, EditError, NewProduct, OrderableSku, PricingScheme, State, LocalizedTexts, PriceTier};
+use crate::catalog::{self, EditError, LocalizedTexts, NewProduct, OrderableSku, PriceTier, PricingScheme, State};
 use crate::fixture::{Fixture, NOW, mailbox, read, write};
 use ids::{Mode, Shop};
 use money::pricing::{Currency, Fiat};

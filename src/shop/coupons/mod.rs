@@ -11,7 +11,7 @@ use db::{self, Tx};
 use ids::{CouponId, Shop};
 use money::pricing::{Currency, Fiat};
 
-pub use machine::{BasketLine, CouponRefusal, Terms, Discount};
+pub use machine::{BasketLine, CouponRefusal, Discount, Terms};
 
 const CODE_LENGTH_MAX: usize = 64;
 

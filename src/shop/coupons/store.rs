@@ -1,6 +1,6 @@
 //! All SQL of coupons.
 
-use crate::coupons::{Coupon, NewCoupon, Terms, Discount};
+use crate::coupons::{Coupon, Discount, NewCoupon, Terms};
 use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{CouponId, Shop};

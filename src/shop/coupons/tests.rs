@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 
 use crate::coupons::machine::discount;
-use crate::coupons::{self, BasketLine, CreateError, NewCoupon, CouponRefusal, Terms, Discount};
+use crate::coupons::{self, BasketLine, CouponRefusal, CreateError, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW};
 use crate::orders::CreateError as OrderError;
 use crate::orders::NewOrder;
@@ -50,7 +50,11 @@ fn what_a_coupon_is_worth() {
         (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::NotYet)),
         (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
         (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::Over)),
-        (Terms::unrestricted(Discount::Fixed(1), Currency::USD), vec![line(1, 9)], Err(CouponRefusal::OtherCurrency(Currency::USD))),
+        (
+            Terms::unrestricted(Discount::Fixed(1), Currency::USD),
+            vec![line(1, 9)],
+            Err(CouponRefusal::OtherCurrency(Currency::USD)),
+        ),
     ];
     for (terms, basket, expected) in table {
         let found = discount(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::fixture::{Fixture, NOW, read, write};
 use crate::fulfilment::{self, EmailTemplates, machine};
-use crate::orders::{self, OrderLine, LineState, Order, State, OrderDetails};
+use crate::orders::{self, LineState, Order, OrderDetails, OrderLine, State};
 use crate::stock;
 use clock::Instant;
 use envelope::Envelope;
@@ -38,7 +38,9 @@ async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
 /// What the buyer of an order gets to see.
 async fn goods(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
     let (order, lines) = (view(shop, order).await.order, lines(shop, order).await);
-    let goods = read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &order, &lines).await })).await?;
+    let goods =
+        read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &order, &lines).await }))
+            .await?;
     Some(goods.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect())
 }
 

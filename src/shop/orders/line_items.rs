@@ -2,8 +2,8 @@
 
 use crate::catalog::{self, OrderableSku};
 use crate::coupons::{self, AppliedCoupon, BasketLine, RedeemError};
-use crate::orders::{CreateError, LINES_MAX, OrderLine, LineState, NewLine, NewOrder, store};
-use crate::stock::{self, ReserveError, Reservation};
+use crate::orders::{CreateError, LINES_MAX, LineState, NewLine, NewOrder, OrderLine, store};
+use crate::stock::{self, Reservation, ReserveError};
 use clock::Instant;
 use db::{Batch, BatchResult, ResultRef, Tx};
 use ids::{LineId, OrderId};
@@ -15,7 +15,9 @@ pub(super) async fn find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Orderab
     }
     let mut offers: Vec<OrderableSku> = Vec::new();
     for line in &new.lines {
-        let offer = catalog::find_orderable_sku(tx, new.shop, new.currency, line.product, line.quantity, new.pricing_scheme).await?;
+        let offer =
+            catalog::find_orderable_sku(tx, new.shop, new.currency, line.product, line.quantity, new.pricing_scheme)
+                .await?;
         let offer = offer.ok_or(CreateError::ProductNotFound)?;
         let max = offer.max_quantity.min(new.quantity_max);
         if line.quantity < offer.min_quantity {
@@ -74,7 +76,12 @@ pub(super) struct Reserving {
 }
 
 /// Stores the lines and sets their items aside, in the order of the SKUs: orders that want the same ones do not deadlock.
-pub(super) fn reserve(links: &mut Batch, order: ResultRef<OrderId>, new: &NewOrder, offers: &[OrderableSku]) -> Reserving {
+pub(super) fn reserve(
+    links: &mut Batch,
+    order: ResultRef<OrderId>,
+    new: &NewOrder,
+    offers: &[OrderableSku],
+) -> Reserving {
     let mut lines = Vec::new();
     for (number, (wanted, offer)) in (1_i64..).zip(new.lines.iter().zip(offers)) {
         let line = OrderLine {

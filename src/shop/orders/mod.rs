@@ -331,7 +331,11 @@ pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db
 }
 
 /// The delivered lines, still encrypted, once the order is complete; before and after that there are none to see.
-pub async fn find_delivered_items(tx: &mut Tx, order: &Order, lines: &[OrderLine]) -> Result<Option<Vec<stock::SealedItem>>, db::Error> {
+pub async fn find_delivered_items(
+    tx: &mut Tx,
+    order: &Order,
+    lines: &[OrderLine],
+) -> Result<Option<Vec<stock::SealedItem>>, db::Error> {
     match order.state {
         State::Delivered | State::Completed => {}
         State::Created

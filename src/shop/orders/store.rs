@@ -2,7 +2,7 @@
 
 use chain::AssetId;
 
-use crate::orders::{OrderLine, LineState, Order, OrderStatus, State};
+use crate::orders::{LineState, Order, OrderLine, OrderStatus, State};
 use clock::Instant;
 use db::{self, Batch, Locked, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
@@ -178,7 +178,10 @@ pub async fn find_by_number(
     found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
-pub async fn find_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
+pub async fn find_by_number_or_id(
+    tx: &mut Tx,
+    number_or_id: &str,
+) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
     let found = rows!(tx, select_order_and_status!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
     found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::catalog::{self, NewProduct};
-use crate::coupons::{self, NewCoupon, CouponRefusal, Terms, Discount};
+use crate::coupons::{self, CouponRefusal, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW, SURFACE, WINDOW_MS, mailbox, read, write};
 use crate::fulfilment::{self, EmailTemplates};
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
-use crate::orders::{self, CancelError, CreateError, OrderLine, NewLine, NewOrder, Order, State, OrderDetails};
+use crate::orders::{self, CancelError, CreateError, NewLine, NewOrder, Order, OrderDetails, OrderLine, State};
 use crate::stock;
 use clock::Instant;
 use db::{self, Backend, execute, testing};

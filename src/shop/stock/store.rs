@@ -1,6 +1,6 @@
 //! All SQL of stock.
 
-use crate::stock::{SealedItem, Item, State};
+use crate::stock::{Item, SealedItem, State};
 use clock::Instant;
 use db::{self, Batch, Bind, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{LineId, SkuId, StockItemId};

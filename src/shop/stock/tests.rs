@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 
 use crate::fixture::{Fixture, NOW, read, write};
 use crate::orders::CreateError;
-use crate::stock::{self, ImportResult, KeyInUse, ReserveError, ImportError};
+use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
 use db::Batch;
 use envelope::{Envelope, OpenError};
 use ids::{LineId, StockItemId};
@@ -151,7 +151,9 @@ db::both! {
 #[test]
 fn lines_that_cannot_be_sold_are_refused() {
     let envelope = envelope::Envelope::generate();
-    let seal = |lines: &[&str]| stock::encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len());
+    let seal = |lines: &[&str]| {
+        stock::encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
+    };
     assert!(matches!(seal(&["a", " "]), Err(ImportError::BadLine { number: 2 })));
     assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(ImportError::BadLine { number: 1 })));
     assert!(matches!(seal(&vec!["a"; stock::IMPORT_MAX + 1]), Err(ImportError::TooMany { .. })));

@@ -11,7 +11,7 @@ use money::invoices::{self, InvoiceTerms, Received};
 use money::payments;
 use shop::catalog;
 use shop::orders::payment::PaymentInstructions;
-use shop::orders::{self, PlacedOrder, OrderLine, OrderStatus, OrderDetails};
+use shop::orders::{self, OrderDetails, OrderLine, OrderStatus, PlacedOrder};
 use web::number::Number;
 
 /// An active product with its one price.
@@ -228,15 +228,13 @@ impl Payment {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
             PaymentInstructions::AlreadyPaid => None,
-            PaymentInstructions::Transfer { asset, family, address, due } => {
-                Some(Payment::PaymentAsset(CoinPayment {
-                    coin: coin.unwrap_or_default().to_owned(),
-                    address: address.clone(),
-                    expected_amount: due.to_decimal(asset.decimals),
-                    qr_code: payment_uri(*family, asset, address, *due),
-                    expires_at,
-                }))
-            }
+            PaymentInstructions::Transfer { asset, family, address, due } => Some(Payment::PaymentAsset(CoinPayment {
+                coin: coin.unwrap_or_default().to_owned(),
+                address: address.clone(),
+                expected_amount: due.to_decimal(asset.decimals),
+                qr_code: payment_uri(*family, asset, address, *due),
+                expires_at,
+            })),
             PaymentInstructions::External { pay_url } => {
                 Some(Payment::External(ExternalPayment { pay_url: pay_url.clone(), expires_at }))
             }

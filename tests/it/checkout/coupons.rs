@@ -2,7 +2,7 @@
 
 use money::pricing::Currency;
 use serde_json::json;
-use shop::coupons::{NewCoupon, Terms, Discount};
+use shop::coupons::{Discount, NewCoupon, Terms};
 
 use super::{created, on_chain, orders, refused, with, with_method};
 use crate::world::{Answer, World};

@@ -16,7 +16,7 @@ use crate::{Checkout, SURFACE};
 use access::limits::Key;
 use db::{self, Tx};
 use ids::Shop;
-use shop::orders::{self, OrderLine, OrderDetails};
+use shop::orders::{self, OrderDetails, OrderLine};
 use shop::stock::{self, SealedItem};
 use web::body::{BadRequest, Fields};
 use web::client::Client;
