@@ -32,12 +32,12 @@ const BALANCE_OF_SELECTOR: &str = "0x70a08231";
 /// A hash that no block has.
 const NONEXISTENT_BLOCK: B256 = B256::repeat_byte(0x5e);
 
-/// What the driver remembers between calls.
+/// Results that the driver keeps between calls.
 #[derive(Debug, Default)]
 pub struct BalanceCache {
     /// The block whose state root was read last, and that root.
     last_state_root: Option<(B256, B256)>,
-    /// Whether each endpoint supports block hashes as parameters (EIP-1898) instead of ignoring them.
+    /// True for endpoints that support a block hash as parameter (EIP-1898), false for endpoints that ignore it.
     supports_eip1898: HashMap<usize, bool>,
 }
 

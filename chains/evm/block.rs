@@ -28,9 +28,9 @@ pub struct BlockBody {
     pub txids: Vec<B256>,
     /// Native payments to watched addresses. Their transactions may still have failed.
     pub payments: Vec<NativePayment>,
-    /// Whether a payment to a watched address was left out, because its transaction cannot be proven.
+    /// True when a payment to a watched address was left out, because its transaction cannot be proven.
     pub has_unproven_payment: bool,
-    /// Whether the transactions were read in full, not only their hashes.
+    /// True when the transactions were read in full, not only their hashes.
     pub has_full_transactions: bool,
     /// Set when some transactions cannot be encoded, so their raw bytes are needed to verify the transactions root.
     pub unproven: Option<UnprovenTransactions>,

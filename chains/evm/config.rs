@@ -12,17 +12,17 @@ pub struct EvmConfig {
     pub assets: Vec<Asset>,
     /// The endpoints and their limits. The driver sets the check of the chain id itself.
     pub pool: rpc::Config,
-    /// How the driver learns which blocks are final.
+    /// The source of the final block.
     pub finality: FinalitySource,
     /// Blocks this deep below the head, and finalized blocks, are read by range. In blocks.
     pub range_depth: u64,
     /// The header commitments that are checked.
     pub verify: Commitments,
-    /// How native transfers by contracts are read.
+    /// The method that reads native transfers by contracts.
     pub trace: TraceApi,
 }
 
-/// How the driver learns which blocks are final.
+/// The source of the final block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalitySource {
     /// From the block tag `finalized`, which the nodes of the chain support.
@@ -47,7 +47,7 @@ impl Commitments {
     pub const ALL: Commitments = Commitments { header: true, transactions: true, receipts: true };
 }
 
-/// How native coins that contracts send are read. Traces cost one more request per block.
+/// The RPC method that reads native coins sent by contracts. Traces cost one more request per block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceApi {
     /// Without traces: the balances of addresses with open native invoices are compared instead.

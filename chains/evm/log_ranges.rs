@@ -16,13 +16,13 @@ use crate::{
     logs::{Log, TRANSFER_TOPIC},
 };
 
-/// What unproven logs show of one block.
+/// A summary of one block's unproven logs.
 pub struct LogSummary {
     /// Hash of the block that the logs name.
     pub hash: B256,
-    /// Whether each contract logged at least one transfer, by its index in [`crate::logs::TokenContracts`].
+    /// True for each contract that logged a transfer, by its index in [`crate::logs::TokenContracts`].
     has_transfer_of: Vec<bool>,
-    /// Whether a transfer reached a watched address.
+    /// True when a transfer reached a watched address.
     has_watched_transfer: bool,
 }
 

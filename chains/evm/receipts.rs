@@ -39,9 +39,9 @@ pub struct Receipt<'a> {
 /// The verified receipts of a block: which transactions succeeded, and the token transfers to watched addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockReceipts {
-    /// Whether the receipts match the receipts root. Otherwise only the bloom was checked.
+    /// True when the receipts match the receipts root; false when only the bloom was checked.
     pub proven: bool,
-    /// Whether each transaction succeeded, by its index in the block.
+    /// True for each transaction that succeeded, by its index in the block.
     pub succeeded: Vec<bool>,
     /// The token transfers to watched addresses.
     pub transfers: Vec<Transfer>,

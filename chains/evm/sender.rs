@@ -8,8 +8,8 @@ use tracing::info;
 
 use crate::{Evm, hex};
 
-/// What a node's error text means for a broadcast attempt. The JSON-RPC error code is ignored, because nodes use −32000 and
-/// −32603 for everything.
+/// The class of a node's error text, which says what it means for a broadcast attempt. The JSON-RPC error code is ignored,
+/// because nodes use −32000 and −32603 for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxPoolError {
     /// The node already has this transaction.
@@ -26,7 +26,7 @@ pub enum TxPoolError {
     InsufficientFunds,
     /// The transaction is invalid and can never be accepted.
     InvalidTransaction,
-    /// The text is not recognised, or says nothing about this transaction.
+    /// The text is not recognised, or does not say whether the transaction is valid.
     Unknown,
 }
 

@@ -7,14 +7,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-/// How long a block waits for traces when no endpoint answers.
+/// Time that a block waits for traces when no endpoint answers.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Number of failures in a row after which no traces are requested for the time of [`PAUSE`].
 const FAILURES_MAX: u32 = 3;
-/// How long no traces are requested after repeated failures.
+/// Time without trace requests after repeated failures.
 const PAUSE: Duration = Duration::from_secs(60);
-/// How long balances are compared after a block without its internal transfers. A payment that is not noticed within this time
-/// is found when its invoice expires.
+/// Time for which balances are compared after a block without its internal transfers. A payment that is not noticed within
+/// this time is found when its invoice expires.
 const DEGRADED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The recent successes and failures of trace requests.

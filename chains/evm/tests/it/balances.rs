@@ -11,30 +11,27 @@ use evm::{Evm, TraceApi};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
-use crate::false_answers::{Edit, edit_answer, start_busy};
-use crate::test_chain::{self, ANVIL_WORKS, ETHER, TestChain, read_blocks};
+use crate::false_answers::{Edit, edit_answer, start_with_busy_block};
+use crate::test_chain::{self, ANVIL, ETHER, TestChain, read_blocks};
 
 /// The balances of all watched addresses at the head, by a driver that asks `urls`.
 async fn balances(chain: &TestChain, urls: &[&str], asset: &AssetKind) -> Result<Vec<u64>, SourceError> {
-    let last = read_blocks(
-        &chain.evm(&[&chain.anvil.url()]),
-        0,
-        chain.anvil.height().await.expect(ANVIL_WORKS),
-        &chain.watched,
-    )
-    .await;
+    let last =
+        read_blocks(&chain.evm(&[&chain.anvil.url()]), 0, chain.anvil.height().await.expect(ANVIL), &chain.watched)
+            .await;
     let last = last.last().expect("a block was read").header.block_ref();
-    let addresses: Vec<chain::Address> = chain.ours.iter().map(|ours| test_chain::address(*ours)).collect();
+    let addresses: Vec<chain::Address> =
+        chain.watched_addresses.iter().map(|ours| test_chain::to_chain_address(*ours)).collect();
     let found = chain.evm(urls).balances(&last, asset, &addresses).await?;
     Ok(found.iter().map(|amount| amount.units().to::<u64>()).collect())
 }
 
 #[tokio::test]
 async fn a_made_up_balance_is_not_believed() {
-    let (chain, _, _) = start_busy().await;
+    let (chain, _, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let ether = u64::try_from(ETHER).unwrap();
-    let lies: [Edit; 5] = [
+    let edits: [Edit; 5] = [
         |proof| proof["balance"] = json!("0xde0b6b3a7640001"),
         |proof| proof["nonce"] = json!("0x7"),
         |proof| proof["accountProof"] = json!([]),
@@ -42,40 +39,40 @@ async fn a_made_up_balance_is_not_believed() {
         // The state of the next block would be just as well proven, by another root.
         |proof| proof["accountProof"].as_array_mut().unwrap().reverse(),
     ];
-    for (n, lie) in lies.into_iter().enumerate() {
-        let liar = Proxy::start(&url, edit_answer("eth_getProof", lie)).await;
-        let found = balances(&chain, &[&liar.url, &url], &AssetKind::Native).await;
-        assert_eq!(found, Ok(vec![ether, 0, 8, 15]), "lie {n}");
-        assert!(liar.request_count("eth_getProof") > 0);
-        let alone = balances(&chain, &[&liar.url], &AssetKind::Native).await;
+    for (n, edit) in edits.into_iter().enumerate() {
+        let false_proxy = Proxy::start(&url, edit_answer("eth_getProof", edit)).await;
+        let found = balances(&chain, &[&false_proxy.url, &url], &AssetKind::Native).await;
+        assert_eq!(found, Ok(vec![ether, 0, 8, 15]), "edit {n}");
+        assert!(false_proxy.request_count("eth_getProof") > 0);
+        let alone = balances(&chain, &[&false_proxy.url], &AssetKind::Native).await;
         assert!(
             matches!(alone, Err(SourceError::InvalidResponse(_) | SourceError::Unavailable(_))),
-            "lie {n} alone: {alone:?}"
+            "edit {n} alone: {alone:?}"
         );
-        assert_eq!(liar.request_count("eth_getBalance"), 0, "a liar is not asked for less");
+        assert_eq!(false_proxy.request_count("eth_getBalance"), 0, "a false_proxy is not asked for less");
     }
 }
 
 #[tokio::test]
 async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
-    let (chain, head, _) = start_busy().await;
+    let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
-    chain.pay_ether(1, chain.ours[0], ETHER).await;
-    chain.pay_token(chain.usdt, chain.ours[1], 5).await;
+    chain.pay_ether(1, chain.watched_addresses[0], ETHER).await;
+    chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
     chain.anvil.mine(1).await.unwrap();
     let newest = |method: &str, params: &Value| match method {
         "eth_getProof" => Intervention::ReplaceParams(json!([params[0], params[1], "latest"])),
         "eth_getBalance" | "eth_call" => Intervention::ReplaceParams(json!([params[0], "latest"])),
         _ => Intervention::Pass,
     };
-    let forgetful = [Proxy::start(&url, newest).await, Proxy::start(&url, newest).await];
-    let evm = chain.evm(&[&forgetful[0].url, &forgetful[1].url]);
-    let ours = test_chain::address(chain.ours[0]);
+    let latest_only_proxies = [Proxy::start(&url, newest).await, Proxy::start(&url, newest).await];
+    let evm = chain.evm(&[&latest_only_proxies[0].url, &latest_only_proxies[1].url]);
+    let ours = test_chain::to_chain_address(chain.watched_addresses[0]);
     let native = evm.balances(&last, &AssetKind::Native, std::slice::from_ref(&ours)).await;
     assert!(matches!(native, Err(SourceError::InvalidResponse(_))), "{native:?}");
-    let evm = chain.evm(&[&forgetful[0].url, &forgetful[1].url]);
-    let token = evm.balances(&last, &token(&chain), &[test_chain::address(chain.ours[1])]).await;
+    let evm = chain.evm(&[&latest_only_proxies[0].url, &latest_only_proxies[1].url]);
+    let token = evm.balances(&last, &token(&chain), &[test_chain::to_chain_address(chain.watched_addresses[1])]).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
 }
 
@@ -89,13 +86,13 @@ const EVASIONS: [fn() -> Intervention; 4] = [
 
 #[tokio::test]
 async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
-    let (chain, head, _) = start_busy().await;
+    let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
-    chain.pay_token(chain.usdt, chain.ours[1], 5).await;
+    chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
     chain.anvil.mine(1).await.unwrap();
     for (n, evasion) in EVASIONS.into_iter().enumerate() {
-        let ignorant = || async {
+        let start_evasive_proxy = || async {
             let evaded = AtomicBool::new(false);
             Proxy::start(&url, move |method, params| match method {
                 "eth_getBalance" if !evaded.swap(true, Ordering::Relaxed) => evasion(),
@@ -104,11 +101,11 @@ async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
             })
             .await
         };
-        let (one, two) = (ignorant().await, ignorant().await);
+        let (one, two) = (start_evasive_proxy().await, start_evasive_proxy().await);
         let mut config = chain.config(&[&one.url, &two.url], TraceApi::None);
         config.pool.deadline = Duration::from_secs(2);
         let evm = Evm::new(config).unwrap();
-        let ours = [test_chain::address(chain.ours[1])];
+        let ours = [test_chain::to_chain_address(chain.watched_addresses[1])];
         let evaded = evm.balances(&last, &token(&chain), &ours).await;
         assert!(
             matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::InvalidResponse(_))),
@@ -125,7 +122,7 @@ fn token(chain: &TestChain) -> AssetKind {
 
 #[tokio::test]
 async fn what_nothing_proves_two_endpoints_must_tell() {
-    let (chain, _, _) = start_busy().await;
+    let (chain, _, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let ether = u64::try_from(ETHER).unwrap();
     let plain = || Proxy::without_methods(&url, &["eth_getProof"]);
@@ -149,8 +146,8 @@ async fn what_nothing_proves_two_endpoints_must_tell() {
         })),
         _ => Intervention::Pass,
     };
-    let liar = Proxy::start(&url, more).await;
-    for urls in [[liar.url.as_str(), &one.url], [&one.url, &liar.url]] {
+    let false_proxy = Proxy::start(&url, more).await;
+    for urls in [[false_proxy.url.as_str(), &one.url], [&one.url, &false_proxy.url]] {
         for asset in [AssetKind::Native, token(&chain)] {
             let found = balances(&chain, &urls, &asset).await;
             assert!(matches!(found, Err(SourceError::InvalidResponse(_))), "{found:?}");

@@ -1,4 +1,4 @@
-//! What is read from an honest node is what happened.
+//! What is read from an expected node is what happened.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,19 +17,19 @@ use proxy::{Intervention, Proxy};
 #[tokio::test]
 async fn everything_that_reached_us_is_found_and_nothing_else() {
     let chain = TestChain::start().await;
-    chain.busy_block().await;
+    chain.mine_busy_block().await;
     chain.anvil.mine(3).await.unwrap();
-    chain.busy_block().await;
+    chain.mine_busy_block().await;
     let head = chain.anvil.height().await.unwrap();
     let url = chain.anvil.url();
-    let truth = chain.balances_on_node().await;
+    let expected = chain.balances_on_node().await;
 
     let mut by_trace = Vec::new();
     for trace in [TraceApi::Debug, TraceApi::Parity] {
         let near = evm::Evm::new(chain.config(&[&url], trace)).unwrap();
         assert_eq!(near.internal_transfers(), InternalTransfers::Included);
         let near = read_blocks(&near, 0, head, &chain.watched).await;
-        assert_eq!(sum_by_asset(&transfers(&near)), truth, "{trace:?}");
+        assert_eq!(sum_by_asset(&transfers(&near)), expected, "{trace:?}");
         let settled = read_blocks(&chain.evm_by_range(&[&url], trace).await, 0, head, &chain.watched).await;
         assert_eq!(near, settled, "by hash and by range are one honest_node");
         by_trace.push(near);
@@ -53,14 +53,15 @@ async fn everything_that_reached_us_is_found_and_nothing_else() {
 #[tokio::test]
 async fn without_traces_internal_payments_show_in_balances_only() {
     let chain = TestChain::start().await;
-    chain.busy_block().await;
+    chain.mine_busy_block().await;
     let head = chain.anvil.height().await.unwrap();
     let evm = chain.evm(&[&chain.anvil.url()]);
     assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     let blocks = read_blocks(&evm, 0, head, &chain.watched).await;
     let seen = sum_by_asset(&transfers(&blocks));
 
-    let addresses: Vec<chain::Address> = chain.ours.iter().map(|address| test_chain::address(*address)).collect();
+    let addresses: Vec<chain::Address> =
+        chain.watched_addresses.iter().map(|address| test_chain::to_chain_address(*address)).collect();
     let last = blocks.last().unwrap().header.block_ref();
     let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
     let native = chain.config(&[], TraceApi::None).assets[0].id.clone();
@@ -83,23 +84,23 @@ async fn without_traces_internal_payments_show_in_balances_only() {
 #[tokio::test]
 async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_another_tells() {
     let chain = TestChain::start().await;
-    chain.busy_block().await;
+    chain.mine_busy_block().await;
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
     // Ours stand among strangers that have nothing.
     let strangers = (1..=246u8).map(|n| Address::with_last_byte(n).create(u64::from(n)));
     let mut asked: Vec<Address> = strangers.collect();
-    for (n, ours) in chain.ours.iter().enumerate() {
+    for (n, ours) in chain.watched_addresses.iter().enumerate() {
         asked.insert(60 * n, *ours);
     }
-    let addresses: Vec<chain::Address> = asked.iter().map(|address| test_chain::address(*address)).collect();
+    let addresses: Vec<chain::Address> = asked.iter().map(|address| test_chain::to_chain_address(*address)).collect();
     let refused = addresses[60].text.clone();
-    let stingy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
+    let limited_proxy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
         ("eth_getProof", Some(address)) if address == refused => Intervention::Error(-32000, "not this one"),
         _ => Intervention::Pass,
     })
     .await;
-    let evm = chain.evm(&[&stingy.url, &url]);
+    let evm = chain.evm(&[&limited_proxy.url, &url]);
     let before = evm.requests();
     let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
     for (address, balance) in asked.iter().zip(&balances) {
@@ -107,7 +108,7 @@ async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_anothe
     }
     // Two proofs of the chain, one header, 250 items of batches, and the one that was refused once more at both endpoints.
     assert_eq!((balances.len(), evm.requests() - before), (250, 250 + 2 + 1 + 2));
-    assert_eq!(stingy.request_count("eth_getProof"), 250 + 1);
+    assert_eq!(limited_proxy.request_count("eth_getProof"), 250 + 1);
 
     let again = evm.balances(&last, &AssetKind::Native, &addresses[..1]).await.unwrap();
     assert_eq!((again, evm.requests() - before), (balances[..1].to_vec(), 250 + 2 + 1 + 2 + 1), "the header is known");
@@ -125,7 +126,7 @@ async fn quiet_blocks_cost_one_request_and_paid_ones_two() {
     assert!(transfers(&read_blocks(&evm, from, head, &chain.watched).await).is_empty());
     assert_eq!(evm.requests(), 41 + proof, "the bloom proves that a transfer to somebody else is not ours");
 
-    chain.pay_token(chain.usdt, chain.ours[0], 5).await;
+    chain.pay_token(chain.usdt, chain.watched_addresses[0], 5).await;
     chain.anvil.mine(1).await.unwrap();
     assert_eq!(transfers(&read_blocks(&evm, head + 1, head + 1, &chain.watched).await).len(), 1);
     assert_eq!(evm.requests(), 41 + proof + 2);
@@ -133,9 +134,13 @@ async fn quiet_blocks_cost_one_request_and_paid_ones_two() {
     let settled = chain.evm_by_range(&[&chain.anvil.url()], TraceApi::None).await;
     let before = settled.requests();
     assert_eq!(transfers(&read_blocks(&settled, from, head + 1, &chain.watched).await).len(), 1);
-    assert_eq!(settled.requests() - before, 42 + 1, "receipts of the start_paid block, and no logs at all");
+    assert_eq!(
+        settled.requests() - before,
+        42 + 1,
+        "receipts of the start_with_token_payment block, and no logs at all"
+    );
 
-    chain.watch_strangers();
+    chain.watch_many_addresses();
     let url = chain.anvil.url();
     let wide = chain.evm_by_range(&[&url, &url], TraceApi::None).await;
     let before = wide.requests();
@@ -148,7 +153,7 @@ async fn a_reorganised_chain_is_read_as_it_now_is() {
     let chain = TestChain::start().await;
     let evm = chain.evm(&[&chain.anvil.url()]);
     chain.anvil.mine(2).await.unwrap();
-    chain.pay_ether(1, chain.ours[0], ETHER).await;
+    chain.pay_ether(1, chain.watched_addresses[0], ETHER).await;
     chain.anvil.mine(3).await.unwrap();
     let head = chain.anvil.height().await.unwrap();
     let before = read_blocks(&evm, head - 5, head, &chain.watched).await;
@@ -167,7 +172,7 @@ async fn a_reorganised_chain_is_read_as_it_now_is() {
 
 #[tokio::test]
 async fn the_tip_has_a_final_mark_that_can_be_withdrawn() {
-    let chain = TestChain::with(&["--slots-in-an-epoch", "2"]).await;
+    let chain = TestChain::start_with_args(&["--slots-in-an-epoch", "2"]).await;
     chain.anvil.mine(20).await.unwrap();
     let url = chain.anvil.url();
     let evm = chain.evm(&[&url, &url]);
@@ -222,32 +227,32 @@ async fn a_second_opinion_is_waited_for_behind_a_throttle() {
     let chain = TestChain::start().await;
     chain.anvil.mine(3).await.unwrap();
     let (url, height) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
-    let giver = Proxy::start(&url, |_, _| Intervention::Pass).await;
-    let turned_away = AtomicBool::new(false);
-    let throttled = Proxy::start(&url, move |method, _| match method {
-        "eth_getBlockByNumber" if !turned_away.swap(true, Ordering::Relaxed) => {
+    let origin_proxy = Proxy::start(&url, |_, _| Intervention::Pass).await;
+    let was_throttled = AtomicBool::new(false);
+    let throttled_proxy = Proxy::start(&url, move |method, _| match method {
+        "eth_getBlockByNumber" if !was_throttled.swap(true, Ordering::Relaxed) => {
             Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![], String::new())
         }
         _ => Intervention::Pass,
     })
     .await;
-    let evm = chain.evm(&[&giver.url, &throttled.url]);
+    let evm = chain.evm(&[&origin_proxy.url, &throttled_proxy.url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
-    let asked = giver.request_count("eth_getBlockByNumber");
+    let asked = origin_proxy.request_count("eth_getBlockByNumber");
     assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
-    assert_eq!(giver.request_count("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
-    assert_eq!(throttled.request_count("eth_getBlockByNumber"), 2);
+    assert_eq!(origin_proxy.request_count("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
+    assert_eq!(throttled_proxy.request_count("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]
 async fn a_wide_watch_set_reads_the_same() {
     let chain = TestChain::start().await;
-    chain.busy_block().await;
+    chain.mine_busy_block().await;
     chain.anvil.mine(2).await.unwrap();
     let head = chain.anvil.height().await.unwrap();
     let url = chain.anvil.url();
     let few = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
-    chain.watch_strangers();
+    chain.watch_many_addresses();
     let near = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
     let settled = read_blocks(&chain.evm_by_range(&[&url, &url], TraceApi::None).await, 0, head, &chain.watched).await;
     assert_eq!((&few, &few), (&near, &settled));
@@ -256,8 +261,8 @@ async fn a_wide_watch_set_reads_the_same() {
 #[tokio::test]
 async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
     for fork in ["london", "paris", "shanghai", "cancun", "prague", "osaka"] {
-        let chain = TestChain::with(&["--hardfork", fork]).await;
-        let (to, rich) = (chain.ours[0], chain.rich[4]);
+        let chain = TestChain::start_with_args(&["--hardfork", fork]).await;
+        let (to, funded) = (chain.watched_addresses[0], chain.funded[4]);
         let list = serde_json::json!([{ "address": chain.usdt, "storageKeys": [format!("0x{}", "00".repeat(32))] }]);
         for kind in [
             serde_json::json!({ "type": "0x0", "gasPrice": "0x77359400" }),
@@ -265,7 +270,7 @@ async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
             serde_json::json!({ "type": "0x2", "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x1", "accessList": list }),
         ] {
             let mut tx =
-                serde_json::json!({ "from": rich, "to": to, "value": "0x5", "gas": "0x7000", "data": "0x00ff" });
+                serde_json::json!({ "from": funded, "to": to, "value": "0x5", "gas": "0x7000", "data": "0x00ff" });
             tx.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
             chain.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.unwrap();
         }
@@ -273,7 +278,7 @@ async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
         let head = chain.anvil.height().await.unwrap();
         let found = transfers(&read_blocks(&chain.evm(&[&chain.anvil.url()]), 0, head, &chain.watched).await);
         assert_eq!(found.len(), 3, "{fork}");
-        let payer = test_chain::address(rich).text;
+        let payer = test_chain::to_chain_address(funded).text;
         assert!(found.iter().all(|found| found.from.as_ref() == Some(&payer)), "signers are recovered: {found:?}");
     }
 }
@@ -282,8 +287,10 @@ async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
 async fn the_chain_is_named_and_endpoints_are_judged_one_by_one() {
     let chain = TestChain::start().await;
     let url = chain.anvil.url();
-    let hiding = Proxy::without_methods(&url, &["eth_getBlockReceipts"]).await;
-    let evm = evm::Evm::new(chain.config(&[&url, &hiding.url, "http://127.0.0.1:9/key"], TraceApi::Debug)).unwrap();
+    let without_method_proxy = Proxy::without_methods(&url, &["eth_getBlockReceipts"]).await;
+    let evm =
+        evm::Evm::new(chain.config(&[&url, &without_method_proxy.url, "http://127.0.0.1:9/key"], TraceApi::Debug))
+            .unwrap();
     assert_eq!(evm.identity().await.unwrap().id, "31337");
     assert_eq!(evm.decimals(&chain.usdt.to_checksum(None)).await, Ok(6));
     assert_eq!(evm.decimals(&chain.bep20.to_checksum(None)).await, Ok(18));

@@ -12,19 +12,23 @@ use evm::{Evm, EvmConfig, TraceApi};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
-use crate::false_answers::{Edit, edit_answer, start_busy};
-use crate::test_chain::{ANVIL_WORKS, TestChain, read_blocks, transfers};
+use crate::false_answers::{Edit, edit_answer, start_with_busy_block};
+use crate::test_chain::{ANVIL, TestChain, read_blocks, transfers};
 
 #[tokio::test]
 async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
-    let (chain, head, honest) = start_busy().await;
-    let hiding = Proxy::without_methods(&chain.anvil.url(), &["eth_getBlockReceipts"]).await;
-    let evm = chain.evm(&[&hiding.url]);
-    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest);
-    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest);
-    assert_eq!(hiding.request_count("eth_getBlockReceipts"), 1, "a missing method is not asked for again");
+    let (chain, head, expected) = start_with_busy_block().await;
+    let without_method_proxy = Proxy::without_methods(&chain.anvil.url(), &["eth_getBlockReceipts"]).await;
+    let evm = chain.evm(&[&without_method_proxy.url]);
+    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
+    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     assert_eq!(
-        hiding.request_count("eth_getLogs"),
+        without_method_proxy.request_count("eth_getBlockReceipts"),
+        1,
+        "a missing method is not asked for again"
+    );
+    assert_eq!(
+        without_method_proxy.request_count("eth_getLogs"),
         0,
         "the block pays us by its transactions, so that receipts are needed anyway"
     );
@@ -32,72 +36,80 @@ async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
 
 #[tokio::test]
 async fn receipts_are_asked_by_number_where_no_hash_is_taken() {
-    let (chain, head, honest) = start_busy().await;
-    let choosy = Proxy::start(&chain.anvil.url(), |method, params| match (method, params[0].as_str()) {
+    let (chain, head, expected) = start_with_busy_block().await;
+    let by_number_proxy = Proxy::start(&chain.anvil.url(), |method, params| match (method, params[0].as_str()) {
         ("eth_getBlockReceipts", Some(text)) if text.len() > 20 => Intervention::Error(-32602, "hex number > 64 bits"),
         _ => Intervention::Pass,
     })
     .await;
-    assert_eq!(read_blocks(&chain.evm(&[&choosy.url]), head, head, &chain.watched).await, honest);
-    assert_eq!(choosy.request_count("eth_getBlockReceipts"), 2);
+    assert_eq!(read_blocks(&chain.evm(&[&by_number_proxy.url]), head, head, &chain.watched).await, expected);
+    assert_eq!(by_number_proxy.request_count("eth_getBlockReceipts"), 2);
 }
 
 #[tokio::test]
 async fn no_single_receipt_is_believed_either() {
-    let (chain, head, honest) = start_busy().await;
+    let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let lies: [Edit; 3] = [
+    let edits: [Edit; 3] = [
         // A payment that failed, or one that did not.
         |receipt| receipt["status"] = if receipt["status"] == "0x0" { json!("0x1") } else { json!("0x0") },
         |receipt| receipt["logs"] = json!([]),
         |receipt| receipt["transactionHash"] = receipt["blockHash"].clone(),
     ];
-    for (n, lie) in lies.into_iter().enumerate() {
-        let liar = Proxy::start(&url, move |method, _| match method {
+    for (n, edit) in edits.into_iter().enumerate() {
+        let false_proxy = Proxy::start(&url, move |method, _| match method {
             "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
-            "eth_getTransactionReceipt" => Intervention::Edit(Box::new(lie)),
+            "eth_getTransactionReceipt" => Intervention::Edit(Box::new(edit)),
             _ => Intervention::Pass,
         })
         .await;
-        let refused = chain.evm(&[&liar.url]).blocks(head, head, &chain.watched).await;
-        assert!(refused.is_err(), "lie {n}: {refused:?}");
-        assert_eq!(read_blocks(&chain.evm(&[&liar.url, &url]), head, head, &chain.watched).await, honest, "lie {n}");
+        let refused = chain.evm(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
+        assert!(refused.is_err(), "edit {n}: {refused:?}");
+        assert_eq!(
+            read_blocks(&chain.evm(&[&false_proxy.url, &url]), head, head, &chain.watched).await,
+            expected,
+            "edit {n}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_unwell_node_is_no_reason_to_believe_less() {
-    let (chain, head, honest) = start_busy().await;
+    let (chain, head, expected) = start_with_busy_block().await;
     let words = [(-32603, "internal error"), (-32000, "not available on your plan")];
     for (code, message) in words {
-        let unwell = Proxy::start(&chain.anvil.url(), move |method, _| match method {
+        let refusing_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" => Intervention::Error(code, message),
             _ => Intervention::Pass,
         })
         .await;
-        assert_eq!(read_blocks(&chain.evm(&[&unwell.url]), head, head, &chain.watched).await, honest, "{message}");
-        assert!(unwell.request_count("eth_getTransactionReceipt") > 0);
-        assert_eq!(unwell.request_count("eth_getLogs"), 0, "single receipts are as proven, and logs are not");
+        assert_eq!(
+            read_blocks(&chain.evm(&[&refusing_proxy.url]), head, head, &chain.watched).await,
+            expected,
+            "{message}"
+        );
+        assert!(refusing_proxy.request_count("eth_getTransactionReceipt") > 0);
+        assert_eq!(refusing_proxy.request_count("eth_getLogs"), 0, "single receipts are as proven, and logs are not");
 
-        let worse = Proxy::start(&chain.anvil.url(), move |method, _| match method {
+        let refusing_all_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" | "eth_getTransactionReceipt" => Intervention::Error(code, message),
             _ => Intervention::Pass,
         })
         .await;
-        let refused = chain.evm(&[&worse.url]).blocks(head, head, &chain.watched).await;
+        let refused = chain.evm(&[&refusing_all_proxy.url]).blocks(head, head, &chain.watched).await;
         assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
     }
 }
 
-/// A block in which one token payment reaches us, and what an honest node leads to.
-async fn start_paid() -> (TestChain, u64, Vec<chain::Block>) {
+/// A block in which one token payment reaches us, and what an expected node leads to.
+async fn start_with_token_payment() -> (TestChain, u64, Vec<chain::Block>) {
     let chain = TestChain::start().await;
-    chain.pay_token(chain.usdt, chain.ours[1], 5).await;
-    chain.anvil.mine(1).await.expect(ANVIL_WORKS);
-    let head = chain.anvil.height().await.expect(ANVIL_WORKS);
-    let honest = read_blocks(&chain.evm(&[&chain.anvil.url()]), head, head, &chain.watched).await;
-    assert_eq!(transfers(&honest).len(), 1);
-    (chain, head, honest)
+    chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
+    chain.anvil.mine(1).await.expect(ANVIL);
+    let head = chain.anvil.height().await.expect(ANVIL);
+    let expected = read_blocks(&chain.evm(&[&chain.anvil.url()]), head, head, &chain.watched).await;
+    assert_eq!(transfers(&expected).len(), 1);
+    (chain, head, expected)
 }
 
 /// A node that gives receipts one by one only, and does so with a question for logs.
@@ -112,24 +124,28 @@ async fn without_receipts(url: &str, logs: impl Fn() -> Intervention + Send + Sy
 
 #[tokio::test]
 async fn an_address_in_the_bloom_is_looked_for_in_receipts_and_not_in_logs() {
-    let (chain, head, honest) = start_paid().await;
+    let (chain, head, expected) = start_with_token_payment().await;
     let url = chain.anvil.url();
-    let liar = || without_receipts(&url, || Intervention::Result(json!([])));
-    let (one, two) = (liar().await, liar().await);
-    assert_eq!(read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await, honest);
+    let false_proxy = || without_receipts(&url, || Intervention::Result(json!([])));
+    let (one, two) = (false_proxy().await, false_proxy().await);
+    assert_eq!(read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await, expected);
     assert_eq!(one.request_count("eth_getLogs") + two.request_count("eth_getLogs"), 0);
 }
 
 #[tokio::test]
 async fn no_endpoint_alone_says_that_nothing_reached_us() {
-    let (chain, head, honest) = start_paid().await;
+    let (chain, head, expected) = start_with_token_payment().await;
     let url = chain.anvil.url();
-    chain.watch_strangers();
-    for (n, lie) in OMISSIONS.into_iter().enumerate() {
-        let liar = || without_receipts(&url, move || Intervention::Edit(Box::new(lie)));
-        let (liar, same) = (liar().await, liar().await);
-        assert_eq!(read_blocks(&chain.evm(&[&liar.url]), head, head, &chain.watched).await, honest, "lie {n} alone");
-        assert_eq!(liar.request_count("eth_getLogs"), 0, "nobody could contradict");
+    chain.watch_many_addresses();
+    for (n, edit) in OMISSIONS.into_iter().enumerate() {
+        let false_proxy = || without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
+        let (false_proxy, same) = (false_proxy().await, false_proxy().await);
+        assert_eq!(
+            read_blocks(&chain.evm(&[&false_proxy.url]), head, head, &chain.watched).await,
+            expected,
+            "edit {n} alone"
+        );
+        assert_eq!(false_proxy.request_count("eth_getLogs"), 0, "nobody could contradict");
 
         let others: [fn() -> Intervention; 3] = [
             || Intervention::Pass,
@@ -137,16 +153,20 @@ async fn no_endpoint_alone_says_that_nothing_reached_us() {
             || Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
         ];
         for (other, act) in others.into_iter().enumerate() {
-            let other_one = without_receipts(&url, act).await;
-            let evm = chain.evm(&[&liar.url, &other_one.url]);
-            assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest, "lie {n} beside {other}");
-            assert_eq!(other_one.request_count("eth_getLogs"), 1);
+            let other_proxy = without_receipts(&url, act).await;
+            let evm = chain.evm(&[&false_proxy.url, &other_proxy.url]);
+            assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "edit {n} beside {other}");
+            assert_eq!(other_proxy.request_count("eth_getLogs"), 1);
         }
-        let honest_one = without_receipts(&url, || Intervention::Pass).await;
-        let outvoted = chain.evm(&[&liar.url, &same.url, &honest_one.url]);
+        let honest_proxy = without_receipts(&url, || Intervention::Pass).await;
+        let outvoted = chain.evm(&[&false_proxy.url, &same.url, &honest_proxy.url]);
         let blocks = read_blocks(&outvoted, head, head, &chain.watched).await;
         let unlike_the_bloom = n != 2;
-        assert_eq!(blocks == honest, unlike_the_bloom, "lie {n} of two: only what the bloom bears out needs no third");
+        assert_eq!(
+            blocks == expected,
+            unlike_the_bloom,
+            "edit {n} of two: only what the bloom bears out needs no third"
+        );
     }
 }
 
@@ -156,7 +176,7 @@ async fn a_busy_block_without_us_costs_no_single_receipts() {
     chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
     chain.anvil.mine(1).await.unwrap();
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
-    chain.watch_strangers();
+    chain.watch_many_addresses();
     let nodes: [Proxy; 3] = [
         without_receipts(&url, || Intervention::Pass).await,
         without_receipts(&url, || Intervention::Pass).await,
@@ -189,20 +209,20 @@ const OMISSIONS: [Edit; 4] = [
 
 #[tokio::test]
 async fn a_range_that_leaves_logs_out_is_healed_by_the_blooms() {
-    let (chain, head, honest) = start_busy().await;
-    chain.watch_strangers();
+    let (chain, head, expected) = start_with_busy_block().await;
+    chain.watch_many_addresses();
     let url = chain.anvil.url();
-    for (n, lie) in OMISSIONS.into_iter().enumerate() {
-        let liar = Proxy::start(&url, edit_answer("eth_getLogs", lie)).await;
-        let evm = chain.evm_by_range(&[&liar.url, &url], TraceApi::None).await;
+    for (n, edit) in OMISSIONS.into_iter().enumerate() {
+        let false_proxy = Proxy::start(&url, edit_answer("eth_getLogs", edit)).await;
+        let evm = chain.evm_by_range(&[&false_proxy.url, &url], TraceApi::None).await;
         let blocks = read_blocks(&evm, head - 2, head, &chain.watched).await;
-        assert_eq!(blocks[2..], honest[..], "lie {n}");
-        assert_eq!(liar.request_count("eth_getLogs"), 1);
+        assert_eq!(blocks[2..], expected[..], "edit {n}");
+        assert_eq!(false_proxy.request_count("eth_getLogs"), 1);
 
-        let alone = chain.evm_by_range(&[&liar.url], TraceApi::None).await;
+        let alone = chain.evm_by_range(&[&false_proxy.url], TraceApi::None).await;
         let blocks = read_blocks(&alone, head - 2, head, &chain.watched).await;
-        assert_eq!(blocks[2..], honest[..], "lie {n} alone");
-        assert_eq!(liar.request_count("eth_getLogs"), 1, "nobody could contradict, so receipts are read");
+        assert_eq!(blocks[2..], expected[..], "edit {n} alone");
+        assert_eq!(false_proxy.request_count("eth_getLogs"), 1, "nobody could contradict, so receipts are read");
     }
 }
 
@@ -218,24 +238,24 @@ async fn invented_logs_are_not_credited() {
         log["topics"][2] = json!(ours);
         logs.as_array_mut().unwrap().push(log);
     };
-    let trick = move |method: &str, _: &Value| match method {
+    let intervene = move |method: &str, _: &Value| match method {
         "eth_getLogs" => Intervention::Edit(Box::new(invent.clone())),
         _ => Intervention::Pass,
     };
-    let liar = Proxy::start(&url, trick.clone()).await;
+    let false_proxy = Proxy::start(&url, intervene.clone()).await;
     let without_receipts = Proxy::start(&url, move |method, params| match method {
         "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
-        _ => trick(method, params),
+        _ => intervene(method, params),
     })
     .await;
     for strangers in [false, true] {
         if strangers {
-            chain.watch_strangers();
+            chain.watch_many_addresses();
         }
         for urls in [
-            &[liar.url.as_str()][..],
-            &[&liar.url, &url],
-            &[&liar.url, &liar.url],
+            &[false_proxy.url.as_str()][..],
+            &[&false_proxy.url, &url],
+            &[&false_proxy.url, &false_proxy.url],
             &[&without_receipts.url, &without_receipts.url],
         ] {
             for evm in [chain.evm(urls), chain.evm_by_range(urls, TraceApi::None).await] {
@@ -243,51 +263,51 @@ async fn invented_logs_are_not_credited() {
             }
         }
     }
-    assert!(liar.request_count("eth_getLogs") > 0 && without_receipts.request_count("eth_getLogs") > 0);
+    assert!(false_proxy.request_count("eth_getLogs") > 0 && without_receipts.request_count("eth_getLogs") > 0);
 }
 
 #[tokio::test]
 async fn a_made_up_head_does_not_settle_the_chain() {
-    let (chain, head, honest) = start_busy().await;
-    chain.watch_strangers();
+    let (chain, head, expected) = start_with_busy_block().await;
+    chain.watch_many_addresses();
     let url = chain.anvil.url();
-    let dreaming = Arc::new(AtomicUsize::new(1));
-    let dreams = dreaming.clone();
+    let is_lying = Arc::new(AtomicUsize::new(1));
+    let lies_now = is_lying.clone();
     let far = move |block: &mut Value| {
         let mut header: alloy_consensus::Header = serde_json::from_value(block.clone()).unwrap();
         header.number = 1 << 60;
         block["number"] = json!(format!("{:#x}", header.number));
         block["hash"] = json!(header.hash_slow());
     };
-    let dreamer = Proxy::start(&url, move |method, params| {
-        if method == "eth_getBlockByNumber" && params[0] == "latest" && dreams.load(Ordering::Relaxed) == 1 {
+    let false_head_proxy = Proxy::start(&url, move |method, params| {
+        if method == "eth_getBlockByNumber" && params[0] == "latest" && lies_now.load(Ordering::Relaxed) == 1 {
             return Intervention::Edit(Box::new(far));
         }
         Intervention::Pass
     })
     .await;
-    let config = EvmConfig { range_depth: 1_000, ..chain.config(&[&dreamer.url, &url], TraceApi::None) };
+    let config = EvmConfig { range_depth: 1_000, ..chain.config(&[&false_head_proxy.url, &url], TraceApi::None) };
     let evm = Evm::new(config).unwrap();
     assert_eq!(evm.tip().await.unwrap().head.height, 1 << 60);
-    assert_eq!(evm.blocks(head, 1 << 60, &chain.watched).await.unwrap(), honest, "correct all the same");
-    dreaming.store(0, Ordering::Relaxed);
+    assert_eq!(evm.blocks(head, 1 << 60, &chain.watched).await.unwrap(), expected, "correct all the same");
+    is_lying.store(0, Ordering::Relaxed);
     evm.tip().await.unwrap();
-    let before = dreamer.request_count("eth_getLogs");
+    let before = false_head_proxy.request_count("eth_getLogs");
     chain.anvil.mine(1).await.unwrap();
     evm.blocks(head, head, &chain.watched).await.unwrap();
     evm.blocks(head + 1, head + 1, &chain.watched).await.unwrap();
-    assert_eq!(dreamer.request_count("eth_getLogs"), before, "the head is not read by range");
+    assert_eq!(false_head_proxy.request_count("eth_getLogs"), before, "the head is not read by range");
 }
 
 #[tokio::test]
 async fn ranges_shrink_to_what_the_node_takes() {
-    let (chain, head, _) = start_busy().await;
-    chain.watch_strangers();
+    let (chain, head, _) = start_with_busy_block().await;
+    chain.watch_many_addresses();
     chain.anvil.mine(60).await.unwrap();
     let head = head + 60;
     let url = chain.anvil.url();
-    let honest = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
-    let narrow = Proxy::start(&url, |method, params| {
+    let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let narrow_proxy = Proxy::start(&url, |method, params| {
         let number =
             |field: &str| u64::from_str_radix(params[0][field].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
         match method {
@@ -298,9 +318,9 @@ async fn ranges_shrink_to_what_the_node_takes() {
         }
     })
     .await;
-    let evm = chain.evm_by_range(&[&narrow.url, &url], TraceApi::None).await;
-    assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, honest);
-    assert!(narrow.request_count("eth_getLogs") < 30, "learnt once, kept");
+    let evm = chain.evm_by_range(&[&narrow_proxy.url, &url], TraceApi::None).await;
+    assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, expected);
+    assert!(narrow_proxy.request_count("eth_getLogs") < 30, "learnt once, kept");
 
     let nothing = Proxy::start(&url, |method, _| match method {
         "eth_getLogs" => Intervention::Error(-32005, "query returned more than 10000 results"),
@@ -308,5 +328,5 @@ async fn ranges_shrink_to_what_the_node_takes() {
     })
     .await;
     let evm = chain.evm_by_range(&[&url, &nothing.url], TraceApi::None).await;
-    assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, honest, "block by block where no range is taken");
+    assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, expected, "block by block where no range is taken");
 }

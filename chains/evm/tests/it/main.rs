@@ -1,4 +1,4 @@
-//! The driver against a real node, honest and behind proxies that lie.
+//! The driver against a real node, expected and behind proxies that edit.
 
 mod test_chain;
 

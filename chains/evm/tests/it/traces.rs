@@ -11,16 +11,16 @@ use evm::{Evm, TraceApi};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
-use crate::false_answers::start_busy;
+use crate::false_answers::start_with_busy_block;
 use crate::test_chain::{read_blocks, transfers};
 
 #[tokio::test]
 async fn no_trace_holds_up_a_block() {
-    let (chain, head, without) = start_busy().await;
+    let (chain, head, without) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let honest =
+    let expected =
         read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
-    assert_eq!(transfers(&honest).len(), transfers(&without).len() + 4);
+    assert_eq!(transfers(&expected).len(), transfers(&without).len() + 4);
     let acts: [fn() -> Intervention; 6] = [
         || Intervention::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
         || Intervention::Error(-32000, "required historical state unavailable (reexec=128)"),
@@ -32,46 +32,46 @@ async fn no_trace_holds_up_a_block() {
     for (n, act) in acts.into_iter().enumerate() {
         let failing = Arc::new(AtomicUsize::new(1));
         let fails = failing.clone();
-        let sick = Proxy::start(&url, move |method, _| match method {
+        let failing_proxy = Proxy::start(&url, move |method, _| match method {
             "debug_traceBlockByHash" if fails.load(Ordering::Relaxed) == 1 => act(),
             _ => Intervention::Pass,
         })
         .await;
-        let evm = Evm::new(chain.config(&[&sick.url], TraceApi::Debug)).unwrap();
+        let evm = Evm::new(chain.config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
         assert_eq!(evm.internal_transfers(), InternalTransfers::Included);
         assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, without, "act {n}");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance, "act {n}");
         assert_eq!(
             read_blocks(
-                &Evm::new(chain.config(&[&sick.url, &url], TraceApi::Debug)).unwrap(),
+                &Evm::new(chain.config(&[&failing_proxy.url, &url], TraceApi::Debug)).unwrap(),
                 head,
                 head,
                 &chain.watched
             )
             .await,
-            honest
+            expected
         );
 
-        let before = sick.request_count("debug_traceBlockByHash");
+        let before = failing_proxy.request_count("debug_traceBlockByHash");
         for _ in 0..5 {
-            // A caught liar rests; a new question waits for it no longer than the driver has patience.
+            // A caught false_proxy rests; a new question waits for it no longer than the driver has patience.
             let _ = evm.blocks(head, head, &chain.watched).await;
         }
         assert!(
-            sick.request_count("debug_traceBlockByHash") - before <= 2,
+            failing_proxy.request_count("debug_traceBlockByHash") - before <= 2,
             "act {n}: what always fails is not asked for always"
         );
 
         failing.store(0, Ordering::Relaxed);
-        let well = Evm::new(chain.config(&[&sick.url], TraceApi::Debug)).unwrap();
-        assert_eq!(read_blocks(&well, head, head, &chain.watched).await, honest, "act {n}");
+        let well = Evm::new(chain.config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
+        assert_eq!(read_blocks(&well, head, head, &chain.watched).await, expected, "act {n}");
         assert_eq!(well.internal_transfers(), InternalTransfers::Included);
     }
 }
 
 #[tokio::test]
 async fn a_silent_node_is_asked_for_its_traces_again() {
-    let (chain, head, _) = start_busy().await;
+    let (chain, head, _) = start_with_busy_block().await;
     let silent = Proxy::start(&chain.anvil.url(), |method, _| match method {
         "debug_traceBlockByHash" => Intervention::Http(StatusCode::BAD_GATEWAY, vec![], String::new()),
         _ => Intervention::Pass,
@@ -85,31 +85,31 @@ async fn a_silent_node_is_asked_for_its_traces_again() {
 
 #[tokio::test]
 async fn a_made_up_trace_is_held_against_balances() {
-    let (chain, head, without) = start_busy().await;
+    let (chain, head, without) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let invent = |traces: &mut Value| {
         let ours = format!("0x{}", "b1".repeat(20));
         let call = json!({ "type": "CALL", "from": ours.replace("b1", "77"), "to": ours, "value": "0x5" });
         traces[0]["result"]["calls"] = json!([call]);
     };
-    let trick = move |method: &str, _: &Value| match method {
+    let intervene = move |method: &str, _: &Value| match method {
         "debug_traceBlockByHash" => Intervention::Edit(Box::new(invent)),
         _ => Intervention::Pass,
     };
-    let liar = Proxy::start(&url, trick).await;
-    let hiding = Proxy::start(&url, move |method, params| match method {
+    let false_proxy = Proxy::start(&url, intervene).await;
+    let without_method_proxy = Proxy::start(&url, move |method, params| match method {
         "eth_getProof" => Intervention::Error(-32601, "method not found"),
-        _ => trick(method, params),
+        _ => intervene(method, params),
     })
     .await;
-    let honest =
+    let expected =
         read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
-    for urls in [&[liar.url.as_str()][..], &[&hiding.url, &url]] {
+    for urls in [&[false_proxy.url.as_str()][..], &[&without_method_proxy.url, &url]] {
         let evm = Evm::new(chain.config(urls, TraceApi::Debug)).unwrap();
-        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest, "the others are real");
+        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "the others are real");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     }
-    assert!(transfers(&honest).len() > transfers(&without).len());
-    // Two headers and two batches for the three addresses that contracts seem to have start_paid.
-    assert_eq!((liar.request_count("eth_getBlockByHash"), liar.request_count("eth_getProof")), (2, 6));
+    assert!(transfers(&expected).len() > transfers(&without).len());
+    // Two headers and two batches for the three addresses that contracts seem to have start_with_token_payment.
+    assert_eq!((false_proxy.request_count("eth_getBlockByHash"), false_proxy.request_count("eth_getProof")), (2, 6));
 }

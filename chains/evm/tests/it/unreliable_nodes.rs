@@ -12,21 +12,21 @@ use proxy::{Intervention, Proxy};
 use rpc::{Endpoint, Limits};
 use serde_json::json;
 
-use crate::false_answers::start_busy;
+use crate::false_answers::start_with_busy_block;
 use crate::test_chain::{TestChain, read_blocks};
 
 #[tokio::test]
 async fn nodes_without_batches_are_asked_one_by_one() {
-    let (chain, head, _) = start_busy().await;
+    let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let honest = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
     let plain = Proxy::without_batches(&url).await;
-    assert_eq!(read_blocks(&chain.evm(&[&plain.url]), 0, head, &chain.watched).await, honest);
+    assert_eq!(read_blocks(&chain.evm(&[&plain.url]), 0, head, &chain.watched).await, expected);
 }
 
 #[tokio::test]
 async fn babble_and_floods_count_for_nothing() {
-    let (chain, head, honest) = start_busy().await;
+    let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let acts: [fn() -> Intervention; 7] = [
         || Intervention::Http(StatusCode::OK, vec![], "<html>503</html>".to_owned()),
@@ -38,42 +38,43 @@ async fn babble_and_floods_count_for_nothing() {
         || Intervention::Error(-32603, "internal error"),
     ];
     for (n, act) in acts.into_iter().enumerate() {
-        let sick = Proxy::start(
-            &url,
-            move |method, _| if method == "eth_getBlockByNumber" { act() } else { Intervention::Pass },
-        )
-        .await;
-        let both = chain.evm(&[&sick.url, &url]);
+        let failing_proxy =
+            Proxy::start(
+                &url,
+                move |method, _| if method == "eth_getBlockByNumber" { act() } else { Intervention::Pass },
+            )
+            .await;
+        let both = chain.evm(&[&failing_proxy.url, &url]);
         let blocks = both.blocks(head, head, &chain.watched).await;
-        assert_eq!(blocks.as_ref(), Ok(&honest), "babble {n}");
-        let alone = chain.evm(&[&sick.url]).blocks(head, head, &chain.watched).await;
+        assert_eq!(blocks.as_ref(), Ok(&expected), "answer {n}");
+        let alone = chain.evm(&[&failing_proxy.url]).blocks(head, head, &chain.watched).await;
         let error = alone.unwrap_err().to_string();
-        assert!(error.len() < 1_000 && !error.contains("http://"), "babble {n}: {error}");
+        assert!(error.len() < 1_000 && !error.contains("http://"), "answer {n}: {error}");
     }
 }
 
 #[tokio::test]
 async fn a_throttled_endpoint_is_left_alone_as_long_as_it_asks() {
-    let (chain, head, honest) = start_busy().await;
+    let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let throttled = Proxy::start(&url, |method, _| match method {
+    let throttled_proxy = Proxy::start(&url, |method, _| match method {
         "eth_getBlockByNumber" => {
             Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new())
         }
         _ => Intervention::Pass,
     })
     .await;
-    let evm = chain.evm(&[&throttled.url, &url]);
+    let evm = chain.evm(&[&throttled_proxy.url, &url]);
     for _ in 0..5 {
-        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, honest);
+        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     }
-    assert_eq!(throttled.request_count("eth_getBlockByNumber"), 1);
-    let alone = chain.evm(&[&throttled.url]);
+    assert_eq!(throttled_proxy.request_count("eth_getBlockByNumber"), 1);
+    let alone = chain.evm(&[&throttled_proxy.url]);
     for _ in 0..3 {
         let error = alone.blocks(head, head, &chain.watched).await.unwrap_err();
         assert!(matches!(&error, SourceError::Unavailable(why) if why.contains("429")), "{error}");
     }
-    assert_eq!(throttled.request_count("eth_getBlockByNumber"), 2);
+    assert_eq!(throttled_proxy.request_count("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]
@@ -81,9 +82,9 @@ async fn catching_up_goes_on_behind_a_throttle() {
     let chain = TestChain::start().await;
     chain.anvil.mine(30).await.unwrap();
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
-    let honest = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
     let window = Mutex::new((Instant::now(), 0));
-    let stingy = Proxy::start(&url, move |method, _| {
+    let limited_proxy = Proxy::start(&url, move |method, _| {
         let (since, asked) = &mut *window.lock().unwrap();
         if since.elapsed() > Duration::from_millis(300) {
             (*since, *asked) = (Instant::now(), 0);
@@ -93,9 +94,9 @@ async fn catching_up_goes_on_behind_a_throttle() {
         if refused { Intervention::Error(-32005, "rate limit of 4 requests exceeded") } else { Intervention::Pass }
     })
     .await;
-    let evm = chain.evm(&[&stingy.url]);
+    let evm = chain.evm(&[&limited_proxy.url]);
     let (mut blocks, started) = (Vec::new(), Instant::now());
-    while blocks.len() < honest.len() {
+    while blocks.len() < expected.len() {
         assert!(started.elapsed() < Duration::from_secs(60), "{} blocks were read", blocks.len());
         let next = u64::try_from(blocks.len()).unwrap();
         match evm.blocks(next, head, &chain.watched).await {
@@ -103,7 +104,7 @@ async fn catching_up_goes_on_behind_a_throttle() {
             Err(error) => assert!(matches!(error, SourceError::Unavailable(_)), "{error}"),
         }
     }
-    assert_eq!(blocks, honest);
+    assert_eq!(blocks, expected);
 }
 
 #[tokio::test]
