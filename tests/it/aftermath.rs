@@ -9,37 +9,35 @@ use envelope::Envelope;
 use money::deposits;
 use money::ledger::{Account, Suspense};
 use records::reviews;
-use serde_json::json;
-use settled::commands::control::{self, Answer, Command, Context, Running};
+use serde_json::{Value, json};
+use settled::commands::context::{Context, RunningDaemon};
+use settled::commands::dispatch::dispatch;
+use settled::control::Request;
+use settled::workers::rescan::Piece;
 use simnet::{Fault, Keep};
 
 use crate::placed_order::PlacedOrder;
 use crate::world::{World, accounts};
 
-/// Executes a command as the control socket does.
-pub async fn execute_command(world: &World, command: serde_json::Value) -> Result<Answer, String> {
+/// Executes an operation as a request over the control socket does.
+pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {
     let daemon = world.daemon.as_ref().unwrap();
-    let running = Running {
-        address: daemon.address,
-        started_at: world.clock.now(),
-        chains: Vec::new(),
-        rescans: daemon.rescans.clone(),
-        health: daemon.health.clone(),
-    };
+    let running = RunningDaemon::new(daemon, world.clock.now());
     let config = std::sync::Arc::new(world.config.clone());
     let offline = Context::offline(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
     let context = Context { daemon: Some(running), ..offline };
-    control::execute(&context, serde_json::from_value::<Command>(command).unwrap()).await
+    dispatch(&context, Request { operation: operation.to_owned(), arguments }).await
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {
-    execute_command(world, json!({ "admin": { "resume-chain": { "chain": chain } } })).await.map(|answer| answer.to_string())
+    let output = request(world, "admin", json!({ "resume-chain": { "chain": chain } })).await?;
+    Ok(output.as_str().expect("a sentence").to_owned())
 }
 
 /// Rescans from block 1 and returns the number of transfers that were booked, known before, and uncertain.
 async fn rescan(world: &World, chain: &ChainId, to: u64) -> Result<(u64, u64, u64), String> {
-    let answer = execute_command(world, json!({ "rescan": { "chain": chain.as_str(), "from": 1, "to": to } })).await?;
-    let Answer::Rescanned(piece) = answer else { panic!("{answer}") };
+    let output = request(world, "rescan", json!({ "chain": chain.as_str(), "from": 1, "to": to })).await?;
+    let piece: Piece = serde_json::from_value(output).expect("the rescanned blocks");
     assert_eq!(piece.to, to);
     Ok((piece.booked, piece.known, piece.doubtful))
 }
