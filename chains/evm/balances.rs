@@ -12,7 +12,7 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
 use chain::{Address, Amount, AssetKind, BlockRef, Height, SourceError};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
+use rpc::{NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict};
 use ruint::aliases::U256;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -103,18 +103,18 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let proof: Proof<'_> = reply.result()?;
             let account = proof.account(&addresses[i], root).ok_or_else(|| {
-                Rejection::Wrong(format!(
+                Rejection::Invalid(format!(
                     "the balance of {} is not in the state of block {}",
                     addresses[i].text, at.height
                 ))
             })?;
-            Ok(Answer::Sure(account))
+            Ok(Verdict::Accept(account))
         };
-        match self.pool.ask_many("eth_getProof", &params, PROOFS_MAX, accept).await {
+        match self.pool.batch("eth_getProof", &params, PROOFS_MAX, accept).await.into_all() {
             Ok(accounts) => Ok(Some(accounts)),
-            Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(None),
-            Err(RpcError::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
-            Err(failure) => Err(failure.at(at.height)),
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
+            Err(RpcError::NodeError(refusal)) if refusal.kind != NodeErrorKind::NotFound => Ok(None),
+            Err(failure) => Err(failure.into_source_error(at.height)),
         }
     }
 
@@ -124,15 +124,15 @@ impl Evm {
             return Ok(root);
         }
         let params = (hash, false);
-        let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (header, ours) = block::header(raw, self.config.verify).map_err(Rejection::Wrong)?;
+        let answer = self.pool.send(Request::call("eth_getBlockByHash", &params), |reply| {
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (header, ours) = block::header(raw, self.config.verify).map_err(Rejection::Invalid)?;
             if ours.hash != at.hash {
-                return Err(Rejection::Wrong(format!("asked for block {hash}, got {}", ours.hash)));
+                return Err(Rejection::Invalid(format!("asked for block {hash}, got {}", ours.hash)));
             }
-            Ok(Answer::Sure(Some(header.state_root)))
+            Ok(Verdict::Accept(Some(header.state_root)))
         });
-        let root = answer.await.map_err(|failure| failure.at(at.height))?;
+        let root = answer.await.map_err(|failure| failure.into_source_error(at.height))?;
         let root = root.ok_or(SourceError::NotThere(at.height))?;
         self.memory().state = Some((hash, root));
         Ok(root)
@@ -161,12 +161,12 @@ impl Evm {
                 AssetKind::Native => hex::number(text),
                 AssetKind::Token { .. } => hex::bytes(text).map(U256::from_be_bytes::<32>),
             };
-            let balance = balance.ok_or_else(|| Rejection::Wrong("a balance that is no number".to_owned()))?;
+            let balance = balance.ok_or_else(|| Rejection::Invalid("a balance that is no number".to_owned()))?;
             Ok((reply.endpoint, Amount::new(balance)))
         };
-        let accept = |_: usize, reply: &Reply<'_>| read(reply).map(Answer::Sure);
-        let first = self.pool.ask_many(method, &params, BALANCES_MAX, accept).await;
-        let first = first.map_err(|failure| failure.at(at.height))?;
+        let accept = |_: usize, reply: &Reply<'_>| read(reply).map(Verdict::Accept);
+        let first = self.pool.batch(method, &params, BALANCES_MAX, accept).await.into_all();
+        let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
         if self.readers() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_single_endpoint();
@@ -178,7 +178,12 @@ impl Evm {
             if balance.is_zero() {
                 return Ok((balance, None));
             }
-            let second = self.pool.ask_excluding(endpoint, method, params, |reply| read(reply).map(Answer::Sure)).await;
+            let second = self
+                .pool
+                .send(Request::call(method, params).to(Target::Excluding(endpoint)), |reply| {
+                    read(reply).map(Verdict::Accept)
+                })
+                .await;
             let (other, second) = second.map_err(|failure| {
                 SourceError::Unavailable(format!("no second endpoint confirms a balance: {failure}"))
             })?;
@@ -210,11 +215,15 @@ impl Evm {
             None => {
                 let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NO_BLOCK }]);
                 let accept =
-                    |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|told| Answer::Sure(told.is_some()));
-                let heeds = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
+                    |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|told| Verdict::Accept(told.is_some()));
+                let heeds = match self
+                    .pool
+                    .send(Request::call("eth_getBalance", &params).to(Target::Probe(endpoint)), accept)
+                    .await
+                {
                     Ok(told) => !told,
-                    Err(RpcError::Refused(refusal)) if is_of_the_block(refusal.kind) => true,
-                    Err(failure) => return Err(failure.at(height)),
+                    Err(RpcError::NodeError(refusal)) if is_of_the_block(refusal.kind) => true,
+                    Err(failure) => return Err(failure.into_source_error(height)),
                 };
                 self.memory().heeds_hashes.insert(endpoint, heeds);
                 heeds
@@ -257,10 +266,10 @@ impl Proof<'_> {
 
 /// Whether a node refuses because of what it was asked, rather than for a reason of its own. Nodes have many words for a
 /// block that they do not know.
-fn is_of_the_block(kind: RefusalKind) -> bool {
+fn is_of_the_block(kind: NodeErrorKind) -> bool {
     match kind {
-        RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => true,
-        RefusalKind::MethodMissing | RefusalKind::TooLarge | RefusalKind::Quota => false,
+        NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => true,
+        NodeErrorKind::MethodMissing | NodeErrorKind::TooLarge | NodeErrorKind::RateLimited => false,
     }
 }
 

@@ -7,7 +7,7 @@ use alloy_primitives::B256;
 use chain::{
     Address, AddressKey, Amount, BlockRef, Header, Part, SourceError, Transfer, WatchSet, derive::evm_address,
 };
-use rpc::{Answer, RefusalKind, Rejection, RpcError};
+use rpc::{NodeErrorKind, Rejection, Request, RpcError, Verdict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
@@ -49,14 +49,14 @@ impl Evm {
             self.mark_incomplete(body, "rest", "traces failed several times in a row and rest");
             return Ok(Vec::new());
         }
-        let answer = self.pool.ask(method, &params, |reply| {
+        let answer = self.pool.send(Request::call(method, &params), |reply| {
             let watched = &watched.read();
             let transfers = match self.config.trace {
                 Trace::None => Ok(Vec::new()),
                 Trace::Debug => trace::nested(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched),
                 Trace::Parity => trace::flat(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched),
             };
-            transfers.map(Answer::Sure).map_err(Rejection::Wrong)
+            transfers.map(Verdict::Accept).map_err(Rejection::Invalid)
         });
         let failure = match answer.await {
             Ok(transfers) => {
@@ -66,18 +66,18 @@ impl Evm {
             Err(failure) => failure,
         };
         // A node that traces may be a little behind the one that told the block.
-        let lags = matches!(&failure, RpcError::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
-        if (lags || matches!(failure, RpcError::Unavailable(_) | RpcError::Slow(_)))
+        let lags = matches!(&failure, RpcError::NodeError(refusal) if refusal.kind == NodeErrorKind::NotFound);
+        if (lags || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
             && self.sight().may_wait(Instant::now())
         {
-            return Err(failure.at(body.header.height));
+            return Err(failure.into_source_error(body.header.height));
         }
         let cause = match &failure {
-            RpcError::Unavailable(_) | RpcError::Slow(_) => "silence",
-            RpcError::Missing(_) => "missing",
+            RpcError::Unavailable(_) | RpcError::Timeout(_) => "silence",
+            RpcError::MethodMissing(_) => "missing",
             RpcError::TooLarge(_) => "size",
-            RpcError::Refused(_) => "refusal",
-            RpcError::Wrong(_) => "unusable",
+            RpcError::NodeError(_) => "refusal",
+            RpcError::Invalid(_) => "unusable",
         };
         self.sight().failed(Instant::now());
         self.mark_incomplete(body, cause, &failure.to_string());

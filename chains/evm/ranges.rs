@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::MutexGuard};
 
 use alloy_primitives::{Address, B256};
 use chain::{Height, WatchSet};
-use rpc::{AdaptiveSize, Answer, RefusalKind, Rejection, RpcError};
+use rpc::{AdaptiveSize, NodeErrorKind, Rejection, Request, RpcError, Verdict};
 use serde_json::json;
 use tracing::info;
 
@@ -64,24 +64,24 @@ impl Evm {
                 "address": self.addresses(), "topics": [TRANSFER] }]);
             let mut first: Option<Range> = None;
             let mut too_large = None;
-            let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
+            let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
                 let logs: Vec<Log<'_>> = reply.result().inspect_err(|bad| {
-                    if let Rejection::Refused(refusal) = bad
-                        && refusal.kind == RefusalKind::TooLarge
+                    if let Rejection::NodeError(refusal) = bad
+                        && refusal.kind == NodeErrorKind::TooLarge
                     {
                         too_large = Some(refusal.message.clone());
                     }
                 })?;
-                let seen = self.sort(&logs, start, end, watched).map_err(Rejection::Wrong)?;
+                let seen = self.sort(&logs, start, end, watched).map_err(Rejection::Invalid)?;
                 let Some(other) = first.take() else {
                     first = Some(seen);
-                    return Ok(Answer::Doubtful(None));
+                    return Ok(Verdict::Fallback(None));
                 };
-                Ok(Answer::Sure(Some(agreed(other, seen))))
+                Ok(Verdict::Accept(Some(agreed(other, seen))))
             });
             let message = match (answer.await, too_large) {
                 (Ok(Some(agreed)), _) => {
-                    self.span().succeeded(used);
+                    self.span().record_success(used);
                     all.extend(agreed);
                     start = end + 1;
                     continue;
@@ -89,12 +89,12 @@ impl Evm {
                 (Err(RpcError::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
                 (Err(failure), _) => {
                     // The blocks are read without it; the next range is one that can be answered in time.
-                    self.span().shrinks(used, &failure);
+                    self.span().record_failure(used, &failure);
                     return all;
                 }
                 (Ok(None), None) => return all,
             };
-            let splits = self.span().too_large(used, &message);
+            let splits = self.span().record_too_large(used, &message);
             info!(chain = %self.config.chain, "a range of {used} blocks is too large for an endpoint: {message}");
             if !splits {
                 return all;
@@ -141,21 +141,21 @@ impl Evm {
         let filter =
             json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.addresses(), "topics": [TRANSFER] }]);
         let (mut nothing, mut nothing_missing) = (0, 0);
-        let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
+        let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
             let logs: Vec<Log<'_>> = reply.result()?;
-            let seen = self.sort(&logs, height, height, watched).map_err(Rejection::Wrong)?.into_values().next();
+            let seen = self.sort(&logs, height, height, watched).map_err(Rejection::Invalid)?.into_values().next();
             if seen.as_ref().is_some_and(|seen| seen.hash.0 != body.header.hash.0) {
-                return Err(Rejection::Wrong(format!("logs of another block than {}", body.header.hash)));
+                return Err(Rejection::Invalid(format!("logs of another block than {}", body.header.hash)));
             }
             if seen.as_ref().is_some_and(|seen| seen.reached) {
-                return Ok(Answer::Sure(true));
+                return Ok(Verdict::Accept(true));
             }
             nothing += 1;
             if !proves || seen.is_some_and(|seen| seen.is_quiet(possible)) {
                 nothing_missing += 1;
             }
             // A second one that does not answer leaves what the first one said without a witness.
-            Ok(if nothing_missing < 2 { Answer::Doubtful(true) } else { Answer::Sure(false) })
+            Ok(if nothing_missing < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
         });
         match answer.await {
             Ok(may) => may && nothing < self.readers(),

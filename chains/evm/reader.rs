@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use alloy_primitives::{B256, keccak256};
 use chain::{AssetId, Block, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
 use futures_util::{StreamExt, future, stream};
-use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
+use rpc::{NodeErrorKind, Rejection, Reply, Request, RpcError, Verdict};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
@@ -87,16 +87,16 @@ impl Evm {
         let params: Vec<(String, bool)> = (from..=to).map(|height| (hex::to_quantity(height), native)).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let body =
-                block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Rejection::Wrong)?;
+                block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Rejection::Invalid)?;
             // The type may be made up: whoever proves the block at once is preferred.
             let proven = body.unproven.is_none() || !self.config.verify.transactions;
             let given = Some((reply.endpoint, body));
-            Ok(if proven { Answer::Sure(given) } else { Answer::Doubtful(given) })
+            Ok(if proven { Verdict::Accept(given) } else { Verdict::Fallback(given) })
         };
-        let answers = self.pool.ask_prefix("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
-        let answers = answers.map_err(|failure| failure.at(from))?;
+        let answers = self.pool.batch("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await.into_prefix();
+        let answers = answers.map_err(|failure| failure.into_source_error(from))?;
 
         let mut bodies: Vec<Body> = Vec::with_capacity(answers.len());
         for (endpoint, body) in answers.into_iter().map_while(|given| given) {
@@ -121,19 +121,19 @@ impl Evm {
             return Ok(false);
         }
         let accept = |i: usize, reply: &Reply<'_>| {
-            let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Answer::Doubtful(None)) };
+            let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Verdict::Fallback(None)) };
             let bytes = const_hex::decode(text).ok().filter(|bytes| keccak256(bytes) == hashes[i][0]);
             let bytes =
-                bytes.ok_or_else(|| Rejection::Wrong(format!("these are not the bytes of {}", hashes[i][0])))?;
+                bytes.ok_or_else(|| Rejection::Invalid(format!("these are not the bytes of {}", hashes[i][0])))?;
             if block::is_plain(&bytes) {
-                return Err(Rejection::Wrong(format!("the type of {} was made up", hashes[i][0])));
+                return Err(Rejection::Invalid(format!("the type of {} was made up", hashes[i][0])));
             }
-            Ok(Answer::Sure(Some(bytes)))
+            Ok(Verdict::Accept(Some(bytes)))
         };
-        let answers = match self.pool.ask_many("eth_getRawTransactionByHash", &hashes, RAW_MAX, accept).await {
+        let answers = match self.pool.batch("eth_getRawTransactionByHash", &hashes, RAW_MAX, accept).await.into_all() {
             Ok(answers) => answers,
-            Err(RpcError::Missing(_) | RpcError::TooLarge(_) | RpcError::Refused(_)) => return Ok(false),
-            Err(failure) => return Err(failure.at(height)),
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_) | RpcError::NodeError(_)) => return Ok(false),
+            Err(failure) => return Err(failure.into_source_error(height)),
         };
         let Some(missing) = answers.into_iter().collect() else { return Ok(false) };
         if unproven.is_proven_by(missing) {
@@ -152,15 +152,16 @@ impl Evm {
         }
         let height = body.header.height;
         let params = (B256::from(body.header.hash.0), true);
-        let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let full = block::read(raw, height, self.config.verify, true, &watched.read()).map_err(Rejection::Wrong)?;
+        let answer = self.pool.send(Request::call("eth_getBlockByHash", &params), |reply| {
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let full =
+                block::read(raw, height, self.config.verify, true, &watched.read()).map_err(Rejection::Invalid)?;
             if full.header != body.header || full.hashes != body.hashes {
-                return Err(Rejection::Wrong(format!("another block than {}", body.header.hash)));
+                return Err(Rejection::Invalid(format!("another block than {}", body.header.hash)));
             }
-            Ok(Answer::Sure(Some(full)))
+            Ok(Verdict::Accept(Some(full)))
         });
-        let full = answer.await.map_err(|failure| failure.at(height))?;
+        let full = answer.await.map_err(|failure| failure.into_source_error(height))?;
         let full = full.ok_or(SourceError::NotThere(height))?;
         Ok(full.unproven.is_some() && self.is_listed(&full).await?)
     }
@@ -239,7 +240,7 @@ impl Evm {
         let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
         let answer = match self.ask_receipts(json!([hash]), body, watched).await {
             // Some nodes take no hash here. The receipts are held against the block all the same.
-            Err(RpcError::Refused(refusal)) if refusal.code == INVALID_PARAMS => {
+            Err(RpcError::NodeError(refusal)) if refusal.code == INVALID_PARAMS => {
                 self.ask_receipts(json!([hex::to_quantity(height)]), body, watched).await
             }
             answer => answer,
@@ -247,19 +248,19 @@ impl Evm {
         match answer {
             Ok(Some(settled)) => Ok(Receipts::Settled(settled)),
             Ok(None) => Err(SourceError::NotThere(height)),
-            Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(Receipts::NotOffered),
-            Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(Receipts::Refused),
-            Err(failure) => Err(failure.at(height)),
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(Receipts::NotOffered),
+            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::Other => Ok(Receipts::Refused),
+            Err(failure) => Err(failure.into_source_error(height)),
         }
     }
 
     async fn ask_receipts(&self, params: Value, body: &Body, watched: &WatchSet) -> Result<Option<Settled>, RpcError> {
-        let answer = self.pool.ask("eth_getBlockReceipts", &params, |reply| {
-            let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Answer::Doubtful(None)) };
+        let answer = self.pool.send(Request::call("eth_getBlockReceipts", &params), |reply| {
+            let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Verdict::Fallback(None)) };
             let settled = receipts::read(&all, body, self.config.verify, &self.contracts, &watched.read());
-            let settled = settled.map_err(Rejection::Wrong)?;
+            let settled = settled.map_err(Rejection::Invalid)?;
             let sure = settled.proven || !self.config.verify.receipts;
-            Ok(if sure { Answer::Sure(Some(settled)) } else { Answer::Doubtful(Some(settled)) })
+            Ok(if sure { Verdict::Accept(Some(settled)) } else { Verdict::Fallback(Some(settled)) })
         });
         answer.await
     }
@@ -269,15 +270,18 @@ impl Evm {
         let height = body.header.height;
         let params: Vec<[B256; 1]> = body.hashes.iter().map(|txid| [*txid]).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let receipt: Receipt<'_> = serde_json::from_str(raw.get()).map_err(|e| Rejection::Wrong(e.to_string()))?;
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let receipt: Receipt<'_> =
+                serde_json::from_str(raw.get()).map_err(|e| Rejection::Invalid(e.to_string()))?;
             if !receipt.is_of(body.hashes[i], body) {
-                return Err(Rejection::Wrong(format!("the receipt of {} belongs to something else", body.hashes[i])));
+                return Err(Rejection::Invalid(format!("the receipt of {} belongs to something else", body.hashes[i])));
             }
-            Ok(Answer::Sure(Some(raw.to_owned())))
+            Ok(Verdict::Accept(Some(raw.to_owned())))
         };
-        let answers = self.pool.ask_many("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await;
-        let texts: Option<Vec<Box<RawValue>>> = answers.map_err(|failure| failure.at(height))?.into_iter().collect();
+        let answers =
+            self.pool.batch("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await.into_all();
+        let texts: Option<Vec<Box<RawValue>>> =
+            answers.map_err(|failure| failure.into_source_error(height))?.into_iter().collect();
         let texts = texts.ok_or(SourceError::NotThere(height))?;
         let parsed: Result<Vec<Receipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
         let parsed = parsed.map_err(|error| SourceError::Wrong(error.to_string()))?;

@@ -3,7 +3,7 @@
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
 use chain::{Outcome, Sender};
-use rpc::{Rejection, Reply, Role};
+use rpc::{Rejection, Reply, Request};
 use tracing::info;
 
 use crate::{Evm, hex};
@@ -103,7 +103,7 @@ impl Sender for Evm {
     async fn broadcast(&self, raw: &[u8]) -> Outcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
-        let told = self.pool.tell_all(Role::Broadcast, "eth_sendRawTransaction", &params).await;
+        let told = self.pool.broadcast(Request::call("eth_sendRawTransaction", &params)).await;
         let said = told.into_iter().map(|(endpoint, body)| {
             let label = self.pool.label(endpoint);
             let outcome = match body {
@@ -111,8 +111,10 @@ impl Sender for Evm {
                 Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
                     Ok(hash) if hex::hash(hash) == Some(txid) => Outcome::Accepted,
                     Ok(_) => Outcome::Unknown(format!("{label}: took it under another hash than {txid}")),
-                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::Refused(refusal)) => refused(&label, &self.pool.redact(endpoint, &refusal.message)),
+                    Err(Rejection::Invalid(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::NodeError(refusal)) => {
+                        refused(&label, &self.pool.redact(endpoint, &refusal.message))
+                    }
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");

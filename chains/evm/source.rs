@@ -12,7 +12,7 @@ use chain::{
     SourceError, Tip, WatchSet,
     source::{CrossCheckResult, EndpointReport},
 };
-use rpc::{AdaptiveSize, Answer, ChainCheck, Pool, RefusalKind, Rejection, Reply, Role, RpcError};
+use rpc::{AdaptiveSize, ChainCheck, NodeErrorKind, Pool, Rejection, Reply, Request, Role, RpcError, Target, Verdict};
 use ruint::aliases::U256;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
@@ -73,8 +73,9 @@ impl Evm {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let proof = ChainCheck::call("eth_chainId", &[(); 0], &hex::to_quantity(config.chain_id));
-        let pool = Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?;
+        let request = Request::call("eth_chainId", &[(); 0]);
+        let chain_check = ChainCheck::result_is(request, &hex::to_quantity(config.chain_id));
+        let pool = Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
             contracts: Contracts::new(&config.assets)?,
@@ -111,11 +112,14 @@ impl Evm {
     /// while; one that lags behind, or names a block that nobody has yet, is not heard.
     async fn poll_finality(&self) {
         let first = self.final_turn.fetch_add(1, Ordering::Relaxed);
-        let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header.position()))))
-        });
+        let claim = self.pool.send(
+            Request::call("eth_getBlockByNumber", &("finalized", false)).to(Target::From(first)),
+            |reply| {
+                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+                let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept(Some((reply.endpoint, header.position()))))
+            },
+        );
         match claim.await {
             Ok(Some((endpoint, mark))) => {
                 let heads = self.pool.heads();
@@ -130,7 +134,7 @@ impl Evm {
     }
 
     pub(crate) fn readers(&self) -> usize {
-        self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
+        self.pool.endpoints().filter(|endpoint| endpoint.has_role(Role::Read)).count()
     }
 
     /// Where one endpoint stands, and in words what it is and offers.
@@ -144,14 +148,16 @@ impl Evm {
         }
         let header = |tag: &'static str| async move {
             let accept = |reply: &Reply<'_>| {
-                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Sure(None)) };
-                let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-                Ok(Answer::Sure(Some(header)))
+                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
+                let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept(Some(header)))
             };
-            self.pool.ask_only(endpoint, "eth_getBlockByNumber", &(tag, false), accept).await
+            self.pool
+                .send(Request::call("eth_getBlockByNumber", &(tag, false)).to(Target::Probe(endpoint)), accept)
+                .await
         };
         let head = header("latest").await.map_err(|failure| failure.to_string())?.ok_or("has no latest block")?;
-        self.pool.saw_head(endpoint, head.height);
+        self.pool.record_head(endpoint, head.height);
         let hash = B256::from(head.hash.0);
         let finality = match header("finalized").await {
             Ok(Some(mark)) => format!("final up to {}", mark.height),
@@ -177,13 +183,13 @@ impl Evm {
     }
 
     async fn offers(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
-        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Answer::Sure(()));
-        self.pool.ask_only(endpoint, method, &params, accept).await.is_ok()
+        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Verdict::Accept(()));
+        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await.is_ok()
     }
 
     async fn ask_only(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
-        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
-        self.pool.ask_only(endpoint, method, &params, accept).await
+        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
+        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await
     }
 }
 
@@ -194,8 +200,8 @@ impl Source for Evm {
         let mut troubles = Vec::new();
         let mut heard = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
-            match self.pool.ask_one(endpoint, "eth_chainId", &json!([]), accept).await {
+            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
+            match self.pool.send(Request::call("eth_chainId", &json!([])).to(Target::Only(endpoint)), accept).await {
                 Ok(id) if hex::quantity(&id) == Some(self.config.chain_id) => heard = true,
                 Ok(id) => {
                     let label = self.pool.label(endpoint);
@@ -214,25 +220,29 @@ impl Source for Evm {
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
         let params = json!([{ "to": contract, "data": DECIMALS_CALL }, "latest"]);
-        let decimals = self.pool.ask("eth_call", &params, |reply| {
+        let decimals = self.pool.send(Request::call("eth_call", &params), |reply| {
             let word: Option<[u8; 32]> = hex::bytes(reply.result::<&str>()?);
             let decimals = word.and_then(|word| u8::try_from(U256::from_be_bytes(word)).ok());
-            let decimals = decimals.ok_or_else(|| Rejection::Wrong(format!("{contract} is no token with decimals")))?;
-            Ok(Answer::Sure(decimals))
+            let decimals =
+                decimals.ok_or_else(|| Rejection::Invalid(format!("{contract} is no token with decimals")))?;
+            Ok(Verdict::Accept(decimals))
         });
-        decimals.await.map_err(|failure| failure.at(0))
+        decimals.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// One request, and one more for the final mark when the head moved.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
-        let latest = self.pool.ask_from(first, "eth_getBlockByNumber", &("latest", false), |reply| {
-            let block: &RawValue = reply.result()?;
-            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure((reply.endpoint, header)))
-        });
-        let (endpoint, head) = latest.await.map_err(|failure| failure.at(0))?;
-        self.pool.saw_head(endpoint, head.height);
+        let latest = self.pool.send(
+            Request::call("eth_getBlockByNumber", &("latest", false)).to(Target::From(first)),
+            |reply| {
+                let block: &RawValue = reply.result()?;
+                let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept((reply.endpoint, header)))
+            },
+        );
+        let (endpoint, head) = latest.await.map_err(|failure| failure.into_source_error(0))?;
+        self.pool.record_head(endpoint, head.height);
         if self.config.finality == Finality::Tag && self.head_moved(head.position()) {
             self.poll_finality().await;
             let heard = self.claims().heard(Instant::now());
@@ -248,18 +258,18 @@ impl Source for Evm {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let params = (hex::to_quantity(height), false);
-        let found = self.pool.ask("eth_getBlockByNumber", &params, |reply| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
+        let found = self.pool.send(Request::call("eth_getBlockByNumber", &params), |reply| {
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Invalid)?;
             if header.height == height {
-                Ok(Answer::Sure(Some(header)))
+                Ok(Verdict::Accept(Some(header)))
             } else {
-                Err(Rejection::Wrong(format!("asked for block {height}, got {}", header.height)))
+                Err(Rejection::Invalid(format!("asked for block {height}, got {}", header.height)))
             }
         });
         match found.await {
-            Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
-            found => found.map_err(|failure| failure.at(height)),
+            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => Ok(None),
+            found => found.map_err(|failure| failure.into_source_error(height)),
         }
     }
 
@@ -296,7 +306,7 @@ impl Source for Evm {
     }
 
     fn requests(&self) -> u64 {
-        self.pool.requests()
+        self.pool.requests_sent()
     }
 
     async fn check(&self) -> Vec<EndpointReport> {

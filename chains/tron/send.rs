@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use chain::{Outcome, Sender, TxId};
 use prost::Message;
-use rpc::{Rejection, Reply, Role};
+use rpc::{Rejection, Reply, Request};
 use serde_json::json;
 use tracing::info;
 
@@ -67,15 +67,15 @@ impl Sender for Tron {
     async fn broadcast(&self, raw: &[u8]) -> Outcome {
         let Some(txid) = txid_of(raw) else { return Outcome::Refused("build: not a signed transaction".to_owned()) };
         let question = body(&json!({ "transaction": const_hex::encode(raw) }));
-        let told = self.pool.post_all(Role::Broadcast, "wallet/broadcasthex", question).await;
+        let told = self.pool.broadcast(Request::post("wallet/broadcasthex", question)).await;
         let said = told.into_iter().map(|(endpoint, answer)| {
             let label = self.pool.label(endpoint);
             let outcome = match answer {
                 Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
                 Ok(answer) => match wire::read::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
                     Ok(said) => understood(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
-                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::Refused(refusal)) => {
+                    Err(Rejection::Invalid(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::NodeError(refusal)) => {
                         Outcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
                     }
                 },
