@@ -79,7 +79,7 @@ pub struct BitcoinConfig {
     pub verify: Verify,
     /// A public server is asked for single addresses at most so often.
     pub address_pause: Duration,
-    /// Endpoints and their bounds; its `proof` is set here.
+    /// Endpoints and their bounds; its `chain_check` is set here.
     pub pool: rpc::Config,
 }
 

@@ -9,7 +9,7 @@ pub struct EvmConfig {
     pub chain_id: u64,
     /// The coin only if it may be paid with, and the listed tokens.
     pub assets: Vec<Asset>,
-    /// Endpoints and their bounds; its `proof` is set here.
+    /// Endpoints and their bounds; its `chain_check` is set here.
     pub pool: rpc::Config,
     pub finality: Finality,
     /// At this depth, or below the final mark, blocks are read by range.

@@ -1,4 +1,4 @@
-//! What transactions did, by their receipts: logs of tokens and TRX that contracts sent. Only a receipt that says SUCCESS
+//! What transactions did, by their receipts: logs of tokens and TRX that contracts sent. ErrorBody a receipt that says SUCCESS
 //! is believed: a transaction that ran out of time keeps logs of transfers that never happened.
 
 use chain::{
@@ -9,9 +9,9 @@ use chain::{
 use crate::{
     abi,
     address::{self, BadAddress},
-    block::{Body, bytes32},
+    block::{ParsedBlock, parse_bytes32},
     proto::ContractRet,
-    wire::{Info, Internal, Log},
+    wire::{InternalTransaction, Log, TransactionInfo},
 };
 
 /// Kinds of calls that move TRX: call, create, suicide, in hex.
@@ -19,7 +19,7 @@ const MOVING: [&str; 3] = ["63616c6c", "637265617465", "73756963696465"];
 
 /// What is looked for.
 #[derive(Debug)]
-pub struct Assets {
+pub struct TrackedAssets {
     pub native: Option<AssetId>,
     /// Contracts as logs name them: 40 hex digits.
     tokens: Vec<(String, AssetId)>,
@@ -27,21 +27,21 @@ pub struct Assets {
 
 /// Why receipts are not those of a block.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Mismatch {
+pub enum ReceiptsError {
     /// The node does not have them all (yet).
     Incomplete,
     Wrong(String),
 }
 
-impl Assets {
+impl TrackedAssets {
     /// The contract of one of the tokens, if there are any.
     pub fn any_token(&self) -> Option<Address> {
         let (contract, _) = self.tokens.first()?;
         const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))
     }
 
-    pub fn new(assets: &[Asset]) -> Result<Assets, BadAddress> {
-        let mut found = Assets { native: None, tokens: Vec::new() };
+    pub fn new(assets: &[Asset]) -> Result<TrackedAssets, BadAddress> {
+        let mut found = TrackedAssets { native: None, tokens: Vec::new() };
         for asset in assets {
             match &asset.kind {
                 AssetKind::Native => found.native = Some(asset.id.clone()),
@@ -57,24 +57,24 @@ impl Assets {
 
 /// Everything that reached watched addresses in a block, in order. The receipts must be those of the block's
 /// transactions, each in its place.
-pub fn settle(
-    body: &Body,
-    receipts: &[Info<'_>],
-    assets: &Assets,
+pub fn list_transfers(
+    body: &ParsedBlock,
+    receipts: &[TransactionInfo<'_>],
+    assets: &TrackedAssets,
     watched: &Watched<'_>,
-) -> Result<Vec<Transfer>, Mismatch> {
+) -> Result<Vec<Transfer>, ReceiptsError> {
     if receipts.len() != body.txids.len() {
-        return Err(Mismatch::Incomplete);
+        return Err(ReceiptsError::Incomplete);
     }
     let mut transfers = body.payments.clone();
     for (index, (info, txid)) in receipts.iter().zip(&body.txids).enumerate() {
-        if bytes32(info.id) != Some(txid.0) || u64::try_from(info.block_number) != Ok(body.header.height) {
-            return Err(Mismatch::Wrong(format!("the receipts of block {} are others", body.header.height)));
+        if parse_bytes32(info.id) != Some(txid.0) || u64::try_from(info.block_number) != Ok(body.header.height) {
+            return Err(ReceiptsError::Wrong(format!("the receipts of block {} are others", body.header.height)));
         }
         if info.receipt.result != Some(ContractRet::Success.name()) || info.result == Some("FAILED") {
             continue;
         }
-        let tx_index = u32::try_from(index).map_err(|_| Mismatch::Wrong("too many transactions".to_owned()))?;
+        let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
         let at = |part: Part| (*txid, Place { tx_index, part });
         for (position, log) in (0..).zip(&info.log) {
             transfers.extend(token_transfer(log, at(Part::Log(position)), assets, watched));
@@ -92,7 +92,7 @@ pub fn settle(
 fn token_transfer(
     log: &Log<'_>,
     (txid, place): (TxId, Place),
-    assets: &Assets,
+    assets: &TrackedAssets,
     watched: &Watched<'_>,
 ) -> Option<Transfer> {
     let [topic, from, to] = log.topics.as_slice() else { return None };
@@ -107,7 +107,7 @@ fn token_transfer(
 }
 
 fn internal_transfer(
-    internal: &Internal<'_>,
+    internal: &InternalTransaction<'_>,
     (txid, place): (TxId, Place),
     native: &AssetId,
     watched: &Watched<'_>,

@@ -42,13 +42,14 @@ create table reviews (
 );
 create index reviews_open on reviews (opened_at) where closed_at is null;
 
-create table admin_acts (
+-- What administrators did.
+create table audit_log (
     seq integer primary key autoincrement,
     actor text not null,
-    act text not null,
+    action text not null,
     subject text not null,
     detail text not null,
-    at bigint not null
+    recorded_at bigint not null
 );
 
 ------------------------------------------------------------------------------------------------------------------ ledger

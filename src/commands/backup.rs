@@ -16,9 +16,9 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::commands::control::{self, Answer, Command, Context, Executor};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 
 /// The copy is consistent and complete, or not there. The keys that encrypt goods at rest (`envelope.keys` in the data
 /// folder) are not in it: keep a copy of them somewhere else, because without them the goods cannot be read. The data folder
@@ -56,19 +56,19 @@ impl Copied {
     }
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     let target = Target::reserve(&args.to)?;
     let copied = match control::executor(&config).await? {
         Executor::Ours(offline) => {
             let copied = execute(&offline.context).await;
             offline.close().await;
-            copied.map_err(Failure::failed)?
+            copied.map_err(CommandError::failed)?
         }
         Executor::Daemon => match control::ask_daemon(&config.data.folder, &Command::Backup).await? {
             Answer::Copied(copied) => copied,
             Answer::Said(_) | Answer::Rescanned(_) | Answer::Order(_) => {
-                return Err(Failure::failed("the daemon answered something else than a copy"));
+                return Err(CommandError::failed("the daemon answered something else than a copy"));
             }
         },
     };
@@ -81,7 +81,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         }
     };
     let path = target.path.display();
-    say(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
+    print_line(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
     Ok(())
 }
 
@@ -130,12 +130,12 @@ struct Target {
 
 impl Target {
     /// Before anything is copied, so that nobody waits for a copy that has no place.
-    fn reserve(to: &Path) -> Result<Target, Failure> {
-        let path = std::path::absolute(to).map_err(|e| Failure::while_(to.display(), e))?;
+    fn reserve(to: &Path) -> Result<Target, CommandError> {
+        let path = std::path::absolute(to).map_err(|e| CommandError::with_context(to.display(), e))?;
         match fs::symlink_metadata(&path) {
             Ok(_) => return Err(Target::taken(&path)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::while_(path.display(), error)),
+            Err(error) => return Err(CommandError::with_context(path.display(), error)),
         }
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let mut part = OsString::from(&path);
@@ -145,7 +145,7 @@ impl Target {
         Ok(Target { path, folder, part, file })
     }
 
-    fn make(folder: &Path, part: &Path) -> Result<File, Failure> {
+    fn make(folder: &Path, part: &Path) -> Result<File, CommandError> {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
         let made = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -154,12 +154,12 @@ impl Target {
             }
             made => made,
         };
-        let cannot = |error| Failure::while_(format!("{} cannot be made", part.display()), error);
+        let cannot = |error| CommandError::with_context(format!("{} cannot be made", part.display()), error);
         let file = match made {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Target::in_use(part)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Failure::failed(format!("the folder {} does not exist", folder.display())));
+                return Err(CommandError::failed(format!("the folder {} does not exist", folder.display())));
             }
             Err(error) => return Err(cannot(error)),
         };
@@ -171,10 +171,10 @@ impl Target {
 
     /// Removes what a backup left that was cut short: its process is gone, and its lock with it. It is not written to, because
     /// it may be another user's.
-    fn clear(part: &Path) -> Result<(), Failure> {
+    fn clear(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
             let why = "it is no file that a backup left, or nobody can tell; when no backup runs, remove it";
-            Failure::failed(format!("{} is there already: {why}", part.display()))
+            CommandError::failed(format!("{} is there already: {why}", part.display()))
         };
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let left = match rustix::fs::open(part, flags, Mode::empty()) {
@@ -182,7 +182,7 @@ impl Target {
             Err(Errno::NOENT) => return Ok(()),
             Err(_) => return Err(in_the_way()),
         };
-        let failed = |error: io::Error| Failure::while_(part.display(), error);
+        let failed = |error: io::Error| CommandError::with_context(part.display(), error);
         let opened = left.metadata().map_err(failed)?;
         if !opened.is_file() {
             return Err(in_the_way());
@@ -200,18 +200,18 @@ impl Target {
         fs::remove_file(part).map_err(failed)
     }
 
-    fn in_use(part: &Path) -> Failure {
-        Failure::failed(format!("another backup goes to the same installation: it writes {}", part.display()))
+    fn in_use(part: &Path) -> CommandError {
+        CommandError::failed(format!("another backup goes to the same installation: it writes {}", part.display()))
     }
 
-    fn taken(path: &Path) -> Failure {
-        Failure::failed(format!("{} exists already; a backup never overwrites", path.display()))
+    fn taken(path: &Path) -> CommandError {
+        CommandError::failed(format!("{} exists already; a backup never overwrites", path.display()))
     }
 
     /// Brings the copy here; there is nothing left of it afterwards, however this ends.
-    fn take(&self, copy: &Path) -> Result<(), Failure> {
+    fn take(&self, copy: &Path) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
-            Failure::while_(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
+            CommandError::with_context(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
         };
         let brought = self.bring(copy).map_err(failed);
         match fs::remove_file(copy) {
@@ -240,8 +240,9 @@ impl Target {
     }
 
     /// Complete from here on, and durable.
-    fn name(&self) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure::while_(format!("{} cannot be made", self.path.display()), error);
+    fn name(&self) -> Result<(), CommandError> {
+        let failed =
+            |error: io::Error| CommandError::with_context(format!("{} cannot be made", self.path.display()), error);
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Target::taken(&self.path)),

@@ -8,37 +8,37 @@ use db::lock::LockError;
 
 /// Why a command could not do what it was asked for: one sentence for people, one number for scripts.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CommandError {
     code: u8,
     /// Empty: everything was said already.
     problem: String,
 }
 
-impl Failure {
-    pub fn failed(problem: impl Into<String>) -> Failure {
-        Failure { code: 1, problem: problem.into() }
+impl CommandError {
+    pub fn failed(problem: impl Into<String>) -> CommandError {
+        CommandError { code: 1, problem: problem.into() }
     }
 
     /// What was found stands on standard output.
-    pub fn findings() -> Failure {
-        Failure { code: 1, problem: String::new() }
+    pub fn findings() -> CommandError {
+        CommandError { code: 1, problem: String::new() }
     }
 
-    pub fn usage(problem: impl Into<String>) -> Failure {
-        Failure { code: 2, problem: problem.into() }
+    pub fn usage(problem: impl Into<String>) -> CommandError {
+        CommandError { code: 2, problem: problem.into() }
     }
 
-    pub fn configuration(problem: impl Into<String>) -> Failure {
-        Failure { code: 3, problem: problem.into() }
+    pub fn configuration(problem: impl Into<String>) -> CommandError {
+        CommandError { code: 3, problem: problem.into() }
     }
 
     /// Another daemon is there, or none where one is needed.
-    pub fn daemon(problem: impl Into<String>) -> Failure {
-        Failure { code: 4, problem: problem.into() }
+    pub fn daemon(problem: impl Into<String>) -> CommandError {
+        CommandError { code: 4, problem: problem.into() }
     }
 
-    pub fn while_(doing: impl Display, cause: impl Display) -> Failure {
-        Failure::failed(format!("{doing}: {cause}"))
+    pub fn with_context(doing: impl Display, cause: impl Display) -> CommandError {
+        CommandError::failed(format!("{doing}: {cause}"))
     }
 
     pub fn report(self) -> ExitCode {
@@ -49,49 +49,51 @@ impl Failure {
     }
 }
 
-impl Display for Failure {
+impl Display for CommandError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.problem)
     }
 }
 
-impl From<config::Error> for Failure {
-    fn from(error: config::Error) -> Failure {
-        Failure::configuration(error.to_string())
+impl From<config::Error> for CommandError {
+    fn from(error: config::Error) -> CommandError {
+        CommandError::configuration(error.to_string())
     }
 }
 
-impl From<db::Error> for Failure {
-    fn from(error: db::Error) -> Failure {
-        Failure::while_("database", error)
+impl From<db::Error> for CommandError {
+    fn from(error: db::Error) -> CommandError {
+        CommandError::with_context("database", error)
     }
 }
 
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Failure {
+impl From<LockError> for CommandError {
+    fn from(error: LockError) -> CommandError {
         match &error {
-            LockError::Held { .. } => Failure::daemon(format!("{error}; stop that one, or name another data folder")),
-            LockError::Io { .. } => Failure::failed(error.to_string()),
+            LockError::Held { .. } => {
+                CommandError::daemon(format!("{error}; stop that one, or name another data folder"))
+            }
+            LockError::Io { .. } => CommandError::failed(error.to_string()),
         }
     }
 }
 
-impl From<InstanceLockError> for Failure {
-    fn from(error: InstanceLockError) -> Failure {
+impl From<InstanceLockError> for CommandError {
+    fn from(error: InstanceLockError) -> CommandError {
         match error {
             InstanceLockError::Held { .. } => {
-                Failure::daemon(format!("{error}; stop that one, or name another database in [database] url"))
+                CommandError::daemon(format!("{error}; stop that one, or name another database in [database] url"))
             }
             InstanceLockError::Draining { .. } => {
-                Failure::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
+                CommandError::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
             }
             InstanceLockError::Db(error) => error.into(),
         }
     }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
-        Failure::failed(format!("{error:#}"))
+impl From<anyhow::Error> for CommandError {
+    fn from(error: anyhow::Error) -> CommandError {
+        CommandError::failed(format!("{error:#}"))
     }
 }

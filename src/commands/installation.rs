@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::commands::control::Context;
 use crate::commands::dev;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use clock::Clock;
 use config::Config;
 use db::Db;
@@ -30,7 +30,7 @@ pub struct Installation {
 }
 
 impl Installation {
-    pub fn load(&self) -> Result<Config, Failure> {
+    pub fn load(&self) -> Result<Config, CommandError> {
         match &self.data {
             Some(folder) => dev::config_of(folder),
             None => Ok(Config::load(&self.config)?),
@@ -55,7 +55,7 @@ pub struct Offline {
 
 impl Offline {
     /// The schema must be current: a command is no time to migrate.
-    pub async fn open(config: Config, lock: DataLock) -> Result<Offline, Failure> {
+    pub async fn open(config: Config, lock: DataLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
         require_schema(&db).await?;
         let envelope = Arc::new(open_envelope(&config.data.folder)?);
@@ -69,10 +69,10 @@ impl Offline {
 }
 
 /// Opens a database that must be there already.
-pub async fn open_existing(config: &Config) -> Result<Db, Failure> {
+pub async fn open_existing(config: &Config) -> Result<Db, CommandError> {
     if let Some(file) = missing_database(config)? {
         let file = file.display();
-        return Err(Failure::failed(format!(
+        return Err(CommandError::failed(format!(
             "{file} does not exist: did the daemon ever run with this configuration?"
         )));
     }
@@ -80,23 +80,23 @@ pub async fn open_existing(config: &Config) -> Result<Db, Failure> {
 }
 
 /// Where SQLite's file would be, when it is not there: opening it would make it.
-pub fn missing_database(config: &Config) -> Result<Option<PathBuf>, Failure> {
-    let url = config.open_database()?.url;
+pub fn missing_database(config: &Config) -> Result<Option<PathBuf>, CommandError> {
+    let url = config.database_config()?.url;
     let file = url.strip_prefix("sqlite:").map(PathBuf::from);
     Ok(file.filter(|file| !file.is_file()))
 }
 
-pub async fn open_database(config: &Config) -> Result<Db, Failure> {
-    let opened = Db::open(&config.open_database()?).await;
-    opened.map_err(|e| Failure::while_(format!("[database] {} cannot be opened", config.database.url), e))
+pub async fn open_database(config: &Config) -> Result<Db, CommandError> {
+    let opened = Db::open(&config.database_config()?).await;
+    opened.map_err(|e| CommandError::with_context(format!("[database] {} cannot be opened", config.database.url), e))
 }
 
-pub async fn require_schema(db: &Db) -> Result<(), Failure> {
+pub async fn require_schema(db: &Db) -> Result<(), CommandError> {
     let pending = db.pending_migrations().await?;
     if pending.is_empty() {
         return Ok(());
     }
-    Err(Failure::failed(format!(
+    Err(CommandError::failed(format!(
         "the database lacks {}; run `settled migrate` or start the daemon",
         pending.join(", ")
     )))
@@ -112,7 +112,7 @@ pub struct Prepared {
 }
 
 /// New keys are made for a new database only: beside an old one they would hide that the old ones are lost.
-pub async fn prepare(config: &Config) -> Result<Prepared, Failure> {
+pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
     // First, so that no schema is changed under a daemon that runs.
     let mut claim = InstanceLock::take(&db, &owner()).await?;
@@ -120,7 +120,7 @@ pub async fn prepare(config: &Config) -> Result<Prepared, Failure> {
     let folder = &config.data.folder;
     // Before the schema, so that a start that is cut short leaves no database without keys.
     let envelope = match is_new {
-        true => Envelope::load_or_create(folder).map_err(|e| Failure::while_("envelope keys", e))?,
+        true => Envelope::load_or_create(folder).map_err(|e| CommandError::with_context("envelope keys", e))?,
         false => open_envelope(folder)?,
     };
     let applied = db.migrate().await?;
@@ -135,7 +135,7 @@ fn owner() -> String {
 }
 
 /// For a database that may hold goods already.
-pub fn open_envelope(folder: &Path) -> Result<Envelope, Failure> {
+pub fn open_envelope(folder: &Path) -> Result<Envelope, CommandError> {
     Envelope::load(folder).map_err(|e| {
         let advice = match &e {
             KeysError::Io { error, .. } if error.kind() == ErrorKind::NotFound => NO_KEYS,
@@ -149,7 +149,7 @@ pub fn open_envelope(folder: &Path) -> Result<Envelope, Failure> {
             | KeysError::Full(_)
             | KeysError::Credential(_) => "",
         };
-        Failure::failed(format!("envelope keys: {e}{advice}"))
+        CommandError::failed(format!("envelope keys: {e}{advice}"))
     })
 }
 
@@ -159,9 +159,9 @@ asks the running daemon works, and the rest is run by `systemd-run --pipe --wait
 LoadCredential=envelope.keys:FILE settled …`. When they are lost, restore the file";
 
 /// Makes the data folder when it is missing; nobody else may look into it.
-pub fn make_folder(folder: &Path) -> Result<(), Failure> {
+pub fn make_folder(folder: &Path) -> Result<(), CommandError> {
     use std::os::unix::fs::DirBuilderExt;
 
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| Failure::while_(format!("the data folder {} cannot be made", folder.display()), e))
+    made.map_err(|e| CommandError::with_context(format!("the data folder {} cannot be made", folder.display()), e))
 }

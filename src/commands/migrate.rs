@@ -1,8 +1,8 @@
 //! `settled migrate`.
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Installation, make_folder};
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 use db::lock::DataLock;
 
 /// The daemon does the same when it starts; this is for whoever wants it done before.
@@ -12,7 +12,7 @@ pub struct Args {
     installation: Installation,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     make_folder(&config.data.folder)?;
     let _lock = DataLock::acquire(&config.data.folder)?;
@@ -20,8 +20,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     prepared.db.close().await;
     prepared.claim.release().await;
     match prepared.applied.as_slice() {
-        [] => say("Nothing to do: the schema is that of this version."),
-        names => say(format_args!("Applied {}.", names.join(", "))),
+        [] => print_line("Nothing to do: the schema is that of this version."),
+        names => print_line(format_args!("Applied {}.", names.join(", "))),
     }
     Ok(())
 }

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin;
 use crate::commands::control::{self, Answer, Command, Context};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 use crate::daemon;
 use crate::workers::rescan::Piece;
 
@@ -34,10 +34,10 @@ pub struct Ask {
     pub to: u64,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let Args { chain, from, to, installation } = args;
     if from > to {
-        return Err(Failure::usage(format!("block {from} stands behind block {to}")));
+        return Err(CommandError::usage(format!("block {from} stands behind block {to}")));
     }
     let (mut next, mut sum) = (from, Piece { to, booked: 0, known: 0, doubtful: 0 });
     while next <= to {
@@ -45,10 +45,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         let piece = match control::ask(&installation, Command::Rescan(ask)).await? {
             Answer::Rescanned(piece) => piece,
             Answer::Said(_) | Answer::Copied(_) | Answer::Order(_) => {
-                return Err(Failure::failed("the daemon answered something else"));
+                return Err(CommandError::failed("the daemon answered something else"));
             }
         };
-        say(format_args!(
+        print_line(format_args!(
             "{chain}: blocks {next} to {} of {to}: {} booked, {} known",
             piece.to, piece.booked, piece.known
         ));
@@ -57,9 +57,12 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         sum.doubtful += piece.doubtful;
         next = piece.to.saturating_add(1);
     }
-    say(format_args!("{} transfers were missing and are booked now, {} were there before.", sum.booked, sum.known));
+    print_line(format_args!(
+        "{} transfers were missing and are booked now, {} were there before.",
+        sum.booked, sum.known
+    ));
     if sum.doubtful > 0 {
-        say(format_args!(
+        print_line(format_args!(
             "{} may be what was booked by the balance of their address: see the reviews `rescan.doubtful` in `{}`.",
             sum.doubtful,
             admin::reviews::LIST

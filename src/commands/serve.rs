@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::commands::backup;
 use crate::commands::control::socket::Control;
 use crate::commands::control::{Context, Running};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Installation, Prepared, make_folder};
 use crate::commands::logging;
 use crate::daemon::{Daemon, Setup};
@@ -25,7 +25,7 @@ pub struct Args {
     installation: Installation,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     logging::start(&config.log)?;
     let end = ops::end()?;
@@ -63,13 +63,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let context = Context::offline(Arc::new(config), db, clock, envelope);
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
-    let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
+    let control = Control::bind(&folder).map_err(|e| CommandError::with_context("control socket", e))?;
     let control = daemon.tasks.spawn("control socket", control.serve(context, daemon.tasks.clone(), stopped.clone()));
     let watcher = ops::spawn(&daemon, &stopped);
 
     let ended = tokio::select! {
         () = end => Ok(()),
-        lost = claim.keep() => Err(Failure::daemon(format!(
+        lost = claim.keep() => Err(CommandError::daemon(format!(
             "the claim on the database is lost ({lost}); this daemon has stopped, so that there are never two"
         ))),
     };

@@ -2,9 +2,9 @@
 
 use crate::commands::admin;
 use crate::commands::control::{self, Command, Context};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 use money::deposits;
 use records::reviews;
 
@@ -15,9 +15,9 @@ pub struct Args {
 }
 
 /// Exit code 4 when no daemon runs.
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
-    say(control::ask_daemon(&config.data.folder, &Command::Status).await?);
+    print_line(control::ask_daemon(&config.data.folder, &Command::Status).await?);
     Ok(())
 }
 

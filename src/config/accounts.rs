@@ -94,7 +94,7 @@ impl super::Config {
     }
 
     /// Why a chain has no account although there is one for it: it has another kind of addresses.
-    pub fn other_kind(&self, chain: &ChainConfig) -> Option<String> {
+    pub fn describe_kind_mismatch(&self, chain: &ChainConfig) -> Option<String> {
         let other = self.accounts.iter().find(|account| account.fits(chain))?;
         let (kind, level) = (chain.address_kind.as_str(), level(chain.address_kind));
         let path = if other.path.is_empty() { "without a path" } else { other.path.as_str() };

@@ -122,7 +122,7 @@ impl Daemon {
                 start_height: settings.start_height,
                 cursor_flush_ms,
                 grace: grace(&config),
-                probe_patience_ms: i64::try_from(config.policy.probe_patience.as_millis()).unwrap_or(i64::MAX),
+                probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
             };
             if chain.family == Family::Evm && settings.driver == Driver::Node && source.independent_endpoints() < 2 {
                 tracing::warn!(
@@ -382,7 +382,7 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     if let Some(solidity) = &endpoint.solidity_url {
         node = node.with_path_override("walletsolidity", solidity.as_str())?;
     }
-    if let Some(file) = endpoint.login_file.location()? {
+    if let Some(file) = endpoint.login_file.path()? {
         node = node.with_login_file(file);
     }
     let Some(headers) = endpoint.headers_file.read()? else { return Ok(node) };
@@ -445,8 +445,8 @@ fn assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> {
             ),
         });
     }
-    let assets = config.surfaces.checkout.coins.keys().filter_map(|code| {
-        let (_, asset) = config.coin(code)?;
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| {
+        let (_, asset) = config.checkout_asset(code)?;
         Some(PaymentAsset { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
     });
     Ok(Assets::new(chains, assets.collect()))

@@ -1,6 +1,6 @@
 //! Operations: what keeps the daemon from its work, and what the service manager is told. No business rules.
 
-pub mod machine;
+pub mod disk;
 mod notify;
 
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ impl Watch {
     }
 
     async fn look(&mut self) {
-        let mut found = machine::problems(&self.folder);
+        let mut found = disk::problems(&self.folder);
         found.extend(self.database().await.map(|why| ("database".to_owned(), why)));
         let mut hangs = false;
         for (worker, beat) in self.beats.all() {
@@ -124,14 +124,14 @@ impl Watch {
 
     fn tell(&mut self, found: BTreeMap<String, String>) {
         for (part, _) in self.known.iter().filter(|(part, _)| !found.contains_key(*part)) {
-            self.health.clear(part);
+            self.health.clear_problem(part);
             info!("{part} works again");
         }
         for (part, why) in &found {
             if !self.known.contains_key(part) {
                 warn!("{part}: {why}");
             }
-            self.health.fail(part, why);
+            self.health.set_problem(part, why);
         }
         self.known = found;
     }

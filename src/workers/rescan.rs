@@ -9,7 +9,7 @@ use money::deposits::{
     self,
     rescan::{RescanError, Rescanned},
 };
-use records::reviews;
+use records::audit_log::{self, Action, Actor};
 use shop::orders;
 
 /// Blocks of one piece at most, so that whoever asked sees how it gets on.
@@ -36,7 +36,7 @@ impl Rescan {
     }
 
     /// Reads from `from` on, at most up to `to`, and books what is missing. What is not read yet is the follower's.
-    pub async fn piece(&self, actor: &str, from: Height, to: Height) -> anyhow::Result<Piece> {
+    pub async fn piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<Piece> {
         let chain = self.reconciler.chain.id.clone();
         let cursor = self
             .reconciler
@@ -67,9 +67,9 @@ impl Rescan {
         Ok(piece)
     }
 
-    async fn book(&self, actor: &str, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
+    async fn book(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
         let (now, chain, grace) = (self.reconciler.clock.now(), self.reconciler.chain.clone(), self.reconciler.grace);
-        let actor = actor.to_owned();
+        let actor = actor.clone();
         let came = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
                 let came = deposits::rescan::rescan(tx, now, &chain, grace, &blocks).await?;
@@ -79,7 +79,7 @@ impl Rescan {
                         "blocks {} to {}: {} transfers were booked",
                         first.header.height, last.header.height, came.booked
                     );
-                    reviews::record_act(tx, now, &actor, "chain.rescan", chain.id.as_str(), &detail).await?;
+                    audit_log::record(tx, now, &actor, Action::ChainRescan, chain.id.as_str(), &detail).await?;
                 }
                 Ok::<_, RescanError>(came)
             })

@@ -24,7 +24,7 @@ use settled::daemon::{Daemon, Setup, simnet_specs};
 use shop::catalog::{NewProduct, Texts, Tier};
 use shop::users::NewUser;
 use shop::{catalog, coupons, merchants, stock, users};
-use signer::accounts::{Account, Kind, Purpose};
+use signer::accounts::{AddressKind, KeyAccount, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -241,7 +241,7 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.coin(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
     /// A buyer pays `amount` whole coins to an address; the payment waits for a block.
@@ -464,10 +464,13 @@ pub fn accounts() -> String {
     for (family, name) in
         [(chain::Family::Bitcoin, "bitcoin"), (chain::Family::Evm, "evm"), (chain::Family::Tron, "tron")]
     {
-        let account = Account::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
-        let kinds: &[Kind] =
-            if family == chain::Family::Bitcoin { &[Kind::P2wpkh, Kind::P2tr] } else { &[Kind::P2wpkh] };
-        for account in kinds.iter().map(|kind| account.of_kind(*kind)) {
+        let account = KeyAccount::new(family, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("an account");
+        let kinds: &[AddressKind] = if family == chain::Family::Bitcoin {
+            &[AddressKind::P2wpkh, AddressKind::P2tr]
+        } else {
+            &[AddressKind::P2wpkh]
+        };
+        for account in kinds.iter().map(|kind| account.with_address_kind(*kind)) {
             let (path, xpub) = (account.path(), seed.account_xpub(&account));
             text += &format!(
                 "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"

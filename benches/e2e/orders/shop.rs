@@ -13,7 +13,7 @@ use money::pricing::Currency;
 use settled::daemon::{Daemon, Setup, simnet_specs};
 use shop::catalog::{NewProduct, Texts, Tier};
 use shop::{catalog, merchants, stock};
-use signer::accounts::{Account, Purpose};
+use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
 
@@ -91,7 +91,8 @@ impl Shop {
 fn config(folder: &Path) -> Config {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let account = Account::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("a path");
+    let account =
+        KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("a path");
     let xpub = seed.account_xpub(&account);
     let text = format!(
         r#"

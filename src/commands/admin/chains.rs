@@ -10,7 +10,7 @@ use crate::commands::admin::{Act, Refused};
 use crate::commands::control::Context;
 use config::ChainConfig;
 use money::deposits::{self, Unspent as Spendable};
-use records::reviews;
+use records::audit_log::{self, Action};
 
 /// Outputs shown at once: an answer has a length that it may not pass.
 const LISTED_MAX: i64 = 20_000;
@@ -83,7 +83,7 @@ pub async fn resume(context: &Context, resume: Resume) -> Result<String, String>
                 let note = format!("{actor} resumed it");
                 let why = deposits::resume(tx, now, &id, &note).await?;
                 let why = why.ok_or_else(|| Refused::Rejected(format!("{id} is not halted")))?;
-                reviews::record_act(tx, now, &actor, "chain.resume", id.as_str(), &why).await?;
+                audit_log::record(tx, now, &actor, Action::ChainResume, id.as_str(), &why).await?;
                 Ok::<_, Refused>(why)
             })
         })

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, products, shop_of};
 use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::coupons::{self, Terms, Value};
 
 #[derive(Subcommand)]
@@ -100,7 +100,7 @@ impl NewCoupon {
 }
 
 impl Verb {
-    pub fn act(self) -> Result<Act, Failure> {
+    pub fn act(self) -> Result<Act, CommandError> {
         match self {
             Verb::Create(create) => Ok(Act::PutCoupons(create.owner, vec![create.coupon])),
             Verb::Import(import) => Ok(Act::PutCoupons(import.owner, import.source.records("coupons", of_record)?)),
@@ -110,7 +110,7 @@ impl Verb {
     }
 }
 
-fn of_record(mut record: Record) -> Result<NewCoupon, Failure> {
+fn of_record(mut record: Record) -> Result<NewCoupon, CommandError> {
     let coupon = NewCoupon {
         code: record.need("code")?,
         percent: record.take("percent"),
@@ -123,7 +123,7 @@ fn of_record(mut record: Record) -> Result<NewCoupon, Failure> {
         ends_at: record.take("ends_at"),
     };
     match record.fields.iter().find(|(_, text)| !text.is_empty()) {
-        Some((column, _)) => Err(Failure::failed(format!("{}: there is no column `{column}`", record.name))),
+        Some((column, _)) => Err(CommandError::failed(format!("{}: there is no column `{column}`", record.name))),
         None => Ok(coupon),
     }
 }
@@ -149,7 +149,7 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
                         max_uses: coupon.max_uses,
                     };
                     coupons::create(tx, now, shop, new).await.map_err(|e| refused(Refused::because(e)))?;
-                    reviews::record_act(tx, now, &actor, "coupon.create", &code, "").await?;
+                    audit_log::record(tx, now, &actor, Action::CouponCreate, &code, "").await?;
                 }
                 Ok::<_, Refused>(())
             })
@@ -199,7 +199,9 @@ pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<Str
                 let coupon = coupons::find(tx, shop, &deactivate.code).await?;
                 let missing = || Refused::Rejected(format!("there is no coupon `{}`", deactivate.code));
                 coupons::deactivate(tx, coupon.ok_or_else(missing)?.id).await?;
-                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "coupon.deactivate", &deactivate.code, "").await?)
+                Ok::<_, Refused>(
+                    audit_log::record(tx, now, &actor, Action::CouponDeactivate, &deactivate.code, "").await?,
+                )
             })
         })
         .await?;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::commands::admin::{Act, Refused};
 use crate::commands::control::Context;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::merchants;
 
 #[derive(Subcommand)]
@@ -44,7 +44,7 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
         .write("create_merchant", move |tx| {
             Box::pin(async move {
                 merchants::create(tx, now, public_id, &slug, &name).await.map_err(Refused::because)?;
-                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "merchant.create", &slug, &name).await?)
+                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::MerchantCreate, &slug, &name).await?)
             })
         })
         .await?;

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use chain::Amount;
 
 use crate::commands::control::{self, Command, Context};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 use db::{self, Tx};
 use ids::{Mode, Shop};
 use money::pricing::{Currency, Fiat};
@@ -107,7 +107,7 @@ pub struct Owner {
     pub mode: Mode,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let acts = match args.noun {
         Noun::Merchant(verb) => vec![verb.act()],
         Noun::User(verb) => vec![verb.act()],
@@ -121,7 +121,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Noun::Chain(verb) => vec![verb.act()],
     };
     for act in acts {
-        say(control::ask(&args.installation, Command::Admin(act)).await?);
+        print_line(control::ask(&args.installation, Command::Admin(act)).await?);
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::commands::control::Context;
 use db::Tx;
 use money::invoices::{InvoiceTerms, Received};
 use money::payments::Method;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::orders::{self, CancelError, Line, Order, OrderStatus, View};
 use shop::{catalog, merchants, users};
 
@@ -156,7 +156,8 @@ pub async fn cancel(context: &Context, named: Named) -> Result<String, String> {
                 let refused =
                     |e: CancelError| Refused::Rejected(format!("order {} cannot be cancelled: {e}", order.order_no));
                 orders::cancel(tx, now, order.id).await.map_err(refused)?;
-                reviews::record_act(tx, now, &actor, "order.cancel", &order.order_no, &told(order, standing)).await?;
+                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, standing))
+                    .await?;
                 Ok::<_, Refused>(view)
             })
         })
@@ -180,7 +181,8 @@ pub async fn confirm(context: &Context, named: Named) -> Result<String, String> 
                 if !orders::confirm_external(tx, now, order.id).await? {
                     return Err(Refused::Rejected(not_awaited(order, standing)));
                 }
-                reviews::record_act(tx, now, &actor, "order.confirm", &order.order_no, &told(order, standing)).await?;
+                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, standing))
+                    .await?;
                 Ok(view)
             })
         })

@@ -9,11 +9,11 @@ use uuid::Uuid;
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, fiat, minor_units, shop_of};
 use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::catalog::{self, EditError, State, Stored, Texts, Tier};
 
 const CURRENCY: &str = "CNY";
@@ -92,7 +92,7 @@ pub struct Set {
 }
 
 impl Verb {
-    pub fn act(self) -> Result<Act, Failure> {
+    pub fn act(self) -> Result<Act, CommandError> {
         match self {
             Verb::Put(put) => {
                 let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
@@ -105,7 +105,7 @@ impl Verb {
     }
 }
 
-fn of_record(mut record: Record) -> Result<NewProduct, Failure> {
+fn of_record(mut record: Record) -> Result<NewProduct, CommandError> {
     let mut product = NewProduct {
         slug: record.need("slug")?,
         price: record.need("price")?,
@@ -121,7 +121,7 @@ fn of_record(mut record: Record) -> Result<NewProduct, Failure> {
         } else if let Some(language) = column.strip_prefix("description_") {
             product.descriptions.insert(language.to_owned(), text);
         } else if !KNOWN.contains(&column.as_str()) {
-            return Err(Failure::failed(format!("{}: there is no column `{column}`", record.name)));
+            return Err(CommandError::failed(format!("{}: there is no column `{column}`", record.name)));
         }
     }
     Ok(product)
@@ -151,8 +151,8 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
                     let slug = product.slug.clone();
                     let refused = |e: Refused| Refused::Rejected(format!("product `{slug}`: {e}"));
                     let made = put_one(tx, now, shop, position, &product).await.map_err(refused)?;
-                    let act = if made { "product.create" } else { "product.change" };
-                    reviews::record_act(tx, now, &actor, act, &slug, &product.price).await?;
+                    let action = if made { Action::ProductCreate } else { Action::ProductChange };
+                    audit_log::record(tx, now, &actor, action, &slug, &product.price).await?;
                     created += usize::from(made);
                 }
                 Ok::<_, Refused>(created)
@@ -206,7 +206,7 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
                 let product = find(tx, shop, &set.product).await?;
                 catalog::set_state(tx, product.id, state).await?;
                 Ok::<_, Refused>(
-                    reviews::record_act(tx, now, &actor, "product.set", &product.slug, state.as_str()).await?,
+                    audit_log::record(tx, now, &actor, Action::ProductSetState, &product.slug, state.as_str()).await?,
                 )
             })
         })

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{Act, Refused};
 use crate::commands::control::Context;
+use records::audit_log::{self, Action};
 use records::reviews::{self, Review};
 
 /// How `status` and others name the command.
@@ -92,7 +93,7 @@ pub async fn close(context: &Context, close: Close) -> Result<String, String> {
                     return Err(Refused::Rejected(missing));
                 }
                 let detail = format!("{kind}: {note}");
-                Ok(reviews::record_act(tx, now, &actor, "review.close", &subject, &detail).await?)
+                Ok(audit_log::record(tx, now, &actor, Action::ReviewClose, &subject, &detail).await?)
             })
         })
         .await?;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::file::{Format, Source};
 use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
 use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use ids::StockItemId;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::stock::{self, IMPORT_MAX, Item};
 
 /// Of one request, so that it fits the control socket whatever stands in the lines.
@@ -68,14 +68,14 @@ pub struct Withdraw {
 }
 
 impl Verb {
-    pub fn acts(self) -> Result<Vec<Act>, Failure> {
+    pub fn acts(self) -> Result<Vec<Act>, CommandError> {
         match self {
             Verb::List(list) => Ok(vec![Act::ListStock(list)]),
             Verb::Withdraw(withdraw) => Ok(vec![Act::WithdrawStock(withdraw)]),
             Verb::Import(files) => {
                 let lines = read(&files.source)?;
                 if lines.is_empty() {
-                    return Err(Failure::failed("there is no line to import"));
+                    return Err(CommandError::failed("there is no line to import"));
                 }
                 let import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
                 Ok(parts(lines).into_iter().map(|lines| Act::ImportStock(import(lines))).collect())
@@ -84,7 +84,7 @@ impl Verb {
     }
 }
 
-fn read(source: &Source) -> Result<Vec<String>, Failure> {
+fn read(source: &Source) -> Result<Vec<String>, CommandError> {
     let text = source.text()?;
     match source.format() {
         Format::Json => source.json(&text),
@@ -130,7 +130,7 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
         .write("import_stock", move |tx| {
             Box::pin(async move {
                 let imported = stock::import(tx, now, sku, sealed).await?;
-                reviews::record_act(tx, now, &actor, "stock.import", &subject, &imported.added.to_string()).await?;
+                audit_log::record(tx, now, &actor, Action::StockImport, &subject, &imported.added.to_string()).await?;
                 Ok::<_, Refused>(imported)
             })
         })
@@ -173,7 +173,7 @@ pub async fn withdraw(context: &Context, withdraw: Withdraw) -> Result<String, S
             Box::pin(async move {
                 let withdrawn = stock::withdraw(tx, StockItemId(item)).await?;
                 if withdrawn {
-                    reviews::record_act(tx, now, &actor, "stock.withdraw", &item.to_string(), "").await?;
+                    audit_log::record(tx, now, &actor, Action::StockWithdraw, &item.to_string(), "").await?;
                 }
                 Ok::<_, Refused>(withdrawn)
             })

@@ -13,7 +13,7 @@ use db::{self, Tx};
 use ids::Shop;
 use money::ledger::PostError;
 use money::pricing::Currency;
-use records::reviews;
+use records::audit_log::{self, Action};
 use shop::users::{self, State, User};
 
 const DAY_MS: i64 = 86_400_000;
@@ -125,7 +125,7 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
                 let shop = shop_of(tx, &new.owner).await?;
                 let user = users::NewUser { public_id: Uuid::new_v4(), name: new.name.clone(), email: new.email };
                 users::create(tx, now, shop, user).await.map_err(Refused::because)?;
-                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "user.create", &new.name, "").await?)
+                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::UserCreate, &new.name, "").await?)
             })
         })
         .await?;
@@ -142,7 +142,9 @@ pub async fn set(context: &Context, set: Set) -> Result<String, String> {
             Box::pin(async move {
                 let (_, user) = find(tx, &set.owner, &set.name).await?;
                 users::set_state(tx, user.id, state).await?;
-                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "user.set", &set.name, state.as_str()).await?)
+                Ok::<_, Refused>(
+                    audit_log::record(tx, now, &actor, Action::UserSetState, &set.name, state.as_str()).await?,
+                )
             })
         })
         .await?;
@@ -181,7 +183,7 @@ pub async fn issue(context: &Context, issue: Issue) -> Result<String, String> {
             Box::pin(async move {
                 let (_, user) = find(tx, &issue.owner, &issue.user).await?;
                 tokens::issue(tx, now, user.id, &token, expires_at).await?;
-                Ok::<_, Refused>(reviews::record_act(tx, now, &actor, "token.issue", &issue.user, "").await?)
+                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::TokenIssue, &issue.user, "").await?)
             })
         })
         .await?;
@@ -197,7 +199,7 @@ pub async fn revoke(context: &Context, revoke: Revoke) -> Result<String, String>
             Box::pin(async move {
                 let (_, user) = find(tx, &revoke.owner, &revoke.user).await?;
                 let ended = tokens::revoke_all(tx, now, user.id).await?;
-                reviews::record_act(tx, now, &actor, "token.revoke", &revoke.user, &ended.to_string()).await?;
+                audit_log::record(tx, now, &actor, Action::TokenRevoke, &revoke.user, &ended.to_string()).await?;
                 Ok::<_, Refused>(ended)
             })
         })
@@ -224,7 +226,7 @@ pub async fn credit(context: &Context, credit: Credit) -> Result<String, String>
                     .await
                     .map_err(|e| given(&credit.reference, &e))?;
                 let detail = format!("{} {currency}, reference {}", credit.amount, credit.reference);
-                reviews::record_act(tx, now, &actor, "user.credit", &credit.user, &detail).await?;
+                audit_log::record(tx, now, &actor, Action::UserCredit, &credit.user, &detail).await?;
                 balance(tx, shop, &user, currency).await
             })
         })

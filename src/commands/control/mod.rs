@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{self, Act};
 use crate::commands::dev::demo::{self, Demo};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, Offline, make_folder};
 use crate::commands::{backup, rescan, status};
 use crate::workers::rescan::{Piece, Rescan};
@@ -23,6 +23,7 @@ use config::Config;
 use db::Db;
 use db::lock::{DataLock, LockError};
 use envelope::Envelope;
+use records::audit_log::Actor;
 use tasks::Wake;
 use web::health::Health;
 
@@ -66,8 +67,8 @@ pub struct Context {
     pub db: Db,
     pub clock: Clock,
     pub envelope: Arc<Envelope>,
-    /// Who asks, for the log of administrative acts.
-    pub actor: String,
+    /// The caller, for the audit log.
+    pub actor: Actor,
     /// For whoever leaves work behind that need not wait; it wakes nobody when no daemon runs.
     pub wake: Wake,
     /// `None` when no daemon runs.
@@ -88,14 +89,9 @@ pub struct Running {
 
 impl Context {
     pub fn offline(config: Arc<Config>, db: Db, clock: Clock, envelope: Arc<Envelope>) -> Context {
-        let actor = actor(rustix::process::getuid().as_raw());
+        let actor = Actor::CommandLine { uid: rustix::process::getuid().as_raw() };
         Context { config, db, clock, envelope, actor, wake: Wake::default(), daemon: None, demo: None }
     }
-}
-
-/// How a user of the machine stands in the log of administrative acts.
-fn actor(uid: u32) -> String {
-    format!("uid {uid}")
 }
 
 /// The one place where commands are done. An error is a sentence for whoever asked.
@@ -119,7 +115,7 @@ pub enum Executor {
     Ours(Box<Offline>),
 }
 
-pub async fn executor(config: &Config) -> Result<Executor, Failure> {
+pub async fn executor(config: &Config) -> Result<Executor, CommandError> {
     make_folder(&config.data.folder)?;
     match DataLock::acquire(&config.data.folder) {
         Ok(lock) => Ok(Executor::Ours(Box::new(Offline::open(config.clone(), lock).await?))),
@@ -129,19 +125,19 @@ pub async fn executor(config: &Config) -> Result<Executor, Failure> {
 }
 
 /// Executes in the daemon that holds the data folder, or else here.
-pub async fn ask(installation: &Installation, command: Command) -> Result<Answer, Failure> {
+pub async fn ask(installation: &Installation, command: Command) -> Result<Answer, CommandError> {
     let config = installation.load()?;
     match executor(&config).await? {
         Executor::Daemon => ask_daemon(&config.data.folder, &command).await,
         Executor::Ours(offline) => {
             let answer = execute(&offline.context, command).await;
             offline.close().await;
-            answer.map_err(Failure::failed)
+            answer.map_err(CommandError::failed)
         }
     }
 }
 
 /// Executes in the running daemon only.
-pub async fn ask_daemon(folder: &Path, command: &Command) -> Result<Answer, Failure> {
+pub async fn ask_daemon(folder: &Path, command: &Command) -> Result<Answer, CommandError> {
     socket::ask(folder, command).await
 }

@@ -13,7 +13,8 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{debug, warn};
 
 use crate::commands::control::{self, Answer, Command, Context};
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
+use records::audit_log::Actor;
 use tasks::Tasks;
 
 const FILE: &str = "control.sock";
@@ -81,7 +82,7 @@ async fn answer(mut stream: UnixStream, context: Context) -> io::Result<()> {
         let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_line(read)).await??;
         match serde_json::from_slice::<Command>(&line) {
             Ok(command) => {
-                let context = Context { actor: control::actor(peer), ..context };
+                let context = Context { actor: Actor::CommandLine { uid: peer }, ..context };
                 control::execute(&context, command).await
             }
             // Its text is not shown: goods may stand in it.
@@ -99,20 +100,21 @@ async fn answer(mut stream: UnixStream, context: Context) -> io::Result<()> {
 }
 
 /// Asks the daemon that runs on `folder`.
-pub async fn ask(folder: &Path, command: &Command) -> Result<Answer, Failure> {
+pub async fn ask(folder: &Path, command: &Command) -> Result<Answer, CommandError> {
     let path = folder.join(FILE);
     let none = |error: io::Error| {
         let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind());
         let folder = folder.display();
         let advice = format!("no daemon runs on {folder}; start it with `settled dev` or `settled serve`");
-        if absent { Failure::daemon(advice) } else { Failure::while_(path.display(), error) }
+        if absent { CommandError::daemon(advice) } else { CommandError::with_context(path.display(), error) }
     };
     let stream = UnixStream::connect(&path).await.map_err(none)?;
-    let broken = |error: io::Error| Failure::while_("the daemon did not answer", error);
+    let broken = |error: io::Error| CommandError::with_context("the daemon did not answer", error);
     let line = exchange(stream, command).await.map_err(broken)?;
-    let answer: Result<Answer, String> = serde_json::from_slice(&line)
-        .map_err(|_| Failure::failed("the daemon answered something else than expected: is it another version?"))?;
-    answer.map_err(Failure::failed)
+    let answer: Result<Answer, String> = serde_json::from_slice(&line).map_err(|_| {
+        CommandError::failed("the daemon answered something else than expected: is it another version?")
+    })?;
+    answer.map_err(CommandError::failed)
 }
 
 async fn exchange(mut stream: UnixStream, command: &Command) -> io::Result<Vec<u8>> {

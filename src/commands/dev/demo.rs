@@ -13,7 +13,7 @@ use url::Url;
 use crate::commands::control::{Answer, Context};
 use crate::commands::dev::keys::write_private;
 use crate::commands::dev::node;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use clock::{Clock, Instant};
 use config::Driver;
 use money::invoices;
@@ -121,15 +121,15 @@ impl Demo {
 }
 
 /// The machine's clock, as far ahead as the last run of the demo left it: time never goes back for what is stored.
-pub fn clock(folder: &Path) -> Result<Clock, Failure> {
+pub fn clock(folder: &Path) -> Result<Clock, CommandError> {
     let file = folder.join(AHEAD);
     match std::fs::read_to_string(&file) {
         Ok(text) => {
-            let ms = text.trim().parse().map_err(|e| Failure::while_(file.display(), e))?;
+            let ms = text.trim().parse().map_err(|e| CommandError::with_context(file.display(), e))?;
             Ok(Clock::ahead(ms))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Clock::ahead(0)),
-        Err(e) => Err(Failure::while_(file.display(), e)),
+        Err(e) => Err(CommandError::with_context(file.display(), e)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The operator's inbox: money or facts that no rule decides. And the log of what administrators did.
+//! The operator's inbox: money and facts that no rule decides.
 
 mod store;
 
@@ -46,16 +46,4 @@ pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error
 
 pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
     store::count_open(tx).await
-}
-
-/// Writes down what an administrator did, in the transaction in which it is done.
-pub async fn record_act(
-    tx: &mut Tx,
-    now: Instant,
-    actor: &str,
-    act: &'static str,
-    subject: &str,
-    detail: &str,
-) -> Result<(), db::Error> {
-    store::insert_act(tx, now, actor, act, subject, detail).await
 }

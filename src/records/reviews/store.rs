@@ -1,4 +1,4 @@
-//! All SQL of reviews and of the log of administrators' acts.
+//! All SQL of reviews.
 
 use clock::Instant;
 use db::{self, Tx, execute, row, rows};
@@ -88,24 +88,4 @@ pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error
 pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
     let counted = row!(tx, "select count(*) as n from reviews where closed_at is null")?;
     counted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("n")
-}
-
-pub async fn insert_act(
-    tx: &mut Tx,
-    now: Instant,
-    actor: &str,
-    act: &'static str,
-    subject: &str,
-    detail: &str,
-) -> Result<(), db::Error> {
-    let inserted = execute!(
-        tx,
-        "insert into admin_acts (actor, act, subject, detail, at) values ($1, $2, $3, $4, $5)",
-        actor,
-        act,
-        subject,
-        detail,
-        now
-    )?;
-    db::expect_changed(inserted, 1)
 }

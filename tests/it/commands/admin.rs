@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use provision::anvil::{Anvil, Options};
+use provision::anvil::{Anvil, AnvilOptions};
 use rusqlite::Connection;
 
 use crate::commands::program::{configured, installed, run, run_with, settled};
@@ -217,7 +217,7 @@ async fn no_keys_are_made_beside_those_that_the_unit_passes() {
 async fn a_check_compares_what_the_database_stored() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
-    let anvil = Anvil::start(Options { chain_id: 1, ..Options::default() }).await.unwrap();
+    let anvil = Anvil::start(AnvilOptions { chain_id: 1, ..AnvilOptions::default() }).await.unwrap();
     let text = std::fs::read_to_string(&config).unwrap();
     let chain =
         format!("[chains.ethereum]\nenabled = true\nmode = \"test\"\nendpoints = [{{ url = \"{}\" }}]\n", anvil.url());

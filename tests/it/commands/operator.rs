@@ -73,9 +73,9 @@ async fn one(db: &Db, sql: &'static str) -> String {
     rows(db, sql).await.first().unwrap().at(0).unwrap()
 }
 
-/// What administrators did, without the acts that set the world up.
+/// The entries of the audit log, oldest first.
 async fn acts(db: &Db) -> Vec<String> {
-    let acts = rows(db, "select act, subject, detail, actor from admin_acts order by seq").await;
+    let acts = rows(db, "select action, subject, detail, actor from audit_log order by seq").await;
     let text = |row: &Row, place: usize| row.at::<String>(place).unwrap();
     let told = acts.iter().map(|row| {
         assert!(text(row, 3).starts_with("uid "));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
 use chain::{Amount, InternalTransfers, Part, Source, SourceError, WatchSet};
-use provision::bitcoind::{Bitcoind, Options};
+use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use rpc::Endpoint;
 use simnet::conformance::{Subject, check};
 
@@ -153,11 +153,11 @@ async fn what_a_node_is_stands_in_its_report() {
     assert!(words(&world.bitcoin(Access::Esplora)).await.unwrap().contains("Esplora"));
 
     // Its newest block is from 2011: for all that it knows, it has years to read.
-    let fresh = Bitcoind::start(Options::default()).await.unwrap();
+    let fresh = Bitcoind::start(BitcoindOptions::default()).await.unwrap();
     let syncing = Bitcoin::new(world.config(Access::Core, &[&fresh.url()])).unwrap();
     assert!(words(&syncing).await.unwrap_err().contains("still syncs"));
 
-    let pruning = Options { extra: vec!["-prune=1".into(), "-fastprune".into()], ..Options::default() };
+    let pruning = BitcoindOptions { extra: vec!["-prune=1".into(), "-fastprune".into()], ..BitcoindOptions::default() };
     let pruned = Bitcoind::start(pruning).await.unwrap();
     pruned.mine(1_000).await.unwrap();
     pruned.rpc("pruneblockchain", serde_json::json!([700])).await.unwrap();

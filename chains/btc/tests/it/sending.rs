@@ -13,7 +13,7 @@ fn refused_as(outcome: &Outcome, class: &str) -> bool {
 async fn said(access: Access) {
     let world = World::start().await;
     let bitcoin = world.bitcoin(access);
-    let (coin, ours) = (world.payer.take(), world.ours[0].text.as_str());
+    let (coin, ours) = (world.payer.take_utxo(), world.ours[0].text.as_str());
     let send = async |hex: &str| bitcoin.broadcast(&const_hex::decode(hex).unwrap()).await;
 
     let payment = world.payer.sign(coin, &[(ours, 70_000)], 5_000, true).unwrap();
@@ -23,10 +23,10 @@ async fn said(access: Access) {
     let cheaper = world.payer.sign(coin, &[(ours, 70_001)], 5_000, true).unwrap();
     let cheaper = send(&cheaper.hex).await;
     assert!(refused_as(&cheaper, "occupied"), "{cheaper:?}");
-    let free = world.payer.sign(world.payer.take(), &[(ours, 70_000)], 0, false).unwrap();
+    let free = world.payer.sign(world.payer.take_utxo(), &[(ours, 70_000)], 0, false).unwrap();
     let free = send(&free.hex).await;
     assert!(refused_as(&free, "price"), "{free:?}");
-    let other = world.payer.sign(world.payer.take(), &[(ours, 70_000)], 5_000, true).unwrap();
+    let other = world.payer.sign(world.payer.take_utxo(), &[(ours, 70_000)], 5_000, true).unwrap();
     let mut unsigned = const_hex::decode(&other.hex).unwrap();
     let signature = unsigned.len() - 60;
     unsigned[signature] ^= 1;
@@ -59,7 +59,7 @@ async fn silence_is_no_refusal() {
     let nowhere = Endpoint::new("http://127.0.0.1:1").unwrap().with_roles(&[Role::Broadcast]);
     config.pool.endpoints = vec![Endpoint::new(&world.node.url()).unwrap().with_roles(&[Role::Read]), nowhere];
     let bitcoin = btc::Bitcoin::new(config).unwrap();
-    let payment = world.payer.sign(world.payer.take(), &[(&world.ours[0].text, 70_000)], 5_000, true).unwrap();
+    let payment = world.payer.sign(world.payer.take_utxo(), &[(&world.ours[0].text, 70_000)], 5_000, true).unwrap();
     let outcome = bitcoin.broadcast(&const_hex::decode(payment.hex).unwrap()).await;
     assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
 }

@@ -6,8 +6,8 @@ use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
 use chain::{Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, derive::Scheme};
 use esplora::Esplora;
 use provision::{
-    bitcoind::{Bitcoind, Options},
-    payer::Payer,
+    bitcoind::{Bitcoind, BitcoindOptions},
+    wallet::TestWallet,
 };
 use rpc::Endpoint;
 use simnet::conformance::Operator;
@@ -21,7 +21,7 @@ const XPUB: &str =
 pub struct World {
     pub node: Bitcoind,
     pub esplora: Esplora,
-    pub payer: Payer,
+    pub payer: TestWallet,
     pub ours: Vec<Address>,
     pub watched: WatchSet,
     pub kind: Kind,
@@ -33,8 +33,8 @@ impl World {
     }
 
     pub async fn with(kind: Kind) -> World {
-        let node = Bitcoind::start(Options::default()).await.expect(NODE);
-        let payer = Payer::rich(&node, 1).await.expect(NODE);
+        let node = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
+        let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = Esplora::start(&node.url()).await;
         let scheme = match kind {
             Kind::P2wpkh => Scheme::P2wpkh(KnownHrp::Regtest),

@@ -12,7 +12,7 @@ use chain::{Amount, AssetKind, BlockHash, BlockRef, InternalTransfers, Part, Sou
 use evm::Trace;
 
 use crate::world::{self, ETHER, World, read, sums, transfers};
-use proxy::{Act, Proxy};
+use proxy::{Intervention, Proxy};
 
 #[tokio::test]
 async fn everything_that_reached_us_is_found_and_nothing_else() {
@@ -95,8 +95,8 @@ async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_anothe
     let addresses: Vec<chain::Address> = asked.iter().map(|address| world::address(*address)).collect();
     let refused = addresses[60].text.clone();
     let stingy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
-        ("eth_getProof", Some(address)) if address == refused => Act::Error(-32000, "not this one"),
-        _ => Act::Pass,
+        ("eth_getProof", Some(address)) if address == refused => Intervention::Error(-32000, "not this one"),
+        _ => Intervention::Pass,
     })
     .await;
     let evm = world.evm(&[&stingy.url, &url]);
@@ -107,7 +107,7 @@ async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_anothe
     }
     // Two proofs of the chain, one header, 250 items of batches, and the one that was refused once more at both endpoints.
     assert_eq!((balances.len(), evm.requests() - before), (250, 250 + 2 + 1 + 2));
-    assert_eq!(stingy.asked("eth_getProof"), 250 + 1);
+    assert_eq!(stingy.request_count("eth_getProof"), 250 + 1);
 
     let again = evm.balances(&last, &AssetKind::Native, &addresses[..1]).await.unwrap();
     assert_eq!((again, evm.requests() - before), (balances[..1].to_vec(), 250 + 2 + 1 + 2 + 1), "the header is known");
@@ -222,21 +222,21 @@ async fn a_second_opinion_is_waited_for_behind_a_throttle() {
     let world = World::start().await;
     world.anvil.mine(3).await.unwrap();
     let (url, height) = (world.anvil.url(), world.anvil.height().await.unwrap());
-    let giver = Proxy::start(&url, |_, _| Act::Pass).await;
+    let giver = Proxy::start(&url, |_, _| Intervention::Pass).await;
     let turned_away = AtomicBool::new(false);
     let throttled = Proxy::start(&url, move |method, _| match method {
         "eth_getBlockByNumber" if !turned_away.swap(true, Ordering::Relaxed) => {
-            Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![], String::new())
+            Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![], String::new())
         }
-        _ => Act::Pass,
+        _ => Intervention::Pass,
     })
     .await;
     let evm = world.evm(&[&giver.url, &throttled.url]);
     let block = read(&evm, height, height, &world.watched).await[0].header.position();
-    let asked = giver.asked("eth_getBlockByNumber");
+    let asked = giver.request_count("eth_getBlockByNumber");
     assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Agrees);
-    assert_eq!(giver.asked("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
-    assert_eq!(throttled.asked("eth_getBlockByNumber"), 2);
+    assert_eq!(giver.request_count("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
+    assert_eq!(throttled.request_count("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
 async fn the_chain_is_named_and_endpoints_are_judged_one_by_one() {
     let world = World::start().await;
     let url = world.anvil.url();
-    let hiding = Proxy::hiding(&url, &["eth_getBlockReceipts"]).await;
+    let hiding = Proxy::without_methods(&url, &["eth_getBlockReceipts"]).await;
     let evm = evm::Evm::new(world.config(&[&url, &hiding.url, "http://127.0.0.1:9/key"], Trace::Debug)).unwrap();
     assert_eq!(evm.identity().await.unwrap().id, "31337");
     assert_eq!(evm.decimals(&world.usdt.to_checksum(None)).await, Ok(6));

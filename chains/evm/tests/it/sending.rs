@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, keccak256};
 use axum::http::StatusCode;
 use chain::{Outcome, Sender};
-use proxy::{Act, Proxy};
+use proxy::{Intervention, Proxy};
 use rpc::{Endpoint, Role};
 use serde_json::json;
 
@@ -47,9 +47,9 @@ async fn a_node_says_what_became_of_the_bytes() {
 async fn one_endpoint_that_takes_it_is_enough_and_silence_is_not_a_refusal() {
     let world = World::start().await;
     let url = world.anvil.url();
-    let sick = Proxy::start(&url, |_, _| Act::Http(StatusCode::BAD_GATEWAY, vec![], String::new())).await;
-    let liar = Proxy::start(&url, |_, _| Act::Result(json!(format!("0x{}", "11".repeat(32))))).await;
-    let refusing = Proxy::start(&url, |_, _| Act::Error(-32000, "transaction underpriced")).await;
+    let sick = Proxy::start(&url, |_, _| Intervention::Http(StatusCode::BAD_GATEWAY, vec![], String::new())).await;
+    let liar = Proxy::start(&url, |_, _| Intervention::Result(json!(format!("0x{}", "11".repeat(32))))).await;
+    let refusing = Proxy::start(&url, |_, _| Intervention::Error(-32000, "transaction underpriced")).await;
     let raw = signed(&world, 0, 20).await;
 
     for lone in [&sick, &liar] {
@@ -66,10 +66,10 @@ async fn one_endpoint_that_takes_it_is_enough_and_silence_is_not_a_refusal() {
 async fn only_endpoints_with_the_role_get_the_bytes() {
     let world = World::start().await;
     let url = world.anvil.url();
-    let reader = Proxy::start(&url, |_, _| Act::Pass).await;
+    let reader = Proxy::start(&url, |_, _| Intervention::Pass).await;
     let mut config = world.config(&[&url], evm::Trace::None);
     config.pool.endpoints.insert(0, Endpoint::new(&reader.url).unwrap().with_roles(&[Role::Read]));
     let evm = evm::Evm::new(config).unwrap();
     assert_eq!(evm.broadcast(&signed(&world, 0, 20).await).await, Outcome::Accepted);
-    assert_eq!(reader.asked("eth_sendRawTransaction"), 0);
+    assert_eq!(reader.request_count("eth_sendRawTransaction"), 0);
 }

@@ -7,7 +7,7 @@ use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use signer::{
-    accounts::{Account, Kind, Purpose},
+    accounts::{AddressKind, KeyAccount, Purpose},
     seed::Seed,
 };
 
@@ -27,15 +27,16 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
     ];
     for (words, passphrase, network, name, purpose, epoch) in cases {
         let seed = Seed::from_words(&words, SecretString::from(passphrase)).unwrap();
-        let account = |family| Account::new(family, network, purpose, epoch).unwrap();
+        let account = |family| KeyAccount::new(family, network, purpose, epoch).unwrap();
         let number = account(Family::Evm).number();
         let input = json!({
             "mnemonic": words.expose_secret(), "passphrase": passphrase, "account": number, "count": ADDRESSES, "network": name,
             "sats": SATS,
         });
-        let wallets = node::run_blocking("derive", &input).unwrap();
+        let wallets = node::run_script_blocking("derive", &input).unwrap();
         agree(&seed, &account(Family::Evm), &wallets["evm"]);
-        let bitcoin = [Kind::P2wpkh, Kind::P2tr].map(|kind| account(Family::Bitcoin).of_kind(kind));
+        let bitcoin =
+            [AddressKind::P2wpkh, AddressKind::P2tr].map(|kind| account(Family::Bitcoin).with_address_kind(kind));
         agree(&seed, &bitcoin[0], &wallets["btc"]);
         agree(&seed, &bitcoin[1], &wallets["taproot"]);
         let firsts = bitcoin.map(|account| seed.address(&account, 0).unwrap().text);
@@ -54,7 +55,7 @@ fn words_of(entropy: &[u8]) -> SecretString {
     Seed::from_entropy(entropy, SecretString::default()).unwrap().words()
 }
 
-fn agree(seed: &Seed, account: &Account, wallet: &Value) {
+fn agree(seed: &Seed, account: &KeyAccount, wallet: &Value) {
     assert_eq!(wallet["path"], account.path());
     // Wallets write the network into the version of the key (`tpub`); ours is always `xpub`. The key is the same.
     let mut theirs: ExtendedKey = wallet["xpub"].as_str().unwrap().parse().unwrap();

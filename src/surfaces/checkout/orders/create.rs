@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::error::{self, Error};
-use crate::orders::request::{Documented, Payment, Wanted};
+use crate::orders::request::{OrderRequest, OrderRequestSchema, Payment};
 use crate::{CURRENCY, Checkout, SURFACE, auth, wire};
 use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
 use access::limits::Key;
@@ -47,7 +47,7 @@ pub struct CreatedOrder {
 /// Create an order
 ///
 /// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at once.
-#[utoipa::path(post, path = "/api/orders", tag = "Orders", request_body = Documented,
+#[utoipa::path(post, path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeating a request with the same key and body answers the first order and makes no second one")),
     responses(
@@ -68,7 +68,7 @@ pub async fn create(
     body: Bytes,
 ) -> Result<Response, Error> {
     checkout.orders.admit(checkout.clock.steady(), [Key::ip(client.0)])?;
-    let wanted = Wanted::read(&Fields::from_json(&headers, &body)?)?;
+    let wanted = OrderRequest::parse(&Fields::from_json(&headers, &body)?)?;
     let user = match wanted.payment {
         Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::user(&checkout, &headers).await?),
         Payment::Crypto { .. } | Payment::Alipay | Payment::Wechat => None,
@@ -79,7 +79,7 @@ pub async fn create(
         checkout.wake.wake();
     }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::CREATED);
-    Ok(reply::text_as_json(status, answer.body))
+    Ok(reply::json_text(status, answer.body))
 }
 
 struct Ordered {
@@ -92,7 +92,7 @@ struct Ordered {
 fn call(
     checkout: &Checkout,
     headers: &HeaderMap,
-    wanted: &Wanted,
+    wanted: &OrderRequest,
     user: Option<UserId>,
 ) -> Result<Option<Call>, Error> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
@@ -112,7 +112,7 @@ fn call(
 
 async fn order(
     checkout: &Checkout,
-    wanted: &Wanted,
+    wanted: &OrderRequest,
     user: Option<UserId>,
     call: Option<Call>,
 ) -> Result<Ordered, Error> {
@@ -136,7 +136,12 @@ async fn order(
     }
 }
 
-fn new_order(checkout: &Checkout, wanted: &Wanted, user: Option<UserId>, now: Instant) -> Result<NewOrder, Error> {
+fn new_order(
+    checkout: &Checkout,
+    wanted: &OrderRequest,
+    user: Option<UserId>,
+    now: Instant,
+) -> Result<NewOrder, Error> {
     let labels = OrderReference::draw(&mut rand::rng(), NUMBER_PREFIX, now);
     let external = |provider| checkout.pay_links.open(provider, &labels).ok_or(Error::MethodUnavailable);
     let means = match &wanted.payment {
@@ -170,7 +175,7 @@ async fn once(
     payment_service: &PaymentService,
     new: NewOrder,
     address: Option<ReservedAddress>,
-    wanted: &Wanted,
+    wanted: &OrderRequest,
     call: Option<Call>,
 ) -> Result<Ordered, Error> {
     let keep = match new.user {
@@ -193,7 +198,7 @@ async fn once(
     Ok(Ordered { answer, is_paid: created.begun == PaymentInstructions::Settled })
 }
 
-fn written(created: &orders::Created, wanted: &Wanted) -> Result<String, db::Error> {
+fn written(created: &orders::Created, wanted: &OrderRequest) -> Result<String, db::Error> {
     let order = wire::Order::new(created, wanted.payment.method());
     let payment = wire::Payment::new(created, wanted.payment.coin());
     let body = CreatedOrder { success: true, order, payment };

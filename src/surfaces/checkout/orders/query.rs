@@ -32,8 +32,8 @@ pub struct Found {
 /// The body of Query Order.
 #[derive(ToSchema)]
 #[schema(as = OrderQuery)]
-#[expect(dead_code, reason = "it documents what `Lookup::read` reads")]
-pub struct Documented {
+#[expect(dead_code, reason = "it documents what `Lookup::parse` reads")]
+pub struct LookupSchema {
     #[schema(rename = "orderNo")]
     order_no: String,
     #[schema(format = "email")]
@@ -46,7 +46,7 @@ struct Lookup {
 }
 
 impl Lookup {
-    fn read(fields: &Fields) -> Result<Lookup, BadRequest> {
+    fn parse(fields: &Fields) -> Result<Lookup, BadRequest> {
         let (order_no, email) = (fields.text("orderNo")?.trim(), fields.text("email")?.trim());
         Ok(Lookup { order_no: order_no.to_owned(), email: email.to_owned() })
     }
@@ -70,11 +70,11 @@ pub async fn by_url(
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Error> {
-    answer(&checkout, client, Lookup::read(&Fields::from_query(query.as_deref()))?).await
+    answer(&checkout, client, Lookup::parse(&Fields::from_query(query.as_deref()))?).await
 }
 
 /// Look an order up, without its e-mail address in the URL
-#[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = Documented,
+#[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
     responses(
         (status = 200, body = Found, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
@@ -87,7 +87,7 @@ pub async fn by_body(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
-    answer(&checkout, client, Lookup::read(&Fields::from_json(&headers, &body)?)?).await
+    answer(&checkout, client, Lookup::parse(&Fields::from_json(&headers, &body)?)?).await
 }
 
 /// Every look-up counts, found or not; a refused one does not.

@@ -1,0 +1,81 @@
+//! The append-only log of administrative actions. Each entry is written in the transaction of the action that it reports, so
+//! that neither is stored without the other.
+
+mod store;
+
+use std::fmt;
+
+use clock::Instant;
+use db::{self, Tx};
+
+/// The person or program that performs an administrative action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// An operator at the command line: the Unix user id of the process that ran the command.
+    CommandLine { uid: u32 },
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Actor::CommandLine { uid } => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+/// The kind of an administrative action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    MerchantCreate,
+    ProductCreate,
+    ProductChange,
+    ProductSetState,
+    StockImport,
+    StockWithdraw,
+    CouponCreate,
+    CouponDeactivate,
+    UserCreate,
+    UserSetState,
+    UserCredit,
+    TokenIssue,
+    TokenRevoke,
+    OrderCancel,
+    OrderConfirm,
+    ReviewClose,
+    ChainResume,
+    ChainRescan,
+}
+
+db::text_enum!(Action {
+    MerchantCreate => "merchant.create",
+    ProductCreate => "product.create",
+    ProductChange => "product.change",
+    ProductSetState => "product.set_state",
+    StockImport => "stock.import",
+    StockWithdraw => "stock.withdraw",
+    CouponCreate => "coupon.create",
+    CouponDeactivate => "coupon.deactivate",
+    UserCreate => "user.create",
+    UserSetState => "user.set_state",
+    UserCredit => "user.credit",
+    TokenIssue => "token.issue",
+    TokenRevoke => "token.revoke",
+    OrderCancel => "order.cancel",
+    OrderConfirm => "order.confirm",
+    ReviewClose => "review.close",
+    ChainResume => "chain.resume",
+    ChainRescan => "chain.rescan",
+});
+
+/// Appends an entry. `subject` names what the action changed, such as a product's slug; `detail` holds further facts for a
+/// human reader and may be empty. Neither may contain secrets or goods.
+pub async fn record(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    action: Action,
+    subject: &str,
+    detail: &str,
+) -> Result<(), db::Error> {
+    store::insert_entry(tx, now, actor, action, subject, detail).await
+}
