@@ -34,9 +34,9 @@ impl RpcError {
             RpcError::Unavailable(reason) | RpcError::Timeout(reason) => SourceError::Unavailable(reason),
             RpcError::MethodMissing(method) => SourceError::Unsupported(method),
             RpcError::TooLarge(reason) => SourceError::Unavailable(format!("the reply is too large: {reason}")),
-            RpcError::Invalid(reason) => SourceError::Wrong(reason),
+            RpcError::Invalid(reason) => SourceError::InvalidResponse(reason),
             RpcError::NodeError(error) => match error.kind {
-                NodeErrorKind::NotFound => SourceError::NotThere(height),
+                NodeErrorKind::NotFound => SourceError::BlockNotFound(height),
                 NodeErrorKind::Pruned | NodeErrorKind::MethodMissing => SourceError::Unsupported(error.message),
                 NodeErrorKind::TooLarge | NodeErrorKind::RateLimited | NodeErrorKind::Other => {
                     SourceError::Unavailable(error.message)
