@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{Act, Refused};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use config::ChainConfig;
 use money::deposits::{self, Unspent as Spendable};
 use records::audit_log::{self, Action};

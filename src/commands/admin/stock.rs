@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::file::{Format, Source};
 use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use ids::StockItemId;
 use records::audit_log::{self, Action};
@@ -123,7 +123,7 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
             })
         })
         .await?;
-    let sealed = stock::seal(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let sealed = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let subject = slug.clone();
     let imported = context
         .db

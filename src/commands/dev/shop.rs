@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::commands::admin::coupons::NewCoupon;
 use crate::commands::admin::products::NewProduct;
 use crate::commands::admin::{self, Act, Owner};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::dev::keys::write_private;
 use crate::commands::exit::CommandError;
 use ids::{Mode, Shop};
@@ -95,7 +95,7 @@ async fn fill_up(context: &Context) -> Result<(), CommandError> {
             Box::pin(async move {
                 let Some(merchant) = merchants::find_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list_stored(tx, shop).await
+                catalog::list_with_prices(tx, shop).await
             })
         })
         .await?;
