@@ -30,10 +30,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("money", &["chain", "clock", "db", "ids", "records"]),
     ("shop", &["chain", "clock", "db", "envelope", "ids", "mail", "money", "records"]),
     ("web", &["access", "clock", "config", "db", "ids", "tasks"]),
-    (
-        "checkout",
-        &["access", "chain", "clock", "config", "db", "envelope", "ids", "money", "shop", "tasks", "web"],
-    ),
+    ("checkout", &["access", "chain", "clock", "config", "db", "envelope", "ids", "money", "shop", "tasks", "web"]),
 ];
 
 /// Crates of the registry that only these of our crates may name under `[dependencies]`.
