@@ -1,4 +1,4 @@
-//! What an operator sees to: reviews, orders and products, by the binary on the database of a running world.
+//! Operator commands for reviews, orders and products: the binary works on the database of a running world.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::aftermath::request;
 use crate::commands::program::{Ended, run_with};
 use crate::world::{World, accounts};
 
-/// The binary with a configuration of a world's database and data folder.
+/// Runs the binary with the world's database and data folder.
 struct Desk {
     config: String,
     _folder: tempfile::TempDir,
@@ -37,7 +37,7 @@ impl Desk {
         run_with(&[&["admin"], arguments, &["--config", &self.config]].concat(), input).await
     }
 
-    /// What it says of something that cannot be done.
+    /// Runs a command that must be refused and returns its message.
     async fn refused(&self, arguments: &[&str]) -> String {
         let ended = self.admin(arguments).await;
         assert!(ended.code == 1 && ended.out.is_empty(), "{ended:?}");
@@ -45,7 +45,7 @@ impl Desk {
     }
 }
 
-/// The section of a configuration that names this database.
+/// The configuration section of this database.
 async fn database_of(db: &Db, folder: &Path) -> String {
     match db.backend() {
         Backend::Sqlite => {
@@ -188,7 +188,7 @@ both! {
         assert!(twice.contains("is paid and its payment success"), "{twice}");
         assert!(desk.refused(&["order", "cancel", &paid]).await.contains("is paid already"));
 
-        // The binary's clock is the machine's.
+        // The binary uses the machine's clock.
         world.advance_seconds(Clock::System.now().since(world.clock.now()).max(0) / 1_000 + 1);
         world.run_until_idle().await;
         assert_eq!(world.status(&id).await.text_at("status"), "completed");
@@ -196,7 +196,7 @@ both! {
         assert!(shown.contains("3 of mailbox-usa-fresh at 0.5 CNY: delivered"), "{shown}");
         assert!(!shown.contains("----"), "goods are never shown: {shown}");
 
-        // Asked over its socket, the daemon hands the goods out at once.
+        // Through its socket the daemon delivers at once.
         let (second, id) = order().await;
         let confirm = serde_json::json!({ "confirm-order": { "order": second } });
         assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("its goods go out now"));
