@@ -41,20 +41,20 @@ pub struct ChainInfo {
 }
 
 /// Returns the hash of the newest block and the index of the endpoint that returned it.
-pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
+pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.result()?)?)));
     pool.send(Request::call("getbestblockhash", &[(); 0]).to(Target::From(first)), accept).await
 }
 
 /// Returns the hash of the genesis block.
-pub async fn genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
+pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
     let accept = |reply: &Reply<'_>| parse_block_hash(reply.result()?).map(Verdict::Accept);
     pool.send(Request::call("getblockhash", &[0]).to(target), accept).await
 }
 
 /// Returns the block hashes at these heights of the node's branch, `None` above its head. The list ends before the first
 /// height for which no endpoint has an answer, because the hashes before it are useful on their own.
-pub async fn block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
@@ -66,7 +66,7 @@ pub async fn block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<
 }
 
 /// Returns the header with this hash and the height that the node reports for it, which is not verified.
-pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
+pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let verbose: VerboseHeader<'_> = reply.result()?;
         let header = Header {
@@ -84,7 +84,7 @@ pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Rp
 }
 
 /// Fetches the bytes of a block and returns what `parse` makes of them. Another endpoint gets the request if it fails.
-pub async fn block<T>(
+pub async fn fetch_block<T>(
     pool: &Pool,
     hash: BlockHash,
     parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
@@ -94,7 +94,7 @@ pub async fn block<T>(
 }
 
 /// Returns the ids of all transactions in the mempool.
-pub async fn mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
+pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let txids: Vec<&str> = reply.result()?;
         txids.into_iter().map(parse_txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
@@ -104,7 +104,7 @@ pub async fn mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
 
 /// Returns the bytes of mempool transactions, `None` for those that are gone. The list ends before the first transaction
 /// for which no endpoint has an answer.
-pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let params: Vec<(String, bool)> = txids.iter().map(|txid| (txid.to_string(), false)).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
         Ok(text) => Ok(Verdict::Accept(Some(parse_hex(text)?))),
@@ -115,7 +115,7 @@ pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<
 }
 
 /// Returns the estimated fee rate for a confirmation within `blocks` blocks, `None` if the node has too little data.
-pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
+pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     #[derive(Deserialize)]
     struct Estimate<'a> {
         #[serde(borrow, default)]
@@ -131,7 +131,7 @@ pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcEr
 }
 
 /// Returns the state of one node.
-pub async fn chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo, RpcError> {
+pub async fn fetch_chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo, RpcError> {
     let accept = |reply: &Reply<'_>| reply.result().map(Verdict::Accept);
     pool.send(Request::call("getblockchaininfo", &[(); 0]).to(Target::Probe(endpoint)), accept).await
 }

@@ -35,13 +35,13 @@ struct BlockInfo<'a> {
 pub const GENESIS_HASH_PATH: &str = "block-height/0";
 
 /// Returns the hash of the newest block and the index of the endpoint that returned it.
-pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
+pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
     let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.text()?)?)));
     pool.send(Request::get("blocks/tip/hash").to(Target::From(first)), accept).await
 }
 
 /// Returns the height of one server's newest block.
-pub async fn head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
+pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let height = reply.text()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
         Ok(Verdict::Accept(height))
@@ -50,13 +50,13 @@ pub async fn head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcErro
 }
 
 /// Returns the hash of the genesis block.
-pub async fn genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
+pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
     let accept = |reply: &Reply<'_>| parse_block_hash(reply.text()?).map(Verdict::Accept);
     pool.send(Request::get(GENESIS_HASH_PATH).with_method("block-height").to(target), accept).await
 }
 
-/// As [`crate::core::block_hashes`], with one request for each height.
-pub async fn block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+/// As [`crate::core::fetch_block_hashes`], with one request for each height.
+pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let request_hash = |height: &Height| {
         let request = Request::get(&format!("block-height/{height}")).with_method("block-height");
         pool.send(request, |reply: &Reply<'_>| match reply.text() {
@@ -69,8 +69,8 @@ pub async fn block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<
     collect_prefix(heights.iter().map(request_hash).collect()).await
 }
 
-/// As [`crate::core::header`].
-pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
+/// As [`crate::core::fetch_header`].
+pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let info: BlockInfo<'_> = check_status(reply)?.json()?;
         let header = Header {
@@ -86,8 +86,8 @@ pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Rp
     pool.send(Request::get(&format!("block/{hash}")).with_method("block"), accept).await
 }
 
-/// As [`crate::core::block`].
-pub async fn block<T>(
+/// As [`crate::core::fetch_block`].
+pub async fn fetch_block<T>(
     pool: &Pool,
     hash: BlockHash,
     parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
@@ -116,7 +116,7 @@ struct AddressTransaction<'a> {
 
 /// Returns the ids of the mempool transactions that pay one of the addresses or spend from it. Esplora lists at most 50 for
 /// each address; any others are found when they are in a block.
-pub async fn mempool_txids_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
+pub async fn list_mempool_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
     let request_txids = |address: &Address| {
         let path = format!("address/{}/txs/mempool", address.text);
         let request = Request::get(&path).with_method("address/txs/mempool");
@@ -133,8 +133,8 @@ pub async fn mempool_txids_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<
     Ok(txids)
 }
 
-/// As [`crate::core::mempool_txids`].
-pub async fn mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
+/// As [`crate::core::list_mempool`].
+pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let txids: Vec<&str> = check_status(reply)?.json()?;
         txids.into_iter().map(parse_txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
@@ -142,8 +142,8 @@ pub async fn mempool_txids(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     pool.send(Request::get("mempool/txids"), accept).await
 }
 
-/// As [`crate::core::transactions`], with one request for each transaction.
-pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+/// As [`crate::core::fetch_transactions`], with one request for each transaction.
+pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let request_bytes = |txid: &TxId| {
         let request = Request::get(&format!("tx/{txid}/raw")).with_method("tx/raw");
         pool.send(request, |reply: &Reply<'_>| match check_status(reply) {
@@ -170,7 +170,7 @@ async fn collect_prefix<T>(requests: Vec<impl Future<Output = Result<T, RpcError
 }
 
 /// Returns the estimated fee rate for the nearest listed target of at least `blocks` blocks, `None` if there is none.
-pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
+pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let estimates: BTreeMap<&str, &RawValue> = check_status(reply)?.json()?;
         let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));

@@ -140,8 +140,8 @@ impl Bitcoin {
     /// [`SourceError::Unavailable`] if no endpoint answers.
     pub async fn fee_rate(&self, blocks: u16) -> Result<FeeRate, SourceError> {
         let estimate = match self.config.backend {
-            Backend::Core => core::fee_rate(&self.pool, blocks).await,
-            Backend::Esplora => esplora::fee_rate(&self.pool, blocks).await,
+            Backend::Core => core::estimate_fee_rate(&self.pool, blocks).await,
+            Backend::Esplora => esplora::estimate_fee_rate(&self.pool, blocks).await,
         };
         let estimate = estimate.map_err(|error| error.into_source_error(0))?;
         Ok(estimate.unwrap_or(FeeRate::MIN).clamped())
@@ -151,18 +151,18 @@ impl Bitcoin {
         self.recent_blocks.lock().expect("no panic while recent blocks are locked")
     }
 
-    async fn block_hashes(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+    async fn fetch_block_hashes(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
         match self.config.backend {
-            Backend::Core => core::block_hashes(&self.pool, heights).await,
-            Backend::Esplora => esplora::block_hashes(&self.pool, heights).await,
+            Backend::Core => core::fetch_block_hashes(&self.pool, heights).await,
+            Backend::Esplora => esplora::fetch_block_hashes(&self.pool, heights).await,
         }
     }
 
     /// Fetches the header with this hash and checks its work. Returns it with the height that the node reports.
     async fn fetch_header(&self, hash: BlockHash) -> Result<(Height, RawHeader), SourceError> {
         let (height, header) = match self.config.backend {
-            Backend::Core => core::header(&self.pool, hash).await,
-            Backend::Esplora => esplora::header(&self.pool, hash).await,
+            Backend::Core => core::fetch_header(&self.pool, hash).await,
+            Backend::Esplora => esplora::fetch_header(&self.pool, hash).await,
         }
         .map_err(|error| error.into_source_error(0))?;
         if self.config.verify.work {
@@ -196,8 +196,8 @@ impl Bitcoin {
             Ok((parsed, bytes))
         };
         let block = match self.config.backend {
-            Backend::Core => core::block(&self.pool, hash, parse).await,
-            Backend::Esplora => esplora::block(&self.pool, hash, parse).await,
+            Backend::Core => core::fetch_block(&self.pool, hash, parse).await,
+            Backend::Esplora => esplora::fetch_block(&self.pool, hash, parse).await,
         };
         block.map_err(|error| error.into_source_error(height))
     }
@@ -227,7 +227,7 @@ impl Bitcoin {
             return Ok(Vec::new());
         };
         // Only after a start or a reorganisation: otherwise the recent blocks reach this depth.
-        let found = self.block_hashes(&[mined_at]).await.map_err(|error| error.into_source_error(mined_at))?;
+        let found = self.fetch_block_hashes(&[mined_at]).await.map_err(|error| error.into_source_error(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
         Ok(self.fetch_block(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)
     }
@@ -258,8 +258,8 @@ impl Bitcoin {
     /// Fetches mempool transactions, `None` for those that are gone. The list may end early.
     async fn fetch_transactions(&self, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, SourceError> {
         match self.config.backend {
-            Backend::Core => core::transactions(&self.pool, txids).await,
-            Backend::Esplora => esplora::transactions(&self.pool, txids).await,
+            Backend::Core => core::fetch_transactions(&self.pool, txids).await,
+            Backend::Esplora => esplora::fetch_transactions(&self.pool, txids).await,
         }
         .map_err(|error| error.into_source_error(0))
     }
@@ -268,7 +268,7 @@ impl Bitcoin {
     /// the given addresses, or `None` if addresses were looked up less than `address_pause` ago.
     async fn list_public_mempool(&self, addresses: &[Address]) -> Result<Option<Vec<TxId>>, RpcError> {
         if esplora::count_mempool(&self.pool).await? <= u64::try_from(ESPLORA_MEMPOOL_MAX).unwrap_or(u64::MAX) {
-            let txids = esplora::mempool_txids(&self.pool).await?;
+            let txids = esplora::list_mempool(&self.pool).await?;
             // The count may come from another server, so the length is checked too.
             if txids.len() <= ESPLORA_MEMPOOL_MAX {
                 return Ok(Some(txids));
@@ -277,7 +277,7 @@ impl Bitcoin {
         if !self.claim_address_lookup() {
             return Ok(None);
         }
-        esplora::mempool_txids_of(&self.pool, addresses).await.map(Some)
+        esplora::list_mempool_of(&self.pool, addresses).await.map(Some)
     }
 
     /// Returns true, and starts the next pause, if `address_pause` has passed since the last look-up of addresses.
@@ -294,8 +294,8 @@ impl Bitcoin {
     async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
         let to_text = |error: RpcError| error.to_string();
         let genesis = match self.config.backend {
-            Backend::Core => core::genesis_hash(&self.pool, Target::Probe(endpoint)).await,
-            Backend::Esplora => esplora::genesis_hash(&self.pool, Target::Probe(endpoint)).await,
+            Backend::Core => core::fetch_genesis_hash(&self.pool, Target::Probe(endpoint)).await,
+            Backend::Esplora => esplora::fetch_genesis_hash(&self.pool, Target::Probe(endpoint)).await,
         }
         .map_err(to_text)?
         .to_string();
@@ -307,7 +307,7 @@ impl Bitcoin {
         }
         let (height, text) = match self.config.backend {
             Backend::Core => {
-                let info = core::chain_info(&self.pool, endpoint).await.map_err(to_text)?;
+                let info = core::fetch_chain_info(&self.pool, endpoint).await.map_err(to_text)?;
                 let (blocks, headers) = (info.blocks, info.headers);
                 if info.initialblockdownload || headers > blocks + 1 {
                     return Err(format!(
@@ -324,7 +324,7 @@ impl Bitcoin {
                 (blocks, format!("Bitcoin Core, {}, head {blocks}, {pruned}", info.chain))
             }
             Backend::Esplora => {
-                let height = esplora::head_height(&self.pool, endpoint).await.map_err(to_text)?;
+                let height = esplora::fetch_head_height(&self.pool, endpoint).await.map_err(to_text)?;
                 (height, format!("Esplora, head {height}, every block is verified"))
             }
         };
@@ -342,8 +342,8 @@ impl Source for Bitcoin {
         for endpoint in 0..self.pool.endpoints().len() {
             let label = self.pool.label(endpoint);
             let answer = match self.config.backend {
-                Backend::Core => core::genesis_hash(&self.pool, Target::Only(endpoint)).await,
-                Backend::Esplora => esplora::genesis_hash(&self.pool, Target::Only(endpoint)).await,
+                Backend::Core => core::fetch_genesis_hash(&self.pool, Target::Only(endpoint)).await,
+                Backend::Esplora => esplora::fetch_genesis_hash(&self.pool, Target::Only(endpoint)).await,
             };
             match answer.map(|hash| hash.to_string()) {
                 Ok(hash) if hash == expected => any_answered = true,
@@ -366,8 +366,8 @@ impl Source for Bitcoin {
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
         let (endpoint, hash) = match self.config.backend {
-            Backend::Core => core::head(&self.pool, first).await,
-            Backend::Esplora => esplora::head(&self.pool, first).await,
+            Backend::Core => core::fetch_head_hash(&self.pool, first).await,
+            Backend::Esplora => esplora::fetch_head_hash(&self.pool, first).await,
         }
         .map_err(|error| error.into_source_error(0))?;
         let last = *self.head.lock().expect("no panic while the head is locked");
@@ -384,7 +384,7 @@ impl Source for Bitcoin {
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let found = self.block_hashes(&[height]).await.map_err(|error| error.into_source_error(height))?;
+        let found = self.fetch_block_hashes(&[height]).await.map_err(|error| error.into_source_error(height))?;
         let Some(hash) = found.first().copied().flatten() else { return Ok(None) };
         let (reported_height, header) = self.fetch_header(hash).await?;
         if reported_height != height {
@@ -396,7 +396,7 @@ impl Source for Bitcoin {
     /// Fetches blocks by hash, so that a reorganisation cannot mix two branches: the list ends where it becomes visible.
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         let heights: Vec<Height> = (from..=to.min(from.saturating_add(BLOCKS_MAX - 1))).collect();
-        let hashes = self.block_hashes(&heights).await.map_err(|error| error.into_source_error(from))?;
+        let hashes = self.fetch_block_hashes(&heights).await.map_err(|error| error.into_source_error(from))?;
         let known: Vec<_> = heights.into_iter().zip(hashes).map_while(|(height, hash)| Some((height, hash?))).collect();
         let mut requests = Vec::with_capacity(known.len());
         for (height, hash) in known {
@@ -440,7 +440,7 @@ impl Source for Bitcoin {
         expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let (listed, fetches_max) = match self.config.backend {
-            Backend::Core => (core::mempool_txids(&self.pool).await.map(Some), CORE_FETCHES_MAX),
+            Backend::Core => (core::list_mempool(&self.pool).await.map(Some), CORE_FETCHES_MAX),
             Backend::Esplora => (self.list_public_mempool(expecting_payment).await, ESPLORA_FETCHES_MAX),
         };
         let Some(listed) = listed.map_err(|error| error.into_source_error(0))? else { return Ok(None) };

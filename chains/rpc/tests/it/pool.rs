@@ -74,14 +74,15 @@ async fn handle(State(shared): State<Shared>, request: extract::Request<Body>) -
     (shared.script)(number, &call)
 }
 
-fn result(result: &str) -> Response {
+fn result_response(result: &str) -> Response {
     axum::Json(json!({ "jsonrpc": "2.0", "id": 0, "result": result })).into_response()
 }
 
-fn error(code: i64, message: &str) -> Response {
+fn error_response(code: i64, message: &str) -> Response {
     axum::Json(json!({ "jsonrpc": "2.0", "id": 0, "error": { "code": code, "message": message } })).into_response()
 }
 
+/// A pool with a deadline of five seconds.
 fn pool(endpoints: Vec<Endpoint>) -> Pool {
     Pool::new(Config { deadline: Duration::from_secs(5), ..Config::new(endpoints) })
         .expect("the endpoints have the role `read`")
@@ -93,7 +94,7 @@ fn parse_text(reply: &Reply<'_>) -> Result<Verdict<String>, Rejection> {
 
 #[tokio::test]
 async fn the_first_healthy_endpoint_answers_and_the_others_get_no_request() {
-    let (a, b) = (StandIn::start(|_, _| result("a")).await, StandIn::start(|_, _| result("b")).await);
+    let (a, b) = (StandIn::start(|_, _| result_response("a")).await, StandIn::start(|_, _| result_response("b")).await);
     let pool = pool(vec![a.endpoint(), b.endpoint()]);
     for _ in 0..3 {
         assert_eq!(pool.send(Request::call("m", &["x"]), parse_text).await, Ok("a".to_owned()));
@@ -130,7 +131,7 @@ async fn each_endpoint_gets_a_request_once_and_then_cools_down() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_down_or_silent_is_skipped() {
-    let good = StandIn::start(|_, _| result("good")).await;
+    let good = StandIn::start(|_, _| result_response("good")).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = Endpoint::new(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let down = Endpoint::new("http://127.0.0.1:9").unwrap();
@@ -140,7 +141,7 @@ async fn an_endpoint_that_is_down_or_silent_is_skipped() {
 
 #[tokio::test]
 async fn an_error_of_a_node_does_not_count_against_its_health() {
-    let node = StandIn::start(|_, _| error(3, "execution reverted with VERYSECRETKEY")).await;
+    let node = StandIn::start(|_, _| error_response(3, "execution reverted with VERYSECRETKEY")).await;
     let pool = pool(vec![node.endpoint()]);
     for _ in 0..3 {
         let Err(RpcError::NodeError(error)) = pool.send(Request::call("m", &()), parse_text).await else {
@@ -154,21 +155,20 @@ async fn an_error_of_a_node_does_not_count_against_its_health() {
 
 #[tokio::test]
 async fn a_json_rpc_error_with_an_error_status_is_parsed() {
-    let node =
-        StandIn::start(|_, _| (StatusCode::BAD_REQUEST, error(-32602, "block range is too large")).into_response());
+    let node = StandIn::start(|_, _| {
+        (StatusCode::BAD_REQUEST, error_response(-32602, "block range is too large")).into_response()
+    });
     let failed = pool(vec![node.await.endpoint()]).send(Request::call("m", &()), parse_text).await;
     assert!(matches!(failed, Err(RpcError::TooLarge(_))), "{failed:?}");
 }
 
 #[tokio::test]
 async fn an_endpoint_without_a_method_still_gets_the_other_methods() {
-    let old = StandIn::start(
-        |_, call| {
-            if call["method"] == "new" { error(-32601, "method not found") } else { result("old") }
-        },
-    )
+    let old = StandIn::start(|_, call| {
+        if call["method"] == "new" { error_response(-32601, "method not found") } else { result_response("old") }
+    })
     .await;
-    let good = StandIn::start(|_, _| result("good")).await;
+    let good = StandIn::start(|_, _| result_response("good")).await;
     let both = pool(vec![old.endpoint(), good.endpoint()]);
     for _ in 0..3 {
         assert_eq!(both.send(Request::call("new", &()), parse_text).await, Ok("good".to_owned()));
@@ -187,7 +187,7 @@ async fn an_endpoint_without_a_method_still_gets_the_other_methods() {
 
 #[tokio::test]
 async fn invalid_and_fallback_replies_send_the_request_to_the_next_endpoint() {
-    let (a, b) = (StandIn::start(|_, _| result("a")).await, StandIn::start(|_, _| result("b")).await);
+    let (a, b) = (StandIn::start(|_, _| result_response("a")).await, StandIn::start(|_, _| result_response("b")).await);
     let both = pool(vec![a.endpoint(), b.endpoint()]);
     let accept_b = |reply: &Reply<'_>| match reply.result()? {
         "b" => Ok(Verdict::Accept("b")),
@@ -204,7 +204,7 @@ async fn invalid_and_fallback_replies_send_the_request_to_the_next_endpoint() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_rejected() {
-    let announced = StandIn::start(|_, _| result(&"x".repeat(5_000))).await;
+    let announced = StandIn::start(|_, _| result_response(&"x".repeat(5_000))).await;
     let streamed = StandIn::start(|_, _| {
         let chunks = (0..100).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 100])));
         Body::from_stream(futures_util::stream::iter(chunks)).into_response()
@@ -397,7 +397,8 @@ async fn slow_and_truncated_replies_are_timeouts_and_refused_connections_are_not
 
 #[tokio::test]
 async fn a_lagging_endpoint_gets_the_request_when_the_better_one_is_rate_limited_for_long() {
-    let (ahead, behind) = (StandIn::start(|_, _| result("ahead")).await, StandIn::start(|_, _| result("behind")).await);
+    let (ahead, behind) =
+        (StandIn::start(|_, _| result_response("ahead")).await, StandIn::start(|_, _| result_response("behind")).await);
     let a_few = ahead.endpoint().with_limits(Limits { per_second: None, per_day: Some(4) });
     let pool = pool(vec![behind.endpoint(), a_few]);
     pool.record_head(0, 96);
@@ -422,8 +423,10 @@ fn the_maximum_lag_in_blocks_follows_from_the_block_time() {
 #[tokio::test]
 async fn a_confirmation_is_waited_for_and_never_comes_from_the_excluded_endpoint() {
     let throttled_once =
-        StandIn::start(|n, _| if n == 0 { StatusCode::TOO_MANY_REQUESTS.into_response() } else { result("b") });
-    let (a, b) = (StandIn::start(|_, _| result("a")).await, throttled_once.await);
+        StandIn::start(
+            |n, _| if n == 0 { StatusCode::TOO_MANY_REQUESTS.into_response() } else { result_response("b") },
+        );
+    let (a, b) = (StandIn::start(|_, _| result_response("a")).await, throttled_once.await);
     let both = pool(vec![a.endpoint(), b.endpoint()]);
     assert_eq!(both.send(Request::call("m", &()).to(Target::Excluding(0)), parse_text).await, Ok("b".to_owned()));
     assert_eq!((a.request_count(), b.request_count()), (0, 2), "it gets the request again after its cool-down");
@@ -431,7 +434,7 @@ async fn a_confirmation_is_waited_for_and_never_comes_from_the_excluded_endpoint
 
     let resting =
         StandIn::start(|_, _| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "120")]).into_response()).await;
-    let lacking = StandIn::start(|_, _| error(-32601, "method not found")).await;
+    let lacking = StandIn::start(|_, _| error_response(-32601, "method not found")).await;
     let failed = pool(vec![a.endpoint(), resting.endpoint()])
         .send(Request::call("m", &()).to(Target::Excluding(0)), parse_text)
         .await;
@@ -450,7 +453,7 @@ async fn a_confirmation_is_waited_for_and_never_comes_from_the_excluded_endpoint
 async fn a_probe_ignores_the_cool_down_and_a_request_to_only_one_endpoint_respects_it() {
     let node = StandIn::start(|n, _| match n {
         0 => (StatusCode::FORBIDDEN, "the query server is suspended for 30s").into_response(),
-        _ => result("ours"),
+        _ => result_response("ours"),
     })
     .await;
     let pool = pool(vec![node.endpoint()]);
@@ -489,8 +492,9 @@ async fn the_chain_check_recognises_errors_with_status_200() {
 
 #[tokio::test]
 async fn a_used_up_daily_limit_throttles_the_endpoint() {
-    let spent = StandIn::start(|_, _| (StatusCode::PAYMENT_REQUIRED, error(402, "Payment Required")).into_response());
-    let (spent, good) = (spent.await, StandIn::start(|_, _| result("good")).await);
+    let spent =
+        StandIn::start(|_, _| (StatusCode::PAYMENT_REQUIRED, error_response(402, "Payment Required")).into_response());
+    let (spent, good) = (spent.await, StandIn::start(|_, _| result_response("good")).await);
     let pool = pool(vec![spent.endpoint(), good.endpoint()]);
     for _ in 0..3 {
         assert_eq!(pool.send(Request::call("m", &()), parse_text).await, Ok("good".to_owned()));
@@ -515,9 +519,14 @@ fn proxies_of_the_environment_are_ignored() {
 
 #[tokio::test]
 async fn a_node_of_another_chain_gets_no_request_but_the_chain_check() {
-    let ours = StandIn::start(|_, call| if call["method"] == "id" { result("0x1") } else { result("ours") }).await;
+    let ours =
+        StandIn::start(|_, call| if call["method"] == "id" { result_response("0x1") } else { result_response("ours") })
+            .await;
     let foreign =
-        StandIn::start(|_, call| if call["method"] == "id" { result("0x2") } else { result("foreign") }).await;
+        StandIn::start(
+            |_, call| if call["method"] == "id" { result_response("0x2") } else { result_response("foreign") },
+        )
+        .await;
     let chain_check = Some(ChainCheck::result_is(Request::call("id", &[(); 0]), "0x1"));
     let pool = Pool::new(Config { chain_check, ..Config::new(vec![foreign.endpoint(), ours.endpoint()]) }).unwrap();
     let requests = [(); 4].map(|()| pool.send(Request::call("m", &()), parse_text));
@@ -547,7 +556,7 @@ async fn plain_http_requests_have_the_path_and_the_headers_of_the_endpoint() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_sends_requests_to_the_next_endpoint_and_then_waits() {
-    let (a, b) = (StandIn::start(|_, _| result("a")).await, StandIn::start(|_, _| result("b")).await);
+    let (a, b) = (StandIn::start(|_, _| result_response("a")).await, StandIn::start(|_, _| result_response("b")).await);
     let limited = |node: &StandIn| node.endpoint().with_limits(Limits { per_second: Some(1), per_day: None });
     let pool = pool(vec![limited(&a), limited(&b)]);
     let mut answers = Vec::new();
