@@ -13,6 +13,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalog::Prices;
@@ -24,8 +25,9 @@ use clock::Instant;
 use db::{self, Batch, Db, Locked, Tx};
 use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use money::addresses::{IssueError, ReservedAddress};
+use money::effects::PaymentListener;
 use money::invoices::{self, InvoiceTerms, Received};
-use money::payments::{self, Change, Method};
+use money::payments::{self, Method, PaymentChange};
 use money::pricing::{Currency, Fiat};
 use records::events;
 
@@ -227,16 +229,31 @@ pub async fn create(
     Ok(Created { order, lines, begun })
 }
 
-/// What happened to payments, told in the transaction in which it happened.
-pub async fn follow(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(), db::Error> {
+/// Moves orders on when their payments change.
+#[derive(Debug, Clone, Copy)]
+pub struct PaymentChangeHandler;
+
+impl PaymentListener for PaymentChangeHandler {
+    fn on_payment_changes<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        now: Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        Box::pin(apply_payment_changes(tx, now, changes))
+    }
+}
+
+/// Moves the orders of changed payments on, in the transaction in which the payments changed.
+async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChange]) -> Result<(), db::Error> {
     let mut over = Vec::new();
     for change in changes {
         match *change {
-            Change::Confirming(_) => {}
-            Change::Paid(payment) => outcome::paid(tx, now, payment).await?,
-            Change::Expired(payment) => over.extend(outcome::unpaid_order(tx, payment).await?),
-            Change::Lost(payment) => over.extend(outcome::lost_order(tx, now, payment).await?),
-            Change::Reversed(payment) => outcome::reversed(tx, now, payment).await?,
+            PaymentChange::Confirming(_) => {}
+            PaymentChange::Paid(payment) => outcome::paid(tx, now, payment).await?,
+            PaymentChange::Expired(payment) => over.extend(outcome::unpaid_order(tx, payment).await?),
+            PaymentChange::Lost(payment) => over.extend(outcome::lost_order(tx, now, payment).await?),
+            PaymentChange::Reversed(payment) => outcome::reversed(tx, now, payment).await?,
         }
     }
     outcome::end_unpaid(tx, now, over, State::Expired, "order.expired").await
@@ -268,7 +285,7 @@ pub async fn expire_external_due(tx: &mut Tx, now: Instant) -> Result<usize, db:
     for payment in store::list_external_overdue(tx, now, ROUND).await? {
         changes.extend(payments::close_external(tx, now, payment, false).await?);
     }
-    follow(tx, now, &changes).await?;
+    apply_payment_changes(tx, now, &changes).await?;
     Ok(changes.len())
 }
 
@@ -276,7 +293,7 @@ pub async fn expire_external_due(tx: &mut Tx, now: Instant) -> Result<usize, db:
 pub async fn confirm_external(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
     let Some(payment) = payments::find_newest(tx, id).await? else { return Ok(false) };
     let change = payments::close_external(tx, now, payment, true).await?;
-    follow(tx, now, change.as_slice()).await?;
+    apply_payment_changes(tx, now, change.as_slice()).await?;
     Ok(change.is_some())
 }
 
