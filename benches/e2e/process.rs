@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use chain::{AddressKey, AssetKind, WatchSet};
 use config::Config;
 use cpu_time::ThreadTime;
-use provision::anvil::{Anvil, Mining, Options};
+use provision::anvil::{Anvil, AnvilOptions, Mining};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use signer::accounts::{Account, Purpose};
+use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
 use tokio::runtime::Runtime;
 
@@ -31,7 +31,7 @@ const SIX: &str = "0x600660005260206000f3";
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder of the build");
     // A stand-in for mainnet that never makes a block by itself.
-    let options = Options { chain_id: 1, mining: Mining::EverySeconds(12), ..Options::default() };
+    let options = AnvilOptions { chain_id: 1, mining: Mining::EverySeconds(12), ..AnvilOptions::default() };
     let anvil = runtime.block_on(Anvil::start(options)).unwrap_or_else(|e| panic!("{e}"));
     let place = Place::new(folder.path(), &anvil.url());
     runtime.block_on(place.put_tokens(&anvil));
@@ -75,7 +75,8 @@ impl Place {
         let address = port.expect("a free port");
         let words = PHRASE.to_owned().into();
         let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-        let account = Account::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0).expect("a path");
+        let account =
+            KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0).expect("a path");
         let xpub = seed.account_xpub(&account);
         let text = format!(
             r#"

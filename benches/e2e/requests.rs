@@ -2,7 +2,7 @@
 
 use chain::{Asset, AssetKind, ChainId, Source, WatchSet};
 use evm::{Evm, EvmConfig, Finality, Trace, Verify};
-use provision::anvil::{Anvil, Mining, Options};
+use provision::anvil::{Anvil, AnvilOptions, Mining};
 use rpc::Endpoint;
 use tokio::runtime::Runtime;
 
@@ -18,7 +18,7 @@ const SPAN: u64 = 100;
 
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let (catching_up, live) = runtime.block_on(async {
-        let options = Options { chain_id: CHAIN_ID, mining: Mining::Manual, ..Options::default() };
+        let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, ..AnvilOptions::default() };
         let anvil = Anvil::start(options).await.unwrap_or_else(|e| panic!("{e}"));
         anvil.mine(BLOCKS + 100).await.expect("blocks");
         let evm = Evm::new(config(&anvil.url())).expect("a driver");

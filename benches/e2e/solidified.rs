@@ -28,7 +28,7 @@ use shop::orders::PaymentChangeHandler;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tron::proto::HeaderRaw;
-use tron::transaction::{self, Act, Frame};
+use tron::transaction::{self, Operation, TransactionParams};
 use tron::{Tron, TronConfig, abi, address};
 
 use crate::accounts::stranger;
@@ -224,12 +224,12 @@ fn payments(height: u64, reference: BlockRef) -> (Vec<Value>, Vec<Value>) {
         let ours = if calls && height > FIRST { payees.next() } else { None };
         let to = ours.unwrap_or_else(|| stranger(number));
         let timestamp = i64::try_from(height * 1_000 + number).expect("few");
-        let frame = Frame::new(reference, timestamp + 60_000, timestamp);
+        let frame = TransactionParams::new(reference, timestamp + 60_000, timestamp);
         let amount = Amount::from(DUE);
         let act = if calls {
-            Act::Trigger { contract: TOKEN, call_value: 0, data: abi::transfer(to, amount) }
+            Operation::Trigger { contract: TOKEN, call_value: 0, data: abi::transfer(to, amount) }
         } else {
-            Act::Transfer { to, sun: 1_500_000 }
+            Operation::Transfer { to, sun: 1_500_000 }
         };
         let draft = transaction::build(stranger(number + 500), &act, &frame);
         let raw = const_hex::encode(&draft.raw);

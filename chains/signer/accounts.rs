@@ -13,14 +13,14 @@ use std::{fmt, str::FromStr};
 use alloy_primitives::keccak256;
 use bip32::{ChildNumber, Prefix};
 use bitcoin::{CompressedPublicKey, KnownHrp, Network};
-use chain::{Address, AddressKey, Family, derive::Scheme};
+use chain::{Address, AddressKey, Family, derive::AddressScheme};
 
 use crate::seed::Seed;
 
 /// Accounts that one epoch has.
 const EPOCH: u32 = 100;
 
-/// Account of the first hot wallet.
+/// KeyAccount of the first hot wallet.
 const FIRST_HOT_WALLET: u32 = 10;
 
 /// Highest epoch whose accounts are all below 2^31.
@@ -83,7 +83,7 @@ impl FromStr for Purpose {
 
 /// What addresses an account of Bitcoin has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum AddressKind {
     /// BIP84.
     P2wpkh,
     /// BIP86: Taproot that only the key can spend.
@@ -92,32 +92,32 @@ pub enum Kind {
 
 /// One account of a seed: its path is known without the seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Account {
+pub struct KeyAccount {
     family: Family,
     network: Network,
-    kind: Kind,
+    kind: AddressKind,
     purpose: Purpose,
     epoch: u32,
 }
 
-impl Account {
+impl KeyAccount {
     /// `network` matters for Bitcoin only; EVM and TRON have the same keys on all of their networks. An account of Bitcoin has
-    /// P2WPKH addresses; [`Account::of_kind`] names another.
-    pub fn new(family: Family, network: Network, purpose: Purpose, epoch: u32) -> Result<Account, AccountError> {
+    /// P2WPKH addresses; [`KeyAccount::with_address_kind`] names another.
+    pub fn new(family: Family, network: Network, purpose: Purpose, epoch: u32) -> Result<KeyAccount, AccountError> {
         match purpose {
             Purpose::Hot(number) if number > HOT_WALLET_MAX => Err(AccountError::NoSuchWallet(number)),
             Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) if epoch > EPOCH_MAX => {
                 Err(AccountError::NoSuchEpoch(epoch))
             }
             Purpose::Deposit | Purpose::TestDeposit | Purpose::Hot(_) => {
-                Ok(Account { family, network, kind: Kind::P2wpkh, purpose, epoch })
+                Ok(KeyAccount { family, network, kind: AddressKind::P2wpkh, purpose, epoch })
             }
         }
     }
 
     /// The account of Bitcoin that has such addresses and is otherwise the same; the other families have one kind only.
-    pub fn of_kind(self, kind: Kind) -> Account {
-        Account { kind, ..self }
+    pub fn with_address_kind(self, kind: AddressKind) -> KeyAccount {
+        KeyAccount { kind, ..self }
     }
 
     pub fn family(&self) -> Family {
@@ -153,10 +153,10 @@ impl Account {
     }
 
     /// How public keys of this account become addresses.
-    pub fn scheme(&self) -> Scheme {
+    pub fn scheme(&self) -> AddressScheme {
         match (self.family, self.kind) {
-            (Family::Bitcoin, Kind::P2tr) => Scheme::P2tr(self.network.into()),
-            (family, Kind::P2wpkh | Kind::P2tr) => Scheme::of(family, self.network),
+            (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(self.network.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => AddressScheme::for_family(family, self.network),
         }
     }
 
@@ -165,8 +165,8 @@ impl Account {
         let (purpose, coin) = match self.family {
             Family::Bitcoin => {
                 let purpose = match self.kind {
-                    Kind::P2wpkh => 84,
-                    Kind::P2tr => 86,
+                    AddressKind::P2wpkh => 84,
+                    AddressKind::P2tr => 86,
                 };
                 (purpose, u32::from(self.network != Network::Bitcoin))
             }
@@ -188,25 +188,25 @@ pub struct BadIndex(pub u32);
 impl Seed {
     /// The public account key (depth 3) in BIP32's Base58Check with the version `xpub`, whatever the network: what
     /// [`chain::Deriver::new`] takes. It reveals all addresses of the account and can spend nothing.
-    pub fn account_xpub(&self, account: &Account) -> String {
+    pub fn account_xpub(&self, account: &KeyAccount) -> String {
         self.key_at(&account.steps()).public_key().to_extended_key(Prefix::XPUB).to_string()
     }
 
     /// The address at `…account'/0/index`, derived from private keys: an independent check of what the daemon derives from
     /// the xpub with another library.
-    pub fn address(&self, account: &Account, index: u32) -> Result<Address, BadIndex> {
+    pub fn address(&self, account: &KeyAccount, index: u32) -> Result<Address, BadIndex> {
         let index = ChildNumber::new(index, false).map_err(|_| BadIndex(index))?;
         let [purpose, coin, number] = account.steps();
         let key = self.key_at(&[purpose, coin, number, ChildNumber::default(), index]);
         let public = *key.private_key().verifying_key();
         Ok(match account.scheme() {
-            Scheme::P2wpkh(hrp) => p2wpkh(&key.public_key().to_bytes(), hrp),
-            Scheme::P2tr(hrp) => {
+            AddressScheme::P2wpkh(hrp) => p2wpkh(&key.public_key().to_bytes(), hrp),
+            AddressScheme::P2tr(hrp) => {
                 let key = CompressedPublicKey::from_slice(&key.public_key().to_bytes());
                 chain::derive::p2tr_address(&key.expect("the public half of a private key").0, hrp)
             }
-            Scheme::Evm => chain::derive::evm_address(account_of(public.to_sec1_point(false).as_bytes())),
-            Scheme::Tron => chain::derive::tron_address(account_of(public.to_sec1_point(false).as_bytes())),
+            AddressScheme::Evm => chain::derive::evm_address(account_of(public.to_sec1_point(false).as_bytes())),
+            AddressScheme::Tron => chain::derive::tron_address(account_of(public.to_sec1_point(false).as_bytes())),
         })
     }
 }
@@ -237,12 +237,12 @@ mod tests {
         Seed::from_words(&SecretString::from(words), SecretString::default()).unwrap()
     }
 
-    fn deposits(family: Family) -> Account {
-        Account::new(family, Network::Bitcoin, Purpose::Deposit, 0).unwrap()
+    fn deposits(family: Family) -> KeyAccount {
+        KeyAccount::new(family, Network::Bitcoin, Purpose::Deposit, 0).unwrap()
     }
 
-    fn derived(seed: &Seed, account: &Account, index: u32) -> String {
-        Deriver::new(&seed.account_xpub(account), account.scheme()).unwrap().address(index).unwrap().text
+    fn derived(seed: &Seed, account: &KeyAccount, index: u32) -> String {
+        Deriver::new(&seed.account_xpub(account), account.scheme()).unwrap().derive_address(index).unwrap().text
     }
 
     /// Published: BIP84's own vector, the BIP44 addresses of the BIP39 test phrase, and anvil's first account.
@@ -266,7 +266,7 @@ mod tests {
     /// BIP86's own vector, from the words on.
     #[test]
     fn bip86_account() {
-        let (seed, account) = (seed(ABANDON), deposits(Family::Bitcoin).of_kind(Kind::P2tr));
+        let (seed, account) = (seed(ABANDON), deposits(Family::Bitcoin).with_address_kind(AddressKind::P2tr));
         assert_eq!(account.path(), "m/86'/0'/0'");
         let xpub = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
         assert_eq!(seed.account_xpub(&account), xpub);
@@ -288,11 +288,13 @@ mod tests {
 
     #[test]
     fn paths_follow_bip84_bip86_and_bip44() {
-        let path = |family, network, purpose, epoch| Account::new(family, network, purpose, epoch).unwrap().path();
+        let path = |family, network, purpose, epoch| KeyAccount::new(family, network, purpose, epoch).unwrap().path();
         assert_eq!(path(Family::Bitcoin, Network::Bitcoin, Purpose::Deposit, 0), "m/84'/0'/0'");
         assert_eq!(path(Family::Bitcoin, Network::Regtest, Purpose::TestDeposit, 0), "m/84'/1'/1'");
         assert_eq!(path(Family::Bitcoin, Network::Testnet, Purpose::Deposit, 2), "m/84'/1'/200'");
-        let taproot = Account::new(Family::Bitcoin, Network::Regtest, Purpose::Hot(1), 1).unwrap().of_kind(Kind::P2tr);
+        let taproot = KeyAccount::new(Family::Bitcoin, Network::Regtest, Purpose::Hot(1), 1)
+            .unwrap()
+            .with_address_kind(AddressKind::P2tr);
         assert_eq!(taproot.path(), "m/86'/1'/111'");
         assert_eq!(path(Family::Evm, Network::Bitcoin, Purpose::Hot(0), 0), "m/44'/60'/10'");
         assert_eq!(path(Family::Evm, Network::Testnet, Purpose::Deposit, 0), "m/44'/60'/0'");
@@ -305,7 +307,7 @@ mod tests {
         let purposes = (0..=HOT_WALLET_MAX).map(Purpose::Hot).chain([Purpose::Deposit, Purpose::TestDeposit]);
         let mut numbers: Vec<u32> = purposes
             .flat_map(|purpose| (0..4).map(move |epoch| (purpose, epoch)))
-            .map(|(purpose, epoch)| Account::new(Family::Evm, Network::Bitcoin, purpose, epoch).unwrap().number())
+            .map(|(purpose, epoch)| KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch).unwrap().number())
             .collect();
         let count = numbers.len();
         numbers.sort_unstable();
@@ -315,7 +317,7 @@ mod tests {
 
     #[test]
     fn accounts_that_do_not_exist_are_refused() {
-        let new = |purpose, epoch| Account::new(Family::Evm, Network::Bitcoin, purpose, epoch);
+        let new = |purpose, epoch| KeyAccount::new(Family::Evm, Network::Bitcoin, purpose, epoch);
         assert_eq!(new(Purpose::Hot(90), 0), Err(AccountError::NoSuchWallet(90)));
         assert_eq!(new(Purpose::Deposit, EPOCH_MAX + 1), Err(AccountError::NoSuchEpoch(EPOCH_MAX + 1)));
         assert_eq!(seed(ABANDON).address(&deposits(Family::Evm), 1 << 31), Err(BadIndex(1 << 31)));
@@ -337,17 +339,17 @@ mod tests {
     fn the_daemon_derives_what_the_seed_owns() {
         let seed = Seed::generate().unwrap();
         let purposes = [Purpose::Deposit, Purpose::TestDeposit, Purpose::Hot(3)];
-        let kinds = [Kind::P2wpkh, Kind::P2tr];
+        let kinds = [AddressKind::P2wpkh, AddressKind::P2tr];
         let accounts = [Family::Bitcoin, Family::Evm, Family::Tron]
             .into_iter()
             .flat_map(|family| kinds.map(|kind| (family, kind)));
         for (family, kind) in accounts {
             for network in [Network::Bitcoin, Network::Testnet, Network::Regtest] {
                 for (purpose, epoch) in purposes.into_iter().zip([0, 1, EPOCH_MAX]) {
-                    let account = Account::new(family, network, purpose, epoch).unwrap().of_kind(kind);
+                    let account = KeyAccount::new(family, network, purpose, epoch).unwrap().with_address_kind(kind);
                     let deriver = Deriver::new(&seed.account_xpub(&account), account.scheme()).unwrap();
                     for index in [0, 1, 999, (1 << 31) - 1] {
-                        assert_eq!(deriver.address(index).unwrap(), seed.address(&account, index).unwrap());
+                        assert_eq!(deriver.derive_address(index).unwrap(), seed.address(&account, index).unwrap());
                     }
                 }
             }

@@ -17,7 +17,7 @@ use rustix::termios::isatty;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    accounts::{self, Account, Purpose},
+    accounts::{self, KeyAccount, Purpose},
     seed::Seed,
     seed_file::{KdfCost, OpenError, SeedFile},
     terminal,
@@ -41,82 +41,82 @@ const ADDRESSES_MAX: u32 = 10_000;
 #[derive(Subcommand)]
 pub enum Command {
     /// Make a new seed of 24 words and write it, encrypted, to a new file.
-    Create(Create),
+    Create(CreateArgs),
     /// Take the words of an existing seed and write it, encrypted, to a new file.
     ///
     /// The words are asked for on the terminal. When standard input is no terminal, its lines are: the words; the BIP39
     /// passphrase, if asked for; the passphrase of the file, if there is no --passphrase-file.
-    Import(Import),
+    Import(ImportArgs),
     /// Print account xpubs as TOML for the configuration of settled.
     ///
     /// An xpub can spend nothing, but whoever has it sees every address of the account.
-    Xpubs(Xpubs),
+    Xpubs(XpubsArgs),
     /// Print addresses: index, path and address, separated by tabs.
-    Derive(Derive),
+    Derive(DeriveArgs),
     /// Open a seed file, derive again, and compare with an xpub or an address.
-    Check(Check),
+    Check(CheckArgs),
 }
 
 #[derive(Args)]
-pub struct Create {
+pub struct CreateArgs {
     /// The seed file to make; an existing file is never overwritten.
     file: PathBuf,
     /// Print the words even though standard output is no terminal.
     #[arg(long)]
     show_mnemonic: bool,
     #[command(flatten)]
-    lock: Lock,
+    lock: EncryptionArgs,
 }
 
 #[derive(Args)]
-pub struct Import {
+pub struct ImportArgs {
     /// The seed file to make; an existing file is never overwritten.
     file: PathBuf,
     /// Also ask for the BIP39 passphrase of the words (the "25th word"); the seed file keeps it with them.
     #[arg(long)]
     ask_bip39_passphrase: bool,
     #[command(flatten)]
-    lock: Lock,
+    lock: EncryptionArgs,
 }
 
 #[derive(Args)]
-pub struct Xpubs {
+pub struct XpubsArgs {
     /// The seed file.
     file: PathBuf,
     /// Families to print; all of them if none is named. Bitcoin has an account for each kind of its addresses: settled takes
     /// the one that fits a chain's `address_kind`, so both may be pasted.
     #[arg(long, value_enum)]
-    chain: Vec<Chain>,
+    chain: Vec<FamilyArg>,
     /// What the accounts are for: deposit, deposit-test or hot-N. Can be repeated.
     #[arg(long, default_value = "deposit")]
     purpose: Vec<Purpose>,
     #[command(flatten)]
-    place: Place,
+    place: AccountArgs,
     #[command(flatten)]
-    unlock: Unlock,
+    unlock: PassphraseArgs,
 }
 
 #[derive(Args)]
-pub struct Derive {
+pub struct DeriveArgs {
     /// The seed file.
     file: PathBuf,
     /// Family of the account.
     #[arg(long, value_enum)]
-    chain: Chain,
+    chain: FamilyArg,
     /// What the account is for: deposit, deposit-test or hot-N.
     #[arg(long, default_value = "deposit")]
     purpose: Purpose,
     /// One index, or a range whose end is not included, such as 0..5.
     #[arg(long)]
-    index: Indices,
+    index: IndexRange,
     #[command(flatten)]
-    place: Place,
+    place: AccountArgs,
     #[command(flatten)]
-    unlock: Unlock,
+    unlock: PassphraseArgs,
 }
 
 #[derive(Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// The seed file.
     file: PathBuf,
     /// Compare the account's xpub with this one.
@@ -130,21 +130,21 @@ pub struct Check {
     index: Option<u32>,
     /// Family of the account.
     #[arg(long, value_enum)]
-    chain: Option<Chain>,
+    chain: Option<FamilyArg>,
     /// What the account is for: deposit, deposit-test or hot-N.
     #[arg(long, default_value = "deposit")]
     purpose: Purpose,
     #[command(flatten)]
-    place: Place,
+    place: AccountArgs,
     #[command(flatten)]
-    unlock: Unlock,
+    unlock: PassphraseArgs,
 }
 
 /// How a new seed file is encrypted.
 #[derive(Args)]
-struct Lock {
+struct EncryptionArgs {
     #[command(flatten)]
-    unlock: Unlock,
+    unlock: PassphraseArgs,
     /// Memory of Argon2id in MiB.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(19..=4096))]
     kdf_memory_mib: u32,
@@ -158,7 +158,7 @@ struct Lock {
 
 /// Where the passphrase of the file comes from.
 #[derive(Args)]
-struct Unlock {
+struct PassphraseArgs {
     /// Read the passphrase of the seed file from this file. Otherwise it is the credential `seed-passphrase` that systemd
     /// gives to a unit, or else it is asked for.
     #[arg(long, value_name = "PATH")]
@@ -167,75 +167,75 @@ struct Unlock {
 
 /// Which of the accounts for one purpose.
 #[derive(Args)]
-struct Place {
+struct AccountArgs {
     /// Network of the Bitcoin accounts.
     #[arg(long, value_enum, default_value = "mainnet")]
-    network: BitcoinNetwork,
+    network: NetworkArg,
     /// What addresses the Bitcoin accounts have: `p2wpkh` (bc1q…, below m/84') or `p2tr` (bc1p…, below m/86'). Without it,
     /// `xpubs` prints both, `derive` takes p2wpkh, and `check` looks at what it is to compare with.
     #[arg(long, value_enum)]
-    kind: Option<Kind>,
+    kind: Option<AddressKindArg>,
     /// Epoch of the accounts; a restore bumps it.
     #[arg(long, default_value_t = 0)]
     epoch: u32,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Chain {
+enum FamilyArg {
     Bitcoin,
     Evm,
     Tron,
 }
 
-impl From<Chain> for Family {
-    fn from(chain: Chain) -> Family {
+impl From<FamilyArg> for Family {
+    fn from(chain: FamilyArg) -> Family {
         match chain {
-            Chain::Bitcoin => Family::Bitcoin,
-            Chain::Evm => Family::Evm,
-            Chain::Tron => Family::Tron,
+            FamilyArg::Bitcoin => Family::Bitcoin,
+            FamilyArg::Evm => Family::Evm,
+            FamilyArg::Tron => Family::Tron,
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
+enum AddressKindArg {
     P2wpkh,
     P2tr,
 }
 
-impl From<Kind> for accounts::Kind {
-    fn from(kind: Kind) -> accounts::Kind {
+impl From<AddressKindArg> for accounts::AddressKind {
+    fn from(kind: AddressKindArg) -> accounts::AddressKind {
         match kind {
-            Kind::P2wpkh => accounts::Kind::P2wpkh,
-            Kind::P2tr => accounts::Kind::P2tr,
+            AddressKindArg::P2wpkh => accounts::AddressKind::P2wpkh,
+            AddressKindArg::P2tr => accounts::AddressKind::P2tr,
         }
     }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum BitcoinNetwork {
+enum NetworkArg {
     Mainnet,
     Testnet,
     Regtest,
 }
 
-impl From<BitcoinNetwork> for Network {
-    fn from(network: BitcoinNetwork) -> Network {
+impl From<NetworkArg> for Network {
+    fn from(network: NetworkArg) -> Network {
         match network {
-            BitcoinNetwork::Mainnet => Network::Bitcoin,
-            BitcoinNetwork::Testnet => Network::Testnet,
-            BitcoinNetwork::Regtest => Network::Regtest,
+            NetworkArg::Mainnet => Network::Bitcoin,
+            NetworkArg::Testnet => Network::Testnet,
+            NetworkArg::Regtest => Network::Regtest,
         }
     }
 }
 
 #[derive(Clone)]
-struct Indices(Range<u32>);
+struct IndexRange(Range<u32>);
 
-impl FromStr for Indices {
+impl FromStr for IndexRange {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Indices, String> {
+    fn from_str(text: &str) -> Result<IndexRange, String> {
         let number = |text: &str| text.parse::<u32>().map_err(|_| format!("`{text}` is not an index"));
         let range = match text.split_once("..") {
             Some((from, to)) => number(from)?..number(to)?,
@@ -245,7 +245,7 @@ impl FromStr for Indices {
             }
         };
         match range.end.checked_sub(range.start) {
-            Some(1..=ADDRESSES_MAX) if range.end <= 1 << 31 => Ok(Indices(range)),
+            Some(1..=ADDRESSES_MAX) if range.end <= 1 << 31 => Ok(IndexRange(range)),
             Some(_) | None => Err(format!("a range has 1 to {ADDRESSES_MAX} indices below 2^31")),
         }
     }
@@ -254,7 +254,7 @@ impl FromStr for Indices {
 /// A key or an address that this seed does not have.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} is {ours}, not {theirs}")]
-struct Mismatch {
+struct KeyMismatch {
     what: String,
     ours: String,
     theirs: String,
@@ -273,7 +273,7 @@ pub fn run(command: &Command, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// The exit code that [`EXIT_CODES`] promises for an error of [`run`].
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<Mismatch>() {
+    if error.is::<KeyMismatch>() {
         return ExitCode::from(5);
     }
     match error.downcast_ref() {
@@ -283,7 +283,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-fn create(args: &Create, out: &mut impl Write) -> anyhow::Result<()> {
+fn create(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
     refuse_existing(&args.file)?;
     let seed = Seed::generate()?;
     args.lock.write(&args.file, &seed)?;
@@ -305,11 +305,11 @@ fn create(args: &Create, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn import(args: &Import, out: &mut impl Write) -> anyhow::Result<()> {
+fn import(args: &ImportArgs, out: &mut impl Write) -> anyhow::Result<()> {
     refuse_existing(&args.file)?;
-    let words = terminal::ask("Words of the seed")?;
+    let words = terminal::read_secret("Words of the seed")?;
     let passphrase = if args.ask_bip39_passphrase {
-        terminal::ask("BIP39 passphrase of the words")?
+        terminal::read_secret("BIP39 passphrase of the words")?
     } else {
         SecretString::default()
     };
@@ -319,9 +319,9 @@ fn import(args: &Import, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn xpubs(args: &Xpubs, out: &mut impl Write) -> anyhow::Result<()> {
+fn xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let seed = args.unlock.open(&args.file)?;
-    let chains = if args.chain.is_empty() { Chain::value_variants() } else { &args.chain };
+    let chains = if args.chain.is_empty() { FamilyArg::value_variants() } else { &args.chain };
     writeln!(out, "# Account keys of seed {}. They show every address and can spend nothing.", seed.fingerprint())?;
     for &purpose in &args.purpose {
         for &chain in chains {
@@ -335,7 +335,7 @@ fn xpubs(args: &Xpubs, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 /// One `[[accounts]]` table of settled's configuration. No value needs an escape.
-fn write_account(seed: &Seed, account: &Account, out: &mut impl Write) -> std::io::Result<()> {
+fn write_account(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -> std::io::Result<()> {
     let family = match account.family() {
         Family::Bitcoin => "bitcoin",
         Family::Evm => "evm",
@@ -349,31 +349,31 @@ fn write_account(seed: &Seed, account: &Account, out: &mut impl Write) -> std::i
     writeln!(out, "xpub = \"{}\"", seed.account_xpub(account))
 }
 
-fn derive(args: &Derive, out: &mut impl Write) -> anyhow::Result<()> {
+fn derive(args: &DeriveArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let seed = args.unlock.open(&args.file)?;
-    let account = args.place.account(args.chain, args.purpose, Kind::P2wpkh)?;
+    let account = args.place.account(args.chain, args.purpose, AddressKindArg::P2wpkh)?;
     for index in args.index.0.clone() {
         writeln!(out, "{index}\t{}/0/{index}\t{}", account.path(), address(&seed, &account, index)?)?;
     }
     Ok(())
 }
 
-fn check(args: &Check, out: &mut impl Write) -> anyhow::Result<()> {
+fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let seed = args.unlock.open(&args.file)?;
     writeln!(out, "{} opens: seed {}", args.file.display(), seed.fingerprint())?;
     let Some(chain) = args.chain else { return Ok(()) };
     if let Some(theirs) = &args.xpub {
         let accounts = args.place.accounts(chain, args.purpose)?;
         let Some(account) = accounts.iter().find(|account| theirs.trim() == seed.account_xpub(account)) else {
-            let or = |each: &dyn Fn(&Account) -> String| accounts.iter().map(each).collect::<Vec<_>>().join(" or ");
+            let or = |each: &dyn Fn(&KeyAccount) -> String| accounts.iter().map(each).collect::<Vec<_>>().join(" or ");
             let (what, ours) =
                 (or(&|account| format!("xpub of {}", account.path())), or(&|account| seed.account_xpub(account)));
-            bail!(Mismatch { what, ours, theirs: theirs.clone() });
+            bail!(KeyMismatch { what, ours, theirs: theirs.clone() });
         };
         writeln!(out, "xpub of {} agrees", account.path())?;
     }
     if let (Some(theirs), Some(index)) = (&args.address, args.index) {
-        let account = args.place.account(chain, args.purpose, kind_of(theirs))?;
+        let account = args.place.account(chain, args.purpose, address_kind_of(theirs))?;
         let (what, ours) = (format!("address {}/0/{index}", account.path()), address(&seed, &account, index)?);
         let same = match account.family() {
             // Hex and Bech32 may be written in either case.
@@ -381,7 +381,7 @@ fn check(args: &Check, out: &mut impl Write) -> anyhow::Result<()> {
             Family::Tron => theirs.trim() == ours,
         };
         if !same {
-            bail!(Mismatch { what, ours, theirs: theirs.clone() });
+            bail!(KeyMismatch { what, ours, theirs: theirs.clone() });
         }
         writeln!(out, "{what} agrees")?;
     }
@@ -389,17 +389,21 @@ fn check(args: &Check, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 /// By the version of its witness program; whatever is no Taproot address is compared with the usual kind.
-fn kind_of(address: &str) -> Kind {
+fn address_kind_of(address: &str) -> AddressKindArg {
     let address = address.trim().to_ascii_lowercase();
-    if ["bc1p", "tb1p", "bcrt1p"].iter().any(|begin| address.starts_with(begin)) { Kind::P2tr } else { Kind::P2wpkh }
+    if ["bc1p", "tb1p", "bcrt1p"].iter().any(|begin| address.starts_with(begin)) {
+        AddressKindArg::P2tr
+    } else {
+        AddressKindArg::P2wpkh
+    }
 }
 
 /// The address at an index, derived twice: from private keys, and from the xpub as the daemon does it.
-fn address(seed: &Seed, account: &Account, index: u32) -> anyhow::Result<String> {
+fn address(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
     let ours = seed.address(account, index)?.text;
-    let daemons = Deriver::new(&seed.account_xpub(account), account.scheme())?.address(index)?.text;
+    let daemons = Deriver::new(&seed.account_xpub(account), account.scheme())?.derive_address(index)?.text;
     if ours != daemons {
-        bail!(Mismatch { what: format!("address {}/0/{index}", account.path()), ours, theirs: daemons });
+        bail!(KeyMismatch { what: format!("address {}/0/{index}", account.path()), ours, theirs: daemons });
     }
     Ok(ours)
 }
@@ -409,12 +413,12 @@ fn refuse_existing(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Lock {
+impl EncryptionArgs {
     fn write(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
         let cost = KdfCost::new(self.kdf_memory_mib * 1024, self.kdf_passes, self.kdf_lanes)?;
         let passphrase = match self.unlock.stored()? {
             Some(passphrase) => passphrase,
-            None => terminal::ask_new("New passphrase of the seed file")?,
+            None => terminal::read_new_secret("New passphrase of the seed file")?,
         };
         let length = passphrase.expose_secret().chars().count();
         ensure!(length >= PASSPHRASE_MIN, "a passphrase has at least {PASSPHRASE_MIN} characters");
@@ -422,39 +426,39 @@ impl Lock {
     }
 }
 
-impl Unlock {
+impl PassphraseArgs {
     fn open(&self, file: &Path) -> anyhow::Result<Seed> {
         // A file that cannot be opened with any passphrase needs none to be typed.
         let sealed = SeedFile::read(file).with_context(|| file.display().to_string())?;
         let passphrase = match self.stored()? {
             Some(passphrase) => passphrase,
-            None => terminal::ask("Passphrase of the seed file")?,
+            None => terminal::read_secret("Passphrase of the seed file")?,
         };
         sealed.unseal(&passphrase).with_context(|| file.display().to_string())
     }
 
     fn stored(&self) -> anyhow::Result<Option<SecretString>> {
         if let Some(path) = &self.passphrase_file {
-            return terminal::read_file(path).map(Some);
+            return terminal::read_secret_file(path).map(Some);
         }
         let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
         let path = Path::new(&folder).join(CREDENTIAL);
-        if path.try_exists()? { terminal::read_file(&path).map(Some) } else { Ok(None) }
+        if path.try_exists()? { terminal::read_secret_file(&path).map(Some) } else { Ok(None) }
     }
 }
 
-impl Place {
+impl AccountArgs {
     /// Of the kind that was named, or else of `kind`.
-    fn account(&self, chain: Chain, purpose: Purpose, kind: Kind) -> anyhow::Result<Account> {
-        let account = Account::new(chain.into(), self.network.into(), purpose, self.epoch)?;
-        Ok(account.of_kind(self.kind.unwrap_or(kind).into()))
+    fn account(&self, chain: FamilyArg, purpose: Purpose, kind: AddressKindArg) -> anyhow::Result<KeyAccount> {
+        let account = KeyAccount::new(chain.into(), self.network.into(), purpose, self.epoch)?;
+        Ok(account.with_address_kind(self.kind.unwrap_or(kind).into()))
     }
 
     /// One for each kind of addresses that the family has, unless one was named.
-    fn accounts(&self, chain: Chain, purpose: Purpose) -> anyhow::Result<Vec<Account>> {
+    fn accounts(&self, chain: FamilyArg, purpose: Purpose) -> anyhow::Result<Vec<KeyAccount>> {
         let kinds = match chain {
-            Chain::Bitcoin if self.kind.is_none() => Kind::value_variants(),
-            Chain::Bitcoin | Chain::Evm | Chain::Tron => &[Kind::P2wpkh],
+            FamilyArg::Bitcoin if self.kind.is_none() => AddressKindArg::value_variants(),
+            FamilyArg::Bitcoin | FamilyArg::Evm | FamilyArg::Tron => &[AddressKindArg::P2wpkh],
         };
         kinds.iter().map(|kind| self.account(chain, purpose, *kind)).collect()
     }

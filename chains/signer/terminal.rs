@@ -20,32 +20,32 @@ use zeroize::Zeroizing;
 const SECRET_MAX: usize = 1024;
 
 /// One line from standard input. The prompt goes to standard error, and only to a person.
-pub(crate) fn ask(prompt: &str) -> anyhow::Result<SecretString> {
+pub(crate) fn read_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let stdin = io::stdin();
     let silence = if isatty(&stdin) {
         // First the silence, then the prompt: nobody types before seeing it.
-        let silence = Silence::on(stdin.as_fd()).context("the terminal does not stop to echo")?;
+        let silence = EchoOff::enable(stdin.as_fd()).context("the terminal does not stop to echo")?;
         eprint!("{prompt}: ");
         Some(silence)
     } else {
         None
     };
-    let cancel = silence.as_ref().and_then(Silence::cancel_key);
+    let cancel = silence.as_ref().and_then(EchoOff::cancel_key);
     read_line(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
 }
 
 /// The same, asked twice of a person, because a typing error in a new passphrase would lock the seed for ever.
-pub(crate) fn ask_new(prompt: &str) -> anyhow::Result<SecretString> {
-    let secret = ask(prompt)?;
+pub(crate) fn read_new_secret(prompt: &str) -> anyhow::Result<SecretString> {
+    let secret = read_secret(prompt)?;
     if isatty(io::stdin()) {
-        let again = ask(&format!("{prompt}, again"))?;
+        let again = read_secret(&format!("{prompt}, again"))?;
         ensure!(secret.expose_secret() == again.expose_secret(), "the two passphrases differ");
     }
     Ok(secret)
 }
 
 /// The content of a file without its last line break. A file that everybody can read holds no secret.
-pub(crate) fn read_file(path: &Path) -> anyhow::Result<SecretString> {
+pub(crate) fn read_secret_file(path: &Path) -> anyhow::Result<SecretString> {
     let read = || -> anyhow::Result<SecretString> {
         let file = std::fs::File::open(path)?;
         let mode = file.metadata()?.permissions().mode();
@@ -87,13 +87,13 @@ fn text(bytes: &[u8]) -> anyhow::Result<SecretString> {
 
 /// The terminal does not echo while this lives. The key that interrupts a program (Ctrl-C) ends the line instead: a program
 /// that it kills could not give the terminal its echo back.
-struct Silence<'a> {
+struct EchoOff<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
 }
 
-impl Silence<'_> {
-    fn on(terminal: BorrowedFd<'_>) -> io::Result<Silence<'_>> {
+impl EchoOff<'_> {
+    fn enable(terminal: BorrowedFd<'_>) -> io::Result<EchoOff<'_>> {
         let before = tcgetattr(terminal)?;
         let mut silent = before.clone();
         silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
@@ -101,7 +101,7 @@ impl Silence<'_> {
         // The end of the line is still shown, so that the next prompt starts on a new one.
         silent.local_modes |= LocalModes::ECHONL;
         tcsetattr(terminal, OptionalActions::Flush, &silent)?;
-        Ok(Silence { terminal, before })
+        Ok(EchoOff { terminal, before })
     }
 
     /// What Ctrl-C sends, unless the terminal has no such key (0).
@@ -110,7 +110,7 @@ impl Silence<'_> {
     }
 }
 
-impl Drop for Silence<'_> {
+impl Drop for EchoOff<'_> {
     fn drop(&mut self) {
         // There is nobody left to tell when the terminal went away.
         let _ = tcsetattr(self.terminal, OptionalActions::Now, &self.before);

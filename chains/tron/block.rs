@@ -1,7 +1,10 @@
 //! Blocks, held against what their ids are hashes of: a header against its id, a transaction against its own, and the
 //! presence of transactions against their root.
 
-use chain::{AssetId, BlockHash, Header, Height, Part, Place, Transfer, TxId, derive::tron_address, watch::Watched};
+use chain::{
+    AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
+    watch::WatchedAddresses,
+};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -16,7 +19,7 @@ const NO_TRANSACTIONS: [u8; 32] = [0; 32];
 
 /// A block as it was read, without what its receipts have to say.
 #[derive(Debug)]
-pub struct Body {
+pub struct ParsedBlock {
     pub header: Header,
     pub txids: Vec<TxId>,
     /// TRX that transactions themselves carry to watched addresses.
@@ -24,22 +27,22 @@ pub struct Body {
 }
 
 /// `None` for `{}`: the node does not have the block, or does not have it yet.
-pub fn header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
+pub fn parse_header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
     let (Some(id), Some(header)) = (block.id, &block.block_header) else { return Ok(None) };
     let raw = &header.raw_data;
-    let id: [u8; 32] = bytes32(id).ok_or("a block id that is none")?;
-    let parent = bytes32(raw.parent).ok_or("a parent that is no block id")?;
+    let id: [u8; 32] = parse_bytes32(id).ok_or("a block id that is none")?;
+    let parent = parse_bytes32(raw.parent).ok_or("a parent that is no block id")?;
     let height = Height::try_from(raw.number).map_err(|_| "a negative height")?;
     if id[..8] != height.to_be_bytes() {
         return Err(format!("the id of block {height} names another height"));
     }
-    if hashed(raw)?[8..] != id[8..] {
+    if hash_header(raw)?[8..] != id[8..] {
         return Err(format!("the id of block {height} is not the hash of its header"));
     }
     Ok(Some(Header { height, hash: BlockHash(id), parent: BlockHash(parent), time: raw.timestamp.div_euclid(1_000) }))
 }
 
-fn hashed(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
+fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
     let decoded = |text: &str| const_hex::decode(text).map_err(|_| "a header field that is no hex".to_owned());
     let raw = proto::HeaderRaw {
         timestamp: raw.timestamp,
@@ -55,9 +58,14 @@ fn hashed(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
 }
 
 /// A whole block. `None` if the node does not have it, or has it without its transactions.
-pub fn read(block: &wire::Block<'_>, native: Option<&AssetId>, watched: &Watched<'_>) -> Result<Option<Body>, String> {
-    let Some(header) = header(block)? else { return Ok(None) };
-    let root = block.block_header.as_ref().and_then(|header| bytes32(header.raw_data.root)).unwrap_or(NO_TRANSACTIONS);
+pub fn parse_block(
+    block: &wire::Block<'_>,
+    native: Option<&AssetId>,
+    watched: &WatchedAddresses<'_>,
+) -> Result<Option<ParsedBlock>, String> {
+    let Some(header) = parse_header(block)? else { return Ok(None) };
+    let root =
+        block.block_header.as_ref().and_then(|header| parse_bytes32(header.raw_data.root)).unwrap_or(NO_TRANSACTIONS);
     if block.transactions.is_empty() != (root == NO_TRANSACTIONS) {
         return Ok(None);
     }
@@ -65,7 +73,7 @@ pub fn read(block: &wire::Block<'_>, native: Option<&AssetId>, watched: &Watched
     let mut payments = Vec::new();
     let mut raw = Vec::new();
     for (index, transaction) in block.transactions.iter().enumerate() {
-        let txid = TxId(bytes32(transaction.id).ok_or("a transaction without an id")?);
+        let txid = TxId(parse_bytes32(transaction.id).ok_or("a transaction without an id")?);
         raw.resize(transaction.raw.len() / 2, 0);
         const_hex::decode_to_slice(transaction.raw, &mut raw).map_err(|_| format!("transaction {txid} is no hex"))?;
         if Sha256::digest(&raw).as_slice() != txid.0 {
@@ -74,13 +82,13 @@ pub fn read(block: &wire::Block<'_>, native: Option<&AssetId>, watched: &Watched
         let tx_index = u32::try_from(index).map_err(|_| "too many transactions")?;
         if let Some(asset) = native
             && succeeded(transaction)
-            && let Some(payment) = payment(&raw, watched)
+            && let Some(payment) = parse_native_payment(&raw, watched)
         {
             payments.push(payment.transfer(txid, tx_index, asset));
         }
         txids.push(txid);
     }
-    Ok(Some(Body { header, txids, payments }))
+    Ok(Some(ParsedBlock { header, txids, payments }))
 }
 
 fn succeeded(transaction: &wire::Transaction<'_>) -> bool {
@@ -88,17 +96,17 @@ fn succeeded(transaction: &wire::Transaction<'_>) -> bool {
 }
 
 /// TRX from one account to a watched one.
-struct Payment {
+struct NativePayment {
     from: chain::AddressKey,
     to: chain::AddressKey,
     sun: u64,
 }
 
-impl Payment {
+impl NativePayment {
     fn transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
         Transfer {
             txid,
-            place: Place { tx_index, part: Part::Value },
+            index: TransferIndex { tx_index, part: TxPart::Value },
             asset: asset.clone(),
             to: self.to,
             from: Some(tron_address(self.from).text),
@@ -107,8 +115,8 @@ impl Payment {
     }
 }
 
-fn payment(raw: &[u8], watched: &Watched<'_>) -> Option<Payment> {
-    let raw = proto::Raw::decode(raw).ok()?;
+fn parse_native_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<NativePayment> {
+    let raw = proto::TransactionRaw::decode(raw).ok()?;
     let contract = raw.contract.first()?;
     if contract.r#type != i32::from(ContractType::Transfer) {
         return None;
@@ -116,10 +124,10 @@ fn payment(raw: &[u8], watched: &Watched<'_>) -> Option<Payment> {
     let transfer = TransferContract::decode(contract.parameter.as_ref()?.value.as_slice()).ok()?;
     let to = address::from_bytes(&transfer.to_address).filter(|to| watched.contains(to))?;
     let sun = u64::try_from(transfer.amount).ok().filter(|sun| *sun > 0)?;
-    Some(Payment { from: address::from_bytes(&transfer.owner_address)?, to, sun })
+    Some(NativePayment { from: address::from_bytes(&transfer.owner_address)?, to, sun })
 }
 
-pub fn bytes32(hex: &str) -> Option<[u8; 32]> {
+pub fn parse_bytes32(hex: &str) -> Option<[u8; 32]> {
     let mut bytes = [0u8; 32];
     const_hex::decode_to_slice(hex, &mut bytes).ok().map(|()| bytes)
 }
@@ -147,22 +155,22 @@ mod tests {
     #[test]
     fn ids_are_hashes_of_headers() {
         for text in HEADERS {
-            let found = header(&serde_json::from_str(text).unwrap()).unwrap().unwrap();
+            let found = parse_header(&serde_json::from_str(text).unwrap()).unwrap().unwrap();
             assert_eq!(found.height, found.hash.0[..8].try_into().map(Height::from_be_bytes).unwrap());
             for lie in [("timestamp\":17", "timestamp\":18"), ("\"version\":3", "\"version\":4"), ("\"41", "\"42")] {
                 let forged = text.replacen(lie.0, lie.1, 1);
-                assert!(header(&serde_json::from_str(&forged).unwrap()).is_err(), "{forged}");
+                assert!(parse_header(&serde_json::from_str(&forged).unwrap()).is_err(), "{forged}");
             }
         }
-        assert_eq!(header(&wire::Block::default()), Ok(None));
+        assert_eq!(parse_header(&wire::Block::default()), Ok(None));
     }
 
     #[test]
     fn a_block_that_lost_its_transactions_is_not_there() {
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
-        assert!(read(&block, None, &chain::WatchSet::default().read()).unwrap().is_none());
+        assert!(parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
-        let empty = read(&block, None, &chain::WatchSet::default().read()).unwrap().unwrap();
+        let empty = parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

@@ -9,11 +9,11 @@ pub const KEEP_MAX: usize = 600;
 
 /// The newest blocks, each the parent of the next, oldest first.
 #[derive(Debug, Default)]
-pub struct Heads {
+pub struct HeadBlocks {
     blocks: VecDeque<Block>,
 }
 
-impl Heads {
+impl HeadBlocks {
     /// What to read so that the memory reaches from above `solid` to `head`; nothing if it does already, or if `head` is
     /// lower than what is remembered: producers build on the longest branch, so it is that of a node which is behind, or of
     /// a branch that loses. What a fork replaced is forgotten.
@@ -22,7 +22,7 @@ impl Heads {
             self.blocks.clear();
         }
         if let Some(last) = self.blocks.back().map(|block| block.header) {
-            if head.height < last.height || head.position() == last.position() {
+            if head.height < last.height || head.block_ref() == last.block_ref() {
                 return None;
             }
             if head.height == last.height {
@@ -63,7 +63,7 @@ impl Heads {
         let transfers = self.blocks.iter().flat_map(|block| &block.transfers);
         let unconfirmed = |transfer: &chain::Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
-            part: transfer.place.part,
+            part: transfer.index.part,
             asset: transfer.asset.clone(),
             to: transfer.to,
             amount: transfer.amount,
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn each_block_is_read_once() {
-        let mut heads = Heads::default();
+        let mut heads = HeadBlocks::default();
         assert_eq!(heads.missing(10, &header(0, 12, 0)), Some((11, 12)));
         assert!(heads.extend(vec![block(0, 11, 0), block(0, 12, 0)]));
         assert_eq!(heads.missing(10, &header(0, 12, 0)), None);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_fork_is_noticed_at_its_tip_or_at_its_root() {
-        let mut heads = Heads::default();
+        let mut heads = HeadBlocks::default();
         assert!(heads.extend((11..=14).map(|height| block(0, height, 0)).collect()));
         // As long, with another tip only.
         assert_eq!(heads.missing(10, &header(1, 14, 0)), Some((14, 14)));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_behind_changes_nothing() {
-        let mut heads = Heads::default();
+        let mut heads = HeadBlocks::default();
         assert!(heads.extend((11..=15).map(|height| block(0, height, 0)).collect()));
         for head in [header(0, 13, 0), header(1, 14, 1), header(0, 9, 0)] {
             assert_eq!(heads.missing(10, &head), None);

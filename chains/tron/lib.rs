@@ -17,5 +17,4 @@ mod send;
 mod source;
 mod wire;
 
-pub use send::{Class, classify};
 pub use source::{BuildError, Tron, TronConfig};

@@ -9,16 +9,16 @@ pub const TYPE_URL: &str = "type.googleapis.com/protocol.";
 #[derive(Clone, PartialEq, Message)]
 pub struct Transaction {
     #[prost(message, optional, tag = "1")]
-    pub raw_data: Option<Raw>,
+    pub raw_data: Option<TransactionRaw>,
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub signature: Vec<Vec<u8>>,
     /// Filled in by the chain.
     #[prost(message, repeated, tag = "5")]
-    pub ret: Vec<Outcome>,
+    pub ret: Vec<TransactionResult>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Raw {
+pub struct TransactionRaw {
     /// Bytes 6..8 of the reference block's number.
     #[prost(bytes = "vec", tag = "1")]
     pub ref_block_bytes: Vec<u8>,
@@ -126,7 +126,7 @@ pub struct UnDelegateResourceContract {
 
 /// How a transaction ended (`Transaction.Result`).
 #[derive(Clone, PartialEq, Message)]
-pub struct Outcome {
+pub struct TransactionResult {
     /// Sun.
     #[prost(int64, tag = "1")]
     pub fee: i64,

@@ -13,8 +13,8 @@ use tracing::info;
 
 use crate::{
     Tron,
-    block::{self, Body},
-    receipts::{self, Mismatch},
+    block::{self, ParsedBlock},
+    receipts::{self, ReceiptsError},
     source::body,
     wire,
 };
@@ -24,18 +24,18 @@ const CONCURRENCY: usize = 3;
 
 /// Which of a node's two states is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
+pub enum ApiView {
     /// Irreversible: what 19 of 27 producers have built on.
     Solid,
     /// What may still vanish.
     Head,
 }
 
-impl View {
+impl ApiView {
     pub fn path(self, call: &str) -> String {
         match self {
-            View::Solid => format!("walletsolidity/{call}"),
-            View::Head => format!("wallet/{call}"),
+            ApiView::Solid => format!("walletsolidity/{call}"),
+            ApiView::Head => format!("wallet/{call}"),
         }
     }
 }
@@ -44,7 +44,7 @@ impl Tron {
     /// Blocks from `from` on, at least one, as far as `to`, as the endpoints have them complete.
     pub(crate) async fn read_blocks(
         &self,
-        view: View,
+        view: ApiView,
         from: Height,
         to: Height,
         watched: &WatchSet,
@@ -67,7 +67,7 @@ impl Tron {
     /// The header of a height, or of the newest block.
     pub(crate) async fn read_header(
         &self,
-        view: View,
+        view: ApiView,
         height: Option<Height>,
         first: usize,
     ) -> Result<Option<(usize, Header)>, RpcError> {
@@ -76,7 +76,7 @@ impl Tron {
             None => json!({ "detail": false }),
         };
         let accept = |reply: &rpc::Reply<'_>| {
-            let header = block::header(&wire::read(reply)?).map_err(Rejection::Wrong)?;
+            let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Wrong)?;
             let Some(header) = header else { return Ok(Answer::Doubtful(None)) };
             match height {
                 Some(height) if height != header.height => {
@@ -94,7 +94,13 @@ impl Tron {
     }
 
     /// Blocks as far as an endpoint has them, each the parent of the next.
-    async fn bodies(&self, view: View, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Body>, SourceError> {
+    async fn bodies(
+        &self,
+        view: ApiView,
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> Result<Vec<ParsedBlock>, SourceError> {
         loop {
             let to = to.min(from.saturating_add(self.span().size() - 1));
             let used = to.saturating_sub(from) + 1;
@@ -102,12 +108,12 @@ impl Tron {
             let question = json!({ "startNum": from, "endNum": to.saturating_add(1) });
             let path = view.path("getblockbylimitnext");
             let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
-                let bodies = self.linked(&wire::read::<wire::Blocks<'_>>(reply)?, from, to, watched);
+                let bodies = self.linked(&wire::parse_reply::<wire::Blocks<'_>>(reply)?, from, to, watched);
                 let bodies = bodies.map_err(Rejection::Wrong)?;
                 Ok(if bodies.is_empty() { Answer::Doubtful(bodies) } else { Answer::Sure(bodies) })
             });
             match answer.await {
-                Ok(bodies) if bodies.is_empty() => return Err(SourceError::NotThere(from)),
+                Ok(bodies) if bodies.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(bodies) => {
                     self.span().succeeded(used);
                     return Ok(bodies);
@@ -131,11 +137,11 @@ impl Tron {
         from: Height,
         to: Height,
         watched: &WatchSet,
-    ) -> Result<Vec<Body>, String> {
-        let watched = watched.read();
-        let mut bodies: Vec<Body> = Vec::with_capacity(answer.block.len());
+    ) -> Result<Vec<ParsedBlock>, String> {
+        let watched = watched.read_addresses();
+        let mut bodies: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
         for (height, found) in (from..=to).zip(&answer.block) {
-            let Some(body) = block::read(found, self.assets.native.as_ref(), &watched)? else { break };
+            let Some(body) = block::parse_block(found, self.assets.native.as_ref(), &watched)? else { break };
             if body.header.height != height {
                 return Err(format!("asked for block {height}, got {}", body.header.height));
             }
@@ -149,7 +155,7 @@ impl Tron {
     }
 
     /// A block with its receipts, which an empty one does not have.
-    async fn block(&self, view: View, found: Body, watched: &WatchSet) -> Result<Block, SourceError> {
+    async fn block(&self, view: ApiView, found: ParsedBlock, watched: &WatchSet) -> Result<Block, SourceError> {
         let header = found.header;
         if found.txids.is_empty() {
             return Ok(Block { header, transfers: Vec::new(), spends: Vec::new() });
@@ -157,13 +163,13 @@ impl Tron {
         let path = view.path("gettransactioninfobyblocknum");
         let question = body(&json!({ "num": header.height }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
-            let infos: Vec<wire::Info<'_>> = wire::read(reply)?;
-            match receipts::settle(&found, &infos, &self.assets, &watched.read()) {
+            let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_reply(reply)?;
+            match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
                 Ok(transfers) => Ok(Answer::Sure(Some(transfers))),
-                Err(Mismatch::Incomplete) => Ok(Answer::Doubtful(None)),
+                Err(ReceiptsError::Incomplete) => Ok(Answer::Doubtful(None)),
                 // The head may have changed between the two questions.
-                Err(Mismatch::Wrong(_)) if view == View::Head => Ok(Answer::Doubtful(None)),
-                Err(Mismatch::Wrong(reason)) => Err(Rejection::Wrong(reason)),
+                Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Answer::Doubtful(None)),
+                Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Wrong(reason)),
             }
         });
         match answer.await.map_err(|failure| failure.at(header.height))? {

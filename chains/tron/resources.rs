@@ -1,19 +1,19 @@
 //! What a transaction will cost: bandwidth for its bytes, energy for what a contract does, and the limit that caps both
-//! burned and lent energy. Prices are parameters of the chain that producers vote on; they are read, never compiled in.
+//! burned and lent energy. ResourcePrices are parameters of the chain that producers vote on; they are read, never compiled in.
 
 use chain::{AddressKey, SourceError};
 use rpc::{Answer, Rejection, RpcError};
 use serde_json::json;
 
-use crate::{Tron, address, reader::View, source::body, transaction::Frame, wire};
+use crate::{Tron, address, reader::ApiView, source::body, transaction::TransactionParams, wire};
 
 /// A call is simulated before it is sent and may need more when it runs: the price of popular contracts moves by a fifth
 /// per maintenance period.
 const RESERVE_PERCENT: u64 = 125;
 
-/// Prices of the chain, in sun.
+/// ResourcePrices of the chain, in sun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prices {
+pub struct ResourcePrices {
     /// Of one energy that is neither staked nor lent.
     pub energy: u64,
     /// Of one byte that is neither staked nor free.
@@ -46,7 +46,7 @@ pub struct Simulation {
 
 /// What a call costs and how it must be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bill {
+pub struct CallCost {
     /// For the transaction. It caps lent energy too, so it covers all of it.
     pub fee_limit: u64,
     /// What the sender must have, in sun: with less, the limit is cut silently and the call runs out of energy.
@@ -54,7 +54,7 @@ pub struct Bill {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BillError {
+pub enum CallCostError {
     /// Above what the operator or the chain allows.
     #[error("the call needs a fee limit of {needed} sun, {allowed} are allowed")]
     TooExpensive { needed: u64, allowed: u64 },
@@ -62,45 +62,45 @@ pub enum BillError {
     OutOfRange,
 }
 
-impl Prices {
+impl ResourcePrices {
     /// The bill of a call that needs `energy` and has `bytes` of bandwidth, for an account with `have`. `ceiling` is the
     /// highest fee limit in sun that the operator allows.
-    pub fn bill(&self, energy: u64, bytes: u64, have: Resources, ceiling: u64) -> Result<Bill, BillError> {
-        let reserved = energy.checked_mul(RESERVE_PERCENT).ok_or(BillError::OutOfRange)?.div_ceil(100);
-        let fee_limit = reserved.checked_mul(self.energy).ok_or(BillError::OutOfRange)?;
+    pub fn call_cost(&self, energy: u64, bytes: u64, have: Resources, ceiling: u64) -> Result<CallCost, CallCostError> {
+        let reserved = energy.checked_mul(RESERVE_PERCENT).ok_or(CallCostError::OutOfRange)?.div_ceil(100);
+        let fee_limit = reserved.checked_mul(self.energy).ok_or(CallCostError::OutOfRange)?;
         let allowed = ceiling.min(self.fee_limit_max);
         if fee_limit > allowed {
-            return Err(BillError::TooExpensive { needed: fee_limit, allowed });
+            return Err(CallCostError::TooExpensive { needed: fee_limit, allowed });
         }
-        let burned = reserved.saturating_sub(have.energy).checked_mul(self.energy).ok_or(BillError::OutOfRange)?;
-        let trx_needed = burned.checked_add(self.bandwidth_fee(bytes, have)?).ok_or(BillError::OutOfRange)?;
-        Ok(Bill { fee_limit, trx_needed })
+        let burned = reserved.saturating_sub(have.energy).checked_mul(self.energy).ok_or(CallCostError::OutOfRange)?;
+        let trx_needed = burned.checked_add(self.bandwidth_fee(bytes, have)?).ok_or(CallCostError::OutOfRange)?;
+        Ok(CallCost { fee_limit, trx_needed })
     }
 
     /// What `bytes` cost, in sun: one kind of bandwidth pays for all of them, or none does.
-    pub fn bandwidth_fee(&self, bytes: u64, have: Resources) -> Result<u64, BillError> {
+    pub fn bandwidth_fee(&self, bytes: u64, have: Resources) -> Result<u64, CallCostError> {
         if bytes <= have.bandwidth || bytes <= have.free_bandwidth {
             return Ok(0);
         }
-        bytes.checked_mul(self.bandwidth).ok_or(BillError::OutOfRange)
+        bytes.checked_mul(self.bandwidth).ok_or(CallCostError::OutOfRange)
     }
 
     /// What sending TRX costs besides the amount, in sun. To an account that does not exist yet no free bandwidth counts.
-    pub fn transfer_fee(&self, bytes: u64, have: Resources, creates: bool) -> Result<u64, BillError> {
+    pub fn transfer_fee(&self, bytes: u64, have: Resources, creates: bool) -> Result<u64, CallCostError> {
         if !creates {
             return self.bandwidth_fee(bytes, have);
         }
         let bandwidth = if bytes <= have.bandwidth { 0 } else { self.new_account_bandwidth };
-        self.new_account.checked_add(bandwidth).ok_or(BillError::OutOfRange)
+        self.new_account.checked_add(bandwidth).ok_or(CallCostError::OutOfRange)
     }
 }
 
 impl Tron {
     /// The prices in force at the head.
-    pub async fn prices(&self) -> Result<Prices, SourceError> {
-        let path = View::Head.path("getchainparameters");
+    pub async fn prices(&self) -> Result<ResourcePrices, SourceError> {
+        let path = ApiView::Head.path("getchainparameters");
         let answer = self.pool.fetch(&path, &path, Some(body(&json!({}))), |reply| {
-            let said: wire::ChainParameters<'_> = wire::read(reply)?;
+            let said: wire::ChainParameters<'_> = wire::parse_reply(reply)?;
             let value = |key: &str| said.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
                 // Zero values are left out; a negative one is none.
@@ -109,7 +109,7 @@ impl Tron {
             if value("getEnergyFee").is_none() || value("getTransactionFee").is_none() {
                 return Err(Rejection::Wrong("no prices among the chain's parameters".to_owned()));
             }
-            Ok(Answer::Sure(Prices {
+            Ok(Answer::Sure(ResourcePrices {
                 energy: price("getEnergyFee")?,
                 bandwidth: price("getTransactionFee")?,
                 new_account: price("getCreateNewAccountFeeInSystemContract")?,
@@ -122,10 +122,10 @@ impl Tron {
 
     /// What an account has left; nothing if it is not activated.
     pub async fn resources(&self, of: AddressKey) -> Result<Resources, SourceError> {
-        let path = View::Head.path("getaccountresource");
+        let path = ApiView::Head.path("getaccountresource");
         let question = body(&json!({ "address": address::to_hex(of) }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
-            let said: wire::AccountResource = wire::read(reply)?;
+            let said: wire::AccountResource = wire::parse_reply(reply)?;
             let left = Resources {
                 energy: said.energy_limit.saturating_sub(said.energy_used),
                 bandwidth: said.net_limit.saturating_sub(said.net_used),
@@ -139,10 +139,10 @@ impl Tron {
 
     /// The TRX of an account in the solidified view, in sun.
     pub async fn balance(&self, of: AddressKey) -> Result<u64, SourceError> {
-        let path = View::Solid.path("getaccount");
+        let path = ApiView::Solid.path("getaccount");
         let question = body(&json!({ "address": address::to_hex(of) }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
-            let said: wire::Account<'_> = wire::read(reply)?;
+            let said: wire::AccountState<'_> = wire::parse_reply(reply)?;
             let sun = u64::try_from(said.balance).map_err(|_| Rejection::Wrong("a negative balance".to_owned()))?;
             Ok(if said.address.is_some() { Answer::Sure(sun) } else { Answer::Doubtful(sun) })
         });
@@ -156,34 +156,38 @@ impl Tron {
         contract: AddressKey,
         data: &[u8],
     ) -> Result<Simulation, SourceError> {
-        let path = View::Head.path("triggerconstantcontract");
+        let path = ApiView::Head.path("triggerconstantcontract");
         let question = json!({
             "owner_address": address::to_hex(owner),
             "contract_address": address::to_hex(contract),
             "data": const_hex::encode(data),
         });
         let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
-            let said = wire::constant(reply)?;
+            let said = wire::parse_constant_call(reply)?;
             Ok(Answer::Sure(Simulation { energy: said.energy_used, outcome: outcome(&said) }))
         });
         answer.await.map_err(|failure| failure.at(0))
     }
 
     /// What a new transaction is held to: a solidified reference block, and an expiration `lifetime_ms` after the head.
-    pub async fn frame(&self, lifetime_ms: i64, timestamp_ms: i64) -> Result<Frame, SourceError> {
-        let (reference, head) = (self.newest(View::Solid).await?, self.newest(View::Head).await?);
+    pub async fn transaction_params(
+        &self,
+        lifetime_ms: i64,
+        timestamp_ms: i64,
+    ) -> Result<TransactionParams, SourceError> {
+        let (reference, head) = (self.newest(ApiView::Solid).await?, self.newest(ApiView::Head).await?);
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
-        Ok(Frame::new(reference.position(), expiration_ms, timestamp_ms))
+        Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
     /// Whether a transaction stands in a solidified block, and how it ended. `None` while no endpoint has it there.
     pub async fn solid_outcome(&self, txid: chain::TxId) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
-        let path = View::Solid.path("gettransactioninfobyid");
+        let path = ApiView::Solid.path("gettransactioninfobyid");
         let question = body(&json!({ "value": txid.to_string() }));
         let answer: Result<_, RpcError> = self
             .pool
             .fetch(&path, &path, Some(question), |reply| {
-                let info: wire::Info<'_> = wire::read(reply)?;
+                let info: wire::TransactionInfo<'_> = wire::parse_reply(reply)?;
                 if info.id.is_empty() {
                     return Ok(Answer::Doubtful(None));
                 }
@@ -201,10 +205,10 @@ impl Tron {
 }
 
 /// A revert is reported as `result: true` with a message, or by the transaction's own `ret`.
-fn outcome(said: &wire::Constant<'_>) -> Result<Vec<String>, String> {
+fn outcome(said: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
     let failed = said.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
     match (&said.result.message, &said.result.code) {
-        (Some(message), _) => Err(wire::message(message)),
+        (Some(message), _) => Err(wire::decode_message(message)),
         (None, Some(code)) => Err(code.clone().into_owned()),
         (None, None) if failed || !said.result.result => Err("failed without a reason".to_owned()),
         (None, None) => Ok(said.constant_result.iter().map(|word| (*word).to_owned()).collect()),
@@ -215,7 +219,7 @@ fn outcome(said: &wire::Constant<'_>) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
-    const PRICES: Prices = Prices {
+    const PRICES: ResourcePrices = ResourcePrices {
         energy: 100,
         bandwidth: 1_000,
         new_account: 1_000_000,
@@ -226,15 +230,15 @@ mod tests {
     #[test]
     fn the_limit_covers_lent_energy_too() {
         let lent = Resources { energy: 200_000, bandwidth: 0, free_bandwidth: 600 };
-        let bill = PRICES.bill(130_285, 345, lent, 40_000_000).unwrap();
-        assert_eq!(bill, Bill { fee_limit: 16_285_700, trx_needed: 0 });
-        let poor = PRICES.bill(130_285, 345, Resources::default(), 40_000_000).unwrap();
-        assert_eq!(poor, Bill { fee_limit: 16_285_700, trx_needed: 16_285_700 + 345_000 });
+        let bill = PRICES.call_cost(130_285, 345, lent, 40_000_000).unwrap();
+        assert_eq!(bill, CallCost { fee_limit: 16_285_700, trx_needed: 0 });
+        let poor = PRICES.call_cost(130_285, 345, Resources::default(), 40_000_000).unwrap();
+        assert_eq!(poor, CallCost { fee_limit: 16_285_700, trx_needed: 16_285_700 + 345_000 });
         assert_eq!(
-            PRICES.bill(130_285, 345, lent, 10_000_000),
-            Err(BillError::TooExpensive { needed: 16_285_700, allowed: 10_000_000 })
+            PRICES.call_cost(130_285, 345, lent, 10_000_000),
+            Err(CallCostError::TooExpensive { needed: 16_285_700, allowed: 10_000_000 })
         );
-        assert_eq!(PRICES.bill(u64::MAX, 345, lent, 1), Err(BillError::OutOfRange));
+        assert_eq!(PRICES.call_cost(u64::MAX, 345, lent, 1), Err(CallCostError::OutOfRange));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! expiration does not have it.
 
 use async_trait::async_trait;
-use chain::{Outcome, Sender, TxId};
+use chain::{BroadcastOutcome, Sender, TxId};
 use prost::Message;
 use rpc::{Rejection, Reply, Role};
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::{Tron, proto, source::body, transaction, wire};
 
 /// What a node's code means for the attempt (tron.md, 6.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum BroadcastCode {
     /// In this node's pool: neither included nor successful yet.
     Pending,
     /// This node has seen the id: pending, on chain, or thrown away within the last hour. No proof of anything.
@@ -31,90 +31,94 @@ pub enum Class {
     Unknown,
 }
 
-impl Class {
-    /// The word that begins a refusal's text.
-    pub fn word(self) -> &'static str {
-        match self {
-            Class::Pending => "pending",
-            Class::Known => "known",
-            Class::Build => "build",
-            Class::Contract => "contract",
-            Class::Bandwidth => "bandwidth",
-            Class::Reference => "reference",
-            Class::Expired => "expired",
-            Class::Unknown => "unknown",
+impl BroadcastCode {
+    /// Parses a node's `code`. java-tron misspells `BANDWITH_ERROR`.
+    pub fn parse(code: &str) -> BroadcastCode {
+        match code {
+            "SUCCESS" => BroadcastCode::Pending,
+            "DUP_TRANSACTION_ERROR" => BroadcastCode::Known,
+            "SIGERROR" | "TOO_BIG_TRANSACTION_ERROR" => BroadcastCode::Build,
+            "CONTRACT_VALIDATE_ERROR" | "CONTRACT_EXE_ERROR" => BroadcastCode::Contract,
+            "BANDWITH_ERROR" => BroadcastCode::Bandwidth,
+            "TAPOS_ERROR" => BroadcastCode::Reference,
+            "TRANSACTION_EXPIRATION_ERROR" => BroadcastCode::Expired,
+            _ => BroadcastCode::Unknown,
         }
     }
-}
 
-/// Sorts a node's `code`. Its misspellings are java-tron's.
-pub fn classify(code: &str) -> Class {
-    match code {
-        "SUCCESS" => Class::Pending,
-        "DUP_TRANSACTION_ERROR" => Class::Known,
-        "SIGERROR" | "TOO_BIG_TRANSACTION_ERROR" => Class::Build,
-        "CONTRACT_VALIDATE_ERROR" | "CONTRACT_EXE_ERROR" => Class::Contract,
-        "BANDWITH_ERROR" => Class::Bandwidth,
-        "TAPOS_ERROR" => Class::Reference,
-        "TRANSACTION_EXPIRATION_ERROR" => Class::Expired,
-        _ => Class::Unknown,
+    /// The word that begins the text of a refusal.
+    pub fn label(self) -> &'static str {
+        match self {
+            BroadcastCode::Pending => "pending",
+            BroadcastCode::Known => "known",
+            BroadcastCode::Build => "build",
+            BroadcastCode::Contract => "contract",
+            BroadcastCode::Bandwidth => "bandwidth",
+            BroadcastCode::Reference => "reference",
+            BroadcastCode::Expired => "expired",
+            BroadcastCode::Unknown => "unknown",
+        }
     }
 }
 
 #[async_trait]
 impl Sender for Tron {
     /// To every endpoint that may broadcast, as exactly these bytes. A refusal begins with its class: `contract: host:port: …`.
-    async fn broadcast(&self, raw: &[u8]) -> Outcome {
-        let Some(txid) = txid_of(raw) else { return Outcome::Refused("build: not a signed transaction".to_owned()) };
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
+        let Some(txid) = txid_of(raw) else {
+            return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
+        };
         let question = body(&json!({ "transaction": const_hex::encode(raw) }));
         let told = self.pool.post_all(Role::Broadcast, "wallet/broadcasthex", question).await;
         let said = told.into_iter().map(|(endpoint, answer)| {
             let label = self.pool.label(endpoint);
             let outcome = match answer {
-                Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
-                Ok(answer) => match wire::read::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
-                    Ok(said) => understood(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
-                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                Err(trouble) => BroadcastOutcome::Unknown(format!("{label}: {trouble}")),
+                Ok(answer) => match wire::parse_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
+                    Ok(said) => broadcast_outcome(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
+                    Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
                     Err(Rejection::Refused(refusal)) => {
-                        Outcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
+                        BroadcastOutcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
                     }
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        Outcome::of_all(said)
+        BroadcastOutcome::combine(said)
     }
 }
 
 /// The id of a signed transaction, over the very bytes that it carries.
 fn txid_of(signed: &[u8]) -> Option<TxId> {
-    let carried = Carried::decode(signed).ok().filter(|carried| !carried.signature.is_empty())?;
+    let carried = SignedEnvelope::decode(signed).ok().filter(|carried| !carried.signature.is_empty())?;
     // What does not decode is no transaction, whatever its hash is.
-    proto::Raw::decode(carried.raw.as_slice()).ok()?;
+    proto::TransactionRaw::decode(carried.raw.as_slice()).ok()?;
     Some(transaction::txid(&carried.raw))
 }
 
 /// A signed transaction whose content stays the bytes that were hashed.
 #[derive(Clone, PartialEq, Message)]
-struct Carried {
+struct SignedEnvelope {
     #[prost(bytes = "vec", tag = "1")]
     raw: Vec<u8>,
     #[prost(bytes = "vec", repeated, tag = "2")]
     signature: Vec<Vec<u8>>,
 }
 
-fn understood(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str) -> Outcome {
+fn broadcast_outcome(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
     let code = if said.code.is_empty() && said.result { "SUCCESS" } else { said.code.as_ref() };
-    let text = format!("{label}: {code} {}", wire::message(message));
-    match classify(code) {
-        Class::Pending if said.result && said.txid == txid.to_string() => Outcome::Accepted,
-        Class::Pending => Outcome::Unknown(format!("{text}, under another id than {txid}")),
-        Class::Known => Outcome::Known,
-        Class::Unknown => Outcome::Unknown(text),
-        class @ (Class::Build | Class::Contract | Class::Bandwidth | Class::Reference | Class::Expired) => {
-            Outcome::Refused(format!("{}: {text}", class.word()))
-        }
+    let text = format!("{label}: {code} {}", wire::decode_message(message));
+    match BroadcastCode::parse(code) {
+        BroadcastCode::Pending if said.result && said.txid == txid.to_string() => BroadcastOutcome::Accepted,
+        BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, under another id than {txid}")),
+        BroadcastCode::Known => BroadcastOutcome::AlreadyKnown,
+        BroadcastCode::Unknown => BroadcastOutcome::Unknown(text),
+        code @ (BroadcastCode::Build
+        | BroadcastCode::Contract
+        | BroadcastCode::Bandwidth
+        | BroadcastCode::Reference
+        | BroadcastCode::Expired) => BroadcastOutcome::Refused(format!("{}: {text}", code.label())),
     }
 }
 
@@ -125,22 +129,22 @@ mod tests {
     #[test]
     fn codes_of_the_node() {
         for (code, class) in [
-            ("SUCCESS", Class::Pending),
-            ("DUP_TRANSACTION_ERROR", Class::Known),
-            ("SIGERROR", Class::Build),
-            ("CONTRACT_VALIDATE_ERROR", Class::Contract),
-            ("BANDWITH_ERROR", Class::Bandwidth),
-            ("TOO_BIG_TRANSACTION_ERROR", Class::Build),
-            ("TAPOS_ERROR", Class::Reference),
-            ("TRANSACTION_EXPIRATION_ERROR", Class::Expired),
-            ("SERVER_BUSY", Class::Unknown),
-            ("NO_CONNECTION", Class::Unknown),
-            ("NOT_ENOUGH_EFFECTIVE_CONNECTION", Class::Unknown),
-            ("BLOCK_UNSOLIDIFIED", Class::Unknown),
-            ("OTHER_ERROR", Class::Unknown),
-            ("", Class::Unknown),
+            ("SUCCESS", BroadcastCode::Pending),
+            ("DUP_TRANSACTION_ERROR", BroadcastCode::Known),
+            ("SIGERROR", BroadcastCode::Build),
+            ("CONTRACT_VALIDATE_ERROR", BroadcastCode::Contract),
+            ("BANDWITH_ERROR", BroadcastCode::Bandwidth),
+            ("TOO_BIG_TRANSACTION_ERROR", BroadcastCode::Build),
+            ("TAPOS_ERROR", BroadcastCode::Reference),
+            ("TRANSACTION_EXPIRATION_ERROR", BroadcastCode::Expired),
+            ("SERVER_BUSY", BroadcastCode::Unknown),
+            ("NO_CONNECTION", BroadcastCode::Unknown),
+            ("NOT_ENOUGH_EFFECTIVE_CONNECTION", BroadcastCode::Unknown),
+            ("BLOCK_UNSOLIDIFIED", BroadcastCode::Unknown),
+            ("OTHER_ERROR", BroadcastCode::Unknown),
+            ("", BroadcastCode::Unknown),
         ] {
-            assert_eq!(classify(code), class, "{code}");
+            assert_eq!(BroadcastCode::parse(code), class, "{code}");
         }
     }
 
@@ -149,14 +153,14 @@ mod tests {
         let txid = TxId([7; 32]);
         let said = |text: &str| {
             let said: wire::Broadcast<'_> = serde_json::from_str(text).unwrap();
-            understood("node:1", txid, &said, &said.message)
+            broadcast_outcome("node:1", txid, &said, &said.message)
         };
         let ours = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);
-        assert_eq!(said(&ours), Outcome::Accepted);
-        assert!(matches!(said(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), Outcome::Unknown(_)));
-        assert!(matches!(said("{}"), Outcome::Unknown(_)));
+        assert_eq!(said(&ours), BroadcastOutcome::Accepted);
+        assert!(matches!(said(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(said("{}"), BroadcastOutcome::Unknown(_)));
         let refused = said(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
-        assert_eq!(refused, Outcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
-        assert_eq!(said(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), Outcome::Known);
+        assert_eq!(refused, BroadcastOutcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
+        assert_eq!(said(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), BroadcastOutcome::AlreadyKnown);
     }
 }

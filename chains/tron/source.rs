@@ -18,9 +18,9 @@ use crate::{
     abi,
     address::{self, BadAddress},
     block,
-    heads::{Heads, KEEP_MAX},
-    reader::View,
-    receipts::Assets,
+    heads::{HeadBlocks, KEEP_MAX},
+    reader::ApiView,
+    receipts::TrackedAssets,
     wire,
 };
 
@@ -54,7 +54,7 @@ pub enum BuildError {
 pub struct Tron {
     pub(crate) config: TronConfig,
     pub(crate) pool: Pool,
-    pub(crate) assets: Assets,
+    pub(crate) assets: TrackedAssets,
     pub(crate) span: Mutex<AdaptiveSize>,
     /// Every endpoint is asked for its newest block in turn, of each view.
     turns: [AtomicUsize; 2],
@@ -62,7 +62,7 @@ pub struct Tron {
     solid: AtomicU64,
     /// Whoever books blocks has stored all up to this one.
     stored: AtomicU64,
-    heads: tokio::sync::Mutex<Heads>,
+    heads: tokio::sync::Mutex<HeadBlocks>,
 }
 
 impl Tron {
@@ -73,29 +73,29 @@ impl Tron {
         let (path, question) = genesis();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
         let proof = ChainCheck::posted(&path, question, "blockID", &expected)
-            .with_errors(|reply| wire::read::<serde::de::IgnoredAny>(reply).err());
+            .with_errors(|reply| wire::parse_reply::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
             pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
-            assets: Assets::new(&config.assets)?,
+            assets: TrackedAssets::new(&config.assets)?,
             span: Mutex::new(AdaptiveSize::new(SPAN.0, SPAN.1)),
             turns: Default::default(),
             solid: AtomicU64::new(0),
             stored: AtomicU64::new(0),
-            heads: tokio::sync::Mutex::new(Heads::default()),
+            heads: tokio::sync::Mutex::new(HeadBlocks::default()),
             config,
         })
     }
 
     /// The newest block of a view, each endpoint in turn.
-    pub(crate) async fn newest(&self, view: View) -> Result<Header, SourceError> {
+    pub(crate) async fn newest(&self, view: ApiView) -> Result<Header, SourceError> {
         let turn = match view {
-            View::Solid => &self.turns[0],
-            View::Head => &self.turns[1],
+            ApiView::Solid => &self.turns[0],
+            ApiView::Head => &self.turns[1],
         };
         let first = turn.fetch_add(1, Ordering::Relaxed);
         let found = self.read_header(view, None, first).await.map_err(|failure| failure.at(0))?;
         let (endpoint, header) = found.ok_or_else(|| SourceError::Unavailable("no endpoint has a block".to_owned()))?;
-        if view == View::Solid {
+        if view == ApiView::Solid {
             self.pool.saw_head(endpoint, header.height);
             self.solid.store(header.height, Ordering::Relaxed);
         }
@@ -111,19 +111,19 @@ impl Tron {
         if id != self.config.chain_id {
             return Err(format!("is a node of chain {id:#x}, not of {:#x}", self.config.chain_id));
         }
-        let newest = |view: View| async move {
+        let newest = |view: ApiView| async move {
             let accept = |reply: &rpc::Reply<'_>| {
-                let header = block::header(&wire::read(reply)?).map_err(Rejection::Wrong)?;
+                let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Wrong)?;
                 header.map(Answer::Sure).ok_or_else(|| Rejection::Wrong("no newest block".to_owned()))
             };
             let question = body(&json!({ "detail": false }));
             let found = self.pool.post_only(endpoint, &view.path("getblock"), question, accept).await;
             found.map_err(|failure| format!("{view:?} view: {failure}"))
         };
-        let (solid, head) = (newest(View::Solid).await?, newest(View::Head).await?);
+        let (solid, head) = (newest(ApiView::Solid).await?, newest(ApiView::Head).await?);
         self.pool.saw_head(endpoint, solid.height);
         if let Some(contract) = self.assets.any_token() {
-            let path = View::Solid.path("triggerconstantcontract");
+            let path = ApiView::Solid.path("triggerconstantcontract");
             let accept = |reply: &rpc::Reply<'_>| decimals_in(reply, &contract);
             let asked = self.pool.post_only(endpoint, &path, decimals_of(contract.key), accept).await;
             asked.map_err(|failure| match matches!(failure, RpcError::Missing(_)) {
@@ -153,7 +153,7 @@ impl Source for Tron {
                 Ok(id) if id == self.config.chain_id => heard = true,
                 Ok(id) => {
                     let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
-                    return Err(SourceError::Wrong(format!(
+                    return Err(SourceError::InvalidResponse(format!(
                         "{label} is a node of chain {id:#x}, not of {expected:#x}"
                     )));
                 }
@@ -169,7 +169,7 @@ impl Source for Tron {
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
         let contract = address::parse(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
-        let path = View::Solid.path("triggerconstantcontract");
+        let path = ApiView::Solid.path("triggerconstantcontract");
         let question = decimals_of(contract.key);
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| decimals_in(reply, &contract));
         answer.await.map_err(|failure| failure.at(0))
@@ -177,18 +177,18 @@ impl Source for Tron {
 
     /// The newest solidified block, which is final: no block that is read here can vanish.
     async fn tip(&self) -> Result<Tip, SourceError> {
-        let head = self.newest(View::Solid).await?;
-        Ok(Tip { head, finalized: Some(head.position()) })
+        let head = self.newest(ApiView::Solid).await?;
+        Ok(Tip { head, finalized: Some(head.block_ref()) })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let found = self.read_header(View::Solid, Some(height), 0).await;
+        let found = self.read_header(ApiView::Solid, Some(height), 0).await;
         Ok(found.map_err(|failure| failure.at(height))?.map(|(_, header)| header))
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         self.stored.fetch_max(from.saturating_sub(1), Ordering::Relaxed);
-        self.read_blocks(View::Solid, from, to, watched).await
+        self.read_blocks(ApiView::Solid, from, to, watched).await
     }
 
     /// TRX only, from nodes that keep the history of balances (`storage.balance.history.lookup`). Such a node names the
@@ -203,7 +203,7 @@ impl Source for Tron {
         if *asset != AssetKind::Native {
             return Err(SourceError::Unsupported("the balance of a token after a past block".to_owned()));
         }
-        let path = View::Head.path("getaccountbalance");
+        let path = ApiView::Head.path("getaccountbalance");
         let mut balances = Vec::with_capacity(addresses.len());
         for of in addresses {
             let question = json!({
@@ -211,7 +211,7 @@ impl Source for Tron {
                 "block_identifier": { "hash": at.hash.to_string(), "number": at.height },
             });
             let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
-                let past: wire::PastBalance<'_> = wire::read(reply)?;
+                let past: wire::PastBalance<'_> = wire::parse_reply(reply)?;
                 Ok(balance_at(at, &past))
             });
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
@@ -233,16 +233,16 @@ impl Source for Tron {
         let mut heads = self.heads.lock().await;
         // Whoever books blocks has just asked for it.
         let solid = match self.solid.load(Ordering::Relaxed) {
-            0 => self.newest(View::Solid).await?.height,
+            0 => self.newest(ApiView::Solid).await?.height,
             heard => heard,
         };
-        let head = self.newest(View::Head).await?;
+        let head = self.newest(ApiView::Head).await?;
         let far = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));
         let above = solid.max(far);
         // A fork is noticed when what was read does not fit; then all of it is read again, once.
         for _ in 0..2 {
             while let Some((from, to)) = heads.missing(above, &head) {
-                let blocks = match self.read_blocks(View::Head, from, to, watched).await {
+                let blocks = match self.read_blocks(ApiView::Head, from, to, watched).await {
                     Ok(blocks) => blocks,
                     // Another node of the same gateway lacks the rest; what is remembered is true all the same.
                     Err(_) if !heads.is_empty() => break,
@@ -288,13 +288,13 @@ pub(crate) fn body(question: &Value) -> Vec<u8> {
 
 /// Where the genesis block is asked for, and how.
 fn genesis() -> (String, Vec<u8>) {
-    (View::Solid.path("getblockbynum"), body(&json!({ "num": 0 })))
+    (ApiView::Solid.path("getblockbynum"), body(&json!({ "num": 0 })))
 }
 
 /// The last four bytes of its id.
 fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Answer<u32>, Rejection> {
-    let block: wire::Block<'_> = wire::read(reply)?;
-    let id = block.id.and_then(block::bytes32).ok_or_else(|| Rejection::Wrong("no genesis block".to_owned()))?;
+    let block: wire::Block<'_> = wire::parse_reply(reply)?;
+    let id = block.id.and_then(block::parse_bytes32).ok_or_else(|| Rejection::Wrong("no genesis block".to_owned()))?;
     Ok(Answer::Sure(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
 }
 
@@ -308,7 +308,7 @@ fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
 }
 
 fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Answer<u8>, Rejection> {
-    let said = wire::constant(reply)?;
+    let said = wire::parse_constant_call(reply)?;
     let word = said.constant_result.first().and_then(|word| abi::amount_in(word));
     let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
     decimals.map(Answer::Sure).ok_or_else(|| Rejection::Wrong(format!("{contract} is no token with decimals")))
@@ -322,7 +322,7 @@ fn balance_at(at: &BlockRef, past: &wire::PastBalance<'_>) -> Answer<Option<Amou
     let amount = Some(Amount::from(sun));
     match u64::try_from(changed.number) {
         Ok(height) if height < at.height => Answer::Sure(amount),
-        Ok(height) if height == at.height && block::bytes32(changed.hash) == Some(at.hash.0) => {
+        Ok(height) if height == at.height && block::parse_bytes32(changed.hash) == Some(at.hash.0) => {
             if sun > 0 {
                 Answer::Sure(amount)
             } else {

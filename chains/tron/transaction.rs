@@ -20,7 +20,7 @@ const RESULT_BYTES: usize = 64;
 
 /// What a transaction does. Amounts are sun.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
+pub enum Operation {
     Transfer { to: AddressKey, sun: i64 },
     Trigger { contract: AddressKey, call_value: i64, data: Vec<u8> },
     Delegate { resource: Resource, sun: i64, to: AddressKey },
@@ -35,7 +35,7 @@ pub enum Resource {
 
 /// What holds a transaction to its chain and its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub struct TransactionParams {
     /// A solidified block: a head block may be orphaned, and the transaction with it.
     pub reference: BlockRef,
     /// Unix milliseconds after the head block's time, by at most a day.
@@ -50,26 +50,26 @@ pub struct Frame {
     pub permission_id: i32,
 }
 
-impl Frame {
-    pub fn new(reference: BlockRef, expiration_ms: i64, timestamp_ms: i64) -> Frame {
-        Frame { reference, expiration_ms, timestamp_ms, fee_limit: 0, memo: Vec::new(), permission_id: 0 }
+impl TransactionParams {
+    pub fn new(reference: BlockRef, expiration_ms: i64, timestamp_ms: i64) -> TransactionParams {
+        TransactionParams { reference, expiration_ms, timestamp_ms, fee_limit: 0, memo: Vec::new(), permission_id: 0 }
     }
 
-    pub fn with_fee_limit(self, sun: i64) -> Frame {
-        Frame { fee_limit: sun, ..self }
+    pub fn with_fee_limit(self, sun: i64) -> TransactionParams {
+        TransactionParams { fee_limit: sun, ..self }
     }
 }
 
 /// An unsigned transaction: the bytes whose hash is its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct UnsignedTransaction {
     pub raw: Vec<u8>,
     pub txid: TxId,
 }
 
 /// A transaction as `broadcasthex` takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
+pub struct SignedTransaction {
     pub bytes: Vec<u8>,
     pub txid: TxId,
     /// `r`, `s` and 27 or 28.
@@ -83,9 +83,9 @@ pub enum SignError {
 }
 
 /// Builds the one form of a transaction.
-pub fn build(owner: AddressKey, act: &Act, frame: &Frame) -> Draft {
+pub fn build(owner: AddressKey, act: &Operation, frame: &TransactionParams) -> UnsignedTransaction {
     let mut ref_block_bytes = frame.reference.height.to_be_bytes().to_vec();
-    let raw = proto::Raw {
+    let raw = proto::TransactionRaw {
         ref_block_bytes: ref_block_bytes.split_off(6),
         ref_block_hash: frame.reference.hash.0[8..16].to_vec(),
         expiration: frame.expiration_ms,
@@ -95,7 +95,7 @@ pub fn build(owner: AddressKey, act: &Act, frame: &Frame) -> Draft {
         fee_limit: frame.fee_limit,
     };
     let raw = raw.encode_to_vec();
-    Draft { txid: txid(&raw), raw }
+    UnsignedTransaction { txid: txid(&raw), raw }
 }
 
 /// The id of a transaction by its serialised `raw_data`.
@@ -103,20 +103,20 @@ pub fn txid(raw: &[u8]) -> TxId {
     TxId(Sha256::digest(raw).into())
 }
 
-fn contract(owner: AddressKey, act: &Act, permission_id: i32) -> proto::Contract {
+fn contract(owner: AddressKey, act: &Operation, permission_id: i32) -> proto::Contract {
     let owner_address = address::to_bytes(owner);
     let (kind, name, value) = match act {
-        Act::Transfer { to, sun } => {
+        Operation::Transfer { to, sun } => {
             let message = TransferContract { owner_address, to_address: address::to_bytes(*to), amount: *sun };
             (ContractType::Transfer, "TransferContract", message.encode_to_vec())
         }
-        Act::Trigger { contract, call_value, data } => {
+        Operation::Trigger { contract, call_value, data } => {
             let contract_address = address::to_bytes(*contract);
             let (call_value, data) = (*call_value, data.clone());
             let message = TriggerSmartContract { owner_address, contract_address, call_value, data };
             (ContractType::TriggerSmart, "TriggerSmartContract", message.encode_to_vec())
         }
-        Act::Delegate { resource, sun, to } => {
+        Operation::Delegate { resource, sun, to } => {
             let receiver_address = address::to_bytes(*to);
             let (resource, balance) = (resource.code(), *sun);
             let (lock, lock_period) = (false, 0);
@@ -124,7 +124,7 @@ fn contract(owner: AddressKey, act: &Act, permission_id: i32) -> proto::Contract
                 DelegateResourceContract { owner_address, resource, balance, receiver_address, lock, lock_period };
             (ContractType::DelegateResource, "DelegateResourceContract", message.encode_to_vec())
         }
-        Act::Undelegate { resource, sun, from } => {
+        Operation::Undelegate { resource, sun, from } => {
             let receiver_address = address::to_bytes(*from);
             let (resource, balance) = (resource.code(), *sun);
             let message = UnDelegateResourceContract { owner_address, resource, balance, receiver_address };
@@ -144,9 +144,9 @@ impl Resource {
     }
 }
 
-impl Draft {
+impl UnsignedTransaction {
     /// Signs the id (RFC 6979, low s) and recovers the signer from the signature before it is handed out.
-    pub fn sign(&self, key: &SigningKey) -> Result<Signed, SignError> {
+    pub fn sign(&self, key: &SigningKey) -> Result<SignedTransaction, SignError> {
         let (signature, recovery) = key.sign_prehash_recoverable(&self.txid.0);
         let mut packed = [0u8; 65];
         packed[..64].copy_from_slice(&signature.to_bytes());
@@ -154,21 +154,21 @@ impl Draft {
         if self.owner() != Some(account_of(key.verifying_key())) || signer(self.txid, &packed) != self.owner() {
             return Err(SignError::NotTheOwner);
         }
-        Ok(Signed { bytes: with_signature(&self.raw, &packed), txid: self.txid, signature: packed })
+        Ok(SignedTransaction { bytes: with_signature(&self.raw, &packed), txid: self.txid, signature: packed })
     }
 
     /// Who the transaction says it is from.
     fn owner(&self) -> Option<AddressKey> {
-        let raw = proto::Raw::decode(self.raw.as_slice()).ok()?;
+        let raw = proto::TransactionRaw::decode(self.raw.as_slice()).ok()?;
         let parameter = raw.contract.first()?.parameter.as_ref()?;
         // The owner is the first field of every contract that is built here.
-        let owner = TransferContractOwner::decode(parameter.value.as_slice()).ok()?;
+        let owner = ContractOwner::decode(parameter.value.as_slice()).ok()?;
         address::from_bytes(&owner.owner_address)
     }
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct TransferContractOwner {
+struct ContractOwner {
     #[prost(bytes = "vec", tag = "1")]
     owner_address: Vec<u8>,
 }

@@ -54,11 +54,11 @@ pub struct Transaction<'a> {
     #[serde(borrow, default, rename = "raw_data_hex")]
     pub raw: &'a str,
     #[serde(borrow, default)]
-    pub ret: Vec<Ret<'a>>,
+    pub ret: Vec<TransactionResult<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Ret<'a> {
+pub struct TransactionResult<'a> {
     #[serde(borrow, rename = "contractRet")]
     pub contract_ret: Option<&'a str>,
 }
@@ -72,7 +72,7 @@ pub struct Blocks<'a> {
 
 /// What became of a transaction (`TransactionInfo`).
 #[derive(Debug, Default, Deserialize)]
-pub struct Info<'a> {
+pub struct TransactionInfo<'a> {
     #[serde(borrow, default)]
     pub id: &'a str,
     #[serde(default, rename = "blockNumber")]
@@ -80,7 +80,7 @@ pub struct Info<'a> {
     /// `FAILED`, or left out.
     #[serde(borrow)]
     pub result: Option<&'a str>,
-    /// Only of what the virtual machine ran.
+    /// ErrorBody of what the virtual machine ran.
     #[serde(borrow)]
     pub contract_address: Option<&'a str>,
     #[serde(borrow, default)]
@@ -88,7 +88,7 @@ pub struct Info<'a> {
     #[serde(borrow, default)]
     pub log: Vec<Log<'a>>,
     #[serde(borrow, default)]
-    pub internal_transactions: Vec<Internal<'a>>,
+    pub internal_transactions: Vec<InternalTransaction<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,7 +110,7 @@ pub struct Log<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct Internal<'a> {
+pub struct InternalTransaction<'a> {
     #[serde(borrow, default)]
     pub caller_address: &'a str,
     #[serde(borrow, default, rename = "transferTo_address")]
@@ -135,7 +135,7 @@ pub struct CallValue<'a> {
 
 /// `{}` of an account that is not activated, and of a node that lags.
 #[derive(Debug, Default, Deserialize)]
-pub struct Account<'a> {
+pub struct AccountState<'a> {
     #[serde(borrow)]
     pub address: Option<&'a str>,
     #[serde(default)]
@@ -191,7 +191,7 @@ pub struct ChainParameter<'a> {
 
 /// The answer to a call that changes nothing.
 #[derive(Debug, Default, Deserialize)]
-pub struct Constant<'a> {
+pub struct ConstantCall<'a> {
     #[serde(borrow, default)]
     pub result: CallResult<'a>,
     #[serde(borrow, default)]
@@ -215,11 +215,11 @@ pub struct CallResult<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub struct CallTransaction<'a> {
     #[serde(borrow, default)]
-    pub ret: Vec<CallRet<'a>>,
+    pub ret: Vec<CallStatus<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct CallRet<'a> {
+pub struct CallStatus<'a> {
     #[serde(borrow)]
     pub ret: Option<&'a str>,
 }
@@ -238,8 +238,8 @@ pub struct Broadcast<'a> {
 }
 
 /// Reads an answer, unless it is an error in one of its disguises.
-pub fn read<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
-    if let Some(refusal) = refusal(reply.status, reply.body()) {
+pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
+    if let Some(refusal) = find_refusal(reply.status, reply.body()) {
         return Err(Rejection::Refused(refusal));
     }
     // `{}` under such a status is no empty account.
@@ -251,19 +251,19 @@ pub fn read<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
 }
 
 /// Reads the answer to a call that changes nothing, which java-tron offers only with `vm.supportConstant = true`.
-pub fn constant<'a>(reply: &Reply<'a>) -> Result<Constant<'a>, Rejection> {
-    let said: Constant<'a> = read(reply)?;
-    let message = said.result.message.as_deref().map(message).unwrap_or_default();
-    if kind(&message) == RefusalKind::MethodMissing {
+pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
+    let said: ConstantCall<'a> = parse_reply(reply)?;
+    let message = said.result.message.as_deref().map(decode_message).unwrap_or_default();
+    if refusal_kind(&message) == RefusalKind::MethodMissing {
         let message = format!("{message}; an own node must run with vm.supportConstant = true");
         return Err(Rejection::Refused(Refusal { code: 0, kind: RefusalKind::MethodMissing, message }));
     }
     Ok(said)
 }
 
-fn refusal(status: u16, body: &[u8]) -> Option<Refusal> {
+fn find_refusal(status: u16, body: &[u8]) -> Option<Refusal> {
     #[derive(Deserialize)]
-    struct Only<'a> {
+    struct ErrorBody<'a> {
         #[serde(borrow, rename = "Error")]
         error: Cow<'a, str>,
     }
@@ -271,17 +271,17 @@ fn refusal(status: u16, body: &[u8]) -> Option<Refusal> {
         return None;
     }
     let text = std::str::from_utf8(body).ok()?;
-    let said = match serde_json::from_str::<Only<'_>>(text) {
-        Ok(Only { error }) => error,
+    let said = match serde_json::from_str::<ErrorBody<'_>>(text) {
+        Ok(ErrorBody { error }) => error,
         // A lite node says so without any JSON.
         Err(_) if text.starts_with("this API is closed") => Cow::Borrowed(text),
         Err(_) => return None,
     };
     let message: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(Refusal { code: i64::from(status), kind: kind(&message), message })
+    Some(Refusal { code: i64::from(status), kind: refusal_kind(&message), message })
 }
 
-fn kind(message: &str) -> RefusalKind {
+fn refusal_kind(message: &str) -> RefusalKind {
     let text = message.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     if says(&["frequency limit", "suspended", "daily usage", "rate limit", "lack of computing resources", "too many"]) {
@@ -294,7 +294,7 @@ fn kind(message: &str) -> RefusalKind {
 }
 
 /// A node's message, which is the hex of its text more often than not.
-pub fn message(said: &str) -> String {
+pub fn decode_message(said: &str) -> String {
     let text = const_hex::decode(said).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     text.unwrap_or_else(|| said.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()
 }
@@ -311,17 +311,17 @@ mod tests {
             ("this API is closed because this node is a lite fullnode", RefusalKind::MethodMissing),
             (r#"{"Error":"class org.tron.json.JSONException : x"}"#, RefusalKind::Other),
         ] {
-            let answer = read::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
+            let answer = parse_reply::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
             let Err(Rejection::Refused(refusal)) = answer else { panic!("{body} is an error") };
             assert_eq!(refusal.kind, expected, "{body}");
         }
-        assert!(matches!(read::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Wrong(_))));
-        assert!(read::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
+        assert!(matches!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Wrong(_))));
+        assert!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
     }
 
     #[test]
     fn messages_are_hex_or_text() {
-        assert_eq!(message("447570207472616e73616374696f6e2e"), "Dup transaction.");
-        assert_eq!(message("Dup transaction."), "Dup transaction.");
+        assert_eq!(decode_message("447570207472616e73616374696f6e2e"), "Dup transaction.");
+        assert_eq!(decode_message("Dup transaction."), "Dup transaction.");
     }
 }

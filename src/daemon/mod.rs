@@ -121,7 +121,7 @@ impl Daemon {
                 quiet_tip_max_ms: quiet_tip_max_ms(settings),
                 start_height: settings.start_height,
                 cursor_flush_ms,
-                probe_patience_ms: i64::try_from(config.policy.probe_patience.as_millis()).unwrap_or(i64::MAX),
+                probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
             };
             if chain.family == Family::Evm && settings.driver == Driver::Node && source.independent_endpoints() < 2 {
                 tracing::warn!(
@@ -206,7 +206,7 @@ impl Daemon {
     }
 
     /// How the workers get on.
-    pub fn beats(&self) -> Heartbeats {
+    pub fn heartbeats(&self) -> Heartbeats {
         self.workers.beats()
     }
 
@@ -383,7 +383,7 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     if let Some(solidity) = &endpoint.solidity_url {
         node = node.with_elsewhere("walletsolidity", solidity.as_str())?;
     }
-    if let Some(file) = endpoint.login_file.location()? {
+    if let Some(file) = endpoint.login_file.path()? {
         node = node.with_login_file(file);
     }
     let Some(headers) = endpoint.headers_file.read()? else { return Ok(node) };
@@ -446,8 +446,8 @@ fn assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> {
             ),
         });
     }
-    let assets = config.surfaces.checkout.coins.keys().filter_map(|code| {
-        let (_, asset) = config.coin(code)?;
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| {
+        let (_, asset) = config.checkout_asset(code)?;
         Some(PaymentAsset { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
     });
     Ok(Assets::new(chains, assets.collect()))
@@ -520,8 +520,9 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
 /// Goods that nobody can read are said at every start, before they are sold.
 async fn tell_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
-    let missing: Result<_, db::Error> =
-        db.write("review_keys", move |tx| Box::pin(async move { stock::review_keys(tx, now, &envelope).await })).await;
+    let missing: Result<_, db::Error> = db
+        .write("review_keys", move |tx| Box::pin(async move { stock::review_missing_keys(tx, now, &envelope).await }))
+        .await;
     for error in missing?.into_iter().filter_map(|key| key.error) {
         tracing::error!("stock cannot be read: {error}");
     }

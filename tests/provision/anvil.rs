@@ -9,7 +9,7 @@ use std::{
 use alloy_primitives::{Address, B256, Bytes, U256};
 use serde_json::{Value, json};
 
-use crate::{Error, Result, contracts::Artifact, node, npm, place, process::Process};
+use crate::{Error, Result, contracts::Artifact, node, npm, paths, process::ServerProcess};
 
 /// The words anvil derives its ten rich accounts from, at m/44'/60'/0'/0/0 and on.
 pub const MNEMONIC: &str = "test test test test test test test test test test test junk";
@@ -33,7 +33,7 @@ pub enum Mining {
 }
 
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct AnvilOptions {
     pub chain_id: u64,
     pub mining: Mining,
     /// A node that is started again where an earlier one was, or any free port.
@@ -42,29 +42,29 @@ pub struct Options {
     pub extra: Vec<String>,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options { chain_id: 31_337, mining: Mining::Automatic, port: None, extra: Vec::new() }
+impl Default for AnvilOptions {
+    fn default() -> AnvilOptions {
+        AnvilOptions { chain_id: 31_337, mining: Mining::Automatic, port: None, extra: Vec::new() }
     }
 }
 
 /// A running node; dropping it kills it.
 pub struct Anvil {
-    process: Process,
+    process: ServerProcess,
     port: u16,
     client: reqwest::Client,
 }
 
 impl Anvil {
     /// Starts the `anvil` named by the variable ANVIL, found on PATH, or installed by npm.
-    pub async fn start(options: Options) -> Result<Anvil> {
-        node::blocking(move || Anvil::start_blocking(&options)).await
+    pub async fn start(options: AnvilOptions) -> Result<Anvil> {
+        node::run_blocking(move || Anvil::start_blocking(&options)).await
     }
 
     /// The same for callers outside a runtime.
-    pub fn start_blocking(options: &Options) -> Result<Anvil> {
+    pub fn start_blocking(options: &AnvilOptions) -> Result<Anvil> {
         static STARTED: AtomicU64 = AtomicU64::new(0);
-        let log = place::folder("logs")?.join(format!(
+        let log = paths::folder("logs")?.join(format!(
             "anvil-{}-{}.log",
             std::process::id(),
             STARTED.fetch_add(1, Ordering::Relaxed)
@@ -80,12 +80,12 @@ impl Anvil {
         }
         command.extend(options.extra.iter().cloned());
 
-        let (process, port) = Process::start(&command, &log, listening_port)?;
+        let (process, port) = ServerProcess::start(&command, &log, listening_port)?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(ANSWER_LIMIT)
             .build()
-            .map_err(|cause| Error::while_("building an HTTP client", cause))?;
+            .map_err(|cause| Error::context("building an HTTP client", cause))?;
         Ok(Anvil { process, port, client })
     }
 
@@ -209,7 +209,7 @@ impl Anvil {
 }
 
 fn binary() -> Result<PathBuf> {
-    if let Some(path) = place::program("ANVIL", "anvil")? {
+    if let Some(path) = paths::program("ANVIL", "anvil")? {
         return Ok(path);
     }
     let path = npm::install("tests/oracles")?.join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
@@ -232,5 +232,5 @@ fn quantity(value: &Value) -> Result<u64> {
 }
 
 fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
-    serde_json::from_value(value.clone()).map_err(|cause| Error::while_(format!("reading {value} from anvil"), cause))
+    serde_json::from_value(value.clone()).map_err(|cause| Error::context(format!("reading {value} from anvil"), cause))
 }

@@ -17,7 +17,7 @@ use bitcoin::{Address, KnownHrp, WitnessProgram, WitnessVersion};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Error, Result, node, place, process::Process};
+use crate::{Error, Result, node, paths, process::ServerProcess};
 
 /// Longer than any answer takes on a busy machine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ const PASSWORD: &str = "of-a-test";
 const SOURCE: (&str, &str) = ("libbitcoinkernel-sys", "0.4.1");
 
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct BitcoindOptions {
     /// The node's clock, unix seconds; without it the machine's.
     pub time: Option<i64>,
     /// Passed as they are, for example `["-prune=1"]`.
@@ -36,29 +36,29 @@ pub struct Options {
 
 /// A running node without a wallet; dropping it kills it.
 pub struct Bitcoind {
-    process: Process,
+    process: ServerProcess,
     port: u16,
     folder: Arc<TempDir>,
-    options: Options,
+    options: BitcoindOptions,
     client: reqwest::Client,
 }
 
 /// A node that was stopped and can be started where it was.
-pub struct Stopped {
+pub struct StoppedNode {
     port: u16,
     folder: Arc<TempDir>,
-    options: Options,
+    options: BitcoindOptions,
 }
 
 impl Bitcoind {
     /// Starts the `bitcoind` named by the variable BITCOIND, found on PATH, or built from source once.
-    pub async fn start(options: Options) -> Result<Bitcoind> {
-        node::blocking(move || Bitcoind::start_blocking(options)).await
+    pub async fn start(options: BitcoindOptions) -> Result<Bitcoind> {
+        node::run_blocking(move || Bitcoind::start_blocking(options)).await
     }
 
     /// The same for callers outside a runtime.
-    pub fn start_blocking(options: Options) -> Result<Bitcoind> {
-        let folder = TempDir::new().map_err(|cause| Error::while_("creating a folder for bitcoind", cause))?;
+    pub fn start_blocking(options: BitcoindOptions) -> Result<Bitcoind> {
+        let folder = TempDir::new().map_err(|cause| Error::context("creating a folder for bitcoind", cause))?;
         let mut attempts = 0;
         let folder = Arc::new(folder);
         loop {
@@ -71,10 +71,10 @@ impl Bitcoind {
         }
     }
 
-    fn open(port: u16, folder: Arc<TempDir>, options: Options) -> Result<Bitcoind> {
+    fn open(port: u16, folder: Arc<TempDir>, options: BitcoindOptions) -> Result<Bitcoind> {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let log = place::folder("logs")?.join(format!("bitcoind-{}-{number}.log", std::process::id()));
+        let log = paths::folder("logs")?.join(format!("bitcoind-{}-{number}.log", std::process::id()));
         let mut command = vec![binary()?.display().to_string()];
         command.extend(
             [
@@ -96,12 +96,12 @@ impl Bitcoind {
         command.extend([format!("-rpcuser={USER}"), format!("-rpcpassword={PASSWORD}")]);
         command.extend(options.time.map(|time| format!("-mocktime={time}")));
         command.extend(options.extra.iter().cloned());
-        let (process, ()) = Process::start(&command, &log, |line| line.contains("Done loading").then_some(()))?;
+        let (process, ()) = ServerProcess::start(&command, &log, |line| line.contains("Done loading").then_some(()))?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(ANSWER_LIMIT)
             .build()
-            .map_err(|cause| Error::while_("building an HTTP client", cause))?;
+            .map_err(|cause| Error::context("building an HTTP client", cause))?;
         Ok(Bitcoind { process, port, folder, options, client })
     }
 
@@ -115,11 +115,11 @@ impl Bitcoind {
     }
 
     /// Writes what it knows and ends.
-    pub async fn stop(self) -> Result<Stopped> {
+    pub async fn stop(self) -> Result<StoppedNode> {
         self.rpc("stop", json!([])).await?;
         let Bitcoind { process, port, folder, options, .. } = self;
-        node::blocking(move || process.wait()).await?;
-        Ok(Stopped { port, folder, options })
+        node::run_blocking(move || process.wait()).await?;
+        Ok(StoppedNode { port, folder, options })
     }
 
     /// Stops the node where it stands: it accepts connections and answers nobody until [`Bitcoind::resume`].
@@ -169,12 +169,12 @@ impl Bitcoind {
 
     /// Makes blocks of whatever waits.
     pub async fn mine(&self, blocks: u64) -> Result<()> {
-        self.mine_to(&nobody(), blocks).await
+        self.mine_to(&burn_address(), blocks).await
     }
 
     /// Makes one block of exactly these transactions, given as hexadecimal bytes or by the names of waiting ones.
     pub async fn mine_only(&self, transactions: &[String]) -> Result<()> {
-        self.rpc("generateblock", json!([nobody(), transactions])).await.map(drop)
+        self.rpc("generateblock", json!([burn_address(), transactions])).await.map(drop)
     }
 
     /// Takes the last `depth` blocks away; what was in them waits again.
@@ -187,7 +187,7 @@ impl Bitcoind {
     /// Replaces the last `depth` blocks by one more that are empty; what was in them waits again.
     pub async fn reorg(&self, depth: u64) -> Result<()> {
         self.rollback(depth).await?;
-        let nobody = nobody();
+        let nobody = burn_address();
         for _ in 0..=depth {
             self.rpc("generateblock", json!([nobody, []])).await?;
         }
@@ -195,21 +195,21 @@ impl Bitcoind {
     }
 }
 
-impl Stopped {
+impl StoppedNode {
     pub async fn start(self) -> Result<Bitcoind> {
-        let Stopped { port, folder, options } = self;
-        node::blocking(move || Bitcoind::open(port, folder, options)).await
+        let StoppedNode { port, folder, options } = self;
+        node::run_blocking(move || Bitcoind::open(port, folder, options)).await
     }
 
     /// The same with other options.
-    pub async fn start_with(mut self, options: Options) -> Result<Bitcoind> {
+    pub async fn start_with(mut self, options: BitcoindOptions) -> Result<Bitcoind> {
         self.options = options;
         self.start().await
     }
 }
 
 /// Another address each time, so that a block never equals the one that it replaces. Nobody can spend what it gets.
-fn nobody() -> String {
+fn burn_address() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let mut program = [0; 20];
     program[12..].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
@@ -219,18 +219,18 @@ fn nobody() -> String {
 
 fn free_port() -> Result<u16> {
     let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    bound.map(|address| address.port()).map_err(|cause| Error::while_("looking for a free port", cause))
+    bound.map(|address| address.port()).map_err(|cause| Error::context("looking for a free port", cause))
 }
 
 /// The program; built where there is none, which takes a while once.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = place::program("BITCOIND", "bitcoind")? {
+    if let Some(path) = paths::program("BITCOIND", "bitcoind")? {
         return Ok(path);
     }
     let (_, version) = SOURCE;
     let folder = cache()?.join(format!("bitcoind-{version}"));
-    fs::create_dir_all(&folder).map_err(|cause| Error::while_(format!("creating {}", folder.display()), cause))?;
-    let _building = place::exclusive(&folder.join("lock"))?;
+    fs::create_dir_all(&folder).map_err(|cause| Error::context(format!("creating {}", folder.display()), cause))?;
+    let _building = paths::exclusive(&folder.join("lock"))?;
     let path = folder.join("bitcoind");
     if !path.is_file() {
         build(&folder, &path)?;
@@ -282,7 +282,7 @@ fn build(folder: &Path, path: &Path) -> Result<()> {
     let built = objects.join("bin/bitcoind");
     let copied =
         fs::copy(&built, folder.join("bitcoind.new")).and_then(|_| fs::rename(folder.join("bitcoind.new"), path));
-    copied.map_err(|cause| Error::while_(format!("copying {}", built.display()), cause))?;
+    copied.map_err(|cause| Error::context(format!("copying {}", built.display()), cause))?;
     // Objects are of no use any more; what cannot be removed merely lies there.
     let _left = fs::remove_dir_all(&objects);
     Ok(())
@@ -302,15 +302,15 @@ fn source(folder: &Path) -> Result<PathBuf> {
             );
             fs::write(&manifest, text)
         })
-        .map_err(|cause| Error::while_(format!("writing {}", manifest.display()), cause))?;
+        .map_err(|cause| Error::context(format!("writing {}", manifest.display()), cause))?;
     let output = Command::new("cargo")
         .args(["metadata", "--format-version", "1", "--manifest-path"])
         .arg(&manifest)
         .output()
-        .map_err(|cause| Error::while_("running cargo", cause))?;
+        .map_err(|cause| Error::context("running cargo", cause))?;
     let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
         let said = String::from_utf8_lossy(&output.stderr);
-        Error::new(format!("cargo could not fetch {package} {version}; is crates.io reachable? {}", place::tail(&said)))
+        Error::new(format!("cargo could not fetch {package} {version}; is crates.io reachable? {}", paths::tail(&said)))
     })?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let found =
@@ -323,8 +323,8 @@ fn source(folder: &Path) -> Result<PathBuf> {
 /// Runs a slow program, writes what it says to a log, and shows how far it is at every twentieth part.
 fn run(mut command: Command, doing: &str, log: &Path) -> Result<()> {
     let started = Instant::now();
-    let file = fs::File::create(log).map_err(|cause| Error::while_(format!("creating {}", log.display()), cause))?;
-    let errors = file.try_clone().map_err(|cause| Error::while_("sharing a log file", cause))?;
+    let file = fs::File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
+    let errors = file.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -345,13 +345,13 @@ fn run(mut command: Command, doing: &str, log: &Path) -> Result<()> {
         }
     }
     drop(log_file);
-    let status = child.wait().map_err(|cause| Error::while_(doing, cause))?;
+    let status = child.wait().map_err(|cause| Error::context(doing, cause))?;
     if status.success() {
         return Ok(());
     }
     Err(Error::new(format!(
         "{doing} ({status}); its last words in {}:\n{}",
         log.display(),
-        place::tail(&place::read(log)?)
+        paths::tail(&paths::read(log)?)
     )))
 }

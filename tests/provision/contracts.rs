@@ -6,7 +6,7 @@ use alloy_primitives::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Error, Result, node, place};
+use crate::{Error, Result, node, paths};
 
 /// What a test calls on the contracts, as typed calls: `UsdtLike::mintCall { to, value }.abi_encode()`.
 pub mod abi {
@@ -76,7 +76,7 @@ pub struct Artifact {
 /// The contract `name`, from the cache or the compiler.
 pub async fn artifact(name: &str) -> Result<Artifact> {
     let name = name.to_owned();
-    node::blocking(move || artifact_blocking(&name)).await
+    node::run_blocking(move || artifact_blocking(&name)).await
 }
 
 /// The same for callers outside a runtime.
@@ -87,35 +87,35 @@ pub fn artifact_blocking(name: &str) -> Result<Artifact> {
 }
 
 fn compiled() -> Result<BTreeMap<String, Artifact>> {
-    let repository = place::repository();
+    let repository = paths::repository();
     let sources = sources()?;
-    let compiler = place::read(&repository.join("tests/oracles/solc.mjs"))?;
-    let versions = place::read(&repository.join("tests/oracles/package-lock.json"))?;
+    let compiler = paths::read(&repository.join("tests/oracles/solc.mjs"))?;
+    let versions = paths::read(&repository.join("tests/oracles/package-lock.json"))?;
     let texts = sources.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
     let fingerprint =
-        place::fingerprint(&[compiler.as_str(), versions.as_str()].into_iter().chain(texts).collect::<Vec<_>>());
+        paths::fingerprint(&[compiler.as_str(), versions.as_str()].into_iter().chain(texts).collect::<Vec<_>>());
 
-    let cache = place::folder("contracts")?;
+    let cache = paths::folder("contracts")?;
     let file = cache.join(format!("{fingerprint}.json"));
-    let _compiling = place::exclusive(&cache.join("lock"))?;
+    let _compiling = paths::exclusive(&cache.join("lock"))?;
     if !file.is_file() {
         eprintln!("provision: compiling {} contracts with solc, once", sources.len());
-        let output = node::run_blocking("solc", &json!({ "sources": sources }))?;
-        place::write(&file, &output.to_string())?;
+        let output = node::run_script_blocking("solc", &json!({ "sources": sources }))?;
+        paths::write(&file, &output.to_string())?;
     }
-    serde_json::from_str(&place::read(&file)?)
-        .map_err(|cause| Error::while_(format!("reading {}", file.display()), cause))
+    serde_json::from_str(&paths::read(&file)?)
+        .map_err(|cause| Error::context(format!("reading {}", file.display()), cause))
 }
 
 fn sources() -> Result<BTreeMap<String, String>> {
-    let folder = place::repository().join("tests/standins/contracts");
-    let failed = |cause: std::io::Error| Error::while_(format!("listing {}", folder.display()), cause);
+    let folder = paths::repository().join("tests/standins/contracts");
+    let failed = |cause: std::io::Error| Error::context(format!("listing {}", folder.display()), cause);
     let mut sources = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "sol") {
             let name = path.file_name().expect("an entry of a folder has a name").to_string_lossy().into_owned();
-            sources.insert(name, place::read(&path)?);
+            sources.insert(name, paths::read(&path)?);
         }
     }
     Ok(sources)

@@ -7,12 +7,12 @@ pub mod anvil;
 pub mod bitcoind;
 pub mod contracts;
 pub mod node;
-pub mod payer;
+pub mod wallet;
 pub mod postgres;
 pub mod python;
 
 mod npm;
-mod place;
+mod paths;
 mod process;
 
 /// Why a part could not be provided or did not answer as asked: a sentence for the person who runs the tests.
@@ -28,7 +28,7 @@ impl Error {
     }
 
     /// Wraps a cause: `while` reads as "starting anvil", "reading /path".
-    fn while_(doing: impl std::fmt::Display, cause: impl std::fmt::Display) -> Error {
+    fn context(doing: impl std::fmt::Display, cause: impl std::fmt::Display) -> Error {
         Error(format!("{doing}: {cause}"))
     }
 }

@@ -6,34 +6,34 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{Error, Result, place};
+use crate::{Error, Result, paths};
 
 /// The folder with `node_modules` for `source/package-lock.json`; the first caller installs, the others wait for it.
 ///
 /// Install scripts do not run: what a package ships is what is used.
 pub fn install(source: &str) -> Result<PathBuf> {
-    let source = place::repository().join(source);
-    let (package, lock) = (place::read(&source.join("package.json"))?, place::read(&source.join("package-lock.json"))?);
-    let name = place::fingerprint(&[&package, &lock]);
-    let npm = place::folder("npm")?;
-    let _installing = place::exclusive(&npm.join(format!("{name}.lock")))?;
+    let source = paths::repository().join(source);
+    let (package, lock) = (paths::read(&source.join("package.json"))?, paths::read(&source.join("package-lock.json"))?);
+    let name = paths::fingerprint(&[&package, &lock]);
+    let npm = paths::folder("npm")?;
+    let _installing = paths::exclusive(&npm.join(format!("{name}.lock")))?;
 
-    let folder = place::folder(&format!("npm/{name}"))?;
+    let folder = paths::folder(&format!("npm/{name}"))?;
     let done = folder.join("installed");
     if done.is_file() {
         return Ok(folder);
     }
-    place::write(&folder.join("package.json"), &package)?;
-    place::write(&folder.join("package-lock.json"), &lock)?;
+    paths::write(&folder.join("package.json"), &package)?;
+    paths::write(&folder.join("package-lock.json"), &lock)?;
     eprintln!("provision: installing the packages of {} with npm, once", source.display());
     run(&folder, &npm.join(format!("{name}.log")))?;
-    place::write(&done, "")?;
+    paths::write(&done, "")?;
     Ok(folder)
 }
 
 fn run(folder: &Path, log: &Path) -> Result<()> {
-    let output = fs::File::create(log).map_err(|cause| Error::while_(format!("creating {}", log.display()), cause))?;
-    let errors = output.try_clone().map_err(|cause| Error::while_("sharing a log file", cause))?;
+    let output = fs::File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
+    let errors = output.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
     let status = Command::new("npm")
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
         .current_dir(folder)
@@ -49,6 +49,6 @@ fn run(folder: &Path, log: &Path) -> Result<()> {
         "npm could not install the packages of {} ({status}); is the npm registry reachable? Its last words in {}:\n{}",
         folder.display(),
         log.display(),
-        place::tail(&place::read(log)?)
+        paths::tail(&paths::read(log)?)
     )))
 }

@@ -20,7 +20,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{Error, Result, npm, place};
+use crate::{Error, Result, npm, paths};
 
 /// Two ports picked one after the other can still clash with a stranger; five in a row do not.
 const PORT_TRIES: u32 = 5;
@@ -58,11 +58,11 @@ pub fn url() -> Result<String> {
         return Ok(url.clone());
     }
 
-    let home = place::folder("postgres")?;
+    let home = paths::folder("postgres")?;
     let users = home.join("users");
-    let lock = place::lock_file(&users)?;
-    lock.lock_shared().map_err(|cause| Error::while_(format!("locking {}", users.display()), cause))?;
-    let _starting = place::exclusive(&home.join("starting"))?;
+    let lock = paths::lock_file(&users)?;
+    lock.lock_shared().map_err(|cause| Error::context(format!("locking {}", users.display()), cause))?;
+    let _starting = paths::exclusive(&home.join("starting"))?;
     let note = home.join("cluster");
     let url = match running(&note) {
         Some(url) => url,
@@ -92,12 +92,12 @@ fn answers(port: u16) -> bool {
 }
 
 fn start(users: &Path, note: &Path) -> Result<String> {
-    let account = Account::current()?;
+    let account = ServerUser::current()?;
     let folder = account.folder()?;
-    let server = Server { programs: programs(&folder)?, folder, account };
+    let server = PostgresServer { programs: programs(&folder)?, folder, account };
     eprintln!("provision: starting PostgreSQL from {}", server.programs.display());
     let url = server.start()?;
-    place::write(note, &format!("{}\n{url}\n", server.folder.display()))?;
+    paths::write(note, &format!("{}\n{url}\n", server.folder.display()))?;
     Command::new("/bin/sh")
         .args(["-c", WATCHDOG, "sh"])
         .args([users, server.folder.as_path(), note])
@@ -107,27 +107,27 @@ fn start(users: &Path, note: &Path) -> Result<String> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|cause| Error::while_("starting the watchdog of PostgreSQL", cause))?;
+        .map_err(|cause| Error::context("starting the watchdog of PostgreSQL", cause))?;
     Ok(url)
 }
 
 /// Whom the server runs as: PostgreSQL refuses to run as root, so root hands it to `nobody`.
 #[derive(Clone, Copy)]
-struct Account {
+struct ServerUser {
     other: Option<(u32, u32)>,
 }
 
-impl Account {
-    fn current() -> Result<Account> {
+impl ServerUser {
+    fn current() -> Result<ServerUser> {
         if !rustix::process::geteuid().is_root() {
-            return Ok(Account { other: None });
+            return Ok(ServerUser { other: None });
         }
-        let accounts = place::read(Path::new("/etc/passwd"))?;
+        let accounts = paths::read(Path::new("/etc/passwd"))?;
         let nobody =
             accounts.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == "nobody");
         let ids = nobody.and_then(|fields| Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?)));
         match ids {
-            Some(ids) => Ok(Account { other: Some(ids) }),
+            Some(ids) => Ok(ServerUser { other: Some(ids) }),
             None => Err(Error::new(
                 "PostgreSQL does not run as root and there is no account `nobody`; run the tests as another user",
             )),
@@ -136,7 +136,7 @@ impl Account {
 
     /// A new folder outside of the build's, which the account may not be able to reach.
     fn folder(self) -> Result<PathBuf> {
-        let failed = |cause| Error::while_("making a folder for PostgreSQL", cause);
+        let failed = |cause| Error::context("making a folder for PostgreSQL", cause);
         let folder = tempfile::Builder::new().prefix("settled-postgres-").tempdir().map_err(failed)?.keep();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(failed)?;
         self.own(&folder)?;
@@ -146,18 +146,18 @@ impl Account {
     fn own(self, path: &Path) -> Result<()> {
         let Some((user, group)) = self.other else { return Ok(()) };
         chown(path, Some(user), Some(group))
-            .map_err(|cause| Error::while_(format!("handing over {}", path.display()), cause))
+            .map_err(|cause| Error::context(format!("handing over {}", path.display()), cause))
     }
 }
 
-struct Server {
+struct PostgresServer {
     /// Where `initdb`, `pg_ctl` and `postgres` are.
     programs: PathBuf,
     folder: PathBuf,
-    account: Account,
+    account: ServerUser,
 }
 
-impl Server {
+impl PostgresServer {
     fn start(&self) -> Result<String> {
         let password = self.password()?;
         let data = self.folder.join("data");
@@ -171,7 +171,7 @@ impl Server {
             ])
         })?;
         let configuration = data.join("postgresql.conf");
-        let defaults = place::read(&configuration)?;
+        let defaults = paths::read(&configuration)?;
         let log = self.folder.join("log");
         for _try in 0..PORT_TRIES {
             let port = free_port()?;
@@ -179,18 +179,18 @@ impl Server {
                 "{defaults}\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nmax_connections = 300\n\
                  fsync = off\nfull_page_writes = off\n"
             );
-            fs::write(&configuration, settings).map_err(|cause| Error::while_("configuring PostgreSQL", cause))?;
+            fs::write(&configuration, settings).map_err(|cause| Error::context("configuring PostgreSQL", cause))?;
             let started = self.run("pg_ctl", |command| {
                 command.arg("start").arg("--pgdata").arg(&data).arg("--log").arg(&log).args(["--wait", "--timeout=90"])
             });
             match started {
                 Ok(()) => return Ok(format!("postgres://settled:{password}@127.0.0.1:{port}/postgres")),
-                Err(_) if place::read(&log).is_ok_and(|log| log.contains("could not bind")) => {}
+                Err(_) if paths::read(&log).is_ok_and(|log| log.contains("could not bind")) => {}
                 Err(error) => {
-                    let log = place::read(&log).unwrap_or_default();
-                    return Err(Error::while_(
+                    let log = paths::read(&log).unwrap_or_default();
+                    return Err(Error::context(
                         error,
-                        format!("the log of PostgreSQL ends with\n{}", place::tail(&log)),
+                        format!("the log of PostgreSQL ends with\n{}", paths::tail(&log)),
                     ));
                 }
             }
@@ -206,11 +206,11 @@ impl Server {
         let password = fs::File::open("/dev/urandom")
             .and_then(|mut source| source.read_exact(&mut bytes))
             .map(|()| const_hex::encode(bytes));
-        let password = password.map_err(|cause| Error::while_("making a password", cause))?;
+        let password = password.map_err(|cause| Error::context("making a password", cause))?;
         let file = self.folder.join("password");
-        fs::write(&file, &password).map_err(|cause| Error::while_("writing a password", cause))?;
+        fs::write(&file, &password).map_err(|cause| Error::context("writing a password", cause))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))
-            .map_err(|cause| Error::while_("hiding a password", cause))?;
+            .map_err(|cause| Error::context("hiding a password", cause))?;
         self.account.own(&file)?;
         Ok(password)
     }
@@ -231,7 +231,7 @@ impl Server {
             .current_dir(&self.folder)
             .stdin(Stdio::null())
             .output()
-            .map_err(|cause| Error::while_(format!("running {}", path.display()), cause))?;
+            .map_err(|cause| Error::context(format!("running {}", path.display()), cause))?;
         if output.status.success() {
             return Ok(());
         }
@@ -240,7 +240,7 @@ impl Server {
             "{} failed ({}):\n{}",
             path.display(),
             output.status,
-            place::tail(&String::from_utf8_lossy(&said))
+            paths::tail(&String::from_utf8_lossy(&said))
         )))
     }
 }
@@ -271,7 +271,7 @@ fn major_version(programs: &Path) -> Option<u32> {
 /// A copy of the npm package's server in `folder`, which every account can reach, with the links that npm leaves out.
 fn from_npm(folder: &Path) -> Result<PathBuf> {
     #[derive(Deserialize)]
-    struct Link {
+    struct SymlinkEntry {
         source: String,
         target: PathBuf,
     }
@@ -286,20 +286,20 @@ fn from_npm(folder: &Path) -> Result<PathBuf> {
     if !copied.as_ref().is_ok_and(std::process::ExitStatus::success) {
         return Err(Error::new(format!("copying {} to {} failed: {copied:?}", package.display(), folder.display())));
     }
-    let links = place::read(&folder.join("native/pg-symlinks.json"))?;
-    let links: Vec<Link> =
-        serde_json::from_str(&links).map_err(|cause| Error::while_("reading pg-symlinks.json", cause))?;
-    for Link { source, target } in links {
+    let links = paths::read(&folder.join("native/pg-symlinks.json"))?;
+    let links: Vec<SymlinkEntry> =
+        serde_json::from_str(&links).map_err(|cause| Error::context("reading pg-symlinks.json", cause))?;
+    for SymlinkEntry { source, target } in links {
         let name =
             Path::new(&source).file_name().ok_or_else(|| Error::new(format!("pg-symlinks.json names {source:?}")))?;
         let link = folder.join(&target);
         std::os::unix::fs::symlink(name, &link)
-            .map_err(|cause| Error::while_(format!("linking {}", link.display()), cause))?;
+            .map_err(|cause| Error::context(format!("linking {}", link.display()), cause))?;
     }
     Ok(folder.join("native/bin"))
 }
 
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|cause| Error::while_("finding a free port", cause))
+    listener.map(|address| address.port()).map_err(|cause| Error::context("finding a free port", cause))
 }

@@ -16,7 +16,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::{Error, Result, place};
+use crate::{Error, Result, paths};
 
 /// How long a server may take until it says that it is ready; generous, for a machine busy with a build.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -28,24 +28,24 @@ const FREEZE_LIMIT: Duration = Duration::from_secs(20);
 const GUARDED: &str = "exec 3<&0; { read -r _ <&3; kill -9 -$$; } >/dev/null 2>&1 & exec \"$@\" 3<&- </dev/null";
 
 /// A running server; dropping it kills the server and what the server started.
-pub struct Process {
+pub struct ServerProcess {
     child: Child,
     log: PathBuf,
     /// An error message named the log, so it stays.
     quoted: AtomicBool,
 }
 
-impl Process {
+impl ServerProcess {
     /// Starts `command`, writes its output to `log` and waits for a line in which `ready` finds what it looks for.
     pub fn start<T: Send + 'static>(
         command: &[String],
         log: &Path,
         ready: impl Fn(&str) -> Option<T> + Send + 'static,
-    ) -> Result<(Process, T)> {
+    ) -> Result<(ServerProcess, T)> {
         let name = &command[0];
         let mut file =
-            File::create(log).map_err(|cause| Error::while_(format!("creating {}", log.display()), cause))?;
-        let errors = file.try_clone().map_err(|cause| Error::while_("sharing a log file", cause))?;
+            File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
+        let errors = file.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
         let mut child = Command::new("/bin/sh")
             .args(["-c", GUARDED, "sh"])
             .args(command)
@@ -54,7 +54,7 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
-            .map_err(|cause| Error::while_(format!("starting {name}"), cause))?;
+            .map_err(|cause| Error::context(format!("starting {name}"), cause))?;
 
         let output = child.stdout.take().expect("the output is piped");
         let (found, wait) = mpsc::channel();
@@ -71,7 +71,7 @@ impl Process {
             }
         });
 
-        let process = Process { child, log: log.to_path_buf(), quoted: AtomicBool::new(false) };
+        let process = ServerProcess { child, log: log.to_path_buf(), quoted: AtomicBool::new(false) };
         match wait.recv_timeout(START_LIMIT) {
             Ok(value) => Ok((process, value)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -86,17 +86,17 @@ impl Process {
     /// The sentence with the last lines the server wrote.
     pub fn failed(&self, sentence: &str) -> Error {
         self.quoted.store(true, Ordering::Relaxed);
-        let log = place::read(&self.log).unwrap_or_default();
-        Error::new(format!("{sentence}; its last words in {}:\n{}", self.log.display(), place::tail(&log)))
+        let log = paths::read(&self.log).unwrap_or_default();
+        Error::new(format!("{sentence}; its last words in {}:\n{}", self.log.display(), paths::tail(&log)))
     }
 
     /// Stops the server where it stands: connections stay open and get no answer.
     /// Returns when every thread stands: on a busy machine some go on answering until one of them has heard of it.
     pub fn freeze(&self) -> Result<()> {
-        kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::while_("stopping a server", cause))?;
+        kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::context("stopping a server", cause))?;
         let threads = PathBuf::from(format!("/proc/{}/task", self.child.id()));
         let began = Instant::now();
-        while !all_stand(&threads).map_err(|cause| Error::while_("looking at a server's threads", cause))? {
+        while !all_stand(&threads).map_err(|cause| Error::context("looking at a server's threads", cause))? {
             if began.elapsed() > FREEZE_LIMIT {
                 return Err(Error::new("a server that was stopped goes on"));
             }
@@ -106,14 +106,14 @@ impl Process {
     }
 
     pub fn thaw(&self) -> Result<()> {
-        kill_process(self.pid(), Signal::CONT).map_err(|cause| Error::while_("continuing a server", cause))
+        kill_process(self.pid(), Signal::CONT).map_err(|cause| Error::context("continuing a server", cause))
     }
 
     /// Waits until the server ends by itself, having been told to.
     pub fn wait(mut self) -> Result<()> {
         // Waiting would close the pipe, and the guard would not let the server end by itself.
         let _open = self.child.stdin.take();
-        self.child.wait().map(drop).map_err(|cause| Error::while_("waiting for a server to end", cause))
+        self.child.wait().map(drop).map_err(|cause| Error::context("waiting for a server to end", cause))
     }
 
     fn pid(&self) -> Pid {
@@ -133,7 +133,7 @@ fn all_stand(threads: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         // Fails only when the whole group is gone already, which is what is wanted.
         let _gone = kill_process_group(self.pid(), Signal::KILL);
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn a_server_dies_with_the_pipe_of_its_test_process() {
         let command = ["/bin/sh", "-c", "echo ready; exec sleep 600"].map(String::from);
-        let log = place::folder("logs").unwrap().join(format!("sleep-{}.log", std::process::id()));
-        let (mut process, ()) = Process::start(&command, &log, |line| (line == "ready").then_some(())).unwrap();
+        let log = paths::folder("logs").unwrap().join(format!("sleep-{}.log", std::process::id()));
+        let (mut process, ()) = ServerProcess::start(&command, &log, |line| (line == "ready").then_some(())).unwrap();
         drop(process.child.stdin.take());
         assert_eq!(process.child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }

@@ -11,17 +11,17 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Error, Result, node::blocking, place};
+use crate::{Error, Result, node::run_blocking, paths};
 
 /// Runs `tests/oracles/{script}.py` with `input` and gives what it answers.
-pub async fn run(script: &str, input: Value) -> Result<Value> {
+pub async fn run_script(script: &str, input: Value) -> Result<Value> {
     let script = script.to_owned();
-    blocking(move || run_blocking(&script, &input)).await
+    run_blocking(move || run_script_blocking(&script, &input)).await
 }
 
-fn run_blocking(script: &str, input: &Value) -> Result<Value> {
+fn run_script_blocking(script: &str, input: &Value) -> Result<Value> {
     let python = environment()?.join("bin/python");
-    let file = place::repository().join(format!("tests/oracles/{script}.py"));
+    let file = paths::repository().join(format!("tests/oracles/{script}.py"));
     let mut child = Command::new(python)
         // Isolated: no packages of the user, and no folder of the script.
         .arg("-I")
@@ -30,16 +30,16 @@ fn run_blocking(script: &str, input: &Value) -> Result<Value> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|cause| Error::while_("starting python", cause))?;
+        .map_err(|cause| Error::context("starting python", cause))?;
     let mut pipe = child.stdin.take().expect("the input is piped");
     let text = input.to_string();
     let writer = thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
-    let output = child.wait_with_output().map_err(|cause| Error::while_("waiting for python", cause))?;
+    let output = child.wait_with_output().map_err(|cause| Error::context("waiting for python", cause))?;
     writer.join().expect("writing to a pipe does not panic");
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        let complaint = place::tail(&complaint);
+        let complaint = paths::tail(&complaint);
         return Err(Error::new(format!("tests/oracles/{script}.py failed ({}):\n{complaint}", output.status)));
     }
     serde_json::from_str(&said)
@@ -48,10 +48,10 @@ fn run_blocking(script: &str, input: &Value) -> Result<Value> {
 
 /// The folder with the packages; the first caller installs, the others wait for it.
 fn environment() -> Result<PathBuf> {
-    let requirements = place::repository().join("tests/oracles/requirements.txt");
-    let name = place::fingerprint(&[&place::read(&requirements)?]);
-    let all = place::folder("python")?;
-    let _installing = place::exclusive(&all.join(format!("{name}.lock")))?;
+    let requirements = paths::repository().join("tests/oracles/requirements.txt");
+    let name = paths::fingerprint(&[&paths::read(&requirements)?]);
+    let all = paths::folder("python")?;
+    let _installing = paths::exclusive(&all.join(format!("{name}.lock")))?;
     let folder = all.join(&name);
     let done = folder.join("installed");
     if done.is_file() {
@@ -60,24 +60,24 @@ fn environment() -> Result<PathBuf> {
     eprintln!("provision: installing the packages of {} with pip, once", requirements.display());
     let log = all.join(format!("{name}.log"));
     let missing = "Python 3.10 or newer with venv is needed for the tests; install it or name it in PYTHON";
-    let python = place::program("PYTHON", "python3")?.ok_or_else(|| Error::new(missing))?;
+    let python = paths::program("PYTHON", "python3")?.ok_or_else(|| Error::new(missing))?;
     logged(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder), &log)?;
     let install = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--only-binary", ":all:", "-r"];
     logged(Command::new(folder.join("bin/python")).args(install).arg(&requirements), &log)?;
-    place::write(&done, "")?;
+    paths::write(&done, "")?;
     Ok(folder)
 }
 
 fn logged(command: &mut Command, log: &Path) -> Result<()> {
-    let output = fs::File::create(log).map_err(|cause| Error::while_(format!("creating {}", log.display()), cause))?;
-    let errors = output.try_clone().map_err(|cause| Error::while_("sharing a log file", cause))?;
+    let output = fs::File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
+    let errors = output.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
     let status = command.stdin(Stdio::null()).stdout(output).stderr(errors).status();
-    let status = status.map_err(|cause| Error::while_("running python", cause))?;
+    let status = status.map_err(|cause| Error::context("running python", cause))?;
     if status.success() {
         return Ok(());
     }
-    let words = place::read(log)?;
-    let words = place::tail(&words);
+    let words = paths::read(log)?;
+    let words = paths::tail(&words);
     Err(Error::new(format!(
         "the packages of tests/oracles/requirements.txt could not be installed ({status}); is PyPI reachable? Its last \
          words in {}:\n{words}",

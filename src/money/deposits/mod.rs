@@ -12,7 +12,9 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chain::{AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part, Place, Transfer, TxId};
+use chain::{
+    AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Transfer, TransferIndex, TxId, TxPart,
+};
 
 use crate::assets::FollowedChain;
 use crate::deposits::batch::DepositBatch;
@@ -92,7 +94,7 @@ struct NewDeposit {
     address: AddressId,
     block: (BlockHash, i64),
     txid: TxId,
-    place: Place,
+    place: TransferIndex,
     sender: Option<String>,
 }
 
@@ -123,7 +125,7 @@ impl NewDeposit {
             address: invoice.address_id,
             block: (header.hash, header.time),
             txid: transfer.txid,
-            place: transfer.place,
+            place: transfer.index,
             sender: transfer.from.clone(),
         }
     }
@@ -335,7 +337,7 @@ impl DepositService {
         } else {
             let transfer = Transfer {
                 txid: TxId([0; 32]),
-                place: Place { tx_index: check.number(), part: Part::Probe },
+                index: TransferIndex { tx_index: check.number(), part: TxPart::BalanceIncrease },
                 asset: check.asset_id(&chain.id),
                 to: check.address.key,
                 from: None,
@@ -405,7 +407,7 @@ impl BalanceCheck {
     }
 
     pub fn asset_id(&self, chain: &ChainId) -> chain::AssetId {
-        chain::AssetId::of(chain, &self.asset)
+        chain::AssetId::on_chain(chain, &self.asset)
     }
 }
 

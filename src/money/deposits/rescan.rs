@@ -46,7 +46,7 @@ impl DepositService {
         let mut rescanned = Rescanned::default();
         let mut missing = Vec::new();
         let mut batch = DepositBatch::new(now, chain);
-        for block in blocks.iter().filter(|block| !block.is_quiet()) {
+        for block in blocks.iter().filter(|block| block.has_watched_activity()) {
             let height = block.header.height;
             if height > cursor.height {
                 return Err(RescanError::Ahead(height, cursor.height));
@@ -55,7 +55,7 @@ impl DepositService {
                 return Err(RescanError::Elsewhere(height));
             }
             for transfer in &block.transfers {
-                if store::is_booked(tx, &chain.id, height, transfer.place).await? {
+                if store::is_booked(tx, &chain.id, height, transfer.index).await? {
                     rescanned.known += 1;
                     continue;
                 }

@@ -49,8 +49,8 @@ use chain::{Amount, ChainId};
 use config::{self, AddressKind, Api, Config};
 use db::Backend;
 use esplora::Esplora;
-use provision::bitcoind::{Bitcoind, Options};
-use provision::payer::{Payer, Signed};
+use provision::bitcoind::{Bitcoind, BitcoindOptions};
+use provision::wallet::{SignedPayment, TestWallet};
 
 use crate::placed::{Placed, split};
 use crate::world::{START, World, accounts};
@@ -80,7 +80,7 @@ pub struct Onchain {
     world: World,
     /// `None` while it is stopped.
     node: Option<Bitcoind>,
-    pub payer: Payer,
+    pub payer: TestWallet,
     /// What stands between the daemon and the node, where that is wanted.
     _esplora: Option<Esplora>,
 }
@@ -91,9 +91,9 @@ impl Onchain {
     }
 
     pub async fn with(backend: Backend, api: Api, plan: Plan) -> Onchain {
-        let options = Options { time: Some(START.unix_seconds() - 3_600), extra: Vec::new() };
+        let options = BitcoindOptions { time: Some(START.unix_seconds() - 3_600), extra: Vec::new() };
         let node = Bitcoind::start(options).await.expect(NODE);
-        let payer = Payer::rich(&node, 1).await.expect(NODE);
+        let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = match api {
             Api::Core => None,
             Api::Esplora => Some(Esplora::start(&node.url()).await),
@@ -111,16 +111,16 @@ impl Onchain {
         self.node.as_ref().expect("the node runs")
     }
 
-    pub async fn stop_node(&mut self) -> provision::bitcoind::Stopped {
+    pub async fn stop_node(&mut self) -> provision::bitcoind::StoppedNode {
         self.node.take().expect("the node runs").stop().await.expect(NODE)
     }
 
-    pub async fn start_node(&mut self, stopped: provision::bitcoind::Stopped) {
+    pub async fn start_node(&mut self, stopped: provision::bitcoind::StoppedNode) {
         self.node = Some(stopped.start().await.expect(NODE));
     }
 
     /// The payment waits for a block; the daemon may look at it.
-    pub async fn pay(&self, to: &[(&Placed, Amount)]) -> Signed {
+    pub async fn pay(&self, to: &[(&Placed, Amount)]) -> SignedPayment {
         let to: Vec<(&str, u64)> = to.iter().map(|(placed, amount)| (placed.address.as_str(), sats(*amount))).collect();
         self.payer.pay(self.node(), &to).await.expect(NODE)
     }

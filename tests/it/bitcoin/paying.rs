@@ -10,11 +10,11 @@ use super::{COIN, DEEP, NODE, Onchain, PLAIN, PRICES, Placed, Plan, split};
 
 /// A wallet on bitcoinjs-lib pays what the surface asked for.
 async fn pay_by_wallet(world: &Onchain, placed: &Placed) -> String {
-    let coin = world.payer.take();
-    let wish = json!({ "rpc": world.node().url(), "secret": world.payer.secret(), "fee": 5_000,
+    let coin = world.payer.take_utxo();
+    let wish = json!({ "rpc": world.node().url(), "secret": world.payer.secret_hex(), "fee": 5_000,
         "coin": { "txid": coin.outpoint.txid.to_string(), "vout": coin.outpoint.vout, "sats": coin.sats },
         "uri": world.status(&placed.id).await.text_at("payment.qr_code") });
-    let paid = node::run("pay-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let paid = node::run_script("pay-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
     paid["txid"].as_str().expect("a name").to_owned()
 }
 
@@ -79,7 +79,7 @@ ways! {
             world.expect_received(placed, placed.due).await;
         }
         world.mine(DEEP).await;
-        assert_eq!(Amount::sum([first.due, second.due, third.due]), Some(world.earned(COIN).await));
+        assert_eq!(Amount::checked_sum([first.due, second.due, third.due]), Some(world.earned(COIN).await));
     }
 
     async fn a_part_and_the_rest_pay_together(world: Onchain) {

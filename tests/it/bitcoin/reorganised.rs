@@ -63,7 +63,7 @@ ways! {
         let (kept, lost) = (world.place().await, world.place().await);
         world.pay(&[(&kept, kept.due)]).await;
         world.mine(1).await;
-        let coin = world.payer.take();
+        let coin = world.payer.take_utxo();
         let payment = world.payer.sign(coin, &[(&lost.address, sats(lost.due))], 2_000, false).unwrap();
         world.payer.send(world.node(), &payment).await.unwrap();
         world.mine(1).await;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use chain::Amount;
 use db::testing::Scratch;
-use provision::bitcoind::{Bitcoind, Options};
-use provision::payer::Payer;
+use provision::bitcoind::{Bitcoind, BitcoindOptions};
+use provision::wallet::TestWallet;
 use serde_json::{Value, json};
 
 use super::{NODE, sats};
@@ -104,8 +104,8 @@ impl Drop for Installation {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_binary_sells_for_bitcoin() {
-    let node = Bitcoind::start(Options::default()).await.expect(NODE);
-    let payer = Payer::rich(&node, 1).await.expect(NODE);
+    let node = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
+    let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
     let mut shop = Installation::new(&node);
     shop.serve();
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
@@ -142,7 +142,7 @@ async fn the_binary_sells_for_bitcoin() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_says_whether_a_node_is_ready() {
-    let whole = Bitcoind::start(Options::default()).await.expect(NODE);
+    let whole = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
     // Its newest block is from 2011: for all that it knows, it has years to read.
     let (content, said) = Installation::new(&whole).settled(&["check"]);
     assert!(!content && said.contains("FAIL") && said.contains("still syncs"), "{said}");
@@ -150,7 +150,7 @@ async fn check_says_whether_a_node_is_ready() {
     let (_, said) = Installation::new(&whole).settled(&["check"]);
     assert!(said.contains("Bitcoin Core, regtest, head 1, complete"), "{said}");
 
-    let pruning = Options { extra: vec!["-prune=1".into(), "-fastprune".into()], ..Options::default() };
+    let pruning = BitcoindOptions { extra: vec!["-prune=1".into(), "-fastprune".into()], ..BitcoindOptions::default() };
     let pruned = Bitcoind::start(pruning).await.expect(NODE);
     pruned.mine(1_000).await.expect(NODE);
     pruned.rpc("pruneblockchain", json!([700])).await.expect(NODE);

@@ -6,10 +6,10 @@ use money::deposits::{self, Unspent};
 use provision::node;
 use records::reviews::{self, Review};
 use serde_json::json;
-use signer::accounts::{Account, Kind, Purpose};
+use signer::accounts::{self, KeyAccount, Purpose};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};
-use crate::aftermath::ask;
+use crate::aftermath::request;
 use crate::placed::{Placed, split};
 use crate::world::PHRASE;
 
@@ -26,10 +26,10 @@ async fn spent_reviews(db: &Db) -> Vec<Review> {
 
 /// A wallet on bitcoinjs-lib, into which the seed was typed, takes these outputs together.
 async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
-    let account = Account::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
-    let account = account.of_kind(match kind {
-        AddressKind::P2wpkh => Kind::P2wpkh,
-        AddressKind::P2tr => Kind::P2tr,
+    let account = KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
+    let account = account.with_address_kind(match kind {
+        AddressKind::P2wpkh => accounts::AddressKind::P2wpkh,
+        AddressKind::P2tr => accounts::AddressKind::P2tr,
     });
     let outputs = outputs.iter().map(|unspent| {
         json!({ "txid": unspent.output.txid.to_string(), "vout": unspent.output.vout, "sats": sats(unspent.amount),
@@ -37,7 +37,7 @@ async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> Strin
     });
     let wish = json!({ "rpc": world.node().url(), "mnemonic": PHRASE, "path": account.path(), "kind": kind.as_str(),
         "outputs": outputs.collect::<Vec<_>>(), "fee": 2_000 });
-    let swept = node::run("sweep-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let swept = node::run_script("sweep-bitcoin", wish).await.unwrap_or_else(|e| panic!("{e}"));
     swept["txid"].as_str().expect("a name").to_owned()
 }
 
@@ -58,7 +58,7 @@ async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
     assert_eq!([&all[0].address, &all[1].address], [&placed[0].address, &placed[1].address]);
     assert!(spent_reviews(&world.db).await.is_empty());
     let chain = world.chain_of(COIN);
-    let listed = ask(world, json!({ "admin": { "list-unspent": { "chain": chain.as_str() } } })).await.unwrap();
+    let listed = request(world, "admin", json!({ "list-unspent": { "chain": chain.as_str() } })).await.unwrap();
     let line = format!("{}:2 ", all[2].output.txid);
     assert!(listed.to_string().contains(&line) && listed.to_string().contains("3 outputs with 0.0000"), "{listed}");
 

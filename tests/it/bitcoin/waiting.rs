@@ -8,7 +8,7 @@ use super::{COIN, DEEP, NODE, Onchain, sats, split};
 ways! {
     async fn a_replaced_payment_is_forgotten_and_its_replacement_pays(world: Onchain) {
         let placed = world.place().await;
-        let coin = world.payer.take();
+        let coin = world.payer.take_utxo();
         let (less, _) = split(placed.due, 1, 2);
         let first = world.payer.sign(coin, &[(&placed.address, sats(less))], 2_000, true).unwrap();
         world.payer.send(world.node(), &first).await.unwrap();
@@ -31,7 +31,7 @@ ways! {
 
     async fn a_payment_that_is_spent_otherwise_never_counts(world: Onchain) {
         let placed = world.place().await;
-        let coin = world.payer.take();
+        let coin = world.payer.take_utxo();
         let payment = world.payer.sign(coin, &[(&placed.address, sats(placed.due))], 2_000, true).unwrap();
         world.payer.send(world.node(), &payment).await.unwrap();
         world.run_until_idle().await;
@@ -49,7 +49,7 @@ ways! {
 
     async fn a_double_spend_in_another_branch_takes_the_credit_back(world: Onchain) {
         let placed = world.place().await;
-        let coin = world.payer.take();
+        let coin = world.payer.take_utxo();
         let payment = world.payer.sign(coin, &[(&placed.address, sats(placed.due))], 2_000, false).unwrap();
         world.payer.send(world.node(), &payment).await.unwrap();
         world.mine(2).await;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use provision::anvil::{Anvil, Options};
+use provision::anvil::{Anvil, AnvilOptions};
 use rusqlite::Connection;
 
 use crate::commands::program::{configured, installed, run, run_with, settled};
@@ -217,7 +217,7 @@ async fn no_keys_are_made_beside_those_that_the_unit_passes() {
 async fn a_check_compares_what_the_database_stored() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
-    let anvil = Anvil::start(Options { chain_id: 1, ..Options::default() }).await.unwrap();
+    let anvil = Anvil::start(AnvilOptions { chain_id: 1, ..AnvilOptions::default() }).await.unwrap();
     let text = std::fs::read_to_string(&config).unwrap();
     let chain =
         format!("[chains.ethereum]\nenabled = true\nmode = \"test\"\nendpoints = [{{ url = \"{}\" }}]\n", anvil.url());
@@ -225,8 +225,8 @@ async fn a_check_compares_what_the_database_stored() {
     std::fs::write(&config, format!("{text}\n{chain}\n{}", accounts())).unwrap();
     let pin = |name: &str, fact: &str| {
         let db = Connection::open(folder.path().join("data/settled.db")).unwrap();
-        let sql = "insert into pinned_facts (name, fact, pinned_at) values (?1, ?2, 0)
-                   on conflict (name) do update set fact = excluded.fact";
+        let sql = "insert into immutable_facts (name, value, recorded_at) values (?1, ?2, 0)
+                   on conflict (name) do update set value = excluded.value";
         db.execute(sql, [name, fact]).unwrap();
     };
     pin("identity of ethereum", "1");

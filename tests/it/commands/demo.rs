@@ -1,6 +1,6 @@
 //! `settled dev` and `settled dev pay`.
 
-use provision::anvil::{Anvil, Options};
+use provision::anvil::{Anvil, AnvilOptions};
 
 use crate::commands::program::{Running, run};
 
@@ -98,7 +98,7 @@ async fn a_buyer_pays_in_every_way_there_is() {
 
 #[tokio::test]
 async fn coins_of_a_real_node() {
-    let anvil = Anvil::start(Options::default()).await.unwrap();
+    let anvil = Anvil::start(AnvilOptions::default()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let mut demo = Running::demo(folder.path(), &["--evm", &anvil.url()]).await;

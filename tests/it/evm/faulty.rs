@@ -118,7 +118,7 @@ both! {
         world.endpoints[0].set(Fault::Generous);
         world.mine("eth", 20).await;
         world.expect_received(&placed, Amount::ZERO).await;
-        assert!(world.endpoints[0].proxy.asked("eth_getProof") > 0, "balances are compared where nothing is traced");
+        assert!(world.endpoints[0].proxy.request_count("eth_getProof") > 0, "balances are compared where nothing is traced");
         // The end of the window asks as well, and waits for an answer that is right.
         world.advance_seconds(40 * 60);
         world.mine("eth", 3).await;

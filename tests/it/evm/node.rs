@@ -9,9 +9,9 @@ use axum::http::StatusCode;
 use chain::ChainId;
 use clock::Instant;
 use config::{self, Config};
-use provision::anvil::{Anvil, Mining, Options};
+use provision::anvil::{Anvil, AnvilOptions, Mining};
 use provision::contracts::{abi, artifact};
-use proxy::{Act, Proxy};
+use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
 use crate::world::{START, accounts};
@@ -87,7 +87,8 @@ impl Node {
 
     async fn open(network: Network, extra: &[&str]) -> Anvil {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
-        let options = Options { chain_id: network.chain_id(), mining: Mining::Manual, extra, ..Options::default() };
+        let options =
+            AnvilOptions { chain_id: network.chain_id(), mining: Mining::Manual, extra, ..AnvilOptions::default() };
         Anvil::start(options).await.expect(NODE)
     }
 
@@ -204,7 +205,7 @@ impl Endpoint {
         let trick = move |method: &str, params: &Value| {
             let shown = shown.lock().expect("no holder panics").clone();
             match shown.filter(|block| method == "eth_getBlockByNumber" && block["number"] == params[0]) {
-                Some(block) => Act::Result(block),
+                Some(block) => Intervention::Result(block),
                 None => answer(*now.lock().expect("no holder panics"), method, params),
             }
         };
@@ -221,13 +222,15 @@ impl Endpoint {
     }
 }
 
-fn answer(fault: Fault, method: &str, params: &Value) -> Act {
-    let missing = || Act::Error(-32601, "the method does not exist/is not available");
+fn answer(fault: Fault, method: &str, params: &Value) -> Intervention {
+    let missing = || Intervention::Error(-32601, "the method does not exist/is not available");
     match (fault, method) {
-        (Fault::Throttled, _) => Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "1")], String::new()),
-        (Fault::Garbage, _) => Act::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned()),
-        (Fault::EmptyLogs | Fault::OnlyEmptyLogs, "eth_getLogs") => Act::Result(json!([])),
-        (Fault::EmptyLogs, "eth_getBlockReceipts") => Act::Edit(Box::new(|receipts| {
+        (Fault::Throttled, _) => {
+            Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "1")], String::new())
+        }
+        (Fault::Garbage, _) => Intervention::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned()),
+        (Fault::EmptyLogs | Fault::OnlyEmptyLogs, "eth_getLogs") => Intervention::Result(json!([])),
+        (Fault::EmptyLogs, "eth_getBlockReceipts") => Intervention::Edit(Box::new(|receipts| {
             for receipt in receipts.as_array_mut().into_iter().flatten() {
                 receipt["logs"] = json!([]);
             }
@@ -235,20 +238,20 @@ fn answer(fault: Fault, method: &str, params: &Value) -> Act {
         (Fault::OnlyEmptyLogs | Fault::NoReceipts, "eth_getBlockReceipts") => missing(),
         (Fault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
         (Fault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
-        (Fault::Generous, "eth_getProof") => Act::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER))),
-        (Fault::Generous, "eth_getBalance") => Act::Result(json!(TEN_ETHER)),
-        (Fault::Silent, _) => Act::Silence,
-        (_, _) => Act::Pass,
+        (Fault::Generous, "eth_getProof") => Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER))),
+        (Fault::Generous, "eth_getBalance") => Intervention::Result(json!(TEN_ETHER)),
+        (Fault::Silent, _) => Intervention::Hang,
+        (_, _) => Intervention::Pass,
     }
 }
 
-fn stale(head: u64, params: &Value) -> Act {
+fn stale(head: u64, params: &Value) -> Intervention {
     match params[0].as_str() {
-        Some("latest") => Act::Ask(json!([format!("{head:#x}"), params[1]])),
+        Some("latest") => Intervention::ReplaceParams(json!([format!("{head:#x}"), params[1]])),
         Some(text) => match u64::from_str_radix(text.trim_start_matches("0x"), 16) {
-            Ok(height) if height > head => Act::Result(Value::Null),
-            Ok(_) | Err(_) => Act::Pass,
+            Ok(height) if height > head => Intervention::Result(Value::Null),
+            Ok(_) | Err(_) => Intervention::Pass,
         },
-        None => Act::Pass,
+        None => Intervention::Pass,
     }
 }

@@ -19,7 +19,7 @@ async fn pay_by_wallet(world: &Onchain, library: &str, placed: &Placed) {
     if let Some(token) = token {
         wish["token"] = json!(token);
     }
-    let paid = node::run("pay", wish).await.unwrap_or_else(|e| panic!("{e}"));
+    let paid = node::run_script("pay", wish).await.unwrap_or_else(|e| panic!("{e}"));
     assert!(paid["txid"].as_str().is_some_and(|txid| txid.len() == 66), "{paid}");
 }
 
@@ -129,7 +129,7 @@ both! {
         world.expect(&placed, "completed", "paid").await;
         world.mine_deep("eth").await;
         assert_eq!(world.earned("eth").await, placed.due);
-        assert_eq!(world.endpoints[0].proxy.asked("debug_traceBlockByHash"), 0, "nobody asks for what is not configured");
+        assert_eq!(world.endpoints[0].proxy.request_count("debug_traceBlockByHash"), 0, "nobody asks for what is not configured");
     }
 
     async fn ether_sent_by_a_contract_is_found_while_traces_fail(world: Onchain = Plan { trace: "debug", endpoints: 1, ..PLAIN }) {

@@ -1,31 +1,31 @@
 //! An endpoint that throttles, babbles, omits, lags or dies costs time, never a payment.
 
 use chain::Amount;
-use tronnode::gateway::Fault;
+use tronnode::gateway::GatewayFault;
 
 use super::node::LAG;
 use super::{Onchain, Plan};
 
 /// Every way to be of no use.
-const FAULTS: [Fault; 18] = [
-    Fault::Throttled,
-    Fault::Unavailable,
-    Fault::ErrorIn200,
-    Fault::Babbling,
-    Fault::Lost,
-    Fault::Cut,
-    Fault::Slow,
-    Fault::Silent,
-    Fault::Lagging(60),
-    Fault::Torn(60),
-    Fault::NoReceipts,
-    Fault::LostReceipt,
-    Fault::NoTransactions,
-    Fault::HalfRange,
-    Fault::Forged,
-    Fault::Foreign,
-    Fault::SlowRanges(1),
-    Fault::None,
+const FAULTS: [GatewayFault; 18] = [
+    GatewayFault::Throttled,
+    GatewayFault::Unavailable,
+    GatewayFault::ErrorIn200,
+    GatewayFault::Babbling,
+    GatewayFault::Lost,
+    GatewayFault::Cut,
+    GatewayFault::Slow,
+    GatewayFault::Silent,
+    GatewayFault::Lagging(60),
+    GatewayFault::Torn(60),
+    GatewayFault::NoReceipts,
+    GatewayFault::LostReceipt,
+    GatewayFault::NoTransactions,
+    GatewayFault::HalfRange,
+    GatewayFault::Forged,
+    GatewayFault::Foreign,
+    GatewayFault::SlowRanges(1),
+    GatewayFault::None,
 ];
 
 both! {
@@ -33,10 +33,10 @@ both! {
         let mut expected = Amount::ZERO;
         for fault in FAULTS {
             let placed = world.place("trc20_usdt").await;
-            world.gateways[0].set(fault);
+            world.gateways[0].set_fault(fault);
             world.pay(&placed, placed.due);
             world.settle().await;
-            world.gateways[0].set(Fault::None);
+            world.gateways[0].set_fault(GatewayFault::None);
             world.until_completed(&placed).await;
             expected = expected.checked_add(placed.due).unwrap();
             assert_eq!(world.earned("trc20_usdt").await, expected, "{fault:?}");
@@ -44,15 +44,15 @@ both! {
     }
 
     async fn empty_answers_are_not_believed(world: Onchain) {
-        for fault in [Fault::NoReceipts, Fault::LostReceipt, Fault::NoTransactions, Fault::Forged] {
+        for fault in [GatewayFault::NoReceipts, GatewayFault::LostReceipt, GatewayFault::NoTransactions, GatewayFault::Forged] {
             let placed = world.place("trx").await;
-            world.gateways[0].set(fault);
+            world.gateways[0].set_fault(fault);
             world.pay(&placed, placed.due);
             world.settle().await;
             world.settle().await;
             // Nothing was skipped: no block after the one that could not be read was read.
             world.expect(&placed, "pending", "pending").await;
-            world.gateways[0].set(Fault::None);
+            world.gateways[0].set_fault(GatewayFault::None);
             world.until_completed(&placed).await;
         }
     }
@@ -63,25 +63,25 @@ both! {
                 // As long as its blocks take, lest the chain be ahead of the clock.
                 world.advance_seconds(60);
                 let placed = world.place(coin).await;
-                world.gateways[0].set(fault);
+                world.gateways[0].set_fault(fault);
                 world.pay(&placed, placed.due);
                 world.settle().await;
                 world.until_completed(&placed).await;
-                world.gateways[0].set(Fault::None);
+                world.gateways[0].set_fault(GatewayFault::None);
             }
         }
     }
 
     async fn a_suspension_is_sat_out(world: Onchain = Plan { gateways: 2 }) {
-        world.gateways[0].set(Fault::Suspended(30));
+        world.gateways[0].set_fault(GatewayFault::Suspended(30));
         world.produce(1).await;
-        let asked = world.gateways[0].asked("");
-        world.gateways[0].set(Fault::None);
+        let asked = world.gateways[0].request_count("");
+        world.gateways[0].set_fault(GatewayFault::None);
         let placed = world.place("trx").await;
         world.pay(&placed, placed.due);
         world.settle().await;
         world.until_completed(&placed).await;
-        assert_eq!(world.gateways[0].asked(""), asked, "half a minute has not passed");
+        assert_eq!(world.gateways[0].request_count(""), asked, "half a minute has not passed");
     }
 
     async fn the_endpoint_is_replaced_on_the_way(world: Onchain = Plan { gateways: 2 }) {
@@ -96,7 +96,7 @@ both! {
         world.expect(&placed, "pending", "confirming").await;
         // The old one dies, the new one is a little behind.
         drop(world.gateways.remove(0));
-        world.gateways[0].set(Fault::Lagging(3));
+        world.gateways[0].set_fault(GatewayFault::Lagging(3));
         world.config.chains.insert(second.id.clone(), second);
         world.crash_and_boot().await;
         world.produce(LAG - 2).await;
@@ -119,12 +119,12 @@ both! {
         let placed = world.place("trx").await;
         world.advance_seconds(20 * 60);
         world.pay(&placed, placed.due);
-        world.gateways[0].set(Fault::Throttled);
+        world.gateways[0].set_fault(GatewayFault::Throttled);
         world.settle().await;
         world.advance_seconds(3 * 3_600);
         world.run_until_idle().await;
         world.expect(&placed, "pending", "pending").await;
-        world.gateways[0].set(Fault::None);
+        world.gateways[0].set_fault(GatewayFault::None);
         world.tron.produce(20, world.clock.now());
         world.until_completed(&placed).await;
     }

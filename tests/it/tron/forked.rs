@@ -11,7 +11,7 @@ both! {
         world.pay(&placed, placed.due);
         world.produce(3).await;
         world.expect(&placed, "pending", "confirming").await;
-        world.tron.node.model().orphan(3, |_| false);
+        world.tron.node.model().orphan_blocks(3, |_| false);
         world.produce(4).await;
         world.expect(&placed, "pending", "pending").await;
         world.expect_received(&placed, Amount::ZERO).await;
@@ -29,7 +29,7 @@ both! {
             world.pay(&placed, placed.due);
             world.produce(LAG - 1).await;
             world.expect(&placed, "pending", "confirming").await;
-            world.tron.node.model().orphan(LAG - 1, |_| true);
+            world.tron.node.model().orphan_blocks(LAG - 1, |_| true);
             world.produce(1).await;
             world.expect(&placed, "pending", "confirming").await;
             world.expect_received(&placed, placed.due).await;
@@ -67,9 +67,9 @@ both! {
         world.settle().await;
         world.expect(&placed, "completed", "paid").await;
         let second = world.place("trx").await;
-        world.tron.node.model().swallow = true;
+        world.tron.node.model().drop_broadcasts = true;
         world.pay(&second, second.due);
-        world.tron.node.model().swallow = false;
+        world.tron.node.model().drop_broadcasts = false;
         world.settle().await;
         world.expect(&second, "pending", "pending").await;
     }

@@ -6,8 +6,8 @@ use chain::{AddressKey, ChainId};
 use clock::Instant;
 use config::{self, Config};
 use provision::contracts::{abi, artifact};
-use tron::transaction::Act;
-use tronnode::{Node, Rich};
+use tron::transaction::Operation;
+use tronnode::{FundedAccount, TronNode};
 
 use crate::world::{START, accounts};
 
@@ -22,19 +22,19 @@ const PLENTY: u64 = 1_000_000_000_000_000;
 
 /// A chain on which a rich account has tokens that the batcher may spend. Nobody makes blocks but [`Tron::produce`].
 pub struct Tron {
-    pub node: Node,
+    pub node: TronNode,
     pub usdt: AddressKey,
     pub fake: AddressKey,
     pub batcher: AddressKey,
-    pub rich: Vec<Rich>,
+    pub rich: Vec<FundedAccount>,
 }
 
 impl Tron {
     /// Its time begins an hour before the clock of a world.
     pub async fn start() -> Tron {
-        let node = Node::new(CHAIN_ID, (START.unix_seconds() - 3_600) * 1_000);
-        let rich: Vec<Rich> = (1..=4).map(|number| Rich::new([number; 32])).collect();
-        rich.iter().for_each(|rich| node.enrich(rich.account));
+        let node = TronNode::new(CHAIN_ID, (START.unix_seconds() - 3_600) * 1_000);
+        let rich: Vec<FundedAccount> = (1..=4).map(|number| FundedAccount::new([number; 32])).collect();
+        rich.iter().for_each(|rich| node.fund(rich.account));
         let mut deployed = Vec::new();
         for (name, factor) in [("Trc20Like", FACTOR), ("FakeToken", 0), ("Batcher", 0)] {
             let made = artifact(name).await.unwrap();
@@ -55,11 +55,11 @@ impl Tron {
     }
 
     pub fn call_with(&self, from: usize, contract: AddressKey, sun: i64, data: &[u8]) -> [u8; 32] {
-        self.node.send(&self.rich[from], &Act::Trigger { contract, call_value: sun, data: data.to_vec() })
+        self.node.send(&self.rich[from], &Operation::Trigger { contract, call_value: sun, data: data.to_vec() })
     }
 
     pub fn transfer(&self, from: usize, to: AddressKey, sun: i64) -> [u8; 32] {
-        self.node.send(&self.rich[from], &Act::Transfer { to, sun })
+        self.node.send(&self.rich[from], &Operation::Transfer { to, sun })
     }
 
     /// The first of the new blocks is not older than `now`.

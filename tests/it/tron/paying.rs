@@ -5,7 +5,7 @@ use alloy_sol_types::SolCall;
 use chain::Amount;
 use money::ledger::Suspense;
 use provision::contracts::abi;
-use tron::transaction::Act;
+use tron::transaction::Operation;
 
 use super::node::{LAG, evm};
 use super::{Onchain, account, split, sun};
@@ -106,7 +106,7 @@ both! {
             for placed in &orders {
                 world.expect(placed, "completed", "paid").await;
             }
-            let all = Amount::sum(orders.iter().map(|placed| placed.due)).unwrap();
+            let all = Amount::checked_sum(orders.iter().map(|placed| placed.due)).unwrap();
             assert_eq!(world.earned(coin).await, all);
         }
     }
@@ -207,14 +207,14 @@ both! {
         let reverted = tron.call(3, tron.usdt, abi::Trc20Like::transferCall { to, value });
         // With less energy than it takes.
         let data = abi::Trc20Like::transferCall { to, value }.abi_encode();
-        let starved = Act::Trigger { contract: tron.usdt, call_value: 0, data };
+        let starved = Operation::Trigger { contract: tron.usdt, call_value: 0, data };
         let starved = tron.node.try_send(&tron.rich[0], &starved, 5_000_000).unwrap();
         // Logs of transfers by a call and by a contract that ran out of time.
         let phantom = world.pay(&token, token.due);
         let phantoms = world.pay_by_contract(&[(&token, token.due), (&token, token.due)]);
         let internal = world.pay_by_contract(&[(&trx, trx.due)]);
         for txid in [phantom, phantoms, internal] {
-            tron.node.doom(txid);
+            tron.node.force_out_of_time(txid);
         }
         world.produce(1).await;
         for placed in [&token, &trx] {
@@ -248,6 +248,6 @@ both! {
         world.expect(&token, "completed", "paid").await;
         world.expect(&trx, "completed", "paid").await;
         assert_eq!(world.earned(token.coin).await, token.due);
-        assert!(world.gateways[0].asked("getblockbylimitnext") < 500, "in ranges");
+        assert!(world.gateways[0].request_count("getblockbylimitnext") < 500, "in ranges");
     }
 }

@@ -49,7 +49,7 @@ async fn logs_by_viem(world: &Onchain, orders: &[&Placed]) -> serde_json::Value 
     let recipients: Vec<String> = orders.iter().map(|placed| recipient(placed)).collect();
     let token = evm(world.tron.usdt).to_checksum(None);
     let question = json!({ "node": world.gateways[0].url, "token": token, "recipients": recipients });
-    node::run("trc20-logs", question).await.unwrap_or_else(|e| panic!("{e}"))
+    node::run_script("trc20-logs", question).await.unwrap_or_else(|e| panic!("{e}"))
 }
 
 both! {
@@ -60,7 +60,7 @@ both! {
         let batch = world.pay_by_contract(&[(second, second.due), (third, third.due)]);
         // Out of time: nothing moves, and the node shows a log of it all the same.
         let phantom = world.pay(first, first.due);
-        world.tron.node.doom(phantom);
+        world.tron.node.force_out_of_time(phantom);
         world.settle().await;
         let said = logs_by_viem(&world, &[first, second, third]).await;
         let log = |txid: [u8; 32], placed: &Placed| {
@@ -74,7 +74,7 @@ both! {
             world.expect(placed, "completed", "paid").await;
             world.expect_received(placed, placed.due).await;
         }
-        let paid = chain::Amount::sum(orders.iter().map(|placed| placed.due)).unwrap();
+        let paid = chain::Amount::checked_sum(orders.iter().map(|placed| placed.due)).unwrap();
         assert_eq!(world.earned("trc20_usdt").await, paid);
         let refused = json!({ "order": -32_602, "topics": -32_602, "hash": -32_602, "tag": -32_602, "send": -32_601 });
         assert_eq!(said["refused"], refused);
@@ -84,7 +84,7 @@ both! {
         fill(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let placed = world.place(coin).await;
-            let paid = node::run("tronweb", wish(&world, &placed)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = node::run_script("tronweb", wish(&world, &placed)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &placed, paid).await;
         }
     }
@@ -93,7 +93,7 @@ both! {
         fill(&world).await;
         for coin in ["trx", "trc20_usdt"] {
             let placed = world.place(coin).await;
-            let paid = python::run("tronpay", wish(&world, &placed)).await.unwrap_or_else(|e| panic!("{e}"));
+            let paid = python::run_script("tronpay", wish(&world, &placed)).await.unwrap_or_else(|e| panic!("{e}"));
             confirm(&world, &placed, paid).await;
         }
     }

@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
 use provision::{
-    anvil::{Anvil, MNEMONIC, Mining, Options},
+    anvil::{Anvil, AnvilOptions, MNEMONIC, Mining},
     contracts::{
         self,
         abi::{Batcher, Bep20Like, FakeToken, Reverter, UsdtLike},
@@ -15,7 +15,8 @@ use sqlx::{Connection, PgConnection, Row};
 
 #[tokio::test]
 async fn anvil_mines_as_told_and_forgets_a_transaction_in_a_reorganisation() {
-    let anvil = Anvil::start(Options { chain_id: 1337, mining: Mining::Manual, ..Options::default() }).await.unwrap();
+    let anvil =
+        Anvil::start(AnvilOptions { chain_id: 1337, mining: Mining::Manual, ..AnvilOptions::default() }).await.unwrap();
     assert_eq!(anvil.rpc("eth_chainId", json!([])).await.unwrap(), "0x539");
     let accounts = anvil.accounts().await.unwrap();
     let before = anvil.balance(accounts[1]).await.unwrap();
@@ -43,11 +44,11 @@ async fn anvil_mines_as_told_and_forgets_a_transaction_in_a_reorganisation() {
 
 #[tokio::test]
 async fn anvil_is_gone_when_dropped_and_comes_back_on_its_port() {
-    let anvil = Anvil::start(Options::default()).await.unwrap();
+    let anvil = Anvil::start(AnvilOptions::default()).await.unwrap();
     let port = anvil.port();
     drop(anvil);
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
-    let again = Anvil::start(Options { port: Some(port), ..Options::default() }).await.unwrap();
+    let again = Anvil::start(AnvilOptions { port: Some(port), ..AnvilOptions::default() }).await.unwrap();
     assert_eq!(again.port(), port);
     again.pause().unwrap();
     again.resume().unwrap();
@@ -57,7 +58,7 @@ async fn anvil_is_gone_when_dropped_and_comes_back_on_its_port() {
 #[tokio::test]
 async fn an_error_of_anvil_quotes_its_words() {
     let extra = vec![String::from("--no-such-option")];
-    let error = Anvil::start(Options { extra, ..Options::default() }).await.err().unwrap().to_string();
+    let error = Anvil::start(AnvilOptions { extra, ..AnvilOptions::default() }).await.err().unwrap().to_string();
     assert!(error.contains("ended instead of becoming ready") && error.contains("--no-such-option"), "{error}");
 }
 
@@ -75,7 +76,7 @@ async fn postgres_is_one_cluster_with_the_durability_settled_asks_for() {
 
 #[tokio::test]
 async fn contracts_compile_and_behave_as_they_say() {
-    let anvil = Anvil::start(Options::default()).await.unwrap();
+    let anvil = Anvil::start(AnvilOptions::default()).await.unwrap();
     let accounts = anvil.accounts().await.unwrap();
     let (owner, buyer) = (accounts[0], accounts[1]);
     let stranger = Address::repeat_byte(0x51);
@@ -140,7 +141,7 @@ async fn contracts_compile_and_behave_as_they_say() {
 
 #[tokio::test]
 async fn wallets_of_others_pay_and_derive() {
-    let anvil = Anvil::start(Options { chain_id: 56, ..Options::default() }).await.unwrap();
+    let anvil = Anvil::start(AnvilOptions { chain_id: 56, ..AnvilOptions::default() }).await.unwrap();
     let owner = anvil.accounts().await.unwrap()[0];
     let shop = Address::repeat_byte(0x53);
     let token = anvil.deploy(&contracts::artifact("UsdtLike").await.unwrap(), &[]).await.unwrap();
@@ -150,7 +151,7 @@ async fn wallets_of_others_pay_and_derive() {
     for library in ["ethers", "viem"] {
         for token in [None, Some(token)] {
             let payment = json!({ "rpc": anvil.url(), "library": library, "to": shop, "amount": "25", "token": token });
-            let paid = node::run("pay", payment).await.unwrap();
+            let paid = node::run_script("pay", payment).await.unwrap();
             assert_eq!(paid["from"].as_str().unwrap(), owner.to_checksum(None));
             assert_eq!(paid["txid"].as_str().unwrap().len(), 66);
         }
@@ -160,9 +161,9 @@ async fn wallets_of_others_pay_and_derive() {
     let tokens = anvil.call(token, &UsdtLike::balanceOfCall { owner: shop }.abi_encode()).await.unwrap();
     assert_eq!(U256::from_be_slice(&tokens), U256::from(50));
 
-    let derived = node::run("derive", json!({ "mnemonic": MNEMONIC, "count": 2 })).await.unwrap();
+    let derived = node::run_script("derive", json!({ "mnemonic": MNEMONIC, "count": 2 })).await.unwrap();
     assert_eq!(derived["evm"]["addresses"][0].as_str().unwrap(), owner.to_checksum(None));
     assert_eq!(derived["btc"]["addresses"].as_array().unwrap().len(), 2);
-    let error = node::run("derive", json!({ "mnemonic": "none" })).await.unwrap_err().to_string();
+    let error = node::run_script("derive", json!({ "mnemonic": "none" })).await.unwrap_err().to_string();
     assert!(error.contains("wrong word or checksum"), "{error}");
 }

@@ -19,20 +19,20 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 /// How the server behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum Behaviour {
     Honest,
     /// 503 to everything, as behind a broken gateway.
     Down,
     /// 429 to everything.
     Throttled,
     /// A few answers in each half of a second, and 429 to the others.
-    Sparing,
+    RateLimited,
     /// Blocks lack their last transaction.
-    Hiding,
+    OmitsTransaction,
     /// The mempool is as long as that of the main network, as far as anybody counts.
-    Crowded,
+    HugeMempool,
     /// A byte of the last transaction of each block is another.
-    Inventing,
+    CorruptsTransaction,
 }
 
 /// Answers of a sparing server in each window, and how long one is.
@@ -49,17 +49,17 @@ pub struct Esplora {
 struct Shared {
     upstream: String,
     client: reqwest::Client,
-    mood: Mutex<Mood>,
+    behaviour: Mutex<Behaviour>,
     /// When the window of a sparing server began, and its answers since.
     spared: Mutex<(Instant, u32)>,
 }
 
-type Answered = Result<Response, Complaint>;
+type EsploraResult = Result<Response, EsploraError>;
 
 /// A status and a plain text, as every error of Esplora is.
-struct Complaint(StatusCode, String);
+struct EsploraError(StatusCode, String);
 
-impl IntoResponse for Complaint {
+impl IntoResponse for EsploraError {
     fn into_response(self) -> Response {
         (self.0, self.1).into_response()
     }
@@ -69,8 +69,8 @@ impl Esplora {
     /// Over the node at `upstream`, a URL with user and password.
     pub async fn start(upstream: &str) -> Esplora {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let (mood, spared) = (Mutex::new(Mood::Honest), Mutex::new((Instant::now(), 0)));
-        let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, mood, spared });
+        let (behaviour, spared) = (Mutex::new(Behaviour::Honest), Mutex::new((Instant::now(), 0)));
+        let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, behaviour, spared });
         let router = Router::new()
             .route("/api/blocks/tip/hash", get(tip_hash))
             .route("/api/blocks/tip/height", get(tip_height))
@@ -91,14 +91,14 @@ impl Esplora {
         Esplora { url, shared, _server: server }
     }
 
-    pub fn set(&self, mood: Mood) {
-        *self.shared.mood.lock().expect("no holder panics") = mood;
+    pub fn set_behaviour(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock().expect("no holder panics") = behaviour;
     }
 }
 
 impl Shared {
-    fn mood(&self) -> Mood {
-        *self.mood.lock().expect("no holder panics")
+    fn behaviour(&self) -> Behaviour {
+        *self.behaviour.lock().expect("no holder panics")
     }
 
     fn may_answer(&self) -> bool {
@@ -111,17 +111,22 @@ impl Shared {
     }
 
     /// The node's result, or its complaint as Esplora passes it on.
-    async fn ask(&self, method: &str, params: Value) -> Result<Value, Complaint> {
-        match self.mood() {
-            Mood::Down => return Err(Complaint(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned())),
-            Mood::Sparing if self.may_answer() => {}
-            Mood::Throttled | Mood::Sparing => {
-                return Err(Complaint(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests".to_owned()));
+    async fn ask(&self, method: &str, params: Value) -> Result<Value, EsploraError> {
+        match self.behaviour() {
+            Behaviour::Down => {
+                return Err(EsploraError(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned()));
             }
-            Mood::Honest | Mood::Hiding | Mood::Crowded | Mood::Inventing => {}
+            Behaviour::RateLimited if self.may_answer() => {}
+            Behaviour::Throttled | Behaviour::RateLimited => {
+                return Err(EsploraError(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests".to_owned()));
+            }
+            Behaviour::Honest
+            | Behaviour::OmitsTransaction
+            | Behaviour::HugeMempool
+            | Behaviour::CorruptsTransaction => {}
         }
         let call = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
-        let gone = |_| Complaint(StatusCode::INTERNAL_SERVER_ERROR, "electrs is not connected".to_owned());
+        let gone = |_| EsploraError(StatusCode::INTERNAL_SERVER_ERROR, "electrs is not connected".to_owned());
         let response = self.client.post(&self.upstream).json(&call).send().await.map_err(gone)?;
         let mut answer: Value = response.json().await.map_err(gone)?;
         match answer.get("error").filter(|error| !error.is_null()) {
@@ -135,36 +140,36 @@ impl Shared {
                     "getrawtransaction" => "Transaction not found".to_owned(),
                     _ => "Block not found".to_owned(),
                 };
-                Err(Complaint(status, text))
+                Err(EsploraError(status, text))
             }
             None => Ok(answer["result"].take()),
         }
     }
 }
 
-fn text(value: &Value) -> Answered {
+fn text(value: &Value) -> EsploraResult {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     Ok(([("content-type", "text/plain")], text).into_response())
 }
 
-fn bytes(value: &Value) -> Result<Vec<u8>, Complaint> {
+fn bytes(value: &Value) -> Result<Vec<u8>, EsploraError> {
     let bytes = value.as_str().and_then(|text| const_hex::decode(text).ok());
-    bytes.ok_or_else(|| Complaint(StatusCode::INTERNAL_SERVER_ERROR, "no bytes".to_owned()))
+    bytes.ok_or_else(|| EsploraError(StatusCode::INTERNAL_SERVER_ERROR, "no bytes".to_owned()))
 }
 
-async fn tip_hash(State(shared): State<Arc<Shared>>) -> Answered {
+async fn tip_hash(State(shared): State<Arc<Shared>>) -> EsploraResult {
     text(&shared.ask("getbestblockhash", json!([])).await?)
 }
 
-async fn tip_height(State(shared): State<Arc<Shared>>) -> Answered {
+async fn tip_height(State(shared): State<Arc<Shared>>) -> EsploraResult {
     text(&shared.ask("getblockcount", json!([])).await?)
 }
 
-async fn hash_at(State(shared): State<Arc<Shared>>, Path(height): Path<u64>) -> Answered {
+async fn hash_at(State(shared): State<Arc<Shared>>, Path(height): Path<u64>) -> EsploraResult {
     text(&shared.ask("getblockhash", json!([height])).await?)
 }
 
-async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> Answered {
+async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
     let block = shared.ask("getblock", json!([hash, 1])).await?;
     let bits = block["bits"].as_str().and_then(|text| u32::from_str_radix(text, 16).ok());
     Ok(axum::Json(json!({
@@ -176,15 +181,19 @@ async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> A
     .into_response())
 }
 
-async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> Answered {
+async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
     let mut raw = bytes(&shared.ask("getblock", json!([hash, 0])).await?)?;
-    match shared.mood() {
-        Mood::Hiding => hide_last(&mut raw),
-        Mood::Inventing => {
+    match shared.behaviour() {
+        Behaviour::OmitsTransaction => hide_last(&mut raw),
+        Behaviour::CorruptsTransaction => {
             let place = raw.len().saturating_sub(60);
             raw[place] ^= 1;
         }
-        Mood::Honest | Mood::Crowded | Mood::Down | Mood::Throttled | Mood::Sparing => {}
+        Behaviour::Honest
+        | Behaviour::HugeMempool
+        | Behaviour::Down
+        | Behaviour::Throttled
+        | Behaviour::RateLimited => {}
     }
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }
@@ -196,19 +205,19 @@ fn hide_last(raw: &mut [u8]) {
     }
 }
 
-async fn waiting(State(shared): State<Arc<Shared>>) -> Answered {
+async fn waiting(State(shared): State<Arc<Shared>>) -> EsploraResult {
     Ok(axum::Json(shared.ask("getrawmempool", json!([])).await?).into_response())
 }
 
-async fn crowd(State(shared): State<Arc<Shared>>) -> Answered {
+async fn crowd(State(shared): State<Arc<Shared>>) -> EsploraResult {
     let info = shared.ask("getmempoolinfo", json!([])).await?;
-    let count = if shared.mood() == Mood::Crowded { json!(120_000) } else { info["size"].clone() };
+    let count = if shared.behaviour() == Behaviour::HugeMempool { json!(120_000) } else { info["size"].clone() };
     Ok(axum::Json(json!({ "count": count, "vsize": info["bytes"], "total_fee": 0, "fee_histogram": [] }))
         .into_response())
 }
 
 /// At most fifty, the newest first.
-async fn waiting_for(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> Answered {
+async fn waiting_for(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> EsploraResult {
     let listed = shared.ask("getrawmempool", json!([])).await?;
     let mut found = Vec::new();
     for txid in listed.as_array().into_iter().flatten() {
@@ -222,18 +231,18 @@ async fn waiting_for(State(shared): State<Arc<Shared>>, Path(address): Path<Stri
     Ok(axum::Json(found).into_response())
 }
 
-async fn raw_transaction(State(shared): State<Arc<Shared>>, Path(txid): Path<String>) -> Answered {
+async fn raw_transaction(State(shared): State<Arc<Shared>>, Path(txid): Path<String>) -> EsploraResult {
     let raw = bytes(&shared.ask("getrawtransaction", json!([txid])).await?)?;
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }
 
-async fn estimates(State(shared): State<Arc<Shared>>) -> Answered {
+async fn estimates(State(shared): State<Arc<Shared>>) -> EsploraResult {
     shared.ask("getblockcount", json!([])).await?;
     let estimates = r#"{"1":87.882,"2":87.882,"3":87.882,"6":68.285,"144":1.027,"504":1.027,"1008":0.5}"#;
     Ok(([("content-type", "application/json")], estimates).into_response())
 }
 
-async fn broadcast(State(shared): State<Arc<Shared>>, body: Bytes) -> Answered {
+async fn broadcast(State(shared): State<Arc<Shared>>, body: Bytes) -> EsploraResult {
     let hex = String::from_utf8_lossy(&body).into_owned();
     text(&shared.ask("sendrawtransaction", json!([hex])).await?)
 }

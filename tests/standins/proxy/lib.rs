@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// What happens to one question.
-pub enum Act {
+pub enum Intervention {
     Pass,
     /// The same question with other parameters.
-    Ask(Value),
+    ReplaceParams(Value),
     /// The true result, edited.
     Edit(Box<dyn Fn(&mut Value) + Send>),
     Result(Value),
@@ -28,10 +28,10 @@ pub enum Act {
     /// The whole HTTP exchange ends with this.
     Http(StatusCode, Vec<(&'static str, &'static str)>, String),
     /// The connection stays open and nothing ever comes.
-    Silence,
+    Hang,
 }
 
-type Trick = dyn Fn(&str, &Value) -> Act + Send + Sync;
+type Interceptor = dyn Fn(&str, &Value) -> Intervention + Send + Sync;
 
 pub struct Proxy {
     pub url: String,
@@ -42,7 +42,7 @@ pub struct Proxy {
 struct Shared {
     upstream: String,
     client: reqwest::Client,
-    trick: Box<Trick>,
+    trick: Box<Interceptor>,
     takes_batches: bool,
     asked: Mutex<Vec<String>>,
     largest_batch: AtomicUsize,
@@ -50,27 +50,27 @@ struct Shared {
 
 impl Proxy {
     /// `trick` sees the method and the parameters of every question.
-    pub async fn start(upstream: &str, trick: impl Fn(&str, &Value) -> Act + Send + Sync + 'static) -> Proxy {
+    pub async fn start(upstream: &str, trick: impl Fn(&str, &Value) -> Intervention + Send + Sync + 'static) -> Proxy {
         Proxy::with(upstream, true, Box::new(trick)).await
     }
 
     pub async fn without_batches(upstream: &str) -> Proxy {
-        Proxy::with(upstream, false, Box::new(|_, _| Act::Pass)).await
+        Proxy::with(upstream, false, Box::new(|_, _| Intervention::Pass)).await
     }
 
     /// Passes everything but some methods, which it does not know.
-    pub async fn hiding(upstream: &str, methods: &'static [&'static str]) -> Proxy {
+    pub async fn without_methods(upstream: &str, methods: &'static [&'static str]) -> Proxy {
         Proxy::start(upstream, move |method, _| {
             if methods.contains(&method) {
-                Act::Error(-32601, "the method does not exist/is not available")
+                Intervention::Error(-32601, "the method does not exist/is not available")
             } else {
-                Act::Pass
+                Intervention::Pass
             }
         })
         .await
     }
 
-    async fn with(upstream: &str, takes_batches: bool, trick: Box<Trick>) -> Proxy {
+    async fn with(upstream: &str, takes_batches: bool, trick: Box<Interceptor>) -> Proxy {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let (upstream, asked) = (upstream.to_owned(), Mutex::new(Vec::new()));
         let largest_batch = AtomicUsize::new(0);
@@ -88,7 +88,7 @@ impl Proxy {
     }
 
     /// How often a method was asked for.
-    pub fn asked(&self, method: &str) -> usize {
+    pub fn request_count(&self, method: &str) -> usize {
         self.shared.asked().iter().filter(|asked| *asked == method).count()
     }
 
@@ -138,24 +138,24 @@ async fn one(shared: &Shared, mut call: Value) -> Result<Value, Response> {
     let id = call["id"].clone();
     let result = |result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result });
     let edit = match (shared.trick)(&method, &call["params"]) {
-        Act::Pass => None,
-        Act::Ask(params) => {
+        Intervention::Pass => None,
+        Intervention::ReplaceParams(params) => {
             call["params"] = params;
             None
         }
-        Act::Edit(edit) => Some(edit),
-        Act::Result(value) => return Ok(result(value)),
-        Act::Error(code, message) => {
+        Intervention::Edit(edit) => Some(edit),
+        Intervention::Result(value) => return Ok(result(value)),
+        Intervention::Error(code, message) => {
             return Ok(json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } }));
         }
-        Act::Http(status, headers, body) => {
+        Intervention::Http(status, headers, body) => {
             let mut response = (status, body).into_response();
             for (name, value) in headers {
                 response.headers_mut().insert(name, value.parse().expect("a header value"));
             }
             return Err(response);
         }
-        Act::Silence => std::future::pending().await,
+        Intervention::Hang => std::future::pending().await,
     };
     let mut answer = shared.upstream(&call).await.expect("the node behind the proxy answers");
     if let (Some(edit), Some(result)) = (edit, answer.get_mut("result")) {

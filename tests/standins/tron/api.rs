@@ -11,10 +11,10 @@ use tron::{
 };
 
 use crate::{
-    json::{Spelling, parameters, without_defaults},
-    ledger::{TOTAL_ENERGY, TOTAL_STAKED},
-    model::{Model, Refusal, height_of, owner},
-    vm::{self, Call, End, Ran},
+    json::{JsonEncoding, parameters, without_defaults},
+    model::{BroadcastRefusal, ChainModel, height_of, owner},
+    state::{TOTAL_ENERGY, TOTAL_STAKED},
+    vm::{self, ContractCall, Execution, ExecutionStatus},
 };
 
 /// Energy of a call that is only looked at.
@@ -22,16 +22,16 @@ const CONSTANT_LIMIT: u64 = 100_000_000;
 const RANGE_MAX: u64 = 100;
 
 /// What a question is asked of: the model as a node at some height shows it.
-pub struct View<'a> {
-    pub model: &'a mut Model,
+pub struct NodeApi<'a> {
+    pub model: &'a mut ChainModel,
     /// The newest block that this view has.
     pub top: u64,
     pub solid: bool,
 }
 
-impl View<'_> {
+impl NodeApi<'_> {
     pub fn answer(&mut self, call: &str, question: &Value) -> Value {
-        let spelling = Spelling::of(question);
+        let spelling = JsonEncoding::of(question);
         match (call, self.solid) {
             ("getnowblock", _) => self.block(self.top, true, spelling),
             ("getblock", _) => self.named_block(question, spelling),
@@ -64,12 +64,12 @@ impl View<'_> {
         }
     }
 
-    fn block(&self, height: u64, detail: bool, spelling: Spelling) -> Value {
+    fn block(&self, height: u64, detail: bool, spelling: JsonEncoding) -> Value {
         let block = self.model.block(height).filter(|_| height <= self.top);
         block.map_or(json!({}), |block| spelling.block(block, detail))
     }
 
-    fn named_block(&self, question: &Value, spelling: Spelling) -> Value {
+    fn named_block(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let detail = question["detail"].as_bool().unwrap_or(false);
         let Some(name) = question["id_or_num"].as_str() else { return self.block(self.top, detail, spelling) };
         if let Ok(height) = name.parse::<u64>() {
@@ -83,7 +83,7 @@ impl View<'_> {
         })
     }
 
-    fn range(&self, question: &Value, spelling: Spelling) -> Value {
+    fn range(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let (Some(from), Some(to)) = (number(&question["startNum"]), number(&question["endNum"])) else {
             return json!({});
         };
@@ -95,7 +95,7 @@ impl View<'_> {
         if blocks.is_empty() { json!({}) } else { json!({ "block": blocks }) }
     }
 
-    fn infos(&self, question: &Value, spelling: Spelling) -> Value {
+    fn infos(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let height = number(&question["num"]).filter(|height| *height <= self.top);
         let Some(block) = height.and_then(|height| self.model.block(height)) else { return json!([]) };
         block.included.iter().map(|included| spelling.info(block, included)).collect()
@@ -104,27 +104,27 @@ impl View<'_> {
     fn of_transaction(
         &self,
         question: &Value,
-        show: impl Fn(&crate::model::Block, &crate::model::Included) -> Value,
+        show: impl Fn(&crate::model::Block, &crate::model::IncludedTransaction) -> Value,
     ) -> Value {
         let txid = question["value"].as_str().and_then(|text| const_hex::decode_to_array::<_, 32>(text).ok());
         let found = txid.and_then(|txid| self.model.find(&txid, self.top));
         found.map_or(json!({}), |(block, included)| show(block, included))
     }
 
-    fn account(&self, question: &Value, spelling: Spelling) -> Value {
-        let ledger = self.model.ledger_at(self.top);
+    fn account(&self, question: &Value, spelling: JsonEncoding) -> Value {
+        let state = self.model.state_at(self.top);
         let Some(of) = spelling.read(&question["address"]) else { return json!({}) };
-        let Some(account) = ledger.accounts.get(&of) else { return json!({}) };
+        let Some(account) = state.accounts.get(&of) else { return json!({}) };
         without_defaults(json!({
             "address": spelling.address(of),
-            "balance": ledger.balance(of),
+            "balance": state.balance(of),
             "create_time": account.created_ms,
             "owner_permission": permission(spelling, of),
         }))
     }
 
     /// As java-tron does it: a node that keeps no history says nothing of that, but that there is nothing.
-    fn past_balance(&self, question: &Value, spelling: Spelling) -> Value {
+    fn past_balance(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let of = spelling.read(&question["account_identifier"]["address"]);
         let asked = &question["block_identifier"];
         let Some((of, height)) = of.zip(number(&asked["number"])) else { return json!({}) };
@@ -138,10 +138,10 @@ impl View<'_> {
         without_defaults(json!({ "balance": balance, "block_identifier": { "number": changed, "hash": id } }))
     }
 
-    fn resources(&self, question: &Value, spelling: Spelling) -> Value {
+    fn resources(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let now = self.model.head().header.timestamp;
         let Some(of) = spelling.read(&question["address"]) else { return json!({}) };
-        let Some(account) = self.model.ledger.accounts.get(&of) else { return json!({}) };
+        let Some(account) = self.model.state.accounts.get(&of) else { return json!({}) };
         without_defaults(json!({
             "freeNetUsed": account.free_bandwidth.now(now),
             "freeNetLimit": self.model.prices.free_bandwidth,
@@ -154,7 +154,7 @@ impl View<'_> {
         }))
     }
 
-    fn contract(&self, call: &str, question: &Value, spelling: Spelling) -> Value {
+    fn contract(&self, call: &str, question: &Value, spelling: JsonEncoding) -> Value {
         let of = spelling.read(&question["value"]);
         let Some((of, published)) = of.and_then(|of| Some((of, self.model.published.get(&of)?))) else {
             return json!({});
@@ -172,24 +172,25 @@ impl View<'_> {
         })
     }
 
-    fn simulate(&self, question: &Value, spelling: Spelling) -> Option<Ran> {
+    fn simulate(&self, question: &Value, spelling: JsonEncoding) -> Option<Execution> {
         let from = spelling.read(&question["owner_address"])?;
         let contract = spelling.read(&question["contract_address"])?;
-        let mut ledger = self.model.ledger_at(self.top).clone();
-        if !ledger.is_contract(contract) {
+        let mut state = self.model.state_at(self.top).clone();
+        if !state.is_contract(contract) {
             return None;
         }
         let factor = self.model.published.get(&contract).map_or(0, |published| published.factor);
         let sun = question["call_value"].as_u64().unwrap_or(0);
-        let call = Call { from, to: Some(contract), sun, data: calldata(question)?, limit: CONSTANT_LIMIT, factor };
-        Some(vm::run(&mut ledger.vm, call, self.model.head().header.timestamp, self.top, false))
+        let call =
+            ContractCall { from, to: Some(contract), sun, data: calldata(question)?, limit: CONSTANT_LIMIT, factor };
+        Some(vm::run(&mut state.vm, call, self.model.head().header.timestamp, self.top, false))
     }
 
-    fn constant(&self, question: &Value, spelling: Spelling) -> Value {
+    fn constant(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let Some(ran) = self.simulate(question, spelling) else { return no_contract(spelling) };
         let mut result = json!({ "result": true });
         let mut ret = json!({});
-        if ran.end != End::Success {
+        if ran.end != ExecutionStatus::Success {
             result["message"] = json!(spelling.text("REVERT opcode executed"));
             ret["ret"] = json!("FAILED");
         }
@@ -204,9 +205,9 @@ impl View<'_> {
         }))
     }
 
-    fn estimate(&self, question: &Value, spelling: Spelling) -> Value {
+    fn estimate(&self, question: &Value, spelling: JsonEncoding) -> Value {
         match self.simulate(question, spelling) {
-            Some(ran) if ran.end == End::Success => {
+            Some(ran) if ran.end == ExecutionStatus::Success => {
                 json!({ "result": { "result": true }, "energy_required": ran.energy })
             }
             Some(_) => {
@@ -217,7 +218,7 @@ impl View<'_> {
     }
 
     /// The transaction that a call would be.
-    fn intent(&self, question: &Value, spelling: Spelling) -> Option<Value> {
+    fn intent(&self, question: &Value, spelling: JsonEncoding) -> Option<Value> {
         let bytes = |field: &str| spelling.read(&question[field]).map(|of| address::to_bytes(AddressKey(of.0.0)));
         let value = TriggerSmartContract {
             owner_address: bytes("owner_address")?,
@@ -235,30 +236,30 @@ impl View<'_> {
         ))
     }
 
-    fn framed(&self, name: &str, kind: ContractType, value: Vec<u8>, fee_limit: i64, spelling: Spelling) -> Value {
+    fn framed(&self, name: &str, kind: ContractType, value: Vec<u8>, fee_limit: i64, spelling: JsonEncoding) -> Value {
         let head = self.model.head();
         let parameter = Some(proto::Any { type_url: format!("{TYPE_URL}{name}"), value });
-        let message = proto::Raw {
+        let message = proto::TransactionRaw {
             ref_block_bytes: height_of(head).to_be_bytes()[6..].to_vec(),
             ref_block_hash: head.id[8..16].to_vec(),
             expiration: head.header.timestamp + 60_000,
             contract: vec![proto::Contract { r#type: i32::from(kind), parameter, permission_id: 0 }],
             timestamp: head.header.timestamp,
             fee_limit,
-            ..proto::Raw::default()
+            ..proto::TransactionRaw::default()
         };
         let raw = message.encode_to_vec();
         spelling.unsigned(&message, &raw, &transaction::txid(&raw).0)
     }
 
-    fn trigger(&self, question: &Value, spelling: Spelling) -> Value {
+    fn trigger(&self, question: &Value, spelling: JsonEncoding) -> Value {
         match self.intent(question, spelling) {
             Some(transaction) => json!({ "result": { "result": true }, "transaction": transaction }),
             None => no_contract(spelling),
         }
     }
 
-    fn transfer(&self, question: &Value, spelling: Spelling) -> Value {
+    fn transfer(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let bytes = |field: &str| spelling.read(&question[field]).map(|of| address::to_bytes(AddressKey(of.0.0)));
         let (Some(owner_address), Some(to_address)) = (bytes("owner_address"), bytes("to_address")) else {
             return json!({ "Error": "class org.tron.core.exception.ContractValidateException : Invalid address" });
@@ -280,7 +281,7 @@ impl View<'_> {
         }
     }
 
-    fn broadcast(&mut self, question: &Value, spelling: Spelling) -> Value {
+    fn broadcast(&mut self, question: &Value, spelling: JsonEncoding) -> Value {
         let Some(message) = spelling.message(question) else {
             return json!({ "Error": "class org.tron.json.JSONException : not a transaction" });
         };
@@ -295,12 +296,12 @@ impl View<'_> {
         }
     }
 
-    fn sign_weight(&self, question: &Value, spelling: Spelling) -> Value {
+    fn sign_weight(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let Some(message) = spelling.message(question) else { return json!({ "result": { "code": "OTHER_ERROR" } }) };
         let raw = message.encode_to_vec();
         let txid = transaction::txid(&raw).0;
         let of = message.contract.first().and_then(owner);
-        let exists = of.filter(|of| self.model.ledger.accounts.contains_key(of));
+        let exists = of.filter(|of| self.model.state.accounts.contains_key(of));
         json!({
             "result": { "code": "NOT_ENOUGH_PERMISSION" },
             "permission": exists.map(|of| permission(spelling, of)),
@@ -309,7 +310,7 @@ impl View<'_> {
         })
     }
 
-    fn pending(&self, question: &Value, spelling: Spelling) -> Value {
+    fn pending(&self, question: &Value, spelling: JsonEncoding) -> Value {
         let found = self.model.pending.iter().find(|tx| question["value"] == const_hex::encode(tx.txid));
         found.map_or(json!({}), |tx| spelling.transaction(tx))
     }
@@ -327,16 +328,16 @@ impl View<'_> {
     }
 }
 
-fn refused((code, message): &Refusal, txid: &str, spelling: Spelling) -> Value {
+fn refused((code, message): &BroadcastRefusal, txid: &str, spelling: JsonEncoding) -> Value {
     json!({ "code": code, "message": spelling.text(message), "txid": txid })
 }
 
-fn no_contract(spelling: Spelling) -> Value {
+fn no_contract(spelling: JsonEncoding) -> Value {
     let message = "class org.tron.core.exception.ContractValidateException : No contract or not a valid smart contract";
     json!({ "result": { "code": "OTHER_ERROR", "message": spelling.text(message) } })
 }
 
-fn permission(spelling: Spelling, of: Address) -> Value {
+fn permission(spelling: JsonEncoding, of: Address) -> Value {
     json!({ "permission_name": "owner", "threshold": 1, "keys": [{ "address": spelling.address(of), "weight": 1 }] })
 }
 

@@ -20,7 +20,7 @@ use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{api::View, jsonrpc, model::Model};
+use crate::{api::NodeApi, jsonrpc, model::ChainModel};
 
 const BODY_MAX: usize = 4 << 20;
 /// Longer than any client waits.
@@ -30,7 +30,7 @@ const BETWEEN_BYTES: Duration = Duration::from_secs(5);
 
 /// How a gateway misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum GatewayFault {
     None,
     /// Answers as a node that is so many blocks behind, with `{}` and `[]` for what it lacks.
     Lagging(u64),
@@ -79,16 +79,16 @@ pub struct Gateway {
 }
 
 struct Shared {
-    model: Arc<Mutex<Model>>,
-    fault: Mutex<Fault>,
+    model: Arc<Mutex<ChainModel>>,
+    fault: Mutex<GatewayFault>,
     asked: Mutex<BTreeMap<String, u64>>,
     key: Option<String>,
 }
 
 impl Gateway {
     /// Listens at `address`. With a `key`, requests need it in `TRON-PRO-API-KEY`.
-    pub async fn open(model: Arc<Mutex<Model>>, address: SocketAddr, key: Option<String>) -> io::Result<Gateway> {
-        let shared = Arc::new(Shared { model, fault: Mutex::new(Fault::None), asked: Mutex::default(), key });
+    pub async fn open(model: Arc<Mutex<ChainModel>>, address: SocketAddr, key: Option<String>) -> io::Result<Gateway> {
+        let shared = Arc::new(Shared { model, fault: Mutex::new(GatewayFault::None), asked: Mutex::default(), key });
         let listener = TcpListener::bind(address).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let app = Router::new().fallback(serve).with_state(shared.clone());
@@ -97,13 +97,13 @@ impl Gateway {
         Ok(Gateway { url, shared, task })
     }
 
-    pub fn set(&self, fault: Fault) {
-        *held(&self.shared.fault) = fault;
+    pub fn set_fault(&self, fault: GatewayFault) {
+        *lock(&self.shared.fault) = fault;
     }
 
     /// Requests so far whose path ends with `call`.
-    pub fn asked(&self, call: &str) -> u64 {
-        held(&self.shared.asked).iter().filter(|(path, _)| path.ends_with(call)).map(|(_, times)| times).sum()
+    pub fn request_count(&self, call: &str) -> u64 {
+        lock(&self.shared.asked).iter().filter(|(path, _)| path.ends_with(call)).map(|(_, times)| times).sum()
     }
 }
 
@@ -113,52 +113,52 @@ impl Drop for Gateway {
     }
 }
 
-fn held<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().expect("no holder panics")
 }
 
 async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().trim_matches('/').to_owned();
-    *held(&shared.asked).entry(path.clone()).or_default() += 1;
+    *lock(&shared.asked).entry(path.clone()).or_default() += 1;
     if !shared.knows_key(&parts.headers) {
         return (StatusCode::UNAUTHORIZED, "{\"Error\":\"ApiKey not exists\"}").into_response();
     }
-    let fault = *held(&shared.fault);
+    let fault = *lock(&shared.fault);
     match fault {
-        Fault::Throttled => return StatusCode::TOO_MANY_REQUESTS.into_response(),
-        Fault::Unavailable => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        Fault::Suspended(seconds) => {
+        GatewayFault::Throttled => return StatusCode::TOO_MANY_REQUESTS.into_response(),
+        GatewayFault::Unavailable => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        GatewayFault::Suspended(seconds) => {
             let text =
                 format!("The key exceeds the frequency limit(15), and the query server is suspended for {seconds}s");
             return (StatusCode::FORBIDDEN, json!({ "Error": text }).to_string()).into_response();
         }
-        Fault::ErrorIn200 => {
+        GatewayFault::ErrorIn200 => {
             let text = "class java.lang.IllegalAccessException : lack of computing resources";
             return reply(&json!({ "Error": text }));
         }
-        Fault::Babbling => return "<html>Bad gateway</html>".into_response(),
-        Fault::Silent => tokio::time::sleep(SILENCE).await,
-        Fault::None
-        | Fault::Lagging(_)
-        | Fault::Torn(_)
-        | Fault::NoReceipts
-        | Fault::LostReceipt
-        | Fault::NoTransactions
-        | Fault::HalfRange
-        | Fault::Forged
-        | Fault::Lost
-        | Fault::Cut
-        | Fault::Slow
-        | Fault::Foreign
-        | Fault::SlowRanges(_)
-        | Fault::NoConstant => {}
+        GatewayFault::Babbling => return "<html>Bad gateway</html>".into_response(),
+        GatewayFault::Silent => tokio::time::sleep(SILENCE).await,
+        GatewayFault::None
+        | GatewayFault::Lagging(_)
+        | GatewayFault::Torn(_)
+        | GatewayFault::NoReceipts
+        | GatewayFault::LostReceipt
+        | GatewayFault::NoTransactions
+        | GatewayFault::HalfRange
+        | GatewayFault::Forged
+        | GatewayFault::Lost
+        | GatewayFault::Cut
+        | GatewayFault::Slow
+        | GatewayFault::Foreign
+        | GatewayFault::SlowRanges(_)
+        | GatewayFault::NoConstant => {}
     }
     let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let question = question(&parts.method, &parts.uri, &body);
-    if let Fault::SlowRanges(most) = fault
+    if let GatewayFault::SlowRanges(most) = fault
         && blocks_asked(&question) > most
     {
         tokio::time::sleep(SILENCE).await;
@@ -170,11 +170,11 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         shared.answer(state == "walletsolidity", call, &question, fault)
     };
     let text = answer.to_string();
-    if fault == Fault::Lost {
+    if fault == GatewayFault::Lost {
         body_of(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]))
-    } else if fault == Fault::Cut {
+    } else if fault == GatewayFault::Cut {
         json_text(text[..text.len() / 2].to_owned())
-    } else if fault == Fault::Slow {
+    } else if fault == GatewayFault::Slow {
         body_of(stream::iter(text.into_bytes()).then(|byte| async move {
             tokio::time::sleep(BETWEEN_BYTES).await;
             Ok(Bytes::from(vec![byte]))
@@ -219,51 +219,51 @@ impl Shared {
     }
 
     /// Of the head view. One that is torn lags here altogether: there is one interface, and it stands before one node.
-    fn json_rpc(&self, question: &Value, fault: Fault) -> Value {
-        let behind = if let Fault::Lagging(blocks) | Fault::Torn(blocks) = fault { blocks } else { 0 };
-        jsonrpc::answer(&held(&self.model), behind, question)
+    fn json_rpc(&self, question: &Value, fault: GatewayFault) -> Value {
+        let behind = if let GatewayFault::Lagging(blocks) | GatewayFault::Torn(blocks) = fault { blocks } else { 0 };
+        jsonrpc::answer(&lock(&self.model), behind, question)
     }
 
-    fn answer(&self, solid: bool, call: &str, question: &Value, fault: Fault) -> Value {
-        let mut model = held(&self.model);
+    fn answer(&self, solid: bool, call: &str, question: &Value, fault: GatewayFault) -> Value {
+        let mut model = lock(&self.model);
         let newest = if solid { model.solid_height() } else { model.head_height() };
         let asks_newest = matches!(call, "getnowblock") || (call == "getblock" && question["id_or_num"].is_null());
-        let behind = if let Fault::Lagging(blocks) = fault {
+        let behind = if let GatewayFault::Lagging(blocks) = fault {
             blocks
-        } else if let Fault::Torn(blocks) = fault
+        } else if let GatewayFault::Torn(blocks) = fault
             && !asks_newest
         {
             blocks
         } else {
             0
         };
-        let mut view = View { model: &mut model, top: newest.saturating_sub(behind), solid };
+        let mut view = NodeApi { model: &mut model, top: newest.saturating_sub(behind), solid };
         let mut answer = view.answer(call, question);
         distort(call, question, fault, &mut answer);
         answer
     }
 }
 
-fn distort(call: &str, question: &Value, fault: Fault, answer: &mut Value) {
+fn distort(call: &str, question: &Value, fault: GatewayFault, answer: &mut Value) {
     match (fault, call) {
-        (Fault::NoConstant, "triggerconstantcontract" | "estimateenergy") => {
+        (GatewayFault::NoConstant, "triggerconstantcontract" | "estimateenergy") => {
             let text = "Contract validate error : this node does not support constant";
             let refused = json!({ "code": "CONTRACT_VALIDATE_ERROR", "message": const_hex::encode(text) });
             *answer = json!({ "result": refused });
         }
-        (Fault::NoReceipts, "gettransactioninfobyblocknum") => *answer = json!([]),
-        (Fault::LostReceipt, "gettransactioninfobyblocknum") => drop(answer.as_array_mut().and_then(Vec::pop)),
-        (Fault::NoTransactions, _) => {
+        (GatewayFault::NoReceipts, "gettransactioninfobyblocknum") => *answer = json!([]),
+        (GatewayFault::LostReceipt, "gettransactioninfobyblocknum") => drop(answer.as_array_mut().and_then(Vec::pop)),
+        (GatewayFault::NoTransactions, _) => {
             for block in blocks(answer) {
                 block.remove("transactions");
             }
         }
-        (Fault::HalfRange, "getblockbylimitnext") => {
+        (GatewayFault::HalfRange, "getblockbylimitnext") => {
             if let Some(blocks) = answer["block"].as_array_mut() {
                 blocks.truncate(blocks.len() / 2);
             }
         }
-        (Fault::Forged, _) => {
+        (GatewayFault::Forged, _) => {
             for block in blocks(answer) {
                 for transaction in block.get_mut("transactions").and_then(Value::as_array_mut).into_iter().flatten() {
                     let raw = transaction["raw_data_hex"].as_str().unwrap_or_default();
@@ -271,7 +271,7 @@ fn distort(call: &str, question: &Value, fault: Fault, answer: &mut Value) {
                 }
             }
         }
-        (Fault::Foreign, "getblockbynum") if question["num"] == 0 => {
+        (GatewayFault::Foreign, "getblockbynum") if question["num"] == 0 => {
             answer["blockID"] = json!(format!("{:064x}", 7));
         }
         _ => {}

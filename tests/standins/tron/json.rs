@@ -14,20 +14,20 @@ use tron::{
 };
 
 use crate::{
-    ledger::Prices,
-    model::{Block, Included, Info, Tx},
+    model::{Block, BroadcastTransaction, IncludedTransaction, Receipt},
+    state::FeeSchedule,
 };
 
 /// How addresses and texts are written.
 #[derive(Debug, Clone, Copy)]
-pub struct Spelling {
+pub struct JsonEncoding {
     pub visible: bool,
 }
 
-impl Spelling {
-    pub fn of(question: &Value) -> Spelling {
+impl JsonEncoding {
+    pub fn of(question: &Value) -> JsonEncoding {
         let visible = &question["visible"];
-        Spelling { visible: visible.as_bool().unwrap_or(visible == "true") }
+        JsonEncoding { visible: visible.as_bool().unwrap_or(visible == "true") }
     }
 
     pub fn address(self, of: Address) -> String {
@@ -71,20 +71,20 @@ impl Spelling {
         answer
     }
 
-    pub fn included(self, included: &Included) -> Value {
+    pub fn included(self, included: &IncludedTransaction) -> Value {
         let mut transaction = self.transaction(&included.tx);
         transaction["ret"] = json!([{ "contractRet": included.ret.name() }]);
         transaction
     }
 
-    pub fn transaction(self, tx: &Tx) -> Value {
+    pub fn transaction(self, tx: &BroadcastTransaction) -> Value {
         let signature: Vec<String> = tx.signature.iter().map(const_hex::encode).collect();
         let mut transaction = self.unsigned(&tx.message, &tx.raw, &tx.txid);
         transaction["signature"] = json!(signature);
         transaction
     }
 
-    pub fn unsigned(self, message: &proto::Raw, raw: &[u8], txid: &[u8; 32]) -> Value {
+    pub fn unsigned(self, message: &proto::TransactionRaw, raw: &[u8], txid: &[u8; 32]) -> Value {
         let contracts: Vec<Value> = message.contract.iter().map(|contract| self.contract(contract)).collect();
         let memo = if self.visible {
             String::from_utf8_lossy(&message.data).into_owned()
@@ -132,8 +132,8 @@ impl Spelling {
         }))
     }
 
-    pub fn info(self, block: &Block, included: &Included) -> Value {
-        let Info { fee, net_usage, net_fee, energy_usage, energy_fee, energy_total, penalty, .. } = included.info;
+    pub fn info(self, block: &Block, included: &IncludedTransaction) -> Value {
+        let Receipt { fee, net_usage, net_fee, energy_usage, energy_fee, energy_total, penalty, .. } = included.info;
         let called = included.info.contract;
         let failed = included.ret != ContractRet::Success;
         let logs: Vec<Value> = included
@@ -184,13 +184,13 @@ impl Spelling {
     }
 
     /// The message that a JSON transaction describes. `raw_data_hex` beside it is not looked at, as in java-tron.
-    pub fn message(self, transaction: &Value) -> Option<proto::Raw> {
+    pub fn message(self, transaction: &Value) -> Option<proto::TransactionRaw> {
         let raw = &transaction["raw_data"];
         let hex = |value: &Value| value.as_str().and_then(|text| const_hex::decode(text).ok());
         let contract =
             raw["contract"].as_array()?.iter().map(|contract| self.contract_of(contract)).collect::<Option<_>>()?;
         let memo = raw["data"].as_str().unwrap_or_default();
-        Some(proto::Raw {
+        Some(proto::TransactionRaw {
             ref_block_bytes: hex(&raw["ref_block_bytes"])?,
             ref_block_hash: hex(&raw["ref_block_hash"])?,
             expiration: raw["expiration"].as_i64()?,
@@ -260,7 +260,7 @@ fn resource(code: i32) -> Option<&'static str> {
     (code == 1).then_some("ENERGY")
 }
 
-pub fn parameters(prices: &Prices) -> Value {
+pub fn parameters(prices: &FeeSchedule) -> Value {
     let all = [
         ("getMaintenanceTimeInterval", 21_600_000),
         ("getTransactionFee", prices.bandwidth),

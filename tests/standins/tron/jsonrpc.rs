@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tron::proto::ContractRet;
 
 use crate::{
-    model::{Block, Included, Model, height_of},
+    model::{Block, ChainModel, IncludedTransaction, height_of},
     vm::Log,
 };
 
@@ -21,12 +21,12 @@ const NO_METHOD: i64 = -32_601;
 const TOO_MANY: i64 = -32_005;
 
 /// Code and message.
-type Refusal = (i64, String);
+type JsonRpcError = (i64, String);
 
 /// Answers one question, or several at once, as a node that is so many blocks behind.
-pub fn answer(model: &Model, behind: u64, question: &Value) -> Value {
+pub fn answer(model: &ChainModel, behind: u64, question: &Value) -> Value {
     let seen = |height: u64| height.saturating_sub(behind);
-    let node = Node { model, top: seen(model.head_height()), solid: seen(model.solid_height()) };
+    let node = JsonRpcNode { model, top: seen(model.head_height()), solid: seen(model.solid_height()) };
     let Some(questions) = question.as_array() else { return node.answer(question) };
     if questions.len() > BATCH_MAX {
         return json!({ "jsonrpc": "2.0", "id": null, "error": { "code": TOO_MANY, "message": "exceed max batch size" } });
@@ -34,22 +34,22 @@ pub fn answer(model: &Model, behind: u64, question: &Value) -> Value {
     questions.iter().map(|question| node.answer(question)).collect()
 }
 
-struct Node<'a> {
-    model: &'a Model,
+struct JsonRpcNode<'a> {
+    model: &'a ChainModel,
     /// The newest block that this node has, and the newest solidified one.
     top: u64,
     solid: u64,
 }
 
 /// What a log must have.
-struct Filter {
+struct LogFilter {
     addresses: Vec<String>,
     /// Alternatives of each topic; none where any will do.
     topics: Vec<Vec<String>>,
 }
 
-impl Filter {
-    fn read(question: &Value) -> Result<Filter, Refusal> {
+impl LogFilter {
+    fn read(question: &Value) -> Result<LogFilter, JsonRpcError> {
         let addresses = alternatives(&question["address"]);
         let topics: Vec<Vec<String>> = question["topics"].as_array().into_iter().flatten().map(alternatives).collect();
         let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
@@ -59,7 +59,7 @@ impl Filter {
         if topics.len() > TOPICS_MAX || topics.iter().any(|topic| topic.len() > ALTERNATIVES_MAX) {
             return invalid("exceed max topics");
         }
-        Ok(Filter { addresses, topics })
+        Ok(LogFilter { addresses, topics })
     }
 
     fn matches(&self, log: &Log) -> bool {
@@ -71,7 +71,7 @@ impl Filter {
     }
 }
 
-impl Node<'_> {
+impl JsonRpcNode<'_> {
     fn answer(&self, question: &Value) -> Value {
         let method = question["method"].as_str().unwrap_or_default();
         let mut answer = json!({ "jsonrpc": "2.0", "id": question["id"] });
@@ -82,7 +82,7 @@ impl Node<'_> {
         answer
     }
 
-    fn result(&self, method: &str, params: &Value) -> Result<Value, Refusal> {
+    fn result(&self, method: &str, params: &Value) -> Result<Value, JsonRpcError> {
         match method {
             "eth_chainId" | "net_version" => {
                 let genesis = self.model.block(0).expect("there is a genesis block");
@@ -103,7 +103,7 @@ impl Node<'_> {
         self.model.block(height).filter(|_| height <= self.top)
     }
 
-    fn height(&self, tag: &Value) -> Result<u64, Refusal> {
+    fn height(&self, tag: &Value) -> Result<u64, JsonRpcError> {
         let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
         match tag.as_str() {
             None if tag.is_null() => Ok(self.top),
@@ -119,8 +119,8 @@ impl Node<'_> {
         }
     }
 
-    fn logs(&self, question: &Value) -> Result<Value, Refusal> {
-        let filter = Filter::read(question)?;
+    fn logs(&self, question: &Value) -> Result<Value, JsonRpcError> {
+        let filter = LogFilter::read(question)?;
         let heights = match question["blockHash"].as_str() {
             Some(_) if !question["fromBlock"].is_null() || !question["toBlock"].is_null() => {
                 return Err((INVALID_PARAMS, "cannot specify both blockHash and fromBlock/toBlock".to_owned()));
@@ -175,7 +175,7 @@ impl Node<'_> {
     }
 
     fn shown(&self, block: &Block, full: bool) -> Value {
-        let transaction = |included: &Included| match full {
+        let transaction = |included: &IncludedTransaction| match full {
             true => json!({ "hash": hex(included.tx.txid), "blockHash": hex(block.id), "type": "0x0" }),
             false => json!(hex(included.tx.txid)),
         };
@@ -191,7 +191,11 @@ impl Node<'_> {
 }
 
 /// The logs of the transaction at `place`, beside their JSON. Their index counts through the whole block.
-fn logs_of<'a>(block: &'a Block, place: usize, included: &'a Included) -> impl Iterator<Item = (&'a Log, Value)> {
+fn logs_of<'a>(
+    block: &'a Block,
+    place: usize,
+    included: &'a IncludedTransaction,
+) -> impl Iterator<Item = (&'a Log, Value)> {
     let before: usize = block.included.iter().take(place).map(|earlier| earlier.info.logs.len()).sum();
     included.info.logs.iter().enumerate().map(move |(index, log)| {
         let shown = json!({

@@ -1,11 +1,11 @@
 //! A TRON node for tests and development: the HTTP interface of java-tron over a chain in memory.
 //!
-//! Transactions are real protobuf with real signatures, held to their reference block and expiration; TRC20 runs in a real
+//! Transactions are real protobuf with real signatures, hold_pending to their reference block and expiration; TRC20 runs in a real
 //! EVM; bandwidth and energy are charged so that transfers fail as they do on the chain. What this node believes of
 //! encodings it believes with the driver: unchanged clients (TronWeb, tronpy) are the judges of both.
 
 pub mod gateway;
-pub mod ledger;
+pub mod state;
 pub mod model;
 
 mod api;
@@ -22,12 +22,12 @@ use std::{
 use alloy_primitives::Address;
 use chain::AddressKey;
 use gateway::Gateway;
-use model::{Model, Published};
+use model::{ChainModel, ContractMetadata};
 use prost::Message;
 use serde_json::{Value, json};
 use tron::{
     address, proto,
-    transaction::{self, Act, Frame},
+    transaction::{self, Operation, TransactionParams},
 };
 
 /// Sun that rich accounts begin with.
@@ -36,24 +36,24 @@ const PLENTY: u64 = 1_000_000_000_000_000;
 const FEE_LIMIT: i64 = 1_000_000_000;
 
 /// A chain with its gateways.
-pub struct Node {
-    model: Arc<Mutex<Model>>,
+pub struct TronNode {
+    model: Arc<Mutex<ChainModel>>,
     /// Makes equal transactions different.
     clock: Mutex<i64>,
 }
 
 /// A key of the tests, and its account.
 #[derive(Clone)]
-pub struct Rich {
+pub struct FundedAccount {
     pub key: k256::ecdsa::SigningKey,
     pub account: AddressKey,
 }
 
-impl Rich {
+impl FundedAccount {
     /// The key with this secret.
-    pub fn new(secret: [u8; 32]) -> Rich {
+    pub fn new(secret: [u8; 32]) -> FundedAccount {
         let key = k256::ecdsa::SigningKey::from_slice(&secret).expect("a secret of a test is a key");
-        Rich { account: transaction::account_of(key.verifying_key()), key }
+        FundedAccount { account: transaction::account_of(key.verifying_key()), key }
     }
 
     pub fn text(&self) -> String {
@@ -61,13 +61,13 @@ impl Rich {
     }
 }
 
-impl Node {
+impl TronNode {
     /// A chain that begins at a time in unix milliseconds.
-    pub fn new(chain_id: u32, genesis_ms: i64) -> Node {
-        Node { model: Arc::new(Mutex::new(Model::new(chain_id, genesis_ms))), clock: Mutex::new(genesis_ms) }
+    pub fn new(chain_id: u32, genesis_ms: i64) -> TronNode {
+        TronNode { model: Arc::new(Mutex::new(ChainModel::new(chain_id, genesis_ms))), clock: Mutex::new(genesis_ms) }
     }
 
-    pub fn model(&self) -> MutexGuard<'_, Model> {
+    pub fn model(&self) -> MutexGuard<'_, ChainModel> {
         self.model.lock().expect("no holder panics")
     }
 
@@ -86,32 +86,33 @@ impl Node {
         Gateway::open(self.model.clone(), address, Some(key.to_owned())).await.expect("a free port")
     }
 
-    /// Gives an account more than it needs.
-    pub fn enrich(&self, account: AddressKey) {
-        self.endow(account, PLENTY);
+    /// Activates an account and gives it a billion TRX.
+    pub fn fund(&self, account: AddressKey) {
+        self.set_balance(account, PLENTY);
     }
 
-    pub fn endow(&self, account: AddressKey, sun: u64) {
+    /// Activates an account and sets its balance, in sun, without a transaction.
+    pub fn set_balance(&self, account: AddressKey, sun: u64) {
         let of = Address::from(account.0);
-        self.model().endow(|ledger| {
-            ledger.activate(of, 0);
-            ledger.set_balance(of, sun);
+        self.model().change_state(|state| {
+            state.activate(of, 0);
+            state.set_balance(of, sun);
         });
     }
 
     /// Lends energy.
     pub fn lend_energy(&self, account: AddressKey, energy: u64) {
         let of = Address::from(account.0);
-        self.model().endow(|ledger| {
-            if let Some(account) = ledger.accounts.get_mut(&of) {
+        self.model().change_state(|state| {
+            if let Some(account) = state.accounts.get_mut(&of) {
                 account.energy_limit = energy;
             }
         });
     }
 
     /// Creates a contract from what the compiler made. `factor` is its penalty in thousandths.
-    pub fn deploy(&self, owner: &Rich, name: &str, abi: &Value, code: &[u8], factor: u64) -> AddressKey {
-        let published = Published { name: name.to_owned(), abi: entries(abi), factor };
+    pub fn deploy(&self, owner: &FundedAccount, name: &str, abi: &Value, code: &[u8], factor: u64) -> AddressKey {
+        let published = ContractMetadata { name: name.to_owned(), abi: entries(abi), factor };
         AddressKey(self.model().deploy(Address::from(owner.account.0), code.to_vec(), published).0.0)
     }
 
@@ -124,12 +125,17 @@ impl Node {
     }
 
     /// Broadcasts a transaction of a rich account; it waits for a block. Its id.
-    pub fn send(&self, from: &Rich, act: &Act) -> [u8; 32] {
+    pub fn send(&self, from: &FundedAccount, act: &Operation) -> [u8; 32] {
         self.try_send(from, act, FEE_LIMIT).unwrap_or_else(|(code, message)| panic!("{code}: {message}"))
     }
 
     /// The same with a fee limit in sun, which the node may refuse.
-    pub fn try_send(&self, from: &Rich, act: &Act, fee_limit: i64) -> Result<[u8; 32], model::Refusal> {
+    pub fn try_send(
+        &self,
+        from: &FundedAccount,
+        act: &Operation,
+        fee_limit: i64,
+    ) -> Result<[u8; 32], model::BroadcastRefusal> {
         let mut model = self.model();
         let timestamp = {
             let mut clock = self.clock.lock().expect("no holder panics");
@@ -139,8 +145,8 @@ impl Node {
         let solid = model.block(model.solid_height()).expect("a solidified block").clone();
         let reference = chain::BlockRef { height: model::height_of(&solid), hash: chain::BlockHash(solid.id) };
         let expiration = model.head().header.timestamp + 300_000;
-        let limit = if matches!(act, Act::Trigger { .. }) { fee_limit } else { 0 };
-        let frame = Frame::new(reference, expiration, timestamp).with_fee_limit(limit);
+        let limit = if matches!(act, Operation::Trigger { .. }) { fee_limit } else { 0 };
+        let frame = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
         let signed = transaction::build(from.account, act, &frame).sign(&from.key).expect("the owner signs");
         let message = proto::Transaction::decode(signed.bytes.as_slice()).expect("it was encoded just now");
         let raw = message.raw_data.as_ref().map(Message::encode_to_vec).unwrap_or_default();
@@ -148,7 +154,7 @@ impl Node {
     }
 
     /// Runs the transaction out of time when its block is made.
-    pub fn doom(&self, txid: [u8; 32]) {
+    pub fn force_out_of_time(&self, txid: [u8; 32]) {
         self.model().doomed.insert(txid);
     }
 }

@@ -11,8 +11,8 @@ use alloy_sol_types::SolCall;
 use anyhow::Context;
 use chain::derive::tron_address;
 use provision::contracts::{abi, artifact_blocking};
-use tron::transaction::Act;
-use tronnode::{Node, Rich, model::BLOCK_MS};
+use tron::transaction::Operation;
+use tronnode::{FundedAccount, TronNode, model::BLOCK_MS};
 
 /// No network's.
 const CHAIN_ID: u32 = 0x5e77_1ed0;
@@ -27,13 +27,13 @@ fn main() -> anyhow::Result<()> {
     let port = std::env::args().nth(1).context("the port to listen on is missing")?.parse()?;
     let token = artifact_blocking("Trc20Like")?;
     let before = i64::try_from(BLOCKS_BEFORE)? * BLOCK_MS;
-    let node = Node::new(CHAIN_ID, now_ms()? - before);
-    let rich = [1, 2].map(|number| Rich::new([number; 32]));
-    rich.iter().for_each(|rich| node.enrich(rich.account));
+    let node = TronNode::new(CHAIN_ID, now_ms()? - before);
+    let rich = [1, 2].map(|number| FundedAccount::new([number; 32]));
+    rich.iter().for_each(|rich| node.fund(rich.account));
     let usdt = node.deploy(&rich[0], "TetherToken", &token.abi, &token.bytecode, FACTOR);
     for holder in &rich {
         let mint = abi::Trc20Like::mintCall { to: Address::from(holder.account.0), value: U256::from(PLENTY) };
-        node.send(&rich[0], &Act::Trigger { contract: usdt, call_value: 0, data: mint.abi_encode() });
+        node.send(&rich[0], &Operation::Trigger { contract: usdt, call_value: 0, data: mint.abi_encode() });
     }
     node.produce(BLOCKS_BEFORE, 0);
 

@@ -15,8 +15,8 @@ use tron::{
 };
 
 use crate::{
-    ledger::{Ledger, Prices},
-    vm::{self, Call, End, Internal, Log},
+    state::{ChainState, FeeSchedule},
+    vm::{self, ContractCall, ExecutionStatus, InternalCall, Log},
 };
 
 pub const BLOCK_MS: i64 = 3_000;
@@ -30,11 +30,11 @@ const REFERENCES: u64 = 65_536;
 const RESULT_BYTES: u64 = 64;
 
 /// A refused broadcast: java-tron's code and message.
-pub type Refusal = (&'static str, String);
+pub type BroadcastRefusal = (&'static str, String);
 
 /// What a token or any other contract is to those who ask for it.
 #[derive(Clone)]
-pub struct Published {
+pub struct ContractMetadata {
     pub name: String,
     /// As java-tron has it.
     pub abi: serde_json::Value,
@@ -44,9 +44,9 @@ pub struct Published {
 
 /// A transaction as it was broadcast.
 #[derive(Clone)]
-pub struct Tx {
+pub struct BroadcastTransaction {
     pub raw: Vec<u8>,
-    pub message: proto::Raw,
+    pub message: proto::TransactionRaw,
     pub signature: Vec<Vec<u8>>,
     pub txid: [u8; 32],
     pub bytes: u64,
@@ -54,15 +54,15 @@ pub struct Tx {
 
 /// A transaction in a block, with what became of it.
 #[derive(Clone)]
-pub struct Included {
-    pub tx: Tx,
+pub struct IncludedTransaction {
+    pub tx: BroadcastTransaction,
     pub ret: ContractRet,
-    pub info: Info,
+    pub info: Receipt,
 }
 
 /// The receipt. Fees are sun.
 #[derive(Clone, Default)]
-pub struct Info {
+pub struct Receipt {
     pub fee: u64,
     pub net_usage: u64,
     pub net_fee: u64,
@@ -74,36 +74,36 @@ pub struct Info {
     pub output: Vec<u8>,
     pub message: Option<String>,
     pub logs: Vec<Log>,
-    pub internal_transfers: Vec<Internal>,
+    pub internal_transfers: Vec<InternalCall>,
 }
 
 #[derive(Clone)]
 pub struct Block {
     pub id: [u8; 32],
     pub header: HeaderRaw,
-    pub included: Vec<Included>,
+    pub included: Vec<IncludedTransaction>,
 }
 
-pub struct Model {
+pub struct ChainModel {
     blocks: Vec<Block>,
-    pub ledger: Ledger,
+    pub state: ChainState,
     /// After each block that is not below the solidified one.
-    ledgers: BTreeMap<u64, Ledger>,
-    pub pending: VecDeque<Tx>,
+    states: BTreeMap<u64, ChainState>,
+    pub pending: VecDeque<BroadcastTransaction>,
     known: BTreeSet<[u8; 32]>,
     /// The newest block of each producer.
     latest: [u64; PRODUCERS],
     /// How many of them work.
     pub producers: usize,
     turn: usize,
-    pub prices: Prices,
-    pub published: BTreeMap<Address, Published>,
+    pub prices: FeeSchedule,
+    pub published: BTreeMap<Address, ContractMetadata>,
     /// Transactions that will run out of time, with logs of what never happened.
     pub doomed: BTreeSet<[u8; 32]>,
     /// Taken and never included.
-    pub swallow: bool,
+    pub drop_broadcasts: bool,
     /// Blocks are made without what waits, which is included when this ends, unless it has expired.
-    pub held: bool,
+    pub hold_pending: bool,
     /// The pool is full.
     pub busy: bool,
     /// Other nodes that this one is connected with.
@@ -118,9 +118,9 @@ pub struct Model {
     pub unsolidified_max: Option<u64>,
 }
 
-impl Model {
+impl ChainModel {
     /// `chain_id` ends the id of the genesis block.
-    pub fn new(chain_id: u32, genesis_ms: i64) -> Model {
+    pub fn new(chain_id: u32, genesis_ms: i64) -> ChainModel {
         let mut id = [0u8; 32];
         id[28..].copy_from_slice(&chain_id.to_be_bytes());
         let header = HeaderRaw {
@@ -129,20 +129,20 @@ impl Model {
             parent_hash: vec![0; 32],
             ..HeaderRaw::default()
         };
-        let mut model = Model {
+        let mut model = ChainModel {
             blocks: vec![Block { id, header, included: Vec::new() }],
-            ledger: Ledger::default(),
-            ledgers: BTreeMap::new(),
+            state: ChainState::default(),
+            states: BTreeMap::new(),
             pending: VecDeque::new(),
             known: BTreeSet::new(),
             latest: [0; PRODUCERS],
             producers: PRODUCERS,
             turn: 0,
-            prices: Prices::default(),
+            prices: FeeSchedule::default(),
             published: BTreeMap::new(),
             doomed: BTreeSet::new(),
-            swallow: false,
-            held: false,
+            drop_broadcasts: false,
+            hold_pending: false,
             busy: false,
             peers: 5,
             unsolidified_max: None,
@@ -150,7 +150,7 @@ impl Model {
             balances: BTreeMap::new(),
             internal_transfers: true,
         };
-        model.ledgers.insert(0, model.ledger.clone());
+        model.states.insert(0, model.state.clone());
         model
     }
 
@@ -173,14 +173,14 @@ impl Model {
     }
 
     /// The accounts after a block, as far as they are remembered.
-    pub fn ledger_at(&self, height: u64) -> &Ledger {
-        self.ledgers.range(..=height).next_back().map_or(&self.ledger, |(_, ledger)| ledger)
+    pub fn state_at(&self, height: u64) -> &ChainState {
+        self.states.range(..=height).next_back().map_or(&self.state, |(_, state)| state)
     }
 
     /// Makes a change that no transaction makes, such as money out of nowhere.
-    pub fn endow(&mut self, change: impl Fn(&mut Ledger)) {
-        change(&mut self.ledger);
-        self.ledgers.values_mut().for_each(change);
+    pub fn change_state(&mut self, change: impl Fn(&mut ChainState)) {
+        change(&mut self.state);
+        self.states.values_mut().for_each(change);
     }
 
     /// The next producer makes a block of everything that waits, not before `at_least_ms`.
@@ -189,7 +189,7 @@ impl Model {
         let height = self.head_height() + 1;
         let parent = self.head().header.timestamp;
         let mut included = Vec::new();
-        let waiting = if self.held { VecDeque::new() } else { std::mem::take(&mut self.pending) };
+        let waiting = if self.hold_pending { VecDeque::new() } else { std::mem::take(&mut self.pending) };
         for tx in waiting {
             // Only the parent's time decides.
             if parent >= tx.message.expiration {
@@ -213,14 +213,14 @@ impl Model {
         self.blocks.push(Block { id, header, included });
         self.latest[self.turn] = height;
         self.turn = (self.turn + 1) % self.producers.clamp(1, PRODUCERS);
-        self.ledgers.insert(height, self.ledger.clone());
+        self.states.insert(height, self.state.clone());
         self.note_balances(height);
         let solid = self.solid_height();
-        self.ledgers = self.ledgers.split_off(&solid);
+        self.states = self.states.split_off(&solid);
     }
 
     /// Takes back the newest `depth` blocks, which are not solidified. Their transactions wait again if `keep` says so.
-    pub fn orphan(&mut self, depth: u64, keep: impl Fn(&[u8; 32]) -> bool) {
+    pub fn orphan_blocks(&mut self, depth: u64, keep: impl Fn(&[u8; 32]) -> bool) {
         let to = self.head_height() - depth;
         assert!(to >= self.solid_height(), "a solidified block is not taken back");
         for block in self.blocks.split_off(usize::try_from(to).expect("few blocks") + 1) {
@@ -232,8 +232,8 @@ impl Model {
                 }
             }
         }
-        self.ledger = self.ledger_at(to).clone();
-        self.ledgers.split_off(&(to + 1));
+        self.state = self.state_at(to).clone();
+        self.states.split_off(&(to + 1));
         self.balances.retain(|(_, height), _| *height <= to);
         self.latest.iter_mut().for_each(|latest| *latest = (*latest).min(to));
         // Another producer, so that the new blocks are others.
@@ -241,7 +241,7 @@ impl Model {
     }
 
     fn note_balances(&mut self, height: u64) {
-        let of = self.ledger.accounts.keys().map(|of| (*of, self.ledger.balance(*of)));
+        let of = self.state.accounts.keys().map(|of| (*of, self.state.balance(*of)));
         let changed =
             of.filter(|(of, balance)| self.balance_noted(*of, height).map(|(_, known)| known) != Some(*balance));
         let changed: Vec<_> = changed.map(|(of, balance)| ((of, height), balance)).collect();
@@ -258,13 +258,13 @@ impl Model {
         self.balance_noted(of, height).filter(|_| self.history)
     }
 
-    pub fn find(&self, txid: &[u8; 32], up_to: u64) -> Option<(&Block, &Included)> {
+    pub fn find(&self, txid: &[u8; 32], up_to: u64) -> Option<(&Block, &IncludedTransaction)> {
         let blocks = self.blocks.iter().take_while(|block| height_of(block) <= up_to);
         blocks.rev_find(|block| block.included.iter().find(|included| included.tx.txid == *txid))
     }
 
     /// Takes a transaction into the pool, or says why not, in the order of java-tron's checks.
-    pub fn accept(&mut self, signed: &proto::Transaction, raw: Vec<u8>) -> Result<[u8; 32], Refusal> {
+    pub fn accept(&mut self, signed: &proto::Transaction, raw: Vec<u8>) -> Result<[u8; 32], BroadcastRefusal> {
         let tx = read(signed, raw).ok_or(("OTHER_ERROR", "Other error: no raw data".to_owned()))?;
         if signed.signature.iter().any(|signature| !(65..=68).contains(&signature.len())) {
             return Err(("SIGERROR", "Validate signature error: the signature length is invalid".to_owned()));
@@ -299,24 +299,24 @@ impl Model {
             return Err(("DUP_TRANSACTION_ERROR", "Dup transaction.".to_owned()));
         }
         // On trial, on top of those that wait already; like java-tron the id stays known even if this fails.
-        let before = self.ledger.clone();
+        let before = self.state.clone();
         let (time, height) = (head_ms + BLOCK_MS, self.head_height() + 1);
         for waiting in self.pending.clone() {
             // Whatever it did not manage is found when the block is made.
             self.execute(&waiting, time, height).ok();
         }
         let trial = self.execute(&tx, time, height);
-        self.ledger = before;
+        self.state = before;
         trial?;
         let txid = tx.txid;
-        if !self.swallow {
+        if !self.drop_broadcasts {
             self.pending.push_back(tx);
         }
         Ok(txid)
     }
 
     /// Whether the node takes broadcasts at all.
-    fn takes_any(&self) -> Result<(), Refusal> {
+    fn takes_any(&self) -> Result<(), BroadcastRefusal> {
         let unsolidified = self.head_height() - self.solid_height();
         if self.unsolidified_max.is_some_and(|max| unsolidified >= max) {
             return Err(("BLOCK_UNSOLIDIFIED", "Block unsolidified.".to_owned()));
@@ -330,7 +330,7 @@ impl Model {
         Ok(())
     }
 
-    fn knows_reference(&self, raw: &proto::Raw) -> bool {
+    fn knows_reference(&self, raw: &proto::TransactionRaw) -> bool {
         let head = self.head_height();
         let mut blocks = self.blocks.iter().rev().take_while(|block| height_of(block) + REFERENCES > head);
         blocks.any(|block| {
@@ -339,19 +339,24 @@ impl Model {
     }
 
     /// Charges and runs a transaction. An error means that no block may have it.
-    fn execute(&mut self, tx: &Tx, time: i64, height: u64) -> Result<Included, Refusal> {
+    fn execute(
+        &mut self,
+        tx: &BroadcastTransaction,
+        time: i64,
+        height: u64,
+    ) -> Result<IncludedTransaction, BroadcastRefusal> {
         let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
         let contract = tx.message.contract.first().expect("checked");
         let owner = owner(contract).ok_or_else(|| invalid("Invalid ownerAddress"))?;
-        if !self.ledger.accounts.contains_key(&owner) {
+        if !self.state.accounts.contains_key(&owner) {
             return Err(invalid("account does not exist"));
         }
-        let before = self.ledger.clone();
-        let mut info = Info::default();
-        match self.charge_and_run(tx, owner, Wish::of(contract), time, height, &mut info) {
-            Ok(ret) => Ok(Included { tx: tx.clone(), ret, info }),
+        let before = self.state.clone();
+        let mut info = Receipt::default();
+        match self.charge_and_run(tx, owner, ParsedContract::of(contract), time, height, &mut info) {
+            Ok(ret) => Ok(IncludedTransaction { tx: tx.clone(), ret, info }),
             Err(refusal) => {
-                self.ledger = before;
+                self.state = before;
                 Err(refusal)
             }
         }
@@ -359,61 +364,60 @@ impl Model {
 
     fn charge_and_run(
         &mut self,
-        tx: &Tx,
+        tx: &BroadcastTransaction,
         owner: Address,
-        wish: Option<Wish>,
+        wish: Option<ParsedContract>,
         time: i64,
         height: u64,
-        info: &mut Info,
-    ) -> Result<ContractRet, Refusal> {
+        info: &mut Receipt,
+    ) -> Result<ContractRet, BroadcastRefusal> {
         let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
         let poor = || ("BANDWITH_ERROR", "Account resource insufficient error.".to_owned());
         let to = match &wish {
-            Some(Wish::Transfer(transfer)) => address(&transfer.to_address),
-            Some(Wish::Trigger(_) | Wish::Lend(_) | Wish::TakeBack(_)) | None => None,
+            Some(ParsedContract::Transfer(transfer)) => address(&transfer.to_address),
+            Some(ParsedContract::Trigger(_) | ParsedContract::Lend(_) | ParsedContract::TakeBack(_)) | None => None,
         };
-        let creates = to.is_some_and(|to| !self.ledger.accounts.contains_key(&to));
+        let creates = to.is_some_and(|to| !self.state.accounts.contains_key(&to));
         if creates {
             let fee = self.prices.new_account_bandwidth;
-            self.ledger.burn(owner, fee).then_some(()).ok_or_else(poor)?;
+            self.state.burn(owner, fee).then_some(()).ok_or_else(poor)?;
             info.net_fee = fee;
         } else {
-            let taken = self.ledger.take_bandwidth(owner, tx.bytes, &self.prices, time).ok_or_else(poor)?;
+            let taken = self.state.take_bandwidth(owner, tx.bytes, &self.prices, time).ok_or_else(poor)?;
             (info.net_usage, info.net_fee) = taken;
         }
         info.fee += info.net_fee;
         if !tx.message.data.is_empty() {
             let memo = self.prices.memo;
-            self.ledger.burn(owner, memo).then_some(()).ok_or_else(poor)?;
+            self.state.burn(owner, memo).then_some(()).ok_or_else(poor)?;
             info.fee += memo;
         }
         let trigger = match wish {
-            Some(Wish::Transfer(transfer)) => {
+            Some(ParsedContract::Transfer(transfer)) => {
                 let to = to.ok_or_else(|| invalid("Invalid toAddress!"))?;
                 info.fee += self.transfer(owner, to, transfer.amount, creates, time).map_err(invalid)?;
                 return Ok(ContractRet::Success);
             }
-            Some(Wish::Lend(lend)) => {
+            Some(ParsedContract::Lend(lend)) => {
                 let to = address(&lend.receiver_address).ok_or_else(|| invalid("Invalid receiverAddress"))?;
-                self.ledger.lend(owner, to, lend.resource, lend.balance).map_err(invalid)?;
+                self.state.lend(owner, to, lend.resource, lend.balance).map_err(invalid)?;
                 return Ok(ContractRet::Success);
             }
-            Some(Wish::TakeBack(back)) => {
+            Some(ParsedContract::TakeBack(back)) => {
                 let from = address(&back.receiver_address).ok_or_else(|| invalid("Invalid receiverAddress"))?;
-                self.ledger.take_back(owner, from, back.resource, back.balance).map_err(invalid)?;
+                self.state.take_back(owner, from, back.resource, back.balance).map_err(invalid)?;
                 return Ok(ContractRet::Success);
             }
-            Some(Wish::Trigger(trigger)) => trigger,
+            Some(ParsedContract::Trigger(trigger)) => trigger,
             None => return Err(invalid("this node of a test does not know the contract")),
         };
-        let contract = address(&trigger.contract_address).filter(|of| self.ledger.is_contract(*of));
+        let contract = address(&trigger.contract_address).filter(|of| self.state.is_contract(*of));
         let contract = contract.ok_or_else(|| invalid("No contract or not a valid smart contract"))?;
         let fee_limit = u64::try_from(tx.message.fee_limit).ok().filter(|limit| *limit <= self.prices.fee_limit_max);
         let fee_limit = fee_limit.ok_or_else(|| invalid("feeLimit must be >= 0 and <= the maximum"))?;
         let value = u64::try_from(trigger.call_value).map_err(|_| invalid("callValue must be >= 0"))?;
-        let spare =
-            self.ledger.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
-        let affordable = self.ledger.energy_left(owner, time) + spare / self.prices.energy;
+        let spare = self.state.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
+        let affordable = self.state.energy_left(owner, time) + spare / self.prices.energy;
         let limit = affordable.min(fee_limit / self.prices.energy);
         Ok(self.call(tx, owner, contract, value, trigger.data, limit, time, height, info))
     }
@@ -432,24 +436,24 @@ impl Model {
         if to == owner {
             return Err("Cannot transfer TRX to yourself.");
         }
-        if self.ledger.is_contract(to) {
+        if self.state.is_contract(to) {
             return Err("Cannot transfer TRX to a smartContract.");
         }
         let fee = if creates { self.prices.new_account } else { 0 };
-        if self.ledger.balance(owner) < amount.saturating_add(fee) {
+        if self.state.balance(owner) < amount.saturating_add(fee) {
             return Err("Validate TransferContract error, balance is not sufficient.");
         }
-        self.ledger.burn(owner, amount + fee);
-        self.ledger.activate(to, time);
-        let held = self.ledger.balance(to);
-        self.ledger.set_balance(to, held + amount);
+        self.state.burn(owner, amount + fee);
+        self.state.activate(to, time);
+        let hold_pending = self.state.balance(to);
+        self.state.set_balance(to, hold_pending + amount);
         Ok(fee)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of one transaction")]
     fn call(
         &mut self,
-        tx: &Tx,
+        tx: &BroadcastTransaction,
         owner: Address,
         contract: Address,
         value: u64,
@@ -457,20 +461,20 @@ impl Model {
         limit: u64,
         time: i64,
         height: u64,
-        info: &mut Info,
+        info: &mut Receipt,
     ) -> ContractRet {
         let factor = self.published.get(&contract).map_or(0, |published| published.factor);
-        let call = Call { from: owner, to: Some(contract), sun: value, data, limit, factor };
+        let call = ContractCall { from: owner, to: Some(contract), sun: value, data, limit, factor };
         let doomed = self.doomed.contains(&tx.txid);
-        let ran = vm::run(&mut self.ledger.vm, call, time, height, !doomed);
+        let ran = vm::run(&mut self.state.vm, call, time, height, !doomed);
         let (ret, energy) = match ran.end {
             _ if doomed => (ContractRet::OutOfTime, limit),
-            End::Success => (ContractRet::Success, ran.energy),
-            End::Revert => (ContractRet::Revert, ran.energy),
-            End::OutOfEnergy => (ContractRet::OutOfEnergy, ran.energy),
-            End::Illegal => (ContractRet::IllegalOperation, ran.energy),
+            ExecutionStatus::Success => (ContractRet::Success, ran.energy),
+            ExecutionStatus::Revert => (ContractRet::Revert, ran.energy),
+            ExecutionStatus::OutOfEnergy => (ContractRet::OutOfEnergy, ran.energy),
+            ExecutionStatus::Illegal => (ContractRet::IllegalOperation, ran.energy),
         };
-        (info.energy_usage, info.energy_fee) = self.ledger.take_energy(owner, energy, &self.prices, time);
+        (info.energy_usage, info.energy_fee) = self.state.take_energy(owner, energy, &self.prices, time);
         info.energy_total = energy;
         info.penalty = ran.penalty.min(energy);
         info.fee += info.energy_fee;
@@ -479,7 +483,7 @@ impl Model {
         // What ran out of time keeps its logs: the node rolls back the state only.
         info.logs = ran.logs;
         info.internal_transfers = ran.internal_transfers;
-        let moved: Vec<Internal> = info.internal_transfers.clone();
+        let moved: Vec<InternalCall> = info.internal_transfers.clone();
         if !self.internal_transfers {
             info.internal_transfers.clear();
         }
@@ -489,41 +493,43 @@ impl Model {
         }
         let moves = ret == ContractRet::Success;
         for internal in moved.iter().filter(|internal| moves && !internal.rejected && internal.sun > 0) {
-            self.ledger.activate(internal.to, time);
+            self.state.activate(internal.to, time);
         }
         ret
     }
 
     /// Puts a contract on the chain without a transaction.
-    pub fn deploy(&mut self, owner: Address, code: Vec<u8>, published: Published) -> Address {
-        let call = Call { from: owner, to: None, sun: 0, data: code, limit: u64::MAX / 4, factor: 0 };
+    pub fn deploy(&mut self, owner: Address, code: Vec<u8>, published: ContractMetadata) -> Address {
+        let call = ContractCall { from: owner, to: None, sun: 0, data: code, limit: u64::MAX / 4, factor: 0 };
         let (time, height) = (self.head().header.timestamp, self.head_height());
-        let ran = vm::run(&mut self.ledger.vm, call, time, height, true);
-        assert_eq!(ran.end, End::Success, "the contract cannot be created");
+        let ran = vm::run(&mut self.state.vm, call, time, height, true);
+        assert_eq!(ran.end, ExecutionStatus::Success, "the contract cannot be created");
         let address = ran.created.expect("a created contract has an address");
         self.published.insert(address, published);
-        let state = self.ledger.clone();
-        self.ledgers.insert(height, state);
+        let state = self.state.clone();
+        self.states.insert(height, state);
         address
     }
 }
 
 /// What a transaction is for.
-enum Wish {
+enum ParsedContract {
     Transfer(TransferContract),
     Trigger(TriggerSmartContract),
     Lend(DelegateResourceContract),
     TakeBack(UnDelegateResourceContract),
 }
 
-impl Wish {
-    fn of(contract: &proto::Contract) -> Option<Wish> {
+impl ParsedContract {
+    fn of(contract: &proto::Contract) -> Option<ParsedContract> {
         let value = contract.parameter.as_ref()?.value.as_slice();
         match ContractType::try_from(contract.r#type).ok()? {
-            ContractType::Transfer => TransferContract::decode(value).ok().map(Wish::Transfer),
-            ContractType::TriggerSmart => TriggerSmartContract::decode(value).ok().map(Wish::Trigger),
-            ContractType::DelegateResource => DelegateResourceContract::decode(value).ok().map(Wish::Lend),
-            ContractType::UnDelegateResource => UnDelegateResourceContract::decode(value).ok().map(Wish::TakeBack),
+            ContractType::Transfer => TransferContract::decode(value).ok().map(ParsedContract::Transfer),
+            ContractType::TriggerSmart => TriggerSmartContract::decode(value).ok().map(ParsedContract::Trigger),
+            ContractType::DelegateResource => DelegateResourceContract::decode(value).ok().map(ParsedContract::Lend),
+            ContractType::UnDelegateResource => {
+                UnDelegateResourceContract::decode(value).ok().map(ParsedContract::TakeBack)
+            }
             ContractType::AccountCreate => None,
         }
     }
@@ -544,16 +550,16 @@ pub fn height_of(block: &Block) -> u64 {
 }
 
 /// Takes a signed transaction apart. `raw` are the bytes that were hashed.
-fn read(signed: &proto::Transaction, raw: Vec<u8>) -> Option<Tx> {
+fn read(signed: &proto::Transaction, raw: Vec<u8>) -> Option<BroadcastTransaction> {
     let message = signed.raw_data.clone()?;
     let txid = Sha256::digest(&raw).into();
     let stripped = proto::Transaction { ret: Vec::new(), ..signed.clone() };
     let contracts = u64::try_from(message.contract.len()).ok()?;
     let bytes = u64::try_from(stripped.encoded_len()).ok()? + RESULT_BYTES * contracts;
-    Some(Tx { raw, message, signature: signed.signature.clone(), txid, bytes })
+    Some(BroadcastTransaction { raw, message, signature: signed.signature.clone(), txid, bytes })
 }
 
-fn chain_txid(tx: &Tx) -> chain::TxId {
+fn chain_txid(tx: &BroadcastTransaction) -> chain::TxId {
     chain::TxId(tx.txid)
 }
 
@@ -562,11 +568,11 @@ pub fn owner(contract: &proto::Contract) -> Option<Address> {
     let value = contract.parameter.as_ref()?.value.as_slice();
     /// What every contract begins with.
     #[derive(Clone, PartialEq, Message)]
-    struct Owned {
+    struct ContractOwner {
         #[prost(bytes = "vec", tag = "1")]
         owner_address: Vec<u8>,
     }
-    address(&Owned::decode(value).ok()?.owner_address)
+    address(&ContractOwner::decode(value).ok()?.owner_address)
 }
 
 pub fn address(bytes: &[u8]) -> Option<Address> {
@@ -580,9 +586,12 @@ fn witness(turn: usize) -> Vec<u8> {
 }
 
 /// Hashes of whole transactions, in pairs; a single one goes up as it is.
-fn root(included: &[Included]) -> [u8; 32] {
-    let leaf = |included: &Included| -> [u8; 32] {
-        let ret = vec![proto::Outcome { contract_ret: i32::from(included.ret), ..proto::Outcome::default() }];
+fn root(included: &[IncludedTransaction]) -> [u8; 32] {
+    let leaf = |included: &IncludedTransaction| -> [u8; 32] {
+        let ret = vec![proto::TransactionResult {
+            contract_ret: i32::from(included.ret),
+            ..proto::TransactionResult::default()
+        }];
         let message = proto::Transaction {
             raw_data: Some(included.tx.message.clone()),
             signature: included.tx.signature.clone(),

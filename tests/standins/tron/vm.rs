@@ -13,13 +13,13 @@ use revm::{
     primitives::hardfork::SpecId,
 };
 
-pub type State = CacheDB<EmptyDB>;
+pub type EvmState = CacheDB<EmptyDB>;
 
 /// Gas of a transaction before its first instruction, which TRON does not charge.
 const INTRINSIC: u64 = 21_000;
 const INTRINSIC_CREATE: u64 = 32_000;
 
-pub struct Call {
+pub struct ContractCall {
     pub from: Address,
     /// `None` creates a contract.
     pub to: Option<Address>,
@@ -32,21 +32,21 @@ pub struct Call {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ExecutionStatus {
     Success,
     Revert,
     OutOfEnergy,
     Illegal,
 }
 
-pub struct Ran {
-    pub end: End,
+pub struct Execution {
+    pub end: ExecutionStatus,
     /// With the penalty.
     pub energy: u64,
     pub penalty: u64,
     pub output: Vec<u8>,
     pub logs: Vec<Log>,
-    pub internal_transfers: Vec<Internal>,
+    pub internal_transfers: Vec<InternalCall>,
     pub created: Option<Address>,
 }
 
@@ -59,7 +59,7 @@ pub struct Log {
 
 /// A call inside a transaction.
 #[derive(Clone)]
-pub struct Internal {
+pub struct InternalCall {
     pub from: Address,
     pub to: Address,
     pub sun: u64,
@@ -70,17 +70,17 @@ pub struct Internal {
 
 /// Notes what a transaction calls, but for the outermost call.
 #[derive(Default)]
-struct Recorder {
-    internal_transfers: Vec<Internal>,
+struct InternalCallRecorder {
+    internal_transfers: Vec<InternalCall>,
     /// Where the calls below each open frame begin.
     open: Vec<usize>,
 }
 
-impl Recorder {
+impl InternalCallRecorder {
     fn enter(&mut self, from: Address, to: Address, value: U256, note: &'static str) {
         self.open.push(self.internal_transfers.len());
         if self.open.len() > 1 {
-            self.internal_transfers.push(Internal { from, to, sun: sun(value), note, rejected: false });
+            self.internal_transfers.push(InternalCall { from, to, sun: sun(value), note, rejected: false });
         }
     }
 
@@ -92,7 +92,7 @@ impl Recorder {
     }
 }
 
-impl<CTX> Inspector<CTX> for Recorder {
+impl<CTX> Inspector<CTX> for InternalCallRecorder {
     fn call(&mut self, _: &mut CTX, inputs: &mut CallInputs) -> Option<CallOutcome> {
         let value = inputs.value.transfer().unwrap_or(U256::ZERO);
         self.enter(inputs.caller, inputs.target_address, value, "call");
@@ -118,7 +118,7 @@ impl<CTX> Inspector<CTX> for Recorder {
     }
 
     fn selfdestruct(&mut self, contract: Address, target: Address, value: U256) {
-        self.internal_transfers.push(Internal {
+        self.internal_transfers.push(InternalCall {
             from: contract,
             to: target,
             sun: sun(value),
@@ -133,7 +133,7 @@ pub fn sun(value: U256) -> u64 {
 }
 
 /// Runs a call. What it changes is kept only if it succeeds and `commit` is true.
-pub fn run(state: &mut State, call: Call, time_ms: i64, height: u64, commit: bool) -> Ran {
+pub fn run(state: &mut EvmState, call: ContractCall, time_ms: i64, height: u64, commit: bool) -> Execution {
     let intrinsic = INTRINSIC
         + if call.to.is_none() { INTRINSIC_CREATE } else { 0 }
         + call.data.iter().map(|byte| if *byte == 0 { 4 } else { 16 }).sum::<u64>();
@@ -149,7 +149,7 @@ pub fn run(state: &mut State, call: Call, time_ms: i64, height: u64, commit: boo
             block.timestamp = U256::from(u64::try_from(time_ms / 1_000).unwrap_or(0));
         })
         .with_db(&mut *state);
-    let mut vm = context.build_mainnet_with_inspector(Recorder::default());
+    let mut vm = context.build_mainnet_with_inspector(InternalCallRecorder::default());
     let transaction = TxEnv::builder()
         .caller(call.from)
         .kind(call.to.map_or(TxKind::Create, TxKind::Call))
@@ -168,16 +168,18 @@ pub fn run(state: &mut State, call: Call, time_ms: i64, height: u64, commit: boo
     let created = result.created_address();
     let (end, output, energy) = match result {
         ExecutionResult::Success { output: Output::Call(output) | Output::Create(output, _), .. } => {
-            (End::Success, output.to_vec(), energy)
+            (ExecutionStatus::Success, output.to_vec(), energy)
         }
-        ExecutionResult::Revert { output, .. } => (End::Revert, output.to_vec(), energy),
-        ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => (End::OutOfEnergy, Vec::new(), call.limit),
-        ExecutionResult::Halt { .. } => (End::Illegal, Vec::new(), call.limit),
+        ExecutionResult::Revert { output, .. } => (ExecutionStatus::Revert, output.to_vec(), energy),
+        ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => {
+            (ExecutionStatus::OutOfEnergy, Vec::new(), call.limit)
+        }
+        ExecutionResult::Halt { .. } => (ExecutionStatus::Illegal, Vec::new(), call.limit),
     };
-    if end == End::Success && commit {
+    if end == ExecutionStatus::Success && commit {
         state.commit(changed);
     }
-    Ran { end, energy, penalty: energy.saturating_sub(plain), output, logs, internal_transfers, created }
+    Execution { end, energy, penalty: energy.saturating_sub(plain), output, logs, internal_transfers, created }
 }
 
 fn logs_of(result: &ExecutionResult) -> Vec<Log> {

@@ -1,29 +1,29 @@
 //! What is on its way, and what becomes of it.
 
 use btc::Access;
-use chain::{Amount, Part, Source};
-use esplora::Mood;
+use chain::{Amount, Source, TxPart};
+use esplora::Behaviour;
 
 use crate::world::{NODE, World};
 
 async fn seen(source: &btc::Bitcoin, world: &World) -> Vec<(String, u32, u64, bool)> {
     let unconfirmed = source.unconfirmed(&world.watched, &world.ours).await.expect(NODE).expect("it has a mempool");
     let told = unconfirmed.into_iter().map(|seen| {
-        let Part::Output(vout) = seen.part else { panic!("{seen:?}") };
+        let TxPart::Output(vout) = seen.part else { panic!("{seen:?}") };
         (seen.txid.to_string(), vout, seen.amount.units().to::<u64>(), seen.replaceable)
     });
     told.collect()
 }
 
-async fn shown(access: Access, mood: Mood) {
+async fn shown(access: Access, mood: Behaviour) {
     let world = World::start().await;
-    world.esplora.set(mood);
+    world.esplora.set_behaviour(mood);
     let source = world.bitcoin(access);
     assert_eq!(seen(&source, &world).await, []);
     let (ours, theirs) = (world.ours[0].text.as_str(), world.payer.address());
 
     // Replaceable, and replaced by a payment of less.
-    let coin = world.payer.take();
+    let coin = world.payer.take_utxo();
     let first = world.payer.sign(coin, &[(&theirs, 5_000), (ours, 70_000)], 2_000, true).unwrap();
     let second = world.payer.sign(coin, &[(ours, 60_000)], 20_000, true).unwrap();
     world.payer.send(&world.node, &first).await.unwrap();
@@ -40,7 +40,7 @@ async fn shown(access: Access, mood: Mood) {
 
     // A look costs that many requests when nothing is new.
     let needed = match (access, mood) {
-        (Access::Esplora, Mood::Crowded) => 1 + u64::try_from(world.ours.len()).unwrap(),
+        (Access::Esplora, Behaviour::HugeMempool) => 1 + u64::try_from(world.ours.len()).unwrap(),
         (Access::Esplora, _) => 2,
         (Access::Core, _) => 1,
     };
@@ -60,19 +60,21 @@ async fn shown(access: Access, mood: Mood) {
     assert!(seen(&source, &world).await.iter().all(|(txid, ..)| *txid != second.txid));
     let balance = Amount::from(17_000u64);
     assert_eq!(
-        Amount::sum(source.unconfirmed(&world.watched, &world.ours).await.unwrap().unwrap().iter().map(|s| s.amount)),
+        Amount::checked_sum(
+            source.unconfirmed(&world.watched, &world.ours).await.unwrap().unwrap().iter().map(|s| s.amount)
+        ),
         Some(balance)
     );
 }
 
 #[tokio::test]
 async fn a_node_shows_what_waits_and_what_is_replaced() {
-    shown(Access::Core, Mood::Honest).await;
+    shown(Access::Core, Behaviour::Honest).await;
 }
 
 #[tokio::test]
 async fn esplora_shows_what_waits_and_what_is_replaced() {
-    shown(Access::Esplora, Mood::Honest).await;
+    shown(Access::Esplora, Behaviour::Honest).await;
     // Where too much waits to look through, only the addresses that money is awaited on are asked for.
-    shown(Access::Esplora, Mood::Crowded).await;
+    shown(Access::Esplora, Behaviour::HugeMempool).await;
 }

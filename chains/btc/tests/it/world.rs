@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 use bitcoin::{KnownHrp, Network};
 use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
-use chain::{Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, derive::Scheme};
+use chain::{
+    Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, derive::AddressScheme,
+};
 use esplora::Esplora;
 use provision::{
-    bitcoind::{Bitcoind, Options},
-    payer::Payer,
+    bitcoind::{Bitcoind, BitcoindOptions},
+    wallet::TestWallet,
 };
 use rpc::Endpoint;
 use simnet::conformance::Operator;
@@ -21,7 +23,7 @@ const XPUB: &str =
 pub struct World {
     pub node: Bitcoind,
     pub esplora: Esplora,
-    pub payer: Payer,
+    pub payer: TestWallet,
     pub ours: Vec<Address>,
     pub watched: WatchSet,
     pub kind: Kind,
@@ -33,15 +35,15 @@ impl World {
     }
 
     pub async fn with(kind: Kind) -> World {
-        let node = Bitcoind::start(Options::default()).await.expect(NODE);
-        let payer = Payer::rich(&node, 1).await.expect(NODE);
+        let node = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
+        let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = Esplora::start(&node.url()).await;
         let scheme = match kind {
-            Kind::P2wpkh => Scheme::P2wpkh(KnownHrp::Regtest),
-            Kind::P2tr => Scheme::P2tr(KnownHrp::Regtest),
+            Kind::P2wpkh => AddressScheme::P2wpkh(KnownHrp::Regtest),
+            Kind::P2tr => AddressScheme::P2tr(KnownHrp::Regtest),
         };
         let deriver = Deriver::new(XPUB, scheme).expect("an account");
-        let ours: Vec<Address> = (0..6).map(|index| deriver.address(index).expect("an address")).collect();
+        let ours: Vec<Address> = (0..6).map(|index| deriver.derive_address(index).expect("an address")).collect();
         let watched = WatchSet::default();
         for address in &ours[..3] {
             watched.insert(address.key);

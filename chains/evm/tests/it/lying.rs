@@ -5,9 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use chain::{Part, Source, SourceError};
+use chain::{Source, SourceError, TxPart};
 use evm::{Evm, EvmConfig, Trace, Verify};
-use proxy::{Act, Proxy};
+use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
 use crate::world::{ETHER, World, read, transfers};
@@ -24,8 +24,8 @@ pub async fn busy() -> (World, u64, Vec<chain::Block>) {
 
 pub type Lie = fn(&mut Value);
 
-pub fn edit(method: &'static str, edit: Lie) -> impl Fn(&str, &Value) -> Act + Send + Sync {
-    move |asked, _| if asked == method { Act::Edit(Box::new(edit)) } else { Act::Pass }
+pub fn edit(method: &'static str, edit: Lie) -> impl Fn(&str, &Value) -> Intervention + Send + Sync {
+    move |asked, _| if asked == method { Intervention::Edit(Box::new(edit)) } else { Intervention::Pass }
 }
 
 #[tokio::test]
@@ -50,11 +50,11 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
         let liar = Proxy::start(&url, edit(method, lie)).await;
         let both = world.evm(&[&liar.url, &url]);
         assert_eq!(read(&both, head, head, &world.watched).await, honest, "lie {n}");
-        assert!(liar.asked(method) > 0, "lie {n} was told");
+        assert!(liar.request_count(method) > 0, "lie {n} was told");
 
         let alone = world.evm(&[&liar.url]);
         let refused = alone.blocks(head, head, &world.watched).await;
-        assert!(matches!(refused, Err(SourceError::Wrong(_))), "lie {n} alone: {refused:?}");
+        assert!(matches!(refused, Err(SourceError::InvalidResponse(_))), "lie {n} alone: {refused:?}");
     }
 }
 
@@ -79,20 +79,20 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
         let liar = Proxy::start(&url, edit("eth_getBlockByNumber", lie)).await;
         assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest, "lie {n}");
         let alone = world.evm(&[&liar.url]).blocks(head, head, &world.watched).await;
-        assert!(matches!(alone, Err(SourceError::Wrong(_))), "lie {n} alone: {alone:?}");
+        assert!(matches!(alone, Err(SourceError::InvalidResponse(_))), "lie {n} alone: {alone:?}");
         // Nobody has the bytes that would prove it: what transactions carry is left to balances, the rest is proven.
         let hiding = Proxy::start(&url, move |method, _| match method {
-            "eth_getBlockByNumber" => Act::Edit(Box::new(lie)),
-            "eth_getRawTransactionByHash" => Act::Error(-32601, "method not found"),
-            _ => Act::Pass,
+            "eth_getBlockByNumber" => Intervention::Edit(Box::new(lie)),
+            "eth_getRawTransactionByHash" => Intervention::Error(-32601, "method not found"),
+            _ => Intervention::Pass,
         })
         .await;
         match world.evm(&[&hiding.url]).blocks(head, head, &world.watched).await {
             Ok(blocks) => {
-                assert!(transfers(&blocks).iter().all(|found| matches!(found.place.part, Part::Log(_))), "lie {n}");
+                assert!(transfers(&blocks).iter().all(|found| matches!(found.index.part, TxPart::Log(_))), "lie {n}");
                 assert_eq!(transfers(&blocks).len(), 5, "lie {n}");
             }
-            Err(error) => assert!(matches!(error, SourceError::Wrong(_)), "lie {n}: {error}"),
+            Err(error) => assert!(matches!(error, SourceError::InvalidResponse(_)), "lie {n}: {error}"),
         }
     }
 }
@@ -140,7 +140,11 @@ async fn no_changed_character_changes_what_is_credited() {
         let steps = step.clone();
         let smudging = Proxy::start(&url, move |asked, _| {
             let step = steps.load(Ordering::Relaxed);
-            if asked == method { Act::Edit(Box::new(move |answer| smudge(answer, step))) } else { Act::Pass }
+            if asked == method {
+                Intervention::Edit(Box::new(move |answer| smudge(answer, step)))
+            } else {
+                Intervention::Pass
+            }
         })
         .await;
         let mut noticed = 0;
@@ -161,15 +165,15 @@ async fn a_node_of_another_chain_is_never_believed() {
     let (world, head, honest) = busy().await;
     let url = world.anvil.url();
     let foreign = Proxy::start(&url, |method, _| match method {
-        "eth_chainId" => Act::Result(json!("0x1")),
-        _ => Act::Pass,
+        "eth_chainId" => Intervention::Result(json!("0x1")),
+        _ => Intervention::Pass,
     })
     .await;
     let evm = world.evm(&[&foreign.url, &url]);
     assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    assert_eq!(foreign.asked("eth_getBlockByNumber"), 0);
+    assert_eq!(foreign.request_count("eth_getBlockByNumber"), 0);
     // At a start, when nobody rests yet, it is named.
-    assert!(matches!(world.evm(&[&foreign.url, &url]).identity().await, Err(SourceError::Wrong(_))));
+    assert!(matches!(world.evm(&[&foreign.url, &url]).identity().await, Err(SourceError::InvalidResponse(_))));
 }
 
 #[tokio::test]
@@ -182,8 +186,8 @@ async fn a_node_that_lags_does_not_hold_the_others_back() {
         let stuck_at = stuck_at.load(Ordering::Relaxed);
         let number = params[0].as_str().and_then(|text| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok());
         match (method, number) {
-            ("eth_getBlockByNumber", Some(height)) if height > stuck_at => Act::Result(Value::Null),
-            _ => Act::Pass,
+            ("eth_getBlockByNumber", Some(height)) if height > stuck_at => Intervention::Result(Value::Null),
+            _ => Intervention::Pass,
         }
     })
     .await;
@@ -192,7 +196,10 @@ async fn a_node_that_lags_does_not_hold_the_others_back() {
     let head = world.anvil.height().await.unwrap();
     let evm = world.evm(&[&lagging.url, &url]);
     assert_eq!(transfers(&read(&evm, head, head, &world.watched).await).len(), 1);
-    assert_eq!(world.evm(&[&lagging.url]).blocks(head, head, &world.watched).await, Err(SourceError::NotThere(head)));
+    assert_eq!(
+        world.evm(&[&lagging.url]).blocks(head, head, &world.watched).await,
+        Err(SourceError::BlockNotFound(head))
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 use axum::http::StatusCode;
 use chain::{Source, SourceError};
 use evm::{Evm, Trace};
-use proxy::{Act, Proxy};
+use proxy::{Intervention, Proxy};
 use rpc::{Endpoint, Limits};
 use serde_json::json;
 
@@ -28,18 +28,21 @@ async fn nodes_without_batches_are_asked_one_by_one() {
 async fn babble_and_floods_count_for_nothing() {
     let (world, head, honest) = busy().await;
     let url = world.anvil.url();
-    let acts: [fn() -> Act; 7] = [
-        || Act::Http(StatusCode::OK, vec![], "<html>503</html>".to_owned()),
-        || Act::Http(StatusCode::OK, vec![], String::new()),
-        || Act::Http(StatusCode::BAD_GATEWAY, vec![], "bad gateway".to_owned()),
-        || Act::Http(StatusCode::FOUND, vec![("location", "http://127.0.0.1:1/")], String::new()),
-        || Act::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
-        || Act::Result(json!({ "number": {} })),
-        || Act::Error(-32603, "internal error"),
+    let acts: [fn() -> Intervention; 7] = [
+        || Intervention::Http(StatusCode::OK, vec![], "<html>503</html>".to_owned()),
+        || Intervention::Http(StatusCode::OK, vec![], String::new()),
+        || Intervention::Http(StatusCode::BAD_GATEWAY, vec![], "bad gateway".to_owned()),
+        || Intervention::Http(StatusCode::FOUND, vec![("location", "http://127.0.0.1:1/")], String::new()),
+        || Intervention::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
+        || Intervention::Result(json!({ "number": {} })),
+        || Intervention::Error(-32603, "internal error"),
     ];
     for (n, act) in acts.into_iter().enumerate() {
-        let sick =
-            Proxy::start(&url, move |method, _| if method == "eth_getBlockByNumber" { act() } else { Act::Pass }).await;
+        let sick = Proxy::start(
+            &url,
+            move |method, _| if method == "eth_getBlockByNumber" { act() } else { Intervention::Pass },
+        )
+        .await;
         let both = world.evm(&[&sick.url, &url]);
         let blocks = both.blocks(head, head, &world.watched).await;
         assert_eq!(blocks.as_ref(), Ok(&honest), "babble {n}");
@@ -54,21 +57,23 @@ async fn a_throttled_endpoint_is_left_alone_as_long_as_it_asks() {
     let (world, head, honest) = busy().await;
     let url = world.anvil.url();
     let throttled = Proxy::start(&url, |method, _| match method {
-        "eth_getBlockByNumber" => Act::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
-        _ => Act::Pass,
+        "eth_getBlockByNumber" => {
+            Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new())
+        }
+        _ => Intervention::Pass,
     })
     .await;
     let evm = world.evm(&[&throttled.url, &url]);
     for _ in 0..5 {
         assert_eq!(read(&evm, head, head, &world.watched).await, honest);
     }
-    assert_eq!(throttled.asked("eth_getBlockByNumber"), 1);
+    assert_eq!(throttled.request_count("eth_getBlockByNumber"), 1);
     let alone = world.evm(&[&throttled.url]);
     for _ in 0..3 {
         let said = alone.blocks(head, head, &world.watched).await.unwrap_err();
         assert!(matches!(&said, SourceError::Unavailable(why) if why.contains("429")), "{said}");
     }
-    assert_eq!(throttled.asked("eth_getBlockByNumber"), 2);
+    assert_eq!(throttled.request_count("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]
@@ -85,7 +90,7 @@ async fn catching_up_goes_on_behind_a_throttle() {
         }
         *asked += 1;
         let refused = method == "eth_getBlockByNumber" && *asked > 4;
-        if refused { Act::Error(-32005, "rate limit of 4 requests exceeded") } else { Act::Pass }
+        if refused { Intervention::Error(-32005, "rate limit of 4 requests exceeded") } else { Intervention::Pass }
     })
     .await;
     let evm = world.evm(&[&stingy.url]);
@@ -105,14 +110,15 @@ async fn catching_up_goes_on_behind_a_throttle() {
 async fn no_batch_is_larger_than_a_second_allows() {
     let world = World::start().await;
     world.anvil.mine(10).await.unwrap();
-    let (proxy, head) = (Proxy::start(&world.anvil.url(), |_, _| Act::Pass).await, world.anvil.height().await.unwrap());
+    let (proxy, head) =
+        (Proxy::start(&world.anvil.url(), |_, _| Intervention::Pass).await, world.anvil.height().await.unwrap());
     let mut config = world.config(&[&proxy.url], Trace::None);
     let limits = Limits { per_second: Some(20), per_day: None };
     config.pool.endpoints = config.pool.endpoints.into_iter().map(|endpoint| endpoint.with_limits(limits)).collect();
     read(&Evm::new(config.clone()).unwrap(), 0, head, &world.watched).await;
     assert_eq!(proxy.largest_batch(), 10);
 
-    let slow = Proxy::start(&world.anvil.url(), |_, _| Act::Pass).await;
+    let slow = Proxy::start(&world.anvil.url(), |_, _| Intervention::Pass).await;
     let limits = Limits { per_second: Some(3), per_day: None };
     config.pool.endpoints = vec![Endpoint::new(&slow.url).unwrap().with_limits(limits)];
     read(&Evm::new(config).unwrap(), 0, 8, &world.watched).await;

@@ -8,7 +8,7 @@ use std::sync::{
 use axum::http::StatusCode;
 use chain::{InternalTransfers, Source, SourceError};
 use evm::{Evm, Trace};
-use proxy::{Act, Proxy};
+use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
 use crate::lying::busy;
@@ -20,20 +20,20 @@ async fn no_trace_holds_up_a_block() {
     let url = world.anvil.url();
     let honest = read(&Evm::new(world.config(&[&url], Trace::Debug)).unwrap(), head, head, &world.watched).await;
     assert_eq!(transfers(&honest).len(), transfers(&without).len() + 4);
-    let acts: [fn() -> Act; 6] = [
-        || Act::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
-        || Act::Error(-32000, "required historical state unavailable (reexec=128)"),
-        || Act::Error(-32000, "response size exceeded"),
-        || Act::Error(-32601, "method not found"),
-        || Act::Error(-32000, "execution aborted"),
-        || Act::Edit(Box::new(|traces| traces[0] = json!({ "error": "execution timeout" }))),
+    let acts: [fn() -> Intervention; 6] = [
+        || Intervention::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
+        || Intervention::Error(-32000, "required historical state unavailable (reexec=128)"),
+        || Intervention::Error(-32000, "response size exceeded"),
+        || Intervention::Error(-32601, "method not found"),
+        || Intervention::Error(-32000, "execution aborted"),
+        || Intervention::Edit(Box::new(|traces| traces[0] = json!({ "error": "execution timeout" }))),
     ];
     for (n, act) in acts.into_iter().enumerate() {
         let failing = Arc::new(AtomicUsize::new(1));
         let fails = failing.clone();
         let sick = Proxy::start(&url, move |method, _| match method {
             "debug_traceBlockByHash" if fails.load(Ordering::Relaxed) == 1 => act(),
-            _ => Act::Pass,
+            _ => Intervention::Pass,
         })
         .await;
         let evm = Evm::new(world.config(&[&sick.url], Trace::Debug)).unwrap();
@@ -45,13 +45,13 @@ async fn no_trace_holds_up_a_block() {
             honest
         );
 
-        let before = sick.asked("debug_traceBlockByHash");
+        let before = sick.request_count("debug_traceBlockByHash");
         for _ in 0..5 {
             // A caught liar rests; a new question waits for it no longer than the driver has patience.
             let _ = evm.blocks(head, head, &world.watched).await;
         }
         assert!(
-            sick.asked("debug_traceBlockByHash") - before <= 2,
+            sick.request_count("debug_traceBlockByHash") - before <= 2,
             "act {n}: what always fails is not asked for always"
         );
 
@@ -66,8 +66,8 @@ async fn no_trace_holds_up_a_block() {
 async fn a_silent_node_is_asked_for_its_traces_again() {
     let (world, head, _) = busy().await;
     let silent = Proxy::start(&world.anvil.url(), |method, _| match method {
-        "debug_traceBlockByHash" => Act::Http(StatusCode::BAD_GATEWAY, vec![], String::new()),
-        _ => Act::Pass,
+        "debug_traceBlockByHash" => Intervention::Http(StatusCode::BAD_GATEWAY, vec![], String::new()),
+        _ => Intervention::Pass,
     })
     .await;
     let evm = Evm::new(world.config(&[&silent.url], Trace::Debug)).unwrap();
@@ -86,12 +86,12 @@ async fn a_made_up_trace_is_held_against_balances() {
         traces[0]["result"]["calls"] = json!([call]);
     };
     let trick = move |method: &str, _: &Value| match method {
-        "debug_traceBlockByHash" => Act::Edit(Box::new(invent)),
-        _ => Act::Pass,
+        "debug_traceBlockByHash" => Intervention::Edit(Box::new(invent)),
+        _ => Intervention::Pass,
     };
     let liar = Proxy::start(&url, trick).await;
     let hiding = Proxy::start(&url, move |method, params| match method {
-        "eth_getProof" => Act::Error(-32601, "method not found"),
+        "eth_getProof" => Intervention::Error(-32601, "method not found"),
         _ => trick(method, params),
     })
     .await;
@@ -103,5 +103,5 @@ async fn a_made_up_trace_is_held_against_balances() {
     }
     assert!(transfers(&honest).len() > transfers(&without).len());
     // Two headers and two batches for the three addresses that contracts seem to have paid.
-    assert_eq!((liar.asked("eth_getBlockByHash"), liar.asked("eth_getProof")), (2, 6));
+    assert_eq!((liar.request_count("eth_getBlockByHash"), liar.request_count("eth_getProof")), (2, 6));
 }

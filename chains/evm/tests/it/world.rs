@@ -9,7 +9,7 @@ use chain::{
 };
 use evm::{Evm, EvmConfig, Finality, Trace, Verify};
 use provision::{
-    anvil::{Anvil, Mining, Options},
+    anvil::{Anvil, AnvilOptions, Mining},
     contracts::{abi, artifact},
 };
 use rpc::Endpoint;
@@ -39,7 +39,7 @@ impl World {
 
     pub async fn with(extra: &[&str]) -> World {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
-        let options = Options { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..Options::default() };
+        let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..AnvilOptions::default() };
         let anvil = Anvil::start(options).await.expect(NODE);
         let mut deployed = Vec::new();
         for name in ["UsdtLike", "Bep20Like", "FakeToken", "Batcher"] {

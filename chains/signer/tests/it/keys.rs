@@ -26,20 +26,20 @@ const BIP86_XPUB: &str =
 const BIP86_0: &str = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr";
 
 /// A folder with a passphrase file in it, and room for seed files.
-struct Desk {
+struct SignerFolder {
     folder: TempDir,
 }
 
-impl Desk {
-    fn new() -> Desk {
-        let desk = Desk { folder: tempfile::tempdir().unwrap() };
+impl SignerFolder {
+    fn new() -> SignerFolder {
+        let desk = SignerFolder { folder: tempfile::tempdir().unwrap() };
         desk.write_passphrase(&format!("{PASSPHRASE}\n"), 0o600);
         desk
     }
 
     /// One with a seed file of the BIP39 test phrase.
-    fn with_seed() -> Desk {
-        let desk = Desk::new();
+    fn with_seed() -> SignerFolder {
+        let desk = SignerFolder::new();
         let output = desk.run_cheaply(&["import", "seed", "--passphrase-file", "passphrase"], &format!("{WORDS}\n"));
         assert_eq!(answer(&output), (Some(0), "Seed 73c5da0a was written to seed.\n".to_owned()));
         desk
@@ -98,7 +98,7 @@ fn complaint(output: &Output) -> (Option<i32>, String) {
 
 #[test]
 fn an_imported_seed_gives_its_published_keys() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     let (code, toml) = answer(&desk.open(&["xpubs", "seed", "--chain", "bitcoin", "--chain", "evm"]));
     assert_eq!(code, Some(0));
     let bitcoin = format!(
@@ -132,7 +132,7 @@ fn an_imported_seed_gives_its_published_keys() {
 /// BIP39's own vector for the passphrase `TREZOR`, by the fingerprint of its master key.
 #[test]
 fn a_bip39_passphrase_makes_another_seed_and_is_kept_in_the_file() {
-    let desk = Desk::new();
+    let desk = SignerFolder::new();
     let args = ["import", "seed", "--ask-bip39-passphrase"];
     let (code, _) = answer(&desk.run_cheaply(&args, &format!("{WORDS}\nTREZOR\n{PASSPHRASE}\n")));
     assert_eq!(code, Some(0));
@@ -141,7 +141,7 @@ fn a_bip39_passphrase_makes_another_seed_and_is_kept_in_the_file() {
 
 #[test]
 fn check_compares_keys_and_addresses() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     let good = [
         &["check", "seed"][..],
         &["check", "seed", "--chain", "bitcoin", "--xpub", BIP84_XPUB],
@@ -176,7 +176,7 @@ fn check_compares_keys_and_addresses() {
 
 #[test]
 fn exit_codes_tell_a_wrong_passphrase_from_a_damaged_file() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     let (code, text) = complaint(&desk.run(&["check", "seed"], "wrong horse\n"));
     assert!(code == Some(3) && text.contains("passphrase is wrong"), "{text}");
 
@@ -194,7 +194,7 @@ fn exit_codes_tell_a_wrong_passphrase_from_a_damaged_file() {
 
 #[test]
 fn nothing_is_overwritten_and_nobody_else_can_read() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     let before = fs::read(desk.path("seed")).unwrap();
     assert_eq!(fs::metadata(desk.path("seed")).unwrap().permissions().mode() & 0o777, 0o600);
     for args in
@@ -208,7 +208,7 @@ fn nothing_is_overwritten_and_nobody_else_can_read() {
 
 #[test]
 fn a_passphrase_that_everybody_can_read_is_none() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     desk.write_passphrase(PASSPHRASE, 0o644);
     let (code, text) = complaint(&desk.open(&["check", "seed"]));
     assert!(code == Some(1) && text.contains("chmod 600"), "{text}");
@@ -216,7 +216,7 @@ fn a_passphrase_that_everybody_can_read_is_none() {
 
 #[test]
 fn systemd_hands_the_passphrase_over_as_a_credential() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     fs::rename(desk.path("passphrase"), desk.path("seed-passphrase")).unwrap();
     let mut command = desk.command(&["check", "seed"]);
     command.env("CREDENTIALS_DIRECTORY", desk.folder.path());
@@ -225,7 +225,7 @@ fn systemd_hands_the_passphrase_over_as_a_credential() {
 
 #[test]
 fn a_short_or_missing_passphrase_makes_no_file() {
-    let desk = Desk::new();
+    let desk = SignerFolder::new();
     for stdin in ["", "\n", "1234567\n"] {
         assert_eq!(complaint(&desk.run_cheaply(&["create", "seed"], stdin)).0, Some(1), "{stdin:?}");
         assert!(!desk.path("seed").exists());
@@ -234,7 +234,7 @@ fn a_short_or_missing_passphrase_makes_no_file() {
 
 #[test]
 fn wrong_words_are_refused_and_not_repeated() {
-    let desk = Desk::new();
+    let desk = SignerFolder::new();
     let words = WORDS.replace("about", "sekret");
     let (code, text) = complaint(&desk.run_cheaply(&["import", "seed"], &format!("{words}\n{PASSPHRASE}\n")));
     assert!(code == Some(1) && text.contains("word 12") && !text.contains("sekret"), "{text}");
@@ -243,7 +243,7 @@ fn wrong_words_are_refused_and_not_repeated() {
 /// What the program prints, in success and in failure, never has the words, the private keys or the passphrase in it.
 #[test]
 fn no_secret_is_ever_printed() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     let runs = [
         desk.open(&["xpubs", "seed", "--purpose", "deposit", "--purpose", "hot-0"]),
         desk.open(&["derive", "seed", "--chain", "bitcoin", "--index", "0..9"]),
@@ -261,7 +261,7 @@ fn no_secret_is_ever_printed() {
 
 #[test]
 fn new_words_are_shown_to_a_pipe_only_on_request() {
-    let desk = Desk::new();
+    let desk = SignerFolder::new();
     let args = ["create", "hidden", "--passphrase-file", "passphrase"];
     let output = desk.run_cheaply(&args, "");
     assert_eq!(answer(&output), (Some(0), String::new()));
@@ -279,7 +279,7 @@ fn new_words_are_shown_to_a_pipe_only_on_request() {
 /// On a terminal the words are shown, what is typed is not, and the terminal is left as it was.
 #[test]
 fn a_terminal_shows_the_words_and_never_the_passphrase() {
-    let desk = Desk::new();
+    let desk = SignerFolder::new();
     let (mut terminal, mut child) = on_a_terminal(cheaply(desk.command(&["create", "seed"])));
     let mut seen = Vec::new();
     for prompt in ["New passphrase of the seed file: ", "New passphrase of the seed file, again: "] {
@@ -304,7 +304,7 @@ fn a_terminal_shows_the_words_and_never_the_passphrase() {
 
 #[test]
 fn two_passphrases_that_differ_make_no_file() {
-    let desk = Desk::new();
+    let desk = SignerFolder::new();
     let (mut terminal, mut child) = on_a_terminal(cheaply(desk.command(&["create", "seed"])));
     let mut seen = Vec::new();
     read_until(&mut terminal, &mut seen, "seed file: ");
@@ -318,7 +318,7 @@ fn two_passphrases_that_differ_make_no_file() {
 
 #[test]
 fn ctrl_c_gives_the_terminal_its_echo_back() {
-    let desk = Desk::with_seed();
+    let desk = SignerFolder::with_seed();
     let (mut terminal, mut child) = on_a_terminal(desk.command(&["check", "seed"]));
     let mut seen = Vec::new();
     read_until(&mut terminal, &mut seen, "Passphrase of the seed file: ");

@@ -2,12 +2,12 @@
 
 use bip32::{ExtendedKey, Prefix};
 use bitcoin::Network;
-use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, uri::payment_text};
+use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, payment_uri::payment_uri};
 use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use signer::{
-    accounts::{Account, Kind, Purpose},
+    accounts::{AddressKind, KeyAccount, Purpose},
     seed::Seed,
 };
 
@@ -27,15 +27,16 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
     ];
     for (words, passphrase, network, name, purpose, epoch) in cases {
         let seed = Seed::from_words(&words, SecretString::from(passphrase)).unwrap();
-        let account = |family| Account::new(family, network, purpose, epoch).unwrap();
+        let account = |family| KeyAccount::new(family, network, purpose, epoch).unwrap();
         let number = account(Family::Evm).number();
         let input = json!({
             "mnemonic": words.expose_secret(), "passphrase": passphrase, "account": number, "count": ADDRESSES, "network": name,
             "sats": SATS,
         });
-        let wallets = node::run_blocking("derive", &input).unwrap();
+        let wallets = node::run_script_blocking("derive", &input).unwrap();
         agree(&seed, &account(Family::Evm), &wallets["evm"]);
-        let bitcoin = [Kind::P2wpkh, Kind::P2tr].map(|kind| account(Family::Bitcoin).of_kind(kind));
+        let bitcoin =
+            [AddressKind::P2wpkh, AddressKind::P2tr].map(|kind| account(Family::Bitcoin).with_address_kind(kind));
         agree(&seed, &bitcoin[0], &wallets["btc"]);
         agree(&seed, &bitcoin[1], &wallets["taproot"]);
         let firsts = bitcoin.map(|account| seed.address(&account, 0).unwrap().text);
@@ -47,14 +48,14 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
 /// What our QR code holds (BIP21).
 fn asked(address: &str, sats: u64) -> String {
     let coin = Asset::new(ChainId::new("bitcoin").unwrap(), AssetKind::Native, "BTC", 8, 8);
-    payment_text(Family::Bitcoin, &coin, address, Amount::from(sats))
+    payment_uri(Family::Bitcoin, &coin, address, Amount::from(sats))
 }
 
 fn words_of(entropy: &[u8]) -> SecretString {
     Seed::from_entropy(entropy, SecretString::default()).unwrap().words()
 }
 
-fn agree(seed: &Seed, account: &Account, wallet: &Value) {
+fn agree(seed: &Seed, account: &KeyAccount, wallet: &Value) {
     assert_eq!(wallet["path"], account.path());
     // Wallets write the network into the version of the key (`tpub`); ours is always `xpub`. The key is the same.
     let mut theirs: ExtendedKey = wallet["xpub"].as_str().unwrap().parse().unwrap();
@@ -64,7 +65,7 @@ fn agree(seed: &Seed, account: &Account, wallet: &Value) {
 
     let deriver = Deriver::new(&xpub, account.scheme()).unwrap();
     let ours: Vec<String> = (0..ADDRESSES).map(|index| seed.address(account, index).unwrap().text).collect();
-    let daemons: Vec<String> = (0..ADDRESSES).map(|index| deriver.address(index).unwrap().text).collect();
+    let daemons: Vec<String> = (0..ADDRESSES).map(|index| deriver.derive_address(index).unwrap().text).collect();
     assert_eq!(wallet["addresses"], json!(ours));
     assert_eq!(ours, daemons);
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use tron::{
     abi,
     resources::{Resources, Simulation},
-    transaction::{Act, Resource},
+    transaction::{Operation, Resource},
 };
 
 use crate::world::World;
@@ -14,8 +14,8 @@ use crate::world::World;
 const BYTES: u64 = 345;
 const CEILING: u64 = 40_000_000;
 
-fn transfer(world: &World, to: AddressKey, amount: u128) -> Act {
-    Act::Trigger { contract: world.usdt, call_value: 0, data: abi::transfer(to, Amount::from_units(amount)) }
+fn transfer(world: &World, to: AddressKey, amount: u128) -> Operation {
+    Operation::Trigger { contract: world.usdt, call_value: 0, data: abi::transfer(to, Amount::from_units(amount)) }
 }
 
 async fn simulated(world: &World, from: AddressKey, to: AddressKey, amount: u128) -> Simulation {
@@ -53,7 +53,7 @@ async fn the_limit_of_a_bill_is_enough_and_half_of_it_is_not() {
     let have = driver.resources(from.account).await.unwrap();
     assert_eq!((have.energy, have.bandwidth), (0, 0));
     let needed = simulated(&world, from.account, to, 7).await.energy;
-    let bill = prices.bill(needed, BYTES, have, CEILING).unwrap();
+    let bill = prices.call_cost(needed, BYTES, have, CEILING).unwrap();
     let limit = i64::try_from(bill.fee_limit).unwrap();
     let starved = world.node.try_send(from, &transfer(&world, to, 7), limit / 2).unwrap();
     assert_eq!(ended(&world, &starved), "OUT_OF_ENERGY");
@@ -64,7 +64,7 @@ async fn the_limit_of_a_bill_is_enough_and_half_of_it_is_not() {
 }
 
 fn driver_balance(world: &World, of: AddressKey) -> u64 {
-    world.node.model().ledger.balance(alloy_primitives::Address::from(of.0))
+    world.node.model().state.balance(alloy_primitives::Address::from(of.0))
 }
 
 #[tokio::test]
@@ -91,26 +91,26 @@ async fn energy_is_lent_and_taken_back_here_and_by_tronweb() {
     world.node.lend_energy(lender.account, 1_000_000);
     let left = async || world.driver().resources(borrower).await.unwrap().energy;
     let sun = 1_000_000_000;
-    let lent = world.node.send(lender, &Act::Delegate { resource: Resource::Energy, sun, to: borrower });
+    let lent = world.node.send(lender, &Operation::Delegate { resource: Resource::Energy, sun, to: borrower });
     assert_eq!(ended(&world, &lent), "SUCCESS");
     let energy = left().await;
     assert!(energy > 9_000, "{energy}");
     let wish = |what: &str| json!({ "node": world.gateway.url, "secret": "01".repeat(32), "to": world.rich[1].text(), what: sun });
     for (what, expected) in [("lend", 2 * energy), ("back", energy)] {
-        let sent = provision::node::run("tronlend", wish(what)).await.unwrap_or_else(|e| panic!("{e}"));
+        let sent = provision::node::run_script("tronlend", wish(what)).await.unwrap_or_else(|e| panic!("{e}"));
         let txid = const_hex::decode_to_array(sent["txid"].as_str().unwrap()).unwrap();
         assert_eq!(ended(&world, &txid), "SUCCESS", "{what}");
         assert_eq!(left().await, expected, "{what}");
     }
-    let back = world.node.send(lender, &Act::Undelegate { resource: Resource::Energy, sun, from: borrower });
+    let back = world.node.send(lender, &Operation::Undelegate { resource: Resource::Energy, sun, from: borrower });
     assert_eq!(ended(&world, &back), "SUCCESS");
     assert_eq!(left().await, 0);
     for (refused, why) in [
-        (Act::Undelegate { resource: Resource::Energy, sun, from: borrower }, "nothing is lent"),
-        (Act::Delegate { resource: Resource::Energy, sun: 999_999, to: borrower }, "less than a TRX"),
-        (Act::Delegate { resource: Resource::Energy, sun, to: lender.account }, "to oneself"),
-        (Act::Delegate { resource: Resource::Energy, sun, to: world.usdt }, "to a contract"),
-        (Act::Delegate { resource: Resource::Energy, sun, to: AddressKey([9; 20]) }, "to nobody"),
+        (Operation::Undelegate { resource: Resource::Energy, sun, from: borrower }, "nothing is lent"),
+        (Operation::Delegate { resource: Resource::Energy, sun: 999_999, to: borrower }, "less than a TRX"),
+        (Operation::Delegate { resource: Resource::Energy, sun, to: lender.account }, "to oneself"),
+        (Operation::Delegate { resource: Resource::Energy, sun, to: world.usdt }, "to a contract"),
+        (Operation::Delegate { resource: Resource::Energy, sun, to: AddressKey([9; 20]) }, "to nobody"),
     ] {
         let (code, _) = world.node.try_send(lender, &refused, 0).expect_err(why);
         assert_eq!(code, "CONTRACT_VALIDATE_ERROR", "{why}");

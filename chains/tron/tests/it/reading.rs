@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, Part, Source, SourceError, WatchSet};
-use tron::transaction::Act;
-use tronnode::gateway::Fault;
+use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, Source, SourceError, TxPart, WatchSet};
+use tron::transaction::Operation;
+use tronnode::gateway::GatewayFault;
 
 use crate::world::{CHAIN_ID, World};
 
@@ -12,8 +12,8 @@ use crate::world::{CHAIN_ID, World};
 async fn a_chain_is_known_by_its_genesis_block() {
     let world = World::start().await;
     assert_eq!(world.driver().identity().await.unwrap().id, CHAIN_ID.to_string());
-    world.gateway.set(Fault::Foreign);
-    assert!(matches!(world.driver().identity().await, Err(SourceError::Wrong(_))));
+    world.gateway.set_fault(GatewayFault::Foreign);
+    assert!(matches!(world.driver().identity().await, Err(SourceError::InvalidResponse(_))));
     assert!(matches!(world.driver().tip().await, Err(SourceError::Unavailable(_))), "nor is it asked anything else");
 }
 
@@ -24,7 +24,7 @@ async fn the_tip_is_solidified() {
     let tip = driver.tip().await.unwrap();
     let solid = world.node.model().solid_height();
     let head = world.node.model().head_height();
-    assert_eq!((tip.head.height, tip.finalized), (solid, Some(tip.head.position())));
+    assert_eq!((tip.head.height, tip.finalized), (solid, Some(tip.head.block_ref())));
     assert_eq!(solid, head - 18);
     assert_eq!(driver.header(solid).await.unwrap(), Some(tip.head));
     assert_eq!(driver.header(solid + 1).await.unwrap(), None);
@@ -44,13 +44,13 @@ async fn a_node_with_two_ports_and_a_key() {
     let driver = world.driver_of(vec![endpoint("secret-key")]);
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
-    world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(1, 0);
     let unconfirmed = driver.unconfirmed(&watched, &[]).await.unwrap().unwrap();
     assert_eq!(unconfirmed.len(), 1);
-    assert_eq!((unconfirmed[0].amount, unconfirmed[0].part), (Amount::from_units(5), Part::Value));
-    assert!(full.asked("getblock") > 0 && full.asked("walletsolidity/getblock") == 0);
-    assert!(solid.asked("walletsolidity/getblock") > 0 && solid.asked("wallet/getblock") == 0);
+    assert_eq!((unconfirmed[0].amount, unconfirmed[0].part), (Amount::from_units(5), TxPart::Value));
+    assert!(full.request_count("getblock") > 0 && full.request_count("walletsolidity/getblock") == 0);
+    assert!(solid.request_count("walletsolidity/getblock") > 0 && solid.request_count("wallet/getblock") == 0);
     assert!(world.driver_of(vec![endpoint("another-key")]).tip().await.is_err());
     let report = driver.check().await.remove(0).outcome.unwrap();
     assert!(report.contains("head 18 blocks above it") && !report.contains("secret"), "{report}");
@@ -61,7 +61,7 @@ async fn a_long_range_is_cut_where_answers_are_too_large() {
     let world = World::start().await;
     for _ in 0..30 {
         for _ in 0..20 {
-            world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+            world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
         }
         world.node.produce(1, 0);
     }
@@ -88,7 +88,7 @@ async fn a_block_costs_one_request_and_a_range_one_more() {
     let world = World::start().await;
     let (full, empty) = (40, 20);
     for _ in 0..full {
-        world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+        world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
         world.node.produce(1, 0);
     }
     world.node.produce(empty + 18, 0);
@@ -99,7 +99,7 @@ async fn a_block_costs_one_request_and_a_range_one_more() {
     while from <= tip {
         from += u64::try_from(driver.blocks(from, tip, &WatchSet::default()).await.unwrap().len()).unwrap();
     }
-    assert_eq!(world.gateway.asked("gettransactioninfobyblocknum"), full, "an empty block has no receipts");
+    assert_eq!(world.gateway.request_count("gettransactioninfobyblocknum"), full, "an empty block has no receipts");
     assert_eq!(driver.requests() - before, full + (full + empty) / 20, "ranges begin with twenty blocks");
 }
 
@@ -109,10 +109,10 @@ async fn past_balances_are_those_of_nodes_that_keep_them() {
     let driver = world.driver();
     let (rich, nobody) =
         (chain::derive::tron_address(world.rich[1].account), chain::derive::tron_address(AddressKey([7; 20])));
-    let before = driver.tip().await.unwrap().head.position();
-    world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+    let before = driver.tip().await.unwrap().head.block_ref();
+    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(30, 0);
-    let after = driver.tip().await.unwrap().head.position();
+    let after = driver.tip().await.unwrap().head.block_ref();
     let balances = async |at: &BlockRef, of: &Address| {
         driver.balances(at, &AssetKind::Native, std::slice::from_ref(of)).await.map(|balances| balances[0])
     };
@@ -132,7 +132,7 @@ async fn past_balances_are_those_of_nodes_that_keep_them() {
 #[tokio::test]
 async fn a_range_that_takes_too_long_becomes_smaller() {
     let world = World::start().await;
-    world.gateway.set(Fault::SlowRanges(6));
+    world.gateway.set_fault(GatewayFault::SlowRanges(6));
     let driver = world.impatient();
     let watched = WatchSet::default();
     let blocks = async {
@@ -151,7 +151,7 @@ async fn a_range_that_takes_too_long_becomes_smaller() {
 #[tokio::test]
 async fn an_own_node_must_offer_calls() {
     let world = World::start().await;
-    world.gateway.set(Fault::NoConstant);
+    world.gateway.set_fault(GatewayFault::NoConstant);
     let driver = world.driver();
     let contract = chain::derive::tron_address(world.usdt).text;
     let refused = driver.decimals(&contract).await;
@@ -168,12 +168,12 @@ async fn an_own_node_must_offer_calls() {
 async fn a_node_that_is_behind_takes_nothing_back() {
     let world = World::start().await;
     let behind = world.node.gateway().await;
-    behind.set(Fault::Lagging(3));
+    behind.set_fault(GatewayFault::Lagging(3));
     let endpoints = [&world.gateway.url, &behind.url].map(|url| rpc::Endpoint::new(url).unwrap());
     let driver = world.driver_of(endpoints.to_vec());
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
-    world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(1, 0);
     let mut seen = Vec::new();
     for _ in 0..6 {
@@ -182,7 +182,8 @@ async fn a_node_that_is_behind_takes_nothing_back() {
     }
     let first = seen.iter().position(|seen| *seen == 1).expect("one endpoint shows it");
     assert!(seen[first..].iter().all(|seen| *seen == 1), "{seen:?}");
-    let receipts = world.gateway.asked("gettransactioninfobyblocknum") + behind.asked("gettransactioninfobyblocknum");
+    let receipts = world.gateway.request_count("gettransactioninfobyblocknum")
+        + behind.request_count("gettransactioninfobyblocknum");
     assert_eq!(receipts, 1, "each block is read once");
 }
 
@@ -193,7 +194,7 @@ async fn what_is_solidified_stays_on_its_way_until_it_was_read() {
     let watched = WatchSet::default();
     watched.insert(world.rich[1].account);
     let seen = async || driver.unconfirmed(&watched, &[]).await.unwrap().unwrap().len();
-    world.node.send(&world.rich[0], &Act::Transfer { to: world.rich[1].account, sun: 5 });
+    world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(1, 0);
     assert_eq!(seen().await, 1);
     world.node.produce(18, 0);

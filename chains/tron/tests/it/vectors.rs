@@ -1,11 +1,11 @@
 //! Every vector of the protocol notes: made by TronWeb offline and computed again by two other implementations.
 
 use bip32::{ChildNumber, XPrv};
-use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::Scheme};
+use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
 use k256::ecdsa::SigningKey;
 use tron::{
     abi, address,
-    transaction::{self, Act, Draft, Frame, Resource},
+    transaction::{self, Operation, Resource, TransactionParams, UnsignedTransaction},
 };
 
 const ABANDON: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
@@ -131,25 +131,25 @@ fn account(index: usize) -> AddressKey {
     address::parse(OF_ABANDON[index].1).unwrap().key
 }
 
-fn frame() -> Frame {
+fn frame() -> TransactionParams {
     let hash = BlockHash(const_hex::decode_to_array(REFERENCE).unwrap());
-    Frame::new(BlockRef { height: 66_987_565, hash }, 1_777_445_181_000, 1_777_445_121_000)
+    TransactionParams::new(BlockRef { height: 66_987_565, hash }, 1_777_445_181_000, 1_777_445_121_000)
 }
 
-fn trx(sun: i64) -> Act {
-    Act::Transfer { to: account(1), sun }
+fn trx(sun: i64) -> Operation {
+    Operation::Transfer { to: account(1), sun }
 }
 
-fn token(amount: Amount) -> Act {
+fn token(amount: Amount) -> Operation {
     let contract = address::parse(USDT).unwrap().key;
-    Act::Trigger { contract, call_value: 0, data: abi::transfer(account(1), amount) }
+    Operation::Trigger { contract, call_value: 0, data: abi::transfer(account(1), amount) }
 }
 
-fn built(act: &Act, frame: &Frame) -> Draft {
+fn built(act: &Operation, frame: &TransactionParams) -> UnsignedTransaction {
     transaction::build(account(0), act, frame)
 }
 
-fn assert_signed(draft: &Draft, raw: &str, txid: &str, signature: &str, bytes: &str) {
+fn assert_signed(draft: &UnsignedTransaction, raw: &str, txid: &str, signature: &str, bytes: &str) {
     let signed = draft.sign(&key_of(0)).unwrap();
     assert_eq!(const_hex::encode(&draft.raw), raw);
     assert_eq!(signed.txid.to_string(), txid);
@@ -160,9 +160,9 @@ fn assert_signed(draft: &Draft, raw: &str, txid: &str, signature: &str, bytes: &
 #[test]
 fn addresses_are_derived_from_the_seed_and_from_the_account_key() {
     let seed = seed(ABANDON, "");
-    let deriver = Deriver::new(XPUB, Scheme::Tron).unwrap();
+    let deriver = Deriver::new(XPUB, AddressScheme::Tron).unwrap();
     for (index, text, hex, secret) in OF_ABANDON {
-        let derived = deriver.address(index).unwrap();
+        let derived = deriver.derive_address(index).unwrap();
         assert_eq!((derived.text.as_str(), address::to_hex(derived.key).as_str()), (text, hex));
         assert_eq!(address::from_hex(hex), Some(derived.key));
         let key = private_key(&seed, index);
@@ -231,10 +231,10 @@ fn a_payment_of_trx() {
 
 #[test]
 fn a_millisecond_or_a_permission_makes_another_transaction() {
-    let later = Frame { timestamp_ms: 1_777_445_121_001, ..frame() };
+    let later = TransactionParams { timestamp_ms: 1_777_445_121_001, ..frame() };
     let txid = built(&trx(1_500_000), &later).txid.to_string();
     assert_eq!(txid, "d9bb858b05441588e96ebc127833adb45ba4083fa679b323c479ba4cbf5b7ef2");
-    let permitted = Frame { permission_id: 2, ..frame() };
+    let permitted = TransactionParams { permission_id: 2, ..frame() };
     let txid = built(&trx(1_500_000), &permitted).txid.to_string();
     assert_eq!(txid, "b85c43fde60151712d2cf24e4b927b5afb7565e3121be10a518f40b6cda0b9cf");
 }
@@ -250,7 +250,7 @@ fn a_payment_of_usdt() {
 
 #[test]
 fn a_memo() {
-    let draft = built(&trx(1), &Frame { memo: b"hello".to_vec(), ..frame() });
+    let draft = built(&trx(1), &TransactionParams { memo: b"hello".to_vec(), ..frame() });
     assert_eq!(draft.txid.to_string(), "fc0abaf733ebcea63d3bdba2794a9d91cdcd7f4522dfdb93033d335df496bb3e");
     let signature = const_hex::encode(draft.sign(&key_of(0)).unwrap().signature);
     assert_eq!(
@@ -263,10 +263,10 @@ fn a_memo() {
 #[test]
 fn energy_is_lent_and_taken_back() {
     let sun = 1_000_000_000;
-    let lend = built(&Act::Delegate { resource: Resource::Energy, sun, to: account(1) }, &frame());
+    let lend = built(&Operation::Delegate { resource: Resource::Energy, sun, to: account(1) }, &frame());
     assert_eq!(const_hex::encode(&lend.raw), DELEGATE_RAW);
     assert_eq!(lend.txid.to_string(), "0ec9f067c88adea7103a3eef3f1196f2a13ea540f793066a1323b797611b34ae");
-    let take_back = built(&Act::Undelegate { resource: Resource::Energy, sun, from: account(1) }, &frame());
+    let take_back = built(&Operation::Undelegate { resource: Resource::Energy, sun, from: account(1) }, &frame());
     assert_eq!(take_back.txid.to_string(), "d63c1c4060ef7f8657475b90b836f7e8edc3527cf790f7086239f434fab2e821");
 }
 

@@ -8,9 +8,9 @@ use chain::{AddressKey, Asset, AssetKind, ChainId};
 use provision::contracts::{abi, artifact};
 use tron::{
     Tron, TronConfig,
-    transaction::{Act, Draft, Frame, build},
+    transaction::{Operation, TransactionParams, UnsignedTransaction, build},
 };
-use tronnode::{Node, Rich, gateway::Gateway};
+use tronnode::{FundedAccount, TronNode, gateway::Gateway};
 
 pub const CHAIN_ID: u32 = 0x2b66_53dc;
 /// Milliseconds since 1970 at which the chain begins.
@@ -19,18 +19,18 @@ const GENESIS_MS: i64 = 1_770_000_000_000;
 pub const FACTOR: u64 = 3_400;
 
 pub struct World {
-    pub node: Node,
+    pub node: TronNode,
     pub gateway: Gateway,
     pub usdt: AddressKey,
     /// The first owns the token and has some of it.
-    pub rich: Vec<Rich>,
+    pub rich: Vec<FundedAccount>,
 }
 
 impl World {
     pub async fn start() -> World {
-        let node = Node::new(CHAIN_ID, GENESIS_MS);
-        let rich: Vec<Rich> = (1..=3).map(|number| Rich::new([number; 32])).collect();
-        rich.iter().for_each(|rich| node.enrich(rich.account));
+        let node = TronNode::new(CHAIN_ID, GENESIS_MS);
+        let rich: Vec<FundedAccount> = (1..=3).map(|number| FundedAccount::new([number; 32])).collect();
+        rich.iter().for_each(|rich| node.fund(rich.account));
         let made = artifact("Trc20Like").await.unwrap();
         let usdt = node.deploy(&rich[0], "TetherToken", &made.abi, &made.bytecode, FACTOR);
         let gateway = node.gateway().await;
@@ -44,7 +44,7 @@ impl World {
     }
 
     pub fn call(&self, call: impl SolCall) -> [u8; 32] {
-        let act = Act::Trigger { contract: self.usdt, call_value: 0, data: call.abi_encode() };
+        let act = Operation::Trigger { contract: self.usdt, call_value: 0, data: call.abi_encode() };
         self.node.send(&self.rich[0], &act)
     }
 
@@ -86,6 +86,6 @@ pub fn evm(of: AddressKey) -> Address {
 }
 
 /// TRX of the first rich account to the second.
-pub fn draft(world: &World, frame: &Frame) -> Draft {
-    build(world.rich[0].account, &Act::Transfer { to: world.rich[1].account, sun: 1_000 }, frame)
+pub fn draft(world: &World, frame: &TransactionParams) -> UnsignedTransaction {
+    build(world.rich[0].account, &Operation::Transfer { to: world.rich[1].account, sun: 1_000 }, frame)
 }

@@ -20,12 +20,12 @@ pub fn folder(name: &str) -> Result<PathBuf> {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |dir| repository().join(dir));
     let folder = target.join("provision").join(name);
-    fs::create_dir_all(&folder).map_err(|cause| Error::while_(format!("creating {}", folder.display()), cause))?;
+    fs::create_dir_all(&folder).map_err(|cause| Error::context(format!("creating {}", folder.display()), cause))?;
     Ok(folder)
 }
 
 pub fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|cause| Error::while_(format!("reading {}", path.display()), cause))
+    fs::read_to_string(path).map_err(|cause| Error::context(format!("reading {}", path.display()), cause))
 }
 
 /// Writes through a new file and a rename, so that another test process never sees half of it.
@@ -35,7 +35,7 @@ pub fn write(path: &Path, content: &str) -> Result<()> {
         fs::write(file.path(), content)?;
         file.persist(path).map_err(|error| error.error)
     });
-    written.map(drop).map_err(|cause| Error::while_(format!("writing {}", path.display()), cause))
+    written.map(drop).map_err(|cause| Error::context(format!("writing {}", path.display()), cause))
 }
 
 /// Opens a file that serves as a lock between test processes; the lock goes when the file is dropped or the process dies.
@@ -45,13 +45,13 @@ pub fn lock_file(path: &Path) -> Result<File> {
         .truncate(false)
         .write(true)
         .open(path)
-        .map_err(|cause| Error::while_(format!("opening {}", path.display()), cause))
+        .map_err(|cause| Error::context(format!("opening {}", path.display()), cause))
 }
 
 /// Waits until no other process holds `path`, and holds it until the returned file is dropped.
 pub fn exclusive(path: &Path) -> Result<File> {
     let file = lock_file(path)?;
-    file.lock().map_err(|cause| Error::while_(format!("locking {}", path.display()), cause))?;
+    file.lock().map_err(|cause| Error::context(format!("locking {}", path.display()), cause))?;
     Ok(file)
 }
 

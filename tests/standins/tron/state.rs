@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alloy_primitives::{Address, U256};
 use revm::state::AccountInfo;
 
-use crate::vm::{State, sun};
+use crate::vm::{EvmState, sun};
 
 /// Bandwidth and energy come back over a day.
 const DAY_MS: i64 = 86_400_000;
@@ -26,7 +26,7 @@ pub fn energy_of(sun: u64) -> u64 {
 
 /// Parameters of the chain, in sun.
 #[derive(Debug, Clone)]
-pub struct Prices {
+pub struct FeeSchedule {
     pub energy: u64,
     pub bandwidth: u64,
     pub free_bandwidth: u64,
@@ -36,9 +36,9 @@ pub struct Prices {
     pub fee_limit_max: u64,
 }
 
-impl Default for Prices {
-    fn default() -> Prices {
-        Prices {
+impl Default for FeeSchedule {
+    fn default() -> FeeSchedule {
+        FeeSchedule {
             energy: 100,
             bandwidth: 1_000,
             free_bandwidth: 600,
@@ -51,22 +51,22 @@ impl Default for Prices {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Account {
+pub struct AccountRecord {
     pub created_ms: i64,
-    pub free_bandwidth: Used,
-    pub energy: Used,
+    pub free_bandwidth: DecayingUsage,
+    pub energy: DecayingUsage,
     /// By stake, own or lent.
     pub energy_limit: u64,
 }
 
 /// What was used lately.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Used {
+pub struct DecayingUsage {
     amount: u64,
     at_ms: i64,
 }
 
-impl Used {
+impl DecayingUsage {
     /// What of it has not come back.
     pub fn now(self, now_ms: i64) -> u64 {
         let left = u64::try_from((DAY_MS - (now_ms - self.at_ms)).clamp(0, DAY_MS)).unwrap_or(0);
@@ -74,20 +74,20 @@ impl Used {
     }
 
     fn add(&mut self, amount: u64, now_ms: i64) {
-        *self = Used { amount: self.now(now_ms) + amount, at_ms: now_ms };
+        *self = DecayingUsage { amount: self.now(now_ms) + amount, at_ms: now_ms };
     }
 }
 
 /// Everything that a block changes.
 #[derive(Clone, Default)]
-pub struct Ledger {
-    pub vm: State,
-    pub accounts: BTreeMap<Address, Account>,
+pub struct ChainState {
+    pub vm: EvmState,
+    pub accounts: BTreeMap<Address, AccountRecord>,
     /// Staked sun whose energy somebody else uses, by lender and borrower.
     lent: BTreeMap<(Address, Address), u64>,
 }
 
-impl Ledger {
+impl ChainState {
     pub fn balance(&self, of: Address) -> u64 {
         self.vm.cache.accounts.get(&of).map_or(0, |account| sun(account.info.balance))
     }
@@ -103,7 +103,7 @@ impl Ledger {
     }
 
     pub fn activate(&mut self, of: Address, now_ms: i64) {
-        self.accounts.entry(of).or_insert_with(|| Account { created_ms: now_ms, ..Account::default() });
+        self.accounts.entry(of).or_insert_with(|| AccountRecord { created_ms: now_ms, ..AccountRecord::default() });
     }
 
     pub fn burn(&mut self, of: Address, amount: u64) -> bool {
@@ -115,7 +115,7 @@ impl Ledger {
     }
 
     /// Takes bandwidth from the free allowance or burns for all of it: `(used, burned)`, or nothing if neither suffices.
-    pub fn take_bandwidth(&mut self, of: Address, bytes: u64, prices: &Prices, now_ms: i64) -> Option<(u64, u64)> {
+    pub fn take_bandwidth(&mut self, of: Address, bytes: u64, prices: &FeeSchedule, now_ms: i64) -> Option<(u64, u64)> {
         let account = self.accounts.get_mut(&of)?;
         if account.free_bandwidth.now(now_ms) + bytes <= prices.free_bandwidth {
             account.free_bandwidth.add(bytes, now_ms);
@@ -158,12 +158,12 @@ impl Ledger {
     }
 
     pub fn energy_left(&self, of: Address, now_ms: i64) -> u64 {
-        let left = |account: &Account| account.energy_limit.saturating_sub(account.energy.now(now_ms));
+        let left = |account: &AccountRecord| account.energy_limit.saturating_sub(account.energy.now(now_ms));
         self.accounts.get(&of).map_or(0, left)
     }
 
     /// Takes energy from the stake and burns for the rest: `(used, burned)`.
-    pub fn take_energy(&mut self, of: Address, energy: u64, prices: &Prices, now_ms: i64) -> (u64, u64) {
+    pub fn take_energy(&mut self, of: Address, energy: u64, prices: &FeeSchedule, now_ms: i64) -> (u64, u64) {
         let used = self.energy_left(of, now_ms).min(energy);
         if let Some(account) = self.accounts.get_mut(&of) {
             account.energy.add(used, now_ms);

@@ -29,31 +29,31 @@ const FEE: u64 = 10_000;
 
 /// An output that only the payer can spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Coin {
+pub struct Utxo {
     pub outpoint: OutPoint,
     pub sats: u64,
 }
 
 /// A signed transaction.
 #[derive(Debug, Clone)]
-pub struct Signed {
+pub struct SignedPayment {
     pub txid: String,
     pub hex: String,
     /// What it spends, to be spent again elsewhere.
-    pub coin: Coin,
+    pub coin: Utxo,
 }
 
-pub struct Payer {
+pub struct TestWallet {
     key: SecretKey,
     curve: Secp256k1<All>,
-    coins: Mutex<VecDeque<Coin>>,
+    utxos: Mutex<VecDeque<Utxo>>,
 }
 
-impl Payer {
+impl TestWallet {
     /// Mines coins until there are plenty that may be spent.
-    pub async fn rich(node: &Bitcoind, secret: u8) -> Result<Payer> {
+    pub async fn with_funds(node: &Bitcoind, secret: u8) -> Result<TestWallet> {
         let key = SecretKey::from_slice(&[secret.max(1); 32]).expect("a small number is a key");
-        let payer = Payer { key, curve: Secp256k1::new(), coins: Mutex::default() };
+        let payer = TestWallet { key, curve: Secp256k1::new(), utxos: Mutex::default() };
         let first = node.height().await? + 1;
         node.mine_to(&payer.address(), COINS).await?;
         node.mine(MATURITY).await?;
@@ -62,7 +62,7 @@ impl Payer {
             let block = node.rpc("getblock", json!([hash, 0])).await?;
             let coinbase = first_transaction(block.as_str().unwrap_or_default())?;
             let outpoint = OutPoint::new(coinbase.compute_txid(), 0);
-            payer.coins().push_back(Coin { outpoint, sats: coinbase.output[0].value.to_sat() });
+            payer.utxos().push_back(Utxo { outpoint, sats: coinbase.output[0].value.to_sat() });
         }
         Ok(payer)
     }
@@ -72,32 +72,32 @@ impl Payer {
     }
 
     /// The private key in hexadecimal, for another program that is to sign with it.
-    pub fn secret(&self) -> String {
+    pub fn secret_hex(&self) -> String {
         const_hex::encode(self.key.secret_bytes())
     }
 
     /// A coin that nobody else gets.
-    pub fn take(&self) -> Coin {
-        self.coins().pop_front().expect("a payer has more coins than a story spends")
+    pub fn take_utxo(&self) -> Utxo {
+        self.utxos().pop_front().expect("a payer has more coins than a story spends")
     }
 
     /// Pays addresses in one transaction, which waits in the node's mempool then.
-    pub async fn pay(&self, node: &Bitcoind, to: &[(&str, u64)]) -> Result<Signed> {
-        let signed = self.sign(self.take(), to, FEE, false)?;
+    pub async fn pay(&self, node: &Bitcoind, to: &[(&str, u64)]) -> Result<SignedPayment> {
+        let signed = self.sign(self.take_utxo(), to, FEE, false)?;
         self.send(node, &signed).await?;
         Ok(signed)
     }
 
-    pub async fn send(&self, node: &Bitcoind, signed: &Signed) -> Result<()> {
+    pub async fn send(&self, node: &Bitcoind, signed: &SignedPayment) -> Result<()> {
         node.rpc("sendrawtransaction", json!([signed.hex])).await.map(drop)
     }
 
     /// Spends a coin; what is left goes back to the payer as the last output.
-    pub fn sign(&self, coin: Coin, to: &[(&str, u64)], fee: u64, replaceable: bool) -> Result<Signed> {
+    pub fn sign(&self, coin: Utxo, to: &[(&str, u64)], fee: u64, replaceable: bool) -> Result<SignedPayment> {
         let mut output = Vec::with_capacity(to.len() + 1);
         for (address, sats) in to {
             let address = Address::<NetworkUnchecked>::from_str(address)
-                .map_err(|cause| Error::while_(format!("reading the address {address}"), cause))?;
+                .map_err(|cause| Error::context(format!("reading the address {address}"), cause))?;
             let script_pubkey = address.assume_checked().script_pubkey();
             output.push(TxOut { value: Amount::from_sat(*sats), script_pubkey });
         }
@@ -111,11 +111,11 @@ impl Payer {
         let mut tx = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output };
         let hash = SighashCache::new(&tx)
             .p2wpkh_signature_hash(0, &self.script(), Amount::from_sat(coin.sats), EcdsaSighashType::All)
-            .map_err(|cause| Error::while_("hashing for a signature", cause))?;
+            .map_err(|cause| Error::context("hashing for a signature", cause))?;
         let message = Message::from_digest(*hash.as_ref());
         let signature = bitcoin::ecdsa::Signature::sighash_all(self.curve.sign_ecdsa(&message, &self.key));
         tx.input[0].witness = Witness::p2wpkh(&signature, &self.public().0);
-        Ok(Signed { txid: tx.compute_txid().to_string(), hex: consensus::encode::serialize_hex(&tx), coin })
+        Ok(SignedPayment { txid: tx.compute_txid().to_string(), hex: consensus::encode::serialize_hex(&tx), coin })
     }
 
     fn public(&self) -> CompressedPublicKey {
@@ -126,20 +126,20 @@ impl Payer {
         ScriptBuf::new_p2wpkh(&self.public().wpubkey_hash())
     }
 
-    fn coins(&self) -> MutexGuard<'_, VecDeque<Coin>> {
-        self.coins.lock().expect("no panic while coins are held")
+    fn utxos(&self) -> MutexGuard<'_, VecDeque<Utxo>> {
+        self.utxos.lock().expect("no panic while coins are held")
     }
 }
 
-impl Coin {
+impl Utxo {
     pub fn txid(&self) -> Txid {
         self.outpoint.txid
     }
 }
 
 fn first_transaction(block: &str) -> Result<Transaction> {
-    let bytes = const_hex::decode(block).map_err(|cause| Error::while_("reading a block", cause))?;
+    let bytes = const_hex::decode(block).map_err(|cause| Error::context("reading a block", cause))?;
     let block: bitcoin::Block =
-        consensus::deserialize(&bytes).map_err(|cause| Error::while_("reading a block", cause))?;
+        consensus::deserialize(&bytes).map_err(|cause| Error::context("reading a block", cause))?;
     block.txdata.into_iter().next().ok_or_else(|| Error::new("a block without transactions"))
 }
