@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chain::{Amount, Block, BlockRef, Part, Place, Transfer, TxId, WatchSet};
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use db::{Config, Db};
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
@@ -75,8 +75,8 @@ fn sqlite(report: &mut Report, runtime: &Runtime) {
 
 fn postgres(report: &mut Report, runtime: &Runtime, server: &Server) {
     let (scratch, bare_scratch) = runtime.block_on(async {
-        let ours = Scratch::postgres(server.url()).await;
-        (ours, Scratch::postgres(server.url()).await)
+        let ours = TestDatabase::postgres(server.url()).await;
+        (ours, TestDatabase::postgres(server.url()).await)
     });
     let (mut ours, mut bare) = runtime.block_on(async {
         for url in [scratch.config().url, bare_scratch.config().url] {

@@ -17,7 +17,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     let db = open_existing(&args.installation.load()?).await?;
     require_schema(&db).await?;
     let (ledger, stock) = db
-        .read_at_length("audit", |tx| {
+        .read_without_time_limit("audit", |tx| {
             Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::audit(tx).await?)) })
         })
         .await?;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use db::instance_lock::InstanceLockError;
-use db::lock::LockError;
+use db::file_lock::DataFolderLockError;
 
 /// Why a command could not do what it was asked for: one sentence for people, one number for scripts.
 #[derive(Debug)]
@@ -67,13 +67,13 @@ impl From<db::Error> for CommandError {
     }
 }
 
-impl From<LockError> for CommandError {
-    fn from(error: LockError) -> CommandError {
+impl From<DataFolderLockError> for CommandError {
+    fn from(error: DataFolderLockError) -> CommandError {
         match &error {
-            LockError::Held { .. } => {
+            DataFolderLockError::Held { .. } => {
                 CommandError::daemon(format!("{error}; stop that one, or name another data folder"))
             }
-            LockError::Io { .. } => CommandError::failed(error.to_string()),
+            DataFolderLockError::Io { .. } => CommandError::failed(error.to_string()),
         }
     }
 }
@@ -87,6 +87,7 @@ impl From<InstanceLockError> for CommandError {
             InstanceLockError::Draining { .. } => {
                 CommandError::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
             }
+            InstanceLockError::Io { .. } => CommandError::failed(error.to_string()),
             InstanceLockError::Db(error) => error.into(),
         }
     }

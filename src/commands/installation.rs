@@ -11,7 +11,7 @@ use clock::Clock;
 use config::Config;
 use db::Db;
 use db::instance_lock::InstanceLock;
-use db::lock::DataLock;
+use db::file_lock::DataFolderLock;
 use envelope::{Envelope, KeysError};
 
 /// How the name of the first one begins.
@@ -50,12 +50,12 @@ impl Installation {
 /// An installation that no daemon uses at the moment, held until it is dropped.
 pub struct Offline {
     pub context: Context,
-    _lock: DataLock,
+    _lock: DataFolderLock,
 }
 
 impl Offline {
     /// The schema must be current: a command is no time to migrate.
-    pub async fn open(config: Config, lock: DataLock) -> Result<Offline, CommandError> {
+    pub async fn open(config: Config, lock: DataFolderLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
         require_schema(&db).await?;
         let envelope = Arc::new(open_envelope(&config.data.folder)?);
@@ -115,7 +115,7 @@ pub struct Prepared {
 pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
     // First, so that no schema is changed under a daemon that runs.
-    let mut claim = InstanceLock::take(&db, &owner()).await?;
+    let mut claim = InstanceLock::acquire(&db, &owner()).await?;
     let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
     let folder = &config.data.folder;
     // Before the schema, so that a start that is cut short leaves no database without keys.

@@ -14,7 +14,7 @@ use crate::commands::logging;
 use crate::daemon::{Daemon, Setup};
 use crate::ops;
 use clock::Clock;
-use db::lock::DataLock;
+use db::file_lock::DataFolderLock;
 
 /// Blocks without transfers are stored at most this late: reading them again after a crash costs nothing but time.
 const LAZY_MS: i64 = 1_000;
@@ -31,7 +31,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     let end = ops::end()?;
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
-    let lock = DataLock::acquire(&folder)?;
+    let lock = DataFolderLock::acquire(&folder)?;
     backup::sweep(&folder);
     let Prepared { db, mut claim, envelope, applied } = installation::prepare(&config).await?;
     for name in applied {
@@ -69,7 +69,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
 
     let ended = tokio::select! {
         () = end => Ok(()),
-        lost = claim.keep() => Err(CommandError::daemon(format!(
+        lost = claim.wait_until_lost() => Err(CommandError::daemon(format!(
             "the claim on the database is lost ({lost}); this daemon has stopped, so that there are never two"
         ))),
     };

@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::both;
-use crate::lock::{DataLock, LockError};
+use crate::file_lock::{DataFolderLock, DataFolderLockError};
 use crate::migrations::{self, Migration};
-use crate::testing::{Scratch, fresh};
+use crate::testing::{TestDatabase, open_migrated};
 use crate::*;
 use clock::Instant;
 
 async fn create(db: &Db, sql: &'static str) {
-    db.write("create", move |tx| Box::pin(async move { tx.batch(sql).await })).await.unwrap();
+    db.write("create", move |tx| Box::pin(async move { tx.run_script(sql).await })).await.unwrap();
 }
 
 async fn counters_of(db: &Db) -> Db {
@@ -169,7 +169,7 @@ both! {
                         tx.after_commit(move || seen.lock().unwrap().push(id));
                         tx.after_commit(|| panic!("a hook may not take the writer down"));
                         execute!(tx, "insert into items (id, note, amount) values ($1, 'x', 1)", id)?;
-                        if refuse { Err(Error::Changed { expected: 1, found: 0 }) } else { Ok(()) }
+                        if refuse { Err(Error::UnexpectedRowCount { expected: 1, found: 0 }) } else { Ok(()) }
                     })
                 })
                 .await
@@ -204,7 +204,7 @@ both! {
                 row!(tx, sql, id, n, t, b, f)?;
                 let row = row!(tx, "select n, t, b, f, count(*) over () as c from kinds where id = $1 and $1 >= 0", id)?.unwrap();
                 assert_eq!(row.get::<u64>("c")?, 1);
-                assert_eq!(row.get::<i64>("c")?, row.at::<i64>(4)?);
+                assert_eq!(row.get::<i64>("c")?, row.get_at::<i64>(4)?);
                 Ok((row.get("n")?, row.get("t")?, row.get("b")?, row.get("f")?))
             })).await.unwrap();
             assert_eq!(found, expected);
@@ -215,7 +215,7 @@ both! {
             assert_eq!(row.get::<[u8; 32]>("b")?, amount.to_be_bytes());
             assert_eq!(row.get::<Instant>("n")?, Instant(0));
             assert_eq!(row.get::<u8>("n")?, 0);
-            for error in [row.get::<i64>("t").err(), row.get::<[u8; 20]>("b").err(), row.get::<String>("n").err(), row.get::<i64>("z").err(), row.at::<i64>(4).err()] {
+            for error in [row.get::<i64>("t").err(), row.get::<[u8; 20]>("b").err(), row.get::<String>("n").err(), row.get::<i64>("z").err(), row.get_at::<i64>(4).err()] {
                 assert!(matches!(error, Some(Error::Value { .. })), "{error:?}");
             }
             assert!(row.get::<i64>("t").unwrap_err().to_string().contains("column `t`"));
@@ -310,10 +310,10 @@ both! {
             let many: ResultRef<i64> = statement!(chain, "update children set note = $1 where id < $2 returning id", "x", first);
             let none: ResultRef<i64> = statement!(chain, "update children set note = $1 where id < 0 returning id", "x");
             let after: ResultRef<i64> = statement!(chain, "update children set note = 'y' where id = $1 returning id", none);
-            let done = tx.chain(chain).await?;
-            assert_eq!((done.rows(parent), done.rows(none), done.rows(after)), (1, 0, 0));
-            assert!(matches!(done.id::<i64>(none), Err(Error::Changed { expected: 1, found: 0 })));
-            Ok((done.id(parent)?, done.rows(many)))
+            let done = tx.run_batch(chain).await?;
+            assert_eq!((done.count_rows(parent), done.count_rows(none), done.count_rows(after)), (1, 0, 0));
+            assert!(matches!(done.id::<i64>(none), Err(Error::UnexpectedRowCount { expected: 1, found: 0 })));
+            Ok((done.id(parent)?, done.count_rows(many)))
         }));
         let (first, none) = run("a", 10).await.unwrap();
         let before = db.counters();
@@ -404,7 +404,7 @@ both! {
         let (renewed, held, stale, released) = db.write::<_, Error, _>("lease", |tx| Box::pin(async move {
             Ok((
                 lease::renew(tx, Instant(1500), "watch:1", "b", Epoch(2), 1000).await?,
-                lease::holds(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
+                lease::lock_if_owned(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
                 lease::renew(tx, Instant(1500), "watch:1", "a", Epoch(1), 1000).await?,
                 lease::release(tx, Instant(1600), "watch:1", "b", Epoch(2)).await?,
             ))
@@ -441,25 +441,25 @@ static REORDERED: [Migration; 2] = [TWO, ONE];
 both! {
     async fn migrations_are_appended_and_checked(db: Db) {
         create(&db, "drop table schema_migrations").await;
-        assert_eq!(migrations::pending(&db, &BOTH).await.unwrap(), ["9001_one", "9002_two"]);
+        assert_eq!(migrations::list_pending(&db, &BOTH).await.unwrap(), ["9001_one", "9002_two"]);
         // Two instances start at once.
-        let (a, b) = tokio::join!(migrations::apply(&db, &FIRST), migrations::apply(&db, &FIRST));
+        let (a, b) = tokio::join!(migrations::apply_pending(&db, &FIRST), migrations::apply_pending(&db, &FIRST));
         assert_eq!([a.unwrap(), b.unwrap()].concat(), ["9001_one"]);
-        assert_eq!(migrations::apply(&db, &FIRST).await.unwrap(), Vec::<String>::new());
-        assert_eq!(migrations::apply(&db, &BOTH).await.unwrap(), ["9002_two"]);
+        assert_eq!(migrations::apply_pending(&db, &FIRST).await.unwrap(), Vec::<String>::new());
+        assert_eq!(migrations::apply_pending(&db, &BOTH).await.unwrap(), ["9002_two"]);
         let note = db.read::<String, Error, _>("note", |tx| Box::pin(async move {
             row!(tx, "select note from ones")?.unwrap().get("note")
         })).await.unwrap();
         assert_eq!(note, "new");
 
         let refusal = |result: Result<Vec<String>, Error>| result.unwrap_err().to_string();
-        assert!(refusal(migrations::apply(&db, &TAMPERED).await).contains("was changed after it was applied"));
-        assert!(refusal(migrations::pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
-        assert!(refusal(migrations::apply(&db, &FIRST).await).contains("newer version"));
-        assert!(refusal(migrations::apply(&db, &REORDERED).await).contains("`9001_one` in this database"));
+        assert!(refusal(migrations::apply_pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::list_pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::apply_pending(&db, &FIRST).await).contains("newer version"));
+        assert!(refusal(migrations::apply_pending(&db, &REORDERED).await).contains("`9001_one` in this database"));
 
-        assert!(refusal(migrations::apply(&db, &BREAKING).await).contains("9003_broken failed"));
-        assert_eq!(migrations::pending(&db, &BREAKING).await.unwrap(), ["9003_broken"], "nothing of it is stored");
+        assert!(refusal(migrations::apply_pending(&db, &BREAKING).await).contains("9003_broken failed"));
+        assert_eq!(migrations::list_pending(&db, &BREAKING).await.unwrap(), ["9003_broken"], "nothing of it is stored");
         create(&db, "create table halves (id bigint primary key)").await;
     }
 
@@ -485,7 +485,7 @@ both! {
 
 #[tokio::test]
 async fn a_closure_that_waits_for_something_else_is_refused_on_sqlite() {
-    let db = fresh(Backend::Sqlite).await;
+    let db = open_migrated(Backend::Sqlite).await;
     let inner = db.clone();
     let result = db
         .write::<(), Error, _>("waits", move |tx| {
@@ -502,7 +502,7 @@ async fn a_closure_that_waits_for_something_else_is_refused_on_sqlite() {
 
 #[tokio::test]
 async fn an_idle_connection_that_died_is_replaced() {
-    let db = fresh(Backend::Postgres).await;
+    let db = open_migrated(Backend::Postgres).await;
     let db = counters_of(&db).await;
     futures_util::future::join_all((0..8).map(|id| insert(&db, id, 1))).await;
     let pid = |db: Db| async move {
@@ -535,14 +535,14 @@ async fn an_idle_connection_that_died_is_replaced() {
 
 #[tokio::test]
 async fn another_instance_may_open_but_only_one_holds_the_folder() {
-    let scratch = Scratch::new(Backend::Sqlite).await;
+    let scratch = TestDatabase::new(Backend::Sqlite).await;
     let config = scratch.config();
     let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
     let folder = Path::new(&path).parent().unwrap().to_owned();
-    let lock = DataLock::acquire(&folder).unwrap();
-    let refused = DataLock::acquire(&folder).unwrap_err();
+    let lock = DataFolderLock::acquire(&folder).unwrap();
+    let refused = DataFolderLock::acquire(&folder).unwrap_err();
     assert!(
-        matches!(&refused, LockError::Held { holder, .. } if *holder == format!("process {}", std::process::id())),
+        matches!(&refused, DataFolderLockError::Held { holder, .. } if *holder == format!("process {}", std::process::id())),
         "{refused}"
     );
 
@@ -555,7 +555,7 @@ async fn another_instance_may_open_but_only_one_holds_the_folder() {
     insert(&db, 3, 3).await.unwrap();
     db.close().await;
     drop(lock);
-    DataLock::acquire(&folder).unwrap();
+    DataFolderLock::acquire(&folder).unwrap();
 
     let again = Db::open(&config).await.unwrap();
     assert_eq!(ids(&again).await, [1, 2, 3]);
@@ -566,7 +566,7 @@ async fn another_instance_may_open_but_only_one_holds_the_folder() {
 #[tokio::test]
 async fn a_backup_is_a_complete_private_copy() {
     use std::os::unix::fs::PermissionsExt;
-    let scratch = Scratch::new(Backend::Sqlite).await;
+    let scratch = TestDatabase::new(Backend::Sqlite).await;
     let config = scratch.config();
     let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
     let db = counters_of(&Db::open(&config).await.unwrap()).await;
@@ -601,7 +601,7 @@ async fn unusable_urls_are_refused_without_showing_them() {
 /// SQLite gives up a whole transaction when the disk is full, with it the commands that were run before in the group.
 #[tokio::test]
 async fn who_is_told_of_success_is_stored_also_when_the_disk_is_full() {
-    let db = counters_of(&fresh(Backend::Sqlite).await).await;
+    let db = counters_of(&open_migrated(Backend::Sqlite).await).await;
     let pages = |sql: &'static str| db.write("limit", move |tx| Box::pin(async move { rows!(tx, sql) }));
     pages("pragma max_page_count = 1").await.unwrap();
     let writes = (0..100).map(|id| {
@@ -675,26 +675,26 @@ both! {
     async fn a_statement_works_on_the_rows_that_it_is_given(db: Db) {
         let db = counters_of(&db).await;
         let found = db.write("given", |tx| Box::pin(async move {
-            let inserted = rows_each!(
+            let inserted = rows_for_each!(
                 tx,
-                vec![given![1, "a", None::<i64>], given![2, "b", 20], given![3, "a", None::<i64>], given![2, "c", 1]],
+                vec![batch_row![1, "a", None::<i64>], batch_row![2, "b", 20], batch_row![3, "a", None::<i64>], batch_row![2, "c", 1]],
                 "with given (id bigint, note text, amount bigint)
                  insert into items (id, note, amount) select given.id, given.note, coalesce(given.amount, $1)
                  from given where true on conflict (id) do nothing returning id",
                 7
             )?;
             assert_eq!(inserted.len(), 3, "a row that is there already is left out");
-            let changed = tx.execute_each(
+            let changed = tx.execute_for_each(
                 "with given (id bigint, more bigint) update items set amount = amount + given.more
                  from given where items.id = given.id",
-                vec![given![1, 100], given![3, 300], given![9, 900]],
+                vec![batch_row![1, 100], batch_row![3, 300], batch_row![9, 900]],
                 Vec::new(),
             ).await?;
             assert_eq!(changed, 2);
-            assert_eq!(tx.execute_each("with given (id bigint) delete from items", Vec::new(), Vec::new()).await?, 0);
-            let found = rows_each!(
+            assert_eq!(tx.execute_for_each("with given (id bigint) delete from items", Vec::new(), Vec::new()).await?, 0);
+            let found = rows_for_each!(
                 tx,
-                vec![given!["a"], given!["x"]],
+                vec![batch_row!["a"], batch_row!["x"]],
                 "with given (note text) select items.id, items.amount from given, items where items.note = given.note"
             )?;
             found.iter().map(|row| Ok((row.get("id")?, row.get("amount")?))).collect::<Result<Vec<(i64, i64)>, Error>>()
@@ -710,14 +710,14 @@ both! {
         let before = db.counters();
         db.write("later", |tx| Box::pin(async move {
             deferred!(tx, "update items set amount = $2 where id = $1", 1, 10)?;
-            deferred_each!(
+            deferred_for_each!(
                 tx,
-                vec![given![2, "x"], given![3, "y"]],
+                vec![batch_row![2, "x"], batch_row![3, "y"]],
                 "with given (id bigint, note text)
                  insert into items (id, note, amount) select given.id, given.note, $1 from given",
                 5
             )?;
-            tx.execute_deferred("delete from items where id > $1", Vec::new(), given![100], None).await?;
+            tx.execute_deferred("delete from items where id > $1", Vec::new(), batch_row![100], None).await?;
             let rows = rows!(tx, "select id from items where amount in (5, 10) order by id")?;
             assert_eq!(rows.len(), 3);
             deferred!(tx, "delete from items where id = $1", 2)
@@ -735,10 +735,10 @@ both! {
             execute!(tx, "update items set amount = 2")?;
             deferred!(tx, "update items set amount = 3 where id = $1", 77)
         })).await;
-        assert_eq!(refused, Err(Error::Changed { expected: 1, found: 0 }));
+        assert_eq!(refused, Err(Error::UnexpectedRowCount { expected: 1, found: 0 }));
         let refused = db.write("later", |tx| Box::pin(async move {
             let _ignored = deferred!(tx, "insert into items (id, note, amount) values ($1, 'twice', 1)", 1);
-            let _ignored = tx.flush().await;
+            let _ignored = tx.run_deferred().await;
             Ok::<_, Error>(())
         })).await;
         assert!(refused.unwrap_err().is_unique());

@@ -21,7 +21,7 @@ use crate::workers::rescan::{Piece, Rescan};
 use clock::{Clock, Instant};
 use config::Config;
 use db::Db;
-use db::lock::{DataLock, LockError};
+use db::file_lock::{DataFolderLock, DataFolderLockError};
 use envelope::Envelope;
 use records::audit_log::Actor;
 use tasks::Wake;
@@ -117,10 +117,10 @@ pub enum Executor {
 
 pub async fn executor(config: &Config) -> Result<Executor, CommandError> {
     make_folder(&config.data.folder)?;
-    match DataLock::acquire(&config.data.folder) {
+    match DataFolderLock::acquire(&config.data.folder) {
         Ok(lock) => Ok(Executor::Ours(Box::new(Offline::open(config.clone(), lock).await?))),
-        Err(LockError::Held { .. }) => Ok(Executor::Daemon),
-        Err(error @ LockError::Io { .. }) => Err(error.into()),
+        Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
+        Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),
     }
 }
 

@@ -37,7 +37,7 @@ async fn store(db: &Db, ready: ReservedAddress) -> String {
         Box::pin(async move {
             let mut links = Batch::default();
             let id = ready.insert(&mut links, Instant(0));
-            tx.chain(links).await?.id(id)?;
+            tx.run_batch(links).await?.id(id)?;
             Ok::<_, Error>(ready.issue())
         })
     })
@@ -77,7 +77,7 @@ db::both! {
         let result = db.write("refused", move |tx| Box::pin(async move {
             let mut links = Batch::default();
             refused.insert(&mut links, Instant(0));
-            tx.chain(links).await?;
+            tx.run_batch(links).await?;
             Err::<(), _>(Error::Conflict("on purpose".into()))
         })).await;
         assert!(result.is_err());

@@ -618,7 +618,7 @@ db::both! {
                 assert!(matches!(rise, UnexplainedCredit::Booked(None)), "{rise:?}");
                 assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
-                let kinds: Vec<String> = found.iter().map(|row| row.at(0)).collect::<Result<_, _>>()?;
+                let kinds: Vec<String> = found.iter().map(|row| row.get_at(0)).collect::<Result<_, _>>()?;
                 assert_eq!(kinds, ["balance.absurd", "deposit.absurd", "payment.surplus"]);
                 let report = ledger::audit::audit(tx).await?;
                 assert!(report.is_clean(), "{report}");
@@ -634,7 +634,7 @@ fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
     let result = runner.run(&acts(), |acts| {
         runtime.block_on(async {
-            let db = testing::fresh(backend).await;
+            let db = testing::open_migrated(backend).await;
             play(&db, acts).await;
             db.close().await;
         });

@@ -7,7 +7,7 @@ use chain::{Amount, AssetId};
 use crate::ledger::hash_chain::{Canonical, GENESIS};
 use crate::ledger::{Account, Balance, Kind, Movement, Side};
 use clock::Instant;
-use db::{self, Bind, Tx, deferred_each, execute, given, row, rows, rows_each};
+use db::{self, Bind, Tx, deferred_for_each, execute, batch_row, row, rows, rows_for_each};
 use ids::{AccountId, MerchantId, Mode, PostingSeq, UserId};
 
 /// An account as its row tells.
@@ -142,9 +142,9 @@ pub async fn insert_or_find_account(
 
 /// The balance rows, locked in the order of their ids, each with the seal up to which it is folded.
 pub async fn lock_balances(tx: &mut Tx, accounts: &BTreeSet<AccountId>) -> Result<Balances, db::Error> {
-    let found = rows_each!(
+    let found = rows_for_each!(
         tx,
-        accounts.iter().map(|account| given![*account]).collect(),
+        accounts.iter().map(|account| batch_row![*account]).collect(),
         "with given (id bigint)
          select b.account_id, b.debits_pending, b.debits_posted, b.credits_pending, b.credits_posted, b.rolled_up_to
          from given, balances b where b.account_id = given.id order by b.account_id for update"
@@ -184,7 +184,7 @@ fn balance_of(row: &db::Row) -> Result<(Balance, i64), db::Error> {
 
 pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Error> {
     let given = balances.iter().map(|(account, (balance, through))| {
-        given![
+        batch_row![
             *account,
             balance.debits_pending,
             balance.debits_posted,
@@ -193,7 +193,7 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
             *through
         ]
     });
-    deferred_each!(
+    deferred_for_each!(
         tx,
         given.collect(),
         "with given (id bigint, debits_pending bytea, debits_posted bytea, credits_pending bytea, credits_posted bytea,
@@ -230,7 +230,7 @@ pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>
             at: now.0,
         };
         previous = canonical.hash(&previous);
-        given.push(given![
+        given.push(batch_row![
             no,
             posting.entry,
             posting.leg,
@@ -243,7 +243,7 @@ pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>
             previous
         ]);
     }
-    deferred_each!(
+    deferred_for_each!(
         tx,
         given,
         "with given (no bigint, entry text, line_no bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea,
@@ -259,7 +259,7 @@ pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>
 pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
     let (mut given, mut resolving) = (Vec::with_capacity(postings.len()), Vec::new());
     for posting in postings {
-        let mut row = given![
+        let mut row = batch_row![
             posting.entry,
             posting.leg,
             posting.kind,
@@ -277,7 +277,7 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
             Some(Of { seq: Some(_), .. }) | None => given.push(row),
         }
     }
-    deferred_each!(
+    deferred_for_each!(
         tx,
         given,
         "with given (entry text, line_no bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text)
@@ -286,7 +286,7 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
          from given returning seq, entry, line_no",
         now
     )?;
-    deferred_each!(
+    deferred_for_each!(
         tx,
         resolving,
         "with given (entry text, line_no bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text,
@@ -300,8 +300,8 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
 
 /// Those of the named holds that are open.
 pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
-    let given = (0i64..).zip(&names).map(|(number, name)| given![number, *name]).collect();
-    let found = rows_each!(
+    let given = (0i64..).zip(&names).map(|(number, name)| batch_row![number, *name]).collect();
+    let found = rows_for_each!(
         tx,
         given,
         "with given (number bigint, name text)
@@ -376,9 +376,9 @@ fn stored(row: &db::Row) -> Result<Stored, db::Error> {
 }
 
 pub async fn set_seals(tx: &mut Tx, seals: &[(PostingSeq, i64, [u8; 32])]) -> Result<(), db::Error> {
-    deferred_each!(
+    deferred_for_each!(
         tx,
-        seals.iter().map(|(seq, no, hash)| given![*seq, *no, hash]).collect(),
+        seals.iter().map(|(seq, no, hash)| batch_row![*seq, *no, hash]).collect(),
         "with given (seq bigint, no bigint, hash bytea)
          update postings set hash_chain_no = given.no, hash = given.hash from given
          where postings.seq = given.seq and hash_chain_no is null"
@@ -457,7 +457,7 @@ pub async fn explain_sealed_movements(tx: &mut Tx, account: AccountId, no: i64) 
         execute!(tx, "set local enable_seqscan = off")?;
         execute!(tx, "set local enable_bitmapscan = off")?;
     }
-    let sql = tx.pick(
+    let sql = tx.sql_for_backend(
         concat!("explain query plan ", movements_after!("")),
         concat!("explain (costs off) ", movements_after!("")),
     );

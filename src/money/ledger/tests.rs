@@ -223,7 +223,7 @@ proptest! {
     #[test]
     fn the_ledger_is_a_map_of_integers(acts in acts()) {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let db = testing::fresh(Backend::Sqlite).await;
+            let db = testing::open_migrated(Backend::Sqlite).await;
             let mut model: HashMap<u8, (u64, u64)> = HashMap::new();
             let mut holds: Vec<(String, u8, u64)> = Vec::new();
             let user = |number: u8| Account::User(UserId(i64::from(number) + 1));

@@ -2,7 +2,7 @@
 
 use crate::payments::{NewPayment, State};
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx, deferred_each, execute, given, row, statement};
+use db::{self, Batch, ResultRef, Tx, deferred_for_each, execute, batch_row, row, statement};
 use ids::{OrderId, PaymentId};
 
 pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
@@ -44,9 +44,9 @@ pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) ->
             State::Pending | State::Confirming => None,
             State::Success | State::Failed | State::Expired => Some(now),
         };
-        given![*id, *state, closed_at]
+        batch_row![*id, *state, closed_at]
     });
-    deferred_each!(
+    deferred_for_each!(
         tx,
         given.collect(),
         "with given (id bigint, state text, closed_at bigint)

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use envelope::Envelope;
 use rusqlite::Connection;
 use tokio::process::{Child, Command};
@@ -150,7 +150,7 @@ async fn a_daemon_that_sees_other_folders_gives_its_copy_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgresql_has_tools_of_its_own() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
-    let scratch = Scratch::postgres(&server).await;
+    let scratch = TestDatabase::postgres(&server).await;
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (on_postgres(folder.path(), &scratch), folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
