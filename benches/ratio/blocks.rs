@@ -102,7 +102,7 @@ impl Followed {
 
     fn read(&self, answer: &[u8], header: Header) -> Result<Block, Rejection> {
         let mut transfers = Vec::new();
-        matches(answer, &self.chain.watched.read(), &self.contracts, |hit, _| {
+        matches(answer, &self.chain.watched.read_addresses(), &self.contracts, |hit, _| {
             let mut txid = header.hash.0;
             txid[31] = u8::try_from(transfers.len()).unwrap_or(u8::MAX);
             transfers.push(hit.at(TxId(txid), 1, 77));

@@ -55,7 +55,7 @@ impl Amount {
     }
 
     /// `self · numerator / denominator`, rounded down; `None` on overflow or a zero denominator.
-    pub fn checked_ratio(self, numerator: u64, denominator: u64) -> Option<Amount> {
+    pub fn checked_mul_ratio(self, numerator: u64, denominator: u64) -> Option<Amount> {
         self.0.checked_mul(U256::from(numerator))?.checked_div(U256::from(denominator)).map(Amount)
     }
 
@@ -64,7 +64,7 @@ impl Amount {
     }
 
     /// The sum of all, or `None` when it leaves the range.
-    pub fn sum(amounts: impl IntoIterator<Item = Amount>) -> Option<Amount> {
+    pub fn checked_sum(amounts: impl IntoIterator<Item = Amount>) -> Option<Amount> {
         amounts.into_iter().try_fold(Amount::ZERO, Amount::checked_add)
     }
 

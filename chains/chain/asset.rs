@@ -11,13 +11,13 @@ pub struct ChainId(Arc<str>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a chain name (1 to 32 of a-z, 0-9 and -)")]
-pub struct BadChainId(String);
+pub struct InvalidChainId(String);
 
 impl ChainId {
-    pub fn new(name: &str) -> Result<ChainId, BadChainId> {
+    pub fn new(name: &str) -> Result<ChainId, InvalidChainId> {
         let fits = (1..=32).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits { Ok(ChainId(name.into())) } else { Err(BadChainId(name.to_owned())) }
+        if fits { Ok(ChainId(name.into())) } else { Err(InvalidChainId(name.to_owned())) }
     }
 
     pub fn as_str(&self) -> &str {
@@ -26,9 +26,9 @@ impl ChainId {
 }
 
 impl TryFrom<String> for ChainId {
-    type Error = BadChainId;
+    type Error = InvalidChainId;
 
-    fn try_from(name: String) -> Result<ChainId, BadChainId> {
+    fn try_from(name: String) -> Result<ChainId, InvalidChainId> {
         ChainId::new(&name)
     }
 }
@@ -74,7 +74,7 @@ pub enum AssetKind {
 pub struct AssetId(Arc<str>);
 
 impl AssetId {
-    pub fn of(chain: &ChainId, kind: &AssetKind) -> AssetId {
+    pub fn on_chain(chain: &ChainId, kind: &AssetKind) -> AssetId {
         match kind {
             AssetKind::Native => AssetId(format!("{chain}/native").into()),
             AssetKind::Token { contract } => AssetId(format!("{chain}/{contract}").into()),
@@ -86,8 +86,8 @@ impl AssetId {
         AssetId(format!("fiat/{currency}").into())
     }
 
-    /// Takes back what the database or configuration stored; the text was made by [`AssetId::of`] or [`AssetId::fiat`].
-    pub fn stored(text: &str) -> AssetId {
+    /// Takes back what the database or configuration stored; the text was made by [`AssetId::on_chain`] or [`AssetId::fiat`].
+    pub fn from_stored(text: &str) -> AssetId {
         AssetId(text.into())
     }
 
@@ -122,7 +122,7 @@ pub struct Asset {
 
 impl Asset {
     pub fn new(chain: ChainId, kind: AssetKind, symbol: &str, decimals: u8, quote_decimals: u8) -> Asset {
-        let id = AssetId::of(&chain, &kind);
+        let id = AssetId::on_chain(&chain, &kind);
         Asset { id, chain, kind, symbol: symbol.to_owned(), decimals, quote_decimals: quote_decimals.min(decimals) }
     }
 

@@ -39,7 +39,7 @@ pub struct Header {
 }
 
 impl Header {
-    pub fn position(&self) -> BlockRef {
+    pub fn block_ref(&self) -> BlockRef {
         BlockRef { height: self.height, hash: self.hash }
     }
 }
@@ -63,8 +63,8 @@ pub struct Block {
 }
 
 impl Block {
-    /// Whether it says nothing that has to be stored.
-    pub fn is_quiet(&self) -> bool {
-        self.transfers.is_empty() && self.spends.is_empty()
+    /// Returns true when it has a transfer or a spend that must be stored.
+    pub fn has_watched_activity(&self) -> bool {
+        !(self.transfers.is_empty() && self.spends.is_empty())
     }
 }

@@ -22,7 +22,7 @@ static DERIVATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Addresses derived since the process began, at one curve operation each. A restart derives none: issued addresses are
 /// stored.
-pub fn derivations() -> u64 {
+pub fn count_derivations() -> u64 {
     DERIVATIONS.load(Ordering::Relaxed)
 }
 
@@ -32,19 +32,19 @@ const TRON_VERSION: u8 = 0x41;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeriveError {
     #[error("not an account xpub: {0}")]
-    BadXpub(String),
+    InvalidXpub(String),
     #[error(
         "a zpub or vpub is the key of an account of P2WPKH addresses (BIP84, m/84'); other addresses have an account of \
          their own, Taproot that of BIP86 (m/86')"
     )]
-    OtherKind,
+    UnsuitableKeyVersion,
     #[error("index {0} cannot be derived from this account")]
-    BadIndex(u32),
+    InvalidIndex(u32),
 }
 
 /// How the public key at an index becomes an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
+pub enum AddressScheme {
     /// BIP84: P2WPKH with the network's Bech32 prefix (`bc`, `tb`, `bcrt`).
     P2wpkh(KnownHrp),
     /// BIP86: P2TR that only the key can spend, in Bech32m with the same prefixes.
@@ -55,12 +55,12 @@ pub enum Scheme {
     Tron,
 }
 
-impl Scheme {
-    pub fn of(family: Family, network: Network) -> Scheme {
+impl AddressScheme {
+    pub fn for_family(family: Family, network: Network) -> AddressScheme {
         match family {
-            Family::Bitcoin => Scheme::P2wpkh(KnownHrp::from(network)),
-            Family::Evm => Scheme::Evm,
-            Family::Tron => Scheme::Tron,
+            Family::Bitcoin => AddressScheme::P2wpkh(KnownHrp::from(network)),
+            Family::Evm => AddressScheme::Evm,
+            Family::Tron => AddressScheme::Tron,
         }
     }
 }
@@ -70,43 +70,44 @@ impl Scheme {
 #[derive(Debug, Clone)]
 pub struct Deriver {
     external: Xpub,
-    scheme: Scheme,
+    scheme: AddressScheme,
 }
 
 impl Deriver {
     /// `xpub` is the account key (depth 3) in Base58Check, as `settled-signer keys` prints it.
-    pub fn new(xpub: &str, scheme: Scheme) -> Result<Deriver, DeriveError> {
-        let account: Xpub = as_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
+    pub fn new(xpub: &str, scheme: AddressScheme) -> Result<Deriver, DeriveError> {
+        let account: Xpub =
+            as_xpub(xpub.trim(), scheme)?.parse().map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
         if account.depth != 3 {
-            return Err(DeriveError::BadXpub(format!("its depth is {}, an account has depth 3", account.depth)));
+            return Err(DeriveError::InvalidXpub(format!("its depth is {}, an account has depth 3", account.depth)));
         }
         let external = account
             .derive_pub(&*CURVE, &[ChildNumber::from_normal_idx(0).expect("0 is a normal index")])
-            .map_err(|e| DeriveError::BadXpub(format!("{e}")))?;
+            .map_err(|e| DeriveError::InvalidXpub(format!("{e}")))?;
         Ok(Deriver { external, scheme })
     }
 
-    pub fn scheme(&self) -> Scheme {
+    pub fn scheme(&self) -> AddressScheme {
         self.scheme
     }
 
     /// The address at `index` (below 2^31).
-    pub fn address(&self, index: u32) -> Result<Address, DeriveError> {
-        let child = ChildNumber::from_normal_idx(index).map_err(|_| DeriveError::BadIndex(index))?;
+    pub fn derive_address(&self, index: u32) -> Result<Address, DeriveError> {
+        let child = ChildNumber::from_normal_idx(index).map_err(|_| DeriveError::InvalidIndex(index))?;
         DERIVATIONS.fetch_add(1, Ordering::Relaxed);
-        let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::BadIndex(index))?.public_key;
+        let key = self.external.ckd_pub(&*CURVE, child).map_err(|_| DeriveError::InvalidIndex(index))?.public_key;
         Ok(match self.scheme {
-            Scheme::P2wpkh(hrp) => p2wpkh(&CompressedPublicKey(key), hrp),
-            Scheme::P2tr(hrp) => p2tr_address(&key, hrp),
-            Scheme::Evm => evm_address(account_bytes(&key)),
-            Scheme::Tron => tron_address(account_bytes(&key)),
+            AddressScheme::P2wpkh(hrp) => p2wpkh(&CompressedPublicKey(key), hrp),
+            AddressScheme::P2tr(hrp) => p2tr_address(&key, hrp),
+            AddressScheme::Evm => evm_address(account_bytes(&key)),
+            AddressScheme::Tron => tron_address(account_bytes(&key)),
         })
     }
 }
 
 /// The account key with the version bytes of BIP32 where it has those of SLIP-132 (`zpub`, `vpub`), which say the same key
 /// and that its wallet has P2WPKH addresses: with other ones the money would show in no wallet.
-fn as_xpub(text: &str, scheme: Scheme) -> Result<String, DeriveError> {
+fn as_xpub(text: &str, scheme: AddressScheme) -> Result<String, DeriveError> {
     let Ok(mut payload) = base58::decode_check(text) else { return Ok(text.to_owned()) };
     let version = match payload.first_chunk() {
         Some([0x04, 0xb2, 0x47, 0x46]) => [0x04, 0x88, 0xb2, 0x1e],
@@ -114,8 +115,10 @@ fn as_xpub(text: &str, scheme: Scheme) -> Result<String, DeriveError> {
         Some(_) | None => return Ok(text.to_owned()),
     };
     match scheme {
-        Scheme::P2wpkh(_) => {}
-        Scheme::P2tr(_) | Scheme::Evm | Scheme::Tron => return Err(DeriveError::OtherKind),
+        AddressScheme::P2wpkh(_) => {}
+        AddressScheme::P2tr(_) | AddressScheme::Evm | AddressScheme::Tron => {
+            return Err(DeriveError::UnsuitableKeyVersion);
+        }
     }
     payload[..4].copy_from_slice(&version);
     Ok(base58::encode_check(&payload))
@@ -130,12 +133,12 @@ fn p2wpkh(key: &CompressedPublicKey, hrp: KnownHrp) -> Address {
 pub fn p2tr_address(key: &bitcoin::secp256k1::PublicKey, hrp: KnownHrp) -> Address {
     let (output, _) = key.x_only_public_key().0.tap_tweak(&*CURVE, None);
     let text = bitcoin::Address::p2tr_tweaked(output, hrp).to_string();
-    Address { key: p2tr_key(&output.to_x_only_public_key().serialize()), text }
+    Address { key: p2tr_address_key(&output.to_x_only_public_key().serialize()), text }
 }
 
 /// How the watch set knows a P2TR output: by the hash of its key. A part of the key itself would not do, because whoever
 /// burns money can choose all 32 bytes freely.
-pub fn p2tr_key(output: &[u8; 32]) -> AddressKey {
+pub fn p2tr_address_key(output: &[u8; 32]) -> AddressKey {
     let hash = sha256::Hash::hash(output).to_byte_array();
     AddressKey(*hash.first_chunk().expect("32 bytes"))
 }
@@ -169,37 +172,43 @@ mod tests {
 
     #[test]
     fn bip84_vector() {
-        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
-        assert_eq!(deriver.address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
-        assert_eq!(deriver.address(1).unwrap().text, "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g");
+        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        assert_eq!(deriver.derive_address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
+        assert_eq!(deriver.derive_address(1).unwrap().text, "bc1qnjg0jd8228aq7egyzacy8cys3knf9xvrerkf9g");
     }
 
     /// The account of the same phrase as BIP84 publishes it, and the first address of BIP86 under its own account.
     #[test]
     fn zpub_and_taproot_vectors() {
         let zpub = "zpub6rFR7y4Q2AijBEqTUquhVz398htDFrtymD9xYYfG1m4wAcvPhXNfE3EfH1r1ADqtfSdVCToUG868RvUUkgDKf31mGDtKsAYz2oz2AGutZYs";
-        let same = Deriver::new(zpub, Scheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
-        assert_eq!(same.address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
-        for other in [Scheme::P2tr(KnownHrp::Mainnet), Scheme::Evm, Scheme::Tron] {
-            assert_eq!(Deriver::new(zpub, other).unwrap_err(), DeriveError::OtherKind, "{other:?}");
+        let same = Deriver::new(zpub, AddressScheme::P2wpkh(KnownHrp::Mainnet)).unwrap();
+        assert_eq!(same.derive_address(0).unwrap().text, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyu");
+        for other in [AddressScheme::P2tr(KnownHrp::Mainnet), AddressScheme::Evm, AddressScheme::Tron] {
+            assert_eq!(Deriver::new(zpub, other).unwrap_err(), DeriveError::UnsuitableKeyVersion, "{other:?}");
         }
         let bip86 = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
-        let taproot = Deriver::new(bip86, Scheme::P2tr(KnownHrp::Mainnet)).unwrap();
-        assert_eq!(taproot.address(0).unwrap().text, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr");
-        assert_eq!(taproot.address(1).unwrap().text, "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh");
+        let taproot = Deriver::new(bip86, AddressScheme::P2tr(KnownHrp::Mainnet)).unwrap();
+        assert_eq!(
+            taproot.derive_address(0).unwrap().text,
+            "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"
+        );
+        assert_eq!(
+            taproot.derive_address(1).unwrap().text,
+            "bc1p4qhjn9zdvkux4e44uhx8tc55attvtyu358kutcqkudyccelu0was9fqzwh"
+        );
     }
 
     #[test]
     fn keys_that_are_not_accounts_are_refused() {
-        assert!(matches!(Deriver::new("xpub123", Scheme::Evm), Err(DeriveError::BadXpub(_))));
-        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::Evm).unwrap();
-        assert_eq!(deriver.address(1 << 31), Err(DeriveError::BadIndex(1 << 31)));
+        assert!(matches!(Deriver::new("xpub123", AddressScheme::Evm), Err(DeriveError::InvalidXpub(_))));
+        let deriver = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::Evm).unwrap();
+        assert_eq!(deriver.derive_address(1 << 31), Err(DeriveError::InvalidIndex(1 << 31)));
     }
 
     #[test]
     fn one_account_has_one_key_in_every_text() {
-        let evm = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::Evm).unwrap().address(7).unwrap();
-        let tron = Deriver::new(BIP84_ZPUB_AS_XPUB, Scheme::Tron).unwrap().address(7).unwrap();
+        let evm = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::Evm).unwrap().derive_address(7).unwrap();
+        let tron = Deriver::new(BIP84_ZPUB_AS_XPUB, AddressScheme::Tron).unwrap().derive_address(7).unwrap();
         assert_eq!(evm.key, tron.key);
         assert!(evm.text.starts_with("0x") && tron.text.starts_with('T'));
     }

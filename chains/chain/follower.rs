@@ -21,30 +21,30 @@ pub struct Follower {
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum NextStep {
     /// Nothing new, or the node is behind us and agrees or cannot tell.
     Wait,
-    /// Read these blocks and offer them to [`Follower::fits`].
-    Extend { from: Height, to: Height },
-    /// The node's head is at or below the cursor and is not the cursor: give it to [`Follower::compare`].
-    Compare,
+    /// Read these blocks and offer them to [`Follower::check_next`].
+    ReadBlocks { from: Height, to: Height },
+    /// The node's head is at or below the cursor and is not the cursor: look it up with [`Follower::contains`].
+    CompareHead,
 }
 
 /// Whether a read block follows the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fit {
+pub enum NextBlock {
     Extends,
-    /// Its parent is not our cursor: search the fork from [`Follower::search`].
+    /// Its parent is not our cursor: search the fork from [`Follower::search_fork`].
     Forks,
     /// Not the height after the cursor: the answer is of no use.
-    Misplaced,
+    WrongHeight,
 }
 
 /// One step of the way back to the last common block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Search {
+pub enum ForkSearch {
     /// Ask the node for its block at this height, the parent of the lowest that is known of its branch.
-    Ask(Height),
+    RequestHeader(Height),
     /// The last block that both have: rewind to it.
     RewindTo(BlockRef),
     /// No common block above the final mark or within what is kept.
@@ -67,51 +67,42 @@ impl Follower {
         self.final_height
     }
 
-    pub fn next(&self, tip: &Tip) -> Step {
+    pub fn next_step(&self, tip: &Tip) -> NextStep {
         let cursor = self.cursor();
         if tip.head.height > cursor.height {
             let to = tip.head.height.min(cursor.height.saturating_add(self.batch));
-            return Step::Extend { from: cursor.height + 1, to };
+            return NextStep::ReadBlocks { from: cursor.height + 1, to };
         }
-        if tip.head.position() == cursor {
-            return Step::Wait;
+        if tip.head.block_ref() == cursor {
+            return NextStep::Wait;
         }
-        Step::Compare
+        NextStep::CompareHead
     }
 
-    /// The node, not ahead of us, has `theirs` at its head. A known block means that it merely lags.
-    pub fn compare(&self, theirs: BlockRef) -> Fit {
-        match self.hash_at(theirs.height) {
-            Some(ours) if ours == theirs.hash => Fit::Extends,
-            Some(_) => Fit::Forks,
-            None => Fit::Misplaced,
-        }
-    }
-
-    pub fn fits(&self, header: &Header) -> Fit {
+    pub fn check_next(&self, header: &Header) -> NextBlock {
         let cursor = self.cursor();
         if header.height != cursor.height + 1 {
-            return Fit::Misplaced;
+            return NextBlock::WrongHeight;
         }
-        if header.parent == cursor.hash { Fit::Extends } else { Fit::Forks }
+        if header.parent == cursor.hash { NextBlock::Extends } else { NextBlock::Forks }
     }
 
     /// Walks back for the last common block. `lowest` is the lowest block that is known of the other branch: at first the one
-    /// that forks, then the answer to [`Search::Ask`]. That must be the parent of the one before: a branch that does not hang
+    /// that forks, then the answer to [`ForkSearch::RequestHeader`]. That must be the parent of the one before: a branch that does not hang
     /// together is made up, and where blocks are proven by work each of its blocks has cost some.
-    pub fn search(&self, lowest: &Header) -> Search {
+    pub fn search_fork(&self, lowest: &Header) -> ForkSearch {
         let Some(height) = lowest.height.checked_sub(1).filter(|height| *height >= self.final_height) else {
-            return Search::TooDeep;
+            return ForkSearch::TooDeep;
         };
         match self.hash_at(height) {
-            Some(ours) if ours == lowest.parent => Search::RewindTo(BlockRef { height, hash: ours }),
-            Some(_) if height > self.final_height => Search::Ask(height),
-            Some(_) | None => Search::TooDeep,
+            Some(ours) if ours == lowest.parent => ForkSearch::RewindTo(BlockRef { height, hash: ours }),
+            Some(_) if height > self.final_height => ForkSearch::RequestHeader(height),
+            Some(_) | None => ForkSearch::TooDeep,
         }
     }
 
     /// The block was applied and stored.
-    pub fn extended(&mut self, block: BlockRef) {
+    pub fn push(&mut self, block: BlockRef) {
         debug_assert_eq!(block.height, self.cursor().height + 1);
         self.recent.push_back(block);
         while self.recent.len() > self.keep {
@@ -120,7 +111,7 @@ impl Follower {
     }
 
     /// Everything above `to` was reversed and the cursor stored.
-    pub fn rewound(&mut self, to: BlockRef) {
+    pub fn rewind(&mut self, to: BlockRef) {
         while self.recent.len() > 1 && self.cursor().height > to.height {
             self.recent.pop_back();
         }
@@ -128,17 +119,17 @@ impl Follower {
     }
 
     /// Blocks up to `height` are final. Never goes back, never passes the cursor.
-    pub fn finalized(&mut self, height: Height) {
+    pub fn raise_final_height(&mut self, height: Height) {
         self.final_height = self.final_height.max(height.min(self.cursor().height));
     }
 
     /// Whether a block is on our branch; `None` where that is not read yet, or not remembered any more.
-    pub fn has(&self, block: BlockRef) -> Option<bool> {
+    pub fn contains(&self, block: BlockRef) -> Option<bool> {
         self.hash_at(block.height).map(|ours| ours == block.hash)
     }
 
     /// Our block at a height, or the nearest to it that is remembered. Who has one has all that are below it.
-    pub fn at(&self, height: Height) -> BlockRef {
+    pub fn nearest_block(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
         self.hash_at(height).map_or_else(
             || if height < oldest.height { *oldest } else { self.cursor() },
@@ -181,29 +172,29 @@ mod tests {
     #[test]
     fn steps() {
         let f = follower(5);
-        assert_eq!(f.next(&tip(block(0, 5))), Step::Wait);
-        assert_eq!(f.next(&tip(block(0, 6))), Step::Extend { from: 6, to: 6 });
-        assert_eq!(f.next(&tip(block(0, 99))), Step::Extend { from: 6, to: 15 });
-        assert_eq!(f.next(&tip(block(0, 3))), Step::Compare);
-        assert_eq!(f.next(&tip(block(1, 5))), Step::Compare);
-        assert_eq!(f.compare(block(0, 3)), Fit::Extends);
-        assert_eq!(f.compare(block(1, 3)), Fit::Forks);
-        assert_eq!(f.fits(&header(block(0, 6), block(0, 5))), Fit::Extends);
-        assert_eq!(f.fits(&header(block(1, 6), block(1, 5))), Fit::Forks);
-        assert_eq!(f.fits(&header(block(0, 7), block(0, 6))), Fit::Misplaced);
+        assert_eq!(f.next_step(&tip(block(0, 5))), NextStep::Wait);
+        assert_eq!(f.next_step(&tip(block(0, 6))), NextStep::ReadBlocks { from: 6, to: 6 });
+        assert_eq!(f.next_step(&tip(block(0, 99))), NextStep::ReadBlocks { from: 6, to: 15 });
+        assert_eq!(f.next_step(&tip(block(0, 3))), NextStep::CompareHead);
+        assert_eq!(f.next_step(&tip(block(1, 5))), NextStep::CompareHead);
+        assert_eq!(f.contains(block(0, 3)), Some(true));
+        assert_eq!(f.contains(block(1, 3)), Some(false));
+        assert_eq!(f.check_next(&header(block(0, 6), block(0, 5))), NextBlock::Extends);
+        assert_eq!(f.check_next(&header(block(1, 6), block(1, 5))), NextBlock::Forks);
+        assert_eq!(f.check_next(&header(block(0, 7), block(0, 6))), NextBlock::WrongHeight);
     }
 
     #[test]
     fn final_blocks_are_never_left() {
         let mut f = follower(9);
-        f.finalized(7);
-        f.finalized(3);
+        f.raise_final_height(7);
+        f.raise_final_height(3);
         assert_eq!(f.final_height(), 7);
-        assert_eq!(f.search(&header(block(1, 9), block(1, 8))), Search::Ask(8));
-        assert_eq!(f.search(&header(block(1, 8), block(0, 7))), Search::RewindTo(block(0, 7)));
-        assert_eq!(f.search(&header(block(1, 8), block(1, 7))), Search::TooDeep);
-        assert_eq!(f.search(&header(block(1, 7), block(0, 6))), Search::TooDeep);
-        f.finalized(50);
+        assert_eq!(f.search_fork(&header(block(1, 9), block(1, 8))), ForkSearch::RequestHeader(8));
+        assert_eq!(f.search_fork(&header(block(1, 8), block(0, 7))), ForkSearch::RewindTo(block(0, 7)));
+        assert_eq!(f.search_fork(&header(block(1, 8), block(1, 7))), ForkSearch::TooDeep);
+        assert_eq!(f.search_fork(&header(block(1, 7), block(0, 6))), ForkSearch::TooDeep);
+        f.raise_final_height(50);
         assert_eq!(f.final_height(), 9, "the final mark does not pass the cursor");
     }
 
@@ -211,12 +202,15 @@ mod tests {
     fn what_is_remembered_of_our_branch() {
         let mut f = Follower::new([block(0, 0)], 0, 3, 10);
         for height in 1..=9 {
-            f.extended(block(0, height));
+            f.push(block(0, height));
         }
-        assert_eq!(f.has(block(0, 7)), Some(true));
-        assert_eq!(f.has(block(1, 8)), Some(false));
-        assert_eq!((f.has(block(0, 6)), f.has(block(0, 10))), (None, None));
-        assert_eq!((f.at(3), f.at(8), f.at(12)), (block(0, 7), block(0, 8), block(0, 9)));
+        assert_eq!(f.contains(block(0, 7)), Some(true));
+        assert_eq!(f.contains(block(1, 8)), Some(false));
+        assert_eq!((f.contains(block(0, 6)), f.contains(block(0, 10))), (None, None));
+        assert_eq!(
+            (f.nearest_block(3), f.nearest_block(8), f.nearest_block(12)),
+            (block(0, 7), block(0, 8), block(0, 9))
+        );
     }
 
     proptest! {
@@ -225,25 +219,25 @@ mod tests {
         fn the_search_finds_the_fork(length in 2u64..60, fork in 0u64..60, keep in 1usize..80, final_height in 0u64..60) {
             let fork = fork.min(length - 1);
             let mut f = Follower::new([block(0, 0)], 0, keep, 10);
-            for h in 1..=length { f.extended(block(0, h)); }
-            f.finalized(final_height);
+            for h in 1..=length { f.push(block(0, h)); }
+            f.raise_final_height(final_height);
             let node = |h: Height| if h <= fork { block(0, h) } else { block(1, h) };
             let shown = |h: Height| header(node(h), node(h - 1));
             let oldest = length + 1 - u64::try_from(f.recent.len()).unwrap();
             let mut lowest = shown(length + 1);
             let found = loop {
-                match f.search(&lowest) {
-                    Search::Ask(h) => lowest = shown(h),
-                    found @ (Search::RewindTo(_) | Search::TooDeep) => break found,
+                match f.search_fork(&lowest) {
+                    ForkSearch::RequestHeader(h) => lowest = shown(h),
+                    found @ (ForkSearch::RewindTo(_) | ForkSearch::TooDeep) => break found,
                 }
             };
             if fork >= oldest && fork >= f.final_height() {
-                prop_assert_eq!(found, Search::RewindTo(block(0, fork)));
-                f.rewound(block(0, fork));
+                prop_assert_eq!(found, ForkSearch::RewindTo(block(0, fork)));
+                f.rewind(block(0, fork));
                 prop_assert_eq!(f.cursor(), block(0, fork));
-                prop_assert_eq!(f.fits(&shown(fork + 1)), Fit::Extends);
+                prop_assert_eq!(f.check_next(&shown(fork + 1)), NextBlock::Extends);
             } else {
-                prop_assert_eq!(found, Search::TooDeep);
+                prop_assert_eq!(found, ForkSearch::TooDeep);
             }
         }
     }

@@ -31,10 +31,10 @@ pub enum SourceError {
     Unavailable(String),
     /// The block asked for is not there (any more): a shorter or another branch. Ask for the tip again.
     #[error("block {0} is not on the node's chain")]
-    NotThere(Height),
+    BlockNotFound(Height),
     /// An answer contradicts itself or what it is committed to. Never used, always loud.
     #[error("an endpoint's answer is wrong: {0}")]
-    Wrong(String),
+    InvalidResponse(String),
     /// The node cannot do this at all (method missing, history pruned).
     #[error("not offered by the node: {0}")]
     Unsupported(String),
@@ -44,13 +44,13 @@ pub enum SourceError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrossCheckResult {
     /// It has the same block.
-    Agrees,
+    Confirmed,
     /// It has another block at that height.
-    Differs { endpoint: String, hash: BlockHash },
+    Conflicting { endpoint: String, hash: BlockHash },
     /// It answers, and has no block at that height yet.
-    Lacks { endpoint: String, head: Header },
+    Behind { endpoint: String, head: Header },
     /// Nobody else answered.
-    Silent(String),
+    NoAnswer(String),
 }
 
 /// What one endpoint says of itself, for `settled check` and the status page.
@@ -83,7 +83,7 @@ pub trait Source: Send + Sync {
     /// Asks another endpoint than the one that showed a block whether it has it too. Worth a request before money is believed
     /// because of a block that anybody could have made.
     async fn cross_check(&self, _at: &BlockRef) -> CrossCheckResult {
-        CrossCheckResult::Silent("there is no other endpoint".to_owned())
+        CrossCheckResult::NoAnswer("there is no other endpoint".to_owned())
     }
 
     /// Blocks `from..=to` of the node's present branch, ascending, each the parent of the next, with every transfer to a
@@ -100,11 +100,11 @@ pub trait Source: Send + Sync {
 
     /// Every transfer to a watched address that is on its way at present. What was there before, is not there any more and
     /// is in no block either was replaced or dropped. `None` where the node shows no such thing. Where it would show too
-    /// much, only the addresses that money is `awaited` on are looked at.
+    /// much, only the addresses that money is `expecting_payment` on are looked at.
     async fn unconfirmed(
         &self,
         _watched: &WatchSet,
-        _awaited: &[Address],
+        _expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         Ok(None)
     }
@@ -120,34 +120,38 @@ pub trait Source: Send + Sync {
 
 /// What is known after handing signed bytes to nodes. `Unknown` is the default for anything not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BroadcastOutcome {
     Accepted,
     /// The node has exactly these bytes already.
-    Known,
+    AlreadyKnown,
     /// Refused for a reason that this node gave; other nodes may still have the bytes.
     Refused(String),
     Unknown(String),
 }
 
-impl Outcome {
+impl BroadcastOutcome {
     /// What is known after all endpoints were heard. One that takes the bytes outweighs all that do not; one that says
     /// nothing understandable outweighs all refusals: the bytes may be under way.
-    pub fn of_all(said: impl IntoIterator<Item = Outcome>) -> Outcome {
+    pub fn combine(said: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
         let weighed = said.into_iter().reduce(|whole, outcome| match (whole, outcome) {
-            (Outcome::Accepted, _) | (_, Outcome::Accepted) => Outcome::Accepted,
-            (Outcome::Known, _) | (_, Outcome::Known) => Outcome::Known,
-            (Outcome::Unknown(a), Outcome::Unknown(b) | Outcome::Refused(b))
-            | (Outcome::Refused(a), Outcome::Unknown(b)) => Outcome::Unknown(format!("{a}; {b}")),
-            (Outcome::Refused(a), Outcome::Refused(b)) => Outcome::Refused(format!("{a}; {b}")),
+            (BroadcastOutcome::Accepted, _) | (_, BroadcastOutcome::Accepted) => BroadcastOutcome::Accepted,
+            (BroadcastOutcome::AlreadyKnown, _) | (_, BroadcastOutcome::AlreadyKnown) => BroadcastOutcome::AlreadyKnown,
+            (BroadcastOutcome::Unknown(a), BroadcastOutcome::Unknown(b) | BroadcastOutcome::Refused(b))
+            | (BroadcastOutcome::Refused(a), BroadcastOutcome::Unknown(b)) => {
+                BroadcastOutcome::Unknown(format!("{a}; {b}"))
+            }
+            (BroadcastOutcome::Refused(a), BroadcastOutcome::Refused(b)) => {
+                BroadcastOutcome::Refused(format!("{a}; {b}"))
+            }
         });
-        weighed.unwrap_or_else(|| Outcome::Unknown("no endpoint may broadcast".to_owned()))
+        weighed.unwrap_or_else(|| BroadcastOutcome::Unknown("no endpoint may broadcast".to_owned()))
     }
 }
 
 /// The broadcasting half of a driver.
 #[async_trait]
 pub trait Sender: Send + Sync {
-    async fn broadcast(&self, raw: &[u8]) -> Outcome;
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome;
 }
 
 #[cfg(test)]
@@ -156,13 +160,24 @@ mod tests {
 
     #[test]
     fn one_that_took_it_outweighs_all_and_silence_outweighs_refusals() {
-        let refused = || Outcome::Refused("price: a".to_owned());
-        let unknown = || Outcome::Unknown("b: no answer in time".to_owned());
-        assert_eq!(Outcome::of_all([refused(), unknown(), Outcome::Known, Outcome::Accepted]), Outcome::Accepted);
-        assert_eq!(Outcome::of_all([Outcome::Known, refused()]), Outcome::Known);
-        assert!(matches!(Outcome::of_all([refused(), unknown()]), Outcome::Unknown(_)));
-        assert!(matches!(Outcome::of_all([unknown(), refused()]), Outcome::Unknown(_)));
-        assert!(matches!(Outcome::of_all([refused(), refused()]), Outcome::Refused(_)));
-        assert!(matches!(Outcome::of_all([]), Outcome::Unknown(_)));
+        let refused = || BroadcastOutcome::Refused("price: a".to_owned());
+        let unknown = || BroadcastOutcome::Unknown("b: no answer in time".to_owned());
+        assert_eq!(
+            BroadcastOutcome::combine([
+                refused(),
+                unknown(),
+                BroadcastOutcome::AlreadyKnown,
+                BroadcastOutcome::Accepted
+            ]),
+            BroadcastOutcome::Accepted
+        );
+        assert_eq!(
+            BroadcastOutcome::combine([BroadcastOutcome::AlreadyKnown, refused()]),
+            BroadcastOutcome::AlreadyKnown
+        );
+        assert!(matches!(BroadcastOutcome::combine([refused(), unknown()]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(BroadcastOutcome::combine([unknown(), refused()]), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(BroadcastOutcome::combine([refused(), refused()]), BroadcastOutcome::Refused(_)));
+        assert!(matches!(BroadcastOutcome::combine([]), BroadcastOutcome::Unknown(_)));
     }
 }

@@ -22,7 +22,7 @@ impl fmt::Debug for TxId {
 
 /// Which movement inside a transaction. Together with the transaction's index it names a movement of a block once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
+pub enum TxPart {
     /// The value that the transaction itself carries.
     Value,
     /// An event log, by its index in the block.
@@ -32,21 +32,21 @@ pub enum Part {
     /// A transaction output.
     Output(u32),
     /// A rise of balance that no readable movement explains, found by comparing balances.
-    Probe,
+    BalanceIncrease,
 }
 
-impl Part {
+impl TxPart {
     /// The codes of outputs, from the first to the one after the last.
-    pub const OUTPUTS: std::ops::Range<i64> = (3 << 32)..(4 << 32);
+    pub const OUTPUT_CODES: std::ops::Range<i64> = (3 << 32)..(4 << 32);
 
     /// A number that orders and names parts, as the database stores it.
     pub fn code(self) -> i64 {
         let (kind, index) = match self {
-            Part::Value => (0, 0),
-            Part::Log(index) => (1, index),
-            Part::Internal(index) => (2, index),
-            Part::Output(index) => (3, index),
-            Part::Probe => (4, 0),
+            TxPart::Value => (0, 0),
+            TxPart::Log(index) => (1, index),
+            TxPart::Internal(index) => (2, index),
+            TxPart::Output(index) => (3, index),
+            TxPart::BalanceIncrease => (4, 0),
         };
         (kind << 32) | i64::from(index)
     }
@@ -54,17 +54,17 @@ impl Part {
 
 /// The place of a movement inside its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct TransferIndex {
     pub tx_index: u32,
-    pub part: Part,
+    pub part: TxPart,
 }
 
 /// Value that reached one of our addresses in a successful transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
-    /// Zero for [`Part::Probe`], where only the block is known.
+    /// Zero for [`TxPart::BalanceIncrease`], where only the block is known.
     pub txid: TxId,
-    pub place: Place,
+    pub index: TransferIndex,
     pub asset: AssetId,
     pub to: AddressKey,
     /// Canonical text of the sender where the chain has one.
@@ -84,7 +84,7 @@ pub struct OutPoint {
 pub struct Spend {
     pub output: OutPoint,
     /// The transaction that spends it.
-    pub by: TxId,
+    pub spent_by: TxId,
 }
 
 /// A transfer that no block which the follower reads has yet: in a node's mempool, or on TRON in a block that is not
@@ -92,7 +92,7 @@ pub struct Spend {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnconfirmedTransfer {
     pub txid: TxId,
-    pub part: Part,
+    pub part: TxPart,
     pub asset: AssetId,
     pub to: AddressKey,
     pub amount: Amount,

@@ -18,7 +18,7 @@ pub struct WatchSet {
 }
 
 /// The set as it stands while one block is matched.
-pub struct Watched<'a>(RwLockReadGuard<'a, Keys>);
+pub struct WatchedAddresses<'a>(RwLockReadGuard<'a, Keys>);
 
 /// Our outputs as they stand while the inputs of one block are matched.
 pub struct WatchedOutputs<'a>(RwLockReadGuard<'a, Outputs>);
@@ -49,16 +49,16 @@ impl WatchSet {
         WatchedOutputs(self.outputs.read().expect("no writer panics while it holds the set"))
     }
 
-    pub fn read(&self) -> Watched<'_> {
-        Watched(self.keys.read().expect("no writer panics while it holds the set"))
+    pub fn read_addresses(&self) -> WatchedAddresses<'_> {
+        WatchedAddresses(self.keys.read().expect("no writer panics while it holds the set"))
     }
 
     pub fn contains(&self, key: &AddressKey) -> bool {
-        self.read().contains(key)
+        self.read_addresses().contains(key)
     }
 
     pub fn len(&self) -> usize {
-        self.read().0.len()
+        self.read_addresses().0.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -76,7 +76,7 @@ impl WatchedOutputs<'_> {
     }
 }
 
-impl Watched<'_> {
+impl WatchedAddresses<'_> {
     pub fn contains(&self, key: &AddressKey) -> bool {
         self.0.contains(key)
     }

@@ -133,7 +133,7 @@ impl Evm {
             Ok(Answer::Sure(Some(header.state_root)))
         });
         let root = answer.await.map_err(|failure| failure.at(at.height))?;
-        let root = root.ok_or(SourceError::NotThere(at.height))?;
+        let root = root.ok_or(SourceError::BlockNotFound(at.height))?;
         self.memory().state = Some((hash, root));
         Ok(root)
     }
@@ -187,7 +187,7 @@ impl Evm {
             }
             let (one, two) = (self.pool.label(endpoint), self.pool.label(other));
             let height = at.height;
-            Err(SourceError::Wrong(format!(
+            Err(SourceError::InvalidResponse(format!(
                 "of block {height} {one} tells a balance of {balance} and {two} one of {second}"
             )))
         });

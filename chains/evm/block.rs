@@ -4,7 +4,7 @@ use alloy_consensus::{Header, TxEnvelope, proofs};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Address, B256, Bloom, Bytes, U256, keccak256};
 use alloy_rlp::{BufMut, Encodable};
-use chain::{AddressKey, Amount, BlockHash, Height, watch::Watched};
+use chain::{AddressKey, Amount, BlockHash, Height, watch::WatchedAddresses};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -113,7 +113,7 @@ pub fn read(
     height: Height,
     verify: Verify,
     native: bool,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Body, String> {
     let (header, ours) = header(block, verify)?;
     if header.number != height {
@@ -190,7 +190,7 @@ fn payment(
     tx_index: u32,
     txid: B256,
     signer: Option<Signer>,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Option<Payment>, String> {
     let Some(to) = tx.to else { return Ok(None) };
     let to = AddressKey(hex::address(to).ok_or("a recipient that is no address")?.into());
@@ -341,7 +341,7 @@ mod tests {
     fn read_block(block: &Value, verify: Verify) -> Result<Body, String> {
         let watched = chain::WatchSet::default();
         watched.insert(AddressKey(hex::bytes(OURS).unwrap()));
-        read(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read())
+        read(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read_addresses())
     }
 
     #[test]
@@ -403,7 +403,7 @@ mod tests {
         fn any_block_is_read_without_a_panic(text in r#"[\[\]{}:,"a-z0-9]{0,80}"#, height: u64) {
             let watched = chain::WatchSet::default();
             if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
-                prop_assert!(read(raw, height, Verify::ALL, true, &watched.read()).is_err());
+                prop_assert!(read(raw, height, Verify::ALL, true, &watched.read_addresses()).is_err());
             }
         }
     }

@@ -40,19 +40,19 @@ impl Evm {
         let tag = hex::to_quantity(at.height);
         loop {
             match self.block_of_another(known, &tag).await {
-                Ok(Some((endpoint, header))) if header.position() != *at => {
-                    return CrossCheckResult::Differs { endpoint: self.pool.label(endpoint), hash: header.hash };
+                Ok(Some((endpoint, header))) if header.block_ref() != *at => {
+                    return CrossCheckResult::Conflicting { endpoint: self.pool.label(endpoint), hash: header.hash };
                 }
-                Ok(Some(_)) if known.is_some() => return CrossCheckResult::Agrees,
+                Ok(Some(_)) if known.is_some() => return CrossCheckResult::Confirmed,
                 Ok(Some((endpoint, _))) => known = Some(endpoint),
                 Ok(None) | Err(RpcError::Refused(_)) => break,
-                Err(failure) => return CrossCheckResult::Silent(failure.to_string()),
+                Err(failure) => return CrossCheckResult::NoAnswer(failure.to_string()),
             }
         }
         match self.block_of_another(known, "latest").await {
-            Ok(Some((endpoint, head))) => CrossCheckResult::Lacks { endpoint: self.pool.label(endpoint), head },
-            Ok(None) => CrossCheckResult::Silent("no other endpoint has a block".to_owned()),
-            Err(failure) => CrossCheckResult::Silent(failure.to_string()),
+            Ok(Some((endpoint, head))) => CrossCheckResult::Behind { endpoint: self.pool.label(endpoint), head },
+            Ok(None) => CrossCheckResult::NoAnswer("no other endpoint has a block".to_owned()),
+            Err(failure) => CrossCheckResult::NoAnswer(failure.to_string()),
         }
     }
 

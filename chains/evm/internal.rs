@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::B256;
 use chain::{
-    Address, AddressKey, Amount, BlockRef, Header, Part, SourceError, Transfer, WatchSet, derive::evm_address,
+    Address, AddressKey, Amount, BlockRef, Header, SourceError, Transfer, TxPart, WatchSet, derive::evm_address,
 };
 use rpc::{Answer, RefusalKind, Rejection, RpcError};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ impl Evm {
             return Ok(Vec::new());
         }
         let answer = self.pool.ask(method, &params, |reply| {
-            let watched = &watched.read();
+            let watched = &watched.read_addresses();
             let transfers = match self.config.trace {
                 Trace::None => Ok(Vec::new()),
                 Trace::Debug => trace::nested(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched),
@@ -92,13 +92,13 @@ impl Evm {
         }
         let mut sums: BTreeMap<AddressKey, Amount> =
             transfers.iter().map(|transfer| (transfer.to, Amount::ZERO)).collect();
-        let coins = settled.iter().filter(|transfer| transfer.place.part == Part::Value).chain(&transfers);
+        let coins = settled.iter().filter(|transfer| transfer.index.part == TxPart::Value).chain(&transfers);
         for transfer in coins {
             if let Some(sum) = sums.get_mut(&transfer.to) {
                 *sum = sum.checked_add(transfer.amount).unwrap_or(Amount::MAX);
             }
         }
-        let at = body.header.position();
+        let at = body.header.block_ref();
         let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
         let got: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
         let contradicted = self.contradicted(&parent, &at, &got).await;

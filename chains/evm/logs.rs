@@ -1,7 +1,9 @@
 //! Token transfers from event logs: decoded borrowed, matched in memory, nothing allocated for logs of other people.
 
 use alloy_primitives::{Address, B256, Bloom, BloomInput, b256};
-use chain::{AddressKey, Amount, Asset, AssetId, AssetKind, Part, Place, Transfer, TxId, watch::Watched};
+use chain::{
+    AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart, watch::WatchedAddresses,
+};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::hex;
@@ -118,13 +120,13 @@ impl Contracts {
     }
 
     /// Whether there are few enough addresses to look each one up in a bloom.
-    pub fn looks_up(&self, watched: &Watched<'_>) -> bool {
+    pub fn looks_up(&self, watched: &WatchedAddresses<'_>) -> bool {
         watched.len() <= BLOOM_LOOKUPS_MAX
     }
 
     /// Which contracts may have logged a transfer to a watched address in a block with this bloom. An absent bit proves
     /// that there is none; a present one may be chance.
-    pub fn possible(&self, bloom: &Bloom, watched: &Watched<'_>) -> Vec<usize> {
+    pub fn possible(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let named = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(named).collect();
         let nobody = !possible.is_empty()
@@ -164,7 +166,7 @@ impl Hit {
     pub fn at(self, txid: TxId, tx_index: u32, log_index: u32) -> Transfer {
         Transfer {
             txid,
-            place: Place { tx_index, part: Part::Log(log_index) },
+            index: TransferIndex { tx_index, part: TxPart::Log(log_index) },
             asset: self.asset,
             to: self.to,
             from: Some(chain::derive::evm_address(self.from).text),
@@ -176,7 +178,7 @@ impl Hit {
 impl Log<'_> {
     /// A value moved to a watched address by a listed contract: exactly the ERC-20 event, two indexed accounts, one word
     /// of data above zero. Whether the log was taken back by a reorganisation is the reader's to judge.
-    pub fn hit(&self, contracts: &Contracts, watched: &Watched<'_>) -> Option<Hit> {
+    pub fn hit(&self, contracts: &Contracts, watched: &WatchedAddresses<'_>) -> Option<Hit> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
         let to = account(to).filter(|to| watched.contains(to))?;
         if !is_transfer(kind) {
@@ -223,7 +225,7 @@ fn is_transfer(topic: &str) -> bool {
 /// logs there were.
 pub fn matches<'a>(
     body: &'a [u8],
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
     contracts: &Contracts,
     mut found: impl FnMut(Hit, &Log<'a>),
 ) -> Result<usize, rpc::Rejection> {
@@ -270,7 +272,7 @@ mod tests {
 
     fn hits(body: &[u8]) -> usize {
         let mut hits = 0;
-        matches(body, &watched().read(), &contracts(), |hit, _| {
+        matches(body, &watched().read_addresses(), &contracts(), |hit, _| {
             assert_eq!((hit.amount, hit.asset.as_str()), (Amount::from_units(1), format!("ethereum/{USDT}").as_str()));
             hits += 1;
         })
@@ -306,14 +308,14 @@ mod tests {
     fn the_bloom_proves_absence() {
         let (contracts, watched) = (contracts(), watched());
         let mut bloom = Bloom::ZERO;
-        assert!(contracts.possible(&bloom, &watched.read()).is_empty());
+        assert!(contracts.possible(&bloom, &watched.read_addresses()).is_empty());
         bloom.accrue_raw_log(hex::address(USDT).unwrap(), &[TRANSFER, hex::hash(THEIRS).unwrap()]);
-        assert!(contracts.possible(&bloom, &watched.read()).is_empty(), "a transfer to somebody else");
+        assert!(contracts.possible(&bloom, &watched.read_addresses()).is_empty(), "a transfer to somebody else");
         bloom.accrue_raw_log(
             hex::address(USDT).unwrap(),
             &[TRANSFER, hex::hash(THEIRS).unwrap(), hex::hash(OURS).unwrap()],
         );
-        assert_eq!(contracts.possible(&bloom, &watched.read()), [0]);
+        assert_eq!(contracts.possible(&bloom, &watched.read_addresses()), [0]);
     }
 
     proptest! {
@@ -324,9 +326,9 @@ mod tests {
         ) {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let mut body = body(&address, &topics, &data, false);
-            let _ = matches(&body, &watched().read(), &contracts(), |_, _| {});
+            let _ = matches(&body, &watched().read_addresses(), &contracts(), |_, _| {});
             body.truncate(cut);
-            let _ = matches(&body, &watched().read(), &contracts(), |_, _| {});
+            let _ = matches(&body, &watched().read_addresses(), &contracts(), |_, _| {});
         }
 
         #[test]

@@ -48,7 +48,7 @@ impl Evm {
     /// receipts can settle. Of many addresses some are in every bloom by chance, and two endpoints that show nothing for us
     /// save the receipts; one alone could leave a transfer out.
     pub(crate) fn reads_ranges(&self, watched: &WatchSet) -> bool {
-        let wide = !self.contracts.looks_up(&watched.read());
+        let wide = !self.contracts.looks_up(&watched.read_addresses());
         wide && !self.contracts.is_empty() && self.readers() > 1
     }
 
@@ -105,7 +105,7 @@ impl Evm {
 
     /// Sorts logs by block and looks for ours. Fails on a log that was not asked for.
     fn sort(&self, logs: &[Log<'_>], from: Height, to: Height, watched: &WatchSet) -> Result<Range, String> {
-        let watched = watched.read();
+        let watched = watched.read_addresses();
         let mut by_height = Range::new();
         for log in logs {
             let height = log.block_number.and_then(hex::quantity).ok_or("a log without a block")?;
@@ -133,7 +133,7 @@ impl Evm {
     /// as the bloom does. Less than the bloom shows counts only if everybody says it, because a bloom may also err.
     pub(crate) async fn logs_may_reach_us(&self, body: &Body, possible: &[usize], watched: &WatchSet) -> bool {
         let proves = self.config.verify.header;
-        if self.readers() < 2 || proves && self.contracts.looks_up(&watched.read()) {
+        if self.readers() < 2 || proves && self.contracts.looks_up(&watched.read_addresses()) {
             // Nobody could contradict, or the bloom itself has one of our addresses.
             return true;
         }

@@ -7,7 +7,9 @@
 use std::sync::atomic::Ordering;
 
 use alloy_primitives::{B256, keccak256};
-use chain::{AssetId, Block, Height, Part, Place, SourceError, Transfer, TxId, WatchSet, derive::evm_address};
+use chain::{
+    AssetId, Block, Height, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, derive::evm_address,
+};
 use futures_util::{StreamExt, future, stream};
 use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
 use serde_json::{Value, json, value::RawValue};
@@ -88,8 +90,8 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let body =
-                block::read(raw, height, self.config.verify, native, &watched.read()).map_err(Rejection::Wrong)?;
+            let body = block::read(raw, height, self.config.verify, native, &watched.read_addresses())
+                .map_err(Rejection::Wrong)?;
             // The type may be made up: whoever proves the block at once is preferred.
             let proven = body.unproven.is_none() || !self.config.verify.transactions;
             let given = Some((reply.endpoint, body));
@@ -104,10 +106,10 @@ impl Evm {
             if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }
-            self.was_given(body.header.position(), endpoint);
+            self.was_given(body.header.block_ref(), endpoint);
             bodies.push(body);
         }
-        if bodies.is_empty() { Err(SourceError::NotThere(from)) } else { Ok(bodies) }
+        if bodies.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(bodies) }
     }
 
     /// Whether the list of transactions is proven, with the bytes of those that cannot be encoded here. `false` where no
@@ -140,7 +142,7 @@ impl Evm {
             return Ok(true);
         }
         let kind = unproven.kind;
-        Err(SourceError::Wrong(format!(
+        Err(SourceError::InvalidResponse(format!(
             "the transactions of block {height}, one of type {kind:#x}, do not have the root that its header names"
         )))
     }
@@ -154,14 +156,15 @@ impl Evm {
         let params = (B256::from(body.header.hash.0), true);
         let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let full = block::read(raw, height, self.config.verify, true, &watched.read()).map_err(Rejection::Wrong)?;
+            let full = block::read(raw, height, self.config.verify, true, &watched.read_addresses())
+                .map_err(Rejection::Wrong)?;
             if full.header != body.header || full.hashes != body.hashes {
                 return Err(Rejection::Wrong(format!("another block than {}", body.header.hash)));
             }
             Ok(Answer::Sure(Some(full)))
         });
         let full = answer.await.map_err(|failure| failure.at(height))?;
-        let full = full.ok_or(SourceError::NotThere(height))?;
+        let full = full.ok_or(SourceError::BlockNotFound(height))?;
         Ok(full.unproven.is_some() && self.is_listed(&full).await?)
     }
 
@@ -181,7 +184,7 @@ impl Evm {
             if quiet && body.payments.is_empty() { Vec::new() } else { self.settle(&body, watched).await? };
         let internal = self.internal(&body, &transfers, watched).await?;
         transfers.extend(internal);
-        transfers.sort_by_key(|transfer| transfer.place);
+        transfers.sort_by_key(|transfer| transfer.index);
         Ok(Block { header: body.header, transfers, spends: Vec::new() })
     }
 
@@ -190,7 +193,7 @@ impl Evm {
         if !self.config.verify.header {
             return (0..self.contracts.len()).collect();
         }
-        self.contracts.possible(&body.bloom, &watched.read())
+        self.contracts.possible(&body.bloom, &watched.read_addresses())
     }
 
     /// Native payments and token transfers of one block, by its hash.
@@ -226,7 +229,7 @@ impl Evm {
         let asset: AssetId = self.native.clone()?;
         Some(Transfer {
             txid: TxId(payment.txid.0),
-            place: Place { tx_index: payment.tx_index, part: Part::Value },
+            index: TransferIndex { tx_index: payment.tx_index, part: TxPart::Value },
             asset,
             to: payment.to,
             from: Some(evm_address(chain::AddressKey(payment.from.into())).text),
@@ -246,7 +249,7 @@ impl Evm {
         };
         match answer {
             Ok(Some(settled)) => Ok(Receipts::Settled(settled)),
-            Ok(None) => Err(SourceError::NotThere(height)),
+            Ok(None) => Err(SourceError::BlockNotFound(height)),
             Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(Receipts::NotOffered),
             Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(Receipts::Refused),
             Err(failure) => Err(failure.at(height)),
@@ -256,7 +259,7 @@ impl Evm {
     async fn ask_receipts(&self, params: Value, body: &Body, watched: &WatchSet) -> Result<Option<Settled>, RpcError> {
         let answer = self.pool.ask("eth_getBlockReceipts", &params, |reply| {
             let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Answer::Doubtful(None)) };
-            let settled = receipts::read(&all, body, self.config.verify, &self.contracts, &watched.read());
+            let settled = receipts::read(&all, body, self.config.verify, &self.contracts, &watched.read_addresses());
             let settled = settled.map_err(Rejection::Wrong)?;
             let sure = settled.proven || !self.config.verify.receipts;
             Ok(if sure { Answer::Sure(Some(settled)) } else { Answer::Doubtful(Some(settled)) })
@@ -278,9 +281,10 @@ impl Evm {
         };
         let answers = self.pool.ask_many("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await;
         let texts: Option<Vec<Box<RawValue>>> = answers.map_err(|failure| failure.at(height))?.into_iter().collect();
-        let texts = texts.ok_or(SourceError::NotThere(height))?;
+        let texts = texts.ok_or(SourceError::BlockNotFound(height))?;
         let parsed: Result<Vec<Receipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
-        let parsed = parsed.map_err(|error| SourceError::Wrong(error.to_string()))?;
-        receipts::read(&parsed, body, self.config.verify, &self.contracts, &watched.read()).map_err(SourceError::Wrong)
+        let parsed = parsed.map_err(|error| SourceError::InvalidResponse(error.to_string()))?;
+        receipts::read(&parsed, body, self.config.verify, &self.contracts, &watched.read_addresses())
+            .map_err(SourceError::InvalidResponse)
     }
 }

@@ -3,7 +3,7 @@
 use alloy_consensus::proofs;
 use alloy_primitives::{B256, Bloom};
 use alloy_rlp::{BufMut, Encodable, Header};
-use chain::{Transfer, TxId, watch::Watched};
+use chain::{Transfer, TxId, watch::WatchedAddresses};
 use serde::Deserialize;
 
 use crate::{
@@ -51,7 +51,7 @@ pub fn read(
     body: &Body,
     verify: Verify,
     contracts: &Contracts,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Settled, String> {
     let height = body.header.height;
     let receipts = without_surplus(receipts, body);
@@ -251,7 +251,7 @@ mod tests {
         watched.insert(AddressKey(OURS));
         let texts = parse(receipts);
         let receipts: Vec<Receipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
-        read(&receipts, body, verify, &contracts, &watched.read())
+        read(&receipts, body, verify, &contracts, &watched.read_addresses())
     }
 
     fn txid(n: u8) -> B256 {

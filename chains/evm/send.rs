@@ -2,7 +2,7 @@
 
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
-use chain::{Outcome, Sender};
+use chain::{BroadcastOutcome, Sender};
 use rpc::{Rejection, Reply, Role};
 use tracing::info;
 
@@ -100,34 +100,34 @@ pub fn classify(text: &str) -> Class {
 #[async_trait]
 impl Sender for Evm {
     /// To every endpoint that may broadcast. A refusal begins with its class: `price: host:port: …`.
-    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
         let told = self.pool.tell_all(Role::Broadcast, "eth_sendRawTransaction", &params).await;
         let said = told.into_iter().map(|(endpoint, body)| {
             let label = self.pool.label(endpoint);
             let outcome = match body {
-                Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
+                Err(trouble) => BroadcastOutcome::Unknown(format!("{label}: {trouble}")),
                 Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
-                    Ok(hash) if hex::hash(hash) == Some(txid) => Outcome::Accepted,
-                    Ok(_) => Outcome::Unknown(format!("{label}: took it under another hash than {txid}")),
-                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Ok(hash) if hex::hash(hash) == Some(txid) => BroadcastOutcome::Accepted,
+                    Ok(_) => BroadcastOutcome::Unknown(format!("{label}: took it under another hash than {txid}")),
+                    Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
                     Err(Rejection::Refused(refusal)) => refused(&label, &self.pool.redact(endpoint, &refusal.message)),
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        Outcome::of_all(said)
+        BroadcastOutcome::combine(said)
     }
 }
 
-fn refused(label: &str, message: &str) -> Outcome {
+fn refused(label: &str, message: &str) -> BroadcastOutcome {
     match classify(message) {
-        Class::Known => Outcome::Known,
-        Class::Unknown => Outcome::Unknown(format!("{label}: {message}")),
+        Class::Known => BroadcastOutcome::AlreadyKnown,
+        Class::Unknown => BroadcastOutcome::Unknown(format!("{label}: {message}")),
         class @ (Class::Consumed | Class::Occupied | Class::Gap | Class::Price | Class::Funds | Class::Build) => {
-            Outcome::Refused(format!("{}: {label}: {message}", class.word()))
+            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.word()))
         }
     }
 }

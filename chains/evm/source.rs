@@ -114,7 +114,7 @@ impl Evm {
         let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
             let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
             let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header.position()))))
+            Ok(Answer::Sure(Some((reply.endpoint, header.block_ref()))))
         });
         match claim.await {
             Ok(Some((endpoint, mark))) => {
@@ -200,7 +200,9 @@ impl Source for Evm {
                 Ok(id) => {
                     let label = self.pool.label(endpoint);
                     let expected = self.config.chain_id;
-                    return Err(SourceError::Wrong(format!("{label} is a node of chain {id}, not of {expected:#x}")));
+                    return Err(SourceError::InvalidResponse(format!(
+                        "{label} is a node of chain {id}, not of {expected:#x}"
+                    )));
                 }
                 Err(failure) => troubles.push(format!("{}: {failure}", self.pool.label(endpoint))),
             }
@@ -233,7 +235,7 @@ impl Source for Evm {
         });
         let (endpoint, head) = latest.await.map_err(|failure| failure.at(0))?;
         self.pool.saw_head(endpoint, head.height);
-        if self.config.finality == Finality::Tag && self.head_moved(head.position()) {
+        if self.config.finality == Finality::Tag && self.head_moved(head.block_ref()) {
             self.poll_finality().await;
             let heard = self.claims().heard(Instant::now());
             if heard == 1 && self.readers() > 1 {

@@ -4,7 +4,9 @@
 //! DELEGATECALL or STATICCALL carries no value of its own, and a CALLCODE pays the caller itself.
 
 use alloy_primitives::{Address, B256};
-use chain::{AddressKey, Amount, AssetId, Part, Place, Transfer, TxId, derive::evm_address, watch::Watched};
+use chain::{
+    AddressKey, Amount, AssetId, Transfer, TransferIndex, TxId, TxPart, derive::evm_address, watch::WatchedAddresses,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -83,7 +85,7 @@ pub fn nested(
     traces: &[TxTrace<'_>],
     body: &Body,
     native: &AssetId,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Vec<Transfer>, String> {
     if traces.len() != body.hashes.len() {
         return Err(format!(
@@ -110,7 +112,7 @@ pub fn flat(
     traces: &[FlatTrace<'_>],
     body: &Body,
     native: &AssetId,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Vec<Transfer>, String> {
     let mut of_tx: Vec<Vec<&FlatTrace<'_>>> = body.hashes.iter().map(|_| Vec::new()).collect();
     for trace in traces {
@@ -140,7 +142,7 @@ fn collect(
     tx_index: usize,
     txid: B256,
     native: &AssetId,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
     transfers: &mut Vec<Transfer>,
 ) -> Result<(), String> {
     let tx_index = u32::try_from(tx_index).map_err(|_| "too many transactions")?;
@@ -153,12 +155,12 @@ fn collect(
         if frame.parent.is_none() || by_caller || frame.failed || !moved {
             continue;
         }
-        let part = Part::Internal(movement);
+        let part = TxPart::Internal(movement);
         movement = movement.checked_add(1).ok_or("too many calls")?;
         let Some(to) = frame.to.map(|to| AddressKey(to.into())).filter(|to| watched.contains(to)) else { continue };
         transfers.push(Transfer {
             txid: TxId(txid.0),
-            place: Place { tx_index, part },
+            index: TransferIndex { tx_index, part },
             asset: native.clone(),
             to,
             from: frame.from.map(|from| evm_address(AddressKey(from.into())).text),
@@ -327,13 +329,13 @@ mod tests {
     fn found(root: Value) -> Vec<(u32, u64)> {
         let text = json!([{ "txHash": B256::ZERO, "result": root }]).to_string();
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
-        let native = AssetId::stored("ethereum/native");
-        places(nested(&traces, &body(), &native, &watched().read()).unwrap())
+        let native = AssetId::from_stored("ethereum/native");
+        places(nested(&traces, &body(), &native, &watched().read_addresses()).unwrap())
     }
 
     fn places(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
         let place = |transfer: Transfer| {
-            let Part::Internal(index) = transfer.place.part else { panic!("{transfer:?} is not internal") };
+            let TxPart::Internal(index) = transfer.index.part else { panic!("{transfer:?} is not internal") };
             (index, transfer.amount.units().to::<u64>())
         };
         transfers.into_iter().map(place).collect()
@@ -409,8 +411,8 @@ mod tests {
         ])
         .to_string();
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
-        let native = AssetId::stored("ethereum/native");
-        let flat = places(flat(&traces, &body(), &native, &watched().read()).unwrap());
+        let native = AssetId::from_stored("ethereum/native");
+        let flat = places(flat(&traces, &body(), &native, &watched().read_addresses()).unwrap());
         let nested = found(call(
             "CALL",
             "0x1",

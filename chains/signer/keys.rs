@@ -401,7 +401,7 @@ fn address_kind_of(address: &str) -> AddressKindArg {
 /// The address at an index, derived twice: from private keys, and from the xpub as the daemon does it.
 fn address(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
     let ours = seed.address(account, index)?.text;
-    let daemons = Deriver::new(&seed.account_xpub(account), account.scheme())?.address(index)?.text;
+    let daemons = Deriver::new(&seed.account_xpub(account), account.scheme())?.derive_address(index)?.text;
     if ours != daemons {
         bail!(KeyMismatch { what: format!("address {}/0/{index}", account.path()), ours, theirs: daemons });
     }

@@ -1,7 +1,10 @@
 //! Blocks, held against what their ids are hashes of: a header against its id, a transaction against its own, and the
 //! presence of transactions against their root.
 
-use chain::{AssetId, BlockHash, Header, Height, Part, Place, Transfer, TxId, derive::tron_address, watch::Watched};
+use chain::{
+    AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
+    watch::WatchedAddresses,
+};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -58,7 +61,7 @@ fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
 pub fn parse_block(
     block: &wire::Block<'_>,
     native: Option<&AssetId>,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Option<ParsedBlock>, String> {
     let Some(header) = parse_header(block)? else { return Ok(None) };
     let root =
@@ -103,7 +106,7 @@ impl NativePayment {
     fn transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
         Transfer {
             txid,
-            place: Place { tx_index, part: Part::Value },
+            index: TransferIndex { tx_index, part: TxPart::Value },
             asset: asset.clone(),
             to: self.to,
             from: Some(tron_address(self.from).text),
@@ -112,7 +115,7 @@ impl NativePayment {
     }
 }
 
-fn parse_native_payment(raw: &[u8], watched: &Watched<'_>) -> Option<NativePayment> {
+fn parse_native_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<NativePayment> {
     let raw = proto::TransactionRaw::decode(raw).ok()?;
     let contract = raw.contract.first()?;
     if contract.r#type != i32::from(ContractType::Transfer) {
@@ -165,9 +168,9 @@ mod tests {
     #[test]
     fn a_block_that_lost_its_transactions_is_not_there() {
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
-        assert!(parse_block(&block, None, &chain::WatchSet::default().read()).unwrap().is_none());
+        assert!(parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
-        let empty = parse_block(&block, None, &chain::WatchSet::default().read()).unwrap().unwrap();
+        let empty = parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

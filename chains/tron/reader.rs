@@ -113,7 +113,7 @@ impl Tron {
                 Ok(if bodies.is_empty() { Answer::Doubtful(bodies) } else { Answer::Sure(bodies) })
             });
             match answer.await {
-                Ok(bodies) if bodies.is_empty() => return Err(SourceError::NotThere(from)),
+                Ok(bodies) if bodies.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(bodies) => {
                     self.span().succeeded(used);
                     return Ok(bodies);
@@ -138,7 +138,7 @@ impl Tron {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<ParsedBlock>, String> {
-        let watched = watched.read();
+        let watched = watched.read_addresses();
         let mut bodies: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
         for (height, found) in (from..=to).zip(&answer.block) {
             let Some(body) = block::parse_block(found, self.assets.native.as_ref(), &watched)? else { break };
@@ -164,7 +164,7 @@ impl Tron {
         let question = body(&json!({ "num": header.height }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
             let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_reply(reply)?;
-            match receipts::list_transfers(&found, &infos, &self.assets, &watched.read()) {
+            match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
                 Ok(transfers) => Ok(Answer::Sure(Some(transfers))),
                 Err(ReceiptsError::Incomplete) => Ok(Answer::Doubtful(None)),
                 // The head may have changed between the two questions.

@@ -177,7 +177,7 @@ impl Tron {
     ) -> Result<TransactionParams, SourceError> {
         let (reference, head) = (self.newest(ApiView::Solid).await?, self.newest(ApiView::Head).await?);
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
-        Ok(TransactionParams::new(reference.position(), expiration_ms, timestamp_ms))
+        Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
     /// Whether a transaction stands in a solidified block, and how it ended. `None` while no endpoint has it there.

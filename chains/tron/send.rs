@@ -3,7 +3,7 @@
 //! expiration does not have it.
 
 use async_trait::async_trait;
-use chain::{Outcome, Sender, TxId};
+use chain::{BroadcastOutcome, Sender, TxId};
 use prost::Message;
 use rpc::{Rejection, Reply, Role};
 use serde_json::json;
@@ -64,26 +64,28 @@ impl BroadcastCode {
 #[async_trait]
 impl Sender for Tron {
     /// To every endpoint that may broadcast, as exactly these bytes. A refusal begins with its class: `contract: host:port: …`.
-    async fn broadcast(&self, raw: &[u8]) -> Outcome {
-        let Some(txid) = txid_of(raw) else { return Outcome::Refused("build: not a signed transaction".to_owned()) };
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
+        let Some(txid) = txid_of(raw) else {
+            return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
+        };
         let question = body(&json!({ "transaction": const_hex::encode(raw) }));
         let told = self.pool.post_all(Role::Broadcast, "wallet/broadcasthex", question).await;
         let said = told.into_iter().map(|(endpoint, answer)| {
             let label = self.pool.label(endpoint);
             let outcome = match answer {
-                Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
+                Err(trouble) => BroadcastOutcome::Unknown(format!("{label}: {trouble}")),
                 Ok(answer) => match wire::parse_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
                     Ok(said) => broadcast_outcome(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
-                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
                     Err(Rejection::Refused(refusal)) => {
-                        Outcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
+                        BroadcastOutcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
                     }
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        Outcome::of_all(said)
+        BroadcastOutcome::combine(said)
     }
 }
 
@@ -104,19 +106,19 @@ struct SignedEnvelope {
     signature: Vec<Vec<u8>>,
 }
 
-fn broadcast_outcome(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str) -> Outcome {
+fn broadcast_outcome(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
     let code = if said.code.is_empty() && said.result { "SUCCESS" } else { said.code.as_ref() };
     let text = format!("{label}: {code} {}", wire::decode_message(message));
     match BroadcastCode::parse(code) {
-        BroadcastCode::Pending if said.result && said.txid == txid.to_string() => Outcome::Accepted,
-        BroadcastCode::Pending => Outcome::Unknown(format!("{text}, under another id than {txid}")),
-        BroadcastCode::Known => Outcome::Known,
-        BroadcastCode::Unknown => Outcome::Unknown(text),
+        BroadcastCode::Pending if said.result && said.txid == txid.to_string() => BroadcastOutcome::Accepted,
+        BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, under another id than {txid}")),
+        BroadcastCode::Known => BroadcastOutcome::AlreadyKnown,
+        BroadcastCode::Unknown => BroadcastOutcome::Unknown(text),
         code @ (BroadcastCode::Build
         | BroadcastCode::Contract
         | BroadcastCode::Bandwidth
         | BroadcastCode::Reference
-        | BroadcastCode::Expired) => Outcome::Refused(format!("{}: {text}", code.label())),
+        | BroadcastCode::Expired) => BroadcastOutcome::Refused(format!("{}: {text}", code.label())),
     }
 }
 
@@ -154,11 +156,11 @@ mod tests {
             broadcast_outcome("node:1", txid, &said, &said.message)
         };
         let ours = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);
-        assert_eq!(said(&ours), Outcome::Accepted);
-        assert!(matches!(said(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), Outcome::Unknown(_)));
-        assert!(matches!(said("{}"), Outcome::Unknown(_)));
+        assert_eq!(said(&ours), BroadcastOutcome::Accepted);
+        assert!(matches!(said(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(said("{}"), BroadcastOutcome::Unknown(_)));
         let refused = said(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
-        assert_eq!(refused, Outcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
-        assert_eq!(said(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), Outcome::Known);
+        assert_eq!(refused, BroadcastOutcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
+        assert_eq!(said(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), BroadcastOutcome::AlreadyKnown);
     }
 }

@@ -153,7 +153,7 @@ impl Source for Tron {
                 Ok(id) if id == self.config.chain_id => heard = true,
                 Ok(id) => {
                     let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
-                    return Err(SourceError::Wrong(format!(
+                    return Err(SourceError::InvalidResponse(format!(
                         "{label} is a node of chain {id:#x}, not of {expected:#x}"
                     )));
                 }
@@ -178,7 +178,7 @@ impl Source for Tron {
     /// The newest solidified block, which is final: no block that is read here can vanish.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let head = self.newest(ApiView::Solid).await?;
-        Ok(Tip { head, finalized: Some(head.position()) })
+        Ok(Tip { head, finalized: Some(head.block_ref()) })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {

@@ -209,7 +209,7 @@ fn check_keys(f: &mut Findings, config: &Config) {
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         let Some(account) = config.deposit_account(chain) else { continue };
         let what = format!("keys of {}", chain.id);
-        match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.address(0)) {
+        match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
                 let path = if account.path.is_empty() { "its account" } else { account.path.as_str() };
                 f.ok(

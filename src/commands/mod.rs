@@ -1,19 +1,21 @@
-//! The command line. It parses, asks one verb, and says what came of it: sentences on standard output, what is wrong on
-//! standard error, and an exit code that a script can trust.
+//! The command line. A command parses its arguments, calls one operation and prints the outcome: results on standard
+//! output, errors on standard error, and an exit code for scripts.
 
 mod admin;
 mod audit;
 mod backup;
 mod check;
-pub mod control;
+pub mod context;
 mod dev;
+pub mod dispatch;
 mod exit;
 mod init;
+mod installation;
 mod logging;
 mod migrate;
+pub mod operation;
 mod out;
-mod installation;
-mod rescan;
+pub mod rescan;
 mod serve;
 mod status;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bitcoin::Network;
-use chain::{Family, derive::Scheme};
+use chain::{Family, derive::AddressScheme};
 use serde::Deserialize;
 
 use crate::{AddressKind, ChainConfig};
@@ -42,10 +42,10 @@ impl Account {
     }
 
     /// How its keys become addresses on the main network.
-    pub fn scheme(&self) -> Scheme {
+    pub fn scheme(&self) -> AddressScheme {
         match (self.family, self.kind()) {
-            (Family::Bitcoin, AddressKind::P2tr) => Scheme::P2tr(Network::Bitcoin.into()),
-            (family, AddressKind::P2wpkh | AddressKind::P2tr) => Scheme::of(family, Network::Bitcoin),
+            (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(Network::Bitcoin.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => AddressScheme::for_family(family, Network::Bitcoin),
         }
     }
 

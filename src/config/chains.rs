@@ -167,10 +167,12 @@ impl ChainConfig {
     }
 
     /// How the addresses of its family look on this network.
-    pub fn scheme(&self) -> derive::Scheme {
+    pub fn scheme(&self) -> derive::AddressScheme {
         match (self.family, self.address_kind) {
-            (Family::Bitcoin, AddressKind::P2tr) => derive::Scheme::P2tr(self.network.into()),
-            (family, AddressKind::P2wpkh | AddressKind::P2tr) => derive::Scheme::of(family, self.network),
+            (Family::Bitcoin, AddressKind::P2tr) => derive::AddressScheme::P2tr(self.network.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => {
+                derive::AddressScheme::for_family(family, self.network)
+            }
         }
     }
 }

@@ -263,7 +263,7 @@ fn networks_of_bitcoin_are_known_by_their_first_block() {
     let enabled = enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n";
     let taproot = parse(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
     let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
-    assert!(matches!(chain.scheme(), chain::derive::Scheme::P2tr(_)));
+    assert!(matches!(chain.scheme(), chain::derive::AddressScheme::P2tr(_)));
     assert_eq!(chain.poll, Duration::from_secs(10));
 }
 

@@ -208,7 +208,7 @@ impl Daemon {
     }
 
     /// How the workers get on.
-    pub fn beats(&self) -> Heartbeats {
+    pub fn heartbeats(&self) -> Heartbeats {
         self.workers.beats()
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chain::derive::Scheme;
+use chain::derive::AddressScheme;
 use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
@@ -147,7 +147,7 @@ impl Fixture {
 
     /// The number of rows that `sql` counts.
     pub async fn count(&self, sql: &'static str) -> i64 {
-        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().at(0) })).await
+        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().get_at(0) })).await
     }
 }
 
@@ -198,7 +198,7 @@ async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
         chain: id,
         family: Family::Evm,
         xpub: XPUB.into(),
-        deriver: Deriver::new(XPUB, Scheme::Evm).unwrap(),
+        deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
     let addresses = write(db, move |tx| Box::pin(Addresses::open(tx, vec![account]))).await;

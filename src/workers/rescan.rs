@@ -53,7 +53,9 @@ impl Rescan {
         let mut next = from;
         while next <= end {
             let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.chain.watched).await?;
-            let Some(last) = blocks.last().map(|block| block.header.height) else { bail!(SourceError::NotThere(next)) };
+            let Some(last) = blocks.last().map(|block| block.header.height) else {
+                bail!(SourceError::BlockNotFound(next))
+            };
             if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
                 bail!("{}: block {next} was asked for and another came", self.reconciler.chain.id);
             }

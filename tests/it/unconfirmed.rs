@@ -128,7 +128,7 @@ both! {
         let placed = place(&world).await;
         let due = Amount::parse_decimal(&placed.due, 8).unwrap();
         world.simnet.hold_mempool(&bitcoin(&world), true);
-        world.pay("btc", &placed.address, &due.checked_ratio(1, 2).unwrap().to_decimal(8));
+        world.pay("btc", &placed.address, &due.checked_mul_ratio(1, 2).unwrap().to_decimal(8));
         let answer = expect(&world, &placed, "pending", "confirming").await;
         assert!(answer.text_at("payment.qr_code").starts_with("bitcoin:"), "the rest: {}", answer.text);
         world.advance_seconds(30 * 60 + 1);

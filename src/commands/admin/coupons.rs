@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, products, shop_of};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::commands::admin::{Act, Refused, fiat};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use db::Tx;
 use money::invoices::{InvoiceTerms, Received};
 use money::payments::Method;

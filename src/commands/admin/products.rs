@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, fiat, minor_units, shop_of};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;

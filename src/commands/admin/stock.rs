@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::file::{Format, Source};
 use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use ids::StockItemId;
 use records::audit_log::{self, Action};

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use chain::Amount;
 
 use crate::commands::admin::{Act, Owner, Refused, shop_of};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use access::tokens::{self, Token};
 use db::{self, Tx};
 use ids::Shop;

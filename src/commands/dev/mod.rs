@@ -18,12 +18,13 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::commands::backup;
-use crate::commands::control::socket::Control;
-use crate::commands::control::{Context, Running};
+use crate::commands::context::{Context, RunningDaemon};
+use crate::commands::dispatch::Dispatcher;
 use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Prepared, make_folder};
 use crate::commands::logging;
 use crate::commands::out::print_line;
+use crate::control::server::Server;
 use crate::daemon::{self, Daemon, Setup};
 use crate::ops;
 use config::Config;
@@ -92,8 +93,8 @@ async fn start(args: Start) -> Result<(), CommandError> {
         &demo_config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() },
     )?;
     logging::start(&config.log)?;
-    backup::sweep(&folder);
-    let end = ops::end()?;
+    backup::remove_leftovers(&folder);
+    let shutdown_signal = ops::shutdown_signal()?;
 
     let clock = demo::clock(&folder)?;
     let Prepared { db, envelope, .. } = installation::prepare(&config).await?;
@@ -116,20 +117,15 @@ async fn start(args: Start) -> Result<(), CommandError> {
     })
     .await?;
 
-    let running = Running {
-        address: daemon.address,
-        started_at: clock.now(),
-        chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
-        rescans: daemon.rescans.clone(),
-        health: daemon.health.clone(),
-    };
+    let running = RunningDaemon::new(&daemon, clock.now());
     let (stop, stopped) = watch::channel(false);
     let demo = demo::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
     let blocks = blocks::spawn(&daemon.tasks, &config, &demo, &clock, &stopped);
-    let control = Control::bind(&folder).map_err(|e| CommandError::with_context("control socket", e))?;
-    let context = Context { wake: daemon.wake.clone(), daemon: Some(running), demo: Some(demo), ..context };
-    let control =
-        daemon.tasks.spawn("control socket", control.serve(context.clone(), daemon.tasks.clone(), stopped.clone()));
+    let server = Server::bind(&folder).map_err(|e| CommandError::with_context("control socket", e))?;
+    let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
+    let handler = demo::DemoHandler { dispatcher: Dispatcher(context), demo };
+    let serving = server.serve(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
+    let control = daemon.tasks.spawn("control socket", serving);
     let watcher = ops::spawn(&daemon, &stopped);
 
     print_line(walk::text(&walk::Facts {
@@ -138,7 +134,7 @@ async fn start(args: Start) -> Result<(), CommandError> {
         token: &token,
         node: node.as_ref(),
     }));
-    end.await;
+    shutdown_signal.await;
     print_line("Stopping. What happened is kept for the next start.");
     stop.send_replace(true);
     daemon.stop().await;

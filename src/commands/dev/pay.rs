@@ -7,10 +7,10 @@ use std::time::Duration;
 use chain::Amount;
 use serde::Deserialize;
 
-use crate::commands::control::{Answer, Command, ask_daemon};
 use crate::commands::dev::demo::{self, DemoInvoice};
 use crate::commands::dev::{FOLDER, config_of};
 use crate::commands::exit::CommandError;
+use crate::commands::operation::execute_in_daemon;
 use crate::commands::out::print_line;
 
 const POLL: Duration = Duration::from_millis(250);
@@ -87,14 +87,8 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
 
 impl Story {
     async fn begin(args: &Args) -> Result<Story, CommandError> {
-        let find = demo::Command::Find { order: args.order.clone() };
-        let order = match ask_daemon(&args.data, &Command::Demo(find)).await? {
-            Answer::Order(order) => order,
-            Answer::Said(_) | Answer::Copied(_) | Answer::Rescanned(_) => {
-                return Err(CommandError::failed("the daemon answered something else than expected"));
-            }
-        };
-        let demo::Order { order_no, state, status_url, invoice } = *order;
+        let find = demo::FindOrder { order: args.order.clone() };
+        let demo::Order { order_no, state, status_url, invoice } = execute_in_daemon(&args.data, &find).await?;
         let asked = invoice.ok_or_else(|| {
             CommandError::failed(format!("order {order_no} is {state} and asks for nothing on a chain: it was not made with `\"paymentMethod\": \"crypto\"`"))
         })?;
@@ -147,7 +141,7 @@ impl Story {
     }
 
     async fn pay_in_parts(&mut self, parts: u64) -> Result<(), CommandError> {
-        let part = self.due.checked_ratio(1, parts).unwrap_or_default();
+        let part = self.due.checked_mul_ratio(1, parts).unwrap_or_default();
         let mut rest = self.due;
         for number in 1..=parts {
             let amount = if number == parts { rest } else { part };
@@ -265,7 +259,7 @@ impl Story {
     }
 
     async fn ask(&self, command: demo::Command) -> Result<String, CommandError> {
-        Ok(ask_daemon(&self.folder, &Command::Demo(command)).await?.to_string())
+        execute_in_daemon(&self.folder, &command).await
     }
 
     /// Says what is new until `enough`.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::commands::admin::coupons::NewCoupon;
 use crate::commands::admin::products::NewProduct;
 use crate::commands::admin::{self, Act, Owner};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::dev::keys::write_private;
 use crate::commands::exit::CommandError;
 use ids::{Mode, Shop};

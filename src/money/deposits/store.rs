@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part,
-    Place, Spend, TxId,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Spend,
+    TransferIndex, TxId, TxPart,
 };
 
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
@@ -198,7 +198,7 @@ pub async fn list_counted_before(
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
-pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Place) -> Result<bool, db::Error> {
+pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: TransferIndex) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select 1 as one from deposits
@@ -228,7 +228,7 @@ pub async fn find_probed(
         chain.as_str(),
         key.0,
         asset.as_str(),
-        Part::Probe.code(),
+        TxPart::BalanceIncrease.code(),
         height
     )?;
     found.map(|row| row.get("invoice_id")).transpose()
@@ -334,7 +334,7 @@ fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
         invoice: row.get("invoice_id")?,
         height: row.get("height")?,
         confirm_height: row.get("confirm_height")?,
-        asset: AssetId::stored(&row.get::<String>("asset")?),
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
         amount: row.get("amount")?,
         state: row.get("state")?,
         used: row.get("disposition")?,
@@ -347,9 +347,9 @@ pub async fn set_spent(
     chain: &ChainId,
     spends: &[(Height, Spend)],
 ) -> Result<Vec<(DepositId, TxId)>, db::Error> {
-    let given = spends
-        .iter()
-        .map(|(height, Spend { output, by })| batch_row![output.txid.0, Part::Output(output.vout).code(), by.0, *height]);
+    let given = spends.iter().map(|(height, Spend { output, spent_by })| {
+        batch_row![output.txid.0, TxPart::Output(output.vout).code(), spent_by.0, *height]
+    });
     let spent = rows_for_each!(
         tx,
         given.collect(),
@@ -381,7 +381,7 @@ pub async fn set_unspent_above(
 }
 
 fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
-    let vout = row.get::<i64>("part")? - Part::OUTPUTS.start;
+    let vout = row.get::<i64>("part")? - TxPart::OUTPUT_CODES.start;
     let no_output = |_| db::Error::Value { column: "part".into(), reason: "it is no output".into() };
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
@@ -436,7 +436,7 @@ pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Resul
 }
 
 pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
-    let native = AssetId::of(chain, &AssetKind::Native);
+    let native = AssetId::on_chain(chain, &AssetKind::Native);
     let found = rows!(
         tx,
         "select id from invoices where chain = $1 and asset = $2 and state = 'open' order by expires_at limit $3",
@@ -483,7 +483,7 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
         id: found.get("id")?,
         address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },
         asset,
-        explained: Amount::sum(amounts).ok_or_else(out_of_range)?,
+        explained: Amount::checked_sum(amounts).ok_or_else(out_of_range)?,
         since,
     }))
 }

@@ -62,7 +62,7 @@ fn chain() -> FollowedChain {
 }
 
 fn asset(foreign: bool) -> AssetId {
-    AssetId::stored(if foreign { "model/other" } else { "model/token" })
+    AssetId::from_stored(if foreign { "model/other" } else { "model/token" })
 }
 
 fn key(invoice: i64) -> AddressKey {
@@ -438,7 +438,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
     .await
     .unwrap();
     for act in acts {
-        let from = hashes.last().unwrap().position();
+        let from = hashes.last().unwrap().block_ref();
         let changes = match act {
             Act::Extend(blocks) => {
                 let mut read = Vec::new();
@@ -451,7 +451,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
                         model.see(&header, tx_index, movement);
                         transfers.push(Transfer {
                             txid: TxId([movement.txid; 32]),
-                            place: Place { tx_index, part: Part::Value },
+                            index: TransferIndex { tx_index, part: TxPart::Value },
                             asset: asset(movement.foreign),
                             to: key(movement.to),
                             from: None,
@@ -478,7 +478,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
                 height = height.saturating_sub(blocks).max(model.last);
                 branch += 1;
                 hashes.truncate(usize::try_from(height).unwrap() + 1);
-                let to = hashes.last().unwrap().position();
+                let to = hashes.last().unwrap().block_ref();
                 model.rewind(height);
                 let rewound = db.write("rewind", move |tx| {
                     Box::pin(async move { rewind(tx, Instant(1), &chain(), from, to).await })
@@ -503,7 +503,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
 fn minted(header: Header, amounts: &[Amount]) -> Block {
     let transfers = (0u32..).zip(amounts).map(|(tx_index, amount)| Transfer {
         txid: TxId([1; 32]),
-        place: Place { tx_index, part: Part::Value },
+        index: TransferIndex { tx_index, part: TxPart::Value },
         asset: asset(false),
         to: key(1),
         from: None,
@@ -536,7 +536,7 @@ async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> 
         transfer.txid = TxId([*txid; 32]);
     }
     let (reached, limits) = (Some(position(&chain(), at.height, None)), Limits { grace: GRACE, keep: 64 });
-    apply(tx, Instant(1), &dusty_chain(), limits, from.position(), &[block], reached).await?;
+    apply(tx, Instant(1), &dusty_chain(), limits, from.block_ref(), &[block], reached).await?;
     Ok(())
 }
 
@@ -577,7 +577,7 @@ db::both! {
                 mine(tx, header(1, 0), header(2, 0), &[(2, 9)]).await?;
                 let both = [88, 9].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
-                let (from, fork) = (header(2, 0).position(), header(0, 0).position());
+                let (from, fork) = (header(2, 0).block_ref(), header(0, 0).block_ref());
                 rewind(tx, Instant(1), &dusty_chain(), from, fork).await?;
                 assert_eq!(standing(tx).await?, (invoices::State::Reversed, Vec::new()));
 
@@ -605,7 +605,7 @@ db::both! {
                 let reached = Some(position(&chain(), 1, None));
                 let limits = Limits { grace: GRACE, keep: 64 };
                 let block = minted(header(1, 0), &most);
-                apply(tx, Instant(1), &chain(), limits, header(0, 0).position(), &[block], reached).await?;
+                apply(tx, Instant(1), &chain(), limits, header(0, 0).block_ref(), &[block], reached).await?;
                 let surplus = Account::Suspense(MERCHANT, Suspense::Surplus);
                 let kept = ledger::balance(tx, Mode::Test, &surplus, &asset(false)).await?.available();
                 let booked = below(112).checked_mul(2).unwrap();
@@ -613,7 +613,7 @@ db::both! {
 
                 // What nobody can have is no reason to look at the balance again and again.
                 let checks = list_balance_checks(tx, &[InvoiceId(2)]).await?;
-                let at = header(1, 0).position();
+                let at = header(1, 0).block_ref();
                 let rise = book_unexplained_credit(tx, Instant(1), &chain(), GRACE, at, &checks[0], below(127)).await?;
                 assert!(matches!(rise, UnexplainedCredit::Booked(None)), "{rise:?}");
                 assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());

@@ -121,7 +121,7 @@ fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
         payment: row.get("payment_id")?,
         shop: Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? },
         chain: stored_chain(&row.get::<String>("chain")?)?,
-        asset: AssetId::stored(&row.get::<String>("asset")?),
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address_id: row.get("address_id")?,
         address: row.get("address")?,
         state: row.get("state")?,

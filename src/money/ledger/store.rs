@@ -505,7 +505,7 @@ pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<AuditedAccount>, db::Error
                 id: row.get("id")?,
                 mode: row.get("mode")?,
                 code: row.get("code")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 non_negative: row.get("non_negative")?,
                 balance: Balance {
                     debits_pending: row.get("debits_pending")?,
@@ -544,7 +544,7 @@ pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
             Ok(AuditedDeposit {
                 id: row.get("id")?,
                 chain: row.get("chain")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 amount: row.get("amount")?,
                 state: row.get("state")?,
                 used: row.get("disposition")?,
@@ -584,7 +584,7 @@ pub async fn list_invoices_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
                 id: row.get("id")?,
                 merchant: row.get("merchant_id")?,
                 mode: row.get("mode")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 state: row.get("state")?,
                 due: row.get("amount_due")?,
                 tolerance: row.get("tolerance")?,
@@ -628,7 +628,7 @@ pub async fn list_balance_payments_for_audit(
         .map(|row| {
             Ok(AuditedPayment {
                 id: row.get("id")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 amount: row.get("amount")?,
                 merchant: row.get("merchant_id")?,
                 mode: row.get("mode")?,

@@ -212,7 +212,7 @@ fn an_amount_is_the_sum_of_its_parts() {
     ] {
         let parts: Vec<Amount> = parts(amount).collect();
         assert!(parts.iter().all(|part| is_postable(*part)));
-        assert_eq!((parts.len(), Amount::sum(parts)), (count, Some(amount)));
+        assert_eq!((parts.len(), Amount::checked_sum(parts)), (count, Some(amount)));
     }
 }
 

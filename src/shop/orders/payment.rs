@@ -160,10 +160,10 @@ impl PaymentService {
 
     /// Of the two the share alone, while nobody knows what the coin is worth in USD.
     fn tolerance(&self, now: Instant, coin: &PaymentAsset, due: Amount) -> Option<Amount> {
-        let share = due.checked_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
+        let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.rate(now, &coin.rate_symbol, Currency::USD.as_str()).ok();
         let value = rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, coin.asset.decimals));
-        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_ratio(1, 2)?))
+        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
     /// At the rate in force, rounded up to the balance's last decimal place.

@@ -214,7 +214,7 @@ fn asked(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     Ok(InvoiceTerms {
         id,
         chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
-        asset: AssetId::stored(&row.get::<String>("asset")?),
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address: row.get("address")?,
         state: row.get("invoice_state")?,
         due: row.get("amount_due")?,

@@ -1,7 +1,7 @@
 //! The answers of this surface, and how core states read in its words.
 
 use chain::Family;
-use chain::uri::payment_text;
+use chain::payment_uri::payment_uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -233,7 +233,7 @@ impl Payment {
                     coin: coin.unwrap_or_default().to_owned(),
                     address: address.clone(),
                     expected_amount: due.to_decimal(asset.decimals),
-                    qr_code: payment_text(*family, asset, address, *due),
+                    qr_code: payment_uri(*family, asset, address, *due),
                     expires_at,
                 }))
             }
@@ -295,7 +295,7 @@ impl CoinProgress {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
-            qr_code: is_asked.then(|| payment_text(family, &coin.asset, &asked.address, rest)),
+            qr_code: is_asked.then(|| payment_uri(family, &coin.asset, &asked.address, rest)),
             expires_at: asked.expires_at.to_string(),
         })
     }

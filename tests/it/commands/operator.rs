@@ -8,7 +8,7 @@ use provision::postgres;
 use records::reviews;
 use url::Url;
 
-use crate::aftermath::ask;
+use crate::aftermath::request;
 use crate::commands::program::{Ended, run_with};
 use crate::world::{World, accounts};
 
@@ -70,13 +70,13 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 }
 
 async fn one(db: &Db, sql: &'static str) -> String {
-    rows(db, sql).await.first().unwrap().at(0).unwrap()
+    rows(db, sql).await.first().unwrap().get_at(0).unwrap()
 }
 
 /// The entries of the audit log, oldest first.
 async fn acts(db: &Db) -> Vec<String> {
     let acts = rows(db, "select action, subject, detail, actor from audit_log order by seq").await;
-    let text = |row: &Row, place: usize| row.at::<String>(place).unwrap();
+    let text = |row: &Row, place: usize| row.get_at::<String>(place).unwrap();
     let told = acts.iter().map(|row| {
         assert!(text(row, 3).starts_with("uid "));
         format!("{} {}: {}", text(row, 0), text(row, 1), text(row, 2))
@@ -198,8 +198,8 @@ both! {
 
         // Asked over its socket, the daemon hands the goods out at once.
         let (second, id) = order().await;
-        let confirm = serde_json::json!({ "admin": { "confirm-order": { "order": second } } });
-        assert!(ask(&world, confirm).await.unwrap().to_string().contains("its goods go out now"));
+        let confirm = serde_json::json!({ "confirm-order": { "order": second } });
+        assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("its goods go out now"));
         world.run_until_idle().await;
         assert_eq!(world.status(&id).await.text_at("status"), "completed");
 

@@ -18,7 +18,7 @@ use crate::world::{self, ETHER, NODE, World, read};
 async fn balances(world: &World, urls: &[&str], asset: &AssetKind) -> Result<Vec<u64>, SourceError> {
     let last =
         read(&world.evm(&[&world.anvil.url()]), 0, world.anvil.height().await.expect(NODE), &world.watched).await;
-    let last = last.last().expect("a block was read").header.position();
+    let last = last.last().expect("a block was read").header.block_ref();
     let addresses: Vec<chain::Address> = world.ours.iter().map(|ours| world::address(*ours)).collect();
     let found = world.evm(urls).balances(&last, asset, &addresses).await?;
     Ok(found.iter().map(|amount| amount.units().to::<u64>()).collect())
@@ -43,7 +43,10 @@ async fn a_made_up_balance_is_not_believed() {
         assert_eq!(found, Ok(vec![ether, 0, 8, 15]), "lie {n}");
         assert!(liar.request_count("eth_getProof") > 0);
         let alone = balances(&world, &[&liar.url], &AssetKind::Native).await;
-        assert!(matches!(alone, Err(SourceError::Wrong(_) | SourceError::Unavailable(_))), "lie {n} alone: {alone:?}");
+        assert!(
+            matches!(alone, Err(SourceError::InvalidResponse(_) | SourceError::Unavailable(_))),
+            "lie {n} alone: {alone:?}"
+        );
         assert_eq!(liar.request_count("eth_getBalance"), 0, "a liar is not asked for less");
     }
 }
@@ -52,7 +55,7 @@ async fn a_made_up_balance_is_not_believed() {
 async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
     let (world, head, _) = busy().await;
     let url = world.anvil.url();
-    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.position();
+    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.block_ref();
     world.pay_ether(1, world.ours[0], ETHER).await;
     world.pay_token(world.usdt, world.ours[1], 5).await;
     world.anvil.mine(1).await.unwrap();
@@ -65,7 +68,7 @@ async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
     let evm = world.evm(&[&forgetful[0].url, &forgetful[1].url]);
     let ours = world::address(world.ours[0]);
     let native = evm.balances(&last, &AssetKind::Native, std::slice::from_ref(&ours)).await;
-    assert!(matches!(native, Err(SourceError::Wrong(_))), "{native:?}");
+    assert!(matches!(native, Err(SourceError::InvalidResponse(_))), "{native:?}");
     let evm = world.evm(&[&forgetful[0].url, &forgetful[1].url]);
     let token = evm.balances(&last, &token(&world), &[world::address(world.ours[1])]).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
@@ -83,7 +86,7 @@ const EVASIONS: [fn() -> Intervention; 4] = [
 async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
     let (world, head, _) = busy().await;
     let url = world.anvil.url();
-    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.position();
+    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.block_ref();
     world.pay_token(world.usdt, world.ours[1], 5).await;
     world.anvil.mine(1).await.unwrap();
     for (n, evasion) in EVASIONS.into_iter().enumerate() {
@@ -102,7 +105,10 @@ async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
         let evm = Evm::new(config).unwrap();
         let ours = [world::address(world.ours[1])];
         let evaded = evm.balances(&last, &token(&world), &ours).await;
-        assert!(matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::Wrong(_))), "evasion {n}: {evaded:?}");
+        assert!(
+            matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::InvalidResponse(_))),
+            "evasion {n}: {evaded:?}"
+        );
         let known = evm.balances(&last, &token(&world), &ours).await;
         assert!(matches!(known, Err(SourceError::Unsupported(_))), "evasion {n}: {known:?}");
     }
@@ -142,7 +148,7 @@ async fn what_nothing_proves_two_endpoints_must_tell() {
     for urls in [[liar.url.as_str(), &one.url], [&one.url, &liar.url]] {
         for asset in [AssetKind::Native, token(&world)] {
             let found = balances(&world, &urls, &asset).await;
-            assert!(matches!(found, Err(SourceError::Wrong(_))), "{found:?}");
+            assert!(matches!(found, Err(SourceError::InvalidResponse(_))), "{found:?}");
         }
     }
     for asset in [AssetKind::Native, token(&world)] {

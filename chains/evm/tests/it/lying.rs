@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use chain::{Part, Source, SourceError};
+use chain::{Source, SourceError, TxPart};
 use evm::{Evm, EvmConfig, Trace, Verify};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
 
         let alone = world.evm(&[&liar.url]);
         let refused = alone.blocks(head, head, &world.watched).await;
-        assert!(matches!(refused, Err(SourceError::Wrong(_))), "lie {n} alone: {refused:?}");
+        assert!(matches!(refused, Err(SourceError::InvalidResponse(_))), "lie {n} alone: {refused:?}");
     }
 }
 
@@ -79,7 +79,7 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
         let liar = Proxy::start(&url, edit("eth_getBlockByNumber", lie)).await;
         assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest, "lie {n}");
         let alone = world.evm(&[&liar.url]).blocks(head, head, &world.watched).await;
-        assert!(matches!(alone, Err(SourceError::Wrong(_))), "lie {n} alone: {alone:?}");
+        assert!(matches!(alone, Err(SourceError::InvalidResponse(_))), "lie {n} alone: {alone:?}");
         // Nobody has the bytes that would prove it: what transactions carry is left to balances, the rest is proven.
         let hiding = Proxy::start(&url, move |method, _| match method {
             "eth_getBlockByNumber" => Intervention::Edit(Box::new(lie)),
@@ -89,10 +89,10 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
         .await;
         match world.evm(&[&hiding.url]).blocks(head, head, &world.watched).await {
             Ok(blocks) => {
-                assert!(transfers(&blocks).iter().all(|found| matches!(found.place.part, Part::Log(_))), "lie {n}");
+                assert!(transfers(&blocks).iter().all(|found| matches!(found.index.part, TxPart::Log(_))), "lie {n}");
                 assert_eq!(transfers(&blocks).len(), 5, "lie {n}");
             }
-            Err(error) => assert!(matches!(error, SourceError::Wrong(_)), "lie {n}: {error}"),
+            Err(error) => assert!(matches!(error, SourceError::InvalidResponse(_)), "lie {n}: {error}"),
         }
     }
 }
@@ -173,7 +173,7 @@ async fn a_node_of_another_chain_is_never_believed() {
     assert_eq!(read(&evm, head, head, &world.watched).await, honest);
     assert_eq!(foreign.request_count("eth_getBlockByNumber"), 0);
     // At a start, when nobody rests yet, it is named.
-    assert!(matches!(world.evm(&[&foreign.url, &url]).identity().await, Err(SourceError::Wrong(_))));
+    assert!(matches!(world.evm(&[&foreign.url, &url]).identity().await, Err(SourceError::InvalidResponse(_))));
 }
 
 #[tokio::test]
@@ -196,7 +196,10 @@ async fn a_node_that_lags_does_not_hold_the_others_back() {
     let head = world.anvil.height().await.unwrap();
     let evm = world.evm(&[&lagging.url, &url]);
     assert_eq!(transfers(&read(&evm, head, head, &world.watched).await).len(), 1);
-    assert_eq!(world.evm(&[&lagging.url]).blocks(head, head, &world.watched).await, Err(SourceError::NotThere(head)));
+    assert_eq!(
+        world.evm(&[&lagging.url]).blocks(head, head, &world.watched).await,
+        Err(SourceError::BlockNotFound(head))
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 use alloy_primitives::Address;
 use axum::http::StatusCode;
 use chain::source::CrossCheckResult;
-use chain::{Amount, AssetKind, BlockHash, BlockRef, InternalTransfers, Part, Source, SourceError};
+use chain::{Amount, AssetKind, BlockHash, BlockRef, InternalTransfers, Source, SourceError, TxPart};
 use evm::Trace;
 
 use crate::world::{self, ETHER, World, read, sums, transfers};
@@ -40,13 +40,13 @@ async fn everything_that_reached_us_is_found_and_nothing_else() {
     let mut places = HashSet::new();
     for block in &by_trace[0] {
         for transfer in &block.transfers {
-            assert!(places.insert((block.header.height, transfer.place)), "{transfer:?} stands where another does");
+            assert!(places.insert((block.header.height, transfer.index)), "{transfer:?} stands where another does");
         }
     }
-    let parts = |wanted: fn(&Part) -> bool| found.iter().filter(|found| wanted(&found.place.part)).count();
-    assert_eq!(parts(|part| matches!(part, Part::Value)), 2);
-    assert_eq!(parts(|part| matches!(part, Part::Log(_))), 2 * 5);
-    assert_eq!(parts(|part| matches!(part, Part::Internal(_))), 2 * 4);
+    let parts = |wanted: fn(&TxPart) -> bool| found.iter().filter(|found| wanted(&found.index.part)).count();
+    assert_eq!(parts(|part| matches!(part, TxPart::Value)), 2);
+    assert_eq!(parts(|part| matches!(part, TxPart::Log(_))), 2 * 5);
+    assert_eq!(parts(|part| matches!(part, TxPart::Internal(_))), 2 * 4);
     assert!(found.iter().all(|found| found.from.as_ref().is_some_and(|from| from.starts_with("0x"))));
 }
 
@@ -61,7 +61,7 @@ async fn without_traces_internal_payments_show_in_balances_only() {
     let seen = sums(&transfers(&blocks));
 
     let addresses: Vec<chain::Address> = world.ours.iter().map(|address| world::address(*address)).collect();
-    let last = blocks.last().unwrap().header.position();
+    let last = blocks.last().unwrap().header.block_ref();
     let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
     let native = world.config(&[], Trace::None).assets[0].id.clone();
     let hidden: Vec<Amount> = addresses
@@ -74,7 +74,7 @@ async fn without_traces_internal_payments_show_in_balances_only() {
     assert_eq!(hidden, [0u64, 0, 8, 15].map(Amount::from));
 
     // The first block of this node has no state root.
-    let before = evm.balances(&blocks[1].header.position(), &AssetKind::Native, &addresses).await.unwrap();
+    let before = evm.balances(&blocks[1].header.block_ref(), &AssetKind::Native, &addresses).await.unwrap();
     assert_eq!(before, vec![Amount::ZERO; 4]);
     let gone = BlockRef { height: last.height, hash: chain::BlockHash([9; 32]) };
     assert!(evm.balances(&gone, &AssetKind::Native, &addresses).await.is_err());
@@ -85,7 +85,7 @@ async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_anothe
     let world = World::start().await;
     world.busy_block().await;
     let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
-    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.position();
+    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.block_ref();
     // Ours stand among strangers that have nothing.
     let strangers = (1..=246u8).map(|n| Address::with_last_byte(n).create(u64::from(n)));
     let mut asked: Vec<Address> = strangers.collect();
@@ -161,7 +161,7 @@ async fn a_reorganised_chain_is_read_as_it_now_is() {
     assert_ne!(before[5].header.hash, after[5].header.hash);
     assert_eq!(evm.header(head - 4).await.unwrap(), Some(after[1].header));
     assert_eq!(evm.header(head + 1).await.unwrap(), None);
-    assert_eq!(evm.blocks(head + 1, head + 2, &world.watched).await, Err(SourceError::NotThere(head + 1)));
+    assert_eq!(evm.blocks(head + 1, head + 2, &world.watched).await, Err(SourceError::BlockNotFound(head + 1)));
     assert_eq!(evm.blocks(head, head + 9, &world.watched).await.unwrap().len(), 1, "as far as the node goes");
 }
 
@@ -176,7 +176,7 @@ async fn the_tip_has_a_final_mark_that_can_be_withdrawn() {
     assert_eq!(tip.head.height, head);
     let mark = tip.finalized.unwrap();
     assert!(mark.height > 0 && mark.height < head);
-    assert_eq!(evm.header(mark.height).await.unwrap().map(|header| header.position()), Some(mark));
+    assert_eq!(evm.header(mark.height).await.unwrap().map(|header| header.block_ref()), Some(mark));
 
     let asked = evm.requests();
     assert_eq!(evm.tip().await.unwrap(), tip);
@@ -198,23 +198,23 @@ async fn a_second_endpoint_is_asked_whether_it_has_a_block_too() {
     world.anvil.mine(3).await.unwrap();
     let (url, height) = (world.anvil.url(), world.anvil.height().await.unwrap());
     let evm = world.evm(&[&url, &url]);
-    let block = read(&evm, height, height, &world.watched).await[0].header.position();
+    let block = read(&evm, height, height, &world.watched).await[0].header.block_ref();
     let asked = evm.requests();
-    assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Agrees));
+    assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Confirmed));
     assert_eq!(evm.requests() - asked, 1 + 1, "and the proof that it is of our chain");
     let asked = evm.requests();
-    assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Agrees);
+    assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
     assert_eq!(evm.requests() - asked, 1);
 
     let made_up = BlockRef { hash: BlockHash([7; 32]), ..block };
     let differs = evm.cross_check(&made_up).await;
-    assert!(matches!(&differs, CrossCheckResult::Differs { hash, .. } if *hash == block.hash), "{differs:?}");
+    assert!(matches!(&differs, CrossCheckResult::Conflicting { hash, .. } if *hash == block.hash), "{differs:?}");
     let above = evm.cross_check(&BlockRef { height: height + 1, ..block }).await;
-    assert!(matches!(&above, CrossCheckResult::Lacks { head, .. } if head.position() == block), "{above:?}");
+    assert!(matches!(&above, CrossCheckResult::Behind { head, .. } if head.block_ref() == block), "{above:?}");
 
     let alone = world.evm(&[&url]);
     let silent = alone.cross_check(&block).await;
-    assert!(alone.independent_endpoints() == 1 && matches!(silent, CrossCheckResult::Silent(_)), "{silent:?}");
+    assert!(alone.independent_endpoints() == 1 && matches!(silent, CrossCheckResult::NoAnswer(_)), "{silent:?}");
 }
 
 #[tokio::test]
@@ -232,9 +232,9 @@ async fn a_second_opinion_is_waited_for_behind_a_throttle() {
     })
     .await;
     let evm = world.evm(&[&giver.url, &throttled.url]);
-    let block = read(&evm, height, height, &world.watched).await[0].header.position();
+    let block = read(&evm, height, height, &world.watched).await[0].header.block_ref();
     let asked = giver.request_count("eth_getBlockByNumber");
-    assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Agrees);
+    assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
     assert_eq!(giver.request_count("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
     assert_eq!(throttled.request_count("eth_getBlockByNumber"), 2);
 }

@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Address, keccak256};
 use axum::http::StatusCode;
-use chain::{Outcome, Sender};
+use chain::{BroadcastOutcome, Sender};
 use proxy::{Intervention, Proxy};
 use rpc::{Endpoint, Role};
 use serde_json::json;
@@ -18,8 +18,8 @@ async fn signed(world: &World, nonce: u64, gwei: u64) -> Vec<u8> {
     alloy_primitives::hex::decode(raw.as_str().expect("a text")).expect("hexadecimal")
 }
 
-fn refused_as(outcome: &Outcome, class: &str) -> bool {
-    matches!(outcome, Outcome::Refused(why) if why.starts_with(class))
+fn refused_as(outcome: &BroadcastOutcome, class: &str) -> bool {
+    matches!(outcome, BroadcastOutcome::Refused(why) if why.starts_with(class))
 }
 
 #[tokio::test]
@@ -27,8 +27,8 @@ async fn a_node_says_what_became_of_the_bytes() {
     let world = World::start().await;
     let evm = world.evm(&[&world.anvil.url()]);
     let raw = signed(&world, 0, 20).await;
-    assert_eq!(evm.broadcast(&raw).await, Outcome::Accepted);
-    assert_eq!(evm.broadcast(&raw).await, Outcome::Known);
+    assert_eq!(evm.broadcast(&raw).await, BroadcastOutcome::Accepted);
+    assert_eq!(evm.broadcast(&raw).await, BroadcastOutcome::AlreadyKnown);
 
     let cheaper = evm.broadcast(&signed(&world, 0, 20 - 1).await).await;
     assert!(refused_as(&cheaper, "occupied"), "{cheaper:?}");
@@ -40,7 +40,10 @@ async fn a_node_says_what_became_of_the_bytes() {
     world.anvil.set_balance(world.rich[8], alloy_primitives::U256::from(5)).await.unwrap();
     let poor = evm.broadcast(&signed(&world, 1, 20).await).await;
     assert!(refused_as(&poor, "funds"), "{poor:?}");
-    assert!(matches!(evm.broadcast(b"no transaction").await, Outcome::Unknown(_) | Outcome::Refused(_)));
+    assert!(matches!(
+        evm.broadcast(b"no transaction").await,
+        BroadcastOutcome::Unknown(_) | BroadcastOutcome::Refused(_)
+    ));
 }
 
 #[tokio::test]
@@ -54,12 +57,15 @@ async fn one_endpoint_that_takes_it_is_enough_and_silence_is_not_a_refusal() {
 
     for lone in [&sick, &liar] {
         let outcome = world.evm(&[&lone.url]).broadcast(&raw).await;
-        assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+        assert!(matches!(outcome, BroadcastOutcome::Unknown(_)), "{outcome:?}");
     }
     let mixed = world.evm(&[&refusing.url, &sick.url]).broadcast(&raw).await;
-    assert!(matches!(mixed, Outcome::Unknown(_)), "{mixed:?}");
+    assert!(matches!(mixed, BroadcastOutcome::Unknown(_)), "{mixed:?}");
     assert!(refused_as(&world.evm(&[&refusing.url]).broadcast(&raw).await, "price"));
-    assert_eq!(world.evm(&[&sick.url, &refusing.url, &liar.url, &url]).broadcast(&raw).await, Outcome::Accepted);
+    assert_eq!(
+        world.evm(&[&sick.url, &refusing.url, &liar.url, &url]).broadcast(&raw).await,
+        BroadcastOutcome::Accepted
+    );
 }
 
 #[tokio::test]
@@ -70,6 +76,6 @@ async fn only_endpoints_with_the_role_get_the_bytes() {
     let mut config = world.config(&[&url], evm::Trace::None);
     config.pool.endpoints.insert(0, Endpoint::new(&reader.url).unwrap().with_roles(&[Role::Read]));
     let evm = evm::Evm::new(config).unwrap();
-    assert_eq!(evm.broadcast(&signed(&world, 0, 20).await).await, Outcome::Accepted);
+    assert_eq!(evm.broadcast(&signed(&world, 0, 20).await).await, BroadcastOutcome::Accepted);
     assert_eq!(reader.request_count("eth_sendRawTransaction"), 0);
 }

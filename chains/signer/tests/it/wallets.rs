@@ -2,7 +2,7 @@
 
 use bip32::{ExtendedKey, Prefix};
 use bitcoin::Network;
-use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, uri::payment_text};
+use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, payment_uri::payment_uri};
 use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
 /// What our QR code holds (BIP21).
 fn asked(address: &str, sats: u64) -> String {
     let coin = Asset::new(ChainId::new("bitcoin").unwrap(), AssetKind::Native, "BTC", 8, 8);
-    payment_text(Family::Bitcoin, &coin, address, Amount::from(sats))
+    payment_uri(Family::Bitcoin, &coin, address, Amount::from(sats))
 }
 
 fn words_of(entropy: &[u8]) -> SecretString {
@@ -65,7 +65,7 @@ fn agree(seed: &Seed, account: &KeyAccount, wallet: &Value) {
 
     let deriver = Deriver::new(&xpub, account.scheme()).unwrap();
     let ours: Vec<String> = (0..ADDRESSES).map(|index| seed.address(account, index).unwrap().text).collect();
-    let daemons: Vec<String> = (0..ADDRESSES).map(|index| deriver.address(index).unwrap().text).collect();
+    let daemons: Vec<String> = (0..ADDRESSES).map(|index| deriver.derive_address(index).unwrap().text).collect();
     assert_eq!(wallet["addresses"], json!(ours));
     assert_eq!(ours, daemons);
 }

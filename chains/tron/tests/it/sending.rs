@@ -1,6 +1,6 @@
 //! What nodes say to a broadcast, and what is made of it.
 
-use chain::{Outcome, Sender, SourceError};
+use chain::{BroadcastOutcome, Sender, SourceError};
 use tron::{Tron, transaction::TransactionParams};
 use tronnode::{FundedAccount, gateway::GatewayFault};
 
@@ -10,12 +10,12 @@ async fn frame(driver: &Tron) -> Result<TransactionParams, SourceError> {
     driver.transaction_params(120_000, 1_770_000_000_123).await
 }
 
-fn word(outcome: &Outcome) -> &str {
+fn word(outcome: &BroadcastOutcome) -> &str {
     match outcome {
-        Outcome::Refused(text) => text.split(':').next().unwrap(),
-        Outcome::Accepted => "accepted",
-        Outcome::Known => "known",
-        Outcome::Unknown(_) => "unknown",
+        BroadcastOutcome::Refused(text) => text.split(':').next().unwrap(),
+        BroadcastOutcome::Accepted => "accepted",
+        BroadcastOutcome::AlreadyKnown => "known",
+        BroadcastOutcome::Unknown(_) => "unknown",
     }
 }
 
@@ -24,15 +24,15 @@ async fn the_same_bytes_are_taken_once_and_known_afterwards() {
     let world = World::start().await;
     let driver = world.driver();
     let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Known);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown);
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None);
     world.node.produce(1, 0);
     let height = world.node.model().head_height();
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None, "included is not solidified");
     world.node.produce(18, 0);
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), Some((height, Ok(()))));
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Known);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown);
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn refusals_are_sorted() {
     let poor = tron::transaction::build(nobody.account, &act, &TransactionParams { timestamp_ms: 1, ..good.clone() });
     assert_eq!(word(&driver.broadcast(&poor.sign(&nobody.key).unwrap().bytes).await), "contract");
 
-    assert_eq!(driver.broadcast(&sign(&good)).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&sign(&good)).await, BroadcastOutcome::Accepted);
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_node_that_takes_nothing_now_says_nothing_of_the_transaction() {
     let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
     let said = async || {
         let outcome = driver.broadcast(&signed.bytes).await;
-        let Outcome::Unknown(text) = outcome else { panic!("{outcome:?}") };
+        let BroadcastOutcome::Unknown(text) = outcome else { panic!("{outcome:?}") };
         text
     };
     world.node.model().busy = true;
@@ -85,7 +85,7 @@ async fn a_node_that_takes_nothing_now_says_nothing_of_the_transaction() {
     assert!(said().await.contains("BLOCK_UNSOLIDIFIED"));
     world.node.model().unsolidified_max = Some(19);
     assert_eq!(world.node.model().pending.len(), 0);
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn an_answer_that_is_lost_is_found_out_by_sending_again() {
         assert_eq!(word(&driver.broadcast(&signed.bytes).await), "unknown", "{fault:?}");
         assert_eq!(world.node.model().pending.len(), 1, "{fault:?}: taken all the same");
         world.gateway.set_fault(GatewayFault::None);
-        assert_eq!(world.driver().broadcast(&signed.bytes).await, Outcome::Known, "{fault:?}");
+        assert_eq!(world.driver().broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown, "{fault:?}");
         world.node.produce(19, 0);
         assert!(matches!(world.driver().solid_outcome(signed.txid).await, Ok(Some((_, Ok(()))))), "{fault:?}");
     }
@@ -130,7 +130,7 @@ async fn what_waits_past_its_expiration_is_dead() {
     let good = frame(&driver).await.unwrap();
     let signed = draft(&world, &good).sign(&world.rich[0].key).unwrap();
     world.node.model().hold_pending = true;
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
     world.node.produce(1, good.expiration_ms);
     world.node.model().hold_pending = false;
     world.node.produce(30, 0);
@@ -138,7 +138,7 @@ async fn what_waits_past_its_expiration_is_dead() {
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None, "it was taken and is in no block");
     let again = TransactionParams { timestamp_ms: good.timestamp_ms + 1, ..frame(&driver).await.unwrap() };
     let signed = draft(&world, &again).sign(&world.rich[0].key).unwrap();
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn one_endpoint_that_takes_it_is_enough() {
     let endpoints = [&silent.url, &world.gateway.url].map(|url| rpc::Endpoint::new(url).unwrap());
     let driver = world.driver_of(endpoints.to_vec());
     let signed = draft(&world, &frame(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
     let only = world.driver_of(vec![rpc::Endpoint::new(&silent.url).unwrap()]);
     assert_eq!(word(&only.broadcast(&signed.bytes).await), "unknown");
 }

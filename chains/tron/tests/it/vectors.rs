@@ -1,7 +1,7 @@
 //! Every vector of the protocol notes: made by TronWeb offline and computed again by two other implementations.
 
 use bip32::{ChildNumber, XPrv};
-use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::Scheme};
+use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
 use k256::ecdsa::SigningKey;
 use tron::{
     abi, address,
@@ -160,9 +160,9 @@ fn assert_signed(draft: &UnsignedTransaction, raw: &str, txid: &str, signature: 
 #[test]
 fn addresses_are_derived_from_the_seed_and_from_the_account_key() {
     let seed = seed(ABANDON, "");
-    let deriver = Deriver::new(XPUB, Scheme::Tron).unwrap();
+    let deriver = Deriver::new(XPUB, AddressScheme::Tron).unwrap();
     for (index, text, hex, secret) in OF_ABANDON {
-        let derived = deriver.address(index).unwrap();
+        let derived = deriver.derive_address(index).unwrap();
         assert_eq!((derived.text.as_str(), address::to_hex(derived.key).as_str()), (text, hex));
         assert_eq!(address::from_hex(hex), Some(derived.key));
         let key = private_key(&seed, index);
