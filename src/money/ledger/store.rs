@@ -463,7 +463,7 @@ pub async fn explain_sealed_movements(tx: &mut Tx, account: AccountId, no: i64) 
     );
     let column = if tx.backend() == db::Backend::Postgres { 0 } else { 3 };
     let steps = tx.rows(sql, vec![Bind::from(account), Bind::from(no)]).await?;
-    let steps: Vec<String> = steps.iter().map(|row| row.at(column)).collect::<Result<_, _>>()?;
+    let steps: Vec<String> = steps.iter().map(|row| row.get_at(column)).collect::<Result<_, _>>()?;
     Ok(steps.join("\n"))
 }
 
