@@ -451,7 +451,7 @@ impl Source for Bitcoin {
         self.pool.requests()
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
             reports.push((self.pool.label(endpoint), self.report(endpoint).await));

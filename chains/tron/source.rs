@@ -271,7 +271,7 @@ impl Source for Tron {
         self.pool.requests()
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
             let outcome = self.report(endpoint).await.map(|(_, text)| text);

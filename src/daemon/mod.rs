@@ -304,19 +304,19 @@ pub fn evm(chain: &config::ChainConfig) -> anyhow::Result<evm::Evm> {
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
         pool,
         finality: match chain.finality {
-            config::Finality::Tag => evm::Finality::Tag,
-            config::Finality::Depth => evm::Finality::Depth,
+            config::Finality::Tag => evm::FinalitySource::Tag,
+            config::Finality::Depth => evm::FinalitySource::Depth,
         },
         range_depth: chain.final_depth,
-        verify: evm::Verify {
+        verify: evm::Commitments {
             header: chain.verify.header,
             transactions: chain.verify.transactions,
             receipts: chain.verify.receipts,
         },
         trace: match chain.trace {
-            config::Trace::None => evm::Trace::None,
-            config::Trace::Debug => evm::Trace::Debug,
-            config::Trace::Parity => evm::Trace::Parity,
+            config::Trace::None => evm::TraceApi::None,
+            config::Trace::Debug => evm::TraceApi::Debug,
+            config::Trace::Parity => evm::TraceApi::Parity,
         },
     })?)
 }
@@ -519,8 +519,9 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
 /// Goods that nobody can read are said at every start, before they are sold.
 async fn tell_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
-    let missing: Result<_, db::Error> =
-        db.write("review_keys", move |tx| Box::pin(async move { stock::review_keys(tx, now, &envelope).await })).await;
+    let missing: Result<_, db::Error> = db
+        .write("review_keys", move |tx| Box::pin(async move { stock::review_missing_keys(tx, now, &envelope).await }))
+        .await;
     for error in missing?.into_iter().filter_map(|key| key.error) {
         tracing::error!("stock cannot be read: {error}");
     }
