@@ -3,7 +3,7 @@
 use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, open_existing, require_schema};
 use crate::commands::out::print_line;
-use money::ledger::audit;
+use money::audit;
 use shop::stock;
 
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     let (ledger, stock) = db
         .read_without_time_limit("audit", |tx| {
             Box::pin(
-                async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::list_count_mismatches(tx).await?)) },
+                async move { Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_count_mismatches(tx).await?)) },
             )
         })
         .await?;

@@ -235,7 +235,7 @@ fn check_pinned(f: &mut Findings, chain: &ChainConfig, immutable_facts: &Pinned)
                 &format!("chain {}, database", chain.id),
                 format_args!(
                     "{} is {} in the configuration, but {stored} in the database; {RESTORE}",
-                    fact.name, fact.fact
+                    fact.name, fact.value
                 ),
             ),
             None => agreeing += usize::from(immutable_facts.contains_key(&fact.name)),
@@ -249,7 +249,7 @@ fn check_pinned(f: &mut Findings, chain: &ChainConfig, immutable_facts: &Pinned)
 const RESTORE: &str = "go back to what it was, or begin another database";
 
 fn stored_otherwise<'a>(immutable_facts: &'a Pinned, fact: &Fact) -> Option<&'a String> {
-    immutable_facts.get(&fact.name).filter(|stored| **stored != fact.fact)
+    immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
 async fn check_chain(f: &mut Findings, config: &Config, chain: &ChainConfig, immutable_facts: &Pinned) {

@@ -23,7 +23,7 @@ pub fn book(settings: &config::Rates) -> RateBook {
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
     for (pair, value) in &settings.fixed {
-        let rate = Rate { value: *value, source: "configured".into(), at: Instant(i64::MAX) };
+        let rate = Rate { value: *value, source: "configured".into(), observed_at: Instant(i64::MAX) };
         book.set(&pair.base, &pair.quote, rate);
     }
     book
@@ -74,7 +74,7 @@ impl Rates {
     }
 
     async fn accept(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
-        let rate = Rate { value, source, at };
+        let rate = Rate { value, source, observed_at: at };
         let (stored, of) = (rate.clone(), pair.clone());
         self.db
             .write("accept_rate", move |tx| {

@@ -17,7 +17,7 @@ use db::testing::TestDatabase;
 use db::{Backend, Db};
 use envelope::Envelope;
 use ids::{Mode, Shop, SkuId, UserId};
-use money::ledger::audit;
+use money::audit;
 use money::pricing::Currency;
 use serde_json::Value;
 use settled::daemon::{Daemon, Setup, simnet_specs};
@@ -400,7 +400,7 @@ impl World {
     }
 
     pub async fn audit(&self) -> audit::Report {
-        self.db.read("audit", |tx| Box::pin(async move { audit::audit(tx).await })).await.expect("the audit runs")
+        self.db.read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await })).await.expect("the audit runs")
     }
 
     async fn assert_in_order(&self) {

@@ -18,7 +18,7 @@ use chain::{
 use crate::assets::FollowedChain;
 use crate::deposits::batch::DepositBatch;
 use crate::invoices::{self, Disposition, Effects, Invoice, Retraction};
-use crate::ledger::{Account, Entry, Leg, PostError, Suspense};
+use crate::ledger::{Account, EntryLine, JournalEntry, PostError, Suspense};
 use crate::payments::Change;
 use clock::Instant;
 use db::{self, Tx};
@@ -72,14 +72,7 @@ impl Deposit {
 
     /// Where it goes when no invoice counts it.
     fn suspense(&self) -> Option<Suspense> {
-        match self.used {
-            Disposition::Counted => None,
-            Disposition::Short => Some(Suspense::Short),
-            Disposition::Surplus => Some(Suspense::Surplus),
-            Disposition::Late => Some(Suspense::Late),
-            Disposition::Foreign => Some(Suspense::Foreign),
-            Disposition::Dust => Some(Suspense::Dust),
-        }
+        self.used.suspense()
     }
 }
 
@@ -407,11 +400,11 @@ async fn orphan(tx: &mut Tx, now: Instant, chain: &FollowedChain, deposit: Depos
     let before = invoices::received(tx, &invoice).await?.confirmed;
     store::set_orphaned(tx, now, &deposit).await?;
     if deposit.state == State::Seen {
-        effects.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
+        effects.entries.push(JournalEntry::void_hold(entry, "deposit orphaned", deposit.hold()));
     } else {
         let left = before.saturating_sub(deposit.amount);
         let lost = deposit.used == Disposition::Counted && invoice.unsettle(before, left, &mut effects);
-        let leg = Leg {
+        let line = EntryLine {
             debit: match deposit.suspense() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
                 Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
@@ -420,7 +413,7 @@ async fn orphan(tx: &mut Tx, now: Instant, chain: &FollowedChain, deposit: Depos
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        effects.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
+        effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
         // What vanished must not be paid back by hand: nobody is asked about it any more.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}

@@ -12,7 +12,7 @@ use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::addresses::ReservedAddress;
 use crate::deposits::Grace;
-use crate::ledger::{self, Account, Entry, Leg, PostError, Suspense};
+use crate::ledger::{self, Account, EntryLine, JournalEntry, PostError, Suspense};
 use crate::payments::{self, Change};
 use crate::pricing::{Fiat, Quote};
 use crate::unconfirmed;
@@ -124,7 +124,7 @@ pub(crate) struct InvoiceUpdate {
 /// What a transaction decides about money, before any of it is stored.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     /// Closed before the new ones are opened: a question that comes again comes with its new figures.
     pub answered: Vec<Retraction>,
     pub reviews: Vec<ReviewRequest>,
@@ -199,9 +199,9 @@ impl InvoiceUpdate {
         let Some(next) = machine::next(self.state, happened, self.due, self.tolerance) else { return };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
         let surplus = confirmed.saturating_sub(self.due);
-        let mut legs = self.legs(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
+        let mut lines = self.lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
         if !surplus.is_zero() {
-            legs.extend(self.legs(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
+            lines.extend(self.lines(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
             let question = self.question("payment.surplus", detail);
             effects.reviews.push(ReviewRequest { figure: Some(surplus), ..question });
@@ -215,7 +215,7 @@ impl InvoiceUpdate {
         self.changed = true;
         self.payment = Some(payments::State::Success);
         let name = format!("invoice/{}/paid/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice paid", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice paid", lines));
         effects.changes.push(Change::Paid(self.payment_id()));
     }
 
@@ -228,14 +228,14 @@ impl InvoiceUpdate {
             Some(_) => Account::MerchantAvailable(merchant),
             None => Account::MerchantPending(merchant),
         };
-        let mut legs = self.legs(earned_account, incoming.clone(), settled);
+        let mut lines = self.lines(earned_account, incoming.clone(), settled);
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
-            legs.extend(self.legs(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
+            lines.extend(self.lines(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
             effects.answered.push(self.vanished("payment.surplus", None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice reversed", lines));
         let lost = machine::next(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
         let invoice = &mut self.invoice;
         invoice.state = State::Reversed;
@@ -255,9 +255,9 @@ impl InvoiceUpdate {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;
-        let legs = self.legs(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
+        let lines = self.lines(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
         let name = format!("invoice/{}/final/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice final", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice final", lines));
         self.invoice.released_at = Some(now);
         self.changed = true;
     }
@@ -282,9 +282,9 @@ impl InvoiceUpdate {
     }
 
     /// Sums of deposits may be more than one posting carries.
-    fn legs(&self, debit: Account, credit: Account, amount: Amount) -> Vec<Leg> {
-        let leg = |amount| Leg { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
-        ledger::parts(amount).map(leg).collect()
+    fn lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
+        let line = |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
+        ledger::split_into_postable(amount).map(line).collect()
     }
 
     fn payment_id(&self) -> PaymentId {
@@ -391,9 +391,9 @@ pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<C
     if !received.confirmed.is_zero() {
         let merchant = update.shop.merchant;
         let short = Account::Suspense(merchant, Suspense::Short);
-        let legs = update.legs(Account::MerchantIncoming(merchant), short, received.confirmed);
+        let lines = update.lines(Account::MerchantIncoming(merchant), short, received.confirmed);
         let name = format!("invoice/{id}/expired");
-        effects.entries.push(Entry::posted(update.shop.mode, name, "invoice expired short", legs));
+        effects.entries.push(JournalEntry::post(update.shop.mode, name, "invoice expired short", lines));
         store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
         effects.reviews.push(update.short(received.confirmed));
     }
