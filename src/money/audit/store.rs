@@ -32,7 +32,7 @@ pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<Account>, db::Error> {
             id: row.get("id")?,
             mode: row.get("mode")?,
             code: row.get("code")?,
-            asset: AssetId::stored(&row.get::<String>("asset")?),
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
             non_negative: row.get("non_negative")?,
             balance: Balance {
                 debits_pending: row.get("debits_pending")?,
@@ -72,7 +72,7 @@ pub async fn list_deposits(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<De
         Ok(Deposit {
             id: row.get("id")?,
             chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
-            asset: AssetId::stored(&row.get::<String>("asset")?),
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
             amount: row.get("amount")?,
             state: row.get("state")?,
             disposition: row.get("disposition")?,
@@ -114,7 +114,7 @@ pub async fn list_invoices(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<In
             id: row.get("id")?,
             merchant: row.get("merchant_id")?,
             mode: row.get("mode")?,
-            asset: AssetId::stored(&row.get::<String>("asset")?),
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
             state: row.get("state")?,
             amount_due: row.get("amount_due")?,
             tolerance: row.get("tolerance")?,
@@ -150,7 +150,7 @@ pub async fn list_balance_payments(tx: &mut Tx, after: i64, limit: i64) -> Resul
     let payment = |row: &db::Row| {
         Ok(BalancePayment {
             id: row.get("id")?,
-            asset: AssetId::stored(&row.get::<String>("asset")?),
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
             amount: row.get("amount")?,
             merchant: row.get("merchant_id")?,
             mode: row.get("mode")?,
