@@ -11,3 +11,4 @@ pub mod unconfirmed;
 pub mod deposits;
 pub mod audit;
 pub mod immutable_facts;
+pub mod effects;
