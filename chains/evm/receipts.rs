@@ -279,8 +279,8 @@ mod tests {
     fn a_receipt_of_the_polygon_bridge_is_part_of_the_root() {
         let receipts =
             [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x7f", txid(3), &[log(WATCHED_ADDRESS)])];
-        let settled = parse_with(&receipts, &body(&[txid(2), txid(3)], &receipts), Commitments::ALL).unwrap();
-        assert_eq!((settled.proven, settled.transfers.len()), (true, 2));
+        let parsed = parse_with(&receipts, &body(&[txid(2), txid(3)], &receipts), Commitments::ALL).unwrap();
+        assert_eq!((parsed.proven, parsed.transfers.len()), (true, 2));
     }
 
     #[test]
@@ -293,8 +293,8 @@ mod tests {
 
         let without_bridge = body(&[txid(2)], &committed[..1]);
         let bridge = receipt("0x0", bor_state_sync_txid(&without_bridge.header), &[log(WATCHED_ADDRESS)]);
-        let settled = parse_with(&[paid.clone(), bridge.clone()], &without_bridge, Commitments::ALL).unwrap();
-        assert_eq!(settled.transfers.len(), 1, "a log outside the receipts root is not credited");
+        let parsed = parse_with(&[paid.clone(), bridge.clone()], &without_bridge, Commitments::ALL).unwrap();
+        assert_eq!(parsed.transfers.len(), 1, "a log outside the receipts root is not credited");
         let listed =
             BlockBody { txids: vec![txid(2), bor_state_sync_txid(&without_bridge.header)], ..without_bridge.clone() };
         assert_eq!(parse_with(&[paid.clone(), bridge], &listed, Commitments::ALL).unwrap().transfers.len(), 1);
@@ -316,8 +316,8 @@ mod tests {
         let committed = [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x8", txid(3), &[])];
         let body = body(&[txid(2), txid(3)], &committed);
         let reported = [committed[0].clone(), receipt("0x9", txid(3), &[])];
-        let settled = parse_with(&reported, &body, Commitments::ALL).unwrap();
-        assert_eq!((settled.proven, settled.transfers.len()), (false, 1));
+        let parsed = parse_with(&reported, &body, Commitments::ALL).unwrap();
+        assert_eq!((parsed.proven, parsed.transfers.len()), (false, 1));
         let known = BlockBody { has_full_transactions: true, ..body };
         assert!(
             parse_with(&reported, &known, Commitments::ALL).is_err(),

@@ -230,8 +230,8 @@ fn responses_with_one_invalid_field_are_rejected() {
         let altered = parse(source, &body.replacen(good, bad, 1));
         assert!(matches!(altered, Err(FeedError::Malformed(_))), "{source}: {good} as {bad}: {altered:?}");
     }
-    let refused = parse(SourceName::Okx, &fixture(SourceName::Okx).replacen("\"0\"", "\"50011\"", 1));
-    assert!(matches!(refused, Err(FeedError::Rejected(_))));
+    let rejected = parse(SourceName::Okx, &fixture(SourceName::Okx).replacen("\"0\"", "\"50011\"", 1));
+    assert!(matches!(rejected, Err(FeedError::Rejected(_))));
     let future = fixture(SourceName::Okx).replace("1770811199000", "9770811199000");
     assert_eq!(
         parse(SourceName::Okx, &future).unwrap()[0].at,

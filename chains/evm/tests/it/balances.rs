@@ -115,8 +115,8 @@ async fn one_failed_test_of_block_hashes_does_not_count_as_support() {
             matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::InvalidResponse(_))),
             "evasion {n}: {evaded:?}"
         );
-        let known = evm.balances(&last, &token(&chain), &watched_address).await;
-        assert!(matches!(known, Err(SourceError::Unsupported(_))), "evasion {n}: {known:?}");
+        let second_try = evm.balances(&last, &token(&chain), &watched_address).await;
+        assert!(matches!(second_try, Err(SourceError::Unsupported(_))), "evasion {n}: {second_try:?}");
     }
 }
 

@@ -26,13 +26,13 @@ async fn exactly_the_transfers_to_watched_addresses_are_found() {
 
     let mut by_trace = Vec::new();
     for trace in [TraceApi::Debug, TraceApi::Parity] {
-        let near = evm::Evm::new(chain.config(&[&url], trace)).unwrap();
-        assert_eq!(near.internal_transfers(), InternalTransfers::Included);
-        let near = read_blocks(&near, 0, head, &chain.watched).await;
-        assert_eq!(sum_by_asset(&transfers(&near)), expected, "{trace:?}");
+        let by_block = evm::Evm::new(chain.config(&[&url], trace)).unwrap();
+        assert_eq!(by_block.internal_transfers(), InternalTransfers::Included);
+        let by_block = read_blocks(&by_block, 0, head, &chain.watched).await;
+        assert_eq!(sum_by_asset(&transfers(&by_block)), expected, "{trace:?}");
         let by_range = read_blocks(&chain.evm_by_range(&[&url], trace).await, 0, head, &chain.watched).await;
-        assert_eq!(near, by_range, "reading by hash and by range finds the same blocks");
-        by_trace.push(near);
+        assert_eq!(by_block, by_range, "reading by hash and by range finds the same blocks");
+        by_trace.push(by_block);
     }
     assert_eq!(by_trace[0], by_trace[1], "both trace methods find the same transfers");
 
@@ -92,11 +92,11 @@ async fn balances_are_read_in_batches_and_a_refused_item_from_another_endpoint()
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
     // The watched addresses stand between addresses without a balance.
     let empty_addresses = (1..=246u8).map(|n| Address::with_last_byte(n).create(u64::from(n)));
-    let mut asked: Vec<Address> = empty_addresses.collect();
+    let mut requested: Vec<Address> = empty_addresses.collect();
     for (n, watched_address) in chain.watched_addresses.iter().enumerate() {
-        asked.insert(60 * n, *watched_address);
+        requested.insert(60 * n, *watched_address);
     }
-    let addresses: Vec<chain::Address> = asked.iter().map(|address| test_chain::to_chain_address(*address)).collect();
+    let addresses: Vec<chain::Address> = requested.iter().map(|address| test_chain::to_chain_address(*address)).collect();
     let refused = addresses[60].text.clone();
     let limited_proxy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
         ("eth_getProof", Some(address)) if address == refused => {
@@ -108,7 +108,7 @@ async fn balances_are_read_in_batches_and_a_refused_item_from_another_endpoint()
     let evm = chain.evm(&[&limited_proxy.url, &url]);
     let before = evm.requests();
     let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
-    for (address, balance) in asked.iter().zip(&balances) {
+    for (address, balance) in requested.iter().zip(&balances) {
         assert_eq!(balance.units(), chain.anvil.balance(*address).await.unwrap(), "{address}");
     }
     // Two checks of the chain id, one header, 250 items in batches, and the refused item once more at both endpoints.
@@ -147,10 +147,10 @@ async fn a_block_without_transfers_costs_one_request_and_one_with_transfers_two(
 
     chain.watch_many_addresses();
     let url = chain.anvil.url();
-    let wide = chain.evm_by_range(&[&url, &url], TraceApi::None).await;
-    let before = wide.requests();
-    assert_eq!(transfers(&read_blocks(&wide, from, head + 1, &chain.watched).await).len(), 1);
-    assert_eq!(wide.requests() - before, 42 + 2 + 1, "one range of logs from each of two endpoints for all blocks");
+    let with_many = chain.evm_by_range(&[&url, &url], TraceApi::None).await;
+    let before = with_many.requests();
+    assert_eq!(transfers(&read_blocks(&with_many, from, head + 1, &chain.watched).await).len(), 1);
+    assert_eq!(with_many.requests() - before, 42 + 2 + 1, "one range of logs from each of two endpoints for all blocks");
 }
 
 #[tokio::test]
@@ -192,9 +192,9 @@ async fn the_finalized_block_of_the_tip_can_move_back() {
     assert!(finalized.height > 0 && finalized.height < head);
     assert_eq!(evm.header(finalized.height).await.unwrap().map(|header| header.block_ref()), Some(finalized));
 
-    let asked = evm.requests();
+    let request_count = evm.requests();
     assert_eq!(evm.tip().await.unwrap(), tip);
-    assert_eq!(evm.requests(), asked + 1, "an unchanged head costs one request");
+    assert_eq!(evm.requests(), request_count + 1, "an unchanged head costs one request");
 
     chain.anvil.rollback(5).await.unwrap();
     let rewound = evm.tip().await.unwrap();
@@ -213,12 +213,12 @@ async fn a_cross_check_asks_a_second_endpoint_for_the_block() {
     let (url, height) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     let evm = chain.evm(&[&url, &url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
-    let asked = evm.requests();
+    let request_count = evm.requests();
     assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Confirmed));
-    assert_eq!(evm.requests() - asked, 1 + 1, "the block and a check of the chain id");
-    let asked = evm.requests();
+    assert_eq!(evm.requests() - request_count, 1 + 1, "the block and a check of the chain id");
+    let request_count = evm.requests();
     assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
-    assert_eq!(evm.requests() - asked, 1);
+    assert_eq!(evm.requests() - request_count, 1);
 
     let invented = BlockRef { hash: BlockHash([7; 32]), ..block };
     let conflicting = evm.cross_check(&invented).await;
@@ -250,12 +250,12 @@ async fn a_cross_check_waits_for_a_rate_limited_endpoint() {
     .await;
     let evm = chain.evm(&[&origin_proxy.url, &throttled_proxy.url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
-    let asked = origin_proxy.request_count("eth_getBlockByNumber");
+    let request_count = origin_proxy.request_count("eth_getBlockByNumber");
     assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
     assert_eq!(
         origin_proxy.request_count("eth_getBlockByNumber"),
-        asked,
-        "the origin of a block is not asked to confirm it"
+        request_count,
+        "the origin of a block is not request_count to confirm it"
     );
     assert_eq!(throttled_proxy.request_count("eth_getBlockByNumber"), 2);
 }
@@ -269,9 +269,9 @@ async fn many_watched_addresses_give_the_same_blocks() {
     let url = chain.anvil.url();
     let with_few = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
     chain.watch_many_addresses();
-    let near = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let by_block = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
     let by_range = read_blocks(&chain.evm_by_range(&[&url, &url], TraceApi::None).await, 0, head, &chain.watched).await;
-    assert_eq!((&with_few, &with_few), (&near, &by_range));
+    assert_eq!((&with_few, &with_few), (&by_block, &by_range));
 }
 
 #[tokio::test]

@@ -131,8 +131,8 @@ async fn start_without_receipts(url: &str, logs: impl Fn() -> Intervention + Sen
 async fn an_address_in_the_bloom_is_searched_in_receipts_and_not_in_logs() {
     let (chain, head, expected) = start_with_token_payment().await;
     let url = chain.anvil.url();
-    let false_proxy = || start_without_receipts(&url, || Intervention::Result(json!([])));
-    let (one, two) = (false_proxy().await, false_proxy().await);
+    let start_false_proxy = || start_without_receipts(&url, || Intervention::Result(json!([])));
+    let (one, two) = (start_false_proxy().await, start_false_proxy().await);
     assert_eq!(read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await, expected);
     assert_eq!(one.request_count("eth_getLogs") + two.request_count("eth_getLogs"), 0);
 }
@@ -143,8 +143,8 @@ async fn a_single_endpoint_cannot_hide_a_transfer_by_omitting_logs() {
     let url = chain.anvil.url();
     chain.watch_many_addresses();
     for (n, edit) in OMISSIONS.into_iter().enumerate() {
-        let false_proxy = || start_without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
-        let (false_proxy, same) = (false_proxy().await, false_proxy().await);
+        let start_false_proxy = || start_without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
+        let (false_proxy, same) = (start_false_proxy().await, start_false_proxy().await);
         assert_eq!(
             read_blocks(&chain.evm(&[&false_proxy.url]), head, head, &chain.watched).await,
             expected,
@@ -157,14 +157,14 @@ async fn a_single_endpoint_cannot_hide_a_transfer_by_omitting_logs() {
             || Intervention::Error(-32000, "not available on your plan"),
             || Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
         ];
-        for (other, act) in others.into_iter().enumerate() {
-            let other_proxy = start_without_receipts(&url, act).await;
+        for (other, intervention) in others.into_iter().enumerate() {
+            let other_proxy = start_without_receipts(&url, intervention).await;
             let evm = chain.evm(&[&false_proxy.url, &other_proxy.url]);
             assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "edit {n} beside {other}");
             assert_eq!(other_proxy.request_count("eth_getLogs"), 1);
         }
-        let honest_proxy = start_without_receipts(&url, || Intervention::Pass).await;
-        let evm_with_two_false = chain.evm(&[&false_proxy.url, &same.url, &honest_proxy.url]);
+        let correct_proxy = start_without_receipts(&url, || Intervention::Pass).await;
+        let evm_with_two_false = chain.evm(&[&false_proxy.url, &same.url, &correct_proxy.url]);
         let blocks = read_blocks(&evm_with_two_false, head, head, &chain.watched).await;
         let contradicts_bloom = n != 2;
         assert_eq!(
@@ -280,8 +280,8 @@ async fn an_invented_head_does_not_make_recent_blocks_stable() {
     let (chain, head, expected) = start_with_busy_block().await;
     chain.watch_many_addresses();
     let url = chain.anvil.url();
-    let is_lying = Arc::new(AtomicUsize::new(1));
-    let lies_now = is_lying.clone();
+    let reports_false_head = Arc::new(AtomicUsize::new(1));
+    let is_false_now = reports_false_head.clone();
     let raise_height = move |block: &mut Value| {
         let mut header: alloy_consensus::Header = serde_json::from_value(block.clone()).unwrap();
         header.number = 1 << 60;
@@ -289,7 +289,7 @@ async fn an_invented_head_does_not_make_recent_blocks_stable() {
         block["hash"] = json!(header.hash_slow());
     };
     let false_head_proxy = Proxy::start(&url, move |method, params| {
-        if method == "eth_getBlockByNumber" && params[0] == "latest" && lies_now.load(Ordering::Relaxed) == 1 {
+        if method == "eth_getBlockByNumber" && params[0] == "latest" && is_false_now.load(Ordering::Relaxed) == 1 {
             return Intervention::Edit(Box::new(raise_height));
         }
         Intervention::Pass
@@ -303,7 +303,7 @@ async fn an_invented_head_does_not_make_recent_blocks_stable() {
         expected,
         "the blocks are correct in any case"
     );
-    is_lying.store(0, Ordering::Relaxed);
+    reports_false_head.store(0, Ordering::Relaxed);
     evm.tip().await.unwrap();
     let before = false_head_proxy.request_count("eth_getLogs");
     chain.anvil.mine(1).await.unwrap();
