@@ -166,9 +166,13 @@ fn parse_address_topic(topic: &str) -> Option<AddressKey> {
 /// A token transfer to a watched address, without its position in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenTransfer {
+    /// The asset of the token contract.
     pub asset: AssetId,
+    /// The sender as named by the event.
     pub from: AddressKey,
+    /// The watched address.
     pub to: AddressKey,
+    /// Amount in base units of the token, above zero.
     pub amount: Amount,
 }
 

@@ -62,6 +62,7 @@ pub struct Evm {
     /// The height up to which blocks are not expected to change.
     pub(crate) stable_height: AtomicU64,
     pub(crate) balance_cache: Mutex<BalanceCache>,
+    /// True after the warning that a single endpoint cannot confirm balances was logged.
     pub(crate) single_endpoint_warned: AtomicBool,
     trace_health: Mutex<TraceHealth>,
     /// The endpoints are asked for their head and their final block in turn; these count the requests.
@@ -98,6 +99,7 @@ impl Evm {
         })
     }
 
+    /// Locks the state of the trace requests.
     pub(crate) fn trace_health(&self) -> MutexGuard<'_, TraceHealth> {
         self.trace_health.lock().expect("no panic while the trace health is locked")
     }

@@ -73,8 +73,8 @@ impl Envelope {
         Ok(Envelope::from_ring(&ring))
     }
 
-    /// Reads the key file, or creates it in the data folder when there is none. A credential is checked first: a new file
-    /// new_path it would be ignored from the next start on, and what it encrypted would be lost.
+    /// Reads the key file, or creates it in the data folder when there is none. Does not create a file when systemd passes one:
+    /// the new file would be ignored from the next start on, and everything encrypted with its key would be lost.
     ///
     /// # Errors
     /// As for [`Envelope::load`] and [`Envelope::create`].

@@ -106,6 +106,7 @@ fn parse_retry_after(headers: &HeaderMap) -> u32 {
     seconds.unwrap_or(PAUSE_DEFAULT_S).clamp(1, PAUSE_MAX_S)
 }
 
+/// Converts an error of the HTTP client.
 fn to_feed_error(error: &reqwest::Error) -> FeedError {
     if error.is_timeout() { FeedError::TimedOut } else { FeedError::Unreachable(root_cause(error)) }
 }

@@ -21,7 +21,7 @@ pub use transport::{SendError, SetupError, Transport};
 /// Maximum mails that one call of [`deliver_due`] sends.
 const BATCH_MAX: u32 = 50;
 
-/// How long a mail that is being sent is hidden from other instances, in milliseconds.
+/// Time for which a mail that is being sent is hidden from other instances, in milliseconds.
 const CLAIM_MS: i64 = 300_000;
 
 /// Delay after the first failure. It doubles with every further failure, up to [`RETRY_DELAY_MAX`].

@@ -16,11 +16,13 @@ struct BinanceTicker<'a> {
     close_time: i64,
 }
 
+/// Returns the URL that requests the tickers of these pairs.
 pub fn build_url(root: &Url, pairs: &[Pair]) -> Url {
     let symbols: Vec<String> = pairs.iter().map(|pair| format!("\"{}\"", symbol(pair))).collect();
     extend_url(root, "/api/v3/ticker/24hr", &[("symbols", &format!("[{}]", symbols.join(","))), ("type", "MINI")])
 }
 
+/// Parses the tickers of the requested pairs.
 pub fn parse_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observation>, FeedError> {
     let tickers: Vec<BinanceTicker<'_>> = parse_json(body)?;
     let requested = tickers.iter().filter_map(|ticker| {

@@ -13,10 +13,12 @@ struct CoinbaseTicker<'a> {
     time: &'a str,
 }
 
+/// Returns the URL that requests the ticker of one pair.
 pub fn build_url(root: &Url, pair: &Pair) -> Url {
     extend_url(root, &format!("/products/{}-{}/ticker", pair.base, pair.quote), &[])
 }
 
+/// Parses the ticker of the requested pair.
 pub fn parse_response(pair: &Pair, body: &[u8]) -> Result<Observation, FeedError> {
     let ticker: CoinbaseTicker<'_> = parse_json(body)?;
     let time: jiff::Timestamp = ticker.time.parse().map_err(FeedError::malformed)?;

@@ -27,11 +27,13 @@ struct KrakenTicker<'a> {
     bid: [&'a str; 3],
 }
 
+/// Returns the URL that requests the tickers of these pairs.
 pub fn build_url(root: &Url, pairs: &[Pair]) -> Url {
     let names: Vec<String> = pairs.iter().map(pair_name).collect();
     extend_url(root, "/0/public/Ticker", &[("pair", &names.join(","))])
 }
 
+/// Parses the tickers of the requested pairs. `now` becomes the time of the prices.
 pub fn parse_response(pairs: &[Pair], body: &[u8], now: Instant) -> Result<Vec<Observation>, FeedError> {
     let response: KrakenResponse<'_> = parse_json(body)?;
     if let Some(error) = response.error.first() {

@@ -23,10 +23,12 @@ struct OkxTicker<'a> {
     ts: &'a str,
 }
 
+/// Returns the URL that requests the ticker of one pair.
 pub fn build_url(root: &Url, pair: &Pair) -> Url {
     extend_url(root, "/api/v5/market/ticker", &[("instId", &instrument_id(pair))])
 }
 
+/// Parses the ticker of the requested pair.
 pub fn parse_response(pair: &Pair, body: &[u8]) -> Result<Observation, FeedError> {
     let response: OkxResponse<'_> = parse_json(body)?;
     if response.code != "0" {

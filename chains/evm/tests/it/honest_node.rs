@@ -96,7 +96,8 @@ async fn balances_are_read_in_batches_and_a_refused_item_from_another_endpoint()
     for (n, watched_address) in chain.watched_addresses.iter().enumerate() {
         requested.insert(60 * n, *watched_address);
     }
-    let addresses: Vec<chain::Address> = requested.iter().map(|address| test_chain::to_chain_address(*address)).collect();
+    let addresses: Vec<chain::Address> =
+        requested.iter().map(|address| test_chain::to_chain_address(*address)).collect();
     let refused = addresses[60].text.clone();
     let limited_proxy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
         ("eth_getProof", Some(address)) if address == refused => {
@@ -150,7 +151,11 @@ async fn a_block_without_transfers_costs_one_request_and_one_with_transfers_two(
     let with_many = chain.evm_by_range(&[&url, &url], TraceApi::None).await;
     let before = with_many.requests();
     assert_eq!(transfers(&read_blocks(&with_many, from, head + 1, &chain.watched).await).len(), 1);
-    assert_eq!(with_many.requests() - before, 42 + 2 + 1, "one range of logs from each of two endpoints for all blocks");
+    assert_eq!(
+        with_many.requests() - before,
+        42 + 2 + 1,
+        "one range of logs from each of two endpoints for all blocks"
+    );
 }
 
 #[tokio::test]
