@@ -317,7 +317,7 @@ async fn the_chain_is_identified_and_each_endpoint_is_reported() {
     assert_eq!(evm.decimals(&chain.bep20.to_checksum(None)).await, Ok(18));
     assert!(evm.decimals(&chain.batcher.to_checksum(None)).await.is_err());
 
-    let reports = evm.check().await;
+    let reports = evm.check_endpoints().await;
     let texts: Vec<String> = reports.iter().map(|report| format!("{} {:?}", report.endpoint, report.outcome)).collect();
     assert!(texts[0].contains("chain 31337") && texts[0].contains("receipts by block: yes"), "{}", texts[0]);
     assert!(texts[0].contains("traces: yes") && texts[0].contains("proofs of balances: yes"), "{}", texts[0]);
