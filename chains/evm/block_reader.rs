@@ -243,10 +243,13 @@ impl Evm {
                 "the receipts of block {height} cannot be verified, and no endpoint returns the raw bytes of its transactions"
             )));
         }
-        let paid = body.payments.iter().filter(|payment| {
+        let successful_payments = body.payments.iter().filter(|payment| {
             usize::try_from(payment.tx_index).is_ok_and(|index| receipts.succeeded.get(index) == Some(&true))
         });
-        Ok(paid.filter_map(|payment| self.to_native_transfer(payment)).chain(receipts.transfers).collect())
+        Ok(successful_payments
+            .filter_map(|payment| self.to_native_transfer(payment))
+            .chain(receipts.transfers)
+            .collect())
     }
 
     fn to_native_transfer(&self, payment: &block::NativePayment) -> Option<Transfer> {

@@ -59,7 +59,11 @@ pub fn parse_receipts(
     let height = body.header.height;
     let receipts = drop_surplus_bridge_receipt(receipts, body);
     if receipts.len() != body.txids.len() {
-        return Err(format!("block {height} has {} transactions, got {} receipts", body.txids.len(), receipts.len()));
+        return Err(format!(
+            "block {height} has {} transactions, but {} receipts were returned",
+            body.txids.len(),
+            receipts.len()
+        ));
     }
     for (receipt, txid) in receipts.iter().zip(&body.txids) {
         if !receipt.belongs_to(*txid, body) {

@@ -170,13 +170,13 @@ impl Evm {
         self.pool.record_head(endpoint, head.height);
         let hash = B256::from(head.hash.0);
         let finality = match header("finalized").await {
-            Ok(Some(mark)) => format!("finalized up to {}", mark.height),
+            Ok(Some(block)) => format!("finalized up to {}", block.height),
             Ok(None) => "no finalized block yet".to_owned(),
             Err(_) => "no `finalized` tag".to_owned(),
         };
         let receipts = self.supports_method(endpoint, "eth_getBlockReceipts", json!([hash])).await;
-        let proof = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
-        let proofs = self.supports_method(endpoint, "eth_getProof", proof).await;
+        let proof_params = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
+        let proofs = self.supports_method(endpoint, "eth_getProof", proof_params).await;
         let yes_or_no = |offered: bool| if offered { "yes" } else { "no" };
         let mut text = format!(
             "chain {}, head {}, {finality}, receipts by block: {}, proofs of balances: {}, {latency} ms",
@@ -198,6 +198,7 @@ impl Evm {
         self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await.is_ok()
     }
 
+    /// Requests a string result from one endpoint.
     async fn request_text(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
         let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
         self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await
@@ -264,8 +265,9 @@ impl Source for Evm {
             }
         }
         let finalized = self.finality_claims().agreed_block(Instant::now());
-        let deep = head.height.saturating_sub(self.config.range_depth);
-        self.stable_height.store(finalized.map_or(deep, |mark| mark.height.max(deep)), Ordering::Relaxed);
+        let deep_height = head.height.saturating_sub(self.config.range_depth);
+        self.stable_height
+            .store(finalized.map_or(deep_height, |block| block.height.max(deep_height)), Ordering::Relaxed);
         Ok(Tip { head, finalized })
     }
 
