@@ -38,7 +38,7 @@ const DECIMALS_SELECTOR: &str = "0x313ce567";
 
 /// Why a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub enum EvmBuildError {
     /// A token's contract is not an address.
     #[error(transparent)]
     Contract(#[from] InvalidContract),
@@ -75,9 +75,9 @@ pub struct Evm {
 
 impl Evm {
     /// Builds the driver. Does not connect to any endpoint.
-    pub fn new(config: EvmConfig) -> Result<Evm, BuildError> {
+    pub fn new(config: EvmConfig) -> Result<Evm, EvmBuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
-            return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
+            return Err(EvmBuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
         let request = Request::call("eth_chainId", &[(); 0]);
         let chain_check = ChainCheck::result_is(request, &hex::to_quantity(config.chain_id));

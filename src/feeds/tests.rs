@@ -33,7 +33,7 @@ fn decimal(text: &str) -> Decimal {
 }
 
 #[derive(Deserialize)]
-struct Fixture {
+struct ExchangeFixture {
     about: String,
     answer: Box<RawValue>,
 }
@@ -45,7 +45,7 @@ fn fixture(source: SourceName) -> String {
         SourceName::Coinbase => include_str!("fixtures/coinbase.json"),
         SourceName::Okx => include_str!("fixtures/okx.json"),
     };
-    let fixture: Fixture = serde_json::from_str(text).unwrap();
+    let fixture: ExchangeFixture = serde_json::from_str(text).unwrap();
     assert!(fixture.about.ends_with("not recorded."));
     fixture.answer.get().to_owned()
 }

@@ -29,12 +29,12 @@ const FOLDER: &str = "mail";
 pub struct Transport {
     from: Mailbox,
     attempts_max: u32,
-    backend: Backend,
+    backend: MailBackend,
     /// The number of mails that were only logged since start.
     dropped: AtomicU64,
 }
 
-enum Backend {
+enum MailBackend {
     /// The mail is dropped with a log line.
     Log,
     File(AsyncFileTransport<Tokio1Executor>),
@@ -89,9 +89,9 @@ impl Transport {
     pub fn new(config: &config::Mail, data_folder: &Path) -> Result<Transport, SetupError> {
         let from: Mailbox = config.from.parse().map_err(|e| SetupError::From(format!("{e}")))?;
         let backend = match config.transport {
-            MailTransport::Log => Backend::Log,
-            MailTransport::File => Backend::File(create_folder(&data_folder.join(FOLDER))?),
-            MailTransport::Smtp => Backend::Smtp(build_smtp(&config.smtp)?),
+            MailTransport::Log => MailBackend::Log,
+            MailTransport::File => MailBackend::File(create_folder(&data_folder.join(FOLDER))?),
+            MailTransport::Smtp => MailBackend::Smtp(build_smtp(&config.smtp)?),
         };
         Ok(Transport { from, attempts_max: config.attempts_max, backend, dropped: AtomicU64::new(0) })
     }
@@ -105,13 +105,13 @@ impl Transport {
     pub(super) async fn send(&self, mail: &QueuedMail) -> Result<(), SendError> {
         let message = self.build_message(mail)?;
         match &self.backend {
-            Backend::Log => {
+            MailBackend::Log => {
                 let count = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
                 info!(mail.id = mail.id, count, "mail {} was dropped: [mail] transport is \"log\"", mail.id);
                 Ok(())
             }
-            Backend::File(folder) => folder.send(message).await.map(drop).map_err(|_| SendError::NotWritten),
-            Backend::Smtp(server) => server.send(message).await.map(drop).map_err(|e| SendError::from_smtp(&e)),
+            MailBackend::File(folder) => folder.send(message).await.map(drop).map_err(|_| SendError::NotWritten),
+            MailBackend::Smtp(server) => server.send(message).await.map(drop).map_err(|e| SendError::from_smtp(&e)),
         }
     }
 
