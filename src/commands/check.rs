@@ -359,7 +359,7 @@ async fn ask_feeds(f: &mut Findings, config: &Config) {
         Err(e) => return f.fail("rates", e),
     };
     let mut observations = Vec::new();
-    for (source, answer) in feeds.ask(&pairs).await {
+    for (source, answer) in feeds.request_all(&pairs).await {
         match answer {
             Ok(said) => {
                 f.ok(&format!("rates, {source}"), format_args!("{} quotes", said.len()));
@@ -368,7 +368,8 @@ async fn ask_feeds(f: &mut Findings, config: &Config) {
             Err(e) => f.warn(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in RateConsensus::new(&config.rates).round(Clock::System.now(), &pairs, &observations) {
+    for (pair, outcome) in RateConsensus::new(&config.rates).evaluate_round(Clock::System.now(), &pairs, &observations)
+    {
         match outcome {
             Ok(agreed) => f.ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
             Err(e) => {

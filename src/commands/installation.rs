@@ -153,7 +153,7 @@ pub fn open_envelope(folder: &Path) -> Result<Envelope, CommandError> {
             KeysError::Malformed { .. } => ". Goods in the database can be decrypted only with them: restore the file",
             KeysError::Io { .. }
             | KeysError::Exists(_)
-            | KeysError::Open { .. }
+            | KeysError::ReadableByOthers { .. }
             | KeysError::Full(_)
             | KeysError::Credential(_) => "",
         };
