@@ -52,8 +52,8 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     runtime.block_on(shop.close());
 
     let server = runtime.block_on(Server::start());
-    let (scratch, bare_scratch) =
-        runtime.block_on(async { (TestDatabase::postgres(server.url()).await, TestDatabase::postgres(server.url()).await) });
+    let (scratch, bare_scratch) = runtime
+        .block_on(async { (TestDatabase::postgres(server.url()).await, TestDatabase::postgres(server.url()).await) });
     let shop = runtime.block_on(Shop::connect(&scratch.config().url));
     let mut bare = runtime.block_on(async {
         let shop = Shop::connect(&bare_scratch.config().url).await;

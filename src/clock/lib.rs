@@ -72,7 +72,10 @@ impl Clock {
     }
 
     /// Returns the current time.
-    #[expect(clippy::disallowed_methods, reason = "all other code reads the clock of the machine through this function")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "all other code reads the clock of the machine through this function"
+    )]
     pub fn now(&self) -> Instant {
         let machine = || Instant(jiff::Timestamp::now().as_millisecond());
         match self {

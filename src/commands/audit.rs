@@ -18,9 +18,9 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     require_schema(&db).await?;
     let (ledger, stock) = db
         .read_without_time_limit("audit", |tx| {
-            Box::pin(
-                async move { Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_count_mismatches(tx).await?)) },
-            )
+            Box::pin(async move {
+                Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_count_mismatches(tx).await?))
+            })
         })
         .await?;
     db.close().await;

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use crate::control::client::ClientError;
-use db::instance_lock::InstanceLockError;
 use db::file_lock::DataFolderLockError;
+use db::instance_lock::InstanceLockError;
 
 /// Why a command failed: one sentence for the operator and one exit code for scripts.
 #[derive(Debug)]

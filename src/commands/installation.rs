@@ -10,8 +10,8 @@ use crate::commands::exit::CommandError;
 use clock::Clock;
 use config::Config;
 use db::Db;
-use db::instance_lock::InstanceLock;
 use db::file_lock::DataFolderLock;
+use db::instance_lock::InstanceLock;
 use envelope::{Envelope, KeysError};
 
 /// Begins the name of the first migration.

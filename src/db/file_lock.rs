@@ -39,9 +39,7 @@ impl DataFolderLock {
         let owner = format!("process {}", std::process::id());
         match FileLock::acquire(&folder.join(DATA_FOLDER_FILE), &owner) {
             Ok(file) => Ok(DataFolderLock { _file: file }),
-            Err(FileLockError::Held { holder }) => {
-                Err(DataFolderLockError::Held { folder: folder.to_owned(), holder })
-            }
+            Err(FileLockError::Held { holder }) => Err(DataFolderLockError::Held { folder: folder.to_owned(), holder }),
             Err(FileLockError::Io(source)) => Err(DataFolderLockError::Io { folder: folder.to_owned(), source }),
         }
     }

@@ -98,7 +98,8 @@ impl InstanceLock {
     pub async fn fence(&mut self) -> Result<(), InstanceLockError> {
         let Holder::Postgres(session) = &mut self.holder else { return Ok(()) };
         let owner = session.owner.clone();
-        let raise = self.db.write("fence", move |tx| Box::pin(async move { lease::take_over(tx, LEASE, &owner).await }));
+        let raise =
+            self.db.write("fence", move |tx| Box::pin(async move { lease::take_over(tx, LEASE, &owner).await }));
         let epoch: Epoch = raise.await?;
         session.connections.set_fence(FenceState::Fenced(epoch));
         session.epoch = Some(epoch);
@@ -165,7 +166,9 @@ impl Session {
         let start = Instant::now();
         while !select_bool(&mut self.connection, "select pg_try_advisory_lock(7364, 2) as result").await? {
             if start.elapsed() > PREVIOUS_TIMEOUT {
-                return Err(InstanceLockError::Draining { holder: describe(&mut self.connection, FENCE_HOLDER).await? });
+                return Err(InstanceLockError::Draining {
+                    holder: describe(&mut self.connection, FENCE_HOLDER).await?,
+                });
             }
             sleep(RETRY_INTERVAL).await;
         }

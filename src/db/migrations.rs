@@ -129,7 +129,11 @@ async fn list_applied(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
 ///
 /// # Errors
 /// When the applied migrations are not the first ones of `all`, in the same order and with the same texts.
-fn find_pending(backend: Backend, applied: &[Applied], all: &'static [Migration]) -> Result<&'static [Migration], Error> {
+fn find_pending(
+    backend: Backend,
+    applied: &[Applied],
+    all: &'static [Migration],
+) -> Result<&'static [Migration], Error> {
     if let (Some(first), Some(known)) = (applied.first(), all.first())
         && UNRELEASED.contains(&first.name.as_str())
         && (first.name != known.name || first.checksum != known.checksum(backend))

@@ -9,10 +9,7 @@ use futures_util::future::BoxFuture;
 use crate::{Error, Tx};
 
 /// The closure of a transaction. It must await nothing but its [`Tx`].
-pub trait TransactionBody<T, E>:
-    for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static
-{
-}
+pub trait TransactionBody<T, E>: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static {}
 
 impl<T, E, F> TransactionBody<T, E> for F where
     F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static

@@ -236,7 +236,9 @@ impl Tx {
         let count = statements.len();
         let (sql, binds) = batch::combine(statements)?;
         self.start_statement(&sql, &[], &binds).await?;
-        let DbConnection::Postgres(connection) = &mut self.connection else { unreachable!("the backend is PostgreSQL") };
+        let DbConnection::Postgres(connection) = &mut self.connection else {
+            unreachable!("the backend is PostgreSQL")
+        };
         let result = postgres::only_row(connection, sql, binds).await;
         let row = self.note_failure(result)?;
         let ids = |number| Ok(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });

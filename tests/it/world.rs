@@ -400,7 +400,10 @@ impl World {
     }
 
     pub async fn audit(&self) -> audit::Report {
-        self.db.read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await })).await.expect("the audit runs")
+        self.db
+            .read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await }))
+            .await
+            .expect("the audit runs")
     }
 
     async fn assert_in_order(&self) {

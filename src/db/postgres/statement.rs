@@ -40,10 +40,7 @@ pub async fn execute(
 }
 
 /// Runs deferred statements as one, checks the number of rows that each of them changed, and returns the sum.
-pub async fn execute_deferred(
-    connection: &mut PgConnection,
-    deferred: Vec<DeferredStatement>,
-) -> Result<u64, Error> {
+pub async fn execute_deferred(connection: &mut PgConnection, deferred: Vec<DeferredStatement>) -> Result<u64, Error> {
     let (mut text, mut arguments) = (String::new(), PgArguments::default());
     for (number, statement) in deferred.iter().enumerate() {
         let (sql, types) = sql_for_postgres(statement.sql, statement.binds.len(), arguments.len())?;
@@ -83,11 +80,7 @@ pub async fn rows(
 }
 
 /// Runs a statement that was built at run time and returns its only row, whose columns have no names.
-pub async fn only_row(
-    connection: &mut PgConnection,
-    sql: String,
-    binds: Vec<Bind>,
-) -> Result<Row, Error> {
+pub async fn only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
     let mut arguments = PgArguments::default();
     add(&mut arguments, binds, Vec::new(), Vec::new())?;
     let query = sqlx::query_with(AssertSqlSafe(sql), arguments);

@@ -122,19 +122,25 @@ impl Engine {
     pub fn backup(&self, to: &Path) -> Result<(), Error> {
         let failed = |step: &str, e: &dyn std::fmt::Display| Error::Unavailable(format!("backup: {step}: {e}"));
         if to.try_exists().map_err(|e| failed("cannot access the target", &e))? {
-            return Err(Error::Unsupported(format!("{} exists already; a backup never overwrites a file", to.display())));
+            return Err(Error::Unsupported(format!(
+                "{} exists already; a backup never overwrites a file",
+                to.display()
+            )));
         }
         let mut part = to.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
         // `vacuum into` fills an existing empty file and keeps its permissions.
         create_empty(&part).map_err(|e| failed("cannot create the target", &e))?;
-        let text = part.to_str().ok_or_else(|| Error::Unsupported("the path of the backup is not valid UTF-8".into()))?;
+        let text =
+            part.to_str().ok_or_else(|| Error::Unsupported("the path of the backup is not valid UTF-8".into()))?;
         connect(&self.path)?.execute("vacuum into ?1", [text]).map_err(|e| to_error(&e))?;
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(&part).and_then(|file| file.sync_all()).map_err(|e| failed("cannot sync the copy", &e))?;
         fs::rename(&part, to).map_err(|e| failed("cannot rename the copy", &e))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| failed("cannot sync the folder of the copy", &e))
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| failed("cannot sync the folder of the copy", &e))
     }
 }
 
@@ -195,7 +201,10 @@ fn open_writer(path: &Path) -> Result<Connection, Error> {
     };
     let mode = configure().map_err(|e| to_error(&e))?;
     if mode != "wal" {
-        return Err(Error::Unsupported(format!("{} cannot use a write-ahead log (its journal mode is {mode}); put it on a local file system", path.display())));
+        return Err(Error::Unsupported(format!(
+            "{} cannot use a write-ahead log (its journal mode is {mode}); put it on a local file system",
+            path.display()
+        )));
     }
     Ok(connection)
 }

@@ -200,7 +200,9 @@ fn to_bind(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Result<Bi
     match value {
         ValueRef::Null => Ok(Bind::Null),
         ValueRef::Integer(value) => Ok(Bind::Int(value)),
-        ValueRef::Text(value) => String::from_utf8(value.to_vec()).map(Bind::Text).map_err(|_| invalid("it is not valid UTF-8")),
+        ValueRef::Text(value) => {
+            String::from_utf8(value.to_vec()).map(Bind::Text).map_err(|_| invalid("it is not valid UTF-8"))
+        }
         ValueRef::Blob(value) => Ok(Bind::Blob(value.to_vec())),
         ValueRef::Real(_) => Err(invalid("it is a floating-point number")),
     }

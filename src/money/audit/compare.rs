@@ -127,9 +127,7 @@ impl Auditor {
         }
         let disposition = deposit.disposition.as_str();
         match unallocated_in.filter(|_| is_posted) {
-            Some(account)
-                if postings.unallocated.is_none() || postings.unallocated != between(incoming, account) =>
-            {
+            Some(account) if postings.unallocated.is_none() || postings.unallocated != between(incoming, account) => {
                 Err(format!("it is {disposition}, and the ledger does not have it as unallocated"))
             }
             None if postings.unallocated.is_some() => {
@@ -203,8 +201,9 @@ impl Auditor {
     fn report_unmatched(&mut self, noun: &str, mut ids: Vec<i64>) {
         ids.sort_unstable();
         for id in ids {
-            self.report
-                .add_finding(format!("{noun} {id}: the ledger has entries for it, but it is not stored in such a state"));
+            self.report.add_finding(format!(
+                "{noun} {id}: the ledger has entries for it, but it is not stored in such a state"
+            ));
         }
     }
 }

@@ -276,7 +276,12 @@ impl<'c> DepositBatch<'c> {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
         let entries = &mut self.effects.entries;
-        entries.push(JournalEntry::post_hold(format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold(), None));
+        entries.push(JournalEntry::post_hold(
+            format!("deposit/{id}/confirmed"),
+            "deposit confirmed",
+            deposit.hold(),
+            None,
+        ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Paid {
             deposit.used = Disposition::Surplus;
         }
@@ -288,7 +293,12 @@ impl<'c> DepositBatch<'c> {
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        entries.push(JournalEntry::post(self.chain.mode, format!("deposit/{id}/apart"), "deposit set apart", vec![line]));
+        entries.push(JournalEntry::post(
+            self.chain.mode,
+            format!("deposit/{id}/apart"),
+            "deposit set apart",
+            vec![line],
+        ));
         // Anybody can send dust to anybody: it is booked, and nobody has to look at it.
         if deposit.used == Disposition::Dust {
             return;

@@ -9,7 +9,7 @@ use chain::{
 
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
 use clock::Instant;
-use db::{self, Tx, deferred, deferred_for_each, execute, batch_row, row, rows, rows_for_each};
+use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
 
 /// A chain's persisted position.

@@ -250,7 +250,8 @@ impl InvoiceUpdate {
 
     /// Sums of deposits may be more than one posting carries.
     fn lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
-        let line = |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
+        let line =
+            |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
         ledger::split_into_postable(amount).map(line).collect()
     }
 

@@ -8,7 +8,9 @@ use crate::deposits::Grace;
 use crate::invoices::{Disposition, Invoice, NewInvoice, State};
 use crate::unconfirmed::PendingAmount;
 use clock::Instant;
-use db::{self, Batch, Locked, ResultRef, Tx, deferred_for_each, execute, batch_row, row, rows, rows_for_each, statement};
+use db::{
+    self, Batch, Locked, ResultRef, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each, statement,
+};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 /// What reached an invoice and counts, or counted until it expired, towards it.

@@ -224,11 +224,22 @@ pub struct JournalEntry {
 
 #[derive(Debug, Clone)]
 enum Operation {
-    Post { mode: Mode, lines: Vec<EntryLine> },
-    Hold { mode: Mode, line: EntryLine },
+    Post {
+        mode: Mode,
+        lines: Vec<EntryLine>,
+    },
+    Hold {
+        mode: Mode,
+        line: EntryLine,
+    },
     /// `amount` is `None` for all of the hold.
-    PostHold { hold: String, amount: Option<Amount> },
-    VoidHold { hold: String },
+    PostHold {
+        hold: String,
+        amount: Option<Amount>,
+    },
+    VoidHold {
+        hold: String,
+    },
 }
 
 impl JournalEntry {
@@ -302,7 +313,16 @@ pub async fn book(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result
                     }
                 };
                 let resolves = None;
-                postings.push(store::NewPosting { entry: name, line_no, kind, debit, credit, amount, reason, resolves });
+                postings.push(store::NewPosting {
+                    entry: name,
+                    line_no,
+                    kind,
+                    debit,
+                    credit,
+                    amount,
+                    reason,
+                    resolves,
+                });
             }
         }
         let Some(hold_name) = entry.resolved_hold() else { continue };
@@ -478,5 +498,8 @@ fn check_amount(amount: Amount) -> Result<Amount, PostError> {
 }
 
 fn out_of_range(account: AccountId) -> db::Error {
-    db::Error::Value { column: format!("balance of account {account}"), reason: "it leaves the range of amounts".into() }
+    db::Error::Value {
+        column: format!("balance of account {account}"),
+        reason: "it leaves the range of amounts".into(),
+    }
 }

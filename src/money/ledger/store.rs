@@ -221,7 +221,8 @@ pub async fn insert_with_hashes(tx: &mut Tx, now: Instant, postings: &[NewPostin
         if posting.kind == PostingKind::Pending {
             new_holds.insert(posting.entry, PostingSeq(seq));
         }
-        let hold_seq = posting.resolves.as_ref().and_then(|hold| hold.seq.or_else(|| new_holds.get(hold.name).copied()));
+        let hold_seq =
+            posting.resolves.as_ref().and_then(|hold| hold.seq.or_else(|| new_holds.get(hold.name).copied()));
         let fields = HashedFields {
             hash_chain_no: seq,
             seq,

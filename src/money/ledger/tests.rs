@@ -52,7 +52,9 @@ async fn run_audit(db: &Db) -> Report {
 }
 
 async fn append_all_to_hash_chain(db: &Db) {
-    db.write("append_to_hash_chain", |tx| Box::pin(async move { append_to_hash_chain(tx, 10_000).await })).await.unwrap();
+    db.write("append_to_hash_chain", |tx| Box::pin(async move { append_to_hash_chain(tx, 10_000).await }))
+        .await
+        .unwrap();
 }
 
 both! {

@@ -82,7 +82,16 @@ pub struct NewPayment {
 impl NewPayment {
     /// A payment that waits for money from outside.
     pub fn pending(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
-        NewPayment { order, shop, user: None, method, state: State::Pending, taken: None, pay_url: None, provider_ref: None }
+        NewPayment {
+            order,
+            shop,
+            user: None,
+            method,
+            state: State::Pending,
+            taken: None,
+            pay_url: None,
+            provider_ref: None,
+        }
     }
 }
 

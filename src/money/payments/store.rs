@@ -2,7 +2,7 @@
 
 use crate::payments::{NewPayment, State};
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx, deferred_for_each, execute, batch_row, row, statement};
+use db::{self, Batch, ResultRef, Tx, batch_row, deferred_for_each, execute, row, statement};
 use ids::{OrderId, PaymentId};
 
 pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {

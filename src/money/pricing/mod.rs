@@ -154,12 +154,19 @@ impl RateBook {
 
     /// Removes the rate of a pair, because its sources disagree.
     pub fn withdraw(&self, base: &str, quote: &str) {
-        self.rates.write().expect("no thread panics while it holds the lock").remove(&(base.to_owned(), quote.to_owned()));
+        self.rates
+            .write()
+            .expect("no thread panics while it holds the lock")
+            .remove(&(base.to_owned(), quote.to_owned()));
     }
 
     /// Returns the latest rate of a pair, however old; `None` when there is none.
     pub fn get(&self, base: &str, quote: &str) -> Option<Rate> {
-        self.rates.read().expect("no thread panics while it holds the lock").get(&(base.to_owned(), quote.to_owned())).cloned()
+        self.rates
+            .read()
+            .expect("no thread panics while it holds the lock")
+            .get(&(base.to_owned(), quote.to_owned()))
+            .cloned()
     }
 
     /// Returns the rate of `base` in `quote`: the rate of the pair, or the product of both rates to USD.
@@ -188,7 +195,14 @@ impl RateBook {
     /// # Errors
     /// [`QuoteError::NoRate`] and [`QuoteError::Stale`] when no fresh rate is known, [`QuoteError::OutOfRange`] when the amount
     /// is too large.
-    pub fn quote(&self, now: Instant, base: &str, decimals: u8, kept_decimals: u8, price: Fiat) -> Result<Quote, QuoteError> {
+    pub fn quote(
+        &self,
+        now: Instant,
+        base: &str,
+        decimals: u8,
+        kept_decimals: u8,
+        price: Fiat,
+    ) -> Result<Quote, QuoteError> {
         let rate = self.rate(now, base, price.currency.as_str())?;
         let spread = Decimal::new(i64::from(self.spread_basis_points), 4);
         let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));

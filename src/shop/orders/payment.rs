@@ -212,7 +212,8 @@ pub(super) fn request_payment(
         }
         PaymentPlan::Balance { method, user, taken } => {
             let pending = NewPayment::pending(id, order.shop, method);
-            let settled = NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
+            let settled =
+                NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
             let payment = payments::request(links, now, &settled);
             Ok(RequestedPayment::Balance { payment, user, taken })
         }
