@@ -62,8 +62,9 @@ pub struct CallOutcome<T> {
     pub executed: Option<T>,
 }
 
-/// The header `Idempotency-IdempotencyKey` is not 1 to 255 visible ASCII characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The header `Idempotency-Key` is not 1 to 255 visible ASCII characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to {KEY_LENGTH_MAX} visible ASCII characters")]
 pub struct InvalidKey;
 
 /// The error of an operation, as far as the executor needs to know it.
