@@ -18,13 +18,15 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     require_schema(&db).await?;
     let (ledger, stock) = db
         .read_at_length("audit", |tx| {
-            Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::audit(tx).await?)) })
+            Box::pin(
+                async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::list_count_mismatches(tx).await?)) },
+            )
         })
         .await?;
     db.close().await;
     print_line(format_args!("ledger: {ledger}"));
     for mismatch in &stock {
-        let stock::Mismatch { sku, available, in_stock } = mismatch;
+        let stock::CountMismatch { sku, available, in_stock } = mismatch;
         print_line(format_args!(
             "  WRONG: SKU {sku} counts {available} items as available, but {in_stock} are in stock"
         ));

@@ -155,7 +155,7 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Com
 /// Whether every key is there that stock was sealed under.
 async fn check_goods(f: &mut Findings, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
     let keys: Result<_, db::Error> =
-        db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys(tx, &envelope).await })).await;
+        db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         f.fail("goods", format_args!("stock cannot be read: {error}; restore envelope.keys from its copy"));

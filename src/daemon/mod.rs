@@ -519,8 +519,9 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
 /// Goods that nobody can read are said at every start, before they are sold.
 async fn tell_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
-    let missing: Result<_, db::Error> =
-        db.write("review_keys", move |tx| Box::pin(async move { stock::review_keys(tx, now, &envelope).await })).await;
+    let missing: Result<_, db::Error> = db
+        .write("review_keys", move |tx| Box::pin(async move { stock::review_missing_keys(tx, now, &envelope).await }))
+        .await;
     for error in missing?.into_iter().filter_map(|key| key.error) {
         tracing::error!("stock cannot be read: {error}");
     }

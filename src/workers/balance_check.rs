@@ -100,7 +100,7 @@ impl BalanceReconciler {
                 Box::pin(async move {
                     let outcome = deposits::book_unexplained_credit(tx, now, &chain, grace, at, &check, rise).await?;
                     if let UnexplainedCredit::Booked(change) = &outcome {
-                        orders::follow(tx, now, change.as_slice()).await?;
+                        orders::apply_payment_changes(tx, now, change.as_slice()).await?;
                     }
                     Ok::<_, PostError>(outcome)
                 })

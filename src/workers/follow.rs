@@ -326,7 +326,7 @@ impl FollowWorker {
             .write("apply_blocks", move |tx| {
                 Box::pin(async move {
                     let applied = deposits::apply(tx, now, &chain, limits, from, &blocks, reached).await?;
-                    orders::follow(tx, now, &applied.changes).await?;
+                    orders::apply_payment_changes(tx, now, &applied.changes).await?;
                     Ok::<_, PostError>(applied)
                 })
             })
@@ -426,7 +426,7 @@ impl FollowWorker {
                             reviews::open(tx, now, "probe.blind", &format!("invoice/{invoice}"), why).await?;
                         }
                     }
-                    orders::follow(tx, now, &changes).await?;
+                    orders::apply_payment_changes(tx, now, &changes).await?;
                     Ok::<_, PostError>(())
                 })
             })
@@ -484,7 +484,7 @@ impl FollowWorker {
                 .write("rewind_chain", move |tx| {
                     Box::pin(async move {
                         let changes: Vec<payments::Change> = deposits::rewind(tx, now, &chain, from, to).await?;
-                        orders::follow(tx, now, &changes).await?;
+                        orders::apply_payment_changes(tx, now, &changes).await?;
                         Ok::<_, PostError>(())
                     })
                 })

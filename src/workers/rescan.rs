@@ -75,7 +75,7 @@ impl Rescan {
         let came = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
                 let came = deposits::rescan::rescan(tx, now, &chain, grace, &blocks).await?;
-                orders::follow(tx, now, &came.changes).await?;
+                orders::apply_payment_changes(tx, now, &came.changes).await?;
                 if let (true, Some(first), Some(last)) = (came.booked > 0, blocks.first(), blocks.last()) {
                     let detail = format!(
                         "blocks {} to {}: {} transfers were booked",

@@ -38,7 +38,7 @@ async fn cancel(world: &World, placed: &Placed) -> Result<(), CancelError> {
     let (now, id) = (world.clock.now(), placed.id.clone());
     let cancelled = world.db.write("cancel", move |tx| {
         Box::pin(async move {
-            let found = orders::find_any(tx, &id).await?.ok_or(CancelError::NotFound)?;
+            let found = orders::find_by_number_or_id(tx, &id).await?.ok_or(CancelError::NotFound)?;
             orders::cancel(tx, now, found.order.id).await
         })
     });

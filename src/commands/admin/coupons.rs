@@ -11,7 +11,7 @@ use clock::Instant;
 use db::Tx;
 use ids::Shop;
 use records::audit_log::{self, Action};
-use shop::coupons::{self, Terms, Value};
+use shop::coupons::{self, Discount, Terms};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -161,8 +161,8 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
 async fn terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, Refused> {
     let value = match (&coupon.percent, &coupon.fixed) {
         // Hundredths of a percent are basis points.
-        (Some(percent), None) => Value::Percent(minor_units(percent).map_err(Refused::Rejected)?),
-        (None, Some(fixed)) => Value::Fixed(minor_units(fixed).map_err(Refused::Rejected)?),
+        (Some(percent), None) => Discount::Percent(minor_units(percent).map_err(Refused::Rejected)?),
+        (None, Some(fixed)) => Discount::Fixed(minor_units(fixed).map_err(Refused::Rejected)?),
         (Some(_), Some(_)) | (None, None) => {
             return Err(Refused::Rejected("it has either `percent` or `fixed`".into()));
         }
@@ -220,10 +220,10 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
         .await?;
     let line = |(code, coupon): &(String, coupons::Coupon)| {
         let worth = match coupon.terms.value {
-            Value::Percent(points) => {
+            Discount::Percent(points) => {
                 format!("{} %", money::pricing::Fiat::new(coupon.terms.currency, points).to_decimal())
             }
-            Value::Fixed(minor) => money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string(),
+            Discount::Fixed(minor) => money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string(),
         };
         let bound = coupon.max_uses.map_or_else(|| "no bound".into(), |max| format!("of {max}"));
         format!("{code}\t{worth} {}\tused {}, {bound}", coupon.terms.currency, coupon.uses)

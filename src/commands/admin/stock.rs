@@ -123,7 +123,7 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
             })
         })
         .await?;
-    let sealed = stock::seal(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let sealed = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let subject = slug.clone();
     let imported = context
         .db

@@ -252,7 +252,7 @@ fn balance_currency(code: &str) -> Result<(Currency, u8), String> {
 
 async fn balance(tx: &mut Tx, shop: Shop, user: &User, currency: Currency) -> Result<String, Refused> {
     let decimals = if currency == Currency::CNY { users::CNY_DECIMALS } else { users::USD_DECIMALS };
-    let available = users::available(tx, shop, user.id, &users::balance_asset(currency)).await?;
+    let available = users::available_balance(tx, shop, user.id, &users::balance_asset(currency)).await?;
     Ok(available.to_decimal(decimals))
 }
 

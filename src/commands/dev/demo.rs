@@ -215,19 +215,21 @@ fn simulated(demo: &Demo, chain: &str) -> Result<ChainId, String> {
     found.ok_or_else(|| format!("{chain} is no simulated chain"))
 }
 
-async fn view(context: &Context, order: &str) -> Result<orders::View, String> {
+async fn view(context: &Context, order: &str) -> Result<orders::OrderDetails, String> {
     let name = order.to_owned();
-    let found =
-        context.db.read("find_order", move |tx| Box::pin(async move { orders::find_any(tx, &name).await })).await;
+    let found = context
+        .db
+        .read("find_order", move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &name).await }))
+        .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy its `order_no` from the answer that created it"))
 }
 
 async fn find(context: &Context, order: &str) -> Result<Order, String> {
-    let orders::View { order, standing } = view(context, order).await?;
+    let orders::OrderDetails { order, status } = view(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
-    let asked = standing.asked.map(|(invoice, received)| asked(context, &invoice, &received)).transpose()?;
+    let asked = status.invoice.map(|(invoice, received)| asked(context, &invoice, &received)).transpose()?;
     Ok(Order {
         status_url: format!("http://{address}{prefix}/api/orders/{}/status", order.public_id),
         order_no: order.order_no,
@@ -259,7 +261,7 @@ fn asked(
 }
 
 async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.standing.asked.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = view(context, order).await?.status.invoice.ok_or("the order asks for nothing on a chain")?;
     let amount = Amount::parse_decimal(amount, 0).map_err(|e| e.to_string())?;
     let (chain, asset): (&ChainId, &AssetId) = (&invoice.chain, &invoice.asset);
     let configured = context.config.chains.get(chain).ok_or("the order's chain is not configured any more")?;
@@ -275,7 +277,7 @@ async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Resul
 }
 
 async fn pass_window(context: &Context, order: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.standing.asked.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = view(context, order).await?.status.invoice.ok_or("the order asks for nothing on a chain")?;
     let grace = i64::try_from(context.config.policy.grace.as_millis()).map_err(|e| e.to_string())?;
     let now = context.clock.now();
     let ahead = invoice.expires_at.plus_ms(grace).plus_ms(MARGIN_MS).since(now).max(0);

@@ -95,7 +95,7 @@ async fn fill_up(context: &Context) -> Result<(), CommandError> {
             Box::pin(async move {
                 let Some(merchant) = merchants::find_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list_stored(tx, shop).await
+                catalog::list_with_prices(tx, shop).await
             })
         })
         .await?;

@@ -2,7 +2,7 @@
 
 use chain::AssetId;
 
-use crate::orders::{Line, LineState, Order, OrderStatus, State};
+use crate::orders::{LineState, Order, OrderLine, OrderStatus, State};
 use clock::Instant;
 use db::{self, Batch, Locked, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
@@ -48,7 +48,7 @@ pub fn insert_contact(
     )
 }
 
-pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &Line) -> ResultRef<LineId> {
+pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
     statement!(
         links,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
@@ -98,14 +98,14 @@ pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Er
 /// What one statement tells of an order.
 pub struct OrderStatusRow {
     /// Without what is on its way.
-    pub standing: OrderStatus,
+    pub status: OrderStatus,
     /// Whether anything is.
     pub has_unconfirmed: bool,
 }
 
 /// How far an order is: with its newest payment, and with the invoice of that and what reached it. One row for each deposit
 /// that counts, or one without; those of earlier payments follow.
-macro_rules! standing {
+macro_rules! select_status {
     ($columns:literal, $condition:literal) => {
         concat!(
             "select ",
@@ -129,9 +129,9 @@ macro_rules! standing {
 }
 
 /// The same with the order itself.
-macro_rules! view {
+macro_rules! select_order_and_status {
     ($condition:literal) => {
-        standing!(
+        select_status!(
             "o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.currency, o.original_amount,
                 o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.paid_at, o.closed_at,",
             $condition
@@ -139,7 +139,7 @@ macro_rules! view {
     };
 }
 
-pub async fn find_standing(
+pub async fn find_status(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
@@ -147,13 +147,13 @@ pub async fn find_standing(
 ) -> Result<Option<OrderStatusRow>, db::Error> {
     let found = rows!(
         tx,
-        standing!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
+        select_status!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
         public_id,
         shop.merchant,
         shop.mode,
         surface
     )?;
-    found.first().map(|first| standing(first, &found)).transpose()
+    found.first().map(|first| parse_status(first, &found)).transpose()
 }
 
 pub async fn find_by_number(
@@ -165,7 +165,7 @@ pub async fn find_by_number(
 ) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
     let found = rows!(
         tx,
-        view!(
+        select_order_and_status!(
             "o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4
                 and exists (select 1 from order_contacts k where k.order_id = o.id and k.normalized_email = $5)"
         ),
@@ -175,32 +175,35 @@ pub async fn find_by_number(
         surface,
         email_key
     )?;
-    found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
+    found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
-pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
-    let found = rows!(tx, view!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
-    found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
+pub async fn find_by_number_or_id(
+    tx: &mut Tx,
+    number_or_id: &str,
+) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
+    let found = rows!(tx, select_order_and_status!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
+    found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
 /// Of the newest payment, whose rows come first.
-fn standing(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
-    let asked = match first.get("invoice_id")? {
-        Some(id) => Some((asked(id, first)?, Received::of(of_newest(first, rows)?)?)),
+fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
+    let invoice = match first.get("invoice_id")? {
+        Some(id) => Some((parse_invoice(id, first)?, Received::of(rows_of_newest_payment(first, rows)?)?)),
         None => None,
     };
-    let standing = OrderStatus {
+    let status = OrderStatus {
         state: first.get("state")?,
         expires_at: first.get("expires_at")?,
         method: first.get("method")?,
-        payment: first.get("payment_state")?,
+        payment_state: first.get("payment_state")?,
         pay_url: first.get("pay_url")?,
-        asked,
+        invoice,
     };
-    Ok(OrderStatusRow { standing, has_unconfirmed: first.get("has_unconfirmed")? })
+    Ok(OrderStatusRow { status, has_unconfirmed: first.get("has_unconfirmed")? })
 }
 
-fn of_newest<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
+fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     let newest: PaymentId = first.get("payment_id")?;
     for (number, row) in rows.iter().enumerate() {
         if row.get::<PaymentId>("payment_id")? != newest {
@@ -210,7 +213,7 @@ fn of_newest<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     Ok(rows)
 }
 
-fn asked(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
+fn parse_invoice(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     Ok(InvoiceTerms {
         id,
         chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
@@ -232,10 +235,10 @@ pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>
          from orders where id = $1 for update",
         id
     )?;
-    Ok(found.as_ref().map(order).transpose()?.map(Locked::new))
+    Ok(found.as_ref().map(parse_order).transpose()?.map(Locked::new))
 }
 
-fn order(row: &Row) -> Result<Order, db::Error> {
+fn parse_order(row: &Row) -> Result<Order, db::Error> {
     let currency: Currency = row.get("currency")?;
     let fiat = |column| Ok::<_, db::Error>(Fiat::new(currency, row.get(column)?));
     Ok(Order {
@@ -270,7 +273,7 @@ pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Res
 }
 
 /// In their order.
-pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Error> {
+pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     let found = rows!(
         tx,
         "select l.id, p.public_id, l.sku_id, l.quantity, l.unit_price, l.state
@@ -279,7 +282,7 @@ pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Err
         order.id
     )?;
     let line = |row: &Row| {
-        Ok(Line {
+        Ok(OrderLine {
             id: row.get("id")?,
             product: row.get("public_id")?,
             sku: row.get("sku_id")?,

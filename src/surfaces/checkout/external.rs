@@ -1,7 +1,7 @@
 //! External checkouts: the pages on which buyers pay by Alipay or WeChat Pay. The link to a page is made from a template in
 //! the configuration; without a template the method is off.
 
-use shop::orders::number::OrderReference;
+use shop::orders::OrderReference;
 use shop::orders::payment::{PaymentMethod, Provider};
 
 /// Stands for the order's number in a template.

@@ -11,7 +11,7 @@ use money::invoices::{self, InvoiceTerms, Received};
 use money::payments;
 use shop::catalog;
 use shop::orders::payment::PaymentInstructions;
-use shop::orders::{self, Created, Line, OrderStatus, View};
+use shop::orders::{self, OrderDetails, OrderLine, OrderStatus, PlacedOrder};
 use web::number::Number;
 
 /// An active product with its price.
@@ -205,7 +205,7 @@ impl From<catalog::Product> for Product {
 
 impl Order {
     /// Describes an order that was just created.
-    pub fn new(created: &Created, method: payments::Method) -> Order {
+    pub fn new(created: &PlacedOrder, method: payments::Method) -> Order {
         let order = &created.order;
         let line = created.lines.first();
         let payment_status = if order.state.is_unpaid() { PaymentStatus::Pending } else { PaymentStatus::Paid };
@@ -231,11 +231,11 @@ impl Order {
 
 impl Payment {
     /// Returns the buyer's instructions to pay; `None` when nothing is left to pay. `asset_code` is the one of the request.
-    pub fn new(created: &Created, asset_code: Option<&str>) -> Option<Payment> {
+    pub fn new(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
-        match &created.begun {
-            PaymentInstructions::Settled => None,
-            PaymentInstructions::PaymentAsset { asset, family, address, due } => {
+        match &created.instructions {
+            PaymentInstructions::AlreadyPaid => None,
+            PaymentInstructions::Transfer { asset, family, address, due } => {
                 Some(Payment::OnChain(OnChainPayment {
                     coin: asset_code.unwrap_or_default().to_owned(),
                     address: address.clone(),
@@ -253,20 +253,20 @@ impl Payment {
 
 impl FoundOrder {
     /// Describes an order to its buyer. `credentials` are the delivered goods.
-    pub fn new(view: &View, lines: &[Line], credentials: Option<Vec<String>>) -> FoundOrder {
-        let order = &view.order;
+    pub fn new(details: &OrderDetails, lines: &[OrderLine], credentials: Option<Vec<String>>) -> FoundOrder {
+        let order = &details.order;
         let line = lines.first();
         FoundOrder {
             id: order.public_id.clone(),
             order_no: order.order_no.clone(),
             status: order.state.into(),
-            payment_status: payment_status(&view.standing),
+            payment_status: payment_status(&details.status),
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
             amount: order.amount.to_decimal().into(),
             currency: order.amount.currency.to_string(),
-            payment_method: view.standing.method.into(),
+            payment_method: details.status.method.into(),
             created_at: order.created_at.to_string(),
             credentials,
         }
@@ -276,12 +276,12 @@ impl FoundOrder {
 impl Progress {
     /// Returns the progress of the order's payment; `None` for payments from a balance, and for an asset that is no longer
     /// configured.
-    pub fn new(standing: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
-        if let Some((asked, received)) = &standing.asked {
-            return OnChainProgress::new(asked, received, now, assets).map(Progress::OnChain);
+    pub fn new(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
+        if let Some((terms, received)) = &status.invoice {
+            return OnChainProgress::new(terms, received, now, assets).map(Progress::OnChain);
         }
-        let pay_url = standing.pay_url.clone()?;
-        let expires_at = standing.expires_at.map(|at| at.to_string());
+        let pay_url = status.pay_url.clone()?;
+        let expires_at = status.expires_at.map(|at| at.to_string());
         Some(Progress::External(ExternalPayment { pay_url, expires_at }))
     }
 }
@@ -356,8 +356,8 @@ impl From<payments::Method> for Method {
 }
 
 /// Returns the payment status of an order.
-pub fn payment_status(standing: &OrderStatus) -> PaymentStatus {
-    match standing.state {
+pub fn payment_status(status: &OrderStatus) -> PaymentStatus {
+    match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
         // The order can no longer be paid, whatever the state of its payment is.
         orders::State::Expired | orders::State::Cancelled => PaymentStatus::Expired,
@@ -368,13 +368,13 @@ pub fn payment_status(standing: &OrderStatus) -> PaymentStatus {
         | orders::State::PartiallyDelivered
         | orders::State::Delivered
         | orders::State::Completed
-        | orders::State::Failed => attempt_status(standing),
+        | orders::State::Failed => attempt_status(status),
     }
 }
 
-fn attempt_status(standing: &OrderStatus) -> PaymentStatus {
-    match (&standing.asked, standing.payment) {
-        (Some((asked, received)), _) => invoice_status(asked.state, received),
+fn attempt_status(status: &OrderStatus) -> PaymentStatus {
+    match (&status.invoice, status.payment_state) {
+        (Some((terms, received)), _) => invoice_status(terms.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,
         (None, payments::State::Confirming) => PaymentStatus::Confirming,
         (None, payments::State::Success) => PaymentStatus::Paid,

@@ -19,10 +19,10 @@ use access::limits::{Key, Limited};
 use clock::Instant;
 use ids::UserId;
 use money::addresses::ReservedAddress;
-use shop::catalog::Prices;
-use shop::orders::number::OrderReference;
+use shop::catalog::PricingScheme;
+use shop::orders::OrderReference;
 use shop::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
-use shop::orders::{self, CreateError, Created, NewLine, NewOrder};
+use shop::orders::{self, CreateError, NewLine, NewOrder, PlacedOrder};
 use web::body::{BadRequest, Fields};
 use web::client::Client;
 use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
@@ -152,7 +152,7 @@ pub async fn create(
             Box::pin(async move {
                 let created = orders::create(tx, now, &payment_service, new_order, address).await?;
                 let body = response_body(&created, &wire_request)?;
-                let is_paid = created.begun == PaymentInstructions::Settled;
+                let is_paid = created.instructions == PaymentInstructions::AlreadyPaid;
                 Ok((StoredResponse { status: StatusCode::CREATED, body }, is_paid))
             })
         },
@@ -174,7 +174,7 @@ fn idempotency_key(
     // buyer's order.
     let owner = match user {
         Some(user) => format!("user/{user}"),
-        None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::email_key(&request.email)))),
+        None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::normalize_email(&request.email)))),
     };
     let scope = Scope { surface: SURFACE, shop: checkout.shop, operation: "orders", owner: &owner };
     let fingerprinted = serde_json::to_vec(request).map_err(|e| BadRequest::Malformed(e.to_string()))?;
@@ -190,36 +190,36 @@ async fn prepare(
     user: Option<UserId>,
     now: Instant,
 ) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
-    let reference = OrderReference::draw(&mut rand::rng(), NUMBER_PREFIX, now);
+    let reference = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
     let external = |provider| {
         checkout.pay_links.payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable)
     };
-    let means = match &request.payment {
-        Payment::Crypto { coin } => PaymentMethod::PaymentAsset(coin.clone()),
+    let payment_method = match &request.payment {
+        Payment::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
         Payment::BalanceCny => PaymentMethod::BalanceCny,
         Payment::BalanceCrypto => PaymentMethod::BalanceCrypto,
         Payment::Alipay => external(Provider::Alipay)?,
         Payment::Wechat => external(Provider::Wechat)?,
     };
-    let address = checkout.payment_service.prepare(&checkout.db, checkout.shop, &means).await?;
+    let address = checkout.payment_service.reserve_address(&checkout.db, checkout.shop, &payment_method).await?;
     let new_order = NewOrder {
-        labels: reference,
+        reference,
         shop: checkout.shop,
         surface: SURFACE,
         currency: CURRENCY,
-        prices: Prices::Single,
+        pricing_scheme: PricingScheme::PerUnit,
         lines: vec![NewLine { product: request.product, quantity: request.quantity }],
         quantity_max: checkout.options.max_quantity,
         email: request.email.clone(),
         user,
         coupon: request.coupon.clone(),
-        means,
+        payment_method,
         window_ms: i64::try_from(checkout.options.order_window.as_millis()).unwrap_or(i64::MAX),
     };
     Ok((new_order, address))
 }
 
-fn response_body(created: &Created, request: &OrderRequest) -> Result<String, db::Error> {
+fn response_body(created: &PlacedOrder, request: &OrderRequest) -> Result<String, db::Error> {
     let order = wire::Order::new(created, request.payment.method());
     let payment = wire::Payment::new(created, request.payment.asset_code());
     let body = CreatedOrder { success: true, order, payment };

@@ -17,8 +17,8 @@ use access::limits::{Key, Limited};
 use db::{self, Tx};
 use envelope::OpenError;
 use ids::Shop;
-use shop::orders::{self, Line, View};
-use shop::stock::{self, Delivered};
+use shop::orders::{self, OrderDetails, OrderLine};
+use shop::stock::{self, SealedItem};
 use web::body::{BadRequest, Fields};
 use web::client::Client;
 use web::reply;
@@ -122,31 +122,31 @@ pub async fn query_by_body(
 
 /// Counts the look-up against both limits, whether it finds an order or not. A look-up beyond a limit is not counted.
 async fn query_order(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
-    let pair = Key::of((&lookup.order_no, orders::email_key(&lookup.email)));
+    let pair = Key::of((&lookup.order_no, orders::normalize_email(&lookup.email)));
     checkout.lookups.admit(checkout.clock.steady(), [Key::ip(client.0), pair])?;
     let shop = checkout.shop;
     let found = checkout.db.read("query_order", move |tx| Box::pin(async move { find_order(tx, shop, &lookup).await }));
     let found: Result<_, db::Error> = found.await;
-    let OrderWithGoods { view, lines, goods } = found?.ok_or(RouteError::NotFound)?;
+    let OrderWithGoods { details, lines, goods } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;
-    let decrypt = |item: Delivered| stock::open(envelope, &item).map(|line| line.as_str().to_owned());
+    let decrypt = |item: SealedItem| stock::decrypt_item(envelope, &item).map(|line| line.as_str().to_owned());
     let credentials = goods.map(|goods| goods.into_iter().map(decrypt).collect::<Result<Vec<_>, _>>()).transpose()?;
-    let order = FoundOrder::new(&view, &lines, credentials);
+    let order = FoundOrder::new(&details, &lines, credentials);
     Ok(reply::json(StatusCode::OK, &OrderResponse { success: true, order }))
 }
 
 /// An order with its lines and, once it is completed, its delivered goods.
 struct OrderWithGoods {
-    view: View,
-    lines: Vec<Line>,
-    goods: Option<Vec<Delivered>>,
+    details: OrderDetails,
+    lines: Vec<OrderLine>,
+    goods: Option<Vec<SealedItem>>,
 }
 
 async fn find_order(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
-    let Some(view) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
+    let Some(details) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
         return Ok(None);
     };
-    let lines = orders::list_lines(tx, &view.order).await?;
-    let goods = orders::goods(tx, &view.order, &lines).await?;
-    Ok(Some(OrderWithGoods { view, lines, goods }))
+    let lines = orders::list_lines(tx, &details.order).await?;
+    let goods = orders::find_delivered_items(tx, &details.order, &lines).await?;
+    Ok(Some(OrderWithGoods { details, lines, goods }))
 }

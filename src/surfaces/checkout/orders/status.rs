@@ -60,14 +60,14 @@ pub async fn status(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, RouteError> {
     let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(RouteError::NotFound)?;
-    let standing = orders::standing(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(RouteError::NotFound)?;
+    let status = orders::find_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(RouteError::NotFound)?;
     let response = StatusResponse {
         success: true,
         order_id: id.to_string(),
-        status: standing.state.into(),
-        payment_status: wire::payment_status(&standing),
-        fulfillment_status: standing.state.into(),
-        payment: Progress::new(&standing, checkout.now(), &checkout.payment_service.assets),
+        status: status.state.into(),
+        payment_status: wire::payment_status(&status),
+        fulfillment_status: status.state.into(),
+        payment: Progress::new(&status, checkout.now(), &checkout.payment_service.assets),
     };
     Ok(reply::json(StatusCode::OK, &response))
 }
