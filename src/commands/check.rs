@@ -255,7 +255,7 @@ fn stored_otherwise<'a>(immutable_facts: &'a Pinned, fact: &Fact) -> Option<&'a 
 async fn check_chain(f: &mut Findings, config: &Config, chain: &ChainConfig, immutable_facts: &Pinned) {
     let what = format!("chain {}", chain.id);
     let alone = Config { chains: BTreeMap::from([(chain.id.clone(), chain.clone())]), ..config.clone() };
-    let source = match daemon::sources(&alone, None) {
+    let source = match daemon::drivers::open_sources(&alone, None) {
         Ok(sources) => sources.get(&chain.id).cloned(),
         Err(e) => return f.fail(&what, format_args!("{e:#}")),
     };

@@ -86,7 +86,7 @@ impl Operation for RescanRange {
         let rescan = match &context.daemon {
             Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
             None => {
-                daemon::rescan(&context.config, &context.db, context.clock.clone(), &chain).await.map_err(in_words)?
+                daemon::workers::open_rescan(&context.config, &context.db, context.clock.clone(), &chain).await.map_err(in_words)?
             }
         };
         rescan.piece(&context.actor, self.from, self.to).await.map_err(in_words)
