@@ -98,7 +98,9 @@ fn check_folder(report: &mut Report, folder: &Path) {
     };
     let mode_of_others = metadata.permissions().mode() & 0o077;
     match (metadata.is_dir(), mode_of_others) {
-        (false, _) => report.fail("data folder", format_args!("{name} is not a folder; name a folder in [data] folder")),
+        (false, _) => {
+            report.fail("data folder", format_args!("{name} is not a folder; name a folder in [data] folder"))
+        }
         (true, 0) => report.ok("data folder", format_args!("{name}, accessible only to its owner")),
         (true, _) => report.warn("data folder", format_args!("other users may enter {name}; run `chmod 700 {name}`")),
     }
@@ -134,7 +136,10 @@ async fn check_database(report: &mut Report, config: &Config) -> Result<StoredFa
         Ok(pending) if !pending.is_empty() => {
             report.warn(
                 "database",
-                format_args!("{url} lacks the migrations {}; start the daemon or run `settled migrate`", pending.join(", ")),
+                format_args!(
+                    "{url} lacks the migrations {}; start the daemon or run `settled migrate`",
+                    pending.join(", ")
+                ),
             );
         }
         Ok(_) => {
@@ -216,7 +221,9 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
                 let path = if account.path.is_empty() { "the account" } else { account.path.as_str() };
                 report.ok(
                     &subject,
-                    format_args!("the first address of {path} is {address}; `settled-signer keys derive` must print the same"),
+                    format_args!(
+                        "the first address of {path} is {address}; `settled-signer keys derive` must print the same"
+                    ),
                 );
             }
             Ok(_) => report.ok(&subject, "the account is shared with the chain above"),
@@ -245,7 +252,10 @@ fn compare_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &Sto
         }
     }
     if matching > 0 {
-        report.ok(&format!("chain {}, database", chain.id), format_args!("{matching} stored facts match the configuration"));
+        report.ok(
+            &format!("chain {}, database", chain.id),
+            format_args!("{matching} stored facts match the configuration"),
+        );
     }
 }
 
@@ -269,7 +279,10 @@ async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, 
         let endpoint_subject = format!("{subject}, {}", endpoint.endpoint);
         match endpoint.outcome {
             Ok(finding) => report.ok(&endpoint_subject, finding),
-            Err(problem) => report.fail(&endpoint_subject, format_args!("{problem}; check that the node runs and that its address is right")),
+            Err(problem) => report.fail(
+                &endpoint_subject,
+                format_args!("{problem}; check that the node runs and that its address is right"),
+            ),
         }
     }
     if chain.family == Family::Evm && source.independent_endpoints() < 2 {
@@ -306,9 +319,12 @@ async fn check_identity(
     immutable_facts: &StoredFacts,
 ) {
     match (source.identity().await, &chain.identity) {
-        (Err(e), _) => report.fail(subject, format_args!("{e}; check that the node runs and that its address is right")),
+        (Err(e), _) => {
+            report.fail(subject, format_args!("{e}; check that the node runs and that its address is right"))
+        }
         (Ok(identity), Some(wanted)) if identity.id != *wanted => {
-            report.fail(subject,
+            report.fail(
+                subject,
                 format_args!(
                     "the node is {}, but [chains.{}] has identity {wanted}; name a node of that network",
                     identity.id, chain.id
@@ -316,7 +332,8 @@ async fn check_identity(
             );
         }
         (Ok(identity), _) => match find_differing(immutable_facts, &Fact::identity(&chain.id, identity.id.clone())) {
-            Some(stored) => report.fail(subject,
+            Some(stored) => report.fail(
+                subject,
                 format_args!("the node is {}, but the database was filled from {stored}; {RESTORE}", identity.id),
             ),
             None => report.ok(subject, format_args!("the node is {}", identity.id)),
@@ -341,9 +358,10 @@ async fn check_tip(report: &mut Report, subject: &str, chain: &ChainConfig, sour
                 ),
             );
         }
-        age if age > stale_age => {
-            report.warn(subject, format_args!("the newest block is {age} s old: the node is still syncing, or the chain has stopped"))
-        }
+        age if age > stale_age => report.warn(
+            subject,
+            format_args!("the newest block is {age} s old: the node is still syncing, or the chain has stopped"),
+        ),
         age => report.ok(subject, format_args!("block {} is {} s old", tip.head.height, age.max(0))),
     }
 }
@@ -374,9 +392,10 @@ async fn check_feeds(report: &mut Report, config: &Config) {
     for (pair, outcome) in RateConsensus::new(&config.rates).round(Clock::System.now(), &pairs, &observations) {
         match outcome {
             Ok(agreed) => report.ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
-            Err(e) => {
-                report.fail("rates", format_args!("{pair}: {e}; allow connections to the exchanges, or set the pair in [rates.fixed]"))
-            }
+            Err(e) => report.fail(
+                "rates",
+                format_args!("{pair}: {e}; allow connections to the exchanges, or set the pair in [rates.fixed]"),
+            ),
         }
     }
 }

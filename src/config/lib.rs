@@ -295,7 +295,10 @@ fn with_password(url: &str, password_file: &SecretFile) -> Result<String, Error>
     let mut url = Url::parse(url).map_err(|e| format!("[database] url: {e}"))?;
     if let Some(password) = password_file.read().map_err(|e| format!("[database] password_file: {e}"))? {
         let set = url.set_password(Some(password.expose_secret()));
-        set.map_err(|()| "[database] url names no user, so it cannot have a password; write \"postgres://USER@HOST/DATABASE\"".to_owned())?;
+        set.map_err(|()| {
+            "[database] url names no user, so it cannot have a password; write \"postgres://USER@HOST/DATABASE\""
+                .to_owned()
+        })?;
     }
     Ok(url.into())
 }

@@ -135,7 +135,10 @@ impl Validator {
 
     fn mount(&mut self, name: &str, mount: &Mount) {
         if mount.enabled && name != "checkout" {
-            self.refuse(format_args!("surfaces.{name}.enabled"), "is true, but this surface is not built yet; set it to false");
+            self.refuse(
+                format_args!("surfaces.{name}.enabled"),
+                "is true, but this surface is not built yet; set it to false",
+            );
         }
         let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
         let prefix = &mount.prefix;

@@ -25,9 +25,8 @@ pub fn build_assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> 
     let mut chains = Vec::new();
     let mut watched: HashMap<(Family, Mode), Arc<WatchSet>> = HashMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
-        let is_sibling = |other: &&ChainConfig| {
-            (other.family, other.mode) == (chain.family, chain.mode) && other.id != chain.id
-        };
+        let is_sibling =
+            |other: &&ChainConfig| (other.family, other.mode) == (chain.family, chain.mode) && other.id != chain.id;
         chains.push(FollowedChain {
             id: chain.id.clone(),
             family: chain.family,
@@ -56,7 +55,8 @@ fn depths(chain: &ChainConfig) -> anyhow::Result<Depths> {
         let depth = u32::try_from(tier.depth)?;
         match tier.below_usd {
             Some(bound) => {
-                let cents = bound.checked_mul(rust_decimal::Decimal::ONE_HUNDRED).context("below_usd is out of range")?;
+                let cents =
+                    bound.checked_mul(rust_decimal::Decimal::ONE_HUNDRED).context("below_usd is out of range")?;
                 tiers.push((i64::try_from(cents.trunc().mantissa())?, depth));
             }
             None => largest = depth,
@@ -95,9 +95,9 @@ pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Inst
     }
     // A sibling that is followed adds its addresses to the shared set itself; those of the others are added here.
     let is_not_followed = |sibling: &&ChainId| assets.chain(sibling).is_none();
-    let siblings = assets
-        .chains()
-        .flat_map(|chain| chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone())));
+    let siblings = assets.chains().flat_map(|chain| {
+        chain.siblings.iter().filter(is_not_followed).map(|sibling| (chain.id.clone(), sibling.clone()))
+    });
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
     let open = db.write("open_addresses", move |tx| {
         Box::pin(async move {

@@ -17,12 +17,18 @@ const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// Fails when a chain's configuration cannot be used, or when a chain is a model chain and `simnet` does not have it.
-pub fn open_sources(config: &Config, simnet: Option<&simnet::Simnet>) -> anyhow::Result<BTreeMap<ChainId, Arc<dyn Source>>> {
+pub fn open_sources(
+    config: &Config,
+    simnet: Option<&simnet::Simnet>,
+) -> anyhow::Result<BTreeMap<ChainId, Arc<dyn Source>>> {
     let mut sources: BTreeMap<ChainId, Arc<dyn Source>> = BTreeMap::new();
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         let source = match chain.driver {
             Driver::Simnet => simnet.and_then(|simnet| simnet.source(&chain.id)).with_context(|| {
-                format!("[chains.{}] has driver = \"simnet\", which only `settled dev` supports; set driver = \"node\"", chain.id)
+                format!(
+                    "[chains.{}] has driver = \"simnet\", which only `settled dev` supports; set driver = \"node\"",
+                    chain.id
+                )
             })?,
             Driver::Node => open_node_source(chain)?,
         };

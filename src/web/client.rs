@@ -29,7 +29,9 @@ impl Client {
             if !is_trusted(client) {
                 break;
             }
-            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| parse_address(entry.trim())) else { break };
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| parse_address(entry.trim())) else {
+                break;
+            };
             client = address.to_canonical();
         }
         Client(client)

@@ -67,7 +67,11 @@ impl Guard {
     }
 }
 
-async fn protect_request(State((guard, render)): State<(Guard, ErrorRenderer)>, request: Request, next: Next) -> Response {
+async fn protect_request(
+    State((guard, render)): State<(Guard, ErrorRenderer)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let guard = guard.0;
     let client = client_of(&request, &guard.trusted_proxies);
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -79,13 +83,7 @@ async fn protect_request(State((guard, render)): State<(Guard, ErrorRenderer)>, 
     response
 }
 
-async fn call_endpoint(
-    guard: &Inner,
-    render: ErrorRenderer,
-    client: Client,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn call_endpoint(guard: &Inner, render: ErrorRenderer, client: Client, request: Request, next: Next) -> Response {
     if let Err(limited) = guard.requests.admit(guard.clock.steady(), Key::ip(client.0)) {
         return render(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }

@@ -112,7 +112,10 @@ pub async fn execute<P, T, E, Preparing>(
     name: &'static str,
     key: Option<IdempotencyKey>,
     prepare: impl Fn(Instant) -> Preparing,
-    transact: impl for<'t> FnOnce(&'t mut Tx, Instant, P) -> BoxFuture<'t, Result<(StoredResponse, T), E>> + Clone + Send + 'static,
+    transact: impl for<'t> FnOnce(&'t mut Tx, Instant, P) -> BoxFuture<'t, Result<(StoredResponse, T), E>>
+    + Clone
+    + Send
+    + 'static,
 ) -> Result<CallOutcome<T>, E>
 where
     Preparing: Future<Output = Result<P, E>>,
@@ -132,7 +135,9 @@ where
                     return Ok(CallOutcome { response, executed: Some(value) });
                 };
                 match idempotency::claim(tx, now, key.retention.until(now), &key.call).await? {
-                    Claim::Same(stored) => Ok(CallOutcome { response: StoredResponse::from_stored(stored)?, executed: None }),
+                    Claim::Same(stored) => {
+                        Ok(CallOutcome { response: StoredResponse::from_stored(stored)?, executed: None })
+                    }
                     Claim::Mismatch => Err(E::key_reused()),
                     Claim::New(claimed) => {
                         let (response, value) = transact(tx, now, prepared).await?;
@@ -216,18 +221,29 @@ mod tests {
     }
 
     /// Executes a call whose transactions fail with a conflict as long as `conflicts` allows, and count in `executions`.
-    async fn call(db: &Db, key: Option<IdempotencyKey>, conflicts: u32, executions: &Arc<AtomicU32>) -> Result<CallOutcome<u32>, Error> {
+    async fn call(
+        db: &Db,
+        key: Option<IdempotencyKey>,
+        conflicts: u32,
+        executions: &Arc<AtomicU32>,
+    ) -> Result<CallOutcome<u32>, Error> {
         let executions = executions.clone();
         let clock = Clock::manual(Instant(0));
-        execute((db, &clock), "call", key, async |_| Ok(7), move |_, _, number: u32| {
-            Box::pin(async move {
-                let n = executions.fetch_add(1, Ordering::SeqCst) + 1;
-                if n <= conflicts {
-                    return Err(db::Error::Conflict("with a concurrent transaction".into()).into());
-                }
-                Ok((StoredResponse { status: StatusCode::CREATED, body: format!("response {n}") }, number))
-            })
-        })
+        execute(
+            (db, &clock),
+            "call",
+            key,
+            async |_| Ok(7),
+            move |_, _, number: u32| {
+                Box::pin(async move {
+                    let n = executions.fetch_add(1, Ordering::SeqCst) + 1;
+                    if n <= conflicts {
+                        return Err(db::Error::Conflict("with a concurrent transaction".into()).into());
+                    }
+                    Ok((StoredResponse { status: StatusCode::CREATED, body: format!("response {n}") }, number))
+                })
+            },
+        )
         .await
     }
 

@@ -17,10 +17,14 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).output() {
         Ok(output) => Some(output),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && std::env::var_os(SKIP).is_some() => {
-            eprintln!("SKIPPED: systemd-analyze is not installed and {SKIP} is set, so the systemd unit was NOT checked");
+            eprintln!(
+                "SKIPPED: systemd-analyze is not installed and {SKIP} is set, so the systemd unit was NOT checked"
+            );
             None
         }
-        Err(error) => panic!("systemd-analyze: {error}; install the package `systemd`, or set {SKIP}=1 to skip this test"),
+        Err(error) => {
+            panic!("systemd-analyze: {error}; install the package `systemd`, or set {SKIP}=1 to skip this test")
+        }
     }
 }
 

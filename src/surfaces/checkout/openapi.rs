@@ -73,7 +73,10 @@ pub fn openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
 fn base_url(public_url: &Url, mount: &Mount) -> String {
     let mut url = public_url.clone();
     if !mount.host.is_empty() && url.set_host(Some(&mount.host)).is_err() {
-        tracing::warn!("surfaces.checkout.host is not a host name: {}; the OpenAPI document names the public URL instead", mount.host);
+        tracing::warn!(
+            "surfaces.checkout.host is not a host name: {}; the OpenAPI document names the public URL instead",
+            mount.host
+        );
     }
     format!("{}{}", url.as_str().trim_end_matches('/'), mount.prefix)
 }

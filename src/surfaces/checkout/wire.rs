@@ -235,15 +235,13 @@ impl Payment {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
             PaymentInstructions::AlreadyPaid => None,
-            PaymentInstructions::Transfer { asset, family, address, due } => {
-                Some(Payment::OnChain(OnChainPayment {
-                    coin: asset_code.unwrap_or_default().to_owned(),
-                    address: address.clone(),
-                    expected_amount: due.to_decimal(asset.decimals),
-                    qr_code: payment_uri(*family, asset, address, *due),
-                    expires_at,
-                }))
-            }
+            PaymentInstructions::Transfer { asset, family, address, due } => Some(Payment::OnChain(OnChainPayment {
+                coin: asset_code.unwrap_or_default().to_owned(),
+                address: address.clone(),
+                expected_amount: due.to_decimal(asset.decimals),
+                qr_code: payment_uri(*family, asset, address, *due),
+                expires_at,
+            })),
             PaymentInstructions::External { pay_url } => {
                 Some(Payment::External(ExternalPayment { pay_url: pay_url.clone(), expires_at }))
             }

@@ -191,9 +191,8 @@ async fn prepare(
     now: Instant,
 ) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
     let reference = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
-    let external = |provider| {
-        checkout.pay_links.payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable)
-    };
+    let external =
+        |provider| checkout.pay_links.payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
     let payment_method = match &request.payment {
         Payment::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
         Payment::BalanceCny => PaymentMethod::BalanceCny,
