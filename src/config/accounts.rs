@@ -14,8 +14,10 @@ use ids::Mode;
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Account {
+    /// The chain family.
     #[serde(rename = "chain-family")]
     pub family: Family,
+    /// The use of the addresses.
     pub purpose: Purpose,
     /// The number of the account; the highest one is used. A restore from a backup increases it, so that no index is used twice.
     #[serde(default)]
@@ -24,6 +26,7 @@ pub struct Account {
     /// addresses.
     #[serde(default)]
     pub path: String,
+    /// The extended public key of the account.
     pub xpub: String,
 }
 
@@ -31,7 +34,9 @@ pub struct Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
+    /// Deposits on chains in live mode.
     Deposit,
+    /// Deposits on chains in test mode.
     DepositTest,
 }
 

@@ -21,12 +21,17 @@ const POLL_MIN_MS: u64 = 400;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChain")]
 pub struct ChainConfig {
+    /// The name of the chain's table.
     pub id: ChainId,
     /// The chain's name for people.
     pub title: String,
+    /// True when the chain is followed.
     pub enabled: bool,
+    /// The source of the chain's blocks.
     pub driver: Driver,
+    /// Live or test.
     pub mode: Mode,
+    /// The RPC endpoints.
     pub endpoints: Vec<Endpoint>,
     /// Time for one request to an endpoint.
     pub timeout: Duration,
@@ -36,11 +41,13 @@ pub struct ChainConfig {
     pub poll: Duration,
     /// The first block to read; `None` for the tip at the time when the chain is enabled for the first time.
     pub start_height: Option<u64>,
+    /// The format of addresses and transactions.
     pub family: Family,
     /// The chain id or genesis block that nodes must report; `None` for the one that they report first.
     pub identity: Option<String>,
     /// Usual time between two blocks.
     pub block_time: Duration,
+    /// The criterion by which a block is final.
     pub finality: Finality,
     /// Least depth of a final block, even if the node marks it earlier.
     pub final_depth_min: u64,
@@ -50,7 +57,9 @@ pub struct ChainConfig {
     pub keep_blocks: u64,
     /// The tiers in ascending order; only the last one has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
+    /// The commitments of a block that are recomputed.
     pub verify: Verify,
+    /// The method by which native coins that contracts send are found.
     pub trace: Trace,
     /// The network whose prefix Bitcoin addresses have.
     pub network: bitcoin::Network,
@@ -72,7 +81,7 @@ pub enum Driver {
     Simnet,
 }
 
-/// What makes a block final.
+/// The criterion by which a block is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
@@ -86,8 +95,10 @@ pub enum Finality {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
+    /// Upper bound of the value, in US dollars.
     #[serde(default, deserialize_with = "text::decimal_or_none")]
     pub below_usd: Option<Decimal>,
+    /// Number of blocks, including that of the deposit.
     pub depth: u64,
 }
 
@@ -125,6 +136,7 @@ pub enum Api {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
+    /// The URL, unless `url_file` holds it.
     #[serde(default, deserialize_with = "text::url_or_none")]
     pub url: Option<Url>,
     /// The file that holds the URL, when the URL contains a key.
@@ -139,10 +151,13 @@ pub struct Endpoint {
     /// The file with `user:password`.
     #[serde(default)]
     pub login_file: SecretFile,
+    /// Requests per second; `None` for no limit.
     #[serde(default)]
     pub requests_per_second: Option<u32>,
+    /// Requests per day; `None` for no limit.
     #[serde(default)]
     pub requests_per_day: Option<u32>,
+    /// The uses of the endpoint.
     #[serde(default = "Role::all")]
     pub roles: Vec<Role>,
 }
@@ -151,7 +166,9 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Reading blocks and balances.
     Read,
+    /// Broadcasting signed transactions.
     Broadcast,
 }
 
@@ -159,12 +176,15 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
+    /// The block's hash.
     pub header: bool,
+    /// The root of the transactions.
     pub transactions: bool,
+    /// The root of the receipts.
     pub receipts: bool,
 }
 
-/// How native coins that contracts send are found.
+/// The method by which native coins that contracts send are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trace {

@@ -44,16 +44,26 @@ const ENV_PREFIX: &str = "SETTLED__";
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The listener.
     pub server: Server,
+    /// The data folder.
     pub data: Data,
+    /// The database.
     pub database: Database,
+    /// The log.
     pub log: Log,
+    /// The HTTP surfaces.
     pub surfaces: Surfaces,
+    /// The chains by their names.
     pub chains: chains::Chains,
+    /// The account keys from which deposit addresses are derived.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// Exchange rates.
     pub rates: Rates,
+    /// Payments that differ from what an invoice expects.
     pub policy: Policy,
+    /// Mail to buyers.
     pub mail: Mail,
 }
 
@@ -61,20 +71,28 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
+    /// Address and port of the listener.
     pub listen: SocketAddr,
+    /// The address that clients use.
     #[serde(deserialize_with = "text::url")]
     pub public_url: Url,
     /// Networks whose `X-Forwarded-For` header is used.
     pub trusted_proxies: Vec<IpNetwork>,
+    /// Requests of one client per minute, on average.
     pub requests_per_minute: u32,
+    /// Open connections in total.
     pub connections_max: usize,
+    /// Open connections of one client.
     pub connections_per_client: u32,
+    /// Largest request body, in bytes.
     pub body_bytes_max: usize,
+    /// Time in which a body must arrive, and again for the response.
     #[serde(rename = "request_timeout_ms", deserialize_with = "text::milliseconds")]
     pub request_timeout: Duration,
     #[serde(rename = "stall_timeout_ms", deserialize_with = "text::milliseconds")]
     /// Time for which a client may leave its response unread.
     pub stall_timeout: Duration,
+    /// Time that running requests have to finish at a shutdown.
     #[serde(rename = "shutdown_timeout_ms", deserialize_with = "text::milliseconds")]
     pub shutdown_timeout: Duration,
 }
@@ -83,6 +101,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
+    /// The folder's path.
     pub folder: PathBuf,
 }
 
@@ -92,6 +111,7 @@ pub struct Data {
 pub struct Database {
     /// `sqlite:FILE`, relative to the data folder, or a PostgreSQL URL without a password.
     pub url: String,
+    /// The password of the PostgreSQL user.
     pub password_file: SecretFile,
     /// Reading threads of SQLite.
     pub readers: u32,
@@ -103,6 +123,7 @@ pub struct Database {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
+    /// The format of log lines.
     pub format: LogFormat,
     /// A level, or levels by module, such as `info,settled::feeds=debug`.
     pub level: String,
@@ -112,7 +133,9 @@ pub struct Log {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
+    /// Lines for people.
     Text,
+    /// JSON for programs.
     Json,
 }
 
@@ -140,21 +163,27 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
+    /// The way in which mail leaves the daemon.
     pub transport: MailTransport,
+    /// The sender of every mail.
     pub from: String,
     /// The page on which buyers look orders up, with `{order_no}` for the number; empty for none.
     pub order_url: String,
     /// Attempts before a mail is given up.
     pub attempts_max: u32,
+    /// The mail server.
     pub smtp: Smtp,
 }
 
-/// How mail leaves the daemon.
+/// The way in which mail leaves the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MailTransport {
+    /// Mail is logged and dropped.
     Log,
+    /// Mail is written to a folder.
     File,
+    /// Mail is sent by SMTP.
     Smtp,
 }
 
@@ -162,11 +191,17 @@ pub enum MailTransport {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Smtp {
+    /// The server's host name.
     pub host: String,
+    /// The server's port.
     pub port: u16,
+    /// The encryption of the connection.
     pub security: SmtpSecurity,
+    /// The user name for the login; empty for none.
     pub user: String,
+    /// The password for the login.
     pub password_file: SecretFile,
+    /// Time for sending one mail.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
 }
@@ -175,8 +210,11 @@ pub struct Smtp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpSecurity {
+    /// TLS from the start.
     Tls,
+    /// STARTTLS, never without encryption.
     Starttls,
+    /// No encryption.
     None,
 }
 

@@ -12,24 +12,37 @@ use crate::text;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
+    /// The origin of all rates.
     pub mode: RatesMode,
+    /// The exchanges whose tickers are read.
     pub sources: Vec<SourceName>,
+    /// Sources that must agree on a rate.
     pub min_sources: usize,
+    /// Time between two rounds.
     #[serde(rename = "refresh_seconds", deserialize_with = "text::seconds")]
     pub refresh: Duration,
+    /// Age beyond which a ticker or a rate is not used.
     #[serde(rename = "staleness_seconds", deserialize_with = "text::seconds")]
     pub staleness: Duration,
+    /// Time for one request to a source.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
+    /// Deviation from the median beyond which a source is ignored.
     pub max_deviation_percent: u32,
+    /// Change in one round beyond which a rate must be confirmed.
     pub max_jump_percent: u32,
+    /// Rounds that must confirm such a change.
     pub jump_rounds: u32,
+    /// Surcharge on amounts due.
     pub spread_basis_points: u32,
+    /// Deviation of USDT from 1 USD beyond which its rates are unavailable.
     pub depeg_percent: u32,
+    /// Sources that must quote USDT in USD.
     pub depeg_min_sources: usize,
     /// Rates that are used instead of those of the sources.
     #[serde(deserialize_with = "fixed")]
     pub fixed: BTreeMap<Pair, Decimal>,
+    /// Base URLs of the sources.
     #[serde(deserialize_with = "urls")]
     pub urls: BTreeMap<SourceName, Url>,
 }
@@ -75,7 +88,9 @@ impl fmt::Display for SourceName {
 /// A currency pair, written `BTC/USD`. Its rate is the price of one unit of the base in units of the quote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
+    /// The symbol of which one unit is priced.
     pub base: String,
+    /// The symbol of the price.
     pub quote: String,
 }
 

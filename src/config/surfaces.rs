@@ -12,10 +12,15 @@ use ids::Mode;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Surfaces {
+    /// Buyers without an account.
     pub checkout: Checkout,
+    /// A shop's web frontend.
     pub storefront: Mount,
+    /// A purchasing agent.
     pub agent: Mount,
+    /// Sellers and their programs.
     pub merchant: Mount,
+    /// Businesses that buy codes in bulk.
     pub reseller: Mount,
 }
 
@@ -23,6 +28,7 @@ pub struct Surfaces {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
+    /// True when the surface is served.
     pub enabled: bool,
     /// Host name; empty for every host.
     pub host: String,
@@ -30,6 +36,7 @@ pub struct Mount {
     pub prefix: String,
     /// Slug of the merchant whose shop is served to requests without a merchant's key.
     pub merchant: String,
+    /// Live or test.
     pub mode: Mode,
 }
 
@@ -37,12 +44,15 @@ pub struct Mount {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "RawCheckout")]
 pub struct Checkout {
+    /// Host, prefix and shop.
     pub mount: Mount,
     /// Look-ups of one client within `query_window`.
     pub query_per_ip: u32,
     /// Look-ups of one pair of order number and e-mail address within `query_window`.
     pub query_per_pair: u32,
+    /// Length of the window for look-ups.
     pub query_window: Duration,
+    /// Orders of one client within any minute.
     pub orders_per_ip_per_minute: u32,
     /// Largest quantity of one order.
     pub max_quantity: u32,
@@ -50,6 +60,7 @@ pub struct Checkout {
     pub order_window: Duration,
     /// Page of the external checkout, with `{order_no}` for the order's number; empty when the method is off.
     pub alipay_url: String,
+    /// The same for WeChat Pay.
     pub wechat_url: String,
     /// The assets that buyers can pay in, by the surface's codes, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
@@ -58,7 +69,9 @@ pub struct Checkout {
 /// An asset of a configured chain, written `ethereum/usdt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssetRef {
+    /// The chain's name.
     pub chain: ChainId,
+    /// The asset's code on that chain.
     pub code: String,
 }
 
@@ -97,7 +110,7 @@ fn assets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String,
     present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
 }
 
-/// The table `[surfaces.checkout]`. The mount's options stand beside the surface's own ones.
+/// The table `[surfaces.checkout]`. It has the options of the mount and those of the surface.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCheckout {

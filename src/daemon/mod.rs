@@ -38,10 +38,13 @@ use web::serve;
 
 /// The parts from which a daemon is started.
 pub struct Setup {
+    /// The validated configuration.
     pub config: Config,
+    /// The clock of the daemon.
     pub clock: Clock,
     /// The open database. The caller has locked and migrated it.
     pub db: Db,
+    /// The keys that decrypt goods.
     pub envelope: Arc<Envelope>,
     /// The model chains; `None` when no chain is a model chain.
     pub simnet: Option<simnet::Simnet>,
@@ -55,16 +58,20 @@ pub struct Setup {
 pub struct Daemon {
     /// The address on which the surfaces are served.
     pub address: SocketAddr,
+    /// The configuration.
     pub config: Arc<Config>,
+    /// The database.
     pub db: Db,
     /// The problems that keep the daemon from its work.
     pub health: Health,
     /// The shop of the checkout surface; `None` when the surface is disabled or its merchant does not exist. Then the surface
     /// is not served.
     pub checkout_shop: Option<Shop>,
+    /// All background tasks.
     pub tasks: Tasks,
     /// The rescan of each followed chain.
     pub rescans: HashMap<ChainId, Rescan>,
+    /// Wakes the workers early.
     pub wake: Wake,
     workers: Workers,
     stop: watch::Sender<bool>,

@@ -36,14 +36,21 @@ const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
 pub struct WorkerServices<'a> {
+    /// The configuration.
     pub config: &'a Config,
+    /// The clock.
     pub clock: &'a Clock,
+    /// The database.
     pub db: &'a Db,
+    /// The keys that decrypt goods.
     pub envelope: &'a Arc<Envelope>,
     /// The source of each chain.
     pub sources: &'a BTreeMap<ChainId, Arc<dyn Source>>,
+    /// The payment assets and their chains.
     pub assets: &'a Assets,
+    /// The deposit addresses.
     pub addresses: &'a Arc<Addresses>,
+    /// The exchange rates.
     pub rates: &'a RateBook,
     /// The position after blocks without transfers is stored at most this late, in milliseconds.
     pub cursor_flush_ms: i64,
@@ -51,6 +58,7 @@ pub struct WorkerServices<'a> {
 
 /// The workers of a daemon.
 pub struct DaemonWorkers {
+    /// All workers.
     pub all: Workers,
     /// The followers among them, which a start runs once before it serves.
     pub followers: Vec<Arc<dyn Worker>>,

@@ -33,18 +33,18 @@ impl HostRouter {
         }
         let every_host = self.every_host;
         let by_host = self.by_host.into_iter().map(|(host, router)| (host, router.merge(every_host.clone())));
-        let hosts = Hosts { by_host: by_host.collect(), every_host };
+        let hosts = RoutersByHost { by_host: by_host.collect(), every_host };
         Router::new().fallback(route_by_host).with_state(Arc::new(hosts))
     }
 }
 
 /// The finished routers: those of the named hosts serve the surfaces of every host, too.
-struct Hosts {
+struct RoutersByHost {
     every_host: Router,
     by_host: BTreeMap<String, Router>,
 }
 
-async fn route_by_host(State(hosts): State<Arc<Hosts>>, request: Request) -> Response {
+async fn route_by_host(State(hosts): State<Arc<RoutersByHost>>, request: Request) -> Response {
     let router = hosts.by_host.get(&host_name(&request)).unwrap_or(&hosts.every_host).clone();
     match router.oneshot(request).await {
         Ok(response) => response,

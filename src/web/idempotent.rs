@@ -32,6 +32,7 @@ pub enum Retention {
 pub struct Scope<'a> {
     /// The name of the surface.
     pub surface: &'a str,
+    /// The shop.
     pub shop: Shop,
     /// The name of the operation, such as `orders`.
     pub operation: &'a str,
@@ -49,6 +50,7 @@ pub struct IdempotencyKey {
 /// The response of a call, as it is stored with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
+    /// The HTTP status.
     pub status: StatusCode,
     /// JSON text.
     pub body: String,
@@ -57,8 +59,9 @@ pub struct StoredResponse {
 /// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome<T> {
+    /// The response for the client.
     pub response: StoredResponse,
-    /// What the transaction returned besides the response; `None` when the response is the stored one of an earlier call.
+    /// The value that the transaction returned with the response; `None` when the response is the stored one of an earlier call.
     pub executed: Option<T>,
 }
 

@@ -81,11 +81,15 @@ impl Checkout {
 
 /// The services of the daemon that the surface uses.
 pub struct Services {
+    /// The surface's options.
     pub options: config::Checkout,
     /// The shop whose products are sold.
     pub shop: Shop,
+    /// The database.
     pub db: Db,
+    /// The clock.
     pub clock: Clock,
+    /// Reserves addresses and starts payments.
     pub payment_service: PaymentService,
     /// The keys that decrypt goods.
     pub envelope: Arc<Envelope>,

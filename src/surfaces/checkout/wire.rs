@@ -57,7 +57,7 @@ pub struct Order {
     expires_at: Option<String>,
 }
 
-/// What the buyer has to do to pay.
+/// The buyer's instructions to pay.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Payment {

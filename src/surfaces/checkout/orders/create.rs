@@ -32,6 +32,7 @@ const NUMBER_PREFIX: &str = "CO";
 /// The time for which an idempotency key is stored when the order takes no money from a balance.
 const KEY_RETENTION_SECONDS: i64 = 24 * 60 * 60;
 
+/// The response to a new order.
 #[derive(Serialize, ToSchema)]
 pub struct CreatedOrder {
     /// Always `true`.

@@ -23,6 +23,7 @@ use web::body::{BadRequest, Fields};
 use web::client::Client;
 use web::reply;
 
+/// The response to a look-up.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Found)]
 pub struct OrderResponse {

@@ -40,14 +40,19 @@ pub struct OrderRequestSchema {
 /// requests, however they were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
+    /// The product's id.
     pub product: Uuid,
+    /// Units, at least 1.
     pub quantity: u32,
+    /// The buyer's e-mail address.
     pub email: String,
+    /// The buyer's choice of payment.
     pub payment: Payment,
+    /// The coupon's code.
     pub coupon: Option<String>,
 }
 
-/// How the buyer pays.
+/// The buyer's choice of payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Payment {
     Crypto { coin: String },

@@ -13,6 +13,7 @@ use money::pricing::Currency;
 use shop::orders::payment::Provider;
 use web::reply;
 
+/// The response with the payment methods.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PaymentConfig)]
 pub struct PaymentConfigResponse {

@@ -14,6 +14,7 @@ use crate::{CURRENCY, Checkout};
 use shop::catalog;
 use web::reply;
 
+/// The response with all products.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Products)]
 pub struct ProductsResponse {

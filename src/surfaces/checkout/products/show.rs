@@ -15,6 +15,7 @@ use crate::{CURRENCY, Checkout};
 use shop::catalog;
 use web::reply;
 
+/// The response with one product.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Shown)]
 pub struct ProductResponse {
