@@ -111,7 +111,8 @@ impl fmt::Display for Scope<'_> {
 /// # Errors
 /// Returns the error of the operation. A failed call stores no key, so it may be repeated with the same one.
 pub async fn execute<P, T, E, Preparing>(
-    (db, clock): (&Db, &Clock),
+    db: &Db,
+    clock: &Clock,
     name: &'static str,
     key: Option<IdempotencyKey>,
     prepare: impl Fn(Instant) -> Preparing,

@@ -145,7 +145,8 @@ pub async fn create(
     let key = idempotency_key(&checkout, &headers, &request, user)?;
     let (payment_service, wire_request) = (checkout.payment_service.clone(), request.clone());
     let outcome = idempotent::execute(
-        (&checkout.db, &checkout.clock),
+        &checkout.db,
+        &checkout.clock,
         "create_order",
         key,
         |now| prepare(&checkout, &request, user, now),
