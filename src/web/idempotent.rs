@@ -234,7 +234,8 @@ mod tests {
         let executions = executions.clone();
         let clock = Clock::manual(Instant(0));
         execute(
-            (db, &clock),
+            db,
+            &clock,
             "call",
             key,
             async |_| Ok(7),
