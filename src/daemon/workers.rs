@@ -18,9 +18,10 @@ use db::Db;
 use envelope::Envelope;
 use money::addresses::Addresses;
 use money::assets::{Assets, FollowedChain};
-use money::deposits::Grace;
+use money::deposits::{self, DepositService, Grace};
 use money::pricing::RateBook;
 use shop::fulfilment::EmailTemplates;
+use shop::orders::PaymentChangeHandler;
 use tasks::Wake;
 
 /// Time that a start waits for the nodes of all chains. A chain whose nodes do not answer in time is followed later.
@@ -84,8 +85,8 @@ pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Resul
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
         let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         warn_of_single_endpoint(chain_config, source.as_ref());
-        let reconciler =
-            balance_check::BalanceReconciler::new(db(), clock(), chain.clone(), source.clone(), grace(config));
+        let deposits = deposit_service(config, chain_config, chain);
+        let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
         rescans.insert(chain.id.clone(), Rescan::new(reconciler.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
         let follower = build_follower(services, chain_config, reconciler);
@@ -111,13 +112,11 @@ fn build_follower(
 ) -> Arc<follow::FollowWorker> {
     let config = services.config;
     let limits = follow::Limits {
-        keep: chain.keep_blocks,
         batch: BATCH_BLOCKS,
         tip_age_max_ms: tip_age_max_ms(chain),
         quiet_tip_max_ms: quiet_tip_max_ms(chain),
         start_height: chain.start_height,
         cursor_flush_ms: services.cursor_flush_ms,
-        grace: grace(config),
         probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
     };
     let assets = chain.assets().map(|(_, asset)| asset.clone()).collect();
@@ -172,9 +171,10 @@ pub async fn open_rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -
     }
     let assets = build_assets(config, &rates::book(&config.rates))?;
     open_addresses(config, &assets, db, clock.now()).await?;
-    let chain = assets.chain(id).context("an enabled chain is followed")?.clone();
+    let chain = assets.chain(id).context("an enabled chain is followed")?;
+    let deposits = deposit_service(config, chain_config, chain);
     let source = open_node_source(chain_config)?;
-    let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, chain, source, grace(config));
+    let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
     Ok(Rescan::new(reconciler))
 }
 
@@ -191,6 +191,9 @@ fn quiet_tip_max_ms(chain: &ChainConfig) -> Option<i64> {
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
-fn grace(config: &Config) -> Grace {
-    Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) }
+/// Returns the service that books the deposits of a chain. Orders follow the changes of their payments.
+fn deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
+    let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
+    let limits = deposits::Limits { grace, keep: chain_config.keep_blocks };
+    DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
 }
