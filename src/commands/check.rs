@@ -245,7 +245,7 @@ fn compare_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &Sto
                 &format!("chain {}, database", chain.id),
                 format_args!(
                     "{} is {} in the configuration, but {stored} in the database; {RESTORE}",
-                    fact.name, fact.fact
+                    fact.name, fact.value
                 ),
             ),
             None => matching += usize::from(immutable_facts.contains_key(&fact.name)),
@@ -264,7 +264,7 @@ const RESTORE: &str = "restore the old configuration, or use a new database";
 
 /// Returns the stored value of a fact if it differs.
 fn find_differing<'a>(immutable_facts: &'a StoredFacts, fact: &Fact) -> Option<&'a String> {
-    immutable_facts.get(&fact.name).filter(|stored| **stored != fact.fact)
+    immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
 async fn check_chain(report: &mut Report, config: &Config, chain: &ChainConfig, immutable_facts: &StoredFacts) {
@@ -389,7 +389,8 @@ async fn check_feeds(report: &mut Report, config: &Config) {
             Err(e) => report.warn(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in RateConsensus::new(&config.rates).round(Clock::System.now(), &pairs, &observations) {
+    for (pair, outcome) in RateConsensus::new(&config.rates).evaluate_round(Clock::System.now(), &pairs, &observations)
+    {
         match outcome {
             Ok(agreed) => report.ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
             Err(e) => report.fail(

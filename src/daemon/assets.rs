@@ -13,7 +13,7 @@ use ids::Mode;
 use money::addresses::{Addresses, ChainAccount};
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
 use money::deposits;
-use money::immutable_facts::{self, Disagreement, Fact};
+use money::immutable_facts::{self, Fact, Mismatch};
 use money::pricing::{Currency, Fiat, RateBook};
 
 /// Returns the payment assets of the enabled chains. Chains of one family and mode are siblings: they share the set of
@@ -79,7 +79,7 @@ pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Inst
         let settings = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
         if chain.family == Family::Bitcoin {
             let name = format!("address_kind of {}", chain.id);
-            kinds.push(Fact { name, fact: settings.address_kind.as_str().to_owned() });
+            kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
         let Some(account) = config.deposit_account(settings) else { continue };
@@ -101,7 +101,7 @@ pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Inst
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
     let open = db.write("open_addresses", move |tx| {
         Box::pin(async move {
-            immutable_facts::agree(tx, now, &kinds).await?;
+            immutable_facts::record_or_compare(tx, now, &kinds).await?;
             let addresses = Addresses::open(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
                 watched.insert_outputs(
@@ -111,7 +111,7 @@ pub async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Inst
             for (chain, sibling) in &siblings {
                 addresses.watch_sibling(tx, chain, sibling).await?;
             }
-            Ok::<_, Disagreement>(addresses)
+            Ok::<_, Mismatch>(addresses)
         })
     });
     Ok(open.await?)
