@@ -380,7 +380,7 @@ async fn check_feeds(report: &mut Report, config: &Config) {
         Err(e) => return report.fail("rates", e),
     };
     let mut observations = Vec::new();
-    for (source, outcome) in feeds.ask(&pairs).await {
+    for (source, outcome) in feeds.request_all(&pairs).await {
         match outcome {
             Ok(quotes) => {
                 report.ok(&format!("rates, {source}"), format_args!("{} quotes", quotes.len()));
