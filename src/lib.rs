@@ -4,4 +4,5 @@ pub mod feeds;
 pub mod workers;
 pub mod daemon;
 pub mod ops;
+pub mod control;
 pub mod commands;

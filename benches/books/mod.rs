@@ -127,12 +127,12 @@ impl Rows<'_> {
                  select i, {payment}, i, 'crypto', 'pending', {now} {from}"
             ),
             format!(
-                "insert into addresses (id, chain, key, text, account_id, idx, issued_at) {before}
+                "insert into addresses (id, chain, key, text, account_id, derivation_index, issued_at) {before}
                  select i, '{chain}', {key}, 'address-' || i, 1, i, {now} {from}"
             ),
             format!(
-                "insert into invoices (id, public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due,
-                 tolerance, currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
+                "insert into invoices (id, public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due,
+                 tolerance, currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
                  {before} select i, {invoice}, i, 1, 'test', '{chain}', '{id}', i, 'open', {due}, {zero}, 'CNY', 724, '7.24',
                  'fixed', {now}, 1, {now}, {later}, 0 {from}"
             ),

@@ -71,13 +71,13 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
 
 /// P2: an order costs one curve operation, and a restart with all those orders none.
 async fn count_derivations(report: &mut Report, shop: Shop, file: &SqliteFile) -> Shop {
-    let before = derive::derivations();
+    let before = derive::count_derivations();
     shop.orders(CROWD, 128).await;
-    let each = (derive::derivations() - before) * 1_000 / 128;
+    let each = (derive::count_derivations() - before) * 1_000 / 128;
     report.plain("P2", "curve operations for each order", "", Bounds::Exactly(1_000), each);
-    let before = derive::derivations();
+    let before = derive::count_derivations();
     let shop = shop.restart(file).await;
-    let restarted = (derive::derivations() - before) * 1_000;
+    let restarted = (derive::count_derivations() - before) * 1_000;
     report.plain("P2", "curve operations of a restart", "", Bounds::Exactly(0), restarted);
     shop
 }

@@ -7,10 +7,10 @@ mod answers;
 
 use std::hint::black_box;
 
-use chain::{AddressKey, Amount, Deriver, WatchSet, derive::Scheme};
+use chain::{AddressKey, Amount, Deriver, WatchSet, derive::AddressScheme};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
-use evm::logs::{Contracts, matches};
+use evm::logs::{TokenContracts, for_each_watched_transfer};
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
@@ -26,15 +26,15 @@ fn main() {
 #[divan::bench(args = ["bitcoin", "evm", "tron"])]
 fn address(bencher: Bencher, family: &str) {
     let scheme = match family {
-        "bitcoin" => Scheme::P2wpkh(bitcoin::KnownHrp::Mainnet),
-        "evm" => Scheme::Evm,
-        _ => Scheme::Tron,
+        "bitcoin" => AddressScheme::P2wpkh(bitcoin::KnownHrp::Mainnet),
+        "evm" => AddressScheme::Evm,
+        _ => AddressScheme::Tron,
     };
     let deriver = Deriver::new(XPUB, scheme).expect("an account key");
     let mut index = 0;
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         index += 1;
-        deriver.address(index).expect("a valid index")
+        deriver.derive_address(index).expect("a valid index")
     });
 }
 
@@ -46,10 +46,11 @@ fn a_thousand_logs(bencher: Bencher, hits: u64) {
     watched.insert(ours);
     let to = (0..1_000u64).map(|number| if number < hits { ours } else { accounts::stranger(number) });
     let body = answers::logs(to);
-    let contracts = Contracts::new(&[accounts::token()]).expect("a contract");
+    let contracts = TokenContracts::new(&[accounts::token()]).expect("a contract");
     bencher.counter(ItemsCount::new(1_000u32)).counter(BytesCount::new(body.len())).bench_local(|| {
         let mut found = 0;
-        matches(black_box(&body), &watched.read(), &contracts, |_, _| found += 1).map(|_| found)
+        for_each_watched_transfer(black_box(&body), &watched.read_addresses(), &contracts, |_, _| found += 1)
+            .map(|_| found)
     });
 }
 
@@ -59,7 +60,7 @@ fn watch_look_up(bencher: Bencher) {
     for number in 0..100_000 {
         watched.insert(accounts::stranger(number));
     }
-    let read = watched.read();
+    let read = watched.read_addresses();
     let mut number = 0;
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         number = (number + 7_919) % 200_000;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bitcoin::bip32::{ChildNumber, Xpub};
 use bitcoin::hashes::{Hash, HashEngine, Hmac, HmacEngine, sha512};
 use bitcoin::secp256k1::{Scalar, Secp256k1};
-use chain::{Deriver, derive, derive::Scheme};
+use chain::{Deriver, derive, derive::AddressScheme};
 use cpu_time::ThreadTime;
 
 use crate::report::{Bounds, Report, turns};
@@ -19,14 +19,16 @@ const ADDRESSES: u32 = 1_000;
 
 pub fn run(report: &mut Report) {
     let bounds = Bounds::AtMost { gate: 1_300, goal: 1_100 };
-    for (name, scheme) in
-        [("EVM", Scheme::Evm), ("TRON", Scheme::Tron), ("Bitcoin", Scheme::P2wpkh(bitcoin::KnownHrp::Mainnet))]
-    {
+    for (name, scheme) in [
+        ("EVM", AddressScheme::Evm),
+        ("TRON", AddressScheme::Tron),
+        ("Bitcoin", AddressScheme::P2wpkh(bitcoin::KnownHrp::Mainnet)),
+    ] {
         let deriver = Deriver::new(XPUB, scheme).expect("an account key");
         let ours = || {
             let start = ThreadTime::now();
             for index in 0..ADDRESSES {
-                black_box(deriver.address(index).expect("a valid index"));
+                black_box(deriver.derive_address(index).expect("a valid index"));
             }
             start.elapsed()
         };
@@ -34,12 +36,12 @@ pub fn run(report: &mut Report) {
         report.ratio("P1", format!("address text from the account key, {name}"), bounds, &turns);
     }
 
-    let before = derive::derivations();
-    let deriver = Deriver::new(XPUB, Scheme::Evm).expect("an account key");
+    let before = derive::count_derivations();
+    let deriver = Deriver::new(XPUB, AddressScheme::Evm).expect("an account key");
     for index in 0..100 {
-        deriver.address(index).expect("a valid index");
+        deriver.derive_address(index).expect("a valid index");
     }
-    let each = (derive::derivations() - before) * 1_000 / 100;
+    let each = (derive::count_derivations() - before) * 1_000 / 100;
     report.plain("P2", "curve operations for each address", "", Bounds::Exactly(1_000), each);
 }
 

@@ -54,7 +54,7 @@ pub fn run(report: &mut Report) {
         move || {
             let start = ThreadTime::now();
             for _ in 0..BLOCKS {
-                let body = block::read(bytes, Kind::P2wpkh, prove, &watched.read()).expect("a block");
+                let body = block::read(bytes, Kind::P2wpkh, prove, &watched.read_addresses()).expect("a block");
                 assert_eq!(body.hits.len(), HITS);
                 black_box((body, block::spends(bytes, &watched.read_outputs()).expect("a block")));
             }
@@ -71,7 +71,7 @@ pub fn run(report: &mut Report) {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
             let bytes = const_hex::decode(&hex).expect("digits");
-            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read()).expect("a block");
+            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read_addresses()).expect("a block");
             black_box((body, block::spends(&bytes, &watched.read_outputs()).expect("a block")));
         }
         start.elapsed()

@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chain::{Amount, Block, BlockRef, Part, Place, Transfer, TxId, WatchSet};
+use chain::{Amount, Block, BlockRef, Transfer, TransferIndex, TxId, TxPart, WatchSet};
 use db::testing::Scratch;
 use db::{Config, Db};
 use ids::Mode;
@@ -156,7 +156,7 @@ impl Books {
             txid[16..20].copy_from_slice(&number.to_be_bytes());
             Transfer {
                 txid: TxId(txid),
-                place: Place { tx_index: number, part: Part::Log(number) },
+                index: TransferIndex { tx_index: number, part: TxPart::Log(number) },
                 asset: self.asset.clone(),
                 to: account(self.paid),
                 from: Some("0x00000000000000000000000000000000000000Aa".to_owned()),

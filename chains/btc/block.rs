@@ -6,8 +6,8 @@ use bitcoin::{
     hashes::{Hash, HashEngine, sha256d},
 };
 use chain::{
-    AddressKey, Amount, AssetId, BlockHash, Height, OutPoint, Part, Place, Spend, Transfer, TxId, derive,
-    watch::{Watched, WatchedOutputs},
+    AddressKey, Amount, AssetId, BlockHash, Height, OutPoint, Spend, Transfer, TransferIndex, TxId, TxPart, derive,
+    watch::{WatchedAddresses, WatchedOutputs},
 };
 
 use crate::{
@@ -36,7 +36,7 @@ impl Hit {
     pub fn transfer(&self, asset: &AssetId) -> Transfer {
         Transfer {
             txid: TxId(shown(self.txid)),
-            place: Place { tx_index: self.tx_index, part: Part::Output(self.vout) },
+            index: TransferIndex { tx_index: self.tx_index, part: TxPart::Output(self.vout) },
             asset: asset.clone(),
             to: self.to,
             from: None,
@@ -73,7 +73,7 @@ pub enum Wrong {
 }
 
 /// Reads a block. With `prove` the header's and the coinbase's commitments are computed again.
-pub fn read(bytes: &[u8], kind: Kind, prove: bool, watched: &Watched<'_>) -> Result<Body, Wrong> {
+pub fn read(bytes: &[u8], kind: Kind, prove: bool, watched: &WatchedAddresses<'_>) -> Result<Body, Wrong> {
     let (front, rest) = bytes.split_at_checked(Header::SIZE).ok_or(Wrong::NoBlock)?;
     let header: Header = consensus::deserialize(front).map_err(|_| Wrong::NoBlock)?;
     let mut reader = Reader::new(rest);
@@ -139,14 +139,14 @@ pub fn spends(bytes: &[u8], ours: &WatchedOutputs<'_>) -> Result<Vec<Spend>, Wro
         let tx = reader.tx_with_inputs(visit, |_| {})?;
         if !spent.is_empty() {
             let by = TxId(shown(tx.txid()));
-            spends.extend(spent.drain(..).map(|output| Spend { output, by }));
+            spends.extend(spent.drain(..).map(|output| Spend { output, spent_by: by }));
         }
     }
     Ok(spends)
 }
 
 /// The outputs of a single transaction to watched addresses, whether it may be replaced, and its name.
-pub fn read_tx(bytes: &[u8], kind: Kind, watched: &Watched<'_>) -> Result<(Vec<Hit>, bool, TxId), Broken> {
+pub fn read_tx(bytes: &[u8], kind: Kind, watched: &WatchedAddresses<'_>) -> Result<(Vec<Hit>, bool, TxId), Broken> {
     let mut reader = Reader::new(bytes);
     let mut found = Vec::new();
     let tx = reader.tx(|Output { vout, sats, script }| {
@@ -168,7 +168,7 @@ impl Kind {
     pub fn key(self, script: &[u8]) -> Option<AddressKey> {
         match (self, script) {
             (Kind::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),
-            (Kind::P2tr, [0x51, 0x20, key @ ..]) => <&[u8; 32]>::try_from(key).ok().map(derive::p2tr_key),
+            (Kind::P2tr, [0x51, 0x20, key @ ..]) => <&[u8; 32]>::try_from(key).ok().map(derive::p2tr_address_key),
             (Kind::P2wpkh | Kind::P2tr, _) => None,
         }
     }
@@ -292,18 +292,18 @@ mod tests {
         for network in [Network::Bitcoin, Network::Signet, Network::Testnet4, Network::Regtest] {
             let block = genesis_block(network);
             let bytes = consensus::serialize(&block);
-            let body = read(&bytes, Kind::P2wpkh, true, &watched.read()).unwrap();
+            let body = read(&bytes, Kind::P2wpkh, true, &watched.read_addresses()).unwrap();
             assert_eq!(body.header, block.header);
             for cut in [79, bytes.len() - 1] {
-                assert!(read(&bytes[..cut], Kind::P2wpkh, false, &watched.read()).is_err());
+                assert!(read(&bytes[..cut], Kind::P2wpkh, false, &watched.read_addresses()).is_err());
             }
             let mut longer = bytes.clone();
             longer.push(0);
-            assert_eq!(read(&longer, Kind::P2wpkh, false, &watched.read()).unwrap_err(), Wrong::NoBlock);
+            assert_eq!(read(&longer, Kind::P2wpkh, false, &watched.read_addresses()).unwrap_err(), Wrong::NoBlock);
             let mut other = bytes;
             let last = other.len() - 10;
             other[last] ^= 1;
-            assert_eq!(read(&other, Kind::P2wpkh, true, &watched.read()).unwrap_err(), Wrong::Transactions);
+            assert_eq!(read(&other, Kind::P2wpkh, true, &watched.read_addresses()).unwrap_err(), Wrong::Transactions);
         }
     }
 
@@ -332,7 +332,7 @@ mod tests {
         let p2wpkh = [&[0x00, 0x14][..], &[7; 20]].concat();
         let p2tr = [&[0x51, 0x20][..], &[7; 32]].concat();
         assert_eq!(Kind::P2wpkh.key(&p2wpkh), Some(AddressKey([7; 20])));
-        assert_eq!(Kind::P2tr.key(&p2tr), Some(derive::p2tr_key(&[7; 32])));
+        assert_eq!(Kind::P2tr.key(&p2tr), Some(derive::p2tr_address_key(&[7; 32])));
         assert_eq!((Kind::P2wpkh.key(&p2tr), Kind::P2tr.key(&p2wpkh)), (None, None));
         assert_eq!(Kind::P2wpkh.key(&p2wpkh[..21]), None);
     }

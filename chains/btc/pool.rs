@@ -37,13 +37,13 @@ impl MempoolIndex {
 
 #[cfg(test)]
 mod tests {
-    use chain::{AddressKey, Amount, AssetId, Part};
+    use chain::{AddressKey, Amount, AssetId, TxPart};
 
     use super::*;
 
     fn seen(txid: TxId) -> UnconfirmedTransfer {
-        let (to, asset) = (AddressKey([1; 20]), AssetId::stored("bitcoin/native"));
-        UnconfirmedTransfer { txid, part: Part::Output(0), asset, to, amount: Amount::from(5), replaceable: true }
+        let (to, asset) = (AddressKey([1; 20]), AssetId::from_stored("bitcoin/native"));
+        UnconfirmedTransfer { txid, part: TxPart::Output(0), asset, to, amount: Amount::from(5), replaceable: true }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Hands signed bytes to nodes and sorts what they say. Nothing that is not understood is taken as a refusal.
 
 use async_trait::async_trait;
-use chain::{Outcome, Sender, TxId};
+use chain::{BroadcastOutcome, Sender, TxId};
 use rpc::{Rejection, Reply, Role};
 use tracing::info;
 
@@ -87,9 +87,9 @@ pub fn classify(text: &str) -> Class {
 #[async_trait]
 impl Sender for Bitcoin {
     /// To every endpoint that may broadcast. A refusal begins with its class: `price: host:port: …`.
-    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let Ok(tx) = Reader::new(raw).tx(|_| {}) else {
-            return Outcome::Refused("build: the bytes are no transaction".to_owned());
+            return BroadcastOutcome::Refused("build: the bytes are no transaction".to_owned());
         };
         let txid = TxId(shown(tx.txid()));
         let hex = const_hex::encode(raw);
@@ -100,23 +100,23 @@ impl Sender for Bitcoin {
         let said = told.into_iter().map(|(endpoint, said)| {
             let label = self.pool.label(endpoint);
             let outcome = match said {
-                Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
+                Err(trouble) => BroadcastOutcome::Unknown(format!("{label}: {trouble}")),
                 Ok(body) => self.understand(endpoint, &label, &body, txid),
             };
             info!(chain = %self.config.asset.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        Outcome::of_all(said)
+        BroadcastOutcome::combine(said)
     }
 }
 
 impl Bitcoin {
-    fn understand(&self, endpoint: usize, label: &str, body: &[u8], txid: TxId) -> Outcome {
+    fn understand(&self, endpoint: usize, label: &str, body: &[u8], txid: TxId) -> BroadcastOutcome {
         let said = match self.config.access {
             Access::Core => match Reply::new(endpoint, 200, body).result::<String>() {
                 Ok(name) => Ok(name),
                 Err(Rejection::Refused(refusal)) => Err(refusal.message),
-                Err(Rejection::Wrong(reason)) => return Outcome::Unknown(format!("{label}: {reason}")),
+                Err(Rejection::Wrong(reason)) => return BroadcastOutcome::Unknown(format!("{label}: {reason}")),
             },
             // The name of what was taken, or the node's complaint: both are texts.
             Access::Esplora => match String::from_utf8_lossy(body).trim() {
@@ -125,19 +125,19 @@ impl Bitcoin {
             },
         };
         match said {
-            Ok(name) if name == txid.to_string() => Outcome::Accepted,
-            Ok(name) => Outcome::Unknown(format!("{label}: took it as {name}, not as {txid}")),
+            Ok(name) if name == txid.to_string() => BroadcastOutcome::Accepted,
+            Ok(name) => BroadcastOutcome::Unknown(format!("{label}: took it as {name}, not as {txid}")),
             Err(complaint) => refused(label, &self.pool.redact(endpoint, &complaint)),
         }
     }
 }
 
-fn refused(label: &str, message: &str) -> Outcome {
+fn refused(label: &str, message: &str) -> BroadcastOutcome {
     match classify(message) {
-        Class::Known => Outcome::Known,
-        Class::Unknown => Outcome::Unknown(format!("{label}: {message}")),
+        Class::Known => BroadcastOutcome::AlreadyKnown,
+        Class::Unknown => BroadcastOutcome::Unknown(format!("{label}: {message}")),
         class @ (Class::Inputs | Class::Occupied | Class::Price | Class::Early | Class::Build) => {
-            Outcome::Refused(format!("{}: {label}: {message}", class.word()))
+            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.word()))
         }
     }
 }

@@ -159,7 +159,7 @@ impl Bitcoin {
         }
         .map_err(|failure| failure.at(0))?;
         if self.config.verify.work {
-            work::proves_itself(self.config.network, height, &header).map_err(SourceError::Wrong)?;
+            work::proves_itself(self.config.network, height, &header).map_err(SourceError::InvalidResponse)?;
         }
         Ok((height, header))
     }
@@ -170,7 +170,7 @@ impl Bitcoin {
         let Verify { work, commitments } = self.config.verify;
         let network = self.config.network;
         let read = |bytes: Vec<u8>| {
-            let body = block::read(&bytes, self.config.kind, commitments, &watched.read())
+            let body = block::read(&bytes, self.config.kind, commitments, &watched.read_addresses())
                 .map_err(|wrong| Rejection::Wrong(format!("block {hash}: {wrong}")))?;
             core::proven(body.header, hash)?;
             if work {
@@ -199,7 +199,7 @@ impl Bitcoin {
             Some(parent) => parent,
             None => self.placed(header.prev_blockhash).await?.1,
         };
-        work::may_follow(network, height, header, &parent).map_err(SourceError::Wrong)
+        work::may_follow(network, height, header, &parent).map_err(SourceError::InvalidResponse)
     }
 
     /// What the coinbase paid that may be spent from the block at `height` on, which is the newest in memory.
@@ -211,7 +211,7 @@ impl Bitcoin {
         let Some(mined_at) = height.checked_sub(u64::try_from(depth).expect("99")) else { return Ok(Vec::new()) };
         // After a start only: soon the memory reaches as deep.
         let found = self.hashes(&[mined_at]).await.map_err(|failure| failure.at(mined_at))?;
-        let hash = found.first().copied().flatten().ok_or(SourceError::NotThere(mined_at))?;
+        let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
         Ok(self.body(mined_at, hash, &WatchSet::default()).await?.0.coinbase)
     }
 
@@ -233,7 +233,7 @@ impl Bitcoin {
             watched.insert_outputs(hits.iter().map(Hit::output));
         }
         let spends = block::spends(&bytes, &watched.read_outputs());
-        let spends = spends.map_err(|wrong| SourceError::Wrong(format!("block {hash}: {wrong}")))?;
+        let spends = spends.map_err(|wrong| SourceError::InvalidResponse(format!("block {hash}: {wrong}")))?;
         let transfers = hits.iter().map(|hit| hit.transfer(&self.config.asset.id)).collect();
         Ok(Block { header: block::header(&header, height), transfers, spends })
     }
@@ -323,7 +323,9 @@ impl Source for Bitcoin {
             match said.map(|hash| hash.to_string()) {
                 Ok(hash) if hash == expected => heard = true,
                 Ok(hash) => {
-                    return Err(SourceError::Wrong(format!("{label} begins with block {hash}, not with {expected}")));
+                    return Err(SourceError::InvalidResponse(format!(
+                        "{label} begins with block {hash}, not with {expected}"
+                    )));
                 }
                 Err(failure) => troubles.push(format!("{label}: {failure}")),
             }
@@ -361,7 +363,7 @@ impl Source for Bitcoin {
         let Some(hash) = found.first().copied().flatten() else { return Ok(None) };
         let (said, header) = self.placed(hash).await?;
         if said != height {
-            return Err(SourceError::Wrong(format!("asked for block {height}, got {said}")));
+            return Err(SourceError::InvalidResponse(format!("asked for block {height}, got {said}")));
         }
         Ok(Some(block::header(&header, height)))
     }
@@ -392,7 +394,7 @@ impl Source for Bitcoin {
                 }
             }
         }
-        if blocks.is_empty() { Err(SourceError::NotThere(from)) } else { Ok(blocks) }
+        if blocks.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(blocks) }
     }
 
     /// No node keeps them by address and block.
@@ -423,14 +425,14 @@ impl Source for Bitcoin {
         let rest = new.len() - fetched.len();
         for (txid, raw) in now.iter().zip(fetched) {
             let Some(raw) = raw else { continue };
-            let (hits, replaceable, named) = block::read_tx(&raw, self.config.kind, &watched.read())
-                .map_err(|wrong| SourceError::Wrong(format!("transaction {txid}: {wrong}")))?;
+            let (hits, replaceable, named) = block::read_tx(&raw, self.config.kind, &watched.read_addresses())
+                .map_err(|wrong| SourceError::InvalidResponse(format!("transaction {txid}: {wrong}")))?;
             if named != *txid {
-                return Err(SourceError::Wrong(format!("asked for transaction {txid}, got {named}")));
+                return Err(SourceError::InvalidResponse(format!("asked for transaction {txid}, got {named}")));
             }
             let unconfirmed = |hit: &Hit| {
                 let transfer = hit.transfer(&self.config.asset.id);
-                let (part, asset, to, amount) = (transfer.place.part, transfer.asset, transfer.to, transfer.amount);
+                let (part, asset, to, amount) = (transfer.index.part, transfer.asset, transfer.to, transfer.amount);
                 UnconfirmedTransfer { txid: *txid, part, asset, to, amount, replaceable }
             };
             mempool.add(*txid, hits.iter().filter(|hit| hit.sats > 0).map(unconfirmed).collect());
@@ -449,7 +451,7 @@ impl Source for Bitcoin {
         self.pool.requests()
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
             reports.push((self.pool.label(endpoint), self.report(endpoint).await));

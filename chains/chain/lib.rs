@@ -1,13 +1,16 @@
-//! The contract between settled and a chain.
+//! The contract between settled and a blockchain.
 //!
-//! Value types that may be used everywhere, the traits a driver implements, and the pure follower that decides
-//! whether to extend, rewind or wait. Nothing here does I/O, knows a database or reads a clock.
+//! This crate has the value types that every other crate may use, the traits that a driver implements, and the pure
+//! follower that decides whether to read blocks, to rewind or to wait. It does no I/O, has no database and reads no
+//! clock.
+
+#![deny(missing_docs)]
 
 pub mod amount;
 pub mod asset;
 pub mod address;
 pub mod derive;
-pub mod uri;
+pub mod payment_uri;
 pub mod block;
 pub mod transfer;
 pub mod watch;
@@ -19,6 +22,6 @@ pub use amount::Amount;
 pub use asset::{Asset, AssetId, AssetKind, ChainId, Family};
 pub use block::{Block, BlockHash, BlockRef, Header, Height, Tip};
 pub use derive::Deriver;
-pub use source::{Identity, InternalTransfers, Outcome, Sender, Source, SourceError};
-pub use transfer::{OutPoint, Part, Place, Spend, Transfer, TxId, UnconfirmedTransfer};
+pub use source::{BroadcastOutcome, Identity, InternalTransfers, Sender, Source, SourceError};
+pub use transfer::{OutPoint, Spend, Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer};
 pub use watch::WatchSet;

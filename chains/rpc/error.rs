@@ -33,9 +33,9 @@ impl RpcError {
             RpcError::Unavailable(reason) | RpcError::Slow(reason) => SourceError::Unavailable(reason),
             RpcError::Missing(method) => SourceError::Unsupported(method),
             RpcError::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
-            RpcError::Wrong(reason) => SourceError::Wrong(reason),
+            RpcError::Wrong(reason) => SourceError::InvalidResponse(reason),
             RpcError::Refused(refusal) => match refusal.kind {
-                RefusalKind::NotThere => SourceError::NotThere(height),
+                RefusalKind::NotThere => SourceError::BlockNotFound(height),
                 RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
                 RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
                     SourceError::Unavailable(refusal.message)

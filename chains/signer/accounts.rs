@@ -13,7 +13,7 @@ use std::{fmt, str::FromStr};
 use alloy_primitives::keccak256;
 use bip32::{ChildNumber, Prefix};
 use bitcoin::{CompressedPublicKey, KnownHrp, Network};
-use chain::{Address, AddressKey, Family, derive::Scheme};
+use chain::{Address, AddressKey, Family, derive::AddressScheme};
 
 use crate::seed::Seed;
 
@@ -159,10 +159,10 @@ impl KeyAccount {
     }
 
     /// Returns the scheme that converts public keys of this account to addresses.
-    pub fn scheme(&self) -> Scheme {
+    pub fn scheme(&self) -> AddressScheme {
         match (self.family, self.kind) {
-            (Family::Bitcoin, AddressKind::P2tr) => Scheme::P2tr(self.network.into()),
-            (family, AddressKind::P2wpkh | AddressKind::P2tr) => Scheme::of(family, self.network),
+            (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(self.network.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => AddressScheme::for_family(family, self.network),
         }
     }
 
@@ -211,13 +211,13 @@ impl Seed {
         let key = self.key_at(&[purpose, coin, number, ChildNumber::default(), index]);
         let public_key = *key.private_key().verifying_key();
         Ok(match account.scheme() {
-            Scheme::P2wpkh(hrp) => p2wpkh(&key.public_key().to_bytes(), hrp),
-            Scheme::P2tr(hrp) => {
+            AddressScheme::P2wpkh(hrp) => p2wpkh(&key.public_key().to_bytes(), hrp),
+            AddressScheme::P2tr(hrp) => {
                 let key = CompressedPublicKey::from_slice(&key.public_key().to_bytes());
                 chain::derive::p2tr_address(&key.expect("a private key has a valid public key").0, hrp)
             }
-            Scheme::Evm => chain::derive::evm_address(account_key(public_key.to_sec1_point(false).as_bytes())),
-            Scheme::Tron => chain::derive::tron_address(account_key(public_key.to_sec1_point(false).as_bytes())),
+            AddressScheme::Evm => chain::derive::evm_address(account_key(public_key.to_sec1_point(false).as_bytes())),
+            AddressScheme::Tron => chain::derive::tron_address(account_key(public_key.to_sec1_point(false).as_bytes())),
         })
     }
 }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn derive_from_xpub(seed: &Seed, account: &KeyAccount, index: u32) -> String {
-        Deriver::new(&seed.account_xpub(account), account.scheme()).unwrap().address(index).unwrap().text
+        Deriver::new(&seed.account_xpub(account), account.scheme()).unwrap().derive_address(index).unwrap().text
     }
 
     /// The vector of BIP84, the BIP44 addresses of the BIP39 test phrase, and the first accounts of anvil.
@@ -363,7 +363,7 @@ mod tests {
                     let account = KeyAccount::new(family, network, purpose, epoch).unwrap().with_address_kind(kind);
                     let deriver = Deriver::new(&seed.account_xpub(&account), account.scheme()).unwrap();
                     for index in [0, 1, 999, (1 << 31) - 1] {
-                        assert_eq!(deriver.address(index).unwrap(), seed.address(&account, index).unwrap());
+                        assert_eq!(deriver.derive_address(index).unwrap(), seed.address(&account, index).unwrap());
                     }
                 }
             }

@@ -417,7 +417,7 @@ fn detect_address_kind(address: &str) -> AddressKindArg {
 /// function fails if the results differ.
 fn derive_address(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
     let from_seed = seed.address(account, index)?.text;
-    let from_xpub = Deriver::new(&seed.account_xpub(account), account.scheme())?.address(index)?.text;
+    let from_xpub = Deriver::new(&seed.account_xpub(account), account.scheme())?.derive_address(index)?.text;
     if from_seed != from_xpub {
         let item = format!("address {}/0/{index}", account.path());
         bail!(KeyMismatch { item, derived: from_seed, given: from_xpub });

@@ -53,7 +53,7 @@ fn bitcoin(text: &str) -> Result<Address, &'static str> {
         return Err("only P2WPKH and P2TR are supported");
     }
     let key = match <&[u8; 32]>::try_from(bytes) {
-        Ok(output) => derive::p2tr_key(output),
+        Ok(output) => derive::p2tr_address_key(output),
         Err(_) => AddressKey(bytes.try_into().expect("20 or 32 bytes")),
     };
     Ok(Address { key, text: address.to_string() })

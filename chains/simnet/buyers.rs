@@ -67,7 +67,7 @@ impl Buyers {
     pub fn take_back(&self, ledger: &Ledger, paid: &Tx) -> Option<Tx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
         let amount = match &paid.draft.order {
-            Order::Coins(_) => Amount::sum(paid.draft.moves.iter().map(|m| m.amount))?,
+            Order::Coins(_) => Amount::checked_sum(paid.draft.moves.iter().map(|m| m.amount))?,
             Order::Nonce(_) | Order::Until { .. } => Amount::ZERO,
         };
         let back = Move { asset: ledger.rules.native.clone(), to: wallet.address.clone(), amount, internal: false };
@@ -78,7 +78,7 @@ impl Buyers {
 
 /// How that wallet can pay all of it: the next nonce, or enough coins with an output for the change.
 fn order(ledger: &Ledger, payer: &Address, moves: &[Move]) -> Option<(Order, Vec<Move>)> {
-    let total = |asset: &AssetId| Amount::sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
+    let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
     if ledger.rules.family != Family::Bitcoin {
         let listed = moves.iter().map(|m| &m.asset).filter(|asset| ledger.rules.endowment.contains_key(asset));
         for asset in listed {

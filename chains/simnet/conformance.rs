@@ -34,7 +34,7 @@ pub async fn read(source: &dyn Source, from: Height, to: Height, watched: &Watch
             if let Some(parent) = blocks.last() {
                 assert_eq!(block.header.parent, parent.header.hash, "each block is the parent of the next");
             }
-            let places: Vec<_> = block.transfers.iter().map(|transfer| transfer.place).collect();
+            let places: Vec<_> = block.transfers.iter().map(|transfer| transfer.index).collect();
             assert!(places.is_sorted_by(|a, b| a < b), "no place of a block is named twice, and they ascend");
             blocks.push(block);
             next += 1;
@@ -90,13 +90,13 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
             assert_eq!(source.decimals(contract).await, Ok(asset.decimals));
         }
     }
-    assert!(source.check().await.iter().all(|report| report.outcome.is_ok()));
+    assert!(source.check_endpoints().await.iter().all(|report| report.outcome.is_ok()));
 
     operator.reorg(2).await;
     let forked = edges(source).await;
     assert_ne!(source.header(after.height).await.unwrap_or(None).map(|header| header.hash), Some(after.hash));
     let fork = after.height - 2;
-    let fork = source.header(fork).await.expect("the node answers").expect("below the head").position();
+    let fork = source.header(fork).await.expect("the node answers").expect("below the head").block_ref();
     let branch = read(source, fork.height + 1, forked.height, &watched).await;
     assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
 }
@@ -105,14 +105,14 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
 async fn edges(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {
-        let there = source.header(mark.height).await.map(|header| header.map(|header| header.position()));
+        let there = source.header(mark.height).await.map(|header| header.map(|header| header.block_ref()));
         assert_eq!(there, Ok(Some(mark)), "no block is final that is not there");
     }
-    let head = tip.head.position();
+    let head = tip.head.block_ref();
     assert_eq!(source.header(head.height).await, Ok(Some(tip.head)));
     assert_eq!(source.header(head.height + 1).await, Ok(None), "there is no header above the head");
     let above = source.blocks(head.height + 1, head.height + 2, &WatchSet::default()).await;
-    assert_eq!(above, Err(SourceError::NotThere(head.height + 1)));
+    assert_eq!(above, Err(SourceError::BlockNotFound(head.height + 1)));
     head
 }
 

@@ -157,7 +157,7 @@ impl Ledger {
         let untouched =
             self.rules.funded.iter().filter(|account| !self.balances.rows.contains_key(&(asset.clone(), **account)));
         let each = self.rules.endowment.get(asset).copied().unwrap_or(Amount::ZERO);
-        Amount::sum(written.chain(untouched.map(|_| each))).expect("all that exists fits into 256 bits")
+        Amount::checked_sum(written.chain(untouched.map(|_| each))).expect("all that exists fits into 256 bits")
     }
 
     /// Applies a transaction at a block time, or leaves everything as it was.

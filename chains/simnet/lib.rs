@@ -19,8 +19,8 @@ pub mod tx;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, ChainId, Family, InternalTransfers, Outcome, Sender,
-    Source, Tip, TxId, derive,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, BroadcastOutcome, ChainId, Family, InternalTransfers,
+    Sender, Source, Tip, TxId, derive,
 };
 use model::Model;
 use node::Node;
@@ -124,7 +124,7 @@ impl Simnet {
             Family::Evm => derive::evm_address(account).text,
             Family::Tron => derive::tron_address(account).text,
         };
-        let fake = AssetId::of(chain, &AssetKind::Token { contract });
+        let fake = AssetId::on_chain(chain, &AssetKind::Token { contract });
         self.payment(chain, vec![(fake, to.to_owned(), amount)], Manner::Unlisted)
     }
 
@@ -228,8 +228,8 @@ impl Simnet {
         let Model { buyers, ledger, .. } = &mut *model;
         let tx = buyers.pay(ledger, moves, manner == Manner::Failing).ok_or(PayError::InsufficientFunds)?;
         match model.broadcast(tx.raw().as_bytes()) {
-            Outcome::Accepted | Outcome::Known => Ok(tx.txid),
-            Outcome::Refused(reason) | Outcome::Unknown(reason) => Err(PayError::Refused(reason)),
+            BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
+            BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
         }
     }
 
@@ -244,7 +244,7 @@ impl Simnet {
 }
 
 fn native(chain: &ChainId) -> AssetId {
-    AssetId::of(chain, &AssetKind::Native)
+    AssetId::on_chain(chain, &AssetKind::Native)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

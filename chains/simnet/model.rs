@@ -10,8 +10,8 @@ use std::{
 };
 
 use chain::{
-    AddressKey, Amount, AssetId, BlockHash, BlockRef, Family, Header, Height, InternalTransfers, Outcome, Part, Place,
-    Tip, Transfer, TxId, UnconfirmedTransfer, derive, watch::Watched,
+    AddressKey, Amount, AssetId, BlockHash, BlockRef, BroadcastOutcome, Family, Header, Height, InternalTransfers, Tip,
+    Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer, derive, watch::WatchedAddresses,
 };
 use sha2::{Digest, Sha256};
 
@@ -82,7 +82,7 @@ pub struct Model {
 /// Which movements a reader is shown.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    pub watched: &'a Watched<'a>,
+    pub watched: &'a WatchedAddresses<'a>,
     pub internal_transfers: InternalTransfers,
 }
 
@@ -145,7 +145,7 @@ impl Model {
 
     /// The block at a height, if it is kept.
     pub fn position(&self, height: Height) -> Option<BlockRef> {
-        self.block(height).map(|block| block.header.position())
+        self.block(height).map(|block| block.header.block_ref())
     }
 
     pub fn base(&self) -> Height {
@@ -159,16 +159,16 @@ impl Model {
     }
 
     /// Takes signed bytes as a node does.
-    pub fn broadcast(&mut self, raw: &[u8]) -> Outcome {
+    pub fn broadcast(&mut self, raw: &[u8]) -> BroadcastOutcome {
         let tx = match Tx::decode(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
-            Err(bad) => return Outcome::Refused(bad.to_string()),
+            Err(bad) => return BroadcastOutcome::Refused(bad.to_string()),
         };
         if self.mined.contains_key(&tx.txid) {
-            return Outcome::Known;
+            return BroadcastOutcome::AlreadyKnown;
         }
         if let Err(bad) = tx.verify() {
-            return Outcome::Refused(bad.to_string());
+            return BroadcastOutcome::Refused(bad.to_string());
         }
         let now = self.head().time;
         self.pool.add(&mut self.ledger, tx, now)
@@ -186,13 +186,13 @@ impl Model {
             self.seal(count, time);
             self.store(None, from);
         }
-        self.head().position()
+        self.head().block_ref()
     }
 
     /// Replaces the last `depth` blocks by `depth + 1` new ones; the oldest kept block always stays.
     pub fn reorg(&mut self, depth: u64, keep: Keep, time: i64) -> BlockRef {
         if self.broken.is_some() {
-            return self.head().position();
+            return self.head().block_ref();
         }
         let fork = self.head().height.saturating_sub(depth).max(self.base());
         let depth = self.head().height - fork;
@@ -208,7 +208,7 @@ impl Model {
         self.pool.refill(&mut self.ledger, again.into_iter().chain(waiting), now);
         self.seal(depth + 1, time);
         self.store(Some(fork), fork);
-        self.head().position()
+        self.head().block_ref()
     }
 
     /// Takes back every block above `to`. Returns their transactions in the order of the chain.
@@ -239,7 +239,7 @@ impl Model {
             let block = self.block(*height).expect("mined transactions stand in kept blocks");
             let tx = block.txs.iter().find(|tx| tx.txid == txid).expect("the index names its block");
             let confirmations = self.head().height - height + 1;
-            let block = Some(block.header.position());
+            let block = Some(block.header.block_ref());
             return Some(TxStatus { txid, block, confirmations, reverted: tx.draft.reverts });
         }
         self.pool.find(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
@@ -265,7 +265,7 @@ impl Model {
     pub fn unconfirmed(&self, view: View<'_>) -> Vec<UnconfirmedTransfer> {
         let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
-            part: transfer.place.part,
+            part: transfer.index.part,
             asset: transfer.asset,
             to: transfer.to,
             amount: transfer.amount,
@@ -283,23 +283,25 @@ impl Model {
             for (index, moved) in (0u32..).zip(&tx.draft.moves) {
                 let next = |counter: &mut dyn Iterator<Item = u32>| counter.next().expect("fewer than 2^32");
                 let part = match self.spec.family {
-                    Family::Bitcoin => Part::Output(index),
-                    Family::Evm | Family::Tron if moved.asset != self.ledger.rules.native => Part::Log(next(&mut logs)),
+                    Family::Bitcoin => TxPart::Output(index),
+                    Family::Evm | Family::Tron if moved.asset != self.ledger.rules.native => {
+                        TxPart::Log(next(&mut logs))
+                    }
                     Family::Evm | Family::Tron if !moved.internal && value_free => {
                         value_free = false;
-                        Part::Value
+                        TxPart::Value
                     }
-                    Family::Evm | Family::Tron => Part::Internal(next(&mut internal_transfers)),
+                    Family::Evm | Family::Tron => TxPart::Internal(next(&mut internal_transfers)),
                 };
                 let hidden =
-                    matches!(part, Part::Internal(_)) && view.internal_transfers != InternalTransfers::Included;
+                    matches!(part, TxPart::Internal(_)) && view.internal_transfers != InternalTransfers::Included;
                 let listed = self.spec.assets.iter().any(|asset| asset.id == moved.asset);
                 if hidden || !listed || moved.amount.is_zero() || !view.watched.contains(&moved.to.key) {
                     continue;
                 }
                 found.push(Transfer {
                     txid: tx.txid,
-                    place: Place { tx_index, part },
+                    index: TransferIndex { tx_index, part },
                     asset: moved.asset.clone(),
                     to: moved.to.key,
                     from: self.account_text(tx.sender()),
@@ -307,7 +309,7 @@ impl Model {
                 });
             }
         }
-        found.sort_by_key(|transfer| transfer.place);
+        found.sort_by_key(|transfer| transfer.index);
         found
     }
 

@@ -7,8 +7,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use chain::{
-    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, Family, Header, Height, Identity,
-    InternalTransfers, Outcome, Sender, Source, SourceError, Tip, UnconfirmedTransfer, WatchSet,
+    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, BroadcastOutcome, Family, Header, Height,
+    Identity, InternalTransfers, Sender, Source, SourceError, Tip, UnconfirmedTransfer, WatchSet,
     source::{CrossCheckResult, EndpointReport},
 };
 
@@ -102,13 +102,13 @@ impl Source for Node {
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
         let (model, endpoint) = (self.model(), "another model node".to_owned());
         if model.faults.has(Fault::Disputed) {
-            return CrossCheckResult::Differs { endpoint, hash: BlockHash([0xee; 32]) };
+            return CrossCheckResult::Conflicting { endpoint, hash: BlockHash([0xee; 32]) };
         }
         match model.position(at.height) {
-            Some(block) if block == *at => CrossCheckResult::Agrees,
-            Some(block) => CrossCheckResult::Differs { endpoint, hash: block.hash },
-            None if at.height > model.head().height => CrossCheckResult::Lacks { endpoint, head: model.head() },
-            None => CrossCheckResult::Silent(format!("block {} is forgotten", at.height)),
+            Some(block) if block == *at => CrossCheckResult::Confirmed,
+            Some(block) => CrossCheckResult::Conflicting { endpoint, hash: block.hash },
+            None if at.height > model.head().height => CrossCheckResult::Behind { endpoint, head: model.head() },
+            None => CrossCheckResult::NoAnswer(format!("block {} is forgotten", at.height)),
         }
     }
 
@@ -116,9 +116,9 @@ impl Source for Node {
         let model = self.ask()?;
         let head = head_of(&model).height.saturating_sub(model.faults.withheld());
         if from > head || from > to || model.faults.has(Fault::NotThere) {
-            return Err(SourceError::NotThere(from));
+            return Err(SourceError::BlockNotFound(from));
         }
-        let keys = watched.read();
+        let keys = watched.read_addresses();
         let view = View { watched: &keys, internal_transfers: model.internal_transfers };
         let last = to.min(head).min(from.saturating_add(PAGE - 1));
         let mut blocks = Vec::new();
@@ -145,13 +145,13 @@ impl Source for Node {
             return Err(SourceError::Unavailable("nobody tells balances".into()));
         }
         if at.height > head_of(&model).height {
-            return Err(SourceError::NotThere(at.height));
+            return Err(SourceError::BlockNotFound(at.height));
         }
         let block = model.block(at.height).ok_or_else(|| forgotten(at.height))?;
         if block.header.hash != at.hash {
-            return Err(SourceError::NotThere(at.height));
+            return Err(SourceError::BlockNotFound(at.height));
         }
-        let asset = AssetId::of(&model.spec.chain, asset);
+        let asset = AssetId::on_chain(&model.spec.chain, asset);
         Ok(addresses.iter().map(|address| model.balance_at(at.height, &asset, address.key)).collect())
     }
 
@@ -162,7 +162,7 @@ impl Source for Node {
         _awaited: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let model = self.ask()?;
-        let keys = watched.read();
+        let keys = watched.read_addresses();
         let view = View { watched: &keys, internal_transfers: model.internal_transfers };
         Ok((model.spec.family == Family::Bitcoin).then(|| model.unconfirmed(view)))
     }
@@ -175,7 +175,7 @@ impl Source for Node {
         self.requests.load(Ordering::Relaxed)
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let outcome = self.ask().map(|model| format!("model chain, block {}", head_of(&model).height));
         vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
     }
@@ -187,18 +187,22 @@ fn forgotten(height: Height) -> SourceError {
 
 #[async_trait]
 impl Sender for Node {
-    async fn broadcast(&self, raw: &[u8]) -> Outcome {
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let mut model = match self.ask() {
             Ok(model) => model,
-            Err(e) => return Outcome::Unknown(e.to_string()),
+            Err(e) => return BroadcastOutcome::Unknown(e.to_string()),
         };
         if model.faults.has(Fault::RefuseBroadcast) {
-            return Outcome::Refused("this node takes no transactions".into());
+            return BroadcastOutcome::Refused("this node takes no transactions".into());
         }
         if model.faults.has(Fault::BroadcastLost) {
-            return Outcome::Accepted;
+            return BroadcastOutcome::Accepted;
         }
         let outcome = model.broadcast(raw);
-        if model.faults.has(Fault::AnswerLost) { Outcome::Unknown("the answer got lost".into()) } else { outcome }
+        if model.faults.has(Fault::AnswerLost) {
+            BroadcastOutcome::Unknown("the answer got lost".into())
+        } else {
+            outcome
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use chain::{Amount, Outcome, TxId};
+use chain::{Amount, BroadcastOutcome, TxId};
 
 use crate::{
     ledger::{Ledger, Refusal, Undo},
@@ -49,20 +49,20 @@ impl Pool {
         self.ready.iter().map(|(_, undo)| undo)
     }
 
-    pub fn add(&mut self, ledger: &mut Ledger, tx: Tx, now: i64) -> Outcome {
+    pub fn add(&mut self, ledger: &mut Ledger, tx: Tx, now: i64) -> BroadcastOutcome {
         if self.contains(&tx.txid) {
-            return Outcome::Known;
+            return BroadcastOutcome::AlreadyKnown;
         }
         if self.ready.len() >= READY_LIMIT {
-            return Outcome::Refused("the pool is full".into());
+            return BroadcastOutcome::Refused("the pool is full".into());
         }
         let tx = Arc::new(tx);
         match self.try_add(ledger, tx.clone(), now) {
-            Ok(()) => Outcome::Accepted,
+            Ok(()) => BroadcastOutcome::Accepted,
             Err(Refusal::NonceGap { .. }) if self.parked.len() < PARKED_LIMIT => {
                 self.known.insert(tx.txid);
                 self.parked.push(tx);
-                Outcome::Accepted
+                BroadcastOutcome::Accepted
             }
             Err(refusal) => self.replace(ledger, tx, now, &refusal),
         }
@@ -132,14 +132,14 @@ impl Pool {
     }
 
     /// A transaction replaces the waiting ones that it excludes if it pays more than all of them.
-    fn replace(&mut self, ledger: &mut Ledger, tx: Arc<Tx>, now: i64, refusal: &Refusal) -> Outcome {
+    fn replace(&mut self, ledger: &mut Ledger, tx: Arc<Tx>, now: i64, refusal: &Refusal) -> BroadcastOutcome {
         let rivals: Vec<Amount> =
             self.ready.iter().filter(|(r, _)| r.excludes(&tx)).map(|(r, _)| r.draft.fee).collect();
         if rivals.is_empty() {
-            return Outcome::Refused(refusal.to_string());
+            return BroadcastOutcome::Refused(refusal.to_string());
         }
-        if Amount::sum(rivals).is_none_or(|rivals| tx.draft.fee <= rivals) {
-            return Outcome::Refused("replacement transaction underpriced".into());
+        if Amount::checked_sum(rivals).is_none_or(|rivals| tx.draft.fee <= rivals) {
+            return BroadcastOutcome::Refused("replacement transaction underpriced".into());
         }
         let before = self.drain(ledger);
         let place = before.iter().position(|rival| rival.excludes(&tx)).unwrap_or(before.len());
@@ -147,10 +147,10 @@ impl Pool {
         let rest = tail.iter().filter(|rival| !rival.excludes(&tx));
         self.refill(ledger, head.iter().chain([&tx]).chain(rest).cloned(), now);
         if self.contains(&tx.txid) {
-            return Outcome::Accepted;
+            return BroadcastOutcome::Accepted;
         }
         self.drain(ledger);
         self.refill(ledger, before, now);
-        Outcome::Refused(refusal.to_string())
+        BroadcastOutcome::Refused(refusal.to_string())
     }
 }

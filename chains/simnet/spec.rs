@@ -33,7 +33,7 @@ pub enum Finality {
 
 impl ChainSpec {
     pub fn native(&self) -> AssetId {
-        AssetId::of(&self.chain, &AssetKind::Native)
+        AssetId::on_chain(&self.chain, &AssetKind::Native)
     }
 
     pub(crate) fn rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> Rules {

@@ -1,7 +1,7 @@
 //! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash of
 //! its content, and an empty transaction list against the transaction root.
 
-use chain::{AssetId, BlockHash, Header, Height, Part, Place, Transfer, TxId, derive::tron_address, watch::Watched};
+use chain::{AssetId, BlockHash, Header, Height, TxPart, TransferIndex, Transfer, TxId, derive::tron_address, watch::WatchedAddresses};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -61,7 +61,7 @@ fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
 pub fn parse_block(
     block: &wire::Block<'_>,
     native: Option<&AssetId>,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Option<ParsedBlock>, String> {
     let Some(header) = parse_header(block)? else { return Ok(None) };
     let root =
@@ -107,7 +107,7 @@ impl NativePayment {
     fn into_transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
         Transfer {
             txid,
-            place: Place { tx_index, part: Part::Value },
+            index: TransferIndex { tx_index, part: TxPart::Value },
             asset: asset.clone(),
             to: self.to,
             from: Some(tron_address(self.from).text),
@@ -118,7 +118,7 @@ impl NativePayment {
 
 /// Returns the TRX transfer of a transaction, or `None` when the transaction does something else, the receiver is not
 /// watched, or the amount is not positive.
-fn parse_native_payment(raw: &[u8], watched: &Watched<'_>) -> Option<NativePayment> {
+fn parse_native_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<NativePayment> {
     let raw = proto::TransactionRaw::decode(raw).ok()?;
     let contract = raw.contract.first()?;
     if contract.r#type != i32::from(ContractType::Transfer) {
@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn a_block_without_its_transactions_counts_as_missing() {
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
-        assert!(parse_block(&block, None, &chain::WatchSet::default().read()).unwrap().is_none());
+        assert!(parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();
-        let empty = parse_block(&block, None, &chain::WatchSet::default().read()).unwrap().unwrap();
+        let empty = parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().unwrap();
         assert_eq!(empty.header.time, 1_745_423_034);
     }
 }

@@ -24,7 +24,7 @@ impl HeadBlocks {
             self.blocks.clear();
         }
         if let Some(last) = self.blocks.back().map(|block| block.header) {
-            if head.height < last.height || head.position() == last.position() {
+            if head.height < last.height || head.block_ref() == last.block_ref() {
                 return None;
             }
             if head.height == last.height {
@@ -67,7 +67,7 @@ impl HeadBlocks {
         let transfers = self.blocks.iter().flat_map(|block| &block.transfers);
         let unconfirmed = |transfer: &chain::Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
-            part: transfer.place.part,
+            part: transfer.index.part,
             asset: transfer.asset.clone(),
             to: transfer.to,
             amount: transfer.amount,

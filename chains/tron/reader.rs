@@ -116,7 +116,7 @@ impl Tron {
                 Ok(if blocks.is_empty() { Answer::Doubtful(blocks) } else { Answer::Sure(blocks) })
             });
             match answer.await {
-                Ok(blocks) if blocks.is_empty() => return Err(SourceError::NotThere(from)),
+                Ok(blocks) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(blocks) => {
                     self.span().succeeded(used);
                     return Ok(blocks);
@@ -141,7 +141,7 @@ impl Tron {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<ParsedBlock>, String> {
-        let watched = watched.read();
+        let watched = watched.read_addresses();
         let mut blocks: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
         for (height, found) in (from..=to).zip(&answer.block) {
             let Some(body) = block::parse_block(found, self.assets.native.as_ref(), &watched)? else { break };
@@ -168,7 +168,7 @@ impl Tron {
         let question = body(&json!({ "num": header.height }));
         let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
             let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_reply(reply)?;
-            match receipts::list_transfers(&found, &infos, &self.assets, &watched.read()) {
+            match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
                 Ok(transfers) => Ok(Answer::Sure(Some(transfers))),
                 Err(ReceiptsError::Incomplete) => Ok(Answer::Doubtful(None)),
                 // The head may have changed between the two requests.

@@ -3,8 +3,8 @@
 //! never happened.
 
 use chain::{
-    Address, AddressKey, Amount, Asset, AssetId, AssetKind, Part, Place, Transfer, TxId, derive::tron_address,
-    watch::Watched,
+    Address, AddressKey, Amount, Asset, AssetId, AssetKind, TxPart, TransferIndex, Transfer, TxId, derive::tron_address,
+    watch::WatchedAddresses,
 };
 
 use crate::{
@@ -67,7 +67,7 @@ pub fn list_transfers(
     body: &ParsedBlock,
     receipts: &[TransactionInfo<'_>],
     assets: &TrackedAssets,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Result<Vec<Transfer>, ReceiptsError> {
     if receipts.len() != body.txids.len() {
         return Err(ReceiptsError::Incomplete);
@@ -84,25 +84,25 @@ pub fn list_transfers(
             continue;
         }
         let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
-        let place = |part: Part| (*txid, Place { tx_index, part });
+        let place = |part: TxPart| (*txid, TransferIndex { tx_index, part });
         for (position, log) in (0..).zip(&info.log) {
-            transfers.extend(parse_token_transfer(log, place(Part::Log(position)), assets, watched));
+            transfers.extend(parse_token_transfer(log, place(TxPart::Log(position)), assets, watched));
         }
         if let Some(native) = &assets.native {
             for (position, internal) in (0..).zip(&info.internal_transactions) {
-                transfers.extend(parse_internal_transfer(internal, place(Part::Internal(position)), native, watched));
+                transfers.extend(parse_internal_transfer(internal, place(TxPart::Internal(position)), native, watched));
             }
         }
     }
-    transfers.sort_by_key(|transfer| transfer.place);
+    transfers.sort_by_key(|transfer| transfer.index);
     Ok(transfers)
 }
 
 fn parse_token_transfer(
     log: &Log<'_>,
-    (txid, place): (TxId, Place),
+    (txid, index): (TxId, TransferIndex),
     assets: &TrackedAssets,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Option<Transfer> {
     let [topic, from, to] = log.topics.as_slice() else { return None };
     if *topic != abi::TRANSFER_TOPIC {
@@ -112,14 +112,14 @@ fn parse_token_transfer(
     let to = abi::parse_address_word(to).filter(|to| watched.contains(to))?;
     let amount = abi::parse_amount_word(log.data).filter(|amount| !amount.is_zero())?;
     let from = abi::parse_address_word(from).map(|from| tron_address(from).text);
-    Some(Transfer { txid, place, asset: asset.clone(), to, from, amount })
+    Some(Transfer { txid, index, asset: asset.clone(), to, from, amount })
 }
 
 fn parse_internal_transfer(
     internal: &InternalTransaction<'_>,
-    (txid, place): (TxId, Place),
+    (txid, index): (TxId, TransferIndex),
     native: &AssetId,
-    watched: &Watched<'_>,
+    watched: &WatchedAddresses<'_>,
 ) -> Option<Transfer> {
     if internal.rejected || !TRX_MOVING_NOTES.contains(&internal.note) {
         return None;
@@ -127,7 +127,7 @@ fn parse_internal_transfer(
     let to: AddressKey = address::from_hex(internal.to).filter(|to| watched.contains(to))?;
     let sun = internal.values.iter().filter(|value| value.token.is_none());
     let sun = sun.filter_map(|value| u64::try_from(value.value).ok()).map(Amount::from);
-    let amount = Amount::sum(sun).filter(|amount| !amount.is_zero())?;
+    let amount = Amount::checked_sum(sun).filter(|amount| !amount.is_zero())?;
     let from = address::from_hex(internal.caller_address).map(|from| tron_address(from).text);
-    Some(Transfer { txid, place, asset: native.clone(), to, from, amount })
+    Some(Transfer { txid, index, asset: native.clone(), to, from, amount })
 }

@@ -226,7 +226,7 @@ impl Tron {
         let (reference, head) =
             (self.read_newest_header(ApiView::Solid).await?, self.read_newest_header(ApiView::Head).await?);
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
-        Ok(TransactionParams::new(reference.position(), expiration_ms, timestamp_ms))
+        Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
     /// Returns the height of the solidified block that contains a transaction, and the transaction's result. `None` while

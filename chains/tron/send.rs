@@ -3,7 +3,7 @@
 //! solidified block later than its expiration exists and the transaction is in no block.
 
 use async_trait::async_trait;
-use chain::{Outcome, Sender, TxId};
+use chain::{BroadcastOutcome, Sender, TxId};
 use prost::Message;
 use rpc::{Rejection, Reply, Role};
 use serde_json::json;
@@ -66,26 +66,26 @@ impl BroadcastCode {
 impl Sender for Tron {
     /// Sends exactly these bytes to every endpoint that may broadcast. The text of a refusal begins with its class, as in
     /// `contract: host:port: …`.
-    async fn broadcast(&self, raw: &[u8]) -> Outcome {
-        let Some(txid) = txid_of(raw) else { return Outcome::Refused("build: not a signed transaction".to_owned()) };
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
+        let Some(txid) = txid_of(raw) else { return BroadcastOutcome::Refused("build: not a signed transaction".to_owned()) };
         let question = body(&json!({ "transaction": const_hex::encode(raw) }));
         let told = self.pool.post_all(Role::Broadcast, "wallet/broadcasthex", question).await;
         let outcomes = told.into_iter().map(|(endpoint, answer)| {
             let label = self.pool.label(endpoint);
             let outcome = match answer {
-                Err(trouble) => Outcome::Unknown(format!("{label}: {trouble}")),
+                Err(trouble) => BroadcastOutcome::Unknown(format!("{label}: {trouble}")),
                 Ok(answer) => match wire::parse_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
                     Ok(said) => broadcast_outcome(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
-                    Err(Rejection::Wrong(reason)) => Outcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
                     Err(Rejection::Refused(refusal)) => {
-                        Outcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
+                        BroadcastOutcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
                     }
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        Outcome::of_all(outcomes)
+        BroadcastOutcome::combine(outcomes)
     }
 }
 
@@ -107,19 +107,19 @@ struct SignedEnvelope {
 }
 
 /// Returns the outcome of a broadcast to the endpoint `label`. Only an answer with the expected id counts as accepted.
-fn broadcast_outcome(label: &str, txid: TxId, answer: &wire::Broadcast<'_>, message: &str) -> Outcome {
+fn broadcast_outcome(label: &str, txid: TxId, answer: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
     let code = if answer.code.is_empty() && answer.result { "SUCCESS" } else { answer.code.as_ref() };
     let text = format!("{label}: {code} {}", wire::decode_message(message));
     match BroadcastCode::parse(code) {
-        BroadcastCode::Pending if answer.result && answer.txid == txid.to_string() => Outcome::Accepted,
-        BroadcastCode::Pending => Outcome::Unknown(format!("{text}, with another transaction id than {txid}")),
-        BroadcastCode::Known => Outcome::Known,
-        BroadcastCode::Unknown => Outcome::Unknown(text),
+        BroadcastCode::Pending if answer.result && answer.txid == txid.to_string() => BroadcastOutcome::Accepted,
+        BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, with another transaction id than {txid}")),
+        BroadcastCode::Known => BroadcastOutcome::AlreadyKnown,
+        BroadcastCode::Unknown => BroadcastOutcome::Unknown(text),
         code @ (BroadcastCode::Build
         | BroadcastCode::Contract
         | BroadcastCode::Bandwidth
         | BroadcastCode::Reference
-        | BroadcastCode::Expired) => Outcome::Refused(format!("{}: {text}", code.label())),
+        | BroadcastCode::Expired) => BroadcastOutcome::Refused(format!("{}: {text}", code.label())),
     }
 }
 
@@ -157,11 +157,11 @@ mod tests {
             broadcast_outcome("node:1", txid, &answer, &answer.message)
         };
         let same_id = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);
-        assert_eq!(outcome(&same_id), Outcome::Accepted);
-        assert!(matches!(outcome(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), Outcome::Unknown(_)));
-        assert!(matches!(outcome("{}"), Outcome::Unknown(_)));
+        assert_eq!(outcome(&same_id), BroadcastOutcome::Accepted);
+        assert!(matches!(outcome(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(outcome("{}"), BroadcastOutcome::Unknown(_)));
         let refused = outcome(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
-        assert_eq!(refused, Outcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
-        assert_eq!(outcome(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), Outcome::Known);
+        assert_eq!(refused, BroadcastOutcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
+        assert_eq!(outcome(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), BroadcastOutcome::AlreadyKnown);
     }
 }

@@ -164,7 +164,7 @@ impl Source for Tron {
                 Ok(id) if id == self.config.chain_id => confirmed = true,
                 Ok(id) => {
                     let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
-                    return Err(SourceError::Wrong(format!(
+                    return Err(SourceError::InvalidResponse(format!(
                         "{label} is a node of chain {id:#x}, not of {expected:#x}"
                     )));
                 }
@@ -189,7 +189,7 @@ impl Source for Tron {
     /// Returns the newest solidified block, which is final.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let head = self.read_newest_header(ApiView::Solid).await?;
-        Ok(Tip { head, finalized: Some(head.position()) })
+        Ok(Tip { head, finalized: Some(head.block_ref()) })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
@@ -275,7 +275,7 @@ impl Source for Tron {
     }
 
     /// Internal transfers are included only if the node saves them. The node does not report its setting;
-    /// [`Source::check`] reminds the operator of it.
+    /// [`Source::check_endpoints`] reminds the operator of it.
     fn internal_transfers(&self) -> InternalTransfers {
         if self.assets.native.is_some() { InternalTransfers::Included } else { InternalTransfers::None }
     }
@@ -284,7 +284,7 @@ impl Source for Tron {
         self.pool.requests()
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
             let outcome = self.check_endpoint(endpoint).await.map(|(_, text)| text);

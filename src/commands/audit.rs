@@ -1,8 +1,8 @@
 //! `settled audit`: read-only, also while the daemon runs.
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, open_existing, require_schema};
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 use money::ledger::audit;
 use shop::stock;
 
@@ -13,22 +13,26 @@ pub struct Args {
 }
 
 /// Exit code 1 when something does not agree.
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let db = open_existing(&args.installation.load()?).await?;
     require_schema(&db).await?;
     let (ledger, stock) = db
         .read_at_length("audit", |tx| {
-            Box::pin(async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::audit(tx).await?)) })
+            Box::pin(
+                async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::list_count_mismatches(tx).await?)) },
+            )
         })
         .await?;
     db.close().await;
-    say(format_args!("ledger: {ledger}"));
+    print_line(format_args!("ledger: {ledger}"));
     for mismatch in &stock {
-        let stock::Mismatch { sku, available, in_stock } = mismatch;
-        say(format_args!("  WRONG: SKU {sku} counts {available} items as available, but {in_stock} are in stock"));
+        let stock::CountMismatch { sku, available, in_stock } = mismatch;
+        print_line(format_args!(
+            "  WRONG: SKU {sku} counts {available} items as available, but {in_stock} are in stock"
+        ));
     }
     if stock.is_empty() {
-        say("stock: the counts agree with the items");
+        print_line("stock: the counts agree with the items");
     }
-    if ledger.is_clean() && stock.is_empty() { Ok(()) } else { Err(Failure::findings()) }
+    if ledger.is_clean() && stock.is_empty() { Ok(()) } else { Err(CommandError::findings()) }
 }

@@ -1,6 +1,7 @@
-//! `settled backup TO`. A service may see other folders under the same name, or may not write there: so the copy is made in
-//! the data folder, and whoever asked takes it from there to where it is wanted. Without a daemon it is no other way, because
-//! SQLite opens by name what it copies to, and where others may write a name can be anything.
+//! `settled backup TO`. The daemon may not be able to write to the target folder, or may see another folder at that path
+//! (systemd's `PrivateTmp`). So it makes the copy in the data folder, and the command moves it to the target. Without a
+//! daemon the command does the same: SQLite opens the copy by its name, and in a folder where other users can write, that
+//! name may be replaced by a link.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -15,240 +16,254 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::commands::control::{self, Answer, Command, Context, Executor};
-use crate::commands::exit::Failure;
+use crate::commands::context::Context;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::out::say;
+use crate::commands::operation::{Executor, Operation, choose_executor, execute_in_daemon};
+use crate::commands::out::print_line;
 
-/// The copy is consistent and complete, or not there. The keys that encrypt goods at rest (`envelope.keys` in the data
-/// folder) are not in it: keep a copy of them somewhere else, because without them the goods cannot be read. The data folder
-/// needs room for a second copy meanwhile.
+/// The copy is consistent and complete, or it is not there. It does not contain the keys that encrypt goods at rest
+/// (`envelope.keys` in the data folder): keep a copy of them somewhere else, because without them the goods cannot be read.
+/// The data folder needs room for a second copy of the database while the backup is made.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The file to make; an existing one is never overwritten.
+    /// The file to create; an existing file is never overwritten.
     to: PathBuf,
     #[command(flatten)]
     installation: Installation,
 }
 
-/// A copy in the data folder. It is no path: root takes it and removes it, and shall not do so with whatever file a daemon
-/// names.
+/// Copies the database to a file in the data folder.
 #[derive(Serialize, Deserialize)]
-pub struct Copied {
+pub struct Backup;
+
+/// A copy of the database in the data folder. It is named by an id and not by a path, because the command, which may run as
+/// root, moves and removes the file and must not do that with any file that a daemon names.
+#[derive(Serialize, Deserialize)]
+pub struct BackupFile {
     id: Uuid,
 }
 
 const PREFIX: &str = "outgoing-backup-";
 const SUFFIX: &str = ".db";
-/// What the name of a file ends with that is not complete yet.
+/// Ends the name of a copy that is not complete yet.
 const PART: &str = ".part";
 
-impl Copied {
-    pub fn file_name(&self) -> String {
+impl BackupFile {
+    fn file_name(&self) -> String {
         format!("{PREFIX}{}{SUFFIX}", self.id)
     }
 
-    /// Whether a file of the data folder is such a copy, complete or not.
-    fn is_named(file: &str) -> bool {
+    /// Returns true when a file of the data folder has the name of a copy, complete or not.
+    fn is_backup_name(file: &str) -> bool {
         let name = file.strip_suffix(PART).unwrap_or(file);
         let id = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
         id.is_some_and(|id| id.parse::<Uuid>().is_ok())
     }
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+/// Makes a backup of the database at the target.
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     let target = Target::reserve(&args.to)?;
-    let copied = match control::executor(&config).await? {
-        Executor::Ours(offline) => {
-            let copied = execute(&offline.context).await;
+    let copy = match choose_executor(&config).await? {
+        Executor::ThisProcess(offline) => {
+            let copy = Backup.execute(&offline.context).await;
             offline.close().await;
-            copied.map_err(Failure::failed)?
+            copy.map_err(CommandError::failed)?
         }
-        Executor::Daemon => match control::ask_daemon(&config.data.folder, &Command::Backup).await? {
-            Answer::Copied(copied) => copied,
-            Answer::Said(_) | Answer::Rescanned(_) | Answer::Order(_) => {
-                return Err(Failure::failed("the daemon answered something else than a copy"));
-            }
-        },
+        Executor::Daemon => execute_in_daemon(&config.data.folder, &Backup).await?,
     };
-    target.take(&config.data.folder.join(copied.file_name()))?;
+    target.move_here(&config.data.folder.join(copy.file_name()))?;
     let keys = config.data.folder.join(envelope::FILE_NAME);
     let keys = match keys.exists() {
         true => format!("{}: keep a copy of that file elsewhere", keys.display()),
-        false => {
-            format!("the keys that the daemon is passed as {}: keep a copy of them elsewhere", envelope::FILE_NAME)
-        }
+        false => format!(
+            "the keys that systemd passes to the daemon as {}: keep a copy of them elsewhere",
+            envelope::FILE_NAME
+        ),
     };
     let path = target.path.display();
-    say(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
+    print_line(format_args!("{path} is a complete copy of the database. Goods in it can be read only with {keys}."));
     Ok(())
 }
 
-/// By whoever holds the data folder. One at a time: they would fill the disk together, and what an earlier one left is removed first.
-pub async fn execute(context: &Context) -> Result<Copied, String> {
-    static COPYING: Mutex<()> = Mutex::const_new(());
-    let Ok(_only) = COPYING.try_lock() else {
-        return Err("another backup is being made; ask again when it is done".into());
-    };
-    let folder = &context.config.data.folder;
-    sweep(folder);
-    let copied = Copied { id: Uuid::new_v4() };
-    let made = context.db.backup(&folder.join(copied.file_name())).await;
-    if let Err(error) = made {
-        sweep(folder);
-        return Err(error.to_string());
+impl Operation for Backup {
+    const NAME: &'static str = "backup";
+    type Context = Context;
+    type Output = BackupFile;
+
+    /// Only one copy is made at a time, because two could fill the disk. Leftovers of earlier backups are removed first.
+    async fn execute(self, context: &Context) -> Result<BackupFile, String> {
+        static RUNNING: Mutex<()> = Mutex::const_new(());
+        let Ok(_running) = RUNNING.try_lock() else {
+            return Err("another backup is running; repeat the command when it is done".into());
+        };
+        let folder = &context.config.data.folder;
+        remove_leftovers(folder);
+        let copy = BackupFile { id: Uuid::new_v4() };
+        if let Err(error) = context.db.backup(&folder.join(copy.file_name())).await {
+            remove_leftovers(folder);
+            return Err(error.to_string());
+        }
+        Ok(copy)
     }
-    Ok(copied)
 }
 
-/// Removes copies that nobody took, and what is left of those that were never complete.
-pub fn sweep(folder: &Path) {
+/// Removes copies in the data folder that no command has moved to a target, complete or not.
+pub fn remove_leftovers(folder: &Path) {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) => return warn!("old copies of the database cannot be looked for: {error}"),
+        Err(error) => return warn!("the data folder cannot be searched for leftover backups: {error}"),
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if !name.to_str().is_some_and(Copied::is_named) {
+        if !name.to_str().is_some_and(BackupFile::is_backup_name) {
             continue;
         }
         match fs::remove_file(entry.path()) {
-            Ok(()) => info!("{}, a copy of the database that nobody took, was removed", name.display()),
-            Err(error) => warn!("{}, an old copy of the database, cannot be removed: {error}", name.display()),
+            Ok(()) => info!("the leftover backup {} was removed", name.display()),
+            Err(error) => warn!("the leftover backup {} cannot be removed: {error}", name.display()),
         }
     }
 }
 
-/// Where the copy shall be. While it is not complete it is beside that under another name, which goes when this is dropped.
+/// The file that the backup becomes. Until it is complete it has another name in the same folder, and a file of that name is
+/// removed when the value is dropped.
 struct Target {
     path: PathBuf,
     folder: PathBuf,
+    /// The name of the incomplete file.
     part: PathBuf,
+    /// The incomplete file, open and locked.
     file: File,
 }
 
 impl Target {
-    /// Before anything is copied, so that nobody waits for a copy that has no place.
-    fn reserve(to: &Path) -> Result<Target, Failure> {
-        let path = std::path::absolute(to).map_err(|e| Failure::while_(to.display(), e))?;
+    /// Creates the incomplete file before the database is copied, so that a wrong target is refused at once.
+    fn reserve(to: &Path) -> Result<Target, CommandError> {
+        let path = std::path::absolute(to).map_err(|e| CommandError::with_context(to.display(), e))?;
         match fs::symlink_metadata(&path) {
-            Ok(_) => return Err(Target::taken(&path)),
+            Ok(_) => return Err(Target::exists_error(&path)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::while_(path.display(), error)),
+            Err(error) => return Err(CommandError::with_context(path.display(), error)),
         }
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let mut part = OsString::from(&path);
         part.push(PART);
         let part = PathBuf::from(part);
-        let file = Target::make(&folder, &part)?;
+        let file = Target::create_part(&folder, &part)?;
         Ok(Target { path, folder, part, file })
     }
 
-    fn make(folder: &Path, part: &Path) -> Result<File, Failure> {
+    fn create_part(folder: &Path, part: &Path) -> Result<File, CommandError> {
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
-        let made = match create() {
+        let created = match create() {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Target::clear(part)?;
+                Target::remove_abandoned_part(part)?;
                 create()
             }
-            made => made,
+            created => created,
         };
-        let cannot = |error| Failure::while_(format!("{} cannot be made", part.display()), error);
-        let file = match made {
+        let failed = |error| CommandError::with_context(format!("{} cannot be created", part.display()), error);
+        let file = match created {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Target::in_use(part)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(Target::in_use_error(part)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Failure::failed(format!("the folder {} does not exist", folder.display())));
+                return Err(CommandError::failed(format!("the folder {} does not exist", folder.display())));
             }
-            Err(error) => return Err(cannot(error)),
+            Err(error) => return Err(failed(error)),
         };
-        match hold(&file).map_err(cannot)? {
-            Held::Ours | Held::Unknown => Ok(file),
-            Held::Another => Err(Target::in_use(part)),
+        match lock_file(&file).map_err(failed)? {
+            FileLock::Acquired | FileLock::Unsupported => Ok(file),
+            FileLock::HeldByAnother => Err(Target::in_use_error(part)),
         }
     }
 
-    /// Removes what a backup left that was cut short: its process is gone, and its lock with it. It is not written to, because
-    /// it may be another user's.
-    fn clear(part: &Path) -> Result<(), Failure> {
+    /// Removes the incomplete file of a backup whose process has ended, which shows in its lock being free. The file is not
+    /// reused, because it may belong to another user.
+    fn remove_abandoned_part(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
-            let why = "it is no file that a backup left, or nobody can tell; when no backup runs, remove it";
-            Failure::failed(format!("{} is there already: {why}", part.display()))
+            CommandError::failed(format!(
+                "{} is there already, and it may not be the rest of a backup; when no backup runs, remove it",
+                part.display()
+            ))
         };
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let left = match rustix::fs::open(part, flags, Mode::empty()) {
-            Ok(left) => File::from(left),
+        let abandoned = match rustix::fs::open(part, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(()),
             Err(_) => return Err(in_the_way()),
         };
-        let failed = |error: io::Error| Failure::while_(part.display(), error);
-        let opened = left.metadata().map_err(failed)?;
+        let failed = |error: io::Error| CommandError::with_context(part.display(), error);
+        let opened = abandoned.metadata().map_err(failed)?;
         if !opened.is_file() {
             return Err(in_the_way());
         }
-        match hold(&left).map_err(failed)? {
-            Held::Ours => {}
-            Held::Another => return Err(Target::in_use(part)),
-            Held::Unknown => return Err(in_the_way()),
+        match lock_file(&abandoned).map_err(failed)? {
+            FileLock::Acquired => {}
+            FileLock::HeldByAnother => return Err(Target::in_use_error(part)),
+            FileLock::Unsupported => return Err(in_the_way()),
         }
-        // Whoever held it may have completed it meanwhile: then it has another name, and this one is somebody else's.
-        let found = fs::symlink_metadata(part).map_err(failed)?;
-        if (found.dev(), found.ino()) != (opened.dev(), opened.ino()) {
-            return Err(Target::in_use(part));
+        // Between open and lock, the other backup may have completed and renamed the file, and a third one may have created
+        // a new file of this name.
+        let named = fs::symlink_metadata(part).map_err(failed)?;
+        if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
+            return Err(Target::in_use_error(part));
         }
         fs::remove_file(part).map_err(failed)
     }
 
-    fn in_use(part: &Path) -> Failure {
-        Failure::failed(format!("another backup goes to the same installation: it writes {}", part.display()))
+    fn in_use_error(part: &Path) -> CommandError {
+        CommandError::failed(format!("another backup goes to the same place: it writes {}", part.display()))
     }
 
-    fn taken(path: &Path) -> Failure {
-        Failure::failed(format!("{} exists already; a backup never overwrites", path.display()))
+    fn exists_error(path: &Path) -> CommandError {
+        CommandError::failed(format!("{} exists already; a backup never overwrites a file", path.display()))
     }
 
-    /// Brings the copy here; there is nothing left of it afterwards, however this ends.
-    fn take(&self, copy: &Path) -> Result<(), Failure> {
+    /// Moves the copy from the data folder to the target. The copy is removed from the data folder in every case.
+    fn move_here(&self, copy: &Path) -> Result<(), CommandError> {
         let failed = |error: io::Error| {
-            Failure::while_(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
+            CommandError::with_context(format!("{} cannot be copied to {}", copy.display(), self.part.display()), error)
         };
-        let brought = self.bring(copy).map_err(failed);
+        let copied = self.copy_from(copy).map_err(failed);
         match fs::remove_file(copy) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                eprintln!("settled: {} is left behind: {error}", copy.display());
+                eprintln!("settled: {} cannot be removed: {error}", copy.display());
             }
             Ok(()) | Err(_) => {}
         }
-        brought?;
-        self.name()
+        copied?;
+        self.complete()
     }
 
-    fn bring(&self, copy: &Path) -> io::Result<()> {
-        // The folder is another user's: no link of that user leads elsewhere, and nothing there keeps us waiting.
+    fn copy_from(&self, copy: &Path) -> io::Result<()> {
+        // The data folder belongs to another user, so a link in it is not followed, and a pipe must not block the command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut from = File::from(rustix::fs::open(copy, flags, Mode::empty())?);
-        let found = from.metadata()?;
-        if !found.is_file() {
-            return Err(io::Error::other("it is no file"));
+        let mut source = File::from(rustix::fs::open(copy, flags, Mode::empty())?);
+        let metadata = source.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
         }
-        let brought = io::copy(&mut from, &mut &self.file)?;
-        if brought != found.len() {
-            return Err(io::Error::other(format!("{brought} of {} bytes were read", found.len())));
+        let copied = io::copy(&mut source, &mut &self.file)?;
+        if copied != metadata.len() {
+            return Err(io::Error::other(format!("{copied} of {} bytes were read", metadata.len())));
         }
         self.file.sync_all()
     }
 
-    /// Complete from here on, and durable.
-    fn name(&self) -> Result<(), Failure> {
-        let failed = |error: io::Error| Failure::while_(format!("{} cannot be made", self.path.display()), error);
+    /// Gives the complete file its final name and makes the name durable.
+    fn complete(&self) -> Result<(), CommandError> {
+        let failed =
+            |error: io::Error| CommandError::with_context(format!("{} cannot be created", self.path.display()), error);
         match rustix::fs::renameat_with(CWD, &self.part, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Err(Target::taken(&self.path)),
-            // Not every file system knows how to rename without replacing.
+            Err(Errno::EXIST) => return Err(Target::exists_error(&self.path)),
+            // Some file systems cannot rename without replacing.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 if self.path.try_exists().map_err(failed)? {
-                    return Err(Target::taken(&self.path));
+                    return Err(Target::exists_error(&self.path));
                 }
                 fs::rename(&self.part, &self.path).map_err(failed)?;
             }
@@ -258,19 +273,20 @@ impl Target {
     }
 }
 
-enum Held {
-    Ours,
-    Another,
-    /// The file system knows no locks.
-    Unknown,
+/// The outcome of locking a file.
+enum FileLock {
+    Acquired,
+    HeldByAnother,
+    /// The file system has no locks.
+    Unsupported,
 }
 
-/// Until the file is closed, also by the end of the process.
-fn hold(file: &File) -> io::Result<Held> {
+/// Locks the file until it is closed or the process ends.
+fn lock_file(file: &File) -> io::Result<FileLock> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Held::Ours),
-        Err(Errno::WOULDBLOCK) => Ok(Held::Another),
-        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Held::Unknown),
+        Ok(()) => Ok(FileLock::Acquired),
+        Err(Errno::WOULDBLOCK) => Ok(FileLock::HeldByAnother),
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(FileLock::Unsupported),
         Err(error) => Err(error.into()),
     }
 }
@@ -279,7 +295,7 @@ impl Drop for Target {
     fn drop(&mut self) {
         match fs::remove_file(&self.part) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                eprintln!("settled: {} is left behind: {error}", self.part.display());
+                eprintln!("settled: {} cannot be removed: {error}", self.part.display());
             }
             Ok(()) | Err(_) => {}
         }

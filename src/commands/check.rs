@@ -5,12 +5,12 @@ use std::path::Path;
 
 use chain::{ChainId, Deriver, Family, Source};
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, missing_database, open_database, open_envelope};
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 use crate::daemon;
 use crate::feeds::{Feeds, RateConsensus};
-use crate::ops::machine;
+use crate::ops::disk;
 use clock::{Clock, Instant};
 use config::{ChainConfig, Config, Pair, RatesMode};
 use db::{self, Db};
@@ -40,22 +40,22 @@ struct Findings {
 
 impl Findings {
     fn ok(&mut self, what: &str, found: impl std::fmt::Display) {
-        say(format_args!("OK    {what}: {found}"));
+        print_line(format_args!("OK    {what}: {found}"));
     }
 
     fn warn(&mut self, what: &str, found: impl std::fmt::Display) {
         self.warned += 1;
-        say(format_args!("WARN  {what}: {found}"));
+        print_line(format_args!("WARN  {what}: {found}"));
     }
 
     fn fail(&mut self, what: &str, found: impl std::fmt::Display) {
         self.failed += 1;
-        say(format_args!("FAIL  {what}: {found}"));
+        print_line(format_args!("FAIL  {what}: {found}"));
     }
 }
 
 /// Exit code 1 when something fails; warnings alone are no failure.
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     let mut findings = Findings::default();
     let f = &mut findings;
@@ -74,8 +74,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         );
     }
     check_rates(f, &config).await;
-    say(format_args!("{} failures, {} warnings", findings.failed, findings.warned));
-    if findings.failed == 0 { Ok(()) } else { Err(Failure::findings()) }
+    print_line(format_args!("{} failures, {} warnings", findings.failed, findings.warned));
+    if findings.failed == 0 { Ok(()) } else { Err(CommandError::findings()) }
 }
 
 fn check_folder(f: &mut Findings, folder: &Path) {
@@ -100,7 +100,7 @@ fn check_folder(f: &mut Findings, folder: &Path) {
         (true, 0) => f.ok("data folder", format_args!("{name}, closed to others")),
         (true, _) => f.warn("data folder", format_args!("{name} is open to others; run `chmod 700 {name}`")),
     }
-    match machine::free_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
+    match disk::free_bytes(folder).map(|bytes| bytes / 1024 / 1024) {
         Ok(free) if free < FREE_MIB_USUAL => {
             f.warn("disk", format_args!("{free} MiB are free; make room before it is full"))
         }
@@ -112,7 +112,7 @@ fn check_folder(f: &mut Findings, folder: &Path) {
 /// What the database stored of chains and tokens when it first read them, by name.
 type Pinned = BTreeMap<String, String>;
 
-async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Failure> {
+async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, CommandError> {
     let mut immutable_facts = Pinned::new();
     let url = &config.database.url;
     if let Some(file) = missing_database(config)? {
@@ -153,9 +153,9 @@ async fn check_database(f: &mut Findings, config: &Config) -> Result<Pinned, Fai
 }
 
 /// Whether every key is there that stock was sealed under.
-async fn check_goods(f: &mut Findings, db: &Db, envelope: Envelope) -> Result<(), Failure> {
+async fn check_goods(f: &mut Findings, db: &Db, envelope: Envelope) -> Result<(), CommandError> {
     let keys: Result<_, db::Error> =
-        db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys(tx, &envelope).await })).await;
+        db.read("list_keys", move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await })).await;
     let missing: Vec<_> = keys?.into_iter().filter_map(|key| key.error).collect();
     for error in &missing {
         f.fail("goods", format_args!("stock cannot be read: {error}; restore envelope.keys from its copy"));
@@ -166,7 +166,7 @@ async fn check_goods(f: &mut Findings, db: &Db, envelope: Envelope) -> Result<()
     Ok(())
 }
 
-async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(), Failure> {
+async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(), CommandError> {
     for (name, mount) in config.surfaces.mounts().into_iter().filter(|(_, mount)| mount.enabled) {
         let slug = mount.merchant.clone();
         let found =
@@ -185,7 +185,7 @@ async fn check_merchants(f: &mut Findings, config: &Config, db: &Db) -> Result<(
 }
 
 /// Invoices of chains that were disabled or renamed.
-async fn check_forsaken(f: &mut Findings, config: &Config, db: &Db) -> Result<(), Failure> {
+async fn check_forsaken(f: &mut Findings, config: &Config, db: &Db) -> Result<(), CommandError> {
     let followed: Vec<ChainId> =
         config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db
@@ -209,7 +209,7 @@ fn check_keys(f: &mut Findings, config: &Config) {
     for chain in config.chains.values().filter(|chain| chain.enabled) {
         let Some(account) = config.deposit_account(chain) else { continue };
         let what = format!("keys of {}", chain.id);
-        match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.address(0)) {
+        match Deriver::new(&account.xpub, chain.scheme()).and_then(|deriver| deriver.derive_address(0)) {
             Ok(address) if shown.insert(address.text.clone(), &chain.id).is_none() => {
                 let path = if account.path.is_empty() { "its account" } else { account.path.as_str() };
                 f.ok(
@@ -260,7 +260,7 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &ChainConfig, imm
         Err(e) => return f.fail(&what, format_args!("{e:#}")),
     };
     let Some(source) = source else { return };
-    for report in source.check().await {
+    for report in source.check_endpoints().await {
         let endpoint = format!("{what}, {}", report.endpoint);
         match report.outcome {
             Ok(found) => f.ok(&endpoint, found),
@@ -380,7 +380,7 @@ async fn ask_feeds(f: &mut Findings, config: &Config) {
 
 /// What the coins on sale are worth in dollars, where the configuration does not say.
 fn pairs(config: &Config) -> Vec<Pair> {
-    let coins = config.surfaces.checkout.coins.keys().filter_map(|coin| config.coin(coin));
+    let coins = config.surfaces.checkout.assets.keys().filter_map(|coin| config.checkout_asset(coin));
     let pairs: BTreeSet<Pair> = coins.map(|(_, asset)| Pair::new(&asset.symbol, "USD")).collect();
     pairs.into_iter().filter(|pair| !config.rates.fixed.contains_key(pair)).collect()
 }

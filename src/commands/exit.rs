@@ -1,97 +1,116 @@
-//! How a command ends.
+//! How a command ends: its error message and its exit code.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use crate::control::client::ClientError;
 use db::instance_lock::InstanceLockError;
 use db::lock::LockError;
 
-/// Why a command could not do what it was asked for: one sentence for people, one number for scripts.
+/// Why a command failed: one sentence for the operator and one exit code for scripts.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CommandError {
     code: u8,
-    /// Empty: everything was said already.
-    problem: String,
+    /// Empty when the command has printed its findings on standard output already.
+    message: String,
 }
 
-impl Failure {
-    pub fn failed(problem: impl Into<String>) -> Failure {
-        Failure { code: 1, problem: problem.into() }
+impl CommandError {
+    /// Something failed. Exit code 1.
+    pub fn failed(message: impl Into<String>) -> CommandError {
+        CommandError { code: 1, message: message.into() }
     }
 
-    /// What was found stands on standard output.
-    pub fn findings() -> Failure {
-        Failure { code: 1, problem: String::new() }
+    /// A check found something, which is printed on standard output already. Exit code 1 without a message.
+    pub fn findings() -> CommandError {
+        CommandError { code: 1, message: String::new() }
     }
 
-    pub fn usage(problem: impl Into<String>) -> Failure {
-        Failure { code: 2, problem: problem.into() }
+    /// The arguments are wrong. Exit code 2.
+    pub fn usage(message: impl Into<String>) -> CommandError {
+        CommandError { code: 2, message: message.into() }
     }
 
-    pub fn configuration(problem: impl Into<String>) -> Failure {
-        Failure { code: 3, problem: problem.into() }
+    /// The configuration is wrong. Exit code 3.
+    pub fn configuration(message: impl Into<String>) -> CommandError {
+        CommandError { code: 3, message: message.into() }
     }
 
-    /// Another daemon is there, or none where one is needed.
-    pub fn daemon(problem: impl Into<String>) -> Failure {
-        Failure { code: 4, problem: problem.into() }
+    /// Another daemon uses the data folder or the database, or no daemon runs and one is needed. Exit code 4.
+    pub fn daemon(message: impl Into<String>) -> CommandError {
+        CommandError { code: 4, message: message.into() }
     }
 
-    pub fn while_(doing: impl Display, cause: impl Display) -> Failure {
-        Failure::failed(format!("{doing}: {cause}"))
+    /// Something failed; `context` names what the command was doing or working on. Exit code 1.
+    pub fn with_context(context: impl Display, cause: impl Display) -> CommandError {
+        CommandError::failed(format!("{context}: {cause}"))
     }
 
+    /// Prints the message on standard error and returns the exit code.
     pub fn report(self) -> ExitCode {
-        if !self.problem.is_empty() {
-            eprintln!("settled: {}", self.problem);
+        if !self.message.is_empty() {
+            eprintln!("settled: {}", self.message);
         }
         ExitCode::from(self.code)
     }
 }
 
-impl Display for Failure {
+impl Display for CommandError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.problem)
+        f.write_str(&self.message)
     }
 }
 
-impl From<config::Error> for Failure {
-    fn from(error: config::Error) -> Failure {
-        Failure::configuration(error.to_string())
+impl From<config::Error> for CommandError {
+    fn from(error: config::Error) -> CommandError {
+        CommandError::configuration(error.to_string())
     }
 }
 
-impl From<db::Error> for Failure {
-    fn from(error: db::Error) -> Failure {
-        Failure::while_("database", error)
+impl From<db::Error> for CommandError {
+    fn from(error: db::Error) -> CommandError {
+        CommandError::with_context("database", error)
     }
 }
 
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Failure {
+impl From<LockError> for CommandError {
+    fn from(error: LockError) -> CommandError {
         match &error {
-            LockError::Held { .. } => Failure::daemon(format!("{error}; stop that one, or name another data folder")),
-            LockError::Io { .. } => Failure::failed(error.to_string()),
+            LockError::Held { .. } => {
+                CommandError::daemon(format!("{error}; stop that one, or name another data folder"))
+            }
+            LockError::Io { .. } => CommandError::failed(error.to_string()),
         }
     }
 }
 
-impl From<InstanceLockError> for Failure {
-    fn from(error: InstanceLockError) -> Failure {
+impl From<InstanceLockError> for CommandError {
+    fn from(error: InstanceLockError) -> CommandError {
         match error {
             InstanceLockError::Held { .. } => {
-                Failure::daemon(format!("{error}; stop that one, or name another database in [database] url"))
+                CommandError::daemon(format!("{error}; stop that one, or name another database in [database] url"))
             }
             InstanceLockError::Draining { .. } => {
-                Failure::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
+                CommandError::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
             }
             InstanceLockError::Db(error) => error.into(),
         }
     }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Failure {
-        Failure::failed(format!("{error:#}"))
+impl From<ClientError> for CommandError {
+    fn from(error: ClientError) -> CommandError {
+        match &error {
+            ClientError::NoDaemon(_) => CommandError::daemon(error.to_string()),
+            ClientError::Connect { .. } | ClientError::Exchange(_) | ClientError::Malformed => {
+                CommandError::failed(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<anyhow::Error> for CommandError {
+    fn from(error: anyhow::Error) -> CommandError {
+        CommandError::failed(format!("{error:#}"))
     }
 }

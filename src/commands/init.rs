@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::PathBuf;
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::CONFIG;
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 
 const TEXT: &str = include_str!("init.toml");
 /// User and group of the unit.
@@ -32,25 +32,26 @@ enum Readers {
     Root,
 }
 
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub fn run(args: &Args) -> Result<(), CommandError> {
     let path = args.config.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&args.config) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            return Err(Failure::failed(format!(
+            return Err(CommandError::failed(format!(
                 "{path} exists already and was left as it is; name another one with --config"
             )));
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            return Err(Failure::failed(format!(
+            return Err(CommandError::failed(format!(
                 "{path}: {e}; make its folder first, or name another file with --config"
             )));
         }
-        Err(e) => return Err(Failure::while_(path, e)),
+        Err(e) => return Err(CommandError::with_context(path, e)),
     };
     let written = file.write_all(TEXT.as_bytes()).and_then(|()| share(&file));
-    let readers =
-        written.and_then(|readers| file.sync_all().map(|()| readers)).map_err(|e| Failure::while_(&path, e))?;
+    let readers = written
+        .and_then(|readers| file.sync_all().map(|()| readers))
+        .map_err(|e| CommandError::with_context(&path, e))?;
     let readable = match readers {
         Readers::Owner => String::new(),
         Readers::Service => format!(
@@ -62,7 +63,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         ),
     };
     let flag = if args.config.as_os_str() == CONFIG { String::new() } else { format!(" --config {path}") };
-    say(format_args!(
+    print_line(format_args!(
         "Wrote {path}.{readable} Next:\n\
          1. `settled-signer keys create SEED` on a machine you trust, and paste what `settled-signer keys xpubs SEED` prints into it;\n\
          2. enable a chain and name your node;\n\

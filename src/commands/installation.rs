@@ -1,12 +1,12 @@
-//! Which installation a command is about: a configuration file, or the data folder of the demo.
+//! The installation that a command works on: that of a configuration file, or the data folder of the demo.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::dev;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use clock::Clock;
 use config::Config;
 use db::Db;
@@ -14,11 +14,13 @@ use db::instance_lock::InstanceLock;
 use db::lock::DataLock;
 use envelope::{Envelope, KeysError};
 
-/// How the name of the first one begins.
+/// Begins the name of the first migration.
 const FIRST_MIGRATION: &str = "0001";
 
+/// The configuration file that commands use unless another is named.
 pub const CONFIG: &str = "/etc/settled/settled.toml";
 
+/// The installation that a command works on.
 #[derive(clap::Args)]
 pub struct Installation {
     /// The configuration of the daemon.
@@ -30,14 +32,15 @@ pub struct Installation {
 }
 
 impl Installation {
-    pub fn load(&self) -> Result<Config, Failure> {
+    /// Returns the installation's configuration.
+    pub fn load(&self) -> Result<Config, CommandError> {
         match &self.data {
             Some(folder) => dev::config_of(folder),
             None => Ok(Config::load(&self.config)?),
         }
     }
 
-    /// As it is typed after `settled …`, for advice.
+    /// Returns the arguments that name this installation on the command line, for messages; empty for the default one.
     pub fn flag(&self) -> String {
         match &self.data {
             Some(folder) => format!("--data {}", folder.display()),
@@ -47,15 +50,16 @@ impl Installation {
     }
 }
 
-/// An installation that no daemon uses at the moment, held until it is dropped.
+/// An installation that no daemon uses. The data folder is locked until the value is dropped.
 pub struct Offline {
     pub context: Context,
     _lock: DataLock,
 }
 
 impl Offline {
-    /// The schema must be current: a command is no time to migrate.
-    pub async fn open(config: Config, lock: DataLock) -> Result<Offline, Failure> {
+    /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon and
+    /// `settled migrate` migrate.
+    pub async fn open(config: Config, lock: DataLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
         require_schema(&db).await?;
         let envelope = Arc::new(open_envelope(&config.data.folder)?);
@@ -63,105 +67,109 @@ impl Offline {
         Ok(Offline { context, _lock: lock })
     }
 
+    /// Closes the database and releases the data folder.
     pub async fn close(self) {
         self.context.db.close().await;
     }
 }
 
-/// Opens a database that must be there already.
-pub async fn open_existing(config: &Config) -> Result<Db, Failure> {
+/// Opens the database, which must exist.
+pub async fn open_existing(config: &Config) -> Result<Db, CommandError> {
     if let Some(file) = missing_database(config)? {
         let file = file.display();
-        return Err(Failure::failed(format!(
-            "{file} does not exist: did the daemon ever run with this configuration?"
+        return Err(CommandError::failed(format!(
+            "{file} does not exist; check [data] folder and [database] url, or start the daemon once to create it"
         )));
     }
     open_database(config).await
 }
 
-/// Where SQLite's file would be, when it is not there: opening it would make it.
-pub fn missing_database(config: &Config) -> Result<Option<PathBuf>, Failure> {
-    let url = config.open_database()?.url;
+/// Returns the path of the SQLite database if that file does not exist; opening the database would create it.
+pub fn missing_database(config: &Config) -> Result<Option<PathBuf>, CommandError> {
+    let url = config.database_config()?.url;
     let file = url.strip_prefix("sqlite:").map(PathBuf::from);
     Ok(file.filter(|file| !file.is_file()))
 }
 
-pub async fn open_database(config: &Config) -> Result<Db, Failure> {
-    let opened = Db::open(&config.open_database()?).await;
-    opened.map_err(|e| Failure::while_(format!("[database] {} cannot be opened", config.database.url), e))
+/// Opens the database; a SQLite file that does not exist is created.
+pub async fn open_database(config: &Config) -> Result<Db, CommandError> {
+    let opened = Db::open(&config.database_config()?).await;
+    opened.map_err(|e| CommandError::with_context(format!("[database] {} cannot be opened", config.database.url), e))
 }
 
-pub async fn require_schema(db: &Db) -> Result<(), Failure> {
+/// Fails when migrations are pending.
+pub async fn require_schema(db: &Db) -> Result<(), CommandError> {
     let pending = db.pending_migrations().await?;
     if pending.is_empty() {
         return Ok(());
     }
-    Err(Failure::failed(format!(
-        "the database lacks {}; run `settled migrate` or start the daemon",
+    Err(CommandError::failed(format!(
+        "the database lacks the migrations {}; run `settled migrate` or start the daemon",
         pending.join(", ")
     )))
 }
 
-/// A database with the schema of this version, claimed for this process, and the keys that open the goods in it.
+/// A database with the schema of this version, locked for this process, and the keys that decrypt the goods in it.
 pub struct Prepared {
     pub db: Db,
-    pub claim: InstanceLock,
+    pub instance_lock: InstanceLock,
     pub envelope: Arc<Envelope>,
-    /// Migrations that were pending.
+    /// The names of the migrations that were applied.
     pub applied: Vec<String>,
 }
 
-/// New keys are made for a new database only: beside an old one they would hide that the old ones are lost.
-pub async fn prepare(config: &Config) -> Result<Prepared, Failure> {
+/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: beside
+/// an existing one they would hide that its keys are lost.
+pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
-    // First, so that no schema is changed under a daemon that runs.
-    let mut claim = InstanceLock::take(&db, &owner()).await?;
+    // The lock comes first, so that no schema is changed while another daemon runs.
+    let mut instance_lock = InstanceLock::take(&db, &owner()).await?;
     let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
     let folder = &config.data.folder;
-    // Before the schema, so that a start that is cut short leaves no database without keys.
+    // The keys come before the schema, so that an interrupted start leaves no database without keys.
     let envelope = match is_new {
-        true => Envelope::load_or_create(folder).map_err(|e| Failure::while_("envelope keys", e))?,
+        true => Envelope::load_or_create(folder).map_err(|e| CommandError::with_context("envelope keys", e))?,
         false => open_envelope(folder)?,
     };
     let applied = db.migrate().await?;
-    claim.fence().await?;
-    Ok(Prepared { db, claim, envelope: Arc::new(envelope), applied })
+    instance_lock.fence().await?;
+    Ok(Prepared { db, instance_lock, envelope: Arc::new(envelope), applied })
 }
 
-/// How this process is called towards others that would like to serve the same database.
+/// Returns the name of this process in messages of other daemons that want to serve the same database.
 fn owner() -> String {
     let machine = rustix::system::uname();
     format!("process {} on {}", std::process::id(), machine.nodename().to_string_lossy())
 }
 
-/// For a database that may hold goods already.
-pub fn open_envelope(folder: &Path) -> Result<Envelope, Failure> {
+/// Loads the envelope keys of a database that may hold goods already; missing keys are an error.
+pub fn open_envelope(folder: &Path) -> Result<Envelope, CommandError> {
     Envelope::load(folder).map_err(|e| {
         let advice = match &e {
             KeysError::Io { error, .. } if error.kind() == ErrorKind::NotFound => NO_KEYS,
             KeysError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
                 ". Run this as the daemon's user, or as root"
             }
-            KeysError::Malformed { .. } => ". Goods in the database open only with them: restore the file",
+            KeysError::Malformed { .. } => ". Goods in the database can be decrypted only with them: restore the file",
             KeysError::Io { .. }
             | KeysError::Exists(_)
             | KeysError::Open { .. }
             | KeysError::Full(_)
             | KeysError::Credential(_) => "",
         };
-        Failure::failed(format!("envelope keys: {e}{advice}"))
+        CommandError::failed(format!("envelope keys: {e}{advice}"))
     })
 }
 
 const NO_KEYS: &str = "\
-. Goods in the database open only with them. Where the unit passes them (LoadCredential), the daemon alone sees them: what \
-asks the running daemon works, and the rest is run by `systemd-run --pipe --wait -p User=settled -p \
-LoadCredential=envelope.keys:FILE settled …`. When they are lost, restore the file";
+. Goods in the database can be decrypted only with them. If the unit passes them by LoadCredential, only the daemon can \
+read them: start the daemon, or run the command with `systemd-run --pipe --wait -p User=settled -p \
+LoadCredential=envelope.keys:FILE settled …`. If they are lost, restore the file";
 
-/// Makes the data folder when it is missing; nobody else may look into it.
-pub fn make_folder(folder: &Path) -> Result<(), Failure> {
+/// Creates the data folder if it is missing; only its owner may enter it.
+pub fn make_folder(folder: &Path) -> Result<(), CommandError> {
     use std::os::unix::fs::DirBuilderExt;
 
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| Failure::while_(format!("the data folder {} cannot be made", folder.display()), e))
+    made.map_err(|e| CommandError::with_context(format!("the data folder {} cannot be created", folder.display()), e))
 }

@@ -7,12 +7,12 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use config::{Log, LogFormat};
 
 /// Once per process, before anything is logged.
-pub fn start(log: &Log) -> Result<(), Failure> {
-    let refused = |e: &dyn std::fmt::Display| Failure::configuration(format!("[log] level: {e}"));
+pub fn start(log: &Log) -> Result<(), CommandError> {
+    let refused = |e: &dyn std::fmt::Display| CommandError::configuration(format!("[log] level: {e}"));
     let targets: Targets = log.level.parse().map_err(|e| refused(&e))?;
     let format = match log.format {
         LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
@@ -22,5 +22,5 @@ pub fn start(log: &Log) -> Result<(), Failure> {
         }
     };
     let started = tracing_subscriber::registry().with(format.with_filter(targets)).try_init();
-    started.map_err(|e| Failure::failed(format!("logs cannot be written: {e}")))
+    started.map_err(|e| CommandError::failed(format!("logs cannot be written: {e}")))
 }

@@ -1,27 +1,28 @@
 //! `settled migrate`.
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Installation, make_folder};
-use crate::commands::out::say;
+use crate::commands::out::print_line;
 use db::lock::DataLock;
 
-/// The daemon does the same when it starts; this is for whoever wants it done before.
+/// The daemon does the same when it starts. Use this command to migrate beforehand, while no daemon runs.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     installation: Installation,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+/// Applies pending migrations and prints their names.
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     make_folder(&config.data.folder)?;
     let _lock = DataLock::acquire(&config.data.folder)?;
     let prepared = installation::prepare(&config).await?;
     prepared.db.close().await;
-    prepared.claim.release().await;
+    prepared.instance_lock.release().await;
     match prepared.applied.as_slice() {
-        [] => say("Nothing to do: the schema is that of this version."),
-        names => say(format_args!("Applied {}.", names.join(", "))),
+        [] => print_line("Nothing to do: no migration is pending."),
+        names => print_line(format_args!("Applied {}.", names.join(", "))),
     }
     Ok(())
 }

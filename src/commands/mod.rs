@@ -1,19 +1,21 @@
-//! The command line. It parses, asks one verb, and says what came of it: sentences on standard output, what is wrong on
-//! standard error, and an exit code that a script can trust.
+//! The command line. A command parses its arguments, calls one operation and prints the outcome: results on standard
+//! output, errors on standard error, and an exit code for scripts.
 
 mod admin;
 mod audit;
 mod backup;
 mod check;
-pub mod control;
+pub mod context;
 mod dev;
+pub mod dispatch;
 mod exit;
 mod init;
+mod installation;
 mod logging;
 mod migrate;
+pub mod operation;
 mod out;
-mod installation;
-mod rescan;
+pub mod rescan;
 mod serve;
 mod status;
 
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use exit::Failure;
+use exit::CommandError;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 something failed, or `audit` and `check` found something; 2 wrong usage; 3 the configuration is \
@@ -79,7 +81,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::failed(format!("threads cannot be started: {error}")).report(),
+        Err(error) => return CommandError::failed(format!("threads cannot be started: {error}")).report(),
     };
     match runtime.block_on(run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,7 +89,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Dev(args) => dev::run(args).await,
         Command::Serve(args) => serve::run(args).await,

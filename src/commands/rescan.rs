@@ -4,51 +4,52 @@ use chain::ChainId;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin;
-use crate::commands::control::{self, Answer, Command, Context};
-use crate::commands::exit::Failure;
+use crate::commands::context::Context;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::out::say;
+use crate::commands::operation::{self, Operation};
+use crate::commands::out::print_line;
 use crate::daemon;
 use crate::workers::rescan::Piece;
 
-/// Blocks that were read before the token was listed know nothing of it. What is booked already stays as it is, so that a
-/// range can be read as often as one likes; money that invoices did not wait for is kept apart with a review. On Bitcoin, read on
-/// to the newest block: what was spent meanwhile is known from the blocks that spend it.
+/// Use this after a token was added to the configuration: its transfers in blocks that were read before are not booked yet.
+/// Transfers that are booked already stay as they are, so a range can be read any number of times. A transfer that no
+/// invoice waits for is booked as unallocated and opens a review. On Bitcoin, read up to the newest block, because the
+/// later blocks show which outputs were spent.
 #[derive(clap::Args)]
 pub struct Args {
     /// Name of the chain in the configuration.
     chain: String,
-    /// First block.
+    /// First block to read.
     from: u64,
-    /// Last block; the daemon must have read it before.
+    /// Last block to read; the daemon must have read it before.
     to: u64,
     #[command(flatten)]
     installation: Installation,
 }
 
-/// A range, of which one piece is read.
+/// Reads the first blocks of a range again and books missing transfers. The command repeats it until the range is read.
 #[derive(Serialize, Deserialize)]
-pub struct Ask {
+pub struct RescanRange {
+    /// Name of the chain in the configuration.
     pub chain: String,
+    /// First block to read.
     pub from: u64,
+    /// Last block of the range.
     pub to: u64,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+/// Reads the range piece by piece and prints the progress.
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let Args { chain, from, to, installation } = args;
     if from > to {
-        return Err(Failure::usage(format!("block {from} stands behind block {to}")));
+        return Err(CommandError::usage(format!("the first block {from} is behind the last block {to}")));
     }
     let (mut next, mut sum) = (from, Piece { to, booked: 0, known: 0, doubtful: 0 });
     while next <= to {
-        let ask = Ask { chain: chain.clone(), from: next, to };
-        let piece = match control::ask(&installation, Command::Rescan(ask)).await? {
-            Answer::Rescanned(piece) => piece,
-            Answer::Said(_) | Answer::Copied(_) | Answer::Order(_) => {
-                return Err(Failure::failed("the daemon answered something else"));
-            }
-        };
-        say(format_args!(
+        let range = RescanRange { chain: chain.clone(), from: next, to };
+        let piece = operation::execute(&installation, range).await?;
+        print_line(format_args!(
             "{chain}: blocks {next} to {} of {to}: {} booked, {} known",
             piece.to, piece.booked, piece.known
         ));
@@ -57,10 +58,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         sum.doubtful += piece.doubtful;
         next = piece.to.saturating_add(1);
     }
-    say(format_args!("{} transfers were missing and are booked now, {} were there before.", sum.booked, sum.known));
+    print_line(format_args!(
+        "{} transfers were missing and are booked now, {} were booked before.",
+        sum.booked, sum.known
+    ));
     if sum.doubtful > 0 {
-        say(format_args!(
-            "{} may be what was booked by the balance of their address: see the reviews `rescan.doubtful` in `{}`.",
+        print_line(format_args!(
+            "{} transfers may be booked already by the balance of their address: see the reviews `rescan.doubtful` in `{}`.",
             sum.doubtful,
             admin::reviews::LIST
         ));
@@ -68,16 +72,23 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One piece of the range, beginning at its first block.
-pub async fn execute(context: &Context, ask: &Ask) -> Result<Piece, String> {
-    let refused = |error: anyhow::Error| format!("{error:#}");
-    let chain = ChainId::new(&ask.chain).map_err(|e| e.to_string())?;
-    if ask.from > ask.to {
-        return Err(format!("block {} stands behind block {}", ask.from, ask.to));
+impl Operation for RescanRange {
+    const NAME: &'static str = "rescan";
+    type Context = Context;
+    type Output = Piece;
+
+    async fn execute(self, context: &Context) -> Result<Piece, String> {
+        let in_words = |error: anyhow::Error| format!("{error:#}");
+        let chain = ChainId::new(&self.chain).map_err(|e| e.to_string())?;
+        if self.from > self.to {
+            return Err(format!("the first block {} is behind the last block {}", self.from, self.to));
+        }
+        let rescan = match &context.daemon {
+            Some(daemon) => daemon.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
+            None => {
+                daemon::rescan(&context.config, &context.db, context.clock.clone(), &chain).await.map_err(in_words)?
+            }
+        };
+        rescan.piece(&context.actor, self.from, self.to).await.map_err(in_words)
     }
-    let rescan = match &context.daemon {
-        Some(running) => running.rescans.get(&chain).cloned().ok_or(format!("the daemon does not follow {chain}"))?,
-        None => daemon::rescan(&context.config, &context.db, context.clock.clone(), &chain).await.map_err(refused)?,
-    };
-    rescan.piece(&context.actor, ask.from, ask.to).await.map_err(refused)
 }

@@ -6,18 +6,20 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::commands::backup;
-use crate::commands::control::socket::Control;
-use crate::commands::control::{Context, Running};
-use crate::commands::exit::Failure;
+use crate::commands::context::{Context, RunningDaemon};
+use crate::commands::dispatch::Dispatcher;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Installation, Prepared, make_folder};
 use crate::commands::logging;
+use crate::control::server::Server;
 use crate::daemon::{Daemon, Setup};
 use crate::ops;
 use clock::Clock;
 use db::lock::DataLock;
 
-/// Blocks without transfers are stored at most this late: reading them again after a crash costs nothing but time.
-const LAZY_MS: i64 = 1_000;
+/// The position after blocks without transfers is stored at most this late, in milliseconds. After a crash those blocks
+/// are read again, which costs only time.
+const CURSOR_FLUSH_MS: i64 = 1_000;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,17 +27,18 @@ pub struct Args {
     installation: Installation,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+/// Runs the daemon until a signal ends it or its instance lock is lost.
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     logging::start(&config.log)?;
-    let end = ops::end()?;
+    let shutdown_signal = ops::shutdown_signal()?;
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
     let lock = DataLock::acquire(&folder)?;
-    backup::sweep(&folder);
-    let Prepared { db, mut claim, envelope, applied } = installation::prepare(&config).await?;
-    for name in applied {
-        info!("the database was brought to {name}");
+    backup::remove_leftovers(&folder);
+    let Prepared { db, mut instance_lock, envelope, applied } = installation::prepare(&config).await?;
+    for migration in applied {
+        info!("migration {migration} was applied to the database");
     }
     let clock = Clock::System;
     let daemon = Daemon::start(Setup {
@@ -44,42 +47,40 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         db: db.clone(),
         envelope: envelope.clone(),
         simnet: None,
-        cursor_flush_ms: LAZY_MS,
+        cursor_flush_ms: CURSOR_FLUSH_MS,
         autonomous: true,
     })
     .await?;
     if daemon.checkout_shop.is_none() && config.surfaces.checkout.mount.enabled {
         let slug = &config.surfaces.checkout.mount.merchant;
-        warn!("the checkout surface has no merchant: run `settled admin merchant create {slug}`, then restart");
+        warn!(
+            "the checkout surface is not served, because there is no merchant `{slug}`: run `settled admin merchant create \
+             {slug}`, then restart"
+        );
     }
 
-    let running = Running {
-        address: daemon.address,
-        started_at: clock.now(),
-        chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
-        rescans: daemon.rescans.clone(),
-        health: daemon.health.clone(),
-    };
+    let running = RunningDaemon::new(&daemon, clock.now());
     let context = Context::offline(Arc::new(config), db, clock, envelope);
     let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
     let (stop, stopped) = watch::channel(false);
-    let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
-    let control = daemon.tasks.spawn("control socket", control.serve(context, daemon.tasks.clone(), stopped.clone()));
-    let watcher = ops::spawn(&daemon, &stopped);
+    let server = Server::bind(&folder).map_err(|e| CommandError::with_context("control socket", e))?;
+    let serving = server.serve(Arc::new(Dispatcher(context)), daemon.tasks.clone(), stopped.clone());
+    let control = daemon.tasks.spawn("control socket", serving);
+    let watchdog = ops::spawn(&daemon, &stopped);
 
     let ended = tokio::select! {
-        () = end => Ok(()),
-        lost = claim.keep() => Err(Failure::daemon(format!(
-            "the claim on the database is lost ({lost}); this daemon has stopped, so that there are never two"
+        () = shutdown_signal => Ok(()),
+        lost = instance_lock.keep() => Err(CommandError::daemon(format!(
+            "the lock on the database is lost ({lost}); this daemon has stopped, so that two daemons never write to it"
         ))),
     };
     stop.send_replace(true);
     daemon.stop().await;
-    for task in [control, watcher] {
-        // A task that panicked was reported already.
+    for task in [control, watchdog] {
+        // A panic in the task was reported when it happened.
         let _ended = task.await;
     }
-    claim.release().await;
+    instance_lock.release().await;
     info!("settled has ended");
     drop(lock);
     ended

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bitcoin::Network;
-use chain::{Family, derive::Scheme};
+use chain::{Family, derive::AddressScheme};
 use serde::Deserialize;
 
 use crate::{AddressKind, ChainConfig};
@@ -42,10 +42,10 @@ impl Account {
     }
 
     /// How its keys become addresses on the main network.
-    pub fn scheme(&self) -> Scheme {
+    pub fn scheme(&self) -> AddressScheme {
         match (self.family, self.kind()) {
-            (Family::Bitcoin, AddressKind::P2tr) => Scheme::P2tr(Network::Bitcoin.into()),
-            (family, AddressKind::P2wpkh | AddressKind::P2tr) => Scheme::of(family, Network::Bitcoin),
+            (Family::Bitcoin, AddressKind::P2tr) => AddressScheme::P2tr(Network::Bitcoin.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => AddressScheme::for_family(family, Network::Bitcoin),
         }
     }
 
@@ -94,7 +94,7 @@ impl super::Config {
     }
 
     /// Why a chain has no account although there is one for it: it has another kind of addresses.
-    pub fn other_kind(&self, chain: &ChainConfig) -> Option<String> {
+    pub fn describe_kind_mismatch(&self, chain: &ChainConfig) -> Option<String> {
         let other = self.accounts.iter().find(|account| account.fits(chain))?;
         let (kind, level) = (chain.address_kind.as_str(), level(chain.address_kind));
         let path = if other.path.is_empty() { "without a path" } else { other.path.as_str() };

@@ -17,7 +17,7 @@ pub type Chains = BTreeMap<ChainId, ChainConfig>;
 const POLL_MIN_MS: u64 = 400;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "RawChain")]
 pub struct ChainConfig {
     pub id: ChainId,
     /// What people call it.
@@ -167,10 +167,12 @@ impl ChainConfig {
     }
 
     /// How the addresses of its family look on this network.
-    pub fn scheme(&self) -> derive::Scheme {
+    pub fn scheme(&self) -> derive::AddressScheme {
         match (self.family, self.address_kind) {
-            (Family::Bitcoin, AddressKind::P2tr) => derive::Scheme::P2tr(self.network.into()),
-            (family, AddressKind::P2wpkh | AddressKind::P2tr) => derive::Scheme::of(family, self.network),
+            (Family::Bitcoin, AddressKind::P2tr) => derive::AddressScheme::P2tr(self.network.into()),
+            (family, AddressKind::P2wpkh | AddressKind::P2tr) => {
+                derive::AddressScheme::for_family(family, self.network)
+            }
         }
     }
 }
@@ -207,7 +209,7 @@ impl fmt::Debug for Endpoint {
 /// A chain as it stands in the configuration, after its preset was laid under it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct RawChain {
     id: ChainId,
     title: String,
     enabled: bool,
@@ -229,7 +231,7 @@ struct Written {
     final_depth: u64,
     keep_blocks: u64,
     confirmations: Vec<Confirmation>,
-    assets: Vec<WrittenAsset>,
+    assets: Vec<RawAsset>,
     verify: Verify,
     trace: Trace,
     network: bitcoin::Network,
@@ -239,7 +241,7 @@ struct Written {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenAsset {
+struct RawAsset {
     code: String,
     contract: Option<String>,
     symbol: String,
@@ -247,10 +249,10 @@ struct WrittenAsset {
     quote_decimals: u8,
 }
 
-impl TryFrom<Written> for ChainConfig {
+impl TryFrom<RawChain> for ChainConfig {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<ChainConfig, String> {
+    fn try_from(written: RawChain) -> Result<ChainConfig, String> {
         let poll_ms = if written.poll_ms == 0 { (written.block_time_ms / 2).max(POLL_MIN_MS) } else { written.poll_ms };
         let mut assets = BTreeMap::new();
         for asset in written.assets {
@@ -291,9 +293,9 @@ impl TryFrom<Written> for ChainConfig {
     }
 }
 
-impl WrittenAsset {
+impl RawAsset {
     fn on(self, chain: &ChainId, family: Family) -> Result<Asset, String> {
-        let WrittenAsset { code, contract, symbol, decimals, quote_decimals } = self;
+        let RawAsset { code, contract, symbol, decimals, quote_decimals } = self;
         if decimals > 36 || quote_decimals > decimals {
             return Err(format!(
                 "`{code}` has {decimals} decimals and {quote_decimals} quote_decimals; there are 36 at most, and the \

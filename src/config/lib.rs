@@ -5,7 +5,7 @@
 
 mod accounts;
 mod chains;
-mod check;
+mod validate;
 mod layers;
 mod network;
 mod preset;
@@ -29,7 +29,7 @@ use url::Url;
 
 pub use accounts::{Account, Purpose};
 pub use chains::{AddressKind, Api, ChainConfig, Confirmation, Driver, Endpoint, Finality, Role, Trace, Verify};
-pub use network::Network;
+pub use network::IpNetwork;
 pub use rates::{Pair, Rates, RatesMode, SourceName};
 pub use secret::{SecretError, SecretFile};
 pub use surfaces::{AssetRef, Checkout, Mount, Surfaces};
@@ -62,7 +62,7 @@ pub struct Server {
     pub listen: SocketAddr,
     #[serde(deserialize_with = "text::url")]
     pub public_url: Url,
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<IpNetwork>,
     pub requests_per_minute: u32,
     pub connections_max: usize,
     pub connections_per_client: u32,
@@ -114,8 +114,8 @@ pub struct Policy {
     pub dust_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
     pub grace: Duration,
-    #[serde(rename = "probe_patience_seconds", deserialize_with = "text::seconds")]
-    pub probe_patience: Duration,
+    #[serde(rename = "balance_timeout_seconds", deserialize_with = "text::seconds")]
+    pub balance_timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -217,7 +217,7 @@ impl Config {
             let refused = e.to_string();
             format!("{}: {}", input.name(), refused.trim_end().replace('\n', " "))
         })?;
-        let problems = check::problems(&config);
+        let problems = validate::problems(&config);
         if problems.is_empty() {
             return Ok(config);
         }
@@ -236,7 +236,7 @@ impl Config {
     }
 
     /// How to open the database: with its password, and a path of SQLite that begins at the data folder.
-    pub fn open_database(&self) -> Result<db::Config, Error> {
+    pub fn database_config(&self) -> Result<db::Config, Error> {
         let Database { url, password_file, readers, pool } = &self.database;
         let url = match url.strip_prefix("sqlite:") {
             Some(file) => format!("sqlite:{}", self.data.folder.join(file).display()),
@@ -246,8 +246,8 @@ impl Config {
     }
 
     /// The chain and the code of the asset behind a coin of the checkout surface, if that chain is enabled.
-    pub fn coin(&self, coin: &str) -> Option<(&ChainConfig, &chain::Asset)> {
-        let asset = self.surfaces.checkout.coins.get(coin)?;
+    pub fn checkout_asset(&self, coin: &str) -> Option<(&ChainConfig, &chain::Asset)> {
+        let asset = self.surfaces.checkout.assets.get(coin)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;
         Some((chain, chain.asset(&asset.code)?))
     }

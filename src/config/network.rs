@@ -8,12 +8,12 @@ use crate::text;
 
 /// Every address that begins with the same bits. An IPv4 address in IPv6 clothing counts as IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub struct IpNetwork {
     address: IpAddr,
     bits: u8,
 }
 
-impl Network {
+impl IpNetwork {
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
@@ -30,27 +30,27 @@ impl Network {
 }
 
 /// An address alone is a network of one.
-impl FromStr for Network {
+impl FromStr for IpNetwork {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Network, String> {
+    fn from_str(text: &str) -> Result<IpNetwork, String> {
         let refused = || format!("\"{text}\" is not a network such as \"10.0.0.0/8\" or \"::1/128\"");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| refused())?;
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.map_or(Ok(whole), |bits| bits.parse().map_err(|_| refused()))?;
-        if bits > whole { Err(refused()) } else { Ok(Network { address, bits }) }
+        if bits > whole { Err(refused()) } else { Ok(IpNetwork { address, bits }) }
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for IpNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.bits)
     }
 }
 
-impl<'de> Deserialize<'de> for Network {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
+impl<'de> Deserialize<'de> for IpNetwork {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
         text::parsed(deserializer)
     }
 }
@@ -69,12 +69,12 @@ mod tests {
             ("::/0", "fe80::1", "1.2.3.4"),
             ("127.0.0.0/8", "::ffff:127.0.0.1", "::ffff:126.0.0.1"),
         ] {
-            let parsed: Network = network.parse().unwrap();
+            let parsed: IpNetwork = network.parse().unwrap();
             assert!(parsed.contains(inside.parse().unwrap()), "{network} has {inside}");
             assert!(!parsed.contains(outside.parse().unwrap()), "{network} does not have {outside}");
         }
         for text in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "10.0.0.0/-1", "host/8"] {
-            assert!(text.parse::<Network>().is_err(), "{text}");
+            assert!(text.parse::<IpNetwork>().is_err(), "{text}");
         }
     }
 }

@@ -53,18 +53,17 @@ impl SecretFile {
         Ok(Some(SecretString::from(secret)))
     }
 
-    /// The file itself, for whoever reads it again and again because it changes; `None` when no file is named.
-    pub fn location(&self) -> Result<Option<PathBuf>, SecretError> {
-        self.path()
-    }
-
     pub(super) fn begin_at(&mut self, folder: &Path) {
         if !self.is_none() && !self.0.starts_with(CREDENTIAL) {
             self.0 = folder.join(&self.0).display().to_string();
         }
     }
 
-    fn path(&self) -> Result<Option<PathBuf>, SecretError> {
+    /// Returns the path of the file, for a caller that reads it again whenever it changes; `None` when no file is named.
+    ///
+    /// # Errors
+    /// Fails when the value is a `credential:` and systemd set no `CREDENTIALS_DIRECTORY`.
+    pub fn path(&self) -> Result<Option<PathBuf>, SecretError> {
         if self.is_none() {
             return Ok(None);
         }

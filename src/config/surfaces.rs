@@ -32,7 +32,7 @@ pub struct Mount {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "WrittenCheckout")]
+#[serde(from = "RawCheckout")]
 pub struct Checkout {
     pub mount: Mount,
     pub query_per_ip: u32,
@@ -45,7 +45,7 @@ pub struct Checkout {
     pub alipay_url: String,
     pub wechat_url: String,
     /// The surface's names of coins; one without an asset is not there.
-    pub coins: BTreeMap<String, AssetRef>,
+    pub assets: BTreeMap<String, AssetRef>,
 }
 
 /// An asset by its place in the configuration: `ethereum/usdt`.
@@ -84,7 +84,7 @@ impl fmt::Display for AssetRef {
     }
 }
 
-fn coins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
+fn assets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let offered = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
     offered.map(|(coin, asset)| Ok((coin, asset.parse().map_err(D::Error::custom)?))).collect()
@@ -93,7 +93,7 @@ fn coins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, 
 /// The surface as one table of the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenCheckout {
+struct RawCheckout {
     enabled: bool,
     host: String,
     prefix: String,
@@ -109,13 +109,13 @@ struct WrittenCheckout {
     order_window: Duration,
     alipay_url: String,
     wechat_url: String,
-    #[serde(deserialize_with = "coins")]
-    coins: BTreeMap<String, AssetRef>,
+    #[serde(deserialize_with = "assets")]
+    assets: BTreeMap<String, AssetRef>,
 }
 
-impl From<WrittenCheckout> for Checkout {
-    fn from(written: WrittenCheckout) -> Checkout {
-        let WrittenCheckout { enabled, host, prefix, merchant, mode, .. } = written;
+impl From<RawCheckout> for Checkout {
+    fn from(written: RawCheckout) -> Checkout {
+        let RawCheckout { enabled, host, prefix, merchant, mode, .. } = written;
         Checkout {
             mount: Mount { enabled, host, prefix, merchant, mode },
             query_per_ip: written.query_per_ip,
@@ -126,7 +126,7 @@ impl From<WrittenCheckout> for Checkout {
             order_window: written.order_window,
             alipay_url: written.alipay_url,
             wechat_url: written.wechat_url,
-            coins: written.coins,
+            assets: written.assets,
         }
     }
 }

@@ -72,13 +72,13 @@ fn the_seven_coins_are_assets_of_presets() {
         ("trx", "tron", "TRX", 6, 6),
         ("bnb", "bsc", "BNB", 18, 18),
     ] {
-        let (on, asset) = config.coin(coin).unwrap();
+        let (on, asset) = config.checkout_asset(coin).unwrap();
         assert_eq!((on.id.as_str(), asset.symbol.as_str()), (chain, symbol), "{coin}");
         assert_eq!((asset.decimals, asset.quote_decimals), (decimals, quote_decimals), "{coin}");
         assert_eq!(asset.is_native(), !coin.contains("usdt"), "{coin}");
     }
-    assert_eq!(config.surfaces.checkout.coins.len(), 7);
-    assert_eq!(Config::default().coin("btc"), None, "its chain is not enabled");
+    assert_eq!(config.surfaces.checkout.assets.len(), 7);
+    assert_eq!(Config::default().checkout_asset("btc"), None, "its chain is not enabled");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn unknown_keys_are_named_with_what_is_near() {
     refused("[chains.bsc]\nendpoints = [{ ulr = \"http://a\" }]", "did you mean `url`?");
     refused("[chains.bsc.verify]\nheaders = true", "did you mean `header`?");
     refused("[[accounts]]\nfamily = \"evm\"", "unknown key `family` in [accounts]");
-    refused("[surfaces.checkout.coins]\ndoge = \"x/y\"", "unknown key `doge` in [surfaces.checkout.coins]");
+    refused("[surfaces.checkout.assets]\ndoge = \"x/y\"", "unknown key `doge` in [surfaces.checkout.assets]");
     refused("[server]\nlisten = ", "TOML parse error at line 2");
 }
 
@@ -136,9 +136,9 @@ fn bad_values_are_refused_with_what_to_do() {
         ("surfaces.checkout.host = \"http://a\"", "is not a host name"),
         ("surfaces.checkout.alipay_url = \"https://pay.example/\"", "is not an address with {order_no} in it"),
         ("surfaces.checkout.merchant = \"\"", "name the slug of a merchant"),
-        ("surfaces.checkout.coins.btc = \"btc\"", "is not an asset of a chain"),
-        ("surfaces.checkout.coins.btc = \"dogecoin/doge\"", "there is no [chains.dogecoin]"),
-        ("surfaces.checkout.coins.btc = \"ethereum/btc\"", "ethereum has only eth, usdc, usdt"),
+        ("surfaces.checkout.assets.btc = \"btc\"", "is not an asset of a chain"),
+        ("surfaces.checkout.assets.btc = \"dogecoin/doge\"", "there is no [chains.dogecoin]"),
+        ("surfaces.checkout.assets.btc = \"ethereum/btc\"", "ethereum has only eth, usdc, usdt"),
         ("chains.bsc.preset = \"bcs\"", "there is no preset \"bcs\"; known are"),
         ("chains.bsc.confirmations = []", "chains.bsc.confirmations is empty"),
         ("chains.bsc.confirmations = [{ depth = 0 }]", "must have depths from 1"),
@@ -263,7 +263,7 @@ fn networks_of_bitcoin_are_known_by_their_first_block() {
     let enabled = enabled + "address_kind = \"p2tr\"\napi = \"esplora\"\n";
     let taproot = parse(&(enabled + &bitcoin.replace("\"m\"", "\"m/86'/0'/0'\""))).unwrap();
     let chain = &taproot.chains[&chain::ChainId::new("bitcoin").unwrap()];
-    assert!(matches!(chain.scheme(), chain::derive::Scheme::P2tr(_)));
+    assert!(matches!(chain.scheme(), chain::derive::AddressScheme::P2tr(_)));
     assert_eq!(chain.poll, Duration::from_secs(10));
 }
 
@@ -372,17 +372,20 @@ fn paths_begin_at_the_files_folder_and_secrets_are_read_when_asked() {
     let text = "[data]\nfolder = \"data\"\n[database]\nurl = \"postgres://settled@db/pay\"\npassword_file = \"pg\"";
     let config = Config::parse(&folder.path().join("settled.toml"), text, Vec::new()).unwrap();
     assert_eq!(config.data.folder, folder.path().join("data"));
-    assert_eq!(config.open_database().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
+    assert_eq!(config.database_config().unwrap().url, "postgres://settled:p%40ss%2Fword@db/pay");
     assert!(!format!("{config:?}").contains("p@ss"));
 
     std::fs::write(folder.path().join("pg"), "\n").unwrap();
-    let problem = config.open_database().unwrap_err().to_string();
+    let problem = config.database_config().unwrap_err().to_string();
     assert!(problem.contains("[database] password_file: ") && problem.ends_with("is empty"), "{problem}");
     std::fs::remove_file(folder.path().join("pg")).unwrap();
-    assert!(config.open_database().unwrap_err().to_string().contains("No such file"));
+    assert!(config.database_config().unwrap_err().to_string().contains("No such file"));
 
     let sqlite = Config::parse(&folder.path().join("settled.toml"), "[data]\nfolder = \"d\"", Vec::new()).unwrap();
-    assert_eq!(sqlite.open_database().unwrap().url, format!("sqlite:{}", folder.path().join("d/settled.db").display()));
+    assert_eq!(
+        sqlite.database_config().unwrap().url,
+        format!("sqlite:{}", folder.path().join("d/settled.db").display())
+    );
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl Daemon {
                 start_height: settings.start_height,
                 cursor_flush_ms,
                 grace: grace(&config),
-                probe_patience_ms: i64::try_from(config.policy.probe_patience.as_millis()).unwrap_or(i64::MAX),
+                probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
             };
             if chain.family == Family::Evm && settings.driver == Driver::Node && source.independent_endpoints() < 2 {
                 tracing::warn!(
@@ -208,7 +208,7 @@ impl Daemon {
     }
 
     /// How the workers get on.
-    pub fn beats(&self) -> Heartbeats {
+    pub fn heartbeats(&self) -> Heartbeats {
         self.workers.beats()
     }
 
@@ -304,19 +304,19 @@ pub fn evm(chain: &config::ChainConfig) -> anyhow::Result<evm::Evm> {
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
         pool,
         finality: match chain.finality {
-            config::Finality::Tag => evm::Finality::Tag,
-            config::Finality::Depth => evm::Finality::Depth,
+            config::Finality::Tag => evm::FinalitySource::Tag,
+            config::Finality::Depth => evm::FinalitySource::Depth,
         },
         range_depth: chain.final_depth,
-        verify: evm::Verify {
+        verify: evm::Commitments {
             header: chain.verify.header,
             transactions: chain.verify.transactions,
             receipts: chain.verify.receipts,
         },
         trace: match chain.trace {
-            config::Trace::None => evm::Trace::None,
-            config::Trace::Debug => evm::Trace::Debug,
-            config::Trace::Parity => evm::Trace::Parity,
+            config::Trace::None => evm::TraceApi::None,
+            config::Trace::Debug => evm::TraceApi::Debug,
+            config::Trace::Parity => evm::TraceApi::Parity,
         },
     })?)
 }
@@ -382,7 +382,7 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     if let Some(solidity) = &endpoint.solidity_url {
         node = node.with_elsewhere("walletsolidity", solidity.as_str())?;
     }
-    if let Some(file) = endpoint.login_file.location()? {
+    if let Some(file) = endpoint.login_file.path()? {
         node = node.with_login_file(file);
     }
     let Some(headers) = endpoint.headers_file.read()? else { return Ok(node) };
@@ -445,8 +445,8 @@ fn assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> {
             ),
         });
     }
-    let assets = config.surfaces.checkout.coins.keys().filter_map(|code| {
-        let (_, asset) = config.coin(code)?;
+    let assets = config.surfaces.checkout.assets.keys().filter_map(|code| {
+        let (_, asset) = config.checkout_asset(code)?;
         Some(PaymentAsset { code: code.clone(), asset: asset.clone(), rate_symbol: asset.symbol.clone() })
     });
     Ok(Assets::new(chains, assets.collect()))
@@ -519,8 +519,9 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
 /// Goods that nobody can read are said at every start, before they are sold.
 async fn tell_missing_keys(db: &Db, now: Instant, envelope: &Arc<Envelope>) -> anyhow::Result<()> {
     let envelope = envelope.clone();
-    let missing: Result<_, db::Error> =
-        db.write("review_keys", move |tx| Box::pin(async move { stock::review_keys(tx, now, &envelope).await })).await;
+    let missing: Result<_, db::Error> = db
+        .write("review_keys", move |tx| Box::pin(async move { stock::review_missing_keys(tx, now, &envelope).await }))
+        .await;
     for error in missing?.into_iter().filter_map(|key| key.error) {
         tracing::error!("stock cannot be read: {error}");
     }

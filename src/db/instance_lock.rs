@@ -289,7 +289,7 @@ mod tests {
             Box::pin(async move {
                 execute!(
                     tx,
-                    "insert into pinned_facts (name, fact, pinned_at) values ('a', 'b', 0) on conflict do nothing"
+                    "insert into immutable_facts (name, value, recorded_at) values ('a', 'b', 0) on conflict do nothing"
                 )
             })
         })
@@ -327,7 +327,7 @@ mod tests {
                 started.send(()).unwrap();
                 may_end.await.unwrap();
                 assert!(!seen.load(Ordering::SeqCst), "another began while a transaction ran");
-                execute!(tx, "insert into pinned_facts (name, fact, pinned_at) values ('last', 'b', 0)")
+                execute!(tx, "insert into immutable_facts (name, value, recorded_at) values ('last', 'b', 0)")
             })
         });
         let follow = async {

@@ -27,11 +27,11 @@ impl FromValue for Epoch {
 pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms: i64) -> Result<Option<Epoch>, Error> {
     let taken = row!(
         tx,
-        "insert into leases (name, owner, epoch, until_at) values ($1, $2, 1, $3)
+        "insert into leases (name, owner, epoch, expires_at) values ($1, $2, 1, $3)
          on conflict (name) do update set
-            epoch = leases.epoch + case when leases.owner = excluded.owner and leases.until_at > $4 then 0 else 1 end,
-            owner = excluded.owner, until_at = excluded.until_at
-         where leases.owner = excluded.owner or leases.until_at <= $4
+            epoch = leases.epoch + case when leases.owner = excluded.owner and leases.expires_at > $4 then 0 else 1 end,
+            owner = excluded.owner, expires_at = excluded.expires_at
+         where leases.owner = excluded.owner or leases.expires_at <= $4
          returning epoch",
         name,
         owner,
@@ -45,8 +45,8 @@ pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms:
 pub async fn take(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Error> {
     let taken = row!(
         tx,
-        "insert into leases (name, owner, epoch, until_at) values ($1, $2, 1, $3)
-         on conflict (name) do update set epoch = leases.epoch + 1, owner = excluded.owner, until_at = excluded.until_at
+        "insert into leases (name, owner, epoch, expires_at) values ($1, $2, 1, $3)
+         on conflict (name) do update set epoch = leases.epoch + 1, owner = excluded.owner, expires_at = excluded.expires_at
          returning epoch",
         name,
         owner,
@@ -66,7 +66,7 @@ pub async fn renew(
 ) -> Result<bool, Error> {
     let changed = execute!(
         tx,
-        "update leases set until_at = $4 where name = $1 and owner = $2 and epoch = $3",
+        "update leases set expires_at = $4 where name = $1 and owner = $2 and epoch = $3",
         name,
         owner,
         epoch,
@@ -84,7 +84,7 @@ pub async fn release(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: 
 pub async fn holds(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
     let held = row!(
         tx,
-        "select epoch from leases where name = $1 and owner = $2 and epoch = $3 and until_at > $4 for update",
+        "select epoch from leases where name = $1 and owner = $2 and epoch = $3 and expires_at > $4 for update",
         name,
         owner,
         epoch,

@@ -22,9 +22,13 @@ macro_rules! migrations {
 
 /// In the order in which they are applied.
 pub(super) const ALL: &[Migration] = migrations! {
-    "0001_core"
-    "0002_money"
+    "0001_initial"
 };
+
+/// First migrations of versions before release 0.1.0. Until that release the schema may be squashed again, so a database
+/// that recorded one of these, with another text than this version has, cannot be upgraded. The release removes
+/// `0001_initial` from this list.
+const UNRELEASED: &[&str] = &["0001_core", "0001_initial"];
 
 impl Migration {
     fn text(&self, backend: Backend) -> &'static str {
@@ -118,6 +122,12 @@ async fn list_applied(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
 
 /// The pending ones, when what was applied is exactly the beginning of what this program knows.
 fn check(backend: Backend, applied: &[Applied], all: &'static [Migration]) -> Result<&'static [Migration], Error> {
+    if let (Some(first), Some(known)) = (applied.first(), all.first())
+        && UNRELEASED.contains(&first.name.as_str())
+        && (first.name != known.name || first.checksum != known.checksum(backend))
+    {
+        return Err(Error::Unsupported(unreleased(backend).into()));
+    }
     for (place, done) in applied.iter().enumerate() {
         let Some(known) = all.get(place) else {
             return Err(Error::Migration(format!(
@@ -140,4 +150,20 @@ fn check(backend: Backend, applied: &[Applied], all: &'static [Migration]) -> Re
         }
     }
     Ok(all.get(applied.len()..).unwrap_or_default())
+}
+
+/// What the operator reads and does when the database is one of [`UNRELEASED`].
+fn unreleased(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Sqlite => {
+            "this database was made by an unreleased version of settled, which no later version can upgrade; create a new \
+             one: stop the daemon, move the database file and its `-wal` and `-shm` files out of the data folder, and run \
+             `settled migrate`"
+        }
+        Backend::Postgres => {
+            "this database was made by an unreleased version of settled, which no later version can upgrade; create a new \
+             one: stop the daemon, create an empty PostgreSQL database, set `url` under `[database]` to it, and run \
+             `settled migrate`"
+        }
+    }
 }

@@ -462,6 +462,25 @@ both! {
         assert_eq!(migrations::pending(&db, &BREAKING).await.unwrap(), ["9003_broken"], "nothing of it is stored");
         create(&db, "create table halves (id bigint primary key)").await;
     }
+
+    async fn a_database_of_an_unreleased_version_is_refused_with_the_way_out(db: Db) {
+        let by_name = "update schema_migrations set name = '0001_core', checksum = 'a';
+            insert into schema_migrations (number, name, checksum) values (2, '0002_money', 'b')";
+        let by_checksum = "delete from schema_migrations where number = 2;
+            update schema_migrations set name = '0001_initial', checksum = 'c'";
+        for recorded in [by_name, by_checksum] {
+            create(&db, recorded).await;
+            for refused in [db.migrate().await, db.pending_migrations().await] {
+                let refusal = refused.unwrap_err().to_string();
+                assert!(refusal.contains("made by an unreleased version of settled"), "{refusal}");
+                let way_out = match db.backend() {
+                    Backend::Sqlite => "move the database file and its `-wal` and `-shm` files out of the data folder",
+                    Backend::Postgres => "create an empty PostgreSQL database",
+                };
+                assert!(refusal.contains(way_out) && refusal.contains("run `settled migrate`"), "{refusal}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -471,7 +490,7 @@ async fn a_closure_that_waits_for_something_else_is_refused_on_sqlite() {
     let result = db
         .write::<(), Error, _>("waits", move |tx| {
             Box::pin(async move {
-                execute!(tx, "insert into leases (name, owner, epoch, until_at) values ('x', 'x', 1, 1)")?;
+                execute!(tx, "insert into leases (name, owner, epoch, expires_at) values ('x', 'x', 1, 1)")?;
                 inner.write::<(), Error, _>("inner", |_| Box::pin(async { Ok(()) })).await
             })
         })

@@ -11,7 +11,7 @@ pub async fn insert_mail(
 ) -> Result<(), db::Error> {
     let changed = execute!(
         tx,
-        "insert into mails (recipient, subject, body, state, attempts, next_at, last_error, created_at)
+        "insert into mails (recipient, subject, body, state, attempts, next_attempt_at, last_error, created_at)
          values ($1, $2, $3, 'queued', 0, $4, null, $4)",
         recipient,
         subject,
@@ -25,9 +25,9 @@ pub async fn insert_mail(
 pub async fn claim_due(tx: &mut Tx, now: Instant, until: Instant, most: u32) -> Result<Vec<Mail>, db::Error> {
     let claimed = rows!(
         tx,
-        "update mails set attempts = attempts + 1, next_at = $2
-         where id in (select id from mails where state = 'queued' and next_at <= $1 order by next_at, id limit $3)
-           and state = 'queued' and next_at <= $1
+        "update mails set attempts = attempts + 1, next_attempt_at = $2
+         where id in (select id from mails where state = 'queued' and next_attempt_at <= $1 order by next_attempt_at, id limit $3)
+           and state = 'queued' and next_attempt_at <= $1
          returning id, recipient, subject, body, attempts",
         now,
         until,
@@ -61,7 +61,7 @@ pub async fn set_done(
 pub async fn set_again(tx: &mut Tx, id: i64, attempts: u32, next_at: Instant, error: String) -> Result<(), db::Error> {
     execute!(
         tx,
-        "update mails set next_at = $3, last_error = $4 where id = $1 and attempts = $2 and state = 'queued'",
+        "update mails set next_attempt_at = $3, last_error = $4 where id = $1 and attempts = $2 and state = 'queued'",
         id,
         attempts,
         next_at,

@@ -33,7 +33,7 @@ async fn stored(db: &Db) -> Stored {
         Ok(Stored {
             state: row.get("state")?,
             attempts: row.get("attempts")?,
-            next_at: row.get("next_at")?,
+            next_at: row.get("next_attempt_at")?,
             error: row.get("last_error")?,
             recipient: row.get("recipient")?,
             body: row.get("body")?,

@@ -1,6 +1,6 @@
-//! Operations: what keeps the daemon from its work, and what the service manager is told. No business rules.
+//! Operations: supervises the daemon, shows problems at `/readyz` and notifies systemd. No business rules.
 
-pub mod machine;
+pub mod disk;
 mod notify;
 
 use std::collections::BTreeMap;
@@ -20,47 +20,49 @@ use db::{self, Db};
 use tasks::Tasks;
 use web::health::Health;
 
-/// Between two looks at everything.
-const PERIOD: Duration = Duration::from_secs(5);
-/// A worker that has not come to the end of a run for so long hangs: every wait inside one is bounded below this.
-const HANGS_AFTER: Duration = Duration::from_secs(300);
-/// A worker that fails longer than this keeps the daemon from its work.
-const FAILS_AFTER: Duration = Duration::from_secs(60);
-/// A database that needs longer for two small questions does not answer.
+/// Time between two checks.
+const CHECK_PERIOD: Duration = Duration::from_secs(5);
+/// A worker whose run has not ended for this long hangs: every wait inside a run is bounded below this.
+const WORKER_HANGS_AFTER: Duration = Duration::from_secs(300);
+/// A worker that has failed for this long makes the daemon not ready.
+const WORKER_FAILS_AFTER: Duration = Duration::from_secs(60);
+/// Time within which the database must answer two small queries.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-struct Watch {
+struct Supervisor {
     health: Health,
-    beats: Heartbeats,
+    heartbeats: Heartbeats,
     tasks: Tasks,
     db: Db,
-    /// A question to the database that was not answered yet: a silent server is not asked again and again, each time by
-    /// another connection.
-    asked: Option<BoxFuture<'static, Result<Vec<String>, db::Error>>>,
-    folder: PathBuf,
-    /// What was said of the last look.
-    known: BTreeMap<String, String>,
+    /// The database check that has not returned yet. A silent server gets no second one, which would use a connection each.
+    database_check: Option<BoxFuture<'static, Result<Vec<String>, db::Error>>>,
+    data_folder: PathBuf,
+    /// The problems of the last check, by part.
+    problems: BTreeMap<String, String>,
 }
 
-/// Watches over the daemon until `stop` says so: `/readyz` shows what is found, and the service manager hears that
-/// we are ready, and again and again that the workers get on.
+/// Supervises the daemon until `stop` is true: `/readyz` shows its problems, and systemd is notified that the daemon is ready
+/// and, as long as no worker hangs, that it is alive.
 pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
-    let watch = Watch {
+    let supervisor = Supervisor {
         health: daemon.health.clone(),
-        beats: daemon.beats(),
+        heartbeats: daemon.heartbeats(),
         tasks: daemon.tasks.clone(),
         db: daemon.db.clone(),
-        asked: None,
-        folder: daemon.config.data.folder.clone(),
-        known: BTreeMap::new(),
+        database_check: None,
+        data_folder: daemon.config.data.folder.clone(),
+        problems: BTreeMap::new(),
     };
     notify::ready(&format!("listens on {}", daemon.address));
-    daemon.tasks.spawn("watch", watch.run(stop.clone()))
+    daemon.tasks.spawn("supervisor", supervisor.run(stop.clone()))
 }
 
-/// From now on a signal to end does not kill the process; what is returned is ready when one came. Asked for before
-/// anything is opened, so that no moment of a start ends without a farewell.
-pub fn end() -> anyhow::Result<impl Future<Output = ()>> {
+/// Catches SIGTERM and SIGINT from now on, and returns a future that is ready when one arrives. Called before anything is
+/// opened, so that a signal during the start ends the daemon in order, too.
+///
+/// # Errors
+/// Fails when the signal handlers cannot be installed.
+pub fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         let name = tokio::select! {
@@ -68,71 +70,77 @@ pub fn end() -> anyhow::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => "SIGINT",
         };
         notify::stopping();
-        info!("{name}: running requests may end, then the database is closed");
+        info!("received {name}: running requests are completed, then the database is closed");
     })
 }
 
-impl Watch {
+impl Supervisor {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let period = notify::watchdog().map_or(PERIOD, |limit| PERIOD.min(limit / 3));
-        let mut beat = tokio::time::interval(period);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let period = notify::watchdog_interval().map_or(CHECK_PERIOD, |interval| CHECK_PERIOD.min(interval / 3));
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = beat.tick() => {}
+                _ = ticks.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            self.look().await;
+            self.check().await;
         }
     }
 
-    async fn look(&mut self) {
-        let mut found = machine::problems(&self.folder);
-        found.extend(self.database().await.map(|why| ("database".to_owned(), why)));
+    async fn check(&mut self) {
+        let mut problems = disk::find_problems(&self.data_folder);
+        problems.extend(self.check_database().await.map(|problem| ("database".to_owned(), problem)));
         let mut hangs = false;
-        for (worker, beat) in self.beats.all() {
-            if beat.since_end > HANGS_AFTER {
+        for (worker, heartbeat) in self.heartbeats.all() {
+            if heartbeat.since_end > WORKER_HANGS_AFTER {
                 hangs = true;
-                found
-                    .insert(worker, format!("it has not come to an end of its run for {} s", beat.since_end.as_secs()));
-            } else if let Some((error, since)) = beat.failing.filter(|(_, since)| *since > FAILS_AFTER) {
-                found.insert(worker, format!("it has failed for {} s: {error}", since.as_secs()));
+                let seconds = heartbeat.since_end.as_secs();
+                problems.insert(worker, format!("the worker has not completed a run for {seconds} s"));
+            } else if let Some((error, since)) = heartbeat.failing.filter(|(_, since)| *since > WORKER_FAILS_AFTER) {
+                problems.insert(worker, format!("the worker has failed for {} s: {error}", since.as_secs()));
             }
         }
-        if self.tasks.lost() > 0 {
-            found.insert("tasks".into(), format!("{} have panicked; look at the log and restart", self.tasks.lost()));
+        let lost_tasks = self.tasks.lost();
+        if lost_tasks > 0 {
+            problems.insert(
+                "tasks".into(),
+                format!("{lost_tasks} tasks have panicked; look at the log and restart the daemon"),
+            );
         }
-        self.tell(found);
+        self.report(problems);
         if !hangs {
             notify::alive();
         }
     }
 
-    async fn database(&mut self) -> Option<String> {
+    /// Returns the database's problem; `None` when it answers and no migration is pending.
+    async fn check_database(&mut self) -> Option<String> {
         let db = self.db.clone();
-        let asked = self.asked.get_or_insert_with(|| async move { db.pending_migrations().await }.boxed());
-        let Ok(answer) = tokio::time::timeout(DATABASE_TIMEOUT, asked).await else {
-            return Some(format!("it has not answered for {} s", DATABASE_TIMEOUT.as_secs()));
+        let check = self.database_check.get_or_insert_with(|| async move { db.pending_migrations().await }.boxed());
+        let Ok(pending) = tokio::time::timeout(DATABASE_TIMEOUT, check).await else {
+            return Some(format!("the database has not answered for {} s", DATABASE_TIMEOUT.as_secs()));
         };
-        self.asked = None;
-        match answer {
+        self.database_check = None;
+        match pending {
             Ok(pending) if pending.is_empty() => None,
             Ok(pending) => Some(format!("migrations are pending: {}", pending.join(", "))),
-            Err(e) => Some(format!("it does not answer: {e}")),
+            Err(e) => Some(format!("the database does not answer: {e}")),
         }
     }
 
-    fn tell(&mut self, found: BTreeMap<String, String>) {
-        for (part, _) in self.known.iter().filter(|(part, _)| !found.contains_key(*part)) {
-            self.health.clear(part);
+    /// Publishes the problems, and logs those that are new or solved.
+    fn report(&mut self, problems: BTreeMap<String, String>) {
+        for part in self.problems.keys().filter(|part| !problems.contains_key(*part)) {
+            self.health.clear_problem(part);
             info!("{part} works again");
         }
-        for (part, why) in &found {
-            if !self.known.contains_key(part) {
-                warn!("{part}: {why}");
+        for (part, problem) in &problems {
+            if !self.problems.contains_key(part) {
+                warn!("{part}: {problem}");
             }
-            self.health.fail(part, why);
+            self.health.set_problem(part, problem);
         }
-        self.known = found;
+        self.problems = problems;
     }
 }

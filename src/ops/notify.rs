@@ -1,29 +1,32 @@
-//! The service manager's protocol; without a service manager nothing is said.
+//! Notifications to systemd (`sd_notify`). Without systemd they have no effect.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::debug;
 
+/// Reports that the daemon serves requests.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// Reports that the daemon shuts down.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    send(&[NotifyState::Stopping]);
 }
 
+/// Reports that the workers make progress.
 pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    send(&[NotifyState::Watchdog]);
 }
 
-/// How often the service manager wants to hear [`alive`], if it does.
-pub fn watchdog() -> Option<Duration> {
+/// Returns the interval within which systemd expects [`alive`]; `None` when it expects nothing.
+pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!("the service manager was not reached: {error}");
+        debug!("systemd cannot be notified: {error}");
     }
 }

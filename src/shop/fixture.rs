@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use chain::derive::Scheme;
+use chain::derive::AddressScheme;
 use chain::{Asset, AssetKind, ChainId, Deriver, Family, WatchSet};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::catalog::{self, NewProduct, Prices, Texts, Tier};
+use crate::catalog::{self, LocalizedTexts, NewProduct, PriceTier, PricingScheme};
 use crate::orders::payment::{PaymentMethod, PaymentService, Tolerance};
-use crate::orders::{self, CreateError, Created, NewLine, NewOrder, OrderReference};
+use crate::orders::{self, CreateError, NewLine, NewOrder, OrderReference, PlacedOrder};
 use crate::users::{self, NewUser};
 use crate::{merchants, stock};
 use clock::Instant;
@@ -61,10 +61,10 @@ impl Fixture {
         fixture
     }
 
-    pub async fn import(&self, numbers: impl IntoIterator<Item = usize>) -> stock::Imported {
+    pub async fn import(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
-        let sealed = stock::seal(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+        let sealed = stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
         write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, sku, sealed))).await
     }
 
@@ -94,7 +94,7 @@ impl Fixture {
     pub async fn balance(&self, user: UserId, currency: Currency) -> String {
         let shop = self.shop;
         read(&self.db, move |tx| {
-            Box::pin(async move { users::available(tx, shop, user, &users::balance_asset(currency)).await })
+            Box::pin(async move { users::available_balance(tx, shop, user, &users::balance_asset(currency)).await })
         })
         .await
         .to_string()
@@ -103,29 +103,29 @@ impl Fixture {
     /// An order for `quantity` of the product, paid on the chain.
     pub fn order(&self, quantity: u32) -> NewOrder {
         NewOrder {
-            labels: OrderReference::draw(&mut rand::rng(), "CO", NOW),
+            reference: OrderReference::generate(&mut rand::rng(), "CO", NOW),
             shop: self.shop,
             surface: SURFACE,
             currency: Currency::CNY,
-            prices: Prices::Tiered,
+            pricing_scheme: PricingScheme::Tiered,
             lines: vec![NewLine { product: self.product_id, quantity }],
             quantity_max: 200,
             email: " Ann@Example.com ".into(),
             user: None,
             coupon: None,
-            means: PaymentMethod::PaymentAsset("erc20_usdt".into()),
+            payment_method: PaymentMethod::Crypto("erc20_usdt".into()),
             window_ms: WINDOW_MS,
         }
     }
 
     /// An order that the user pays from the balance in CNY.
     pub fn balance_order(&self, quantity: u32, user: UserId) -> NewOrder {
-        NewOrder { user: Some(user), means: PaymentMethod::BalanceCny, ..self.order(quantity) }
+        NewOrder { user: Some(user), payment_method: PaymentMethod::BalanceCny, ..self.order(quantity) }
     }
 
-    pub async fn create(&self, new: NewOrder) -> Result<Created, CreateError> {
+    pub async fn create(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
         let payment_service = self.payment_service.clone();
-        let address = payment_service.prepare(&self.db, new.shop, &new.means).await?;
+        let address = payment_service.reserve_address(&self.db, new.shop, &new.payment_method).await?;
         self.db
             .write("create_order", move |tx| {
                 Box::pin(async move { orders::create(tx, NOW, &payment_service, new, address).await })
@@ -142,7 +142,7 @@ impl Fixture {
 
     /// What must hold after every story.
     pub async fn assert_sound(&self) {
-        assert_eq!(read(&self.db, |tx| Box::pin(stock::audit(tx))).await, Vec::new());
+        assert_eq!(read(&self.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await, Vec::new());
     }
 
     /// The number of rows that `sql` counts.
@@ -159,8 +159,8 @@ pub fn mailbox(public_id: Uuid) -> NewProduct {
         max_quantity: catalog::MAX_QUANTITY,
         position: 0,
         currency: Currency::CNY,
-        tiers: vec![Tier { from_quantity: 1, unit_price: 50 }, Tier { from_quantity: 100, unit_price: 40 }],
-        texts: Texts::default().with("name", "zh", "企业邮箱").with("name", "en", "Business Mailbox"),
+        tiers: vec![PriceTier { from_quantity: 1, unit_price: 50 }, PriceTier { from_quantity: 100, unit_price: 40 }],
+        texts: LocalizedTexts::default().with("name", "zh", "企业邮箱").with("name", "en", "Business Mailbox"),
     }
 }
 
@@ -198,7 +198,7 @@ async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
         chain: id,
         family: Family::Evm,
         xpub: XPUB.into(),
-        deriver: Deriver::new(XPUB, Scheme::Evm).unwrap(),
+        deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
     let addresses = write(db, move |tx| Box::pin(Addresses::open(tx, vec![account]))).await;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 
-use config::Network;
+use config::IpNetwork;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -19,7 +19,7 @@ pub struct Client(pub IpAddr);
 impl Client {
     /// Proxies append the address they saw, so that the list is read from its end, as far as trusted proxies wrote it. An
     /// entry that is no address ends the reading: what stands before it may be invented.
-    pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Client {
+    pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Client {
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();
         let values = headers.get_all(FORWARDED_FOR).iter().rev();
@@ -52,8 +52,8 @@ mod tests {
         for value in forwarded {
             headers.append(FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let trusted: Vec<Network> = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        Client::of(peer.parse().unwrap(), &headers, &trusted).0.to_string()
+        let trusted: Vec<IpNetwork> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        Client::from_headers(peer.parse().unwrap(), &headers, &trusted).0.to_string()
     }
 
     #[test]

@@ -18,10 +18,10 @@ use tracing::info;
 use uuid::Uuid;
 
 use crate::client::{Client, Peer};
-use crate::refusal::{Refusal, Shape};
+use crate::http_error::{ErrorRenderer, HttpError};
 use access::limits::{Buckets, Key};
 use clock::Clock;
-use config::{Network, Server};
+use config::{IpNetwork, Server};
 use tasks::Tasks;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,7 +34,7 @@ pub struct Guard(Arc<Inner>);
 struct Inner {
     clock: Clock,
     tasks: Tasks,
-    trusted_proxies: Vec<Network>,
+    trusted_proxies: Vec<IpNetwork>,
     requests: Buckets,
     body_bytes_max: usize,
     timeout: Duration,
@@ -53,19 +53,19 @@ impl Guard {
     }
 
     /// Around a surface, which says every refusal in its own shape.
-    pub fn around(&self, surface: Router, shape: Shape) -> Router {
+    pub fn protect(&self, surface: Router, shape: ErrorRenderer) -> Router {
         // The body is bounded and read here, so that no endpoint can forget it.
         let surface = surface.layer(DefaultBodyLimit::disable());
         surface.layer(middleware::from_fn_with_state((self.clone(), shape), pass))
     }
 
     /// Around everything: ids, headers, the log.
-    pub fn outermost(&self, router: Router) -> Router {
+    pub fn with_request_log(&self, router: Router) -> Router {
         router.layer(middleware::from_fn(record))
     }
 }
 
-async fn pass(State((guard, shape)): State<(Guard, Shape)>, request: Request, next: Next) -> Response {
+async fn pass(State((guard, shape)): State<(Guard, ErrorRenderer)>, request: Request, next: Next) -> Response {
     let guard = guard.0;
     let client = client(&request, &guard.trusted_proxies);
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -76,9 +76,9 @@ async fn pass(State((guard, shape)): State<(Guard, Shape)>, request: Request, ne
     response
 }
 
-async fn admitted(guard: &Inner, shape: Shape, client: Client, request: Request, next: Next) -> Response {
+async fn admitted(guard: &Inner, shape: ErrorRenderer, client: Client, request: Request, next: Next) -> Response {
     if let Err(limited) = guard.requests.admit(guard.clock.steady(), Key::ip(client.0)) {
-        return shape(Refusal::RateLimited { after_seconds: limited.after_seconds });
+        return shape(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }
     let mut request = match whole(request, guard.body_bytes_max, guard.timeout).await {
         Ok(request) => request,
@@ -88,30 +88,30 @@ async fn admitted(guard: &Inner, shape: Shape, client: Client, request: Request,
     let answered = AssertUnwindSafe(tokio::time::timeout(guard.timeout, next.run(request))).catch_unwind().await;
     match answered {
         Ok(Ok(response)) => response,
-        Ok(Err(_elapsed)) => shape(Refusal::TooSlow),
+        Ok(Err(_elapsed)) => shape(HttpError::TimedOut),
         Err(_panic) => {
             guard.tasks.record_panic("request");
-            shape(Refusal::Panicked)
+            shape(HttpError::Panicked)
         }
     }
 }
 
-fn client(request: &Request, trusted: &[Network]) -> Client {
+fn client(request: &Request, trusted: &[IpNetwork]) -> Client {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-    Client::of(peer, request.headers(), trusted)
+    Client::from_headers(peer, request.headers(), trusted)
 }
 
 /// The request with its body in memory. A body that is announced as too large is not read at all.
-async fn whole(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, Refusal> {
+async fn whole(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, HttpError> {
     let (parts, body) = request.into_parts();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
-        return Err(Refusal::TooLarge);
+        return Err(HttpError::BodyTooLarge);
     }
     match tokio::time::timeout(timeout, axum::body::to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
-        Ok(Err(e)) if is_length_limit(&e) => Err(Refusal::TooLarge),
-        Ok(Err(_)) | Err(_) => Err(Refusal::Incomplete),
+        Ok(Err(e)) if is_length_limit(&e) => Err(HttpError::BodyTooLarge),
+        Ok(Err(_)) | Err(_) => Err(HttpError::BodyIncomplete),
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
     async fn a_panic_is_answered_and_counted() {
         let (guard, tasks) = guard(Duration::from_secs(5));
         let surface = Router::new().route("/", any(async || -> Response { panic!("a bug") }));
-        let router = guard.around(surface, Refusal::plain);
+        let router = guard.protect(surface, HttpError::render_plain);
         assert_eq!((status(router.clone(), "").await, status(router, "").await), (500, 500));
         assert_eq!(tasks.panicked(), 2);
     }
@@ -200,7 +200,7 @@ mod tests {
     async fn an_answer_that_does_not_come_is_given_up() {
         let (guard, tasks) = guard(Duration::from_millis(1));
         let surface = Router::new().route("/", any(std::future::pending::<Response>));
-        assert_eq!(status(guard.around(surface, Refusal::plain), "").await, 503);
+        assert_eq!(status(guard.protect(surface, HttpError::render_plain), "").await, 503);
         assert_eq!(tasks.panicked(), 0);
     }
 
@@ -209,7 +209,7 @@ mod tests {
         let (guard, _) = guard(Duration::from_secs(5));
         let echo = async |body: axum::body::Bytes| if body == "0123456789" { "whole" } else { "cut" };
         let surface = Router::new().route("/", get(echo).post(echo));
-        let router = guard.around(surface, Refusal::plain);
+        let router = guard.protect(surface, HttpError::render_plain);
         assert_eq!(status(router.clone(), "0123456789").await, 200);
         assert_eq!(status(router, "0123456789a").await, 413);
     }

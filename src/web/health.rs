@@ -18,12 +18,12 @@ use crate::reply;
 pub struct Health(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Health {
-    /// `part` cannot work until it is [cleared](Health::clear); `why` in one sentence.
-    pub fn fail(&self, part: impl Into<String>, why: impl Into<String>) {
+    /// `part` cannot work until it is [cleared](Health::clear_problem); `why` in one sentence.
+    pub fn set_problem(&self, part: impl Into<String>, why: impl Into<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.into(), why.into());
     }
 
-    pub fn clear(&self, part: &str) {
+    pub fn clear_problem(&self, part: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 

@@ -32,7 +32,7 @@ pub fn routes(name: &str, document: OpenApi) -> Router {
     let cached = (CACHE_CONTROL, "max-age=300".to_owned());
     let headers =
         [(CONTENT_TYPE, "text/html; charset=utf-8".to_owned()), (CONTENT_SECURITY_POLICY, policy), cached.clone()];
-    let serve_json = get(async move || ([cached], reply::text_as_json(StatusCode::OK, json)));
+    let serve_json = get(async move || ([cached], reply::json_text(StatusCode::OK, json)));
     let serve_page = get(async move || (headers, page).into_response());
     Router::new().route(&format!("/openapi/{name}.json"), serve_json).route(&format!("/reference/{name}"), serve_page)
 }

@@ -1,4 +1,4 @@
-//! Answers in JSON.
+//! JSON responses.
 
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -6,39 +6,43 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
-use crate::refusal::Refusal;
+use crate::http_error::HttpError;
 
+/// The content type of every JSON response.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
+/// Returns a response with `body` as JSON. A body that cannot be serialised is logged and becomes an empty 500 response.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_string(body) {
-        Ok(text) => text_as_json(status, text),
+        Ok(text) => json_text(status, text),
         Err(e) => {
-            error!("an answer could not be written as JSON: {e}");
+            error!("a response body cannot be serialised as JSON: {e}");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// The same for a body that was written before, such as a kept answer.
-pub fn text_as_json(status: StatusCode, text: String) -> Response {
+/// Returns a response whose body is JSON text already, such as the stored response of an idempotency key.
+pub fn json_text(status: StatusCode, text: String) -> Response {
     (status, [(CONTENT_TYPE, JSON)], text).into_response()
 }
 
-pub fn refusal(refusal: Refusal, body: &impl Serialize) -> Response {
-    let response = json(refusal.status(), body);
-    match refusal {
-        Refusal::RateLimited { after_seconds } => with(response, RETRY_AFTER, after_seconds.into()),
-        Refusal::NotFound
-        | Refusal::MethodNotAllowed
-        | Refusal::TooLarge
-        | Refusal::Incomplete
-        | Refusal::TooSlow
-        | Refusal::Panicked => response,
+/// Returns the response to an error of the listener, with a surface's `body`. Rate limits get a `Retry-After` header.
+pub fn http_error(error: HttpError, body: &impl Serialize) -> Response {
+    let response = json(error.status(), body);
+    match error {
+        HttpError::RateLimited { after_seconds } => with_header(response, RETRY_AFTER, after_seconds.into()),
+        HttpError::NotFound
+        | HttpError::MethodNotAllowed
+        | HttpError::BodyTooLarge
+        | HttpError::BodyIncomplete
+        | HttpError::TimedOut
+        | HttpError::Panicked => response,
     }
 }
 
-pub fn with(mut response: Response, name: HeaderName, value: HeaderValue) -> Response {
+/// Returns the response with a header set.
+pub fn with_header(mut response: Response, name: HeaderName, value: HeaderValue) -> Response {
     response.headers_mut().insert(name, value);
     response
 }

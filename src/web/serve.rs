@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use crate::client::Peer;
-use crate::slots::Slots;
+use crate::connection_limits::ConnectionLimits;
 
 /// Whoever needs longer to send the head of a request is cut off; this is also how long an idle connection is kept.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -37,7 +37,7 @@ pub async fn serve(
     tasks: Tasks,
     mut stop: watch::Receiver<bool>,
 ) {
-    let slots = Slots::new(&server);
+    let slots = ConnectionLimits::new(&server);
     loop {
         // More connections than there are places wait in the kernel's queue.
         let place = slots.place().await;

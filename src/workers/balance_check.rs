@@ -53,7 +53,7 @@ impl BalanceReconciler {
                 answer => answer?,
             };
             if balances.len() != checks.len() {
-                return Err(SourceError::Wrong("other balances came than were asked for".into()).into());
+                return Err(SourceError::InvalidResponse("other balances came than were asked for".into()).into());
             }
             for (check, balance) in checks.iter().zip(balances).filter(|(check, has)| *has > check.explained) {
                 let (block, rise) = self.locate_unexplained_credit(check, cursor, balance).await?;
@@ -76,8 +76,8 @@ impl BalanceReconciler {
         while high.height - low > 1 {
             let middle = low + (high.height - low) / 2;
             let header = self.source.header(middle).await?.with_context(|| format!("block {middle} vanished"))?;
-            match self.balance_at(check, header.position()).await {
-                Ok(more) if more > check.explained => (high, balance) = (header.position(), more),
+            match self.balance_at(check, header.block_ref()).await {
+                Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
                 // Where old states are forgotten, the rise is booked where it was noticed.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
@@ -88,7 +88,7 @@ impl BalanceReconciler {
 
     async fn balance_at(&self, check: &BalanceCheck, at: BlockRef) -> Result<Amount, SourceError> {
         let balances = self.source.balances(&at, &check.asset, std::slice::from_ref(&check.address)).await?;
-        balances.first().copied().ok_or_else(|| SourceError::Wrong("no balance came".into()))
+        balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("no balance came".into()))
     }
 
     /// In a block of the branch that we follow, so that it is taken back with that block; any other is looked at again.
@@ -100,7 +100,7 @@ impl BalanceReconciler {
                 Box::pin(async move {
                     let outcome = deposits::book_unexplained_credit(tx, now, &chain, grace, at, &check, rise).await?;
                     if let UnexplainedCredit::Booked(change) = &outcome {
-                        orders::follow(tx, now, change.as_slice()).await?;
+                        orders::apply_payment_changes(tx, now, change.as_slice()).await?;
                     }
                     Ok::<_, PostError>(outcome)
                 })

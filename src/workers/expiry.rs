@@ -36,7 +36,8 @@ impl Worker for ExpiryWorker {
 
     async fn run(&self) -> anyhow::Result<Ran> {
         let now = self.clock.now();
-        let ended = self.db.write("expire_external_orders", move |tx| Box::pin(orders::expire_external_due(tx, now)));
+        let ended =
+            self.db.write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external(tx, now)));
         let ended = ended.await?;
         let forgotten =
             self.db.write("forget_keys", move |tx| Box::pin(idempotency::forget_expired(tx, now, KEYS_MAX)));

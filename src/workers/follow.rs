@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
-use chain::follower::{Fit, Follower, Search, Step};
+use chain::follower::{Follower, ForkSearch, NextBlock, NextStep};
 use chain::{Asset, AssetKind, Block, BlockRef, Family, Header, Source, SourceError, Tip};
 use tokio::sync::Mutex;
 use tracing::{debug, error, info, warn};
@@ -202,20 +202,20 @@ impl FollowWorker {
 
     async fn step(&self, state: &mut Following) -> anyhow::Result<Ran> {
         let tip = self.source.tip().await?;
-        match state.follower.next(&tip) {
-            Step::Wait => {
+        match state.follower.next_step(&tip) {
+            NextStep::Wait => {
                 self.track_quiet_tip(state, &tip);
                 self.at_tip(state, &tip).await
             }
-            Step::Extend { from, to } => {
+            NextStep::ReadBlocks { from, to } => {
                 (state.looked_at, state.quiet_until) = (None, None);
                 let blocks = self.source.blocks(from, to, &self.chain.watched).await?;
                 self.extend(state, &tip, blocks).await
             }
-            Step::Compare => match state.follower.compare(tip.head.position()) {
-                Fit::Forks => self.handle_conflicting_head(state, &tip).await,
-                Fit::Extends | Fit::Misplaced => self.at_tip(state, &tip).await,
-            },
+            NextStep::CompareHead if state.follower.contains(tip.head.block_ref()) == Some(false) => {
+                self.handle_conflicting_head(state, &tip).await
+            }
+            NextStep::CompareHead => self.at_tip(state, &tip).await,
         }
     }
 
@@ -225,11 +225,11 @@ impl FollowWorker {
     async fn handle_conflicting_head(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         (state.looked_at, state.quiet_until) = (None, None);
         let Some(theirs) = self.source.header(tip.head.height).await? else { return Ok(Ran::Idle) };
-        if state.follower.compare(theirs.position()) == Fit::Forks {
+        if state.follower.contains(theirs.block_ref()) == Some(false) {
             return self.rewind(state, theirs).await;
         }
         let (height, hash) = (tip.head.height, tip.head.hash);
-        if self.cross_check.lock().await.objection.replace(tip.head.position()) != Some(tip.head.position()) {
+        if self.cross_check.lock().await.objection.replace(tip.head.block_ref()) != Some(tip.head.block_ref()) {
             warn!(
                 chain = %self.chain.id, height, %hash,
                 "an endpoint of {} has block {hash} at height {height}, and not the one that is followed", self.chain.id
@@ -263,10 +263,10 @@ impl FollowWorker {
     async fn extend(&self, state: &mut Following, tip: &Tip, blocks: Vec<Block>) -> anyhow::Result<Ran> {
         let Some(first) = blocks.first() else { return Ok(Ran::Idle) };
         let now = self.clock.now();
-        match state.follower.fits(&first.header) {
-            Fit::Extends => {}
-            Fit::Forks => return self.rewind(state, first.header).await,
-            Fit::Misplaced => bail!(
+        match state.follower.check_next(&first.header) {
+            NextBlock::Extends => {}
+            NextBlock::Forks => return self.rewind(state, first.header).await,
+            NextBlock::WrongHeight => bail!(
                 "{}: block {} was asked for and {} came",
                 self.chain.id,
                 state.follower.cursor().height + 1,
@@ -274,14 +274,14 @@ impl FollowWorker {
             ),
         }
         for block in blocks {
-            if state.follower.fits(&block.header) != Fit::Extends {
+            if state.follower.check_next(&block.header) != NextBlock::Extends {
                 bail!("{}: block {} does not follow its predecessor", self.chain.id, block.header.height);
             }
-            state.follower.extended(block.header.position());
+            state.follower.push(block.header.block_ref());
             state.time = block.header.time.min(now.unix_seconds());
             state.pending.push(block);
         }
-        let quiet = !state.unfinished && state.pending.iter().all(Block::is_quiet);
+        let quiet = !state.unfinished && !state.pending.iter().any(Block::has_watched_activity);
         let young = now.since(state.stored_at) < self.limits.cursor_flush_ms;
         let few = u64::try_from(state.pending.len())? < self.limits.keep;
         if !(quiet && young && few) {
@@ -320,13 +320,13 @@ impl FollowWorker {
         };
         let limits = deposits::Limits { grace: self.limits.grace, keep: self.limits.keep };
         let blocks = std::mem::take(&mut state.pending);
-        let stored = blocks.last().map_or(from, |block| block.header.position());
+        let stored = blocks.last().map_or(from, |block| block.header.block_ref());
         let applied = self
             .db
             .write("apply_blocks", move |tx| {
                 Box::pin(async move {
                     let applied = deposits::apply(tx, now, &chain, limits, from, &blocks, reached).await?;
-                    orders::follow(tx, now, &applied.changes).await?;
+                    orders::apply_payment_changes(tx, now, &applied.changes).await?;
                     Ok::<_, PostError>(applied)
                 })
             })
@@ -335,14 +335,14 @@ impl FollowWorker {
         state.stored_at = now;
         state.cross_check_pending_at = (whole.ok() != reached || reached.is_none()).then_some(now);
         state.unfinished = applied.unfinished;
-        state.follower.finalized(applied.final_height);
+        state.follower.raise_final_height(applied.final_height);
         Ok(())
     }
 
     /// How far deposits may move on. Above the cursor, or below what is remembered, the chain's final mark says nothing of our
     /// branch, and depth decides. The mark itself while it names a block beside our branch.
     fn reached(&self, state: &Following, tip: &Tip) -> Result<Position, BlockRef> {
-        let ours = tip.finalized.and_then(|mark| state.follower.has(mark).map(|ours| (mark, ours)));
+        let ours = tip.finalized.and_then(|mark| state.follower.contains(mark).map(|ours| (mark, ours)));
         match ours {
             Some((mark, false)) => Err(mark),
             Some((_, true)) | None => {
@@ -400,7 +400,7 @@ impl FollowWorker {
         if self.chain.family != Family::Bitcoin {
             let cursor = state.follower.cursor();
             let near = |at: &BlockRef| cursor.height.saturating_sub(at.height) < PROBE_DEPTH_MAX;
-            let known = state.probed_at.filter(|at| near(at) && state.follower.has(*at) == Some(true));
+            let known = state.probed_at.filter(|at| near(at) && state.follower.contains(*at) == Some(true));
             let at = *state.probed_at.insert(known.unwrap_or(cursor));
             let explained = self.reconciler.is_explained(at, ended.clone()).await;
             if explained.is_ok() {
@@ -426,7 +426,7 @@ impl FollowWorker {
                             reviews::open(tx, now, "probe.blind", &format!("invoice/{invoice}"), why).await?;
                         }
                     }
-                    orders::follow(tx, now, &changes).await?;
+                    orders::apply_payment_changes(tx, now, &changes).await?;
                     Ok::<_, PostError>(())
                 })
             })
@@ -453,23 +453,23 @@ impl FollowWorker {
     async fn rewind(&self, state: &mut Following, forking: Header) -> anyhow::Result<Ran> {
         let mut lowest = forking;
         let to = loop {
-            match state.follower.search(&lowest) {
-                Search::Ask(height) => match self.source.header(height).await? {
+            match state.follower.search_fork(&lowest) {
+                ForkSearch::RequestHeader(height) => match self.source.header(height).await? {
                     Some(header) if header.hash == lowest.parent => lowest = header,
                     Some(_) => {
                         let why = format!(
                             "block {} was shown, and a block {height} that is not its parent: a branch that changes or is made up",
                             lowest.height
                         );
-                        return Err(SourceError::Wrong(why).into());
+                        return Err(SourceError::InvalidResponse(why).into());
                     }
-                    None => return Err(SourceError::NotThere(height).into()),
+                    None => return Err(SourceError::BlockNotFound(height).into()),
                 },
-                Search::RewindTo(to) => break Some(to),
-                Search::TooDeep => break None,
+                ForkSearch::RewindTo(to) => break Some(to),
+                ForkSearch::TooDeep => break None,
             }
         };
-        if !self.may_rewind(to, lowest.position()).await? {
+        if !self.may_rewind(to, lowest.block_ref()).await? {
             return Ok(Ran::Idle);
         }
         let Some(to) = to else { return self.halt(state).await };
@@ -484,7 +484,7 @@ impl FollowWorker {
                 .write("rewind_chain", move |tx| {
                     Box::pin(async move {
                         let changes: Vec<payments::Change> = deposits::rewind(tx, now, &chain, from, to).await?;
-                        orders::follow(tx, now, &changes).await?;
+                        orders::apply_payment_changes(tx, now, &changes).await?;
                         Ok::<_, PostError>(())
                     })
                 })
@@ -492,7 +492,7 @@ impl FollowWorker {
             state.stored = to;
             state.unfinished = true;
         }
-        state.follower.rewound(to);
+        state.follower.rewind(to);
         Ok(Ran::Worked)
     }
 

@@ -53,7 +53,9 @@ impl Rescan {
         let mut next = from;
         while next <= end {
             let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.chain.watched).await?;
-            let Some(last) = blocks.last().map(|block| block.header.height) else { bail!(SourceError::NotThere(next)) };
+            let Some(last) = blocks.last().map(|block| block.header.height) else {
+                bail!(SourceError::BlockNotFound(next))
+            };
             if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
                 bail!("{}: block {next} was asked for and another came", self.reconciler.chain.id);
             }
@@ -73,7 +75,7 @@ impl Rescan {
         let came = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
                 let came = deposits::rescan::rescan(tx, now, &chain, grace, &blocks).await?;
-                orders::follow(tx, now, &came.changes).await?;
+                orders::apply_payment_changes(tx, now, &came.changes).await?;
                 if let (true, Some(first), Some(last)) = (came.booked > 0, blocks.first(), blocks.last()) {
                     let detail = format!(
                         "blocks {} to {}: {} transfers were booked",

@@ -9,8 +9,11 @@ use envelope::Envelope;
 use money::deposits;
 use money::ledger::{Account, Suspense};
 use records::reviews::{self, Review};
-use serde_json::json;
-use settled::commands::control::{self, Answer, Command, Context, Running};
+use serde_json::{Value, json};
+use settled::commands::context::{Context, RunningDaemon};
+use settled::commands::dispatch::dispatch;
+use settled::control::Request;
+use settled::workers::rescan::Piece;
 use simnet::{Fault, Keep};
 
 use crate::receiving::{Placed, expect, place, suspense, units};
@@ -24,30 +27,25 @@ async fn has_review(world: &World, kind: &str) -> bool {
     open_reviews(world).await.iter().any(|review| review.kind == kind)
 }
 
-/// As the control socket does it.
-pub async fn ask(world: &World, command: serde_json::Value) -> Result<Answer, String> {
+/// Executes an operation as a request over the control socket does.
+pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {
     let daemon = world.daemon.as_ref().unwrap();
-    let running = Running {
-        address: daemon.address,
-        started_at: world.clock.now(),
-        chains: Vec::new(),
-        rescans: daemon.rescans.clone(),
-        health: daemon.health.clone(),
-    };
+    let running = RunningDaemon::new(daemon, world.clock.now());
     let config = std::sync::Arc::new(world.config.clone());
     let offline = Context::offline(config, world.db.clone(), world.clock.clone(), world.envelope.clone());
     let context = Context { daemon: Some(running), ..offline };
-    control::execute(&context, serde_json::from_value::<Command>(command).unwrap()).await
+    dispatch(&context, Request { operation: operation.to_owned(), arguments }).await
 }
 
 async fn resume(world: &World, chain: &str) -> Result<String, String> {
-    ask(world, json!({ "admin": { "resume-chain": { "chain": chain } } })).await.map(|answer| answer.to_string())
+    let output = request(world, "admin", json!({ "resume-chain": { "chain": chain } })).await?;
+    Ok(output.as_str().expect("a sentence").to_owned())
 }
 
 /// How many transfers were booked, were there before, and may be either.
 async fn rescan(world: &World, chain: &ChainId, to: u64) -> Result<(u64, u64, u64), String> {
-    let answer = ask(world, json!({ "rescan": { "chain": chain.as_str(), "from": 1, "to": to } })).await?;
-    let Answer::Rescanned(piece) = answer else { panic!("{answer}") };
+    let output = request(world, "rescan", json!({ "chain": chain.as_str(), "from": 1, "to": to })).await?;
+    let piece: Piece = serde_json::from_value(output).expect("the rescanned blocks");
     assert_eq!(piece.to, to);
     Ok((piece.booked, piece.known, piece.doubtful))
 }
@@ -109,7 +107,7 @@ both! {
     async fn what_is_left_of_a_reversed_payment_is_kept_apart(world: World) {
         let placed = place(&world, "erc20_usdt").await;
         let due = units(&world, placed.coin, &placed.due);
-        let part = due.checked_ratio(1, 3).unwrap();
+        let part = due.checked_mul_ratio(1, 3).unwrap();
         let decimal = |amount: Amount| amount.to_decimal(world.asset(placed.coin).decimals);
         world.pay(placed.coin, &placed.address, &decimal(part));
         world.mine(placed.coin, 5);

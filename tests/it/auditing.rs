@@ -74,35 +74,35 @@ both! {
 
         let table: [(&'static [&'static str], &str); 17] = [
             (
-                &["update postings set debit_id = (select min(id) from accounts a where a.code like 'onchain:%'
-                   and a.id <> postings.debit_id) where entry = 'deposit/2/seen'"],
+                &["update postings set debit_account_id = (select min(id) from accounts a where a.code like 'onchain:%'
+                   and a.id <> postings.debit_account_id) where entry = 'deposit/2/seen'"],
                 "deposit 2 ",
             ),
             (&["update deposits set asset = 'ethereum/native' where id = 2"], "deposit 2 "),
             (&["update deposits set chain = 'bsc' where id = 2"], "deposit 2 "),
-            (&["update deposits set use = 'late' where id = 2"], "does not keep it apart as late"),
+            (&["update deposits set disposition = 'late' where id = 2"], "does not keep it apart as late"),
             (&["delete from postings where entry like 'deposit/%/apart'"], "does not keep it apart as foreign"),
-            (&["update deposits set use = 'counted' where use = 'foreign'"], "keeps it apart, and it is counted"),
+            (&["update deposits set disposition = 'counted' where disposition = 'foreign'"], "keeps it apart, and it is counted"),
             (
-                &["insert into postings (seq, entry, leg, kind, debit_id, credit_id, amount, reason, at)
-                   select 9999, 'deposit/77/seen', 0, kind, debit_id, credit_id, amount, reason, at
+                &["insert into postings (seq, entry, line_no, kind, debit_account_id, credit_account_id, amount, reason, created_at)
+                   select 9999, 'deposit/77/seen', 0, kind, debit_account_id, credit_account_id, amount, reason, created_at
                    from postings where entry = 'deposit/1/seen'"],
                 "deposit 77: the ledger has entries of it",
             ),
             (&["delete from postings where entry = 'invoice/1/paid/1'"], "settlement 1 has no entry"),
             (&["delete from postings where entry = 'invoice/1/final/1'"], "was not released as it says"),
-            (&["update invoices set released_at = null where id = 1"], "was not released as it says"),
-            (&["update invoices set released_at = 1 where id = 2"], "was not released as it says"),
+            (&["update invoices set finalized_at = null where id = 1"], "was not released as it says"),
+            (&["update invoices set finalized_at = 1 where id = 2"], "was not released as it says"),
             (&["delete from postings where entry = 'invoice/3/expired'"], "not all of its part payments"),
             (&["update invoices set state = 'paid' where id = 4"], "invoice 4 (paid): 0 settlements do not fit"),
             (
-                &["update invoices set state = 'paid', settlements = 1, settled = due where id = 4"],
+                &["update invoices set state = 'paid', settlement_count = 1, credited_amount = amount_due where id = 4"],
                 "invoice 4 (paid): settlement 1 has no entry",
             ),
             (
                 &[
                     "delete from postings where entry like 'invoice/2/%'",
-                    "update invoices set state = 'open', settlements = 0, settled = null, closed_at = null where id = 2",
+                    "update invoices set state = 'open', settlement_count = 0, credited_amount = null, closed_at = null where id = 2",
                 ],
                 "invoice 2 (open): its deposits brought enough, and it was not settled",
             ),

@@ -100,6 +100,6 @@ impl World {
 
 /// The part of an amount that is `numerator` / `denominator`, and the rest.
 pub fn split(amount: Amount, numerator: u64, denominator: u64) -> (Amount, Amount) {
-    let part = amount.checked_ratio(numerator, denominator).expect("a ratio below one");
+    let part = amount.checked_mul_ratio(numerator, denominator).expect("a ratio below one");
     (part, amount.checked_sub(part).expect("a part is smaller"))
 }

@@ -80,7 +80,7 @@ both! {
     async fn a_part_and_the_rest_pay_together(world: World) {
         let placed = place(&world, "erc20_usdt").await;
         let due = units(&world, placed.coin, &placed.due);
-        let part = due.checked_ratio(1, 3).unwrap();
+        let part = due.checked_mul_ratio(1, 3).unwrap();
         world.pay(placed.coin, &placed.address, &decimal(&world, placed.coin, part));
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
@@ -117,7 +117,7 @@ both! {
     }) {
         let placed = place(&world, "trc20_usdt").await;
         let due = units(&world, placed.coin, &placed.due);
-        let less = due.checked_ratio(1, 2).and_then(|half| half.checked_sub(Amount::from_units(1))).unwrap();
+        let less = due.checked_mul_ratio(1, 2).and_then(|half| half.checked_sub(Amount::from_units(1))).unwrap();
         world.pay(placed.coin, &placed.address, &decimal(&world, placed.coin, less));
         world.mine_deep(placed.coin);
         world.run_until_idle().await;

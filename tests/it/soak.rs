@@ -97,7 +97,7 @@ impl Play {
             *[(1, 1), (1, 1), (1, 2), (1, 3), (3, 2)].choose(&mut self.rng).expect("not empty");
         let placed = &self.orders[index];
         let asset = self.world.asset(placed.coin);
-        let amount = placed.due.checked_ratio(numerator, denominator).unwrap();
+        let amount = placed.due.checked_mul_ratio(numerator, denominator).unwrap();
         self.world.simnet.pay(&asset.chain, &asset.id, &placed.address, amount).unwrap();
         self.note(format!("{numerator}/{denominator} of order {index}"));
     }

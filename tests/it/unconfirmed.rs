@@ -38,7 +38,7 @@ async fn cancel(world: &World, placed: &Placed) -> Result<(), CancelError> {
     let (now, id) = (world.clock.now(), placed.id.clone());
     let cancelled = world.db.write("cancel", move |tx| {
         Box::pin(async move {
-            let found = orders::find_any(tx, &id).await?.ok_or(CancelError::NotFound)?;
+            let found = orders::find_by_number_or_id(tx, &id).await?.ok_or(CancelError::NotFound)?;
             orders::cancel(tx, now, found.order.id).await
         })
     });
@@ -128,7 +128,7 @@ both! {
         let placed = place(&world).await;
         let due = Amount::parse_decimal(&placed.due, 8).unwrap();
         world.simnet.hold_mempool(&bitcoin(&world), true);
-        world.pay("btc", &placed.address, &due.checked_ratio(1, 2).unwrap().to_decimal(8));
+        world.pay("btc", &placed.address, &due.checked_mul_ratio(1, 2).unwrap().to_decimal(8));
         let answer = expect(&world, &placed, "pending", "confirming").await;
         assert!(answer.text_at("payment.qr_code").starts_with("bitcoin:"), "the rest: {}", answer.text);
         world.advance_seconds(30 * 60 + 1);

@@ -21,7 +21,7 @@ use money::ledger::audit;
 use money::pricing::Currency;
 use serde_json::Value;
 use settled::daemon::{Daemon, Setup, simnet_specs};
-use shop::catalog::{NewProduct, Texts, Tier};
+use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::users::NewUser;
 use shop::{catalog, coupons, merchants, stock, users};
 use signer::accounts::{AddressKind, KeyAccount, Purpose};
@@ -55,7 +55,7 @@ pub struct World {
     pub envelope: Arc<Envelope>,
     pub shop: Shop,
     pub product: Product,
-    /// Texts that may never stand in a log.
+    /// LocalizedTexts that may never stand in a log.
     secrets: Mutex<Vec<String>>,
     /// How much was logged before this world began.
     log_start: usize,
@@ -241,7 +241,7 @@ impl World {
     // ---- chains
 
     pub fn asset(&self, coin: &str) -> Asset {
-        self.config.coin(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
+        self.config.checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
     /// A buyer pays `amount` whole coins to an address; the payment waits for a block.
@@ -287,8 +287,10 @@ impl World {
                         max_quantity: 200,
                         position: 0,
                         currency: Currency::CNY,
-                        tiers: vec![Tier { from_quantity: 1, unit_price: price }],
-                        texts: Texts::default().with("name", "zh", "企业/教育邮箱").with("name", "en", "Mailbox"),
+                        tiers: vec![PriceTier { from_quantity: 1, unit_price: price }],
+                        texts: LocalizedTexts::default()
+                            .with("name", "zh", "企业/教育邮箱")
+                            .with("name", "en", "Mailbox"),
                     };
                     catalog::create(tx, now, shop, new).await
                 })
@@ -311,7 +313,8 @@ impl World {
             .collect();
         self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
         let (now, sku) = (self.clock.now(), product.sku);
-        let sealed = stock::seal(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are sealed");
+        let sealed =
+            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are sealed");
         self.db
             .write("import_stock", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }))
             .await
@@ -403,7 +406,8 @@ impl World {
     async fn assert_in_order(&self) {
         let report = self.audit().await;
         assert!(report.is_clean(), "{report}");
-        let mismatches = self.db.read("audit_stock", |tx| Box::pin(async move { stock::audit(tx).await })).await;
+        let mismatches =
+            self.db.read("audit_stock", |tx| Box::pin(async move { stock::list_count_mismatches(tx).await })).await;
         assert!(mismatches.expect("the stock audit runs").is_empty(), "stock counters and items differ");
         for untold in [UNTOLD, TOLD_TWICE] {
             let told =

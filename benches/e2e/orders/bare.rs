@@ -47,7 +47,7 @@ impl Sqlite {
             &[&text, &NOW],
         )?;
         run(
-            "insert into order_contacts (order_id, email, email_key) values (?1, 'a@example.com', 'a@example.com')",
+            "insert into order_contacts (order_id, email, normalized_email) values (?1, 'a@example.com', 'a@example.com')",
             &[&order],
         )?;
         let line = run(
@@ -56,9 +56,9 @@ impl Sqlite {
             &[&order],
         )?;
         run("update skus set available = available - 1 where id = 1", &[])?;
-        run("update stock_items set state = 'reserved', line_id = ?2 where id = ?1", &[&item, &line])?;
+        run("update stock_items set state = 'reserved', order_line_id = ?2 where id = ?1", &[&item, &line])?;
         run(
-            "insert into events (merchant_id, mode, kind, subject, body, at)
+            "insert into events (merchant_id, mode, kind, subject, payload, occurred_at)
              values (1, 'test', 'order.created', ?1, '{\"order_id\":\"00000000-0000-0000-0000-000000000000\"}', ?2)",
             &[&text, &NOW],
         )?;
@@ -69,12 +69,12 @@ impl Sqlite {
         )?;
         run("update address_accounts set next_index = next_index + 1 where id = 1", &[])?;
         let address = run(
-            "insert into addresses (chain, key, text, account_id, idx, issued_at) values ('ethereum', ?1, ?2, 1, ?3, ?4)",
+            "insert into addresses (chain, key, text, account_id, derivation_index, issued_at) values ('ethereum', ?1, ?2, 1, ?3, ?4)",
             &[&key, &text, &item, &NOW],
         )?;
         run(
-            "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due,
-             tolerance, currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
+            "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due,
+             tolerance, currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
              values (?1, ?2, 1, 'test', 'ethereum', 'ethereum/0xdAC17F958D2ee523a2206206994597C13D831ec7', ?3, 'open',
              zeroblob(32), zeroblob(32), 'CNY', 724, '7.24', 'fixed', ?4, 12, ?4, ?4, 0)",
             &[&text, &payment, &address, &NOW],
@@ -86,20 +86,20 @@ impl Sqlite {
 const ORDER: &str = "with o as (insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency,
         original_amount, discount_amount, amount, created_at, expires_at)
         values ($1, $1, 1, 'test', 'checkout', 'awaiting_payment', 'CNY', 724, 0, 724, $4, $4) returning id),
-    c as (insert into order_contacts (order_id, email, email_key) select id, 'a@example.com', 'a@example.com' from o),
+    c as (insert into order_contacts (order_id, email, normalized_email) select id, 'a@example.com', 'a@example.com' from o),
     l as (insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
         select id, 1, 1, 1, 724, 'pending' from o returning id),
     k as (update skus set available = available - 1 where id = 1),
-    t as (update stock_items set state = 'reserved', line_id = l.id from l where stock_items.id = $3),
-    e as (insert into events (merchant_id, mode, kind, subject, body, at)
+    t as (update stock_items set state = 'reserved', order_line_id = l.id from l where stock_items.id = $3),
+    e as (insert into events (merchant_id, mode, kind, subject, payload, occurred_at)
         values (1, 'test', 'order.created', $1, '{\"order_id\":\"00000000-0000-0000-0000-000000000000\"}', $4)),
     p as (insert into payments (public_id, order_id, method, state, created_at)
         select $1, id, 'crypto', 'pending', $4 from o returning id),
     x as (update address_accounts set next_index = next_index + 1 where id = 1),
-    a as (insert into addresses (chain, key, text, account_id, idx, issued_at)
+    a as (insert into addresses (chain, key, text, account_id, derivation_index, issued_at)
         values ('ethereum', $2, $1, 1, $3, $4) returning id)
-    insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
-        currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
+    insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
+        currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
     select $1, p.id, 1, 'test', 'ethereum', 'ethereum/0xdAC17F958D2ee523a2206206994597C13D831ec7', a.id, 'open',
         decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'), 'CNY', 724, '7.24', 'fixed', $4, 12, $4, $4, 0
     from p, a";

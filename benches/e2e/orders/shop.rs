@@ -11,7 +11,7 @@ use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
 use settled::daemon::{Daemon, Setup, simnet_specs};
-use shop::catalog::{NewProduct, Texts, Tier};
+use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
 use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
@@ -136,8 +136,8 @@ async fn fill(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
                 max_quantity: 200,
                 position: 0,
                 currency: Currency::CNY,
-                tiers: vec![Tier { from_quantity: 1, unit_price: 724 }],
-                texts: Texts::default().with("name", "en", "Mailbox"),
+                tiers: vec![PriceTier { from_quantity: 1, unit_price: 724 }],
+                texts: LocalizedTexts::default().with("name", "en", "Mailbox"),
             };
             let created = catalog::create(tx, now, Owner { merchant, mode: Mode::Test }, new).await?;
             Ok::<_, anyhow::Error>(created)
@@ -146,7 +146,7 @@ async fn fill(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (_, sku) = created.await.expect("a product");
     for part in 0..ITEMS / stock::IMPORT_MAX {
         let lines: Vec<String> = (0..stock::IMPORT_MAX).map(|line| format!("account-{part}-{line}")).collect();
-        let sealed = stock::seal(envelope, sku, lines.iter().map(String::as_str)).expect("lines");
+        let sealed = stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("lines");
         let import = db.write("import", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }));
         import.await.expect("stock");
     }

@@ -10,7 +10,7 @@ use crate::accounts;
 use crate::books::NOW;
 use crate::made::header;
 
-const ACCOUNTS: &str = "insert into accounts (id, mode, code, asset, floored)
+const ACCOUNTS: &str = "insert into accounts (id, mode, code, asset, non_negative)
     values (1, 'test', 'onchain', 'x', 0), (2, 'test', 'incoming', 'x', 0), (3, 'test', 'pending', 'x', 0)";
 const AMOUNT: [u8; 32] = [0; 32];
 
@@ -24,8 +24,7 @@ impl Sqlite {
     pub fn start(connection: Connection) -> Sqlite {
         connection.execute(ACCOUNTS, []).expect("accounts");
         let chain = accounts::token().chain;
-        let cursor =
-            "insert into cursors (chain, height, hash, time, final_height, since_height) values (?1, 0, ?2, 0, 0, 0)";
+        let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values (?1, 0, ?2, 0, 0, 0)";
         connection.execute(cursor, (chain.as_str(), AMOUNT)).expect("a cursor");
         Sqlite { connection, height: 0, paid: 0 }
     }
@@ -55,14 +54,14 @@ impl Sqlite {
                 [(seq - 2, "pending", None, 1, 2), (seq - 1, "post", Some(seq - 2), 1, 2), (seq, "posted", None, 2, 3)];
             for (seq, kind, pending, debit, credit) in postings {
                 run(
-                    "insert into postings (seq, entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at, seal_no,
+                    "insert into postings (seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at, hash_chain_no,
                      hash) values (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, 'deposit seen', ?8, ?1, ?7)",
                     &[&seq, &format!("deposit/{id}/{kind}"), &kind, &pending, &debit, &credit, &AMOUNT, &now],
                 )?;
             }
             run(
                 "insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
-                 invoice_id, amount, sender, state, use, confirm_height, seen_at, confirmed_at)
+                 invoice_id, amount, sender, state, disposition, confirm_height, seen_at, confirmed_at)
                  values (?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, '0x00000000000000000000000000000000000000Aa',
                  'confirmed', 'counted', ?2, ?10, ?10)",
                 &[
@@ -79,18 +78,18 @@ impl Sqlite {
                 ],
             )?;
             run(
-                "update invoices set state = 'paid', settled = ?2, settlements = 1, closed_at = ?3 where id = ?1",
+                "update invoices set state = 'paid', credited_amount = ?2, settlement_count = 1, closed_at = ?3 where id = ?1",
                 &[&id, &AMOUNT, &now],
             )?;
             run("update payments set state = 'success', closed_at = ?2 where id = ?1", &[&id, &now])?;
         }
         run(
-            "insert into blocks (chain, height, hash, time) values (?1, ?2, ?3, ?4)",
+            "insert into blocks (chain, height, hash, block_time) values (?1, ?2, ?3, ?4)",
             &[&chain, &self.height, &header.hash.0, &header.time],
         )?;
         run("delete from blocks where chain = ?1 and height < ?2", &[&chain, &(self.height - 256)])?;
         run(
-            "update cursors set height = ?2, hash = ?3, time = ?4 where chain = ?1",
+            "update cursors set height = ?2, hash = ?3, block_time = ?4 where chain = ?1",
             &[&chain, &self.height, &header.hash.0, &header.time],
         )
     }
@@ -106,8 +105,7 @@ impl Postgres {
     pub async fn start(url: &str) -> Postgres {
         let mut connection = PgConnection::connect(url).await.expect("a database");
         sqlx::query(ACCOUNTS).execute(&mut connection).await.expect("accounts");
-        let cursor =
-            "insert into cursors (chain, height, hash, time, final_height, since_height) values ($1, 0, $2, 0, 0, 0)";
+        let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, 0, $2, 0, 0, 0)";
         let cursor = sqlx::query(cursor).bind(accounts::token().chain.as_str().to_owned()).bind(AMOUNT.to_vec());
         cursor.execute(&mut connection).await.expect("a cursor");
         Postgres { connection, height: 0, paid: 0 }
@@ -133,20 +131,20 @@ impl Postgres {
         let txids: Vec<Vec<u8>> = ids.iter().map(txid).collect();
         sqlx::query(
             "with input as (select * from unnest($1::bigint[], $2::bytea[]) as t(id, txid)),
-             posted as (insert into postings (seq, entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
+             posted as (insert into postings (seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at)
                  select id * 3 - back, 'deposit/' || id || '/' || kind, 0, kind, case kind when 'post' then id * 3 - 2 end,
                  debit, debit + 1, $3, 'deposit seen', $4
                  from input cross join (values (2, 'pending', 1), (1, 'post', 1), (0, 'posted', 2)) as v(back, kind, debit)),
              seen as (insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
-                 invoice_id, amount, sender, state, use, confirm_height, seen_at, confirmed_at)
+                 invoice_id, amount, sender, state, disposition, confirm_height, seen_at, confirmed_at)
                  select $5, $6, id, id, $7, $8, txid, $9, id, id, $3, '0x00000000000000000000000000000000000000Aa',
                  'confirmed', 'counted', $6, $4, $4 from input),
-             paid as (update invoices set state = 'paid', settled = $3, settlements = 1, closed_at = $4
+             paid as (update invoices set state = 'paid', credited_amount = $3, settlement_count = 1, closed_at = $4
                  from input where invoices.id = input.id),
              closed as (update payments set state = 'success', closed_at = $4 from input where payments.id = input.id),
-             block as (insert into blocks (chain, height, hash, time) values ($5, $6, $7, $8)),
+             block as (insert into blocks (chain, height, hash, block_time) values ($5, $6, $7, $8)),
              old as (delete from blocks where chain = $5 and height < $6 - 256)
-             update cursors set height = $6, hash = $7, time = $8 where chain = $5",
+             update cursors set height = $6, hash = $7, block_time = $8 where chain = $5",
         )
         .bind(ids)
         .bind(txids)

@@ -11,7 +11,7 @@ pub async fn insert_key(
 ) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
-        "insert into idempotency_keys (scope, key, fingerprint, status, body, created_at, expires_at)
+        "insert into idempotency_keys (scope, key, fingerprint, response_status, response_body, created_at, expires_at)
          values ($1, $2, $3, 0, '', $4, $5) on conflict (scope, key) do nothing",
         &call.scope,
         &call.key,
@@ -25,18 +25,18 @@ pub async fn insert_key(
 pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], Answer)>, db::Error> {
     let found = row!(
         tx,
-        "select fingerprint, status, body from idempotency_keys where scope = $1 and key = $2",
+        "select fingerprint, response_status, response_body from idempotency_keys where scope = $1 and key = $2",
         &call.scope,
         &call.key
     )?;
     let Some(row) = found else { return Ok(None) };
-    Ok(Some((row.get("fingerprint")?, Answer { status: row.get("status")?, body: row.get("body")? })))
+    Ok(Some((row.get("fingerprint")?, Answer { status: row.get("response_status")?, body: row.get("response_body")? })))
 }
 
 pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &Answer) -> Result<(), db::Error> {
     let n = execute!(
         tx,
-        "update idempotency_keys set status = $3, body = $4 where scope = $1 and key = $2 and status = 0",
+        "update idempotency_keys set response_status = $3, response_body = $4 where scope = $1 and key = $2 and response_status = 0",
         scope,
         key,
         answer.status,

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{Act, Refused};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use config::ChainConfig;
 use money::deposits::{self, Unspent as Spendable};
 use records::audit_log::{self, Action};
@@ -69,7 +69,7 @@ pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, Stri
     if outputs.len() >= usize::try_from(LISTED_MAX).unwrap_or(usize::MAX) {
         text += "and more; these are the oldest\n";
     }
-    let sum = Amount::sum(outputs.iter().map(|output| output.amount)).ok_or("the sum leaves the range")?;
+    let sum = Amount::checked_sum(outputs.iter().map(|output| output.amount)).ok_or("the sum leaves the range")?;
     Ok(format!("{text}{} outputs with {} together", outputs.len(), sum.to_decimal(decimals)))
 }
 

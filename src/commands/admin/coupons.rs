@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, products, shop_of};
-use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::context::Context;
+use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
 use records::audit_log::{self, Action};
-use shop::coupons::{self, Terms, Value};
+use shop::coupons::{self, Discount, Terms};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -100,7 +100,7 @@ impl NewCoupon {
 }
 
 impl Verb {
-    pub fn act(self) -> Result<Act, Failure> {
+    pub fn act(self) -> Result<Act, CommandError> {
         match self {
             Verb::Create(create) => Ok(Act::PutCoupons(create.owner, vec![create.coupon])),
             Verb::Import(import) => Ok(Act::PutCoupons(import.owner, import.source.records("coupons", of_record)?)),
@@ -110,7 +110,7 @@ impl Verb {
     }
 }
 
-fn of_record(mut record: Record) -> Result<NewCoupon, Failure> {
+fn of_record(mut record: Record) -> Result<NewCoupon, CommandError> {
     let coupon = NewCoupon {
         code: record.need("code")?,
         percent: record.take("percent"),
@@ -123,7 +123,7 @@ fn of_record(mut record: Record) -> Result<NewCoupon, Failure> {
         ends_at: record.take("ends_at"),
     };
     match record.fields.iter().find(|(_, text)| !text.is_empty()) {
-        Some((column, _)) => Err(Failure::failed(format!("{}: there is no column `{column}`", record.name))),
+        Some((column, _)) => Err(CommandError::failed(format!("{}: there is no column `{column}`", record.name))),
         None => Ok(coupon),
     }
 }
@@ -161,8 +161,8 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
 async fn terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, Refused> {
     let value = match (&coupon.percent, &coupon.fixed) {
         // Hundredths of a percent are basis points.
-        (Some(percent), None) => Value::Percent(minor_units(percent).map_err(Refused::Rejected)?),
-        (None, Some(fixed)) => Value::Fixed(minor_units(fixed).map_err(Refused::Rejected)?),
+        (Some(percent), None) => Discount::Percent(minor_units(percent).map_err(Refused::Rejected)?),
+        (None, Some(fixed)) => Discount::Fixed(minor_units(fixed).map_err(Refused::Rejected)?),
         (Some(_), Some(_)) | (None, None) => {
             return Err(Refused::Rejected("it has either `percent` or `fixed`".into()));
         }
@@ -220,10 +220,10 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
         .await?;
     let line = |(code, coupon): &(String, coupons::Coupon)| {
         let worth = match coupon.terms.value {
-            Value::Percent(points) => {
+            Discount::Percent(points) => {
                 format!("{} %", money::pricing::Fiat::new(coupon.terms.currency, points).to_decimal())
             }
-            Value::Fixed(minor) => money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string(),
+            Discount::Fixed(minor) => money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string(),
         };
         let bound = coupon.max_uses.map_or_else(|| "no bound".into(), |max| format!("of {max}"));
         format!("{code}\t{worth} {}\tused {}, {bound}", coupon.terms.currency, coupon.uses)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 
 /// Larger imports are split by whoever has them.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -45,15 +45,16 @@ impl Record {
         self.fields.remove(column).filter(|field| !field.is_empty())
     }
 
-    pub fn need(&mut self, column: &str) -> Result<String, Failure> {
+    pub fn need(&mut self, column: &str) -> Result<String, CommandError> {
         let missing = format!("{}: the column `{column}` is missing or empty", self.name);
-        self.take(column).ok_or_else(|| Failure::failed(missing))
+        self.take(column).ok_or_else(|| CommandError::failed(missing))
     }
 
-    pub fn number<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, Failure> {
+    pub fn number<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
         let Some(text) = self.take(column) else { return Ok(None) };
-        let refused =
-            || Failure::failed(format!("{}: `{column}` is \"{text}\", which is no whole number in range", self.name));
+        let refused = || {
+            CommandError::failed(format!("{}: `{column}` is \"{text}\", which is no whole number in range", self.name))
+        };
         text.parse().map(Some).map_err(|_| refused())
     }
 }
@@ -68,8 +69,8 @@ impl Source {
         self.format.unwrap_or(by_name)
     }
 
-    pub fn text(&self) -> Result<String, Failure> {
-        let failed = |error: io::Error| Failure::while_(self.file.display(), error);
+    pub fn text(&self) -> Result<String, CommandError> {
+        let failed = |error: io::Error| CommandError::with_context(self.file.display(), error);
         let mut text = String::new();
         let mut read = |from: &mut dyn Read| from.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed);
         if self.file == Path::new("-") {
@@ -78,37 +79,46 @@ impl Source {
             read(&mut File::open(&self.file).map_err(failed)?)
         }?;
         if u64::try_from(text.len()).is_ok_and(|length| length > BYTES_MAX) {
-            return Err(Failure::failed(format!("{} is larger than {BYTES_MAX} bytes; split it", self.file.display())));
+            return Err(CommandError::failed(format!(
+                "{} is larger than {BYTES_MAX} bytes; split it",
+                self.file.display()
+            )));
         }
         Ok(text)
     }
 
-    pub fn json<T: DeserializeOwned>(&self, text: &str) -> Result<Vec<T>, Failure> {
-        serde_json::from_str(text).map_err(|e| Failure::while_(self.file.display(), e))
+    pub fn json<T: DeserializeOwned>(&self, text: &str) -> Result<Vec<T>, CommandError> {
+        serde_json::from_str(text).map_err(|e| CommandError::with_context(self.file.display(), e))
     }
 
     /// The records of an array, or of a table whose lines `of_record` reads.
     pub fn records<T: DeserializeOwned>(
         &self,
         what: &str,
-        of_record: impl Fn(Record) -> Result<T, Failure>,
-    ) -> Result<Vec<T>, Failure> {
+        of_record: impl Fn(Record) -> Result<T, CommandError>,
+    ) -> Result<Vec<T>, CommandError> {
         let text = self.text()?;
         match self.format() {
             Format::Json => self.json(&text),
             Format::Csv => self.csv(&text)?.into_iter().map(of_record).collect(),
-            Format::Lines => Err(Failure::usage(format!("{what} are imported from JSON or CSV; name the --format"))),
+            Format::Lines => {
+                Err(CommandError::usage(format!("{what} are imported from JSON or CSV; name the --format")))
+            }
         }
     }
 
-    pub fn csv(&self, text: &str) -> Result<Vec<Record>, Failure> {
-        let refused = |problem: String| Failure::while_(self.file.display(), problem);
+    pub fn csv(&self, text: &str) -> Result<Vec<Record>, CommandError> {
+        let refused = |problem: String| CommandError::with_context(self.file.display(), problem);
         let mut rows = rows(text).map_err(refused)?.into_iter();
         let (_, head) = rows.next().ok_or_else(|| refused("it has no head line".into()))?;
         let record = |(line, fields): (usize, Vec<String>)| {
             let name = format!("{}, line {line}", self.file.display());
             if fields.len() != head.len() {
-                return Err(Failure::failed(format!("{name}: {} fields under {} columns", fields.len(), head.len())));
+                return Err(CommandError::failed(format!(
+                    "{name}: {} fields under {} columns",
+                    fields.len(),
+                    head.len()
+                )));
             }
             Ok(Record { name, fields: head.iter().cloned().zip(fields).collect() })
         };

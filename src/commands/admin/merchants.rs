@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::commands::admin::{Act, Refused};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use records::audit_log::{self, Action};
 use shop::merchants;
 

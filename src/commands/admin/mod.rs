@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use chain::Amount;
 
-use crate::commands::control::{self, Command, Context};
-use crate::commands::exit::Failure;
+use crate::commands::context::Context;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
-use crate::commands::out::say;
+use crate::commands::operation::{self, Operation};
+use crate::commands::out::print_line;
 use db::{self, Tx};
 use ids::{Mode, Shop};
 use money::pricing::{Currency, Fiat};
@@ -107,7 +108,7 @@ pub struct Owner {
     pub mode: Mode,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     let acts = match args.noun {
         Noun::Merchant(verb) => vec![verb.act()],
         Noun::User(verb) => vec![verb.act()],
@@ -121,9 +122,19 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Noun::Chain(verb) => vec![verb.act()],
     };
     for act in acts {
-        say(control::ask(&args.installation, Command::Admin(act)).await?);
+        print_line(operation::execute(&args.installation, act).await?);
     }
     Ok(())
+}
+
+impl Operation for Act {
+    const NAME: &'static str = "admin";
+    type Context = Context;
+    type Output = String;
+
+    async fn execute(self, context: &Context) -> Result<String, String> {
+        execute(context, self).await
+    }
 }
 
 /// Does one act. The answer and the error are sentences for the operator.

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::commands::admin::{Act, Refused, fiat};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use db::Tx;
 use money::invoices::{InvoiceTerms, Received};
 use money::payments::Method;
 use records::audit_log::{self, Action};
-use shop::orders::{self, CancelError, Line, Order, OrderStatus, View};
+use shop::orders::{self, CancelError, Order, OrderDetails, OrderLine, OrderStatus};
 use shop::{catalog, merchants, users};
 
 #[derive(Subcommand)]
@@ -33,13 +33,13 @@ pub struct Named {
 
 /// What is known of an order, with the names that commands take.
 struct Shown {
-    view: View,
+    view: OrderDetails,
     merchant: String,
     user: Option<String>,
     /// None once it was erased.
     email: Option<String>,
     /// With the product's slug.
-    lines: Vec<(Line, String)>,
+    lines: Vec<(OrderLine, String)>,
 }
 
 impl Verb {
@@ -52,11 +52,13 @@ impl Verb {
     }
 }
 
-async fn find(tx: &mut Tx, named: &Named) -> Result<View, Refused> {
+async fn find(tx: &mut Tx, named: &Named) -> Result<OrderDetails, Refused> {
     let name = named.order.trim();
     // A UUID has several spellings; one of them is stored.
     let stored = name.parse::<Uuid>().map_or_else(|_| name.to_owned(), |id| id.to_string());
-    orders::find_any(tx, &stored).await?.ok_or_else(|| Refused::Rejected(format!("there is no order `{name}`")))
+    orders::find_by_number_or_id(tx, &stored)
+        .await?
+        .ok_or_else(|| Refused::Rejected(format!("there is no order `{name}`")))
 }
 
 pub async fn show(context: &Context, named: Named) -> Result<String, String> {
@@ -72,7 +74,7 @@ pub async fn show(context: &Context, named: Named) -> Result<String, String> {
     Ok(describe(context, &shown))
 }
 
-async fn look_closer(tx: &mut Tx, view: View) -> Result<Shown, Refused> {
+async fn look_closer(tx: &mut Tx, view: OrderDetails) -> Result<Shown, Refused> {
     let order = &view.order;
     let merchant = merchants::list(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
     let user = match order.user {
@@ -82,7 +84,7 @@ async fn look_closer(tx: &mut Tx, view: View) -> Result<Shown, Refused> {
     let email = orders::find_email(tx, order.id).await?;
     let mut lines = Vec::new();
     for line in orders::list_lines(tx, order).await? {
-        let product = catalog::find_stored(tx, order.shop, &line.product).await?;
+        let product = catalog::find_with_prices(tx, order.shop, &line.product).await?;
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
     }
@@ -91,7 +93,7 @@ async fn look_closer(tx: &mut Tx, view: View) -> Result<Shown, Refused> {
 }
 
 fn describe(context: &Context, shown: &Shown) -> String {
-    let Shown { view: View { order, standing }, merchant, user, email, lines } = shown;
+    let Shown { view: OrderDetails { order, status }, merchant, user, email, lines } = shown;
     let mut text = vec![
         format!("order {} ({})", order.order_no, order.public_id),
         format!("  state: {}", order.state.as_str()),
@@ -104,9 +106,9 @@ fn describe(context: &Context, shown: &Shown) -> String {
     text.extend(order.closed_at.map(|at| format!("  ended: {at}")));
     text.push(format!("  e-mail: {}", email.as_deref().unwrap_or("erased")));
     text.extend(user.as_ref().map(|user| format!("  user: {user}")));
-    text.push(format!("payment {}: {}", standing.method.as_str(), standing.payment.as_str()));
-    text.extend(standing.pay_url.as_ref().map(|url| format!("  page: {url}")));
-    if let Some((asked, received)) = &standing.asked {
+    text.push(format!("payment {}: {}", status.method.as_str(), status.payment_state.as_str()));
+    text.extend(status.pay_url.as_ref().map(|url| format!("  page: {url}")));
+    if let Some((asked, received)) = &status.invoice {
         text.extend(on_chain(context, asked, received));
     }
     text.push("lines:".into());
@@ -147,22 +149,21 @@ fn on_chain(context: &Context, asked: &InvoiceTerms, received: &Received) -> Vec
 
 pub async fn cancel(context: &Context, named: Named) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
-    let View { order, standing } = context
+    let OrderDetails { order, status } = context
         .db
         .write("cancel_order", move |tx| {
             Box::pin(async move {
                 let view = find(tx, &named).await?;
-                let View { order, standing } = &view;
+                let OrderDetails { order, status } = &view;
                 let refused =
                     |e: CancelError| Refused::Rejected(format!("order {} cannot be cancelled: {e}", order.order_no));
                 orders::cancel(tx, now, order.id).await.map_err(refused)?;
-                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, standing))
-                    .await?;
+                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, status)).await?;
                 Ok::<_, Refused>(view)
             })
         })
         .await?;
-    let after = match standing.method {
+    let after = match status.method {
         Method::Crypto => " What still reaches its address is booked and reviewed.",
         Method::Alipay | Method::Wechat => " Nobody tells us when its buyer still pays there.",
         Method::BalanceCny | Method::BalanceCrypto => "",
@@ -172,17 +173,16 @@ pub async fn cancel(context: &Context, named: Named) -> Result<String, String> {
 
 pub async fn confirm(context: &Context, named: Named) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
-    let View { order, .. } = context
+    let OrderDetails { order, .. } = context
         .db
         .write("confirm_order", move |tx| {
             Box::pin(async move {
                 let view = find(tx, &named).await?;
-                let View { order, standing } = &view;
-                if !orders::confirm_external(tx, now, order.id).await? {
-                    return Err(Refused::Rejected(not_awaited(order, standing)));
+                let OrderDetails { order, status } = &view;
+                if !orders::confirm_external_payment(tx, now, order.id).await? {
+                    return Err(Refused::Rejected(not_awaited(order, status)));
                 }
-                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, standing))
-                    .await?;
+                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, status)).await?;
                 Ok(view)
             })
         })
@@ -197,15 +197,15 @@ pub async fn confirm(context: &Context, named: Named) -> Result<String, String> 
 }
 
 /// For the log of administrators' acts.
-fn told(order: &Order, standing: &OrderStatus) -> String {
-    format!("{} by {}", fiat(order.amount), standing.method.as_str())
+fn told(order: &Order, status: &OrderStatus) -> String {
+    format!("{} by {}", fiat(order.amount), status.method.as_str())
 }
 
-fn not_awaited(order: &Order, standing: &OrderStatus) -> String {
-    let (number, method, state) = (&order.order_no, standing.method.as_str(), order.state.as_str());
-    match standing.method {
+fn not_awaited(order: &Order, status: &OrderStatus) -> String {
+    let (number, method, state) = (&order.order_no, status.method.as_str(), order.state.as_str());
+    match status.method {
         Method::Alipay | Method::Wechat => {
-            let payment = standing.payment.as_str();
+            let payment = status.payment_state.as_str();
             format!("order {number} is {state} and its payment {payment}: it does not wait for money any more")
         }
         Method::Crypto | Method::BalanceCny | Method::BalanceCrypto => {

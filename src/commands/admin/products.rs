@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use crate::commands::admin::file::{Record, Source};
 use crate::commands::admin::{Act, Owner, Refused, currency, fiat, minor_units, shop_of};
-use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::context::Context;
+use crate::commands::exit::CommandError;
 use clock::Instant;
 use db::Tx;
 use ids::Shop;
 use records::audit_log::{self, Action};
-use shop::catalog::{self, EditError, State, Stored, Texts, Tier};
+use shop::catalog::{self, EditError, LocalizedTexts, PriceTier, ProductWithPrices, State};
 
 const CURRENCY: &str = "CNY";
 
@@ -92,7 +92,7 @@ pub struct Set {
 }
 
 impl Verb {
-    pub fn act(self) -> Result<Act, Failure> {
+    pub fn act(self) -> Result<Act, CommandError> {
         match self {
             Verb::Put(put) => {
                 let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
@@ -105,7 +105,7 @@ impl Verb {
     }
 }
 
-fn of_record(mut record: Record) -> Result<NewProduct, Failure> {
+fn of_record(mut record: Record) -> Result<NewProduct, CommandError> {
     let mut product = NewProduct {
         slug: record.need("slug")?,
         price: record.need("price")?,
@@ -121,7 +121,7 @@ fn of_record(mut record: Record) -> Result<NewProduct, Failure> {
         } else if let Some(language) = column.strip_prefix("description_") {
             product.descriptions.insert(language.to_owned(), text);
         } else if !KNOWN.contains(&column.as_str()) {
-            return Err(Failure::failed(format!("{}: there is no column `{column}`", record.name)));
+            return Err(CommandError::failed(format!("{}: there is no column `{column}`", record.name)));
         }
     }
     Ok(product)
@@ -166,8 +166,8 @@ pub async fn put(context: &Context, owner: Owner, products: Vec<NewProduct>) -> 
 async fn put_one(tx: &mut Tx, now: Instant, shop: Shop, position: i64, product: &NewProduct) -> Result<bool, Refused> {
     let currency = currency(&product.currency).map_err(Refused::Rejected)?;
     let unit_price = minor_units(&product.price).map_err(Refused::Rejected)?;
-    let (tiers, texts) = (vec![Tier { from_quantity: 1, unit_price }], texts(product));
-    let known = catalog::find_stored(tx, shop, &product.slug).await?;
+    let (tiers, texts) = (vec![PriceTier { from_quantity: 1, unit_price }], texts(product));
+    let known = catalog::find_with_prices(tx, shop, &product.slug).await?;
     let stored = known.as_ref().map_or((1, catalog::MAX_QUANTITY), |known| (known.min_quantity, known.max_quantity));
     let min_quantity = product.min_quantity.unwrap_or(stored.0);
     let max_quantity = product.max_quantity.unwrap_or(stored.1);
@@ -188,10 +188,12 @@ async fn put_one(tx: &mut Tx, now: Instant, shop: Shop, position: i64, product: 
     Ok(true)
 }
 
-fn texts(product: &NewProduct) -> Texts {
+fn texts(product: &NewProduct) -> LocalizedTexts {
     let names = product.names.iter().map(|(language, text)| ("name", language, text));
     let descriptions = product.descriptions.iter().map(|(language, text)| ("description", language, text));
-    names.chain(descriptions).fold(Texts::default(), |texts, (field, language, text)| texts.with(field, language, text))
+    names
+        .chain(descriptions)
+        .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with(field, language, text))
 }
 
 pub async fn set(context: &Context, set: Set) -> Result<String, String> {
@@ -220,7 +222,7 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
         .read("list_products", move |tx| {
             Box::pin(async move {
                 let shop = shop_of(tx, &owner).await?;
-                Ok::<_, Refused>(catalog::list_stored(tx, shop).await?)
+                Ok::<_, Refused>(catalog::list_with_prices(tx, shop).await?)
             })
         })
         .await?;
@@ -231,15 +233,15 @@ pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
     Ok(lines.join("\n"))
 }
 
-fn line(product: &Stored) -> String {
-    let Stored { public_id, slug, state, min_quantity, max_quantity, stock, unit_prices, .. } = product;
+fn line(product: &ProductWithPrices) -> String {
+    let ProductWithPrices { public_id, slug, state, min_quantity, max_quantity, stock, unit_prices, .. } = product;
     let prices: Vec<String> = unit_prices.iter().map(|price| fiat(*price)).collect();
     let prices = if prices.is_empty() { "no price".into() } else { prices.join(", ") };
     let state = state.as_str();
     format!("{slug}\t{public_id}\t{state}\t{prices}\t{stock} in stock\torders of {min_quantity} to {max_quantity}")
 }
 
-pub(super) async fn find(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<Stored, Refused> {
-    let product = catalog::find_stored(tx, shop, id_or_slug).await?;
+pub(super) async fn find(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<ProductWithPrices, Refused> {
+    let product = catalog::find_with_prices(tx, shop, id_or_slug).await?;
     product.ok_or_else(|| Refused::Rejected(format!("there is no product `{id_or_slug}`")))
 }

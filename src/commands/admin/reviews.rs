@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::{Act, Refused};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use records::audit_log::{self, Action};
 use records::reviews::{self, Review};
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::file::{Format, Source};
 use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
-use crate::commands::control::Context;
-use crate::commands::exit::Failure;
+use crate::commands::context::Context;
+use crate::commands::exit::CommandError;
 use ids::StockItemId;
 use records::audit_log::{self, Action};
 use shop::stock::{self, IMPORT_MAX, Item};
@@ -68,14 +68,14 @@ pub struct Withdraw {
 }
 
 impl Verb {
-    pub fn acts(self) -> Result<Vec<Act>, Failure> {
+    pub fn acts(self) -> Result<Vec<Act>, CommandError> {
         match self {
             Verb::List(list) => Ok(vec![Act::ListStock(list)]),
             Verb::Withdraw(withdraw) => Ok(vec![Act::WithdrawStock(withdraw)]),
             Verb::Import(files) => {
                 let lines = read(&files.source)?;
                 if lines.is_empty() {
-                    return Err(Failure::failed("there is no line to import"));
+                    return Err(CommandError::failed("there is no line to import"));
                 }
                 let import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
                 Ok(parts(lines).into_iter().map(|lines| Act::ImportStock(import(lines))).collect())
@@ -84,7 +84,7 @@ impl Verb {
     }
 }
 
-fn read(source: &Source) -> Result<Vec<String>, Failure> {
+fn read(source: &Source) -> Result<Vec<String>, CommandError> {
     let text = source.text()?;
     match source.format() {
         Format::Json => source.json(&text),
@@ -123,7 +123,7 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
             })
         })
         .await?;
-    let sealed = stock::seal(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let sealed = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let subject = slug.clone();
     let imported = context
         .db

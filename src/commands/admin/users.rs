@@ -7,7 +7,7 @@ use uuid::Uuid;
 use chain::Amount;
 
 use crate::commands::admin::{Act, Owner, Refused, shop_of};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use access::tokens::{self, Token};
 use db::{self, Tx};
 use ids::Shop;
@@ -252,7 +252,7 @@ fn balance_currency(code: &str) -> Result<(Currency, u8), String> {
 
 async fn balance(tx: &mut Tx, shop: Shop, user: &User, currency: Currency) -> Result<String, Refused> {
     let decimals = if currency == Currency::CNY { users::CNY_DECIMALS } else { users::USD_DECIMALS };
-    let available = users::available(tx, shop, user.id, &users::balance_asset(currency)).await?;
+    let available = users::available_balance(tx, shop, user.id, &users::balance_asset(currency)).await?;
     Ok(available.to_decimal(decimals))
 }
 

@@ -1,22 +1,26 @@
 //! What only the demo can be asked: to pay as a buyer, to reorganise its chains, to let time pass.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use chain::{Amount, AssetId, ChainId};
 use serde::{Deserialize, Serialize};
 use simnet::{Keep, Simnet};
 use url::Url;
 
-use crate::commands::control::{Answer, Context};
+use crate::commands::context::Context;
 use crate::commands::dev::keys::write_private;
 use crate::commands::dev::node;
-use crate::commands::exit::Failure;
+use crate::commands::dispatch::Dispatcher;
+use crate::commands::exit::CommandError;
+use crate::commands::operation::{Operation, respond};
+use crate::control::{Handler, Request, Response};
 use clock::{Clock, Instant};
 use config::Driver;
 use money::invoices;
+use records::audit_log::Actor;
 use records::reviews;
 use shop::orders;
 
@@ -40,10 +44,6 @@ pub struct Demo {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
-    /// The order with this number or id.
-    Find {
-        order: String,
-    },
     /// Send base units of the invoice's asset to its address.
     Pay {
         order: String,
@@ -99,9 +99,57 @@ pub struct DemoInvoice {
     pub expires_at: String,
 }
 
-impl fmt::Display for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.order_no, self.state)
+/// Finds the order with this number or id.
+#[derive(Serialize, Deserialize)]
+pub struct FindOrder {
+    pub order: String,
+}
+
+/// What an operation of the demo works on.
+pub struct DemoContext {
+    context: Context,
+    demo: Demo,
+}
+
+/// Carries out requests of the control socket: the demo's operations here, all others as every daemon does.
+pub struct DemoHandler {
+    pub dispatcher: Dispatcher,
+    pub demo: Demo,
+}
+
+#[async_trait]
+impl Handler for DemoHandler {
+    async fn handle(&self, uid: u32, request: Request) -> Response {
+        let is_demo_operation = [Command::NAME, FindOrder::NAME].contains(&request.operation.as_str());
+        if !is_demo_operation {
+            return self.dispatcher.handle(uid, request).await;
+        }
+        let context = Context { actor: Actor::CommandLine { uid }, ..self.dispatcher.0.clone() };
+        let context = DemoContext { context, demo: self.demo.clone() };
+        match request.operation == FindOrder::NAME {
+            true => respond::<FindOrder>(&context, request.arguments).await,
+            false => respond::<Command>(&context, request.arguments).await,
+        }
+    }
+}
+
+impl Operation for FindOrder {
+    const NAME: &'static str = "demo-find-order";
+    type Context = DemoContext;
+    type Output = Order;
+
+    async fn execute(self, DemoContext { context, .. }: &DemoContext) -> Result<Order, String> {
+        find(context, &self.order).await
+    }
+}
+
+impl Operation for Command {
+    const NAME: &'static str = "demo";
+    type Context = DemoContext;
+    type Output = String;
+
+    async fn execute(self, DemoContext { context, demo }: &DemoContext) -> Result<String, String> {
+        execute(context, demo, self).await
     }
 }
 
@@ -121,45 +169,44 @@ impl Demo {
 }
 
 /// The machine's clock, as far ahead as the last run of the demo left it: time never goes back for what is stored.
-pub fn clock(folder: &Path) -> Result<Clock, Failure> {
+pub fn clock(folder: &Path) -> Result<Clock, CommandError> {
     let file = folder.join(AHEAD);
     match std::fs::read_to_string(&file) {
         Ok(text) => {
-            let ms = text.trim().parse().map_err(|e| Failure::while_(file.display(), e))?;
+            let ms = text.trim().parse().map_err(|e| CommandError::with_context(file.display(), e))?;
             Ok(Clock::ahead(ms))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Clock::ahead(0)),
-        Err(e) => Err(Failure::while_(file.display(), e)),
+        Err(e) => Err(CommandError::with_context(file.display(), e)),
     }
 }
 
-pub async fn execute(context: &Context, demo: &Demo, command: Command) -> Result<Answer, String> {
+async fn execute(context: &Context, demo: &Demo, command: Command) -> Result<String, String> {
     match command {
-        Command::Find { order } => find(context, &order).await.map(|order| Answer::Order(Box::new(order))),
-        Command::Pay { order, amount } => pay(context, demo, &order, &amount).await.map(Answer::Said),
+        Command::Pay { order, amount } => pay(context, demo, &order, &amount).await,
         Command::Pause { chain } => {
             demo.pause(&simulated(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
-            Ok(Answer::Said(String::new()))
+            Ok(String::new())
         }
         Command::Mine { chain, blocks } => {
             let chain = simulated(demo, &chain)?;
             let head = demo.simnet.mine(&chain, blocks.min(100), context.clock.now().unix_seconds());
-            Ok(Answer::Said(head.height.to_string()))
+            Ok(head.height.to_string())
         }
         Command::Reorg { chain, blocks } => {
             let chain = simulated(demo, &chain)?;
             demo.simnet.hold_mempool(&chain, true);
             let head = demo.simnet.reorg(&chain, blocks.min(1_000), Keep::Remine, context.clock.now().unix_seconds());
-            Ok(Answer::Said(head.height.to_string()))
+            Ok(head.height.to_string())
         }
         Command::Release { chain } => {
             let chain = simulated(demo, &chain)?;
             demo.simnet.hold_mempool(&chain, false);
             demo.pause(&chain, context.clock.now());
-            Ok(Answer::Said(String::new()))
+            Ok(String::new())
         }
-        Command::PassWindow { order } => pass_window(context, &order).await.map(Answer::Said),
-        Command::Reviews => list_reviews(context).await.map(Answer::Said),
+        Command::PassWindow { order } => pass_window(context, &order).await,
+        Command::Reviews => list_reviews(context).await,
     }
 }
 
@@ -168,19 +215,21 @@ fn simulated(demo: &Demo, chain: &str) -> Result<ChainId, String> {
     found.ok_or_else(|| format!("{chain} is no simulated chain"))
 }
 
-async fn view(context: &Context, order: &str) -> Result<orders::View, String> {
+async fn view(context: &Context, order: &str) -> Result<orders::OrderDetails, String> {
     let name = order.to_owned();
-    let found =
-        context.db.read("find_order", move |tx| Box::pin(async move { orders::find_any(tx, &name).await })).await;
+    let found = context
+        .db
+        .read("find_order", move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &name).await }))
+        .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
     found.ok_or_else(|| format!("there is no order {order}; copy its `order_no` from the answer that created it"))
 }
 
 async fn find(context: &Context, order: &str) -> Result<Order, String> {
-    let orders::View { order, standing } = view(context, order).await?;
+    let orders::OrderDetails { order, status } = view(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
-    let asked = standing.asked.map(|(invoice, received)| asked(context, &invoice, &received)).transpose()?;
+    let asked = status.invoice.map(|(invoice, received)| asked(context, &invoice, &received)).transpose()?;
     Ok(Order {
         status_url: format!("http://{address}{prefix}/api/orders/{}/status", order.public_id),
         order_no: order.order_no,
@@ -212,7 +261,7 @@ fn asked(
 }
 
 async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.standing.asked.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = view(context, order).await?.status.invoice.ok_or("the order asks for nothing on a chain")?;
     let amount = Amount::parse_decimal(amount, 0).map_err(|e| e.to_string())?;
     let (chain, asset): (&ChainId, &AssetId) = (&invoice.chain, &invoice.asset);
     let configured = context.config.chains.get(chain).ok_or("the order's chain is not configured any more")?;
@@ -228,7 +277,7 @@ async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Resul
 }
 
 async fn pass_window(context: &Context, order: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.standing.asked.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = view(context, order).await?.status.invoice.ok_or("the order asks for nothing on a chain")?;
     let grace = i64::try_from(context.config.policy.grace.as_millis()).map_err(|e| e.to_string())?;
     let now = context.clock.now();
     let ahead = invoice.expires_at.plus_ms(grace).plus_ms(MARGIN_MS).since(now).max(0);

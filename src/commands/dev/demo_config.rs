@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use crate::commands::dev::node::Node;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use config::Config;
 
 const TEXT: &str = include_str!("dev.toml");
@@ -23,7 +23,7 @@ pub fn unknown() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
 }
 
-pub fn load(folder: &Path, wanted: &Wanted) -> Result<Config, Failure> {
+pub fn load(folder: &Path, wanted: &Wanted) -> Result<Config, CommandError> {
     let listen = wanted.listen;
     let mut text =
         format!("[server]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\n\n{TEXT}\n{}", wanted.accounts);

@@ -12,7 +12,7 @@ use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
 use signer::seed_file::{KdfCost, SeedFile};
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 
 const SEED: &str = "seed";
 const PASSPHRASE: &str = "seed.passphrase";
@@ -20,22 +20,22 @@ const PASSPHRASE: &str = "seed.passphrase";
 const KDF_MEMORY_KIB: u32 = 1024;
 
 /// `None` when there never was one.
-pub fn open(folder: &Path) -> Result<Option<Seed>, Failure> {
+pub fn open(folder: &Path) -> Result<Option<Seed>, CommandError> {
     let file = folder.join(SEED);
     if !file.exists() {
         return Ok(None);
     }
     let passphrase = std::fs::read_to_string(folder.join(PASSPHRASE))
-        .map_err(|e| Failure::while_(folder.join(PASSPHRASE).display(), e))?;
+        .map_err(|e| CommandError::with_context(folder.join(PASSPHRASE).display(), e))?;
     let seed = SeedFile::open(&file, &SecretString::from(passphrase.trim_end()));
-    seed.map(Some).map_err(|e| Failure::while_(file.display(), e))
+    seed.map(Some).map_err(|e| CommandError::with_context(file.display(), e))
 }
 
-pub fn open_or_create(folder: &Path) -> Result<Seed, Failure> {
+pub fn open_or_create(folder: &Path) -> Result<Seed, CommandError> {
     if let Some(seed) = open(folder)? {
         return Ok(seed);
     }
-    let failed = |what: &str, e: &dyn std::fmt::Display| Failure::while_(folder.join(what).display(), e);
+    let failed = |what: &str, e: &dyn std::fmt::Display| CommandError::with_context(folder.join(what).display(), e);
     let passphrase = "worthless";
     write_private(&folder.join(PASSPHRASE), passphrase)?;
     let seed = Seed::generate().map_err(|e| failed(SEED, &e))?;
@@ -46,11 +46,11 @@ pub fn open_or_create(folder: &Path) -> Result<Seed, Failure> {
 }
 
 /// The account keys as the configuration wants them.
-pub fn accounts(seed: &Seed) -> Result<String, Failure> {
+pub fn accounts(seed: &Seed) -> Result<String, CommandError> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
         let account = KeyAccount::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
-        let account = account.map_err(|e| Failure::failed(e.to_string()))?;
+        let account = account.map_err(|e| CommandError::failed(e.to_string()))?;
         let (path, xpub) = (account.path(), seed.account_xpub(&account));
         text.push_str(&format!(
             "[[accounts]]\nchain-family = \"{name}\"\npurpose = \"deposit-test\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n\n"
@@ -60,8 +60,8 @@ pub fn accounts(seed: &Seed) -> Result<String, Failure> {
 }
 
 /// Writes a file that only its owner can read; an existing one is replaced.
-pub fn write_private(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| Failure::while_(path.display(), e);
+pub fn write_private(path: &Path, text: &str) -> Result<(), CommandError> {
+    let failed = |e: std::io::Error| CommandError::with_context(path.display(), e);
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(e)),
         Ok(()) | Err(_) => {}

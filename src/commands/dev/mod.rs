@@ -18,12 +18,13 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::commands::backup;
-use crate::commands::control::socket::Control;
-use crate::commands::control::{Context, Running};
-use crate::commands::exit::Failure;
+use crate::commands::context::{Context, RunningDaemon};
+use crate::commands::dispatch::Dispatcher;
+use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Prepared, make_folder};
 use crate::commands::logging;
-use crate::commands::out::say;
+use crate::commands::out::print_line;
+use crate::control::server::Server;
 use crate::daemon::{self, Daemon, Setup};
 use crate::ops;
 use config::Config;
@@ -60,7 +61,7 @@ struct Start {
     evm: Option<Url>,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     match args.command {
         Some(Command::Pay(args)) => pay::run(args).await,
         None => start(args.start).await,
@@ -68,9 +69,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// The configuration of a demo that was started before.
-pub fn config_of(folder: &Path) -> Result<Config, Failure> {
+pub fn config_of(folder: &Path) -> Result<Config, CommandError> {
     let seed = keys::open(folder)?.ok_or_else(|| {
-        Failure::daemon(format!("{} is no data folder of `settled dev`; start the demo first", folder.display()))
+        CommandError::daemon(format!("{} is no data folder of `settled dev`; start the demo first", folder.display()))
     })?;
     demo_config::load(
         folder,
@@ -78,9 +79,9 @@ pub fn config_of(folder: &Path) -> Result<Config, Failure> {
     )
 }
 
-async fn start(args: Start) -> Result<(), Failure> {
+async fn start(args: Start) -> Result<(), CommandError> {
     make_folder(&args.data)?;
-    let folder = args.data.canonicalize().map_err(|e| Failure::while_(args.data.display(), e))?;
+    let folder = args.data.canonicalize().map_err(|e| CommandError::with_context(args.data.display(), e))?;
     let lock = DataLock::acquire(&folder)?;
     let node = match &args.evm {
         Some(url) => Some(node::prepare(&folder, url).await?),
@@ -92,8 +93,8 @@ async fn start(args: Start) -> Result<(), Failure> {
         &demo_config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() },
     )?;
     logging::start(&config.log)?;
-    backup::sweep(&folder);
-    let end = ops::end()?;
+    backup::remove_leftovers(&folder);
+    let shutdown_signal = ops::shutdown_signal()?;
 
     let clock = demo::clock(&folder)?;
     let Prepared { db, envelope, .. } = installation::prepare(&config).await?;
@@ -104,7 +105,7 @@ async fn start(args: Start) -> Result<(), Failure> {
     make_folder(&chains)?;
     let specs = daemon::simnet_specs(&config);
     let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
-        .map_err(|e| Failure::while_("simulated chains", e))?;
+        .map_err(|e| CommandError::with_context("simulated chains", e))?;
     let daemon = Daemon::start(Setup {
         config: config.clone(),
         clock: clock.clone(),
@@ -116,25 +117,25 @@ async fn start(args: Start) -> Result<(), Failure> {
     })
     .await?;
 
-    let running = Running {
-        address: daemon.address,
-        started_at: clock.now(),
-        chains: config.chains.values().filter(|chain| chain.enabled).map(|chain| chain.id.clone()).collect(),
-        rescans: daemon.rescans.clone(),
-        health: daemon.health.clone(),
-    };
+    let running = RunningDaemon::new(&daemon, clock.now());
     let (stop, stopped) = watch::channel(false);
     let demo = demo::Demo::new(simnet.clone(), node.as_ref().map(|node| node.url.clone()));
     let blocks = blocks::spawn(&daemon.tasks, &config, &demo, &clock, &stopped);
-    let control = Control::bind(&folder).map_err(|e| Failure::while_("control socket", e))?;
-    let context = Context { wake: daemon.wake.clone(), daemon: Some(running), demo: Some(demo), ..context };
-    let control =
-        daemon.tasks.spawn("control socket", control.serve(context.clone(), daemon.tasks.clone(), stopped.clone()));
+    let server = Server::bind(&folder).map_err(|e| CommandError::with_context("control socket", e))?;
+    let context = Context { wake: daemon.wake.clone(), daemon: Some(running), ..context };
+    let handler = demo::DemoHandler { dispatcher: Dispatcher(context), demo };
+    let serving = server.serve(Arc::new(handler), daemon.tasks.clone(), stopped.clone());
+    let control = daemon.tasks.spawn("control socket", serving);
     let watcher = ops::spawn(&daemon, &stopped);
 
-    say(walk::text(&walk::Facts { address: daemon.address, folder: &args.data, token: &token, node: node.as_ref() }));
-    end.await;
-    say("Stopping. What happened is kept for the next start.");
+    print_line(walk::text(&walk::Facts {
+        address: daemon.address,
+        folder: &args.data,
+        token: &token,
+        node: node.as_ref(),
+    }));
+    shutdown_signal.await;
+    print_line("Stopping. What happened is kept for the next start.");
     stop.send_replace(true);
     daemon.stop().await;
     for task in blocks.into_iter().chain([control, watcher]) {
@@ -146,10 +147,10 @@ async fn start(args: Start) -> Result<(), Failure> {
 }
 
 /// A port that is free now, so that everything that shows an address can show the real one.
-fn free_port(listen: SocketAddr) -> Result<SocketAddr, Failure> {
+fn free_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
     if listen.port() != 0 {
         return Ok(listen);
     }
     let probe = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
-    probe.map_err(|e| Failure::while_(format!("cannot listen on {listen}"), e))
+    probe.map_err(|e| CommandError::with_context(format!("cannot listen on {listen}"), e))
 }

@@ -8,7 +8,7 @@ use chain::{Amount, AssetId, AssetKind};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use config::ChainConfig;
 
 /// Compiled from `tests/standins/contracts/UsdtLike.sol`.
@@ -34,8 +34,8 @@ pub struct Node {
 }
 
 /// Looks at the node and makes it ready to be paid on.
-pub async fn prepare(folder: &Path, url: &Url) -> Result<Node, Failure> {
-    let failed = |problem: String| Failure::failed(format!("--evm {url}: {problem}"));
+pub async fn prepare(folder: &Path, url: &Url) -> Result<Node, CommandError> {
+    let failed = |problem: String| CommandError::failed(format!("--evm {url}: {problem}"));
     let rpc = Rpc::new(url).map_err(failed)?;
     let chain_id = rpc.call("eth_chainId", json!([])).await.and_then(|id| quantity(&id)).map_err(failed)?;
     let genesis = rpc.call("eth_getBlockByNumber", json!(["0x0", false])).await.map_err(failed)?;
@@ -60,7 +60,7 @@ impl Node {
     pub fn describe(&self, text: &mut String) -> fmt::Result {
         let Node { url, chain, chain_id, usdt, .. } = self;
         let coin = usdt.as_ref().map_or_else(String::new, |_| format!("{chain}/usdt"));
-        writeln!(text, "[surfaces.checkout.coins]\neth = \"{chain}/eth\"\nerc20_usdt = \"{coin}\"\n")?;
+        writeln!(text, "[surfaces.checkout.assets]\neth = \"{chain}/eth\"\nerc20_usdt = \"{coin}\"\n")?;
         writeln!(
             text,
             "[chains.{chain}]\nenabled = true\nmode = \"test\"\nfamily = \"evm\"\nidentity = \"{chain_id}\"\n\

@@ -7,11 +7,11 @@ use std::time::Duration;
 use chain::Amount;
 use serde::Deserialize;
 
-use crate::commands::control::{Answer, Command, ask_daemon};
 use crate::commands::dev::demo::{self, DemoInvoice};
 use crate::commands::dev::{FOLDER, config_of};
-use crate::commands::exit::Failure;
-use crate::commands::out::say;
+use crate::commands::exit::CommandError;
+use crate::commands::operation::execute_in_daemon;
+use crate::commands::out::print_line;
 
 const POLL: Duration = Duration::from_millis(250);
 /// Polls without any news after which the story is given up.
@@ -72,7 +72,7 @@ struct Story {
     last: Status,
 }
 
-pub async fn run(args: Args) -> Result<(), Failure> {
+pub async fn run(args: Args) -> Result<(), CommandError> {
     // Says what is wrong with the folder before it says that nobody answers.
     config_of(&args.data)?;
     let mut story = Story::begin(&args).await?;
@@ -86,26 +86,20 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 }
 
 impl Story {
-    async fn begin(args: &Args) -> Result<Story, Failure> {
-        let find = demo::Command::Find { order: args.order.clone() };
-        let order = match ask_daemon(&args.data, &Command::Demo(find)).await? {
-            Answer::Order(order) => order,
-            Answer::Said(_) | Answer::Copied(_) | Answer::Rescanned(_) => {
-                return Err(Failure::failed("the daemon answered something else than expected"));
-            }
-        };
-        let demo::Order { order_no, state, status_url, invoice } = *order;
+    async fn begin(args: &Args) -> Result<Story, CommandError> {
+        let find = demo::FindOrder { order: args.order.clone() };
+        let demo::Order { order_no, state, status_url, invoice } = execute_in_daemon(&args.data, &find).await?;
         let asked = invoice.ok_or_else(|| {
-            Failure::failed(format!("order {order_no} is {state} and asks for nothing on a chain: it was not made with `\"paymentMethod\": \"crypto\"`"))
+            CommandError::failed(format!("order {order_no} is {state} and asks for nothing on a chain: it was not made with `\"paymentMethod\": \"crypto\"`"))
         })?;
         if state != "awaiting_payment" {
-            say(format_args!(
+            print_line(format_args!(
                 "Order {order_no} is {state} already; what is paid now is booked and kept for a person to look at."
             ));
         }
         let due = units(&asked.due)?;
         let where_ = if asked.simulated { "a simulated chain" } else { "the node of --evm" };
-        say(format_args!(
+        print_line(format_args!(
             "Order {order_no} asks for {} {} on {} ({where_}), to {}, until {}.",
             due.to_decimal(asked.decimals),
             asked.symbol,
@@ -114,28 +108,29 @@ impl Story {
             asked.expires_at
         ));
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build();
-        let client = client.map_err(|e| Failure::while_("HTTP client", e))?;
+        let client = client.map_err(|e| CommandError::with_context("HTTP client", e))?;
         let (folder, order) = (args.data.clone(), order_no);
         let mut story = Story { folder, order, asked, due, status_url, client, last: Status::default() };
         story.watch(|_| true).await?;
         Ok(story)
     }
 
-    async fn pay_exactly(&mut self) -> Result<(), Failure> {
+    async fn pay_exactly(&mut self) -> Result<(), CommandError> {
         self.pay(self.due).await?;
         self.watch(Story::is_over).await
     }
 
-    async fn pay_amount(&mut self, amount: &str) -> Result<(), Failure> {
-        let amount = Amount::parse_decimal(amount, self.asked.decimals).map_err(|e| Failure::usage(e.to_string()))?;
+    async fn pay_amount(&mut self, amount: &str) -> Result<(), CommandError> {
+        let amount =
+            Amount::parse_decimal(amount, self.asked.decimals).map_err(|e| CommandError::usage(e.to_string()))?;
         let before = self.last.payment.received_amount.clone();
         self.pay(amount).await?;
         let arrived = move |status: &Status| status.payment.received_amount != before;
         self.watch(|status| Story::is_over(status) || (arrived(status) && status.is_short())).await?;
         if self.last.is_short() {
             let received = Amount::parse_decimal(&self.last.payment.received_amount, self.asked.decimals);
-            let rest = self.due.saturating_sub(received.map_err(|e| Failure::failed(e.to_string()))?);
-            say(format_args!(
+            let rest = self.due.saturating_sub(received.map_err(|e| CommandError::failed(e.to_string()))?);
+            print_line(format_args!(
                 "That is too little. Pay the rest with `--amount {}` before {}, or the order expires and what came is \
                  kept for a person to look at.",
                 rest.to_decimal(self.asked.decimals),
@@ -145,8 +140,8 @@ impl Story {
         Ok(())
     }
 
-    async fn pay_in_parts(&mut self, parts: u64) -> Result<(), Failure> {
-        let part = self.due.checked_ratio(1, parts).unwrap_or_default();
+    async fn pay_in_parts(&mut self, parts: u64) -> Result<(), CommandError> {
+        let part = self.due.checked_mul_ratio(1, parts).unwrap_or_default();
         let mut rest = self.due;
         for number in 1..=parts {
             let amount = if number == parts { rest } else { part };
@@ -161,30 +156,30 @@ impl Story {
         self.watch(Story::is_over).await
     }
 
-    async fn pay_late(&mut self) -> Result<(), Failure> {
+    async fn pay_late(&mut self) -> Result<(), CommandError> {
         self.need_simulation("--late")?;
-        say(self.ask(demo::Command::PassWindow { order: self.order.clone() }).await?);
+        print_line(self.ask(demo::Command::PassWindow { order: self.order.clone() }).await?);
         self.watch(Story::is_over).await?;
         let before = self.reviews().await?;
         self.pay(self.due).await?;
         for _ in 0..SILENCE_MAX {
             let new: Vec<String> = self.reviews().await?.difference(&before).cloned().collect();
             if !new.is_empty() {
-                say("The money is in the ledger, and because it came late a person decides about it:");
-                new.iter().for_each(|review| say(format_args!("  review {review}")));
+                print_line("The money is in the ledger, and because it came late a person decides about it:");
+                new.iter().for_each(|review| print_line(format_args!("  review {review}")));
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(Failure::failed("the late payment was not noticed"))
+        Err(CommandError::failed("the late payment was not noticed"))
     }
 
     /// It mines by itself, so that the payment is exactly as deep as the story wants it.
-    async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), Failure> {
+    async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
         self.need_simulation("--reorg")?;
         if blocks >= self.asked.final_depth {
             let (depth, chain) = (self.asked.final_depth, &self.asked.chain);
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "blocks of {chain} are final {depth} deep here, and what is final never goes back; use --reorg {} or less",
                 depth.saturating_sub(1)
             )));
@@ -203,7 +198,7 @@ impl Story {
             self.watch(Story::is_over).await?;
         }
         let was_over = Story::is_over(&self.last);
-        say(format_args!("Now {blocks} blocks of {chain} are replaced by others, without the payment in them."));
+        print_line(format_args!("Now {blocks} blocks of {chain} are replaced by others, without the payment in them."));
         self.ask(demo::Command::Pause { chain: chain.clone() }).await?;
         self.ask(demo::Command::Reorg { chain: chain.clone(), blocks }).await?;
         if was_over {
@@ -211,47 +206,47 @@ impl Story {
         } else {
             self.watch(|status| status.payment.confirmations.is_none_or(|n| n == 0)).await?;
         }
-        say("The credit was taken back with the block. Now the payment is mined again.");
+        print_line("The credit was taken back with the block. Now the payment is mined again.");
         self.ask(demo::Command::Release { chain }).await?;
         if was_over { self.await_no_review(&before).await } else { self.watch(Story::is_over).await }
     }
 
-    async fn await_review(&self, before: &BTreeSet<String>) -> Result<(), Failure> {
+    async fn await_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
             if let Some(review) = self.reviews().await?.difference(before).next() {
-                say(format_args!("  review {review}"));
+                print_line(format_args!("  review {review}"));
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(Failure::failed("the reorganisation was not noticed"))
+        Err(CommandError::failed("the reorganisation was not noticed"))
     }
 
-    async fn await_no_review(&self, before: &BTreeSet<String>) -> Result<(), Failure> {
+    async fn await_no_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
             if self.reviews().await?.difference(before).next().is_none() {
-                say("The payment is confirmed again, and the review closed itself.");
+                print_line("The payment is confirmed again, and the review closed itself.");
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(Failure::failed("the payment was not confirmed again"))
+        Err(CommandError::failed("the payment was not confirmed again"))
     }
 
-    fn need_simulation(&self, option: &str) -> Result<(), Failure> {
+    fn need_simulation(&self, option: &str) -> Result<(), CommandError> {
         match self.asked.simulated {
             true => Ok(()),
-            false => Err(Failure::usage(format!(
+            false => Err(CommandError::usage(format!(
                 "{option} needs a simulated chain, and {} is a real node",
                 self.asked.chain
             ))),
         }
     }
 
-    async fn pay(&self, amount: Amount) -> Result<(), Failure> {
+    async fn pay(&self, amount: Amount) -> Result<(), CommandError> {
         let pay = demo::Command::Pay { order: self.order.clone(), amount: amount.to_string() };
         let txid = self.ask(pay).await?;
-        say(format_args!(
+        print_line(format_args!(
             "Paid {} {} in transaction {txid}.",
             amount.to_decimal(self.asked.decimals),
             self.asked.symbol
@@ -259,16 +254,16 @@ impl Story {
         Ok(())
     }
 
-    async fn reviews(&self) -> Result<BTreeSet<String>, Failure> {
+    async fn reviews(&self) -> Result<BTreeSet<String>, CommandError> {
         Ok(self.ask(demo::Command::Reviews).await?.lines().map(String::from).collect())
     }
 
-    async fn ask(&self, command: demo::Command) -> Result<String, Failure> {
-        Ok(ask_daemon(&self.folder, &Command::Demo(command)).await?.to_string())
+    async fn ask(&self, command: demo::Command) -> Result<String, CommandError> {
+        execute_in_daemon(&self.folder, &command).await
     }
 
     /// Says what is new until `enough`.
-    async fn watch(&mut self, enough: impl Fn(&Status) -> bool) -> Result<(), Failure> {
+    async fn watch(&mut self, enough: impl Fn(&Status) -> bool) -> Result<(), CommandError> {
         let mut silence = 0;
         loop {
             let status = self.status().await?;
@@ -282,14 +277,14 @@ impl Story {
             }
             silence += 1;
             if silence > SILENCE_MAX {
-                return Err(Failure::failed("nothing has happened for a minute; look at what the demo prints"));
+                return Err(CommandError::failed("nothing has happened for a minute; look at what the demo prints"));
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    async fn status(&self) -> Result<Status, Failure> {
-        let failed = |e: reqwest::Error| Failure::while_("the status of the order", e.without_url());
+    async fn status(&self) -> Result<Status, CommandError> {
+        let failed = |e: reqwest::Error| CommandError::with_context("the status of the order", e.without_url());
         let answer = self.client.get(&self.status_url).send().await.and_then(|answer| answer.error_for_status());
         answer.map_err(failed)?.json().await.map_err(failed)
     }
@@ -301,7 +296,7 @@ impl Story {
             _ => String::new(),
         };
         let Status { status, payment_status, fulfillment_status, .. } = now;
-        say(format_args!(
+        print_line(format_args!(
             "  order {status}, payment {payment_status}, goods {fulfillment_status}: {received_amount} of {expected_amount} {}{depth}",
             self.asked.symbol
         ));
@@ -320,6 +315,6 @@ impl Status {
     }
 }
 
-fn units(text: &str) -> Result<Amount, Failure> {
-    Amount::parse_decimal(text, 0).map_err(|e| Failure::failed(e.to_string()))
+fn units(text: &str) -> Result<Amount, CommandError> {
+    Amount::parse_decimal(text, 0).map_err(|e| CommandError::failed(e.to_string()))
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use crate::commands::admin::coupons::NewCoupon;
 use crate::commands::admin::products::NewProduct;
 use crate::commands::admin::{self, Act, Owner};
-use crate::commands::control::Context;
+use crate::commands::context::Context;
 use crate::commands::dev::keys::write_private;
-use crate::commands::exit::Failure;
+use crate::commands::exit::CommandError;
 use ids::{Mode, Shop};
 use shop::{catalog, merchants};
 
@@ -53,7 +53,7 @@ const SAMPLES: [Sample; 3] = [
 ];
 
 /// Makes what is missing and returns a token of the demo's user.
-pub async fn open(context: &Context, folder: &Path) -> Result<String, Failure> {
+pub async fn open(context: &Context, folder: &Path) -> Result<String, CommandError> {
     let known =
         context.db.read("find_demo", |tx| Box::pin(async move { merchants::find_by_slug(tx, MERCHANT).await })).await?;
     if known.is_none() {
@@ -71,7 +71,7 @@ pub async fn open(context: &Context, folder: &Path) -> Result<String, Failure> {
 }
 
 /// The first start was cut short when some of this is there already; what was refused as known is as good as done.
-async fn greet(context: &Context) -> Result<String, Failure> {
+async fn greet(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: owner() };
     let mut refused = Vec::new();
     refused.extend(admin::execute(context, Act::CreateUser(user)).await.err());
@@ -88,14 +88,14 @@ async fn greet(context: &Context) -> Result<String, Failure> {
     act(context, Act::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: owner() })).await
 }
 
-async fn fill_up(context: &Context) -> Result<(), Failure> {
+async fn fill_up(context: &Context) -> Result<(), CommandError> {
     let products = context
         .db
         .read("list_demo_products", |tx| {
             Box::pin(async move {
                 let Some(merchant) = merchants::find_by_slug(tx, MERCHANT).await? else { return Ok(Vec::new()) };
                 let shop = Shop { merchant: merchant.id, mode: Mode::Test };
-                catalog::list_stored(tx, shop).await
+                catalog::list_with_prices(tx, shop).await
             })
         })
         .await?;
@@ -135,6 +135,6 @@ fn owner() -> Owner {
     Owner { merchant: MERCHANT.into(), mode: Mode::Test }
 }
 
-async fn act(context: &Context, act: Act) -> Result<String, Failure> {
-    admin::execute(context, act).await.map_err(|e| Failure::while_("the demo's shop", e))
+async fn act(context: &Context, act: Act) -> Result<String, CommandError> {
+    admin::execute(context, act).await.map_err(|e| CommandError::with_context("the demo's shop", e))
 }

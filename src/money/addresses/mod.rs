@@ -105,7 +105,7 @@ impl Addresses {
             Some(back) => back,
             None => {
                 let index = issuer.shelf.take_index(db, issuer.account).await?;
-                (index, issuer.deriver.address(index)?)
+                (index, issuer.deriver.derive_address(index)?)
             }
         };
         let (account, watched, shelf) = (issuer.account, issuer.watched.clone(), issuer.shelf.clone());

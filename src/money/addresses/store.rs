@@ -46,7 +46,7 @@ pub fn insert_address(
 ) -> ResultRef<AddressId> {
     statement!(
         links,
-        "insert into addresses (chain, key, text, account_id, idx, issued_at) values ($1, $2, $3, $4, $5, $6) returning id",
+        "insert into addresses (chain, key, text, account_id, derivation_index, issued_at) values ($1, $2, $3, $4, $5, $6) returning id",
         chain.as_str(),
         address.key.0,
         &address.text,

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chain::derive::Scheme;
+use chain::derive::AddressScheme;
 use chain::{ChainId, Deriver, Family, WatchSet};
 use futures_util::future::join_all;
 
@@ -24,7 +24,7 @@ async fn open(db: &Db) -> (Addresses, Arc<WatchSet>) {
         chain: chain(name),
         family: Family::Evm,
         xpub: XPUB.into(),
-        deriver: Deriver::new(XPUB, Scheme::Evm).unwrap(),
+        deriver: Deriver::new(XPUB, AddressScheme::Evm).unwrap(),
         watched: watched.clone(),
     };
     let accounts = vec![account("ethereum"), account("polygon")];

@@ -11,7 +11,9 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use chain::{AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part, Place, Transfer, TxId};
+use chain::{
+    AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Transfer, TransferIndex, TxId, TxPart,
+};
 
 use crate::assets::FollowedChain;
 use crate::deposits::batch::DepositBatch;
@@ -91,7 +93,7 @@ struct NewDeposit {
     address: AddressId,
     block: (BlockHash, i64),
     txid: TxId,
-    place: Place,
+    place: TransferIndex,
     sender: Option<String>,
 }
 
@@ -122,7 +124,7 @@ impl NewDeposit {
             address: invoice.address_id,
             block: (header.hash, header.time),
             txid: transfer.txid,
-            place: transfer.place,
+            place: transfer.index,
             sender: transfer.from.clone(),
         }
     }
@@ -271,7 +273,7 @@ pub async fn book_unexplained_credit(
     }
     let transfer = Transfer {
         txid: TxId([0; 32]),
-        place: Place { tx_index: check.number(), part: Part::Probe },
+        index: TransferIndex { tx_index: check.number(), part: TxPart::BalanceIncrease },
         asset: check.asset_id(&chain.id),
         to: check.address.key,
         from: None,
@@ -303,7 +305,7 @@ impl BalanceCheck {
     }
 
     pub fn asset_id(&self, chain: &ChainId) -> chain::AssetId {
-        chain::AssetId::of(chain, &self.asset)
+        chain::AssetId::on_chain(chain, &self.asset)
     }
 }
 

@@ -51,7 +51,7 @@ pub async fn rescan(
     let cursor = store::lock_cursor(tx, &chain.id, Position::NONE).await?.ok_or(RescanError::NotBegun)?;
     let mut rescanned = Rescanned::default();
     let mut missing = Vec::new();
-    for block in blocks.iter().filter(|block| !block.is_quiet()) {
+    for block in blocks.iter().filter(|block| block.has_watched_activity()) {
         let height = block.header.height;
         if height > cursor.height {
             return Err(RescanError::Ahead(height, cursor.height));
@@ -60,7 +60,7 @@ pub async fn rescan(
             return Err(RescanError::Elsewhere(height));
         }
         for transfer in &block.transfers {
-            if store::is_booked(tx, &chain.id, height, transfer.place).await? {
+            if store::is_booked(tx, &chain.id, height, transfer.index).await? {
                 rescanned.known += 1;
                 continue;
             }

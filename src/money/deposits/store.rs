@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use chain::{
-    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Part,
-    Place, Spend, TxId,
+    Address, AddressKey, Amount, AssetId, AssetKind, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Spend,
+    TransferIndex, TxId, TxPart,
 };
 
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
@@ -32,7 +32,7 @@ pub struct CursorRow {
 }
 
 pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>, db::Error> {
-    let found = row!(tx, "select final_height, time, halted from cursors where chain = $1", chain.as_str())?;
+    let found = row!(tx, "select final_height, block_time, halt_reason from cursors where chain = $1", chain.as_str())?;
     let Some(found) = found else { return Ok(None) };
     let recent = rows!(tx, "select height, hash from blocks where chain = $1 order by height", chain.as_str())?;
     let recent = recent
@@ -42,8 +42,8 @@ pub async fn find_cursor(tx: &mut Tx, chain: &ChainId) -> Result<Option<Cursor>,
     Ok(Some(Cursor {
         recent,
         final_height: found.get("final_height")?,
-        time: found.get("time")?,
-        halted: found.get("halted")?,
+        time: found.get("block_time")?,
+        halted: found.get("halt_reason")?,
     }))
 }
 
@@ -78,7 +78,7 @@ pub async fn lock_cursor(tx: &mut Tx, chain: &ChainId, position: Position) -> Re
 pub async fn insert_cursor(tx: &mut Tx, chain: &ChainId, header: &Header) -> Result<(), db::Error> {
     execute!(
         tx,
-        "insert into cursors (chain, height, hash, time, final_height, since_height) values ($1, $2, $3, $4, 0, $2)",
+        "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, $2, $3, $4, 0, $2)",
         chain.as_str(),
         header.height,
         header.hash.0,
@@ -97,7 +97,7 @@ pub async fn set_cursor(
 ) -> Result<(), db::Error> {
     deferred!(
         tx,
-        "update cursors set height = $4, hash = $5, time = $6, final_height = $7
+        "update cursors set height = $4, hash = $5, block_time = $6, final_height = $7
          where chain = $1 and height = $2 and hash = $3",
         chain.as_str(),
         from.height,
@@ -115,12 +115,12 @@ pub async fn set_final_height(tx: &mut Tx, chain: &ChainId, height: Height) -> R
 }
 
 pub async fn find_halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::Error> {
-    let found = row!(tx, "select halted from cursors where chain = $1", chain.as_str())?;
-    found.map_or(Ok(None), |row| row.get("halted"))
+    let found = row!(tx, "select halt_reason from cursors where chain = $1", chain.as_str())?;
+    found.map_or(Ok(None), |row| row.get("halt_reason"))
 }
 
 pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Result<(), db::Error> {
-    execute!(tx, "update cursors set halted = $2 where chain = $1", chain.as_str(), why)?;
+    execute!(tx, "update cursors set halt_reason = $2 where chain = $1", chain.as_str(), why)?;
     Ok(())
 }
 
@@ -128,8 +128,8 @@ pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> 
     deferred_each!(
         tx,
         headers.iter().map(|header| given![header.height, header.hash.0, header.time]).collect(),
-        "with given (height bigint, hash bytea, time bigint)
-         insert into blocks (chain, height, hash, time) select $1, given.height, given.hash, given.time from given",
+        "with given (height bigint, hash bytea, block_time bigint)
+         insert into blocks (chain, height, hash, block_time) select $1, given.height, given.hash, given.block_time from given",
         chain.as_str()
     )
 }
@@ -144,13 +144,13 @@ pub async fn find_hash(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<O
 pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Option<Header>, db::Error> {
     let found = row!(
         tx,
-        "select time from blocks where chain = $1 and height = $2 and hash = $3",
+        "select block_time from blocks where chain = $1 and height = $2 and hash = $3",
         chain.as_str(),
         at.height,
         at.hash.0
     )?;
     let header = |time| Header { height: at.height, hash: at.hash, parent: at.hash, time };
-    found.map(|row| row.get("time").map(header)).transpose()
+    found.map(|row| row.get("block_time").map(header)).transpose()
 }
 
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
@@ -193,12 +193,12 @@ pub async fn list_counted_before(
         "with given (invoice bigint, txid bytea, amount bytea)
          select d.invoice_id, d.txid, d.amount from given, deposits d
          where d.invoice_id = given.invoice and d.txid = given.txid and d.amount = given.amount and d.state = 'orphaned'
-         and d.use in ('counted', 'short')"
+         and d.disposition in ('counted', 'short')"
     )?;
     found.iter().map(|row| Ok((row.get("invoice_id")?, TxId(row.get("txid")?), row.get("amount")?))).collect()
 }
 
-pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: Place) -> Result<bool, db::Error> {
+pub async fn is_booked(tx: &mut Tx, chain: &ChainId, height: Height, place: TransferIndex) -> Result<bool, db::Error> {
     let found = row!(
         tx,
         "select 1 as one from deposits
@@ -228,7 +228,7 @@ pub async fn find_probed(
         chain.as_str(),
         key.0,
         asset.as_str(),
-        Part::Probe.code(),
+        TxPart::BalanceIncrease.code(),
         height
     )?;
     found.map(|row| row.get("invoice_id")).transpose()
@@ -271,7 +271,7 @@ pub async fn insert_deposits(
          address bigint, invoice bigint, amount bytea, sender text, state text, used text, confirm_height bigint,
          confirmed_at bigint, final_at bigint)
          insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id, invoice_id,
-         amount, sender, state, use, confirm_height, seen_at, confirmed_at, final_at)
+         amount, sender, state, disposition, confirm_height, seen_at, confirmed_at, final_at)
          select $1, given.height, given.tx_index, given.part, given.block_hash, given.block_time, given.txid, given.asset,
          given.address, given.invoice, given.amount, given.sender, given.state, given.used, given.confirm_height, $2,
          given.confirmed_at, given.final_at from given where true
@@ -301,13 +301,13 @@ pub async fn lock_advancing(
     let found = rows!(
         tx,
         "with seen as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, use from deposits
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
              where chain = $1 and state = 'seen' and (confirm_height <= $2 or height <= $3) order by id limit $4 for update),
          confirmed as (
-             select id, invoice_id, height, confirm_height, asset, amount, state, use from deposits
+             select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
              where chain = $1 and state = 'confirmed' and height <= $3 order by id limit $4 for update)
-         select id, invoice_id, height, confirm_height, asset, amount, state, use from seen
-         union all select id, invoice_id, height, confirm_height, asset, amount, state, use from confirmed",
+         select id, invoice_id, height, confirm_height, asset, amount, state, disposition from seen
+         union all select id, invoice_id, height, confirm_height, asset, amount, state, disposition from confirmed",
         chain.as_str(),
         position.cursor,
         position.last,
@@ -320,7 +320,7 @@ pub async fn lock_advancing(
 pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
-        "select id, invoice_id, height, confirm_height, asset, amount, state, use from deposits
+        "select id, invoice_id, height, confirm_height, asset, amount, state, disposition from deposits
          where chain = $1 and height > $2 and state <> 'orphaned' order by id for update",
         chain.as_str(),
         height
@@ -334,10 +334,10 @@ fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
         invoice: row.get("invoice_id")?,
         height: row.get("height")?,
         confirm_height: row.get("confirm_height")?,
-        asset: AssetId::stored(&row.get::<String>("asset")?),
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
         amount: row.get("amount")?,
         state: row.get("state")?,
-        used: row.get("use")?,
+        used: row.get("disposition")?,
     })
 }
 
@@ -347,18 +347,18 @@ pub async fn set_spent(
     chain: &ChainId,
     spends: &[(Height, Spend)],
 ) -> Result<Vec<(DepositId, TxId)>, db::Error> {
-    let given = spends
-        .iter()
-        .map(|(height, Spend { output, by })| given![output.txid.0, Part::Output(output.vout).code(), by.0, *height]);
+    let given = spends.iter().map(|(height, Spend { output, spent_by })| {
+        given![output.txid.0, TxPart::Output(output.vout).code(), spent_by.0, *height]
+    });
     let spent = rows_each!(
         tx,
         given.collect(),
-        "with given (txid bytea, part bigint, spent_by bytea, height bigint)
-         update deposits set spent_by = given.spent_by, spent_height = given.height from given
+        "with given (txid bytea, part bigint, spending_txid bytea, height bigint)
+         update deposits set spending_txid = given.spending_txid, spent_height = given.height from given
          where chain = $1 and deposits.txid = given.txid and deposits.part = given.part
          and deposits.part >= 12884901888 and deposits.part < 17179869184 and state <> 'orphaned'
-         and (deposits.spent_by is null or deposits.spent_by <> given.spent_by)
-         returning id, deposits.spent_by",
+         and (deposits.spending_txid is null or deposits.spending_txid <> given.spending_txid)
+         returning id, deposits.spending_txid",
         chain.as_str()
     )?;
     spent.iter().map(|row| Ok((row.at(0)?, TxId(row.at(1)?)))).collect()
@@ -372,7 +372,7 @@ pub async fn set_unspent_above(
 ) -> Result<Vec<(DepositId, OutPoint)>, db::Error> {
     let unspent = rows!(
         tx,
-        "update deposits set spent_by = null, spent_height = null where chain = $1 and spent_height > $2
+        "update deposits set spending_txid = null, spent_height = null where chain = $1 and spent_height > $2
          returning id, txid, part",
         chain.as_str(),
         height
@@ -381,7 +381,7 @@ pub async fn set_unspent_above(
 }
 
 fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
-    let vout = row.get::<i64>("part")? - Part::OUTPUTS.start;
+    let vout = row.get::<i64>("part")? - TxPart::OUTPUT_CODES.start;
     let no_output = |_| db::Error::Value { column: "part".into(), reason: "it is no output".into() };
     Ok(OutPoint { txid: TxId(row.get("txid")?), vout: u32::try_from(vout).map_err(no_output)? })
 }
@@ -390,9 +390,9 @@ fn output(row: &db::Row) -> Result<OutPoint, db::Error> {
 pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<Unspent>, db::Error> {
     let found = rows!(
         tx,
-        "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.idx from deposits d
+        "select d.txid, d.part, d.amount, d.height, d.state, a.text as address, a.derivation_index from deposits d
          join addresses a on a.id = d.address_id
-         where d.chain = $1 and d.part >= 12884901888 and d.part < 17179869184 and d.state <> 'orphaned' and d.spent_by is null
+         where d.chain = $1 and d.part >= 12884901888 and d.part < 17179869184 and d.state <> 'orphaned' and d.spending_txid is null
          order by d.id limit $2",
         chain.as_str(),
         limit
@@ -404,7 +404,7 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
             height: row.get("height")?,
             state: row.get("state")?,
             address: row.get("address")?,
-            index: row.get("idx")?,
+            index: row.get("derivation_index")?,
         })
     };
     found.iter().map(unspent).collect()
@@ -417,7 +417,7 @@ pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]
         tx,
         moved.map(|(deposit, to)| given![deposit.id, deposit.state, *to, deposit.used]).collect(),
         "with given (id bigint, was text, state text, used text)
-         update deposits set state = given.state, use = given.used, confirmed_at = coalesce(confirmed_at, $1),
+         update deposits set state = given.state, disposition = given.used, confirmed_at = coalesce(confirmed_at, $1),
          final_at = case when given.state = 'final' then $1 end
          from given where deposits.id = given.id and deposits.state = given.was",
         now
@@ -436,7 +436,7 @@ pub async fn set_orphaned(tx: &mut Tx, now: Instant, deposit: &Deposit) -> Resul
 }
 
 pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Vec<InvoiceId>, db::Error> {
-    let native = AssetId::of(chain, &AssetKind::Native);
+    let native = AssetId::on_chain(chain, &AssetKind::Native);
     let found = rows!(
         tx,
         "select id from invoices where chain = $1 and asset = $2 and state = 'open' order by expires_at limit $3",
@@ -483,7 +483,7 @@ pub async fn find_balance_check(tx: &mut Tx, invoice: InvoiceId) -> Result<Optio
         id: found.get("id")?,
         address: Address { key: AddressKey(found.get("key")?), text: found.get("text")? },
         asset,
-        explained: Amount::sum(amounts).ok_or_else(out_of_range)?,
+        explained: Amount::checked_sum(amounts).ok_or_else(out_of_range)?,
         since,
     }))
 }

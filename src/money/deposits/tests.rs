@@ -62,7 +62,7 @@ fn chain() -> FollowedChain {
 }
 
 fn asset(foreign: bool) -> AssetId {
-    AssetId::stored(if foreign { "model/other" } else { "model/token" })
+    AssetId::from_stored(if foreign { "model/other" } else { "model/token" })
 }
 
 fn key(invoice: i64) -> AddressKey {
@@ -102,7 +102,7 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
         )?;
         execute!(
             tx,
-            "insert into addresses (chain, key, text, account_id, idx, issued_at) values ('model', $1, $2, 1, $3, $4)",
+            "insert into addresses (chain, key, text, account_id, derivation_index, issued_at) values ('model', $1, $2, 1, $3, $4)",
             key(n).0,
             &id,
             n,
@@ -110,8 +110,8 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
         )?;
         execute!(
             tx,
-            "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
-             currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
+            "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
+             currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
              values ($1, $2, 1, 'test', 'model', 'model/token', $2, 'open', $3, $4, 'CNY', 1, '1', 'x', 0, $5, 0, $6, 0)",
             &id,
             n,
@@ -368,7 +368,7 @@ fn suspense(used: Disposition) -> Option<Account> {
 
 /// What is stored, in the words of the model.
 async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
-    let found = rows!(tx, "select invoice_id, height, tx_index, state, use from deposits order by id")?;
+    let found = rows!(tx, "select invoice_id, height, tx_index, state, disposition from deposits order by id")?;
     let stored: Vec<(i64, u64, u32, State, Disposition)> = found
         .iter()
         .map(|row| {
@@ -377,7 +377,7 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
                 row.get("height").unwrap(),
                 row.get("tx_index").unwrap(),
                 row.get("state").unwrap(),
-                row.get("use").unwrap(),
+                row.get("disposition").unwrap(),
             )
         })
         .collect();
@@ -387,15 +387,15 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
 
     let found = rows!(
         tx,
-        "select i.id, i.state, i.settled, i.settlements, i.released_at, p.state as payment
+        "select i.id, i.state, i.credited_amount, i.settlement_count, i.finalized_at, p.state as payment
          from invoices i join payments p on p.id = i.payment_id order by i.id"
     )?;
     for row in &found {
         let expected = &model.invoices[&row.get("id")?];
         assert_eq!(row.get::<invoices::State>("state")?, expected.state);
-        assert_eq!(row.get::<Option<Amount>>("settled")?, expected.settled.map(Amount::from));
-        assert_eq!(row.get::<i64>("settlements")?, expected.settlements);
-        assert_eq!(row.get::<Option<Instant>>("released_at")?.is_some(), expected.released);
+        assert_eq!(row.get::<Option<Amount>>("credited_amount")?, expected.settled.map(Amount::from));
+        assert_eq!(row.get::<i64>("settlement_count")?, expected.settlements);
+        assert_eq!(row.get::<Option<Instant>>("finalized_at")?.is_some(), expected.released);
         assert_eq!(row.get::<String>("payment")?, expected.payment);
     }
 
@@ -438,7 +438,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
     .await
     .unwrap();
     for act in acts {
-        let from = hashes.last().unwrap().position();
+        let from = hashes.last().unwrap().block_ref();
         let changes = match act {
             Act::Extend(blocks) => {
                 let mut read = Vec::new();
@@ -451,7 +451,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
                         model.see(&header, tx_index, movement);
                         transfers.push(Transfer {
                             txid: TxId([movement.txid; 32]),
-                            place: Place { tx_index, part: Part::Value },
+                            index: TransferIndex { tx_index, part: TxPart::Value },
                             asset: asset(movement.foreign),
                             to: key(movement.to),
                             from: None,
@@ -478,7 +478,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
                 height = height.saturating_sub(blocks).max(model.last);
                 branch += 1;
                 hashes.truncate(usize::try_from(height).unwrap() + 1);
-                let to = hashes.last().unwrap().position();
+                let to = hashes.last().unwrap().block_ref();
                 model.rewind(height);
                 let rewound = db.write("rewind", move |tx| {
                     Box::pin(async move { rewind(tx, Instant(1), &chain(), from, to).await })
@@ -503,7 +503,7 @@ async fn play(db: &Db, acts: Vec<Act>) {
 fn minted(header: Header, amounts: &[Amount]) -> Block {
     let transfers = (0u32..).zip(amounts).map(|(tx_index, amount)| Transfer {
         txid: TxId([1; 32]),
-        place: Place { tx_index, part: Part::Value },
+        index: TransferIndex { tx_index, part: TxPart::Value },
         asset: asset(false),
         to: key(1),
         from: None,
@@ -536,13 +536,14 @@ async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> 
         transfer.txid = TxId([*txid; 32]);
     }
     let (reached, limits) = (Some(position(&chain(), at.height, None)), Limits { grace: GRACE, keep: 64 });
-    apply(tx, Instant(1), &dusty_chain(), limits, from.position(), &[block], reached).await?;
+    apply(tx, Instant(1), &dusty_chain(), limits, from.block_ref(), &[block], reached).await?;
     Ok(())
 }
 
 /// The state of the first invoice, and the amounts that count for it.
 async fn standing(tx: &mut Tx) -> Result<(invoices::State, Vec<Amount>), db::Error> {
-    let found = rows!(tx, "select amount from deposits where state <> 'orphaned' and use = 'counted' order by id")?;
+    let found =
+        rows!(tx, "select amount from deposits where state <> 'orphaned' and disposition = 'counted' order by id")?;
     let counted = found.iter().map(|row| row.get("amount")).collect::<Result<_, _>>()?;
     let state = rows!(tx, "select state from invoices where id = 1")?.first().unwrap().get("state")?;
     Ok((state, counted))
@@ -558,8 +559,8 @@ db::both! {
                 mine(tx, header(0, 0), header(1, 0), &[(1, 3), (2, 9), (3, 88)]).await?;
                 let expected = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, expected));
-                let uses = rows!(tx, "select use from deposits order by tx_index")?;
-                let uses: Vec<Disposition> = uses.iter().map(|row| row.get("use")).collect::<Result<_, _>>()?;
+                let uses = rows!(tx, "select disposition from deposits order by tx_index")?;
+                let uses: Vec<Disposition> = uses.iter().map(|row| row.get("disposition")).collect::<Result<_, _>>()?;
                 assert_eq!(uses, [Disposition::Dust, Disposition::Counted, Disposition::Counted]);
                 Ok::<_, PostError>(())
             })
@@ -576,7 +577,7 @@ db::both! {
                 mine(tx, header(1, 0), header(2, 0), &[(2, 9)]).await?;
                 let both = [88, 9].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
-                let (from, fork) = (header(2, 0).position(), header(0, 0).position());
+                let (from, fork) = (header(2, 0).block_ref(), header(0, 0).block_ref());
                 rewind(tx, Instant(1), &dusty_chain(), from, fork).await?;
                 assert_eq!(standing(tx).await?, (invoices::State::Reversed, Vec::new()));
 
@@ -604,7 +605,7 @@ db::both! {
                 let reached = Some(position(&chain(), 1, None));
                 let limits = Limits { grace: GRACE, keep: 64 };
                 let block = minted(header(1, 0), &most);
-                apply(tx, Instant(1), &chain(), limits, header(0, 0).position(), &[block], reached).await?;
+                apply(tx, Instant(1), &chain(), limits, header(0, 0).block_ref(), &[block], reached).await?;
                 let surplus = Account::Suspense(MERCHANT, Suspense::Surplus);
                 let kept = ledger::balance(tx, Mode::Test, &surplus, &asset(false)).await?.available();
                 let booked = below(112).checked_mul(2).unwrap();
@@ -612,7 +613,7 @@ db::both! {
 
                 // What nobody can have is no reason to look at the balance again and again.
                 let checks = list_balance_checks(tx, &[InvoiceId(2)]).await?;
-                let at = header(1, 0).position();
+                let at = header(1, 0).block_ref();
                 let rise = book_unexplained_credit(tx, Instant(1), &chain(), GRACE, at, &checks[0], below(127)).await?;
                 assert!(matches!(rise, UnexplainedCredit::Booked(None)), "{rise:?}");
                 assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());

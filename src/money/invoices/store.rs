@@ -46,8 +46,8 @@ pub fn insert_invoice(
 ) -> ResultRef<InvoiceId> {
     statement!(
         links,
-        "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, due, tolerance,
-         currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlements)
+        "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
+         currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0) returning id",
         uuid::Uuid::new_v4().to_string(),
         new.payment,
@@ -73,8 +73,8 @@ pub fn insert_invoice(
 pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<Invoice>, db::Error> {
     let found = row!(
         tx,
-        "select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at
+        "select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
+         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
          from invoices i join addresses a on a.id = i.address_id where i.payment_id = $1",
         payment
     )?;
@@ -87,8 +87,8 @@ pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec
         tx,
         ids.iter().map(|id| given![*id]).collect(),
         "with given (id bigint)
-         select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at
+         select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
+         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
          from given, invoices i join addresses a on a.id = i.address_id where i.id = given.id order by i.id for update"
     )?;
     found.iter().map(|row| invoice(row).map(Locked::new)).collect()
@@ -104,8 +104,8 @@ pub async fn lock_invoices_by_address(
         tx,
         keys.iter().map(|key| given![key.0]).collect(),
         "with given (key bytea)
-         select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.due,
-         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlements, i.settled, i.closed_at, i.released_at, a.key,
+         select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
+         i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at, a.key,
          case when exists (select 1 from deposits d where d.invoice_id = i.id) then 1 else 0 end as reached
          from given, addresses a join invoices i on i.address_id = a.id
          where a.chain = $1 and a.key = given.key order by i.id for update",
@@ -121,19 +121,19 @@ fn invoice(row: &db::Row) -> Result<Invoice, db::Error> {
         payment: row.get("payment_id")?,
         shop: Shop { merchant: row.get("merchant_id")?, mode: row.get("mode")? },
         chain: stored_chain(&row.get::<String>("chain")?)?,
-        asset: AssetId::stored(&row.get::<String>("asset")?),
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address_id: row.get("address_id")?,
         address: row.get("address")?,
         state: row.get("state")?,
-        due: row.get("due")?,
+        due: row.get("amount_due")?,
         tolerance: row.get("tolerance")?,
         confirmations: row.get("confirmations")?,
         created_at: row.get("created_at")?,
         expires_at: row.get("expires_at")?,
-        settlements: row.get("settlements")?,
-        settled: row.get("settled")?,
+        settlements: row.get("settlement_count")?,
+        settled: row.get("credited_amount")?,
         closed_at: row.get("closed_at")?,
-        released_at: row.get("released_at")?,
+        released_at: row.get("finalized_at")?,
     })
 }
 
@@ -148,7 +148,7 @@ pub async fn find_received(tx: &mut Tx, id: InvoiceId, chain: &ChainId) -> Resul
         tx,
         "select d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height, c.height as cursor_height
          from deposits d join cursors c on c.chain = $2
-         where d.invoice_id = $1 and d.use in ('counted', 'short') and d.state <> 'orphaned' order by d.id",
+         where d.invoice_id = $1 and d.disposition in ('counted', 'short') and d.state <> 'orphaned' order by d.id",
         id,
         chain.as_str()
     )?;
@@ -203,7 +203,7 @@ pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTre
         ids.iter().map(|id| given![*id]).collect(),
         "with given (id bigint)
          select d.invoice_id, d.amount, d.state from given, deposits d
-         where d.invoice_id = given.id and d.use in ('counted', 'short') and d.state <> 'orphaned'"
+         where d.invoice_id = given.id and d.disposition in ('counted', 'short') and d.state <> 'orphaned'"
     )?;
     let mut counted = BTreeMap::new();
     for row in &found {
@@ -229,7 +229,7 @@ pub async fn list_expecting_payment(tx: &mut Tx, chain: &ChainId, limit: i64) ->
          join addresses a on a.id = i.address_id
          union
          select a.key, a.text from (
-             select address_id from invoices where chain = $1 and state = 'reversed' order by reversed_until limit $2) i
+             select address_id from invoices where chain = $1 and state = 'reversed' order by reversal_deadline_at limit $2) i
          join addresses a on a.id = i.address_id",
         chain.as_str(),
         limit
@@ -251,9 +251,9 @@ pub async fn list_expirable(
         tx,
         "select i.id from invoices i
          where i.chain = $1 and i.state = 'open' and i.expires_at < $2 and not exists (
-             select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
+             select 1 from deposits d where d.invoice_id = i.id and d.disposition = 'counted' and d.state = 'seen')
          and not exists (
-             select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'orphaned'
+             select 1 from deposits d where d.invoice_id = i.id and d.disposition = 'counted' and d.state = 'orphaned'
              and d.orphaned_at + i.expires_at - i.created_at >= $2 and not exists (
                  select 1 from deposits again
                  where again.invoice_id = i.id and again.txid = d.txid and again.state <> 'orphaned'))
@@ -270,12 +270,12 @@ pub async fn list_expirable(
     found.extend(rows!(
         tx,
         "select i.id from invoices i
-         where i.chain = $1 and i.state = 'reversed' and i.reversed_until < $2 and not exists (
-             select 1 from deposits d where d.invoice_id = i.id and d.use = 'counted' and d.state = 'seen')
+         where i.chain = $1 and i.state = 'reversed' and i.reversal_deadline_at < $2 and not exists (
+             select 1 from deposits d where d.invoice_id = i.id and d.disposition = 'counted' and d.state = 'seen')
          and not exists (
              select 1 from unconfirmed s where s.invoice_id = i.id and s.asset = i.asset and s.state = 'seen'
              and s.first_seen_at > $3)
-         order by i.reversed_until limit $4",
+         order by i.reversal_deadline_at limit $4",
         chain.as_str(),
         passed,
         held_since,
@@ -307,10 +307,10 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
     deferred_each!(
         tx,
         given.collect(),
-        "with given (id bigint, was text, state text, settled bytea, settlements bigint, closed_at bigint, released_at bigint,
-         reversed_until bigint)
-         update invoices set state = given.state, settled = given.settled, settlements = given.settlements,
-         closed_at = given.closed_at, released_at = given.released_at, reversed_until = given.reversed_until
+        "with given (id bigint, was text, state text, credited_amount bytea, settlement_count bigint, closed_at bigint, finalized_at bigint,
+         reversal_deadline_at bigint)
+         update invoices set state = given.state, credited_amount = given.credited_amount, settlement_count = given.settlement_count,
+         closed_at = given.closed_at, finalized_at = given.finalized_at, reversal_deadline_at = given.reversal_deadline_at
          from given where invoices.id = given.id and invoices.state = given.was"
     )
 }
@@ -318,7 +318,7 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
 pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Disposition, to: Disposition) -> Result<(), db::Error> {
     execute!(
         tx,
-        "update deposits set use = $3 where invoice_id = $1 and use = $2 and state <> 'orphaned'",
+        "update deposits set disposition = $3 where invoice_id = $1 and disposition = $2 and state <> 'orphaned'",
         id,
         from,
         to

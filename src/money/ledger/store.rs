@@ -132,7 +132,7 @@ pub async fn insert_or_find_account(
     let id: AccountId = inserted.get("id")?;
     execute!(
         tx,
-        "insert into balances (account_id, debits_pending, debits_posted, credits_pending, credits_posted, through_seq)
+        "insert into balances (account_id, debits_pending, debits_posted, credits_pending, credits_posted, rolled_up_to)
          values ($1, $2, $2, $2, $2, 0)",
         id,
         Amount::ZERO
@@ -146,7 +146,7 @@ pub async fn lock_balances(tx: &mut Tx, accounts: &BTreeSet<AccountId>) -> Resul
         tx,
         accounts.iter().map(|account| given![*account]).collect(),
         "with given (id bigint)
-         select b.account_id, b.debits_pending, b.debits_posted, b.credits_pending, b.credits_posted, b.through_seq
+         select b.account_id, b.debits_pending, b.debits_posted, b.credits_pending, b.credits_posted, b.rolled_up_to
          from given, balances b where b.account_id = given.id order by b.account_id for update"
     )?;
     if found.len() != accounts.len() {
@@ -161,7 +161,7 @@ pub type Balances = BTreeMap<AccountId, (Balance, i64)>;
 pub async fn find_balance(tx: &mut Tx, account: AccountId) -> Result<(Balance, i64), db::Error> {
     let found = row!(
         tx,
-        "select debits_pending, debits_posted, credits_pending, credits_posted, through_seq from balances
+        "select debits_pending, debits_posted, credits_pending, credits_posted, rolled_up_to from balances
          where account_id = $1",
         account
     )?;
@@ -179,7 +179,7 @@ fn balance_of(row: &db::Row) -> Result<(Balance, i64), db::Error> {
         credits_pending: row.get("credits_pending")?,
         credits_posted: row.get("credits_posted")?,
     };
-    Ok((balance, row.get("through_seq")?))
+    Ok((balance, row.get("rolled_up_to")?))
 }
 
 pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Error> {
@@ -197,9 +197,9 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
         tx,
         given.collect(),
         "with given (id bigint, debits_pending bytea, debits_posted bytea, credits_pending bytea, credits_posted bytea,
-         through_seq bigint)
+         rolled_up_to bigint)
          update balances set debits_pending = given.debits_pending, debits_posted = given.debits_posted,
-         credits_pending = given.credits_pending, credits_posted = given.credits_posted, through_seq = given.through_seq
+         credits_pending = given.credits_pending, credits_posted = given.credits_posted, rolled_up_to = given.rolled_up_to
          from given where account_id = given.id"
     )
 }
@@ -246,10 +246,10 @@ pub async fn insert_sealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>
     deferred_each!(
         tx,
         given,
-        "with given (no bigint, entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea,
+        "with given (no bigint, entry text, line_no bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea,
          reason text, hash bytea)
-         insert into postings (seq, entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at, seal_no, hash)
-         select given.no, given.entry, given.leg, given.kind, given.pending, given.debit, given.credit, given.amount,
+         insert into postings (seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at, hash_chain_no, hash)
+         select given.no, given.entry, given.line_no, given.kind, given.pending, given.debit, given.credit, given.amount,
          given.reason, $1, given.no, given.hash from given",
         now
     )
@@ -280,20 +280,20 @@ pub async fn insert_unsealed(tx: &mut Tx, now: Instant, postings: &[NewPosting<'
     deferred_each!(
         tx,
         given,
-        "with given (entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text)
-         insert into postings (entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
-         select given.entry, given.leg, given.kind, given.pending, given.debit, given.credit, given.amount, given.reason, $1
-         from given returning seq, entry, leg",
+        "with given (entry text, line_no bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text)
+         insert into postings (entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at)
+         select given.entry, given.line_no, given.kind, given.pending, given.debit, given.credit, given.amount, given.reason, $1
+         from given returning seq, entry, line_no",
         now
     )?;
     deferred_each!(
         tx,
         resolving,
-        "with given (entry text, leg bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text,
+        "with given (entry text, line_no bigint, kind text, pending bigint, debit bigint, credit bigint, amount bytea, reason text,
          hold text)
-         insert into postings (entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at)
-         select given.entry, given.leg, given.kind, h.seq, given.debit, given.credit, given.amount, given.reason, $1
-         from given, changed_before h where h.entry = given.hold and h.leg = 0",
+         insert into postings (entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at)
+         select given.entry, given.line_no, given.kind, h.seq, given.debit, given.credit, given.amount, given.reason, $1
+         from given, changed_before h where h.entry = given.hold and h.line_no = 0",
         now
     )
 }
@@ -305,19 +305,19 @@ pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<
         tx,
         given,
         "with given (number bigint, name text)
-         select given.number as number, p.seq, p.amount, p.debit_id, d.non_negative as debit_floored, p.credit_id,
-         c.non_negative as credit_floored
-         from given, postings p join accounts d on d.id = p.debit_id join accounts c on c.id = p.credit_id
-         where p.entry = given.name and p.leg = 0 and p.kind = 'pending'
-         and not exists (select 1 from postings r where r.pending_seq = p.seq)"
+         select given.number as number, p.seq, p.amount, p.debit_account_id, d.non_negative as debit_non_negative, p.credit_account_id,
+         c.non_negative as credit_non_negative
+         from given, postings p join accounts d on d.id = p.debit_account_id join accounts c on c.id = p.credit_account_id
+         where p.entry = given.name and p.line_no = 0 and p.kind = 'pending'
+         and not exists (select 1 from postings r where r.hold_seq = p.seq)"
     )?;
     let hold = |row: &db::Row| {
         let number: u32 = row.get("number")?;
         let name = usize::try_from(number).ok().and_then(|number| names.get(number).copied());
         let hold = Hold {
             seq: Some(row.get("seq")?),
-            debit: Row { id: row.get("debit_id")?, non_negative: row.get("debit_floored")? },
-            credit: Row { id: row.get("credit_id")?, non_negative: row.get("credit_floored")? },
+            debit: Row { id: row.get("debit_account_id")?, non_negative: row.get("debit_non_negative")? },
+            credit: Row { id: row.get("credit_account_id")?, non_negative: row.get("credit_non_negative")? },
             amount: row.get("amount")?,
         };
         Ok((name.ok_or_else(|| db::Error::Statement(format!("hold {number} was not asked for")))?, hold))
@@ -326,9 +326,12 @@ pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<
 }
 
 pub async fn find_last_append_to_hash_chain(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Error> {
-    let last = row!(tx, "select seal_no, hash from postings where seal_no is not null order by seal_no desc limit 1")?;
+    let last = row!(
+        tx,
+        "select hash_chain_no, hash from postings where hash_chain_no is not null order by hash_chain_no desc limit 1"
+    )?;
     match last {
-        Some(row) => Ok((row.get("seal_no")?, row.get("hash")?)),
+        Some(row) => Ok((row.get("hash_chain_no")?, row.get("hash")?)),
         None => Ok((0, GENESIS)),
     }
 }
@@ -336,8 +339,8 @@ pub async fn find_last_append_to_hash_chain(tx: &mut Tx) -> Result<(i64, [u8; 32
 pub async fn list_unsealed(tx: &mut Tx, limit: i64) -> Result<Vec<Stored>, db::Error> {
     let found = rows!(
         tx,
-        "select seq, entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at, seal_no, hash
-         from postings where seal_no is null order by seq limit $1",
+        "select seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at, hash_chain_no, hash
+         from postings where hash_chain_no is null order by seq limit $1",
         limit
     )?;
     found.iter().map(stored).collect()
@@ -347,8 +350,8 @@ pub async fn list_unsealed(tx: &mut Tx, limit: i64) -> Result<Vec<Stored>, db::E
 pub async fn list_sealed(tx: &mut Tx, no: i64, limit: i64) -> Result<Vec<Stored>, db::Error> {
     let found = rows!(
         tx,
-        "select seq, entry, leg, kind, pending_seq, debit_id, credit_id, amount, reason, at, seal_no, hash
-         from postings where seal_no > $1 order by seal_no limit $2",
+        "select seq, entry, line_no, kind, hold_seq, debit_account_id, credit_account_id, amount, reason, created_at, hash_chain_no, hash
+         from postings where hash_chain_no > $1 order by hash_chain_no limit $2",
         no,
         limit
     )?;
@@ -359,15 +362,15 @@ fn stored(row: &db::Row) -> Result<Stored, db::Error> {
     Ok(Stored {
         seq: row.get("seq")?,
         entry: row.get("entry")?,
-        leg: row.get("leg")?,
+        leg: row.get("line_no")?,
         kind: row.get("kind")?,
-        pending: row.get("pending_seq")?,
-        debit: row.get("debit_id")?,
-        credit: row.get("credit_id")?,
+        pending: row.get("hold_seq")?,
+        debit: row.get("debit_account_id")?,
+        credit: row.get("credit_account_id")?,
         amount: row.get("amount")?,
         reason: row.get("reason")?,
-        at: row.get("at")?,
-        seal_no: row.get("seal_no")?,
+        at: row.get("created_at")?,
+        seal_no: row.get("hash_chain_no")?,
         hash: row.get("hash")?,
     })
 }
@@ -377,8 +380,8 @@ pub async fn set_seals(tx: &mut Tx, seals: &[(PostingSeq, i64, [u8; 32])]) -> Re
         tx,
         seals.iter().map(|(seq, no, hash)| given![*seq, *no, hash]).collect(),
         "with given (seq bigint, no bigint, hash bytea)
-         update postings set seal_no = given.no, hash = given.hash from given
-         where postings.seq = given.seq and seal_no is null"
+         update postings set hash_chain_no = given.no, hash = given.hash from given
+         where postings.seq = given.seq and hash_chain_no is null"
     )
 }
 
@@ -388,8 +391,8 @@ pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<Row
         tx,
         "select a.id, a.non_negative from accounts a join balances b on b.account_id = a.id
          where a.non_negative = 0 and (
-             exists (select 1 from postings p where p.debit_id = a.id and p.seal_no > b.through_seq)
-             or exists (select 1 from postings p where p.credit_id = a.id and p.seal_no > b.through_seq))
+             exists (select 1 from postings p where p.debit_account_id = a.id and p.hash_chain_no > b.rolled_up_to)
+             or exists (select 1 from postings p where p.credit_account_id = a.id and p.hash_chain_no > b.rolled_up_to))
          order by a.id limit $1",
         limit
     )?;
@@ -400,11 +403,11 @@ pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<Row
 macro_rules! movements_after {
     ($more:literal) => {
         concat!(
-            "select p.seal_no, p.kind, p.amount, h.amount as held, 'debit' as side
-             from postings p left join postings h on h.seq = p.pending_seq where p.debit_id = $1 and p.seal_no > $2
+            "select p.hash_chain_no, p.kind, p.amount, h.amount as held, 'debit' as side
+             from postings p left join postings h on h.seq = p.hold_seq where p.debit_account_id = $1 and p.hash_chain_no > $2
              union all
-             select p.seal_no, p.kind, p.amount, h.amount as held, 'credit' as side
-             from postings p left join postings h on h.seq = p.pending_seq where p.credit_id = $1 and p.seal_no > $2",
+             select p.hash_chain_no, p.kind, p.amount, h.amount as held, 'credit' as side
+             from postings p left join postings h on h.seq = p.hold_seq where p.credit_account_id = $1 and p.hash_chain_no > $2",
             $more
         )
     };
@@ -420,16 +423,16 @@ pub async fn list_movements_after(
         tx,
         movements_after!(
             " union all
-             select p.seal_no, p.kind, p.amount, h.amount as held, 'debit' as side
-             from postings p left join postings h on h.seq = p.pending_seq where p.debit_id = $1 and p.seal_no is null
+             select p.hash_chain_no, p.kind, p.amount, h.amount as held, 'debit' as side
+             from postings p left join postings h on h.seq = p.hold_seq where p.debit_account_id = $1 and p.hash_chain_no is null
              union all
-             select p.seal_no, p.kind, p.amount, h.amount as held, 'credit' as side
-             from postings p left join postings h on h.seq = p.pending_seq where p.credit_id = $1 and p.seal_no is null"
+             select p.hash_chain_no, p.kind, p.amount, h.amount as held, 'credit' as side
+             from postings p left join postings h on h.seq = p.hold_seq where p.credit_account_id = $1 and p.hash_chain_no is null"
         ),
         account,
         no
     )?;
-    ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("seal_no")?, side_of(row)?, movement_of(row)?))))
+    ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("hash_chain_no")?, side_of(row)?, movement_of(row)?))))
         .map(|movements| movements.into_iter().map(|(_, side, movement)| (side, movement)).collect())
 }
 
@@ -440,8 +443,9 @@ pub async fn list_sealed_movements(
     no: i64,
 ) -> Result<Vec<(i64, Side, Movement)>, db::Error> {
     let found = rows!(tx, movements_after!(""), account, no)?;
-    let all =
-        ordered(found.iter().map(|row| Ok((row.get::<Option<i64>>("seal_no")?, side_of(row)?, movement_of(row)?))))?;
+    let all = ordered(
+        found.iter().map(|row| Ok((row.get::<Option<i64>>("hash_chain_no")?, side_of(row)?, movement_of(row)?))),
+    )?;
     Ok(all.into_iter().filter_map(|(no, side, movement)| Some((no?, side, movement))).collect())
 }
 
@@ -492,7 +496,7 @@ pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<AuditedAccount>, db::Error
     let found = rows!(
         tx,
         "select a.id, a.mode, a.code, a.asset, a.non_negative, b.debits_pending, b.debits_posted, b.credits_pending,
-         b.credits_posted, b.through_seq from accounts a left join balances b on b.account_id = a.id order by a.id"
+         b.credits_posted, b.rolled_up_to from accounts a left join balances b on b.account_id = a.id order by a.id"
     )?;
     found
         .iter()
@@ -501,7 +505,7 @@ pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<AuditedAccount>, db::Error
                 id: row.get("id")?,
                 mode: row.get("mode")?,
                 code: row.get("code")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 non_negative: row.get("non_negative")?,
                 balance: Balance {
                     debits_pending: row.get("debits_pending")?,
@@ -509,7 +513,7 @@ pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<AuditedAccount>, db::Error
                     credits_pending: row.get("credits_pending")?,
                     credits_posted: row.get("credits_posted")?,
                 },
-                through: row.get("through_seq")?,
+                through: row.get("rolled_up_to")?,
             })
         })
         .collect()
@@ -529,7 +533,7 @@ pub struct AuditedAccount {
 pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedDeposit>, db::Error> {
     let found = rows!(
         tx,
-        "select d.id, d.chain, d.asset, d.amount, d.state, d.use, d.invoice_id, i.merchant_id, i.mode
+        "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition, d.invoice_id, i.merchant_id, i.mode
          from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
         after,
         limit
@@ -540,10 +544,10 @@ pub async fn list_deposits_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
             Ok(AuditedDeposit {
                 id: row.get("id")?,
                 chain: row.get("chain")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 amount: row.get("amount")?,
                 state: row.get("state")?,
-                used: row.get("use")?,
+                used: row.get("disposition")?,
                 invoice: row.get("invoice_id")?,
                 merchant: row.get("merchant_id")?,
                 mode: row.get("mode")?,
@@ -568,7 +572,7 @@ pub struct AuditedDeposit {
 pub async fn list_invoices_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<AuditedInvoice>, db::Error> {
     let found = rows!(
         tx,
-        "select id, merchant_id, mode, asset, state, due, tolerance, settlements, settled, released_at
+        "select id, merchant_id, mode, asset, state, amount_due, tolerance, settlement_count, credited_amount, finalized_at
          from invoices where id > $1 order by id limit $2",
         after,
         limit
@@ -580,13 +584,13 @@ pub async fn list_invoices_for_audit(tx: &mut Tx, after: i64, limit: i64) -> Res
                 id: row.get("id")?,
                 merchant: row.get("merchant_id")?,
                 mode: row.get("mode")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 state: row.get("state")?,
-                due: row.get("due")?,
+                due: row.get("amount_due")?,
                 tolerance: row.get("tolerance")?,
-                settlements: row.get("settlements")?,
-                settled: row.get("settled")?,
-                is_released: row.get::<Option<Instant>>("released_at")?.is_some(),
+                settlements: row.get("settlement_count")?,
+                settled: row.get("credited_amount")?,
+                is_released: row.get::<Option<Instant>>("finalized_at")?.is_some(),
             })
         })
         .collect()
@@ -624,7 +628,7 @@ pub async fn list_balance_payments_for_audit(
         .map(|row| {
             Ok(AuditedPayment {
                 id: row.get("id")?,
-                asset: AssetId::stored(&row.get::<String>("asset")?),
+                asset: AssetId::from_stored(&row.get::<String>("asset")?),
                 amount: row.get("amount")?,
                 merchant: row.get("merchant_id")?,
                 mode: row.get("mode")?,

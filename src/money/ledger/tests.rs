@@ -143,8 +143,8 @@ both! {
             .await
             .unwrap();
         let bounds = match db.backend() {
-            Backend::Sqlite => ["(debit_id=? AND seal_no>?)", "(credit_id=? AND seal_no>?)"],
-            Backend::Postgres => ["(debit_id = '1'::bigint) AND (seal_no > '1'::bigint)", "(credit_id = '1'::bigint) AND (seal_no > '1'::bigint)"],
+            Backend::Sqlite => ["(debit_account_id=? AND hash_chain_no>?)", "(credit_account_id=? AND hash_chain_no>?)"],
+            Backend::Postgres => ["(debit_account_id = '1'::bigint) AND (hash_chain_no > '1'::bigint)", "(credit_account_id = '1'::bigint) AND (hash_chain_no > '1'::bigint)"],
         };
         for bound in bounds {
             assert!(plan.contains(bound), "{bound} is not in {plan}");
@@ -212,7 +212,7 @@ fn an_amount_is_the_sum_of_its_parts() {
     ] {
         let parts: Vec<Amount> = parts(amount).collect();
         assert!(parts.iter().all(|part| is_postable(*part)));
-        assert_eq!((parts.len(), Amount::sum(parts)), (count, Some(amount)));
+        assert_eq!((parts.len(), Amount::checked_sum(parts)), (count, Some(amount)));
     }
 }
 

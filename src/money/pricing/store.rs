@@ -8,7 +8,7 @@ use db::{self, Tx, execute, row};
 pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result<(), db::Error> {
     let inserted = execute!(
         tx,
-        "insert into rates (base, quote, rate, source, at) values ($1, $2, $3, $4, $5)",
+        "insert into rates (base, quote, rate, source, observed_at) values ($1, $2, $3, $4, $5)",
         base,
         quote,
         rate.value.to_string(),
@@ -21,7 +21,7 @@ pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> R
 pub async fn find_latest(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
     let found = row!(
         tx,
-        "select rate, source, at from rates where base = $1 and quote = $2 order by id desc limit 1",
+        "select rate, source, observed_at from rates where base = $1 and quote = $2 order by id desc limit 1",
         base,
         quote
     )?;
@@ -29,5 +29,5 @@ pub async fn find_latest(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<
     let text: String = found.get("rate")?;
     let value: Decimal =
         text.parse().map_err(|_| db::Error::Value { column: "rate".into(), reason: "it is not a decimal".into() })?;
-    Ok(Some(Rate { value, source: found.get("source")?, at: found.get("at")? }))
+    Ok(Some(Rate { value, source: found.get("source")?, at: found.get("observed_at")? }))
 }

@@ -48,7 +48,7 @@ pub async fn upsert_seen(
         "insert into unconfirmed (chain, txid, part, asset, invoice_id, amount, replaceable, state, first_seen_at)
          select $1, $2, $3, $4, i.id, $5, $6, 'seen', $7
          from addresses a join invoices i on i.address_id = a.id where a.chain = $1 and a.key = $8
-         and ($5 >= $9 or (i.asset = $4 and i.due <= $9))
+         and ($5 >= $9 or (i.asset = $4 and i.amount_due <= $9))
          on conflict (chain, txid, part) do update
          set state = 'seen', ended_at = null, replaceable = excluded.replaceable
          where unconfirmed.state <> 'seen' or unconfirmed.replaceable <> excluded.replaceable",

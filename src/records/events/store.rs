@@ -14,7 +14,7 @@ pub async fn insert_event(
 ) -> Result<(), db::Error> {
     let inserted = execute!(
         tx,
-        "insert into events (merchant_id, mode, kind, subject, body, at) values ($1, $2, $3, $4, $5, $6)",
+        "insert into events (merchant_id, mode, kind, subject, payload, occurred_at) values ($1, $2, $3, $4, $5, $6)",
         shop.merchant,
         shop.mode,
         kind,
@@ -35,7 +35,7 @@ pub fn insert_event_in(
 ) -> ResultRef<i64> {
     statement!(
         links,
-        "insert into events (merchant_id, mode, kind, subject, body, at) values ($1, $2, $3, $4, $5, $6)
+        "insert into events (merchant_id, mode, kind, subject, payload, occurred_at) values ($1, $2, $3, $4, $5, $6)
          returning seq as id",
         shop.merchant,
         shop.mode,

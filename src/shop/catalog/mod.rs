@@ -44,12 +44,12 @@ pub struct Product {
     pub stock: u64,
     /// Of one unit, whatever the quantity.
     pub unit_price: Fiat,
-    pub texts: Texts,
+    pub texts: LocalizedTexts,
 }
 
 /// A product as its operator sees it: whatever it costs, in whichever currencies, or in none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct ProductWithPrices {
     pub id: ProductId,
     pub public_id: String,
     pub slug: String,
@@ -63,12 +63,12 @@ pub struct Stored {
     pub unit_prices: Vec<Fiat>,
 }
 
-/// Texts by field (`name`, `description`) and language tag.
+/// LocalizedTexts by field (`name`, `description`) and language tag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Texts(BTreeMap<(String, String), String>);
+pub struct LocalizedTexts(BTreeMap<(String, String), String>);
 
-impl Texts {
-    pub fn with(mut self, field: &str, language: &str, body: &str) -> Texts {
+impl LocalizedTexts {
+    pub fn with(mut self, field: &str, language: &str, body: &str) -> LocalizedTexts {
         self.0.insert((field.to_owned(), language.to_owned()), body.to_owned());
         self
     }
@@ -80,7 +80,7 @@ impl Texts {
 
 /// A unit price from a quantity on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tier {
+pub struct PriceTier {
     pub from_quantity: u32,
     /// Minor units.
     pub unit_price: i64,
@@ -95,8 +95,8 @@ pub struct NewProduct {
     /// Products are listed in the order of their positions.
     pub position: i64,
     pub currency: Currency,
-    pub tiers: Vec<Tier>,
-    pub texts: Texts,
+    pub tiers: Vec<PriceTier>,
+    pub texts: LocalizedTexts,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +115,7 @@ pub enum EditError {
 
 /// What an order needs to know of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offer {
+pub struct OrderableSku {
     pub product: ProductId,
     pub sku: SkuId,
     pub min_quantity: u32,
@@ -127,9 +127,9 @@ pub struct Offer {
 
 /// Which prices an order goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prices {
+pub enum PricingScheme {
     /// The price of one unit, whatever the quantity: for surfaces that know no other.
-    Single,
+    PerUnit,
     /// That of the greatest `from_quantity` that the quantity reaches.
     Tiered,
 }
@@ -140,8 +140,8 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
 }
 
 /// All products in their order, active or not, with a price or without.
-pub async fn list_stored(tx: &mut Tx, shop: Shop) -> Result<Vec<Stored>, db::Error> {
-    store::list_stored(tx, shop).await
+pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
+    store::list_with_prices(tx, shop).await
 }
 
 /// The active product with this public id or slug.
@@ -166,29 +166,33 @@ pub async fn find(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str)
 }
 
 /// The product with this public id or slug, active or not, with a price or without.
-pub async fn find_stored(tx: &mut Tx, shop: Shop, id_or_slug: &str) -> Result<Option<Stored>, db::Error> {
+pub async fn find_with_prices(
+    tx: &mut Tx,
+    shop: Shop,
+    id_or_slug: &str,
+) -> Result<Option<ProductWithPrices>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
-        Ok(id) => store::find_stored_by_public_id(tx, shop, &id.to_string()).await,
-        Err(_) if is_slug(id_or_slug) => store::find_stored_by_slug(tx, shop, id_or_slug).await,
+        Ok(id) => store::find_with_prices_by_public_id(tx, shop, &id.to_string()).await,
+        Err(_) if is_slug(id_or_slug) => store::find_with_prices_by_slug(tx, shop, id_or_slug).await,
         Err(_) => Ok(None),
     }
 }
 
 /// What an active product costs and asks for, by its public id only.
-pub async fn offer(
+pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
     public_id: Uuid,
     quantity: u32,
-    prices: Prices,
-) -> Result<Option<Offer>, db::Error> {
+    prices: PricingScheme,
+) -> Result<Option<OrderableSku>, db::Error> {
     let reached = match prices {
-        Prices::Single => 1,
+        PricingScheme::PerUnit => 1,
         // No quantity reaches the first tier from below: that it is too small is for the caller to say.
-        Prices::Tiered => quantity.max(1),
+        PricingScheme::Tiered => quantity.max(1),
     };
-    store::find_offer(tx, shop, currency, &public_id.to_string(), reached).await
+    store::find_orderable_sku(tx, shop, currency, &public_id.to_string(), reached).await
 }
 
 /// An active product with its only SKU, without stock.
@@ -214,7 +218,7 @@ pub async fn set_limits(
 }
 
 /// Replaces all prices of a SKU in one currency.
-pub async fn set_prices(tx: &mut Tx, sku: SkuId, currency: Currency, tiers: &[Tier]) -> Result<(), EditError> {
+pub async fn set_prices(tx: &mut Tx, sku: SkuId, currency: Currency, tiers: &[PriceTier]) -> Result<(), EditError> {
     check_tiers(tiers)?;
     store::delete_prices(tx, sku, currency).await?;
     for tier in tiers {
@@ -224,7 +228,7 @@ pub async fn set_prices(tx: &mut Tx, sku: SkuId, currency: Currency, tiers: &[Ti
 }
 
 /// Adds texts, or replaces those of the same field and language.
-pub async fn set_texts(tx: &mut Tx, product: ProductId, texts: &Texts) -> Result<(), db::Error> {
+pub async fn set_texts(tx: &mut Tx, product: ProductId, texts: &LocalizedTexts) -> Result<(), db::Error> {
     for ((field, language), body) in &texts.0 {
         store::set_text(tx, product, field, language, body).await?;
     }
@@ -250,7 +254,7 @@ fn check_limits(min_quantity: u32, max_quantity: u32) -> Result<(), EditError> {
     if (1..=max_quantity).contains(&min_quantity) { Ok(()) } else { Err(EditError::BadLimits) }
 }
 
-fn check_tiers(tiers: &[Tier]) -> Result<(), EditError> {
+fn check_tiers(tiers: &[PriceTier]) -> Result<(), EditError> {
     let mut quantities: Vec<u32> = tiers.iter().map(|tier| tier.from_quantity).collect();
     quantities.sort_unstable();
     let once = quantities.windows(2).all(|pair| pair[0] < pair[1]);

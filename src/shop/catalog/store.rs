@@ -1,6 +1,6 @@
 //! All SQL of the catalog.
 
-use crate::catalog::{NewProduct, Offer, Product, State, Stored, Texts, Tier};
+use crate::catalog::{LocalizedTexts, NewProduct, OrderableSku, PriceTier, Product, ProductWithPrices, State};
 use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{ProductId, Shop, SkuId};
@@ -17,7 +17,7 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
          join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
-         left join texts t on t.subject = 'product:' || p.id
+         left join localized_texts t on t.subject = 'product:' || p.id
          where p.merchant_id = $1 and p.mode = $2 and p.state = 'active'
          order by p.position, p.id, t.field, t.language limit $4",
         shop.merchant,
@@ -29,7 +29,7 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
 }
 
 /// Products with the price of one unit in each currency that they have one in. A row for each price, or one without.
-macro_rules! stored {
+macro_rules! with_prices {
     ($condition:literal) => {
         concat!(
             "select p.id, p.public_id, p.slug, p.state, p.min_quantity, p.max_quantity, s.id as sku_id, s.available,
@@ -43,29 +43,43 @@ macro_rules! stored {
     };
 }
 
-pub async fn list_stored(tx: &mut Tx, shop: Shop) -> Result<Vec<Stored>, db::Error> {
-    let found =
-        rows!(tx, stored!("order by p.position, p.id, c.currency limit $3"), shop.merchant, shop.mode, LIST_ROWS_MAX)?;
+pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
+    let found = rows!(
+        tx,
+        with_prices!("order by p.position, p.id, c.currency limit $3"),
+        shop.merchant,
+        shop.mode,
+        LIST_ROWS_MAX
+    )?;
     gather_prices(&found)
 }
 
-pub async fn find_stored_by_public_id(tx: &mut Tx, shop: Shop, public_id: &str) -> Result<Option<Stored>, db::Error> {
-    let found = rows!(tx, stored!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
+pub async fn find_with_prices_by_public_id(
+    tx: &mut Tx,
+    shop: Shop,
+    public_id: &str,
+) -> Result<Option<ProductWithPrices>, db::Error> {
+    let found =
+        rows!(tx, with_prices!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
     Ok(gather_prices(&found)?.pop())
 }
 
-pub async fn find_stored_by_slug(tx: &mut Tx, shop: Shop, slug: &str) -> Result<Option<Stored>, db::Error> {
-    let found = rows!(tx, stored!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
+pub async fn find_with_prices_by_slug(
+    tx: &mut Tx,
+    shop: Shop,
+    slug: &str,
+) -> Result<Option<ProductWithPrices>, db::Error> {
+    let found = rows!(tx, with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
     Ok(gather_prices(&found)?.pop())
 }
 
 /// Rows of one product stand together.
-fn gather_prices(rows: &[Row]) -> Result<Vec<Stored>, db::Error> {
-    let mut products: Vec<Stored> = Vec::new();
+fn gather_prices(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
+    let mut products: Vec<ProductWithPrices> = Vec::new();
     for row in rows {
         let id: ProductId = row.get("id")?;
         if products.last().is_none_or(|last| last.id != id) {
-            products.push(Stored {
+            products.push(ProductWithPrices {
                 id,
                 public_id: row.get("public_id")?,
                 slug: row.get("slug")?,
@@ -97,7 +111,7 @@ pub async fn find_by_public_id(
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
          join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
-         left join texts t on t.subject = 'product:' || p.id
+         left join localized_texts t on t.subject = 'product:' || p.id
          where p.public_id = $4 and p.merchant_id = $1 and p.mode = $2 order by t.field, t.language",
         shop.merchant,
         shop.mode,
@@ -120,7 +134,7 @@ pub async fn find_by_slug(
          from products p
          join skus s on s.id = (select min(id) from skus where product_id = p.id and state = 'active')
          join sku_prices c on c.sku_id = s.id and c.currency = $3 and c.from_quantity = 1
-         left join texts t on t.subject = 'product:' || p.id
+         left join localized_texts t on t.subject = 'product:' || p.id
          where p.slug = $4 and p.merchant_id = $1 and p.mode = $2 order by t.field, t.language",
         shop.merchant,
         shop.mode,
@@ -146,7 +160,7 @@ fn gather(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
                 sku: row.get("sku_id")?,
                 stock: row.get("available")?,
                 unit_price: Fiat::new(currency, row.get("unit_price")?),
-                texts: Texts::default(),
+                texts: LocalizedTexts::default(),
             });
         }
         if let (Some(product), Some(field)) = (products.last_mut(), row.get::<Option<String>>("field")?) {
@@ -156,13 +170,13 @@ fn gather(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
     Ok(products)
 }
 
-pub async fn find_offer(
+pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
     currency: Currency,
     public_id: &str,
     reached_quantity: u32,
-) -> Result<Option<Offer>, db::Error> {
+) -> Result<Option<OrderableSku>, db::Error> {
     let found = row!(
         tx,
         "select p.id, s.id as sku_id, s.available, p.min_quantity, p.max_quantity, c.unit_price
@@ -178,7 +192,7 @@ pub async fn find_offer(
         reached_quantity
     )?;
     let Some(row) = found else { return Ok(None) };
-    Ok(Some(Offer {
+    Ok(Some(OrderableSku {
         product: row.get("id")?,
         sku: row.get("sku_id")?,
         min_quantity: row.get("min_quantity")?,
@@ -243,7 +257,7 @@ pub async fn delete_prices(tx: &mut Tx, sku: SkuId, currency: Currency) -> Resul
     execute!(tx, "delete from sku_prices where sku_id = $1 and currency = $2", sku, currency)
 }
 
-pub async fn insert_price(tx: &mut Tx, sku: SkuId, currency: Currency, tier: Tier) -> Result<(), db::Error> {
+pub async fn insert_price(tx: &mut Tx, sku: SkuId, currency: Currency, tier: PriceTier) -> Result<(), db::Error> {
     let n = execute!(
         tx,
         "insert into sku_prices (sku_id, currency, from_quantity, unit_price) values ($1, $2, $3, $4)",
@@ -264,7 +278,7 @@ pub async fn set_text(
 ) -> Result<(), db::Error> {
     let n = execute!(
         tx,
-        "insert into texts (subject, field, language, body) values ($1, $2, $3, $4)
+        "insert into localized_texts (subject, field, language, body) values ($1, $2, $3, $4)
          on conflict (subject, field, language) do update set body = excluded.body",
         format!("product:{product}"),
         field,

@@ -1,6 +1,6 @@
 use uuid::Uuid;
 
-use crate::catalog::{self, EditError, NewProduct, Offer, Prices, State, Texts, Tier};
+use crate::catalog::{self, EditError, LocalizedTexts, NewProduct, OrderableSku, PriceTier, PricingScheme, State};
 use crate::fixture::{Fixture, NOW, mailbox, read, write};
 use ids::{Mode, Shop};
 use money::pricing::{Currency, Fiat};
@@ -12,16 +12,16 @@ async fn find(shop: &Fixture, name: &str) -> Option<catalog::Product> {
     read(&shop.db, move |tx| Box::pin(async move { catalog::find_active(tx, owner, CNY, &name).await })).await
 }
 
-async fn offer(shop: &Fixture, quantity: u32, prices: Prices) -> Option<Offer> {
+async fn offer(shop: &Fixture, quantity: u32, prices: PricingScheme) -> Option<OrderableSku> {
     let (owner, id) = (shop.shop, shop.product_id);
-    read(&shop.db, move |tx| Box::pin(catalog::offer(tx, owner, CNY, id, quantity, prices))).await
+    read(&shop.db, move |tx| Box::pin(catalog::find_orderable_sku(tx, owner, CNY, id, quantity, prices))).await
 }
 
 db::both! {
     async fn products_are_listed_in_their_order_with_stock_price_and_texts(db: Db) {
         let shop = Fixture::new(db, 3).await;
         let owner = shop.shop;
-        let first = NewProduct { slug: "first".into(), position: -1, texts: Texts::default(), ..mailbox(Uuid::new_v4()) };
+        let first = NewProduct { slug: "first".into(), position: -1, texts: LocalizedTexts::default(), ..mailbox(Uuid::new_v4()) };
         write(&shop.db, move |tx| Box::pin(async move {
             catalog::create(tx, NOW, owner, first).await.unwrap();
             Ok(())
@@ -33,7 +33,7 @@ db::both! {
         assert_eq!(list[1].texts.get("name", "en"), Some("Business Mailbox"));
         assert_eq!(list[1].texts.get("name", "ar"), None);
         assert_eq!(list[1].unit_price, Fiat::new(CNY, 50));
-        assert_eq!(list[0].texts, Texts::default());
+        assert_eq!(list[0].texts, LocalizedTexts::default());
         for other in [Shop { mode: Mode::Live, ..owner }] {
             assert!(read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, other, CNY))).await.is_empty());
         }
@@ -56,7 +56,7 @@ db::both! {
         let (owner, product) = (shop.shop, shop.product);
         write(&shop.db, move |tx| Box::pin(catalog::set_state(tx, product, State::Inactive))).await;
         assert_eq!(find(&shop, "mailbox").await, None);
-        assert_eq!(offer(&shop, 1, Prices::Tiered).await, None);
+        assert_eq!(offer(&shop, 1, PricingScheme::Tiered).await, None);
         assert!(read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, owner, CNY))).await.is_empty());
         let any = read(&shop.db, move |tx| Box::pin(catalog::find(tx, owner, CNY, "mailbox"))).await;
         assert_eq!(any.unwrap().state, State::Inactive);
@@ -69,13 +69,13 @@ db::both! {
         let owner = shop.shop;
         let elsewhere = Uuid::new_v4();
         let (product, sku) = write(&shop.db, move |tx| Box::pin(async move {
-            let tiers = vec![Tier { from_quantity: 1, unit_price: 9 }, Tier { from_quantity: 10, unit_price: 8 }];
+            let tiers = vec![PriceTier { from_quantity: 1, unit_price: 9 }, PriceTier { from_quantity: 10, unit_price: 8 }];
             let new = NewProduct { slug: "abroad".into(), currency: Currency::USD, tiers, ..mailbox(elsewhere) };
             Ok(catalog::create(tx, NOW, owner, new).await.unwrap())
         })).await;
         let stored = |name: &str| {
             let name = name.to_owned();
-            read(&shop.db, move |tx| Box::pin(async move { catalog::find_stored(tx, owner, &name).await }))
+            read(&shop.db, move |tx| Box::pin(async move { catalog::find_with_prices(tx, owner, &name).await }))
         };
         for name in ["abroad", &elsewhere.to_string().to_uppercase()] {
             let found = stored(name).await.unwrap();
@@ -84,24 +84,24 @@ db::both! {
         }
         assert_eq!(stored("Abroad").await, None);
         write(&shop.db, move |tx| Box::pin(async move {
-            catalog::set_prices(tx, sku, CNY, &[Tier { from_quantity: 1, unit_price: 60 }]).await.unwrap();
+            catalog::set_prices(tx, sku, CNY, &[PriceTier { from_quantity: 1, unit_price: 60 }]).await.unwrap();
             catalog::set_state(tx, product, State::Inactive).await
         })).await;
-        let list = read(&shop.db, move |tx| Box::pin(catalog::list_stored(tx, owner))).await;
+        let list = read(&shop.db, move |tx| Box::pin(catalog::list_with_prices(tx, owner))).await;
         let seen: Vec<_> = list.iter().map(|p| (p.slug.as_str(), p.state, p.stock, p.unit_prices.clone())).collect();
         assert_eq!(seen, [
             ("mailbox", State::Active, 2, vec![Fiat::new(CNY, 50)]),
             ("abroad", State::Inactive, 0, vec![Fiat::new(CNY, 60), Fiat::new(Currency::USD, 9)]),
         ]);
         let live = Shop { mode: Mode::Live, ..owner };
-        assert!(read(&shop.db, move |tx| Box::pin(catalog::list_stored(tx, live))).await.is_empty());
+        assert!(read(&shop.db, move |tx| Box::pin(catalog::list_with_prices(tx, live))).await.is_empty());
     }
 
     async fn the_price_is_that_of_the_greatest_quantity_reached(db: Db) {
         let shop = Fixture::new(db, 0).await;
         for (quantity, prices, minor) in [
-            (1, Prices::Tiered, 50), (99, Prices::Tiered, 50), (100, Prices::Tiered, 40), (500, Prices::Tiered, 40),
-            (500, Prices::Single, 50),
+            (1, PricingScheme::Tiered, 50), (99, PricingScheme::Tiered, 50), (100, PricingScheme::Tiered, 40), (500, PricingScheme::Tiered, 40),
+            (500, PricingScheme::PerUnit, 50),
         ] {
             let offer = offer(&shop, quantity, prices).await.unwrap();
             assert_eq!(offer.unit_price.minor, minor, "{quantity} {prices:?}");
@@ -123,7 +123,7 @@ db::both! {
             let new = NewProduct { slug: "x".into(), min_quantity, max_quantity, ..other() };
             assert_eq!(create(new).await, Err(EditError::BadLimits));
         }
-        let tier = |from_quantity, unit_price| Tier { from_quantity, unit_price };
+        let tier = |from_quantity, unit_price| PriceTier { from_quantity, unit_price };
         for tiers in [vec![], vec![tier(2, 1)], vec![tier(1, 1), tier(1, 2)], vec![tier(1, -1)]] {
             let set = shop.db.write("set_prices", move |tx| Box::pin(async move {
                 catalog::set_prices(tx, sku, CNY, &tiers).await
@@ -133,12 +133,12 @@ db::both! {
         shop.db.write("edit", move |tx| Box::pin(async move {
             catalog::set_limits(tx, product, 5, 10).await?;
             catalog::set_prices(tx, sku, CNY, &[tier(1, 60)]).await?;
-            catalog::set_texts(tx, product, &Texts::default().with("name", "en", "Mailbox")).await?;
+            catalog::set_texts(tx, product, &LocalizedTexts::default().with("name", "en", "Mailbox")).await?;
             Ok::<_, EditError>(())
         })).await.unwrap();
         let product = find(&shop, "mailbox").await.unwrap();
         assert_eq!((product.min_quantity, product.max_quantity, product.unit_price.minor), (5, 10, 60));
         assert_eq!(product.texts.get("name", "en"), Some("Mailbox"));
-        assert_eq!(offer(&shop, 100, Prices::Tiered).await.unwrap().unit_price.minor, 60);
+        assert_eq!(offer(&shop, 100, PricingScheme::Tiered).await.unwrap().unit_price.minor, 60);
     }
 }

@@ -7,7 +7,7 @@ use money::pricing::{Currency, Fiat};
 const WHOLE: i64 = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value {
+pub enum Discount {
     /// Basis points of what counts, rounded down to minor units.
     Percent(i64),
     /// Minor units, at most what counts.
@@ -16,7 +16,7 @@ pub enum Value {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    pub value: Value,
+    pub value: Discount,
     /// In which `min_amount` and a fixed value are; orders in another currency are refused.
     pub currency: Currency,
     /// The least total of an order before any discount, minor units.
@@ -30,14 +30,14 @@ pub struct Terms {
 
 /// A line of an order as a coupon sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Basket {
+pub struct BasketLine {
     pub product: ProductId,
     /// Minor units.
     pub total: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum CouponRefusal {
     #[error("there is no such coupon")]
     Unknown,
     #[error("the coupon is not valid yet")]
@@ -58,47 +58,47 @@ pub enum Refusal {
 
 impl Terms {
     /// A discount of `value` on everything, at any time.
-    pub fn plain(value: Value, currency: Currency) -> Terms {
+    pub fn unrestricted(value: Discount, currency: Currency) -> Terms {
         Terms { value, currency, min_amount: 0, product: None, starts_at: None, ends_at: None }
     }
 
-    pub fn are_sound(&self) -> bool {
+    pub fn are_valid(&self) -> bool {
         let value = match self.value {
-            Value::Percent(points) => (1..=WHOLE).contains(&points),
-            Value::Fixed(minor) => minor > 0,
+            Discount::Percent(points) => (1..=WHOLE).contains(&points),
+            Discount::Fixed(minor) => minor > 0,
         };
         value && self.min_amount >= 0
     }
 }
 
 /// Never more than the lines that count are worth.
-pub fn discount(terms: &Terms, now: Instant, currency: Currency, basket: &[Basket]) -> Result<Fiat, Refusal> {
+pub fn discount(terms: &Terms, now: Instant, currency: Currency, basket: &[BasketLine]) -> Result<Fiat, CouponRefusal> {
     if terms.starts_at.is_some_and(|at| now < at) {
-        return Err(Refusal::NotYet);
+        return Err(CouponRefusal::NotYet);
     }
     if terms.ends_at.is_some_and(|at| now >= at) {
-        return Err(Refusal::Over);
+        return Err(CouponRefusal::Over);
     }
     if terms.currency != currency {
-        return Err(Refusal::OtherCurrency(terms.currency));
+        return Err(CouponRefusal::OtherCurrency(terms.currency));
     }
     if total(basket.iter())? < terms.min_amount {
-        return Err(Refusal::BelowMinimum { min_amount: Fiat::new(currency, terms.min_amount) });
+        return Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(currency, terms.min_amount) });
     }
-    let counted = |line: &&Basket| terms.product.is_none_or(|product| product == line.product);
+    let counted = |line: &&BasketLine| terms.product.is_none_or(|product| product == line.product);
     if !basket.iter().any(|line| counted(&line)) {
-        return Err(Refusal::OtherProduct);
+        return Err(CouponRefusal::OtherProduct);
     }
     let counting = total(basket.iter().filter(counted))?;
     let minor = match terms.value {
-        Value::Percent(points) => share(counting, points).ok_or(Refusal::OutOfRange)?,
-        Value::Fixed(minor) => minor.min(counting),
+        Discount::Percent(points) => share(counting, points).ok_or(CouponRefusal::OutOfRange)?,
+        Discount::Fixed(minor) => minor.min(counting),
     };
     Ok(Fiat::new(currency, minor))
 }
 
-fn total<'a>(mut lines: impl Iterator<Item = &'a Basket>) -> Result<i64, Refusal> {
-    lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(Refusal::OutOfRange)
+fn total<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, CouponRefusal> {
+    lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRefusal::OutOfRange)
 }
 
 /// `points` ten-thousandths of `minor`, rounded down.

@@ -11,7 +11,7 @@ use db::{self, Tx};
 use ids::{CouponId, Shop};
 use money::pricing::{Currency, Fiat};
 
-pub use machine::{Basket, Refusal, Terms, Value};
+pub use machine::{BasketLine, CouponRefusal, Discount, Terms};
 
 const CODE_LENGTH_MAX: usize = 64;
 
@@ -32,7 +32,7 @@ pub struct Coupon {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Applied {
+pub struct AppliedCoupon {
     pub coupon: CouponId,
     pub discount: Fiat,
 }
@@ -52,14 +52,14 @@ pub enum CreateError {
 #[derive(Debug, thiserror::Error)]
 pub enum RedeemError {
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] CouponRefusal),
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
 pub async fn create(tx: &mut Tx, now: Instant, shop: Shop, new: NewCoupon) -> Result<CouponId, CreateError> {
     let code = normalised(&new.code).ok_or(CreateError::BadCode)?;
-    if !new.terms.are_sound() {
+    if !new.terms.are_valid() {
         return Err(CreateError::BadTerms);
     }
     store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateError::CodeTaken)
@@ -72,19 +72,19 @@ pub async fn redeem(
     shop: Shop,
     code: &str,
     currency: Currency,
-    basket: &[Basket],
-) -> Result<Applied, RedeemError> {
-    let code = normalised(code).ok_or(Refusal::Unknown)?;
-    let coupon = store::find_coupon(tx, shop, &code).await?.ok_or(Refusal::Unknown)?;
+    basket: &[BasketLine],
+) -> Result<AppliedCoupon, RedeemError> {
+    let code = normalised(code).ok_or(CouponRefusal::Unknown)?;
+    let coupon = store::find_coupon(tx, shop, &code).await?.ok_or(CouponRefusal::Unknown)?;
     let discount = machine::discount(&coupon.terms, now, currency, basket)?;
     if !store::set_used(tx, coupon.id).await? {
-        return Err(Refusal::Exhausted.into());
+        return Err(CouponRefusal::Exhausted.into());
     }
-    Ok(Applied { coupon: coupon.id, discount })
+    Ok(AppliedCoupon { coupon: coupon.id, discount })
 }
 
 /// Takes a counted use back: the order that had it ended unpaid.
-pub async fn give_back(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+pub async fn release_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     store::set_unused(tx, coupon).await
 }
 

@@ -1,17 +1,17 @@
 //! All SQL of coupons.
 
-use crate::coupons::{Coupon, NewCoupon, Terms, Value};
+use crate::coupons::{Coupon, Discount, NewCoupon, Terms};
 use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{CouponId, Shop};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum DiscountKind {
     Percent,
     Fixed,
 }
 
-db::text_enum!(Kind { Percent => "percent", Fixed => "fixed" });
+db::text_enum!(DiscountKind { Percent => "percent", Fixed => "fixed" });
 
 /// `None` when the code is taken.
 pub async fn insert_coupon(
@@ -22,8 +22,8 @@ pub async fn insert_coupon(
     new: &NewCoupon,
 ) -> Result<Option<CouponId>, db::Error> {
     let (kind, value) = match new.terms.value {
-        Value::Percent(points) => (Kind::Percent, points),
-        Value::Fixed(minor) => (Kind::Fixed, minor),
+        Discount::Percent(points) => (DiscountKind::Percent, points),
+        Discount::Fixed(minor) => (DiscountKind::Fixed, minor),
     };
     let inserted = row!(
         tx,
@@ -80,8 +80,8 @@ fn coupon(row: &Row) -> Result<Coupon, db::Error> {
         id: row.get("id")?,
         terms: Terms {
             value: match row.get("kind")? {
-                Kind::Percent => Value::Percent(value),
-                Kind::Fixed => Value::Fixed(value),
+                DiscountKind::Percent => Discount::Percent(value),
+                DiscountKind::Fixed => Discount::Fixed(value),
             },
             currency: row.get("currency")?,
             min_amount: row.get("min_amount")?,

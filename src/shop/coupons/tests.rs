@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 
 use crate::coupons::machine::discount;
-use crate::coupons::{self, Basket, CreateError, NewCoupon, Refusal, Terms, Value};
+use crate::coupons::{self, BasketLine, CouponRefusal, CreateError, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW};
 use crate::orders::CreateError as OrderError;
 use crate::orders::NewOrder;
@@ -12,8 +12,8 @@ use money::pricing::{Currency, Fiat};
 
 const CNY: Currency = Currency::CNY;
 
-fn line(product: i64, total: i64) -> Basket {
-    Basket { product: ProductId(product), total }
+fn line(product: i64, total: i64) -> BasketLine {
+    BasketLine { product: ProductId(product), total }
 }
 
 async fn create(shop: &Fixture, code: &str, terms: Terms, max_uses: Option<u32>) -> Result<CouponId, CreateError> {
@@ -27,30 +27,34 @@ fn with_coupon(shop: &Fixture, quantity: u32, code: &str) -> NewOrder {
 
 #[test]
 fn what_a_coupon_is_worth() {
-    let percent = |points| Terms::plain(Value::Percent(points), CNY);
-    let fixed = |minor| Terms::plain(Value::Fixed(minor), CNY);
+    let percent = |points| Terms::unrestricted(Discount::Percent(points), CNY);
+    let fixed = |minor| Terms::unrestricted(Discount::Fixed(minor), CNY);
     let table = [
         (percent(1_000), vec![line(1, 999)], Ok(99)),
         (percent(10_000), vec![line(1, 999)], Ok(999)),
         (percent(1), vec![line(1, 9_999)], Ok(0)),
         (percent(5_000), vec![line(1, i64::MAX)], Ok(i64::MAX / 2)),
-        (percent(5_000), vec![line(1, i64::MAX), line(2, 1)], Err(Refusal::OutOfRange)),
+        (percent(5_000), vec![line(1, i64::MAX), line(2, 1)], Err(CouponRefusal::OutOfRange)),
         (fixed(300), vec![line(1, 999)], Ok(300)),
         (fixed(300), vec![line(1, 200)], Ok(200)),
         (Terms { product: Some(ProductId(2)), ..percent(5_000) }, vec![line(1, 100), line(2, 50)], Ok(25)),
         (Terms { product: Some(ProductId(2)), ..fixed(80) }, vec![line(1, 100), line(2, 50)], Ok(50)),
-        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![line(1, 100)], Err(Refusal::OtherProduct)),
+        (Terms { product: Some(ProductId(3)), ..fixed(80) }, vec![line(1, 100)], Err(CouponRefusal::OtherProduct)),
         (Terms { min_amount: 100, ..fixed(80) }, vec![line(1, 100)], Ok(80)),
         (
             Terms { min_amount: 101, ..fixed(80) },
             vec![line(1, 100)],
-            Err(Refusal::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
+            Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
         ),
         (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(Refusal::NotYet)),
+        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::NotYet)),
         (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(Refusal::Over)),
-        (Terms::plain(Value::Fixed(1), Currency::USD), vec![line(1, 9)], Err(Refusal::OtherCurrency(Currency::USD))),
+        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::Over)),
+        (
+            Terms::unrestricted(Discount::Fixed(1), Currency::USD),
+            vec![line(1, 9)],
+            Err(CouponRefusal::OtherCurrency(Currency::USD)),
+        ),
     ];
     for (terms, basket, expected) in table {
         let found = discount(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);
@@ -61,7 +65,7 @@ fn what_a_coupon_is_worth() {
 proptest! {
     #[test]
     fn a_discount_is_the_exact_share_rounded_down(total in 0_i64..i64::MAX, points in 1_i64..=10_000) {
-        let terms = Terms::plain(Value::Percent(points), CNY);
+        let terms = Terms::unrestricted(Discount::Percent(points), CNY);
         let found = i128::from(discount(&terms, Instant(0), CNY, &[line(1, total)]).unwrap().minor);
         let exact = i128::from(total) * i128::from(points);
         prop_assert!(found * 10_000 <= exact && exact < (found + 1) * 10_000);
@@ -71,17 +75,17 @@ proptest! {
     #[test]
     fn no_discount_is_more_than_what_counts(
         totals in prop::collection::vec((0_i64..4, 0_i64..1_000_000_000), 1..6),
-        value in prop_oneof![(1_i64..=10_000).prop_map(Value::Percent), (1_i64..2_000_000_000).prop_map(Value::Fixed)],
+        value in prop_oneof![(1_i64..=10_000).prop_map(Discount::Percent), (1_i64..2_000_000_000).prop_map(Discount::Fixed)],
         bound_to in prop::option::of(0_i64..4),
     ) {
-        let basket: Vec<Basket> = totals.iter().map(|(product, total)| line(*product, *total)).collect();
-        let terms = Terms { product: bound_to.map(ProductId), ..Terms::plain(value, CNY) };
+        let basket: Vec<BasketLine> = totals.iter().map(|(product, total)| line(*product, *total)).collect();
+        let terms = Terms { product: bound_to.map(ProductId), ..Terms::unrestricted(value, CNY) };
         let counting: i64 =
             totals.iter().filter(|(product, _)| bound_to.is_none_or(|b| b == *product)).map(|(_, total)| total).sum();
         match discount(&terms, NOW, CNY, &basket) {
             Ok(fiat) => prop_assert!((0..=counting).contains(&fiat.minor)),
             Err(refusal) => {
-                prop_assert_eq!(refusal, Refusal::OtherProduct);
+                prop_assert_eq!(refusal, CouponRefusal::OtherProduct);
                 prop_assert!(totals.iter().all(|(product, _)| Some(*product) != bound_to));
             }
         }
@@ -91,13 +95,13 @@ proptest! {
 db::both! {
     async fn a_code_is_known_in_any_case_and_with_blanks(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        create(&shop, " Spring10 ", Terms::plain(Value::Percent(1_000), CNY), None).await.unwrap();
+        create(&shop, " Spring10 ", Terms::unrestricted(Discount::Percent(1_000), CNY), None).await.unwrap();
         let created = shop.create(with_coupon(&shop, 3, "\tspring10 ")).await.unwrap();
         let order = created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (150, 15, 135));
         for code in ["", "   ", "spring", "spring10x", &"x".repeat(10_000)] {
             let refused = shop.create(with_coupon(&shop, 3, code)).await;
-            assert!(matches!(refused, Err(OrderError::CouponInvalid(Refusal::Unknown))), "{code:?}");
+            assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))), "{code:?}");
         }
         assert_eq!(shop.stock().await, 7);
         assert_eq!(shop.count("select count(*) from orders").await, 1);
@@ -105,21 +109,21 @@ db::both! {
 
     async fn coupons_that_make_no_sense_are_refused(db: Db) {
         let shop = Fixture::new(db, 0).await;
-        let fixed = || Terms::plain(Value::Fixed(1), CNY);
+        let fixed = || Terms::unrestricted(Discount::Fixed(1), CNY);
         create(&shop, "A", fixed(), None).await.unwrap();
         assert!(matches!(create(&shop, "a", fixed(), None).await, Err(CreateError::CodeTaken)));
         assert!(matches!(create(&shop, " ", fixed(), None).await, Err(CreateError::BadCode)));
-        for value in [Value::Percent(0), Value::Percent(10_001), Value::Fixed(0), Value::Fixed(-1)] {
-            assert!(matches!(create(&shop, "b", Terms::plain(value, CNY), None).await, Err(CreateError::BadTerms)));
+        for value in [Discount::Percent(0), Discount::Percent(10_001), Discount::Fixed(0), Discount::Fixed(-1)] {
+            assert!(matches!(create(&shop, "b", Terms::unrestricted(value, CNY), None).await, Err(CreateError::BadTerms)));
         }
     }
 
     async fn orders_at_once_cannot_use_a_coupon_more_often_than_it_allows(db: Db) {
         let shop = Fixture::new(db, 50).await;
-        create(&shop, "three", Terms::plain(Value::Percent(1_000), CNY), Some(3)).await.unwrap();
+        create(&shop, "three", Terms::unrestricted(Discount::Percent(1_000), CNY), Some(3)).await.unwrap();
         let outcomes = join_all((0..20).map(|_| shop.create(with_coupon(&shop, 1, "three")))).await;
         let exhausted = outcomes.iter()
-            .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(Refusal::Exhausted)))).count();
+            .filter(|outcome| matches!(outcome, Err(OrderError::CouponInvalid(CouponRefusal::Exhausted)))).count();
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), exhausted), (3, 17));
         assert_eq!(shop.count("select uses from coupons").await, 3);
         assert_eq!(shop.stock().await, 47);
@@ -128,9 +132,9 @@ db::both! {
 
     async fn a_coupon_that_was_ended_is_unknown(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        let id = create(&shop, "gone", Terms::plain(Value::Fixed(10), CNY), None).await.unwrap();
+        let id = create(&shop, "gone", Terms::unrestricted(Discount::Fixed(10), CNY), None).await.unwrap();
         shop.db.write("deactivate", move |tx| Box::pin(coupons::deactivate(tx, id))).await.unwrap();
         let refused = shop.create(with_coupon(&shop, 1, "gone")).await;
-        assert!(matches!(refused, Err(OrderError::CouponInvalid(Refusal::Unknown))));
+        assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))));
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use crate::orders::{self, LineState, Order, State};
-use crate::stock::{self, Delivered};
+use crate::stock::{self, SealedItem};
 use clock::Instant;
 use db::{self, Db, Locked, Tx};
 use envelope::{Envelope, OpenError};
@@ -41,7 +41,7 @@ enum DeliverError {
     #[error("{found} of {expected} items are reserved")]
     Missing { expected: u32, found: usize },
     #[error("an item cannot be decrypted: {error}")]
-    Unreadable { error: OpenError, item: Delivered },
+    Unreadable { error: OpenError, item: SealedItem },
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -108,7 +108,7 @@ async fn deliver(
         }
         // Completed means that the buyer can read them: a lost key shows now, not when he looks.
         for item in items {
-            if let Err(error) = stock::open(envelope, &item) {
+            if let Err(error) = stock::decrypt_item(envelope, &item) {
                 return Err(DeliverError::Unreadable { error, item });
             }
         }
@@ -153,7 +153,7 @@ async fn failure_of(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> R
     match error {
         DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(Failure::Key),
         DeliverError::Unreadable { error: OpenError::Refused, item } => {
-            match stock::opens_others(tx, envelope, item).await? {
+            match stock::key_opens_other_items(tx, envelope, item).await? {
                 true => Ok(Failure::Goods),
                 false => Ok(Failure::Key),
             }

@@ -5,7 +5,12 @@ use db::{self, Tx, execute, expect_changed, row, rows};
 use ids::OrderId;
 
 pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
-    let due = rows!(tx, "select order_id from fulfilments where next_at <= $1 order by next_at limit $2", now, limit)?;
+    let due = rows!(
+        tx,
+        "select order_id from fulfilments where next_attempt_at <= $1 order by next_attempt_at limit $2",
+        now,
+        limit
+    )?;
     due.iter().map(|row| row.get("order_id")).collect()
 }
 
@@ -13,7 +18,7 @@ pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<Order
 pub async fn claim(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u32>, db::Error> {
     let found = row!(
         tx,
-        "select attempts from fulfilments where order_id = $1 and next_at <= $2 for update skip locked",
+        "select attempts from fulfilments where order_id = $1 and next_attempt_at <= $2 for update skip locked",
         order,
         now
     )?;
@@ -23,7 +28,7 @@ pub async fn claim(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u
 pub async fn set_next(tx: &mut Tx, order: OrderId, attempts: u32, next_at: Instant) -> Result<(), db::Error> {
     let n = execute!(
         tx,
-        "update fulfilments set attempts = $2, next_at = $3 where order_id = $1",
+        "update fulfilments set attempts = $2, next_attempt_at = $3 where order_id = $1",
         order,
         attempts,
         next_at

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::fixture::{Fixture, NOW, read, write};
 use crate::fulfilment::{self, EmailTemplates, machine};
-use crate::orders::{self, Line, LineState, Order, State, View};
+use crate::orders::{self, LineState, Order, OrderDetails, OrderLine, State};
 use crate::stock;
 use clock::Instant;
 use envelope::Envelope;
@@ -25,12 +25,12 @@ async fn paid_order(shop: &Fixture, quantity: u32) -> Order {
     shop.create(shop.balance_order(quantity, user)).await.unwrap().order
 }
 
-async fn view(shop: &Fixture, order: &Order) -> View {
+async fn view(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    read(&shop.db, move |tx| Box::pin(async move { orders::find_any(tx, &number).await })).await.unwrap()
+    read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await })).await.unwrap()
 }
 
-async fn lines(shop: &Fixture, order: &Order) -> Vec<Line> {
+async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
     let order = order.clone();
     read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
 }
@@ -38,8 +38,10 @@ async fn lines(shop: &Fixture, order: &Order) -> Vec<Line> {
 /// What the buyer of an order gets to see.
 async fn goods(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
     let (order, lines) = (view(shop, order).await.order, lines(shop, order).await);
-    let goods = read(&shop.db, move |tx| Box::pin(async move { orders::goods(tx, &order, &lines).await })).await?;
-    Some(goods.iter().map(|item| stock::open(&shop.envelope, item).unwrap().to_string()).collect())
+    let goods =
+        read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &order, &lines).await }))
+            .await?;
+    Some(goods.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect())
 }
 
 async fn mail(shop: &Fixture) -> Vec<(String, String)> {
@@ -99,7 +101,7 @@ db::both! {
         let other = paid_order(&shop, 1).await;
         // One item of the order was changed by hand: it does not open any more.
         write(&shop.db, |tx| Box::pin(async move {
-            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", vec![7_u8])
+            db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", vec![7_u8])
         })).await;
         assert_eq!(deliver_at(&shop, NOW).await, 1);
         assert_eq!(view(&shop, &other).await.order.state, State::Completed);
@@ -130,7 +132,7 @@ db::both! {
         // All that is stored is the order's; one item was exchanged for what the same key sealed for something else.
         let other = shop.envelope.seal("something else", "sku:1", b"goods");
         write(&shop.db, move |tx| Box::pin(async move {
-            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", other)
+            db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", other)
         })).await;
         // The key is not there at first, which is waited for.
         fulfilment::deliver_due(&shop.db, NOW, &Arc::new(Envelope::generate()), &letters()).await.unwrap();

@@ -3,11 +3,11 @@
 //! An order exists together with its reserved stock, its counted coupon and its payment, or not at all. It learns what
 //! became of its payment in the transaction in which that happened, and its state only moves forward.
 
-pub mod number;
+mod order_reference;
 pub mod payment;
 pub mod machine;
-mod basket;
-mod outcome;
+mod line_items;
+mod payment_changes;
 mod store;
 
 #[cfg(test)]
@@ -15,8 +15,8 @@ mod tests;
 
 use uuid::Uuid;
 
-use crate::catalog::Prices;
-use crate::coupons::Refusal;
+use crate::catalog::PricingScheme;
+use crate::coupons::CouponRefusal;
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService};
 use crate::orders::store::OrderStatusRow;
 use crate::stock;
@@ -30,7 +30,7 @@ use money::pricing::{Currency, Fiat};
 use records::events;
 
 pub use machine::State;
-pub use number::OrderReference;
+pub use order_reference::OrderReference;
 
 pub const LINES_MAX: usize = 50;
 
@@ -39,12 +39,12 @@ const ROUND: u32 = 100;
 
 #[derive(Debug, Clone)]
 pub struct NewOrder {
-    pub labels: OrderReference,
+    pub reference: OrderReference,
     pub shop: Shop,
     /// Only this surface finds the order by its number.
     pub surface: &'static str,
     pub currency: Currency,
-    pub prices: Prices,
+    pub pricing_scheme: PricingScheme,
     pub lines: Vec<NewLine>,
     /// What the surface allows of one product, whatever the product allows.
     pub quantity_max: u32,
@@ -52,7 +52,7 @@ pub struct NewOrder {
     pub email: String,
     pub user: Option<UserId>,
     pub coupon: Option<String>,
-    pub means: PaymentMethod,
+    pub payment_method: PaymentMethod,
     /// How long stock and rate are kept for the buyer.
     pub window_ms: i64,
 }
@@ -85,7 +85,7 @@ pub struct Order {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct OrderLine {
     pub id: LineId,
     /// The product's public id.
     pub product: String,
@@ -105,10 +105,10 @@ pub enum LineState {
 db::text_enum!(LineState { Pending => "pending", Delivered => "delivered", Failed => "failed" });
 
 #[derive(Debug)]
-pub struct Created {
+pub struct PlacedOrder {
     pub order: Order,
-    pub lines: Vec<Line>,
-    pub begun: PaymentInstructions,
+    pub lines: Vec<OrderLine>,
+    pub instructions: PaymentInstructions,
 }
 
 /// How far an order is.
@@ -118,18 +118,18 @@ pub struct OrderStatus {
     pub expires_at: Option<Instant>,
     /// Of the newest attempt to pay it.
     pub method: Method,
-    pub payment: payments::State,
+    pub payment_state: payments::State,
     /// On somebody else's page.
     pub pay_url: Option<String>,
     /// What a payment on a chain asks, and what reached it.
-    pub asked: Option<(InvoiceTerms, Received)>,
+    pub invoice: Option<(InvoiceTerms, Received)>,
 }
 
 /// Both of one row.
 #[derive(Debug)]
-pub struct View {
+pub struct OrderDetails {
     pub order: Order,
-    pub standing: OrderStatus,
+    pub status: OrderStatus,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +145,7 @@ pub enum CreateError {
     #[error("there is not enough in stock")]
     InsufficientStock,
     #[error(transparent)]
-    CouponInvalid(#[from] Refusal),
+    CouponInvalid(#[from] CouponRefusal),
     #[error("this way to pay is not available")]
     MethodUnavailable,
     #[error("a balance can be used by its user only")]
@@ -180,21 +180,21 @@ pub async fn create(
     payment_service: &PaymentService,
     new: NewOrder,
     address: Option<ReservedAddress>,
-) -> Result<Created, CreateError> {
-    let offers = basket::offers(tx, &new).await?;
-    let original = basket::total(&new, &offers).ok_or(CreateError::AmountOutOfRange)?;
-    let applied = basket::redeem(tx, now, &new, &offers).await?;
+) -> Result<PlacedOrder, CreateError> {
+    let offers = line_items::find_skus(tx, &new).await?;
+    let original = line_items::total(&new, &offers).ok_or(CreateError::AmountOutOfRange)?;
+    let applied = line_items::redeem_coupon(tx, now, &new, &offers).await?;
     let discount = applied.map_or(0, |applied| applied.discount.minor);
     let amount = Fiat::new(new.currency, original.checked_sub(discount).ok_or(CreateError::AmountOutOfRange)?);
-    let plan = payment_service.plan(now, new.shop, new.user, &new.means, amount)?;
-    basket::check_stock(&new, &offers)?;
+    let plan = payment_service.plan(now, new.shop, new.user, &new.payment_method, amount)?;
+    line_items::check_stock(&new, &offers)?;
 
-    let settled = plan.is_settled_at_once();
+    let settled = plan.is_paid_at_once();
     let state = if settled { State::Paid } else { State::AwaitingPayment };
     let order = Order {
         id: OrderId(0),
-        public_id: new.labels.public_id.to_string(),
-        order_no: new.labels.order_no.clone(),
+        public_id: new.reference.public_id.to_string(),
+        order_no: new.reference.order_no.clone(),
         shop: new.shop,
         surface: new.surface.to_owned(),
         state,
@@ -210,36 +210,36 @@ pub async fn create(
     };
     let mut links = Batch::default();
     let id = store::insert_order(&mut links, &order);
-    store::insert_contact(&mut links, id, new.email.trim(), &email_key(&new.email));
+    store::insert_contact(&mut links, id, new.email.trim(), &normalize_email(&new.email));
     record_in(&mut links, now, &order, "order.created");
-    let asked = payment::ask(&mut links, now, &order, id, plan, address)?;
+    let asked = payment::request_payment(&mut links, now, &order, id, plan, address)?;
     if settled {
         store::insert_fulfilment_in(&mut links, now, id);
         record_in(&mut links, now, &order, "order.paid");
     }
     // Last, because buyers of the same product wait for each other from here on.
-    let reserved = basket::reserve(&mut links, id, &new, &offers);
+    let reserved = line_items::reserve(&mut links, id, &new, &offers);
     let done = tx.chain(links).await?;
 
     let order = Order { id: done.id(id)?, ..order };
     let lines = reserved.lines(&done)?;
-    let begun = payment::begin(tx, now, &order, asked, &done).await?;
-    Ok(Created { order, lines, begun })
+    let instructions = payment::finish_payment_request(tx, now, &order, asked, &done).await?;
+    Ok(PlacedOrder { order, lines, instructions })
 }
 
 /// What happened to payments, told in the transaction in which it happened.
-pub async fn follow(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(), db::Error> {
+pub async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(), db::Error> {
     let mut over = Vec::new();
     for change in changes {
         match *change {
             Change::Confirming(_) => {}
-            Change::Paid(payment) => outcome::paid(tx, now, payment).await?,
-            Change::Expired(payment) => over.extend(outcome::unpaid_order(tx, payment).await?),
-            Change::Lost(payment) => over.extend(outcome::lost_order(tx, now, payment).await?),
-            Change::Reversed(payment) => outcome::reversed(tx, now, payment).await?,
+            Change::Paid(payment) => payment_changes::apply_paid(tx, now, payment).await?,
+            Change::Expired(payment) => over.extend(payment_changes::lock_expired_order(tx, payment).await?),
+            Change::Lost(payment) => over.extend(payment_changes::apply_lost(tx, now, payment).await?),
+            Change::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
         }
     }
-    outcome::end_unpaid(tx, now, over, State::Expired, "order.expired").await
+    payment_changes::end_unpaid(tx, now, over, State::Expired, "order.expired").await
 }
 
 /// Takes an unpaid order back, unless money for it is on its way. What reaches its address later is booked and reviewed.
@@ -258,31 +258,31 @@ pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), Cancel
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
-    Ok(outcome::end_unpaid(tx, now, vec![order], State::Cancelled, "order.cancelled").await?)
+    Ok(payment_changes::end_unpaid(tx, now, vec![order], State::Cancelled, "order.cancelled").await?)
 }
 
 /// Ends orders whose window on somebody else's page is over, and returns how many. Orders on a chain end with their
 /// invoices, which wait for the chain.
-pub async fn expire_external_due(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
+pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
     for payment in store::list_external_overdue(tx, now, ROUND).await? {
         changes.extend(payments::close_external(tx, now, payment, false).await?);
     }
-    follow(tx, now, &changes).await?;
+    apply_payment_changes(tx, now, &changes).await?;
     Ok(changes.len())
 }
 
 /// A person saw the money on somebody else's page; false when the order does not wait for it.
-pub async fn confirm_external(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
+pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
     let Some(payment) = payments::find_newest(tx, id).await? else { return Ok(false) };
     let change = payments::close_external(tx, now, payment, true).await?;
-    follow(tx, now, change.as_slice()).await?;
+    apply_payment_changes(tx, now, change.as_slice()).await?;
     Ok(change.is_some())
 }
 
 /// By its public id, without anything that only its buyer may see. Many ask, again and again: it is one look, unless
 /// something is on its way that no block holds.
-pub async fn standing(
+pub async fn find_status(
     db: &Db,
     shop: Shop,
     surface: &'static str,
@@ -290,20 +290,20 @@ pub async fn standing(
 ) -> Result<Option<OrderStatus>, db::Error> {
     let id = public_id.to_string();
     let look = db.select_one("order_standing", move |tx| {
-        Box::pin(async move { store::find_standing(tx, shop, surface, &id).await })
+        Box::pin(async move { store::find_status(tx, shop, surface, &id).await })
     });
     match look.await? {
         Some(found) if found.has_unconfirmed => {
             let id = public_id.to_string();
             let read = db.read("order_standing", move |tx| {
                 Box::pin(async move {
-                    let Some(found) = store::find_standing(tx, shop, surface, &id).await? else { return Ok(None) };
+                    let Some(found) = store::find_status(tx, shop, surface, &id).await? else { return Ok(None) };
                     with_unconfirmed(tx, found).await.map(Some)
                 })
             });
             read.await
         }
-        found => Ok(found.map(|found| found.standing)),
+        found => Ok(found.map(|found| found.status)),
     }
 }
 
@@ -314,24 +314,28 @@ pub async fn find_by_number(
     surface: &str,
     order_no: &str,
     email: &str,
-) -> Result<Option<View>, db::Error> {
-    let found = store::find_by_number(tx, shop, surface, order_no.trim(), &email_key(email)).await?;
+) -> Result<Option<OrderDetails>, db::Error> {
+    let found = store::find_by_number(tx, shop, surface, order_no.trim(), &normalize_email(email)).await?;
     view(tx, found).await
 }
 
 /// By its number or its public id, whosever it is: for the operator.
-pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<View>, db::Error> {
-    let found = store::find_any(tx, number_or_id).await?;
+pub async fn find_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<OrderDetails>, db::Error> {
+    let found = store::find_by_number_or_id(tx, number_or_id).await?;
     view(tx, found).await
 }
 
 /// What was bought, in the order of its lines.
-pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Error> {
+pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     store::list_lines(tx, order).await
 }
 
 /// The delivered lines, still encrypted, once the order is complete; before and after that there are none to see.
-pub async fn goods(tx: &mut Tx, order: &Order, lines: &[Line]) -> Result<Option<Vec<stock::Delivered>>, db::Error> {
+pub async fn find_delivered_items(
+    tx: &mut Tx,
+    order: &Order,
+    lines: &[OrderLine],
+) -> Result<Option<Vec<stock::SealedItem>>, db::Error> {
     match order.state {
         State::Delivered | State::Completed => {}
         State::Created
@@ -352,7 +356,7 @@ pub async fn goods(tx: &mut Tx, order: &Order, lines: &[Line]) -> Result<Option<
 }
 
 /// Trimmed and in lower case: how addresses are compared.
-pub fn email_key(email: &str) -> String {
+pub fn normalize_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
@@ -384,15 +388,15 @@ pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: 
 }
 
 pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: &'static str) -> Result<(), db::Error> {
-    events::record(tx, now, order.shop, kind, &order.public_id, &told(order)).await
+    events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order)).await
 }
 
 fn record_in(links: &mut Batch, now: Instant, order: &Order, kind: &'static str) {
-    events::record_in(links, now, order.shop, kind, &order.public_id, &told(order));
+    events::record_in(links, now, order.shop, kind, &order.public_id, &event_payload(order));
 }
 
 /// What an event says of an order.
-fn told(order: &Order) -> String {
+fn event_payload(order: &Order) -> String {
     let body = serde_json::json!({
         "order_id": order.public_id,
         "order_no": order.order_no,
@@ -405,16 +409,16 @@ fn told(order: &Order) -> String {
 }
 
 /// With what is on its way to it.
-async fn view(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<View>, db::Error> {
+async fn view(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<OrderDetails>, db::Error> {
     let Some((order, found)) = found else { return Ok(None) };
-    Ok(Some(View { order, standing: with_unconfirmed(tx, found).await? }))
+    Ok(Some(OrderDetails { order, status: with_unconfirmed(tx, found).await? }))
 }
 
 async fn with_unconfirmed(tx: &mut Tx, found: OrderStatusRow) -> Result<OrderStatus, db::Error> {
-    let OrderStatusRow { mut standing, has_unconfirmed } = found;
-    if has_unconfirmed && let Some((asked, received)) = standing.asked.take() {
+    let OrderStatusRow { mut status, has_unconfirmed } = found;
+    if has_unconfirmed && let Some((asked, received)) = status.invoice.take() {
         let received = invoices::progress(tx, &asked, received).await?;
-        standing.asked = Some((asked, received));
+        status.invoice = Some((asked, received));
     }
-    Ok(standing)
+    Ok(status)
 }

@@ -37,7 +37,7 @@ pub struct Tolerance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentMethod {
     /// On a chain, with the coin of this code.
-    PaymentAsset(String),
+    Crypto(String),
     BalanceCny,
     BalanceCrypto,
     /// On the page of somebody else, who was asked for it before.
@@ -58,9 +58,9 @@ pub enum Provider {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentInstructions {
     /// Nothing: it is paid.
-    Settled,
+    AlreadyPaid,
     /// Send `due` base units of the asset to the address.
-    PaymentAsset {
+    Transfer {
         asset: Asset,
         family: Family,
         address: String,
@@ -74,7 +74,7 @@ pub enum PaymentInstructions {
 /// What a price comes to.
 pub(super) enum PaymentPlan {
     Free { method: Method },
-    PaymentAsset { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
+    Invoice { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
     Balance { method: Method, user: UserId, taken: Taken },
     External { method: Method, pay_url: String, provider_ref: Option<String> },
 }
@@ -82,7 +82,7 @@ pub(super) enum PaymentPlan {
 impl PaymentMethod {
     fn method(&self) -> Method {
         match self {
-            PaymentMethod::PaymentAsset(_) => Method::Crypto,
+            PaymentMethod::Crypto(_) => Method::Crypto,
             PaymentMethod::BalanceCny => Method::BalanceCny,
             PaymentMethod::BalanceCrypto => Method::BalanceCrypto,
             PaymentMethod::External { provider: Provider::Alipay, .. } => Method::Alipay,
@@ -92,10 +92,10 @@ impl PaymentMethod {
 }
 
 impl PaymentPlan {
-    pub fn is_settled_at_once(&self) -> bool {
+    pub fn is_paid_at_once(&self) -> bool {
         match self {
             PaymentPlan::Free { .. } | PaymentPlan::Balance { .. } => true,
-            PaymentPlan::PaymentAsset { .. } | PaymentPlan::External { .. } => false,
+            PaymentPlan::Invoice { .. } | PaymentPlan::External { .. } => false,
         }
     }
 }
@@ -103,13 +103,13 @@ impl PaymentPlan {
 impl PaymentService {
     /// What an order with these means needs beside its transaction, and before it: an address, where it has to be paid on a
     /// chain. None for a coin that is not taken here, which is for the order to refuse.
-    pub async fn prepare(
+    pub async fn reserve_address(
         &self,
         db: &Db,
         shop: Shop,
-        means: &PaymentMethod,
+        payment_method: &PaymentMethod,
     ) -> Result<Option<ReservedAddress>, CreateError> {
-        let PaymentMethod::PaymentAsset(code) = means else { return Ok(None) };
+        let PaymentMethod::Crypto(code) = payment_method else { return Ok(None) };
         match self.assets.find(shop.mode, code) {
             Some((chain, _)) if self.addresses.can_issue(&chain.id) => {
                 self.addresses.prepare(db, &chain.id).await.map(Some).map_err(CreateError::Issue)
@@ -124,12 +124,12 @@ impl PaymentService {
         now: Instant,
         shop: Shop,
         user: Option<UserId>,
-        means: &PaymentMethod,
+        payment_method: &PaymentMethod,
         price: Fiat,
     ) -> Result<PaymentPlan, CreateError> {
-        let method = means.method();
-        let plan = match means {
-            PaymentMethod::PaymentAsset(code) => self.plan_coin(now, shop, code, price)?,
+        let method = payment_method.method();
+        let plan = match payment_method {
+            PaymentMethod::Crypto(code) => self.plan_invoice(now, shop, code, price)?,
             PaymentMethod::BalanceCny => {
                 let user = user.ok_or(CreateError::UserRequired)?;
                 PaymentPlan::Balance { method, user, taken: take_cny(price)? }
@@ -145,7 +145,7 @@ impl PaymentService {
         Ok(if price.minor == 0 { PaymentPlan::Free { method } } else { plan })
     }
 
-    fn plan_coin(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
+    fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
         let (chain, coin) = self.assets.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
         if !self.addresses.can_issue(&chain.id) {
             return Err(CreateError::MethodUnavailable);
@@ -155,15 +155,15 @@ impl PaymentService {
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
         let tolerance = self.tolerance(now, coin, quote.due).ok_or(CreateError::AmountOutOfRange)?;
         let confirmations = chain.depths.confirmations(assets::worth_in_usd(&self.rates, now, price));
-        Ok(PaymentPlan::PaymentAsset { asset, family: chain.family, quote, tolerance, confirmations })
+        Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
     /// Of the two the share alone, while nobody knows what the coin is worth in USD.
     fn tolerance(&self, now: Instant, coin: &PaymentAsset, due: Amount) -> Option<Amount> {
-        let share = due.checked_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
+        let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.rate(now, &coin.rate_symbol, Currency::USD.as_str()).ok();
         let value = rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, coin.asset.decimals));
-        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_ratio(1, 2)?))
+        Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
     /// At the rate in force, rounded up to the balance's last decimal place.
@@ -196,7 +196,7 @@ pub(super) enum RequestedPayment {
 }
 
 /// Stores the payment, and what it asks for, with its order.
-pub(super) fn ask(
+pub(super) fn request_payment(
     links: &mut Batch,
     now: Instant,
     order: &Order,
@@ -222,7 +222,7 @@ pub(super) fn ask(
             payments::request(links, now, &external);
             Ok(RequestedPayment::Page { pay_url })
         }
-        PaymentPlan::PaymentAsset { asset, family, quote, tolerance, confirmations } => {
+        PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
             let address = address.filter(|address| *address.chain() == asset.chain);
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
@@ -243,7 +243,7 @@ pub(super) fn ask(
 }
 
 /// Hands the address out, or takes the money; the chain has run, and refused nothing.
-pub(super) async fn begin(
+pub(super) async fn finish_payment_request(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
@@ -251,10 +251,10 @@ pub(super) async fn begin(
     done: &BatchResult,
 ) -> Result<PaymentInstructions, CreateError> {
     match asked {
-        RequestedPayment::Nothing => Ok(PaymentInstructions::Settled),
+        RequestedPayment::Nothing => Ok(PaymentInstructions::AlreadyPaid),
         RequestedPayment::Page { pay_url } => Ok(PaymentInstructions::External { pay_url }),
         RequestedPayment::PaymentAsset { asset, family, due, address } => {
-            Ok(PaymentInstructions::PaymentAsset { asset, family, address: address.issue(), due })
+            Ok(PaymentInstructions::Transfer { asset, family, address: address.issue(), due })
         }
         RequestedPayment::Balance { payment, user, taken } => {
             take(tx, now, order, done.id(payment)?, user, taken).await
@@ -276,7 +276,7 @@ async fn take(
     let entry = format!("payment/{payment}/paid");
     let entry = Entry::posted(order.shop.mode, entry, "order paid from a balance", vec![leg]);
     match ledger::book(tx, now, &[entry]).await {
-        Ok(()) => Ok(PaymentInstructions::Settled),
+        Ok(()) => Ok(PaymentInstructions::AlreadyPaid),
         Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
         Err(
             PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_),

@@ -2,7 +2,7 @@
 
 use chain::AssetId;
 
-use crate::orders::{Line, LineState, Order, OrderStatus, State};
+use crate::orders::{LineState, Order, OrderLine, OrderStatus, State};
 use clock::Instant;
 use db::{self, Batch, Locked, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
@@ -41,14 +41,14 @@ pub fn insert_contact(
 ) -> ResultRef<OrderId> {
     statement!(
         links,
-        "insert into order_contacts (order_id, email, email_key) values ($1, $2, $3) returning order_id as id",
+        "insert into order_contacts (order_id, email, normalized_email) values ($1, $2, $3) returning order_id as id",
         order,
         email,
         email_key
     )
 }
 
-pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &Line) -> ResultRef<LineId> {
+pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
     statement!(
         links,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
@@ -64,7 +64,8 @@ pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, li
 
 /// The work that payment starts. An order has it once.
 pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
-    let n = execute!(tx, "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2)", order, now)?;
+    let n =
+        execute!(tx, "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)", order, now)?;
     expect_changed(n, 1)
 }
 
@@ -72,7 +73,7 @@ pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Res
 pub fn insert_fulfilment_in(links: &mut Batch, now: Instant, order: ResultRef<OrderId>) -> ResultRef<OrderId> {
     statement!(
         links,
-        "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2) returning order_id as id",
+        "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2) returning order_id as id",
         order,
         now
     )
@@ -82,7 +83,7 @@ pub fn insert_fulfilment_in(links: &mut Batch, now: Instant, order: ResultRef<Or
 pub async fn insert_fulfilment_again(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
     execute!(
         tx,
-        "insert into fulfilments (order_id, attempts, next_at) values ($1, 0, $2) on conflict (order_id) do nothing",
+        "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2) on conflict (order_id) do nothing",
         order,
         now
     )?;
@@ -97,20 +98,20 @@ pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Er
 /// What one statement tells of an order.
 pub struct OrderStatusRow {
     /// Without what is on its way.
-    pub standing: OrderStatus,
+    pub status: OrderStatus,
     /// Whether anything is.
     pub has_unconfirmed: bool,
 }
 
 /// How far an order is: with its newest payment, and with the invoice of that and what reached it. One row for each deposit
 /// that counts, or one without; those of earlier payments follow.
-macro_rules! standing {
+macro_rules! select_status {
     ($columns:literal, $condition:literal) => {
         concat!(
             "select ",
             $columns,
             " o.state, o.expires_at, p.id as payment_id, p.method, p.state as payment_state, p.pay_url, i.id as invoice_id,
-                i.chain, i.asset, a.text as address, i.state as invoice_state, i.due, i.tolerance, i.confirmations,
+                i.chain, i.asset, a.text as address, i.state as invoice_state, i.amount_due, i.tolerance, i.confirmations,
                 i.expires_at as until_at, d.amount as deposit_amount, d.state as deposit_state, d.txid, d.height,
                 c.height as cursor_height,
                 exists (select 1 from unconfirmed s where s.invoice_id = i.id and s.state = 'seen') as has_unconfirmed
@@ -119,7 +120,7 @@ macro_rules! standing {
              left join invoices i on i.payment_id = p.id
              left join addresses a on a.id = i.address_id
              left join cursors c on c.chain = i.chain
-             left join deposits d on d.invoice_id = i.id and d.use in ('counted', 'short') and d.state <> 'orphaned'
+             left join deposits d on d.invoice_id = i.id and d.disposition in ('counted', 'short') and d.state <> 'orphaned'
              where ",
             $condition,
             " order by p.id desc, d.id"
@@ -128,9 +129,9 @@ macro_rules! standing {
 }
 
 /// The same with the order itself.
-macro_rules! view {
+macro_rules! select_order_and_status {
     ($condition:literal) => {
-        standing!(
+        select_status!(
             "o.id, o.public_id, o.order_no, o.merchant_id, o.mode, o.surface, o.currency, o.original_amount,
                 o.discount_amount, o.amount, o.user_id, o.coupon_id, o.created_at, o.paid_at, o.closed_at,",
             $condition
@@ -138,7 +139,7 @@ macro_rules! view {
     };
 }
 
-pub async fn find_standing(
+pub async fn find_status(
     tx: &mut Tx,
     shop: Shop,
     surface: &str,
@@ -146,13 +147,13 @@ pub async fn find_standing(
 ) -> Result<Option<OrderStatusRow>, db::Error> {
     let found = rows!(
         tx,
-        standing!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
+        select_status!("", "o.public_id = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4"),
         public_id,
         shop.merchant,
         shop.mode,
         surface
     )?;
-    found.first().map(|first| standing(first, &found)).transpose()
+    found.first().map(|first| parse_status(first, &found)).transpose()
 }
 
 pub async fn find_by_number(
@@ -164,9 +165,9 @@ pub async fn find_by_number(
 ) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
     let found = rows!(
         tx,
-        view!(
+        select_order_and_status!(
             "o.order_no = $1 and o.merchant_id = $2 and o.mode = $3 and o.surface = $4
-                and exists (select 1 from order_contacts k where k.order_id = o.id and k.email_key = $5)"
+                and exists (select 1 from order_contacts k where k.order_id = o.id and k.normalized_email = $5)"
         ),
         order_no,
         shop.merchant,
@@ -174,32 +175,35 @@ pub async fn find_by_number(
         surface,
         email_key
     )?;
-    found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
+    found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
-pub async fn find_any(tx: &mut Tx, number_or_id: &str) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
-    let found = rows!(tx, view!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
-    found.first().map(|first| Ok((order(first)?, standing(first, &found)?))).transpose()
+pub async fn find_by_number_or_id(
+    tx: &mut Tx,
+    number_or_id: &str,
+) -> Result<Option<(Order, OrderStatusRow)>, db::Error> {
+    let found = rows!(tx, select_order_and_status!("o.order_no = $1 or o.public_id = $1"), number_or_id)?;
+    found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
 /// Of the newest payment, whose rows come first.
-fn standing(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
-    let asked = match first.get("invoice_id")? {
-        Some(id) => Some((asked(id, first)?, Received::of(of_newest(first, rows)?)?)),
+fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
+    let invoice = match first.get("invoice_id")? {
+        Some(id) => Some((parse_invoice(id, first)?, Received::of(rows_of_newest_payment(first, rows)?)?)),
         None => None,
     };
-    let standing = OrderStatus {
+    let status = OrderStatus {
         state: first.get("state")?,
         expires_at: first.get("expires_at")?,
         method: first.get("method")?,
-        payment: first.get("payment_state")?,
+        payment_state: first.get("payment_state")?,
         pay_url: first.get("pay_url")?,
-        asked,
+        invoice,
     };
-    Ok(OrderStatusRow { standing, has_unconfirmed: first.get("has_unconfirmed")? })
+    Ok(OrderStatusRow { status, has_unconfirmed: first.get("has_unconfirmed")? })
 }
 
-fn of_newest<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
+fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     let newest: PaymentId = first.get("payment_id")?;
     for (number, row) in rows.iter().enumerate() {
         if row.get::<PaymentId>("payment_id")? != newest {
@@ -209,14 +213,14 @@ fn of_newest<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     Ok(rows)
 }
 
-fn asked(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
+fn parse_invoice(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     Ok(InvoiceTerms {
         id,
         chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
-        asset: AssetId::stored(&row.get::<String>("asset")?),
+        asset: AssetId::from_stored(&row.get::<String>("asset")?),
         address: row.get("address")?,
         state: row.get("invoice_state")?,
-        due: row.get("due")?,
+        due: row.get("amount_due")?,
         tolerance: row.get("tolerance")?,
         confirmations: row.get("confirmations")?,
         expires_at: row.get("until_at")?,
@@ -231,10 +235,10 @@ pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>
          from orders where id = $1 for update",
         id
     )?;
-    Ok(found.as_ref().map(order).transpose()?.map(Locked::new))
+    Ok(found.as_ref().map(parse_order).transpose()?.map(Locked::new))
 }
 
-fn order(row: &Row) -> Result<Order, db::Error> {
+fn parse_order(row: &Row) -> Result<Order, db::Error> {
     let currency: Currency = row.get("currency")?;
     let fiat = |column| Ok::<_, db::Error>(Fiat::new(currency, row.get(column)?));
     Ok(Order {
@@ -269,7 +273,7 @@ pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Res
 }
 
 /// In their order.
-pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Error> {
+pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     let found = rows!(
         tx,
         "select l.id, p.public_id, l.sku_id, l.quantity, l.unit_price, l.state
@@ -278,7 +282,7 @@ pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<Line>, db::Err
         order.id
     )?;
     let line = |row: &Row| {
-        Ok(Line {
+        Ok(OrderLine {
             id: row.get("id")?,
             product: row.get("public_id")?,
             sku: row.get("sku_id")?,

@@ -4,11 +4,11 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::catalog::{self, NewProduct};
-use crate::coupons::{self, NewCoupon, Refusal, Terms, Value};
+use crate::coupons::{self, CouponRefusal, Discount, NewCoupon, Terms};
 use crate::fixture::{Fixture, NOW, SURFACE, WINDOW_MS, mailbox, read, write};
 use crate::fulfilment::{self, EmailTemplates};
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
-use crate::orders::{self, CancelError, CreateError, Line, NewLine, NewOrder, Order, State, View};
+use crate::orders::{self, CancelError, CreateError, NewLine, NewOrder, Order, OrderDetails, OrderLine, State};
 use crate::stock;
 use clock::Instant;
 use db::{self, Backend, execute, testing};
@@ -19,12 +19,12 @@ use money::pricing::Currency;
 
 const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
 
-async fn view(shop: &Fixture, order: &Order) -> View {
+async fn view(shop: &Fixture, order: &Order) -> OrderDetails {
     let number = order.order_no.clone();
-    read(&shop.db, move |tx| Box::pin(async move { orders::find_any(tx, &number).await })).await.unwrap()
+    read(&shop.db, move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &number).await })).await.unwrap()
 }
 
-async fn lines(shop: &Fixture, order: &Order) -> Vec<Line> {
+async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
     let order = order.clone();
     read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
 }
@@ -39,7 +39,7 @@ async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
 }
 
 async fn follow(shop: &Fixture, at: Instant, changes: Vec<Change>) {
-    write(&shop.db, move |tx| Box::pin(async move { orders::follow(tx, at, &changes).await })).await;
+    write(&shop.db, move |tx| Box::pin(async move { orders::apply_payment_changes(tx, at, &changes).await })).await;
 }
 
 async fn events(shop: &Fixture, order: &Order) -> Vec<String> {
@@ -53,9 +53,9 @@ async fn events(shop: &Fixture, order: &Order) -> Vec<String> {
     .await
 }
 
-async fn coupon(shop: &Fixture, code: &'static str, value: Value) {
+async fn coupon(shop: &Fixture, code: &'static str, discount: Discount) {
     let owner = shop.shop;
-    let new = NewCoupon { code: code.into(), terms: Terms::plain(value, Currency::CNY), max_uses: Some(5) };
+    let new = NewCoupon { code: code.into(), terms: Terms::unrestricted(discount, Currency::CNY), max_uses: Some(5) };
     shop.db.write("coupon", move |tx| Box::pin(coupons::create(tx, NOW, owner, new))).await.unwrap();
 }
 
@@ -65,7 +65,7 @@ async fn second_product(shop: &Fixture, items: usize) -> Uuid {
     let created = shop.db.write("product", move |tx| Box::pin(catalog::create(tx, NOW, owner, new))).await;
     let (_, sku) = created.unwrap();
     let lines: Vec<String> = (0..items).map(|n| format!("second {n}")).collect();
-    let sealed = stock::seal(&shop.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+    let sealed = stock::encrypt_lines(&shop.envelope, sku, lines.iter().map(String::as_str)).unwrap();
     write(&shop.db, move |tx| Box::pin(stock::import(tx, NOW, sku, sealed))).await;
     id
 }
@@ -94,25 +94,25 @@ db::both! {
         let order = &created.order;
         assert_eq!((order.original_amount.minor, order.discount_amount.minor, order.amount.minor), (500, 0, 500));
         assert_eq!((order.state, order.expires_at), (State::AwaitingPayment, Some(NOW.plus_ms(WINDOW_MS))));
-        let PaymentInstructions::PaymentAsset { asset, address, due, .. } = &created.begun else { panic!("{:?}", created.begun) };
+        let PaymentInstructions::Transfer { asset, address, due, .. } = &created.instructions else { panic!("{:?}", created.instructions) };
         // 5 CNY at 7.24 CNY for a USDT, rounded up to six places.
         assert_eq!(due.to_decimal(asset.decimals), "0.690608");
         assert_eq!(shop.stock().await, 34);
         assert_eq!(shop.watched.len(), 1);
 
         let view = view(&shop, order).await;
-        let (invoice, received) = view.standing.asked.as_ref().unwrap();
+        let (invoice, received) = view.status.invoice.as_ref().unwrap();
         assert_eq!((&invoice.address, invoice.due, invoice.confirmations), (address, *due, 12));
-        assert_eq!((received.confirmed.to_string(), view.standing.method), ("0".into(), Method::Crypto));
+        assert_eq!((received.confirmed.to_string(), view.status.method), ("0".into(), Method::Crypto));
         assert_eq!((&view.order, lines(&shop, order).await), (order, created.lines.clone()));
         assert_eq!(created.lines[0].product, shop.product_id.to_string());
         let bought = created.lines.clone();
-        let goods = read(&shop.db, move |tx| Box::pin(async move { orders::goods(tx, &view.order, &bought).await })).await;
+        let goods = read(&shop.db, move |tx| Box::pin(async move { orders::find_delivered_items(tx, &view.order, &bought).await })).await;
         assert!(goods.is_none());
         assert_eq!(events(&shop, order).await, ["order.created"]);
 
         let other = shop.create(shop.order(1)).await.unwrap();
-        assert!(matches!(&other.begun, PaymentInstructions::PaymentAsset { address: second, .. } if second != address));
+        assert!(matches!(&other.instructions, PaymentInstructions::Transfer { address: second, .. } if second != address));
     }
 
     async fn the_three_limits_of_a_quantity_are_independent(db: Db) {
@@ -143,9 +143,9 @@ db::both! {
             (NewOrder { lines: vec![], ..shop.order(1) }, "lines"),
             (NewOrder { lines: shop.order(1).lines.repeat(2), ..shop.order(1) }, "lines"),
             (NewOrder { lines: shop.order(1).lines.repeat(51), ..shop.order(1) }, "lines"),
-            (NewOrder { means: PaymentMethod::PaymentAsset("btc".into()), ..shop.order(1) }, "method"),
-            (NewOrder { means: PaymentMethod::BalanceCny, ..shop.order(1) }, "user"),
-            (NewOrder { means: PaymentMethod::BalanceCrypto, ..shop.order(1) }, "user"),
+            (NewOrder { payment_method: PaymentMethod::Crypto("btc".into()), ..shop.order(1) }, "method"),
+            (NewOrder { payment_method: PaymentMethod::BalanceCny, ..shop.order(1) }, "user"),
+            (NewOrder { payment_method: PaymentMethod::BalanceCrypto, ..shop.order(1) }, "user"),
             (shop.order(11), "stock"),
             (NewOrder { coupon: Some("none".into()), ..shop.order(1) }, "coupon"),
         ];
@@ -172,7 +172,7 @@ db::both! {
     async fn without_a_fresh_rate_a_coin_is_not_available(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let (payment_service, new) = (shop.payment_service.clone(), shop.order(1));
-        let address = payment_service.prepare(&shop.db, new.shop, &new.means).await.unwrap();
+        let address = payment_service.reserve_address(&shop.db, new.shop, &new.payment_method).await.unwrap();
         let late = shop.db.write("late", move |tx| Box::pin(async move {
             orders::create(tx, NOW.plus_ms(60_001), &payment_service, new, address).await
         })).await;
@@ -187,11 +187,11 @@ db::both! {
         shop.credit(user, Currency::USD, 9_000_000).await;
         let created = shop.create(shop.balance_order(10, user)).await.unwrap();
         assert_eq!((created.order.state, created.order.expires_at), (State::Paid, None));
-        assert_eq!((created.order.paid_at, created.begun), (Some(NOW), PaymentInstructions::Settled));
+        assert_eq!((created.order.paid_at, created.instructions), (Some(NOW), PaymentInstructions::AlreadyPaid));
         assert_eq!(shop.balance(user, Currency::CNY).await, "1");
         assert_eq!(shop.balance(user, Currency::USD).await, "9000000");
         let view = view(&shop, &created.order).await;
-        assert_eq!((view.standing.payment, view.standing.method), (payments::State::Success, Method::BalanceCny));
+        assert_eq!((view.status.payment_state, view.status.method), (payments::State::Success, Method::BalanceCny));
         assert_eq!(events(&shop, &created.order).await, ["order.created", "order.paid"]);
         assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
     }
@@ -201,7 +201,7 @@ db::both! {
         let user = shop.user("ann").await;
         shop.credit(user, Currency::CNY, 10_000).await;
         shop.credit(user, Currency::USD, 690_608).await;
-        let order = || NewOrder { means: PaymentMethod::BalanceCrypto, ..shop.balance_order(10, user) };
+        let order = || NewOrder { payment_method: PaymentMethod::BalanceCrypto, ..shop.balance_order(10, user) };
         let created = shop.create(order()).await.unwrap();
         assert_eq!(shop.balance(user, Currency::USD).await, "0");
         assert_eq!(shop.balance(user, Currency::CNY).await, "10000");
@@ -239,13 +239,13 @@ db::both! {
 
     async fn what_a_coupon_makes_free_is_paid_at_once_by_any_method(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        coupon(&shop, "free", Value::Percent(10_000)).await;
+        coupon(&shop, "free", Discount::Percent(10_000)).await;
         let user: UserId = shop.user("ann").await;
         for new in [shop.order(1), shop.balance_order(1, user)] {
             let created = shop.create(NewOrder { coupon: Some("free".into()), ..new }).await.unwrap();
             assert_eq!((created.order.state, created.order.amount.minor), (State::Paid, 0));
-            assert_eq!(created.begun, PaymentInstructions::Settled);
-            assert!(view(&shop, &created.order).await.standing.asked.is_none());
+            assert_eq!(created.instructions, PaymentInstructions::AlreadyPaid);
+            assert!(view(&shop, &created.order).await.status.invoice.is_none());
         }
         assert_eq!(shop.count("select count(*) from fulfilments").await, 2);
         assert_eq!(shop.watched.len(), 0);
@@ -254,31 +254,31 @@ db::both! {
     async fn an_external_checkout_gives_its_link(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let pay_url = "https://pay.example.com/1".to_owned();
-        let means = PaymentMethod::External { provider: Provider::Alipay, pay_url: pay_url.clone(), provider_ref: None };
-        let created = shop.create(NewOrder { means, ..shop.order(1) }).await.unwrap();
-        assert_eq!(created.begun, PaymentInstructions::External { pay_url: pay_url.clone() });
+        let payment_method = PaymentMethod::External { provider: Provider::Alipay, pay_url: pay_url.clone(), provider_ref: None };
+        let created = shop.create(NewOrder { payment_method, ..shop.order(1) }).await.unwrap();
+        assert_eq!(created.instructions, PaymentInstructions::External { pay_url: pay_url.clone() });
         let view = view(&shop, &created.order).await;
-        assert_eq!((view.standing.method, view.standing.pay_url), (Method::Alipay, Some(pay_url)));
+        assert_eq!((view.status.method, view.status.pay_url), (Method::Alipay, Some(pay_url)));
         assert_eq!(view.order.state, State::AwaitingPayment);
     }
 
     async fn an_external_checkout_ends_with_its_window_or_when_a_person_saw_the_money(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let external = || NewOrder {
-            means: PaymentMethod::External { provider: Provider::Wechat, pay_url: "https://x".into(), provider_ref: None },
+            payment_method: PaymentMethod::External { provider: Provider::Wechat, pay_url: "https://x".into(), provider_ref: None },
             ..shop.order(2)
         };
         let orders = [shop.create(external()).await.unwrap().order, shop.create(external()).await.unwrap().order];
         let on_chain = shop.create(shop.order(1)).await.unwrap().order;
-        let confirm = |id: OrderId| write(&shop.db, move |tx| Box::pin(orders::confirm_external(tx, NOW, id)));
+        let confirm = |id: OrderId| write(&shop.db, move |tx| Box::pin(orders::confirm_external_payment(tx, NOW, id)));
         assert!(confirm(orders[0].id).await);
         assert!(!confirm(orders[0].id).await && !confirm(on_chain.id).await && !confirm(OrderId(999)).await);
-        let expire = |at: Instant| write(&shop.db, move |tx| Box::pin(orders::expire_external_due(tx, at)));
+        let expire = |at: Instant| write(&shop.db, move |tx| Box::pin(orders::expire_overdue_external(tx, at)));
         assert_eq!(expire(NOW.plus_ms(WINDOW_MS)).await, 0);
         assert_eq!(expire(LATER).await, 1);
         assert_eq!(expire(LATER).await, 0);
         assert_eq!((state(&shop, &orders[0]).await, state(&shop, &orders[1]).await), (State::Paid, State::Expired));
-        assert_eq!(view(&shop, &orders[1]).await.standing.payment, payments::State::Expired);
+        assert_eq!(view(&shop, &orders[1]).await.status.payment_state, payments::State::Expired);
         assert_eq!(state(&shop, &on_chain).await, State::AwaitingPayment);
         assert!(!confirm(orders[1].id).await);
         assert_eq!(shop.stock().await, 7);
@@ -345,7 +345,7 @@ db::both! {
 
     async fn an_expired_order_gives_back_stock_and_coupon_once(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        coupon(&shop, "ten", Value::Percent(1_000)).await;
+        coupon(&shop, "ten", Discount::Percent(1_000)).await;
         let orders = join_all((0..3).map(|_| shop.create(NewOrder { coupon: Some("ten".into()), ..shop.order(3) }))).await;
         let orders: Vec<Order> = orders.into_iter().map(|created| created.unwrap().order).collect();
         assert_eq!((shop.stock().await, shop.count("select uses from coupons").await), (1, 3));
@@ -417,8 +417,8 @@ db::both! {
         cancel(order.id).await.unwrap();
         assert_eq!((state(&shop, &order).await, shop.stock().await), (State::Cancelled, 10));
         let ended = view(&shop, &order).await;
-        assert_eq!(ended.standing.asked.unwrap().0.state, invoices::State::Cancelled);
-        assert_eq!(ended.standing.payment, payments::State::Failed);
+        assert_eq!(ended.status.invoice.unwrap().0.state, invoices::State::Cancelled);
+        assert_eq!(ended.status.payment_state, payments::State::Failed);
         let paid = shop.user("ann").await;
         shop.credit(paid, Currency::CNY, 100).await;
         let paid = shop.create(shop.balance_order(1, paid)).await.unwrap().order;
@@ -448,11 +448,11 @@ db::both! {
         let live = Shop { mode: Mode::Live, ..shop.shop };
         assert!(find(live, SURFACE, &order.order_no, "ann@example.com").await.is_none());
         let id = order.public_id.parse().unwrap();
-        assert!(orders::standing(&shop.db, shop.shop, SURFACE, id).await.unwrap().is_some());
-        assert!(orders::standing(&shop.db, shop.shop, "storefront", id).await.unwrap().is_none());
-        assert!(orders::standing(&shop.db, live, SURFACE, id).await.unwrap().is_none());
+        assert!(orders::find_status(&shop.db, shop.shop, SURFACE, id).await.unwrap().is_some());
+        assert!(orders::find_status(&shop.db, shop.shop, "storefront", id).await.unwrap().is_none());
+        assert!(orders::find_status(&shop.db, live, SURFACE, id).await.unwrap().is_none());
         let other = Shop { merchant: MerchantId(999), ..shop.shop };
-        assert!(orders::standing(&shop.db, other, SURFACE, id).await.unwrap().is_none());
+        assert!(orders::find_status(&shop.db, other, SURFACE, id).await.unwrap().is_none());
     }
 
     async fn the_newest_payment_is_what_is_told(db: Db) {
@@ -462,10 +462,10 @@ db::both! {
         // The payment of the other order becomes a second attempt for the first, and each has received something.
         let second = "update payments set order_id = $2 where id = $1";
         let deposit = "insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
-                invoice_id, amount, state, use, confirm_height, seen_at)
+                invoice_id, amount, state, disposition, confirm_height, seen_at)
             select i.chain, $2, 0, 0, $3, 1, $3, i.asset, i.address_id, i.id, $4, 'seen', 'counted', 1, 1
             from invoices i where i.payment_id = $1";
-        let cursor = "insert into cursors (chain, height, hash, time, final_height, since_height)
+        let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height)
             select i.chain, 9, $2, 1, 0, 0 from invoices i where i.payment_id = $1";
         let id = order.id;
         write(&shop.db, move |tx| Box::pin(async move {
@@ -475,11 +475,11 @@ db::both! {
             }
             execute!(tx, second, payments[1], id)
         })).await;
-        let standing = view(&shop, &order).await.standing;
-        let (asked, received) = standing.asked.unwrap();
+        let status = view(&shop, &order).await.status;
+        let (invoice, received) = status.invoice.unwrap();
         assert_eq!((received.seen, received.txid.is_some()), (Amount::from(6), true), "not the sum of both");
-        let by_id = orders::standing(&shop.db, shop.shop, SURFACE, order.public_id.parse().unwrap()).await.unwrap().unwrap();
-        assert_eq!(by_id.asked, Some((asked, received)));
+        let by_id = orders::find_status(&shop.db, shop.shop, SURFACE, order.public_id.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(by_id.invoice, Some((invoice, received)));
     }
 
     async fn an_expiry_and_a_payment_at_once_end_in_one_of_them(db: Db) {
@@ -510,17 +510,17 @@ db::both! {
         shop.create(shop.order(1)).await.unwrap();
         let after = shop.db.counters();
         let statements = match shop.db.backend() {
-            // Offer, order, contact, event, payment, address, invoice, line, count and items of stock.
+            // OrderableSku, order, contact, event, payment, address, invoice, line, count and items of stock.
             Backend::Sqlite => 10,
-            // Offer, and all else.
+            // OrderableSku, and all else.
             Backend::Postgres => 2,
         };
         assert_eq!(after.sql_statements - before.sql_statements, statements);
         assert_eq!((after.transactions - before.transactions, after.commits - before.commits), (1, 1));
 
         let id = first.public_id.parse().unwrap();
-        let standing = orders::standing(&shop.db, shop.shop, SURFACE, id).await.unwrap().unwrap();
-        assert_eq!((standing.state, standing.method), (State::AwaitingPayment, Method::Crypto));
+        let status = orders::find_status(&shop.db, shop.shop, SURFACE, id).await.unwrap().unwrap();
+        assert_eq!((status.state, status.method), (State::AwaitingPayment, Method::Crypto));
         assert_eq!(shop.db.counters().sql_statements - after.sql_statements, 1);
     }
 }
@@ -557,9 +557,9 @@ async fn assert_books_agree(shop: &Fixture) {
         (
             "items of a line are as many as it says, and reserved or delivered as its order's state says",
             "select count(*) from order_lines l join orders o on o.id = l.order_id where
-                (select count(*) from stock_items i where i.line_id = l.id and i.state = 'reserved') <>
+                (select count(*) from stock_items i where i.order_line_id = l.id and i.state = 'reserved') <>
                     case when o.state in ('awaiting_payment', 'paid', 'processing', 'failed') then l.quantity else 0 end
-                or (select count(*) from stock_items i where i.line_id = l.id and i.state = 'delivered') <>
+                or (select count(*) from stock_items i where i.order_line_id = l.id and i.state = 'delivered') <>
                     case when o.state = 'completed' then l.quantity else 0 end",
         ),
         (
@@ -586,7 +586,7 @@ async fn assert_books_agree(shop: &Fixture) {
 
 async fn run(acts: Vec<Act>) {
     let shop = Fixture::new(testing::fresh(Backend::Sqlite).await, 20).await;
-    coupon(&shop, "ten", Value::Percent(1_000)).await;
+    coupon(&shop, "ten", Discount::Percent(1_000)).await;
     let user = shop.user("ann").await;
     shop.credit(user, Currency::CNY, 2_000).await;
     let letters = std::sync::Arc::new(EmailTemplates { order_url: "https://shop.example.com".into() });
@@ -601,7 +601,7 @@ async fn run(acts: Vec<Act>) {
                     Err(
                         CreateError::InsufficientStock
                         | CreateError::InsufficientBalance
-                        | CreateError::CouponInvalid(Refusal::Exhausted),
+                        | CreateError::CouponInvalid(CouponRefusal::Exhausted),
                     ) => {}
                     Err(other) => panic!("{other}"),
                 }

@@ -14,7 +14,7 @@ use envelope::{Envelope, OpenError};
 use ids::{LineId, SkuId, StockItemId};
 use records::reviews;
 
-pub use store::Mismatch;
+pub use store::CountMismatch;
 
 /// Lines of one import; more are imported in several.
 pub const IMPORT_MAX: usize = 5_000;
@@ -38,20 +38,20 @@ db::text_enum!(State {
 });
 
 /// A line as it is stored: encrypted, and with a keyed digest that knows it again.
-pub struct Sealed {
+pub struct NewItem {
     sealed: Vec<u8>,
     digest: [u8; 32],
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Imported {
+pub struct ImportResult {
     pub added: u64,
     /// Lines that this SKU has, or had, already.
     pub duplicates: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum SealError {
+pub enum ImportError {
     #[error("line {number} is empty or has more than {LINE_BYTES_MAX} bytes")]
     BadLine { number: usize },
     #[error("{found} lines in one import; at most {IMPORT_MAX}")]
@@ -68,7 +68,7 @@ pub enum ReserveError {
 
 /// A delivered line as it is stored.
 #[derive(Debug)]
-pub struct Delivered {
+pub struct SealedItem {
     pub sku: SkuId,
     pub sealed: Vec<u8>,
 }
@@ -82,21 +82,21 @@ pub struct Item {
 }
 
 /// Encrypts lines before the transaction that imports them; outer blanks do not count.
-pub fn seal<'a>(
+pub fn encrypt_lines<'a>(
     envelope: &Envelope,
     sku: SkuId,
     lines: impl IntoIterator<Item = &'a str>,
-) -> Result<Vec<Sealed>, SealError> {
+) -> Result<Vec<NewItem>, ImportError> {
     let mut sealed = Vec::new();
     for (number, line) in (1..).zip(lines) {
         let line = line.trim();
         if line.is_empty() || line.len() > LINE_BYTES_MAX {
-            return Err(SealError::BadLine { number });
+            return Err(ImportError::BadLine { number });
         }
         if number > IMPORT_MAX {
-            return Err(SealError::TooMany { found: number });
+            return Err(ImportError::TooMany { found: number });
         }
-        sealed.push(Sealed {
+        sealed.push(NewItem {
             sealed: envelope.seal(PURPOSE, &owner(sku), line.as_bytes()),
             digest: envelope.digest(PURPOSE, line.as_bytes()),
         });
@@ -105,28 +105,28 @@ pub fn seal<'a>(
 }
 
 /// The line in plain text: for its buyer.
-pub fn open(envelope: &Envelope, item: &Delivered) -> Result<Zeroizing<String>, OpenError> {
+pub fn decrypt_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, OpenError> {
     let bytes = envelope.open(PURPOSE, &owner(item.sku), &item.sealed)?;
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Adds lines. The same line of the same SKU is counted as a duplicate, whatever became of the first.
-pub async fn import(tx: &mut Tx, now: Instant, sku: SkuId, lines: Vec<Sealed>) -> Result<Imported, db::Error> {
+pub async fn import(tx: &mut Tx, now: Instant, sku: SkuId, lines: Vec<NewItem>) -> Result<ImportResult, db::Error> {
     store::lock_sku(tx, sku).await?;
-    let mut imported = Imported::default();
+    let mut imported = ImportResult::default();
     for line in lines {
         match store::insert_item(tx, now, sku, line.sealed, line.digest).await? {
             true => imported.added += 1,
             false => imported.duplicates += 1,
         }
     }
-    store::set_more(tx, sku, imported.added).await?;
+    store::add_available(tx, sku, imported.added).await?;
     Ok(imported)
 }
 
 /// Items that a chain sets aside.
 #[derive(Debug)]
-pub struct Reserved {
+pub struct Reservation {
     sku: ResultRef<SkuId>,
     items: ResultRef<StockItemId>,
     quantity: u32,
@@ -134,15 +134,15 @@ pub struct Reserved {
 
 /// Sets items aside for a line of an order. The SKU's row is locked from here to the end of the transaction: what stands
 /// behind it in the chain holds up whoever wants the same.
-pub fn reserve(links: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reserved {
-    let sku = store::set_fewer_in(links, sku, quantity);
+pub fn reserve(links: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
+    let sku = store::take_available_in(links, sku, quantity);
     let items = store::set_reserved(links, sku, line.into(), quantity);
-    Reserved { sku, items, quantity }
+    Reservation { sku, items, quantity }
 }
 
-impl Reserved {
+impl Reservation {
     /// All of them, or the transaction must not be stored.
-    pub fn check(&self, done: &BatchResult) -> Result<(), ReserveError> {
+    pub fn ensure_complete(&self, done: &BatchResult) -> Result<(), ReserveError> {
         if done.rows(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
         }
@@ -156,17 +156,17 @@ impl Reserved {
 
 /// Puts the reserved items of a line back: its order ended unpaid.
 pub async fn release(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
-    store::set_more(tx, sku, u64::from(quantity)).await?;
+    store::add_available(tx, sku, u64::from(quantity)).await?;
     store::set_released(tx, line, quantity).await
 }
 
 /// Hands the reserved items of a line out, and returns them.
-pub async fn deliver(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+pub async fn deliver(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     store::set_delivered(tx, line).await
 }
 
 /// What was handed out for a line, in the order of its items.
-pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     store::list_delivered(tx, line).await
 }
 
@@ -187,13 +187,13 @@ pub async fn withdraw(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error>
     if !store::set_withdrawn(tx, item).await? {
         return Ok(false);
     }
-    store::set_fewer(tx, sku, 1).await
+    store::take_available(tx, sku, 1).await
 }
 
 /// SKUs whose count of available items is not the number of items in stock: none, unless somebody changed the database
 /// by hand.
-pub async fn audit(tx: &mut Tx) -> Result<Vec<Mismatch>, db::Error> {
-    store::list_mismatches(tx).await
+pub async fn list_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
+    store::list_count_mismatches(tx).await
 }
 
 /// A key under which items are stored, and whether the one of that name in the ring reads them.
@@ -204,27 +204,27 @@ pub struct KeyInUse {
 }
 
 /// The keys of all items, each tried on one of them.
-pub async fn list_keys(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+pub async fn list_keys_in_use(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut keys = Vec::new();
     for item in store::list_one_of_each_key(tx).await? {
         let Some(id) = Envelope::key_of(&item.sealed) else { continue };
-        keys.push(KeyInUse { id, error: open(envelope, &item).err() });
+        keys.push(KeyInUse { id, error: decrypt_item(envelope, &item).err() });
     }
     Ok(keys)
 }
 
 /// Whether the key that an item was sealed under reads others. Then an item that it refuses is damaged; else somebody put
 /// another key in its place.
-pub async fn opens_others(tx: &mut Tx, envelope: &Envelope, item: &Delivered) -> Result<bool, db::Error> {
+pub async fn key_opens_other_items(tx: &mut Tx, envelope: &Envelope, item: &SealedItem) -> Result<bool, db::Error> {
     let others = store::list_of_key(tx, &item.sealed).await?;
-    Ok(others.iter().any(|other| open(envelope, other).is_ok()))
+    Ok(others.iter().any(|other| decrypt_item(envelope, other).is_ok()))
 }
 
 /// Opens a review for each key without which items cannot be read, closes those of keys that are back, and returns what is
 /// missing. Orders go on, because money that is on its way does: what cannot be read is not handed out meanwhile.
-pub async fn review_keys(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
+pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut missing = Vec::new();
-    for key in list_keys(tx, envelope).await? {
+    for key in list_keys_in_use(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
             reviews::close(tx, now, "stock.unreadable", &subject, "the key is there again").await?;

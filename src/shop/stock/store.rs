@@ -1,6 +1,6 @@
 //! All SQL of stock.
 
-use crate::stock::{Delivered, Item, State};
+use crate::stock::{Item, SealedItem, State};
 use clock::Instant;
 use db::{self, Batch, Bind, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{LineId, SkuId, StockItemId};
@@ -16,7 +16,7 @@ const SAMPLES_MAX: u32 = 8;
 
 /// A SKU that counts wrongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mismatch {
+pub struct CountMismatch {
     pub sku: SkuId,
     pub available: u64,
     pub in_stock: u64,
@@ -37,7 +37,7 @@ pub async fn insert_item(
 ) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
-        "insert into stock_items (sku_id, state, sealed, digest, imported_at) values ($1, $2, $3, $4, $5)
+        "insert into stock_items (sku_id, state, ciphertext, digest, imported_at) values ($1, $2, $3, $4, $5)
          on conflict (sku_id, digest) do nothing",
         sku,
         State::InStock,
@@ -48,20 +48,20 @@ pub async fn insert_item(
     Ok(n == 1)
 }
 
-pub async fn set_more(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
+pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
     let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
     expect_changed(n, 1)
 }
 
 /// False when there are not as many. The row stays locked, so that the items can be chosen.
-pub async fn set_fewer(tx: &mut Tx, sku: SkuId, quantity: u32) -> Result<bool, db::Error> {
+pub async fn take_available(tx: &mut Tx, sku: SkuId, quantity: u32) -> Result<bool, db::Error> {
     let n =
         execute!(tx, "update skus set available = available - $2 where id = $1 and available >= $2", sku, quantity)?;
     Ok(n == 1)
 }
 
 /// No row when there are not as many.
-pub fn set_fewer_in(links: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+pub fn take_available_in(links: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     statement!(
         links,
         "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
@@ -77,7 +77,7 @@ pub fn set_reserved(links: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quanti
         "with chosen as materialized (
             select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
             for update skip locked)
-         update stock_items set state = 'reserved', line_id = $2 where id in (select id from chosen)
+         update stock_items set state = 'reserved', order_line_id = $2 where id in (select id from chosen)
          returning id",
         sku,
         line,
@@ -88,25 +88,25 @@ pub fn set_reserved(links: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quanti
 pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
     let n = execute!(
         tx,
-        "update stock_items set state = 'in_stock', line_id = null where line_id = $1 and state = 'reserved'",
+        "update stock_items set state = 'in_stock', order_line_id = null where order_line_id = $1 and state = 'reserved'",
         line
     )?;
     expect_changed(n, u64::from(quantity))
 }
 
-pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     let changed = rows!(
         tx,
-        "update stock_items set state = 'delivered' where line_id = $1 and state = 'reserved' returning sku_id, sealed",
+        "update stock_items set state = 'delivered' where order_line_id = $1 and state = 'reserved' returning sku_id, ciphertext",
         line
     )?;
     changed.iter().map(delivered).collect()
 }
 
-pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>, db::Error> {
+pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
-        "select sku_id, sealed from stock_items where line_id = $1 and state = 'delivered' order by id",
+        "select sku_id, ciphertext from stock_items where order_line_id = $1 and state = 'delivered' order by id",
         line
     )?;
     found.iter().map(delivered).collect()
@@ -115,21 +115,21 @@ pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<Delivered>,
 /// One item of each key that items were sealed under: version and id of the key are the first five bytes. The newest that
 /// is for sale or was sold and not handed out, if there is one: whether those can be read is what matters. Walks from key to
 /// key through an index, so that a start does not read all of the stock.
-pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<Delivered>, db::Error> {
+pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
         "with recursive heads (head) as (
-             select (select substr(i.sealed, 1, 5) from stock_items i order by substr(i.sealed, 1, 5) limit 1)
+             select (select substr(i.ciphertext, 1, 5) from stock_items i order by substr(i.ciphertext, 1, 5) limit 1)
              union all
-             select (select substr(i.sealed, 1, 5) from stock_items i where substr(i.sealed, 1, 5) > heads.head
-                     order by substr(i.sealed, 1, 5) limit 1)
+             select (select substr(i.ciphertext, 1, 5) from stock_items i where substr(i.ciphertext, 1, 5) > heads.head
+                     order by substr(i.ciphertext, 1, 5) limit 1)
              from heads where heads.head is not null)
-         select i.sku_id, i.sealed from heads join stock_items i on i.id = coalesce(
-             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head and x.state = 'in_stock'
+         select i.sku_id, i.ciphertext from heads join stock_items i on i.id = coalesce(
+             (select x.id from stock_items x where substr(x.ciphertext, 1, 5) = heads.head and x.state = 'in_stock'
               order by x.id desc limit 1),
-             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head and x.state = 'reserved'
+             (select x.id from stock_items x where substr(x.ciphertext, 1, 5) = heads.head and x.state = 'reserved'
               order by x.id desc limit 1),
-             (select x.id from stock_items x where substr(x.sealed, 1, 5) = heads.head limit 1))
+             (select x.id from stock_items x where substr(x.ciphertext, 1, 5) = heads.head limit 1))
          limit $1",
         KEYS_MAX
     )?;
@@ -138,12 +138,12 @@ pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<Delivered>, db::Err
 
 /// Some of the items that begin with the same bytes as one of them: that were sealed under the same key. The newest in each
 /// state, which are found through an index.
-pub async fn list_of_key(tx: &mut Tx, sealed: &[u8]) -> Result<Vec<Delivered>, db::Error> {
+pub async fn list_of_key(tx: &mut Tx, sealed: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
     let mut items = Vec::new();
     for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
         let found = rows!(
             tx,
-            "select sku_id, sealed from stock_items where substr(sealed, 1, 5) = substr($1, 1, 5) and state = $2
+            "select sku_id, ciphertext from stock_items where substr(ciphertext, 1, 5) = substr($1, 1, 5) and state = $2
              order by id desc limit $3",
             sealed.to_vec(),
             state,
@@ -156,8 +156,8 @@ pub async fn list_of_key(tx: &mut Tx, sealed: &[u8]) -> Result<Vec<Delivered>, d
     Ok(items)
 }
 
-fn delivered(row: &Row) -> Result<Delivered, db::Error> {
-    Ok(Delivered { sku: row.get("sku_id")?, sealed: row.get("sealed")? })
+fn delivered(row: &Row) -> Result<SealedItem, db::Error> {
+    Ok(SealedItem { sku: row.get("sku_id")?, sealed: row.get("ciphertext")? })
 }
 
 pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
@@ -197,7 +197,7 @@ pub async fn set_withdrawn(tx: &mut Tx, item: StockItemId) -> Result<bool, db::E
     Ok(n == 1)
 }
 
-pub async fn list_mismatches(tx: &mut Tx) -> Result<Vec<Mismatch>, db::Error> {
+pub async fn list_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
     let found = rows!(
         tx,
         "select s.id, s.available, count(i.id) as in_stock from skus s
@@ -206,7 +206,7 @@ pub async fn list_mismatches(tx: &mut Tx) -> Result<Vec<Mismatch>, db::Error> {
         MISMATCHES_MAX
     )?;
     let mismatch = |row: &Row| {
-        Ok(Mismatch { sku: row.get("id")?, available: row.get("available")?, in_stock: row.get("in_stock")? })
+        Ok(CountMismatch { sku: row.get("id")?, available: row.get("available")?, in_stock: row.get("in_stock")? })
     };
     found.iter().map(mismatch).collect()
 }

@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 
 use crate::fixture::{Fixture, NOW, read, write};
 use crate::orders::CreateError;
-use crate::stock::{self, Imported, KeyInUse, ReserveError, SealError};
+use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
 use db::Batch;
 use envelope::{Envelope, OpenError};
 use ids::{LineId, StockItemId};
@@ -13,7 +13,7 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
         Box::pin(async move {
             let mut links = Batch::default();
             let reserved = stock::reserve(&mut links, sku, LineId(line), quantity);
-            reserved.check(&tx.chain(links).await?)
+            reserved.ensure_complete(&tx.chain(links).await?)
         })
     });
     reserved.await
@@ -22,8 +22,8 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
 db::both! {
     async fn the_same_line_is_imported_once(db: Db) {
         let shop = Fixture::new(db, 0).await;
-        assert_eq!(shop.import([1, 2, 2, 3]).await, Imported { added: 3, duplicates: 1 });
-        assert_eq!(shop.import([3, 4]).await, Imported { added: 1, duplicates: 1 });
+        assert_eq!(shop.import([1, 2, 2, 3]).await, ImportResult { added: 3, duplicates: 1 });
+        assert_eq!(shop.import([3, 4]).await, ImportResult { added: 1, duplicates: 1 });
         assert_eq!(shop.stock().await, 4);
         shop.assert_sound().await;
     }
@@ -48,7 +48,7 @@ db::both! {
         assert_eq!(given.len(), 3);
         assert!(write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await.is_empty());
         let listed = read(&shop.db, |tx| Box::pin(stock::list_delivered(tx, LineId(7)))).await;
-        let opened: Vec<String> = listed.iter().map(|item| stock::open(&shop.envelope, item).unwrap().to_string()).collect();
+        let opened: Vec<String> = listed.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect();
         let expected: Vec<String> = (0..3).map(|n| format!("user{n}@example.org----pass{n}")).collect();
         assert_eq!(opened, expected);
         assert_eq!(shop.stock().await, 1);
@@ -59,13 +59,13 @@ db::both! {
         let shop = Fixture::new(db, 3).await;
         let reviewed = || {
             let envelope = shop.envelope.clone();
-            write(&shop.db, move |tx| Box::pin(async move { stock::review_keys(tx, NOW, &envelope).await }))
+            write(&shop.db, move |tx| Box::pin(async move { stock::review_missing_keys(tx, NOW, &envelope).await }))
         };
         let open = "select count(*) from reviews where kind = 'stock.unreadable' and closed_at is null";
         assert_eq!(reviewed().await, []);
         let replace = |sealed: Vec<u8>| {
             write(&shop.db, move |tx| Box::pin(async move {
-                let item = "update stock_items set sealed = $1 where id = (select max(id) from stock_items)";
+                let item = "update stock_items set ciphertext = $1 where id = (select max(id) from stock_items)";
                 tx.execute(item, vec![sealed.into()]).await
             }))
         };
@@ -75,7 +75,7 @@ db::both! {
         assert_eq!(shop.count(open).await, 1);
         // A ring of somebody else has a key 1, too, and it is another one.
         let foreign = Envelope::generate();
-        let keys = read(&shop.db, move |tx| Box::pin(async move { stock::list_keys(tx, &foreign).await })).await;
+        let keys = read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &foreign).await })).await;
         let expected = [(1, Some(OpenError::Refused)), (9, Some(OpenError::UnknownKey(9)))];
         assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
         // Nothing that was sealed at all is no question of a key.
@@ -87,7 +87,7 @@ db::both! {
         let shop = Fixture::new(db, 4).await;
         let tried = || {
             let envelope = shop.envelope.clone();
-            read(&shop.db, move |tx| Box::pin(async move { stock::list_keys(tx, &envelope).await }))
+            read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await }))
         };
         let change = |sql: &'static str| write(&shop.db, move |tx| Box::pin(async move { db::execute!(tx, sql) }));
         let readable = [KeyInUse { id: 1, error: None }];
@@ -95,7 +95,7 @@ db::both! {
         // The key refuses the oldest item.
         write(&shop.db, |tx| Box::pin(async move {
             let damaged = [vec![1, 0, 0, 0, 1], vec![0; 40]].concat();
-            db::execute!(tx, "update stock_items set sealed = $1 where id = (select min(id) from stock_items)", damaged)
+            db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", damaged)
         })).await;
         assert_eq!(tried().await, readable, "others are in stock");
         change("update stock_items set state = 'withdrawn' where state = 'in_stock'").await;
@@ -114,15 +114,15 @@ db::both! {
         assert!(!withdraw(free).await);
         assert!(!withdraw(999_999).await);
         assert_eq!(shop.stock().await, 0);
-        assert_eq!(shop.import([1]).await, Imported { added: 0, duplicates: 1 });
+        assert_eq!(shop.import([1]).await, ImportResult { added: 0, duplicates: 1 });
         shop.assert_sound().await;
     }
 
     async fn an_audit_finds_what_was_changed_by_hand(db: Db) {
         let shop = Fixture::new(db, 2).await;
         write(&shop.db, |tx| Box::pin(async move { db::execute!(tx, "update skus set available = 9") })).await;
-        let found = read(&shop.db, |tx| Box::pin(stock::audit(tx))).await;
-        assert_eq!(found, [stock::Mismatch { sku: shop.sku, available: 9, in_stock: 2 }]);
+        let found = read(&shop.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await;
+        assert_eq!(found, [stock::CountMismatch { sku: shop.sku, available: 9, in_stock: 2 }]);
     }
 
     async fn fifty_buyers_of_the_last_twenty_items(db: Db) {
@@ -132,7 +132,7 @@ db::both! {
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), refused), (20, 30));
         assert_eq!(shop.stock().await, 0);
         assert_eq!(shop.count("select count(*) from orders").await, 20);
-        assert_eq!(shop.count("select count(distinct line_id) from stock_items where state = 'reserved'").await, 20);
+        assert_eq!(shop.count("select count(distinct order_line_id) from stock_items where state = 'reserved'").await, 20);
         assert_eq!(shop.watched.len(), 20);
         shop.assert_sound().await;
     }
@@ -151,9 +151,11 @@ db::both! {
 #[test]
 fn lines_that_cannot_be_sold_are_refused() {
     let envelope = envelope::Envelope::generate();
-    let seal = |lines: &[&str]| stock::seal(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len());
-    assert!(matches!(seal(&["a", " "]), Err(SealError::BadLine { number: 2 })));
-    assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(SealError::BadLine { number: 1 })));
-    assert!(matches!(seal(&vec!["a"; stock::IMPORT_MAX + 1]), Err(SealError::TooMany { .. })));
+    let seal = |lines: &[&str]| {
+        stock::encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
+    };
+    assert!(matches!(seal(&["a", " "]), Err(ImportError::BadLine { number: 2 })));
+    assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(ImportError::BadLine { number: 1 })));
+    assert!(matches!(seal(&vec!["a"; stock::IMPORT_MAX + 1]), Err(ImportError::TooMany { .. })));
     assert_eq!(seal(&["a", " b ", "b"]).unwrap(), 3);
 }

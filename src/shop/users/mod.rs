@@ -86,7 +86,7 @@ pub async fn set_state(tx: &mut Tx, user: UserId, state: State) -> Result<(), db
 }
 
 /// What the user can spend, in base units of `asset`.
-pub async fn available(tx: &mut Tx, shop: Shop, user: UserId, asset: &AssetId) -> Result<Amount, db::Error> {
+pub async fn available_balance(tx: &mut Tx, shop: Shop, user: UserId, asset: &AssetId) -> Result<Amount, db::Error> {
     Ok(ledger::balance(tx, shop.mode, &Account::User(user), asset).await?.available())
 }
 

@@ -11,7 +11,7 @@ use access::limits::Limited;
 use envelope::OpenError;
 use shop::orders::CreateError;
 use web::body::BadRequest;
-use web::refusal::Refusal;
+use web::http_error::HttpError;
 use web::reply;
 
 /// What went wrong.
@@ -137,8 +137,8 @@ impl IntoResponse for Error {
         let message = if cause.is_some() { "something went wrong on our side".to_owned() } else { self.to_string() };
         let response = reply::json(status, &Body { success: false, error: code, message });
         match self {
-            Error::RateLimited(limited) => reply::with(response, RETRY_AFTER, limited.after_seconds.into()),
-            Error::Unauthorized => reply::with(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Error::RateLimited(limited) => reply::with_header(response, RETRY_AFTER, limited.after_seconds.into()),
+            Error::Unauthorized => reply::with_header(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
             Error::BadRequest(_)
             | Error::ProductNotFound
             | Error::OrderNotFound
@@ -153,13 +153,13 @@ impl IntoResponse for Error {
 }
 
 /// What the listener refuses, in this surface's shape.
-pub fn refuse(refusal: Refusal) -> Response {
-    let code = match refusal {
-        Refusal::NotFound => Code::NotFound,
-        Refusal::MethodNotAllowed => Code::MethodNotAllowed,
-        Refusal::TooLarge | Refusal::Incomplete => Code::ValidationError,
-        Refusal::RateLimited { .. } => Code::RateLimited,
-        Refusal::TooSlow | Refusal::Panicked => Code::InternalError,
+pub fn render_http_error(error: HttpError) -> Response {
+    let code = match error {
+        HttpError::NotFound => Code::NotFound,
+        HttpError::MethodNotAllowed => Code::MethodNotAllowed,
+        HttpError::BodyTooLarge | HttpError::BodyIncomplete => Code::ValidationError,
+        HttpError::RateLimited { .. } => Code::RateLimited,
+        HttpError::TimedOut | HttpError::Panicked => Code::InternalError,
     };
-    reply::refusal(refusal, &Body { success: false, error: code, message: refusal.text().to_owned() })
+    reply::http_error(error, &Body { success: false, error: code, message: error.message().to_owned() })
 }

@@ -1,7 +1,7 @@
 //! External checkouts: where a buyer is sent who pays by Alipay or WeChat Pay. A template in the configuration makes the
 //! link; without one the method is off.
 
-use shop::orders::number::OrderReference;
+use shop::orders::OrderReference;
 use shop::orders::payment::{PaymentMethod, Provider};
 
 /// Stands for the order's number in a template.

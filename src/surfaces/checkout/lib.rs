@@ -3,7 +3,7 @@
 //! Whoever knows an order's id sees how far it is; only who knows its number and e-mail address sees what was bought.
 
 mod auth;
-mod coins;
+mod assets;
 mod error;
 mod external;
 mod ids;
@@ -27,12 +27,12 @@ use envelope::Envelope;
 use money::pricing::Currency;
 use shop::orders::payment::PaymentService;
 use tasks::Wake;
-use web::refusal::Refusal;
+use web::http_error::HttpError;
 
 use external::PayLinks;
 
-pub use error::refuse;
-pub use openapi::document;
+pub use error::render_http_error;
+pub use openapi::openapi_document;
 
 /// Under this name the core knows whose orders they are.
 const SURFACE: &str = "checkout";
@@ -102,12 +102,12 @@ pub fn routes(services: Services) -> Router {
         .route("/api", any(nothing))
         .route("/api/", any(nothing))
         .route("/api/{*rest}", any(nothing))
-        .method_not_allowed_fallback(async || refuse(Refusal::MethodNotAllowed))
+        .method_not_allowed_fallback(async || render_http_error(HttpError::MethodNotAllowed))
         .with_state(Arc::new(Checkout::new(services)))
 }
 
 async fn nothing() -> Response {
-    refuse(Refusal::NotFound)
+    render_http_error(HttpError::NotFound)
 }
 
 fn seconds(duration: std::time::Duration) -> u32 {

@@ -54,7 +54,7 @@ const EVERYWHERE: [(&str, &str); 5] = [
 ];
 
 /// As this installation serves it: at its address, with its limits.
-pub fn document(config: &Config) -> utoipa::openapi::OpenApi {
+pub fn openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     document.servers = Some(vec![Server::new(server(&config.server.public_url, &config.surfaces.checkout.mount))]);
     for item in document.paths.paths.values_mut() {

@@ -1,7 +1,7 @@
 //! The answers of this surface, and how core states read in its words.
 
 use chain::Family;
-use chain::uri::payment_text;
+use chain::payment_uri::payment_uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,7 +11,7 @@ use money::invoices::{self, InvoiceTerms, Received};
 use money::payments;
 use shop::catalog;
 use shop::orders::payment::PaymentInstructions;
-use shop::orders::{self, Created, Line, OrderStatus, View};
+use shop::orders::{self, OrderDetails, OrderLine, OrderStatus, PlacedOrder};
 use web::number::Number;
 
 /// An active product with its one price.
@@ -198,7 +198,7 @@ impl From<catalog::Product> for Product {
 }
 
 impl Order {
-    pub fn new(created: &Created, method: payments::Method) -> Order {
+    pub fn new(created: &PlacedOrder, method: payments::Method) -> Order {
         let order = &created.order;
         let line = created.lines.first();
         let payment_status = if order.state.is_unpaid() { PaymentStatus::Pending } else { PaymentStatus::Paid };
@@ -224,19 +224,17 @@ impl Order {
 
 impl Payment {
     /// `None` when nothing is left to pay. `coin` is the one that was asked for.
-    pub fn new(created: &Created, coin: Option<&str>) -> Option<Payment> {
+    pub fn new(created: &PlacedOrder, coin: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
-        match &created.begun {
-            PaymentInstructions::Settled => None,
-            PaymentInstructions::PaymentAsset { asset, family, address, due } => {
-                Some(Payment::PaymentAsset(CoinPayment {
-                    coin: coin.unwrap_or_default().to_owned(),
-                    address: address.clone(),
-                    expected_amount: due.to_decimal(asset.decimals),
-                    qr_code: payment_text(*family, asset, address, *due),
-                    expires_at,
-                }))
-            }
+        match &created.instructions {
+            PaymentInstructions::AlreadyPaid => None,
+            PaymentInstructions::Transfer { asset, family, address, due } => Some(Payment::PaymentAsset(CoinPayment {
+                coin: coin.unwrap_or_default().to_owned(),
+                address: address.clone(),
+                expected_amount: due.to_decimal(asset.decimals),
+                qr_code: payment_uri(*family, asset, address, *due),
+                expires_at,
+            })),
             PaymentInstructions::External { pay_url } => {
                 Some(Payment::External(ExternalPayment { pay_url: pay_url.clone(), expires_at }))
             }
@@ -245,20 +243,20 @@ impl Payment {
 }
 
 impl FoundOrder {
-    pub fn new(view: &View, lines: &[Line], credentials: Option<Vec<String>>) -> FoundOrder {
+    pub fn new(view: &OrderDetails, lines: &[OrderLine], credentials: Option<Vec<String>>) -> FoundOrder {
         let order = &view.order;
         let line = lines.first();
         FoundOrder {
             id: order.public_id.clone(),
             order_no: order.order_no.clone(),
             status: order.state.into(),
-            payment_status: payment_status(&view.standing),
+            payment_status: payment_status(&view.status),
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
             amount: order.amount.to_decimal().into(),
             currency: order.amount.currency.to_string(),
-            payment_method: view.standing.method.into(),
+            payment_method: view.status.method.into(),
             created_at: order.created_at.to_string(),
             credentials,
         }
@@ -268,7 +266,7 @@ impl FoundOrder {
 impl Progress {
     /// `None` for balances, and for a coin that is not configured any more.
     pub fn new(standing: &OrderStatus, now: Instant, coins: &Assets) -> Option<Progress> {
-        if let Some((asked, received)) = &standing.asked {
+        if let Some((asked, received)) = &standing.invoice {
             return CoinProgress::new(asked, received, now, coins).map(Progress::PaymentAsset);
         }
         let pay_url = standing.pay_url.clone()?;
@@ -295,7 +293,7 @@ impl CoinProgress {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
-            qr_code: is_asked.then(|| payment_text(family, &coin.asset, &asked.address, rest)),
+            qr_code: is_asked.then(|| payment_uri(family, &coin.asset, &asked.address, rest)),
             expires_at: asked.expires_at.to_string(),
         })
     }
@@ -363,7 +361,7 @@ pub fn payment_status(standing: &OrderStatus) -> PaymentStatus {
 }
 
 fn attempt_status(standing: &OrderStatus) -> PaymentStatus {
-    match (&standing.asked, standing.payment) {
+    match (&standing.invoice, standing.payment_state) {
         (Some((asked, received)), _) => invoice_status(asked.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,
         (None, payments::State::Confirming) => PaymentStatus::Confirming,

@@ -53,9 +53,9 @@ impl FollowWorker {
         });
         let stored: Result<_, db::Error> = stored.await;
         let Some(height) = stored?.max(fresh) else { return Ok(Some(reached)) };
-        Ok(match self.shown(state.follower.at(height)).await? {
+        Ok(match self.shown(state.follower.nearest_block(height)).await? {
             Corroboration::Whole => Some(reached),
-            Corroboration::UpTo(head) if state.follower.has(head) == Some(true) => {
+            Corroboration::UpTo(head) if state.follower.contains(head) == Some(true) => {
                 Some(Position { cursor: reached.cursor.min(head.height), last: reached.last.min(head.height) })
             }
             Corroboration::UpTo(_) | Corroboration::Not => None,
@@ -67,12 +67,12 @@ impl FollowWorker {
     async fn shown(&self, block: BlockRef) -> anyhow::Result<Corroboration> {
         let (now, chain) = (self.clock.now(), &self.chain.id);
         match self.source.cross_check(&block).await {
-            CrossCheckResult::Agrees => {
+            CrossCheckResult::Confirmed => {
                 self.settle_dispute().await?;
                 self.cross_check.lock().await.told_behind = false;
                 Ok(Corroboration::Whole)
             }
-            CrossCheckResult::Differs { endpoint, hash } => {
+            CrossCheckResult::Conflicting { endpoint, hash } => {
                 self.dispute(format!(
                     "{endpoint} has block {hash} at height {}, another endpoint has {}: nothing is confirmed or taken back \
                      until they agree; compare them with others, and take out the one that is wrong",
@@ -81,19 +81,20 @@ impl FollowWorker {
                 .await?;
                 Ok(Corroboration::Not)
             }
-            CrossCheckResult::Lacks { endpoint, head } => {
+            CrossCheckResult::Behind { endpoint, head } => {
                 let mut cross_check = self.cross_check.lock().await;
-                let since = cross_check.behind.filter(|(at, _)| *at == head.position()).map_or(now, |(_, since)| since);
-                cross_check.behind = Some((head.position(), since));
+                let since =
+                    cross_check.behind.filter(|(at, _)| *at == head.block_ref()).map_or(now, |(_, since)| since);
+                cross_check.behind = Some((head.block_ref(), since));
                 let stands = now.since(since) >= self.limits.tip_age_max_ms;
                 if stands || !std::mem::replace(&mut cross_check.told_behind, true) {
                     let so = if stands { "it stands still and is not waited for" } else { "it is waited for" };
                     let height = block.height;
                     warn!(chain = %chain, "{endpoint} is at block {} and has no block {height} yet: {so}", head.height);
                 }
-                Ok(if stands { Corroboration::Whole } else { Corroboration::UpTo(head.position()) })
+                Ok(if stands { Corroboration::Whole } else { Corroboration::UpTo(head.block_ref()) })
             }
-            CrossCheckResult::Silent(why) => {
+            CrossCheckResult::NoAnswer(why) => {
                 warn!(chain = %chain, "block {} is believed on the word of one endpoint: {why}", block.height);
                 Ok(Corroboration::Whole)
             }

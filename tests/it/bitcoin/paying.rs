@@ -79,7 +79,7 @@ ways! {
             world.expect_received(placed, placed.due).await;
         }
         world.mine(DEEP).await;
-        assert_eq!(Amount::sum([first.due, second.due, third.due]), Some(world.earned(COIN).await));
+        assert_eq!(Amount::checked_sum([first.due, second.due, third.due]), Some(world.earned(COIN).await));
     }
 
     async fn a_part_and_the_rest_pay_together(world: Onchain) {

@@ -9,7 +9,7 @@ use serde_json::json;
 use signer::accounts::{self, KeyAccount, Purpose};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};
-use crate::aftermath::ask;
+use crate::aftermath::request;
 use crate::placed::{Placed, split};
 use crate::world::PHRASE;
 
@@ -58,7 +58,7 @@ async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
     assert_eq!([&all[0].address, &all[1].address], [&placed[0].address, &placed[1].address]);
     assert!(spent_reviews(&world.db).await.is_empty());
     let chain = world.chain_of(COIN);
-    let listed = ask(world, json!({ "admin": { "list-unspent": { "chain": chain.as_str() } } })).await.unwrap();
+    let listed = request(world, "admin", json!({ "list-unspent": { "chain": chain.as_str() } })).await.unwrap();
     let line = format!("{}:2 ", all[2].output.txid);
     assert!(listed.to_string().contains(&line) && listed.to_string().contains("3 outputs with 0.0000"), "{listed}");
 

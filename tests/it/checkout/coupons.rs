@@ -2,13 +2,13 @@
 
 use money::pricing::Currency;
 use serde_json::json;
-use shop::coupons::{NewCoupon, Terms, Value};
+use shop::coupons::{Discount, NewCoupon, Terms};
 
 use super::{created, on_chain, orders, refused, with, with_method};
 use crate::world::{Answer, World};
 
-fn coupon(code: &str, value: Value) -> NewCoupon {
-    NewCoupon { code: code.into(), terms: Terms::plain(value, Currency::CNY), max_uses: None }
+fn coupon(code: &str, discount: Discount) -> NewCoupon {
+    NewCoupon { code: code.into(), terms: Terms::unrestricted(discount, Currency::CNY), max_uses: None }
 }
 
 /// Original, discount and due, as digits on the wire.
@@ -21,16 +21,16 @@ fn amounts(answer: &Answer, original: &str, discount: &str, due: &str) {
 
 both! {
     async fn co_38_without_a_coupon_the_price_is_full(world: World) {
-        world.coupon(coupon("SAVE10", Value::Percent(1_000))).await;
+        world.coupon(coupon("SAVE10", Discount::Percent(1_000))).await;
         amounts(&world.post("/api/orders", &on_chain(&world.product, 10, "btc")).await, "5", "0", "5");
         let empty = with(on_chain(&world.product, 10, "btc"), "couponCode", json!(null));
         amounts(&world.post("/api/orders", &empty).await, "5", "0", "5");
     }
 
     async fn co_39_a_coupon_reduces_the_amount_due(world: World) {
-        world.coupon(coupon("SAVE10", Value::Percent(1_000))).await;
-        world.coupon(coupon("MINUS2", Value::Fixed(200))).await;
-        world.coupon(coupon("ALL", Value::Percent(10_000))).await;
+        world.coupon(coupon("SAVE10", Discount::Percent(1_000))).await;
+        world.coupon(coupon("MINUS2", Discount::Fixed(200))).await;
+        world.coupon(coupon("ALL", Discount::Percent(10_000))).await;
         let order = |code: &str| with(on_chain(&world.product, 10, "trc20_usdt"), "couponCode", json!(code));
         let answer = world.post("/api/orders", &order("SAVE10")).await;
         amounts(&answer, "5", "0.5", "4.5");
@@ -49,13 +49,13 @@ both! {
 
     async fn co_40_an_unknown_or_expired_coupon_is_refused(world: World) {
         let now = world.clock.now();
-        let over = Terms { ends_at: Some(now.plus_seconds(60)), ..Terms::plain(Value::Percent(1_000), Currency::CNY) };
-        let early = Terms { starts_at: Some(now.plus_seconds(600)), ..Terms::plain(Value::Percent(1_000), Currency::CNY) };
-        let large = Terms { min_amount: 501, ..Terms::plain(Value::Percent(1_000), Currency::CNY) };
+        let over = Terms { ends_at: Some(now.plus_seconds(60)), ..Terms::unrestricted(Discount::Percent(1_000), Currency::CNY) };
+        let early = Terms { starts_at: Some(now.plus_seconds(600)), ..Terms::unrestricted(Discount::Percent(1_000), Currency::CNY) };
+        let large = Terms { min_amount: 501, ..Terms::unrestricted(Discount::Percent(1_000), Currency::CNY) };
         for (code, terms) in [("OVER", over), ("EARLY", early), ("LARGE", large)] {
             world.coupon(NewCoupon { code: code.into(), terms, max_uses: None }).await;
         }
-        world.coupon(NewCoupon { max_uses: Some(1), ..coupon("ONCE", Value::Fixed(1)) }).await;
+        world.coupon(NewCoupon { max_uses: Some(1), ..coupon("ONCE", Discount::Fixed(1)) }).await;
         world.advance_seconds(60);
         let order = |code: &str| with(on_chain(&world.product, 10, "btc"), "couponCode", json!(code));
         for code in ["UNKNOWN", "OVER", "EARLY", "LARGE", &"x".repeat(500), "'; drop table coupons"] {
@@ -69,7 +69,7 @@ both! {
     }
 
     async fn co_41_due_is_price_times_quantity_less_discount(world: World) {
-        world.coupon(coupon("THIRD", Value::Percent(3_333))).await;
+        world.coupon(coupon("THIRD", Discount::Percent(3_333))).await;
         let product = world.new_product("odd-price", 333, 1, 100).await;
         // 33.33 % of 3.33 CNY × quantity, rounded down to fen; computed by hand.
         for (quantity, original, discount, due) in [(1, "3.33", "1.1", "2.23"), (7, "23.31", "7.76", "15.55"), (20, "66.6", "22.19", "44.41")] {

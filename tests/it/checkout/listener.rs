@@ -85,12 +85,12 @@ both! {
         assert_eq!(world.get("/healthz").await.body, json!({"status": "ok"}));
         assert_eq!(world.get("/readyz").await.body, json!({"status": "ready"}));
         let health = world.daemon.as_ref().expect("the daemon runs").health.clone();
-        health.fail("ethereum", "no endpoint answers");
+        health.set_problem("ethereum", "no endpoint answers");
         let answer = world.get("/readyz").await;
         assert_eq!(answer.status, 503);
         assert_eq!(answer.body, json!({"status": "not ready", "problems": ["ethereum"]}));
         assert_eq!(world.get("/healthz").await.status, 200);
-        health.clear("ethereum");
+        health.clear_problem("ethereum");
         assert_eq!(world.get("/readyz").await.status, 200);
     }
 

@@ -30,7 +30,7 @@ both! {
     }
 
     async fn what_cannot_be_paid_is_off_and_refused(world: World = |config| {
-        config.surfaces.checkout.coins.remove("btc");
+        config.surfaces.checkout.assets.remove("btc");
         config.chains.values_mut().find(|chain| chain.id.as_str() == "tron").expect("tron").enabled = false;
         config.rates.fixed.retain(|pair, _| pair.to_string() != "BNB/USD");
     }) {

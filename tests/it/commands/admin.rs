@@ -225,8 +225,8 @@ async fn a_check_compares_what_the_database_stored() {
     std::fs::write(&config, format!("{text}\n{chain}\n{}", accounts())).unwrap();
     let pin = |name: &str, fact: &str| {
         let db = Connection::open(folder.path().join("data/settled.db")).unwrap();
-        let sql = "insert into pinned_facts (name, fact, pinned_at) values (?1, ?2, 0)
-                   on conflict (name) do update set fact = excluded.fact";
+        let sql = "insert into immutable_facts (name, value, recorded_at) values (?1, ?2, 0)
+                   on conflict (name) do update set value = excluded.value";
         db.execute(sql, [name, fact]).unwrap();
     };
     pin("identity of ethereum", "1");

@@ -8,7 +8,7 @@ use provision::postgres;
 use records::reviews;
 use url::Url;
 
-use crate::aftermath::ask;
+use crate::aftermath::request;
 use crate::commands::program::{Ended, run_with};
 use crate::world::{World, accounts};
 
@@ -198,8 +198,8 @@ both! {
 
         // Asked over its socket, the daemon hands the goods out at once.
         let (second, id) = order().await;
-        let confirm = serde_json::json!({ "admin": { "confirm-order": { "order": second } } });
-        assert!(ask(&world, confirm).await.unwrap().to_string().contains("its goods go out now"));
+        let confirm = serde_json::json!({ "confirm-order": { "order": second } });
+        assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("its goods go out now"));
         world.run_until_idle().await;
         assert_eq!(world.status(&id).await.text_at("status"), "completed");
 

@@ -180,7 +180,7 @@ impl Installation {
     async fn assert_credited(&self, orders: &[Placed]) {
         let audit = self.settled(&["audit"]);
         assert!(said(&audit.stdout).contains("stock: the counts agree"), "{}", said(&audit.stdout));
-        let expected = Amount::sum(orders.iter().map(|placed| units(&placed.due))).expect("a small sum");
+        let expected = Amount::checked_sum(orders.iter().map(|placed| units(&placed.due))).expect("a small sum");
         let db = Db::open(&self.scratch.config()).await.expect("the database opens");
         let asset =
             self.node.configured(&[self.node.anvil.url()], "none").asset("usdt").expect("the node has USDT").id.clone();

@@ -67,7 +67,7 @@ impl Onchain {
         let to: Vec<Address> = orders.iter().map(|(placed, _)| evm(account(placed))).collect();
         let value: Vec<U256> = orders.iter().map(|(_, amount)| amount.units()).collect();
         if orders.first().expect("somebody is paid").0.coin == "trx" {
-            let sum = Amount::sum(orders.iter().map(|(_, amount)| *amount)).unwrap();
+            let sum = Amount::checked_sum(orders.iter().map(|(_, amount)| *amount)).unwrap();
             let call = abi::Batcher::payEtherCall { to, value }.abi_encode();
             return self.tron.call_with(0, self.tron.batcher, sun(sum), &call);
         }

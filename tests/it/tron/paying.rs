@@ -106,7 +106,7 @@ both! {
             for placed in &orders {
                 world.expect(placed, "completed", "paid").await;
             }
-            let all = Amount::sum(orders.iter().map(|placed| placed.due)).unwrap();
+            let all = Amount::checked_sum(orders.iter().map(|placed| placed.due)).unwrap();
             assert_eq!(world.earned(coin).await, all);
         }
     }

@@ -74,7 +74,7 @@ both! {
             world.expect(placed, "completed", "paid").await;
             world.expect_received(placed, placed.due).await;
         }
-        let paid = chain::Amount::sum(orders.iter().map(|placed| placed.due)).unwrap();
+        let paid = chain::Amount::checked_sum(orders.iter().map(|placed| placed.due)).unwrap();
         assert_eq!(world.earned("trc20_usdt").await, paid);
         let refused = json!({ "order": -32_602, "topics": -32_602, "hash": -32_602, "tag": -32_602, "send": -32_601 });
         assert_eq!(said["refused"], refused);

@@ -34,7 +34,7 @@ async fn what_a_public_server_hides_or_invents_is_asked_elsewhere() {
         let answer = alone.blocks(height, height, &world.watched).await;
         let expected = match mood {
             Behaviour::OmitsTransaction | Behaviour::CorruptsTransaction => {
-                matches!(answer, Err(SourceError::Wrong(_)))
+                matches!(answer, Err(SourceError::InvalidResponse(_)))
             }
             Behaviour::Down
             | Behaviour::Throttled
@@ -63,7 +63,7 @@ async fn refused(world: &World, height: u64, trick: impl Fn(&str, &Value) -> Int
     let proxy = Proxy::start(&world.node.url(), trick).await;
     let source = Bitcoin::new(world.config(Access::Core, &[&proxy.url])).unwrap();
     let answer = source.blocks(height, height, &world.watched).await;
-    assert!(matches!(answer, Err(SourceError::Wrong(_))), "{answer:?}");
+    assert!(matches!(answer, Err(SourceError::InvalidResponse(_))), "{answer:?}");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn a_header_costs_what_mining_costs() {
     let proxy = Proxy::start(&world.node.url(), trick).await;
     let source = Bitcoin::new(world.config(Access::Core, &[&proxy.url])).unwrap();
     let answer = source.blocks(height, height, &world.watched).await;
-    assert!(matches!(&answer, Err(SourceError::Wrong(why)) if why.contains("work")), "{answer:?}");
+    assert!(matches!(&answer, Err(SourceError::InvalidResponse(why)) if why.contains("work")), "{answer:?}");
 }
 
 /// A public server with a quota nobody wrote down is read to the end, at its pace.

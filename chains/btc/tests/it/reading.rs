@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
-use chain::{Amount, InternalTransfers, Part, Source, SourceError, WatchSet};
+use chain::{Amount, InternalTransfers, Source, SourceError, TxPart, WatchSet};
 use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use rpc::Endpoint;
 use simnet::conformance::{Subject, check};
@@ -47,11 +47,11 @@ async fn every_output_counts_once_and_other_kinds_never() {
     for access in [Access::Core, Access::Esplora] {
         let source = world.bitcoin(access);
         let found = transfers(&read(&source, first, first, &world.watched).await);
-        let told: Vec<_> = found.iter().map(|found| (found.place.part, found.to, found.amount)).collect();
-        let output = |vout, to: &chain::Address, sats: u64| (Part::Output(vout), to.key, Amount::from(sats));
+        let told: Vec<_> = found.iter().map(|found| (found.index.part, found.to, found.amount)).collect();
+        let output = |vout, to: &chain::Address, sats: u64| (TxPart::Output(vout), to.key, Amount::from(sats));
         let expected = [(0, a), (1, b), (2, a), (4, c), (5, a)];
         assert_eq!(told, expected.map(|(vout, to)| output(vout, to, 1_001 + u64::from(vout))));
-        assert!(found.iter().all(|found| found.txid.to_string() == txid && found.place.tx_index >= 1));
+        assert!(found.iter().all(|found| found.txid.to_string() == txid && found.index.tx_index >= 1));
         readings.push(found);
     }
     assert_eq!(readings[0], readings[1]);
@@ -81,7 +81,7 @@ async fn a_coinbase_counts_when_it_may_be_spent() {
             whole.iter().filter(|block| !block.transfers.is_empty()).map(|block| block.header.height).collect();
         assert_eq!(paid, [first + 99], "the block with which it is a hundred deep");
         let transfer = &whole[99].transfers[0];
-        assert_eq!((transfer.to, transfer.place.tx_index), (world.ours[0].key, 0));
+        assert_eq!((transfer.to, transfer.index.tx_index), (world.ours[0].key, 0));
     }
 }
 
@@ -106,7 +106,7 @@ async fn a_reorganised_chain_is_read_as_it_now_is() {
         assert_eq!(transfers(&again).len(), 1);
         assert_eq!(source.header(head + 3).await.unwrap(), None);
         let above = source.blocks(head + 3, head + 5, &world.watched).await;
-        assert_eq!(above, Err(SourceError::NotThere(head + 3)));
+        assert_eq!(above, Err(SourceError::BlockNotFound(head + 3)));
     }
 }
 
@@ -147,7 +147,7 @@ async fn a_login_file_opens_a_node() {
 #[tokio::test]
 async fn what_a_node_is_stands_in_its_report() {
     let world = World::start().await;
-    let words = async |source: &Bitcoin| source.check().await.remove(0).outcome;
+    let words = async |source: &Bitcoin| source.check_endpoints().await.remove(0).outcome;
     let whole = words(&world.bitcoin(Access::Core)).await.unwrap();
     assert!(whole.contains("regtest") && whole.contains("complete"), "{whole}");
     assert!(words(&world.bitcoin(Access::Esplora)).await.unwrap().contains("Esplora"));
@@ -170,7 +170,7 @@ async fn what_a_node_is_stands_in_its_report() {
     config.network = bitcoin::Network::Signet;
     let other = Bitcoin::new(config).unwrap();
     assert!(words(&other).await.unwrap_err().contains("another network"));
-    assert!(matches!(other.identity().await, Err(SourceError::Wrong(_))));
+    assert!(matches!(other.identity().await, Err(SourceError::InvalidResponse(_))));
     assert!(other.tip().await.is_err());
 }
 
@@ -198,6 +198,6 @@ async fn a_busy_block_is_read_whole() {
     let found = transfers(&read(&world.bitcoin(Access::Core), first, first, &world.watched).await);
     let sum: u128 = found.iter().map(|found| found.amount.units().to::<u128>()).sum();
     assert_eq!(sum, (0..10u128).map(|n| 1_000 + n).sum());
-    let names: HashSet<_> = found.iter().map(|found| (found.txid, found.place.part)).collect();
+    let names: HashSet<_> = found.iter().map(|found| (found.txid, found.index.part)).collect();
     assert_eq!(names.len(), 10);
 }

@@ -1,13 +1,13 @@
 //! What is known after bytes were handed out.
 
 use btc::Access;
-use chain::{Outcome, Sender};
+use chain::{BroadcastOutcome, Sender};
 use rpc::{Endpoint, Role};
 
 use crate::world::World;
 
-fn refused_as(outcome: &Outcome, class: &str) -> bool {
-    matches!(outcome, Outcome::Refused(why) if why.starts_with(class))
+fn refused_as(outcome: &BroadcastOutcome, class: &str) -> bool {
+    matches!(outcome, BroadcastOutcome::Refused(why) if why.starts_with(class))
 }
 
 async fn said(access: Access) {
@@ -17,9 +17,9 @@ async fn said(access: Access) {
     let send = async |hex: &str| bitcoin.broadcast(&const_hex::decode(hex).unwrap()).await;
 
     let payment = world.payer.sign(coin, &[(ours, 70_000)], 5_000, true).unwrap();
-    assert_eq!(send(&payment.hex).await, Outcome::Accepted);
+    assert_eq!(send(&payment.hex).await, BroadcastOutcome::Accepted);
     // Core repeats itself without an error; either way it has the bytes.
-    assert!(matches!(send(&payment.hex).await, Outcome::Accepted | Outcome::Known));
+    assert!(matches!(send(&payment.hex).await, BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown));
     let cheaper = world.payer.sign(coin, &[(ours, 70_001)], 5_000, true).unwrap();
     let cheaper = send(&cheaper.hex).await;
     assert!(refused_as(&cheaper, "occupied"), "{cheaper:?}");
@@ -36,7 +36,7 @@ async fn said(access: Access) {
     assert!(refused_as(&nothing, "build"), "{nothing:?}");
 
     world.node.mine(1).await.unwrap();
-    assert_eq!(send(&payment.hex).await, Outcome::Known, "it is in a block");
+    assert_eq!(send(&payment.hex).await, BroadcastOutcome::AlreadyKnown, "it is in a block");
     let spent = world.payer.sign(coin, &[(ours, 60_000)], 50_000, false).unwrap();
     let spent = send(&spent.hex).await;
     assert!(refused_as(&spent, "inputs"), "{spent:?}");
@@ -61,5 +61,5 @@ async fn silence_is_no_refusal() {
     let bitcoin = btc::Bitcoin::new(config).unwrap();
     let payment = world.payer.sign(world.payer.take_utxo(), &[(&world.ours[0].text, 70_000)], 5_000, true).unwrap();
     let outcome = bitcoin.broadcast(&const_hex::decode(payment.hex).unwrap()).await;
-    assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
+    assert!(matches!(outcome, BroadcastOutcome::Unknown(_)), "{outcome:?}");
 }

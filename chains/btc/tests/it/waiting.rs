@@ -1,7 +1,7 @@
 //! What is on its way, and what becomes of it.
 
 use btc::Access;
-use chain::{Amount, Part, Source};
+use chain::{Amount, Source, TxPart};
 use esplora::Behaviour;
 
 use crate::world::{NODE, World};
@@ -9,7 +9,7 @@ use crate::world::{NODE, World};
 async fn seen(source: &btc::Bitcoin, world: &World) -> Vec<(String, u32, u64, bool)> {
     let unconfirmed = source.unconfirmed(&world.watched, &world.ours).await.expect(NODE).expect("it has a mempool");
     let told = unconfirmed.into_iter().map(|seen| {
-        let Part::Output(vout) = seen.part else { panic!("{seen:?}") };
+        let TxPart::Output(vout) = seen.part else { panic!("{seen:?}") };
         (seen.txid.to_string(), vout, seen.amount.units().to::<u64>(), seen.replaceable)
     });
     told.collect()
@@ -60,7 +60,9 @@ async fn shown(access: Access, mood: Behaviour) {
     assert!(seen(&source, &world).await.iter().all(|(txid, ..)| *txid != second.txid));
     let balance = Amount::from(17_000u64);
     assert_eq!(
-        Amount::sum(source.unconfirmed(&world.watched, &world.ours).await.unwrap().unwrap().iter().map(|s| s.amount)),
+        Amount::checked_sum(
+            source.unconfirmed(&world.watched, &world.ours).await.unwrap().unwrap().iter().map(|s| s.amount)
+        ),
         Some(balance)
     );
 }

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use bitcoin::{KnownHrp, Network};
 use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
-use chain::{Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, derive::Scheme};
+use chain::{
+    Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, derive::AddressScheme,
+};
 use esplora::Esplora;
 use provision::{
     bitcoind::{Bitcoind, BitcoindOptions},
@@ -37,11 +39,11 @@ impl World {
         let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = Esplora::start(&node.url()).await;
         let scheme = match kind {
-            Kind::P2wpkh => Scheme::P2wpkh(KnownHrp::Regtest),
-            Kind::P2tr => Scheme::P2tr(KnownHrp::Regtest),
+            Kind::P2wpkh => AddressScheme::P2wpkh(KnownHrp::Regtest),
+            Kind::P2tr => AddressScheme::P2tr(KnownHrp::Regtest),
         };
         let deriver = Deriver::new(XPUB, scheme).expect("an account");
-        let ours: Vec<Address> = (0..6).map(|index| deriver.address(index).expect("an address")).collect();
+        let ours: Vec<Address> = (0..6).map(|index| deriver.derive_address(index).expect("an address")).collect();
         let watched = WatchSet::default();
         for address in &ours[..3] {
             watched.insert(address.key);

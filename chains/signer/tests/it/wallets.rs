@@ -2,7 +2,7 @@
 
 use bip32::{ExtendedKey, Prefix};
 use bitcoin::Network;
-use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, uri::payment_text};
+use chain::{Amount, Asset, AssetKind, ChainId, Deriver, Family, payment_uri};
 use provision::node;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -41,15 +41,15 @@ fn ethers_and_bitcoinjs_derive_the_same_keys() {
         assert_same_keys(&seed, &bitcoin[0], &wallets["btc"]);
         assert_same_keys(&seed, &bitcoin[1], &wallets["taproot"]);
         let first_addresses = bitcoin.map(|account| seed.address(&account, 0).unwrap().text);
-        let uris = first_addresses.iter().flat_map(|address| SATS.map(|sats| payment_uri(address, sats)));
+        let uris = first_addresses.iter().flat_map(|address| SATS.map(|sats| bitcoin_uri(address, sats)));
         assert_eq!(wallets["uris"], json!(uris.collect::<Vec<String>>()));
     }
 }
 
 /// Returns the payment URI (BIP21) that settled puts into a QR code.
-fn payment_uri(address: &str, sats: u64) -> String {
+fn bitcoin_uri(address: &str, sats: u64) -> String {
     let btc = Asset::new(ChainId::new("bitcoin").unwrap(), AssetKind::Native, "BTC", 8, 8);
-    payment_text(Family::Bitcoin, &btc, address, Amount::from(sats))
+    payment_uri::payment_uri(Family::Bitcoin, &btc, address, Amount::from(sats))
 }
 
 fn words(entropy: &[u8]) -> SecretString {
@@ -66,7 +66,7 @@ fn assert_same_keys(seed: &Seed, account: &KeyAccount, wallet: &Value) {
 
     let deriver = Deriver::new(&xpub, account.scheme()).unwrap();
     let from_seed: Vec<String> = (0..ADDRESSES).map(|index| seed.address(account, index).unwrap().text).collect();
-    let from_xpub: Vec<String> = (0..ADDRESSES).map(|index| deriver.address(index).unwrap().text).collect();
+    let from_xpub: Vec<String> = (0..ADDRESSES).map(|index| deriver.derive_address(index).unwrap().text).collect();
     assert_eq!(wallet["addresses"], json!(from_seed));
     assert_eq!(from_seed, from_xpub);
 }

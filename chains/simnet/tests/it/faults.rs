@@ -1,6 +1,6 @@
 //! Nodes that lie, lag or do not answer.
 
-use chain::{Amount, AssetKind, Family, InternalTransfers, Outcome, SourceError};
+use chain::{Amount, AssetKind, BroadcastOutcome, Family, InternalTransfers, SourceError};
 use simnet::Fault;
 
 use crate::support::{self, EVM, GENESIS, id, native, units};
@@ -12,8 +12,8 @@ async fn nobody_answers() {
     simnet.set_fault(&chain, Fault::Unavailable, true);
     assert!(matches!(source.tip().await, Err(SourceError::Unavailable(_))));
     assert!(matches!(source.header(0).await, Err(SourceError::Unavailable(_))));
-    assert!(source.check().await[0].outcome.is_err());
-    assert!(matches!(simnet.sender(&chain).unwrap().broadcast(b"{}").await, Outcome::Unknown(_)));
+    assert!(source.check_endpoints().await[0].outcome.is_err());
+    assert!(matches!(simnet.sender(&chain).unwrap().broadcast(b"{}").await, BroadcastOutcome::Unknown(_)));
     simnet.set_fault(&chain, Fault::Unavailable, false);
     assert!(source.tip().await.is_ok());
 
@@ -36,8 +36,8 @@ async fn a_stale_node_shows_the_past() {
     assert_eq!(source.header(16).await, Ok(None));
     assert_eq!(source.blocks(10, 20, &watched).await.unwrap().last().unwrap().header, tip.head);
     assert_eq!(
-        source.balances(&simnet.head(&chain).head.position(), &AssetKind::Native, &[]).await,
-        Err(SourceError::NotThere(20))
+        source.balances(&simnet.head(&chain).head.block_ref(), &AssetKind::Native, &[]).await,
+        Err(SourceError::BlockNotFound(20))
     );
     simnet.set_fault(&chain, Fault::Stale(1), false);
     assert_eq!(source.tip().await.unwrap().head.height, 20);
@@ -62,7 +62,7 @@ async fn lies() {
     simnet.set_fault(&chain, Fault::WrongParent, false);
 
     simnet.set_fault(&chain, Fault::NotThere, true);
-    assert_eq!(source.blocks(1, 1, &watched).await, Err(SourceError::NotThere(1)));
+    assert_eq!(source.blocks(1, 1, &watched).await, Err(SourceError::BlockNotFound(1)));
     simnet.set_fault(&chain, Fault::NotThere, false);
 
     let mark = async || source.tip().await.unwrap().finalized.unwrap();
@@ -70,7 +70,7 @@ async fn lies() {
     simnet.set_fault(&chain, Fault::GoBack, true);
     let back = mark().await;
     assert!(back.height < finalized.height);
-    assert_eq!(source.header(back.height).await.unwrap().map(|header| header.position()), Some(back));
+    assert_eq!(source.header(back.height).await.unwrap().map(|header| header.block_ref()), Some(back));
     simnet.set_fault(&chain, Fault::GoBack, false);
 
     let identity = source.identity().await;
@@ -93,7 +93,7 @@ async fn internal_payments_can_show_in_balances_only() {
     assert_eq!(source.internal_transfers(), InternalTransfers::Included);
     simnet.internals_by_balance(&chain, true);
     assert_eq!(source.internal_transfers(), InternalTransfers::ByBalance);
-    let before = simnet.head(&chain).head.position();
+    let before = simnet.head(&chain).head.block_ref();
     simnet.pay_internal(&chain, EVM, units(5)).unwrap();
     let after = simnet.mine(&chain, 1, GENESIS);
     let address = simnet::address::parse(Family::Evm, EVM).unwrap();

@@ -1,7 +1,7 @@
 //! What nodes say to signed bytes.
 
 use bitcoin::secp256k1::SecretKey;
-use chain::{Address, Family, Outcome};
+use chain::{Address, BroadcastOutcome, Family};
 use simnet::{
     Fault, Simnet, address,
     tx::{self, Draft, Move, Order, Tx},
@@ -31,12 +31,12 @@ fn draft(name: &str, family: Family, order: Order, to: &str, amount: u64, fee: u
     Draft { chain, order, moves, fee: units(fee), reverts: false }
 }
 
-fn broadcast(simnet: &Simnet, name: &str, tx: &Tx) -> Outcome {
+fn broadcast(simnet: &Simnet, name: &str, tx: &Tx) -> BroadcastOutcome {
     now(simnet.sender(&id(name)).unwrap().broadcast(tx.raw().as_bytes()))
 }
 
-fn refusal(outcome: Outcome) -> String {
-    let Outcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
+fn refusal(outcome: BroadcastOutcome) -> String {
+    let BroadcastOutcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
     reason
 }
 
@@ -47,13 +47,17 @@ fn an_account_pays_in_the_order_of_its_nonces() {
     let pay = |nonce: u64, amount: u64, fee: u64| {
         draft("ethereum", Family::Evm, Order::Nonce(nonce), EVM, amount, fee).sign(Family::Evm, &[key(1)])
     };
-    assert_eq!(broadcast(&simnet, "ethereum", &pay(1, 20, 1)), Outcome::Accepted, "it waits for the one before it");
+    assert_eq!(
+        broadcast(&simnet, "ethereum", &pay(1, 20, 1)),
+        BroadcastOutcome::Accepted,
+        "it waits for the one before it"
+    );
     simnet.mine(&id("ethereum"), 1, GENESIS);
     assert_eq!(simnet.transaction(&id("ethereum"), pay(1, 20, 1).txid).unwrap().confirmations, 0);
-    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), Outcome::Accepted);
-    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), Outcome::Known);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::Accepted);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::AlreadyKnown);
     assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(0, 11, 1))), "replacement transaction underpriced");
-    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), Outcome::Accepted, "a higher fee replaces it");
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), BroadcastOutcome::Accepted, "a higher fee replaces it");
     assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(2, 5_000, 0))), "insufficient funds");
     simnet.mine(&id("ethereum"), 1, GENESIS);
     assert_eq!(simnet.balance(&id("ethereum"), &native(&id("ethereum")), EVM), units(31));
@@ -62,7 +66,7 @@ fn an_account_pays_in_the_order_of_its_nonces() {
         units(1_000 - 31 - 3)
     );
     assert_eq!(simnet.transaction(&id("ethereum"), pay(0, 10, 1).txid), None);
-    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), Outcome::Known, "the chain has it");
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), BroadcastOutcome::AlreadyKnown, "the chain has it");
     assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(0, 12, 9))), "nonce too low: next is 2");
 }
 
@@ -80,9 +84,9 @@ fn coins_of_several_owners_are_spent_together_and_once() {
     let both = [key(1), key(2)];
     assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both[..1], 1_990, 10))), "missing or spent coin");
     assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both, 1_990, 9))), "insufficient funds");
-    assert_eq!(broadcast(&simnet, "bitcoin", &pay(&both, 1_990, 10)), Outcome::Accepted);
+    assert_eq!(broadcast(&simnet, "bitcoin", &pay(&both, 1_990, 10)), BroadcastOutcome::Accepted);
     assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both, 1_991, 9))), "replacement transaction underpriced");
-    assert_eq!(broadcast(&simnet, "bitcoin", &pay(&both, 1_980, 20)), Outcome::Accepted);
+    assert_eq!(broadcast(&simnet, "bitcoin", &pay(&both, 1_980, 20)), BroadcastOutcome::Accepted);
     simnet.mine(&chain, 1, GENESIS);
     assert_eq!(simnet.balance(&chain, &native(&chain), BITCOIN), units(1_980));
     assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both, 1_970, 30))), "missing or spent coin");
@@ -95,13 +99,13 @@ fn a_tron_transaction_expires() {
     let pay = |time: i64, salt: u64| {
         draft("tron", Family::Tron, Order::Until { time, salt }, TRON, 10, 0).sign(Family::Tron, &[key(1)])
     };
-    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), Outcome::Accepted);
-    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 2)), Outcome::Accepted);
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), BroadcastOutcome::Accepted);
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 2)), BroadcastOutcome::Accepted);
     assert_eq!(refusal(broadcast(&simnet, "tron", &pay(GENESIS - 1, 3))), "expired or expires too late");
     assert_eq!(refusal(broadcast(&simnet, "tron", &pay(GENESIS + 90_000, 3))), "expired or expires too late");
     simnet.mine(&chain, 1, GENESIS + 60);
-    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), Outcome::Known);
-    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 99, 4)), Outcome::Accepted);
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), BroadcastOutcome::AlreadyKnown);
+    assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 99, 4)), BroadcastOutcome::Accepted);
     simnet.mine(&chain, 1, GENESIS + 100);
     assert_eq!(simnet.transaction(&chain, pay(GENESIS + 99, 4).txid), None, "no block took it in time");
     assert_eq!(simnet.balance(&chain, &native(&chain), TRON), units(20));
@@ -113,7 +117,7 @@ fn bytes_that_no_node_takes() {
     fund(&simnet, "ethereum", Family::Evm, 1);
     let send = |raw: &[u8]| now(simnet.sender(&id("ethereum")).unwrap().broadcast(raw));
     let good = draft("ethereum", Family::Evm, Order::Nonce(0), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
-    let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), Outcome::Refused(_)), "{raw}");
+    let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), BroadcastOutcome::Refused(_)), "{raw}");
     reject("");
     reject("{}");
     reject(&good.raw().replace("\"10\"", "\"11\""));
@@ -126,7 +130,7 @@ fn bytes_that_no_node_takes() {
     reject(elsewhere.raw());
     let coins = draft("ethereum", Family::Evm, Order::Coins(Vec::new()), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
     reject(coins.raw());
-    assert_eq!(send(good.raw().as_bytes()), Outcome::Accepted);
+    assert_eq!(send(good.raw().as_bytes()), BroadcastOutcome::Accepted);
 }
 
 #[test]
@@ -138,10 +142,10 @@ fn answers_to_a_broadcast_can_be_wrong() {
     refusal(broadcast(&simnet, "ethereum", &pay(0)));
     simnet.set_fault(&chain, Fault::RefuseBroadcast, false);
     simnet.set_fault(&chain, Fault::BroadcastLost, true);
-    assert_eq!(broadcast(&simnet, "ethereum", &pay(0)), Outcome::Accepted);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0)), BroadcastOutcome::Accepted);
     assert!(simnet.mempool(&chain).is_empty());
     simnet.set_fault(&chain, Fault::BroadcastLost, false);
     simnet.set_fault(&chain, Fault::AnswerLost, true);
-    assert!(matches!(broadcast(&simnet, "ethereum", &pay(0)), Outcome::Unknown(_)));
+    assert!(matches!(broadcast(&simnet, "ethereum", &pay(0)), BroadcastOutcome::Unknown(_)));
     assert_eq!(simnet.mempool(&chain), [pay(0).txid]);
 }

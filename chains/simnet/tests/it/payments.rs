@@ -1,6 +1,6 @@
 //! What buyers can do and what a reader sees of it.
 
-use chain::{Family, Part};
+use chain::{Family, TxPart};
 use simnet::{PayError, Simnet};
 
 use crate::support::{self, BITCOIN, EVM, EVM_OTHER, GENESIS, TRON, id, native, token, units};
@@ -80,14 +80,14 @@ fn movements_of_one_block_have_places() {
     simnet.mine(&chain, 1, GENESIS);
 
     let found = support::transfers(&simnet, &chain, &watched);
-    let found: Vec<_> = found.iter().map(|t| (t.place.tx_index, t.place.part, t.amount)).collect();
+    let found: Vec<_> = found.iter().map(|t| (t.index.tx_index, t.index.part, t.amount)).collect();
     let expected = [
-        (0, Part::Value, units(2)),
-        (0, Part::Log(0), units(1)),
-        (0, Part::Log(2), units(5)),
-        (0, Part::Internal(0), units(4)),
-        (4, Part::Internal(0), units(8)),
-        (5, Part::Log(5), units(9)),
+        (0, TxPart::Value, units(2)),
+        (0, TxPart::Log(0), units(1)),
+        (0, TxPart::Log(2), units(5)),
+        (0, TxPart::Internal(0), units(4)),
+        (4, TxPart::Internal(0), units(8)),
+        (5, TxPart::Log(5), units(9)),
     ];
     assert_eq!(found, expected, "failed, empty and unlisted ones are not transfers, but logs count");
     assert!(simnet.transaction(&chain, failed).unwrap().reverted);
@@ -102,8 +102,8 @@ fn outputs_of_a_bitcoin_transaction() {
     simnet.pay_many(&chain, payments.to_vec()).unwrap();
     simnet.mine(&chain, 1, GENESIS);
     let found = support::transfers(&simnet, &chain, &support::watching(Family::Bitcoin, &[BITCOIN]));
-    let found: Vec<_> = found.iter().map(|t| (t.place.part, t.amount)).collect();
-    assert_eq!(found, [(Part::Output(0), units(3)), (Part::Output(1), units(4))]);
+    let found: Vec<_> = found.iter().map(|t| (t.index.part, t.amount)).collect();
+    assert_eq!(found, [(TxPart::Output(0), units(3)), (TxPart::Output(1), units(4))]);
 }
 
 #[test]

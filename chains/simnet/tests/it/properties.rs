@@ -110,7 +110,7 @@ fn play(name: &str, family: Family, acts: Vec<Act>) {
     let folder = tempfile::tempdir().unwrap();
     let chain = support::id(name);
     let mut play = Play { simnet: open(folder.path(), &chain), folder, chain, family, time: GENESIS };
-    let mut reader = Reader::new(play.simnet.head(&play.chain).head.position());
+    let mut reader = Reader::new(play.simnet.head(&play.chain).head.block_ref());
     let supplies = play.supplies();
     for act in acts {
         play.act(act, &mut reader);
@@ -118,7 +118,7 @@ fn play(name: &str, family: Family, acts: Vec<Act>) {
     }
     play.act(Act::Poll, &mut reader);
 
-    assert_eq!(reader.cursor(), play.simnet.head(&play.chain).head.position());
+    assert_eq!(reader.cursor(), play.simnet.head(&play.chain).head.block_ref());
     let read: Vec<_> = reader.found.into_values().flatten().collect();
     assert_eq!(read, support::transfers(&play.simnet, &play.chain, &play.watched()));
     for asset in play.assets() {
@@ -126,7 +126,7 @@ fn play(name: &str, family: Family, acts: Vec<Act>) {
             let text = ours(family, index);
             let key = address::parse(family, &text).unwrap().key;
             let reached = read.iter().filter(|t| t.asset == asset && t.to == key).map(|t| t.amount);
-            assert_eq!(Amount::sum(reached), Some(play.simnet.balance(&play.chain, &asset, &text)));
+            assert_eq!(Amount::checked_sum(reached), Some(play.simnet.balance(&play.chain, &asset, &text)));
         }
     }
 }

@@ -63,7 +63,7 @@ fn money_is_spent_twice() {
 #[test]
 fn the_deepest_one_stops_at_the_oldest_block() {
     let (simnet, chain) = (support::simnet(), id("ethereum"));
-    let genesis = simnet.head(&chain).head.position();
+    let genesis = simnet.head(&chain).head.block_ref();
     simnet.mine(&chain, 3, GENESIS);
     assert_eq!(simnet.reorg(&chain, 99, Keep::Drop, GENESIS).height, 4);
     assert_eq!(support::blocks(&simnet, &chain, &chain::WatchSet::default())[0].header.parent, genesis.hash);
@@ -75,7 +75,7 @@ fn a_follower_arrives_on_the_winning_branch_from_every_depth() {
     let (simnet, chain) = (support::simnet(), id("ethereum"));
     let source = simnet.source(&chain).unwrap();
     let watched = support::watching(Family::Evm, &[EVM]);
-    let mut reader = Reader::new(simnet.head(&chain).head.position());
+    let mut reader = Reader::new(simnet.head(&chain).head.block_ref());
     simnet.mine(&chain, 80, GENESIS + 80);
     for depth in 1..=64 {
         now(reader.poll(&*source, &watched));
@@ -83,7 +83,7 @@ fn a_follower_arrives_on_the_winning_branch_from_every_depth() {
         let keep = [Keep::Remine, Keep::Drop, Keep::DoubleSpend][usize::try_from(depth % 3).unwrap()];
         simnet.reorg(&chain, depth, keep, GENESIS + 80);
         now(reader.poll(&*source, &watched));
-        assert_eq!(reader.cursor(), simnet.head(&chain).head.position());
+        assert_eq!(reader.cursor(), simnet.head(&chain).head.block_ref());
     }
     let read: Vec<_> = reader.found.into_values().flatten().collect();
     assert_eq!(read, support::transfers(&simnet, &chain, &watched));

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, future::Future};
 
 use chain::{
     Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Family, Header, Source, Transfer, WatchSet,
-    follower::{Fit, Follower, Search, Step},
+    follower::{Follower, ForkSearch, NextBlock, NextStep},
 };
 use simnet::{ChainSpec, Finality, Simnet, address, conformance};
 
@@ -40,7 +40,7 @@ pub fn id(name: &str) -> ChainId {
 }
 
 pub fn native(chain: &ChainId) -> AssetId {
-    AssetId::of(chain, &AssetKind::Native)
+    AssetId::on_chain(chain, &AssetKind::Native)
 }
 
 /// The chain's token; Bitcoin has none.
@@ -92,45 +92,45 @@ impl Reader {
     pub async fn poll(&mut self, source: &dyn Source, watched: &WatchSet) {
         loop {
             let tip = source.tip().await.unwrap();
-            match self.follower.next(&tip) {
-                Step::Wait => return,
-                Step::Compare => match self.follower.compare(tip.head.position()) {
-                    Fit::Extends => return,
-                    Fit::Forks => self.rewind(source, tip.head).await,
-                    Fit::Misplaced => panic!("{:?} is older than what is kept", tip.head),
+            match self.follower.next_step(&tip) {
+                NextStep::Wait => return,
+                NextStep::CompareHead => match self.follower.contains(tip.head.block_ref()) {
+                    Some(true) => return,
+                    Some(false) => self.rewind(source, tip.head).await,
+                    None => panic!("{:?} is older than what is kept", tip.head),
                 },
-                Step::Extend { from, to } => self.extend(source, from, to, watched).await,
+                NextStep::ReadBlocks { from, to } => self.extend(source, from, to, watched).await,
             }
         }
     }
 
     async fn extend(&mut self, source: &dyn Source, from: u64, to: u64, watched: &WatchSet) {
         for block in source.blocks(from, to, watched).await.unwrap() {
-            match self.follower.fits(&block.header) {
-                Fit::Extends => {
-                    self.follower.extended(block.header.position());
+            match self.follower.check_next(&block.header) {
+                NextBlock::Extends => {
+                    self.follower.push(block.header.block_ref());
                     self.found.insert(block.header.height, block.transfers);
                 }
-                Fit::Forks => return self.rewind(source, block.header).await,
-                Fit::Misplaced => panic!("{:?} was not asked for", block.header),
+                NextBlock::Forks => return self.rewind(source, block.header).await,
+                NextBlock::WrongHeight => panic!("{:?} was not asked for", block.header),
             }
         }
     }
 
     async fn rewind(&mut self, source: &dyn Source, mut lowest: Header) {
         loop {
-            match self.follower.search(&lowest) {
-                Search::Ask(height) => {
+            match self.follower.search_fork(&lowest) {
+                ForkSearch::RequestHeader(height) => {
                     let header = source.header(height).await.unwrap().unwrap();
                     assert_eq!(header.hash, lowest.parent);
                     lowest = header;
                 }
-                Search::RewindTo(block) => {
-                    self.follower.rewound(block);
+                ForkSearch::RewindTo(block) => {
+                    self.follower.rewind(block);
                     self.found.retain(|height, _| *height <= block.height);
                     return;
                 }
-                Search::TooDeep => panic!("the fork is within what is kept"),
+                ForkSearch::TooDeep => panic!("the fork is within what is kept"),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, Part, Source, SourceError, WatchSet};
+use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, TxPart, Source, SourceError, WatchSet};
 use tron::transaction::Operation;
 use tronnode::gateway::GatewayFault;
 
@@ -13,7 +13,7 @@ async fn a_chain_is_identified_by_its_genesis_block() {
     let world = World::start().await;
     assert_eq!(world.driver().identity().await.unwrap().id, CHAIN_ID.to_string());
     world.gateway.set_fault(GatewayFault::WrongChain);
-    assert!(matches!(world.driver().identity().await, Err(SourceError::Wrong(_))));
+    assert!(matches!(world.driver().identity().await, Err(SourceError::InvalidResponse(_))));
     assert!(
         matches!(world.driver().tip().await, Err(SourceError::Unavailable(_))),
         "an endpoint of another chain is not used"
@@ -27,7 +27,7 @@ async fn the_tip_is_the_solidified_block() {
     let tip = driver.tip().await.unwrap();
     let solid = world.node.model().solid_height();
     let head = world.node.model().head_height();
-    assert_eq!((tip.head.height, tip.finalized), (solid, Some(tip.head.position())));
+    assert_eq!((tip.head.height, tip.finalized), (solid, Some(tip.head.block_ref())));
     assert_eq!(solid, head - 18);
     assert_eq!(driver.header(solid).await.unwrap(), Some(tip.head));
     assert_eq!(driver.header(solid + 1).await.unwrap(), None);
@@ -51,11 +51,11 @@ async fn an_endpoint_may_have_two_ports_and_an_api_key() {
     world.node.produce(1, 0);
     let unconfirmed = driver.unconfirmed(&watched, &[]).await.unwrap().unwrap();
     assert_eq!(unconfirmed.len(), 1);
-    assert_eq!((unconfirmed[0].amount, unconfirmed[0].part), (Amount::from_units(5), Part::Value));
+    assert_eq!((unconfirmed[0].amount, unconfirmed[0].part), (Amount::from_units(5), TxPart::Value));
     assert!(full.request_count("getblock") > 0 && full.request_count("walletsolidity/getblock") == 0);
     assert!(solid.request_count("walletsolidity/getblock") > 0 && solid.request_count("wallet/getblock") == 0);
     assert!(world.driver_of(vec![endpoint("another-key")]).tip().await.is_err());
-    let report = driver.check().await.remove(0).outcome.unwrap();
+    let report = driver.check_endpoints().await.remove(0).outcome.unwrap();
     assert!(report.contains("head 18 blocks above it") && !report.contains("secret"), "{report}");
 }
 
@@ -112,10 +112,10 @@ async fn past_balances_come_from_nodes_that_keep_their_history() {
     let driver = world.driver();
     let (rich, unknown) =
         (chain::derive::tron_address(world.rich[1].account), chain::derive::tron_address(AddressKey([7; 20])));
-    let before = driver.tip().await.unwrap().head.position();
+    let before = driver.tip().await.unwrap().head.block_ref();
     world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(30, 0);
-    let after = driver.tip().await.unwrap().head.position();
+    let after = driver.tip().await.unwrap().head.block_ref();
     let balance = async |at: &BlockRef, address: &Address| {
         driver.balances(at, &AssetKind::Native, std::slice::from_ref(address)).await.map(|balances| balances[0])
     };
@@ -161,7 +161,7 @@ async fn a_node_that_does_not_simulate_calls_is_reported() {
     let contract = chain::derive::tron_address(world.usdt).text;
     let refused = driver.decimals(&contract).await;
     assert!(matches!(&refused, Err(SourceError::Unsupported(_))), "{refused:?}");
-    let report = driver.check().await.remove(0).outcome.unwrap_err();
+    let report = driver.check_endpoints().await.remove(0).outcome.unwrap_err();
     assert!(report.contains("vm.supportConstant = true"), "{report}");
     // The driver uses another endpoint instead.
     let other = world.node.gateway().await;

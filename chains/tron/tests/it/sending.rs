@@ -1,6 +1,6 @@
 //! Tests of broadcasts: the answers of nodes, and the outcomes that the driver derives from them.
 
-use chain::{Outcome, Sender, SourceError};
+use chain::{BroadcastOutcome, Sender, SourceError};
 use tron::{Tron, transaction::TransactionParams};
 use tronnode::{FundedAccount, gateway::GatewayFault};
 
@@ -11,12 +11,12 @@ async fn params(driver: &Tron) -> Result<TransactionParams, SourceError> {
 }
 
 /// Returns the class of an outcome.
-fn class(outcome: &Outcome) -> &str {
+fn class(outcome: &BroadcastOutcome) -> &str {
     match outcome {
-        Outcome::Refused(text) => text.split(':').next().unwrap(),
-        Outcome::Accepted => "accepted",
-        Outcome::Known => "known",
-        Outcome::Unknown(_) => "unknown",
+        BroadcastOutcome::Refused(text) => text.split(':').next().unwrap(),
+        BroadcastOutcome::Accepted => "accepted",
+        BroadcastOutcome::AlreadyKnown => "known",
+        BroadcastOutcome::Unknown(_) => "unknown",
     }
 }
 
@@ -25,15 +25,15 @@ async fn the_same_bytes_are_accepted_once_and_known_afterwards() {
     let world = World::start().await;
     let driver = world.driver();
     let signed = unsigned(&world, &params(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Known);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown);
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None);
     world.node.produce(1, 0);
     let height = world.node.model().head_height();
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None, "the block is not solidified yet");
     world.node.produce(18, 0);
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), Some((height, Ok(()))));
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Known);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown);
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn refusals_are_classified() {
         tron::transaction::build(empty.account, &operation, &TransactionParams { timestamp_ms: 1, ..good.clone() });
     assert_eq!(class(&driver.broadcast(&poor.sign(&empty.key).unwrap().bytes).await), "contract");
 
-    assert_eq!(driver.broadcast(&sign(&good)).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&sign(&good)).await, BroadcastOutcome::Accepted);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_refusal_of_every_broadcast_leaves_the_outcome_unknown() {
     let signed = unsigned(&world, &params(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
     let answer = async || {
         let outcome = driver.broadcast(&signed.bytes).await;
-        let Outcome::Unknown(text) = outcome else { panic!("{outcome:?}") };
+        let BroadcastOutcome::Unknown(text) = outcome else { panic!("{outcome:?}") };
         text
     };
     world.node.model().busy = true;
@@ -87,7 +87,7 @@ async fn a_refusal_of_every_broadcast_leaves_the_outcome_unknown() {
     assert!(answer().await.contains("BLOCK_UNSOLIDIFIED"));
     world.node.model().unsolidified_max = Some(19);
     assert_eq!(world.node.model().pending.len(), 0);
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn broadcasting_again_reveals_a_transaction_whose_answer_was_lost() {
         assert_eq!(class(&driver.broadcast(&signed.bytes).await), "unknown", "{fault:?}");
         assert_eq!(world.node.model().pending.len(), 1, "{fault:?}: the node has accepted it");
         world.gateway.set_fault(GatewayFault::None);
-        assert_eq!(world.driver().broadcast(&signed.bytes).await, Outcome::Known, "{fault:?}");
+        assert_eq!(world.driver().broadcast(&signed.bytes).await, BroadcastOutcome::AlreadyKnown, "{fault:?}");
         world.node.produce(19, 0);
         assert!(matches!(world.driver().solid_outcome(signed.txid).await, Ok(Some((_, Ok(()))))), "{fault:?}");
     }
@@ -132,7 +132,7 @@ async fn a_pending_transaction_fails_after_its_expiration() {
     let good = params(&driver).await.unwrap();
     let signed = unsigned(&world, &good).sign(&world.rich[0].key).unwrap();
     world.node.model().hold_pending = true;
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
     world.node.produce(1, good.expiration_ms);
     world.node.model().hold_pending = false;
     world.node.produce(30, 0);
@@ -140,7 +140,7 @@ async fn a_pending_transaction_fails_after_its_expiration() {
     assert_eq!(driver.solid_outcome(signed.txid).await.unwrap(), None, "it was accepted and is in no block");
     let again = TransactionParams { timestamp_ms: good.timestamp_ms + 1, ..params(&driver).await.unwrap() };
     let signed = unsigned(&world, &again).sign(&world.rich[0].key).unwrap();
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_broadcast_is_accepted_when_one_endpoint_accepts_it() {
     let endpoints = [&broken.url, &world.gateway.url].map(|url| rpc::Endpoint::new(url).unwrap());
     let driver = world.driver_of(endpoints.to_vec());
     let signed = unsigned(&world, &params(&driver).await.unwrap()).sign(&world.rich[0].key).unwrap();
-    assert_eq!(driver.broadcast(&signed.bytes).await, Outcome::Accepted);
+    assert_eq!(driver.broadcast(&signed.bytes).await, BroadcastOutcome::Accepted);
     let only = world.driver_of(vec![rpc::Endpoint::new(&broken.url).unwrap()]);
     assert_eq!(class(&only.broadcast(&signed.bytes).await), "unknown");
 }

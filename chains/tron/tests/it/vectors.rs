@@ -2,7 +2,7 @@
 //! confirmed them.
 
 use bip32::{ChildNumber, XPrv};
-use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::Scheme};
+use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
 use k256::ecdsa::SigningKey;
 use tron::{
     abi, address,
@@ -161,9 +161,9 @@ fn assert_signed(unsigned: &UnsignedTransaction, raw: &str, txid: &str, signatur
 #[test]
 fn addresses_are_derived_from_the_seed_and_from_the_account_key() {
     let seed = seed(ABANDON, "");
-    let deriver = Deriver::new(XPUB, Scheme::Tron).unwrap();
+    let deriver = Deriver::new(XPUB, AddressScheme::Tron).unwrap();
     for (index, text, hex, secret) in ABANDON_KEYS {
-        let derived = deriver.address(index).unwrap();
+        let derived = deriver.derive_address(index).unwrap();
         assert_eq!((derived.text.as_str(), address::to_hex(derived.key).as_str()), (text, hex));
         assert_eq!(address::from_hex(hex), Some(derived.key));
         let key = private_key(&seed, index);

@@ -208,7 +208,7 @@ fn invoice_agrees(
             (leg.step, leg.settlement) == (step, number)
                 && (Some(leg.moved.debit), Some(leg.moved.credit)) == (debit, credit)
         });
-        Amount::sum(of.map(|leg| leg.moved.amount)).unwrap_or(Amount::MAX)
+        Amount::checked_sum(of.map(|leg| leg.moved.amount)).unwrap_or(Amount::MAX)
     };
     let both = |one: Amount, other: Amount| one.checked_add(other).unwrap_or(Amount::MAX);
     let Accounts { incoming, pending, available, short, surplus } = *accounts;
@@ -242,7 +242,7 @@ fn invoice_agrees(
         }
     }
     let expired = total(Step::Expired, 0, incoming, short);
-    if both(explained, expired) != Amount::sum(legs.iter().map(|leg| leg.moved.amount)).unwrap_or(Amount::MAX) {
+    if both(explained, expired) != Amount::checked_sum(legs.iter().map(|leg| leg.moved.amount)).unwrap_or(Amount::MAX) {
         return Err("the ledger has entries of it that it does not tell of, or between other accounts".into());
     }
     let was_settled = invoice.settlements > 0;

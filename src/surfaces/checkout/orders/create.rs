@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::error::{self, Error};
-use crate::orders::request::{Documented, Payment, Wanted};
+use crate::orders::request::{OrderRequest, OrderRequestSchema, Payment};
 use crate::{CURRENCY, Checkout, SURFACE, auth, wire};
 use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
 use access::limits::Key;
@@ -20,8 +20,8 @@ use clock::Instant;
 use db::{self, Tx};
 use ids::UserId;
 use money::addresses::ReservedAddress;
-use shop::catalog::Prices;
-use shop::orders::number::OrderReference;
+use shop::catalog::PricingScheme;
+use shop::orders::OrderReference;
 use shop::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService, Provider};
 use shop::orders::{self, NewLine, NewOrder};
 use web::body::{BadRequest, Fields};
@@ -47,7 +47,7 @@ pub struct CreatedOrder {
 /// Create an order
 ///
 /// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at once.
-#[utoipa::path(post, path = "/api/orders", tag = "Orders", request_body = Documented,
+#[utoipa::path(post, path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
     params(("Idempotency-Key" = Option<String>, Header,
         description = "Repeating a request with the same key and body answers the first order and makes no second one")),
     responses(
@@ -68,7 +68,7 @@ pub async fn create(
     body: Bytes,
 ) -> Result<Response, Error> {
     checkout.orders.admit(checkout.clock.steady(), [Key::ip(client.0)])?;
-    let wanted = Wanted::read(&Fields::from_json(&headers, &body)?)?;
+    let wanted = OrderRequest::parse(&Fields::from_json(&headers, &body)?)?;
     let user = match wanted.payment {
         Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::user(&checkout, &headers).await?),
         Payment::Crypto { .. } | Payment::Alipay | Payment::Wechat => None,
@@ -79,7 +79,7 @@ pub async fn create(
         checkout.wake.wake();
     }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::CREATED);
-    Ok(reply::text_as_json(status, answer.body))
+    Ok(reply::json_text(status, answer.body))
 }
 
 struct Ordered {
@@ -92,7 +92,7 @@ struct Ordered {
 fn call(
     checkout: &Checkout,
     headers: &HeaderMap,
-    wanted: &Wanted,
+    wanted: &OrderRequest,
     user: Option<UserId>,
 ) -> Result<Option<Call>, Error> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
@@ -103,7 +103,7 @@ fn call(
     // Strangers share no keys: whoever guesses one learns nothing of the order that was made with it.
     let owner = match user {
         Some(user) => format!("user/{user}"),
-        None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::email_key(&wanted.email)))),
+        None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::normalize_email(&wanted.email)))),
     };
     let scope = format!("{SURFACE}/{}/{}/orders/{owner}", shop.merchant, shop.mode.as_str());
     let body = serde_json::to_vec(wanted).map_err(|e| BadRequest::Malformed(e.to_string()))?;
@@ -112,7 +112,7 @@ fn call(
 
 async fn order(
     checkout: &Checkout,
-    wanted: &Wanted,
+    wanted: &OrderRequest,
     user: Option<UserId>,
     call: Option<Call>,
 ) -> Result<Ordered, Error> {
@@ -121,7 +121,7 @@ async fn order(
         let (now, payment_service, call) = (checkout.now(), checkout.payment_service.clone(), call.clone());
         let (new, wanted) = (new_order(checkout, wanted, user, now)?, wanted.clone());
         let db = &checkout.db;
-        let address = payment_service.prepare(db, new.shop, &new.means).await?;
+        let address = payment_service.reserve_address(db, new.shop, &new.payment_method).await?;
         let ordered = db.write("create_order", move |tx| {
             Box::pin(async move { once(tx, now, &payment_service, new, address, &wanted, call).await })
         });
@@ -136,11 +136,16 @@ async fn order(
     }
 }
 
-fn new_order(checkout: &Checkout, wanted: &Wanted, user: Option<UserId>, now: Instant) -> Result<NewOrder, Error> {
-    let labels = OrderReference::draw(&mut rand::rng(), NUMBER_PREFIX, now);
+fn new_order(
+    checkout: &Checkout,
+    wanted: &OrderRequest,
+    user: Option<UserId>,
+    now: Instant,
+) -> Result<NewOrder, Error> {
+    let labels = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
     let external = |provider| checkout.pay_links.open(provider, &labels).ok_or(Error::MethodUnavailable);
     let means = match &wanted.payment {
-        Payment::Crypto { coin } => PaymentMethod::PaymentAsset(coin.clone()),
+        Payment::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
         Payment::BalanceCny => PaymentMethod::BalanceCny,
         Payment::BalanceCrypto => PaymentMethod::BalanceCrypto,
         Payment::Alipay => external(Provider::Alipay)?,
@@ -148,17 +153,17 @@ fn new_order(checkout: &Checkout, wanted: &Wanted, user: Option<UserId>, now: In
     };
     let options = &checkout.options;
     Ok(NewOrder {
-        labels,
+        reference: labels,
         shop: checkout.shop,
         surface: SURFACE,
         currency: CURRENCY,
-        prices: Prices::Single,
+        pricing_scheme: PricingScheme::PerUnit,
         lines: vec![NewLine { product: wanted.product, quantity: wanted.quantity }],
         quantity_max: options.max_quantity,
         email: wanted.email.clone(),
         user,
         coupon: wanted.coupon.clone(),
-        means,
+        payment_method: means,
         window_ms: i64::try_from(options.order_window.as_millis()).unwrap_or(i64::MAX),
     })
 }
@@ -170,7 +175,7 @@ async fn once(
     payment_service: &PaymentService,
     new: NewOrder,
     address: Option<ReservedAddress>,
-    wanted: &Wanted,
+    wanted: &OrderRequest,
     call: Option<Call>,
 ) -> Result<Ordered, Error> {
     let keep = match new.user {
@@ -190,10 +195,10 @@ async fn once(
     if let Some(claimed) = claimed {
         claimed.keep(tx, &answer).await?;
     }
-    Ok(Ordered { answer, is_paid: created.begun == PaymentInstructions::Settled })
+    Ok(Ordered { answer, is_paid: created.instructions == PaymentInstructions::AlreadyPaid })
 }
 
-fn written(created: &orders::Created, wanted: &Wanted) -> Result<String, db::Error> {
+fn written(created: &orders::PlacedOrder, wanted: &OrderRequest) -> Result<String, db::Error> {
     let order = wire::Order::new(created, wanted.payment.method());
     let payment = wire::Payment::new(created, wanted.payment.coin());
     let body = CreatedOrder { success: true, order, payment };

@@ -16,8 +16,8 @@ use crate::{Checkout, SURFACE};
 use access::limits::Key;
 use db::{self, Tx};
 use ids::Shop;
-use shop::orders::{self, Line, View};
-use shop::stock::{self, Delivered};
+use shop::orders::{self, OrderDetails, OrderLine};
+use shop::stock::{self, SealedItem};
 use web::body::{BadRequest, Fields};
 use web::client::Client;
 use web::reply;
@@ -32,8 +32,8 @@ pub struct Found {
 /// The body of Query Order.
 #[derive(ToSchema)]
 #[schema(as = OrderQuery)]
-#[expect(dead_code, reason = "it documents what `Lookup::read` reads")]
-pub struct Documented {
+#[expect(dead_code, reason = "it documents what `Lookup::parse` reads")]
+pub struct LookupSchema {
     #[schema(rename = "orderNo")]
     order_no: String,
     #[schema(format = "email")]
@@ -46,7 +46,7 @@ struct Lookup {
 }
 
 impl Lookup {
-    fn read(fields: &Fields) -> Result<Lookup, BadRequest> {
+    fn parse(fields: &Fields) -> Result<Lookup, BadRequest> {
         let (order_no, email) = (fields.text("orderNo")?.trim(), fields.text("email")?.trim());
         Ok(Lookup { order_no: order_no.to_owned(), email: email.to_owned() })
     }
@@ -70,11 +70,11 @@ pub async fn by_url(
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Error> {
-    answer(&checkout, client, Lookup::read(&Fields::from_query(query.as_deref()))?).await
+    answer(&checkout, client, Lookup::parse(&Fields::from_query(query.as_deref()))?).await
 }
 
 /// Look an order up, without its e-mail address in the URL
-#[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = Documented,
+#[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
     responses(
         (status = 200, body = Found, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
@@ -87,31 +87,31 @@ pub async fn by_body(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Error> {
-    answer(&checkout, client, Lookup::read(&Fields::from_json(&headers, &body)?)?).await
+    answer(&checkout, client, Lookup::parse(&Fields::from_json(&headers, &body)?)?).await
 }
 
 /// Every look-up counts, found or not; a refused one does not.
 async fn answer(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, Error> {
-    let pair = Key::of((&lookup.order_no, orders::email_key(&lookup.email)));
+    let pair = Key::of((&lookup.order_no, orders::normalize_email(&lookup.email)));
     checkout.lookups.admit(checkout.clock.steady(), [Key::ip(client.0), pair])?;
     let shop = checkout.shop;
     let found = checkout.db.read("query_order", move |tx| Box::pin(async move { find(tx, shop, &lookup).await }));
     let (view, lines, goods) = found.await?.ok_or(Error::LookupFailed)?;
     let envelope = &checkout.envelope;
-    let open = |item: Delivered| stock::open(envelope, &item).map(|line| line.as_str().to_owned());
+    let open = |item: SealedItem| stock::decrypt_item(envelope, &item).map(|line| line.as_str().to_owned());
     let credentials = goods.map(|goods| goods.into_iter().map(open).collect::<Result<Vec<_>, _>>()).transpose()?;
     let order = FoundOrder::new(&view, &lines, credentials);
     Ok(reply::json(StatusCode::OK, &Found { success: true, order }))
 }
 
 /// The order with what was bought and, once it is complete, what was delivered.
-type Whole = (View, Vec<Line>, Option<Vec<Delivered>>);
+type Whole = (OrderDetails, Vec<OrderLine>, Option<Vec<SealedItem>>);
 
 async fn find(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<Whole>, db::Error> {
     let Some(view) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
         return Ok(None);
     };
     let lines = orders::list_lines(tx, &view.order).await?;
-    let goods = orders::goods(tx, &view.order, &lines).await?;
+    let goods = orders::find_delivered_items(tx, &view.order, &lines).await?;
     Ok(Some((view, lines, goods)))
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{coins, ids};
+use crate::{assets, ids};
 use money::payments::Method;
 use web::body::{BadRequest, Fields};
 
@@ -14,8 +14,8 @@ const EMAIL_LENGTH_MAX: usize = 254;
 /// The body of Create Order.
 #[derive(ToSchema)]
 #[schema(as = NewOrder)]
-#[expect(dead_code, reason = "it documents what `Wanted::read` reads")]
-pub struct Documented {
+#[expect(dead_code, reason = "it documents what `OrderRequest::parse` reads")]
+pub struct OrderRequestSchema {
     /// The product's `id`; a slug is not accepted here.
     #[schema(rename = "productId")]
     product_id: Uuid,
@@ -36,7 +36,7 @@ pub struct Documented {
 
 /// Serialised, it is what an idempotency key belongs to: equal requests read equal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Wanted {
+pub struct OrderRequest {
     pub product: Uuid,
     pub quantity: u32,
     pub email: String,
@@ -53,14 +53,14 @@ pub enum Payment {
     Wechat,
 }
 
-impl Wanted {
-    pub fn read(fields: &Fields) -> Result<Wanted, BadRequest> {
+impl OrderRequest {
+    pub fn parse(fields: &Fields) -> Result<OrderRequest, BadRequest> {
         let product = ids::parse(fields.text("productId")?);
-        Ok(Wanted {
+        Ok(OrderRequest {
             product: product.ok_or_else(|| BadRequest::field("productId", "must be the id of a product"))?,
             quantity: quantity(fields.integer("quantity")?)?,
             email: email(fields.text("contactEmail")?)?,
-            payment: Payment::read(fields)?,
+            payment: Payment::parse(fields)?,
             coupon: fields.optional_text("couponCode")?.map(|code| code.trim().to_owned()),
         })
     }
@@ -68,11 +68,11 @@ impl Wanted {
 
 impl Payment {
     /// `coin` is read only where it matters.
-    fn read(fields: &Fields) -> Result<Payment, BadRequest> {
+    fn parse(fields: &Fields) -> Result<Payment, BadRequest> {
         match fields.text("paymentMethod")? {
             "crypto" => match fields.text("coin")? {
-                coin if coins::is_known(coin) => Ok(Payment::Crypto { coin: coin.to_owned() }),
-                _ => Err(BadRequest::field("coin", format!("must be one of {}", coins::ALL.join(", ")))),
+                coin if assets::is_known(coin) => Ok(Payment::Crypto { coin: coin.to_owned() }),
+                _ => Err(BadRequest::field("coin", format!("must be one of {}", assets::ALL.join(", ")))),
             },
             "balance_cny" => Ok(Payment::BalanceCny),
             "balance_crypto" => Ok(Payment::BalanceCrypto),

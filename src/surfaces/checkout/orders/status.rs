@@ -41,7 +41,7 @@ pub async fn status(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Error> {
     let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(Error::OrderNotFound)?;
-    let standing = orders::standing(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(Error::OrderNotFound)?;
+    let standing = orders::find_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(Error::OrderNotFound)?;
     let answer = OrderStatus {
         success: true,
         order_id: id.to_string(),

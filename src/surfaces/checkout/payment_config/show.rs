@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{CURRENCY, Checkout, coins};
+use crate::{CURRENCY, Checkout, assets};
 use money::pricing::Currency;
 use shop::orders::payment::Provider;
 use web::reply;
@@ -49,7 +49,7 @@ struct Availability {
 ))]
 pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
     let now = checkout.now();
-    let coins = coins::list_available(&checkout, now);
+    let coins = assets::list_available(&checkout, now);
     let has_rate = checkout.payment_service.rates.rate(now, Currency::USD.as_str(), CURRENCY.as_str()).is_ok();
     let availability = |enabled| Availability { enabled };
     let external = |provider| availability(checkout.pay_links.is_on(provider));

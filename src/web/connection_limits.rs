@@ -9,14 +9,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 use access::limits::Key;
-use config::{Network, Server};
+use config::{IpNetwork, Server};
 
-pub struct Slots {
+pub struct ConnectionLimits {
     all: u32,
     free: Arc<Semaphore>,
     per_client: u32,
     /// They bring the connections of many clients.
-    trusted: Vec<Network>,
+    trusted: Vec<IpNetwork>,
     of_client: Taken,
 }
 
@@ -24,19 +24,19 @@ pub struct Slots {
 type Taken = Arc<Mutex<HashMap<Key, u32>>>;
 
 /// A place that is taken until this is dropped.
-pub struct Slot {
+pub struct ConnectionPermit {
     _place: OwnedSemaphorePermit,
     client: Option<(Key, Taken)>,
 }
 
-impl Slots {
-    pub fn new(server: &Server) -> Slots {
+impl ConnectionLimits {
+    pub fn new(server: &Server) -> ConnectionLimits {
         let all = server.connections_max.min(descriptors() / 2);
         if all < server.connections_max {
             warn!("{all} connections at once instead of {}: the process may open no more", server.connections_max);
         }
         let all = u32::try_from(all).unwrap_or(u32::MAX);
-        Slots {
+        ConnectionLimits {
             all,
             free: Arc::new(Semaphore::new(usize::try_from(all).unwrap_or(Semaphore::MAX_PERMITS))),
             per_client: server.connections_per_client,
@@ -57,10 +57,10 @@ impl Slots {
     }
 
     /// `None` for a client that has as many as one may have.
-    pub fn admit(&self, place: OwnedSemaphorePermit, peer: IpAddr) -> Option<Slot> {
+    pub fn admit(&self, place: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
         let peer = peer.to_canonical();
         if self.trusted.iter().any(|network| network.contains(peer)) {
-            return Some(Slot { _place: place, client: None });
+            return Some(ConnectionPermit { _place: place, client: None });
         }
         let key = Key::ip(peer);
         let mut of_client = self.of_client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,11 +69,11 @@ impl Slots {
             return None;
         }
         *taken += 1;
-        Some(Slot { _place: place, client: Some((key, self.of_client.clone())) })
+        Some(ConnectionPermit { _place: place, client: Some((key, self.of_client.clone())) })
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let Some((key, of_client)) = &self.client else { return };
         let mut of_client = of_client.lock().unwrap_or_else(PoisonError::into_inner);

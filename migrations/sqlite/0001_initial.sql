@@ -1,22 +1,24 @@
--- Columns are BIGINT (instants in epoch milliseconds, 0/1 flags, fiat in minor units), TEXT and BLOB.
--- Amounts of assets are 32 bytes big-endian, so that byte order is numeric order.
+-- Columns are BIGINT, TEXT and BLOB. Instants end in `_at` and are milliseconds since 1970-01-01 UTC; block times are
+-- seconds. Flags are 0 or 1. Fiat amounts are in minor units of their currency. Amounts of assets are 32 bytes big-endian,
+-- so that the order of the bytes is the order of the numbers. States and kinds are checked by the program: SQLite cannot
+-- change a check constraint.
 
--- Who does the work that only one instance may do. The epoch is a fencing token.
+-- Work that only one instance may do at a time. The epoch is a fencing token: it grows with each change of the owner.
 create table leases (
     name text primary key,
     owner text not null,
     epoch bigint not null,
-    until_at bigint not null
+    expires_at bigint not null
 );
 
--- What must be the same at every start: chain ids, genesis hashes, token decimals, the account keys of the configuration.
-create table pinned_facts (
+-- Facts that must be the same at every start: chain ids, genesis hashes, decimals of tokens.
+create table immutable_facts (
     name text primary key,
-    fact text not null,
-    pinned_at bigint not null
+    value text not null,
+    recorded_at bigint not null
 );
 
------------------------------------------------------------------------------------------------------------------- events
+----------------------------------------------------------------------------------------------------- events and reviews
 
 create table events (
     seq integer primary key autoincrement,
@@ -24,10 +26,10 @@ create table events (
     mode text not null check (mode in ('live', 'test')),
     kind text not null,
     subject text not null,
-    body text not null,
-    at bigint not null
+    payload text not null,
+    occurred_at bigint not null
 );
-create index events_of_merchant on events (merchant_id, mode, seq);
+create index events_by_merchant on events (merchant_id, mode, seq);
 
 -- The operator's inbox: money or facts that no rule decides.
 create table reviews (
@@ -42,7 +44,7 @@ create table reviews (
 );
 create index reviews_open on reviews (opened_at) where closed_at is null;
 
--- What administrators did.
+-- Actions of administrators.
 create table audit_log (
     seq integer primary key autoincrement,
     actor text not null,
@@ -59,46 +61,52 @@ create table accounts (
     mode text not null check (mode in ('live', 'test')),
     code text not null,
     asset text not null,
-    -- 1: what is credited minus what is debited or held may not go below zero, and the balance row is always current.
-    floored bigint not null check (floored in (0, 1)),
+    -- 1: posted credits minus posted and held debits may not go below zero, and every transaction updates the balance row.
+    non_negative bigint not null check (non_negative in (0, 1)),
     unique (code, asset, mode)
 );
+create index accounts_rolled_up on accounts (id) where non_negative = 0;
 
--- Of floored accounts, current in every transaction; of all others, folded up to `through_seq` by a worker.
+-- Sums of the postings of an account. Every transaction updates the row of a non-negative account. A worker updates all
+-- others; their rows hold the postings up to the hash chain number `rolled_up_to`.
 create table balances (
     account_id integer primary key references accounts (id),
     debits_pending blob not null check (length(debits_pending) = 32),
     debits_posted blob not null check (length(debits_posted) = 32),
     credits_pending blob not null check (length(credits_pending) = 32),
     credits_posted blob not null check (length(credits_posted) = 32),
-    through_seq bigint not null
+    rolled_up_to bigint not null
 );
 
--- Immutable. One debit, one credit, one asset. `pending` is a hold; exactly one `post` or `void` resolves it.
+-- Immutable: one debit, one credit, one asset. The kind is `posted`, `pending` (a hold), or `post` or `void`, exactly one of
+-- which resolves a hold.
 create table postings (
     seq integer primary key autoincrement,
+    -- The name of the journal entry, and the number of the posting in it, from 0.
     entry text not null,
-    leg bigint not null,
-    kind text not null check (kind in ('posted', 'pending', 'post', 'void')),
-    pending_seq bigint references postings (seq),
-    debit_id bigint not null references accounts (id),
-    credit_id bigint not null references accounts (id),
+    line_no bigint not null,
+    kind text not null,
+    -- The hold that this posting resolves.
+    hold_seq bigint references postings (seq),
+    debit_account_id bigint not null references accounts (id),
+    credit_account_id bigint not null references accounts (id),
     amount blob not null check (length(amount) = 32),
     reason text not null,
-    at bigint not null,
-    -- The hash chain: set once, in the same transaction or soon after by the sealing worker.
-    seal_no bigint unique,
+    created_at bigint not null,
+    -- The place in the hash chain, from 1. Set once: in the same transaction on SQLite, soon after by a worker on PostgreSQL.
+    hash_chain_no bigint unique,
     hash blob check (length(hash) = 32),
-    check ((kind in ('post', 'void')) = (pending_seq is not null)),
-    check (debit_id <> credit_id),
-    unique (entry, leg)
+    check ((kind in ('post', 'void')) = (hold_seq is not null)),
+    check (debit_account_id <> credit_account_id),
+    unique (entry, line_no)
 );
-create unique index postings_resolve_once on postings (pending_seq) where pending_seq is not null;
-create index postings_of_debit on postings (debit_id, seq);
-create index postings_of_credit on postings (credit_id, seq);
-create index postings_unsealed on postings (seq) where seal_no is null;
+create unique index postings_resolve_once on postings (hold_seq) where hold_seq is not null;
+-- Find the postings of an account after a place in the hash chain, so that a roll-up reads only what is new.
+create index postings_by_debit_account on postings (debit_account_id, hash_chain_no);
+create index postings_by_credit_account on postings (credit_account_id, hash_chain_no);
+create index postings_without_hash on postings (seq) where hash_chain_no is null;
 
-------------------------------------------------------------------------------------------------------------- merchants
+--------------------------------------------------------------------------------------------------------------- merchants
 
 create table merchants (
     id integer primary key autoincrement,
@@ -114,12 +122,12 @@ create table users (
     merchant_id bigint not null references merchants (id),
     mode text not null check (mode in ('live', 'test')),
     name text not null,
-    state text not null check (state in ('active', 'disabled')),
+    state text not null,
     created_at bigint not null,
     unique (merchant_id, mode, name)
 );
 
--- Personal data stands apart and can be erased.
+-- Personal data has tables of its own, so that it can be erased.
 create table user_contacts (
     user_id integer primary key references users (id),
     email text not null
@@ -138,8 +146,9 @@ create table idempotency_keys (
     scope text not null,
     key text not null,
     fingerprint blob not null check (length(fingerprint) = 32),
-    status bigint not null,
-    body text not null,
+    -- 0 until the response is known.
+    response_status bigint not null,
+    response_body text not null,
     created_at bigint not null,
     -- Null: kept for ever, because the call moved money.
     expires_at bigint,
@@ -147,7 +156,7 @@ create table idempotency_keys (
 );
 create index idempotency_keys_expire on idempotency_keys (expires_at) where expires_at is not null;
 
---------------------------------------------------------------------------------------------------------------- catalog
+----------------------------------------------------------------------------------------------------------------- catalog
 
 create table categories (
     id integer primary key autoincrement,
@@ -166,7 +175,7 @@ create table products (
     mode text not null check (mode in ('live', 'test')),
     slug text not null,
     category_id bigint references categories (id),
-    state text not null check (state in ('active', 'inactive')),
+    state text not null,
     min_quantity bigint not null check (min_quantity >= 1),
     max_quantity bigint not null check (max_quantity >= min_quantity),
     position bigint not null,
@@ -175,7 +184,7 @@ create table products (
 );
 
 -- Names and descriptions by language tag; `subject` is product:ID, sku:ID or category:ID.
-create table texts (
+create table localized_texts (
     subject text not null,
     language text not null,
     field text not null,
@@ -187,8 +196,8 @@ create table skus (
     id integer primary key autoincrement,
     product_id bigint not null references products (id),
     code text not null,
-    state text not null check (state in ('active', 'inactive')),
-    -- Stock items in stock, kept beside them so that a reservation is one guarded update.
+    state text not null,
+    -- The number of items in stock, kept here so that a reservation is one conditional update.
     available bigint not null check (available >= 0),
     unique (product_id, code)
 );
@@ -205,26 +214,28 @@ create table sku_prices (
 create table stock_items (
     id integer primary key autoincrement,
     sku_id bigint not null references skus (id),
-    state text not null check (state in ('in_stock', 'reserved', 'delivered', 'withdrawn')),
-    line_id bigint,
-    -- The secret line, encrypted; the first bytes name the key.
-    sealed blob not null,
-    -- Keyed digest of the line: the same line is not imported twice.
+    state text not null,
+    order_line_id bigint,
+    -- The encrypted secret line; its first five bytes are the version and the id of the key.
+    ciphertext blob not null,
+    -- Keyed digest of the secret line: the same line is not imported twice.
     digest blob not null check (length(digest) = 32),
     imported_at bigint not null,
-    check ((state in ('reserved', 'delivered')) = (line_id is not null)),
+    check ((state in ('reserved', 'delivered')) = (order_line_id is not null)),
     unique (sku_id, digest)
 );
-create index stock_items_free on stock_items (sku_id, id) where state = 'in_stock';
-create index stock_items_of_line on stock_items (line_id) where line_id is not null;
+create index stock_items_in_stock on stock_items (sku_id, id) where state = 'in_stock';
+create index stock_items_by_order_line on stock_items (order_line_id) where order_line_id is not null;
+-- Finds the keys that are in use, and the newest item of each key in a state: a start checks that it can decrypt them.
+create index stock_items_by_key on stock_items (substr(ciphertext, 1, 5), state, id);
 
 create table coupons (
     id integer primary key autoincrement,
     merchant_id bigint not null references merchants (id),
     mode text not null check (mode in ('live', 'test')),
     code text not null,
-    -- percent: `value` in basis points; fixed: `value` in minor units of `currency`.
-    kind text not null check (kind in ('percent', 'fixed')),
+    -- percent: `value` is in basis points; fixed: `value` is in minor units of `currency`.
+    kind text not null,
     value bigint not null check (value > 0),
     currency text not null,
     min_amount bigint not null check (min_amount >= 0),
@@ -233,13 +244,13 @@ create table coupons (
     uses bigint not null check (uses >= 0),
     starts_at bigint,
     ends_at bigint,
-    state text not null check (state in ('active', 'inactive')),
+    state text not null,
     created_at bigint not null,
     check (max_uses is null or uses <= max_uses),
     unique (merchant_id, mode, code)
 );
 
----------------------------------------------------------------------------------------------------------------- orders
+------------------------------------------------------------------------------------------------------------------ orders
 
 create table orders (
     id integer primary key autoincrement,
@@ -248,8 +259,7 @@ create table orders (
     merchant_id bigint not null references merchants (id),
     mode text not null check (mode in ('live', 'test')),
     surface text not null,
-    state text not null check (state in ('created', 'awaiting_payment', 'paid', 'processing', 'partially_delivered',
-        'delivered', 'completed', 'expired', 'cancelled', 'failed', 'refunded')),
+    state text not null,
     currency text not null,
     original_amount bigint not null check (original_amount >= 0),
     discount_amount bigint not null check (discount_amount >= 0),
@@ -262,13 +272,13 @@ create table orders (
     closed_at bigint,
     check (original_amount = amount + discount_amount)
 );
-create index orders_of_merchant on orders (merchant_id, mode, id);
+create index orders_by_merchant on orders (merchant_id, mode, id);
 
 create table order_contacts (
     order_id integer primary key references orders (id),
     email text not null,
-    -- Trimmed and lower-cased, for comparison.
-    email_key text not null
+    -- Trimmed and in lower case, for comparison.
+    normalized_email text not null
 );
 
 create table order_lines (
@@ -278,32 +288,32 @@ create table order_lines (
     sku_id bigint not null references skus (id),
     quantity bigint not null check (quantity >= 1),
     unit_price bigint not null check (unit_price >= 0),
-    state text not null check (state in ('pending', 'delivered', 'failed')),
+    state text not null,
     delivered_at bigint,
     unique (order_id, line_no)
 );
 
--- Work that the payment of an order started: goods to hand out. A row leaves when it is done.
+-- Paid orders whose goods are not handed out yet. The row is deleted when they are.
 create table fulfilments (
     order_id integer primary key references orders (id),
     attempts bigint not null,
-    next_at bigint not null
+    next_attempt_at bigint not null
 );
-create index fulfilments_due on fulfilments (next_at);
+create index fulfilments_due on fulfilments (next_attempt_at);
 
--------------------------------------------------------------------------------------------------------------- payments
+---------------------------------------------------------------------------------------------------------------- payments
 
 -- One attempt to pay an order.
 create table payments (
     id integer primary key autoincrement,
     public_id text not null unique,
     order_id bigint not null references orders (id),
-    method text not null check (method in ('crypto', 'balance_cny', 'balance_crypto', 'alipay', 'wechat')),
-    state text not null check (state in ('pending', 'confirming', 'success', 'failed', 'expired')),
-    -- What was taken from a balance, in base units of `asset`; null for the other methods.
+    method text not null,
+    state text not null,
+    -- The amount taken from a balance, in base units of `asset`; null for all other methods.
     asset text,
     amount blob check (amount is null or length(amount) = 32),
-    -- The external checkout's page and its own id.
+    -- The page of an external checkout, and the id that it gave the payment.
     pay_url text,
     provider_ref text,
     rate text,
@@ -312,13 +322,13 @@ create table payments (
     created_at bigint not null,
     closed_at bigint
 );
-create index payments_of_order on payments (order_id);
+create index payments_by_order on payments (order_id);
 create index payments_external on payments (order_id) where state = 'pending' and method in ('alipay', 'wechat');
 
--- A watch-only account key; indices are handed out in order and never twice.
+-- A watch-only account key. Its indices are handed out in order, and none twice.
 create table address_accounts (
     id integer primary key autoincrement,
-    family text not null check (family in ('bitcoin', 'evm', 'tron')),
+    family text not null,
     xpub text not null unique,
     next_index bigint not null
 );
@@ -329,13 +339,13 @@ create table addresses (
     key blob not null check (length(key) = 20),
     text text not null,
     account_id bigint not null references address_accounts (id),
-    idx bigint not null,
+    derivation_index bigint not null,
     issued_at bigint not null,
-    unique (account_id, idx),
+    unique (account_id, derivation_index),
     unique (chain, key)
 );
 
--- What an on-chain payment asks: so much of this asset, to this address, until then.
+-- The terms of an on-chain payment: an amount of an asset, an address, and a time limit.
 create table invoices (
     id integer primary key autoincrement,
     public_id text not null unique,
@@ -345,51 +355,52 @@ create table invoices (
     chain text not null,
     asset text not null,
     address_id bigint not null unique references addresses (id),
-    state text not null check (state in ('open', 'paid', 'reversed', 'expired', 'cancelled')),
-    due blob not null check (length(due) = 32),
-    -- How far below `due` still counts as paid.
+    state text not null,
+    amount_due blob not null check (length(amount_due) = 32),
+    -- A payment that is short by at most this much still pays the invoice.
     tolerance blob not null check (length(tolerance) = 32),
     currency text not null,
     price bigint not null,
     rate text not null,
     rate_source text not null,
     rated_at bigint not null,
-    -- Depth at which a deposit to it counts as confirmed, fixed by chain and value when it was made.
+    -- Depth at which a deposit to it is confirmed, fixed by chain and price when the invoice is made; 1: in the tip block.
     confirmations bigint not null check (confirmations >= 1),
     created_at bigint not null,
     expires_at bigint not null,
     closed_at bigint,
-    -- How often it was settled (again after a reversal), what the merchant was credited last, and when that became final.
-    settlements bigint not null,
-    settled blob check (settled is null or length(settled) = 32),
-    released_at bigint,
-    -- Until when a reversed one waits for its money to come again.
-    reversed_until bigint
+    -- How often it was paid; more than once after a reversal.
+    settlement_count bigint not null,
+    -- The amount that the merchant was credited at the last settlement, and when the deposits behind it became final.
+    credited_amount blob check (credited_amount is null or length(credited_amount) = 32),
+    finalized_at bigint,
+    -- A reversed invoice waits until then for its money to arrive again.
+    reversal_deadline_at bigint
 );
-create index invoices_reversed on invoices (chain, reversed_until) where state = 'reversed';
+create index invoices_reversed on invoices (chain, reversal_deadline_at) where state = 'reversed';
 create index invoices_open on invoices (chain, expires_at) where state = 'open';
-create index invoices_open_of_chain on invoices (chain, asset, expires_at) where state = 'open';
+create index invoices_open_by_asset on invoices (chain, asset, expires_at) where state = 'open';
 
----------------------------------------------------------------------------------------------------------------- chains
+------------------------------------------------------------------------------------------------------------------ chains
 
 create table cursors (
     chain text primary key,
     height bigint not null,
     hash blob not null check (length(hash) = 32),
-    time bigint not null,
+    block_time bigint not null,
     final_height bigint not null,
-    -- The first block ever read: everything from here on was seen.
-    since_height bigint not null,
-    -- Why the chain stands still until a person looks; null while it moves.
-    halted text
+    -- The first block that was ever read; every block from there to the cursor was read.
+    first_height bigint not null,
+    -- Why the follower of the chain stopped, until the operator resumes it; null while it follows.
+    halt_reason text
 );
 
--- Our recent branch, as deep as a reorganisation can be followed.
+-- The recent blocks of the branch that the cursor is on, as many as a reorganisation can be followed back.
 create table blocks (
     chain text not null,
     height bigint not null,
     hash blob not null check (length(hash) = 32),
-    time bigint not null,
+    block_time bigint not null,
     primary key (chain, height)
 );
 
@@ -407,35 +418,37 @@ create table deposits (
     invoice_id bigint not null references invoices (id),
     amount blob not null check (length(amount) = 32),
     sender text,
-    state text not null check (state in ('seen', 'confirmed', 'final', 'orphaned')),
-    -- counted towards its invoice; or recorded apart: short (the invoice expired unpaid), surplus (it was paid already),
-    -- late (it came after the window), foreign (another asset).
-    use text not null check (use in ('counted', 'short', 'surplus', 'late', 'foreign')),
-    -- The cursor height from which on it is confirmed by depth.
+    -- seen, confirmed, final or orphaned.
+    state text not null,
+    -- counted: it counts towards its invoice. Not counted: short (the invoice expired unpaid), surplus (it was paid already),
+    -- late (it came after the window), foreign (another asset), dust (too little to be a payment).
+    disposition text not null,
+    -- The cursor height from which on it has enough confirmations.
     confirm_height bigint not null,
     seen_at bigint not null,
     confirmed_at bigint,
     final_at bigint,
     orphaned_at bigint,
-    -- The transaction that spends it and its block, where it is an output; whoever signed it.
-    spent_by blob check (spent_by is null or length(spent_by) = 32),
+    -- Where the deposit is a transaction output: the transaction that spends it, and the height of that transaction's block.
+    spending_txid blob check (spending_txid is null or length(spending_txid) = 32),
     spent_height bigint
 );
--- The same movement is booked once; a growing key keeps the index cheap.
+-- The same transfer is booked once. The key grows, which keeps the index cheap.
 create unique index deposits_once on deposits (chain, height, tx_index, part) where state <> 'orphaned';
-create index deposits_of_invoice on deposits (invoice_id);
+create index deposits_by_invoice on deposits (invoice_id);
 create index deposits_seen on deposits (chain, confirm_height) where state = 'seen';
 create index deposits_confirmed on deposits (chain, height) where state = 'confirmed';
 
--- Outputs (`Part::OUTPUTS`): by their name, those that can be spent, and what a reorganisation takes back.
+-- Deposits that are transaction outputs (parts in `Part::OUTPUTS`): by their outpoint, the unspent ones, and the ones whose
+-- spending a reorganisation undoes.
 create index deposits_by_output on deposits (chain, txid, part)
     where part >= 12884901888 and part < 17179869184 and state <> 'orphaned';
 create index deposits_unspent on deposits (chain, id)
-    where part >= 12884901888 and part < 17179869184 and state <> 'orphaned' and spent_by is null;
+    where part >= 12884901888 and part < 17179869184 and state <> 'orphaned' and spending_txid is null;
 create index deposits_spent on deposits (chain, spent_height) where spent_height is not null;
 
--- Transfers on their way: in a mempool, or in a block that can still vanish. No money; what was first seen inside the
--- window is in time.
+-- Transfers in a mempool, or in a block that can still vanish. They are shown and never booked. A transfer that was first
+-- seen before its invoice expired is in time.
 create table unconfirmed (
     id integer primary key autoincrement,
     chain text not null,
@@ -445,30 +458,31 @@ create table unconfirmed (
     invoice_id bigint not null references invoices (id),
     amount blob not null check (length(amount) = 32),
     replaceable bigint not null check (replaceable in (0, 1)),
-    state text not null check (state in ('seen', 'mined', 'orphaned')),
+    -- seen, mined or orphaned.
+    state text not null,
     first_seen_at bigint not null,
     ended_at bigint,
     unique (chain, txid, part)
 );
 create index unconfirmed_seen on unconfirmed (chain, id) where state = 'seen';
-create index unconfirmed_of_invoice on unconfirmed (invoice_id);
+create index unconfirmed_by_invoice on unconfirmed (invoice_id);
 
------------------------------------------------------------------------------------------------------------------ mail
+-------------------------------------------------------------------------------------------------------------------- mail
 
 create table mails (
     id integer primary key autoincrement,
     recipient text not null,
     subject text not null,
     body text not null,
-    state text not null check (state in ('queued', 'sent', 'failed')),
+    state text not null,
     attempts bigint not null,
-    next_at bigint not null,
+    next_attempt_at bigint not null,
     last_error text,
     created_at bigint not null
 );
-create index mails_due on mails (next_at) where state = 'queued';
+create index mails_due on mails (next_attempt_at) where state = 'queued';
 
----------------------------------------------------------------------------------------------------------------- rates
+------------------------------------------------------------------------------------------------------------------- rates
 
 -- Every rate that was accepted: `rate` units of `quote` for one `base`.
 create table rates (
@@ -477,6 +491,6 @@ create table rates (
     quote text not null,
     rate text not null,
     source text not null,
-    at bigint not null
+    observed_at bigint not null
 );
 create index rates_latest on rates (base, quote, id);

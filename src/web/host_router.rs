@@ -9,12 +9,12 @@ use axum::response::Response;
 use tower::ServiceExt;
 
 #[derive(Default)]
-pub struct Hosts {
+pub struct HostRouter {
     everywhere: Router,
     named: BTreeMap<String, Router>,
 }
 
-impl Hosts {
+impl HostRouter {
     /// An empty host is any host.
     pub fn add(&mut self, host: &str, router: Router) {
         let place = match host {

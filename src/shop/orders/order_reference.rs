@@ -17,7 +17,7 @@ pub struct OrderReference {
 }
 
 impl OrderReference {
-    pub fn draw(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> OrderReference {
+    pub fn generate(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> OrderReference {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);
         let public_id = uuid::Builder::from_random_bytes(bytes).into_uuid();
@@ -41,11 +41,11 @@ mod tests {
     #[test]
     fn a_number_names_its_day_and_cannot_be_guessed() {
         let now = Instant(1_770_811_199_999);
-        let labels = OrderReference::draw(&mut rand::rng(), "CO", now);
-        assert_eq!(labels.order_no.len(), 22);
-        assert!(labels.order_no.starts_with("CO20260211"), "{}", labels.order_no);
-        assert!(labels.order_no[10..].bytes().all(|b| DIGITS.contains(&b)));
-        assert_eq!(labels.public_id.get_version_num(), 4);
-        assert_ne!(labels.order_no, OrderReference::draw(&mut rand::rng(), "CO", now).order_no);
+        let reference = OrderReference::generate(&mut rand::rng(), "CO", now);
+        assert_eq!(reference.order_no.len(), 22);
+        assert!(reference.order_no.starts_with("CO20260211"), "{}", reference.order_no);
+        assert!(reference.order_no[10..].bytes().all(|b| DIGITS.contains(&b)));
+        assert_eq!(reference.public_id.get_version_num(), 4);
+        assert_ne!(reference.order_no, OrderReference::generate(&mut rand::rng(), "CO", now).order_no);
     }
 }

@@ -9,14 +9,14 @@ use ids::{CouponId, PaymentId};
 use money::payments;
 use records::reviews;
 
-async fn order_of(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
+async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
     let order = payments::find_order(tx, payment).await?.ok_or_else(missing)?;
     store::lock_order(tx, order).await?.ok_or_else(missing)
 }
 
-pub(super) async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
-    let order = order_of(tx, payment).await?;
+pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+    let order = lock_order_of_payment(tx, payment).await?;
     match order.state {
         State::Created | State::AwaitingPayment => {
             let order = advance(tx, now, order, State::Paid).await?;
@@ -40,8 +40,8 @@ pub(super) async fn paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Resul
 }
 
 /// The order stays what it is: goods that were handed out cannot be taken back, and a person decides.
-pub(super) async fn reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
-    let order = order_of(tx, payment).await?;
+pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
+    let order = lock_order_of_payment(tx, payment).await?;
     // What was not handed out yet waits until the money is back.
     store::delete_fulfilment(tx, order.id).await?;
     let detail = format!("the payment of order {} ({}) lost its block", order.order_no, order.state.as_str());
@@ -50,20 +50,20 @@ pub(super) async fn reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> R
 }
 
 /// The order whose last hope this payment was.
-pub(super) async fn unpaid_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
-    let order = order_of(tx, payment).await?;
+pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
+    let order = lock_order_of_payment(tx, payment).await?;
     let is_newest = payments::find_newest(tx, order.id).await? == Some(payment);
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
 /// The order that ends because the money that paid it is gone for good. One whose goods are out stays what it is, and a
 /// person decides.
-pub(super) async fn lost_order(
+pub(super) async fn apply_lost(
     tx: &mut Tx,
     now: Instant,
     payment: PaymentId,
 ) -> Result<Option<Locked<Order>>, db::Error> {
-    let order = order_of(tx, payment).await?;
+    let order = lock_order_of_payment(tx, payment).await?;
     match order.state {
         State::Created | State::AwaitingPayment => Ok(Some(order)),
         State::Paid | State::Processing => {
@@ -117,7 +117,7 @@ pub(super) async fn end_unpaid(
         lines.extend(of_order);
     }
     for coupon in coupons {
-        coupons::give_back(tx, coupon).await?;
+        coupons::release_use(tx, coupon).await?;
     }
     lines.sort_unstable_by_key(|line| line.sku);
     for line in lines {

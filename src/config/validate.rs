@@ -144,8 +144,8 @@ impl Check {
 
     fn coins(&mut self, config: &Config) {
         let checkout = &config.surfaces.checkout;
-        for (coin, asset) in &checkout.coins {
-            let option = format_args!("surfaces.checkout.coins.{coin}");
+        for (coin, asset) in &checkout.assets {
+            let option = format_args!("surfaces.checkout.assets.{coin}");
             let Some(chain) = config.chains.get(&asset.chain) else {
                 self.refuse(option, format_args!("is \"{asset}\", but there is no [chains.{}]", asset.chain));
                 continue;
@@ -196,7 +196,7 @@ impl Check {
 
     fn no_account(&mut self, config: &Config, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
-        if let Some(problem) = config.other_kind(chain) {
+        if let Some(problem) = config.describe_kind_mismatch(chain) {
             self.refuse(at("address_kind"), problem);
             return;
         }
@@ -341,7 +341,7 @@ impl Check {
         );
         self.within("policy.dust_usd", Decimal::new(policy.dust_usd_cents, 2), Decimal::ZERO..=Decimal::ONE);
         self.duration("policy.grace_seconds", policy.grace, seconds(0)..=seconds(86_400));
-        self.duration("policy.probe_patience_seconds", policy.probe_patience, seconds(0)..=seconds(86_400));
+        self.duration("policy.balance_timeout_seconds", policy.balance_timeout, seconds(0)..=seconds(86_400));
     }
 
     fn mail(&mut self, config: &Config) {

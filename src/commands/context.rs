@@ -1,0 +1,67 @@
+//! What an operation works on: the installation's configuration, database and keys, and the daemon of this process.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chain::ChainId;
+
+use crate::daemon::Daemon;
+use crate::workers::rescan::Rescan;
+use clock::{Clock, Instant};
+use config::Config;
+use db::Db;
+use envelope::Envelope;
+use records::audit_log::Actor;
+use tasks::Wake;
+use web::health::Health;
+
+/// The installation that an operation works on.
+#[derive(Clone)]
+pub struct Context {
+    pub config: Arc<Config>,
+    pub db: Db,
+    pub clock: Clock,
+    pub envelope: Arc<Envelope>,
+    /// The operator, as recorded in the audit log.
+    pub actor: Actor,
+    /// Wakes the workers after an operation left work for them. Without a daemon it has no effect.
+    pub wake: Wake,
+    /// The daemon of this process; `None` when no daemon runs.
+    pub daemon: Option<RunningDaemon>,
+}
+
+/// The daemon of this process, as far as operations need it.
+#[derive(Clone)]
+pub struct RunningDaemon {
+    /// The address on which the surfaces are served.
+    pub address: SocketAddr,
+    pub started_at: Instant,
+    /// The chains that the daemon follows.
+    pub chains: Vec<ChainId>,
+    /// The rescan of each followed chain.
+    pub rescans: HashMap<ChainId, Rescan>,
+    pub health: Health,
+}
+
+impl RunningDaemon {
+    /// Describes a daemon that was started at `started_at`.
+    pub fn new(daemon: &Daemon, started_at: Instant) -> RunningDaemon {
+        let enabled = daemon.config.chains.values().filter(|chain| chain.enabled);
+        RunningDaemon {
+            address: daemon.address,
+            started_at,
+            chains: enabled.map(|chain| chain.id.clone()).collect(),
+            rescans: daemon.rescans.clone(),
+            health: daemon.health.clone(),
+        }
+    }
+}
+
+impl Context {
+    /// Returns a context without a daemon, whose actor is the user of this process.
+    pub fn offline(config: Arc<Config>, db: Db, clock: Clock, envelope: Arc<Envelope>) -> Context {
+        let actor = Actor::CommandLine { uid: rustix::process::getuid().as_raw() };
+        Context { config, db, clock, envelope, actor, wake: Wake::default(), daemon: None }
+    }
+}

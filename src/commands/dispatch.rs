@@ -1,0 +1,34 @@
+//! The daemon's table of operations: finds the operation that a request names, and executes it.
+
+use async_trait::async_trait;
+
+use crate::commands::context::Context;
+use crate::commands::operation::{Operation, respond};
+use crate::commands::{admin, backup, rescan, status};
+use crate::control::{Handler, Request, Response};
+use records::audit_log::Actor;
+
+/// Carries out the requests of the control socket on the daemon's context.
+pub struct Dispatcher(pub Context);
+
+#[async_trait]
+impl Handler for Dispatcher {
+    async fn handle(&self, uid: u32, request: Request) -> Response {
+        let context = Context { actor: Actor::CommandLine { uid }, ..self.0.clone() };
+        dispatch(&context, request).await
+    }
+}
+
+/// Executes the operation that the request names.
+pub async fn dispatch(context: &Context, request: Request) -> Response {
+    let Request { operation, arguments } = request;
+    match operation.as_str() {
+        status::Status::NAME => respond::<status::Status>(context, arguments).await,
+        backup::Backup::NAME => respond::<backup::Backup>(context, arguments).await,
+        rescan::RescanRange::NAME => respond::<rescan::RescanRange>(context, arguments).await,
+        admin::Act::NAME => respond::<admin::Act>(context, arguments).await,
+        name => {
+            Err(format!("the daemon does not offer the operation `{name}`; use a `settled` of the daemon's version"))
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The command's side of the control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use crate::control::{LINE_BYTES_MAX, Request, Response, SOCKET_FILE, TRANSFER_TIMEOUT, read_line};
+
+/// Time to wait for a response: a backup of a large database takes minutes.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// Why a request got no response.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No daemon listens on the socket of this data folder.
+    #[error("no daemon runs on {}; start it with `settled dev` or `settled serve`", .0.display())]
+    NoDaemon(PathBuf),
+    /// The socket cannot be opened.
+    #[error("{}: {error}", .path.display())]
+    Connect { path: PathBuf, error: io::Error },
+    /// The connection broke or timed out.
+    #[error("the daemon did not respond: {0}")]
+    Exchange(io::Error),
+    /// The response is not one of this version.
+    #[error("the daemon's response is not understood; use a `settled` of the daemon's version")]
+    Malformed,
+}
+
+/// Sends a request to the daemon that runs on `folder` and returns its response.
+///
+/// # Errors
+/// Fails when no daemon responds. A request that the daemon refused is an `Err` inside the response.
+pub async fn send(folder: &Path, request: &Request) -> Result<Response, ClientError> {
+    let path = folder.join(SOCKET_FILE);
+    let stream = match UnixStream::connect(&path).await {
+        Ok(stream) => stream,
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&error.kind()) => {
+            return Err(ClientError::NoDaemon(folder.to_owned()));
+        }
+        Err(error) => return Err(ClientError::Connect { path, error }),
+    };
+    let line = exchange(stream, request).await.map_err(ClientError::Exchange)?;
+    serde_json::from_slice(&line).map_err(|_| ClientError::Malformed)
+}
+
+async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
+    line.push(b'\n');
+    if u64::try_from(line.len()).is_ok_and(|length| length > LINE_BYTES_MAX) {
+        return Err(io::Error::other("the command is too large; split what it imports"));
+    }
+    let (reader, mut writer) = stream.split();
+    // A daemon that refuses the user responds before it has read the request, which breaks the writing; its response says why.
+    let written = tokio::time::timeout(TRANSFER_TIMEOUT, writer.write_all(&line)).await?;
+    let response = tokio::time::timeout(RESPONSE_TIMEOUT, read_line(reader)).await?;
+    match (response, written) {
+        (Ok(line), _) => Ok(line),
+        (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error),
+    }
+}

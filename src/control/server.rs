@@ -1,0 +1,98 @@
+//! The daemon's side of the control socket. Only the daemon's own user and root may use it; connections, sizes and times
+//! are bounded.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tracing::{debug, warn};
+
+use crate::control::{Handler, Request, SOCKET_FILE, TRANSFER_TIMEOUT, read_line};
+use tasks::Tasks;
+
+/// Connections that are served at the same time; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 16;
+/// Pause after an accept failed, such as when the process has no free descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// The user id of root.
+const ROOT: u32 = 0;
+
+/// The bound control socket of a data folder.
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Binds the socket in `folder`. The caller holds the lock of the data folder, so an existing socket was left behind by
+    /// a daemon that ended, and is removed.
+    ///
+    /// # Errors
+    /// Fails when the old socket cannot be removed or the new one cannot be created.
+    pub fn bind(folder: &Path) -> io::Result<Server> {
+        let path = folder.join(SOCKET_FILE);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Server { listener, path })
+    }
+
+    /// Serves requests until `stop` is true, then removes the socket.
+    pub async fn serve(self, handler: Arc<dyn Handler>, tasks: Tasks, mut stop: watch::Receiver<bool>) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let handler = handler.clone();
+                    tasks.spawn("control", async move {
+                        if let Err(error) = serve_request(stream, handler.as_ref()).await {
+                            debug!("a connection of the control socket ended early: {error}");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!("the control socket cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            debug!("the control socket {} cannot be removed: {error}", self.path.display());
+        }
+    }
+}
+
+async fn serve_request(mut stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
+    let uid = stream.peer_cred()?.uid();
+    let response = if [rustix::process::geteuid().as_raw(), ROOT].contains(&uid) {
+        let (reader, _) = stream.split();
+        let line = tokio::time::timeout(TRANSFER_TIMEOUT, read_line(reader)).await??;
+        match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => handler.handle(uid, request).await,
+            // The error's text may quote goods, so only its column is shown.
+            Err(error) => Err(format!(
+                "the daemon does not understand the request (column {}); use a `settled` of the daemon's version",
+                error.column()
+            )),
+        }
+    } else {
+        Err(format!("uid {uid} may not use the control socket; run the command as the daemon's user or as root"))
+    };
+    let mut line = serde_json::to_vec(&response).map_err(io::Error::other)?;
+    line.push(b'\n');
+    tokio::time::timeout(TRANSFER_TIMEOUT, stream.write_all(&line)).await?
+}

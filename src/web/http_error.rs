@@ -1,0 +1,72 @@
+//! Errors of the listener itself, before an endpoint is called or instead of its response. Each surface renders them in
+//! its own error format.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use crate::reply;
+
+/// An error of the listener, independent of a surface's error format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpError {
+    /// No route has this path.
+    NotFound,
+    /// The path has no route for this method.
+    MethodNotAllowed,
+    /// The body has more bytes than `server.body_bytes_max`.
+    BodyTooLarge,
+    /// The body did not arrive completely within `server.request_timeout_ms`.
+    BodyIncomplete,
+    /// The client sent more requests than `server.requests_per_minute`.
+    RateLimited {
+        /// Seconds until the next request is admitted.
+        after_seconds: u64,
+    },
+    /// The endpoint did not respond within `server.request_timeout_ms`. Its work may still be completed.
+    TimedOut,
+    /// The endpoint panicked.
+    Panicked,
+}
+
+/// A surface's function that renders listener errors in its error format.
+pub type ErrorRenderer = fn(HttpError) -> Response;
+
+/// The error format of everything that belongs to no surface.
+#[derive(Serialize)]
+struct PlainBody {
+    error: &'static str,
+}
+
+impl HttpError {
+    /// Returns the HTTP status of the response.
+    pub fn status(self) -> StatusCode {
+        match self {
+            HttpError::NotFound => StatusCode::NOT_FOUND,
+            HttpError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            HttpError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            HttpError::BodyIncomplete => StatusCode::REQUEST_TIMEOUT,
+            HttpError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            HttpError::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
+            HttpError::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Returns the message for the client.
+    pub fn message(self) -> &'static str {
+        match self {
+            HttpError::NotFound => "there is nothing at this path",
+            HttpError::MethodNotAllowed => "this path does not accept this method",
+            HttpError::BodyTooLarge => "the request body is too large",
+            HttpError::BodyIncomplete => "the request body did not arrive in time",
+            HttpError::RateLimited { .. } => "too many requests; try again later",
+            HttpError::TimedOut => "the request took too long; check whether it was completed before you repeat it",
+            HttpError::Panicked => "an internal error occurred",
+        }
+    }
+
+    /// Renders the error for paths that belong to no surface.
+    pub fn render_plain(self) -> Response {
+        reply::http_error(self, &PlainBody { error: self.message() })
+    }
+}
