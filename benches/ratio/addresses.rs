@@ -1,4 +1,4 @@
-//! P1: an address costs one curve operation and little else.
+//! P1 and P2: the derivation of an address costs one curve operation and little more.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use bitcoin::secp256k1::{Scalar, Secp256k1};
 use chain::{Deriver, derive, derive::AddressScheme};
 use cpu_time::ThreadTime;
 
-use crate::report::{Bounds, Report, turns};
+use crate::report::{Bounds, Report, take_samples};
 
-/// The account key of BIP84's own example, worthless and known to everybody.
+/// The account key of the example in BIP84; it is public and holds no money.
 const XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 const ROUNDS: usize = 15;
@@ -32,8 +32,8 @@ pub fn run(report: &mut Report) {
             }
             start.elapsed()
         };
-        let turns = turns(ROUNDS, u64::from(ADDRESSES), limit(), ours);
-        report.ratio("P1", format!("address text from the account key, {name}"), bounds, &turns);
+        let samples = take_samples(ROUNDS, u64::from(ADDRESSES), limit(), ours);
+        report.ratio("P1", format!("address text from the account key, {name}"), bounds, &samples);
     }
 
     let before = derive::count_derivations();
@@ -45,7 +45,7 @@ pub fn run(report: &mut Report) {
     report.plain("P2", "curve operations for each address", "", Bounds::Exactly(1_000), each);
 }
 
-/// HMAC-SHA512 and `P + t·G` with libsecp256k1, and nothing besides.
+/// Returns a closure that measures the limit: HMAC-SHA512 and `P + t·G` with libsecp256k1, and nothing else.
 fn limit() -> impl FnMut() -> Duration {
     let account: Xpub = XPUB.parse().expect("an account key");
     let curve = Secp256k1::verification_only();

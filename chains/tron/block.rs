@@ -1,7 +1,10 @@
 //! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash of
 //! its content, and an empty transaction list against the transaction root.
 
-use chain::{AssetId, BlockHash, Header, Height, TxPart, TransferIndex, Transfer, TxId, derive::tron_address, watch::WatchedAddresses};
+use chain::{
+    AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
+    watch::WatchedAddresses,
+};
 use prost::Message;
 use sha2::{Digest, Sha256};
 

@@ -3,8 +3,8 @@
 //! never happened.
 
 use chain::{
-    Address, AddressKey, Amount, Asset, AssetId, AssetKind, TxPart, TransferIndex, Transfer, TxId, derive::tron_address,
-    watch::WatchedAddresses,
+    Address, AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart,
+    derive::tron_address, watch::WatchedAddresses,
 };
 
 use crate::{

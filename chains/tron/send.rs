@@ -67,7 +67,9 @@ impl Sender for Tron {
     /// Sends exactly these bytes to every endpoint that may broadcast. The text of a refusal begins with its class, as in
     /// `contract: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
-        let Some(txid) = txid_of(raw) else { return BroadcastOutcome::Refused("build: not a signed transaction".to_owned()) };
+        let Some(txid) = txid_of(raw) else {
+            return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
+        };
         let question = body(&json!({ "transaction": const_hex::encode(raw) }));
         let told = self.pool.post_all(Role::Broadcast, "wallet/broadcasthex", question).await;
         let outcomes = told.into_iter().map(|(endpoint, answer)| {

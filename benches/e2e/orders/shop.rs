@@ -1,4 +1,4 @@
-//! A daemon in this process with one product and plenty of it, on a database of its own.
+//! A daemon in this process, with its own database and one product that never runs out of stock.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -17,42 +17,42 @@ use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
 
-use crate::books::SqliteFile;
-use crate::client::{self, Client};
+use crate::client::{self, HttpConnection};
+use crate::databases::SqliteFile;
 
-/// The test phrase of BIP39, worthless and known to everybody.
+/// The test phrase of BIP39; it is public and holds no money.
 const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
-/// More than all crowds buy.
+/// The number of items in stock, more than all runs together buy.
 const ITEMS: usize = 20_000;
 
-pub struct Shop {
+pub struct BenchShop {
     daemon: Daemon,
-    /// Its public id.
+    /// The public id of the product.
     pub product: String,
     folder: tempfile::TempDir,
 }
 
-impl Shop {
-    pub async fn connect(url: &str) -> Shop {
-        Shop::open(Db::open(&db::Config::new(url)).await.expect("a database")).await
+impl BenchShop {
+    pub async fn connect(url: &str) -> BenchShop {
+        BenchShop::open(Db::open(&db::Config::new(url)).await.expect("a database")).await
     }
 
-    /// The database is migrated already.
-    pub async fn open(db: Db) -> Shop {
+    /// Starts a daemon on a migrated database.
+    pub async fn open(db: Db) -> BenchShop {
         let folder = tempfile::tempdir().expect("a folder");
         let envelope = Envelope::load_or_create(folder.path()).expect("envelope keys");
-        let product = fill(&db, &Clock::System, &envelope).await;
-        Shop::start(db, folder, product).await
+        let product = create_product(&db, &Clock::System, &envelope).await;
+        BenchShop::start(db, folder, product).await
     }
 
-    /// Stops, and starts again on the same database.
-    pub async fn restart(self, file: &SqliteFile) -> Shop {
-        let Shop { daemon, product, folder } = self;
+    /// Stops the daemon and starts it again on the same database.
+    pub async fn restart(self, file: &SqliteFile) -> BenchShop {
+        let BenchShop { daemon, product, folder } = self;
         daemon.stop().await;
-        Shop::start(file.open().await, folder, product).await
+        BenchShop::start(file.open().await, folder, product).await
     }
 
-    async fn start(db: Db, folder: tempfile::TempDir, product: String) -> Shop {
+    async fn start(db: Db, folder: tempfile::TempDir, product: String) -> BenchShop {
         let config = config(folder.path());
         let clock = Clock::System;
         let seconds = clock.now().unix_seconds();
@@ -64,21 +64,21 @@ impl Shop {
         let setup =
             Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
         let daemon = Daemon::start(setup).await.expect("the daemon starts");
-        Shop { daemon, product, folder }
+        BenchShop { daemon, product, folder }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.daemon.address
     }
 
-    /// The public id of a new order.
+    /// Creates an order and returns its public id.
     pub async fn order(&self) -> String {
         let body = format!(
             r#"{{"productId":"{}","quantity":1,"contactEmail":"a@example.com","paymentMethod":"crypto","coin":"erc20_usdt"}}"#,
             self.product
         );
-        let mut client = Client::connect(self.address()).await;
-        let answer = client.ask(&client::post("/api/orders", &body), "201").await;
+        let mut client = HttpConnection::connect(self.address()).await;
+        let answer = client.request(&client::post("/api/orders", &body), "201").await;
         let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
         answer["order"]["id"].as_str().expect("an id").to_owned()
     }
@@ -123,8 +123,8 @@ fn config(folder: &Path) -> Config {
     Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Returns the public id of the product.
-async fn fill(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
+/// Creates a merchant, a product and its stock. Returns the public id of the product.
+async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (now, product) = (clock.now(), uuid::Uuid::new_v4());
     let created = db.write("create_product", move |tx| {
         Box::pin(async move {

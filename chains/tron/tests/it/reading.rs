@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, TxPart, Source, SourceError, WatchSet};
+use chain::{Address, AddressKey, Amount, AssetKind, BlockRef, Source, SourceError, TxPart, WatchSet};
 use tron::transaction::Operation;
 use tronnode::gateway::GatewayFault;
 

@@ -1,5 +1,5 @@
-//! The rows that an order leaves behind, each order in a commit of its own: order, contact, line, the SKU's count, the
-//! reserved item, event, payment, the account's counter, address, invoice.
+//! The baseline: writes only the rows that an order needs, each order in its own commit: order, contact, line, the count of
+//! the SKU, the reserved item, event, payment, the counter of the account, address, invoice.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-/// As many as the daemon has.
+/// The number of connections, as in the daemon.
 const CONNECTIONS: u32 = 16;
 const NOW: i64 = 1_770_811_200_000;
 
@@ -21,7 +21,7 @@ impl Sqlite {
         Sqlite { connection, item: 0 }
     }
 
-    /// The time of one.
+    /// Inserts orders and returns the time per order.
     pub fn orders(&mut self, count: u32) -> Duration {
         let start = Instant::now();
         for _ in 0..count {
@@ -118,7 +118,8 @@ impl Postgres {
         Postgres { connections, item: 0 }
     }
 
-    /// One statement for each order, on every connection at once; the time by the number of orders.
+    /// Inserts orders, one statement each, on all connections concurrently. Returns the wall time divided by the number of
+    /// orders.
     pub async fn orders(&mut self, count: u32) -> Duration {
         let start = Instant::now();
         let mut tasks = JoinSet::new();
