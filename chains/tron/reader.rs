@@ -7,7 +7,7 @@ use std::sync::MutexGuard;
 
 use chain::{Block, Header, Height, SourceError, WatchSet};
 use futures_util::{StreamExt, stream};
-use rpc::{AdaptiveSize, Answer, Rejection, RpcError};
+use rpc::{AdaptiveSize, Rejection, Request, RpcError, Target, Verdict};
 use serde_json::json;
 use tracing::info;
 
@@ -74,26 +74,24 @@ impl Tron {
         height: Option<Height>,
         first: usize,
     ) -> Result<Option<(usize, Header)>, RpcError> {
-        let question = match height {
+        let request = match height {
             Some(height) => json!({ "id_or_num": height.to_string(), "detail": false }),
             None => json!({ "detail": false }),
         };
         let accept = |reply: &rpc::Reply<'_>| {
-            let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Wrong)?;
-            let Some(header) = header else { return Ok(Answer::Doubtful(None)) };
+            let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Invalid)?;
+            let Some(header) = header else { return Ok(Verdict::Fallback(None)) };
             match height {
                 Some(height) if height != header.height => {
-                    Err(Rejection::Wrong(format!("requested block {height}, received block {}", header.height)))
+                    Err(Rejection::Invalid(format!("requested block {height}, received block {}", header.height)))
                 }
-                Some(_) | None => Ok(Answer::Sure(Some((reply.endpoint, header)))),
+                Some(_) | None => Ok(Verdict::Accept(Some((reply.endpoint, header)))),
             }
         };
         let path = view.path("getblock");
-        match height {
-            // The endpoints are requested in order of preference.
-            Some(_) => self.pool.fetch(&path, &path, Some(body(&question)), accept).await,
-            None => self.pool.post_from(first, &path, body(&question), accept).await,
-        }
+        // The newest block is requested from each endpoint in turn, any other block in order of preference.
+        let target = if height.is_some() { Target::Any } else { Target::From(first) };
+        self.pool.send(Request::post(&path, body(&request)).to(target), accept).await
     }
 
     /// Returns consecutive blocks from `from` on, without receipts: as many as one endpoint has and one answer can hold.
@@ -108,24 +106,24 @@ impl Tron {
             let to = to.min(from.saturating_add(self.span().size() - 1));
             let used = to.saturating_sub(from) + 1;
             // The end of a range is exclusive.
-            let question = json!({ "startNum": from, "endNum": to.saturating_add(1) });
+            let request = json!({ "startNum": from, "endNum": to.saturating_add(1) });
             let path = view.path("getblockbylimitnext");
-            let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+            let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
                 let blocks = self.parse_range(&wire::parse_reply::<wire::Blocks<'_>>(reply)?, from, to, watched);
-                let blocks = blocks.map_err(Rejection::Wrong)?;
-                Ok(if blocks.is_empty() { Answer::Doubtful(blocks) } else { Answer::Sure(blocks) })
+                let blocks = blocks.map_err(Rejection::Invalid)?;
+                Ok(if blocks.is_empty() { Verdict::Fallback(blocks) } else { Verdict::Accept(blocks) })
             });
             match answer.await {
                 Ok(blocks) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(blocks) => {
-                    self.span().succeeded(used);
+                    self.span().record_success(used);
                     return Ok(blocks);
                 }
                 Err(failure) => {
-                    let smaller = self.span().shrinks(used, &failure);
+                    let smaller = self.span().record_failure(used, &failure);
                     // After a timeout no time is left for another request; the worker comes back with a smaller range.
                     if !smaller || !matches!(failure, RpcError::TooLarge(_)) {
-                        return Err(failure.at(from));
+                        return Err(failure.into_source_error(from));
                     }
                     info!(chain = %self.config.chain, "the answer for a range of {used} blocks is too large; requesting fewer: {failure}");
                 }
@@ -165,18 +163,18 @@ impl Tron {
             return Ok(Block { header, transfers: Vec::new(), spends: Vec::new() });
         }
         let path = view.path("gettransactioninfobyblocknum");
-        let question = body(&json!({ "num": header.height }));
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
+        let request = body(&json!({ "num": header.height }));
+        let answer = self.pool.send(Request::post(&path, request), |reply| {
             let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_reply(reply)?;
             match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
-                Ok(transfers) => Ok(Answer::Sure(Some(transfers))),
-                Err(ReceiptsError::Incomplete) => Ok(Answer::Doubtful(None)),
+                Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
+                Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
                 // The head may have changed between the two requests.
-                Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Answer::Doubtful(None)),
-                Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Wrong(reason)),
+                Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Verdict::Fallback(None)),
+                Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Invalid(reason)),
             }
         });
-        match answer.await.map_err(|failure| failure.at(header.height))? {
+        match answer.await.map_err(|failure| failure.into_source_error(header.height))? {
             Some(transfers) => Ok(Block { header, transfers, spends: Vec::new() }),
             None => Err(SourceError::Unavailable(format!("no endpoint has the receipts of block {}", header.height))),
         }

@@ -3,7 +3,7 @@
 //! the chain.
 
 use chain::{AddressKey, SourceError};
-use rpc::{Answer, Rejection, RpcError};
+use rpc::{Rejection, Request, RpcError, Verdict};
 use serde_json::json;
 
 use crate::{Tron, address, reader::ApiView, source::body, transaction::TransactionParams, wire};
@@ -130,17 +130,17 @@ impl Tron {
     /// Fails when no endpoint returns them.
     pub async fn prices(&self) -> Result<ResourcePrices, SourceError> {
         let path = ApiView::Head.path("getchainparameters");
-        let answer = self.pool.fetch(&path, &path, Some(body(&json!({}))), |reply| {
-            let said: wire::ChainParameters<'_> = wire::parse_reply(reply)?;
-            let value = |key: &str| said.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
+        let answer = self.pool.send(Request::post(&path, body(&json!({}))), |reply| {
+            let chain: wire::ChainParameters<'_> = wire::parse_reply(reply)?;
+            let value = |key: &str| chain.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
                 // Nodes leave out values of zero.
-                u64::try_from(value(key).unwrap_or(0)).map_err(|_| Rejection::Wrong(format!("{key} is negative")))
+                u64::try_from(value(key).unwrap_or(0)).map_err(|_| Rejection::Invalid(format!("{key} is negative")))
             };
             if value("getEnergyFee").is_none() || value("getTransactionFee").is_none() {
-                return Err(Rejection::Wrong("no prices among the chain's parameters".to_owned()));
+                return Err(Rejection::Invalid("no prices among the chain's parameters".to_owned()));
             }
-            Ok(Answer::Sure(ResourcePrices {
+            Ok(Verdict::Accept(ResourcePrices {
                 energy: price("getEnergyFee")?,
                 bandwidth: price("getTransactionFee")?,
                 new_account: price("getCreateNewAccountFeeInSystemContract")?,
@@ -148,7 +148,7 @@ impl Tron {
                 fee_limit_max: price("getMaxFeeLimit")?,
             }))
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// Returns the unused resources of an account; all are 0 for an account that is not activated.
@@ -158,18 +158,18 @@ impl Tron {
     /// Fails when no endpoint answers.
     pub async fn resources(&self, account: AddressKey) -> Result<Resources, SourceError> {
         let path = ApiView::Head.path("getaccountresource");
-        let question = body(&json!({ "address": address::to_hex(account) }));
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
-            let said: wire::AccountResource = wire::parse_reply(reply)?;
+        let request = body(&json!({ "address": address::to_hex(account) }));
+        let answer = self.pool.send(Request::post(&path, request), |reply| {
+            let account: wire::AccountResource = wire::parse_reply(reply)?;
             let left = Resources {
-                energy: said.energy_limit.saturating_sub(said.energy_used),
-                bandwidth: said.net_limit.saturating_sub(said.net_used),
-                free_bandwidth: said.free_net_limit.saturating_sub(said.free_net_used),
+                energy: account.energy_limit.saturating_sub(account.energy_used),
+                bandwidth: account.net_limit.saturating_sub(account.net_used),
+                free_bandwidth: account.free_net_limit.saturating_sub(account.free_net_used),
             };
             // Every activated account has free bandwidth. Without it, the account does not exist or the node lags.
-            Ok(if said.free_net_limit > 0 { Answer::Sure(left) } else { Answer::Doubtful(left) })
+            Ok(if account.free_net_limit > 0 { Verdict::Accept(left) } else { Verdict::Fallback(left) })
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// Returns the TRX balance of an account after the newest solidified block, in sun.
@@ -179,13 +179,13 @@ impl Tron {
     /// Fails when no endpoint answers.
     pub async fn balance(&self, account: AddressKey) -> Result<u64, SourceError> {
         let path = ApiView::Solid.path("getaccount");
-        let question = body(&json!({ "address": address::to_hex(account) }));
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
-            let said: wire::AccountState<'_> = wire::parse_reply(reply)?;
-            let sun = u64::try_from(said.balance).map_err(|_| Rejection::Wrong("a negative balance".to_owned()))?;
-            Ok(if said.address.is_some() { Answer::Sure(sun) } else { Answer::Doubtful(sun) })
+        let request = body(&json!({ "address": address::to_hex(account) }));
+        let answer = self.pool.send(Request::post(&path, request), |reply| {
+            let state: wire::AccountState<'_> = wire::parse_reply(reply)?;
+            let sun = u64::try_from(state.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
+            Ok(if state.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// Simulates a call from `owner` at the head. A call that fails here would burn energy on the chain.
@@ -200,16 +200,16 @@ impl Tron {
         data: &[u8],
     ) -> Result<Simulation, SourceError> {
         let path = ApiView::Head.path("triggerconstantcontract");
-        let question = json!({
+        let request = json!({
             "owner_address": address::to_hex(owner),
             "contract_address": address::to_hex(contract),
             "data": const_hex::encode(data),
         });
-        let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
-            let said = wire::parse_constant_call(reply)?;
-            Ok(Answer::Sure(Simulation { energy: said.energy_used, outcome: simulation_outcome(&said) }))
+        let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
+            let call = wire::parse_constant_call(reply)?;
+            Ok(Verdict::Accept(Simulation { energy: call.energy_used, outcome: simulation_outcome(&call) }))
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after the
@@ -237,37 +237,37 @@ impl Tron {
     /// Fails when no endpoint answers.
     pub async fn solid_outcome(&self, txid: chain::TxId) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
         let path = ApiView::Solid.path("gettransactioninfobyid");
-        let question = body(&json!({ "value": txid.to_string() }));
+        let request = body(&json!({ "value": txid.to_string() }));
         let answer: Result<_, RpcError> = self
             .pool
-            .fetch(&path, &path, Some(question), |reply| {
+            .send(Request::post(&path, request), |reply| {
                 let info: wire::TransactionInfo<'_> = wire::parse_reply(reply)?;
                 if info.id.is_empty() {
-                    return Ok(Answer::Doubtful(None));
+                    return Ok(Verdict::Fallback(None));
                 }
                 let height =
-                    u64::try_from(info.block_number).map_err(|_| Rejection::Wrong("a negative height".to_owned()))?;
+                    u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
                 // Nodes leave the result out where the virtual machine did not run. Where it ran, a missing result is not
                 // a success.
                 let default = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
                 let vm = info.receipt.result.unwrap_or(default);
                 let failed = info.result == Some("FAILED") || vm != "SUCCESS";
-                Ok(Answer::Sure(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
+                Ok(Verdict::Accept(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
             })
             .await;
-        answer.map_err(|failure| failure.at(0))
+        answer.map_err(|failure| failure.into_source_error(0))
     }
 }
 
 /// Returns the words that a simulated call returned, or the reason for its failure. A node reports a revert as
 /// `result: true` with a message, or in the `ret` of the transaction.
-fn simulation_outcome(said: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
-    let failed = said.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
-    match (&said.result.message, &said.result.code) {
+fn simulation_outcome(call: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
+    let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
+    match (&call.result.message, &call.result.code) {
         (Some(message), _) => Err(wire::decode_message(message)),
         (None, Some(code)) => Err(code.clone().into_owned()),
-        (None, None) if failed || !said.result.result => Err("failed without a reason".to_owned()),
-        (None, None) => Ok(said.constant_result.iter().map(|word| (*word).to_owned()).collect()),
+        (None, None) if failed || !call.result.result => Err("failed without a reason".to_owned()),
+        (None, None) => Ok(call.constant_result.iter().map(|word| (*word).to_owned()).collect()),
     }
 }
 

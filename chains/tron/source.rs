@@ -10,7 +10,7 @@ use chain::{
     Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, InternalTransfers,
     Source, SourceError, Tip, UnconfirmedTransfer, WatchSet, source::EndpointReport,
 };
-use rpc::{AdaptiveSize, Answer, ChainCheck, Pool, Rejection, RpcError};
+use rpc::{AdaptiveSize, ChainCheck, Pool, Rejection, Request, RpcError, Target, Verdict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -37,7 +37,7 @@ pub struct TronConfig {
     pub chain_id: u32,
     /// The accepted assets: listed tokens, and TRX only if it is accepted for payments.
     pub assets: Vec<Asset>,
-    /// Endpoints and their limits. [`Tron::new`] replaces its `proof`. Where a node serves the solidified view on another
+    /// Endpoints and their limits. [`Tron::new`] replaces its `chain_check`. Where a node serves the solidified view on another
     /// port, the endpoint maps `walletsolidity` to that URL.
     pub pool: rpc::Config,
 }
@@ -78,12 +78,12 @@ impl Tron {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let (path, question) = genesis();
+        let (path, request) = genesis_request();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
-        let proof = ChainCheck::posted(&path, question, "blockID", &expected)
+        let chain_check = ChainCheck::field_ends_with(Request::post(&path, request), "blockID", &expected)
             .with_errors(|reply| wire::parse_reply::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
-            pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
+            pool: Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?,
             assets: TrackedAssets::new(&config.assets)?,
             span: Mutex::new(AdaptiveSize::new(RANGE_START, RANGE_MAX)),
             next_endpoint: Default::default(),
@@ -101,11 +101,11 @@ impl Tron {
             ApiView::Head => &self.next_endpoint[1],
         };
         let first = next_endpoint.fetch_add(1, Ordering::Relaxed);
-        let found = self.read_header(view, None, first).await.map_err(|failure| failure.at(0))?;
+        let found = self.read_header(view, None, first).await.map_err(|failure| failure.into_source_error(0))?;
         let (endpoint, header) =
             found.ok_or_else(|| SourceError::Unavailable("no endpoint returned its newest block".to_owned()))?;
         if view == ApiView::Solid {
-            self.pool.saw_head(endpoint, header.height);
+            self.pool.record_head(endpoint, header.height);
             self.solid.store(header.height, Ordering::Relaxed);
         }
         Ok(header)
@@ -114,30 +114,40 @@ impl Tron {
     /// Checks one endpoint. Returns its solidified height and a description for the operator.
     async fn check_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
         let requested_at = Instant::now();
-        let (path, question) = genesis();
-        let id = self.pool.post_only(endpoint, &path, question, genesis_in).await.map_err(|e| e.to_string())?;
+        let (path, request) = genesis_request();
+        let id = self
+            .pool
+            .send(Request::post(&path, request).to(Target::Probe(endpoint)), parse_genesis)
+            .await
+            .map_err(|e| e.to_string())?;
         let latency = requested_at.elapsed().as_millis();
         if id != self.config.chain_id {
             return Err(format!("is a node of chain {id:#x}, not of {:#x}", self.config.chain_id));
         }
         let newest = |view: ApiView| async move {
             let accept = |reply: &rpc::Reply<'_>| {
-                let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Wrong)?;
+                let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Invalid)?;
                 header
-                    .map(Answer::Sure)
-                    .ok_or_else(|| Rejection::Wrong("the endpoint returned no newest block".to_owned()))
+                    .map(Verdict::Accept)
+                    .ok_or_else(|| Rejection::Invalid("the endpoint returned no newest block".to_owned()))
             };
-            let question = body(&json!({ "detail": false }));
-            let found = self.pool.post_only(endpoint, &view.path("getblock"), question, accept).await;
+            let request = body(&json!({ "detail": false }));
+            let found = self
+                .pool
+                .send(Request::post(&view.path("getblock"), request).to(Target::Probe(endpoint)), accept)
+                .await;
             found.map_err(|failure| format!("{view:?} view: {failure}"))
         };
         let (solid, head) = (newest(ApiView::Solid).await?, newest(ApiView::Head).await?);
-        self.pool.saw_head(endpoint, solid.height);
+        self.pool.record_head(endpoint, solid.height);
         if let Some(contract) = self.assets.any_token() {
             let path = ApiView::Solid.path("triggerconstantcontract");
-            let accept = |reply: &rpc::Reply<'_>| decimals_in(reply, &contract);
-            let asked = self.pool.post_only(endpoint, &path, decimals_of(contract.key), accept).await;
-            asked.map_err(|failure| match matches!(failure, RpcError::Missing(_)) {
+            let accept = |reply: &rpc::Reply<'_>| parse_decimals(reply, &contract);
+            let simulated = self
+                .pool
+                .send(Request::post(&path, decimals_request(contract.key)).to(Target::Probe(endpoint)), accept)
+                .await;
+            simulated.map_err(|failure| match matches!(failure, RpcError::MethodMissing(_)) {
                 true => "does not simulate contract calls; run the node with vm.supportConstant = true".to_owned(),
                 false => failure.to_string(),
             })?;
@@ -159,8 +169,8 @@ impl Source for Tron {
         let mut failures = Vec::new();
         let mut confirmed = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            let (path, question) = genesis();
-            match self.pool.post_one(endpoint, &path, question, genesis_in).await {
+            let (path, request) = genesis_request();
+            match self.pool.send(Request::post(&path, request).to(Target::Only(endpoint)), parse_genesis).await {
                 Ok(id) if id == self.config.chain_id => confirmed = true,
                 Ok(id) => {
                     let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
@@ -181,9 +191,9 @@ impl Source for Tron {
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
         let contract = address::parse(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
         let path = ApiView::Solid.path("triggerconstantcontract");
-        let question = decimals_of(contract.key);
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| decimals_in(reply, &contract));
-        answer.await.map_err(|failure| failure.at(0))
+        let request = decimals_request(contract.key);
+        let answer = self.pool.send(Request::post(&path, request), |reply| parse_decimals(reply, &contract));
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// Returns the newest solidified block, which is final.
@@ -194,7 +204,7 @@ impl Source for Tron {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let found = self.read_header(ApiView::Solid, Some(height), 0).await;
-        Ok(found.map_err(|failure| failure.at(height))?.map(|(_, header)| header))
+        Ok(found.map_err(|failure| failure.into_source_error(height))?.map(|(_, header)| header))
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
@@ -218,19 +228,19 @@ impl Source for Tron {
         let path = ApiView::Head.path("getaccountbalance");
         let mut balances = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let question = json!({
+            let request = json!({
                 "account_identifier": { "address": address::to_hex(address.key) },
                 "block_identifier": { "hash": at.hash.to_string(), "number": at.height },
             });
-            let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+            let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
                 let past: wire::PastBalance<'_> = wire::parse_reply(reply)?;
                 Ok(verify_past_balance(at, &past))
             });
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
             match answer.await {
                 Ok(balance) => balances.push(balance.ok_or_else(unsupported)?),
-                Err(RpcError::Refused(_) | RpcError::Missing(_)) => return Err(unsupported()),
-                Err(failure) => return Err(failure.at(at.height)),
+                Err(RpcError::NodeError(_) | RpcError::MethodMissing(_)) => return Err(unsupported()),
+                Err(failure) => return Err(failure.into_source_error(at.height)),
             }
         }
         Ok(balances)
@@ -281,7 +291,7 @@ impl Source for Tron {
     }
 
     fn requests(&self) -> u64 {
-        self.pool.requests()
+        self.pool.requests_sent()
     }
 
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
@@ -295,27 +305,27 @@ impl Source for Tron {
 }
 
 /// Serialises a request body.
-pub(crate) fn body(question: &Value) -> Vec<u8> {
-    question.to_string().into_bytes()
+pub(crate) fn body(request: &Value) -> Vec<u8> {
+    request.to_string().into_bytes()
 }
 
 /// Returns the path and the body of a request for the genesis block.
-fn genesis() -> (String, Vec<u8>) {
+fn genesis_request() -> (String, Vec<u8>) {
     (ApiView::Solid.path("getblockbynum"), body(&json!({ "num": 0 })))
 }
 
 /// Parses the genesis block and returns the last four bytes of its id, the chain id.
-fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Answer<u32>, Rejection> {
+fn parse_genesis(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
     let block: wire::Block<'_> = wire::parse_reply(reply)?;
     let id = block
         .id
         .and_then(block::parse_bytes32)
-        .ok_or_else(|| Rejection::Wrong("the endpoint returned no genesis block".to_owned()))?;
-    Ok(Answer::Sure(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
+        .ok_or_else(|| Rejection::Invalid("the endpoint returned no genesis block".to_owned()))?;
+    Ok(Verdict::Accept(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
 }
 
 /// Returns the body of a request that calls a token's `decimals()` from the zero address.
-fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
+fn decimals_request(contract: chain::AddressKey) -> Vec<u8> {
     body(&json!({
         "owner_address": address::to_hex(chain::AddressKey([0; 20])),
         "contract_address": address::to_hex(contract),
@@ -323,30 +333,30 @@ fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
     }))
 }
 
-fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Answer<u8>, Rejection> {
+fn parse_decimals(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Verdict<u8>, Rejection> {
     let call = wire::parse_constant_call(reply)?;
     let word = call.constant_result.first().and_then(|word| abi::parse_amount_word(word));
     let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
     decimals
-        .map(Answer::Sure)
-        .ok_or_else(|| Rejection::Wrong(format!("the contract {contract} does not return its decimals")))
+        .map(Verdict::Accept)
+        .ok_or_else(|| Rejection::Invalid(format!("the contract {contract} does not return its decimals")))
 }
 
 /// Returns the balance after the block `at` from a node's answer, with `None` when the answer does not contain it.
-fn verify_past_balance(at: &BlockRef, past: &wire::PastBalance<'_>) -> Answer<Option<Amount>> {
+fn verify_past_balance(at: &BlockRef, past: &wire::PastBalance<'_>) -> Verdict<Option<Amount>> {
     let (Some(changed), Ok(sun)) = (&past.block_identifier, u64::try_from(past.balance)) else {
-        return Answer::Doubtful(None);
+        return Verdict::Fallback(None);
     };
     let amount = Some(Amount::from(sun));
     match u64::try_from(changed.number) {
-        Ok(height) if height < at.height => Answer::Sure(amount),
+        Ok(height) if height < at.height => Verdict::Accept(amount),
         Ok(height) if height == at.height && block::parse_bytes32(changed.hash) == Some(at.hash.0) => {
             if sun > 0 {
-                Answer::Sure(amount)
+                Verdict::Accept(amount)
             } else {
-                Answer::Doubtful(amount)
+                Verdict::Fallback(amount)
             }
         }
-        Ok(_) | Err(_) => Answer::Doubtful(None),
+        Ok(_) | Err(_) => Verdict::Fallback(None),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use rpc::{Refusal, RefusalKind, Rejection, Reply};
+use rpc::{NodeError, NodeErrorKind, Rejection, Reply};
 use serde::Deserialize;
 
 /// The maximum size of an answer that is searched for an error, in bytes. Longer answers are never errors.
@@ -250,33 +250,37 @@ pub struct Broadcast<'a> {
     pub txid: Cow<'a, str>,
 }
 
-/// Parses an answer. Nodes report errors in several forms, with HTTP 200 too; all of them become a refusal.
+/// Parses an answer. Nodes report errors in several forms, with HTTP 200 too; all of them become a node error.
 pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
-    if let Some(refusal) = find_refusal(reply.status, reply.body()) {
-        return Err(Rejection::Refused(refusal));
+    if let Some(error) = find_node_error(reply.status, reply.body()) {
+        return Err(Rejection::NodeError(error));
     }
     // `{}` with an error status must not be taken for an empty account.
     if !(200..300).contains(&reply.status) {
         let message = format!("HTTP status {}", reply.status);
-        return Err(Rejection::Refused(Refusal { code: i64::from(reply.status), kind: RefusalKind::Other, message }));
+        return Err(Rejection::NodeError(NodeError {
+            code: i64::from(reply.status),
+            kind: NodeErrorKind::Other,
+            message,
+        }));
     }
     reply.json()
 }
 
 /// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it, the
-/// answer is a refusal of the kind [`RefusalKind::MethodMissing`].
+/// answer is an error of the kind [`NodeErrorKind::MethodMissing`].
 pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
     let call: ConstantCall<'a> = parse_reply(reply)?;
     let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
-    if refusal_kind(&message) == RefusalKind::MethodMissing {
+    if node_error_kind(&message) == NodeErrorKind::MethodMissing {
         let message = format!("{message}; if the node is yours, run it with vm.supportConstant = true");
-        return Err(Rejection::Refused(Refusal { code: 0, kind: RefusalKind::MethodMissing, message }));
+        return Err(Rejection::NodeError(NodeError { code: 0, kind: NodeErrorKind::MethodMissing, message }));
     }
     Ok(call)
 }
 
 /// Returns the error that an answer contains, or `None` when it is no error.
-fn find_refusal(status: u16, body: &[u8]) -> Option<Refusal> {
+fn find_node_error(status: u16, body: &[u8]) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct ErrorBody<'a> {
         #[serde(borrow, rename = "Error")]
@@ -293,11 +297,11 @@ fn find_refusal(status: u16, body: &[u8]) -> Option<Refusal> {
         Err(_) => return None,
     };
     let message: String = error.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(Refusal { code: i64::from(status), kind: refusal_kind(&message), message })
+    Some(NodeError { code: i64::from(status), kind: node_error_kind(&message), message })
 }
 
 /// Classifies an error by its message, because java-tron and TronGrid have no error codes.
-fn refusal_kind(message: &str) -> RefusalKind {
+fn node_error_kind(message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
     let contains = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     if contains(&[
@@ -308,11 +312,11 @@ fn refusal_kind(message: &str) -> RefusalKind {
         "lack of computing resources",
         "too many",
     ]) {
-        RefusalKind::Quota
+        NodeErrorKind::RateLimited
     } else if contains(&["unavailable due to config", "api is closed", "not support"]) {
-        RefusalKind::MethodMissing
+        NodeErrorKind::MethodMissing
     } else {
-        RefusalKind::Other
+        NodeErrorKind::Other
     }
 }
 
@@ -328,18 +332,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_with_status_200_are_refusals() {
+    fn errors_with_status_200_are_recognised() {
         for (body, expected) in [
-            (r#"{"Error":"class java.lang.IllegalAccessException : lack of computing resources"}"#, RefusalKind::Quota),
-            (r#"{"Error":"this API is unavailable due to config"}"#, RefusalKind::MethodMissing),
-            ("this API is closed because this node is a lite fullnode", RefusalKind::MethodMissing),
-            (r#"{"Error":"class org.tron.json.JSONException : x"}"#, RefusalKind::Other),
+            (
+                r#"{"Error":"class java.lang.IllegalAccessException : lack of computing resources"}"#,
+                NodeErrorKind::RateLimited,
+            ),
+            (r#"{"Error":"this API is unavailable due to config"}"#, NodeErrorKind::MethodMissing),
+            ("this API is closed because this node is a lite fullnode", NodeErrorKind::MethodMissing),
+            (r#"{"Error":"class org.tron.json.JSONException : x"}"#, NodeErrorKind::Other),
         ] {
             let answer = parse_reply::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
-            let Err(Rejection::Refused(refusal)) = answer else { panic!("{body} is an error") };
-            assert_eq!(refusal.kind, expected, "{body}");
+            let Err(Rejection::NodeError(error)) = answer else { panic!("{body} is an error") };
+            assert_eq!(error.kind, expected, "{body}");
         }
-        assert!(matches!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Wrong(_))));
+        assert!(matches!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Invalid(_))));
         assert!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
     }
 
