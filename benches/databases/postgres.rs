@@ -21,11 +21,13 @@ impl SyncingServer {
     /// Starts a server with the same programs as the server of the tests.
     pub async fn start() -> SyncingServer {
         let shared = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
-        let mut session = PgConnection::connect(&shared).await.expect("the tests' server answers");
+        let mut session = PgConnection::connect(&shared).await.expect("the server of the tests answers");
         let programs = sqlx::query_scalar("select setting from pg_config where name = 'BINDIR'");
-        let programs: String = programs.fetch_one(&mut session).await.expect("it knows its programs");
-        let folder = tempfile::Builder::new().prefix("settled-bench-").tempdir().expect("a folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
+        let programs: String =
+            programs.fetch_one(&mut session).await.expect("PostgreSQL reports the folder of its programs");
+        let folder =
+            tempfile::Builder::new().prefix("settled-bench-").tempdir().expect("the temporary folder is created");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("this process owns the folder");
         let mut server = SyncingServer { folder, programs: PathBuf::from(programs), url: String::new() };
         server.create();
         server
@@ -39,15 +41,15 @@ impl SyncingServer {
     fn create(&mut self) {
         let (data, password) = (self.folder.path().join("data"), uuid::Uuid::new_v4().simple().to_string());
         let file = self.folder.path().join("password");
-        fs::write(&file, &password).expect("a file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
+        fs::write(&file, &password).expect("the file is writable");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("this process owns the file");
         if let Some((user, group)) = nobody_ids() {
             for path in [self.folder.path(), &file] {
-                chown(path, Some(user), Some(group)).expect("root may hand files over");
+                chown(path, Some(user), Some(group)).expect("root may change the owner of files");
             }
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = port.expect("a free port").port();
+        let port = port.expect("the machine has a free port").port();
         let pwfile = format!("--pwfile={}", file.display());
         self.run("initdb", &["--username=bench", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", &pwfile]);
         let settings = format!(
@@ -56,7 +58,7 @@ impl SyncingServer {
         );
         let file = data.join("postgresql.conf");
         let defaults = fs::read_to_string(&file).expect("initdb wrote it");
-        fs::write(&file, defaults + &settings).expect("a file");
+        fs::write(&file, defaults + &settings).expect("the file is writable");
         let log = self.folder.path().join("log");
         self.run("pg_ctl", &["start", "--wait", "--timeout=60", "--log", &log.display().to_string()]);
         self.url = format!("postgres://bench:{password}@127.0.0.1:{port}/postgres");

@@ -18,7 +18,7 @@ pub struct HttpConnection {
 impl HttpConnection {
     pub async fn connect(address: SocketAddr) -> HttpConnection {
         let stream = TcpStream::connect(address).await.expect("the daemon listens");
-        stream.set_nodelay(true).expect("an open socket");
+        stream.set_nodelay(true).expect("the socket is open");
         HttpConnection { stream, buffer: Vec::with_capacity(16 << 10) }
     }
 
@@ -28,13 +28,13 @@ impl HttpConnection {
     ///
     /// Panics when the answer has another status than expected.
     pub async fn request(&mut self, request: &[u8], status: &str) -> &str {
-        self.stream.write_all(request).await.expect("the daemon reads");
+        self.stream.write_all(request).await.expect("the daemon accepts the request");
         self.buffer.clear();
         let (head, length) = loop {
             let read = self.stream.read_buf(&mut self.buffer).await.expect("the daemon answers");
             assert!(read > 0, "the daemon hung up");
             let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            let head = std::str::from_utf8(&self.buffer[..end]).expect("text");
+            let head = std::str::from_utf8(&self.buffer[..end]).expect("the answer is UTF-8");
             assert_eq!(head.get(9..12), Some(status), "{head}");
             let length =
                 head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
@@ -44,7 +44,7 @@ impl HttpConnection {
             let read = self.stream.read_buf(&mut self.buffer).await.expect("the daemon answers");
             assert!(read > 0, "the daemon hung up");
         }
-        std::str::from_utf8(&self.buffer[head..]).expect("text")
+        std::str::from_utf8(&self.buffer[head..]).expect("the answer is UTF-8")
     }
 }
 
@@ -95,6 +95,6 @@ pub async fn run_clients(
         });
     }
     let latencies = tasks.join_all().await.concat();
-    let each = start.elapsed() / u32::try_from(latencies.len()).expect("few");
+    let each = start.elapsed() / u32::try_from(latencies.len()).expect("the number is small");
     LoadResult { each, latencies: sorted(latencies.into_iter()) }
 }

@@ -30,6 +30,7 @@ struct DatabaseBounds {
     read: Bounds,
 }
 
+/// Measures and reports P2, P14, P15 and P16.
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let (file, baseline_file) = (SqliteFile::new(), SqliteFile::new());
     let shop = runtime.block_on(async { BenchShop::open(file.open().await).await });

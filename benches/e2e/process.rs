@@ -28,8 +28,9 @@ const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon ab
 /// The code of a contract that returns 6 for every call, as the decimals of a token.
 const SIX_DECIMALS_CODE: &str = "0x600660005260206000f3";
 
+/// Measures and reports P21 and P23.
 pub fn run(report: &mut Report, runtime: &Runtime) {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder of the build");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build folder is writable");
     // anvil stands in for the Ethereum main network, with a block every twelve seconds.
     let options = AnvilOptions { chain_id: 1, mining: Mining::EverySeconds(12), ..AnvilOptions::default() };
     let anvil = runtime.block_on(Anvil::start(options)).unwrap_or_else(|e| panic!("{e}"));
@@ -72,11 +73,11 @@ struct BenchInstallation {
 impl BenchInstallation {
     fn new(folder: &Path, node: &str) -> BenchInstallation {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let address = port.expect("a free port");
+        let address = port.expect("the machine has a free port");
         let words = PHRASE.to_owned().into();
         let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-        let account =
-            KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0).expect("a path");
+        let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0)
+            .expect("the account exists");
         let xpub = seed.account_xpub(&account);
         let text = format!(
             r#"
@@ -101,7 +102,7 @@ impl BenchInstallation {
             "#
         );
         let file = folder.join("settled.toml");
-        std::fs::write(&file, text).expect("a file");
+        std::fs::write(&file, text).expect("the file is writable");
         let config = Config::load(&file).unwrap_or_else(|e| panic!("{e}"));
         BenchInstallation { folder: folder.to_owned(), address, config }
     }
@@ -115,7 +116,7 @@ impl BenchInstallation {
         let chains = self.config.chains.values().filter(|chain| chain.enabled);
         for (_, asset) in chains.flat_map(|chain| chain.assets()) {
             if let AssetKind::Token { contract } = &asset.kind {
-                anvil.rpc("anvil_setCode", json!([contract, SIX_DECIMALS_CODE])).await.expect("a contract");
+                anvil.rpc("anvil_setCode", json!([contract, SIX_DECIMALS_CODE])).await.expect("the contract is valid");
             }
         }
     }
@@ -135,7 +136,7 @@ impl DaemonProcess {
             .arg("--config")
             .arg(installation.folder.join("settled.toml"))
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(installation.folder.join("log")).expect("a file"))
+            .stderr(std::fs::File::create(installation.folder.join("log")).expect("the file is writable"))
             .spawn();
         let child = child.expect("the program runs");
         let mut running = DaemonProcess { child, started_in: Duration::ZERO };
@@ -166,14 +167,14 @@ impl DaemonProcess {
     fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the daemon runs");
         // User and system time are fields 14 and 15. Field 2, the name, ends with a parenthesis.
-        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
-        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+        let fields = stat.rsplit_once(')').expect("the chain id is valid").1.split_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("the field is a number")).sum()
     }
 
     fn stop(mut self) {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process");
-        kill_process(id, Signal::TERM).expect("our own process");
-        let ended = self.child.wait().expect("it ends");
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("the process id is valid");
+        kill_process(id, Signal::TERM).expect("the daemon is a child of this process");
+        let ended = self.child.wait().expect("the daemon ends");
         assert!(ended.success(), "{ended}");
     }
 }
@@ -198,14 +199,15 @@ fn is_answering(address: SocketAddr, path: &str) -> bool {
 /// Returns the time of the work that no start can avoid: reading every address from the table into a set.
 fn load_watched(database: &Path) -> Duration {
     let start = ThreadTime::now();
-    let connection = rusqlite::Connection::open(database).expect("a database");
+    let connection = rusqlite::Connection::open(database).expect("the database opens");
     let watched = WatchSet::default();
-    let mut select = connection.prepare("select key from addresses where chain = 'ethereum'").expect("a statement");
-    let mut rows = select.query([]).expect("rows");
-    while let Some(row) = rows.next().expect("a row") {
-        watched.insert(AddressKey(row.get(0).expect("a key")));
+    let mut select =
+        connection.prepare("select key from addresses where chain = 'ethereum'").expect("the statement is valid");
+    let mut rows = select.query([]).expect("the rows are valid");
+    while let Some(row) = rows.next().expect("the row is readable") {
+        watched.insert(AddressKey(row.get(0).expect("the column is a key")));
     }
-    assert_eq!(u64::try_from(watched.len()).expect("many"), OPEN);
+    assert_eq!(u64::try_from(watched.len()).expect("the number fits 64 bits"), OPEN);
     start.elapsed()
 }
 

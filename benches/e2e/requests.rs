@@ -17,12 +17,13 @@ const LIVE: u64 = 20;
 /// the bloom filter of a block suffices.
 const SPAN: u64 = 100;
 
+/// Counts and reports P10.
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let (catching_up, live) = runtime.block_on(async {
         let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, ..AnvilOptions::default() };
         let anvil = Anvil::start(options).await.unwrap_or_else(|e| panic!("{e}"));
-        anvil.mine(BLOCKS + 100).await.expect("blocks");
-        let evm = Evm::new(config(&anvil.url())).expect("a driver");
+        anvil.mine(BLOCKS + 100).await.expect("the node returns the blocks");
+        let evm = Evm::new(config(&anvil.url())).expect("the driver configuration is valid");
         (catch_up(&evm).await, follow(&evm, &anvil).await)
     });
     let most = (1_000 + SPAN * 1_000) / SPAN;
@@ -47,11 +48,11 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
 async fn catch_up(evm: &Evm) -> u64 {
     let watched = WatchSet::default();
     watched.insert(usdt::holder(1));
-    evm.tip().await.expect("a tip");
+    evm.tip().await.expect("the node returns its tip");
     let (before, mut next) = (evm.requests(), 1);
     while next <= BLOCKS {
-        let blocks = evm.blocks(next, BLOCKS, &watched).await.expect("blocks");
-        next += u64::try_from(blocks.len()).expect("few");
+        let blocks = evm.blocks(next, BLOCKS, &watched).await.expect("the node returns the blocks");
+        next += u64::try_from(blocks.len()).expect("the number is small");
     }
     evm.requests() - before
 }
@@ -60,19 +61,19 @@ async fn catch_up(evm: &Evm) -> u64 {
 async fn follow(evm: &Evm, anvil: &Anvil) -> u64 {
     let watched = WatchSet::default();
     watched.insert(usdt::holder(1));
-    let mut height = evm.tip().await.expect("a tip").head.height;
+    let mut height = evm.tip().await.expect("the node returns its tip").head.height;
     let before = evm.requests();
     for _ in 0..LIVE {
-        anvil.mine(1).await.expect("a block");
-        let tip = evm.tip().await.expect("a tip");
-        let blocks = evm.blocks(height + 1, tip.head.height, &watched).await.expect("a block");
-        height += u64::try_from(blocks.len()).expect("few");
+        anvil.mine(1).await.expect("the block is valid");
+        let tip = evm.tip().await.expect("the node returns its tip");
+        let blocks = evm.blocks(height + 1, tip.head.height, &watched).await.expect("the block is valid");
+        height += u64::try_from(blocks.len()).expect("the number is small");
     }
     evm.requests() - before
 }
 
 fn config(url: &str) -> EvmConfig {
-    let chain = ChainId::new("anvil").expect("a name");
+    let chain = ChainId::new("anvil").expect("the chain id is valid");
     let AssetKind::Token { contract } = usdt::asset().kind else { panic!("a token") };
     EvmConfig {
         chain_id: CHAIN_ID,
@@ -80,7 +81,7 @@ fn config(url: &str) -> EvmConfig {
             Asset::new(chain.clone(), AssetKind::Native, "ETH", 18, 6),
             Asset::new(chain.clone(), AssetKind::Token { contract }, "USDT", 6, 4),
         ],
-        pool: rpc::Config::new(vec![Endpoint::new(url).expect("a URL")]),
+        pool: rpc::Config::new(vec![Endpoint::new(url).expect("the URL is valid")]),
         finality: FinalitySource::Tag,
         range_depth: 64,
         verify: Commitments::ALL,

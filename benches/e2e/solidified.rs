@@ -56,6 +56,7 @@ struct PreparedAnswers {
     receipts: Vec<String>,
 }
 
+/// Measures and reports the figure `TRON`.
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let answers = Arc::new(prepare_answers());
     let url = runtime.block_on(serve_answers(answers));
@@ -73,7 +74,7 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     report.plain("TRON", format!("solidified blocks/s applied, {MANY} watched"), "/s", Bounds::Informative, applied);
     let blocks = runtime.block_on(follower.cursor()) - FIRST;
     let paid = "select count(*) from invoices where state = 'paid'";
-    let paid: i64 = file.connect().query_row(paid, [], |row| row.get(0)).expect("a count");
+    let paid: i64 = file.connect().query_row(paid, [], |row| row.get(0)).expect("the query returns a count");
     assert_eq!(paid.unsigned_abs(), blocks * OURS, "every transfer paid its invoice");
 }
 
@@ -89,7 +90,7 @@ fn per_second(samples: impl Iterator<Item = Throughput>) -> u64 {
 }
 
 fn chain_id() -> ChainId {
-    ChainId::new("tron").expect("a name")
+    ChainId::new("tron").expect("the chain id is valid")
 }
 
 fn usdt() -> Asset {
@@ -98,8 +99,9 @@ fn usdt() -> Asset {
 
 fn driver(url: &str) -> Tron {
     let assets = vec![Asset::new(chain_id(), AssetKind::Native, "TRX", 6, 6), usdt()];
-    let pool = rpc::Config::new(vec![rpc::Endpoint::new(url).expect("an address")]);
-    Tron::new(TronConfig { chain: chain_id(), chain_id: CHAIN_ID, assets, pool }).expect("a driver")
+    let pool = rpc::Config::new(vec![rpc::Endpoint::new(url).expect("the URL is valid")]);
+    Tron::new(TronConfig { chain: chain_id(), chain_id: CHAIN_ID, assets, pool })
+        .expect("the driver configuration is valid")
 }
 
 /// Reads the blocks of one measurement with the driver alone.
@@ -108,10 +110,10 @@ async fn measure_reading(driver: &Tron, watched: &WatchSet) -> Throughput {
     let (mut from, mut found) = (FIRST + 1, 0);
     while from <= FIRST + BLOCKS {
         let blocks = driver.blocks(from, FIRST + BLOCKS, watched).await.expect("the server has every block");
-        from += u64::try_from(blocks.len()).expect("few");
+        from += u64::try_from(blocks.len()).expect("the number is small");
         found += blocks.iter().map(|block| block.transfers.len()).sum::<usize>();
     }
-    assert_eq!(u64::try_from(found).expect("few"), BLOCKS * OURS);
+    assert_eq!(u64::try_from(found).expect("the number is small"), BLOCKS * OURS);
     Throughput { blocks: BLOCKS, time: start.elapsed() }
 }
 
@@ -166,7 +168,7 @@ impl BenchFollower {
     /// Returns the height of the last stored block.
     async fn cursor(&self) -> u64 {
         let cursor = self.db.read("load_cursor", |tx| Box::pin(async { deposits::cursor(tx, &chain_id()).await }));
-        let cursor = cursor.await.expect("a database");
+        let cursor = cursor.await.expect("the database opens");
         cursor.and_then(|cursor| cursor.recent.last().copied()).map_or(FIRST, |block| block.height)
     }
 }
@@ -177,11 +179,11 @@ fn prepare_answers() -> PreparedAnswers {
     for height in 1..=TOP {
         let (transactions, receipts) = payments(height, parent);
         let header = HeaderRaw {
-            timestamp: NOW.0 + i64::try_from(height).expect("few") * 3_000,
+            timestamp: NOW.0 + i64::try_from(height).expect("the number is small") * 3_000,
             // The driver checks only whether the root is zero.
             tx_trie_root: vec![1; 32],
             parent_hash: parent.hash.0.to_vec(),
-            number: i64::try_from(height).expect("few"),
+            number: i64::try_from(height).expect("the number is small"),
             witness_address: address::to_bytes(AddressKey([1; 20])),
             version: 34,
             ..HeaderRaw::default()
@@ -220,7 +222,7 @@ fn payments(height: u64, reference: BlockRef) -> (Vec<Value>, Vec<Value>) {
         let calls = number % 2 == 1;
         let ours = if calls && height > FIRST { payees.next() } else { None };
         let to = ours.unwrap_or_else(|| sender(number));
-        let timestamp = i64::try_from(height * 1_000 + number).expect("few");
+        let timestamp = i64::try_from(height * 1_000 + number).expect("the number is small");
         let params = TransactionParams::new(reference, timestamp + 60_000, timestamp);
         let amount = Amount::from(DUE);
         let operation = if calls {
@@ -253,8 +255,8 @@ fn payments(height: u64, reference: BlockRef) -> (Vec<Value>, Vec<Value>) {
 }
 
 async fn serve_answers(answers: Arc<PreparedAnswers>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the machine has a free port");
+    let url = format!("http://{}", listener.local_addr().expect("a bound listener has an address"));
     let app = Router::new().fallback(serve).with_state(answers);
     #[expect(clippy::disallowed_methods, reason = "the server of a benchmark is not a task of the daemon")]
     tokio::spawn(async move { axum::serve(listener, app).await.expect("the server runs until the process ends") });

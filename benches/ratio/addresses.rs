@@ -17,6 +17,7 @@ const XPUB: &str =
 const ROUNDS: usize = 15;
 const ADDRESSES: u32 = 1_000;
 
+/// Measures and reports P1 and P2.
 pub fn run(report: &mut Report) {
     let bounds = Bounds::AtMost { gate: 1_300, goal: 1_100 };
     for (name, scheme) in [
@@ -24,11 +25,11 @@ pub fn run(report: &mut Report) {
         ("TRON", AddressScheme::Tron),
         ("Bitcoin", AddressScheme::P2wpkh(bitcoin::KnownHrp::Mainnet)),
     ] {
-        let deriver = Deriver::new(XPUB, scheme).expect("an account key");
+        let deriver = Deriver::new(XPUB, scheme).expect("the account key is valid");
         let ours = || {
             let start = ThreadTime::now();
             for index in 0..ADDRESSES {
-                black_box(deriver.derive_address(index).expect("a valid index"));
+                black_box(deriver.derive_address(index).expect("the index is valid"));
             }
             start.elapsed()
         };
@@ -37,9 +38,9 @@ pub fn run(report: &mut Report) {
     }
 
     let before = derive::count_derivations();
-    let deriver = Deriver::new(XPUB, AddressScheme::Evm).expect("an account key");
+    let deriver = Deriver::new(XPUB, AddressScheme::Evm).expect("the account key is valid");
     for index in 0..100 {
-        deriver.derive_address(index).expect("a valid index");
+        deriver.derive_address(index).expect("the index is valid");
     }
     let each = (derive::count_derivations() - before) * 1_000 / 100;
     report.plain("P2", "curve operations for each address", "", Bounds::Exactly(1_000), each);
@@ -47,10 +48,10 @@ pub fn run(report: &mut Report) {
 
 /// Returns a closure that measures the limit: HMAC-SHA512 and `P + t·G` with libsecp256k1, and nothing else.
 fn limit() -> impl FnMut() -> Duration {
-    let account: Xpub = XPUB.parse().expect("an account key");
+    let account: Xpub = XPUB.parse().expect("the account key is valid");
     let curve = Secp256k1::verification_only();
-    let zero = [ChildNumber::from_normal_idx(0).expect("an index")];
-    let external = account.derive_pub(&curve, &zero).expect("the external chain");
+    let zero = [ChildNumber::from_normal_idx(0).expect("the index is valid")];
+    let external = account.derive_pub(&curve, &zero).expect("the external chain can be derived");
     let compressed = external.public_key.serialize();
     move || {
         let start = ThreadTime::now();
@@ -59,9 +60,9 @@ fn limit() -> impl FnMut() -> Duration {
             engine.input(&compressed);
             engine.input(&index.to_be_bytes());
             let hash = Hmac::from_engine(engine).to_byte_array();
-            let tweak: [u8; 32] = hash[..32].try_into().expect("32 of 64 bytes");
-            let tweak = Scalar::from_be_bytes(tweak).expect("below the order of the curve");
-            black_box(external.public_key.add_exp_tweak(&curve, &tweak).expect("a point"));
+            let tweak: [u8; 32] = hash[..32].try_into().expect("the slice has 32 bytes");
+            let tweak = Scalar::from_be_bytes(tweak).expect("the tweak is below the order of the curve");
+            black_box(external.public_key.add_exp_tweak(&curve, &tweak).expect("the result is a valid point"));
         }
         start.elapsed()
     }

@@ -28,8 +28,9 @@ const HITS: usize = 10;
 /// The first number of addresses that are not watched, above the numbers of all watched ones.
 const STRANGERS: u64 = 50_000_000;
 
+/// Measures and reports P7.
 pub fn run(report: &mut Report) {
-    let watched = WatchSet::with_capacity(usize::try_from(WATCHED).expect("a million"));
+    let watched = WatchSet::with_capacity(usize::try_from(WATCHED).expect("the number fits the platform"));
     for number in 0..WATCHED {
         watched.insert(invoice_address(number));
     }
@@ -43,7 +44,7 @@ pub fn run(report: &mut Report) {
     let plain = || {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
-            let block: Block = consensus::deserialize(&bytes).expect("a block");
+            let block: Block = consensus::deserialize(&bytes).expect("the block is valid");
             assert_eq!(block.txdata.len(), full.txdata.len());
             black_box(block);
         }
@@ -54,14 +55,15 @@ pub fn run(report: &mut Report) {
         move || {
             let start = ThreadTime::now();
             for _ in 0..BLOCKS {
-                let body = block::read(bytes, Kind::P2wpkh, prove, &watched.read_addresses()).expect("a block");
+                let body =
+                    block::read(bytes, Kind::P2wpkh, prove, &watched.read_addresses()).expect("the block is valid");
                 assert_eq!(body.hits.len(), HITS);
-                black_box((body, block::spends(bytes, &watched.read_outputs()).expect("a block")));
+                black_box((body, block::spends(bytes, &watched.read_outputs()).expect("the block is valid")));
             }
             start.elapsed()
         }
     };
-    let items = u64::try_from(BLOCKS).expect("few");
+    let items = u64::try_from(BLOCKS).expect("the number is small");
     let bounds = Bounds::AtMost { gate: 1_300, goal: 700 };
     let matched = take_samples(ROUNDS, items, plain, ours(false));
     report.ratio("P7", "block decoded and matched with 10⁶ watched", bounds, &matched);
@@ -70,9 +72,9 @@ pub fn run(report: &mut Report) {
     let from_hex = || {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
-            let bytes = const_hex::decode(&hex).expect("digits");
-            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read_addresses()).expect("a block");
-            black_box((body, block::spends(&bytes, &watched.read_outputs()).expect("a block")));
+            let bytes = const_hex::decode(&hex).expect("the text is hexadecimal");
+            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read_addresses()).expect("the block is valid");
+            black_box((body, block::spends(&bytes, &watched.read_outputs()).expect("the block is valid")));
         }
         start.elapsed()
     };
@@ -110,9 +112,9 @@ fn full_block() -> Block {
         nonce: 0,
     };
     let mut block = Block { header, txdata };
-    let witnesses = block.witness_root().expect("there are transactions");
+    let witnesses = block.witness_root().expect("the block has transactions");
     block.txdata[0] = coinbase(Some(witnesses));
-    block.header.merkle_root = block.compute_merkle_root().expect("there are transactions");
+    block.header.merkle_root = block.compute_merkle_root().expect("the block has transactions");
     block
 }
 

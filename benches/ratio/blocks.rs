@@ -29,13 +29,14 @@ const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
 const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
 
+/// Measures and reports P8.
 pub fn run(report: &mut Report, runtime: &Runtime) {
     let mut few = runtime.block_on(FollowBench::start(FEW));
     let mut many = runtime.block_on(FollowBench::start(MANY));
     let samples = take_samples(ROUNDS, BLOCKS, || few.follow(runtime), || many.follow(runtime));
     let bounds = Bounds::AtMost { gate: 1_200, goal: 1_100 };
     report.ratio("P8", "CPU for each block, 10⁶ open invoices by 10³", bounds, &samples);
-    let blocks = (u64::try_from(ROUNDS).expect("few") + 1) * BLOCKS;
+    let blocks = (u64::try_from(ROUNDS).expect("the number is small") + 1) * BLOCKS;
     let (few, many) = (few.statements(), many.statements());
     let bounds = Bounds::Exactly(few * 1_000 / blocks);
     report.plain("P8", "SQL statements for each block, 10⁶ open as 10³", "", bounds, many * 1_000 / blocks);
@@ -75,9 +76,9 @@ impl FollowBench {
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
-        start.await.expect("a cursor");
+        start.await.expect("the cursor is stored");
         let statements_before = db.counters().sql_statements;
-        let contracts = TokenContracts::new(&[token]).expect("a contract");
+        let contracts = TokenContracts::new(&[token]).expect("the contract is valid");
         FollowBench { db, chain, contracts, height: 1, paid: 1, open, statements_before, _file: file }
     }
 
@@ -86,9 +87,9 @@ impl FollowBench {
         let answers: Vec<Vec<u8>> = (0..BLOCKS).map(|_| self.next_answer()).collect();
         let start = ProcessTime::now();
         for answer in &answers {
-            let block = self.read(answer, header(self.height)).expect("an answer");
+            let block = self.read(answer, header(self.height)).expect("the answer is valid");
             assert_eq!(block.transfers.len(), 1);
-            runtime.block_on(self.book(block)).expect("a block is booked");
+            runtime.block_on(self.book(block)).expect("the block is booked");
             self.height += 1;
         }
         start.elapsed()

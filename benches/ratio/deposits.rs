@@ -31,6 +31,7 @@ const DEPOSITS: u64 = 256;
 const SINGLE_DEPOSITS: u64 = 48;
 const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
 
+/// Measures and reports P11, P12 and P13.
 pub fn run(report: &mut Report, runtime: &Runtime) {
     sqlite(report, runtime);
     let server = runtime.block_on(SyncingServer::start());
@@ -93,10 +94,10 @@ fn postgres(report: &mut Report, runtime: &Runtime, server: &SyncingServer) {
     });
     let (mut ours, mut baseline) = runtime.block_on(async {
         for url in [scratch.config().url, baseline_scratch.config().url] {
-            let mut connection = sqlx::PgConnection::connect(&url).await.expect("a database");
+            let mut connection = sqlx::PgConnection::connect(&url).await.expect("the database opens");
             fill_postgres(&mut connection, &usdt::asset(), OPEN).await;
         }
-        let db = Db::open(&Config::new(scratch.config().url)).await.expect("a database");
+        let db = Db::open(&Config::new(scratch.config().url)).await.expect("the database opens");
         (DepositBench::start(db).await, baseline::Postgres::start(&baseline_scratch.config().url).await)
     });
     if report.wants(&["P12"]) {
@@ -151,7 +152,7 @@ impl DepositBench {
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
-        start.await.expect("a cursor");
+        start.await.expect("the cursor is stored");
         DepositBench { db, chain, asset: token.id, height: 0, paid: 0 }
     }
 
@@ -160,7 +161,7 @@ impl DepositBench {
         let start = Instant::now();
         runtime.block_on(async {
             for block in blocks {
-                self.apply(block).await.expect("a block is booked");
+                self.apply(block).await.expect("the block is booked");
             }
         });
         start.elapsed()
@@ -182,7 +183,7 @@ impl DepositBench {
                 amount: Amount::from(DUE),
             }
         };
-        let count = u32::try_from(deposits).expect("few");
+        let count = u32::try_from(deposits).expect("the number is small");
         Block { header, transfers: (0..count).map(transfer).collect(), spends: Vec::new() }
     }
 
@@ -217,8 +218,8 @@ struct SyncedFile(std::fs::File);
 
 impl SyncedFile {
     fn new() -> SyncedFile {
-        let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("a file of the build");
-        file.write_all(&[0; 1 << 20]).and_then(|()| file.sync_all()).expect("a file");
+        let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("the build folder is writable");
+        file.write_all(&[0; 1 << 20]).and_then(|()| file.sync_all()).expect("the file is writable");
         SyncedFile(file)
     }
 
@@ -226,7 +227,10 @@ impl SyncedFile {
         let start = Instant::now();
         for number in 0..times {
             let position = self.0.seek(SeekFrom::Start(number % 256 * 4_096));
-            position.and_then(|_| self.0.write_all(&[1; 4_096])).and_then(|()| self.0.sync_data()).expect("a write");
+            position
+                .and_then(|_| self.0.write_all(&[1; 4_096]))
+                .and_then(|()| self.0.sync_data())
+                .expect("the file is writable");
         }
         start.elapsed()
     }

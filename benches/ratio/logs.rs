@@ -19,6 +19,7 @@ const WATCHED: u64 = 1_000_000;
 /// The first number of addresses that are not watched, above the numbers of all watched ones.
 const STRANGERS: u64 = 50_000_000;
 
+/// Measures and reports P3 to P6.
 pub fn run(report: &mut Report) {
     if report.wants(&["P4"]) {
         let bounds = Bounds::AtMost { gate: 96_000, goal: 56_000 };
@@ -30,10 +31,10 @@ pub fn run(report: &mut Report) {
     }
     let to = (0..LOGS).map(|log| holder(if log % (LOGS / HITS) == 0 { log } else { STRANGERS + log }));
     let body = node_answers::log_answer(to);
-    let contracts = TokenContracts::new(&[usdt::asset()]).expect("a contract");
+    let contracts = TokenContracts::new(&[usdt::asset()]).expect("the contract is valid");
     let decode = || {
         let start = ThreadTime::now();
-        let logs: Vec<Log<'_>> = rpc::Reply::new(0, 200, &body).result().expect("logs");
+        let logs: Vec<Log<'_>> = rpc::Reply::new(0, 200, &body).result().expect("the logs are valid");
         assert_eq!(logs.len(), 10_000);
         black_box(logs);
         start.elapsed()
@@ -43,7 +44,7 @@ pub fn run(report: &mut Report) {
             let start = ThreadTime::now();
             let mut hits = 0;
             let found = for_each_watched_transfer(&body, &watched.read_addresses(), &contracts, |_, _| hits += 1)
-                .expect("logs");
+                .expect("the logs are valid");
             assert_eq!((found, hits), (10_000, HITS));
             start.elapsed()
         };
@@ -54,7 +55,7 @@ pub fn run(report: &mut Report) {
     if report.wants(&["P6"]) {
         let plain = || {
             let start = ThreadTime::now();
-            let answer: PlainAnswer<'_> = serde_json::from_slice(&body).expect("logs");
+            let answer: PlainAnswer<'_> = serde_json::from_slice(&body).expect("the logs are valid");
             assert_eq!(answer.result.len(), 10_000);
             black_box(answer);
             start.elapsed()

@@ -32,7 +32,7 @@ pub struct TrackedAssets {
 pub enum ReceiptsError {
     /// The node does not have all receipts (yet).
     Incomplete,
-    /// The receipts are those of other transactions; the text says which block.
+    /// The receipts belong to other transactions. The text names the block.
     Wrong(String),
 }
 
@@ -84,13 +84,18 @@ pub fn list_transfers(
             continue;
         }
         let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
-        let place = |part: TxPart| (*txid, TransferIndex { tx_index, part });
+        let transfer_id = |part: TxPart| (*txid, TransferIndex { tx_index, part });
         for (position, log) in (0..).zip(&info.log) {
-            transfers.extend(parse_token_transfer(log, place(TxPart::Log(position)), assets, watched));
+            transfers.extend(parse_token_transfer(log, transfer_id(TxPart::Log(position)), assets, watched));
         }
         if let Some(native) = &assets.native {
             for (position, internal) in (0..).zip(&info.internal_transactions) {
-                transfers.extend(parse_internal_transfer(internal, place(TxPart::Internal(position)), native, watched));
+                transfers.extend(parse_internal_transfer(
+                    internal,
+                    transfer_id(TxPart::Internal(position)),
+                    native,
+                    watched,
+                ));
             }
         }
     }

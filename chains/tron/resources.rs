@@ -33,7 +33,7 @@ pub struct Resources {
     pub energy: u64,
     /// Bandwidth from staked TRX, in bytes.
     pub bandwidth: u64,
-    /// What is left of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth, never a
+    /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth, never a
     /// part of each.
     pub free_bandwidth: u64,
 }
@@ -107,7 +107,7 @@ impl ResourcePrices {
         bytes.checked_mul(self.bandwidth).ok_or(CallCostError::OutOfRange)
     }
 
-    /// Returns the fee of a TRX transfer, in sun. `creates_account` tells that the receiver does not exist yet; then the
+    /// Returns the fee of a TRX transfer, in sun. `creates_account` is true when the receiver does not exist yet; then the
     /// free bandwidth is not used.
     ///
     /// # Errors

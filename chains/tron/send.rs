@@ -28,7 +28,7 @@ pub enum BroadcastCode {
     Reference,
     /// The expiration is before the time of this node's head, or more than a day after it.
     Expired,
-    /// Any other code; it tells nothing about the transaction.
+    /// Any other code. The transaction may or may not be accepted.
     Unknown,
 }
 

@@ -212,7 +212,7 @@ pub struct ConstantCall<'a> {
     pub transaction: CallTransaction<'a>,
 }
 
-/// Whether the node ran the call; `code` and `message` are present after a failure.
+/// The status of a simulated call. `code` and `message` are present after a failure.
 #[derive(Debug, Default, Deserialize)]
 pub struct CallResult<'a> {
     #[serde(default)]

@@ -27,7 +27,7 @@ pub fn run_script_blocking(script: &str, input: &Value) -> Result<Value> {
     let file = stage_script(script)?;
     let mut child = Command::new(node)
         .arg(&file)
-        .current_dir(file.parent().expect("a file has a folder"))
+        .current_dir(file.parent().expect("the path of a file has a parent"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

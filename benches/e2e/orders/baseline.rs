@@ -25,9 +25,9 @@ impl Sqlite {
     pub fn orders(&mut self, count: u32) -> Duration {
         let start = Instant::now();
         for _ in 0..count {
-            self.connection.execute_batch("begin immediate").expect("a transaction");
-            self.order().expect("rows");
-            self.connection.execute_batch("commit").expect("a commit");
+            self.connection.execute_batch("begin immediate").expect("the transaction begins");
+            self.order().expect("the rows are valid");
+            self.connection.execute_batch("commit").expect("the transaction commits");
         }
         start.elapsed() / count
     }
@@ -113,7 +113,7 @@ impl Postgres {
     pub async fn connect(url: &str) -> Postgres {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
-            connections.push(PgConnection::connect(url).await.expect("a database"));
+            connections.push(PgConnection::connect(url).await.expect("the database opens"));
         }
         Postgres { connections, item: 0 }
     }
@@ -143,5 +143,5 @@ async fn order(connection: &mut PgConnection, item: i64) {
     let id = uuid::Uuid::new_v4();
     let key = [id.as_bytes(), &[0; 4][..]].concat();
     let inserted = sqlx::query(ORDER).bind(id.to_string()).bind(key).bind(item).bind(NOW).execute(connection).await;
-    inserted.expect("rows");
+    inserted.expect("the rows are valid");
 }

@@ -34,13 +34,13 @@ pub struct BenchShop {
 
 impl BenchShop {
     pub async fn connect(url: &str) -> BenchShop {
-        BenchShop::open(Db::open(&db::Config::new(url)).await.expect("a database")).await
+        BenchShop::open(Db::open(&db::Config::new(url)).await.expect("the database opens")).await
     }
 
     /// Starts a daemon on a migrated database.
     pub async fn open(db: Db) -> BenchShop {
-        let folder = tempfile::tempdir().expect("a folder");
-        let envelope = Envelope::load_or_create(folder.path()).expect("envelope keys");
+        let folder = tempfile::tempdir().expect("the temporary folder is created");
+        let envelope = Envelope::load_or_create(folder.path()).expect("the envelope keys are created");
         let product = create_product(&db, &Clock::System, &envelope).await;
         BenchShop::start(db, folder, product).await
     }
@@ -60,7 +60,7 @@ impl BenchShop {
         for chain in simnet.chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }
-        let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
+        let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("the envelope keys are created"));
         let setup =
             Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
         let daemon = Daemon::start(setup).await.expect("the daemon starts");
@@ -79,8 +79,8 @@ impl BenchShop {
         );
         let mut client = HttpConnection::connect(self.address()).await;
         let answer = client.request(&client::post("/api/orders", &body), "201").await;
-        let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
-        answer["order"]["id"].as_str().expect("an id").to_owned()
+        let answer: serde_json::Value = serde_json::from_str(answer).expect("the answer is JSON");
+        answer["order"]["id"].as_str().expect("the answer contains an id").to_owned()
     }
 
     pub async fn close(self) {
@@ -91,8 +91,8 @@ impl BenchShop {
 fn config(folder: &Path) -> Config {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let account =
-        KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("a path");
+    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0)
+        .expect("the account exists");
     let xpub = seed.account_xpub(&account);
     let text = format!(
         r#"
@@ -143,12 +143,13 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
             Ok::<_, anyhow::Error>(created)
         })
     });
-    let (_, sku) = created.await.expect("a product");
+    let (_, sku) = created.await.expect("the product is created");
     for part in 0..ITEMS / stock::IMPORT_MAX {
         let lines: Vec<String> = (0..stock::IMPORT_MAX).map(|line| format!("account-{part}-{line}")).collect();
-        let sealed = stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("lines");
+        let sealed =
+            stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("the lines are sealed");
         let import = db.write("import", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }));
-        import.await.expect("stock");
+        import.await.expect("the stock is imported");
     }
     product.to_string()
 }

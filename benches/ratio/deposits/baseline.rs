@@ -22,19 +22,19 @@ pub struct Sqlite {
 
 impl Sqlite {
     pub fn start(connection: Connection) -> Sqlite {
-        connection.execute(ACCOUNTS, []).expect("accounts");
+        connection.execute(ACCOUNTS, []).expect("the accounts are inserted");
         let chain = usdt::asset().chain;
         let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values (?1, 0, ?2, 0, 0, 0)";
-        connection.execute(cursor, (chain.as_str(), AMOUNT)).expect("a cursor");
+        connection.execute(cursor, (chain.as_str(), AMOUNT)).expect("the cursor is stored");
         Sqlite { connection, height: 0, paid: 0 }
     }
 
     pub fn book(&mut self, deposits: u64, in_block: u64) -> Duration {
         let start = Instant::now();
         for _ in 0..deposits / in_block {
-            self.connection.execute_batch("begin immediate").expect("a transaction");
-            self.block(i64::try_from(in_block).expect("few")).expect("rows");
-            self.connection.execute_batch("commit").expect("a commit");
+            self.connection.execute_batch("begin immediate").expect("the transaction begins");
+            self.block(i64::try_from(in_block).expect("the number is small")).expect("the rows are valid");
+            self.connection.execute_batch("commit").expect("the transaction commits");
         }
         start.elapsed()
     }
@@ -103,11 +103,11 @@ pub struct Postgres {
 
 impl Postgres {
     pub async fn start(url: &str) -> Postgres {
-        let mut connection = PgConnection::connect(url).await.expect("a database");
-        sqlx::query(ACCOUNTS).execute(&mut connection).await.expect("accounts");
+        let mut connection = PgConnection::connect(url).await.expect("the database opens");
+        sqlx::query(ACCOUNTS).execute(&mut connection).await.expect("the accounts are inserted");
         let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, 0, $2, 0, 0, 0)";
         let cursor = sqlx::query(cursor).bind(usdt::asset().chain.as_str().to_owned()).bind(AMOUNT.to_vec());
-        cursor.execute(&mut connection).await.expect("a cursor");
+        cursor.execute(&mut connection).await.expect("the cursor is stored");
         Postgres { connection, height: 0, paid: 0 }
     }
 
@@ -123,7 +123,7 @@ impl Postgres {
     async fn block(&mut self, deposits: u64) {
         self.height += 1;
         let token = usdt::asset();
-        let count = i64::try_from(deposits).expect("few");
+        let count = i64::try_from(deposits).expect("the number is small");
         let header = header(self.height.unsigned_abs());
         let ids: Vec<i64> = (self.paid + 1..=self.paid + count).collect();
         self.paid += count;
@@ -157,6 +157,6 @@ impl Postgres {
         .bind(token.id.as_str().to_owned())
         .execute(&mut self.connection)
         .await
-        .expect("rows");
+        .expect("the rows are valid");
     }
 }

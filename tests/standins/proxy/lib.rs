@@ -17,7 +17,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-/// What the proxy does with one request.
+/// The action of the proxy on one request.
 pub enum Intervention {
     /// Forwards the request unchanged.
     Pass,

@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use crate::{api::NodeApi, jsonrpc, model::ChainModel};
 
 const BODY_MAX: usize = 4 << 20;
-/// How long a silent gateway waits before it answers; longer than any client waits.
+/// The time after which a silent gateway answers; longer than any client waits.
 const SILENCE: Duration = Duration::from_secs(60);
 /// The pause before each byte of a slow answer. Even the answer `{}` takes longer than a client waits.
 const BYTE_DELAY: Duration = Duration::from_secs(5);

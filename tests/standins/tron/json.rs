@@ -32,6 +32,7 @@ impl JsonEncoding {
         JsonEncoding { visible: visible.as_bool().unwrap_or(visible == "true") }
     }
 
+    /// Returns an address in this form.
     pub fn address(self, address: Address) -> String {
         let key = AddressKey(address.0.0);
         if self.visible { tron_address(key).text } else { address::to_hex(key) }
@@ -49,10 +50,12 @@ impl JsonEncoding {
         key.map(|key| Address::from(key.0))
     }
 
+    /// Returns a text in this form: plain or hexadecimal.
     pub fn text(self, text: &str) -> String {
         if self.visible { text.to_owned() } else { const_hex::encode(text) }
     }
 
+    /// Returns the JSON of a block, with its transactions if `detail` is true.
     pub fn block(self, block: &Block, detail: bool) -> Value {
         let raw = &block.header;
         let header = without_defaults(json!({
@@ -73,12 +76,14 @@ impl JsonEncoding {
         answer
     }
 
+    /// Returns the JSON of a transaction in a block.
     pub fn included(self, included: &IncludedTransaction) -> Value {
         let mut transaction = self.transaction(&included.tx);
         transaction["ret"] = json!([{ "contractRet": included.ret.name() }]);
         transaction
     }
 
+    /// Returns the JSON of a broadcast transaction.
     pub fn transaction(self, tx: &BroadcastTransaction) -> Value {
         let signature: Vec<String> = tx.signature.iter().map(const_hex::encode).collect();
         let mut transaction = self.unsigned(&tx.message, &tx.raw, &tx.txid);
@@ -86,6 +91,7 @@ impl JsonEncoding {
         transaction
     }
 
+    /// Returns the JSON of an unsigned transaction.
     pub fn unsigned(self, message: &proto::TransactionRaw, raw: &[u8], txid: &[u8; 32]) -> Value {
         let contracts: Vec<Value> = message.contract.iter().map(|contract| self.contract(contract)).collect();
         let memo = if self.visible {
@@ -134,6 +140,7 @@ impl JsonEncoding {
         }))
     }
 
+    /// Returns the JSON of a receipt.
     pub fn receipt(self, block: &Block, included: &IncludedTransaction) -> Value {
         let Receipt { fee, net_usage, net_fee, energy_usage, energy_fee, energy_total, penalty, .. } = included.receipt;
         let called = included.receipt.contract;

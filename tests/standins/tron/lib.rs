@@ -75,7 +75,7 @@ impl TronNode {
 
     /// Opens a gateway on a free port of this machine.
     pub async fn gateway(&self) -> Gateway {
-        self.gateway_at(0).await.expect("a free port")
+        self.gateway_at(0).await.expect("the machine has a free port")
     }
 
     /// Opens a gateway on a port of this machine.
@@ -86,7 +86,7 @@ impl TronNode {
     /// Opens a gateway whose requests need the key in the header `TRON-PRO-API-KEY`.
     pub async fn gateway_with_key(&self, key: &str) -> Gateway {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Gateway::open(self.model.clone(), address, Some(key.to_owned())).await.expect("a free port")
+        Gateway::open(self.model.clone(), address, Some(key.to_owned())).await.expect("the machine has a free port")
     }
 
     /// Activates an account and gives it a billion TRX.
@@ -153,14 +153,15 @@ impl TronNode {
             *clock += 1;
             *clock
         };
-        let solid = model.block(model.solid_height()).expect("a solidified block").clone();
+        let solid = model.block(model.solid_height()).expect("the chain has a solidified block").clone();
         let reference = chain::BlockRef { height: model::height_of(&solid), hash: chain::BlockHash(solid.id) };
         let expiration = model.head().header.timestamp + 300_000;
         let limit = if matches!(operation, Operation::Trigger { .. }) { fee_limit } else { 0 };
         let params = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
         let signed =
             transaction::build(from.account, operation, &params).sign(&from.key).expect("the key is that of the owner");
-        let message = proto::Transaction::decode(signed.bytes.as_slice()).expect("it was encoded just now");
+        let message =
+            proto::Transaction::decode(signed.bytes.as_slice()).expect("the transaction was encoded by this crate");
         let raw = message.raw_data.as_ref().map(Message::encode_to_vec).unwrap_or_default();
         model.accept(&message, raw)
     }

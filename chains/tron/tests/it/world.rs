@@ -12,12 +12,14 @@ use tron::{
 };
 use tronnode::{FundedAccount, TronNode, gateway::Gateway};
 
+/// The chain id of the model chain.
 pub const CHAIN_ID: u32 = 0x2b66_53dc;
 /// The time of the genesis block, in unix milliseconds.
 const GENESIS_MS: i64 = 1_770_000_000_000;
 /// The maximum energy penalty of USDT, in thousandths of the energy.
 pub const FACTOR: u64 = 3_400;
 
+/// A chain with a token, funded accounts and one gateway.
 pub struct World {
     pub node: TronNode,
     pub gateway: Gateway,
@@ -61,6 +63,7 @@ impl World {
         ]
     }
 
+    /// A driver that reads from the gateway.
     pub fn driver(&self) -> Tron {
         self.driver_of(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()])
     }
