@@ -9,13 +9,14 @@ use db::Db;
 use evm::logs::{TokenContracts, for_each_watched_transfer};
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, Grace, Limits};
+use money::deposits::{self, DepositService, Grace, Limits};
 use money::invoices;
 use money::ledger::PostError;
 use rpc::Rejection;
 use tokio::runtime::Runtime;
 
 use crate::databases::{NOW, SqliteFile, invoice_address};
+use crate::deposits::PaidCounter;
 use crate::node_answers;
 use crate::report::{Bounds, Report, take_samples};
 use crate::synthetic::header;
@@ -114,15 +115,13 @@ impl FollowBench {
 
     /// Books a block as the follow worker does at the tip.
     async fn book(&self, block: Block) -> Result<(), PostError> {
-        let chain = self.chain.clone();
-        let reached = Some(deposits::position(&chain, block.header.height, None));
+        let reached = Some(deposits::position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
-        let id = chain.id.clone();
+        let id = self.chain.id.clone();
+        let service = DepositService::new(self.chain.clone(), LIMITS, Arc::new(PaidCounter::default()));
         self.db
             .write("apply_blocks", move |tx| {
-                Box::pin(
-                    async move { deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], reached).await.map(drop) },
-                )
+                Box::pin(async move { service.apply_blocks(tx, NOW, from, &[block], reached).await.map(drop) })
             })
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);

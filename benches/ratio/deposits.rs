@@ -4,16 +4,19 @@ mod baseline;
 
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chain::{Amount, Block, BlockRef, Transfer, TransferIndex, TxId, TxPart, WatchSet};
 use db::testing::Scratch;
-use db::{Config, Db};
+use db::{Config, Db, Tx};
+use futures_util::future::BoxFuture;
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, Grace, Limits};
+use money::deposits::{self, DepositService, Grace, Limits};
+use money::effects::PaymentListener;
 use money::ledger::PostError;
-use money::payments::Change;
+use money::payments::PaymentChange;
 use sqlx::Connection;
 use tokio::runtime::Runtime;
 
@@ -188,18 +191,16 @@ impl DepositBench {
     }
 
     async fn apply(&self, block: Block) -> Result<(), PostError> {
-        let (chain, expected) = (self.chain.clone(), block.transfers.len());
-        let reached = Some(deposits::position(&chain, block.header.height, None));
+        let expected = block.transfers.len();
+        let reached = Some(deposits::position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
-        let changes = self.db.write("apply_blocks", move |tx| {
-            Box::pin(async move {
-                let applied = deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], reached).await?;
-                Ok::<_, PostError>(
-                    applied.changes.into_iter().filter(|change| matches!(change, Change::Paid(_))).count(),
-                )
-            })
+        let paid = Arc::new(PaidCounter::default());
+        let service = DepositService::new(self.chain.clone(), LIMITS, paid.clone());
+        let applied = self.db.write("apply_blocks", move |tx| {
+            Box::pin(async move { service.apply_blocks(tx, NOW, from, &[block], reached).await })
         });
-        assert_eq!(changes.await?, expected, "every deposit pays its invoice");
+        applied.await?;
+        assert_eq!(paid.0.load(Ordering::Relaxed), expected, "every deposit pays its invoice");
         Ok(())
     }
 
@@ -210,6 +211,23 @@ impl DepositBench {
     /// Returns the number of statements per deposit since the given counts, in thousandths.
     fn statements_per_deposit(&self, (paid, statements): (u64, u64)) -> u64 {
         (self.statements() - statements) * 1_000 / (self.paid - paid).max(1)
+    }
+}
+
+/// Counts the payments that became paid.
+#[derive(Default)]
+pub struct PaidCounter(AtomicUsize);
+
+impl PaymentListener for PaidCounter {
+    fn on_payment_changes<'a>(
+        &'a self,
+        _: &'a mut Tx,
+        _: clock::Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        let paid = changes.iter().filter(|change| matches!(change, PaymentChange::Paid(_))).count();
+        self.0.fetch_add(paid, Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

@@ -25,11 +25,12 @@ use envelope::Envelope;
 use ids::{Mode, Shop};
 use money::addresses::{Addresses, ChainAccount};
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
-use money::deposits::{self, Grace};
+use money::deposits::{self, DepositService, Grace};
 use money::immutable_facts::{self, Disagreement, Fact};
 use money::invoices;
 use money::pricing::{Currency, Fiat, RateBook};
 use shop::fulfilment::EmailTemplates;
+use shop::orders::PaymentChangeHandler;
 use shop::orders::payment::{PaymentService, Tolerance};
 use shop::{merchants, stock};
 use tasks::Tasks;
@@ -115,13 +116,11 @@ impl Daemon {
             let Some(source) = sources.get(&chain.id).cloned() else { continue };
             let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
             let limits = follow::Limits {
-                keep: settings.keep_blocks,
                 batch: BATCH_BLOCKS,
                 tip_age_max_ms: tip_age_max_ms(settings),
                 quiet_tip_max_ms: quiet_tip_max_ms(settings),
                 start_height: settings.start_height,
                 cursor_flush_ms,
-                grace: grace(&config),
                 probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
             };
             if chain.family == Family::Evm && settings.driver == Driver::Node && source.independent_endpoints() < 2 {
@@ -133,9 +132,8 @@ impl Daemon {
             let reconciler = balance_check::BalanceReconciler::new(
                 db.clone(),
                 clock.clone(),
-                chain.clone(),
+                deposit_service(&config, settings, chain),
                 source.clone(),
-                limits.grace,
             );
             all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
             rescans.insert(chain.id.clone(), Rescan::new(reconciler.clone()));
@@ -267,8 +265,11 @@ fn quiet_tip_max_ms(chain: &config::ChainConfig) -> Option<i64> {
     rare.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
-fn grace(config: &Config) -> Grace {
-    Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) }
+/// Books the deposits of a chain; orders follow their payments.
+fn deposit_service(config: &Config, settings: &config::ChainConfig, chain: &FollowedChain) -> DepositService {
+    let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
+    let limits = deposits::Limits { grace, keep: settings.keep_blocks };
+    DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
 }
 
 /// The reading halves of all enabled chains.
@@ -418,9 +419,9 @@ pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> any
     }
     let assets = assets(config, &rates::book(&config.rates))?;
     open_addresses(config, &assets, db, clock.now()).await?;
-    let chain = assets.chain(id).context("an enabled chain is known")?.clone();
-    let reconciler =
-        balance_check::BalanceReconciler::new(db.clone(), clock, chain, node_source(settings)?, grace(config));
+    let chain = assets.chain(id).context("an enabled chain is known")?;
+    let deposits = deposit_service(config, settings, chain);
+    let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, node_source(settings)?);
     Ok(Rescan::new(reconciler))
 }
 

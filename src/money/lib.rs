@@ -1,4 +1,5 @@
-//! Money: the ledger, what a payment asks, what reached us. `money` knows no goods; whoever sells reads it.
+//! Money: the ledger, payments, the invoices that they ask for on a chain, and the deposits that arrive. `money` knows no goods
+//! and no orders.
 
 pub mod assets;
 pub mod ledger;
@@ -9,3 +10,4 @@ pub mod invoices;
 pub mod unconfirmed;
 pub mod deposits;
 pub mod immutable_facts;
+pub mod effects;
