@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use chain::derive;
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use tokio::runtime::Runtime;
 
 use crate::client::{self, LoadResult};
@@ -54,8 +54,8 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     runtime.block_on(shop.close());
 
     let server = runtime.block_on(SyncingServer::start());
-    let (scratch, baseline_scratch) =
-        runtime.block_on(async { (Scratch::postgres(server.url()).await, Scratch::postgres(server.url()).await) });
+    let (scratch, baseline_scratch) = runtime
+        .block_on(async { (TestDatabase::postgres(server.url()).await, TestDatabase::postgres(server.url()).await) });
     let shop = runtime.block_on(BenchShop::connect(&scratch.config().url));
     let mut baseline = runtime.block_on(async {
         let shop = BenchShop::connect(&baseline_scratch.config().url).await;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chain::{Amount, Block, BlockRef, Transfer, TransferIndex, TxId, TxPart, WatchSet};
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use db::{Config, Db, Tx};
 use futures_util::future::BoxFuture;
 use ids::Mode;
@@ -92,8 +92,8 @@ fn sqlite(report: &mut Report, runtime: &Runtime) {
 
 fn postgres(report: &mut Report, runtime: &Runtime, server: &SyncingServer) {
     let (scratch, baseline_scratch) = runtime.block_on(async {
-        let ours = Scratch::postgres(server.url()).await;
-        (ours, Scratch::postgres(server.url()).await)
+        let ours = TestDatabase::postgres(server.url()).await;
+        (ours, TestDatabase::postgres(server.url()).await)
     });
     let (mut ours, mut baseline) = runtime.block_on(async {
         for url in [scratch.config().url, baseline_scratch.config().url] {

@@ -26,7 +26,7 @@ use ids::{Mode, Shop};
 use money::addresses::{Addresses, ChainAccount};
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
 use money::deposits::{self, DepositService, Grace};
-use money::immutable_facts::{self, Disagreement, Fact};
+use money::immutable_facts::{self, Fact, Mismatch};
 use money::invoices;
 use money::pricing::{Currency, Fiat, RateBook};
 use shop::fulfilment::EmailTemplates;
@@ -479,7 +479,7 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
         let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
         if chain.family == chain::Family::Bitcoin {
             let name = format!("address_kind of {}", chain.id);
-            kinds.push(Fact { name, fact: settings.address_kind.as_str().to_owned() });
+            kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
         let Some(account) = config.deposit_account(settings) else { continue };
@@ -501,7 +501,7 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
     let open = db.write("open_addresses", move |tx| {
         Box::pin(async move {
-            immutable_facts::agree(tx, now, &kinds).await?;
+            immutable_facts::record_or_compare(tx, now, &kinds).await?;
             let addresses = Addresses::open(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
                 watched.insert_outputs(
@@ -511,7 +511,7 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
             for (chain, siblings) in &siblings {
                 addresses.watch_sibling(tx, chain, siblings).await?;
             }
-            Ok::<_, Disagreement>(addresses)
+            Ok::<_, Mismatch>(addresses)
         })
     });
     Ok(open.await?)

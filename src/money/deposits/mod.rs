@@ -20,7 +20,7 @@ use crate::assets::FollowedChain;
 use crate::deposits::batch::DepositBatch;
 use crate::effects::{self, Effects, PaymentListener, Retraction, ReviewChange, ReviewRequest};
 use crate::invoices::{self, Disposition, Invoice, InvoiceUpdate};
-use crate::ledger::{Account, Entry, Leg, PostError, Suspense};
+use crate::ledger::{Account, EntryLine, JournalEntry, PostError, Suspense};
 use clock::Instant;
 use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
@@ -73,14 +73,7 @@ impl Deposit {
 
     /// Where it goes when no invoice counts it.
     fn suspense(&self) -> Option<Suspense> {
-        match self.used {
-            Disposition::Counted => None,
-            Disposition::Short => Some(Suspense::Short),
-            Disposition::Surplus => Some(Suspense::Surplus),
-            Disposition::Late => Some(Suspense::Late),
-            Disposition::Foreign => Some(Suspense::Foreign),
-            Disposition::Dust => Some(Suspense::Dust),
-        }
+        self.used.suspense()
     }
 }
 
@@ -489,11 +482,11 @@ async fn orphan(
     let before = invoices::received(tx, invoice).await?.confirmed;
     store::set_orphaned(tx, now, deposit).await?;
     if deposit.state == State::Seen {
-        effects.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
+        effects.entries.push(JournalEntry::void_hold(entry, "deposit orphaned", deposit.hold()));
     } else {
         let left = before.saturating_sub(deposit.amount);
         let lost = deposit.used == Disposition::Counted && invoice.unsettle(before, left, effects);
-        let leg = Leg {
+        let line = EntryLine {
             debit: match deposit.suspense() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
                 Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
@@ -502,7 +495,7 @@ async fn orphan(
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        effects.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
+        effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
         // The operator must not pay vanished money back by hand, so its review is closed.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}

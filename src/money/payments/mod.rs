@@ -6,7 +6,7 @@ use chain::{Amount, AssetId};
 
 use clock::Instant;
 use db::{self, Batch, ResultRef, Tx};
-use ids::{OrderId, PaymentId};
+use ids::{OrderId, PaymentId, Shop, UserId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -68,6 +68,10 @@ pub struct Taken {
 #[derive(Debug, Clone)]
 pub struct NewPayment {
     pub order: ResultRef<OrderId>,
+    /// The shop of the order.
+    pub shop: Shop,
+    /// The user whose balance pays; `None` for every other method.
+    pub user: Option<UserId>,
     pub method: Method,
     pub state: State,
     pub taken: Option<Taken>,
@@ -77,8 +81,17 @@ pub struct NewPayment {
 
 impl NewPayment {
     /// A payment that waits for money from outside.
-    pub fn pending(order: ResultRef<OrderId>, method: Method) -> NewPayment {
-        NewPayment { order, method, state: State::Pending, taken: None, pay_url: None, provider_ref: None }
+    pub fn pending(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
+        NewPayment {
+            order,
+            shop,
+            user: None,
+            method,
+            state: State::Pending,
+            taken: None,
+            pay_url: None,
+            provider_ref: None,
+        }
     }
 }
 

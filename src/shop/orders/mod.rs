@@ -221,7 +221,7 @@ pub async fn create(
     }
     // Last, because buyers of the same product wait for each other from here on.
     let reserved = line_items::reserve(&mut links, id, &new, &offers);
-    let done = tx.chain(links).await?;
+    let done = tx.run_batch(links).await?;
 
     let order = Order { id: done.id(id)?, ..order };
     let lines = reserved.lines(&done)?;

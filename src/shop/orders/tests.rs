@@ -585,7 +585,7 @@ async fn assert_books_agree(shop: &Fixture) {
 }
 
 async fn run(acts: Vec<Act>) {
-    let shop = Fixture::new(testing::fresh(Backend::Sqlite).await, 20).await;
+    let shop = Fixture::new(testing::open_migrated(Backend::Sqlite).await, 20).await;
     coupon(&shop, "ten", Discount::Percent(1_000)).await;
     let user = shop.user("ann").await;
     shop.credit(user, Currency::CNY, 2_000).await;

@@ -70,13 +70,13 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 }
 
 async fn one(db: &Db, sql: &'static str) -> String {
-    rows(db, sql).await.first().unwrap().at(0).unwrap()
+    rows(db, sql).await.first().unwrap().get_at(0).unwrap()
 }
 
 /// The entries of the audit log, oldest first.
 async fn acts(db: &Db) -> Vec<String> {
     let acts = rows(db, "select action, subject, detail, actor from audit_log order by seq").await;
-    let text = |row: &Row, place: usize| row.at::<String>(place).unwrap();
+    let text = |row: &Row, place: usize| row.get_at::<String>(place).unwrap();
     let told = acts.iter().map(|row| {
         assert!(text(row, 3).starts_with("uid "));
         format!("{} {}: {}", text(row, 0), text(row, 1), text(row, 2))
