@@ -10,7 +10,7 @@ use ::bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
     Txid, WPubkeyHash, Witness, WitnessMerkleNode, consensus,
 };
-use btc::{Kind, block};
+use btc::{AddressType, block};
 use chain::WatchSet;
 use cpu_time::ThreadTime;
 
@@ -55,10 +55,10 @@ pub fn run(report: &mut Report) {
         move || {
             let start = ThreadTime::now();
             for _ in 0..BLOCKS {
-                let body =
-                    block::read(bytes, Kind::P2wpkh, prove, &watched.read_addresses()).expect("the block is valid");
-                assert_eq!(body.hits.len(), HITS);
-                black_box((body, block::spends(bytes, &watched.read_outputs()).expect("the block is valid")));
+                let body = block::parse(bytes, AddressType::P2wpkh, prove, &watched.read_addresses())
+                    .expect("the block is valid");
+                assert_eq!(body.outputs.len(), HITS);
+                black_box((body, block::find_spends(bytes, &watched.read_outputs()).expect("the block is valid")));
             }
             start.elapsed()
         }
@@ -73,8 +73,9 @@ pub fn run(report: &mut Report) {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
             let bytes = const_hex::decode(&hex).expect("the text is hexadecimal");
-            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read_addresses()).expect("the block is valid");
-            black_box((body, block::spends(&bytes, &watched.read_outputs()).expect("the block is valid")));
+            let body = block::parse(&bytes, AddressType::P2wpkh, false, &watched.read_addresses())
+                .expect("the block is valid");
+            black_box((body, block::find_spends(&bytes, &watched.read_outputs()).expect("the block is valid")));
         }
         start.elapsed()
     };

@@ -340,13 +340,13 @@ pub fn btc(chain: &config::ChainConfig) -> anyhow::Result<btc::Bitcoin> {
         address_pause: ADDRESS_PAUSE,
         network: chain.network,
         asset: asset.clone(),
-        access: match chain.api {
-            config::Api::Core => btc::Access::Core,
-            config::Api::Esplora => btc::Access::Esplora,
+        backend: match chain.api {
+            config::Api::Core => btc::Backend::Core,
+            config::Api::Esplora => btc::Backend::Esplora,
         },
-        kind: match chain.address_kind {
-            config::AddressKind::P2wpkh => btc::Kind::P2wpkh,
-            config::AddressKind::P2tr => btc::Kind::P2tr,
+        address_type: match chain.address_kind {
+            config::AddressKind::P2wpkh => btc::AddressType::P2wpkh,
+            config::AddressKind::P2tr => btc::AddressType::P2tr,
         },
         verify: btc::Verify { work: chain.verify.header, commitments: chain.verify.transactions },
         pool: pool(chain)?,
