@@ -14,7 +14,7 @@ use settled::commands::context::{Context, RunningDaemon};
 use settled::commands::dispatch::dispatch;
 use settled::control::Request;
 use settled::workers::rescan::Piece;
-use simnet::{Fault, Keep};
+use simnet::{NodeFault, ReplacedTxs};
 
 use crate::receiving::{Placed, expect, place, suspense, units};
 use crate::world::{World, accounts};
@@ -88,7 +88,7 @@ both! {
     async fn a_reversed_payment_that_does_not_come_back_ends(world: World) {
         let placed = place(&world, "erc20_usdt").await;
         let needed = complete(&world, &placed).await;
-        world.simnet.reorg(&world.chain_of(placed.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), needed, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         expect(&world, &placed, "completed", "pending").await;
         pass(&world, placed.coin, 29 * 60).await;
@@ -115,7 +115,7 @@ both! {
         world.mine(placed.coin, 12);
         world.run_until_idle().await;
         expect(&world, &placed, "completed", "paid").await;
-        world.simnet.reorg(&world.chain_of(placed.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), 12, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(incoming(&world, placed.coin).await, part);
         pass(&world, placed.coin, 32 * 60).await;
@@ -130,7 +130,7 @@ both! {
         world.advance_seconds(29 * 60);
         let needed = complete(&world, &placed).await;
         world.advance_seconds(20 * 60);
-        world.simnet.reorg(&world.chain_of(placed.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), needed, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         pass(&world, placed.coin, 20 * 60).await;
         world.pay(placed.coin, &placed.address, &placed.due);
@@ -152,7 +152,7 @@ both! {
         assert_eq!(suspense(&world, "erc20_usdt", Suspense::Foreign).await, usdt);
         assert!(has_review(&world, "deposit.apart").await);
 
-        world.simnet.reorg(&world.chain_of("eth"), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of("eth"), 20, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(suspense(&world, "eth", Suspense::Foreign).await, Amount::ZERO, "no credit outlives its block");
 
@@ -170,7 +170,7 @@ both! {
     async fn a_node_that_tells_no_balances_does_not_hold_windows_open_for_ever(world: World) {
         let placed = place(&world, "erc20_usdt").await;
         let chain = world.chain_of(placed.coin);
-        world.simnet.set_fault(&chain, Fault::NoBalances, true);
+        world.simnet.set_fault(&chain, NodeFault::NoBalances, true);
         pass(&world, placed.coin, 32 * 60).await;
         expect(&world, &placed, "pending", "pending").await;
         pass(&world, placed.coin, 9 * 60).await;
@@ -181,7 +181,7 @@ both! {
         let blind = reviews.iter().find(|review| review.kind == "probe.blind").unwrap();
         assert!(blind.subject.starts_with("invoice/") && blind.detail.contains("11 minutes"), "{blind:?}");
 
-        world.simnet.set_fault(&chain, Fault::NoBalances, false);
+        world.simnet.set_fault(&chain, NodeFault::NoBalances, false);
         let next = place(&world, "erc20_usdt").await;
         pass(&world, next.coin, 32 * 60).await;
         expect(&world, &next, "expired", "expired").await;
@@ -225,7 +225,7 @@ both! {
         world.run_until_idle().await;
         expect(&world, &placed, "completed", "paid").await;
         assert!(has_review(&world, "payment.surplus").await && has_review(&world, "deposit.apart").await);
-        world.simnet.reorg(&world.chain_of(placed.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), 12, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert!(!has_review(&world, "payment.surplus").await && !has_review(&world, "deposit.apart").await);
 
@@ -250,7 +250,7 @@ both! {
         assert!(has_review(&world, "payment.short").await);
         let chain = world.chain_of(placed.coin);
         for (depth, left) in [(13, Some("50000 of ")), (15, None)] {
-            world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+            world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
             world.run_until_idle().await;
             let reviews = open_reviews(&world).await;
             let short = reviews.iter().find(|review| review.kind == "payment.short");
@@ -267,7 +267,7 @@ both! {
         world.mine(placed.coin, 12);
         pass(&world, placed.coin, 3 * 60).await;
         decide(&world, "payment.short").await;
-        world.simnet.reorg(&world.chain_of(placed.coin), 13, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), 13, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(suspense(&world, placed.coin, Suspense::Short).await, units(&world, placed.coin, "0.05"));
         assert!(!has_review(&world, "payment.short").await);
@@ -285,7 +285,7 @@ both! {
             expect(&world, &placed, "completed", "paid").await;
         };
         let vanish = async || {
-            world.simnet.reorg(&chain, 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+            world.simnet.reorg(&chain, 12, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
             world.run_until_idle().await;
         };
         pay(3).await;
@@ -308,9 +308,9 @@ both! {
         let chain = world.chain_of(placed.coin);
         world.pay(placed.coin, &placed.address, &placed.due);
         world.mine(placed.coin, 1);
-        let first = world.simnet.head(&chain).head.height;
+        let first = world.simnet.tip(&chain).head.height;
         world.pay(placed.coin, &placed.address, &placed.due);
-        while world.simnet.head(&chain).finalized.is_none_or(|last| last.height < first) {
+        while world.simnet.tip(&chain).finalized.is_none_or(|last| last.height < first) {
             world.mine(placed.coin, 1);
         }
         world.run_until_idle().await;
@@ -319,8 +319,8 @@ both! {
         let asset = world.asset(placed.coin).id;
         let earned = || world.account(world.shop.mode, available.clone(), asset.clone());
         assert_eq!(earned().await.available(), Amount::ZERO, "the second payment may still vanish");
-        let depth = world.simnet.head(&chain).head.height - first;
-        world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        let depth = world.simnet.tip(&chain).head.height - first;
+        world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(earned().await.available(), units(&world, placed.coin, &placed.due));
         expect(&world, &placed, "completed", "paid").await;
@@ -389,7 +389,7 @@ both! {
         world.mine(placed.coin, 20);
         world.run_until_idle().await;
         assert_eq!(suspense(&world, placed.coin, Suspense::Dust).await, Amount::from_units(1));
-        world.simnet.reorg(&world.chain_of(placed.coin), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), 20, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(suspense(&world, placed.coin, Suspense::Dust).await, Amount::ZERO);
         pass(&world, placed.coin, 32 * 60).await;
@@ -435,7 +435,7 @@ both! {
         assert!(resume(&world, "dogecoin").await.unwrap_err().contains("no chain `dogecoin`"));
 
         // A fork that is still there halts it again, and the review opens again.
-        world.simnet.reorg(&chain, 120, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 120, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert!(has_review(&world, "chain.halted").await);
         resume(&world, "ethereum").await.unwrap();
@@ -449,14 +449,14 @@ both! {
         world.pay(other.coin, &other.address, &other.due);
         world.mine(other.coin, 1);
         world.run_until_idle().await;
-        world.simnet.set_fault(&chain, Fault::HideTransfers, true);
+        world.simnet.set_fault(&chain, NodeFault::HideTransfers, true);
         world.pay(placed.coin, &placed.address, &placed.due);
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
-        world.simnet.set_fault(&chain, Fault::HideTransfers, false);
+        world.simnet.set_fault(&chain, NodeFault::HideTransfers, false);
         expect(&world, &placed, "pending", "pending").await;
 
-        let head = world.simnet.head(&chain).head.height;
+        let head = world.simnet.tip(&chain).head.height;
         assert!(rescan(&world, &chain, head + 1).await.unwrap_err().contains("was not read yet"));
         assert_eq!(rescan(&world, &chain, head).await, Ok((1, 1, 0)));
         world.run_until_idle().await;
@@ -469,15 +469,15 @@ both! {
     async fn a_rescan_does_not_book_again_what_the_balance_showed(world: World) {
         let placed = place(&world, "eth").await;
         let chain = world.chain_of("eth");
-        world.simnet.internals_by_balance(&chain, true);
+        world.simnet.set_internal_by_balance(&chain, true);
         world.simnet.pay_internal(&chain, &placed.address, units(&world, "eth", &placed.due)).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");
         world.run_until_idle().await;
         expect(&world, &placed, "completed", "paid").await;
-        world.simnet.internals_by_balance(&chain, false);
-        let head = world.simnet.head(&chain).head.height;
+        world.simnet.set_internal_by_balance(&chain, false);
+        let head = world.simnet.tip(&chain).head.height;
         assert_eq!(rescan(&world, &chain, head).await, Ok((0, 0, 1)));
         assert!(has_review(&world, "rescan.doubtful").await);
         assert_eq!(suspense(&world, "eth", Suspense::Surplus).await, Amount::ZERO);

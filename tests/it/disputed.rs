@@ -3,7 +3,7 @@
 
 use chain::Amount;
 use money::ledger::Account;
-use simnet::{Fault, Keep};
+use simnet::{NodeFault, ReplacedTxs};
 
 use crate::placed::Placed;
 use crate::world::World;
@@ -21,12 +21,12 @@ async fn settle(world: &World) -> (Placed, u64) {
 }
 
 fn differ(world: &World, on: bool) {
-    world.simnet.set_fault(&world.chain_of("erc20_usdt"), Fault::Disputed, on);
+    world.simnet.set_fault(&world.chain_of("erc20_usdt"), NodeFault::ConflictingEndpoint, on);
 }
 
 fn reorganise(world: &World, depth: u64) {
     let now = world.clock.now().unix_seconds();
-    world.simnet.reorg(&world.chain_of("erc20_usdt"), depth, Keep::Drop, now);
+    world.simnet.reorg(&world.chain_of("erc20_usdt"), depth, ReplacedTxs::Drop, now);
 }
 
 async fn pending(world: &World) -> Amount {

@@ -3,7 +3,7 @@
 use chain::Amount;
 use config::Config;
 use money::ledger::{Account, Suspense};
-use simnet::{Fault, Keep};
+use simnet::{NodeFault, ReplacedTxs};
 
 use crate::world::{Answer, World};
 
@@ -157,7 +157,7 @@ both! {
         let asset = world.asset(placed.coin).id;
         assert_eq!(world.account(world.shop.mode, incoming.clone(), asset.clone()).await.available(), Amount::ZERO);
 
-        world.simnet.reorg(&world.chain_of(placed.coin), 12, Keep::Drop, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), 12, ReplacedTxs::Drop, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(suspense(&world, placed.coin, Suspense::Surplus).await, Amount::ZERO);
         let pending = Account::MerchantPending(world.shop.merchant);
@@ -173,7 +173,7 @@ both! {
         world.run_until_idle().await;
         expect(&world, &placed, "pending", "confirming").await;
         world.advance_seconds(5 * 60);
-        world.simnet.reorg(&world.chain_of(placed.coin), 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), 1, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
@@ -188,14 +188,14 @@ both! {
         world.mine(placed.coin, 1);
         world.run_until_idle().await;
         world.advance_seconds(5 * 60);
-        world.simnet.hold_mempool(&chain, true);
-        world.simnet.reorg(&chain, 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.set_mempool_held(&chain, true);
+        world.simnet.reorg(&chain, 1, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         world.advance_seconds(20 * 60);
         world.mine(placed.coin, 1);
         world.run_until_idle().await;
         assert_eq!(world.status(&placed.id).await.text_at("status"), "pending", "it was in time, and nobody could mine it");
-        world.simnet.hold_mempool(&chain, false);
+        world.simnet.set_mempool_held(&chain, false);
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
         expect(&world, &placed, "completed", "paid").await;
@@ -209,7 +209,7 @@ both! {
         world.mine(placed.coin, 1);
         world.run_until_idle().await;
         world.advance_seconds(5 * 60);
-        world.simnet.reorg(&world.chain_of(placed.coin), 1, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(placed.coin), 1, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         for (seconds, status) in [(29 * 60, "pending"), (3 * 60, "expired")] {
             world.advance_seconds(seconds);
@@ -279,12 +279,12 @@ both! {
         world.advance_seconds(20 * 60);
         world.pay(placed.coin, &placed.address, &placed.due);
         world.mine(placed.coin, 1);
-        world.simnet.set_fault(&world.chain_of(placed.coin), Fault::Unavailable, true);
+        world.simnet.set_fault(&world.chain_of(placed.coin), NodeFault::Unavailable, true);
         world.run_until_idle().await;
         world.advance_seconds(3 * 3_600);
         world.run_until_idle().await;
         expect(&world, &placed, "pending", "pending").await;
-        world.simnet.set_fault(&world.chain_of(placed.coin), Fault::Unavailable, false);
+        world.simnet.set_fault(&world.chain_of(placed.coin), NodeFault::Unavailable, false);
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
         expect(&world, &placed, "completed", "paid").await;
@@ -294,9 +294,9 @@ both! {
         let placed = place(&world, "erc20_usdt").await;
         let asset = world.asset(placed.coin);
         let due = units(&world, placed.coin, &placed.due);
-        world.simnet.zero_value(&asset.chain, &asset.id, &placed.address).unwrap();
-        world.simnet.fake_token(&asset.chain, &placed.address, due).unwrap();
-        world.simnet.pay_failing(&asset.chain, &asset.id, &placed.address, due).unwrap();
+        world.simnet.pay_zero(&asset.chain, &asset.id, &placed.address).unwrap();
+        world.simnet.pay_fake_token(&asset.chain, &placed.address, due).unwrap();
+        world.simnet.pay_reverting(&asset.chain, &asset.id, &placed.address, due).unwrap();
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
         expect(&world, &placed, "pending", "pending").await;
@@ -342,7 +342,7 @@ both! {
 
     async fn internal_transfers_are_found_by_balance(world: World) {
         let chain = world.chain_of("eth");
-        world.simnet.internals_by_balance(&chain, true);
+        world.simnet.set_internal_by_balance(&chain, true);
         let placed = place(&world, "eth").await;
         world.mine("eth", 40);
         world.run_until_idle().await;
@@ -358,7 +358,7 @@ both! {
         let placed = place(&world, "erc20_usdt").await;
         let chain = world.chain_of(placed.coin);
         world.advance_seconds(60);
-        world.simnet.set_fault(&chain, Fault::HideTransfers, true);
+        world.simnet.set_fault(&chain, NodeFault::HideTransfers, true);
         world.pay(placed.coin, &placed.address, &placed.due);
         world.mine(placed.coin, 40);
         world.run_until_idle().await;
@@ -401,7 +401,7 @@ both! {
         world.mine(placed.coin, 3);
         world.run_until_idle().await;
         expect(&world, &placed, "pending", "confirming").await;
-        world.simnet.reorg(&chain, 3, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 3, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         expect(&world, &placed, "pending", "confirming").await;
         world.mine_deep(placed.coin);
@@ -415,7 +415,7 @@ both! {
         world.pay(placed.coin, &placed.address, &placed.due);
         world.mine(placed.coin, 4);
         world.run_until_idle().await;
-        world.simnet.reorg(&chain, 4, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 4, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         let answer = world.status(&placed.id).await;
         assert_eq!(answer.text_at("payment.received_amount"), "0", "{}", answer.text);
@@ -439,7 +439,7 @@ both! {
         let due = units(&world, placed.coin, &placed.due);
         assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available(), due);
 
-        world.simnet.reorg(&chain, needed, Keep::Drop, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, needed, ReplacedTxs::Drop, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available(), Amount::ZERO, "no credit outlives its block");
         assert_eq!(world.status(&placed.id).await.text_at("status"), "completed", "what was delivered stays delivered");
@@ -457,8 +457,8 @@ both! {
         for depth in 1..=64 {
             world.mine(placed.coin, 1);
             world.run_until_idle().await;
-            let most = world.simnet.head(&chain).finalized.map_or(64, |mark| world.simnet.head(&chain).head.height - mark.height);
-            world.simnet.reorg(&chain, depth.min(most), Keep::Remine, world.clock.now().unix_seconds());
+            let most = world.simnet.tip(&chain).finalized.map_or(64, |mark| world.simnet.tip(&chain).head.height - mark.height);
+            world.simnet.reorg(&chain, depth.min(most), ReplacedTxs::Remine, world.clock.now().unix_seconds());
             world.run_until_idle().await;
         }
         world.pay(placed.coin, &placed.address, &placed.due);
@@ -472,7 +472,7 @@ both! {
         let chain = world.chain_of(placed.coin);
         world.pay(placed.coin, &placed.address, &placed.due);
         world.mine(placed.coin, 20);
-        for fault in [Fault::Stale(5), Fault::WrongParent, Fault::NotThere, Fault::GoBack] {
+        for fault in [NodeFault::Stale(5), NodeFault::WrongParent, NodeFault::MissingBlocks, NodeFault::FinalityRegresses] {
             world.simnet.set_fault(&chain, fault, true);
             world.run_until_idle().await;
             world.simnet.set_fault(&chain, fault, false);
@@ -489,7 +489,7 @@ both! {
         world.mine_deep(placed.coin);
         world.run_until_idle().await;
         expect(&world, &placed, "completed", "paid").await;
-        world.simnet.reorg(&chain, 120, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 120, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         let reviews = world.db.read("reviews", |tx| Box::pin(async move { records::reviews::list_open(tx, 10).await })).await.unwrap();
         assert!(reviews.iter().any(|review| review.kind == "chain.halted"), "{reviews:?}");

@@ -3,7 +3,7 @@
 use chain::{Amount, ChainId};
 use money::ledger::{Account, Suspense};
 use shop::orders::{self, CancelError};
-use simnet::Keep;
+use simnet::ReplacedTxs;
 
 use crate::world::{Answer, World};
 
@@ -78,28 +78,28 @@ both! {
     async fn what_was_seen_in_time_pays_whenever_it_is_mined(world: World) {
         let placed = place(&world).await;
         let other = place(&world).await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.pay("btc", &placed.address, &placed.due);
         expect(&world, &placed, "pending", "confirming").await;
         world.advance_seconds(3 * 3_600);
         world.mine("btc", 3);
         expect(&world, &placed, "pending", "confirming").await;
         expect(&world, &other, "expired", "expired").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);
         expect(&world, &placed, "completed", "paid").await;
     }
 
     async fn what_was_seen_in_the_grace_is_in_time_too(world: World) {
         let placed = place(&world).await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.advance_seconds(30 * 60 + 30);
         world.pay("btc", &placed.address, &placed.due);
         expect(&world, &placed, "pending", "confirming").await;
         world.advance_seconds(3_600);
         world.mine("btc", 1);
         expect(&world, &placed, "pending", "confirming").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);
         expect(&world, &placed, "completed", "paid").await;
     }
@@ -127,7 +127,7 @@ both! {
     async fn nothing_more_is_asked_for_when_the_window_is_over(world: World) {
         let placed = place(&world).await;
         let due = Amount::parse_decimal(&placed.due, 8).unwrap();
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.pay("btc", &placed.address, &due.checked_mul_ratio(1, 2).unwrap().to_decimal(8));
         let answer = expect(&world, &placed, "pending", "confirming").await;
         assert!(answer.text_at("payment.qr_code").starts_with("bitcoin:"), "the rest: {}", answer.text);
@@ -138,13 +138,13 @@ both! {
 
     async fn what_nobody_mines_for_a_day_holds_nothing_any_more(world: World) {
         let placed = place(&world).await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.pay("btc", &placed.address, &placed.due);
         expect(&world, &placed, "pending", "confirming").await;
         world.advance_seconds(25 * 3_600);
         world.mine("btc", 1);
         expect(&world, &placed, "expired", "expired").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine_deep("btc");
         expect(&world, &placed, "expired", "expired").await;
         let late = Account::Suspense(world.shop.merchant, Suspense::Late);
@@ -158,10 +158,10 @@ both! {
         expect(&world, &placed, "pending", "confirming").await;
         world.mine("btc", 1);
         expect(&world, &placed, "completed", "paid").await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.simnet.reorg(&bitcoin(&world), 1, Keep::Remine, world.clock.now().unix_seconds());
         expect(&world, &placed, "completed", "confirming").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);
         expect(&world, &placed, "completed", "paid").await;
     }

@@ -2,7 +2,7 @@
 //! is unread then.
 
 use money::invoices;
-use simnet::Fault;
+use simnet::NodeFault;
 
 use crate::receiving::{expect, place};
 use crate::world::World;

@@ -12,7 +12,7 @@ use provision::{
     wallet::TestWallet,
 };
 use rpc::Endpoint;
-use simnet::conformance::Operator;
+use simnet::conformance::ChainOperator;
 
 /// Why a helper may panic: without the node there is no test.
 pub const NODE: &str = "the node does as it is told";
@@ -98,7 +98,7 @@ impl Operator for &World {
 
 /// Reads `from..=to`, as many calls as it takes.
 pub async fn read(source: &Bitcoin, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
-    simnet::conformance::read(source as &dyn Source, from, to, watched).await
+    simnet::conformance::read_blocks(source as &dyn Source, from, to, watched).await
 }
 
 pub fn transfers(blocks: &[Block]) -> Vec<Transfer> {
