@@ -13,7 +13,7 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
 use chain::{Address, Amount, AssetKind, BlockRef, Height, SourceError};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
+use rpc::{NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict};
 use ruint::aliases::U256;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -118,18 +118,18 @@ impl Evm {
         let accept = |i: usize, reply: &Reply<'_>| {
             let proof: AccountProof<'_> = reply.result()?;
             let account = proof.verify(&addresses[i], root).ok_or_else(|| {
-                Rejection::Wrong(format!(
+                Rejection::Invalid(format!(
                     "the proof for {} does not match the state root of block {}",
                     addresses[i].text, at.height
                 ))
             })?;
-            Ok(Answer::Sure(account))
+            Ok(Verdict::Accept(account))
         };
-        match self.pool.ask_many("eth_getProof", &params, PROOFS_PER_BATCH, accept).await {
+        match self.pool.batch("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all() {
             Ok(accounts) => Ok(Some(accounts)),
-            Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(None),
-            Err(RpcError::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
-            Err(failure) => Err(failure.at(at.height)),
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
+            Err(RpcError::NodeError(refusal)) if refusal.kind != NodeErrorKind::NotFound => Ok(None),
+            Err(failure) => Err(failure.into_source_error(at.height)),
         }
     }
 
@@ -140,18 +140,18 @@ impl Evm {
             return Ok(root);
         }
         let params = (hash, false);
-        let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (header, chain_header) = block::parse_header(raw, self.config.verify).map_err(Rejection::Wrong)?;
+        let answer = self.pool.send(Request::call("eth_getBlockByHash", &params), |reply| {
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (header, chain_header) = block::parse_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
             if chain_header.hash != at.hash {
-                return Err(Rejection::Wrong(format!(
+                return Err(Rejection::Invalid(format!(
                     "block {hash} was requested, but block {} was returned",
                     chain_header.hash
                 )));
             }
-            Ok(Answer::Sure(Some(header.state_root)))
+            Ok(Verdict::Accept(Some(header.state_root)))
         });
-        let root = answer.await.map_err(|failure| failure.at(at.height))?;
+        let root = answer.await.map_err(|failure| failure.into_source_error(at.height))?;
         let root = root.ok_or(SourceError::BlockNotFound(at.height))?;
         self.balance_cache().last_state_root = Some((hash, root));
         Ok(root)
@@ -181,12 +181,12 @@ impl Evm {
                 AssetKind::Native => hex::parse_u256(text),
                 AssetKind::Token { .. } => hex::parse_bytes(text).map(U256::from_be_bytes::<32>),
             };
-            let balance = balance.ok_or_else(|| Rejection::Wrong("a balance is not a number".to_owned()))?;
+            let balance = balance.ok_or_else(|| Rejection::Invalid("a balance is not a number".to_owned()))?;
             Ok((reply.endpoint, Amount::new(balance)))
         };
-        let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Answer::Sure);
-        let first = self.pool.ask_many(method, &params, BALANCES_PER_BATCH, accept).await;
-        let first = first.map_err(|failure| failure.at(at.height))?;
+        let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
+        let first = self.pool.batch(method, &params, BALANCES_PER_BATCH, accept).await.into_all();
+        let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
         if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_single_endpoint();
@@ -198,8 +198,12 @@ impl Evm {
             if balance.is_zero() {
                 return Ok((balance, None));
             }
-            let second =
-                self.pool.ask_excluding(endpoint, method, params, |reply| parse_balance(reply).map(Answer::Sure)).await;
+            let second = self
+                .pool
+                .send(Request::call(method, params).to(Target::Excluding(endpoint)), |reply| {
+                    parse_balance(reply).map(Verdict::Accept)
+                })
+                .await;
             let (other, second) = second.map_err(|failure| {
                 SourceError::Unavailable(format!("no second endpoint confirms the balance: {failure}"))
             })?;
@@ -230,12 +234,17 @@ impl Evm {
             Some(is_supported) => is_supported,
             None => {
                 let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NONEXISTENT_BLOCK }]);
-                let accept =
-                    |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|balance| Answer::Sure(balance.is_some()));
-                let is_supported = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
+                let accept = |reply: &Reply<'_>| {
+                    reply.result::<Option<&str>>().map(|balance| Verdict::Accept(balance.is_some()))
+                };
+                let is_supported = match self
+                    .pool
+                    .send(Request::call("eth_getBalance", &params).to(Target::Probe(endpoint)), accept)
+                    .await
+                {
                     Ok(balance) => !balance,
-                    Err(RpcError::Refused(refusal)) if is_about_the_block(refusal.kind) => true,
-                    Err(failure) => return Err(failure.at(height)),
+                    Err(RpcError::NodeError(refusal)) if is_about_the_block(refusal.kind) => true,
+                    Err(failure) => return Err(failure.into_source_error(height)),
                 };
                 self.balance_cache().supports_eip1898.insert(endpoint, is_supported);
                 is_supported
@@ -281,10 +290,10 @@ impl AccountProof<'_> {
 
 /// Returns true when a node's refusal is about the requested block, not about the node itself. Nodes word the error for an
 /// unknown block in many ways, so an unclassified refusal counts too.
-fn is_about_the_block(kind: RefusalKind) -> bool {
+fn is_about_the_block(kind: NodeErrorKind) -> bool {
     match kind {
-        RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => true,
-        RefusalKind::MethodMissing | RefusalKind::TooLarge | RefusalKind::Quota => false,
+        NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => true,
+        NodeErrorKind::MethodMissing | NodeErrorKind::TooLarge | NodeErrorKind::RateLimited => false,
     }
 }
 

@@ -11,7 +11,7 @@ use chain::{
     AssetId, Block, Height, SourceError, Transfer, TransferIndex, TxId, TxPart, WatchSet, derive::evm_address,
 };
 use futures_util::{StreamExt, future, stream};
-use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
+use rpc::{NodeErrorKind, Rejection, Reply, Request, RpcError, Verdict};
 use serde_json::{Value, json, value::RawValue};
 
 use crate::{
@@ -93,16 +93,16 @@ impl Evm {
         let params: Vec<(String, bool)> = (from..=to).map(|height| (hex::to_quantity(height), native)).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
             let height = from.saturating_add(u64::try_from(i).unwrap_or(u64::MAX));
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let body = block::parse_block(raw, height, self.config.verify, native, &watched.read_addresses())
-                .map_err(Rejection::Wrong)?;
+                .map_err(Rejection::Invalid)?;
             // The endpoint may have invented the unknown type, so an endpoint that proves the block at once is preferred.
             let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
             let origin_and_body = Some((reply.endpoint, body));
-            Ok(if is_proven { Answer::Sure(origin_and_body) } else { Answer::Doubtful(origin_and_body) })
+            Ok(if is_proven { Verdict::Accept(origin_and_body) } else { Verdict::Fallback(origin_and_body) })
         };
-        let answers = self.pool.ask_prefix("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await;
-        let answers = answers.map_err(|failure| failure.at(from))?;
+        let answers = self.pool.batch("eth_getBlockByNumber", &params, BODIES_PER_BATCH, accept).await.into_prefix();
+        let answers = answers.map_err(|failure| failure.into_source_error(from))?;
 
         let mut bodies: Vec<BlockBody> = Vec::with_capacity(answers.len());
         for (endpoint, body) in answers.into_iter().map_while(|found| found) {
@@ -128,21 +128,25 @@ impl Evm {
             return Ok(false);
         }
         let accept = |i: usize, reply: &Reply<'_>| {
-            let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Answer::Doubtful(None)) };
+            let Some(text) = reply.result::<Option<&str>>()? else { return Ok(Verdict::Fallback(None)) };
             let bytes = const_hex::decode(text).ok().filter(|bytes| keccak256(bytes) == txids[i][0]);
             let bytes = bytes.ok_or_else(|| {
-                Rejection::Wrong(format!("the raw bytes of transaction {} have another hash", txids[i][0]))
+                Rejection::Invalid(format!("the raw bytes of transaction {} have another hash", txids[i][0]))
             })?;
             if block::is_known_encoding(&bytes) {
-                return Err(Rejection::Wrong(format!("transaction {} is of another type than reported", txids[i][0])));
+                return Err(Rejection::Invalid(format!(
+                    "transaction {} is of another type than reported",
+                    txids[i][0]
+                )));
             }
-            Ok(Answer::Sure(Some(bytes)))
+            Ok(Verdict::Accept(Some(bytes)))
         };
         let answers =
-            match self.pool.ask_many("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept).await {
+            match self.pool.batch("eth_getRawTransactionByHash", &txids, RAW_TRANSACTIONS_MAX, accept).await.into_all()
+            {
                 Ok(answers) => answers,
-                Err(RpcError::Missing(_) | RpcError::TooLarge(_) | RpcError::Refused(_)) => return Ok(false),
-                Err(failure) => return Err(failure.at(height)),
+                Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_) | RpcError::NodeError(_)) => return Ok(false),
+                Err(failure) => return Err(failure.into_source_error(height)),
             };
         let Some(missing) = answers.into_iter().collect() else { return Ok(false) };
         if unproven.matches_root(missing) {
@@ -162,16 +166,16 @@ impl Evm {
         }
         let height = body.header.height;
         let params = (B256::from(body.header.hash.0), true);
-        let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
+        let answer = self.pool.send(Request::call("eth_getBlockByHash", &params), |reply| {
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let full = block::parse_block(raw, height, self.config.verify, true, &watched.read_addresses())
-                .map_err(Rejection::Wrong)?;
+                .map_err(Rejection::Invalid)?;
             if full.header != body.header || full.txids != body.txids {
-                return Err(Rejection::Wrong(format!("returned another block than {}", body.header.hash)));
+                return Err(Rejection::Invalid(format!("returned another block than {}", body.header.hash)));
             }
-            Ok(Answer::Sure(Some(full)))
+            Ok(Verdict::Accept(Some(full)))
         });
-        let full = answer.await.map_err(|failure| failure.at(height))?;
+        let full = answer.await.map_err(|failure| failure.into_source_error(height))?;
         let full = full.ok_or(SourceError::BlockNotFound(height))?;
         Ok(full.unproven.is_some() && self.has_proven_transactions(&full).await?)
     }
@@ -262,7 +266,7 @@ impl Evm {
         let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
         let answer = match self.request_block_receipts(json!([hash]), body, watched).await {
             // Some nodes accept only a block number here. The receipts are verified against the block's hash in any case.
-            Err(RpcError::Refused(refusal)) if refusal.code == INVALID_PARAMS => {
+            Err(RpcError::NodeError(refusal)) if refusal.code == INVALID_PARAMS => {
                 self.request_block_receipts(json!([hex::to_quantity(height)]), body, watched).await
             }
             answer => answer,
@@ -270,9 +274,9 @@ impl Evm {
         match answer {
             Ok(Some(receipts)) => Ok(ReceiptsAnswer::Complete(receipts)),
             Ok(None) => Err(SourceError::BlockNotFound(height)),
-            Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(ReceiptsAnswer::NotOffered),
-            Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::Other => Ok(ReceiptsAnswer::Refused),
-            Err(failure) => Err(failure.at(height)),
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(ReceiptsAnswer::NotOffered),
+            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::Other => Ok(ReceiptsAnswer::Refused),
+            Err(failure) => Err(failure.into_source_error(height)),
         }
     }
 
@@ -283,13 +287,13 @@ impl Evm {
         body: &BlockBody,
         watched: &WatchSet,
     ) -> Result<Option<BlockReceipts>, RpcError> {
-        let answer = self.pool.ask("eth_getBlockReceipts", &params, |reply| {
-            let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Answer::Doubtful(None)) };
+        let answer = self.pool.send(Request::call("eth_getBlockReceipts", &params), |reply| {
+            let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Verdict::Fallback(None)) };
             let receipts =
                 receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.read_addresses());
-            let receipts = receipts.map_err(Rejection::Wrong)?;
+            let receipts = receipts.map_err(Rejection::Invalid)?;
             let is_sure = receipts.proven || !self.config.verify.receipts;
-            Ok(if is_sure { Answer::Sure(Some(receipts)) } else { Answer::Doubtful(Some(receipts)) })
+            Ok(if is_sure { Verdict::Accept(Some(receipts)) } else { Verdict::Fallback(Some(receipts)) })
         });
         answer.await
     }
@@ -299,18 +303,21 @@ impl Evm {
         let height = body.header.height;
         let params: Vec<[B256; 1]> = body.txids.iter().map(|txid| [*txid]).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let receipt: Receipt<'_> = serde_json::from_str(raw.get()).map_err(|e| Rejection::Wrong(e.to_string()))?;
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let receipt: Receipt<'_> =
+                serde_json::from_str(raw.get()).map_err(|e| Rejection::Invalid(e.to_string()))?;
             if !receipt.belongs_to(body.txids[i], body) {
-                return Err(Rejection::Wrong(format!(
+                return Err(Rejection::Invalid(format!(
                     "the receipt of {} belongs to another transaction or block",
                     body.txids[i]
                 )));
             }
-            Ok(Answer::Sure(Some(raw.to_owned())))
+            Ok(Verdict::Accept(Some(raw.to_owned())))
         };
-        let answers = self.pool.ask_many("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await;
-        let texts: Option<Vec<Box<RawValue>>> = answers.map_err(|failure| failure.at(height))?.into_iter().collect();
+        let answers =
+            self.pool.batch("eth_getTransactionReceipt", &params, RECEIPTS_PER_BATCH, accept).await.into_all();
+        let texts: Option<Vec<Box<RawValue>>> =
+            answers.map_err(|failure| failure.into_source_error(height))?.into_iter().collect();
         let texts = texts.ok_or(SourceError::BlockNotFound(height))?;
         let parsed: Result<Vec<Receipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
         let parsed = parsed.map_err(|error| SourceError::InvalidResponse(error.to_string()))?;

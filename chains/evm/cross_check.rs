@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chain::{BlockHash, BlockRef, Header, Height, source::CrossCheckResult};
-use rpc::{Answer, Rejection, Reply, RpcError};
+use rpc::{Rejection, Reply, Request, RpcError, Target, Verdict};
 use serde_json::value::RawValue;
 
 use crate::{Evm, block, hex};
@@ -46,7 +46,7 @@ impl Evm {
                 }
                 Ok(Some(_)) if origin.is_some() => return CrossCheckResult::Confirmed,
                 Ok(Some((endpoint, _))) => origin = Some(endpoint),
-                Ok(None) | Err(RpcError::Refused(_)) => break,
+                Ok(None) | Err(RpcError::NodeError(_)) => break,
                 Err(failure) => return CrossCheckResult::NoAnswer(failure.to_string()),
             }
         }
@@ -66,13 +66,11 @@ impl Evm {
     ) -> Result<Option<(usize, Header)>, RpcError> {
         let params = (tag, false);
         let accept = |reply: &Reply<'_>| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header))))
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+            Ok(Verdict::Accept(Some((reply.endpoint, header))))
         };
-        match origin {
-            Some(origin) => self.pool.ask_excluding(origin, "eth_getBlockByNumber", &params, accept).await,
-            None => self.pool.ask_from(0, "eth_getBlockByNumber", &params, accept).await,
-        }
+        let target = origin.map_or(Target::From(0), Target::Excluding);
+        self.pool.send(Request::call("eth_getBlockByNumber", &params).to(target), accept).await
     }
 }

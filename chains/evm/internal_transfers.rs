@@ -7,7 +7,7 @@ use alloy_primitives::B256;
 use chain::{
     Address, AddressKey, Amount, BlockRef, Header, SourceError, Transfer, TxPart, WatchSet, derive::evm_address,
 };
-use rpc::{Answer, RefusalKind, Rejection, RpcError};
+use rpc::{NodeErrorKind, Rejection, Request, RpcError, Verdict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::warn;
@@ -50,7 +50,7 @@ impl Evm {
             self.mark_incomplete(body, "rest", "trace requests failed several times in a row and are paused");
             return Ok(Vec::new());
         }
-        let answer = self.pool.ask(method, &params, |reply| {
+        let answer = self.pool.send(Request::call(method, &params), |reply| {
             let watched = &watched.read_addresses();
             let transfers = match self.config.trace {
                 TraceApi::None => Ok(Vec::new()),
@@ -61,7 +61,7 @@ impl Evm {
                     call_traces::list_flat_transfers(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched)
                 }
             };
-            transfers.map(Answer::Sure).map_err(Rejection::Wrong)
+            transfers.map(Verdict::Accept).map_err(Rejection::Invalid)
         });
         let failure = match answer.await {
             Ok(transfers) => {
@@ -71,18 +71,18 @@ impl Evm {
             Err(failure) => failure,
         };
         // The tracing endpoint may be a little behind the one that returned the block.
-        let is_behind = matches!(&failure, RpcError::Refused(refusal) if refusal.kind == RefusalKind::NotThere);
-        if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Slow(_)))
+        let is_behind = matches!(&failure, RpcError::NodeError(refusal) if refusal.kind == NodeErrorKind::NotFound);
+        if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
             && self.trace_health().may_wait_for_answer(Instant::now())
         {
-            return Err(failure.at(body.header.height));
+            return Err(failure.into_source_error(body.header.height));
         }
         let cause = match &failure {
-            RpcError::Unavailable(_) | RpcError::Slow(_) => "silence",
-            RpcError::Missing(_) => "missing",
+            RpcError::Unavailable(_) | RpcError::Timeout(_) => "silence",
+            RpcError::MethodMissing(_) => "missing",
             RpcError::TooLarge(_) => "size",
-            RpcError::Refused(_) => "refusal",
-            RpcError::Wrong(_) => "unusable",
+            RpcError::NodeError(_) => "refusal",
+            RpcError::Invalid(_) => "unusable",
         };
         self.trace_health().record_failure(Instant::now());
         self.mark_incomplete(body, cause, &failure.to_string());

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::MutexGuard};
 
 use alloy_primitives::{Address, B256};
 use chain::{Height, WatchSet};
-use rpc::{AdaptiveSize, Answer, RefusalKind, Rejection, RpcError};
+use rpc::{AdaptiveSize, NodeErrorKind, Rejection, Request, RpcError, Verdict};
 use serde_json::json;
 use tracing::info;
 
@@ -71,24 +71,24 @@ impl Evm {
                 "address": self.contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
             let mut first: Option<LogSummaries> = None;
             let mut too_large = None;
-            let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
+            let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
                 let logs: Vec<Log<'_>> = reply.result().inspect_err(|bad| {
-                    if let Rejection::Refused(refusal) = bad
-                        && refusal.kind == RefusalKind::TooLarge
+                    if let Rejection::NodeError(refusal) = bad
+                        && refusal.kind == NodeErrorKind::TooLarge
                     {
                         too_large = Some(refusal.message.clone());
                     }
                 })?;
-                let summaries = self.summarize_logs(&logs, start, end, watched).map_err(Rejection::Wrong)?;
+                let summaries = self.summarize_logs(&logs, start, end, watched).map_err(Rejection::Invalid)?;
                 let Some(other) = first.take() else {
                     first = Some(summaries);
-                    return Ok(Answer::Doubtful(None));
+                    return Ok(Verdict::Fallback(None));
                 };
-                Ok(Answer::Sure(Some(intersect(other, summaries))))
+                Ok(Verdict::Accept(Some(intersect(other, summaries))))
             });
             let message = match (answer.await, too_large) {
                 (Ok(Some(agreed)), _) => {
-                    self.log_range_size().succeeded(block_count);
+                    self.log_range_size().record_success(block_count);
                     summaries.extend(agreed);
                     start = end + 1;
                     continue;
@@ -96,12 +96,12 @@ impl Evm {
                 (Err(RpcError::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
                 (Err(failure), _) => {
                     // These blocks are read one by one. The next range is smaller, so that the answer comes in time.
-                    self.log_range_size().shrinks(block_count, &failure);
+                    self.log_range_size().record_failure(block_count, &failure);
                     return summaries;
                 }
                 (Ok(None), None) => return summaries,
             };
-            let can_shrink = self.log_range_size().too_large(block_count, &message);
+            let can_shrink = self.log_range_size().record_too_large(block_count, &message);
             info!(chain = %self.config.chain, "a range of {block_count} blocks is too large for an endpoint: {message}");
             if !can_shrink {
                 return summaries;
@@ -157,22 +157,22 @@ impl Evm {
         let height = body.header.height;
         let filter = json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
         let (mut empty_answers, mut consistent_answers) = (0, 0);
-        let answer = self.pool.ask("eth_getLogs", &filter, |reply| {
+        let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
             let logs: Vec<Log<'_>> = reply.result()?;
             let summary =
-                self.summarize_logs(&logs, height, height, watched).map_err(Rejection::Wrong)?.into_values().next();
+                self.summarize_logs(&logs, height, height, watched).map_err(Rejection::Invalid)?.into_values().next();
             if summary.as_ref().is_some_and(|summary| summary.hash.0 != body.header.hash.0) {
-                return Err(Rejection::Wrong(format!("returned logs of another block than {}", body.header.hash)));
+                return Err(Rejection::Invalid(format!("returned logs of another block than {}", body.header.hash)));
             }
             if summary.as_ref().is_some_and(|summary| summary.has_watched_transfer) {
-                return Ok(Answer::Sure(true));
+                return Ok(Verdict::Accept(true));
             }
             empty_answers += 1;
             if !bloom_is_proven || summary.is_some_and(|summary| summary.excludes_transfers(in_bloom)) {
                 consistent_answers += 1;
             }
             // If the second endpoint does not answer, the first answer is not confirmed and stays doubtful.
-            Ok(if consistent_answers < 2 { Answer::Doubtful(true) } else { Answer::Sure(false) })
+            Ok(if consistent_answers < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
         });
         match answer.await {
             Ok(may_have_logs) => may_have_logs && empty_answers < self.count_read_endpoints(),

@@ -3,7 +3,7 @@
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender};
-use rpc::{Rejection, Reply, Role};
+use rpc::{Rejection, Reply, Request};
 use tracing::info;
 
 use crate::{Evm, hex};
@@ -115,7 +115,7 @@ impl Sender for Evm {
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];
-        let replies = self.pool.tell_all(Role::Broadcast, "eth_sendRawTransaction", &params).await;
+        let replies = self.pool.broadcast(Request::call("eth_sendRawTransaction", &params)).await;
         let outcomes = replies.into_iter().map(|(endpoint, body)| {
             let label = self.pool.label(endpoint);
             let outcome = match body {
@@ -125,8 +125,8 @@ impl Sender for Evm {
                     Ok(_) => BroadcastOutcome::Unknown(format!(
                         "{label}: accepted the transaction, but returned another hash than {txid}"
                     )),
-                    Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::Refused(refusal)) => {
+                    Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::NodeError(refusal)) => {
                         classify_refusal(&label, &self.pool.redact(endpoint, &refusal.message))
                     }
                 },

@@ -12,7 +12,7 @@ use chain::{
     SourceError, Tip, WatchSet,
     source::{CrossCheckResult, EndpointReport},
 };
-use rpc::{AdaptiveSize, Answer, ChainCheck, Pool, RefusalKind, Rejection, Reply, Role, RpcError};
+use rpc::{AdaptiveSize, ChainCheck, NodeErrorKind, Pool, Rejection, Reply, Request, Role, RpcError, Target, Verdict};
 use ruint::aliases::U256;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
@@ -78,8 +78,9 @@ impl Evm {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let proof = ChainCheck::call("eth_chainId", &[(); 0], &hex::to_quantity(config.chain_id));
-        let pool = Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?;
+        let request = Request::call("eth_chainId", &[(); 0]);
+        let chain_check = ChainCheck::result_is(request, &hex::to_quantity(config.chain_id));
+        let pool = Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
             contracts: TokenContracts::new(&config.assets)?,
@@ -116,11 +117,14 @@ impl Evm {
     /// while. The claim is ignored when the endpoint lags behind, or names a block above the best known head.
     async fn poll_finality(&self) {
         let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
-        let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header.block_ref()))))
-        });
+        let claim = self.pool.send(
+            Request::call("eth_getBlockByNumber", &("finalized", false)).to(Target::From(first)),
+            |reply| {
+                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept(Some((reply.endpoint, header.block_ref()))))
+            },
+        );
         match claim.await {
             Ok(Some((endpoint, block))) => {
                 let heads = self.pool.heads();
@@ -137,7 +141,7 @@ impl Evm {
 
     /// Returns the number of endpoints that may be read from.
     pub(crate) fn count_read_endpoints(&self) -> usize {
-        self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
+        self.pool.endpoints().filter(|endpoint| endpoint.has_role(Role::Read)).count()
     }
 
     /// Returns the endpoint's head and a text about its state and the methods that it offers.
@@ -151,15 +155,17 @@ impl Evm {
         }
         let header = |tag: &'static str| async move {
             let accept = |reply: &Reply<'_>| {
-                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Sure(None)) };
-                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Wrong)?;
-                Ok(Answer::Sure(Some(header)))
+                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
+                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept(Some(header)))
             };
-            self.pool.ask_only(endpoint, "eth_getBlockByNumber", &(tag, false), accept).await
+            self.pool
+                .send(Request::call("eth_getBlockByNumber", &(tag, false)).to(Target::Probe(endpoint)), accept)
+                .await
         };
         let head =
             header("latest").await.map_err(|failure| failure.to_string())?.ok_or("the endpoint has no latest block")?;
-        self.pool.saw_head(endpoint, head.height);
+        self.pool.record_head(endpoint, head.height);
         let hash = B256::from(head.hash.0);
         let finality = match header("finalized").await {
             Ok(Some(mark)) => format!("finalized up to {}", mark.height),
@@ -186,13 +192,13 @@ impl Evm {
 
     /// Returns true when the endpoint answers this request with a result.
     async fn supports_method(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
-        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Answer::Sure(()));
-        self.pool.ask_only(endpoint, method, &params, accept).await.is_ok()
+        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Verdict::Accept(()));
+        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await.is_ok()
     }
 
     async fn request_text(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
-        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
-        self.pool.ask_only(endpoint, method, &params, accept).await
+        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
+        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await
     }
 }
 
@@ -203,8 +209,8 @@ impl Source for Evm {
         let mut failures = Vec::new();
         let mut is_confirmed = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
-            match self.pool.ask_one(endpoint, "eth_chainId", &json!([]), accept).await {
+            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
+            match self.pool.send(Request::call("eth_chainId", &json!([])).to(Target::Only(endpoint)), accept).await {
                 Ok(id) if hex::parse_quantity(&id) == Some(self.config.chain_id) => is_confirmed = true,
                 Ok(id) => {
                     let label = self.pool.label(endpoint);
@@ -225,26 +231,29 @@ impl Source for Evm {
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
         let params = json!([{ "to": contract, "data": DECIMALS_SELECTOR }, "latest"]);
-        let decimals = self.pool.ask("eth_call", &params, |reply| {
+        let decimals = self.pool.send(Request::call("eth_call", &params), |reply| {
             let word: Option<[u8; 32]> = hex::parse_bytes(reply.result::<&str>()?);
             let decimals = word.and_then(|word| u8::try_from(U256::from_be_bytes(word)).ok());
             let decimals = decimals
-                .ok_or_else(|| Rejection::Wrong(format!("contract {contract} does not return its decimals")))?;
-            Ok(Answer::Sure(decimals))
+                .ok_or_else(|| Rejection::Invalid(format!("contract {contract} does not return its decimals")))?;
+            Ok(Verdict::Accept(decimals))
         });
-        decimals.await.map_err(|failure| failure.at(0))
+        decimals.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// Sends one request for the head, and one for the finalized block when the head changed.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.next_head_endpoint.fetch_add(1, Ordering::Relaxed);
-        let latest = self.pool.ask_from(first, "eth_getBlockByNumber", &("latest", false), |reply| {
-            let block: &RawValue = reply.result()?;
-            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure((reply.endpoint, header)))
-        });
-        let (endpoint, head) = latest.await.map_err(|failure| failure.at(0))?;
-        self.pool.saw_head(endpoint, head.height);
+        let latest = self.pool.send(
+            Request::call("eth_getBlockByNumber", &("latest", false)).to(Target::From(first)),
+            |reply| {
+                let block: &RawValue = reply.result()?;
+                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept((reply.endpoint, header)))
+            },
+        );
+        let (endpoint, head) = latest.await.map_err(|failure| failure.into_source_error(0))?;
+        self.pool.record_head(endpoint, head.height);
         if self.config.finality == FinalitySource::Tag && self.replace_last_head(head.block_ref()) {
             self.poll_finality().await;
             let fresh_claims = self.finality_claims().count_fresh(Instant::now());
@@ -260,18 +269,21 @@ impl Source for Evm {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let params = (hex::to_quantity(height), false);
-        let header = self.pool.ask("eth_getBlockByNumber", &params, |reply| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Wrong)?;
+        let header = self.pool.send(Request::call("eth_getBlockByNumber", &params), |reply| {
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
             if header.height == height {
-                Ok(Answer::Sure(Some(header)))
+                Ok(Verdict::Accept(Some(header)))
             } else {
-                Err(Rejection::Wrong(format!("block {height} was requested, but block {} was returned", header.height)))
+                Err(Rejection::Invalid(format!(
+                    "block {height} was requested, but block {} was returned",
+                    header.height
+                )))
             }
         });
         match header.await {
-            Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
-            header => header.map_err(|failure| failure.at(height)),
+            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => Ok(None),
+            header => header.map_err(|failure| failure.into_source_error(height)),
         }
     }
 
@@ -308,7 +320,7 @@ impl Source for Evm {
     }
 
     fn requests(&self) -> u64 {
-        self.pool.requests()
+        self.pool.requests_sent()
     }
 
     async fn check_endpoints(&self) -> Vec<EndpointReport> {

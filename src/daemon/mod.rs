@@ -380,7 +380,7 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     let limits = rpc::Limits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
     let mut node = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
     if let Some(solidity) = &endpoint.solidity_url {
-        node = node.with_elsewhere("walletsolidity", solidity.as_str())?;
+        node = node.with_path_override("walletsolidity", solidity.as_str())?;
     }
     if let Some(file) = endpoint.login_file.path()? {
         node = node.with_login_file(file);

@@ -38,7 +38,7 @@ async fn a_node_with_two_ports_and_a_key() {
     let (full, solid) =
         (world.node.gateway_with_key("secret-key").await, world.node.gateway_with_key("secret-key").await);
     let endpoint = |key: &str| {
-        let endpoint = rpc::Endpoint::new(&full.url).unwrap().with_elsewhere("walletsolidity", &solid.url).unwrap();
+        let endpoint = rpc::Endpoint::new(&full.url).unwrap().with_path_override("walletsolidity", &solid.url).unwrap();
         endpoint.with_header("TRON-PRO-API-KEY", key).unwrap()
     };
     let driver = world.driver_of(vec![endpoint("secret-key")]);
