@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chain::{
     Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, BroadcastOutcome, ChainId, Family, InternalTransfers,
-    Sender, Source, Tip, TxId, derive,
+    OutPoint, Sender, Source, Tip, TxId, derive,
 };
 use model_chain::ModelChain;
 use model_node::ModelNode;

@@ -251,7 +251,7 @@ impl WireDraft {
             WireReplayProtection::Nonce(nonce) => ReplayProtection::Nonce(nonce),
             WireReplayProtection::Expiry(time, salt) => ReplayProtection::Expiry { time, salt },
             WireReplayProtection::Inputs(coins) => {
-                let read = |(txid, vout): &(String, u32)| parse_txid(txid).map(|txid| OutPoint { txid, vout: *vout });
+                let parse = |(txid, vout): &(String, u32)| parse_txid(txid).map(|txid| OutPoint { txid, vout: *vout });
                 let coins: Option<Vec<OutPoint>> = coins.iter().map(parse).collect();
                 ReplayProtection::Inputs(coins.ok_or("a coin is not 64 hexadecimal digits")?)
             }

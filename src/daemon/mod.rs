@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::feeds::Feeds;
-use crate::workers::rescan::Rescan;
-use crate::workers::{Heartbeats, Worker, Workers, balance_check, expiry, follow, fulfil, ledger, mempool, rates};
+use crate::workers::rescan::Rescanner;
+use crate::workers::{Heartbeats, Worker, Workers, balance_check, expiry, follow, fulfilment, ledger, mempool, rates};
 use clock::{Clock, Instant};
 use config::{self, Config, Driver, RatesMode};
 use db::{self, Db};
@@ -73,7 +73,7 @@ pub struct Daemon {
     pub checkout_shop: Option<Shop>,
     pub tasks: Tasks,
     /// What reads blocks again when a person asks for it.
-    pub rescans: HashMap<ChainId, Rescan>,
+    pub rescans: HashMap<ChainId, Rescanner>,
     pub wake: Wake,
     workers: Workers,
     stop: watch::Sender<bool>,
@@ -86,7 +86,7 @@ impl Daemon {
         let config = Arc::new(config);
         let tasks = Tasks::default();
         let sources = sources(&config, simnet.as_ref())?;
-        let book = rates::book(&config.rates);
+        let book = rates::configured_rate_book(&config.rates);
         let assets = Arc::new(assets(&config, &book)?);
         let addresses = Arc::new(open_addresses(&config, &assets, &db, clock.now()).await?);
         warn_of_orphaned_invoices(&assets, &db).await?;
@@ -94,7 +94,7 @@ impl Daemon {
         tell_missing_keys(&db, clock.now(), &envelope).await?;
         let checkout_shop = find_shop(&db, &config.surfaces.checkout.mount).await?;
 
-        let letters = EmailTemplates { order_url: config.mail.order_url.clone() };
+        let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
 
         let wake = Wake::default();
         let mut all: Vec<Arc<dyn Worker>> = Vec::new();
@@ -102,7 +102,7 @@ impl Daemon {
         let mut rescans = HashMap::new();
         if config.rates.mode == RatesMode::Feeds {
             let feeds = Feeds::new(&config.rates, clock.clone())?;
-            all.push(Arc::new(rates::Rates::new(
+            all.push(Arc::new(rates::RateWorker::new(
                 db.clone(),
                 clock.clone(),
                 &config.rates,
@@ -122,7 +122,7 @@ impl Daemon {
                 start_height: settings.start_height,
                 cursor_flush_ms,
                 grace: grace(&config),
-                probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
+                balance_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
             };
             if chain.family == Family::Evm && settings.driver == Driver::Node && source.independent_endpoints() < 2 {
                 tracing::warn!(
@@ -138,7 +138,7 @@ impl Daemon {
                 limits.grace,
             );
             all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
-            rescans.insert(chain.id.clone(), Rescan::new(reconciler.clone()));
+            rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
             let assets = settings.assets().map(|(_, asset)| asset.clone()).collect();
             let follower =
                 Arc::new(follow::FollowWorker::new(reconciler, addresses.clone(), assets, limits, settings.poll));
@@ -153,11 +153,11 @@ impl Daemon {
                 settings.poll,
             )));
         }
-        all.push(Arc::new(fulfil::FulfilmentWorker::new(db.clone(), clock.clone(), envelope.clone(), letters)));
+        all.push(Arc::new(fulfilment::FulfilmentWorker::new(db.clone(), clock.clone(), envelope.clone(), templates)));
         all.push(Arc::new(expiry::ExpiryWorker::new(db.clone(), clock.clone())));
-        all.push(Arc::new(crate::workers::mail::Mail::new(db.clone(), clock.clone(), transport)));
-        all.push(Arc::new(ledger::Seal::new(db.clone())));
-        all.push(Arc::new(ledger::Fold::new(db.clone())));
+        all.push(Arc::new(crate::workers::mail::MailWorker::new(db.clone(), clock.clone(), transport)));
+        all.push(Arc::new(ledger::HashChainWorker::new(db.clone())));
+        all.push(Arc::new(ledger::BalanceRollUpWorker::new(db.clone())));
         let workers = Workers::new(all, wake.clone());
         if autonomous {
             begin_to_follow(&followers).await;
@@ -410,18 +410,18 @@ pub fn simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
 }
 
 /// What reads blocks of a chain again where no daemon runs.
-pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescan> {
+pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescanner> {
     let settings = config.chains.get(id).filter(|chain| chain.enabled);
     let settings = settings.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
     if settings.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let assets = assets(config, &rates::book(&config.rates))?;
+    let assets = assets(config, &rates::configured_rate_book(&config.rates))?;
     open_addresses(config, &assets, db, clock.now()).await?;
     let chain = assets.chain(id).context("an enabled chain is known")?.clone();
     let reconciler =
         balance_check::BalanceReconciler::new(db.clone(), clock, chain, node_source(settings)?, grace(config));
-    Ok(Rescan::new(reconciler))
+    Ok(Rescanner::new(reconciler))
 }
 
 fn assets(config: &Config, book: &RateBook) -> anyhow::Result<Assets> {

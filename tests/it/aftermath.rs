@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use settled::commands::context::{Context, RunningDaemon};
 use settled::commands::dispatch::dispatch;
 use settled::control::Request;
-use settled::workers::rescan::Piece;
+use settled::workers::rescan::RescanPiece;
 use simnet::{NodeFault, ReplacedTxs};
 
 use crate::receiving::{Placed, expect, place, suspense, units};
@@ -45,7 +45,7 @@ async fn resume(world: &World, chain: &str) -> Result<String, String> {
 /// How many transfers were booked, were there before, and may be either.
 async fn rescan(world: &World, chain: &ChainId, to: u64) -> Result<(u64, u64, u64), String> {
     let output = request(world, "rescan", json!({ "chain": chain.as_str(), "from": 1, "to": to })).await?;
-    let piece: Piece = serde_json::from_value(output).expect("the rescanned blocks");
+    let piece: RescanPiece = serde_json::from_value(output).expect("the rescanned blocks");
     assert_eq!(piece.to, to);
     Ok((piece.booked, piece.known, piece.doubtful))
 }

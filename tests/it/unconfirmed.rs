@@ -159,7 +159,7 @@ both! {
         world.mine("btc", 1);
         expect(&world, &placed, "completed", "paid").await;
         world.simnet.set_mempool_held(&bitcoin(&world), true);
-        world.simnet.reorg(&bitcoin(&world), 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.reorg(&bitcoin(&world), 1, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         expect(&world, &placed, "completed", "confirming").await;
         world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);

@@ -71,7 +71,7 @@ both! {
     async fn a_chain_that_is_never_read_to_its_tip_ends_windows_too(world: World) {
         let placed = place(&world, "eth").await;
         world.advance_seconds(OVER + 10);
-        world.simnet.set_fault(&world.chain_of(placed.coin), Fault::Withheld(3), true);
+        world.simnet.set_fault(&world.chain_of(placed.coin), NodeFault::WithheldBlocks(3), true);
         world.mine(placed.coin, 8);
         world.run_until_idle().await;
         expect(&world, &placed, "expired", "expired").await;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chain::{Amount, AssetId, ChainId, Family};
 use proptest::prelude::*;
-use simnet::{ReplacedTxs, Simnet, address, tx};
+use simnet::{ReplacedTxs, Simnet, address, transaction};
 
 use crate::support::{self, GENESIS, Reader, native, now, token, units};
 
