@@ -144,7 +144,7 @@ impl Follower {
             start_height: Some(FIRST),
             cursor_flush_ms: 0,
             grace: GRACE,
-            probe_patience_ms: 0,
+            balance_patience_ms: 0,
         };
         let addresses = Arc::new(Addresses::default());
         Follower { db, worker: FollowWorker::new(reconciler, addresses, vec![usdt()], limits, Duration::ZERO) }
