@@ -13,10 +13,7 @@ use crate::workers::{Ran, Worker};
 use clock::Clock;
 use db::Db;
 use ids::InvoiceId;
-use money::assets::FollowedChain;
-use money::deposits::{self, BalanceCheck, Grace, UnexplainedCredit};
-use money::ledger::PostError;
-use shop::orders;
+use money::deposits::{self, BalanceCheck, DepositService, UnexplainedCredit};
 
 /// Maximum number of invoices whose balances are compared in one run.
 const COMPARE_MAX: i64 = 500;
@@ -26,15 +23,14 @@ const COMPARE_MAX: i64 = 500;
 pub struct BalanceReconciler {
     pub(super) db: Db,
     pub(super) clock: Clock,
-    pub(super) chain: FollowedChain,
+    pub(super) deposits: DepositService,
     pub(super) source: Arc<dyn Source>,
-    pub(super) grace: Grace,
 }
 
 impl BalanceReconciler {
     /// A reconciler that reads balances from `source`.
-    pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, grace: Grace) -> BalanceReconciler {
-        BalanceReconciler { db, clock, chain, source, grace }
+    pub fn new(db: Db, clock: Clock, deposits: DepositService, source: Arc<dyn Source>) -> BalanceReconciler {
+        BalanceReconciler { db, clock, deposits, source }
     }
 
     /// Returns true when deposits explain the balances of the invoices' addresses after the block `cursor`. Otherwise books the
@@ -106,31 +102,24 @@ impl BalanceReconciler {
     /// Books the credit in a block of our branch, so that it is reversed with that block. A credit in a block of another branch is
     /// an error, and is looked for again.
     async fn book(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
-        let (now, chain, grace, check) = (self.clock.now(), self.chain.clone(), self.grace, check.clone());
+        let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
+        let chain = &self.deposits.chain().id;
         let outcome = self
             .db
             .write("book_unexplained_credit", move |tx| {
-                Box::pin(async move {
-                    let outcome = deposits::book_unexplained_credit(tx, now, &chain, grace, at, &check, credit).await?;
-                    if let UnexplainedCredit::Booked(change) = &outcome {
-                        orders::apply_payment_changes(tx, now, change.as_slice()).await?;
-                    }
-                    Ok::<_, PostError>(outcome)
-                })
+                Box::pin(async move { deposits.book_unexplained_credit(tx, now, at, &check, credit).await })
             })
             .await?;
         match outcome {
-            UnexplainedCredit::Booked(_) => {
-                info!(chain = %self.chain.id, height = at.height, "a balance increased without a visible transfer; the credit was booked");
+            UnexplainedCredit::Booked => {
+                info!(%chain, height = at.height, "a balance increased without a visible transfer; the credit was booked");
                 Ok(())
             }
             // A deposit was booked meanwhile; the next check compares with it.
             UnexplainedCredit::Outdated => Ok(()),
-            UnexplainedCredit::Elsewhere => bail!(
-                "{}: a balance increased in block {}, which is not on the branch that is followed",
-                self.chain.id,
-                at.height
-            ),
+            UnexplainedCredit::OffBranch => {
+                bail!("{chain}: a balance increased in block {}, which is not on the branch that is followed", at.height)
+            }
         }
     }
 }
@@ -162,7 +151,7 @@ impl BalanceCheckWorker {
 #[async_trait]
 impl Worker for BalanceCheckWorker {
     fn name(&self) -> String {
-        format!("balance check {}", self.reconciler.chain.id)
+        format!("balance check {}", self.reconciler.deposits.chain().id)
     }
 
     fn pause(&self) -> Duration {
@@ -177,7 +166,7 @@ impl Worker for BalanceCheckWorker {
         if self.reconciler.source.internal_transfers() != InternalTransfers::ByBalance {
             return Ok(Ran::Idle);
         }
-        let chain = self.reconciler.chain.id.clone();
+        let chain = self.reconciler.deposits.chain().id.clone();
         let (cursor, invoices) = self
             .reconciler
             .db
@@ -187,7 +176,7 @@ impl Worker for BalanceCheckWorker {
             .await?;
         let Some(cursor) = cursor else { return Ok(Ran::Idle) };
         if i64::try_from(invoices.len())? == COMPARE_MAX {
-            warn!(chain = %self.reconciler.chain.id, "more native invoices are open than are compared at once ({COMPARE_MAX}); configure an endpoint that can trace");
+            warn!(chain = %self.reconciler.deposits.chain().id, "more native invoices are open than are compared at once ({COMPARE_MAX}); configure an endpoint that can trace");
         }
         let explained = self.reconciler.is_explained(cursor, invoices).await?;
         Ok(if explained { Ran::Idle } else { Ran::Worked })

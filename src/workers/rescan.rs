@@ -10,7 +10,6 @@ use money::deposits::{
     rescan::{RescanError, Rescanned},
 };
 use records::audit_log::{self, Action, Actor};
-use shop::orders;
 
 /// Maximum number of blocks of one piece, so that the operator sees the progress.
 const PIECE_BLOCKS_MAX: u64 = 1_000;
@@ -47,7 +46,7 @@ impl Rescanner {
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;
     /// [`SourceError`] when the node does not return the blocks.
     pub async fn rescan_piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
-        let chain = self.reconciler.chain.id.clone();
+        let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self
             .reconciler
             .db
@@ -62,12 +61,12 @@ impl Rescanner {
         let mut piece = RescanPiece { to: from, booked: 0, known: 0, doubtful: 0 };
         let mut next = from;
         while next <= end {
-            let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.chain.watched).await?;
+            let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.deposits.chain().watched).await?;
             let Some(last) = blocks.last().map(|block| block.header.height) else {
                 bail!(SourceError::BlockNotFound(next))
             };
             if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
-                bail!("{}: block {next} was requested and another one was returned", self.reconciler.chain.id);
+                bail!("{}: block {next} was requested and another one was returned", self.reconciler.deposits.chain().id);
             }
             let rescanned = self.book(actor, blocks).await?;
             piece.booked += rescanned.booked;
@@ -80,18 +79,17 @@ impl Rescanner {
     }
 
     async fn book(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
-        let (now, chain, grace) = (self.reconciler.clock.now(), self.reconciler.chain.clone(), self.reconciler.grace);
+        let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();
         let written = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
-                let rescanned = deposits::rescan::rescan(tx, now, &chain, grace, &blocks).await?;
-                orders::apply_payment_changes(tx, now, &rescanned.changes).await?;
+                let rescanned = deposits.rescan(tx, now, &blocks).await?;
                 if let (true, Some(first), Some(last)) = (rescanned.booked > 0, blocks.first(), blocks.last()) {
                     let detail = format!(
                         "blocks {} to {}: {} transfers were booked",
                         first.header.height, last.header.height, rescanned.booked
                     );
-                    audit_log::record(tx, now, &actor, Action::ChainRescan, chain.id.as_str(), &detail).await?;
+                    audit_log::record(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail).await?;
                 }
                 Ok::<_, RescanError>(rescanned)
             })

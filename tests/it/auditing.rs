@@ -1,12 +1,11 @@
-//! What the audit promises: books that were changed from outside, or that a mistake of ours left incomplete, are named.
+//! The audit reports rows that were changed from outside or that a bug left incomplete.
 
-use money::ledger::audit;
+use money::audit;
 use serde_json::json;
 
-use crate::receiving::{expect, place, units};
 use crate::world::World;
 
-/// Takes the change back, whatever it was.
+/// The error with which the transaction is rolled back after the audit ran in it.
 enum Undone {
     With(String),
     Db(db::Error),
@@ -18,7 +17,7 @@ impl From<db::Error> for Undone {
     }
 }
 
-/// What the audit says after a change that is not kept.
+/// Returns the audit's report after a change that is rolled back.
 async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
     let audited = world.db.write("corrupt", move |tx| {
         Box::pin(async move {
@@ -26,7 +25,7 @@ async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
                 let changed = tx.execute(sql, Vec::new()).await?;
                 assert!(changed > 0, "`{sql}` changes nothing");
             }
-            let report = audit::audit(tx).await?;
+            let report = audit::audit_ledger(tx).await?;
             Err::<(), _>(Undone::With(report.to_string()))
         })
     });
@@ -38,19 +37,19 @@ async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
 }
 
 both! {
-    async fn the_audit_names_what_does_not_fit(world: World) {
-        // Invoice 1 is paid, with a surplus, and final; 2 is paid and not final; 3 expired with a part of its money and got
-        // another coin; 4 is open. Order 5 was paid from a balance.
-        let paid = place(&world, "erc20_usdt").await;
-        let twice = units(&world, paid.coin, &paid.due).checked_mul(2).unwrap();
-        world.pay(paid.coin, &paid.address, &twice.to_decimal(6));
+    async fn the_audit_reports_every_inconsistency(world: World) {
+        // Invoice 1 is paid with a surplus and final; 2 is paid and not final; 3 expired with a part payment and another
+        // asset at its address; 4 is open. Order 5 was paid from a balance.
+        let paid = world.place_order("erc20_usdt").await;
+        let twice = paid.due.checked_mul(2).unwrap();
+        world.pay_order(&paid, twice);
         world.mine_deep(paid.coin);
         world.run_until_idle().await;
-        let young = place(&world, "erc20_usdt").await;
-        world.pay(young.coin, &young.address, &young.due);
+        let young = world.place_order("erc20_usdt").await;
+        world.pay_order(&young, young.due);
         world.mine(young.coin, 12);
         world.run_until_idle().await;
-        let short = place(&world, "bnb").await;
+        let short = world.place_order("bnb").await;
         world.pay(short.coin, &short.address, "0.0001");
         world.pay("bep20_usdt", &short.address, "3");
         world.mine(short.coin, 300);
@@ -58,11 +57,11 @@ both! {
         world.advance_seconds(32 * 60);
         world.mine(short.coin, 1);
         world.run_until_idle().await;
-        for (placed, status) in [(&paid, "completed"), (&young, "completed"), (&short, "expired")] {
-            assert_eq!(world.status(&placed.id).await.text_at("status"), status);
+        for (order, status) in [(&paid, "completed"), (&young, "completed"), (&short, "expired")] {
+            assert_eq!(world.status(&order.id).await.text_at("status"), status);
         }
-        let open = place(&world, "erc20_usdt").await;
-        expect(&world, &open, "pending", "pending").await;
+        let open = world.place_order("erc20_usdt").await;
+        world.assert_status(&open, "pending", "pending").await;
         let (_, token) = world.user_with_balance(1_000, 0).await;
         let body = json!({
             "productId": world.product.id, "quantity": 2, "contactEmail": "buyer@example.com",
@@ -80,21 +79,21 @@ both! {
             ),
             (&["update deposits set asset = 'ethereum/native' where id = 2"], "deposit 2 "),
             (&["update deposits set chain = 'bsc' where id = 2"], "deposit 2 "),
-            (&["update deposits set disposition = 'late' where id = 2"], "does not keep it apart as late"),
-            (&["delete from postings where entry like 'deposit/%/apart'"], "does not keep it apart as foreign"),
-            (&["update deposits set disposition = 'counted' where disposition = 'foreign'"], "keeps it apart, and it is counted"),
+            (&["update deposits set disposition = 'late' where id = 2"], "it is late, and the ledger does not have it as unallocated"),
+            (&["delete from postings where entry like 'deposit/%/apart'"], "it is foreign, and the ledger does not have it as unallocated"),
+            (&["update deposits set disposition = 'counted' where disposition = 'foreign'"], "it is counted, and the ledger has it as unallocated"),
             (
                 &["insert into postings (seq, entry, line_no, kind, debit_account_id, credit_account_id, amount, reason, created_at)
                    select 9999, 'deposit/77/seen', 0, kind, debit_account_id, credit_account_id, amount, reason, created_at
                    from postings where entry = 'deposit/1/seen'"],
-                "deposit 77: the ledger has entries of it",
+                "deposit 77: the ledger has entries for it",
             ),
             (&["delete from postings where entry = 'invoice/1/paid/1'"], "settlement 1 has no entry"),
-            (&["delete from postings where entry = 'invoice/1/final/1'"], "was not released as it says"),
-            (&["update invoices set finalized_at = null where id = 1"], "was not released as it says"),
-            (&["update invoices set finalized_at = 1 where id = 2"], "was not released as it says"),
-            (&["delete from postings where entry = 'invoice/3/expired'"], "not all of its part payments"),
-            (&["update invoices set state = 'paid' where id = 4"], "invoice 4 (paid): 0 settlements do not fit"),
+            (&["delete from postings where entry = 'invoice/1/final/1'"], "its entries do not match its finality"),
+            (&["update invoices set finalized_at = null where id = 1"], "its entries do not match its finality"),
+            (&["update invoices set finalized_at = 1 where id = 2"], "its entries do not match its finality"),
+            (&["delete from postings where entry = 'invoice/3/expired'"], "not all of its partial payments"),
+            (&["update invoices set state = 'paid' where id = 4"], "invoice 4 (paid): 0 settlements do not match"),
             (
                 &["update invoices set state = 'paid', settlement_count = 1, credited_amount = amount_due where id = 4"],
                 "invoice 4 (paid): settlement 1 has no entry",
@@ -107,7 +106,7 @@ both! {
                 "invoice 2 (open): its deposits brought enough, and it was not settled",
             ),
             (&["delete from postings where entry like 'payment/%/paid'"], "did not take it from the balance"),
-            (&["update payments set state = 'failed' where method = 'balance_cny'"], "the ledger has entries of it"),
+            (&["update payments set state = 'failed' where method = 'balance_cny'"], "the ledger has entries for it"),
         ];
         for (change, expected) in table {
             let report = audit_after(&world, change).await;

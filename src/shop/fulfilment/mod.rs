@@ -128,7 +128,7 @@ async fn deliver(
 
 /// The order in `processing`; `None`, and no more work, when it is past that.
 async fn deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
-    let order = orders::lock(tx, id).await?.ok_or(db::Error::Changed { expected: 1, found: 0 })?;
+    let order = orders::lock(tx, id).await?.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?;
     match order.state {
         State::Paid => orders::advance(tx, now, order, State::Processing).await.map(Some),
         State::Processing => Ok(Some(order)),

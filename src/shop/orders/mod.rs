@@ -13,6 +13,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalog::PricingScheme;
@@ -24,8 +25,9 @@ use clock::Instant;
 use db::{self, Batch, Db, Locked, Tx};
 use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use money::addresses::{IssueError, ReservedAddress};
+use money::effects::PaymentListener;
 use money::invoices::{self, InvoiceTerms, Received};
-use money::payments::{self, Change, Method};
+use money::payments::{self, Method, PaymentChange};
 use money::pricing::{Currency, Fiat};
 use records::events;
 
@@ -219,7 +221,7 @@ pub async fn create(
     }
     // Last, because buyers of the same product wait for each other from here on.
     let reserved = line_items::reserve(&mut links, id, &new, &offers);
-    let done = tx.chain(links).await?;
+    let done = tx.run_batch(links).await?;
 
     let order = Order { id: done.id(id)?, ..order };
     let lines = reserved.lines(&done)?;
@@ -227,16 +229,31 @@ pub async fn create(
     Ok(PlacedOrder { order, lines, instructions })
 }
 
-/// What happened to payments, told in the transaction in which it happened.
-pub async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(), db::Error> {
+/// Moves orders on when their payments change.
+#[derive(Debug, Clone, Copy)]
+pub struct PaymentChangeHandler;
+
+impl PaymentListener for PaymentChangeHandler {
+    fn on_payment_changes<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        now: Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        Box::pin(apply_payment_changes(tx, now, changes))
+    }
+}
+
+/// Moves the orders of changed payments on, in the transaction in which the payments changed.
+async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChange]) -> Result<(), db::Error> {
     let mut over = Vec::new();
     for change in changes {
         match *change {
-            Change::Confirming(_) => {}
-            Change::Paid(payment) => payment_changes::apply_paid(tx, now, payment).await?,
-            Change::Expired(payment) => over.extend(payment_changes::lock_expired_order(tx, payment).await?),
-            Change::Lost(payment) => over.extend(payment_changes::apply_lost(tx, now, payment).await?),
-            Change::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
+            PaymentChange::Confirming(_) => {}
+            PaymentChange::Paid(payment) => payment_changes::apply_paid(tx, now, payment).await?,
+            PaymentChange::Expired(payment) => over.extend(payment_changes::lock_expired_order(tx, payment).await?),
+            PaymentChange::Lost(payment) => over.extend(payment_changes::apply_lost(tx, now, payment).await?),
+            PaymentChange::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
         }
     }
     payment_changes::end_unpaid(tx, now, over, State::Expired, "order.expired").await

@@ -143,10 +143,10 @@ pub fn reserve(links: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantit
 impl Reservation {
     /// All of them, or the transaction must not be stored.
     pub fn ensure_complete(&self, done: &BatchResult) -> Result<(), ReserveError> {
-        if done.rows(self.sku) == 0 {
+        if done.count_rows(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
         }
-        if done.rows(self.items) == u64::from(self.quantity) {
+        if done.count_rows(self.items) == u64::from(self.quantity) {
             return Ok(());
         }
         // PostgreSQL: the count was waited for, and what came back meanwhile is not seen by a statement that began before.

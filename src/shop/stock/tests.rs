@@ -13,7 +13,7 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
         Box::pin(async move {
             let mut links = Batch::default();
             let reserved = stock::reserve(&mut links, sku, LineId(line), quantity);
-            reserved.ensure_complete(&tx.chain(links).await?)
+            reserved.ensure_complete(&tx.run_batch(links).await?)
         })
     });
     reserved.await

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use clock::Instant;
 use db::{self, Tx};
 use ids::{Shop, UserId};
-use money::ledger::{self, Account, Entry, Leg, PostError};
+use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::pricing::Currency;
 
 /// Decimal places of the balance in CNY: the order's amount is taken as it is.
@@ -100,6 +100,6 @@ pub async fn credit(
     amount: Amount,
     entry: &str,
 ) -> Result<(), PostError> {
-    let leg = Leg { debit: Account::OperatorEquity, credit: Account::User(user), asset, amount };
-    ledger::book(tx, now, &[Entry::posted(shop.mode, entry, "credit by the operator", vec![leg])]).await
+    let line = EntryLine { debit: Account::OperatorEquity, credit: Account::User(user), asset, amount };
+    ledger::book(tx, now, &[JournalEntry::post(shop.mode, entry, "credit by the operator", vec![line])]).await
 }

@@ -13,7 +13,7 @@ use crate::workers::follow::cross_check::{Corroboration, EndpointDispute};
 use clock::Instant;
 use ids::InvoiceId;
 use money::assets::FollowedChain;
-use money::deposits::{self, Cursor, Grace, Position};
+use money::deposits::{self, Cursor, Position};
 
 /// While the follower reads blocks without reaching the tip, it looks for expired invoices this often, in milliseconds.
 const EXPIRY_INTERVAL_MS: i64 = 5_000;
@@ -26,8 +26,6 @@ const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
 /// The numbers of one follower.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Depth of the deepest reorganisation that can be followed, in blocks.
-    pub keep: u64,
     /// Maximum number of blocks of one request.
     pub batch: u64,
     /// The age from which a tip is logged as too old, in milliseconds: the node may have lost its peers.
@@ -41,8 +39,6 @@ pub struct Limits {
     /// Maximum time, in milliseconds, during which a cursor over blocks without transfers stays unstored. Reading those blocks
     /// again is harmless.
     pub cursor_flush_ms: i64,
-    /// The time after an invoice's end during which a block still counts as in time.
-    pub grace: Grace,
     /// Maximum time, in milliseconds, during which invoices stay open because no endpoint returns balances.
     pub balance_patience_ms: i64,
 }
@@ -218,6 +214,7 @@ pub enum StepError {
 pub struct Machine {
     chain: FollowedChain,
     limits: Limits,
+    deposit_limits: deposits::Limits,
     branch: Branch,
     /// Whether a second endpoint can be asked.
     cross_checkable: bool,
@@ -341,11 +338,18 @@ impl ExpiryCheck {
 
 impl Machine {
     /// A machine that continues after a stored cursor; `None` when the cursor has no block.
-    pub fn new(chain: FollowedChain, limits: Limits, cursor: Cursor, now: Instant) -> Option<Machine> {
-        let branch = Branch::load(&limits, cursor, now)?;
+    pub fn new(
+        chain: FollowedChain,
+        limits: Limits,
+        deposit_limits: deposits::Limits,
+        cursor: Cursor,
+        now: Instant,
+    ) -> Option<Machine> {
+        let branch = Branch::load(&limits, &deposit_limits, cursor, now)?;
         Some(Machine {
             chain,
             limits,
+            deposit_limits,
             branch,
             cross_checkable: false,
             dispute: EndpointDispute::default(),
@@ -358,7 +362,7 @@ impl Machine {
 
     /// Continues after another stored cursor and forgets what was read since. Returns false when the cursor has no block.
     pub fn reload(&mut self, cursor: Cursor, now: Instant) -> bool {
-        let Some(branch) = Branch::load(&self.limits, cursor, now) else { return false };
+        let Some(branch) = Branch::load(&self.limits, &self.deposit_limits, cursor, now) else { return false };
         self.branch = branch;
         true
     }
@@ -519,7 +523,7 @@ impl Machine {
         }
         let quiet = !self.branch.unfinished && !self.branch.pending.iter().any(Block::has_watched_activity);
         let young = now.since(self.branch.stored_at) < self.limits.cursor_flush_ms;
-        let few = u64::try_from(self.branch.pending.len()).is_ok_and(|count| count < self.limits.keep);
+        let few = u64::try_from(self.branch.pending.len()).is_ok_and(|count| count < self.deposit_limits.keep);
         let then = AfterStore::Extended { tip };
         Ok(if quiet && young && few { self.after_store(now, then) } else { self.prepare_store(now, &tip, then) })
     }
@@ -717,7 +721,7 @@ impl Machine {
         let read_until = Instant::from_unix_seconds(self.branch.time);
         let seen_until = self.branch.quiet_until.map_or(read_until, |quiet| quiet.max(read_until)).min(now);
         self.phase = Phase::Expirable(check);
-        Action::ListExpirable { passed: seen_until.plus_ms(-self.limits.grace.ms) }
+        Action::ListExpirable { passed: seen_until.plus_ms(-self.deposit_limits.grace.ms) }
     }
 
     fn on_expirable(&mut self, now: Instant, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
@@ -843,15 +847,15 @@ impl Machine {
             "the node's branch leaves ours below the final block {} or deeper than {} blocks; compare the nodes before anything \
              is paid out",
             self.branch.follower.final_height(),
-            self.limits.keep
+            self.deposit_limits.keep
         ))
     }
 }
 
 impl Branch {
-    fn load(limits: &Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
+    fn load(limits: &Limits, deposit_limits: &deposits::Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
         let stored = cursor.recent.last().copied()?;
-        let keep = usize::try_from(limits.keep).unwrap_or(usize::MAX);
+        let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
         Some(Branch {
             follower: Follower::new(cursor.recent, cursor.final_height, keep, limits.batch),
             stored,

@@ -26,10 +26,7 @@ use money::addresses::Addresses;
 use money::assets::FollowedChain;
 use money::deposits::{self, Cursor, Position};
 use money::immutable_facts::{self, Fact};
-use money::ledger::PostError;
-use money::{invoices, payments};
-use records::reviews;
-use shop::orders;
+use money::invoices;
 
 pub use machine::Limits;
 
@@ -69,7 +66,8 @@ impl FollowWorker {
         limits: Limits,
         pause: Duration,
     ) -> FollowWorker {
-        let BalanceReconciler { db, clock, chain, source, .. } = reconciler.clone();
+        let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
+        let chain = deposits.chain().clone();
         addresses.set_followed(&chain.id, false);
         let state = Mutex::default();
         FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
@@ -89,7 +87,9 @@ impl FollowWorker {
         let now = self.clock.now();
         Ok(self
             .db
-            .write("pin_facts", move |tx| Box::pin(async move { immutable_facts::agree(tx, now, &facts).await }))
+            .write("pin_facts", move |tx| {
+                Box::pin(async move { immutable_facts::record_or_compare(tx, now, &facts).await })
+            })
             .await?)
     }
 
@@ -211,23 +211,18 @@ impl FollowWorker {
         blocks: Vec<Block>,
         reached: Option<Position>,
     ) -> anyhow::Result<Observation> {
-        let (now, chain) = (self.clock.now(), self.chain.clone());
-        let limits = deposits::Limits { grace: self.limits.grace, keep: self.limits.keep };
+        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         let applied = self
             .db
             .write("apply_blocks", move |tx| {
-                Box::pin(async move {
-                    let applied = deposits::apply(tx, now, &chain, limits, from, &blocks, reached).await?;
-                    orders::apply_payment_changes(tx, now, &applied.changes).await?;
-                    Ok::<_, PostError>(applied)
-                })
+                Box::pin(async move { deposits.apply_blocks(tx, now, from, &blocks, reached).await })
             })
             .await?;
         Ok(Observation::Stored { final_height: applied.final_height, unfinished: applied.unfinished })
     }
 
     async fn list_expirable(&self, passed: Instant) -> Result<Vec<InvoiceId>, db::Error> {
-        let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.limits.grace);
+        let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.reconciler.deposits.limits().grace);
         self.db
             .read("list_expirable", move |tx| {
                 Box::pin(async move { invoices::list_expirable(tx, &chain, now, passed, grace, EXPIRE_MAX).await })
@@ -236,36 +231,20 @@ impl FollowWorker {
     }
 
     async fn expire_invoices(&self, expired: Vec<InvoiceId>, unchecked: Option<String>) -> anyhow::Result<Observation> {
-        let now = self.clock.now();
+        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
+        let expired = expired.into_iter().collect();
         self.db
             .write("expire_invoices", move |tx| {
-                Box::pin(async move {
-                    let mut changes = Vec::new();
-                    for invoice in expired {
-                        let Some(change) = invoices::expire(tx, now, invoice).await? else { continue };
-                        changes.push(change);
-                        if let Some(why) = &unchecked {
-                            reviews::open(tx, now, "probe.blind", &format!("invoice/{invoice}"), why).await?;
-                        }
-                    }
-                    orders::apply_payment_changes(tx, now, &changes).await?;
-                    Ok::<_, PostError>(())
-                })
+                Box::pin(async move { deposits.expire_invoices(tx, now, &expired, unchecked.as_deref()).await })
             })
             .await?;
         Ok(Observation::Done)
     }
 
     async fn rewind(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
-        let (now, chain) = (self.clock.now(), self.chain.clone());
+        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
         self.db
-            .write("rewind_chain", move |tx| {
-                Box::pin(async move {
-                    let changes: Vec<payments::Change> = deposits::rewind(tx, now, &chain, from, to).await?;
-                    orders::apply_payment_changes(tx, now, &changes).await?;
-                    Ok::<_, PostError>(())
-                })
-            })
+            .write("rewind_chain", move |tx| Box::pin(async move { deposits.rewind(tx, now, from, to).await }))
             .await?;
         Ok(Observation::Done)
     }
@@ -362,7 +341,7 @@ impl Worker for FollowWorker {
             }
             None => {
                 let cursor = self.load_cursor().await?;
-                let created = Machine::new(self.chain.clone(), self.limits, cursor, self.clock.now());
+                let created = Machine::new(self.chain.clone(), self.limits, self.reconciler.deposits.limits(), cursor, self.clock.now());
                 machine.insert(created.with_context(|| format!("{}: no block is stored", self.chain.id))?)
             }
         };

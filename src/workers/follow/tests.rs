@@ -11,7 +11,7 @@ use crate::workers::follow::machine::{Action, Limits, Machine, Notice, Observati
 use clock::Instant;
 use ids::{InvoiceId, Mode};
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{Cursor, Grace, Position};
+use money::deposits::{self, Cursor, Grace, Position};
 
 const NOW: Instant = Instant(1_000_000_000);
 /// The height of the stored cursor. A deposit is confirmed by 2 blocks and final after 5.
@@ -19,13 +19,11 @@ const CURSOR: Height = 100;
 
 fn limits() -> Limits {
     Limits {
-        keep: 50,
         batch: 10,
         tip_age_max_ms: 120_000,
         quiet_tip_max_ms: None,
         start_height: None,
         cursor_flush_ms: 10_000,
-        grace: Grace { ms: 60_000 },
         balance_patience_ms: 300_000,
     }
 }
@@ -45,7 +43,8 @@ fn followed_chain(family: Family) -> FollowedChain {
 fn machine_with(family: Family, limits: Limits) -> Machine {
     let recent = (CURSOR - 20..=CURSOR).map(|height| block_ref(0, height)).collect();
     let cursor = Cursor { recent, final_height: CURSOR - 4, time: block_time(CURSOR), halted: None };
-    Machine::new(followed_chain(family), limits, cursor, NOW).unwrap()
+    let deposit_limits = deposits::Limits { grace: Grace { ms: 60_000 }, keep: 100 };
+    Machine::new(followed_chain(family), limits, deposit_limits, cursor, NOW).unwrap()
 }
 
 fn machine() -> Machine {
