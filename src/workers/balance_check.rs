@@ -118,7 +118,10 @@ impl BalanceReconciler {
             // A deposit was booked meanwhile; the next check compares with it.
             UnexplainedCredit::Outdated => Ok(()),
             UnexplainedCredit::OffBranch => {
-                bail!("{chain}: a balance increased in block {}, which is not on the branch that is followed", at.height)
+                bail!(
+                    "{chain}: a balance increased in block {}, which is not on the branch that is followed",
+                    at.height
+                )
             }
         }
     }

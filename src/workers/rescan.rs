@@ -66,7 +66,10 @@ impl Rescanner {
                 bail!(SourceError::BlockNotFound(next))
             };
             if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
-                bail!("{}: block {next} was requested and another one was returned", self.reconciler.deposits.chain().id);
+                bail!(
+                    "{}: block {next} was requested and another one was returned",
+                    self.reconciler.deposits.chain().id
+                );
             }
             let rescanned = self.book(actor, blocks).await?;
             piece.booked += rescanned.booked;
@@ -89,7 +92,8 @@ impl Rescanner {
                         "blocks {} to {}: {} transfers were booked",
                         first.header.height, last.header.height, rescanned.booked
                     );
-                    audit_log::record(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail).await?;
+                    audit_log::record(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail)
+                        .await?;
                 }
                 Ok::<_, RescanError>(rescanned)
             })

@@ -341,7 +341,13 @@ impl Worker for FollowWorker {
             }
             None => {
                 let cursor = self.load_cursor().await?;
-                let created = Machine::new(self.chain.clone(), self.limits, self.reconciler.deposits.limits(), cursor, self.clock.now());
+                let created = Machine::new(
+                    self.chain.clone(),
+                    self.limits,
+                    self.reconciler.deposits.limits(),
+                    cursor,
+                    self.clock.now(),
+                );
                 machine.insert(created.with_context(|| format!("{}: no block is stored", self.chain.id))?)
             }
         };
