@@ -11,6 +11,7 @@ use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
 use settled::daemon::{Daemon, Setup, simnet_specs};
+use records::audit_log::Actor;
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
 use signer::accounts::{KeyAccount, Purpose};
@@ -123,12 +124,15 @@ fn config(folder: &Path) -> Config {
     Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// The actor of the actions that set up the shop.
+const SETUP: Actor = Actor::CommandLine { uid: 0 };
+
 /// Returns the public id of the product.
 async fn fill(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (now, product) = (clock.now(), uuid::Uuid::new_v4());
     let created = db.write("create_product", move |tx| {
         Box::pin(async move {
-            let merchant = merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await?;
+            let merchant = merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await?;
             let new = NewProduct {
                 public_id: product,
                 slug: "mailbox".to_owned(),
@@ -144,10 +148,10 @@ async fn fill(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
         })
     });
     let (_, sku) = created.await.expect("a product");
-    for part in 0..ITEMS / stock::IMPORT_MAX {
-        let lines: Vec<String> = (0..stock::IMPORT_MAX).map(|line| format!("account-{part}-{line}")).collect();
+    for part in 0..ITEMS / stock::IMPORT_LINES_MAX {
+        let lines: Vec<String> = (0..stock::IMPORT_LINES_MAX).map(|line| format!("account-{part}-{line}")).collect();
         let sealed = stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("lines");
-        let import = db.write("import", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }));
+        let import = db.write("import", move |tx| Box::pin(async move { stock::import(tx, now, &SETUP, "mailbox", sku, sealed).await }));
         import.await.expect("stock");
     }
     product.to_string()
