@@ -1,7 +1,7 @@
 //! P10: requests to an EVM node for each block, counted.
 
 use chain::{Asset, AssetKind, ChainId, Source, WatchSet};
-use evm::{Evm, EvmConfig, Finality, Trace, Verify};
+use evm::{Commitments, Evm, EvmConfig, FinalitySource, TraceApi};
 use provision::anvil::{Anvil, AnvilOptions, Mining};
 use rpc::Endpoint;
 use tokio::runtime::Runtime;
@@ -73,10 +73,10 @@ fn config(url: &str) -> EvmConfig {
             Asset::new(chain.clone(), AssetKind::Token { contract }, "USDT", 6, 4),
         ],
         pool: rpc::Config::new(vec![Endpoint::new(url).expect("a URL")]),
-        finality: Finality::Tag,
+        finality: FinalitySource::Tag,
         range_depth: 64,
-        verify: Verify::ALL,
-        trace: Trace::None,
+        verify: Commitments::ALL,
+        trace: TraceApi::None,
         chain,
     }
 }

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use chain::{AddressKey, Amount, Deriver, WatchSet, derive::AddressScheme};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
-use evm::logs::{Contracts, matches};
+use evm::logs::{TokenContracts, for_each_watched_transfer};
 
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
@@ -46,10 +46,11 @@ fn a_thousand_logs(bencher: Bencher, hits: u64) {
     watched.insert(ours);
     let to = (0..1_000u64).map(|number| if number < hits { ours } else { accounts::stranger(number) });
     let body = answers::logs(to);
-    let contracts = Contracts::new(&[accounts::token()]).expect("a contract");
+    let contracts = TokenContracts::new(&[accounts::token()]).expect("a contract");
     bencher.counter(ItemsCount::new(1_000u32)).counter(BytesCount::new(body.len())).bench_local(|| {
         let mut found = 0;
-        matches(black_box(&body), &watched.read_addresses(), &contracts, |_, _| found += 1).map(|_| found)
+        for_each_watched_transfer(black_box(&body), &watched.read_addresses(), &contracts, |_, _| found += 1)
+            .map(|_| found)
     });
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chain::{Block, BlockRef, Header, TxId, WatchSet};
 use cpu_time::ProcessTime;
 use db::Db;
-use evm::logs::{Contracts, matches};
+use evm::logs::{TokenContracts, for_each_watched_transfer};
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
 use money::deposits::{self, Grace, Limits};
@@ -45,7 +45,7 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
 struct Followed {
     db: Db,
     chain: FollowedChain,
-    contracts: Contracts,
+    contracts: TokenContracts,
     /// The next block, and the next invoice that is paid.
     height: u64,
     paid: u64,
@@ -76,7 +76,7 @@ impl Followed {
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
         start.await.expect("a cursor");
         let statements_before = db.counters().sql_statements;
-        let contracts = Contracts::new(&[token]).expect("a contract");
+        let contracts = TokenContracts::new(&[token]).expect("a contract");
         Followed { db, chain, contracts, height: 1, paid: 1, open, statements_before, _file: file }
     }
 
@@ -102,10 +102,10 @@ impl Followed {
 
     fn read(&self, answer: &[u8], header: Header) -> Result<Block, Rejection> {
         let mut transfers = Vec::new();
-        matches(answer, &self.chain.watched.read_addresses(), &self.contracts, |hit, _| {
+        for_each_watched_transfer(answer, &self.chain.watched.read_addresses(), &self.contracts, |hit, _| {
             let mut txid = header.hash.0;
             txid[31] = u8::try_from(transfers.len()).unwrap_or(u8::MAX);
-            transfers.push(hit.at(TxId(txid), 1, 77));
+            transfers.push(hit.into_transfer(TxId(txid), 1, 77));
         })?;
         Ok(Block { header, transfers, spends: Vec::new() })
     }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use chain::{AddressKey, WatchSet};
 use cpu_time::ThreadTime;
-use evm::logs::{Contracts, Log, matches};
+use evm::logs::{Log, TokenContracts, for_each_watched_transfer};
 use serde::Deserialize;
 
 use crate::accounts::{self, stranger};
@@ -30,7 +30,7 @@ pub fn run(report: &mut Report) {
     }
     let to = (0..LOGS).map(|log| stranger(if log % (LOGS / HITS) == 0 { log } else { STRANGERS + log }));
     let body = answers::logs(to);
-    let contracts = Contracts::new(&[accounts::token()]).expect("a contract");
+    let contracts = TokenContracts::new(&[accounts::token()]).expect("a contract");
     let decode = || {
         let start = ThreadTime::now();
         let logs: Vec<Log<'_>> = rpc::Reply::new(0, 200, &body).result().expect("logs");
@@ -42,7 +42,8 @@ pub fn run(report: &mut Report) {
         let decode_and_match = || {
             let start = ThreadTime::now();
             let mut hits = 0;
-            let found = matches(&body, &watched.read_addresses(), &contracts, |_, _| hits += 1).expect("logs");
+            let found = for_each_watched_transfer(&body, &watched.read_addresses(), &contracts, |_, _| hits += 1)
+                .expect("logs");
             assert_eq!((found, hits), (10_000, HITS));
             start.elapsed()
         };

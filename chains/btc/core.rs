@@ -2,7 +2,7 @@
 
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block::Header, block::Version};
 use chain::{Height, TxId};
-use rpc::{Answer, Pool, Rejection, Reply, RpcError};
+use rpc::{Pool, Rejection, Reply, Request, RpcError, Target, Verdict};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -41,20 +41,20 @@ pub struct Standing {
 
 /// Who answered, and the hash of its newest block.
 pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Answer::Sure((reply.endpoint, block_hash(reply.result()?)?)));
-    pool.ask_from(first, "getbestblockhash", &[(); 0], accept).await
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, block_hash(reply.result()?)?)));
+    pool.send(Request::call("getbestblockhash", &[(); 0]).to(Target::From(first)), accept).await
 }
 
 /// The first block, however the endpoint feels: for people.
 pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Answer::Sure);
-    pool.ask_only(endpoint, "getblockhash", &[0], accept).await
+    let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Verdict::Accept);
+    pool.send(Request::call("getblockhash", &[0]).to(Target::Probe(endpoint)), accept).await
 }
 
 /// The same unless the endpoint rests: for what is asked until somebody answers.
 pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Answer::Sure);
-    pool.ask_one(endpoint, "getblockhash", &[0], accept).await
+    let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Verdict::Accept);
+    pool.send(Request::call("getblockhash", &[0]).to(Target::Only(endpoint)), accept).await
 }
 
 /// The hashes at these heights of the node's branch, `None` above its head, as far as somebody answers: those that are there
@@ -62,12 +62,12 @@ pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash,
 pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
-        Ok(text) => Ok(Answer::Sure(Some(block_hash(text)?))),
+        Ok(text) => Ok(Verdict::Accept(Some(block_hash(text)?))),
         // The node may be behind: another one is asked before this is believed.
-        Err(Rejection::Refused(refusal)) if refusal.code == INVALID_PARAMETER => Ok(Answer::Doubtful(None)),
+        Err(Rejection::NodeError(refusal)) if refusal.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
         Err(bad) => Err(bad),
     };
-    pool.ask_prefix("getblockhash", &params, BATCH, accept).await
+    pool.batch("getblockhash", &params, BATCH, accept).await.into_prefix()
 }
 
 /// A header with the height that the node gives it. It hashes to what was asked for.
@@ -80,12 +80,12 @@ pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Rp
             merkle_root: root(placed.merkleroot)?,
             time: placed.time,
             bits: CompactTarget::from_unprefixed_hex(placed.bits)
-                .map_err(|_| Rejection::Wrong("no difficulty".to_owned()))?,
+                .map_err(|_| Rejection::Invalid("no difficulty".to_owned()))?,
             nonce: placed.nonce,
         };
-        proven(header, hash).map(|header| Answer::Sure((placed.height, header)))
+        proven(header, hash).map(|header| Verdict::Accept((placed.height, header)))
     };
-    pool.ask("getblockheader", &(hash.to_string(), true), accept).await
+    pool.send(Request::call("getblockheader", &(hash.to_string(), true)), accept).await
 }
 
 /// The block's bytes, given to `read`, which judges them.
@@ -94,28 +94,28 @@ pub async fn block<T>(
     hash: BlockHash,
     read: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
 ) -> Result<T, RpcError> {
-    let accept = |reply: &Reply<'_>| read(bytes(reply.result()?)?).map(Answer::Sure);
-    pool.ask("getblock", &(hash.to_string(), 0), accept).await
+    let accept = |reply: &Reply<'_>| read(bytes(reply.result()?)?).map(Verdict::Accept);
+    pool.send(Request::call("getblock", &(hash.to_string(), 0)), accept).await
 }
 
 /// Everything that waits for a block.
 pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let listed: Vec<&str> = reply.result()?;
-        listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Answer::Sure)
+        listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
     };
-    pool.ask("getrawmempool", &[(); 0], accept).await
+    pool.send(Request::call("getrawmempool", &[(); 0]), accept).await
 }
 
 /// Transactions that wait, as bytes, as far as somebody answers; `None` for those that are gone.
 pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let params: Vec<(String, bool)> = txids.iter().map(|txid| (txid.to_string(), false)).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
-        Ok(text) => Ok(Answer::Sure(Some(bytes(text)?))),
-        Err(Rejection::Refused(refusal)) if refusal.code == NO_SUCH_KEY => Ok(Answer::Sure(None)),
+        Ok(text) => Ok(Verdict::Accept(Some(bytes(text)?))),
+        Err(Rejection::NodeError(refusal)) if refusal.code == NO_SUCH_KEY => Ok(Verdict::Accept(None)),
         Err(bad) => Err(bad),
     };
-    pool.ask_prefix("getrawtransaction", &params, BATCH, accept).await
+    pool.batch("getrawtransaction", &params, BATCH, accept).await.into_prefix()
 }
 
 /// `None` while the node has seen too little to say.
@@ -127,17 +127,17 @@ pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcEr
     }
     let accept = |reply: &Reply<'_>| {
         let estimate: Estimate<'_> = reply.result()?;
-        let Some(text) = estimate.feerate else { return Ok(Answer::Doubtful(None)) };
+        let Some(text) = estimate.feerate else { return Ok(Verdict::Fallback(None)) };
         let rate =
-            FeeRate::read(text.get(), 8).ok_or_else(|| Rejection::Wrong("a fee rate that is none".to_owned()))?;
-        Ok(Answer::Sure(Some(rate)))
+            FeeRate::read(text.get(), 8).ok_or_else(|| Rejection::Invalid("a fee rate that is none".to_owned()))?;
+        Ok(Verdict::Accept(Some(rate)))
     };
-    pool.ask("estimatesmartfee", &[blocks], accept).await
+    pool.send(Request::call("estimatesmartfee", &[blocks]), accept).await
 }
 
 pub async fn standing(pool: &Pool, endpoint: usize) -> Result<Standing, RpcError> {
-    let accept = |reply: &Reply<'_>| reply.result().map(Answer::Sure);
-    pool.ask_only(endpoint, "getblockchaininfo", &[(); 0], accept).await
+    let accept = |reply: &Reply<'_>| reply.result().map(Verdict::Accept);
+    pool.send(Request::call("getblockchaininfo", &[(); 0]).to(Target::Probe(endpoint)), accept).await
 }
 
 /// Shared with the other access: a header is what its hash says.
@@ -145,22 +145,22 @@ pub fn proven(header: Header, hash: BlockHash) -> Result<Header, Rejection> {
     if header.block_hash() == hash {
         Ok(header)
     } else {
-        Err(Rejection::Wrong(format!("the header of block {hash} does not hash to its name")))
+        Err(Rejection::Invalid(format!("the header of block {hash} does not hash to its name")))
     }
 }
 
 pub fn block_hash(text: &str) -> Result<BlockHash, Rejection> {
-    text.parse().map_err(|_| Rejection::Wrong("a block's hash that is none".to_owned()))
+    text.parse().map_err(|_| Rejection::Invalid("a block's hash that is none".to_owned()))
 }
 
 pub fn txid(text: &str) -> Result<TxId, Rejection> {
     const_hex::decode_to_array(text)
         .map(TxId)
-        .map_err(|_| Rejection::Wrong("a transaction's name that is none".to_owned()))
+        .map_err(|_| Rejection::Invalid("a transaction's name that is none".to_owned()))
 }
 
 pub fn root(text: &str) -> Result<TxMerkleNode, Rejection> {
-    text.parse().map_err(|_| Rejection::Wrong("a root that is none".to_owned()))
+    text.parse().map_err(|_| Rejection::Invalid("a root that is none".to_owned()))
 }
 
 /// The parent of the first block.
@@ -169,5 +169,5 @@ pub fn zero() -> BlockHash {
 }
 
 fn bytes(text: &str) -> Result<Vec<u8>, Rejection> {
-    const_hex::decode(text).map_err(|_| Rejection::Wrong("bytes that are no hexadecimal text".to_owned()))
+    const_hex::decode(text).map_err(|_| Rejection::Invalid("bytes that are no hexadecimal text".to_owned()))
 }

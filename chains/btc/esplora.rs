@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bitcoin::{BlockHash, CompactTarget, block::Header, block::Version};
 use chain::{Address, Height, TxId};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rpc::{Answer, Pool, Refusal, RefusalKind, Rejection, Reply, RpcError};
+use rpc::{NodeError, NodeErrorKind, Pool, Rejection, Reply, Request, RpcError, Target, Verdict};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -32,28 +32,28 @@ struct Placed<'a> {
 pub const FIRST_BLOCK: &str = "block-height/0";
 
 pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Answer::Sure((reply.endpoint, block_hash(reply.text()?)?)));
-    pool.fetch_from(first, "blocks/tip/hash", "blocks/tip/hash", accept).await
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, block_hash(reply.text()?)?)));
+    pool.send(Request::get("blocks/tip/hash").to(Target::From(first)), accept).await
 }
 
 pub async fn head_of(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let height = reply.text()?.parse().map_err(|_| Rejection::Wrong("a height that is none".to_owned()))?;
-        Ok(Answer::Sure(height))
+        let height = reply.text()?.parse().map_err(|_| Rejection::Invalid("a height that is none".to_owned()))?;
+        Ok(Verdict::Accept(height))
     };
-    pool.fetch_only(endpoint, "blocks/tip/height", "blocks/tip/height", accept).await
+    pool.send(Request::get("blocks/tip/height").to(Target::Probe(endpoint)), accept).await
 }
 
 /// See [`crate::core::first_block_of`].
 pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Answer::Sure);
-    pool.fetch_only(endpoint, "block-height", FIRST_BLOCK, accept).await
+    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Verdict::Accept);
+    pool.send(Request::get(FIRST_BLOCK).with_method("block-height").to(Target::Probe(endpoint)), accept).await
 }
 
 /// See [`crate::core::find_first_block`].
 pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Answer::Sure);
-    pool.fetch_one(endpoint, "block-height", FIRST_BLOCK, accept).await
+    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Verdict::Accept);
+    pool.send(Request::get(FIRST_BLOCK).with_method("block-height").to(Target::Only(endpoint)), accept).await
 }
 
 /// One question for each height; see [`crate::core::hashes`].
@@ -62,11 +62,13 @@ pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockH
         let path = format!("block-height/{height}");
         async move {
             let accept = |reply: &Reply<'_>| match reply.text() {
-                Ok(text) => Ok(Answer::Sure(Some(block_hash(text)?))),
-                Err(Rejection::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Doubtful(None)),
+                Ok(text) => Ok(Verdict::Accept(Some(block_hash(text)?))),
+                Err(Rejection::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => {
+                    Ok(Verdict::Fallback(None))
+                }
                 Err(bad) => Err(bad),
             };
-            pool.fetch("block-height", &path, None, accept).await
+            pool.send(Request::get(&path).with_method("block-height"), accept).await
         }
     };
     prefix(heights.iter().map(ask).collect()).await
@@ -83,9 +85,9 @@ pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), Rp
             bits: CompactTarget::from_consensus(placed.bits),
             nonce: placed.nonce,
         };
-        proven(header, hash).map(|header| Answer::Sure((placed.height, header)))
+        proven(header, hash).map(|header| Verdict::Accept((placed.height, header)))
     };
-    pool.fetch("block", &format!("block/{hash}"), None, accept).await
+    pool.send(Request::get(&format!("block/{hash}")).with_method("block"), accept).await
 }
 
 pub async fn block<T>(
@@ -93,8 +95,8 @@ pub async fn block<T>(
     hash: BlockHash,
     read: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
 ) -> Result<T, RpcError> {
-    let accept = |reply: &Reply<'_>| read(there(reply)?.body().to_vec()).map(Answer::Sure);
-    pool.fetch("block/raw", &format!("block/{hash}/raw"), None, accept).await
+    let accept = |reply: &Reply<'_>| read(there(reply)?.body().to_vec()).map(Verdict::Accept);
+    pool.send(Request::get(&format!("block/{hash}/raw")).with_method("block/raw"), accept).await
 }
 
 #[derive(Deserialize)]
@@ -104,8 +106,8 @@ struct Crowd {
 
 /// How many transactions wait.
 pub async fn crowd(pool: &Pool) -> Result<u64, RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Answer::Sure(there(reply)?.json::<Crowd>()?.count));
-    pool.fetch("mempool", "mempool", None, accept).await
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept(there(reply)?.json::<Crowd>()?.count));
+    pool.send(Request::get("mempool"), accept).await
 }
 
 #[derive(Deserialize)]
@@ -121,9 +123,9 @@ pub async fn waiting_for(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>
         async move {
             let accept = |reply: &Reply<'_>| {
                 let listed: Vec<Listed<'_>> = there(reply)?.json()?;
-                listed.into_iter().map(|listed| txid(listed.txid)).collect::<Result<Vec<_>, _>>().map(Answer::Sure)
+                listed.into_iter().map(|listed| txid(listed.txid)).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
             };
-            pool.fetch("address/txs/mempool", &path, None, accept).await
+            pool.send(Request::get(&path).with_method("address/txs/mempool"), accept).await
         }
     };
     let asked: Vec<_> = addresses.iter().map(ask).collect();
@@ -136,9 +138,9 @@ pub async fn waiting_for(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>
 pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let listed: Vec<&str> = there(reply)?.json()?;
-        listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Answer::Sure)
+        listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
     };
-    pool.fetch("mempool/txids", "mempool/txids", None, accept).await
+    pool.send(Request::get("mempool/txids"), accept).await
 }
 
 pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
@@ -146,11 +148,13 @@ pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<
         let path = format!("tx/{txid}/raw");
         async move {
             let accept = |reply: &Reply<'_>| match there(reply) {
-                Ok(reply) => Ok(Answer::Sure(Some(reply.body().to_vec()))),
-                Err(Rejection::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(Answer::Sure(None)),
+                Ok(reply) => Ok(Verdict::Accept(Some(reply.body().to_vec()))),
+                Err(Rejection::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => {
+                    Ok(Verdict::Accept(None))
+                }
                 Err(bad) => Err(bad),
             };
-            pool.fetch("tx/raw", &path, None, accept).await
+            pool.send(Request::get(&path).with_method("tx/raw"), accept).await
         }
     };
     prefix(txids.iter().map(ask).collect()).await
@@ -176,11 +180,11 @@ pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcEr
         let estimates: BTreeMap<&str, &RawValue> = there(reply)?.json()?;
         let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));
         let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
-        let Some((_, text)) = nearest else { return Ok(Answer::Doubtful(None)) };
-        let rate = FeeRate::read(text, 3).ok_or_else(|| Rejection::Wrong("a fee rate that is none".to_owned()))?;
-        Ok(Answer::Sure(Some(rate)))
+        let Some((_, text)) = nearest else { return Ok(Verdict::Fallback(None)) };
+        let rate = FeeRate::read(text, 3).ok_or_else(|| Rejection::Invalid("a fee rate that is none".to_owned()))?;
+        Ok(Verdict::Accept(Some(rate)))
     };
-    pool.fetch("fee-estimates", "fee-estimates", None, accept).await
+    pool.send(Request::get("fee-estimates"), accept).await
 }
 
 /// Only what was asked for; an error is a plain text with a status.
@@ -188,9 +192,9 @@ fn there<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
     match reply.status {
         200 => Ok(reply),
         status => {
-            let kind = if status == 404 { RefusalKind::NotThere } else { RefusalKind::Other };
+            let kind = if status == 404 { NodeErrorKind::NotFound } else { NodeErrorKind::Other };
             let message = String::from_utf8_lossy(reply.body()).chars().filter(|c| !c.is_control()).take(200).collect();
-            Err(Rejection::Refused(Refusal { code: i64::from(status), message, kind }))
+            Err(Rejection::NodeError(NodeError { code: i64::from(status), message, kind }))
         }
     }
 }

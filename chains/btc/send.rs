@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
-use rpc::{Rejection, Reply, Role};
+use rpc::{Rejection, Reply, Request};
 use tracing::info;
 
 use crate::{Access, Bitcoin, block::shown, raw::Reader};
@@ -94,8 +94,8 @@ impl Sender for Bitcoin {
         let txid = TxId(shown(tx.txid()));
         let hex = const_hex::encode(raw);
         let told = match self.config.access {
-            Access::Core => self.pool.tell_all(Role::Broadcast, "sendrawtransaction", &[hex]).await,
-            Access::Esplora => self.pool.post_all(Role::Broadcast, "tx", hex.into_bytes()).await,
+            Access::Core => self.pool.broadcast(Request::call("sendrawtransaction", &[hex])).await,
+            Access::Esplora => self.pool.broadcast(Request::post("tx", hex.into_bytes())).await,
         };
         let said = told.into_iter().map(|(endpoint, said)| {
             let label = self.pool.label(endpoint);
@@ -115,8 +115,8 @@ impl Bitcoin {
         let said = match self.config.access {
             Access::Core => match Reply::new(endpoint, 200, body).result::<String>() {
                 Ok(name) => Ok(name),
-                Err(Rejection::Refused(refusal)) => Err(refusal.message),
-                Err(Rejection::Wrong(reason)) => return BroadcastOutcome::Unknown(format!("{label}: {reason}")),
+                Err(Rejection::NodeError(refusal)) => Err(refusal.message),
+                Err(Rejection::Invalid(reason)) => return BroadcastOutcome::Unknown(format!("{label}: {reason}")),
             },
             // The name of what was taken, or the node's complaint: both are texts.
             Access::Esplora => match String::from_utf8_lossy(body).trim() {

@@ -15,7 +15,7 @@ use chain::{
     SourceError, Tip, TxId, UnconfirmedTransfer, WatchSet, source::EndpointReport,
 };
 use futures_util::{StreamExt, stream};
-use rpc::{ChainCheck, Pool, Rejection, RpcError};
+use rpc::{ChainCheck, Pool, Rejection, Request, RpcError};
 use tracing::debug;
 
 use crate::{
@@ -79,7 +79,7 @@ pub struct BitcoinConfig {
     pub verify: Verify,
     /// A public server is asked for single addresses at most so often.
     pub address_pause: Duration,
-    /// Endpoints and their bounds; its `proof` is set here.
+    /// Endpoints and their bounds; its `chain_check` is set here.
     pub pool: rpc::Config,
 }
 
@@ -110,15 +110,15 @@ impl Bitcoin {
             return Err(BuildError::NoCoin(config.asset.id));
         }
         let genesis = identity_of(config.network);
-        let proof = match config.access {
-            Access::Core => ChainCheck::call("getblockhash", &[0], &genesis),
-            Access::Esplora => ChainCheck::path(esplora::FIRST_BLOCK, &genesis),
+        let chain_check = match config.access {
+            Access::Core => ChainCheck::result_is(Request::call("getblockhash", &[0]), &genesis),
+            Access::Esplora => ChainCheck::body_is(Request::get(esplora::FIRST_BLOCK), &genesis),
         };
         let verify = match config.access {
             Access::Core => config.verify,
             Access::Esplora => Verify::ALL,
         };
-        let pool = Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?;
+        let pool = Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?;
         Ok(Bitcoin {
             config: BitcoinConfig { verify, ..config },
             pool,
@@ -137,7 +137,7 @@ impl Bitcoin {
             Access::Core => core::fee_rate(&self.pool, blocks).await,
             Access::Esplora => esplora::fee_rate(&self.pool, blocks).await,
         };
-        said.map(|rate| rate.unwrap_or(crate::fees::LEAST).clamped()).map_err(|failure| failure.at(0))
+        said.map(|rate| rate.unwrap_or(crate::fees::LEAST).clamped()).map_err(|failure| failure.into_source_error(0))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -157,7 +157,7 @@ impl Bitcoin {
             Access::Core => core::header(&self.pool, hash).await,
             Access::Esplora => esplora::header(&self.pool, hash).await,
         }
-        .map_err(|failure| failure.at(0))?;
+        .map_err(|failure| failure.into_source_error(0))?;
         if self.config.verify.work {
             work::proves_itself(self.config.network, height, &header).map_err(SourceError::InvalidResponse)?;
         }
@@ -171,13 +171,13 @@ impl Bitcoin {
         let network = self.config.network;
         let read = |bytes: Vec<u8>| {
             let body = block::read(&bytes, self.config.kind, commitments, &watched.read_addresses())
-                .map_err(|wrong| Rejection::Wrong(format!("block {hash}: {wrong}")))?;
+                .map_err(|wrong| Rejection::Invalid(format!("block {hash}: {wrong}")))?;
             core::proven(body.header, hash)?;
             if work {
-                work::proves_itself(network, height, &body.header).map_err(Rejection::Wrong)?;
+                work::proves_itself(network, height, &body.header).map_err(Rejection::Invalid)?;
             }
             if names_heights(network, height) && body.named_height != Some(height) {
-                return Err(Rejection::Wrong(format!("block {hash} says that it is another block than {height}")));
+                return Err(Rejection::Invalid(format!("block {hash} says that it is another block than {height}")));
             }
             Ok((body, bytes))
         };
@@ -185,7 +185,7 @@ impl Bitcoin {
             Access::Core => core::block(&self.pool, hash, read).await,
             Access::Esplora => esplora::block(&self.pool, hash, read).await,
         };
-        body.map_err(|failure| failure.at(height))
+        body.map_err(|failure| failure.into_source_error(height))
     }
 
     /// Holds a block's difficulty against its parent's.
@@ -210,7 +210,7 @@ impl Bitcoin {
         }
         let Some(mined_at) = height.checked_sub(u64::try_from(depth).expect("99")) else { return Ok(Vec::new()) };
         // After a start only: soon the memory reaches as deep.
-        let found = self.hashes(&[mined_at]).await.map_err(|failure| failure.at(mined_at))?;
+        let found = self.hashes(&[mined_at]).await.map_err(|failure| failure.into_source_error(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
         Ok(self.body(mined_at, hash, &WatchSet::default()).await?.0.coinbase)
     }
@@ -243,7 +243,7 @@ impl Bitcoin {
             Access::Core => core::transactions(&self.pool, txids).await,
             Access::Esplora => esplora::transactions(&self.pool, txids).await,
         }
-        .map_err(|failure| failure.at(0))
+        .map_err(|failure| failure.into_source_error(0))
     }
 
     /// `None` while addresses were asked for a moment ago.
@@ -303,7 +303,7 @@ impl Bitcoin {
                 (height, format!("Esplora, head {height}, every block is proven"))
             }
         };
-        self.pool.saw_head(endpoint, height);
+        self.pool.record_head(endpoint, height);
         Ok((height, text))
     }
 }
@@ -344,7 +344,7 @@ impl Source for Bitcoin {
             Access::Core => core::head(&self.pool, first).await,
             Access::Esplora => esplora::head(&self.pool, first).await,
         }
-        .map_err(|failure| failure.at(0))?;
+        .map_err(|failure| failure.into_source_error(0))?;
         let last = *self.head.lock().expect("no panic while the head is held");
         let head = match last.filter(|(known, _)| *known == hash) {
             Some((_, head)) => head,
@@ -354,12 +354,12 @@ impl Source for Bitcoin {
             }
         };
         *self.head.lock().expect("no panic while the head is held") = Some((hash, head));
-        self.pool.saw_head(endpoint, head.height);
+        self.pool.record_head(endpoint, head.height);
         Ok(Tip { head, finalized: None })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let found = self.hashes(&[height]).await.map_err(|failure| failure.at(height))?;
+        let found = self.hashes(&[height]).await.map_err(|failure| failure.into_source_error(height))?;
         let Some(hash) = found.first().copied().flatten() else { return Ok(None) };
         let (said, header) = self.placed(hash).await?;
         if said != height {
@@ -371,7 +371,7 @@ impl Source for Bitcoin {
     /// By hash, so that a reorganisation cannot mix branches: the answer ends where one shows.
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         let heights: Vec<Height> = (from..=to.min(from.saturating_add(BLOCKS_MAX - 1))).collect();
-        let hashes = self.hashes(&heights).await.map_err(|failure| failure.at(from))?;
+        let hashes = self.hashes(&heights).await.map_err(|failure| failure.into_source_error(from))?;
         let there: Vec<_> = heights.into_iter().zip(hashes).map_while(|(height, hash)| Some((height, hash?))).collect();
         let mut asked = Vec::with_capacity(there.len());
         for (height, hash) in there {
@@ -417,7 +417,7 @@ impl Source for Bitcoin {
             Access::Core => (core::waiting(&self.pool).await.map(Some), LOOKS_MAX.0),
             Access::Esplora => (self.waiting_in_public(awaited).await, LOOKS_MAX.1),
         };
-        let Some(listed) = listed.map_err(|failure| failure.at(0))? else { return Ok(None) };
+        let Some(listed) = listed.map_err(|failure| failure.into_source_error(0))? else { return Ok(None) };
         let mut mempool = self.mempool.lock().await;
         let new = mempool.compare(&listed);
         let now = &new[..new.len().min(looks_max)];
@@ -448,10 +448,10 @@ impl Source for Bitcoin {
     }
 
     fn requests(&self) -> u64 {
-        self.pool.requests()
+        self.pool.requests_sent()
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
             reports.push((self.pool.label(endpoint), self.report(endpoint).await));

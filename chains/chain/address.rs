@@ -1,9 +1,10 @@
-//! Where money can be sent on a chain.
+//! Addresses: recipients of transfers on a chain.
 
 use std::fmt;
 
-/// The 20 bytes by which a block scan recognises a recipient on its chain: the account of EVM and TRON, the program of
-/// P2WPKH, the first 20 bytes of the SHA-256 of a P2TR output key. 160 bits cannot be ground to collide with one of ours.
+/// The 20 bytes by which a block scan recognises a recipient on its chain: the account on EVM and TRON, the witness program
+/// of a P2WPKH output, the first 20 bytes of the SHA-256 of a P2TR output key. An attacker cannot search for a second
+/// address with the same 160 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressKey(pub [u8; 20]);
 
@@ -13,10 +14,13 @@ impl fmt::Debug for AddressKey {
     }
 }
 
-/// A recipient with the canonical text that people and wallets use (EIP-55, Base58Check, Bech32).
+/// A recipient with the canonical text that people and wallets use: EIP-55 on EVM chains, Base58Check on TRON, Bech32 or
+/// Bech32m on Bitcoin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
+    /// The bytes that a block scan compares.
     pub key: AddressKey,
+    /// The canonical text.
     pub text: String,
 }
 

@@ -1,55 +1,68 @@
-//! Base units of one asset: unsigned 256-bit integers with checked arithmetic only.
+//! Amounts: base units of one asset, as unsigned 256-bit integers with checked arithmetic only.
 
 use std::fmt;
 
 use ruint::aliases::U256;
 
-/// The integer inside an [`Amount`], for arithmetic that the type itself does not offer.
+/// The integer inside an [`Amount`], for arithmetic that [`Amount`] does not offer.
 pub type Units = U256;
 
-/// A number of base units (satoshi, wei, sun, 10^-decimals of a token). Never negative; every operation that could leave
-/// the range says so. Which asset it counts is known from where it stands: an account, an invoice, a transfer.
+/// A number of base units (satoshi, wei, sun, 10^-decimals of a token), from 0 to 2^256 − 1. Every operation that could
+/// leave this range returns `None` or an error. The account, invoice or transfer that holds the amount names its asset.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Amount(U256);
 
+/// The reason why a text is not an exact amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
+    /// The text, cut to 100 characters, has something other than digits and one decimal point.
     #[error("`{0}` is not a decimal number")]
     NotANumber(String),
+    /// The text has more decimal places than the asset, whose number of decimals is the second field.
     #[error("`{0}` has more than {1} decimal places")]
     TooManyDecimals(String, u8),
-    #[error("`{0}` is larger than 2^256 base units")]
+    /// The text is 2^256 base units or more.
+    #[error("`{0}` is larger than the largest amount, 2^256 − 1 base units")]
     TooLarge(String),
 }
 
 impl Amount {
+    /// No base units.
     pub const ZERO: Amount = Amount(U256::ZERO);
+    /// 2^256 − 1 base units.
     pub const MAX: Amount = Amount(U256::MAX);
 
+    /// The amount of `units` base units.
     pub const fn new(units: U256) -> Amount {
         Amount(units)
     }
 
+    /// The amount of `units` base units.
     pub fn from_units(units: u128) -> Amount {
         Amount(U256::from(units))
     }
 
+    /// The number of base units.
     pub const fn units(self) -> U256 {
         self.0
     }
 
+    /// Returns true when the amount is zero.
     pub fn is_zero(self) -> bool {
         self.0.is_zero()
     }
 
+    /// `self + other`, or `None` on overflow.
     pub fn checked_add(self, other: Amount) -> Option<Amount> {
         self.0.checked_add(other.0).map(Amount)
     }
 
+    /// `self − other`, or `None` when `other` is larger.
     pub fn checked_sub(self, other: Amount) -> Option<Amount> {
         self.0.checked_sub(other.0).map(Amount)
     }
 
+    /// `self · factor`, or `None` on overflow.
     pub fn checked_mul(self, factor: u64) -> Option<Amount> {
         self.0.checked_mul(U256::from(factor)).map(Amount)
     }
@@ -59,38 +72,41 @@ impl Amount {
         self.0.checked_mul(U256::from(numerator))?.checked_div(U256::from(denominator)).map(Amount)
     }
 
+    /// `self − other`, or zero when `other` is larger.
     pub fn saturating_sub(self, other: Amount) -> Amount {
         Amount(self.0.saturating_sub(other.0))
     }
 
-    /// The sum of all, or `None` when it leaves the range.
+    /// The sum of all amounts (zero for none), or `None` on overflow.
     pub fn checked_sum(amounts: impl IntoIterator<Item = Amount>) -> Option<Amount> {
         amounts.into_iter().try_fold(Amount::ZERO, Amount::checked_add)
     }
 
-    /// The form in which both databases store amounts: byte order is numeric order.
+    /// The 32 bytes, most significant first, that both databases store: their byte order is the numeric order.
     pub fn to_be_bytes(self) -> [u8; 32] {
         self.0.to_be_bytes()
     }
 
+    /// The inverse of [`Amount::to_be_bytes`].
     pub fn from_be_bytes(bytes: [u8; 32]) -> Amount {
         Amount(U256::from_be_bytes(bytes))
     }
 
-    /// `None` unless the slice has exactly 32 bytes.
+    /// The inverse of [`Amount::to_be_bytes`]; `None` unless the slice has exactly 32 bytes.
     pub fn from_be_slice(bytes: &[u8]) -> Option<Amount> {
         bytes.try_into().ok().map(Amount::from_be_bytes)
     }
 
-    /// The next multiple of 10^(decimals − keep) that is not below: how an expected amount is cut to the decimal
-    /// places a wallet can type. `None` on overflow.
-    pub fn round_up(self, decimals: u8, keep: u8) -> Option<Amount> {
-        let step = power_of_ten(decimals.saturating_sub(keep))?;
+    /// The least amount that is not below `self` and has at most `keep_decimals` decimal places, where one whole coin is
+    /// 10^`decimals` base units. Expected amounts are rounded like this, so that a buyer can type them into a wallet.
+    /// `None` on overflow.
+    pub fn round_up(self, decimals: u8, keep_decimals: u8) -> Option<Amount> {
+        let step = power_of_ten(decimals.saturating_sub(keep_decimals))?;
         let excess = self.0 % step;
         if excess.is_zero() { Some(self) } else { self.0.checked_add(step - excess).map(Amount) }
     }
 
-    /// Exact decimal text in whole coins, without trailing zeros: 690608 with 6 decimals is `0.690608`.
+    /// The exact decimal text in whole coins, without trailing zeros: 690608 with 6 decimals is `0.690608`.
     pub fn to_decimal(self, decimals: u8) -> String {
         let digits = self.0.to_string();
         let places = usize::from(decimals);
@@ -102,7 +118,12 @@ impl Amount {
         }
     }
 
-    /// The inverse of [`Amount::to_decimal`]. Signs, exponents, blanks and superfluous places are refused, never rounded.
+    /// The inverse of [`Amount::to_decimal`]. Trailing zeros after the decimal point are ignored.
+    ///
+    /// # Errors
+    /// Refuses signs, exponents, blanks and texts of more than 200 bytes ([`ParseError::NotANumber`]), more decimal places
+    /// than `decimals` ([`ParseError::TooManyDecimals`]; nothing is rounded), and amounts of 2^256 base units or more
+    /// ([`ParseError::TooLarge`]).
     pub fn parse_decimal(text: &str, decimals: u8) -> Result<Amount, ParseError> {
         let not_a_number = || ParseError::NotANumber(text.chars().take(100).collect());
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -130,7 +151,7 @@ impl From<u64> for Amount {
     }
 }
 
-/// Base units as a plain integer; whole coins need the asset's decimals ([`Amount::to_decimal`]).
+/// The base units as a plain integer. A text in whole coins needs the asset's decimals: see [`Amount::to_decimal`].
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
@@ -158,7 +179,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decimal_text_round_trips(amount in any_amount(), decimals in 0u8..=36) {
+        fn parsing_a_decimal_text_returns_its_amount(amount in any_amount(), decimals in 0u8..=36) {
             prop_assert_eq!(Amount::parse_decimal(&amount.to_decimal(decimals), decimals), Ok(amount));
         }
 
@@ -168,14 +189,14 @@ mod tests {
         }
 
         #[test]
-        fn sum_and_difference_agree(a in any_amount(), b in any_amount()) {
+        fn subtracting_an_addend_returns_the_other(a in any_amount(), b in any_amount()) {
             if let Some(sum) = a.checked_add(b) {
                 prop_assert_eq!(sum.checked_sub(b), Some(a));
             }
         }
 
         #[test]
-        fn rounding_up_is_the_least_multiple(a in any_amount(), keep in 0u8..=18) {
+        fn rounding_up_returns_the_least_multiple(a in any_amount(), keep in 0u8..=18) {
             if let Some(up) = a.round_up(18, keep) {
                 let step = power_of_ten(18 - keep).unwrap();
                 prop_assert!(up >= a && up.units() - a.units() < step && (up.units() % step).is_zero());

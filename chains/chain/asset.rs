@@ -1,4 +1,5 @@
-//! What can be paid: an asset is (chain, native coin or contract) with pinned decimals. A symbol is for people only.
+//! Assets: a chain's native coin or one of its token contracts, with fixed decimals. A symbol is a label for people and
+//! identifies nothing.
 
 use std::{fmt, sync::Arc};
 
@@ -9,17 +10,23 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct ChainId(Arc<str>);
 
+/// The refused text of a chain name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a chain name (1 to 32 of a-z, 0-9 and -)")]
 pub struct InvalidChainId(String);
 
 impl ChainId {
+    /// Parses a chain name.
+    ///
+    /// # Errors
+    /// [`InvalidChainId`] unless the name has 1 to 32 characters of `a-z`, `0-9` and `-`.
     pub fn new(name: &str) -> Result<ChainId, InvalidChainId> {
-        let fits = (1..=32).contains(&name.len())
+        let valid = (1..=32).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits { Ok(ChainId(name.into())) } else { Err(InvalidChainId(name.to_owned())) }
+        if valid { Ok(ChainId(name.into())) } else { Err(InvalidChainId(name.to_owned())) }
     }
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -51,29 +58,37 @@ impl fmt::Debug for ChainId {
     }
 }
 
-/// How addresses and transactions of a chain look.
+/// The kind of a chain: it decides the formats of addresses, transactions and blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
+    /// Bitcoin and its test networks.
     Bitcoin,
+    /// Ethereum and the chains that run its virtual machine.
     Evm,
+    /// TRON and its test networks.
     Tron,
 }
 
+/// The two kinds of on-chain assets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum AssetKind {
     /// The coin in which the chain takes its fees.
     Native,
-    /// A token, by the canonical text of its contract's address.
-    Token { contract: String },
+    /// A token.
+    Token {
+        /// Canonical text of the address of its contract.
+        contract: String,
+    },
 }
 
-/// The ledger's name of an asset: `ethereum/native`, `bsc/0x55d3…7955`; balances in fiat are `fiat/CNY`.
+/// The name of an asset in the ledger: `ethereum/native`, `bsc/0x55d3…7955`, or `fiat/CNY` for a balance in a currency.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AssetId(Arc<str>);
 
 impl AssetId {
+    /// The name of a native coin or token of a chain.
     pub fn on_chain(chain: &ChainId, kind: &AssetKind) -> AssetId {
         match kind {
             AssetKind::Native => AssetId(format!("{chain}/native").into()),
@@ -81,16 +96,18 @@ impl AssetId {
         }
     }
 
-    /// Money that stands on no chain: a balance in a currency.
+    /// The name of a fiat balance; `currency` is an ISO 4217 code.
     pub fn fiat(currency: &str) -> AssetId {
         AssetId(format!("fiat/{currency}").into())
     }
 
-    /// Takes back what the database or configuration stored; the text was made by [`AssetId::on_chain`] or [`AssetId::fiat`].
+    /// The name as the database or the configuration stored it. The text is not checked: [`AssetId::on_chain`] or
+    /// [`AssetId::fiat`] made it.
     pub fn from_stored(text: &str) -> AssetId {
         AssetId(text.into())
     }
 
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -108,24 +125,32 @@ impl fmt::Debug for AssetId {
     }
 }
 
+/// A coin or token that can be paid with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asset {
+    /// The name in the ledger, made of `chain` and `kind`.
     pub id: AssetId,
+    /// The chain that the asset is on.
     pub chain: ChainId,
+    /// Native coin or token.
     pub kind: AssetKind,
+    /// The label that people read, such as `USDT`. It is not unique.
     pub symbol: String,
-    /// Pinned by configuration and compared with the chain at start: USDT has 6 on Ethereum and TRON, 18 on BSC.
+    /// Decimal places of a whole coin: one coin is 10^`decimals` base units. Set by the configuration and compared with the
+    /// token contract at start: USDT has 6 on Ethereum and TRON, 18 on BSC.
     pub decimals: u8,
-    /// Decimal places of an expected amount, at most `decimals`: what a buyer can type into a wallet.
+    /// Decimal places of an amount that a buyer is asked to pay, at most `decimals`: as many as a wallet lets people type.
     pub quote_decimals: u8,
 }
 
 impl Asset {
+    /// An asset; `quote_decimals` above `decimals` is lowered to it.
     pub fn new(chain: ChainId, kind: AssetKind, symbol: &str, decimals: u8, quote_decimals: u8) -> Asset {
         let id = AssetId::on_chain(&chain, &kind);
         Asset { id, chain, kind, symbol: symbol.to_owned(), decimals, quote_decimals: quote_decimals.min(decimals) }
     }
 
+    /// Returns true for the coin in which the chain takes its fees.
     pub fn is_native(&self) -> bool {
         self.kind == AssetKind::Native
     }

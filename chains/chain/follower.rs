@@ -1,76 +1,96 @@
-//! Decides how to follow a chain: extend, rewind or wait. Pure; the caller does what it says and tells it the outcome.
+//! Decides how to follow a chain: read blocks, rewind or wait. It does no I/O: the caller does what it decides and reports
+//! the result.
 //!
-//! The cursor moves only over blocks whose parent is the cursor, and back only to a block that the node still has. A block
-//! below the final mark is never left: that stops the chain for a person to look at.
+//! The cursor advances only to blocks whose parent is the cursor, and goes back only to a block that the node still has. It
+//! never goes below the highest final block: where that would be needed, the chain is halted and an operator must decide.
 
 use std::collections::VecDeque;
 
 use crate::{BlockHash, BlockRef, Header, Height, Tip};
 
-/// Our recent chain, oldest first; the last entry is the cursor.
+/// The recent blocks of our branch. The last one is the cursor: the newest block that was read.
 #[derive(Debug, Clone)]
 pub struct Follower {
+    /// Ascending without gaps, never empty.
     recent: VecDeque<BlockRef>,
-    /// Highest height that may not be rewound.
+    /// The height of the highest final block, which may not be rewound.
     final_height: Height,
-    /// Entries kept: the deepest reorganisation that can be followed.
-    keep: usize,
-    /// Most blocks asked for at once.
-    batch: u64,
+    /// Maximum length of `recent`: the deepest reorganisation that can be followed, in blocks.
+    keep_blocks: usize,
+    /// Maximum number of blocks of one request.
+    batch_blocks_max: u64,
 }
 
-/// What to do next.
+/// The next thing to do after the node's tip was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
-    /// Nothing new, or the node is behind us and agrees or cannot tell.
+    /// The node's tip is the cursor: there is nothing to read.
     Wait,
     /// Read these blocks and offer them to [`Follower::check_next`].
-    ReadBlocks { from: Height, to: Height },
-    /// The node's head is at or below the cursor and is not the cursor: look it up with [`Follower::contains`].
+    ReadBlocks {
+        /// The height after the cursor.
+        from: Height,
+        /// The highest height to read, not above the node's head.
+        to: Height,
+    },
+    /// The node's head is not above the cursor and is another block: look it up with [`Follower::contains`].
     CompareHead,
 }
 
-/// Whether a read block follows the cursor.
+/// The relation of a block to the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextBlock {
+    /// It is the next block of our branch.
     Extends,
-    /// Its parent is not our cursor: search the fork from [`Follower::search_fork`].
+    /// It has the next height, but its parent is not the cursor: search the fork with [`Follower::search_fork`].
     Forks,
-    /// Not the height after the cursor: the answer is of no use.
+    /// It does not have the height after the cursor, so the answer cannot be used.
     WrongHeight,
 }
 
-/// One step of the way back to the last common block.
+/// One step of the search for the last block that our branch and another branch have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForkSearch {
-    /// Ask the node for its block at this height, the parent of the lowest that is known of its branch.
+    /// Read the node's header at this height: the parent of the lowest known block of the other branch.
     RequestHeader(Height),
-    /// The last block that both have: rewind to it.
+    /// Rewind to this block: it is the last common one.
     RewindTo(BlockRef),
-    /// No common block above the final mark or within what is kept.
+    /// There is no common block at or above the highest final block, or none within the kept ones.
     TooDeep,
 }
 
 impl Follower {
-    /// `recent` is what is stored, ascending and gap-free, at least one block.
-    pub fn new(recent: impl IntoIterator<Item = BlockRef>, final_height: Height, keep: usize, batch: u64) -> Follower {
+    /// A follower that continues after the last of the stored blocks `recent`, which ascend without gaps. It keeps at most
+    /// `keep_blocks` blocks and requests at most `batch_blocks_max` blocks at once; both are at least 1.
+    ///
+    /// # Panics
+    /// When `recent` is empty.
+    pub fn new(
+        recent: impl IntoIterator<Item = BlockRef>,
+        final_height: Height,
+        keep_blocks: usize,
+        batch_blocks_max: u64,
+    ) -> Follower {
         let recent: VecDeque<BlockRef> = recent.into_iter().collect();
         assert!(!recent.is_empty(), "a follower starts from a stored block");
-        Follower { recent, final_height, keep: keep.max(1), batch: batch.max(1) }
+        Follower { recent, final_height, keep_blocks: keep_blocks.max(1), batch_blocks_max: batch_blocks_max.max(1) }
     }
 
+    /// The newest block of our branch that was read.
     pub fn cursor(&self) -> BlockRef {
         *self.recent.back().expect("never empty")
     }
 
+    /// The height of the highest final block of our branch.
     pub fn final_height(&self) -> Height {
         self.final_height
     }
 
+    /// Decides what to do about the node's tip.
     pub fn next_step(&self, tip: &Tip) -> NextStep {
         let cursor = self.cursor();
         if tip.head.height > cursor.height {
-            let to = tip.head.height.min(cursor.height.saturating_add(self.batch));
+            let to = tip.head.height.min(cursor.height.saturating_add(self.batch_blocks_max));
             return NextStep::ReadBlocks { from: cursor.height + 1, to };
         }
         if tip.head.block_ref() == cursor {
@@ -79,6 +99,7 @@ impl Follower {
         NextStep::CompareHead
     }
 
+    /// Returns the relation of a block that was read to the cursor.
     pub fn check_next(&self, header: &Header) -> NextBlock {
         let cursor = self.cursor();
         if header.height != cursor.height + 1 {
@@ -87,9 +108,9 @@ impl Follower {
         if header.parent == cursor.hash { NextBlock::Extends } else { NextBlock::Forks }
     }
 
-    /// Walks back for the last common block. `lowest` is the lowest block that is known of the other branch: at first the one
-    /// that forks, then the answer to [`ForkSearch::RequestHeader`]. That must be the parent of the one before: a branch that does not hang
-    /// together is made up, and where blocks are proven by work each of its blocks has cost some.
+    /// One step of the search for the last common block. `lowest` is the lowest known block of the other branch: at first the
+    /// block that forks, then the header that the last [`ForkSearch::RequestHeader`] asked for. The caller must check that
+    /// this header is the parent of the previous one: otherwise the node changed its branch meanwhile or invented it.
     pub fn search_fork(&self, lowest: &Header) -> ForkSearch {
         let Some(height) = lowest.height.checked_sub(1).filter(|height| *height >= self.final_height) else {
             return ForkSearch::TooDeep;
@@ -101,16 +122,16 @@ impl Follower {
         }
     }
 
-    /// The block was applied and stored.
+    /// Makes `block`, which extends our branch, the cursor.
     pub fn push(&mut self, block: BlockRef) {
         debug_assert_eq!(block.height, self.cursor().height + 1);
         self.recent.push_back(block);
-        while self.recent.len() > self.keep {
+        while self.recent.len() > self.keep_blocks {
             self.recent.pop_front();
         }
     }
 
-    /// Everything above `to` was reversed and the cursor stored.
+    /// Removes all blocks above `to`, which becomes the cursor.
     pub fn rewind(&mut self, to: BlockRef) {
         while self.recent.len() > 1 && self.cursor().height > to.height {
             self.recent.pop_back();
@@ -118,17 +139,19 @@ impl Follower {
         debug_assert_eq!(self.cursor(), to);
     }
 
-    /// Blocks up to `height` are final. Never goes back, never passes the cursor.
+    /// Records that our blocks up to `height` are final. The mark never falls and never passes the cursor.
     pub fn raise_final_height(&mut self, height: Height) {
         self.final_height = self.final_height.max(height.min(self.cursor().height));
     }
 
-    /// Whether a block is on our branch; `None` where that is not read yet, or not remembered any more.
+    /// Returns true when the block is on our branch, false when our branch has another block at its height, and `None` when
+    /// that height was not read yet or is not kept any more.
     pub fn contains(&self, block: BlockRef) -> Option<bool> {
         self.hash_at(block.height).map(|ours| ours == block.hash)
     }
 
-    /// Our block at a height, or the nearest to it that is remembered. Who has one has all that are below it.
+    /// Our block at a height, or the kept block that is nearest to it: the oldest one for a height below all of them, the
+    /// cursor for a height above it.
     pub fn nearest_block(&self, height: Height) -> BlockRef {
         let oldest = self.recent.front().expect("never empty");
         self.hash_at(height).map_or_else(
@@ -150,27 +173,27 @@ mod tests {
 
     use super::*;
 
-    /// Block `height` of branch `branch`; branches share what lies below their fork.
+    /// Block `height` of branch `branch`.
     fn block(branch: u8, height: Height) -> BlockRef {
         let mut hash = [branch; 32];
         hash[..8].copy_from_slice(&height.to_be_bytes());
         BlockRef { height, hash: BlockHash(hash) }
     }
 
-    fn header(of: BlockRef, parent: BlockRef) -> Header {
-        Header { height: of.height, hash: of.hash, parent: parent.hash, time: 0 }
+    fn header(block: BlockRef, parent: BlockRef) -> Header {
+        Header { height: block.height, hash: block.hash, parent: parent.hash, time: 0 }
     }
 
-    fn tip(of: BlockRef) -> Tip {
-        Tip { head: header(of, of), finalized: None }
+    fn tip(head: BlockRef) -> Tip {
+        Tip { head: header(head, head), finalized: None }
     }
 
-    fn follower(to: Height) -> Follower {
-        Follower::new((0..=to).map(|h| block(0, h)), 0, 100, 10)
+    fn follower(cursor: Height) -> Follower {
+        Follower::new((0..=cursor).map(|h| block(0, h)), 0, 100, 10)
     }
 
     #[test]
-    fn steps() {
+    fn the_tip_decides_the_next_step() {
         let f = follower(5);
         assert_eq!(f.next_step(&tip(block(0, 5))), NextStep::Wait);
         assert_eq!(f.next_step(&tip(block(0, 6))), NextStep::ReadBlocks { from: 6, to: 6 });
@@ -185,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn final_blocks_are_never_left() {
+    fn final_blocks_are_never_rewound() {
         let mut f = follower(9);
         f.raise_final_height(7);
         f.raise_final_height(3);
@@ -199,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_our_branch() {
+    fn only_kept_blocks_are_found() {
         let mut f = Follower::new([block(0, 0)], 0, 3, 10);
         for height in 1..=9 {
             f.push(block(0, height));
@@ -214,20 +237,20 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the fork's depth, the search ends at the true fork point, or says that it is too deep.
+        /// At any depth of the fork, the search ends at its last common block or with `TooDeep`.
         #[test]
-        fn the_search_finds_the_fork(length in 2u64..60, fork in 0u64..60, keep in 1usize..80, final_height in 0u64..60) {
+        fn the_search_finds_the_last_common_block(length in 2u64..60, fork in 0u64..60, keep_blocks in 1usize..80, final_height in 0u64..60) {
             let fork = fork.min(length - 1);
-            let mut f = Follower::new([block(0, 0)], 0, keep, 10);
+            let mut f = Follower::new([block(0, 0)], 0, keep_blocks, 10);
             for h in 1..=length { f.push(block(0, h)); }
             f.raise_final_height(final_height);
-            let node = |h: Height| if h <= fork { block(0, h) } else { block(1, h) };
-            let shown = |h: Height| header(node(h), node(h - 1));
+            let node_block = |h: Height| if h <= fork { block(0, h) } else { block(1, h) };
+            let node_header = |h: Height| header(node_block(h), node_block(h - 1));
             let oldest = length + 1 - u64::try_from(f.recent.len()).unwrap();
-            let mut lowest = shown(length + 1);
+            let mut lowest = node_header(length + 1);
             let found = loop {
                 match f.search_fork(&lowest) {
-                    ForkSearch::RequestHeader(h) => lowest = shown(h),
+                    ForkSearch::RequestHeader(h) => lowest = node_header(h),
                     found @ (ForkSearch::RewindTo(_) | ForkSearch::TooDeep) => break found,
                 }
             };
@@ -235,7 +258,7 @@ mod tests {
                 prop_assert_eq!(found, ForkSearch::RewindTo(block(0, fork)));
                 f.rewind(block(0, fork));
                 prop_assert_eq!(f.cursor(), block(0, fork));
-                prop_assert_eq!(f.check_next(&shown(fork + 1)), NextBlock::Extends);
+                prop_assert_eq!(f.check_next(&node_header(fork + 1)), NextBlock::Extends);
             } else {
                 prop_assert_eq!(found, ForkSearch::TooDeep);
             }

@@ -1,7 +1,10 @@
-//! The contract between settled and a chain.
+//! The contract between settled and a blockchain.
 //!
-//! Value types that may be used everywhere, the traits a driver implements, and the pure follower that decides
-//! whether to extend, rewind or wait. Nothing here does I/O, knows a database or reads a clock.
+//! This crate has the value types that every other crate may use, the traits that a driver implements, and the pure
+//! follower that decides whether to read blocks, to rewind or to wait. It does no I/O, has no database and reads no
+//! clock.
+
+#![deny(missing_docs)]
 
 pub mod amount;
 pub mod asset;

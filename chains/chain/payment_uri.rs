@@ -1,10 +1,10 @@
-//! What a QR code of a payment holds.
+//! The text in the QR code of a payment.
 
 use crate::{Amount, Asset, Family};
 
-/// On Bitcoin a BIP21 address with the amount in whole coins, `bitcoin:ADDRESS?amount=0.00012`; bech32 texts need no
-/// escaping. Elsewhere the plain address: wallets read EIP-681 in different ways, and some of them send tokens to the
-/// contract that such a text names first.
+/// The text that a wallet scans. On Bitcoin it is a BIP21 URI with the amount in whole coins,
+/// `bitcoin:ADDRESS?amount=0.00012` (Bech32 texts need no escaping). On other chains it is the plain address: wallets
+/// interpret EIP-681 in different ways, and some send tokens to the contract that such a URI names first.
 pub fn payment_uri(family: Family, asset: &Asset, address: &str, amount: Amount) -> String {
     match family {
         Family::Bitcoin => format!("bitcoin:{address}?amount={}", amount.to_decimal(asset.decimals)),

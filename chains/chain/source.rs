@@ -1,4 +1,4 @@
-//! What a driver offers: a source to read from, a sender to broadcast with.
+//! The traits of a driver: a [`Source`] reads a chain, a [`Sender`] broadcasts to it.
 
 use async_trait::async_trait;
 
@@ -6,91 +6,129 @@ use crate::{
     Address, Amount, AssetKind, Block, BlockHash, BlockRef, Header, Height, Tip, UnconfirmedTransfer, WatchSet,
 };
 
-/// What cannot change while the chain is the same chain.
+/// The identity of a chain, which never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Chain id or genesis hash as text, compared with what was stored at first start.
+    /// Chain id or genesis hash as text. At start it is compared with the one that was stored at the first start.
     pub id: String,
 }
 
-/// How a source sees native coins that a contract sends inside a transaction.
+/// The way in which a source shows internal transfers: native coins that a contract sends inside a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InternalTransfers {
-    /// Every block's transfers include them.
+    /// The transfers of every block include them.
     Included,
-    /// They are not visible in blocks; balances of addresses with open native invoices must be compared.
+    /// Blocks do not show them, so the balances of addresses with open native invoices must be compared.
     ByBalance,
-    /// The family has no such thing.
+    /// The family has no internal transfers.
     None,
 }
 
+/// The reason why a source has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// Nobody answered usefully; the same question may succeed later.
+    /// No endpoint gave a usable answer; the same request may succeed later.
     #[error("no endpoint answered: {0}")]
     Unavailable(String),
-    /// The block asked for is not there (any more): a shorter or another branch. Ask for the tip again.
+    /// The node's branch has no such block (any more): it is shorter, or it was reorganised. The caller requests the tip again.
     #[error("block {0} is not on the node's chain")]
     BlockNotFound(Height),
-    /// An answer contradicts itself or what it is committed to. Never used, always loud.
-    #[error("an endpoint's answer is wrong: {0}")]
+    /// An answer contradicts itself or the commitments of its block. It is logged and never used.
+    #[error("an endpoint returned an invalid answer: {0}")]
     InvalidResponse(String),
-    /// The node cannot do this at all (method missing, history pruned).
-    #[error("not offered by the node: {0}")]
+    /// No endpoint can answer such a request at all: the method is missing, or the history is pruned.
+    #[error("not supported by the node: {0}")]
     Unsupported(String),
 }
 
-/// What another endpoint says of a block that one endpoint showed.
+/// The answer of a second endpoint about a block that a first endpoint returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrossCheckResult {
-    /// It has the same block.
+    /// The second endpoint has the same block.
     Confirmed,
-    /// It has another block at that height.
-    Conflicting { endpoint: String, hash: BlockHash },
-    /// It answers, and has no block at that height yet.
-    Behind { endpoint: String, head: Header },
-    /// Nobody else answered.
+    /// The second endpoint has another block at that height.
+    Conflicting {
+        /// Host and port of the second endpoint.
+        endpoint: String,
+        /// Hash of its block.
+        hash: BlockHash,
+    },
+    /// The second endpoint has no block at that height yet.
+    Behind {
+        /// Host and port of the second endpoint.
+        endpoint: String,
+        /// Its newest block.
+        head: Header,
+    },
+    /// No second endpoint answered; the text says why.
     NoAnswer(String),
 }
 
-/// What one endpoint says of itself, for `settled check` and the status page.
+/// The state of one endpoint, for `settled check` and the status page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointReport {
-    /// Host and port only; paths and credentials are left out because keys stand in them.
+    /// Host and port. The path and the credentials are left out, because they may contain API keys.
     pub endpoint: String,
+    /// A description of the endpoint, or the reason why it cannot be used.
     pub outcome: Result<String, String>,
 }
 
-/// The reading half of a driver. Everything it returns was verified as far as the chain's commitments allow.
+/// The reading half of a driver. It verifies everything that it returns as far as the chain's commitments allow.
+///
+/// # Errors
+/// The methods return [`SourceError::Unavailable`] when no endpoint gives a usable answer,
+/// [`SourceError::InvalidResponse`] when an answer contradicts itself, [`SourceError::BlockNotFound`] when the node has no
+/// such block, and [`SourceError::Unsupported`] when no endpoint can answer the request.
 #[async_trait]
 pub trait Source: Send + Sync {
+    /// The identity of the chain that the endpoints serve.
+    ///
+    /// # Errors
+    /// See [`Source`].
     async fn identity(&self) -> Result<Identity, SourceError>;
 
-    /// Decimals of a token contract, read from the chain.
+    /// The number of decimals of a token contract, read from the chain.
+    ///
+    /// # Errors
+    /// See [`Source`]; [`SourceError::Unsupported`] or [`SourceError::InvalidResponse`] when `contract` is no token.
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError>;
 
+    /// The newest block and the mark of final blocks.
+    ///
+    /// # Errors
+    /// See [`Source`].
     async fn tip(&self) -> Result<Tip, SourceError>;
 
-    /// The header at a height on the node's present branch, `None` above its head.
+    /// The header at a height on the node's current branch, or `None` above its head.
+    ///
+    /// # Errors
+    /// See [`Source`].
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError>;
 
-    /// How many endpoints can be heard about a block. One where there are no others, or where a block proves that the chain
-    /// is on it: by its work, or by being solidified.
+    /// The number of endpoints whose answers about a block can be compared. It is 1 where there are no others, and where a
+    /// block itself proves that it is on the chain, by its work or its signatures.
     fn independent_endpoints(&self) -> usize {
         1
     }
 
-    /// Asks another endpoint than the one that showed a block whether it has it too. Worth a request before money is believed
-    /// because of a block that anybody could have made.
+    /// Asks a second endpoint whether it has the block too. The follower does this before it confirms deposits on a chain
+    /// where a block costs nothing to invent.
     async fn cross_check(&self, _at: &BlockRef) -> CrossCheckResult {
         CrossCheckResult::NoAnswer("there is no other endpoint".to_owned())
     }
 
-    /// Blocks `from..=to` of the node's present branch, ascending, each the parent of the next, with every transfer to a
-    /// watched address. May stop early for its own bounds but returns at least one block or an error.
+    /// The blocks `from..=to` of the node's current branch, ascending, each the parent of the next, with every transfer to a
+    /// watched address. The source may return fewer blocks, but at least one.
+    ///
+    /// # Errors
+    /// See [`Source`]; [`SourceError::BlockNotFound`] when the node has no block `from`.
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError>;
 
-    /// Balances of one asset after exactly that block, in the order asked.
+    /// The balances of one asset directly after the block `at`, in the order of `addresses`.
+    ///
+    /// # Errors
+    /// See [`Source`]; [`SourceError::BlockNotFound`] when the block is not on the node's branch,
+    /// [`SourceError::Unsupported`] when the node has forgotten the balances at that block.
     async fn balances(
         &self,
         at: &BlockRef,
@@ -98,9 +136,12 @@ pub trait Source: Send + Sync {
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError>;
 
-    /// Every transfer to a watched address that is on its way at present. What was there before, is not there any more and
-    /// is in no block either was replaced or dropped. `None` where the node shows no such thing. Where it would show too
-    /// much, only the addresses that money is `expecting_payment` on are looked at.
+    /// All transfers to watched addresses that are in no block yet. A transfer that was in an earlier list, is in this one no
+    /// more and is in no block was replaced or dropped. `None` where the node does not show unconfirmed transactions. Where
+    /// it shows too many to read them all, only the addresses in `expecting_payment` are looked up.
+    ///
+    /// # Errors
+    /// See [`Source`].
     async fn unconfirmed(
         &self,
         _watched: &WatchSet,
@@ -109,31 +150,34 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// The way in which internal transfers are shown at present; it may change when an endpoint stops to trace.
     fn internal_transfers(&self) -> InternalTransfers;
 
-    /// Requests sent to endpoints since start.
+    /// The number of requests sent to endpoints since start.
     fn requests(&self) -> u64;
 
-    /// Asks every endpoint on its own.
-    async fn check(&self) -> Vec<EndpointReport>;
+    /// Checks every endpoint separately.
+    async fn check_endpoints(&self) -> Vec<EndpointReport>;
 }
 
-/// What is known after handing signed bytes to nodes. `Unknown` is the default for anything not understood.
+/// The result of handing a signed transaction to nodes. Any answer that is not understood is `Unknown`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BroadcastOutcome {
+    /// The node took the transaction.
     Accepted,
-    /// The node has exactly these bytes already.
+    /// The node already has exactly this transaction.
     AlreadyKnown,
-    /// Refused for a reason that this node gave; other nodes may still have the bytes.
+    /// The node refused the transaction for this reason; other nodes may still have it.
     Refused(String),
+    /// The transaction may be on its way or not; the text says why that is unknown.
     Unknown(String),
 }
 
 impl BroadcastOutcome {
-    /// What is known after all endpoints were heard. One that takes the bytes outweighs all that do not; one that says
-    /// nothing understandable outweighs all refusals: the bytes may be under way.
-    pub fn combine(said: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
-        let weighed = said.into_iter().reduce(|whole, outcome| match (whole, outcome) {
+    /// Combines the outcomes of all endpoints. One that accepted the transaction decides; otherwise an unknown outcome
+    /// outweighs all refusals, because the transaction may be on its way. No outcomes at all are `Unknown`.
+    pub fn combine(outcomes: impl IntoIterator<Item = BroadcastOutcome>) -> BroadcastOutcome {
+        let combined = outcomes.into_iter().reduce(|combined, outcome| match (combined, outcome) {
             (BroadcastOutcome::Accepted, _) | (_, BroadcastOutcome::Accepted) => BroadcastOutcome::Accepted,
             (BroadcastOutcome::AlreadyKnown, _) | (_, BroadcastOutcome::AlreadyKnown) => BroadcastOutcome::AlreadyKnown,
             (BroadcastOutcome::Unknown(a), BroadcastOutcome::Unknown(b) | BroadcastOutcome::Refused(b))
@@ -144,13 +188,14 @@ impl BroadcastOutcome {
                 BroadcastOutcome::Refused(format!("{a}; {b}"))
             }
         });
-        weighed.unwrap_or_else(|| BroadcastOutcome::Unknown("no endpoint may broadcast".to_owned()))
+        combined.unwrap_or_else(|| BroadcastOutcome::Unknown("no endpoint has the role `broadcast`".to_owned()))
     }
 }
 
 /// The broadcasting half of a driver.
 #[async_trait]
 pub trait Sender: Send + Sync {
+    /// Hands a signed transaction to the endpoints. The caller broadcasts the same bytes again when the outcome is unknown.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome;
 }
 
@@ -159,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_took_it_outweighs_all_and_silence_outweighs_refusals() {
+    fn accepted_outweighs_all_outcomes_and_unknown_outweighs_refused() {
         let refused = || BroadcastOutcome::Refused("price: a".to_owned());
         let unknown = || BroadcastOutcome::Unknown("b: no answer in time".to_owned());
         assert_eq!(

@@ -1,10 +1,10 @@
-//! Movements of value on a chain.
+//! Transfers: movements of value on a chain.
 
 use std::fmt;
 
 use crate::{AddressKey, Amount, AssetId};
 
-/// 32 bytes in the order in which the chain's own text shows them.
+/// A transaction's identifier: 32 bytes in the order in which the chain's own tools print them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxId(pub [u8; 32]);
 
@@ -20,7 +20,7 @@ impl fmt::Debug for TxId {
     }
 }
 
-/// Which movement inside a transaction. Together with the transaction's index it names a movement of a block once.
+/// The part of a transaction that moves value. With the transaction's index it identifies one transfer of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TxPart {
     /// The value that the transaction itself carries.
@@ -31,15 +31,15 @@ pub enum TxPart {
     Internal(u32),
     /// A transaction output.
     Output(u32),
-    /// A rise of balance that no readable movement explains, found by comparing balances.
+    /// An increase of a balance that no visible transfer explains, found by comparing balances.
     BalanceIncrease,
 }
 
 impl TxPart {
-    /// The codes of outputs, from the first to the one after the last.
+    /// The range of the codes of [`TxPart::Output`].
     pub const OUTPUT_CODES: std::ops::Range<i64> = (3 << 32)..(4 << 32);
 
-    /// A number that orders and names parts, as the database stores it.
+    /// The number that the database stores: unique for each part, and in the order of parts.
     pub fn code(self) -> i64 {
         let (kind, index) = match self {
             TxPart::Value => (0, 0),
@@ -52,50 +52,66 @@ impl TxPart {
     }
 }
 
-/// The place of a movement inside its block.
+/// The position of a transfer inside its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransferIndex {
+    /// The index of the transaction in the block, from 0.
     pub tx_index: u32,
+    /// The part of the transaction.
     pub part: TxPart,
 }
 
-/// Value that reached one of our addresses in a successful transaction.
+/// Value that a successful transaction moved to a watched address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
-    /// Zero for [`TxPart::BalanceIncrease`], where only the block is known.
+    /// The transaction; all zeros for [`TxPart::BalanceIncrease`], where only the block is known.
     pub txid: TxId,
+    /// The position in the block.
     pub index: TransferIndex,
+    /// The asset that moved.
     pub asset: AssetId,
+    /// The recipient.
     pub to: AddressKey,
-    /// Canonical text of the sender where the chain has one.
+    /// Canonical text of the sender's address; `None` on Bitcoin, where a transaction has no single sender, and for
+    /// [`TxPart::BalanceIncrease`].
     pub from: Option<String>,
+    /// The amount in base units; may be zero.
     pub amount: Amount,
 }
 
-/// An output of a transaction, as those that spend it name it.
+/// A reference to an output of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OutPoint {
+    /// The transaction that created the output.
     pub txid: TxId,
+    /// The index of the output in that transaction.
     pub vout: u32,
 }
 
-/// One of our outputs is gone.
+/// The spending of a watched output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spend {
+    /// The output that is spent.
     pub output: OutPoint,
     /// The transaction that spends it.
     pub spent_by: TxId,
 }
 
-/// A transfer that no block which the follower reads has yet: in a node's mempool, or on TRON in a block that is not
-/// solidified. It is shown and remembered (money first seen inside the window is in time), never booked.
+/// A transfer that the follower cannot read from a block yet: it is in a node's mempool, or on TRON in a block that is not
+/// solidified. It is shown to the buyer and its time is stored (a payment first seen before the invoice expires is in
+/// time), but it is never booked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnconfirmedTransfer {
+    /// The transaction.
     pub txid: TxId,
+    /// The part of the transaction.
     pub part: TxPart,
+    /// The asset that would move.
     pub asset: AssetId,
+    /// The recipient.
     pub to: AddressKey,
+    /// The amount in base units.
     pub amount: Amount,
-    /// The sender announced that it may replace the transaction (BIP125).
+    /// The transaction signals that its sender may replace it (BIP125).
     pub replaceable: bool,
 }

@@ -1,7 +1,8 @@
-//! What addresses hold after a block. A rise becomes money, so nobody is believed alone.
+//! Reads the balances of addresses after a block. A higher balance is booked as money, so a single unproven answer is never
+//! used.
 //!
-//! Coins are proven by the state root in the block's own header. Tokens keep their balances where each contract likes, which
-//! no proof can show in general: what is not zero there counts only if two endpoints tell it alike.
+//! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its own
+//! way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the same one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,7 +13,7 @@ use alloy_primitives::{B256, Bytes, keccak256};
 use alloy_trie::{Nibbles, TrieAccount, proof::verify_proof};
 use chain::{Address, Amount, AssetKind, BlockRef, Height, SourceError};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use rpc::{Answer, RefusalKind, Rejection, Reply, RpcError};
+use rpc::{NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict};
 use ruint::aliases::U256;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -20,30 +21,30 @@ use tracing::warn;
 
 use crate::{Evm, block, hex};
 
-/// Balances asked for in one batch.
-const BALANCES_MAX: usize = 100;
-/// Proofs in one batch; each has some kilobytes.
-const PROOFS_MAX: usize = 50;
-/// Second opinions that are under way at once.
+/// Maximum balances requested in one JSON-RPC batch.
+const BALANCES_PER_BATCH: usize = 100;
+/// Maximum account proofs requested in one JSON-RPC batch. Each has some kilobytes.
+const PROOFS_PER_BATCH: usize = 50;
+/// Maximum balances that are confirmed with a second endpoint at the same time.
 const CONCURRENCY: usize = 3;
-/// `balanceOf(address)`
-const BALANCE_CALL: &str = "0x70a08231";
-/// The hash of no block.
-const NO_BLOCK: B256 = B256::repeat_byte(0x5e);
+/// Selector of `balanceOf(address)` (ERC-20).
+const BALANCE_OF_SELECTOR: &str = "0x70a08231";
+/// A hash that no block has.
+const NONEXISTENT_BLOCK: B256 = B256::repeat_byte(0x5e);
 
-/// What is remembered between questions.
+/// Results that the driver keeps between calls.
 #[derive(Debug, Default)]
-pub struct Memory {
-    /// The block whose state root was read last.
-    state: Option<(B256, B256)>,
-    /// Whether endpoints answer for the block that is named rather than for their newest one.
-    heeds_hashes: HashMap<usize, bool>,
+pub struct BalanceCache {
+    /// The block whose state root was read last, and that root.
+    last_state_root: Option<(B256, B256)>,
+    /// True for endpoints that support a block hash as parameter (EIP-1898), false for endpoints that ignore it.
+    supports_eip1898: HashMap<usize, bool>,
 }
 
-/// The account's part of an answer to `eth_getProof` (EIP-1186).
+/// The account part of an answer to `eth_getProof` (EIP-1186).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Proof<'a> {
+struct AccountProof<'a> {
     account_proof: Vec<Bytes>,
     balance: &'a str,
     nonce: &'a str,
@@ -51,15 +52,15 @@ struct Proof<'a> {
     code_hash: B256,
 }
 
-/// What is proven of an address.
+/// The state of an account, proven by the state root.
 #[derive(Debug, Clone, Copy)]
-struct Account {
+struct ProvenAccount {
     nonce: u64,
     balance: Amount,
 }
 
 impl Evm {
-    /// Balances after exactly that block, in the order asked.
+    /// Returns the balances after block `at`, in the order of `addresses`.
     pub(crate) async fn read_balances(
         &self,
         at: &BlockRef,
@@ -71,205 +72,237 @@ impl Evm {
         }
         if *asset == AssetKind::Native
             && self.config.verify.header
-            && let Some(proven) = self.proven(at, addresses).await?
+            && let Some(proven) = self.fetch_proven_accounts(at, addresses).await?
         {
             return Ok(proven.into_iter().map(|account| account.balance).collect());
         }
-        self.balances_by_two(at, asset, addresses).await
+        self.fetch_balances_from_two(at, asset, addresses).await
     }
 
-    /// Which addresses cannot have got so much in the block at `at`, after `parent`. What nobody proves contradicts nothing,
-    /// and who sent something in between may have less.
-    pub(crate) async fn contradicted(&self, parent: &BlockRef, at: &BlockRef, got: &[(Address, Amount)]) -> Vec<bool> {
-        let addresses: Vec<Address> = got.iter().map(|(address, _)| address.clone()).collect();
-        let Ok(Some(after)) = self.proven(at, &addresses).await else { return vec![false; got.len()] };
-        let Ok(Some(before)) = self.proven(parent, &addresses).await else {
-            // States are forgotten from the oldest on. Who never sent anything has at least what it got.
-            let short = |((_, sum), after): (&(Address, Amount), &Account)| after.nonce == 0 && after.balance < *sum;
-            return got.iter().zip(&after).map(short).collect();
+    /// Returns, for each received sum, whether the proven balances contradict it: the address cannot have received that much
+    /// in block `at`, whose parent is `parent`. Without a proof nothing is contradicted. An address that also sent something
+    /// in the block may have less and is not contradicted either.
+    pub(crate) async fn find_contradicted(
+        &self,
+        parent: &BlockRef,
+        at: &BlockRef,
+        received: &[(Address, Amount)],
+    ) -> Vec<bool> {
+        let addresses: Vec<Address> = received.iter().map(|(address, _)| address.clone()).collect();
+        let Ok(Some(after)) = self.fetch_proven_accounts(at, &addresses).await else {
+            return vec![false; received.len()];
         };
-        let short = |((_, sum), (before, after)): (&(Address, Amount), (&Account, &Account))| {
-            let least = before.balance.checked_add(*sum);
-            before.nonce == after.nonce && least.is_none_or(|least| after.balance < least)
+        let Ok(Some(before)) = self.fetch_proven_accounts(parent, &addresses).await else {
+            // Nodes prune the oldest states first, so only the parent's may be missing. An address that never sent anything
+            // has at least what it received.
+            let is_contradicted =
+                |((_, sum), after): (&(Address, Amount), &ProvenAccount)| after.nonce == 0 && after.balance < *sum;
+            return received.iter().zip(&after).map(is_contradicted).collect();
         };
-        got.iter().zip(before.iter().zip(&after)).map(short).collect()
+        let is_contradicted = |((_, sum), (before, after)): (&(Address, Amount), (&ProvenAccount, &ProvenAccount))| {
+            let expected_min = before.balance.checked_add(*sum);
+            before.nonce == after.nonce && expected_min.is_none_or(|expected_min| after.balance < expected_min)
+        };
+        received.iter().zip(before.iter().zip(&after)).map(is_contradicted).collect()
     }
 
-    /// `None` where no endpoint proves accounts of that block.
-    async fn proven(&self, at: &BlockRef, addresses: &[Address]) -> Result<Option<Vec<Account>>, SourceError> {
-        let root = self.state_root(at).await?;
-        let block = named(at);
+    /// Returns the proven accounts, or `None` when no endpoint offers proofs for that block.
+    async fn fetch_proven_accounts(
+        &self,
+        at: &BlockRef,
+        addresses: &[Address],
+    ) -> Result<Option<Vec<ProvenAccount>>, SourceError> {
+        let root = self.fetch_state_root(at).await?;
+        let block = block_parameter(at);
         let params: Vec<Value> = addresses.iter().map(|address| json!([address.text, [], block])).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
-            let proof: Proof<'_> = reply.result()?;
-            let account = proof.account(&addresses[i], root).ok_or_else(|| {
-                Rejection::Wrong(format!(
-                    "the balance of {} is not in the state of block {}",
+            let proof: AccountProof<'_> = reply.result()?;
+            let account = proof.verify(&addresses[i], root).ok_or_else(|| {
+                Rejection::Invalid(format!(
+                    "the proof for {} does not match the state root of block {}",
                     addresses[i].text, at.height
                 ))
             })?;
-            Ok(Answer::Sure(account))
+            Ok(Verdict::Accept(account))
         };
-        match self.pool.ask_many("eth_getProof", &params, PROOFS_MAX, accept).await {
+        match self.pool.batch("eth_getProof", &params, PROOFS_PER_BATCH, accept).await.into_all() {
             Ok(accounts) => Ok(Some(accounts)),
-            Err(RpcError::Missing(_) | RpcError::TooLarge(_)) => Ok(None),
-            Err(RpcError::Refused(refusal)) if refusal.kind != RefusalKind::NotThere => Ok(None),
-            Err(failure) => Err(failure.at(at.height)),
+            Err(RpcError::MethodMissing(_) | RpcError::TooLarge(_)) => Ok(None),
+            Err(RpcError::NodeError(refusal)) if refusal.kind != NodeErrorKind::NotFound => Ok(None),
+            Err(failure) => Err(failure.into_source_error(at.height)),
         }
     }
 
-    async fn state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
+    /// Returns the state root of a block from its verified header.
+    async fn fetch_state_root(&self, at: &BlockRef) -> Result<B256, SourceError> {
         let hash = B256::from(at.hash.0);
-        if let Some((_, root)) = self.memory().state.filter(|(of, _)| *of == hash) {
+        if let Some((_, root)) = self.balance_cache().last_state_root.filter(|(block, _)| *block == hash) {
             return Ok(root);
         }
         let params = (hash, false);
-        let answer = self.pool.ask("eth_getBlockByHash", &params, |reply| {
-            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (header, ours) = block::header(raw, self.config.verify).map_err(Rejection::Wrong)?;
-            if ours.hash != at.hash {
-                return Err(Rejection::Wrong(format!("asked for block {hash}, got {}", ours.hash)));
+        let answer = self.pool.send(Request::call("eth_getBlockByHash", &params), |reply| {
+            let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (header, chain_header) = block::parse_header(raw, self.config.verify).map_err(Rejection::Invalid)?;
+            if chain_header.hash != at.hash {
+                return Err(Rejection::Invalid(format!(
+                    "block {hash} was requested, but block {} was returned",
+                    chain_header.hash
+                )));
             }
-            Ok(Answer::Sure(Some(header.state_root)))
+            Ok(Verdict::Accept(Some(header.state_root)))
         });
-        let root = answer.await.map_err(|failure| failure.at(at.height))?;
+        let root = answer.await.map_err(|failure| failure.into_source_error(at.height))?;
         let root = root.ok_or(SourceError::BlockNotFound(at.height))?;
-        self.memory().state = Some((hash, root));
+        self.balance_cache().last_state_root = Some((hash, root));
         Ok(root)
     }
 
-    /// What one endpoint says, and a second one too wherever it is not zero: nothing cannot be a rise.
-    async fn balances_by_two(
+    /// Requests each balance from one endpoint, and confirms every balance above zero with a second one. A zero balance
+    /// needs no confirmation, because it cannot be booked as a payment.
+    async fn fetch_balances_from_two(
         &self,
         at: &BlockRef,
         asset: &AssetKind,
         addresses: &[Address],
     ) -> Result<Vec<Amount>, SourceError> {
-        let block = named(at);
+        let block = block_parameter(at);
         let (method, params): (&str, Vec<Value>) = match asset {
             AssetKind::Native => {
                 ("eth_getBalance", addresses.iter().map(|address| json!([address.text, block])).collect())
             }
             AssetKind::Token { contract } => {
-                let call = |address: &Address| json!([{ "to": contract, "data": balance_call(address) }, block]);
+                let call = |address: &Address| json!([{ "to": contract, "data": balance_of_calldata(address) }, block]);
                 ("eth_call", addresses.iter().map(call).collect())
             }
         };
-        let read = |reply: &Reply<'_>| {
+        let parse_balance = |reply: &Reply<'_>| {
             let text = reply.result::<&str>()?;
             let balance = match asset {
-                AssetKind::Native => hex::number(text),
-                AssetKind::Token { .. } => hex::bytes(text).map(U256::from_be_bytes::<32>),
+                AssetKind::Native => hex::parse_u256(text),
+                AssetKind::Token { .. } => hex::parse_bytes(text).map(U256::from_be_bytes::<32>),
             };
-            let balance = balance.ok_or_else(|| Rejection::Wrong("a balance that is no number".to_owned()))?;
+            let balance = balance.ok_or_else(|| Rejection::Invalid("a balance is not a number".to_owned()))?;
             Ok((reply.endpoint, Amount::new(balance)))
         };
-        let accept = |_: usize, reply: &Reply<'_>| read(reply).map(Answer::Sure);
-        let first = self.pool.ask_many(method, &params, BALANCES_MAX, accept).await;
-        let first = first.map_err(|failure| failure.at(at.height))?;
+        let accept = |_: usize, reply: &Reply<'_>| parse_balance(reply).map(Verdict::Accept);
+        let first = self.pool.batch(method, &params, BALANCES_PER_BATCH, accept).await.into_all();
+        let first = first.map_err(|failure| failure.into_source_error(at.height))?;
 
-        if self.readers() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
+        if self.count_read_endpoints() < 2 && first.iter().any(|(_, balance)| !balance.is_zero()) {
             self.warn_single_endpoint();
             return Err(SourceError::Unsupported(
-                "no proof of balances, and no second endpoint to confirm them".into(),
+                "the endpoint does not prove balances, and there is no second endpoint to confirm them".into(),
             ));
         }
         let confirmed = first.into_iter().zip(&params).map(|((endpoint, balance), params)| async move {
             if balance.is_zero() {
                 return Ok((balance, None));
             }
-            let second = self.pool.ask_excluding(endpoint, method, params, |reply| read(reply).map(Answer::Sure)).await;
+            let second = self
+                .pool
+                .send(Request::call(method, params).to(Target::Excluding(endpoint)), |reply| {
+                    parse_balance(reply).map(Verdict::Accept)
+                })
+                .await;
             let (other, second) = second.map_err(|failure| {
-                SourceError::Unavailable(format!("no second endpoint confirms a balance: {failure}"))
+                SourceError::Unavailable(format!("no second endpoint confirms the balance: {failure}"))
             })?;
             if second == balance {
                 return Ok((balance, Some([endpoint, other])));
             }
-            let (one, two) = (self.pool.label(endpoint), self.pool.label(other));
+            let (first_label, second_label) = (self.pool.label(endpoint), self.pool.label(other));
             let height = at.height;
             Err(SourceError::InvalidResponse(format!(
-                "of block {height} {one} tells a balance of {balance} and {two} one of {second}"
+                "at block {height}, {first_label} returns a balance of {balance} and {second_label} one of {second}"
             )))
         });
         let confirmed = stream::iter(confirmed.collect::<Vec<_>>()).buffered(CONCURRENCY);
         let confirmed: Vec<(Amount, Option<[usize; 2]>)> = confirmed.try_collect().await?;
-        let heard: BTreeSet<usize> = confirmed.iter().filter_map(|(_, heard)| *heard).flatten().collect();
-        for endpoint in heard {
+        let confirming: BTreeSet<usize> = confirmed.iter().filter_map(|(_, endpoints)| *endpoints).flatten().collect();
+        for endpoint in confirming {
             self.require_eip1898(endpoint, at.height).await?;
         }
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
 
-    /// A node that passes over the block's hash (EIP-1898) and tells its newest balances lets money count twice: once as a
-    /// rise, and once with its block. Only a word about the block decides, because it is remembered: a gateway that said
-    /// nothing in time is not trusted for that.
+    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns its latest balance: the same money would count
+    /// twice, once as a higher balance and once with its block. The test asks for a block that does not exist. The result is
+    /// remembered, so only an answer about that block decides; a timeout or a gateway's error does not.
     async fn require_eip1898(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
-        let known = self.memory().heeds_hashes.get(&endpoint).copied();
-        let heeds = match known {
-            Some(heeds) => heeds,
+        let cached = self.balance_cache().supports_eip1898.get(&endpoint).copied();
+        let is_supported = match cached {
+            Some(is_supported) => is_supported,
             None => {
-                let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NO_BLOCK }]);
-                let accept =
-                    |reply: &Reply<'_>| reply.result::<Option<&str>>().map(|told| Answer::Sure(told.is_some()));
-                let heeds = match self.pool.ask_only(endpoint, "eth_getBalance", &params, accept).await {
-                    Ok(told) => !told,
-                    Err(RpcError::Refused(refusal)) if is_of_the_block(refusal.kind) => true,
-                    Err(failure) => return Err(failure.at(height)),
+                let params = json!([alloy_primitives::Address::ZERO, { "blockHash": NONEXISTENT_BLOCK }]);
+                let accept = |reply: &Reply<'_>| {
+                    reply.result::<Option<&str>>().map(|balance| Verdict::Accept(balance.is_some()))
                 };
-                self.memory().heeds_hashes.insert(endpoint, heeds);
-                heeds
+                let is_supported = match self
+                    .pool
+                    .send(Request::call("eth_getBalance", &params).to(Target::Probe(endpoint)), accept)
+                    .await
+                {
+                    Ok(balance) => !balance,
+                    Err(RpcError::NodeError(refusal)) if is_about_the_block(refusal.kind) => true,
+                    Err(failure) => return Err(failure.into_source_error(height)),
+                };
+                self.balance_cache().supports_eip1898.insert(endpoint, is_supported);
+                is_supported
             }
         };
-        if heeds {
+        if is_supported {
             return Ok(());
         }
         let label = self.pool.label(endpoint);
-        Err(SourceError::Unsupported(format!("{label} tells balances of another block than it is asked for")))
+        Err(SourceError::Unsupported(format!(
+            "{label} ignores the block hash and returns the balance of another block"
+        )))
     }
 
     fn warn_single_endpoint(&self) {
-        if !self.warned.swap(true, Ordering::Relaxed) {
+        if !self.single_endpoint_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 chain = %self.config.chain,
-                "balances that only one endpoint tells and nothing proves are not booked; a second endpoint, or one \
-                 with eth_getProof for coins, would let them count"
+                               "balances that a single endpoint returns without a proof are not booked; add a second endpoint, or for \
+                                native coins one that offers eth_getProof"
             );
         }
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().expect("no panic while the memory is held")
+    fn balance_cache(&self) -> MutexGuard<'_, BalanceCache> {
+        self.balance_cache.lock().expect("no panic while the balance cache is locked")
     }
 }
 
-impl Proof<'_> {
-    /// What the state with this root has for the address. An account that is not there holds nothing.
-    fn account(&self, of: &Address, root: B256) -> Option<Account> {
-        let (nonce, balance) = (hex::quantity(self.nonce)?, hex::number(self.balance)?);
+impl AccountProof<'_> {
+    /// Returns the account if the proof matches the state root, else `None`. An account that the proof shows to be absent is
+    /// empty.
+    fn verify(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
+        let (nonce, balance) = (hex::parse_quantity(self.nonce)?, hex::parse_u256(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));
-        let key = Nibbles::unpack(keccak256(of.key.0));
-        let has = |account| verify_proof(root, key, account, &self.account_proof).is_ok();
-        let absent = || nonce == 0 && balance.is_zero() && has(None);
-        let proven = has(Some(account)) || absent();
-        proven.then_some(Account { nonce, balance: Amount::new(balance) })
+        let key = Nibbles::unpack(keccak256(address.key.0));
+        let matches_root = |account| verify_proof(root, key, account, &self.account_proof).is_ok();
+        let is_absent = || nonce == 0 && balance.is_zero() && matches_root(None);
+        let is_proven = matches_root(Some(account)) || is_absent();
+        is_proven.then_some(ProvenAccount { nonce, balance: Amount::new(balance) })
     }
 }
 
-/// Whether a node refuses because of what it was asked, rather than for a reason of its own. Nodes have many words for a
-/// block that they do not know.
-fn is_of_the_block(kind: RefusalKind) -> bool {
+/// Returns true when a node's refusal is about the requested block, not about the node itself. Nodes word the error for an
+/// unknown block in many ways, so an unclassified refusal counts too.
+fn is_about_the_block(kind: NodeErrorKind) -> bool {
     match kind {
-        RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => true,
-        RefusalKind::MethodMissing | RefusalKind::TooLarge | RefusalKind::Quota => false,
+        NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => true,
+        NodeErrorKind::MethodMissing | NodeErrorKind::TooLarge | NodeErrorKind::RateLimited => false,
     }
 }
 
-/// By block hash (EIP-1898), so that a reorganisation cannot change the question.
-fn named(at: &BlockRef) -> Value {
+/// Returns the block parameter that selects a block by its hash (EIP-1898), so that a reorg cannot change which block is meant.
+fn block_parameter(at: &BlockRef) -> Value {
     json!({ "blockHash": B256::from(at.hash.0) })
 }
 
-/// The calldata of `balanceOf`: the address in a word of its own.
-fn balance_call(of: &Address) -> String {
-    format!("{BALANCE_CALL}{:0>64}", const_hex::encode(of.key.0))
+/// Returns the calldata of `balanceOf(address)`: the selector, and the address padded to 32 bytes.
+fn balance_of_calldata(address: &Address) -> String {
+    format!("{BALANCE_OF_SELECTOR}{:0>64}", const_hex::encode(address.key.0))
 }

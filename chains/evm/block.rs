@@ -1,4 +1,4 @@
-//! One block, held against its own header: hash, transactions root, and the native payments in it.
+//! Parses one block, verifies its hash and transactions root, and finds the native payments in it.
 
 use alloy_consensus::{Header, TxEnvelope, proofs};
 use alloy_eips::eip2718::Encodable2718;
@@ -8,73 +8,84 @@ use chain::{AddressKey, Amount, BlockHash, Height, watch::WatchedAddresses};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{Verify, hex};
+use crate::{Commitments, hex};
 
-/// Deposits of OP-stack chains (specs.optimism.io, "Deposited transaction type").
-pub const DEPOSIT: u64 = 0x7e;
-/// The newest transaction type of Ethereum that alloy encodes (EIP-7702).
-const NEWEST: u64 = 4;
+/// Transaction type of a deposit from layer 1 on OP-stack chains (specs.optimism.io, "Deposited transaction type").
+pub const DEPOSIT_TX_TYPE: u64 = 0x7e;
+/// The newest Ethereum transaction type that alloy can encode (EIP-7702).
+const NEWEST_TX_TYPE: u64 = 4;
 
-/// What was read and proven of one block.
+/// A parsed block whose hash is verified, with the payments found in it.
 #[derive(Debug, Clone)]
-pub struct Body {
+pub struct BlockBody {
+    /// Position, parent and time of the block.
     pub header: chain::Header,
+    /// The bloom filter of the block's logs.
     pub bloom: Bloom,
+    /// The root of the block's receipts trie.
     pub receipts_root: B256,
-    pub hashes: Vec<B256>,
-    /// Value that transactions themselves carry to watched addresses, not yet known to have succeeded.
-    pub payments: Vec<Payment>,
-    /// A payment to us was left out, because nothing proves the transaction that carries it.
-    pub unread: bool,
-    /// The transactions were read in full, not only their hashes.
-    pub full: bool,
-    /// Some transactions cannot be encoded here, so that the list is still to be proven by their bytes.
-    pub unproven: Option<Unproven>,
+    /// The transaction hashes in block order.
+    pub txids: Vec<B256>,
+    /// Native payments to watched addresses. Their transactions may still have failed.
+    pub payments: Vec<NativePayment>,
+    /// True when a payment to a watched address was left out, because its transaction cannot be proven.
+    pub has_unproven_payment: bool,
+    /// True when the transactions were read in full, not only their hashes.
+    pub has_full_transactions: bool,
+    /// Set when some transactions cannot be encoded, so their raw bytes are needed to verify the transactions root.
+    pub unproven: Option<UnprovenTransactions>,
 }
 
-/// What the transactions root is recomputed from, but for the bytes of types that are not known here.
+/// The transactions of a block whose root cannot be recomputed yet, because some of them are of an unknown type.
 #[derive(Debug, Clone)]
-pub struct Unproven {
+pub struct UnprovenTransactions {
     root: B256,
-    /// Empty where the bytes are missing.
+    /// The encoded transactions in block order; empty where the raw bytes are missing.
     encoded: Vec<Vec<u8>>,
-    /// One of the types that are not known.
-    pub kind: u64,
+    /// One of the unknown transaction types.
+    pub tx_type: u64,
 }
 
-impl Unproven {
-    /// Transactions whose bytes are missing, by their place in the block.
-    pub fn missing(&self) -> Vec<usize> {
+impl UnprovenTransactions {
+    /// Returns the indexes in the block of the transactions whose raw bytes are missing.
+    pub fn missing_indexes(&self) -> Vec<usize> {
         (0..self.encoded.len()).filter(|index| self.encoded[*index].is_empty()).collect()
     }
 
-    /// Whether the root is that of all transactions, with the missing ones in their order.
-    pub fn is_proven_by(&self, missing: Vec<Vec<u8>>) -> bool {
+    /// Returns true when all transactions together have the root of the header. `missing` holds the missing raw bytes in block
+    /// order.
+    pub fn matches_root(&self, missing: Vec<Vec<u8>>) -> bool {
         let mut encoded = self.encoded.clone();
-        for (index, bytes) in self.missing().into_iter().zip(missing) {
+        for (index, bytes) in self.missing_indexes().into_iter().zip(missing) {
             encoded[index] = bytes;
         }
         proofs::ordered_trie_root_encoded(&encoded) == self.root
     }
 }
 
+/// Native coins that a transaction itself sends to a watched address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Payment {
+pub struct NativePayment {
+    /// Index of the transaction in the block.
     pub tx_index: u32,
+    /// Hash of the transaction.
     pub txid: B256,
+    /// The sender, recovered from the signature where there is one.
     pub from: Address,
+    /// The watched address.
     pub to: AddressKey,
+    /// Amount in wei, above zero.
     pub amount: Amount,
 }
 
 #[derive(Deserialize)]
-struct Envelope<'a> {
+struct BlockJson<'a> {
     #[serde(borrow)]
     transactions: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-struct Tx<'a> {
+struct TxJson<'a> {
     hash: &'a str,
     #[serde(default)]
     r#type: Option<&'a str>,
@@ -82,172 +93,179 @@ struct Tx<'a> {
     from: Option<&'a str>,
     #[serde(default)]
     to: Option<&'a str>,
-    /// A type that is not known here may carry none.
+    /// Absent in some transaction types.
     #[serde(default)]
     value: Option<&'a str>,
 }
 
-/// Reads a header alone and proves its hash if it can be.
-pub fn header(block: &RawValue, verify: Verify) -> Result<(Header, chain::Header), String> {
+/// Parses the header of a block and verifies its hash, unless that is switched off.
+pub fn parse_header(block: &RawValue, verify: Commitments) -> Result<(Header, chain::Header), String> {
     #[derive(Deserialize)]
-    struct Hash {
+    struct HashJson {
         hash: B256,
     }
-    let Hash { hash } = parse(block.get())?;
-    let header: Header = parse(block.get())?;
+    let HashJson { hash } = parse_json(block.get())?;
+    let header: Header = parse_json(block.get())?;
     if verify.header && header.hash_slow() != hash {
-        return Err(format!("the header of block {} does not hash to {hash}", header.number));
+        return Err(format!("the header of block {} does not have the hash {hash}", header.number));
     }
-    let ours = chain::Header {
+    let chain_header = chain::Header {
         height: header.number,
         hash: BlockHash(hash.0),
         parent: BlockHash(header.parent_hash.0),
-        time: i64::try_from(header.timestamp).map_err(|_| "a time that is none".to_owned())?,
+        time: i64::try_from(header.timestamp).map_err(|_| "the block has an invalid timestamp".to_owned())?,
     };
-    Ok((header, ours))
+    Ok((header, chain_header))
 }
 
-/// Reads a block. With `native`, its transactions are read in full, proven and searched for payments.
-pub fn read(
+/// Parses the block at `height`. With `native`, its full transactions are verified and searched for payments.
+pub fn parse_block(
     block: &RawValue,
     height: Height,
-    verify: Verify,
+    verify: Commitments,
     native: bool,
     watched: &WatchedAddresses<'_>,
-) -> Result<Body, String> {
-    let (header, ours) = header(block, verify)?;
+) -> Result<BlockBody, String> {
+    let (header, chain_header) = parse_header(block, verify)?;
     if header.number != height {
-        return Err(format!("asked for block {height}, got {}", header.number));
+        return Err(format!("block {height} was requested, but block {} was returned", header.number));
     }
-    let envelope: Envelope<'_> = parse(block.get())?;
-    let mut body = Body {
-        header: ours,
+    let json: BlockJson<'_> = parse_json(block.get())?;
+    let mut body = BlockBody {
+        header: chain_header,
         bloom: header.logs_bloom,
         receipts_root: header.receipts_root,
-        hashes: Vec::with_capacity(envelope.transactions.len()),
+        txids: Vec::with_capacity(json.transactions.len()),
         payments: Vec::new(),
-        unread: false,
-        full: native,
+        has_unproven_payment: false,
+        has_full_transactions: native,
         unproven: None,
     };
     if !native {
-        for hash in envelope.transactions {
-            body.hashes.push(parse(hash.get())?);
+        for hash in json.transactions {
+            body.txids.push(parse_json(hash.get())?);
         }
         return Ok(body);
     }
 
-    let mut encoded = Vec::with_capacity(envelope.transactions.len());
-    let mut unknown = None;
-    for (index, raw) in envelope.transactions.iter().enumerate() {
-        let tx: Tx<'_> = parse(raw.get())?;
-        let hash = hex::hash(tx.hash).ok_or("a transaction's hash is none")?;
-        body.hashes.push(hash);
-        // Neither its bytes nor its receipt are in a root.
-        if index + 1 == envelope.transactions.len() && hash == bridge_hash(&body.header) {
+    let mut encoded = Vec::with_capacity(json.transactions.len());
+    let mut unknown_type = None;
+    for (index, raw) in json.transactions.iter().enumerate() {
+        let tx: TxJson<'_> = parse_json(raw.get())?;
+        let hash = hex::parse_hash(tx.hash).ok_or("a transaction has an invalid hash")?;
+        body.txids.push(hash);
+        // Neither this transaction nor its receipt is in a trie, so no root can prove it.
+        if index + 1 == json.transactions.len() && hash == bor_state_sync_txid(&body.header) {
             continue;
         }
-        let signer = match encode(raw.get(), tx.r#type)? {
-            Encoded::Known { bytes, signer } => {
+        let signed = match encode_transaction(raw.get(), tx.r#type)? {
+            EncodedTx::Known { bytes, signed } => {
                 if keccak256(&bytes) != hash {
-                    return Err(format!("transaction {hash} of block {height} does not hash to its name"));
+                    return Err(format!("transaction {hash} of block {height} does not have that hash"));
                 }
                 encoded.push(bytes);
-                signer
+                signed
             }
-            Encoded::Unknown(kind) => {
-                unknown = Some(kind);
+            EncodedTx::Unknown(tx_type) => {
+                unknown_type = Some(tx_type);
                 encoded.push(Vec::new());
                 None
             }
         };
         let index = u32::try_from(index).map_err(|_| "too many transactions")?;
-        if let Some(payment) = payment(&tx, index, hash, signer, watched)? {
-            // What JSON shows of an unknown type need not be what its bytes say.
+        if let Some(payment) = find_payment(&tx, index, hash, signed, watched)? {
+            // The fields of an unknown type cannot be checked against its hash.
             if encoded.last().is_some_and(Vec::is_empty) {
-                body.unread = true;
+                body.has_unproven_payment = true;
             } else {
                 body.payments.push(payment);
             }
         }
     }
     let root = header.transactions_root;
-    if let Some(kind) = unknown {
-        body.unproven = Some(Unproven { root, encoded, kind });
+    if let Some(tx_type) = unknown_type {
+        body.unproven = Some(UnprovenTransactions { root, encoded, tx_type });
     } else if verify.header && verify.transactions && proofs::ordered_trie_root_encoded(&encoded) != root {
-        return Err(format!("the transactions of block {height} do not have the root that its header names"));
+        return Err(format!("the transactions of block {height} do not match its transactions root"));
     }
     Ok(body)
 }
 
-/// The name of what Polygon's bridge did in a block before PIP-74. It hashes nothing but the block's place.
-pub fn bridge_hash(header: &chain::Header) -> B256 {
+/// Returns the pseudo transaction hash of the state sync that Polygon's bor node added to a block before PIP-74. It is derived
+/// from the block's height and hash only.
+pub fn bor_state_sync_txid(header: &chain::Header) -> B256 {
     keccak256([b"matic-bor-receipt-".as_slice(), &header.height.to_be_bytes(), &header.hash.0].concat())
 }
 
-fn payment(
-    tx: &Tx<'_>,
+/// Returns the transaction's payment to a watched address, if it is one.
+fn find_payment(
+    tx: &TxJson<'_>,
     tx_index: u32,
     txid: B256,
-    signer: Option<Signer>,
+    signed: Option<SignedTx>,
     watched: &WatchedAddresses<'_>,
-) -> Result<Option<Payment>, String> {
+) -> Result<Option<NativePayment>, String> {
     let Some(to) = tx.to else { return Ok(None) };
-    let to = AddressKey(hex::address(to).ok_or("a recipient that is no address")?.into());
+    let to = AddressKey(hex::parse_address(to).ok_or("a recipient is not an address")?.into());
     if !watched.contains(&to) {
         return Ok(None);
     }
-    let amount = Amount::new(tx.value.map_or(Some(U256::ZERO), hex::number).ok_or("a value that is no number")?);
+    let amount =
+        Amount::new(tx.value.map_or(Some(U256::ZERO), hex::parse_u256).ok_or("a transaction value is not a number")?);
     if amount.is_zero() {
         return Ok(None);
     }
-    let from = match signer.and_then(|signer| signer.recover()) {
+    let from = match signed.and_then(|signed| signed.recover_sender()) {
         Some(from) => from,
-        None => tx.from.and_then(hex::address).ok_or("a sender that is no address")?,
+        None => tx.from.and_then(hex::parse_address).ok_or("a sender is not an address")?,
     };
-    Ok(Some(Payment { tx_index, txid, from, to, amount }))
+    Ok(Some(NativePayment { tx_index, txid, from, to, amount }))
 }
 
-enum Encoded {
-    Known { bytes: Vec<u8>, signer: Option<Signer> },
+/// A transaction in its EIP-2718 encoding, or its type when that is unknown.
+enum EncodedTx {
+    Known { bytes: Vec<u8>, signed: Option<SignedTx> },
     Unknown(u64),
 }
 
-/// Who signed, computed only for payments to us: a recovery costs more than everything else here.
-struct Signer(Box<TxEnvelope>);
+/// A signed transaction. Its sender is recovered only for payments to watched addresses, because recovery is by far the most
+/// expensive step of parsing a block.
+struct SignedTx(Box<TxEnvelope>);
 
-impl Signer {
-    fn recover(&self) -> Option<Address> {
+impl SignedTx {
+    fn recover_sender(&self) -> Option<Address> {
         self.0.signature().recover_address_from_prehash(&self.0.signature_hash()).ok()
     }
 }
 
-/// Whether these are bytes of a transaction that could have been encoded here (EIP-2718).
-pub fn is_plain(bytes: &[u8]) -> bool {
-    bytes.first().is_none_or(|first| *first >= 0xc0 || is_known(u64::from(*first)))
+/// Returns true when these raw bytes are a transaction of a type that this version can encode (EIP-2718).
+pub fn is_known_encoding(bytes: &[u8]) -> bool {
+    bytes.first().is_none_or(|first| *first >= 0xc0 || is_known_type(u64::from(*first)))
 }
 
-/// Whether transactions of this type can be encoded here.
-pub fn is_known(kind: u64) -> bool {
-    kind <= NEWEST || kind == DEPOSIT
+/// Returns true when this version can encode transactions of this type.
+pub fn is_known_type(tx_type: u64) -> bool {
+    tx_type <= NEWEST_TX_TYPE || tx_type == DEPOSIT_TX_TYPE
 }
 
-fn encode(tx: &str, kind: Option<&str>) -> Result<Encoded, String> {
-    let kind = kind.map_or(Some(0), hex::quantity).ok_or("a transaction type that is no number")?;
-    if kind == DEPOSIT {
-        return Ok(Encoded::Known { bytes: deposit(tx)?, signer: None });
+/// Encodes a transaction from its JSON as in the transactions trie.
+fn encode_transaction(tx: &str, tx_type: Option<&str>) -> Result<EncodedTx, String> {
+    let tx_type = tx_type.map_or(Some(0), hex::parse_quantity).ok_or("a transaction type is not a number")?;
+    if tx_type == DEPOSIT_TX_TYPE {
+        return Ok(EncodedTx::Known { bytes: encode_op_deposit(tx)?, signed: None });
     }
-    if !is_known(kind) {
-        return Ok(Encoded::Unknown(kind));
+    if !is_known_type(tx_type) {
+        return Ok(EncodedTx::Unknown(tx_type));
     }
-    let envelope: TxEnvelope = parse(tx)?;
-    Ok(Encoded::Known { bytes: envelope.encoded_2718(), signer: Some(Signer(Box::new(envelope))) })
+    let envelope: TxEnvelope = parse_json(tx)?;
+    Ok(EncodedTx::Known { bytes: envelope.encoded_2718(), signed: Some(SignedTx(Box::new(envelope))) })
 }
 
-fn deposit(tx: &str) -> Result<Vec<u8>, String> {
+/// Encodes a deposit of the OP stack from its JSON.
+fn encode_op_deposit(tx: &str) -> Result<Vec<u8>, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Deposit {
+    struct OpDepositJson {
         source_hash: B256,
         from: Address,
         #[serde(default)]
@@ -260,7 +278,7 @@ fn deposit(tx: &str) -> Result<Vec<u8>, String> {
         is_system_tx: bool,
         input: Bytes,
     }
-    let tx: Deposit = parse(tx)?;
+    let tx: OpDepositJson = parse_json(tx)?;
     let mut fields = Vec::new();
     tx.source_hash.encode(&mut fields);
     tx.from.encode(&mut fields);
@@ -279,8 +297,8 @@ fn deposit(tx: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
-    serde_json::from_str(json).map_err(|error| format!("not the expected JSON: {error}"))
+fn parse_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
+    serde_json::from_str(json).map_err(|error| format!("unexpected JSON: {error}"))
 }
 
 #[cfg(test)]
@@ -292,7 +310,7 @@ mod tests {
 
     use super::*;
 
-    /// The first transaction of block 128,359,212 of OP Mainnet, as a public node gives it.
+    /// The first transaction of block 128,359,212 of OP Mainnet, as returned by a public node.
     const OP_DEPOSIT: &str = r#"{
         "blockHash": "0x1ff2fcd80ed93d75855364f7e879795dbd5790210c5224ad2c1083d9744297d6", "blockNumber": "0x7a69b2c",
         "from": "0xdeaddeaddeaddeaddeaddeaddeaddeaddead0001", "gas": "0xf4240", "gasPrice": "0x0",
@@ -303,107 +321,114 @@ mod tests {
         "sourceHash": "0xf14ecb423df1f95f609d9781126cdd9ea4d248f4502c083507b2f1f72aa779a8" }"#;
 
     #[test]
-    fn a_deposit_of_the_op_stack_hashes_to_its_name() {
-        let Encoded::Known { bytes, .. } = encode(OP_DEPOSIT, Some("0x7e")).unwrap() else { panic!("a known type") };
-        let tx: Tx<'_> = parse(OP_DEPOSIT).unwrap();
-        assert_eq!(Some(keccak256(bytes)), hex::hash(tx.hash));
+    fn a_deposit_of_the_op_stack_is_encoded_to_its_hash() {
+        let EncodedTx::Known { bytes, .. } = encode_transaction(OP_DEPOSIT, Some("0x7e")).unwrap() else {
+            panic!("the type is known")
+        };
+        let tx: TxJson<'_> = parse_json(OP_DEPOSIT).unwrap();
+        assert_eq!(Some(keccak256(bytes)), hex::parse_hash(tx.hash));
     }
 
-    const OURS: &str = "0x00000000000000000000000000000000000000b1";
+    const WATCHED_ADDRESS: &str = "0x00000000000000000000000000000000000000b1";
 
-    /// A payment of `wei` to us as a node shows it, and its bytes.
-    fn payment(wei: u64) -> (Value, Vec<u8>) {
-        let tx =
-            TxLegacy { to: OURS.parse::<Address>().unwrap().into(), value: U256::from(wei), ..TxLegacy::default() };
+    /// A payment of `wei` to the watched address, as JSON and as raw bytes.
+    fn signed_payment(wei: u64) -> (Value, Vec<u8>) {
+        let tx = TxLegacy {
+            to: WATCHED_ADDRESS.parse::<Address>().unwrap().into(),
+            value: U256::from(wei),
+            ..TxLegacy::default()
+        };
         let tx = TxEnvelope::from(tx.into_signed(Signature::test_signature()));
-        let mut shown = serde_json::to_value(&tx).unwrap();
-        shown["from"] = json!(Address::ZERO);
-        (shown, tx.encoded_2718())
+        let mut tx_json = serde_json::to_value(&tx).unwrap();
+        tx_json["from"] = json!(Address::ZERO);
+        (tx_json, tx.encoded_2718())
     }
 
-    /// A transaction of Polygon's bridge; the list that its bytes end with is shown nowhere.
-    fn message() -> (Value, Vec<u8>) {
+    /// A transaction of Polygon's bridge, as JSON and as raw bytes. Its raw bytes cannot be rebuilt from its JSON.
+    fn bridge_message() -> (Value, Vec<u8>) {
         let bytes = vec![0x7f, 0xc2, 0x01, 0x02];
-        let shown = json!({ "type": "0x7f", "hash": keccak256(&bytes), "from": Address::ZERO, "to": Address::ZERO,
+        let tx_json = json!({ "type": "0x7f", "hash": keccak256(&bytes), "from": Address::ZERO, "to": Address::ZERO,
             "value": "0x0", "input": "0x", "v": "0x0", "r": "0x0", "s": "0x0" });
-        (shown, bytes)
+        (tx_json, bytes)
     }
 
-    fn block(shown: &[Value], in_root: &[Vec<u8>]) -> Value {
+    /// A block as JSON that lists `transactions` and whose root commits to `in_root`.
+    fn block(transactions: &[Value], in_root: &[Vec<u8>]) -> Value {
         let header =
             Header { number: 7, transactions_root: proofs::ordered_trie_root_encoded(in_root), ..Header::default() };
         let mut block = serde_json::to_value(&header).unwrap();
         block["hash"] = json!(header.hash_slow());
-        block["transactions"] = json!(shown);
+        block["transactions"] = json!(transactions);
         block
     }
 
-    fn read_block(block: &Value, verify: Verify) -> Result<Body, String> {
+    fn parse_test_block(block: &Value, verify: Commitments) -> Result<BlockBody, String> {
         let watched = chain::WatchSet::default();
-        watched.insert(AddressKey(hex::bytes(OURS).unwrap()));
-        read(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read_addresses())
+        watched.insert(AddressKey(hex::parse_bytes(WATCHED_ADDRESS).unwrap()));
+        parse_block(&serde_json::value::to_raw_value(block).unwrap(), 7, verify, true, &watched.read_addresses())
     }
 
     #[test]
-    fn a_block_with_an_unknown_type_is_proven_by_its_bytes() {
-        let ((paid, paid_bytes), (message, message_bytes)) = (payment(5), message());
-        let body = read_block(&block(&[paid, message], &[paid_bytes, message_bytes.clone()]), Verify::ALL).unwrap();
+    fn a_block_with_an_unknown_type_is_proven_by_its_raw_bytes() {
+        let ((paid, paid_bytes), (message, message_bytes)) = (signed_payment(5), bridge_message());
+        let body =
+            parse_test_block(&block(&[paid, message], &[paid_bytes, message_bytes.clone()]), Commitments::ALL).unwrap();
         assert_eq!(body.payments[0].amount, Amount::from_units(5));
         let unproven = body.unproven.unwrap();
-        assert_eq!(unproven.missing(), [1]);
-        assert!(unproven.is_proven_by(vec![message_bytes.clone()]));
-        assert!(!unproven.is_proven_by(vec![message_bytes[..3].to_vec()]));
-        assert!(!is_plain(&message_bytes) && is_plain(&payment(5).1));
+        assert_eq!(unproven.missing_indexes(), [1]);
+        assert!(unproven.matches_root(vec![message_bytes.clone()]));
+        assert!(!unproven.matches_root(vec![message_bytes[..3].to_vec()]));
+        assert!(!is_known_encoding(&message_bytes) && is_known_encoding(&signed_payment(5).1));
     }
 
     #[test]
-    fn what_an_unknown_type_pays_is_left_to_balances() {
-        let ((mut shown, bytes), (paid, paid_bytes)) = (message(), payment(5));
-        shown["to"] = json!(OURS);
-        shown["value"] = json!("0xde0b6b3a7640000");
-        for verify in [Verify::ALL, Verify { transactions: false, ..Verify::ALL }] {
+    fn a_payment_by_a_transaction_of_unknown_type_is_left_out() {
+        let ((mut tx_json, bytes), (paid, paid_bytes)) = (bridge_message(), signed_payment(5));
+        tx_json["to"] = json!(WATCHED_ADDRESS);
+        tx_json["value"] = json!("0xde0b6b3a7640000");
+        for verify in [Commitments::ALL, Commitments { transactions: false, ..Commitments::ALL }] {
             let in_root = [bytes.clone(), paid_bytes.clone()];
-            let body = read_block(&block(&[shown.clone(), paid.clone()], &in_root), verify).unwrap();
-            assert_eq!((body.payments.len(), body.payments[0].tx_index, body.unread), (1, 1, true));
+            let body = parse_test_block(&block(&[tx_json.clone(), paid.clone()], &in_root), verify).unwrap();
+            assert_eq!((body.payments.len(), body.payments[0].tx_index, body.has_unproven_payment), (1, 1, true));
         }
     }
 
     #[test]
-    fn the_bridge_stood_outside_of_the_root_before() {
-        let (paid, bytes) = payment(5);
+    fn a_state_sync_before_pip_74_is_not_in_the_root() {
+        let (paid, bytes) = signed_payment(5);
         let mut block = block(&[paid], &[bytes]);
-        let place = read_block(&block, Verify::ALL).unwrap().header;
-        let bridge = json!({ "type": "0x0", "hash": bridge_hash(&place), "from": Address::ZERO, "to": Address::ZERO,
+        let header = parse_test_block(&block, Commitments::ALL).unwrap().header;
+        let bridge = json!({ "type": "0x0", "hash": bor_state_sync_txid(&header), "from": Address::ZERO, "to": Address::ZERO,
             "value": "0x0", "input": "0x", "v": "0x0", "r": "0x0", "s": "0x0" });
         block["transactions"].as_array_mut().unwrap().push(bridge);
-        let body = read_block(&block, Verify::ALL).unwrap();
-        assert_eq!((body.payments.len(), body.hashes.len()), (1, 2));
+        let body = parse_test_block(&block, Commitments::ALL).unwrap();
+        assert_eq!((body.payments.len(), body.txids.len()), (1, 2));
         block["transactions"].as_array_mut().unwrap().swap(0, 1);
-        assert!(read_block(&block, Verify::ALL).is_err(), "it comes last");
+        assert!(parse_test_block(&block, Commitments::ALL).is_err(), "a state sync is always the last transaction");
     }
 
     #[test]
-    fn without_a_root_each_transaction_still_hashes_to_its_name() {
-        let unproven = Verify { transactions: false, ..Verify::ALL };
-        let (mut paid, _) = payment(5);
-        assert_eq!(read_block(&block(std::slice::from_ref(&paid), &[]), unproven).unwrap().payments.len(), 1);
+    fn without_a_root_each_transaction_must_still_have_its_hash() {
+        let without_root = Commitments { transactions: false, ..Commitments::ALL };
+        let (mut paid, _) = signed_payment(5);
+        assert_eq!(parse_test_block(&block(std::slice::from_ref(&paid), &[]), without_root).unwrap().payments.len(), 1);
         paid["value"] = json!("0x6");
-        assert!(read_block(&block(&[paid], &[]), unproven).unwrap_err().contains("hash"));
+        assert!(parse_test_block(&block(&[paid], &[]), without_root).unwrap_err().contains("hash"));
     }
 
     #[test]
-    fn types_of_the_future_are_unknown_and_broken_ones_wrong() {
-        assert!(matches!(encode("{}", Some("0x7f")), Ok(Encoded::Unknown(0x7f))));
-        assert!(encode("{}", Some("0x2")).is_err());
-        assert!(encode("{}", Some("two")).is_err());
+    fn a_future_type_is_unknown_and_a_malformed_one_an_error() {
+        assert!(matches!(encode_transaction("{}", Some("0x7f")), Ok(EncodedTx::Unknown(0x7f))));
+        assert!(encode_transaction("{}", Some("0x2")).is_err());
+        assert!(encode_transaction("{}", Some("two")).is_err());
     }
 
     proptest! {
         #[test]
-        fn any_block_is_read_without_a_panic(text in r#"[\[\]{}:,"a-z0-9]{0,80}"#, height: u64) {
+        fn no_input_makes_the_parser_panic(text in r#"[\[\]{}:,"a-z0-9]{0,80}"#, height: u64) {
             let watched = chain::WatchSet::default();
             if let Ok(raw) = serde_json::from_str::<&RawValue>(&text) {
-                prop_assert!(read(raw, height, Verify::ALL, true, &watched.read_addresses()).is_err());
+                prop_assert!(parse_block(raw, height, Commitments::ALL, true, &watched.read_addresses()).is_err());
             }
         }
     }

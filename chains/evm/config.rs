@@ -1,49 +1,59 @@
-//! What a driver must be told of its chain.
+//! The configuration of the driver for one chain.
 
 use chain::{Asset, ChainId};
 
+/// The configuration of [`crate::Evm`].
 #[derive(Debug, Clone)]
 pub struct EvmConfig {
     pub chain: ChainId,
-    /// EIP-155; every endpoint must name it before it is believed anything.
+    /// The EIP-155 chain id. An endpoint is used only after it has returned this id.
     pub chain_id: u64,
-    /// The coin only if it may be paid with, and the listed tokens.
+    /// The accepted assets: the listed tokens, and the native coin if buyers may pay with it.
     pub assets: Vec<Asset>,
-    /// Endpoints and their bounds; its `proof` is set here.
+    /// The endpoints and their limits. The driver sets the check of the chain id itself.
     pub pool: rpc::Config,
-    pub finality: Finality,
-    /// At this depth, or below the final mark, blocks are read by range.
+    /// The source of the final block.
+    pub finality: FinalitySource,
+    /// Blocks this deep below the head, and finalized blocks, are read by range. In blocks.
     pub range_depth: u64,
-    pub verify: Verify,
-    pub trace: Trace,
+    /// The header commitments that are checked.
+    pub verify: Commitments,
+    /// The method that reads native transfers by contracts.
+    pub trace: TraceApi,
 }
 
+/// The source of the final block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finality {
-    /// The nodes know the block tag `finalized`.
+pub enum FinalitySource {
+    /// From the block tag `finalized`, which the nodes of the chain support.
     Tag,
+    /// The driver reports no finalized block; depth below the head decides.
     Depth,
 }
 
-/// Which commitments of a header can be recomputed on this chain.
+/// The header commitments that the driver can recompute on this chain, and therefore checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verify {
+pub struct Commitments {
+    /// The block hash. Without it, no other commitment is checked.
     pub header: bool,
+    /// The transactions root.
     pub transactions: bool,
+    /// The receipts root.
     pub receipts: bool,
 }
 
-impl Verify {
-    pub const ALL: Verify = Verify { header: true, transactions: true, receipts: true };
+impl Commitments {
+    /// All commitments are checked.
+    pub const ALL: Commitments = Commitments { header: true, transactions: true, receipts: true };
 }
 
-/// How native coins sent by contracts are read. Tracing costs one more request per block.
+/// The RPC method that reads native coins sent by contracts. Traces cost one more request per block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trace {
-    /// Not at all: balances of addresses with open native invoices are compared.
+pub enum TraceApi {
+    /// Without traces: the balances of addresses with open native invoices are compared instead.
     None,
-    /// `debug_traceBlockByHash` with `callTracer`: geth, reth, erigon, nethermind, anvil.
+    /// `debug_traceBlockByHash` with `callTracer`, offered by geth, reth, erigon, nethermind and anvil.
     Debug,
-    /// `trace_block`: erigon, nethermind, reth, anvil.
+    /// `trace_block`, offered by erigon, nethermind, reth and anvil.
     Parity,
 }

@@ -1,25 +1,25 @@
-//! Whether a second endpoint has a block too: a header only has to hash to itself, so one endpoint can show a whole branch that
-//! nobody else has.
+//! Checks that a second endpoint has the same block. Any header that hashes to its own hash is valid by itself, so a single
+//! endpoint could invent a whole branch.
 
 use std::collections::BTreeMap;
 
 use chain::{BlockHash, BlockRef, Header, Height, source::CrossCheckResult};
-use rpc::{Answer, Rejection, Reply, RpcError};
+use rpc::{Rejection, Reply, Request, RpcError, Target, Verdict};
 use serde_json::value::RawValue;
 
 use crate::{Evm, block, hex};
 
-/// Blocks whose endpoints are remembered: deeper ones are asked of two.
-const GIVERS_MAX: usize = 10_000;
+/// Maximum blocks whose origin is remembered. Older blocks are cross-checked with two endpoints.
+const ORIGINS_MAX: usize = 10_000;
 
-/// Which endpoint showed which block.
+/// The endpoint from which each recent block was read, by height.
 #[derive(Debug, Default)]
 pub struct BlockOrigins(BTreeMap<Height, (BlockHash, usize)>);
 
 impl BlockOrigins {
     fn insert(&mut self, block: BlockRef, endpoint: usize) {
         self.0.insert(block.height, (block.hash, endpoint));
-        while self.0.len() > GIVERS_MAX {
+        while self.0.len() > ORIGINS_MAX {
             self.0.pop_first();
         }
     }
@@ -30,43 +30,47 @@ impl BlockOrigins {
 }
 
 impl Evm {
-    pub(crate) fn was_given(&self, block: BlockRef, endpoint: usize) {
-        self.givers.lock().expect("no panic while givers are held").insert(block, endpoint);
+    /// Remembers that a block was read from this endpoint.
+    pub(crate) fn record_block_origin(&self, block: BlockRef, endpoint: usize) {
+        self.block_origins.lock().expect("no panic while the block origins are locked").insert(block, endpoint);
     }
 
-    /// One request where it is known who showed the block, else two: some two endpoints must have it.
+    /// Asks another endpoint than the block's origin for the block. If the origin is not known, asks two endpoints.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
-        let mut known = self.givers.lock().expect("no panic while givers are held").find(at);
+        let mut origin = self.block_origins.lock().expect("no panic while the block origins are locked").find(at);
         let tag = hex::to_quantity(at.height);
         loop {
-            match self.block_of_another(known, &tag).await {
+            match self.fetch_from_other_endpoint(origin, &tag).await {
                 Ok(Some((endpoint, header))) if header.block_ref() != *at => {
                     return CrossCheckResult::Conflicting { endpoint: self.pool.label(endpoint), hash: header.hash };
                 }
-                Ok(Some(_)) if known.is_some() => return CrossCheckResult::Confirmed,
-                Ok(Some((endpoint, _))) => known = Some(endpoint),
-                Ok(None) | Err(RpcError::Refused(_)) => break,
+                Ok(Some(_)) if origin.is_some() => return CrossCheckResult::Confirmed,
+                Ok(Some((endpoint, _))) => origin = Some(endpoint),
+                Ok(None) | Err(RpcError::NodeError(_)) => break,
                 Err(failure) => return CrossCheckResult::NoAnswer(failure.to_string()),
             }
         }
-        match self.block_of_another(known, "latest").await {
+        match self.fetch_from_other_endpoint(origin, "latest").await {
             Ok(Some((endpoint, head))) => CrossCheckResult::Behind { endpoint: self.pool.label(endpoint), head },
-            Ok(None) => CrossCheckResult::NoAnswer("no other endpoint has a block".to_owned()),
+            Ok(None) => CrossCheckResult::NoAnswer("no other endpoint returned a block".to_owned()),
             Err(failure) => CrossCheckResult::NoAnswer(failure.to_string()),
         }
     }
 
-    /// A block of anybody but `known`, who is not asked: an answer that cannot count would end the wait for those that can.
-    async fn block_of_another(&self, known: Option<usize>, tag: &str) -> Result<Option<(usize, Header)>, RpcError> {
+    /// Requests a block from any endpoint except `origin`, and returns it with the endpoint that answered. The origin is not
+    /// asked, because its answer would end the wait for an independent one.
+    async fn fetch_from_other_endpoint(
+        &self,
+        origin: Option<usize>,
+        tag: &str,
+    ) -> Result<Option<(usize, Header)>, RpcError> {
         let params = (tag, false);
         let accept = |reply: &Reply<'_>| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header))))
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+            Ok(Verdict::Accept(Some((reply.endpoint, header))))
         };
-        match known {
-            Some(known) => self.pool.ask_excluding(known, "eth_getBlockByNumber", &params, accept).await,
-            None => self.pool.ask_from(0, "eth_getBlockByNumber", &params, accept).await,
-        }
+        let target = origin.map_or(Target::From(0), Target::Excluding);
+        self.pool.send(Request::call("eth_getBlockByNumber", &params).to(target), accept).await
     }
 }

@@ -1,7 +1,7 @@
-//! The block that the chain calls final, from what several endpoints claim. Pure: the time is a parameter.
+//! Decides which block is final from the claims of several endpoints. Pure: the time is a parameter.
 //!
-//! One endpoint alone cannot push it ahead while another one answers. Nothing is remembered but fresh claims, so that a mark
-//! can be withdrawn: who believed it decides what stays.
+//! A single endpoint cannot advance the final block while a second one answers. Only recent claims are kept, so the final
+//! block can also move back; the follower decides what that means.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,36 +9,38 @@ use std::time::Duration;
 use chain::BlockRef;
 use tokio::time::Instant;
 
-/// An older claim no longer holds others back.
-const CLAIM_FRESH_FOR: Duration = Duration::from_secs(300);
+/// Age after which a claim is ignored.
+const CLAIM_MAX_AGE: Duration = Duration::from_secs(300);
 
+/// The latest claim of each endpoint about the final block.
 #[derive(Debug, Default)]
-pub struct Claims {
+pub struct FinalityClaims {
     by_endpoint: Vec<Option<(BlockRef, Instant)>>,
 }
 
-impl Claims {
-    pub fn new(endpoints: usize) -> Claims {
-        Claims { by_endpoint: vec![None; endpoints] }
+impl FinalityClaims {
+    /// Creates an empty list of claims for this many endpoints.
+    pub fn new(endpoints: usize) -> FinalityClaims {
+        FinalityClaims { by_endpoint: vec![None; endpoints] }
     }
 
-    /// Replaces what the endpoint claimed before.
-    pub fn claim(&mut self, endpoint: usize, mark: Option<BlockRef>, now: Instant) {
+    /// Replaces the endpoint's claim, or removes it with `None`.
+    pub fn set_claim(&mut self, endpoint: usize, claim: Option<BlockRef>, now: Instant) {
         if let Some(slot) = self.by_endpoint.get_mut(endpoint) {
-            *slot = mark.map(|mark| (mark, now));
+            *slot = claim.map(|claim| (claim, now));
         }
     }
 
-    /// How many endpoints were heard lately.
-    pub fn heard(&self, now: Instant) -> usize {
-        self.fresh(now).len()
+    /// Returns the number of endpoints with a recent claim.
+    pub fn count_fresh(&self, now: Instant) -> usize {
+        self.list_fresh(now).len()
     }
 
-    /// The second highest claim: two endpoints say at least this much. The only one where one alone was heard, and none while
-    /// two name different blocks of one height.
-    pub fn agreed(&self, now: Instant) -> Option<BlockRef> {
-        let mut fresh = self.fresh(now);
-        fresh.sort_unstable_by_key(|mark| Reverse(mark.height));
+    /// Returns the second-highest recent claim, because two endpoints confirm at least that height. With a single recent
+    /// claim, returns that one. Returns `None` without claims, or when the two highest name different blocks of one height.
+    pub fn agreed_block(&self, now: Instant) -> Option<BlockRef> {
+        let mut fresh = self.list_fresh(now);
+        fresh.sort_unstable_by_key(|claim| Reverse(claim.height));
         match fresh.as_slice() {
             [first, second, ..] if first.height == second.height && first.hash != second.hash => None,
             [_, second, ..] => Some(*second),
@@ -47,9 +49,9 @@ impl Claims {
         }
     }
 
-    fn fresh(&self, now: Instant) -> Vec<BlockRef> {
-        let fresh = |(_, at): &&(BlockRef, Instant)| now.saturating_duration_since(*at) < CLAIM_FRESH_FOR;
-        self.by_endpoint.iter().flatten().filter(fresh).map(|(mark, _)| *mark).collect()
+    fn list_fresh(&self, now: Instant) -> Vec<BlockRef> {
+        let fresh = |(_, at): &&(BlockRef, Instant)| now.saturating_duration_since(*at) < CLAIM_MAX_AGE;
+        self.by_endpoint.iter().flatten().filter(fresh).map(|(claim, _)| *claim).collect()
     }
 }
 
@@ -64,26 +66,30 @@ mod tests {
     }
 
     #[test]
-    fn two_endpoints_must_agree() {
+    fn two_endpoints_must_claim_a_block_before_it_is_final() {
         let start = Instant::now();
-        let mut claims = Claims::new(2);
-        assert_eq!(claims.agreed(start), None);
-        claims.claim(0, Some(block(100)), start);
-        assert_eq!(claims.agreed(start), Some(block(100)), "nobody else was heard");
-        claims.claim(1, Some(block(90)), start);
-        claims.claim(0, Some(block(1_000)), start);
-        assert_eq!(claims.agreed(start), Some(block(90)), "one alone does not push it");
-        claims.claim(1, Some(block(900)), start);
-        assert_eq!(claims.agreed(start), Some(block(900)));
-        claims.claim(0, Some(BlockRef { height: 900, hash: BlockHash([8; 32]) }), start);
-        assert_eq!(claims.agreed(start), None, "two blocks at one height");
-        claims.claim(0, Some(block(10)), start);
-        assert_eq!(claims.agreed(start), Some(block(10)), "a mark can be withdrawn");
-        claims.claim(0, None, start);
-        assert_eq!(claims.agreed(start), Some(block(900)), "and so can a claim");
-        claims.claim(0, Some(block(2_000)), start + CLAIM_FRESH_FOR);
-        let later = start + CLAIM_FRESH_FOR;
-        assert_eq!(claims.agreed(later), Some(block(2_000)), "a silent endpoint does not hold it back for ever");
-        assert_eq!(claims.agreed(later + CLAIM_FRESH_FOR), None, "nobody was heard lately");
+        let mut claims = FinalityClaims::new(2);
+        assert_eq!(claims.agreed_block(start), None);
+        claims.set_claim(0, Some(block(100)), start);
+        assert_eq!(claims.agreed_block(start), Some(block(100)), "there is no second claim");
+        claims.set_claim(1, Some(block(90)), start);
+        claims.set_claim(0, Some(block(1_000)), start);
+        assert_eq!(claims.agreed_block(start), Some(block(90)), "a single endpoint cannot advance the final block");
+        claims.set_claim(1, Some(block(900)), start);
+        assert_eq!(claims.agreed_block(start), Some(block(900)));
+        claims.set_claim(0, Some(BlockRef { height: 900, hash: BlockHash([8; 32]) }), start);
+        assert_eq!(claims.agreed_block(start), None, "the endpoints name different blocks of one height");
+        claims.set_claim(0, Some(block(10)), start);
+        assert_eq!(claims.agreed_block(start), Some(block(10)), "the final block can move back");
+        claims.set_claim(0, None, start);
+        assert_eq!(claims.agreed_block(start), Some(block(900)), "a claim can be withdrawn");
+        claims.set_claim(0, Some(block(2_000)), start + CLAIM_MAX_AGE);
+        let later = start + CLAIM_MAX_AGE;
+        assert_eq!(
+            claims.agreed_block(later),
+            Some(block(2_000)),
+            "a silent endpoint holds the final block back for a limited time only"
+        );
+        assert_eq!(claims.agreed_block(later + CLAIM_MAX_AGE), None, "all claims are too old");
     }
 }

@@ -1,37 +1,39 @@
-//! Hexadecimal texts of JSON-RPC: quantities and byte strings. Anything irregular is `None`, never a guess.
+//! Parses the hexadecimal strings of Ethereum's JSON-RPC: quantities and byte strings. Malformed input is always `None`.
 
 use alloy_primitives::{Address, B256};
 use ruint::aliases::U256;
 
-/// `0x1f`, at most 64 bits.
-pub fn quantity(text: &str) -> Option<u64> {
-    u64::from_str_radix(digits(text)?, 16).ok()
+/// Parses a quantity such as `0x1f` of at most 64 bits.
+pub fn parse_quantity(text: &str) -> Option<u64> {
+    u64::from_str_radix(strip_prefix(text)?, 16).ok()
 }
 
-/// `0x1f`, at most 256 bits.
-pub fn number(text: &str) -> Option<U256> {
-    U256::from_str_radix(digits(text)?, 16).ok()
+/// Parses a quantity such as `0x1f` of at most 256 bits.
+pub fn parse_u256(text: &str) -> Option<U256> {
+    U256::from_str_radix(strip_prefix(text)?, 16).ok()
 }
 
-pub fn hash(text: &str) -> Option<B256> {
-    bytes(text).map(B256::new)
+/// Parses a hash of 32 bytes.
+pub fn parse_hash(text: &str) -> Option<B256> {
+    parse_bytes(text).map(B256::new)
 }
 
-pub fn address(text: &str) -> Option<Address> {
-    bytes(text).map(Address::new)
+/// Parses an address of 20 bytes. A checksum in its letter case is not checked.
+pub fn parse_address(text: &str) -> Option<Address> {
+    parse_bytes(text).map(Address::new)
 }
 
-/// Exactly `N` bytes.
-pub fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+/// Parses exactly `N` bytes.
+pub fn parse_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     const_hex::decode_to_array(text).ok()
 }
 
-/// The quantity as a node expects it.
+/// Formats a quantity such as `0x1f`, without leading zeros.
 pub fn to_quantity(number: u64) -> String {
     format!("{number:#x}")
 }
 
-/// Digits only: signs, which `from_str_radix` takes, are no hexadecimal.
-fn digits(text: &str) -> Option<&str> {
+/// Returns the digits after `0x`. Rejects a sign, which `from_str_radix` would accept.
+fn strip_prefix(text: &str) -> Option<&str> {
     text.strip_prefix("0x").filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }

@@ -1,8 +1,9 @@
-//! The EVM family, read so that a node cannot omit or invent a payment unnoticed.
+//! The driver of EVM chains. It detects when an endpoint omits or invents a payment.
 //!
-//! Every header is hashed, linked to its parent and held against what it commits to: the transactions root, the receipts
-//! root, the bloom of its logs; coins that addresses hold are held against its state root. Where a chain's commitments cannot be
-//! recomputed its configuration says so. Nothing here keeps a cursor, a database or a key.
+//! The driver hashes every header and links it to its parent. It checks each answer against the commitments of the header:
+//! the transactions root, the receipts root and the bloom of the logs, and native balances against the state root. For a
+//! chain whose commitments cannot be recomputed, the configuration switches the check off. The driver has no cursor, no
+//! database and no keys.
 
 pub mod logs;
 
@@ -11,16 +12,16 @@ mod block;
 mod config;
 mod finality;
 mod hex;
-mod internal;
 mod cross_check;
-mod ranges;
-mod reader;
+mod log_ranges;
 mod receipts;
-mod send;
+mod call_traces;
 mod trace_health;
+mod internal_transfers;
+mod block_reader;
 mod source;
-mod trace;
+mod sender;
 
-pub use config::{EvmConfig, Finality, Trace, Verify};
-pub use send::{Class, classify};
+pub use config::{Commitments, EvmConfig, FinalitySource, TraceApi};
+pub use sender::{TxPoolError, classify};
 pub use source::{BuildError, Evm};

@@ -1,4 +1,5 @@
-//! Token transfers from event logs: decoded borrowed, matched in memory, nothing allocated for logs of other people.
+//! Finds token transfers to watched addresses in event logs. Logs are parsed without copying and matched in memory, so that
+//! logs of other transfers cost no allocation.
 
 use alloy_primitives::{Address, B256, Bloom, BloomInput, b256};
 use chain::{
@@ -9,12 +10,13 @@ use serde::{Deserialize, Deserializer, de};
 use crate::hex;
 
 /// `keccak256("Transfer(address,address,uint256)")`, the first topic of every ERC-20 transfer.
-pub const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
+pub const TRANSFER_TOPIC: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
 
-/// Up to so many watched addresses are looked up in a block's bloom; more would find a chance hit in most blocks.
+/// Maximum number of watched addresses that are looked up in a block's bloom. With more, most blocks would have a false
+/// positive.
 const BLOOM_LOOKUPS_MAX: usize = 1_000;
 
-/// A log as a node writes it. Where in the block it stands is counted, not read.
+/// An event log as returned by a node. The log index is not read, because the caller counts it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Log<'a> {
@@ -30,7 +32,7 @@ pub struct Log<'a> {
     removed: Option<bool>,
 }
 
-/// At most four texts, in place.
+/// The topics of a log, at most four, stored without allocation.
 #[derive(Debug, Clone, Copy)]
 pub struct Topics<'a> {
     texts: [&'a str; 4],
@@ -38,6 +40,7 @@ pub struct Topics<'a> {
 }
 
 impl<'a> Topics<'a> {
+    /// Returns the topics in order.
     pub fn as_slice(&self) -> &[&'a str] {
         &self.texts[..self.count]
     }
@@ -69,83 +72,90 @@ impl<'de: 'a, 'a> Deserialize<'de> for Topics<'a> {
     }
 }
 
-/// The listed contracts of a chain. A token is known by its contract only; what is not listed is never credited.
+/// The accepted token contracts of a chain. A token is identified by its contract alone, and other tokens are never credited.
 #[derive(Debug, Clone)]
-pub struct Contracts {
-    entries: Vec<Contract>,
+pub struct TokenContracts {
+    entries: Vec<TokenContract>,
 }
 
 #[derive(Debug, Clone)]
-struct Contract {
+struct TokenContract {
     address: Address,
     asset: AssetId,
-    /// The bits that a transfer of this contract sets in a header's bloom.
+    /// The bits that a transfer of this contract always sets in the bloom.
     bloom: Bloom,
 }
 
+/// A token's contract that is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not the address of a contract")]
-pub struct BadContract(pub String);
+#[error("`{0}` is not a contract address")]
+pub struct InvalidContract(pub String);
 
-impl Contracts {
-    /// The token contracts among the assets of one chain.
-    pub fn new(assets: &[Asset]) -> Result<Contracts, BadContract> {
+impl TokenContracts {
+    /// Collects the token contracts among the assets of one chain.
+    ///
+    /// # Errors
+    /// When a contract is not an address.
+    pub fn new(assets: &[Asset]) -> Result<TokenContracts, InvalidContract> {
         let mut entries = Vec::new();
         for asset in assets {
             let AssetKind::Token { contract } = &asset.kind else { continue };
-            let address = hex::address(contract).ok_or_else(|| BadContract(contract.clone()))?;
+            let address = hex::parse_address(contract).ok_or_else(|| InvalidContract(contract.clone()))?;
             let mut bloom = Bloom::ZERO;
-            bloom.accrue_raw_log(address, &[TRANSFER]);
-            entries.push(Contract { address, asset: asset.id.clone(), bloom });
+            bloom.accrue_raw_log(address, &[TRANSFER_TOPIC]);
+            entries.push(TokenContract { address, asset: asset.id.clone(), bloom });
         }
-        Ok(Contracts { entries })
+        Ok(TokenContracts { entries })
     }
 
+    /// Returns true when no token is accepted.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    /// Returns the number of contracts.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Returns the contract addresses in index order.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.entries.iter().map(|entry| entry.address)
     }
 
-    /// Place of a contract in the list.
+    /// Returns the index of a contract, or `None` when it is not accepted.
     pub fn position(&self, address: &str) -> Option<usize> {
-        let address = hex::address(address)?;
+        let address = hex::parse_address(address)?;
         self.entries.iter().position(|entry| entry.address == address)
     }
 
-    /// Whether there are few enough addresses to look each one up in a bloom.
-    pub fn looks_up(&self, watched: &WatchedAddresses<'_>) -> bool {
+    /// Returns true when the watched addresses are few enough to look each one up in a bloom.
+    pub fn fits_bloom_lookup(&self, watched: &WatchedAddresses<'_>) -> bool {
         watched.len() <= BLOOM_LOOKUPS_MAX
     }
 
-    /// Which contracts may have logged a transfer to a watched address in a block with this bloom. An absent bit proves
-    /// that there is none; a present one may be chance.
-    pub fn possible(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
-        let named = |i: &usize| bloom.contains(&self.entries[*i].bloom);
-        let possible: Vec<usize> = (0..self.entries.len()).filter(named).collect();
-        let nobody = !possible.is_empty()
-            && self.looks_up(watched)
-            && !watched.iter().any(|key| bloom.contains_input(BloomInput::Raw(&topic(key))));
-        if nobody { Vec::new() } else { possible }
+    /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this bloom. A
+    /// missing bit proves that there is none; a set bit may be a false positive.
+    pub fn list_in_bloom(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
+        let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
+        let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();
+        let no_watched_address = !possible.is_empty()
+            && self.fits_bloom_lookup(watched)
+            && !watched.iter().any(|key| bloom.contains_input(BloomInput::Raw(&address_topic(key))));
+        if no_watched_address { Vec::new() } else { possible }
     }
 }
 
-/// An address as an indexed argument: 12 zero bytes before it.
-fn topic(key: &AddressKey) -> [u8; 32] {
+/// Encodes an address as an indexed event argument: left-padded with 12 zero bytes.
+fn address_topic(key: &AddressKey) -> [u8; 32] {
     let mut topic = [0; 32];
     topic[12..].copy_from_slice(&key.0);
     topic
 }
 
-/// The inverse of [`topic`].
-fn account(topic: &str) -> Option<AddressKey> {
-    let bytes: [u8; 32] = hex::bytes(topic)?;
+/// Decodes an indexed address; the inverse of [`address_topic`]. Returns `None` when the padding is not zero.
+fn parse_address_topic(topic: &str) -> Option<AddressKey> {
+    let bytes: [u8; 32] = hex::parse_bytes(topic)?;
     let (zeros, account) = bytes.split_at(12);
     if zeros.iter().any(|b| *b != 0) {
         return None;
@@ -153,17 +163,18 @@ fn account(topic: &str) -> Option<AddressKey> {
     account.try_into().ok().map(AddressKey)
 }
 
-/// A transfer that reached a watched address; where in the block it stands is the reader's to say.
+/// A token transfer to a watched address, without its position in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hit {
+pub struct TokenTransfer {
     pub asset: AssetId,
     pub from: AddressKey,
     pub to: AddressKey,
     pub amount: Amount,
 }
 
-impl Hit {
-    pub fn at(self, txid: TxId, tx_index: u32, log_index: u32) -> Transfer {
+impl TokenTransfer {
+    /// Adds the position in the block.
+    pub fn into_transfer(self, txid: TxId, tx_index: u32, log_index: u32) -> Transfer {
         Transfer {
             txid,
             index: TransferIndex { tx_index, part: TxPart::Log(log_index) },
@@ -176,63 +187,66 @@ impl Hit {
 }
 
 impl Log<'_> {
-    /// A value moved to a watched address by a listed contract: exactly the ERC-20 event, two indexed accounts, one word
-    /// of data above zero. Whether the log was taken back by a reorganisation is the reader's to judge.
-    pub fn hit(&self, contracts: &Contracts, watched: &WatchedAddresses<'_>) -> Option<Hit> {
+    /// Returns the transfer if this log is one of an accepted contract to a watched address: exactly the ERC-20 `Transfer`
+    /// event with two indexed addresses and an amount above zero. Does not check [`Log::is_removed`].
+    pub fn parse_transfer(&self, contracts: &TokenContracts, watched: &WatchedAddresses<'_>) -> Option<TokenTransfer> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
-        let to = account(to).filter(|to| watched.contains(to))?;
-        if !is_transfer(kind) {
+        let to = parse_address_topic(to).filter(|to| watched.contains(to))?;
+        if !is_transfer_topic(kind) {
             return None;
         }
         let asset = contracts.entries[contracts.position(self.address)?].asset.clone();
-        let amount = Amount::from_be_bytes(hex::bytes(self.data)?);
+        let amount = Amount::from_be_bytes(hex::parse_bytes(self.data)?);
         if amount.is_zero() {
             return None;
         }
-        Some(Hit { asset, from: account(from)?, to, amount })
+        Some(TokenTransfer { asset, from: parse_address_topic(from)?, to, amount })
     }
 
-    /// Whether a bloom names its contract and all its topics; `None` if they are none.
-    pub fn is_in(&self, bloom: &Bloom) -> Option<bool> {
+    /// Returns whether the bloom contains the log's contract and all its topics, or `None` when they are malformed.
+    pub fn is_in_bloom(&self, bloom: &Bloom) -> Option<bool> {
         let mut own = Bloom::ZERO;
-        self.accrue(&mut own)?;
+        self.accrue_to_bloom(&mut own)?;
         Some(bloom.contains(&own))
     }
 
-    /// Adds what the log sets in a bloom.
-    pub fn accrue(&self, bloom: &mut Bloom) -> Option<()> {
-        let topics: Option<Vec<B256>> = self.topics.as_slice().iter().map(|topic| hex::hash(topic)).collect();
-        bloom.accrue_raw_log(hex::address(self.address)?, &topics?);
+    /// Sets the log's bits in the bloom. Returns `None` when the contract or a topic is malformed.
+    pub fn accrue_to_bloom(&self, bloom: &mut Bloom) -> Option<()> {
+        let topics: Option<Vec<B256>> = self.topics.as_slice().iter().map(|topic| hex::parse_hash(topic)).collect();
+        bloom.accrue_raw_log(hex::parse_address(self.address)?, &topics?);
         Some(())
     }
 
-    /// A node's mark of a log that a reorganisation took back. No header commits to it.
+    /// Returns true when the node marks the log as removed by a reorg. No header commits to that mark.
     pub fn is_removed(&self) -> bool {
         self.removed == Some(true)
     }
 
-    /// Whether this is the event that range questions filter for.
-    pub fn is_transfer(&self) -> bool {
-        self.topics.as_slice().first().is_some_and(|kind| is_transfer(kind))
+    /// Returns true when the first topic is that of the ERC-20 `Transfer` event.
+    pub fn is_transfer_event(&self) -> bool {
+        self.topics.as_slice().first().is_some_and(|kind| is_transfer_topic(kind))
     }
 }
 
-fn is_transfer(topic: &str) -> bool {
-    hex::hash(topic) == Some(TRANSFER)
+fn is_transfer_topic(topic: &str) -> bool {
+    hex::parse_hash(topic) == Some(TRANSFER_TOPIC)
 }
 
-/// Decodes the answer to `eth_getLogs` and calls `found` for every log that reached a watched address. Returns how many
-/// logs there were.
-pub fn matches<'a>(
+/// Parses an answer to `eth_getLogs` and calls `found` for every transfer to a watched address. Returns the number of logs in
+/// the answer.
+///
+/// # Errors
+/// When the answer is an error or malformed.
+pub fn for_each_watched_transfer<'a>(
     body: &'a [u8],
     watched: &WatchedAddresses<'_>,
-    contracts: &Contracts,
-    mut found: impl FnMut(Hit, &Log<'a>),
+    contracts: &TokenContracts,
+    mut found: impl FnMut(TokenTransfer, &Log<'a>),
 ) -> Result<usize, rpc::Rejection> {
     let logs: Vec<Log<'a>> = rpc::Reply::new(0, 200, body).result()?;
     for log in logs.iter().filter(|log| !log.is_removed()) {
-        if let Some(hit) = log.hit(contracts, watched) {
-            found(hit, log);
+        if let Some(transfer) = log.parse_transfer(contracts, watched) {
+            found(transfer, log);
         }
     }
     Ok(logs.len())
@@ -246,21 +260,21 @@ mod tests {
     use super::*;
 
     const USDT: &str = "0xdAC17F958D2ee523a2206206994597C13D831ec7";
-    const OURS: &str = "0x000000000000000000000000f39fd6e51aad88f6f4ce6ab8827279cfffb92266";
-    const THEIRS: &str = "0x00000000000000000000000070997970c51812dc3a010c7d01b50e0d17dc79c8";
-    const DIRTY: &str = "0x000000000000000000000001f39fd6e51aad88f6f4ce6ab8827279cfffb92266";
+    const WATCHED_TOPIC: &str = "0x000000000000000000000000f39fd6e51aad88f6f4ce6ab8827279cfffb92266";
+    const OTHER_TOPIC: &str = "0x00000000000000000000000070997970c51812dc3a010c7d01b50e0d17dc79c8";
+    const UNPADDED_TOPIC: &str = "0x000000000000000000000001f39fd6e51aad88f6f4ce6ab8827279cfffb92266";
     const ONE: &str = "0x0000000000000000000000000000000000000000000000000000000000000001";
     const ZERO: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
 
-    fn contracts() -> Contracts {
+    fn contracts() -> TokenContracts {
         let chain = ChainId::new("ethereum").unwrap();
         let kind = AssetKind::Token { contract: USDT.to_owned() };
-        Contracts::new(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap()
+        TokenContracts::new(&[Asset::new(chain, kind, "USDT", 6, 6)]).unwrap()
     }
 
     fn watched() -> WatchSet {
         let set = WatchSet::default();
-        set.insert(account(OURS).unwrap());
+        set.insert(parse_address_topic(WATCHED_TOPIC).unwrap());
         set
     }
 
@@ -270,71 +284,84 @@ mod tests {
         serde_json::to_vec(&serde_json::json!({ "jsonrpc": "2.0", "id": 0, "result": [log] })).unwrap()
     }
 
-    fn hits(body: &[u8]) -> usize {
-        let mut hits = 0;
-        matches(body, &watched().read_addresses(), &contracts(), |hit, _| {
-            assert_eq!((hit.amount, hit.asset.as_str()), (Amount::from_units(1), format!("ethereum/{USDT}").as_str()));
-            hits += 1;
+    /// Returns the number of transfers that are found in the answer.
+    fn count_transfers(body: &[u8]) -> usize {
+        let mut count = 0;
+        for_each_watched_transfer(body, &watched().read_addresses(), &contracts(), |transfer, _| {
+            assert_eq!(
+                (transfer.amount, transfer.asset.as_str()),
+                (Amount::from_units(1), format!("ethereum/{USDT}").as_str())
+            );
+            count += 1;
         })
         .unwrap();
-        hits
+        count
     }
 
     #[test]
-    fn only_the_plain_event_of_a_listed_contract_is_credited() {
-        let kind = TRANSFER.to_string();
+    fn only_the_erc20_event_of_an_accepted_contract_is_credited() {
+        let kind = TRANSFER_TOPIC.to_string();
         let approval = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925";
         let lower = USDT.to_lowercase();
-        assert_eq!(hits(&body(&lower, &[&kind, THEIRS, OURS], ONE, false)), 1);
-        for (why, body) in [
+        assert_eq!(count_transfers(&body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, false)), 1);
+        for (case, body) in [
             (
-                "unlisted contract",
-                body("0xdac17f958d2ee523a2206206994597c13d831ec8", &[&kind, THEIRS, OURS], ONE, false),
+                "a contract that is not accepted",
+                body("0xdac17f958d2ee523a2206206994597c13d831ec8", &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, false),
             ),
-            ("sent, not received", body(&lower, &[&kind, OURS, THEIRS], ONE, false)),
-            ("zero value", body(&lower, &[&kind, THEIRS, OURS], ZERO, false)),
-            ("removed", body(&lower, &[&kind, THEIRS, OURS], ONE, true)),
-            ("an NFT's transfer has its id indexed", body(&lower, &[&kind, THEIRS, OURS, ONE], "0x", false)),
-            ("not indexed", body(&lower, &[&kind], ONE, false)),
-            ("another event", body(&lower, &[approval, THEIRS, OURS], ONE, false)),
-            ("dirty upper bytes", body(&lower, &[&kind, THEIRS, DIRTY], ONE, false)),
-            ("no data", body(&lower, &[&kind, THEIRS, OURS], "0x", false)),
+            ("a transfer from the watched address", body(&lower, &[&kind, WATCHED_TOPIC, OTHER_TOPIC], ONE, false)),
+            ("an amount of zero", body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ZERO, false)),
+            ("a removed log", body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], ONE, true)),
+            (
+                "an NFT transfer, whose id is indexed",
+                body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC, ONE], "0x", false),
+            ),
+            ("addresses that are not indexed", body(&lower, &[&kind], ONE, false)),
+            ("another event", body(&lower, &[approval, OTHER_TOPIC, WATCHED_TOPIC], ONE, false)),
+            ("padding that is not zero", body(&lower, &[&kind, OTHER_TOPIC, UNPADDED_TOPIC], ONE, false)),
+            ("no data", body(&lower, &[&kind, OTHER_TOPIC, WATCHED_TOPIC], "0x", false)),
         ] {
-            assert_eq!(hits(&body), 0, "{why}");
+            assert_eq!(count_transfers(&body), 0, "{case}");
         }
     }
 
     #[test]
-    fn the_bloom_proves_absence() {
+    fn a_bloom_proves_that_no_watched_address_was_paid() {
         let (contracts, watched) = (contracts(), watched());
         let mut bloom = Bloom::ZERO;
-        assert!(contracts.possible(&bloom, &watched.read_addresses()).is_empty());
-        bloom.accrue_raw_log(hex::address(USDT).unwrap(), &[TRANSFER, hex::hash(THEIRS).unwrap()]);
-        assert!(contracts.possible(&bloom, &watched.read_addresses()).is_empty(), "a transfer to somebody else");
+        assert!(contracts.list_in_bloom(&bloom, &watched.read_addresses()).is_empty());
         bloom.accrue_raw_log(
-            hex::address(USDT).unwrap(),
-            &[TRANSFER, hex::hash(THEIRS).unwrap(), hex::hash(OURS).unwrap()],
+            hex::parse_address(USDT).unwrap(),
+            &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap()],
         );
-        assert_eq!(contracts.possible(&bloom, &watched.read_addresses()), [0]);
+        assert!(
+            contracts.list_in_bloom(&bloom, &watched.read_addresses()).is_empty(),
+            "the transfer is to another address"
+        );
+        bloom.accrue_raw_log(
+            hex::parse_address(USDT).unwrap(),
+            &[TRANSFER_TOPIC, hex::parse_hash(OTHER_TOPIC).unwrap(), hex::parse_hash(WATCHED_TOPIC).unwrap()],
+        );
+        assert_eq!(contracts.list_in_bloom(&bloom, &watched.read_addresses()), [0]);
     }
 
     proptest! {
         #[test]
-        fn any_answer_is_read_without_a_panic(
+        fn no_answer_makes_the_parser_panic(
             address in "(0x)?[0-9a-fA-Fxé]{0,44}", topics in prop::collection::vec("(0x)?[0-9a-f]{0,66}", 0..7),
             data in "(0x)?[0-9a-f]{0,130}", cut in 0usize..400,
         ) {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let mut body = body(&address, &topics, &data, false);
-            let _ = matches(&body, &watched().read_addresses(), &contracts(), |_, _| {});
+            let _ = for_each_watched_transfer(&body, &watched().read_addresses(), &contracts(), |_, _| {});
             body.truncate(cut);
-            let _ = matches(&body, &watched().read_addresses(), &contracts(), |_, _| {});
+            let _ = for_each_watched_transfer(&body, &watched().read_addresses(), &contracts(), |_, _| {});
         }
 
         #[test]
-        fn accounts_and_topics_are_inverse(key in any::<[u8; 20]>()) {
-            let text = const_hex::encode_prefixed(topic(&AddressKey(key)));
-            prop_assert_eq!(account(&text), Some(AddressKey(key)));
+        fn encoding_and_decoding_a_topic_are_inverse(key in any::<[u8; 20]>()) {
+            let text = const_hex::encode_prefixed(address_topic(&AddressKey(key)));
+            prop_assert_eq!(parse_address_topic(&text), Some(AddressKey(key)));
         }
     }
 }

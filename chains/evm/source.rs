@@ -1,4 +1,4 @@
-//! The reading half: what the rest of settled asks, answered by [`crate::reader`] and the endpoint pool.
+//! Implements [`Source`] for EVM chains, on top of the endpoint pool and the readers of blocks and balances.
 
 use std::sync::{
     Mutex, MutexGuard,
@@ -12,261 +12,283 @@ use chain::{
     SourceError, Tip, WatchSet,
     source::{CrossCheckResult, EndpointReport},
 };
-use rpc::{AdaptiveSize, Answer, ChainCheck, Pool, RefusalKind, Rejection, Reply, Role, RpcError};
+use rpc::{AdaptiveSize, ChainCheck, NodeErrorKind, Pool, Rejection, Reply, Request, Role, RpcError, Target, Verdict};
 use ruint::aliases::U256;
 use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    EvmConfig, Finality, Trace,
-    balances::Memory,
+    EvmConfig, FinalitySource, TraceApi,
+    balances::BalanceCache,
     block,
     cross_check::BlockOrigins,
-    finality::Claims,
+    finality::FinalityClaims,
     hex,
-    logs::{BadContract, Contracts},
+    logs::{InvalidContract, TokenContracts},
     trace_health::TraceHealth,
 };
 
-/// An endpoint further behind the best one says nothing of the present.
-const LAG_MAX: u64 = 32;
-/// Blocks that a range of logs covers at first, and at most.
-const SPAN: (u64, u64) = (2_000, 10_000);
-/// `decimals()`
-const DECIMALS_CALL: &str = "0x313ce567";
+/// Maximum number of blocks that an endpoint may be behind the best one for its claim about the final block to count.
+const LAG_BLOCKS_MAX: u64 = 32;
+/// Initial and maximum number of blocks in one `eth_getLogs` request.
+const LOG_RANGE_BLOCKS: (u64, u64) = (2_000, 10_000);
+/// Selector of `decimals()` (ERC-20).
+const DECIMALS_SELECTOR: &str = "0x313ce567";
 
+/// Why a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// A token's contract is not an address.
     #[error(transparent)]
-    Contract(#[from] BadContract),
+    Contract(#[from] InvalidContract),
+    /// The endpoints are not usable.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    /// The asset would be credited for payments on another chain.
+    /// The asset belongs to another chain, so it would be credited for payments on the wrong one.
     #[error("asset {0} does not belong to chain {1}")]
     ForeignAsset(AssetId, ChainId),
 }
 
-/// One EVM chain behind several endpoints.
+/// The driver of one EVM chain, which reads from and broadcasts to several endpoints.
 pub struct Evm {
     pub(crate) config: EvmConfig,
     pub(crate) pool: Pool,
-    pub(crate) contracts: Contracts,
-    /// The asset of the coin, if it may be paid with.
+    pub(crate) contracts: TokenContracts,
+    /// The native asset, or `None` when it is not accepted.
     pub(crate) native: Option<AssetId>,
-    pub(crate) span: Mutex<AdaptiveSize>,
-    /// Blocks up to here are not expected to change.
-    pub(crate) settled: AtomicU64,
-    pub(crate) memory: Mutex<Memory>,
-    pub(crate) warned: AtomicBool,
-    sight: Mutex<TraceHealth>,
-    /// Every endpoint is asked for its head and its final mark in turn.
-    head_turn: AtomicUsize,
-    final_turn: AtomicUsize,
-    claims: Mutex<Claims>,
+    /// The number of blocks in one `eth_getLogs` request.
+    pub(crate) log_range_size: Mutex<AdaptiveSize>,
+    /// The height up to which blocks are not expected to change.
+    pub(crate) stable_height: AtomicU64,
+    pub(crate) balance_cache: Mutex<BalanceCache>,
+    pub(crate) single_endpoint_warned: AtomicBool,
+    trace_health: Mutex<TraceHealth>,
+    /// The endpoints are asked for their head and their final block in turn; these count the requests.
+    next_head_endpoint: AtomicUsize,
+    next_finality_endpoint: AtomicUsize,
+    finality_claims: Mutex<FinalityClaims>,
     last_head: Mutex<Option<BlockRef>>,
-    pub(crate) givers: Mutex<BlockOrigins>,
+    pub(crate) block_origins: Mutex<BlockOrigins>,
 }
 
 impl Evm {
+    /// Builds the driver. Does not connect to any endpoint.
     pub fn new(config: EvmConfig) -> Result<Evm, BuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let proof = ChainCheck::call("eth_chainId", &[(); 0], &hex::to_quantity(config.chain_id));
-        let pool = Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?;
+        let request = Request::call("eth_chainId", &[(); 0]);
+        let chain_check = ChainCheck::result_is(request, &hex::to_quantity(config.chain_id));
+        let pool = Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?;
         Ok(Evm {
             pool,
-            contracts: Contracts::new(&config.assets)?,
+            contracts: TokenContracts::new(&config.assets)?,
             native: config.assets.iter().find(|asset| asset.is_native()).map(|asset| asset.id.clone()),
-            span: Mutex::new(AdaptiveSize::new(SPAN.0, SPAN.1)),
-            settled: AtomicU64::new(0),
-            memory: Mutex::new(Memory::default()),
-            warned: AtomicBool::new(false),
-            sight: Mutex::new(TraceHealth::default()),
-            head_turn: AtomicUsize::new(0),
-            final_turn: AtomicUsize::new(0),
-            claims: Mutex::new(Claims::new(config.pool.endpoints.len())),
+            log_range_size: Mutex::new(AdaptiveSize::new(LOG_RANGE_BLOCKS.0, LOG_RANGE_BLOCKS.1)),
+            stable_height: AtomicU64::new(0),
+            balance_cache: Mutex::new(BalanceCache::default()),
+            single_endpoint_warned: AtomicBool::new(false),
+            trace_health: Mutex::new(TraceHealth::default()),
+            next_head_endpoint: AtomicUsize::new(0),
+            next_finality_endpoint: AtomicUsize::new(0),
+            finality_claims: Mutex::new(FinalityClaims::new(config.pool.endpoints.len())),
             last_head: Mutex::new(None),
-            givers: Mutex::default(),
+            block_origins: Mutex::default(),
             config,
         })
     }
 
-    pub(crate) fn sight(&self) -> MutexGuard<'_, TraceHealth> {
-        self.sight.lock().expect("no panic while sight is held")
+    pub(crate) fn trace_health(&self) -> MutexGuard<'_, TraceHealth> {
+        self.trace_health.lock().expect("no panic while the trace health is locked")
     }
 
-    fn claims(&self) -> MutexGuard<'_, Claims> {
-        self.claims.lock().expect("no panic while claims are held")
+    fn finality_claims(&self) -> MutexGuard<'_, FinalityClaims> {
+        self.finality_claims.lock().expect("no panic while the finality claims are locked")
     }
 
-    /// Whether the head moved since it was last seen; its mark of finality cannot have moved otherwise.
-    fn head_moved(&self, head: BlockRef) -> bool {
-        let mut last = self.last_head.lock().expect("no panic while the head is held");
+    /// Stores the latest head and returns true when it changed. While the head is the same, the final block is too.
+    fn replace_last_head(&self, head: BlockRef) -> bool {
+        let mut last = self.last_head.lock().expect("no panic while the last head is locked");
         last.replace(head) != Some(head)
     }
 
-    /// Asks one endpoint more, the next in turn, which block it calls final. Without an answer its last claim stands for a
-    /// while; one that lags behind, or names a block that nobody has yet, is not heard.
+    /// Asks the next endpoint in turn which block is final. Without an answer, the endpoint's last claim stays valid for a
+    /// while. The claim is ignored when the endpoint lags behind, or names a block above the best known head.
     async fn poll_finality(&self) {
-        let first = self.final_turn.fetch_add(1, Ordering::Relaxed);
-        let claim = self.pool.ask_from(first, "eth_getBlockByNumber", &("finalized", false), |reply| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure(Some((reply.endpoint, header.block_ref()))))
-        });
+        let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
+        let claim = self.pool.send(
+            Request::call("eth_getBlockByNumber", &("finalized", false)).to(Target::From(first)),
+            |reply| {
+                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept(Some((reply.endpoint, header.block_ref()))))
+            },
+        );
         match claim.await {
-            Ok(Some((endpoint, mark))) => {
+            Ok(Some((endpoint, block))) => {
                 let heads = self.pool.heads();
                 let best = heads.iter().flatten().max().copied().unwrap_or(0);
-                let lags = heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_MAX);
-                let useful = !lags && mark.height <= best;
-                self.claims().claim(endpoint, useful.then_some(mark), Instant::now());
+                let lags_behind =
+                    heads.get(endpoint).copied().flatten().is_some_and(|head| best - head > LAG_BLOCKS_MAX);
+                let is_usable = !lags_behind && block.height <= best;
+                self.finality_claims().set_claim(endpoint, is_usable.then_some(block), Instant::now());
             }
-            Ok(None) => debug!(chain = %self.config.chain, "no block is called final yet"),
-            Err(failure) => debug!(chain = %self.config.chain, "no final mark was heard: {failure}"),
+            Ok(None) => debug!(chain = %self.config.chain, "the endpoint has no finalized block yet"),
+            Err(failure) => debug!(chain = %self.config.chain, "cannot read the finalized block: {failure}"),
         }
     }
 
-    pub(crate) fn readers(&self) -> usize {
-        self.pool.endpoints().filter(|endpoint| endpoint.has(Role::Read)).count()
+    /// Returns the number of endpoints that may be read from.
+    pub(crate) fn count_read_endpoints(&self) -> usize {
+        self.pool.endpoints().filter(|endpoint| endpoint.has_role(Role::Read)).count()
     }
 
-    /// Where one endpoint stands, and in words what it is and offers.
-    async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
-        let asked_at = Instant::now();
+    /// Returns the endpoint's head and a text about its state and the methods that it offers.
+    async fn report_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
+        let requested_at = Instant::now();
         let id: String =
-            self.ask_only(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
-        let latency = asked_at.elapsed().as_millis();
-        if hex::quantity(&id) != Some(self.config.chain_id) {
-            return Err(format!("is a node of chain {id}, not of {:#x}", self.config.chain_id));
+            self.request_text(endpoint, "eth_chainId", json!([])).await.map_err(|failure| failure.to_string())?;
+        let latency = requested_at.elapsed().as_millis();
+        if hex::parse_quantity(&id) != Some(self.config.chain_id) {
+            return Err(format!("the endpoint belongs to chain {id}, not to {:#x}", self.config.chain_id));
         }
         let header = |tag: &'static str| async move {
             let accept = |reply: &Reply<'_>| {
-                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Sure(None)) };
-                let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-                Ok(Answer::Sure(Some(header)))
+                let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Accept(None)) };
+                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept(Some(header)))
             };
-            self.pool.ask_only(endpoint, "eth_getBlockByNumber", &(tag, false), accept).await
+            self.pool
+                .send(Request::call("eth_getBlockByNumber", &(tag, false)).to(Target::Probe(endpoint)), accept)
+                .await
         };
-        let head = header("latest").await.map_err(|failure| failure.to_string())?.ok_or("has no latest block")?;
-        self.pool.saw_head(endpoint, head.height);
+        let head =
+            header("latest").await.map_err(|failure| failure.to_string())?.ok_or("the endpoint has no latest block")?;
+        self.pool.record_head(endpoint, head.height);
         let hash = B256::from(head.hash.0);
         let finality = match header("finalized").await {
-            Ok(Some(mark)) => format!("final up to {}", mark.height),
-            Ok(None) => "no final block yet".to_owned(),
+            Ok(Some(mark)) => format!("finalized up to {}", mark.height),
+            Ok(None) => "no finalized block yet".to_owned(),
             Err(_) => "no `finalized` tag".to_owned(),
         };
-        let receipts = self.offers(endpoint, "eth_getBlockReceipts", json!([hash])).await;
+        let receipts = self.supports_method(endpoint, "eth_getBlockReceipts", json!([hash])).await;
         let proof = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
-        let proofs = self.offers(endpoint, "eth_getProof", proof).await;
-        let word = |offered: bool| if offered { "yes" } else { "no" };
+        let proofs = self.supports_method(endpoint, "eth_getProof", proof).await;
+        let yes_or_no = |offered: bool| if offered { "yes" } else { "no" };
         let mut text = format!(
             "chain {}, head {}, {finality}, receipts by block: {}, proofs of balances: {}, {latency} ms",
             self.config.chain_id,
             head.height,
-            word(receipts),
-            word(proofs),
+            yes_or_no(receipts),
+            yes_or_no(proofs),
         );
-        if let Some((method, params)) = self.trace_question(&head) {
-            let traces = self.offers(endpoint, method, params).await;
-            text.push_str(&format!(", traces: {}", word(traces)));
+        if let Some((method, params)) = self.trace_request(&head) {
+            let traces = self.supports_method(endpoint, method, params).await;
+            text.push_str(&format!(", traces: {}", yes_or_no(traces)));
         }
         Ok((head.height, text))
     }
 
-    async fn offers(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
-        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Answer::Sure(()));
-        self.pool.ask_only(endpoint, method, &params, accept).await.is_ok()
+    /// Returns true when the endpoint answers this request with a result.
+    async fn supports_method(&self, endpoint: usize, method: &str, params: serde_json::Value) -> bool {
+        let accept = |reply: &Reply<'_>| reply.result::<&RawValue>().map(|_| Verdict::Accept(()));
+        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await.is_ok()
     }
 
-    async fn ask_only(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
-        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
-        self.pool.ask_only(endpoint, method, &params, accept).await
+    async fn request_text(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
+        let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
+        self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await
     }
 }
 
 #[async_trait]
 impl Source for Evm {
-    /// The EIP-155 chain id in decimal. Fails if any endpoint that answers belongs to another chain.
+    /// Returns the EIP-155 chain id in decimal. Fails when an endpoint that answers belongs to another chain.
     async fn identity(&self) -> Result<Identity, SourceError> {
-        let mut troubles = Vec::new();
-        let mut heard = false;
+        let mut failures = Vec::new();
+        let mut is_confirmed = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Answer::Sure);
-            match self.pool.ask_one(endpoint, "eth_chainId", &json!([]), accept).await {
-                Ok(id) if hex::quantity(&id) == Some(self.config.chain_id) => heard = true,
+            let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
+            match self.pool.send(Request::call("eth_chainId", &json!([])).to(Target::Only(endpoint)), accept).await {
+                Ok(id) if hex::parse_quantity(&id) == Some(self.config.chain_id) => is_confirmed = true,
                 Ok(id) => {
                     let label = self.pool.label(endpoint);
                     let expected = self.config.chain_id;
                     return Err(SourceError::InvalidResponse(format!(
-                        "{label} is a node of chain {id}, not of {expected:#x}"
+                        "{label} belongs to chain {id}, not to {expected:#x}"
                     )));
                 }
-                Err(failure) => troubles.push(format!("{}: {failure}", self.pool.label(endpoint))),
+                Err(failure) => failures.push(format!("{}: {failure}", self.pool.label(endpoint))),
             }
         }
-        if heard {
+        if is_confirmed {
             Ok(Identity { id: self.config.chain_id.to_string() })
         } else {
-            Err(SourceError::Unavailable(troubles.join("; ")))
+            Err(SourceError::Unavailable(failures.join("; ")))
         }
     }
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
-        let params = json!([{ "to": contract, "data": DECIMALS_CALL }, "latest"]);
-        let decimals = self.pool.ask("eth_call", &params, |reply| {
-            let word: Option<[u8; 32]> = hex::bytes(reply.result::<&str>()?);
+        let params = json!([{ "to": contract, "data": DECIMALS_SELECTOR }, "latest"]);
+        let decimals = self.pool.send(Request::call("eth_call", &params), |reply| {
+            let word: Option<[u8; 32]> = hex::parse_bytes(reply.result::<&str>()?);
             let decimals = word.and_then(|word| u8::try_from(U256::from_be_bytes(word)).ok());
-            let decimals = decimals.ok_or_else(|| Rejection::Wrong(format!("{contract} is no token with decimals")))?;
-            Ok(Answer::Sure(decimals))
+            let decimals = decimals
+                .ok_or_else(|| Rejection::Invalid(format!("contract {contract} does not return its decimals")))?;
+            Ok(Verdict::Accept(decimals))
         });
-        decimals.await.map_err(|failure| failure.at(0))
+        decimals.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// One request, and one more for the final mark when the head moved.
+    /// Sends one request for the head, and one for the finalized block when the head changed.
     async fn tip(&self) -> Result<Tip, SourceError> {
-        let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
-        let latest = self.pool.ask_from(first, "eth_getBlockByNumber", &("latest", false), |reply| {
-            let block: &RawValue = reply.result()?;
-            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
-            Ok(Answer::Sure((reply.endpoint, header)))
-        });
-        let (endpoint, head) = latest.await.map_err(|failure| failure.at(0))?;
-        self.pool.saw_head(endpoint, head.height);
-        if self.config.finality == Finality::Tag && self.head_moved(head.block_ref()) {
+        let first = self.next_head_endpoint.fetch_add(1, Ordering::Relaxed);
+        let latest = self.pool.send(
+            Request::call("eth_getBlockByNumber", &("latest", false)).to(Target::From(first)),
+            |reply| {
+                let block: &RawValue = reply.result()?;
+                let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
+                Ok(Verdict::Accept((reply.endpoint, header)))
+            },
+        );
+        let (endpoint, head) = latest.await.map_err(|failure| failure.into_source_error(0))?;
+        self.pool.record_head(endpoint, head.height);
+        if self.config.finality == FinalitySource::Tag && self.replace_last_head(head.block_ref()) {
             self.poll_finality().await;
-            let heard = self.claims().heard(Instant::now());
-            if heard == 1 && self.readers() > 1 {
+            let fresh_claims = self.finality_claims().count_fresh(Instant::now());
+            if fresh_claims == 1 && self.count_read_endpoints() > 1 {
                 self.poll_finality().await;
             }
         }
-        let finalized = self.claims().agreed(Instant::now());
+        let finalized = self.finality_claims().agreed_block(Instant::now());
         let deep = head.height.saturating_sub(self.config.range_depth);
-        self.settled.store(finalized.map_or(deep, |mark| mark.height.max(deep)), Ordering::Relaxed);
+        self.stable_height.store(finalized.map_or(deep, |mark| mark.height.max(deep)), Ordering::Relaxed);
         Ok(Tip { head, finalized })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let params = (hex::to_quantity(height), false);
-        let found = self.pool.ask("eth_getBlockByNumber", &params, |reply| {
-            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Answer::Doubtful(None)) };
-            let (_, header) = block::header(block, self.config.verify).map_err(Rejection::Wrong)?;
+        let header = self.pool.send(Request::call("eth_getBlockByNumber", &params), |reply| {
+            let Some(block) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
+            let (_, header) = block::parse_header(block, self.config.verify).map_err(Rejection::Invalid)?;
             if header.height == height {
-                Ok(Answer::Sure(Some(header)))
+                Ok(Verdict::Accept(Some(header)))
             } else {
-                Err(Rejection::Wrong(format!("asked for block {height}, got {}", header.height)))
+                Err(Rejection::Invalid(format!(
+                    "block {height} was requested, but block {} was returned",
+                    header.height
+                )))
             }
         });
-        match found.await {
-            Err(RpcError::Refused(refusal)) if refusal.kind == RefusalKind::NotThere => Ok(None),
-            found => found.map_err(|failure| failure.at(height)),
+        match header.await {
+            Err(RpcError::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => Ok(None),
+            header => header.map_err(|failure| failure.into_source_error(height)),
         }
     }
 
     fn independent_endpoints(&self) -> usize {
-        self.readers()
+        self.count_read_endpoints()
     }
 
     async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
@@ -289,31 +311,31 @@ impl Source for Evm {
     fn internal_transfers(&self) -> InternalTransfers {
         match (&self.native, self.config.trace) {
             (None, _) => InternalTransfers::None,
-            (Some(_), Trace::None) => InternalTransfers::ByBalance,
-            (Some(_), Trace::Debug | Trace::Parity) if self.sight().degraded(Instant::now()) => {
+            (Some(_), TraceApi::None) => InternalTransfers::ByBalance,
+            (Some(_), TraceApi::Debug | TraceApi::Parity) if self.trace_health().is_degraded(Instant::now()) => {
                 InternalTransfers::ByBalance
             }
-            (Some(_), Trace::Debug | Trace::Parity) => InternalTransfers::Included,
+            (Some(_), TraceApi::Debug | TraceApi::Parity) => InternalTransfers::Included,
         }
     }
 
     fn requests(&self) -> u64 {
-        self.pool.requests()
+        self.pool.requests_sent()
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
-            reports.push((self.pool.label(endpoint), self.report(endpoint).await));
+            reports.push((self.pool.label(endpoint), self.report_endpoint(endpoint).await));
         }
         let best = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).map(|(height, _)| *height).max();
         let lag = |height: Height| best.map_or(0, |best| best - height);
-        let in_words = |(height, text)| match lag(height) {
+        let to_text = |(height, text)| match lag(height) {
             0 => text,
-            behind => format!("{text}, {behind} blocks behind the best"),
+            behind => format!("{text}, {behind} blocks behind the best endpoint"),
         };
         let report =
-            |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(in_words) };
+            |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(to_text) };
         reports.into_iter().map(report).collect()
     }
 }

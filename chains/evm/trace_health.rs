@@ -1,59 +1,65 @@
-//! Whether blocks show what contracts send. Pure: the time is a parameter.
+//! Tracks whether call traces are available, so that blocks include the transfers by contracts. Pure: the time is a parameter.
 //!
-//! A trace must never hold up a block: whoever sends a cheap transaction decides how large the traces of its block are, and
-//! after an outage nodes have forgotten old states. Such blocks are read without it, and for a while balances are compared.
+//! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very large,
+//! and after an outage nodes have pruned old states. Such a block is read without traces, and balances are compared for a while.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
-/// How long a node that does not answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// So many failures in a row, and traces are not asked for during [`REST`].
+/// Time that a block waits for traces when no endpoint answers.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Number of failures in a row after which no traces are requested for the time of [`PAUSE`].
 const FAILURES_MAX: u32 = 3;
-const REST: Duration = Duration::from_secs(60);
-/// Balances are compared for so long after a block without its internal transfers. What comes to light later does when the
-/// window of its invoice ends.
-const BLIND_FOR: Duration = Duration::from_secs(3_600);
+/// Time without trace requests after repeated failures.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Time for which balances are compared after a block without its internal transfers. A payment that is not noticed within
+/// this time is found when its invoice expires.
+const DEGRADED_FOR: Duration = Duration::from_secs(3_600);
 
+/// The recent successes and failures of trace requests.
 #[derive(Debug, Default)]
 pub struct TraceHealth {
     silent_since: Option<Instant>,
     failures: u32,
-    rests_until: Option<Instant>,
-    blind_until: Option<Instant>,
+    paused_until: Option<Instant>,
+    degraded_until: Option<Instant>,
     warned: BTreeSet<&'static str>,
 }
 
 impl TraceHealth {
-    pub fn may_ask(&self, now: Instant) -> bool {
-        self.rests_until.is_none_or(|until| until <= now)
+    /// Returns false during the pause after repeated failures.
+    pub fn may_request(&self, now: Instant) -> bool {
+        self.paused_until.is_none_or(|until| until <= now)
     }
 
-    pub fn succeeded(&mut self) {
-        (self.silent_since, self.failures, self.rests_until) = (None, 0, None);
+    /// Records that an endpoint returned valid traces.
+    pub fn record_success(&mut self) {
+        (self.silent_since, self.failures, self.paused_until) = (None, 0, None);
     }
 
-    /// Nobody answered at all. Whether the block may wait for another try.
-    pub fn may_wait(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(*self.silent_since.get_or_insert(now)) < PATIENCE
+    /// Records that no endpoint answered. Returns true while the block may wait for another try.
+    pub fn may_wait_for_answer(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(*self.silent_since.get_or_insert(now)) < SILENCE_MAX
     }
 
-    pub fn failed(&mut self, now: Instant) {
+    /// Records that a block went without traces; starts the pause after [`FAILURES_MAX`] in a row.
+    pub fn record_failure(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES_MAX {
-            self.rests_until = Some(now + REST);
+            self.paused_until = Some(now + PAUSE);
         }
     }
 
-    /// A block is delivered without all that it may hold. Whether nobody was told of this cause yet.
-    pub fn lost(&mut self, now: Instant, cause: &'static str) -> bool {
-        self.blind_until = Some(now + BLIND_FOR);
+    /// Records that a block may lack transfers. Returns true the first time for each cause, so that it is logged once.
+    pub fn record_incomplete_block(&mut self, now: Instant, cause: &'static str) -> bool {
+        self.degraded_until = Some(now + DEGRADED_FOR);
         self.warned.insert(cause)
     }
 
-    pub fn degraded(&self, now: Instant) -> bool {
-        self.blind_until.is_some_and(|until| until > now)
+    /// Returns true while balances must be compared, because a recent block may lack transfers.
+    pub fn is_degraded(&self, now: Instant) -> bool {
+        self.degraded_until.is_some_and(|until| until > now)
     }
 }
 
@@ -62,39 +68,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_waited_for_and_not_for_ever() {
+    fn a_block_waits_for_a_silent_endpoint_for_a_limited_time() {
         let start = Instant::now();
-        let mut sight = TraceHealth::default();
-        assert!(sight.may_wait(start));
-        assert!(sight.may_wait(start + PATIENCE / 2));
-        assert!(!sight.may_wait(start + PATIENCE));
-        sight.succeeded();
-        assert!(sight.may_wait(start + PATIENCE), "an answer ends the silence");
+        let mut health = TraceHealth::default();
+        assert!(health.may_wait_for_answer(start));
+        assert!(health.may_wait_for_answer(start + SILENCE_MAX / 2));
+        assert!(!health.may_wait_for_answer(start + SILENCE_MAX));
+        health.record_success();
+        assert!(health.may_wait_for_answer(start + SILENCE_MAX), "an answer restarts the waiting time");
     }
 
     #[test]
-    fn traces_that_fail_again_and_again_rest() {
+    fn repeated_failures_pause_the_trace_requests() {
         let start = Instant::now();
-        let mut sight = TraceHealth::default();
+        let mut health = TraceHealth::default();
         for _ in 1..FAILURES_MAX {
-            sight.failed(start);
-            assert!(sight.may_ask(start));
+            health.record_failure(start);
+            assert!(health.may_request(start));
         }
-        sight.failed(start);
-        assert!(!sight.may_ask(start));
-        assert!(sight.may_ask(start + REST));
-        sight.succeeded();
-        sight.failed(start + REST);
-        assert!(sight.may_ask(start + REST));
+        health.record_failure(start);
+        assert!(!health.may_request(start));
+        assert!(health.may_request(start + PAUSE));
+        health.record_success();
+        health.record_failure(start + PAUSE);
+        assert!(health.may_request(start + PAUSE));
     }
 
     #[test]
-    fn a_cause_is_told_once_and_balances_are_compared_for_a_while() {
+    fn each_cause_is_reported_once_and_balances_are_compared_for_a_while() {
         let start = Instant::now();
-        let mut sight = TraceHealth::default();
-        assert!(!sight.degraded(start));
-        assert!(sight.lost(start, "too large") && !sight.lost(start, "too large") && sight.lost(start, "refused"));
-        assert!(sight.degraded(start + BLIND_FOR / 2));
-        assert!(!sight.degraded(start + BLIND_FOR));
+        let mut health = TraceHealth::default();
+        assert!(!health.is_degraded(start));
+        assert!(
+            health.record_incomplete_block(start, "too large")
+                && !health.record_incomplete_block(start, "too large")
+                && health.record_incomplete_block(start, "refused")
+        );
+        assert!(health.is_degraded(start + DEGRADED_FOR / 2));
+        assert!(!health.is_degraded(start + DEGRADED_FOR));
     }
 }

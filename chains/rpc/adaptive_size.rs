@@ -1,10 +1,11 @@
-//! How many blocks one range question may cover, learnt from what the nodes accept. Pure.
+//! The number of blocks or calls that one request may cover, learnt from the sizes that the nodes accept. Pure.
 
 use crate::RpcError;
 
-/// Growth after this many answers in a row.
+/// Number of successes in a row after which the size grows.
 const GROW_AFTER: u32 = 10;
 
+/// The size of the next request: it grows by a quarter after ten successes and halves when a request was too large.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveSize {
     size: u64,
@@ -13,18 +14,19 @@ pub struct AdaptiveSize {
 }
 
 impl AdaptiveSize {
-    /// `start` blocks at first, never more than `max`, never less than one.
+    /// Begins with `start` and stays between 1 and `max`.
     pub fn new(start: u64, max: u64) -> AdaptiveSize {
         let max = max.max(1);
         AdaptiveSize { size: start.clamp(1, max), max, successes: 0 }
     }
 
+    /// Returns the size of the next request, at least 1.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// A question over `used` blocks was answered. Only full-sized ones teach anything.
-    pub fn succeeded(&mut self, used: u64) {
+    /// Records that a request of this size succeeded. Requests below the current size are ignored.
+    pub fn record_success(&mut self, used: u64) {
         if used < self.size {
             return;
         }
@@ -36,39 +38,41 @@ impl AdaptiveSize {
         }
     }
 
-    /// A question over `used` blocks was too large. Takes the range that the node suggests if it is smaller, else half.
-    /// `false` when a single block was too large already: nothing is left to split.
-    pub fn too_large(&mut self, used: u64, message: &str) -> bool {
+    /// Records that a request of this size was too large. The next size is the range that the node's message proposes if
+    /// that is smaller, and half of `used` otherwise. Returns false if `used` was 1, so the request cannot be split.
+    pub fn record_too_large(&mut self, used: u64, message: &str) -> bool {
         self.successes = 0;
         let half = (used / 2).max(1);
-        self.size = suggestion(message).filter(|blocks| *blocks < used).unwrap_or(half).clamp(1, self.max);
+        self.size = parse_proposal(message).filter(|blocks| *blocks < used).unwrap_or(half).clamp(1, self.max);
         used > 1
     }
 
-    /// Whether a question over `used` blocks that failed like this is worth asking again over fewer, which the size then is:
-    /// what was too large, or could not be answered in time.
-    pub fn shrinks(&mut self, used: u64, failure: &RpcError) -> bool {
-        match failure {
-            RpcError::TooLarge(message) => self.too_large(used, message),
-            RpcError::Slow(_) => self.too_large(used, ""),
-            RpcError::Unavailable(_) | RpcError::Missing(_) | RpcError::Refused(_) | RpcError::Wrong(_) => false,
+    /// Records that a request of this size failed. Returns true if it was too large or timed out, so a request of the new
+    /// size may succeed.
+    pub fn record_failure(&mut self, used: u64, error: &RpcError) -> bool {
+        match error {
+            RpcError::TooLarge(message) => self.record_too_large(used, message),
+            RpcError::Timeout(_) => self.record_too_large(used, ""),
+            RpcError::Unavailable(_) | RpcError::MethodMissing(_) | RpcError::NodeError(_) | RpcError::Invalid(_) => {
+                false
+            }
         }
     }
 }
 
-/// Blocks that an error text proposes: `[0x9, 0xfa0]`, `up to 500 blocks`, `10K block range`. Numbers of results or bytes
-/// are not numbers of blocks and are passed over.
-fn suggestion(message: &str) -> Option<u64> {
-    bracketed(message).or_else(|| counted(message)).filter(|blocks| *blocks > 0)
+/// Returns the number of blocks that an error message proposes: `[0x9, 0xfa0]`, `up to 500 blocks`, `10K block range`.
+/// Numbers of results or of bytes are ignored.
+fn parse_proposal(message: &str) -> Option<u64> {
+    parse_bracketed_range(message).or_else(|| parse_block_count(message)).filter(|blocks| *blocks > 0)
 }
 
-fn bracketed(message: &str) -> Option<u64> {
+fn parse_bracketed_range(message: &str) -> Option<u64> {
     let inside = message.split_once('[')?.1.split_once(']')?.0;
     let (from, to) = inside.split_once(',')?;
-    number(to.trim())?.checked_sub(number(from.trim())?)?.checked_add(1)
+    parse_number(to.trim())?.checked_sub(parse_number(from.trim())?)?.checked_add(1)
 }
 
-fn counted(message: &str) -> Option<u64> {
+fn parse_block_count(message: &str) -> Option<u64> {
     let words: Vec<&str> = message.split(|c: char| c.is_whitespace() || matches!(c, '-' | '(' | ')' | ':')).collect();
     let pairs = words.iter().zip(words.iter().skip(1));
     pairs.filter(|(_, next)| next.to_ascii_lowercase().starts_with("block")).find_map(|(word, _)| {
@@ -80,7 +84,7 @@ fn counted(message: &str) -> Option<u64> {
     })
 }
 
-fn number(text: &str) -> Option<u64> {
+fn parse_number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
@@ -94,24 +98,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_slowly_and_halves() {
-        let mut span = AdaptiveSize::new(2_000, 10_000);
+    fn the_size_grows_slowly_and_halves_when_too_large() {
+        let mut size = AdaptiveSize::new(2_000, 10_000);
         for _ in 0..10 {
-            span.succeeded(2_000);
+            size.record_success(2_000);
         }
-        assert_eq!(span.size(), 2_500);
+        assert_eq!(size.size(), 2_500);
         for _ in 0..100 {
-            span.succeeded(10);
+            size.record_success(10);
         }
-        assert_eq!(span.size(), 2_500, "short questions teach nothing");
-        assert!(span.too_large(2_500, "query returned more than 10000 results"));
-        assert_eq!(span.size(), 1_250);
-        assert!(!span.too_large(1, "too many results"));
-        assert_eq!(span.size(), 1);
+        assert_eq!(size.size(), 2_500, "requests below the size are ignored");
+        assert!(size.record_too_large(2_500, "query returned more than 10000 results"));
+        assert_eq!(size.size(), 1_250);
+        assert!(!size.record_too_large(1, "too many results"));
+        assert_eq!(size.size(), 1);
     }
 
     #[test]
-    fn suggestions_count_only_when_smaller() {
+    fn a_proposed_range_counts_only_if_it_is_smaller() {
         for (message, used, expected) in [
             ("Log response size exceeded. Try with this block range [0x9, 0x12].", 100, 10),
             ("this block range should work: [0x1, 0xfa0]", 100, 50),
@@ -123,21 +127,21 @@ mod tests {
             ("range [5, 1]", 8, 4),
             ("[", 8, 4),
         ] {
-            let mut span = AdaptiveSize::new(used, 100_000);
-            span.too_large(used, message);
-            assert_eq!(span.size(), expected, "{message}");
+            let mut size = AdaptiveSize::new(used, 100_000);
+            size.record_too_large(used, message);
+            assert_eq!(size.size(), expected, "{message}");
         }
     }
 
     proptest! {
         #[test]
-        fn stays_within_bounds(steps in prop::collection::vec((any::<bool>(), 0u64..1 << 40, ".{0,60}"), 0..200)) {
-            let mut span = AdaptiveSize::new(2_000, 5_000);
+        fn the_size_stays_within_its_bounds(steps in prop::collection::vec((any::<bool>(), 0u64..1 << 40, ".{0,60}"), 0..200)) {
+            let mut size = AdaptiveSize::new(2_000, 5_000);
             for (worked, used, message) in steps {
-                if worked { span.succeeded(used) } else {
-                    span.too_large(used.min(span.size()), &message);
+                if worked { size.record_success(used) } else {
+                    size.record_too_large(used.min(size.size()), &message);
                 }
-                prop_assert!((1..=5_000).contains(&span.size()));
+                prop_assert!((1..=5_000).contains(&size.size()));
             }
         }
     }

@@ -1,75 +1,71 @@
-//! What an endpoint must say before it is believed anything.
+//! The request whose reply shows that an endpoint is a node of the configured chain.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Rejection, Reply, http::Request};
+use crate::{Rejection, Reply, Request};
 
-/// A question whose answer, a text, proves that an endpoint is a node of our chain.
+/// A request with the text that every node of the chain replies. The pool sends it once to each endpoint before it
+/// accepts any other reply of that endpoint.
 #[derive(Debug, Clone)]
 pub struct ChainCheck {
-    /// As it is called in messages and in the table of missing methods.
-    pub name: String,
-    pub expected: String,
     pub(crate) request: Request,
-    form: Form,
-    /// Looks for an error where nodes do not say so by a status.
-    error: fn(&Reply<'_>) -> Option<Rejection>,
+    pub(crate) expected: String,
+    location: Location,
+    find_error: fn(&Reply<'_>) -> Option<Rejection>,
 }
 
-/// Where in an answer the proof stands.
+/// The place of the expected text in a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Form {
+enum Location {
     /// The result of a JSON-RPC call.
     Result,
     /// The whole body.
     Body,
-    /// The end of this field of a JSON object.
-    EndOf(String),
+    /// The end of the text in this field of a JSON object.
+    EndOfField(String),
 }
 
 impl ChainCheck {
-    /// A JSON-RPC call whose result is `expected`.
-    pub fn call<P: Serialize + ?Sized>(method: &str, params: &P, expected: &str) -> ChainCheck {
-        let request = Request::call(method, params);
-        ChainCheck::new(method, expected, request, Form::Result)
+    /// Expects this text as the result of a JSON-RPC call.
+    pub fn result_is(request: Request, expected: &str) -> ChainCheck {
+        ChainCheck::new(request, Location::Result, expected)
     }
 
-    /// A path below which a GET finds nothing but `expected`.
-    pub fn path(path: &str, expected: &str) -> ChainCheck {
-        let request = Request { path: path.to_owned(), body: None };
-        ChainCheck::new(path, expected, request, Form::Body)
+    /// Expects this text, and nothing else, as the body of the reply.
+    pub fn body_is(request: Request, expected: &str) -> ChainCheck {
+        ChainCheck::new(request, Location::Body, expected)
     }
 
-    /// A question whose answer is a JSON object with a text `field` that ends with `expected`.
-    pub fn posted(path: &str, body: Vec<u8>, field: &str, expected: &str) -> ChainCheck {
-        let request = Request { path: path.to_owned(), body: Some(body) };
-        ChainCheck::new(path, expected, request, Form::EndOf(field.to_owned()))
+    /// Expects a JSON object with a text in `field` that ends with `expected`.
+    pub fn field_ends_with(request: Request, field: &str, expected: &str) -> ChainCheck {
+        ChainCheck::new(request, Location::EndOfField(field.to_owned()), expected)
     }
 
-    fn new(name: &str, expected: &str, request: Request, form: Form) -> ChainCheck {
-        ChainCheck { name: name.to_owned(), expected: expected.to_owned(), request, form, error: |_| None }
+    fn new(request: Request, location: Location, expected: &str) -> ChainCheck {
+        ChainCheck { request, expected: expected.to_owned(), location, find_error: |_| None }
     }
 
-    /// For nodes whose errors look like answers: `error` looks at each answer first and says what is wrong with it.
-    pub fn with_errors(mut self, error: fn(&Reply<'_>) -> Option<Rejection>) -> ChainCheck {
-        self.error = error;
+    /// Sets a function that returns the error in a reply, for nodes that report errors with status 200 and without a
+    /// JSON-RPC error object.
+    pub fn with_errors(mut self, find_error: fn(&Reply<'_>) -> Option<Rejection>) -> ChainCheck {
+        self.find_error = find_error;
         self
     }
 
-    pub(crate) fn read(&self, reply: &Reply<'_>) -> Result<String, Rejection> {
-        if let Some(bad) = (self.error)(reply) {
-            return Err(bad);
+    /// Returns the text of a reply that must equal the expected one.
+    pub(crate) fn parse(&self, reply: &Reply<'_>) -> Result<String, Rejection> {
+        if let Some(rejection) = (self.find_error)(reply) {
+            return Err(rejection);
         }
-        match &self.form {
-            Form::Result => reply.result::<&str>().map(str::to_owned),
-            Form::Body => reply.text().map(str::to_owned),
-            Form::EndOf(field) => {
-                let mut answer: Map<String, Value> = reply.json()?;
-                let Some(Value::String(text)) = answer.remove(field) else {
-                    return Err(Rejection::Wrong(format!("no {field} in the answer")));
+        match &self.location {
+            Location::Result => reply.result::<&str>().map(str::to_owned),
+            Location::Body => reply.text().map(str::to_owned),
+            Location::EndOfField(field) => {
+                let mut object: Map<String, Value> = reply.json()?;
+                let Some(Value::String(text)) = object.remove(field) else {
+                    return Err(Rejection::Invalid(format!("the reply has no field `{field}`")));
                 };
-                let end = text.len().checked_sub(self.expected.len()).and_then(|at| text.get(at..));
+                let end = text.len().checked_sub(self.expected.len()).and_then(|start| text.get(start..));
                 Ok(end.map_or(text.clone(), str::to_owned))
             }
         }

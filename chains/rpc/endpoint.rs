@@ -1,4 +1,4 @@
-//! Where a node listens and what it is used for.
+//! The address of a node, with its roles, rate limits and credentials.
 
 use std::{fmt, path::PathBuf};
 
@@ -8,95 +8,101 @@ use url::Url;
 
 use crate::health::Limits;
 
-/// Parts of a URL that are shorter are words such as `v2` or `mainnet`, not keys.
+/// Length from which a part of a URL is redacted; shorter parts are words such as `v2` or `mainnet`, not keys.
 const SECRET_LENGTH_MIN: usize = 8;
 
-/// What an endpoint may be asked to do.
+/// A use of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Answers requests about the chain.
     Read,
+    /// Receives signed transactions.
     Broadcast,
 }
 
-/// One node of a chain. Shown as host and port only.
+/// One node of a chain. `Display` and `Debug` show host and port only.
 #[derive(Clone)]
 pub struct Endpoint {
     url: Url,
     roles: Vec<Role>,
     limits: Limits,
     headers: HeaderMap,
-    /// Where paths that begin with a word are found instead of below `url`.
-    elsewhere: Option<(String, Url)>,
+    /// First segment of the paths that have another base URL, and that URL.
+    path_override: Option<(String, Url)>,
     login_file: Option<PathBuf>,
 }
 
+/// Why an endpoint of the configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// The text itself may hold a key and is left out.
+    /// The message leaves out the URL, because it may contain a key.
     #[error("an endpoint is not an http or https URL with a host")]
     BadUrl,
-    #[error("`{0}` is not a header that can be sent")]
+    #[error("the name or the value of header `{0}` is not valid in HTTP")]
     BadHeader(String),
 }
 
 impl Endpoint {
-    /// An endpoint with every role and no quota of its own.
+    /// An endpoint with every role and without rate limits.
     pub fn new(url: &str) -> Result<Endpoint, EndpointError> {
-        let url = read(url)?;
+        let url = parse_url(url)?;
         let roles = vec![Role::Read, Role::Broadcast];
         Ok(Endpoint {
             url,
             roles,
             limits: Limits::default(),
             headers: HeaderMap::new(),
-            elsewhere: None,
+            path_override: None,
             login_file: None,
         })
     }
 
+    /// Sets the roles.
     pub fn with_roles(mut self, roles: &[Role]) -> Endpoint {
         self.roles = roles.to_vec();
         self
     }
 
-    /// The provider's quotas.
+    /// Sets the rate limits of the provider.
     pub fn with_limits(mut self, limits: Limits) -> Endpoint {
         self.limits = limits;
         self
     }
 
-    /// A header of every request, such as an API key; its value is marked as sensitive.
+    /// Adds a header to every request, such as an API key; its value is marked as sensitive.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Endpoint, EndpointError> {
-        let bad = || EndpointError::BadHeader(name.to_owned());
-        let header: HeaderName = name.parse().map_err(|_| bad())?;
-        let mut value = HeaderValue::from_str(value).map_err(|_| bad())?;
+        let invalid = || EndpointError::BadHeader(name.to_owned());
+        let header: HeaderName = name.parse().map_err(|_| invalid())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
         value.set_sensitive(true);
         self.headers.insert(header, value);
         Ok(self)
     }
 
-    /// A file with `user:password`, read before every request because a node writes a new one at each start.
+    /// Sets a file with `user:password`. It is read before every request, because Bitcoin Core writes a new one at each start.
     pub fn with_login_file(mut self, file: PathBuf) -> Endpoint {
         self.login_file = Some(file);
         self
     }
 
-    /// The node answers paths that begin with `first` at another URL: java-tron has a port for each of its two views.
-    pub fn with_elsewhere(mut self, first: &str, url: &str) -> Result<Endpoint, EndpointError> {
-        self.elsewhere = Some((first.to_owned(), read(url)?));
+    /// Sets another base URL for the paths with this first segment: java-tron has a port for each of its two views.
+    pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
+        self.path_override = Some((first_segment.to_owned(), parse_url(url)?));
         Ok(self)
     }
 
-    pub fn has(&self, role: Role) -> bool {
+    /// Returns true if the endpoint may be used for this.
+    pub fn has_role(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
 
+    /// Returns the rate limits of the provider.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Host and port: the only part of the URL that may be shown.
+    /// Returns host and port, the only part of the URL that may be shown.
     pub fn label(&self) -> String {
         let host = self.url.host_str().unwrap_or("?");
         match self.url.port_or_known_default() {
@@ -105,9 +111,10 @@ impl Endpoint {
         }
     }
 
-    /// What a node says may repeat the key it was asked with; every long part of the URL and every header value is blanked.
+    /// Returns a text of the node with every long part of the URL and every header value replaced by `…`, because an error
+    /// message may repeat the key of the request.
     pub fn redact(&self, text: &str) -> String {
-        let urls = || std::iter::once(&self.url).chain(self.elsewhere.iter().map(|(_, url)| url));
+        let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
         let path = urls().flat_map(|url| url.path_segments().into_iter().flatten().map(str::to_owned));
         let login = urls().flat_map(|url| [url.username().to_owned(), url.password().unwrap_or_default().to_owned()]);
@@ -116,10 +123,10 @@ impl Endpoint {
         secrets.fold(text.to_owned(), |text, secret| text.replace(&secret, "…"))
     }
 
-    /// User and password of now, `None` without a login file.
-    pub(crate) fn login(&self) -> Result<Option<(String, String)>, String> {
+    /// Returns the current user and password, `None` without a login file.
+    pub(crate) fn read_login(&self) -> Result<Option<(String, String)>, String> {
         let Some(file) = &self.login_file else { return Ok(None) };
-        // A node that is down has no file; that is the same trouble as a refused connection.
+        // A node that is down has no login file, so the error is handled like a refused connection.
         let text = std::fs::read_to_string(file).map_err(|e| format!("the login file cannot be read: {e}"))?;
         let (user, password) = text.trim().split_once(':').ok_or("the login file is not `user:password`")?;
         Ok(Some((user.to_owned(), password.to_owned())))
@@ -129,10 +136,10 @@ impl Endpoint {
         &self.headers
     }
 
-    /// The endpoint's URL, with a path below it for nodes that have one per question.
+    /// Returns the URL of a path, which may have a query; the URL of the endpoint itself for an empty path.
     pub(crate) fn url(&self, path: &str) -> Url {
-        let elsewhere = self.elsewhere.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
-        let base = elsewhere.map_or(&self.url, |(_, url)| url);
+        let path_override = self.path_override.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
+        let base = path_override.map_or(&self.url, |(_, url)| url);
         let mut url = base.clone();
         if !path.is_empty() {
             let (path, query) = path.split_once('?').unwrap_or((path, ""));
@@ -148,7 +155,7 @@ impl Endpoint {
     }
 }
 
-fn read(url: &str) -> Result<Url, EndpointError> {
+fn parse_url(url: &str) -> Result<Url, EndpointError> {
     let url = Url::parse(url.trim()).map_err(|_| EndpointError::BadUrl)?;
     let usable = matches!(url.scheme(), "http" | "https") && url.host().is_some();
     if usable { Ok(url) } else { Err(EndpointError::BadUrl) }
@@ -177,11 +184,12 @@ mod tests {
             .with_header("x-api-key", "THIRDSECRET")
             .unwrap();
         let shown = format!("{endpoint} {endpoint:?}");
-        let said = endpoint.redact("no access with SECRETKEY, OTHERSECRET, THIRDSECRET or alice99999:hunter2222 at v2");
+        let redacted =
+            endpoint.redact("no access with SECRETKEY, OTHERSECRET, THIRDSECRET or alice99999:hunter2222 at v2");
         for secret in ["SECRETKEY", "OTHERSECRET", "THIRDSECRET", "alice", "hunter"] {
-            assert!(!shown.contains(secret) && !said.contains(secret), "{secret} in {shown} or {said}");
+            assert!(!shown.contains(secret) && !redacted.contains(secret), "{secret} in {shown} or {redacted}");
         }
-        assert!(said.ends_with("at v2"));
+        assert!(redacted.ends_with("at v2"));
         assert_eq!(endpoint.label(), "eth.example:443");
     }
 
@@ -190,7 +198,7 @@ mod tests {
         let endpoint = Endpoint::new("http://node:8090/base/?key=1").unwrap();
         assert_eq!(endpoint.url("").as_str(), "http://node:8090/base/?key=1");
         assert_eq!(endpoint.url("wallet/getblock?x=2").as_str(), "http://node:8090/base/wallet/getblock?key=1&x=2");
-        let endpoint = endpoint.with_elsewhere("walletsolidity", "http://node:8091").unwrap();
+        let endpoint = endpoint.with_path_override("walletsolidity", "http://node:8091").unwrap();
         assert_eq!(endpoint.url("walletsolidity/getblock").as_str(), "http://node:8091/walletsolidity/getblock");
         assert_eq!(endpoint.url("wallet/getblock").as_str(), "http://node:8090/base/wallet/getblock?key=1");
         assert_eq!(Endpoint::new("ftp://node").unwrap_err(), EndpointError::BadUrl);

@@ -1,44 +1,45 @@
-//! Why a question has no answer.
+//! The error of a request that no endpoint answered.
 
 use chain::{Height, SourceError};
 
-use crate::{Refusal, RefusalKind};
+use crate::{NodeError, NodeErrorKind};
 
+/// Why a request has no accepted reply from any endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
-    /// Nobody answered usefully; says why, endpoint by endpoint.
+    /// No endpoint gave a usable reply; the text holds the reason for each endpoint.
     #[error("{0}")]
     Unavailable(String),
-    /// Nobody answered usefully, and at least one endpoint began and did not finish in time: a smaller question may be
-    /// answered. [`AdaptiveSize::shrinks`] knows.
+    /// As `Unavailable`, and at least one endpoint timed out or broke off its reply, so a smaller request may succeed.
     #[error("{0}")]
-    Slow(String),
-    /// Nobody who answered knows the method.
+    Timeout(String),
+    /// No endpoint offers the method.
     #[error("no endpoint offers {0}")]
-    Missing(String),
-    /// The question covers too much; the node's words may suggest a size.
+    MethodMissing(String),
+    /// The reply would be too large. The node's message may propose a size; see [`crate::AdaptiveSize`].
     #[error("the answer would be too large: {0}")]
     TooLarge(String),
+    /// The node processed the request and replied with an error.
     #[error("refused: {} ({})", .0.message, .0.code)]
-    Refused(Refusal),
-    /// Everybody who answered contradicted what the answer is committed to.
+    NodeError(NodeError),
+    /// Every reply was malformed or contradicted the hash or root that it must match.
     #[error("{0}")]
-    Wrong(String),
+    Invalid(String),
 }
 
 impl RpcError {
-    /// What it means for a question about the block at `height`.
-    pub fn at(self, height: Height) -> SourceError {
+    /// Returns the corresponding error of a source, for a request about the block at `height`.
+    pub fn into_source_error(self, height: Height) -> SourceError {
         match self {
-            RpcError::Unavailable(reason) | RpcError::Slow(reason) => SourceError::Unavailable(reason),
-            RpcError::Missing(method) => SourceError::Unsupported(method),
-            RpcError::TooLarge(reason) => SourceError::Unavailable(format!("an answer is too large: {reason}")),
-            RpcError::Wrong(reason) => SourceError::InvalidResponse(reason),
-            RpcError::Refused(refusal) => match refusal.kind {
-                RefusalKind::NotThere => SourceError::BlockNotFound(height),
-                RefusalKind::Pruned | RefusalKind::MethodMissing => SourceError::Unsupported(refusal.message),
-                RefusalKind::TooLarge | RefusalKind::Quota | RefusalKind::Other => {
-                    SourceError::Unavailable(refusal.message)
+            RpcError::Unavailable(reason) | RpcError::Timeout(reason) => SourceError::Unavailable(reason),
+            RpcError::MethodMissing(method) => SourceError::Unsupported(method),
+            RpcError::TooLarge(reason) => SourceError::Unavailable(format!("the reply is too large: {reason}")),
+            RpcError::Invalid(reason) => SourceError::InvalidResponse(reason),
+            RpcError::NodeError(error) => match error.kind {
+                NodeErrorKind::NotFound => SourceError::BlockNotFound(height),
+                NodeErrorKind::Pruned | NodeErrorKind::MethodMissing => SourceError::Unsupported(error.message),
+                NodeErrorKind::TooLarge | NodeErrorKind::RateLimited | NodeErrorKind::Other => {
+                    SourceError::Unavailable(error.message)
                 }
             },
         }

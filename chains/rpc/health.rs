@@ -1,4 +1,5 @@
-//! Whether an endpoint may be asked now. Pure: the time is a parameter.
+//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. Pure, the time is a
+//! parameter.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,173 +8,185 @@ use tokio::time::Instant;
 
 const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
-/// A provider may ask for more patience than this; it is asked again anyway, because quotas are often reset by hand.
+/// Longest cool-down that a provider can ask for. It gets a request after this time anyway, because operators often raise
+/// a rate limit by hand.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-/// How long a missing method is believed to be missing.
-const MISSING_FOR: Duration = Duration::from_secs(600);
-/// A head seen longer ago says nothing.
-const HEAD_FRESH_FOR: Duration = Duration::from_secs(60);
-/// Bound of the table of missing methods; drivers know a dozen.
-const MISSING_MAX: usize = 64;
+/// Time for which an endpoint that does not offer a method does not get requests of that method.
+const METHOD_MISSING_FOR: Duration = Duration::from_secs(600);
+/// Age from which a head is ignored.
+const HEAD_AGE_MAX: Duration = Duration::from_secs(60);
+/// Maximum number of methods recorded as missing; drivers use about a dozen.
+const METHODS_MISSING_MAX: usize = 64;
 
+/// The health of one endpoint.
 #[derive(Debug)]
 pub struct Health {
-    failures: u32,
-    rest: Option<Rest>,
-    last_trouble: String,
-    missing: HashMap<String, Instant>,
+    failures_in_a_row: u32,
+    cool_down: Option<CoolDown>,
+    last_failure: String,
+    /// Methods that the endpoint does not offer, and until when they are not requested.
+    methods_missing: HashMap<String, Instant>,
+    /// Last known head, and when it was recorded.
     head: Option<(Height, Instant)>,
     quotas: Vec<Quota>,
 }
 
-/// A time in which an endpoint is left alone.
+/// A time in which an endpoint gets no requests.
 #[derive(Debug, Clone, Copy)]
-struct Rest {
-    began: Instant,
-    until: Instant,
+struct CoolDown {
+    began_at: Instant,
+    ends_at: Instant,
 }
 
-/// When an endpoint may be asked.
+/// Whether an endpoint may get a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
     Now,
-    /// The quota is used up until then.
-    At(Instant),
-    /// It failed lately and rests.
-    Cooling(Instant),
-    /// It does not know the method.
-    Missing,
+    /// A rate limit is used up until then.
+    RateLimited(Instant),
+    /// It failed and cools down until then.
+    CoolingDown(Instant),
+    /// It does not offer the method.
+    MethodMissing,
 }
 
 impl Health {
     pub fn new(limits: Limits) -> Health {
         let (second, day) = (limits.per_second.map(Quota::per_second), limits.per_day.map(Quota::per_day));
         Health {
-            failures: 0,
-            rest: None,
-            last_trouble: String::new(),
-            missing: HashMap::new(),
+            failures_in_a_row: 0,
+            cool_down: None,
+            last_failure: String::new(),
+            methods_missing: HashMap::new(),
             head: None,
             quotas: second.into_iter().chain(day).collect(),
         }
     }
 
-    pub fn ready(&self, method: &str, now: Instant) -> Availability {
-        if self.missing.get(method).is_some_and(|until| *until > now) {
-            return Availability::Missing;
+    /// Returns whether a request of this method may be sent now.
+    pub fn availability(&self, method: &str, now: Instant) -> Availability {
+        if self.methods_missing.get(method).is_some_and(|until| *until > now) {
+            return Availability::MethodMissing;
         }
-        if let Some(rest) = self.rest.filter(|rest| rest.until > now) {
-            return Availability::Cooling(rest.until);
+        if let Some(cool_down) = self.cool_down.filter(|cool_down| cool_down.ends_at > now) {
+            return Availability::CoolingDown(cool_down.ends_at);
         }
-        match self.quotas.iter().map(|quota| quota.free_at(now)).max().filter(|at| *at > now) {
-            Some(at) => Availability::At(at),
+        match self.quotas.iter().map(|quota| quota.free_at(now)).max().filter(|free_at| *free_at > now) {
+            Some(free_at) => Availability::RateLimited(free_at),
             None => Availability::Now,
         }
     }
 
-    /// Takes its turn if it may be asked now.
-    pub fn claim(&mut self, method: &str, requests: u32, now: Instant) -> bool {
-        let free = self.ready(method, now) == Availability::Now;
-        if free {
-            self.take(requests, now);
+    /// Charges requests to the rate limits if the endpoint is available now, and returns whether it is.
+    pub fn try_charge(&mut self, method: &str, requests: u32, now: Instant) -> bool {
+        let available = self.availability(method, now) == Availability::Now;
+        if available {
+            self.charge(requests, now);
         }
-        free
+        available
     }
 
-    /// Counts requests that are sent in any case.
-    pub fn take(&mut self, requests: u32, now: Instant) {
+    /// Charges requests to the rate limits, even if these are used up.
+    pub fn charge(&mut self, requests: u32, now: Instant) {
         for quota in &mut self.quotas {
-            quota.take(requests, now);
+            quota.charge(requests, now);
         }
     }
 
-    /// Answered well what was sent at `sent`. A rest that began since then goes on: the node asked for it later.
-    pub fn succeeded(&mut self, sent: Instant) {
-        if !self.rests_since(sent) {
-            self.failures = 0;
-            self.rest = None;
+    /// Records the success of a request sent at `sent_at`. A cool-down that began after that continues, because the node
+    /// asked for it later.
+    pub fn record_success(&mut self, sent_at: Instant) {
+        if !self.cool_down_began_since(sent_at) {
+            self.failures_in_a_row = 0;
+            self.cool_down = None;
         }
     }
 
-    /// Rests twice as long after each failure in a row, or as long as the node itself asks for. Questions that were under
-    /// way together and failed together are one failure, and none of them makes a rest shorter.
-    pub fn failed(&mut self, trouble: String, retry_after: Option<Duration>, sent: Instant, now: Instant) {
-        self.last_trouble = trouble;
-        let known = self.rest.filter(|_| self.rests_since(sent));
-        if known.is_none() {
-            self.failures = self.failures.saturating_add(1);
+    /// Records the failure of a request sent at `sent_at`. Each failure in a row doubles the cool-down, unless the node asks
+    /// for a time of its own. Requests that were under way together and failed together count as one failure, and none of
+    /// them shortens the cool-down.
+    pub fn record_failure(&mut self, reason: String, retry_after: Option<Duration>, sent_at: Instant, now: Instant) {
+        self.last_failure = reason;
+        let current = self.cool_down.filter(|_| self.cool_down_began_since(sent_at));
+        if current.is_none() {
+            self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
         }
-        let doublings = self.failures.saturating_sub(1).min(10);
-        let backed_off = COOL_DOWN_FIRST.saturating_mul(1 << doublings).min(COOL_DOWN_MAX);
-        let rest = retry_after.map_or(backed_off, |asked| asked.min(RETRY_AFTER_MAX).max(COOL_DOWN_FIRST));
-        let until = known.map_or(now + rest, |known| known.until.max(now + rest));
-        self.rest = Some(Rest { began: now, until });
+        let doublings = self.failures_in_a_row.saturating_sub(1).min(10);
+        let back_off = COOL_DOWN_FIRST.saturating_mul(1 << doublings).min(COOL_DOWN_MAX);
+        let duration = retry_after.map_or(back_off, |wanted| wanted.min(RETRY_AFTER_MAX).max(COOL_DOWN_FIRST));
+        let ends_at = current.map_or(now + duration, |current| current.ends_at.max(now + duration));
+        self.cool_down = Some(CoolDown { began_at: now, ends_at });
     }
 
-    /// Whether the last rest began after something was sent that was not answered yet.
-    fn rests_since(&self, sent: Instant) -> bool {
-        self.rest.is_some_and(|rest| rest.began >= sent)
+    /// Returns true if the last cool-down began while a request sent at `sent_at` was under way.
+    fn cool_down_began_since(&self, sent_at: Instant) -> bool {
+        self.cool_down.is_some_and(|cool_down| cool_down.began_at >= sent_at)
     }
 
-    pub fn last_trouble(&self) -> &str {
-        &self.last_trouble
+    /// Returns the reason of the last failure, empty if there was none.
+    pub fn last_failure(&self) -> &str {
+        &self.last_failure
     }
 
-    pub fn lacks(&mut self, method: &str, now: Instant) {
-        self.missing.retain(|_, until| *until > now);
-        if self.missing.len() < MISSING_MAX {
-            self.missing.insert(method.to_owned(), now + MISSING_FOR);
+    /// Records that the endpoint does not offer a method.
+    pub fn record_method_missing(&mut self, method: &str, now: Instant) {
+        self.methods_missing.retain(|_, until| *until > now);
+        if self.methods_missing.len() < METHODS_MISSING_MAX {
+            self.methods_missing.insert(method.to_owned(), now + METHOD_MISSING_FOR);
         }
     }
 
-    pub fn saw_head(&mut self, height: Height, now: Instant) {
+    /// Records the height of the endpoint's newest block.
+    pub fn record_head(&mut self, height: Height, now: Instant) {
         self.head = Some((height, now));
     }
 
-    /// The last head, while it is fresh.
+    /// Returns the height of the endpoint's newest block if it was recorded within the last minute.
     pub fn head(&self, now: Instant) -> Option<Height> {
-        self.head.filter(|(_, seen)| now.saturating_duration_since(*seen) < HEAD_FRESH_FOR).map(|(height, _)| height)
+        let is_recent = |recorded_at: Instant| now.saturating_duration_since(recorded_at) < HEAD_AGE_MAX;
+        self.head.filter(|(_, recorded_at)| is_recent(*recorded_at)).map(|(height, _)| height)
     }
 }
 
-/// What a provider allows, as far as it says so.
+/// The rate limits of a provider; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     pub per_second: Option<u32>,
     pub per_day: Option<u32>,
 }
 
-/// Requests spaced evenly, with a burst. A batch goes when its first request may, and is paid for afterwards.
+/// A rate limit: requests evenly spaced, with a burst. A batch is sent as soon as its first request may be, and delays the
+/// requests after it.
 #[derive(Debug)]
 struct Quota {
     interval: Duration,
     burst: Duration,
-    /// When everything taken so far would have been sent at an even pace.
-    paid_until: Option<Instant>,
+    /// When all requests so far would have been sent at an even pace.
+    charged_until: Option<Instant>,
 }
 
 impl Quota {
-    /// With a burst of a quarter of a second's worth.
+    /// A limit per second, with a burst of the requests of a quarter of a second.
     fn per_second(allowed: u32) -> Quota {
         let interval = Duration::from_secs(1) / allowed.max(1);
-        Quota { interval, burst: interval.saturating_mul((allowed / 4).max(1) - 1), paid_until: None }
+        Quota { interval, burst: interval.saturating_mul((allowed / 4).max(1) - 1), charged_until: None }
     }
 
-    /// A quarter of the day's requests may be used at once, to catch up; the others are spread over the day, so that
-    /// following goes on in its last hour too. Any 24 hours of one process stay within what is allowed.
+    /// A limit per day. A quarter of the requests may be used at once, to catch up, and the others are spread over the day,
+    /// so that some are left in its last hour. Any 24 hours of one process stay within the limit.
     fn per_day(allowed: u32) -> Quota {
         let at_once = (allowed / 4).max(1);
         let interval = Duration::from_secs(86_400) / allowed.saturating_sub(at_once).max(1);
-        Quota { interval, burst: interval.saturating_mul(at_once - 1), paid_until: None }
+        Quota { interval, burst: interval.saturating_mul(at_once - 1), charged_until: None }
     }
 
     fn free_at(&self, now: Instant) -> Instant {
-        self.paid_until.and_then(|paid| paid.checked_sub(self.burst)).unwrap_or(now)
+        self.charged_until.and_then(|until| until.checked_sub(self.burst)).unwrap_or(now)
     }
 
-    fn take(&mut self, requests: u32, now: Instant) {
-        let from = self.paid_until.map_or(now, |paid| paid.max(now));
-        self.paid_until = Some(from + self.interval.saturating_mul(requests));
+    fn charge(&mut self, requests: u32, now: Instant) {
+        let start = self.charged_until.map_or(now, |until| until.max(now));
+        self.charged_until = Some(start + self.interval.saturating_mul(requests));
     }
 }
 
@@ -186,97 +199,114 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_endpoint_rests_longer_each_time() {
+    fn the_cool_down_doubles_with_each_failure() {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
         let mut now = start;
-        let rests: Vec<Duration> = (0..9)
+        let cool_downs: Vec<Duration> = (0..9)
             .map(|_| {
-                health.failed("refused".into(), None, now, now + seconds(1));
-                let Availability::Cooling(until) = health.ready("m", now + seconds(1)) else { panic!("it rests") };
-                let rest = until - now - seconds(1);
+                health.record_failure("refused".into(), None, now, now + seconds(1));
+                let Availability::CoolingDown(until) = health.availability("m", now + seconds(1)) else {
+                    panic!("it cools down")
+                };
+                let duration = until - now - seconds(1);
                 now = until;
-                rest
+                duration
             })
             .collect();
-        assert_eq!(rests[0], COOL_DOWN_FIRST);
-        assert!(rests.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(COOL_DOWN_MAX)));
-        assert_eq!(health.ready("m", now), Availability::Now);
-        health.succeeded(now);
-        health.failed("refused".into(), None, now, now);
-        assert_eq!(health.ready("m", now), Availability::Cooling(now + COOL_DOWN_FIRST), "it begins anew");
+        assert_eq!(cool_downs[0], COOL_DOWN_FIRST);
+        assert!(cool_downs.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(COOL_DOWN_MAX)));
+        assert_eq!(health.availability("m", now), Availability::Now);
+        health.record_success(now);
+        health.record_failure("refused".into(), None, now, now);
+        assert_eq!(
+            health.availability("m", now),
+            Availability::CoolingDown(now + COOL_DOWN_FIRST),
+            "a success resets the cool-down"
+        );
     }
 
     #[test]
-    fn what_was_sent_before_a_rest_neither_ends_nor_doubles_it() {
+    fn a_request_sent_before_a_cool_down_neither_ends_nor_doubles_it() {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
-        health.failed("429".into(), Some(seconds(30)), start, start + seconds(1));
-        health.succeeded(start);
-        assert_eq!(health.ready("m", start + seconds(2)), Availability::Cooling(start + seconds(31)));
+        health.record_failure("429".into(), Some(seconds(30)), start, start + seconds(1));
+        health.record_success(start);
+        assert_eq!(health.availability("m", start + seconds(2)), Availability::CoolingDown(start + seconds(31)));
         for late in [2, 3] {
-            health.failed("429".into(), None, start, start + seconds(late));
+            health.record_failure("429".into(), None, start, start + seconds(late));
             assert_eq!(
-                health.ready("m", start + seconds(late)),
-                Availability::Cooling(start + seconds(31)),
+                health.availability("m", start + seconds(late)),
+                Availability::CoolingDown(start + seconds(31)),
                 "not shorter"
             );
         }
-        health.failed("429".into(), Some(seconds(60)), start, start + seconds(4));
-        assert_eq!(health.ready("m", start + seconds(5)), Availability::Cooling(start + seconds(64)), "but longer");
-        health.succeeded(start + seconds(5));
-        assert_eq!(health.ready("m", start + seconds(5)), Availability::Now, "it was asked since and answered");
-        health.failed("429".into(), None, start + seconds(5), start + seconds(5));
-        assert_eq!(health.ready("m", start + seconds(5)), Availability::Cooling(start + seconds(5) + COOL_DOWN_FIRST));
+        health.record_failure("429".into(), Some(seconds(60)), start, start + seconds(4));
+        assert_eq!(
+            health.availability("m", start + seconds(5)),
+            Availability::CoolingDown(start + seconds(64)),
+            "but longer"
+        );
+        health.record_success(start + seconds(5));
+        assert_eq!(
+            health.availability("m", start + seconds(5)),
+            Availability::Now,
+            "a request sent during the cool-down succeeded"
+        );
+        health.record_failure("429".into(), None, start + seconds(5), start + seconds(5));
+        assert_eq!(
+            health.availability("m", start + seconds(5)),
+            Availability::CoolingDown(start + seconds(5) + COOL_DOWN_FIRST)
+        );
     }
 
     #[test]
-    fn retry_after_is_respected_within_reason() {
+    fn retry_after_is_respected_up_to_a_maximum() {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
-        health.failed("429".into(), Some(seconds(7)), start, start);
-        assert_eq!(health.ready("m", start), Availability::Cooling(start + seconds(7)));
-        health.failed("429".into(), Some(seconds(86_400)), start, start);
-        assert_eq!(health.ready("m", start), Availability::Cooling(start + RETRY_AFTER_MAX));
+        health.record_failure("429".into(), Some(seconds(7)), start, start);
+        assert_eq!(health.availability("m", start), Availability::CoolingDown(start + seconds(7)));
+        health.record_failure("429".into(), Some(seconds(86_400)), start, start);
+        assert_eq!(health.availability("m", start), Availability::CoolingDown(start + RETRY_AFTER_MAX));
     }
 
     #[test]
-    fn a_missing_method_does_not_close_the_others() {
+    fn a_missing_method_leaves_the_others_available() {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
-        health.lacks("eth_getBlockReceipts", start);
-        assert_eq!(health.ready("eth_getBlockReceipts", start), Availability::Missing);
-        assert_eq!(health.ready("eth_getLogs", start), Availability::Now);
-        assert_eq!(health.ready("eth_getBlockReceipts", start + MISSING_FOR), Availability::Now);
+        health.record_method_missing("eth_getBlockReceipts", start);
+        assert_eq!(health.availability("eth_getBlockReceipts", start), Availability::MethodMissing);
+        assert_eq!(health.availability("eth_getLogs", start), Availability::Now);
+        assert_eq!(health.availability("eth_getBlockReceipts", start + METHOD_MISSING_FOR), Availability::Now);
     }
 
     #[test]
-    fn the_quota_is_kept_over_any_time() {
+    fn the_limit_per_second_is_kept() {
         let start = Instant::now();
         let mut health = Health::new(Limits { per_second: Some(15), per_day: None });
         let mut now = start;
         let mut sent = 0u32;
         while now < start + seconds(20) {
-            if let Availability::At(at) = health.ready("m", now) {
-                now = at;
+            if let Availability::RateLimited(free_at) = health.availability("m", now) {
+                now = free_at;
             }
-            assert!(health.claim("m", 1, now));
+            assert!(health.try_charge("m", 1, now));
             sent += 1;
         }
         assert!((300..=304).contains(&sent), "{sent} requests in 20 s at 15 per second");
     }
 
     #[test]
-    fn a_day_has_its_budget_and_its_last_hour_too() {
+    fn the_limit_per_day_is_kept_and_leaves_requests_for_the_last_hour() {
         let start = Instant::now();
         let mut health = Health::new(Limits { per_second: Some(15), per_day: Some(100_000) });
         let mut now = start;
         let (mut sent, mut last_hour) = (0u32, 0u32);
         while now < start + seconds(86_400) {
-            if let Availability::At(at) = health.ready("m", now) {
-                now = at;
+            if let Availability::RateLimited(free_at) = health.availability("m", now) {
+                now = free_at;
             }
-            assert!(health.claim("m", 1, now));
+            assert!(health.try_charge("m", 1, now));
             sent += 1;
             last_hour += u32::from(now >= start + seconds(82_800));
         }
@@ -285,22 +315,22 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_paid_for() {
+    fn a_batch_delays_the_requests_after_it() {
         let start = Instant::now();
         let mut health = Health::new(Limits { per_second: Some(10), per_day: None });
-        health.take(20, start);
+        health.charge(20, start);
         assert_eq!(
-            health.ready("m", start + seconds(1)),
-            Availability::At(start + seconds(2) - Duration::from_millis(100))
+            health.availability("m", start + seconds(1)),
+            Availability::RateLimited(start + seconds(2) - Duration::from_millis(100))
         );
     }
 
     #[test]
-    fn an_old_head_says_nothing() {
+    fn an_old_head_is_ignored() {
         let start = Instant::now();
         let mut health = Health::new(Limits::default());
-        health.saw_head(7, start);
+        health.record_head(7, start);
         assert_eq!(health.head(start), Some(7));
-        assert_eq!(health.head(start + HEAD_FRESH_FOR), None);
+        assert_eq!(health.head(start + HEAD_AGE_MAX), None);
     }
 }

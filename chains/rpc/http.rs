@@ -1,4 +1,4 @@
-//! One HTTP exchange with hard bounds on time and size.
+//! One HTTP exchange with a node, with limits on its time and its size.
 
 use std::time::Duration;
 
@@ -7,91 +7,62 @@ use reqwest::{
     header::{CONTENT_TYPE, RETRY_AFTER},
     redirect,
 };
-use serde::Serialize;
 
-use crate::{Endpoint, reply};
+use crate::{Endpoint, Request, reply};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shorter than nodes keep a silent connection open (Bitcoin Core: 30 s): a question must not meet a closing one.
+/// Shorter than the time after which nodes close an idle connection (Bitcoin Core: 30 s), so that no request is sent on a
+/// connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What Cloudflare answers with when the node behind it does not.
+/// Cloudflare's status for a node behind it that did not reply in time.
 const CLOUDFLARE_TIMEOUT: u16 = 524;
 
-/// What is asked, independent of who is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Below the endpoint's own path; empty for JSON-RPC.
-    pub path: String,
-    /// JSON to post; a request without one is a GET.
-    pub body: Option<Vec<u8>>,
-}
-
-#[derive(Serialize)]
-struct Call<'a, P: ?Sized> {
-    jsonrpc: &'static str,
-    id: usize,
-    method: &'a str,
-    params: &'a P,
-}
-
-impl Request {
-    /// A JSON-RPC call.
-    pub fn call<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
-        Request::json_rpc(&Call { jsonrpc: "2.0", id: 0, method, params })
-    }
-
-    /// JSON-RPC calls in one request, numbered from zero.
-    pub fn batch<P: Serialize>(method: &str, params: &[P]) -> Request {
-        let calls: Vec<Call<'_, P>> =
-            params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params }).collect();
-        Request::json_rpc(&calls)
-    }
-
-    fn json_rpc(calls: &impl Serialize) -> Request {
-        let body = serde_json::to_vec(calls).expect("parameters are strings, numbers and lists of them");
-        Request { path: String::new(), body: Some(body) }
-    }
-}
-
-/// Bytes that a node answered with, whatever they say.
+/// The reply of a node to one HTTP request, not yet parsed.
 #[derive(Debug)]
 pub struct Exchange {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
-/// Why there is no answer. Never holds a URL.
+/// Why there is no reply to parse. Never contains a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportError {
     Failed {
-        fault: ErrorClass,
+        class: ErrorClass,
         reason: String,
         retry_after: Option<Duration>,
     },
-    /// The answer was cut off at the bound.
+    /// The body is longer than the limit.
     TooLarge {
         bytes_max: usize,
     },
 }
 
-/// What kind of failure it was, as far as one can act on it.
+impl TransportError {
+    fn new(class: ErrorClass, reason: String) -> TransportError {
+        TransportError::Failed { class, reason, retry_after: None }
+    }
+}
+
+/// The kind of a failure, as far as the pool acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
-    /// No connection, a status of a gateway, an answer that contradicts itself.
+    /// No connection, an error status of a gateway, or an invalid reply.
     Broken,
-    /// The answer did not come in time or was cut: a smaller question may be answered.
-    Slow,
-    /// Too many questions: the node did not look at this one, and may be given it again.
+    /// The reply did not come in time or broke off: a smaller request may succeed.
+    Timeout,
+    /// Too many requests: the node did not process this one, so it may get it again.
     Throttled,
 }
 
+/// An HTTP client without redirects and proxies.
 #[derive(Debug, Clone)]
 pub struct Client(reqwest::Client);
 
 impl Client {
-    /// Follows no redirect and uses no proxy of the environment: they would carry keys, and the login of a node on this
-    /// machine, to a host nobody configured.
+    /// A client that follows no redirect and uses no proxy of the environment: they would send keys, and the login of a
+    /// node on this machine, to a host that is not in the configuration.
     pub fn new() -> Result<Client, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
@@ -104,81 +75,82 @@ impl Client {
         Ok(Client(client))
     }
 
+    /// Sends a request and reads a body of at most `bytes_max` bytes. Error statuses with a JSON-RPC error in the body are
+    /// returned as a reply.
     pub async fn send(
         &self,
-        to: &Endpoint,
+        endpoint: &Endpoint,
         request: &Request,
         timeout: Duration,
         bytes_max: usize,
     ) -> Result<Exchange, TransportError> {
-        let url = to.url(&request.path);
+        let url = endpoint.url(&request.path);
         let builder = match &request.body {
             Some(body) => self.0.post(url).header(CONTENT_TYPE, "application/json").body(body.clone()),
             None => self.0.get(url),
         };
-        let failed = |fault: ErrorClass, error: reqwest::Error| {
-            let fault = if error.is_timeout() && !error.is_connect() { ErrorClass::Slow } else { fault };
-            TransportError::Failed { fault, reason: describe(to, error), retry_after: None }
+        let login = endpoint.read_login().map_err(|reason| TransportError::new(ErrorClass::Broken, reason))?;
+        let builder = match login {
+            Some((user, password)) => builder.basic_auth(user, Some(password)),
+            None => builder,
         };
-        let builder = match to.login() {
-            Ok(Some((user, password))) => builder.basic_auth(user, Some(password)),
-            Ok(None) => builder,
-            Err(reason) => return Err(TransportError::Failed { fault: ErrorClass::Broken, reason, retry_after: None }),
+        let failed = |class: ErrorClass, error: reqwest::Error| {
+            let class = if error.is_timeout() && !error.is_connect() { ErrorClass::Timeout } else { class };
+            TransportError::new(class, describe(endpoint, error))
         };
-        let sent = builder.headers(to.headers().clone()).timeout(timeout).send().await;
+        let sent = builder.headers(endpoint.headers().clone()).timeout(timeout).send().await;
         let mut response = sent.map_err(|error| failed(ErrorClass::Broken, error))?;
 
         let status = response.status();
-        let retry_after = seconds_to_wait(&response);
-        let announced = response.content_length().unwrap_or(0);
-        if usize::try_from(announced).map_or(true, |bytes| bytes > bytes_max) {
+        let retry_after = parse_retry_after(&response);
+        let announced_bytes = response.content_length().unwrap_or(0);
+        if usize::try_from(announced_bytes).map_or(true, |bytes| bytes > bytes_max) {
             return Err(TransportError::TooLarge { bytes_max });
         }
-        let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(ErrorClass::Slow, error))? {
+        let mut body = Vec::with_capacity(usize::try_from(announced_bytes).unwrap_or(0));
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(ErrorClass::Timeout, error))? {
             if body.len() + chunk.len() > bytes_max {
                 return Err(TransportError::TooLarge { bytes_max });
             }
             body.extend_from_slice(&chunk);
         }
-        let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::suspension));
-        if throttles(status) || unusable(status) && !reply::is_refusal(&body) {
-            let fault = match status {
-                _ if throttles(status) || retry_after.is_some() => ErrorClass::Throttled,
-                // 502 is what a gateway says at once while its node is down: nothing smaller would be answered.
-                StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ErrorClass::Slow,
-                _ if status.as_u16() == CLOUDFLARE_TIMEOUT => ErrorClass::Slow,
+        let retry_after = retry_after.or_else(|| std::str::from_utf8(&body).ok().and_then(reply::parse_suspension));
+        if is_throttled(status) || is_gateway_error(status) && !reply::is_error(&body) {
+            let class = match status {
+                _ if is_throttled(status) || retry_after.is_some() => ErrorClass::Throttled,
+                // A gateway sends 502 at once while its node is down; a smaller request would not succeed either.
+                StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => ErrorClass::Timeout,
+                _ if status.as_u16() == CLOUDFLARE_TIMEOUT => ErrorClass::Timeout,
                 _ => ErrorClass::Broken,
             };
-            return Err(TransportError::Failed {
-                fault,
-                reason: format!("HTTP status {}", status.as_u16()),
-                retry_after,
-            });
+            let reason = format!("HTTP status {}", status.as_u16());
+            return Err(TransportError::Failed { class, reason, retry_after });
         }
         Ok(Exchange { status: status.as_u16(), body })
     }
 }
 
-/// Whoever says this did not look at the question. With 402 providers say that a day's requests are used up.
-fn throttles(status: StatusCode) -> bool {
+/// Returns true for a status with which a node rejects a request without processing it. Providers send 402 when the
+/// requests of a day are used up.
+fn is_throttled(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYMENT_REQUIRED)
 }
 
-/// Statuses that come from a gateway rather than from the question, unless a JSON-RPC error stands in the body.
-fn unusable(status: StatusCode) -> bool {
+/// Returns true for a status that comes from a gateway and not from the request itself, unless the body holds a JSON-RPC
+/// error.
+fn is_gateway_error(status: StatusCode) -> bool {
     status.is_server_error()
         || status.is_redirection()
         || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT)
 }
 
-/// `Retry-After` in seconds; its date form is not used by nodes.
-fn seconds_to_wait(response: &reqwest::Response) -> Option<Duration> {
+/// Returns the time of a `Retry-After` header in seconds; nodes do not use its date form.
+fn parse_retry_after(response: &reqwest::Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// The innermost cause says most: "connection refused" rather than "error sending request".
-fn describe(to: &Endpoint, error: reqwest::Error) -> String {
+/// Returns the innermost cause, because "connection refused" is more useful than "error sending request".
+fn describe(endpoint: &Endpoint, error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
@@ -189,5 +161,5 @@ fn describe(to: &Endpoint, error: reqwest::Error) -> String {
         text = inner.to_string();
         cause = inner.source();
     }
-    to.redact(&text)
+    endpoint.redact(&text)
 }

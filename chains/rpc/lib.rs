@@ -1,14 +1,15 @@
-//! Asks HTTP nodes: several endpoints per chain, one question at a time, whoever is healthy answers.
+//! Sends requests to the HTTP nodes of a chain through a pool of several endpoints per chain.
 //!
-//! An answer counts only after its reader accepted it; a refused or wrong one sends the question to the next endpoint, and
-//! each endpoint gets a question at most once. Nothing here knows what a block is. Paths and credentials of endpoints never
-//! leave this crate: keys stand in them.
+//! A reply counts only after the caller's closure accepted it; after an error or an invalid reply the next endpoint gets
+//! the request. Nothing here knows what a block is. Paths and credentials of endpoints never leave this crate, because
+//! they contain keys.
 
 pub mod endpoint;
+pub mod request;
+pub mod reply;
 pub mod error;
 pub mod pool;
 pub mod chain_check;
-pub mod reply;
 pub mod adaptive_size;
 
 mod health;
@@ -20,4 +21,5 @@ pub use endpoint::{Endpoint, Role};
 pub use error::RpcError;
 pub use health::Limits;
 pub use pool::{Config, Pool};
-pub use reply::{Answer, Refusal, RefusalKind, Rejection, Reply};
+pub use reply::{NodeError, NodeErrorKind, Rejection, Reply, Verdict};
+pub use request::{Request, Target};

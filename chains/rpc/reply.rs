@@ -1,68 +1,74 @@
-//! What a node answered, read once and straight into borrowed types.
+//! The reply of a node, parsed once and into borrowed types.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-/// Longest text of a node that is kept.
+/// Longest message of a node that is kept, in bytes or characters.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
-/// One answer of one endpoint.
+/// The reply of one endpoint to one request.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a> {
-    /// Which endpoint answered, by its place in the configuration.
+    /// Index of the endpoint in the configuration.
     pub endpoint: usize,
+    /// HTTP status.
     pub status: u16,
-    text: Text<'a>,
+    content: Content<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Text<'a> {
-    Whole(&'a [u8]),
-    /// An item of a batch, taken apart already.
-    Item {
+enum Content<'a> {
+    Body(&'a [u8]),
+    /// One item of the reply to a JSON-RPC batch.
+    BatchItem {
         result: Option<&'a RawValue>,
         error: Option<&'a RawValue>,
     },
 }
 
-/// How far a reader trusts an answer.
+/// The value of a reply that the caller's closure did not reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<T> {
-    Sure(T),
-    /// Possible but suspicious: used only if no other endpoint is sure.
-    Doubtful(T),
+pub enum Verdict<T> {
+    /// The value is the result of the request.
+    Accept(T),
+    /// The value is possible, but another endpoint may know more, for example a block that this one does not have yet. It
+    /// is the result only if no other endpoint's value is accepted.
+    Fallback(T),
 }
 
-/// Why a reader does not use an answer.
+/// Why the caller's closure does not use a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The node says that it cannot or will not.
-    Refused(Refusal),
-    /// Not what was asked for, or in contradiction to what it is committed to.
-    Wrong(String),
+    /// The node replied with an error instead of a result. This does not count against its health.
+    NodeError(NodeError),
+    /// The reply is malformed, is about something else, or contradicts the hash or root that it must match. This counts
+    /// against the health of the endpoint.
+    Invalid(String),
 }
 
-/// A JSON-RPC error object. Codes are useless on their own: −32000 and −32603 carry everything.
+/// An error that a node replied with: a JSON-RPC error object, or an HTTP error status with a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct NodeError {
+    /// Code of the JSON-RPC error, or the HTTP status.
     pub code: i64,
     pub message: String,
-    pub kind: RefusalKind,
+    pub kind: NodeErrorKind,
 }
 
+/// The meaning of a node's error, taken from its message: codes alone do not tell, −32000 and −32603 stand for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalKind {
+pub enum NodeErrorKind {
     /// The node does not offer the method.
     MethodMissing,
-    /// The range or its results are too large: ask for less.
+    /// The requested range or its results are too large.
     TooLarge,
     /// Too many requests.
-    Quota,
-    /// The node does not know the block.
-    NotThere,
-    /// The node knew the block's state or history once.
+    RateLimited,
+    /// The node does not have the requested block or transaction.
+    NotFound,
+    /// The node no longer has the state or the history of the block.
     Pruned,
     Other,
 }
@@ -75,7 +81,7 @@ struct Envelope<'a, T> {
     error: Option<&'a RawValue>,
 }
 
-/// Tells `"result": null` from no result at all.
+/// A JSON field, with `null` distinguished from a missing field.
 enum Field<T> {
     Absent,
     Present(T),
@@ -94,64 +100,79 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
 }
 
 impl<'a> Reply<'a> {
+    /// The reply of an endpoint, given by its index in the configuration.
     pub fn new(endpoint: usize, status: u16, body: &'a [u8]) -> Reply<'a> {
-        Reply { endpoint, status, text: Text::Whole(body) }
+        Reply { endpoint, status, content: Content::Body(body) }
     }
 
-    /// The whole body; empty for an item of a batch.
+    /// Returns the whole body; empty for an item of a batch.
     pub fn body(&self) -> &'a [u8] {
-        match self.text {
-            Text::Whole(body) => body,
-            Text::Item { .. } => &[],
+        match self.content {
+            Content::Body(body) => body,
+            Content::BatchItem { .. } => &[],
         }
     }
 
-    /// The result of a JSON-RPC answer.
+    /// Returns the result of a JSON-RPC reply.
+    ///
+    /// # Errors
+    /// The node's error object, or [`Rejection::Invalid`] if the result is not a `T`.
     pub fn result<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
-        let wrong = |error: serde_json::Error| Rejection::Wrong(format!("not the expected JSON: {error}"));
-        match self.text {
-            Text::Whole(body) => {
-                // A `null` error beside a result is what old nodes send.
+        match self.content {
+            Content::Body(body) => {
+                // Old nodes send a `null` error beside a result.
                 let envelope: Envelope<'a, T> = match serde_json::from_slice(body) {
                     Ok(envelope) => envelope,
-                    Err(error) => return Err(refusal_in(body).map_or_else(|| wrong(error), Rejection::Refused)),
+                    Err(error) => {
+                        return Err(find_error(body).map_or_else(|| unexpected_json(error), Rejection::NodeError));
+                    }
                 };
-                match (envelope.result, envelope.error.and_then(refusal)) {
-                    (_, Some(refusal)) => Err(Rejection::Refused(refusal)),
+                match (envelope.result, envelope.error.and_then(parse_error)) {
+                    (_, Some(error)) => Err(Rejection::NodeError(error)),
                     (Field::Present(result), None) => Ok(result),
-                    (Field::Absent, None) => Err(Rejection::Wrong("neither a result nor an error".to_owned())),
+                    (Field::Absent, None) => Err(Rejection::Invalid("neither a result nor an error".to_owned())),
                 }
             }
-            Text::Item { result, error } => match (result, error.and_then(refusal)) {
-                (_, Some(refusal)) => Err(Rejection::Refused(refusal)),
-                (Some(result), None) => serde_json::from_str(result.get()).map_err(wrong),
-                (None, None) => Err(Rejection::Wrong("neither a result nor an error".to_owned())),
+            Content::BatchItem { result, error } => match (result, error.and_then(parse_error)) {
+                (_, Some(error)) => Err(Rejection::NodeError(error)),
+                (Some(result), None) => serde_json::from_str(result.get()).map_err(unexpected_json),
+                (None, None) => Err(Rejection::Invalid("neither a result nor an error".to_owned())),
             },
         }
     }
 
-    /// The body of a plain HTTP answer that is a text and nothing but.
+    /// Returns the body of a plain-text reply with status 200, without surrounding white space.
+    ///
+    /// # Errors
+    /// [`Rejection::NodeError`] for another status, of kind `NotFound` for 400 and 404, and [`Rejection::Invalid`] if the
+    /// body is not UTF-8.
     pub fn text(&self) -> Result<&'a str, Rejection> {
-        let not_there = matches!(self.status, 400 | 404);
         match std::str::from_utf8(self.body()).map(str::trim) {
             Ok(text) if self.status == 200 => Ok(text),
             Ok(text) => {
-                let message = text.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect();
-                let kind = if not_there { RefusalKind::NotThere } else { RefusalKind::Other };
-                Err(Rejection::Refused(Refusal { code: i64::from(self.status), message, kind }))
+                let not_found = matches!(self.status, 400 | 404);
+                let kind = if not_found { NodeErrorKind::NotFound } else { NodeErrorKind::Other };
+                Err(Rejection::NodeError(NodeError { code: i64::from(self.status), message: shorten(text), kind }))
             }
-            Err(_) => Err(Rejection::Wrong("not a text".to_owned())),
+            Err(_) => Err(Rejection::Invalid("the body is not UTF-8 text".to_owned())),
         }
     }
 
-    /// The body of a plain HTTP answer.
+    /// Returns the JSON body of a reply that is not JSON-RPC, whatever its status.
+    ///
+    /// # Errors
+    /// [`Rejection::Invalid`] if the body is not a `T`.
     pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
-        serde_json::from_slice(self.body()).map_err(|error| Rejection::Wrong(format!("not the expected JSON: {error}")))
+        serde_json::from_slice(self.body()).map_err(unexpected_json)
     }
 }
 
-/// Takes a batch answer apart: `(id, reply)` in the order in which the node sent them.
-pub(crate) fn items(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
+fn unexpected_json(error: serde_json::Error) -> Rejection {
+    Rejection::Invalid(format!("not the expected JSON: {error}"))
+}
+
+/// Splits the reply to a batch into pairs of id and reply, in the order in which the node sent them.
+pub(crate) fn parse_batch(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u64, Reply<'_>)>, Rejection> {
     #[derive(Deserialize)]
     struct Item<'a> {
         id: u64,
@@ -161,8 +182,8 @@ pub(crate) fn items(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u6
         result: Field<&'a RawValue>,
     }
     let items: Vec<Item<'_>> = serde_json::from_slice(body).map_err(|error| {
-        refusal_in(body)
-            .map_or_else(|| Rejection::Wrong(format!("not the answer to a batch: {error}")), Rejection::Refused)
+        find_error(body)
+            .map_or_else(|| Rejection::Invalid(format!("not the reply to a batch: {error}")), Rejection::NodeError)
     })?;
     let mut replies = Vec::with_capacity(items.len());
     for Item { id, error, result } in items {
@@ -170,33 +191,33 @@ pub(crate) fn items(endpoint: usize, status: u16, body: &[u8]) -> Result<Vec<(u6
             Field::Present(result) => Some(result),
             Field::Absent => None,
         };
-        replies.push((id, Reply { endpoint, status, text: Text::Item { result, error } }));
+        replies.push((id, Reply { endpoint, status, content: Content::BatchItem { result, error } }));
     }
     Ok(replies)
 }
 
-/// The time for which a gateway says that it will not answer: `… the query server is suspended for 30s`.
-pub(crate) fn suspension(text: &str) -> Option<Duration> {
+/// Returns the time for which a gateway suspends requests: `… the query server is suspended for 30s`.
+pub(crate) fn parse_suspension(text: &str) -> Option<Duration> {
     let seconds = text.split_once("suspended for ")?.1.split_once('s')?.0;
     seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Whether a body is a JSON-RPC error, whatever HTTP status it came with.
-pub(crate) fn is_refusal(body: &[u8]) -> bool {
-    refusal_in(body).is_some()
+/// Returns true if a body is a JSON-RPC error.
+pub(crate) fn is_error(body: &[u8]) -> bool {
+    find_error(body).is_some()
 }
 
-fn refusal_in(body: &[u8]) -> Option<Refusal> {
+fn find_error(body: &[u8]) -> Option<NodeError> {
     #[derive(Deserialize)]
-    struct Only<'a> {
+    struct ErrorOnly<'a> {
         #[serde(borrow)]
         error: &'a RawValue,
     }
-    refusal(serde_json::from_slice::<Only<'_>>(body).ok()?.error)
+    parse_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
 }
 
-/// `None` for `null`. Some gateways send a plain text instead of an object.
-fn refusal(error: &RawValue) -> Option<Refusal> {
+/// Returns `None` for `null`. Some gateways send a plain text instead of an object.
+fn parse_error(error: &RawValue) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct Object {
         #[serde(default)]
@@ -206,28 +227,34 @@ fn refusal(error: &RawValue) -> Option<Refusal> {
         #[serde(default)]
         data: Option<Box<RawValue>>,
     }
-    fn read<T: DeserializeOwned>(error: &RawValue) -> Option<T> {
+    fn parse<T: DeserializeOwned>(error: &RawValue) -> Option<T> {
         serde_json::from_str(error.get()).ok()
     }
     if error.get() == "null" {
         return None;
     }
-    let (code, message) = match read::<Object>(error) {
+    let (code, message) = match parse::<Object>(error) {
         Some(Object { code, message, data: Some(data) }) if message.len() < MESSAGE_LENGTH_MAX => {
             (code, format!("{message} {}", data.get()))
         }
         Some(object) => (object.code, object.message),
-        None => (0, read::<String>(error).unwrap_or_else(|| error.get().to_owned())),
+        None => (0, parse::<String>(error).unwrap_or_else(|| error.get().to_owned())),
     };
-    let message: String = message.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect();
-    Some(Refusal { code, kind: kind(code, &message), message })
+    let message = shorten(&message);
+    Some(NodeError { code, kind: classify(code, &message), message })
 }
 
-/// −32005 stands for quotas and for ranges: only a text that names ranges or results asks for a smaller range.
-fn kind(code: i64, message: &str) -> RefusalKind {
+/// Returns the beginning of a node's message, without control characters.
+fn shorten(message: &str) -> String {
+    message.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect()
+}
+
+/// Returns the kind of an error by its message and, where the message says nothing, its code. Code −32005 is used for rate
+/// limits and for large ranges, so only a message that names ranges or results asks for a smaller range.
+fn classify(code: i64, message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if says(&[
+    let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if contains_any(&[
         "block range",
         "range is too",
         "range too",
@@ -241,10 +268,10 @@ fn kind(code: i64, message: &str) -> RefusalKind {
         "response is too big",
         "result size",
     ]) {
-        return RefusalKind::TooLarge;
+        return NodeErrorKind::TooLarge;
     }
     if code == -32601
-        || says(&[
+        || contains_any(&[
             "method not found",
             "does not exist/is not available",
             "unsupported method",
@@ -256,11 +283,11 @@ fn kind(code: i64, message: &str) -> RefusalKind {
             "not implemented",
         ])
     {
-        return RefusalKind::MethodMissing;
+        return NodeErrorKind::MethodMissing;
     }
-    // 402 is how Infura says that a day's requests are used up.
+    // Infura sends 402 when the requests of a day are used up.
     if matches!(code, -32005 | 402 | 429 | -32029)
-        || says(&[
+        || contains_any(&[
             "rate limit",
             "too many requests",
             "quota",
@@ -271,15 +298,27 @@ fn kind(code: i64, message: &str) -> RefusalKind {
             "payment required",
         ])
     {
-        return RefusalKind::Quota;
+        return NodeErrorKind::RateLimited;
     }
-    if says(&["missing trie node", "pruned", "historical state", "state is not available", "state not available"]) {
-        return RefusalKind::Pruned;
+    if contains_any(&[
+        "missing trie node",
+        "pruned",
+        "historical state",
+        "state is not available",
+        "state not available",
+    ]) {
+        return NodeErrorKind::Pruned;
     }
-    if says(&["header not found", "unknown block", "block not found", "header for hash not found", "blocknotfound"]) {
-        return RefusalKind::NotThere;
+    if contains_any(&[
+        "header not found",
+        "unknown block",
+        "block not found",
+        "header for hash not found",
+        "blocknotfound",
+    ]) {
+        return NodeErrorKind::NotFound;
     }
-    RefusalKind::Other
+    NodeErrorKind::Other
 }
 
 #[cfg(test)]
@@ -293,69 +332,69 @@ mod tests {
     }
 
     #[test]
-    fn results_and_errors_are_told_apart() {
+    fn results_and_errors_are_distinguished() {
         assert_eq!(result::<&str>(r#"{"jsonrpc":"2.0","id":1,"result":"0x1"}"#), Ok("0x1"));
         assert_eq!(result::<Option<u8>>(r#"{"result":null,"error":null}"#), Ok(None));
-        assert!(matches!(result::<Option<u8>>(r#"{"id":1}"#), Err(Rejection::Wrong(_))));
-        assert!(matches!(result::<u8>("<html>"), Err(Rejection::Wrong(_))));
-        let Err(Rejection::Refused(refusal)) =
+        assert!(matches!(result::<Option<u8>>(r#"{"id":1}"#), Err(Rejection::Invalid(_))));
+        assert!(matches!(result::<u8>("<html>"), Err(Rejection::Invalid(_))));
+        let Err(Rejection::NodeError(error)) =
             result::<u8>(r#"{"error":{"code":-32000,"message":"header not found"}}"#)
         else {
-            panic!("an error object is a refusal")
+            panic!("an error object is an error of the node")
         };
-        assert_eq!((refusal.code, refusal.kind), (-32000, RefusalKind::NotThere));
-        assert!(matches!(result::<u8>(r#"{"error":"daily quota used","result":null}"#), Err(Rejection::Refused(_))));
+        assert_eq!((error.code, error.kind), (-32000, NodeErrorKind::NotFound));
+        assert!(matches!(result::<u8>(r#"{"error":"daily quota used","result":null}"#), Err(Rejection::NodeError(_))));
     }
 
     #[test]
-    fn kinds_of_refusals() {
+    fn errors_are_classified_by_message_and_code() {
         for (code, message, expected) in [
-            (-32005, "query returned more than 10000 results", RefusalKind::TooLarge),
-            (-32005, "daily request count exceeded, request rate limited", RefusalKind::Quota),
-            (402, "Payment Required", RefusalKind::Quota),
-            (-32602, "eth_getLogs block range is too large", RefusalKind::TooLarge),
-            (-32600, "You can make eth_getLogs requests with up to a 500 block range.", RefusalKind::TooLarge),
-            (-32601, "Method not found", RefusalKind::MethodMissing),
-            (-32000, "the method debug_traceBlockByHash does not exist/is not available", RefusalKind::MethodMissing),
-            (-32000, "missing trie node 0a", RefusalKind::Pruned),
-            (-32000, "nonce too low", RefusalKind::Other),
-            (3, "execution reverted", RefusalKind::Other),
+            (-32005, "query returned more than 10000 results", NodeErrorKind::TooLarge),
+            (-32005, "daily request count exceeded, request rate limited", NodeErrorKind::RateLimited),
+            (402, "Payment Required", NodeErrorKind::RateLimited),
+            (-32602, "eth_getLogs block range is too large", NodeErrorKind::TooLarge),
+            (-32600, "You can make eth_getLogs requests with up to a 500 block range.", NodeErrorKind::TooLarge),
+            (-32601, "Method not found", NodeErrorKind::MethodMissing),
+            (-32000, "the method debug_traceBlockByHash does not exist/is not available", NodeErrorKind::MethodMissing),
+            (-32000, "missing trie node 0a", NodeErrorKind::Pruned),
+            (-32000, "nonce too low", NodeErrorKind::Other),
+            (3, "execution reverted", NodeErrorKind::Other),
         ] {
-            assert_eq!(kind(code, message), expected, "{code} {message}");
+            assert_eq!(classify(code, message), expected, "{code} {message}");
         }
     }
 
     #[test]
-    fn a_suspension_is_as_long_as_it_says() {
+    fn the_duration_of_a_suspension_is_parsed() {
         let text = "The key exceeds the frequency limit(15), and the query server is suspended for 30s";
-        assert_eq!(suspension(text), Some(Duration::from_secs(30)));
+        assert_eq!(parse_suspension(text), Some(Duration::from_secs(30)));
         for other in ["", "suspended for ever", "suspended for 5 minutes"] {
-            assert_eq!(suspension(other), None, "{other}");
+            assert_eq!(parse_suspension(other), None, "{other}");
         }
     }
 
     #[test]
-    fn batch_items_keep_their_numbers() {
+    fn batch_items_keep_their_ids() {
         let body = br#"[{"id":1,"result":"b"},{"id":0,"error":{"code":1,"message":"no"}}]"#;
-        let items = items(3, 200, body).unwrap();
+        let items = parse_batch(3, 200, body).unwrap();
         assert_eq!(items[0].0, 1);
         assert_eq!(items[0].1.result::<&str>(), Ok("b"));
-        assert!(matches!(items[1].1.result::<&str>(), Err(Rejection::Refused(_))));
+        assert!(matches!(items[1].1.result::<&str>(), Err(Rejection::NodeError(_))));
         assert!(matches!(
-            super::items(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
-            Err(Rejection::Refused(_))
+            parse_batch(0, 200, br#"{"error":{"code":1,"message":"no batches"}}"#),
+            Err(Rejection::NodeError(_))
         ));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_body_is_parsed_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Reply::new(0, 200, &body).result::<Vec<String>>();
-            let _ = items(0, 200, &body);
+            let _ = parse_batch(0, 200, &body);
         }
 
         #[test]
-        fn any_error_is_read_without_a_panic(error in r#"[\[\]{}:,"a-z0-9é ]{0,60}"#) {
+        fn any_error_is_parsed_without_a_panic(error in r#"[\[\]{}:,"a-z0-9é ]{0,60}"#) {
             let _ = Reply::new(0, 200, format!(r#"{{"error":{error}}}"#).as_bytes()).result::<u8>();
         }
     }

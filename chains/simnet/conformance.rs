@@ -90,7 +90,7 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
             assert_eq!(source.decimals(contract).await, Ok(asset.decimals));
         }
     }
-    assert!(source.check().await.iter().all(|report| report.outcome.is_ok()));
+    assert!(source.check_endpoints().await.iter().all(|report| report.outcome.is_ok()));
 
     operator.reorg(2).await;
     let forked = edges(source).await;

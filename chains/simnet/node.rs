@@ -175,7 +175,7 @@ impl Source for Node {
         self.requests.load(Ordering::Relaxed)
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let outcome = self.ask().map(|model| format!("model chain, block {}", head_of(&model).height));
         vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
     }

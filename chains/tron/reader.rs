@@ -7,7 +7,7 @@ use std::sync::MutexGuard;
 
 use chain::{Block, Header, Height, SourceError, WatchSet};
 use futures_util::{StreamExt, stream};
-use rpc::{AdaptiveSize, Answer, Rejection, RpcError};
+use rpc::{AdaptiveSize, Rejection, Request, RpcError, Target, Verdict};
 use serde_json::json;
 use tracing::info;
 
@@ -76,21 +76,19 @@ impl Tron {
             None => json!({ "detail": false }),
         };
         let accept = |reply: &rpc::Reply<'_>| {
-            let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Wrong)?;
-            let Some(header) = header else { return Ok(Answer::Doubtful(None)) };
+            let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Invalid)?;
+            let Some(header) = header else { return Ok(Verdict::Fallback(None)) };
             match height {
                 Some(height) if height != header.height => {
-                    Err(Rejection::Wrong(format!("asked for block {height}, got {}", header.height)))
+                    Err(Rejection::Invalid(format!("asked for block {height}, got {}", header.height)))
                 }
-                Some(_) | None => Ok(Answer::Sure(Some((reply.endpoint, header)))),
+                Some(_) | None => Ok(Verdict::Accept(Some((reply.endpoint, header)))),
             }
         };
         let path = view.path("getblock");
-        match height {
-            // In order of preference; the newest block is asked of each endpoint in turn.
-            Some(_) => self.pool.fetch(&path, &path, Some(body(&question)), accept).await,
-            None => self.pool.post_from(first, &path, body(&question), accept).await,
-        }
+        // The newest block is requested from each endpoint in turn, any other one in order of preference.
+        let target = if height.is_some() { Target::Any } else { Target::From(first) };
+        self.pool.send(Request::post(&path, body(&question)).to(target), accept).await
     }
 
     /// Blocks as far as an endpoint has them, each the parent of the next.
@@ -107,22 +105,22 @@ impl Tron {
             // The end of a range is exclusive.
             let question = json!({ "startNum": from, "endNum": to.saturating_add(1) });
             let path = view.path("getblockbylimitnext");
-            let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+            let answer = self.pool.send(Request::post(&path, body(&question)), |reply| {
                 let bodies = self.linked(&wire::parse_reply::<wire::Blocks<'_>>(reply)?, from, to, watched);
-                let bodies = bodies.map_err(Rejection::Wrong)?;
-                Ok(if bodies.is_empty() { Answer::Doubtful(bodies) } else { Answer::Sure(bodies) })
+                let bodies = bodies.map_err(Rejection::Invalid)?;
+                Ok(if bodies.is_empty() { Verdict::Fallback(bodies) } else { Verdict::Accept(bodies) })
             });
             match answer.await {
                 Ok(bodies) if bodies.is_empty() => return Err(SourceError::BlockNotFound(from)),
                 Ok(bodies) => {
-                    self.span().succeeded(used);
+                    self.span().record_success(used);
                     return Ok(bodies);
                 }
                 Err(failure) => {
-                    let smaller = self.span().shrinks(used, &failure);
+                    let smaller = self.span().record_failure(used, &failure);
                     // What was too slow has taken its time already; the worker comes back with less.
                     if !smaller || !matches!(failure, RpcError::TooLarge(_)) {
-                        return Err(failure.at(from));
+                        return Err(failure.into_source_error(from));
                     }
                     info!(chain = %self.config.chain, "a range of {used} blocks is too large: {failure}");
                 }
@@ -162,17 +160,17 @@ impl Tron {
         }
         let path = view.path("gettransactioninfobyblocknum");
         let question = body(&json!({ "num": header.height }));
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
+        let answer = self.pool.send(Request::post(&path, question), |reply| {
             let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_reply(reply)?;
             match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
-                Ok(transfers) => Ok(Answer::Sure(Some(transfers))),
-                Err(ReceiptsError::Incomplete) => Ok(Answer::Doubtful(None)),
+                Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
+                Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
                 // The head may have changed between the two questions.
-                Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Answer::Doubtful(None)),
-                Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Wrong(reason)),
+                Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Verdict::Fallback(None)),
+                Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Invalid(reason)),
             }
         });
-        match answer.await.map_err(|failure| failure.at(header.height))? {
+        match answer.await.map_err(|failure| failure.into_source_error(header.height))? {
             Some(transfers) => Ok(Block { header, transfers, spends: Vec::new() }),
             None => Err(SourceError::Unavailable(format!("no endpoint has the receipts of block {}", header.height))),
         }

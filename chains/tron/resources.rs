@@ -2,7 +2,7 @@
 //! burned and lent energy. ResourcePrices are parameters of the chain that producers vote on; they are read, never compiled in.
 
 use chain::{AddressKey, SourceError};
-use rpc::{Answer, Rejection, RpcError};
+use rpc::{Rejection, Request, RpcError, Verdict};
 use serde_json::json;
 
 use crate::{Tron, address, reader::ApiView, source::body, transaction::TransactionParams, wire};
@@ -99,17 +99,17 @@ impl Tron {
     /// The prices in force at the head.
     pub async fn prices(&self) -> Result<ResourcePrices, SourceError> {
         let path = ApiView::Head.path("getchainparameters");
-        let answer = self.pool.fetch(&path, &path, Some(body(&json!({}))), |reply| {
+        let answer = self.pool.send(Request::post(&path, body(&json!({}))), |reply| {
             let said: wire::ChainParameters<'_> = wire::parse_reply(reply)?;
             let value = |key: &str| said.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
                 // Zero values are left out; a negative one is none.
-                u64::try_from(value(key).unwrap_or(0)).map_err(|_| Rejection::Wrong(format!("{key} is negative")))
+                u64::try_from(value(key).unwrap_or(0)).map_err(|_| Rejection::Invalid(format!("{key} is negative")))
             };
             if value("getEnergyFee").is_none() || value("getTransactionFee").is_none() {
-                return Err(Rejection::Wrong("no prices among the chain's parameters".to_owned()));
+                return Err(Rejection::Invalid("no prices among the chain's parameters".to_owned()));
             }
-            Ok(Answer::Sure(ResourcePrices {
+            Ok(Verdict::Accept(ResourcePrices {
                 energy: price("getEnergyFee")?,
                 bandwidth: price("getTransactionFee")?,
                 new_account: price("getCreateNewAccountFeeInSystemContract")?,
@@ -117,14 +117,14 @@ impl Tron {
                 fee_limit_max: price("getMaxFeeLimit")?,
             }))
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// What an account has left; nothing if it is not activated.
     pub async fn resources(&self, of: AddressKey) -> Result<Resources, SourceError> {
         let path = ApiView::Head.path("getaccountresource");
         let question = body(&json!({ "address": address::to_hex(of) }));
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
+        let answer = self.pool.send(Request::post(&path, question), |reply| {
             let said: wire::AccountResource = wire::parse_reply(reply)?;
             let left = Resources {
                 energy: said.energy_limit.saturating_sub(said.energy_used),
@@ -132,21 +132,21 @@ impl Tron {
                 free_bandwidth: said.free_net_limit.saturating_sub(said.free_net_used),
             };
             // Whoever exists has an allowance; a node that lags may not know him yet.
-            Ok(if said.free_net_limit > 0 { Answer::Sure(left) } else { Answer::Doubtful(left) })
+            Ok(if said.free_net_limit > 0 { Verdict::Accept(left) } else { Verdict::Fallback(left) })
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// The TRX of an account in the solidified view, in sun.
     pub async fn balance(&self, of: AddressKey) -> Result<u64, SourceError> {
         let path = ApiView::Solid.path("getaccount");
         let question = body(&json!({ "address": address::to_hex(of) }));
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| {
+        let answer = self.pool.send(Request::post(&path, question), |reply| {
             let said: wire::AccountState<'_> = wire::parse_reply(reply)?;
-            let sun = u64::try_from(said.balance).map_err(|_| Rejection::Wrong("a negative balance".to_owned()))?;
-            Ok(if said.address.is_some() { Answer::Sure(sun) } else { Answer::Doubtful(sun) })
+            let sun = u64::try_from(said.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
+            Ok(if said.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// Runs a call without sending it, as `owner` at the head. A call that fails here would burn energy on the chain.
@@ -162,11 +162,11 @@ impl Tron {
             "contract_address": address::to_hex(contract),
             "data": const_hex::encode(data),
         });
-        let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+        let answer = self.pool.send(Request::post(&path, body(&question)), |reply| {
             let said = wire::parse_constant_call(reply)?;
-            Ok(Answer::Sure(Simulation { energy: said.energy_used, outcome: outcome(&said) }))
+            Ok(Verdict::Accept(Simulation { energy: said.energy_used, outcome: outcome(&said) }))
         });
-        answer.await.map_err(|failure| failure.at(0))
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// What a new transaction is held to: a solidified reference block, and an expiration `lifetime_ms` after the head.
@@ -186,21 +186,21 @@ impl Tron {
         let question = body(&json!({ "value": txid.to_string() }));
         let answer: Result<_, RpcError> = self
             .pool
-            .fetch(&path, &path, Some(question), |reply| {
+            .send(Request::post(&path, question), |reply| {
                 let info: wire::TransactionInfo<'_> = wire::parse_reply(reply)?;
                 if info.id.is_empty() {
-                    return Ok(Answer::Doubtful(None));
+                    return Ok(Verdict::Fallback(None));
                 }
                 let height =
-                    u64::try_from(info.block_number).map_err(|_| Rejection::Wrong("a negative height".to_owned()))?;
+                    u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
                 // Left out where the virtual machine did not run; where it did, silence is no success.
                 let silence = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
                 let vm = info.receipt.result.unwrap_or(silence);
                 let failed = info.result == Some("FAILED") || vm != "SUCCESS";
-                Ok(Answer::Sure(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
+                Ok(Verdict::Accept(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
             })
             .await;
-        answer.map_err(|failure| failure.at(0))
+        answer.map_err(|failure| failure.into_source_error(0))
     }
 }
 

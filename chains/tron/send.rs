@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
 use prost::Message;
-use rpc::{Rejection, Reply, Role};
+use rpc::{Rejection, Reply, Request};
 use serde_json::json;
 use tracing::info;
 
@@ -69,15 +69,15 @@ impl Sender for Tron {
             return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
         };
         let question = body(&json!({ "transaction": const_hex::encode(raw) }));
-        let told = self.pool.post_all(Role::Broadcast, "wallet/broadcasthex", question).await;
+        let told = self.pool.broadcast(Request::post("wallet/broadcasthex", question)).await;
         let said = told.into_iter().map(|(endpoint, answer)| {
             let label = self.pool.label(endpoint);
             let outcome = match answer {
                 Err(trouble) => BroadcastOutcome::Unknown(format!("{label}: {trouble}")),
                 Ok(answer) => match wire::parse_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
                     Ok(said) => broadcast_outcome(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
-                    Err(Rejection::Wrong(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::Refused(refusal)) => {
+                    Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::NodeError(refusal)) => {
                         BroadcastOutcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
                     }
                 },

@@ -10,7 +10,7 @@ use chain::{
     Address, Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Header, Height, Identity, InternalTransfers,
     Source, SourceError, Tip, UnconfirmedTransfer, WatchSet, source::EndpointReport,
 };
-use rpc::{AdaptiveSize, Answer, ChainCheck, Pool, Rejection, RpcError};
+use rpc::{AdaptiveSize, ChainCheck, Pool, Rejection, Request, RpcError, Target, Verdict};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -34,7 +34,7 @@ pub struct TronConfig {
     pub chain_id: u32,
     /// The coin only if it may be paid with, and the listed tokens.
     pub assets: Vec<Asset>,
-    /// Endpoints and their bounds; its `proof` is set here. Where the solidified view has a port of its own, an endpoint
+    /// Endpoints and their bounds; its `chain_check` is set here. Where the solidified view has a port of its own, an endpoint
     /// finds `walletsolidity` elsewhere.
     pub pool: rpc::Config,
 }
@@ -72,10 +72,10 @@ impl Tron {
         }
         let (path, question) = genesis();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
-        let proof = ChainCheck::posted(&path, question, "blockID", &expected)
+        let chain_check = ChainCheck::field_ends_with(Request::post(&path, question), "blockID", &expected)
             .with_errors(|reply| wire::parse_reply::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
-            pool: Pool::new(rpc::Config { proof: Some(proof), ..config.pool.clone() })?,
+            pool: Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?,
             assets: TrackedAssets::new(&config.assets)?,
             span: Mutex::new(AdaptiveSize::new(SPAN.0, SPAN.1)),
             turns: Default::default(),
@@ -93,10 +93,10 @@ impl Tron {
             ApiView::Head => &self.turns[1],
         };
         let first = turn.fetch_add(1, Ordering::Relaxed);
-        let found = self.read_header(view, None, first).await.map_err(|failure| failure.at(0))?;
+        let found = self.read_header(view, None, first).await.map_err(|failure| failure.into_source_error(0))?;
         let (endpoint, header) = found.ok_or_else(|| SourceError::Unavailable("no endpoint has a block".to_owned()))?;
         if view == ApiView::Solid {
-            self.pool.saw_head(endpoint, header.height);
+            self.pool.record_head(endpoint, header.height);
             self.solid.store(header.height, Ordering::Relaxed);
         }
         Ok(header)
@@ -106,27 +106,37 @@ impl Tron {
     async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
         let asked_at = Instant::now();
         let (path, question) = genesis();
-        let id = self.pool.post_only(endpoint, &path, question, genesis_in).await.map_err(|e| e.to_string())?;
+        let id = self
+            .pool
+            .send(Request::post(&path, question).to(Target::Probe(endpoint)), genesis_in)
+            .await
+            .map_err(|e| e.to_string())?;
         let latency = asked_at.elapsed().as_millis();
         if id != self.config.chain_id {
             return Err(format!("is a node of chain {id:#x}, not of {:#x}", self.config.chain_id));
         }
         let newest = |view: ApiView| async move {
             let accept = |reply: &rpc::Reply<'_>| {
-                let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Wrong)?;
-                header.map(Answer::Sure).ok_or_else(|| Rejection::Wrong("no newest block".to_owned()))
+                let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Invalid)?;
+                header.map(Verdict::Accept).ok_or_else(|| Rejection::Invalid("no newest block".to_owned()))
             };
             let question = body(&json!({ "detail": false }));
-            let found = self.pool.post_only(endpoint, &view.path("getblock"), question, accept).await;
+            let found = self
+                .pool
+                .send(Request::post(&view.path("getblock"), question).to(Target::Probe(endpoint)), accept)
+                .await;
             found.map_err(|failure| format!("{view:?} view: {failure}"))
         };
         let (solid, head) = (newest(ApiView::Solid).await?, newest(ApiView::Head).await?);
-        self.pool.saw_head(endpoint, solid.height);
+        self.pool.record_head(endpoint, solid.height);
         if let Some(contract) = self.assets.any_token() {
             let path = ApiView::Solid.path("triggerconstantcontract");
             let accept = |reply: &rpc::Reply<'_>| decimals_in(reply, &contract);
-            let asked = self.pool.post_only(endpoint, &path, decimals_of(contract.key), accept).await;
-            asked.map_err(|failure| match matches!(failure, RpcError::Missing(_)) {
+            let asked = self
+                .pool
+                .send(Request::post(&path, decimals_of(contract.key)).to(Target::Probe(endpoint)), accept)
+                .await;
+            asked.map_err(|failure| match matches!(failure, RpcError::MethodMissing(_)) {
                 true => "calls no contracts: the node must run with vm.supportConstant = true".to_owned(),
                 false => failure.to_string(),
             })?;
@@ -149,7 +159,7 @@ impl Source for Tron {
         let mut heard = false;
         for endpoint in 0..self.pool.endpoints().len() {
             let (path, question) = genesis();
-            match self.pool.post_one(endpoint, &path, question, genesis_in).await {
+            match self.pool.send(Request::post(&path, question).to(Target::Only(endpoint)), genesis_in).await {
                 Ok(id) if id == self.config.chain_id => heard = true,
                 Ok(id) => {
                     let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
@@ -171,8 +181,8 @@ impl Source for Tron {
         let contract = address::parse(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
         let path = ApiView::Solid.path("triggerconstantcontract");
         let question = decimals_of(contract.key);
-        let answer = self.pool.fetch(&path, &path, Some(question), |reply| decimals_in(reply, &contract));
-        answer.await.map_err(|failure| failure.at(0))
+        let answer = self.pool.send(Request::post(&path, question), |reply| decimals_in(reply, &contract));
+        answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
     /// The newest solidified block, which is final: no block that is read here can vanish.
@@ -183,7 +193,7 @@ impl Source for Tron {
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
         let found = self.read_header(ApiView::Solid, Some(height), 0).await;
-        Ok(found.map_err(|failure| failure.at(height))?.map(|(_, header)| header))
+        Ok(found.map_err(|failure| failure.into_source_error(height))?.map(|(_, header)| header))
     }
 
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
@@ -210,15 +220,15 @@ impl Source for Tron {
                 "account_identifier": { "address": address::to_hex(of.key) },
                 "block_identifier": { "hash": at.hash.to_string(), "number": at.height },
             });
-            let answer = self.pool.fetch(&path, &path, Some(body(&question)), |reply| {
+            let answer = self.pool.send(Request::post(&path, body(&question)), |reply| {
                 let past: wire::PastBalance<'_> = wire::parse_reply(reply)?;
                 Ok(balance_at(at, &past))
             });
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
             match answer.await {
                 Ok(balance) => balances.push(balance.ok_or_else(unsupported)?),
-                Err(RpcError::Refused(_) | RpcError::Missing(_)) => return Err(unsupported()),
-                Err(failure) => return Err(failure.at(at.height)),
+                Err(RpcError::NodeError(_) | RpcError::MethodMissing(_)) => return Err(unsupported()),
+                Err(failure) => return Err(failure.into_source_error(at.height)),
             }
         }
         Ok(balances)
@@ -268,10 +278,10 @@ impl Source for Tron {
     }
 
     fn requests(&self) -> u64 {
-        self.pool.requests()
+        self.pool.requests_sent()
     }
 
-    async fn check(&self) -> Vec<EndpointReport> {
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
             let outcome = self.report(endpoint).await.map(|(_, text)| text);
@@ -292,10 +302,11 @@ fn genesis() -> (String, Vec<u8>) {
 }
 
 /// The last four bytes of its id.
-fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Answer<u32>, Rejection> {
+fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
     let block: wire::Block<'_> = wire::parse_reply(reply)?;
-    let id = block.id.and_then(block::parse_bytes32).ok_or_else(|| Rejection::Wrong("no genesis block".to_owned()))?;
-    Ok(Answer::Sure(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
+    let id =
+        block.id.and_then(block::parse_bytes32).ok_or_else(|| Rejection::Invalid("no genesis block".to_owned()))?;
+    Ok(Verdict::Accept(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
 }
 
 /// A call of a token's `decimals()`, by nobody.
@@ -307,28 +318,28 @@ fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
     }))
 }
 
-fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Answer<u8>, Rejection> {
+fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Verdict<u8>, Rejection> {
     let said = wire::parse_constant_call(reply)?;
     let word = said.constant_result.first().and_then(|word| abi::amount_in(word));
     let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
-    decimals.map(Answer::Sure).ok_or_else(|| Rejection::Wrong(format!("{contract} is no token with decimals")))
+    decimals.map(Verdict::Accept).ok_or_else(|| Rejection::Invalid(format!("{contract} is no token with decimals")))
 }
 
 /// What a node's answer says of a balance after the block `at`; `None`: nothing.
-fn balance_at(at: &BlockRef, past: &wire::PastBalance<'_>) -> Answer<Option<Amount>> {
+fn balance_at(at: &BlockRef, past: &wire::PastBalance<'_>) -> Verdict<Option<Amount>> {
     let (Some(changed), Ok(sun)) = (&past.block_identifier, u64::try_from(past.balance)) else {
-        return Answer::Doubtful(None);
+        return Verdict::Fallback(None);
     };
     let amount = Some(Amount::from(sun));
     match u64::try_from(changed.number) {
-        Ok(height) if height < at.height => Answer::Sure(amount),
+        Ok(height) if height < at.height => Verdict::Accept(amount),
         Ok(height) if height == at.height && block::parse_bytes32(changed.hash) == Some(at.hash.0) => {
             if sun > 0 {
-                Answer::Sure(amount)
+                Verdict::Accept(amount)
             } else {
-                Answer::Doubtful(amount)
+                Verdict::Fallback(amount)
             }
         }
-        Ok(_) | Err(_) => Answer::Doubtful(None),
+        Ok(_) | Err(_) => Verdict::Fallback(None),
     }
 }

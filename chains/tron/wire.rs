@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use rpc::{Refusal, RefusalKind, Rejection, Reply};
+use rpc::{NodeError, NodeErrorKind, Rejection, Reply};
 use serde::Deserialize;
 
 /// An answer that is longer is no error: only short ones are looked at for one.
@@ -240,12 +240,16 @@ pub struct Broadcast<'a> {
 /// Reads an answer, unless it is an error in one of its disguises.
 pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
     if let Some(refusal) = find_refusal(reply.status, reply.body()) {
-        return Err(Rejection::Refused(refusal));
+        return Err(Rejection::NodeError(refusal));
     }
     // `{}` under such a status is no empty account.
     if !(200..300).contains(&reply.status) {
         let message = format!("HTTP status {}", reply.status);
-        return Err(Rejection::Refused(Refusal { code: i64::from(reply.status), kind: RefusalKind::Other, message }));
+        return Err(Rejection::NodeError(NodeError {
+            code: i64::from(reply.status),
+            kind: NodeErrorKind::Other,
+            message,
+        }));
     }
     reply.json()
 }
@@ -254,14 +258,14 @@ pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejec
 pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
     let said: ConstantCall<'a> = parse_reply(reply)?;
     let message = said.result.message.as_deref().map(decode_message).unwrap_or_default();
-    if refusal_kind(&message) == RefusalKind::MethodMissing {
+    if refusal_kind(&message) == NodeErrorKind::MethodMissing {
         let message = format!("{message}; an own node must run with vm.supportConstant = true");
-        return Err(Rejection::Refused(Refusal { code: 0, kind: RefusalKind::MethodMissing, message }));
+        return Err(Rejection::NodeError(NodeError { code: 0, kind: NodeErrorKind::MethodMissing, message }));
     }
     Ok(said)
 }
 
-fn find_refusal(status: u16, body: &[u8]) -> Option<Refusal> {
+fn find_refusal(status: u16, body: &[u8]) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct ErrorBody<'a> {
         #[serde(borrow, rename = "Error")]
@@ -278,18 +282,18 @@ fn find_refusal(status: u16, body: &[u8]) -> Option<Refusal> {
         Err(_) => return None,
     };
     let message: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(Refusal { code: i64::from(status), kind: refusal_kind(&message), message })
+    Some(NodeError { code: i64::from(status), kind: refusal_kind(&message), message })
 }
 
-fn refusal_kind(message: &str) -> RefusalKind {
+fn refusal_kind(message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
     if says(&["frequency limit", "suspended", "daily usage", "rate limit", "lack of computing resources", "too many"]) {
-        RefusalKind::Quota
+        NodeErrorKind::RateLimited
     } else if says(&["unavailable due to config", "api is closed", "not support"]) {
-        RefusalKind::MethodMissing
+        NodeErrorKind::MethodMissing
     } else {
-        RefusalKind::Other
+        NodeErrorKind::Other
     }
 }
 
@@ -306,16 +310,19 @@ mod tests {
     #[test]
     fn errors_are_found_under_status_200() {
         for (body, expected) in [
-            (r#"{"Error":"class java.lang.IllegalAccessException : lack of computing resources"}"#, RefusalKind::Quota),
-            (r#"{"Error":"this API is unavailable due to config"}"#, RefusalKind::MethodMissing),
-            ("this API is closed because this node is a lite fullnode", RefusalKind::MethodMissing),
-            (r#"{"Error":"class org.tron.json.JSONException : x"}"#, RefusalKind::Other),
+            (
+                r#"{"Error":"class java.lang.IllegalAccessException : lack of computing resources"}"#,
+                NodeErrorKind::RateLimited,
+            ),
+            (r#"{"Error":"this API is unavailable due to config"}"#, NodeErrorKind::MethodMissing),
+            ("this API is closed because this node is a lite fullnode", NodeErrorKind::MethodMissing),
+            (r#"{"Error":"class org.tron.json.JSONException : x"}"#, NodeErrorKind::Other),
         ] {
             let answer = parse_reply::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
-            let Err(Rejection::Refused(refusal)) = answer else { panic!("{body} is an error") };
+            let Err(Rejection::NodeError(refusal)) = answer else { panic!("{body} is an error") };
             assert_eq!(refusal.kind, expected, "{body}");
         }
-        assert!(matches!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Wrong(_))));
+        assert!(matches!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Invalid(_))));
         assert!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
     }
 

@@ -260,7 +260,7 @@ async fn check_chain(f: &mut Findings, config: &Config, chain: &ChainConfig, imm
         Err(e) => return f.fail(&what, format_args!("{e:#}")),
     };
     let Some(source) = source else { return };
-    for report in source.check().await {
+    for report in source.check_endpoints().await {
         let endpoint = format!("{what}, {}", report.endpoint);
         match report.outcome {
             Ok(found) => f.ok(&endpoint, found),

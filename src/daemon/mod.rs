@@ -304,19 +304,19 @@ pub fn evm(chain: &config::ChainConfig) -> anyhow::Result<evm::Evm> {
         assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
         pool,
         finality: match chain.finality {
-            config::Finality::Tag => evm::Finality::Tag,
-            config::Finality::Depth => evm::Finality::Depth,
+            config::Finality::Tag => evm::FinalitySource::Tag,
+            config::Finality::Depth => evm::FinalitySource::Depth,
         },
         range_depth: chain.final_depth,
-        verify: evm::Verify {
+        verify: evm::Commitments {
             header: chain.verify.header,
             transactions: chain.verify.transactions,
             receipts: chain.verify.receipts,
         },
         trace: match chain.trace {
-            config::Trace::None => evm::Trace::None,
-            config::Trace::Debug => evm::Trace::Debug,
-            config::Trace::Parity => evm::Trace::Parity,
+            config::Trace::None => evm::TraceApi::None,
+            config::Trace::Debug => evm::TraceApi::Debug,
+            config::Trace::Parity => evm::TraceApi::Parity,
         },
     })?)
 }
@@ -380,7 +380,7 @@ fn node(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
     let limits = rpc::Limits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
     let mut node = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
     if let Some(solidity) = &endpoint.solidity_url {
-        node = node.with_elsewhere("walletsolidity", solidity.as_str())?;
+        node = node.with_path_override("walletsolidity", solidity.as_str())?;
     }
     if let Some(file) = endpoint.login_file.path()? {
         node = node.with_login_file(file);

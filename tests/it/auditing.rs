@@ -1,12 +1,11 @@
-//! What the audit promises: books that were changed from outside, or that a mistake of ours left incomplete, are named.
+//! The audit reports rows that were changed from outside or that a bug left incomplete.
 
 use money::ledger::audit;
 use serde_json::json;
 
-use crate::receiving::{expect, place, units};
 use crate::world::World;
 
-/// Takes the change back, whatever it was.
+/// The error with which the transaction is rolled back after the audit ran in it.
 enum Undone {
     With(String),
     Db(db::Error),
@@ -18,7 +17,7 @@ impl From<db::Error> for Undone {
     }
 }
 
-/// What the audit says after a change that is not kept.
+/// Returns the audit's report after a change that is rolled back.
 async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
     let audited = world.db.write("corrupt", move |tx| {
         Box::pin(async move {
@@ -38,19 +37,19 @@ async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
 }
 
 both! {
-    async fn the_audit_names_what_does_not_fit(world: World) {
-        // Invoice 1 is paid, with a surplus, and final; 2 is paid and not final; 3 expired with a part of its money and got
-        // another coin; 4 is open. Order 5 was paid from a balance.
-        let paid = place(&world, "erc20_usdt").await;
-        let twice = units(&world, paid.coin, &paid.due).checked_mul(2).unwrap();
-        world.pay(paid.coin, &paid.address, &twice.to_decimal(6));
+    async fn the_audit_reports_every_inconsistency(world: World) {
+        // Invoice 1 is paid with a surplus and final; 2 is paid and not final; 3 expired with a part payment and another
+        // asset at its address; 4 is open. Order 5 was paid from a balance.
+        let paid = world.place_order("erc20_usdt").await;
+        let twice = paid.due.checked_mul(2).unwrap();
+        world.pay_order(&paid, twice);
         world.mine_deep(paid.coin);
         world.run_until_idle().await;
-        let young = place(&world, "erc20_usdt").await;
-        world.pay(young.coin, &young.address, &young.due);
+        let young = world.place_order("erc20_usdt").await;
+        world.pay_order(&young, young.due);
         world.mine(young.coin, 12);
         world.run_until_idle().await;
-        let short = place(&world, "bnb").await;
+        let short = world.place_order("bnb").await;
         world.pay(short.coin, &short.address, "0.0001");
         world.pay("bep20_usdt", &short.address, "3");
         world.mine(short.coin, 300);
@@ -58,11 +57,11 @@ both! {
         world.advance_seconds(32 * 60);
         world.mine(short.coin, 1);
         world.run_until_idle().await;
-        for (placed, status) in [(&paid, "completed"), (&young, "completed"), (&short, "expired")] {
-            assert_eq!(world.status(&placed.id).await.text_at("status"), status);
+        for (order, status) in [(&paid, "completed"), (&young, "completed"), (&short, "expired")] {
+            assert_eq!(world.status(&order.id).await.text_at("status"), status);
         }
-        let open = place(&world, "erc20_usdt").await;
-        expect(&world, &open, "pending", "pending").await;
+        let open = world.place_order("erc20_usdt").await;
+        world.assert_status(&open, "pending", "pending").await;
         let (_, token) = world.user_with_balance(1_000, 0).await;
         let body = json!({
             "productId": world.product.id, "quantity": 2, "contactEmail": "buyer@example.com",

@@ -1,7 +1,7 @@
-//! One story, two databases.
+//! Runs each story on both databases.
 
-/// `both! { async fn name(world: World) { … } }` makes the tests `name::sqlite` and `name::postgres`. A world may be
-/// configured first: `async fn name(world: World = |config| …)` calls `World::with` instead of `World::start`.
+/// `both! { async fn name(world: World) { … } }` makes the tests `name::sqlite` and `name::postgres`. With
+/// `async fn name(world: World = |config| …)` the world is configured first (`World::with` instead of `World::start`).
 macro_rules! both {
     ($(async fn $name:ident($world:ident: $kind:ident $(= $plan:expr)?) $body:block)+) => { $(
         mod $name {

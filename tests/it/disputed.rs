@@ -1,30 +1,29 @@
-//! Stories of endpoints that show different blocks, on model chains: money is neither believed nor taken back on the word of
-//! one.
+//! Stories of endpoints with conflicting blocks, on model chains: a single endpoint can neither confirm nor reverse money.
 
 use chain::Amount;
 use money::ledger::Account;
 use simnet::{Fault, Keep};
 
-use crate::placed::Placed;
+use crate::placed_order::PlacedOrder;
 use crate::world::World;
 
-/// Pays and mines until it counts, on a chain where it is not final by then.
-async fn settle(world: &World) -> (Placed, u64) {
-    let placed = world.place("erc20_usdt").await;
-    world.pay(placed.coin, &placed.address, &placed.due.to_decimal(world.asset(placed.coin).decimals));
-    world.mine(placed.coin, 1);
+/// Pays and mines until the payment is confirmed but not final; returns the number of blocks mined.
+async fn pay_and_confirm(world: &World) -> (PlacedOrder, u64) {
+    let order = world.place_order("erc20_usdt").await;
+    world.pay_order(&order, order.due);
+    world.mine(order.coin, 1);
     world.run_until_idle().await;
-    let needed = world.status(&placed.id).await.body["payment"]["required_confirmations"].as_u64().unwrap();
-    world.mine(placed.coin, needed - 1);
+    let needed = world.required_confirmations(&order).await;
+    world.mine(order.coin, needed - 1);
     world.run_until_idle().await;
-    (placed, needed)
+    (order, needed)
 }
 
-fn differ(world: &World, on: bool) {
+fn set_conflicting(world: &World, on: bool) {
     world.simnet.set_fault(&world.chain_of("erc20_usdt"), Fault::Disputed, on);
 }
 
-fn reorganise(world: &World, depth: u64) {
+fn reorg_dropping(world: &World, depth: u64) {
     let now = world.clock.now().unix_seconds();
     world.simnet.reorg(&world.chain_of("erc20_usdt"), depth, Keep::Drop, now);
 }
@@ -35,50 +34,50 @@ async fn pending(world: &World) -> Amount {
 }
 
 both! {
-    async fn what_another_endpoint_does_not_show_is_seen_and_not_confirmed(world: World) {
-        differ(&world, true);
-        let (placed, _) = settle(&world).await;
-        world.mine_deep(placed.coin);
+    async fn a_block_that_a_second_endpoint_contradicts_is_not_confirmed(world: World) {
+        set_conflicting(&world, true);
+        let (order, _) = pay_and_confirm(&world).await;
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
-        world.expect(&placed, "pending", "confirming").await;
-        assert!(world.is_reviewed("chain.disputed").await);
-        // After a restart too.
+        world.assert_status(&order, "pending", "confirming").await;
+        assert!(world.has_open_review("chain.disputed").await);
+        // Also after a restart.
         world.crash_and_boot().await;
-        world.expect(&placed, "pending", "confirming").await;
-        differ(&world, false);
-        // It is asked again after a second.
+        world.assert_status(&order, "pending", "confirming").await;
+        set_conflicting(&world, false);
+        // The cross-check is repeated after one second.
         world.advance_seconds(1);
         world.run_until_idle().await;
-        world.expect(&placed, "completed", "paid").await;
-        assert!(!world.is_reviewed("chain.disputed").await, "they agree again");
+        world.assert_status(&order, "completed", "paid").await;
+        assert!(!world.has_open_review("chain.disputed").await, "they agree again");
     }
 
-    async fn money_that_counts_is_not_taken_back_on_the_word_of_one_endpoint(world: World) {
-        let (placed, depth) = settle(&world).await;
-        world.expect(&placed, "completed", "paid").await;
-        differ(&world, true);
-        reorganise(&world, depth);
+    async fn one_endpoint_cannot_reverse_confirmed_money(world: World) {
+        let (order, depth) = pay_and_confirm(&world).await;
+        world.assert_status(&order, "completed", "paid").await;
+        set_conflicting(&world, true);
+        reorg_dropping(&world, depth);
         world.run_until_idle().await;
-        assert_eq!(pending(&world).await, placed.due);
-        assert!(world.is_reviewed("chain.disputed").await);
-        differ(&world, false);
+        assert_eq!(pending(&world).await, order.due);
+        assert!(world.has_open_review("chain.disputed").await);
+        set_conflicting(&world, false);
         world.run_until_idle().await;
         assert_eq!(pending(&world).await, Amount::ZERO, "no credit outlives its block");
-        world.mine_deep(placed.coin);
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
         assert_eq!(pending(&world).await, Amount::ZERO);
     }
 
-    async fn no_chain_is_halted_on_the_word_of_one_endpoint(world: World) {
-        let (placed, _) = settle(&world).await;
-        world.mine_deep(placed.coin);
+    async fn one_endpoint_cannot_halt_a_chain(world: World) {
+        let (order, _) = pay_and_confirm(&world).await;
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
-        differ(&world, true);
-        reorganise(&world, 120);
+        set_conflicting(&world, true);
+        reorg_dropping(&world, 120);
         world.run_until_idle().await;
-        assert!(world.is_reviewed("chain.disputed").await && !world.is_reviewed("chain.halted").await);
-        differ(&world, false);
+        assert!(world.has_open_review("chain.disputed").await && !world.has_open_review("chain.halted").await);
+        set_conflicting(&world, false);
         world.run_until_idle().await;
-        assert!(world.is_reviewed("chain.halted").await);
+        assert!(world.has_open_review("chain.halted").await);
     }
 }

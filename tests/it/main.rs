@@ -1,11 +1,11 @@
-//! Stories at the highest level: the real daemon on a free port, model chains or real nodes, a clock that tests move.
+//! Stories at the highest level: the real daemon on a free port, model chains or real nodes, and a clock that tests move.
 
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
 #[macro_use]
 mod both;
 mod world;
-mod placed;
+mod placed_order;
 
 mod bitcoin;
 mod checkout;

@@ -1,5 +1,5 @@
-//! From the tickers of exchanges to the amount that a buyer is asked for: exchanges are played on one port, each in its own
-//! words; workers, database, quotes and surface are the daemon's.
+//! From exchange tickers to the quoted amount: one server plays all exchanges, each with its own response format;
+//! workers, database, quotes and surface are the daemon's.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,23 +21,23 @@ use crate::world::World;
 
 const SOURCES: [SourceName; 4] = [SourceName::Binance, SourceName::Kraken, SourceName::Coinbase, SourceName::Okx];
 const BASES: [&str; 2] = ["ETH", "USDT"];
-/// Between two rounds of questions, and how old a rate may be: the defaults of the configuration.
+/// The polling interval and the maximum age of a rate: the defaults of the configuration.
 const ROUND_SECONDS: i64 = 30;
 const STALE_SECONDS: i64 = 120;
-/// Ten items cost 5 CNY, and a dollar is 7.24 CNY.
+/// Ten items cost 5 CNY, and one dollar costs 7.24 CNY.
 const QUANTITY: u32 = 10;
 
-/// What the exchanges say, in dollars.
+/// The prices that the exchanges report, in dollars.
 #[derive(Default)]
 struct Market {
     prices: BTreeMap<&'static str, String>,
-    /// An exchange that says something else of everything.
+    /// An exchange that reports this price for every asset.
     odd: Option<(SourceName, String)>,
-    /// Nobody answers.
+    /// All exchanges answer with HTTP 503.
     silent: bool,
 }
 
-/// A world whose rates come from played exchanges. Dollars in yuan are configured: no exchange has them.
+/// A world whose rates come from played exchanges. USD/CNY is configured, because no exchange quotes it.
 struct Trading {
     world: World,
     market: Arc<Mutex<Market>>,
@@ -56,7 +56,7 @@ impl Trading {
         market.lock().unwrap().prices = [("ETH", "3200".to_owned()), ("USDT", "1.0001".to_owned())].into();
         let world = World::with(backend, |config: &mut Config| {
             config.rates.mode = RatesMode::Feeds;
-            // No exchange is slow here, but the machine may be.
+            // The played exchanges are fast, but the machine may be busy.
             config.rates.timeout = Duration::from_secs(60);
             config.rates.fixed.retain(|pair, _| !BASES.contains(&pair.base.as_str()));
             let of = |source: SourceName| format!("{root}/{}", source.as_str()).parse::<Url>().expect("an address");
@@ -71,13 +71,13 @@ impl Trading {
         self.market.lock().unwrap().prices.insert(base, dollars.to_owned());
     }
 
-    /// The exchanges are asked once more.
+    /// Advances the clock by one interval and lets the worker poll the exchanges.
     async fn round(&self) {
         self.world.advance_seconds(ROUND_SECONDS);
         self.world.run_until_idle().await;
     }
 
-    /// What a buyer is asked for, in whole coins.
+    /// The quoted amount, in whole coins.
     async fn due(&self, coin: &'static str) -> String {
         self.world.order(QUANTITY, coin).await.text_at("payment.expected_amount")
     }
@@ -113,7 +113,7 @@ async fn answer(State((market, clock)): State<Shared>, uri: Uri) -> Response {
     let source = SOURCES.into_iter().find(|source| path.starts_with(&format!("/{}/", source.as_str())));
     let source = source.unwrap_or_else(|| panic!("{uri} is no exchange"));
     let asked = |base: &&&str| path.contains(**base) || query.contains(**base);
-    // Those that quote in USDT have the coin behind every question.
+    // Exchanges that quote in USDT have USDT in every symbol.
     let quoted_in_usdt = matches!(source, SourceName::Binance | SourceName::Okx);
     let asked = BASES.iter().filter(|base| !(quoted_in_usdt && **base == "USDT")).filter(asked);
     let price = |base: &str| match &market.odd {
@@ -143,14 +143,14 @@ async fn answer(State((market, clock)): State<Shared>, uri: Uri) -> Response {
 }
 
 both! {
-    async fn a_buyer_is_asked_for_what_the_exchanges_agree_on(trading: Trading) {
+    async fn quotes_use_the_rate_that_exchanges_agree_on(trading: Trading) {
         assert_eq!(trading.due("eth").await, "0.000215814917127072", "5 / 7.24 / 3200, rounded up");
         assert_eq!(trading.due("trc20_usdt").await, "0.690608", "USDT counts as a dollar while it is near one");
         trading.set("ETH", "3360");
         assert_eq!(trading.due("eth").await, "0.000215814917127072", "until they are asked again");
         trading.round().await;
         assert_eq!(trading.due("eth").await, "0.000205538016311497");
-        // One that is mad is outvoted, whatever it says.
+        // A single exchange with a wrong price is outvoted.
         for odd in ["32", "999999"] {
             trading.market.lock().unwrap().odd = Some((SourceName::Okx, odd.to_owned()));
             trading.round().await;
@@ -158,7 +158,7 @@ both! {
         }
     }
 
-    async fn a_jump_is_believed_when_it_lasts(trading: Trading) {
+    async fn a_price_jump_is_accepted_when_it_lasts(trading: Trading) {
         trading.set("ETH", "4200");
         for _ in 0..2 {
             trading.round().await;
@@ -168,7 +168,7 @@ both! {
         assert_eq!(trading.due("eth").await, "0.000164430413049198");
     }
 
-    async fn without_exchanges_the_last_word_holds_for_two_minutes(trading: Trading) {
+    async fn the_last_rate_is_used_for_two_minutes_without_exchanges(trading: Trading) {
         let open = trading.world.order(QUANTITY, "eth").await;
         trading.market.lock().unwrap().silent = true;
         for _ in 0..STALE_SECONDS / ROUND_SECONDS {
@@ -186,11 +186,11 @@ both! {
         assert_eq!(trading.due("eth").await, "0.000205538016311497");
     }
 
-    async fn a_dollar_that_is_none_is_not_taken(trading: Trading) {
+    async fn a_depegged_stablecoin_is_not_offered(trading: Trading) {
         trading.set("USDT", "0.95");
         trading.round().await;
         assert!(trading.is_refused("trc20_usdt").await, "at once, however young its rate");
-        // Two exchanges quote in it and are not heard; the other two are too few.
+        // Two exchanges quote in USDT and are ignored; the other two are fewer than the required number.
         assert!(!trading.is_refused("eth").await);
         for _ in 0..=STALE_SECONDS / ROUND_SECONDS {
             trading.round().await;
@@ -202,7 +202,7 @@ both! {
         assert_eq!(trading.due("eth").await, "0.000215814917127072");
     }
 
-    async fn a_restart_does_not_make_a_jump_believable(trading: Trading) {
+    async fn a_restart_does_not_reset_the_jump_limit(trading: Trading) {
         trading.set("ETH", "320");
         trading.world.advance_seconds(3_600);
         trading.world.crash_and_boot().await;

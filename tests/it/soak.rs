@@ -1,7 +1,7 @@
-//! Random play against the whole daemon: buyers, miners, reorganisations, faulty nodes and crashes in any order. When all
-//! is quiet again, every base unit that lies on one of our addresses is in the ledger, and nothing else is.
+//! Random actions against the whole daemon: buyers, miners, reorgs, faulty nodes and crashes in any order. When all
+//! is idle again, the ledger equals the balances of the deposit addresses, to the base unit.
 //!
-//! `cargo test` plays a few seeds; `cargo xtask soak` plays as many as are wanted. A seed that fails fails again.
+//! `cargo test` plays a few seeds, `cargo xtask soak` as many as requested. A failing seed is reproducible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,29 +16,22 @@ use serde_json::json;
 use simnet::{Fault, Keep};
 
 use crate::commands::program::{Running, run};
+use crate::placed_order::PlacedOrder;
 use crate::world::World;
 
 const COINS: [&str; 7] = ["trc20_usdt", "erc20_usdt", "bep20_usdt", "btc", "eth", "trx", "bnb"];
-/// Seeds and moves of one seed, unless told otherwise.
+/// The default number of seeds and of actions per seed.
 const SEEDS: u64 = 2;
 const MOVES: u64 = 120;
-/// How often the process is killed, unless told otherwise.
+/// The default number of kills.
 const KILLS: u64 = 3;
-/// Reorganisations of the play are not deeper: what is final must not vanish, or the chain rightly halts.
+/// The deepest reorg: a deeper one would reach final blocks and correctly halt the chain.
 const DEPTH_MAX: u64 = 4;
-
-struct Placed {
-    id: String,
-    order_no: String,
-    coin: &'static str,
-    address: String,
-    due: Amount,
-}
 
 struct Play {
     world: World,
     rng: StdRng,
-    orders: Vec<Placed>,
+    orders: Vec<PlacedOrder>,
 }
 
 impl Play {
@@ -48,46 +41,40 @@ impl Play {
         Play { world, rng: StdRng::seed_from_u64(seed), orders: Vec::new() }
     }
 
-    async fn make_a_move(&mut self) {
+    async fn act_at_random(&mut self) {
         match self.rng.random_range(0..100) {
-            0..15 => self.place().await,
+            0..15 => self.place_order().await,
             15..40 => self.pay(),
             40..45 => self.pay_two_at_once(),
             45..70 => self.mine(),
-            70..76 => self.reorganise(),
-            76..82 => self.spoil(),
-            82..86 => self.forget_the_mempool(),
+            70..76 => self.reorg_random_chain(),
+            76..82 => self.toggle_fault(),
+            82..86 => self.drop_random_mempool(),
             86..94 => self.wait(),
             _ => self.crash().await,
         }
-        // Not after every move: several may happen while the daemon is busy.
+        // Not after every action, so that several actions happen between two runs of the workers.
         if self.rng.random_bool(0.6) {
             self.world.run_until_idle().await;
         }
     }
 
-    async fn place(&mut self) {
+    async fn place_order(&mut self) {
         let coin = *COINS.choose(&mut self.rng).expect("there are coins");
         let body = json!({ "productId": self.world.product.id, "quantity": 1, "contactEmail": "buyer@example.com",
             "paymentMethod": "crypto", "coin": coin });
         let answer = self.world.post("/api/orders", &body).await;
         if answer.status != 201 {
-            // A chain that is not followed at the moment offers no coin.
+            // A chain that is not followed at the moment offers no payment method.
             assert_eq!(answer.text_at("error"), "payment_method_unavailable", "{}", answer.text);
             return;
         }
-        let due = answer.text_at("payment.expected_amount");
-        self.note(format!("order {} of {due} {coin}", self.orders.len()));
-        self.orders.push(Placed {
-            id: answer.text_at("order.id"),
-            order_no: answer.text_at("order.order_no"),
-            coin,
-            address: answer.text_at("payment.address"),
-            due: Amount::parse_decimal(&due, self.world.asset(coin).decimals).unwrap(),
-        });
+        let order = PlacedOrder::parse(&answer.body, coin, &self.world.asset(coin));
+        self.note(format!("order {} of {} {coin}", self.orders.len(), self.world.decimal(coin, order.due)));
+        self.orders.push(order);
     }
 
-    /// The whole sum, a part of it, or too much; to any order that there ever was, however it ended.
+    /// Pays the amount due, a part of it, or too much, to any order in any state.
     fn pay(&mut self) {
         if self.orders.is_empty() {
             return;
@@ -95,10 +82,10 @@ impl Play {
         let index = self.rng.random_range(0..self.orders.len());
         let (numerator, denominator) =
             *[(1, 1), (1, 1), (1, 2), (1, 3), (3, 2)].choose(&mut self.rng).expect("not empty");
-        let placed = &self.orders[index];
-        let asset = self.world.asset(placed.coin);
-        let amount = placed.due.checked_mul_ratio(numerator, denominator).unwrap();
-        self.world.simnet.pay(&asset.chain, &asset.id, &placed.address, amount).unwrap();
+        let order = &self.orders[index];
+        let asset = self.world.asset(order.coin);
+        let amount = order.due.checked_mul_ratio(numerator, denominator).unwrap();
+        self.world.simnet.pay(&asset.chain, &asset.id, &order.address, amount).unwrap();
         self.note(format!("{numerator}/{denominator} of order {index}"));
     }
 
@@ -106,7 +93,7 @@ impl Play {
         let Some(first) = self.orders.last() else { return };
         let Some(second) = self.orders.iter().rev().skip(1).find(|other| other.coin == first.coin) else { return };
         let asset = self.world.asset(first.coin);
-        let payments = [first, second].map(|placed| (asset.id.clone(), placed.address.clone(), placed.due));
+        let payments = [first, second].map(|order| (asset.id.clone(), order.address.clone(), order.due));
         self.world.simnet.pay_many(&asset.chain, payments.to_vec()).unwrap();
         let note = format!("orders {} and {} in one transaction", first.order_no, second.order_no);
         self.note(note);
@@ -118,7 +105,7 @@ impl Play {
         self.note(format!("{blocks} blocks on {chain}"));
     }
 
-    fn reorganise(&mut self) {
+    fn reorg_random_chain(&mut self) {
         let (chain, depth) = (self.any_chain(), self.rng.random_range(1..=DEPTH_MAX));
         let keep =
             *[Keep::Remine, Keep::Remine, Keep::Drop, Keep::DoubleSpend].choose(&mut self.rng).expect("not empty");
@@ -126,8 +113,8 @@ impl Play {
         self.note(format!("{depth} blocks of {chain} replaced, {keep:?}"));
     }
 
-    /// A node becomes faulty or recovers.
-    fn spoil(&mut self) {
+    /// Makes a node faulty, or repairs it.
+    fn toggle_fault(&mut self) {
         let (chain, on) = (self.any_chain(), self.rng.random_bool(0.4));
         let faults = [Fault::Unavailable, Fault::Stale(3), Fault::NotThere, Fault::WrongParent, Fault::GoBack];
         if on {
@@ -141,7 +128,7 @@ impl Play {
         }
     }
 
-    fn forget_the_mempool(&mut self) {
+    fn drop_random_mempool(&mut self) {
         let chain = self.any_chain();
         self.world.simnet.drop_mempool(&chain);
         self.note(format!("the mempool of {chain} is lost"));
@@ -162,13 +149,13 @@ impl Play {
         self.world.simnet.chains().choose(&mut self.rng).expect("there are chains").clone()
     }
 
-    /// For whoever has to understand a failure: shown with it only.
+    /// Notes an action; the notes are printed only when the play fails.
     fn note(&self, what: String) {
         eprintln!("  {what}");
     }
 
-    /// Nodes recover, windows pass, everything is mined and final.
-    async fn come_to_rest(&mut self) {
+    /// Repairs the nodes, lets the windows pass, and mines until everything is final.
+    async fn settle_everything(&mut self) {
         let chains = self.world.simnet.chains();
         for chain in &chains {
             for fault in [Fault::Unavailable, Fault::Stale(3), Fault::NotThere, Fault::WrongParent, Fault::GoBack] {
@@ -185,22 +172,22 @@ impl Play {
         }
     }
 
-    async fn assert_true(&self) {
+    async fn assert_ledger_matches_chains(&self) {
         let mut truth: BTreeMap<(ChainId, AssetId), Amount> = BTreeMap::new();
         let mut goods = BTreeSet::new();
-        for (number, placed) in self.orders.iter().enumerate() {
-            let asset = self.world.asset(placed.coin);
-            let there = self.world.simnet.balance(&asset.chain, &asset.id, &placed.address);
+        for (number, order) in self.orders.iter().enumerate() {
+            let asset = self.world.asset(order.coin);
+            let there = self.world.simnet.balance(&asset.chain, &asset.id, &order.address);
             let sum = truth.entry((asset.chain.clone(), asset.id.clone())).or_default();
             *sum = sum.checked_add(there).unwrap();
-            let status = self.world.status(&placed.id).await;
+            let status = self.world.status(&order.id).await;
             match status.text_at("payment_status").as_str() {
-                "paid" => assert!(there >= placed.due, "order {number} is paid with {there} of {}", placed.due),
+                "paid" => assert!(there >= order.due, "order {number} is paid with {there} of {}", order.due),
                 "expired" | "pending" | "underpaid" => {}
                 other => panic!("order {number} is {other} when all is final: {}", status.text),
             }
             if status.text_at("status") == "completed" {
-                let query = format!("/api/orders/query?orderNo={}&email=buyer@example.com", placed.order_no);
+                let query = format!("/api/orders/query?orderNo={}&email=buyer@example.com", order.order_no);
                 let found = self.world.get_from(&format!("10.0.{}.{}", number / 250, number % 250), &query).await;
                 for line in found.body["order"]["credentials"].as_array().into_iter().flatten() {
                     assert!(goods.insert(line.to_string()), "an item was delivered twice");
@@ -222,10 +209,10 @@ async fn play(backend: Backend) {
         eprintln!("seed {seed}");
         let mut play = Play::start(backend, seed).await;
         for _ in 0..number("SETTLED_SOAK_MOVES", MOVES) {
-            play.make_a_move().await;
+            play.act_at_random().await;
         }
-        play.come_to_rest().await;
-        play.assert_true().await;
+        play.settle_everything().await;
+        play.assert_ledger_matches_chains().await;
     }
 }
 
@@ -246,7 +233,7 @@ async fn random_play_loses_nothing_on_postgres() {
     play(Backend::Postgres).await;
 }
 
-/// The real process, killed while a buyer pays and whenever else it happens.
+/// The real process is killed at random moments while a buyer pays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_at_any_moment_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -257,7 +244,7 @@ async fn a_process_killed_at_any_moment_loses_nothing() {
         let order = demo.order(["trc20_usdt", "btc", "eth"].choose(&mut rand::rng()).unwrap()).await;
         let pay = ["dev", "pay", &order, "--data", &data];
         let delay = rand::rng().random_range(0..2_500);
-        // Whether it was paid before the end or not: that is what the next start has to find out.
+        // The payment may or may not have been booked before the kill; the next start has to find out.
         let _whatever = tokio::join!(run(&pay), async {
             tokio::time::sleep(Duration::from_millis(delay)).await;
             demo.kill().await;
@@ -267,7 +254,7 @@ async fn a_process_killed_at_any_moment_loses_nothing() {
     }
     let demo = Running::demo(folder.path(), &[]).await;
     for order in &orders {
-        // A payment that its chain has is found without being made again.
+        // A payment that is already on the chain is found without being sent again.
         let completed = loop {
             let query = format!("/api/orders/query?orderNo={order}&email=buyer@example.com");
             let found = demo.get(&query).await;

@@ -1,165 +1,376 @@
-//! The tree is the architecture: who may use whom, where SQL stands, what is pure. Read as text, so that it costs nothing.
+//! Rules of the tree that Cargo cannot hold: which crates may depend on which, which rooms of the root package may use
+//! which, where SQL stands and who owns a table, what is pure. Sources are read as token trees, so that grouped imports,
+//! macros and strings count and comments do not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-/// A room under `src`, and the rooms it may name by `crate::…`. Value types (`clock`, `ids`) and `db` may be named by all.
-const MAY_USE: &[(&str, &[&str])] = &[
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// Our crates and which of our crates each may name under `[dependencies]`.
+const CRATES: &[(&str, &[&str])] = &[
+    ("chain", &[]),
+    ("rpc", &["chain"]),
+    ("btc", &["chain", "rpc"]),
+    ("evm", &["chain", "rpc"]),
+    ("tron", &["chain", "rpc"]),
+    ("signer", &["chain"]),
+    ("simnet", &["chain"]),
     ("clock", &[]),
-    ("ids", &[]),
     ("tasks", &[]),
-    ("config", &[]),
-    ("db", &[]),
+    ("db", &["chain", "clock"]),
+    ("ids", &["db"]),
+    ("config", &["chain", "db", "ids"]),
     ("envelope", &[]),
-    ("events", &[]),
-    ("reviews", &[]),
-    ("money", &["events", "reviews"]),
-    ("shop", &["money", "events", "reviews", "envelope", "mail"]),
-    ("access", &[]),
-    ("mail", &["config", "events"]),
-    ("feeds", &["config", "events", "money"]),
-    ("workers", &["money", "shop", "mail", "feeds", "envelope", "reviews", "events", "config", "tasks", "access"]),
-    ("surfaces", &["http", "money", "shop", "access", "envelope", "config"]),
-    ("http", &["surfaces", "money", "shop", "access", "envelope", "config", "tasks", "workers"]),
+    ("records", &["clock", "db", "ids"]),
+    ("access", &["clock", "db", "ids"]),
+    ("mail", &["clock", "config", "db"]),
+    ("money", &["chain", "clock", "db", "ids", "records"]),
+    ("shop", &["chain", "clock", "db", "envelope", "ids", "mail", "money", "records"]),
+    ("web", &["access", "clock", "config", "db", "ids", "tasks"]),
+    ("checkout", &["access", "chain", "clock", "config", "db", "envelope", "ids", "money", "shop", "tasks", "web"]),
 ];
 
-/// What every room may name.
-const VALUE_ROOMS: &[&str] = &["clock", "ids", "db"];
-
-/// Crates that only these rooms may name.
-const FENCED: &[(&str, &[&str])] = &[
+/// Crates of the registry that only these of our crates may name under `[dependencies]`.
+const FENCED_LIBRARIES: &[(&str, &[&str])] = &[
     ("rusqlite", &["db"]),
     ("sqlx", &["db"]),
-    ("axum", &["http", "surfaces"]),
+    ("axum", &["web", "checkout", "settled"]),
+    ("hyper", &["web"]),
     ("lettre", &["mail", "config"]),
-    ("reqwest", &["feeds", "commands"]),
-    ("btc::", &["daemon.rs", "commands"]),
-    ("evm::", &["daemon.rs", "commands"]),
-    ("simnet::", &["daemon.rs", "commands"]),
-    ("signer::", &["commands"]),
+    ("reqwest", &["rpc", "settled"]),
+    ("tokio", &["btc", "db", "evm", "money", "rpc", "settled", "signer", "simnet", "tasks", "tron", "web"]),
 ];
+
+/// Rooms of the root package and which others each may use by `crate::…`.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("feeds", &[]),
+    ("workers", &["feeds"]),
+    ("ops", &["daemon", "workers"]),
+    ("daemon", &["feeds", "workers"]),
+    ("commands", &["daemon", "feeds", "ops", "workers"]),
+];
+
+/// Crates that only these rooms of the root package may name.
+const FENCED_IN_ROOMS: &[(&str, &[&str])] = &[
+    ("axum", &["daemon"]),
+    ("reqwest", &["feeds", "commands"]),
+    ("rpc", &["daemon"]),
+    ("btc", &["daemon", "commands"]),
+    ("evm", &["daemon", "commands"]),
+    ("tron", &["daemon", "commands"]),
+    ("simnet", &["daemon", "commands"]),
+    ("signer", &["commands"]),
+    ("checkout", &["daemon"]),
+];
+
+/// Tables that a store reads although another store owns them: the reading store, then the tables.
+const FOREIGN_READS: &[(&str, &[&str])] = &[];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
+/// Every Rust source under a folder, sorted.
+fn sources(folder: &str) -> Vec<PathBuf> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
         }
     }
+    let mut found = Vec::new();
+    collect(&root().join(folder), &mut found);
     found.sort();
     found
 }
 
-/// Lines of code, without comments, with their numbers.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(n, line)| (n + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_string_lossy().into_owned()
 }
 
-fn room_of(path: &Path) -> String {
-    let inside = path.strip_prefix(root().join("src")).unwrap();
-    inside.iter().next().unwrap().to_string_lossy().into_owned()
-}
-
+/// Returns true for files that are only compiled for tests.
 fn is_test(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_string_lossy();
-    name == "tests.rs"
-        || name == "testing.rs"
-        || name == "fixture.rs"
-        || path.components().any(|c| c.as_os_str() == "tests")
+    matches!(name.as_ref(), "tests.rs" | "testing.rs" | "fixture.rs")
+        || path.components().any(|component| component.as_os_str() == "tests")
+}
+
+/// The tokens of a file without its `#[cfg(test)] mod tests { … }`.
+fn tokens(path: &Path) -> TokenStream {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    TokenStream::from_str(code).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Every path in the tokens, such as `crate::workers::Wake`, with grouped imports written out.
+fn paths(stream: TokenStream) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    collect_paths(stream, &[], &mut found);
+    found
+}
+
+fn collect_paths(stream: TokenStream, prefix: &[String], found: &mut Vec<Vec<String>>) {
+    let tokens: Vec<TokenTree> = stream.into_iter().collect();
+    let is_colon = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
+    let mut at = 0;
+    while at < tokens.len() {
+        match &tokens[at] {
+            TokenTree::Ident(first) => {
+                let mut path = prefix.to_vec();
+                path.push(first.to_string());
+                at += 1;
+                while is_colon(at) && is_colon(at + 1) {
+                    match tokens.get(at + 2) {
+                        Some(TokenTree::Ident(next)) => path.push(next.to_string()),
+                        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+                            collect_paths(group.stream(), &path, found);
+                        }
+                        _ => {}
+                    }
+                    at += 3;
+                }
+                found.push(path);
+            }
+            TokenTree::Group(group) => {
+                collect_paths(group.stream(), &[], found);
+                at += 1;
+            }
+            TokenTree::Punct(_) | TokenTree::Literal(_) => at += 1,
+        }
+    }
+}
+
+/// Every string literal in the tokens.
+fn literals(stream: TokenStream) -> Vec<String> {
+    let mut found = Vec::new();
+    for token in stream {
+        match token {
+            TokenTree::Literal(literal) => found.push(literal.to_string()),
+            TokenTree::Group(group) => found.extend(literals(group.stream())),
+            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
+        }
+    }
+    found
+}
+
+/// Lower-case words of a text; `.` ends a word, so that `orders.id` mentions `orders`.
+fn words(text: &str) -> Vec<String> {
+    let split = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    split.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+}
+
+fn is_sql(literal: &str) -> bool {
+    let text = literal.trim_start_matches(['"', 'r', '#', '\\', 'n', ' ']).to_lowercase();
+    ["select ", "insert into ", "update ", "delete from ", "with ", "join ", "from ", "union all "]
+        .iter()
+        .any(|keyword| text.starts_with(keyword))
+        && words(&text).len() > 3
 }
 
 fn report(offences: &[String]) {
     assert!(offences.is_empty(), "{} offences:\n{}", offences.len(), offences.join("\n"));
 }
 
+fn manifest(folder: &Path) -> toml::Table {
+    let path = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.parse().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Folders that an entry of the workspace's lists means; `chains/*` means each folder below `chains`.
+fn expand(entry: &str) -> Vec<PathBuf> {
+    match entry.strip_suffix("/*") {
+        None => vec![root().join(entry)],
+        Some(parent) => {
+            let entries = fs::read_dir(root().join(parent)).unwrap().map(|entry| entry.unwrap().path());
+            entries.filter(|path| path.join("Cargo.toml").is_file()).collect()
+        }
+    }
+}
+
+fn workspace_list(key: &str) -> Vec<PathBuf> {
+    let workspace = manifest(&root());
+    let list = workspace["workspace"][key].as_array().unwrap().clone();
+    let mut folders: Vec<PathBuf> = list.iter().flat_map(|entry| expand(entry.as_str().unwrap())).collect();
+    folders.sort();
+    folders
+}
+
+/// Names and direct dependencies of our crates outside `tests`.
+fn product_crates() -> BTreeMap<String, BTreeSet<String>> {
+    let folders = workspace_list("members").into_iter().filter(|folder| !folder.starts_with(root().join("tests")));
+    let describe = |folder: PathBuf| {
+        let manifest = manifest(&folder);
+        let name = manifest["package"]["name"].as_str().unwrap().to_owned();
+        let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        let required = |value: &toml::Value| value.get("optional").and_then(toml::Value::as_bool) != Some(true);
+        (name, dependencies.into_iter().filter(|(_, value)| required(value)).map(|(name, _)| name).collect())
+    };
+    folders.map(describe).collect()
+}
+
 #[test]
-fn rooms_use_only_what_they_may() {
+fn crates_depend_on_what_they_may() {
+    let crates = product_crates();
     let mut offences = Vec::new();
-    for path in sources(&root().join("src")) {
-        let room = room_of(&path);
-        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == room.trim_end_matches(".rs")) else {
+    for (name, dependencies) in crates.iter().filter(|(name, _)| *name != "settled") {
+        let Some((_, allowed)) = CRATES.iter().find(|(known, _)| known == name) else {
+            offences.push(format!("`{name}` is in no rule"));
             continue;
         };
-        if is_test(&path) {
-            continue;
+        for used in dependencies.iter().filter(|used| crates.contains_key(*used)) {
+            if !allowed.contains(&used.as_str()) {
+                offences.push(format!("`{name}` may not depend on `{used}`"));
+            }
         }
-        let text = fs::read_to_string(&path).unwrap();
-        for (number, line) in code(&text) {
-            for (at, _) in line.match_indices("crate::") {
-                if line[..at].ends_with('$') {
-                    continue;
-                }
-                let rest = &line[at + "crate::".len()..];
-                let used: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                let fine = used.is_empty()
-                    || used == room.trim_end_matches(".rs")
-                    || VALUE_ROOMS.contains(&used.as_str())
-                    || allowed.contains(&used.as_str())
-                    || used == "both";
-                if !fine {
-                    offences.push(format!("{}:{number}: `{room}` may not use `{used}`", path.display()));
-                }
+    }
+    for (library, allowed) in FENCED_LIBRARIES {
+        for (name, _) in crates.iter().filter(|(_, dependencies)| dependencies.contains(*library)) {
+            if !allowed.contains(&name.as_str()) {
+                offences.push(format!("`{name}` may not depend on `{library}`"));
             }
         }
     }
     report(&offences);
 }
 
+/// A plain `cargo test` runs the tests of every product crate.
 #[test]
-fn crates_stay_behind_their_fences() {
+fn default_members_are_all_product_crates() {
+    let product: Vec<PathBuf> =
+        workspace_list("members").into_iter().filter(|folder| !folder.starts_with(root().join("tests"))).collect();
+    assert_eq!(workspace_list("default-members"), product);
+}
+
+/// The room of the root package that a file stands in; `None` for files of other crates.
+fn room_of(path: &Path) -> Option<String> {
+    let inside = path.strip_prefix(root().join("src")).unwrap();
+    let room = inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
+    ROOMS.iter().any(|(name, _)| *name == room).then_some(room)
+}
+
+#[test]
+fn rooms_of_the_root_package_use_what_they_may() {
     let mut offences = Vec::new();
-    for path in sources(&root().join("src")) {
-        let room = room_of(&path);
-        let text = fs::read_to_string(&path).unwrap();
-        for (fenced, rooms) in FENCED {
-            if rooms.contains(&room.as_str()) || is_test(&path) {
-                continue;
+    for path in sources("src").iter().filter(|path| !is_test(path)) {
+        let Some(room) = room_of(path) else { continue };
+        let (_, allowed) = ROOMS.iter().find(|(name, _)| *name == room).unwrap();
+        for used in paths(tokens(path)) {
+            let first = used[0].as_str();
+            if first == "crate" && used.len() > 1 && used[1] != room && !allowed.contains(&used[1].as_str()) {
+                offences.push(format!("{}: `{room}` may not use `{}`", relative(path), used.join("::")));
             }
-            for (number, line) in code(&text) {
-                let named = line.contains(&format!("use {fenced}"))
-                    || line.contains(&format!(" {fenced}")) && fenced.ends_with("::")
-                    || line.contains(&format!("{}::", fenced.trim_end_matches("::"))) && !fenced.ends_with("::");
-                if named && !line.contains("crate::") {
-                    offences.push(format!("{}:{number}: `{room}` may not name `{fenced}`", path.display()));
-                }
+            let fence = FENCED_IN_ROOMS.iter().find(|(fenced, _)| *fenced == first && used.len() > 1);
+            if fence.is_some_and(|(_, rooms)| !rooms.contains(&room.as_str())) {
+                offences.push(format!("{}: `{room}` may not name `{first}`", relative(path)));
             }
         }
     }
     report(&offences);
+}
+
+/// Files that hold SQL: stores, and the crate that runs it.
+fn may_hold_sql(path: &Path) -> bool {
+    path.file_name().unwrap() == "store.rs" || path.starts_with(root().join("src/db")) || is_test(path)
 }
 
 #[test]
 fn sql_stands_in_stores_only() {
     let mut offences = Vec::new();
-    for path in sources(&root().join("src")) {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name == "store.rs" || room_of(&path) == "db" || is_test(&path) {
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        for (number, line) in code(&text) {
-            let lower = line.to_lowercase();
-            let sql = [
-                "\"select ",
-                "\"insert into",
-                "\"update ",
-                "\"delete from",
-                "execute!(",
-                "rows!(",
-                "row!(",
-                "_each!(",
-                "deferred!(",
-            ];
-            if sql.iter().any(|sign| lower.contains(sign)) {
-                offences.push(format!("{}:{number}: SQL outside store.rs", path.display()));
+    for path in sources("src").iter().filter(|path| !may_hold_sql(path)) {
+        for literal in literals(tokens(path)) {
+            let sql = ["select", "insert into", "update", "delete from"]
+                .iter()
+                .any(|keyword| literal.trim_start_matches('"').to_lowercase().starts_with(&format!("{keyword} ")));
+            let tables = tables();
+            if sql && words(&literal).iter().any(|word| tables.contains(word)) {
+                offences.push(format!("{}: SQL outside a store: {literal}", relative(path)));
             }
+        }
+    }
+    report(&offences);
+}
+
+/// The tables of the schema.
+fn tables() -> BTreeSet<String> {
+    let mut tables = BTreeSet::new();
+    for entry in fs::read_dir(root().join("migrations/sqlite")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("create table "));
+        tables.extend(lines.map(|line| line.split_whitespace().next().unwrap().to_owned()));
+    }
+    assert!(tables.len() > 20, "the migrations are read: {tables:?}");
+    tables
+}
+
+/// Tables that a statement writes, and tables that it names at all.
+fn tables_of(sql: &str, tables: &BTreeSet<String>) -> (BTreeSet<String>, BTreeSet<String>) {
+    let words = words(sql);
+    let named = |word: &String| tables.contains(word);
+    let written = words.windows(2).filter(|pair| matches!(pair[0].as_str(), "into" | "update")).map(|pair| &pair[1]);
+    let deleted = words.windows(3).filter(|three| three[0] == "delete" && three[1] == "from").map(|three| &three[2]);
+    let written: BTreeSet<String> = written.chain(deleted).filter(|word| named(word)).cloned().collect();
+    let sources = words.windows(2).filter(|pair| matches!(pair[0].as_str(), "from" | "join")).map(|pair| &pair[1]);
+    // A comma joins tables too: `from given, addresses a`.
+    let joined = sql.split(',').skip(1).filter_map(|part| {
+        let mut parts = part.split_whitespace();
+        let (table, alias) = (parts.next()?, parts.next()?);
+        (tables.contains(table) && alias.len() <= 2).then(|| table.to_owned())
+    });
+    let read: BTreeSet<String> = sources.filter(|word| named(word)).cloned().chain(joined).collect();
+    (written, read)
+}
+
+#[test]
+fn every_table_has_one_writing_store_and_foreign_reads_are_listed() {
+    let tables = tables();
+    let mut writers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut readers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in sources("src").iter().filter(|path| path.file_name().unwrap() == "store.rs") {
+        let store = relative(path);
+        for sql in literals(tokens(path)).iter().filter(|literal| is_sql(literal)) {
+            let (written, read) = tables_of(sql, &tables);
+            for table in written {
+                writers.entry(table).or_default().insert(store.clone());
+            }
+            for table in read {
+                readers.entry(store.clone()).or_default().insert(table);
+            }
+        }
+    }
+    let mut offences = Vec::new();
+    for (table, stores) in writers.iter().filter(|(_, stores)| stores.len() > 1) {
+        offences.push(format!("`{table}` is written by {stores:?}"));
+    }
+    for (store, read) in readers {
+        let listed = FOREIGN_READS.iter().find(|(reader, _)| *reader == store).map_or(&[][..], |(_, tables)| *tables);
+        let foreign = |table: &&String| writers.get(*table).is_some_and(|owners| !owners.contains(&store));
+        let unlisted: Vec<&String> =
+            read.iter().filter(foreign).filter(|table| !listed.contains(&table.as_str())).collect();
+        if !unlisted.is_empty() {
+            offences.push(format!("{store} reads {unlisted:?} of other stores, and FOREIGN_READS does not list it"));
+        }
+        for table in listed.iter().filter(|table| !read.contains(**table)) {
+            offences.push(format!("{store} does not read `{table}` any more: take it off FOREIGN_READS"));
+        }
+    }
+    report(&offences);
+}
+
+/// Only a store that locked a row may say so by the type `Locked`.
+#[test]
+fn locks_are_taken_in_stores_only() {
+    let mut offences = Vec::new();
+    for path in sources("src").iter().filter(|path| !may_hold_sql(path)) {
+        if paths(tokens(path)).iter().any(|used| used.ends_with(&["Locked".to_owned(), "new".to_owned()])) {
+            offences.push(format!("{}: `Locked::new` outside a store", relative(path)));
         }
     }
     report(&offences);
@@ -167,19 +378,15 @@ fn sql_stands_in_stores_only() {
 
 #[test]
 fn machines_are_pure() {
+    let impure = ["async", "await", "Tx", "Db", "Clock", "tokio", "reqwest"];
     let mut offences = Vec::new();
-    for path in sources(&root().join("src")) {
+    for path in sources("src").iter().chain(&sources("chains")) {
         if path.file_name().unwrap() != "machine.rs" {
             continue;
         }
-        let text = fs::read_to_string(&path).unwrap();
-        for (number, line) in code(&text) {
-            for impure in ["async ", ".await", "Tx", "Db>", "Clock", "tokio"] {
-                if line.split(|c: char| !c.is_alphanumeric() && c != '.').any(|word| word == impure.trim())
-                    || line.contains(".await")
-                {
-                    offences.push(format!("{}:{number}: `{impure}` in a machine", path.display()));
-                }
+        for used in paths(tokens(path)).iter().flatten() {
+            if impure.contains(&used.as_str()) {
+                offences.push(format!("{}: `{used}` in a machine", relative(path)));
             }
         }
     }
@@ -187,16 +394,14 @@ fn machines_are_pure() {
 }
 
 #[test]
-fn there_is_no_drawer_for_everything() {
+fn no_file_is_named_after_a_drawer() {
     let mut offences = Vec::new();
-    for folder in ["src", "chains"] {
-        for path in sources(&root().join(folder)) {
-            let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-            let parent = path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
-            for bad in ["utils", "util", "common", "helpers", "types", "models", "misc"] {
-                if stem == bad || parent == bad {
-                    offences.push(format!("{}: find the noun", path.display()));
-                }
+    for path in sources("src").iter().chain(&sources("chains")) {
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let parent = path.parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        for bad in ["utils", "util", "common", "helpers", "types", "models", "misc"] {
+            if stem == bad || parent == bad {
+                offences.push(format!("{}: find the noun", relative(path)));
             }
         }
     }
@@ -235,14 +440,11 @@ fn migrations_are_twins() {
 #[test]
 fn no_floats() {
     let mut offences = Vec::new();
-    for folder in ["src", "chains"] {
-        for path in sources(&root().join(folder)) {
-            let text = fs::read_to_string(&path).unwrap();
-            for (number, line) in code(&text) {
-                if line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "f32" || word == "f64") {
-                    offences.push(format!("{}:{number}: {}", path.display(), line.trim()));
-                }
-            }
+    for path in sources("src").iter().chain(&sources("chains")) {
+        let text = fs::read_to_string(path).unwrap();
+        let stream = TokenStream::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if paths(stream).iter().flatten().any(|word| word == "f32" || word == "f64") {
+            offences.push(format!("{}: a floating point number", relative(path)));
         }
     }
     report(&offences);

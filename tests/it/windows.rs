@@ -1,80 +1,79 @@
-//! Stories of windows that end: by the clock and by the chain, on model chains. No block that could still bring money in time
-//! is unread then.
+//! Stories of invoice expiry, by clock and by chain, on model chains. An invoice expires only after every block that could
+//! contain a payment in time was read.
 
 use money::invoices;
 use simnet::Fault;
 
-use crate::receiving::{expect, place};
 use crate::world::World;
 
-/// A window of half an hour and its grace, in seconds.
+/// The payment window of half an hour and its grace, in seconds.
 const OVER: i64 = 30 * 60 + 60;
 
 both! {
-    async fn a_window_waits_for_a_block_that_is_younger_than_its_end(world: World) {
-        let placed = place(&world, "eth").await;
+    async fn an_invoice_expires_only_after_a_block_younger_than_its_window(world: World) {
+        let order = world.place_order("eth").await;
         world.advance_seconds(OVER - 30);
-        world.mine(placed.coin, 1);
+        world.mine(order.coin, 1);
         world.run_until_idle().await;
-        // The clock is past the window; the tip is young, but older than the window's end.
+        // The clock is past the window; the tip is recent, but older than the window's end.
         world.advance_seconds(40);
         world.run_until_idle().await;
         world.run_until_idle().await;
-        expect(&world, &placed, "pending", "pending").await;
-        // What stands in the next block was paid in time, for all that the clock says by now.
-        world.pay(placed.coin, &placed.address, &placed.due);
-        world.simnet.mine(&world.chain_of(placed.coin), 1, world.clock.now().unix_seconds() - 15);
+        world.assert_status(&order, "pending", "pending").await;
+        // The next block contains a payment that was in time, although the clock has passed the window.
+        world.pay_order(&order, order.due);
+        world.simnet.mine(&world.chain_of(order.coin), 1, world.clock.now().unix_seconds() - 15);
         world.run_until_idle().await;
-        world.mine_deep(placed.coin);
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
-        expect(&world, &placed, "completed", "paid").await;
+        world.assert_status(&order, "completed", "paid").await;
     }
 
-    async fn where_blocks_are_rare_a_young_tip_ends_a_window_when_it_is_seen_twice(world: World) {
-        let placed = place(&world, "btc").await;
+    async fn a_young_tip_seen_twice_expires_invoices_on_slow_chains(world: World) {
+        let order = world.place_order("btc").await;
         world.advance_seconds(OVER - 5 * 60);
-        world.mine(placed.coin, 1);
+        world.mine(order.coin, 1);
         world.run_until_idle().await;
         world.advance_seconds(5 * 60 + 1);
         world.run_until_idle().await;
-        expect(&world, &placed, "pending", "pending").await;
+        world.assert_status(&order, "pending", "pending").await;
         world.run_until_idle().await;
-        expect(&world, &placed, "expired", "expired").await;
+        world.assert_status(&order, "expired", "expired").await;
     }
 
     async fn where_blocks_are_rare_an_old_tip_ends_nothing(world: World) {
-        let placed = place(&world, "btc").await;
+        let order = world.place_order("btc").await;
         world.advance_seconds(OVER - 21 * 60);
-        world.mine(placed.coin, 1);
+        world.mine(order.coin, 1);
         world.run_until_idle().await;
         world.advance_seconds(21 * 60 + 1);
         for _ in 0..3 {
             world.run_until_idle().await;
-            expect(&world, &placed, "pending", "pending").await;
+            world.assert_status(&order, "pending", "pending").await;
         }
-        world.mine(placed.coin, 1);
+        world.mine(order.coin, 1);
         world.run_until_idle().await;
-        expect(&world, &placed, "expired", "expired").await;
+        world.assert_status(&order, "expired", "expired").await;
     }
 
     async fn a_block_from_the_future_says_nothing_of_what_comes_until_then(world: World) {
-        let placed = place(&world, "btc").await;
-        world.simnet.mine(&world.chain_of(placed.coin), 1, world.clock.now().unix_seconds() + 2 * 3_600);
+        let order = world.place_order("btc").await;
+        world.simnet.mine(&world.chain_of(order.coin), 1, world.clock.now().unix_seconds() + 2 * 3_600);
         world.run_until_idle().await;
         world.advance_seconds(OVER + 1);
         for _ in 0..3 {
             world.run_until_idle().await;
-            expect(&world, &placed, "pending", "pending").await;
+            world.assert_status(&order, "pending", "pending").await;
         }
     }
 
     async fn a_chain_that_is_never_read_to_its_tip_ends_windows_too(world: World) {
-        let placed = place(&world, "eth").await;
+        let order = world.place_order("eth").await;
         world.advance_seconds(OVER + 10);
-        world.simnet.set_fault(&world.chain_of(placed.coin), Fault::Withheld(3), true);
-        world.mine(placed.coin, 8);
+        world.simnet.set_fault(&world.chain_of(order.coin), Fault::Withheld(3), true);
+        world.mine(order.coin, 8);
         world.run_until_idle().await;
-        expect(&world, &placed, "expired", "expired").await;
+        world.assert_status(&order, "expired", "expired").await;
     }
 
     async fn while_nobody_waits_nobody_is_asked_what_is_on_its_way(world: World) {
@@ -82,14 +81,14 @@ both! {
         let before = source.requests();
         world.run_until_idle().await;
         assert_eq!(source.requests() - before, 1, "only where the tip is");
-        let placed = place(&world, "btc").await;
-        world.pay(placed.coin, &placed.address, &placed.due);
+        let order = world.place_order("btc").await;
+        world.pay_order(&order, order.due);
         world.run_until_idle().await;
-        expect(&world, &placed, "pending", "confirming").await;
-        world.mine_deep(placed.coin);
+        world.assert_status(&order, "pending", "confirming").await;
+        world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.run_until_idle().await;
-        expect(&world, &placed, "completed", "paid").await;
+        world.assert_status(&order, "completed", "paid").await;
         let before = source.requests();
         world.run_until_idle().await;
         assert_eq!(source.requests() - before, 1, "it is over");
@@ -97,7 +96,7 @@ both! {
 
     async fn invoices_of_a_chain_that_is_disabled_are_counted(world: World) {
         let (bitcoin, ethereum) = (world.chain_of("btc"), world.chain_of("eth"));
-        let orders = [place(&world, "btc").await, place(&world, "btc").await, place(&world, "eth").await];
+        let orders = [world.place_order("btc").await, world.place_order("btc").await, world.place_order("eth").await];
         world.config.chains.get_mut(&bitcoin).unwrap().enabled = false;
         world.crash_and_boot().await;
         let followed = vec![ethereum];
@@ -105,8 +104,8 @@ both! {
             Box::pin(async move { invoices::count_orphaned(tx, &followed).await })
         });
         assert_eq!(orphaned_invoices.await.unwrap(), [("bitcoin".to_owned(), 2)].into());
-        for placed in &orders {
-            expect(&world, placed, "pending", "pending").await;
+        for order in &orders {
+            world.assert_status(order, "pending", "pending").await;
         }
     }
 }

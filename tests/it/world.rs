@@ -1,6 +1,6 @@
-//! The harness: a real daemon over TCP on port 0, with model chains, a clock that only tests move, and workers that run
-//! when they are told to. Dropping a world asserts that the books are right, that nothing panicked and that no secret
-//! reached the logs.
+//! The test harness: a real daemon over TCP on port 0, with model chains, a clock that only tests move, and workers that run
+//! on demand. Dropping a world asserts that the audit is clean, that the events match the orders, that no task panicked and
+//! that no secret was logged.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,18 +35,18 @@ pub const SETUP: Actor = Actor::CommandLine { uid: u32::MAX };
 /// 2026-02-11T12:00:00Z.
 pub const START: Instant = Instant(1_770_811_200_000);
 
-/// The test phrase of BIP39, worthless and known to everybody.
+/// The public test mnemonic of BIP39. Never use it for real funds.
 pub const PHRASE: &str =
     "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
-/// Orders that are what no event says.
+/// Selects orders whose state has no matching event.
 const UNTOLD: &str = "select o.public_id from orders o where not exists (
         select 1 from events e where e.subject = o.public_id and e.kind = 'order.created')
     or (o.state in ('paid', 'processing', 'partially_delivered', 'delivered', 'completed', 'failed', 'refunded')
         and not exists (select 1 from events e where e.subject = o.public_id and e.kind = 'order.paid'))
     or (o.state in ('completed', 'failed', 'expired', 'cancelled')
         and not exists (select 1 from events e where e.subject = o.public_id and e.kind = 'order.' || o.state))";
-/// What happens to an order once.
+/// Selects orders for which an event that happens once was recorded more than once.
 const TOLD_TWICE: &str = "select subject from events where kind in ('order.created', 'order.paid', 'order.completed',
         'order.failed', 'order.expired', 'order.cancelled') group by subject, kind having count(*) > 1";
 
@@ -59,12 +59,12 @@ pub struct World {
     pub envelope: Arc<Envelope>,
     pub shop: Shop,
     pub product: Product,
-    /// LocalizedTexts that may never stand in a log.
+    /// Texts that must never be logged.
     secrets: Mutex<Vec<String>>,
-    /// How much was logged before this world began.
+    /// The length of the log when this world started, in bytes.
     log_start: usize,
     client: reqwest::Client,
-    /// Where the database lives; gone last.
+    /// The database's place; dropped last.
     _scratch: Arc<Scratch>,
     _folder: tempfile::TempDir,
 }
@@ -77,7 +77,7 @@ pub struct Product {
     pub sku: SkuId,
 }
 
-/// An answer of the daemon.
+/// An HTTP response of the daemon.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -125,8 +125,8 @@ impl World {
         db.migrate().await.expect("the database migrates");
         let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
         let now = clock.now();
-        // A statement of its own: a guard in the expression below would live to its end, and what logs in it would wait for
-        // itself.
+        // A separate statement: a guard inside the expression below would be held to its end, and log calls in it would
+        // deadlock.
         let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
@@ -171,7 +171,7 @@ impl World {
         self.run_until_idle().await;
     }
 
-    /// Drops the daemon without any farewell and starts another one on the same database.
+    /// Drops the daemon without a shutdown and starts another one on the same database.
     pub async fn crash_and_boot(&mut self) {
         drop(self.daemon.take());
         self.db = Db::open(&self._scratch.config()).await.expect("the database opens again");
@@ -210,7 +210,7 @@ impl World {
         self.send(self.request("GET", path)).await
     }
 
-    /// From another client address; the world trusts the proxy on 127.0.0.1.
+    /// Sends the request from another client address; the world trusts the proxy on 127.0.0.1.
     pub async fn get_from(&self, ip: &str, path: &str) -> Answer {
         self.send(self.request("GET", path).header("x-forwarded-for", ip)).await
     }
@@ -223,7 +223,7 @@ impl World {
         self.send(self.request("POST", path).bearer_auth(token).json(body)).await
     }
 
-    /// An order of the world's product, paid with a coin; the answer of the surface.
+    /// Orders the world's product, to be paid with a coin, and returns the surface's answer.
     pub async fn order(&self, quantity: u32, coin: &str) -> Answer {
         let answer = self
             .post(
@@ -248,7 +248,7 @@ impl World {
         self.config.checkout_asset(coin).unwrap_or_else(|| panic!("{coin} is configured")).1.clone()
     }
 
-    /// A buyer pays `amount` whole coins to an address; the payment waits for a block.
+    /// Sends `amount` whole coins to an address; the payment waits for a block.
     pub fn pay(&self, coin: &str, address: &str, amount: &str) -> chain::TxId {
         let asset = self.asset(coin);
         let amount = Amount::parse_decimal(amount, asset.decimals).expect("a decimal amount");
@@ -264,7 +264,7 @@ impl World {
         self.simnet.mine(&self.chain_of(coin), blocks, self.clock.now().unix_seconds());
     }
 
-    /// More blocks than anything needs to be final.
+    /// Mines enough blocks to make every deposit final.
     pub fn mine_deep(&self, coin: &str) {
         self.mine(coin, 300);
     }
@@ -276,7 +276,7 @@ impl World {
 
     // ---- shop
 
-    /// An active product with a price in fen and so many items in stock.
+    /// Creates an active product with a price in fen and this number of items in stock.
     pub async fn new_product(&self, slug: &str, price: i64, min_quantity: u32, items: usize) -> Product {
         let (now, shop, slug_owned) = (self.clock.now(), self.shop, slug.to_owned());
         let public_id = uuid::Uuid::new_v4();
@@ -306,7 +306,7 @@ impl World {
         product
     }
 
-    /// Adds so many new items to the stock.
+    /// Adds this number of new items to the stock.
     pub async fn import(&self, product: &Product, items: usize) {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let lines: Vec<String> = (0..items)
@@ -328,7 +328,7 @@ impl World {
             .expect("stock is imported");
     }
 
-    /// What the surface says is in stock.
+    /// The stock that the surface reports.
     pub async fn stock(&self, product: &Product) -> i64 {
         let answer = self.get(&format!("/api/products/{}", product.slug)).await;
         answer.body["product"]["stock"].as_i64().unwrap_or_else(|| panic!("no stock in {}", answer.text))
@@ -349,7 +349,7 @@ impl World {
             .expect("a product changes its state");
     }
 
-    /// A user with these balances (CNY in fen, USD in millionths) and a token.
+    /// Creates a user with these balances (CNY in fen, USD in millionths) and returns its token.
     pub async fn user_with_balance(&self, cny_fen: u64, usd_micro: u64) -> (UserId, String) {
         let (now, shop) = (self.clock.now(), self.shop);
         let name = format!("user-{}", uuid::Uuid::new_v4());
@@ -433,8 +433,8 @@ impl World {
         assert!(!logs.contains(PHRASE), "the seed stands in the logs");
     }
 
-    /// What was logged since this world began, by it and by those beside it. Searched as a copy: whoever logs meanwhile would
-    /// wait for the end of the search, and so would every endpoint that answers.
+    /// Everything logged by this process since this world started, concurrent worlds included. Returns a copy, because a search
+    /// under the lock would block every task that logs.
     fn logs(&self) -> String {
         let logs = captured().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let own = logs[self.log_start..].to_vec();
@@ -449,7 +449,7 @@ impl Drop for World {
             let logs = self.logs();
             let warnings: Vec<&str> =
                 logs.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect();
-            // Of all worlds of this process: run one test alone to see its own.
+            // The log has the lines of all worlds of this process: run one test alone to see only its own.
             eprintln!("the last warnings:\n{}", warnings[warnings.len().saturating_sub(12)..].join("\n"));
             return;
         }
@@ -461,13 +461,13 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().expect("a client")
 }
 
-/// Every chain a model chain, fixed rates, generous limits, accounts of the worthless phrase.
+/// A configuration with model chains only, fixed rates, generous limits and the accounts of the test mnemonic.
 pub fn test_config(folder: &Path) -> Config {
     let text = format!("{}\n{}", include_str!("world.toml"), accounts());
     Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The accounts of the worthless phrase, as a configuration has them.
+/// The accounts of the test mnemonic as configuration text.
 pub fn accounts() -> String {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
@@ -491,7 +491,7 @@ pub fn accounts() -> String {
     text
 }
 
-/// Everything that was logged by this process.
+/// Everything logged by this process.
 fn captured() -> &'static Mutex<Vec<u8>> {
     static LOGS: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
     LOGS.get_or_init(Mutex::default)

@@ -1,73 +1,83 @@
-//! What endpoints said to one question, and what one exchange says of an endpoint. Pure.
+//! The results of one request at several endpoints, and of one HTTP exchange for the health of its endpoint. Pure.
 
 use std::time::Duration;
 
-use crate::{Refusal, RpcError, http::ErrorClass};
+use crate::{NodeError, RpcError, http::ErrorClass};
 
-/// An exchange that counts against an endpoint's health.
+/// A failure that counts against the health of an endpoint.
 pub struct HealthEvent {
-    pub fault: ErrorClass,
-    /// Without secrets.
+    pub class: ErrorClass,
+    /// Reason without secrets of the endpoint.
     pub reason: String,
+    /// Time for which the node does not want further requests.
     pub retry_after: Option<Duration>,
 }
 
-/// What one exchange says of an endpoint's health, however many questions it answered.
-#[derive(Default)]
-pub struct Outcome {
-    pub good: bool,
-    pub event: Option<HealthEvent>,
-}
-
-impl Outcome {
-    pub fn is_throttled(&self) -> bool {
-        self.event.as_ref().is_some_and(|event| event.fault == ErrorClass::Throttled)
+impl HealthEvent {
+    pub fn new(class: ErrorClass, reason: String) -> HealthEvent {
+        HealthEvent { class, reason, retry_after: None }
     }
 }
 
-/// What the endpoints said to one question so far.
+/// The result of one HTTP exchange for the health of its endpoint, even if it carried a batch of replies.
+#[derive(Default)]
+pub struct ExchangeResult {
+    /// At least one reply was accepted.
+    pub accepted: bool,
+    pub failure: Option<HealthEvent>,
+}
+
+impl ExchangeResult {
+    pub fn is_throttled(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.class == ErrorClass::Throttled)
+    }
+}
+
+/// The results of one request at the endpoints that it was sent to so far.
 pub struct Attempts<T> {
-    pub doubtful: Option<T>,
+    pub fallback: Option<T>,
     pub too_large: Option<String>,
-    pub refused: Option<Refusal>,
-    pub wrong: Option<String>,
-    pub missing: bool,
-    pub slow: bool,
-    pub troubles: Vec<String>,
+    pub node_error: Option<NodeError>,
+    pub invalid: Option<String>,
+    pub method_missing: bool,
+    timed_out: bool,
+    /// Reasons of endpoints without a usable reply, each with the name of its endpoint.
+    pub failures: Vec<String>,
 }
 
 impl<T> Attempts<T> {
     pub fn new() -> Attempts<T> {
         Attempts {
-            doubtful: None,
+            fallback: None,
             too_large: None,
-            refused: None,
-            wrong: None,
-            missing: false,
-            slow: false,
-            troubles: Vec::new(),
+            node_error: None,
+            invalid: None,
+            method_missing: false,
+            timed_out: false,
+            failures: Vec::new(),
         }
     }
 
-    pub fn troubled(&mut self, reason: String, fault: ErrorClass) {
-        self.slow |= fault == ErrorClass::Slow;
-        self.troubles.push(reason);
+    pub fn add_failure(&mut self, class: ErrorClass, reason: String) {
+        self.timed_out |= class == ErrorClass::Timeout;
+        self.failures.push(reason);
     }
 
-    /// Whether nobody said anything that could stand if nobody says more.
-    pub fn is_empty(&self) -> bool {
-        self.doubtful.is_none() && self.too_large.is_none() && self.refused.is_none()
+    /// Returns true if a reply so far is a result of the request unless another endpoint has a better one.
+    pub fn has_result(&self) -> bool {
+        self.fallback.is_some() || self.too_large.is_some() || self.node_error.is_some()
     }
 
+    /// Returns the fallback value, or else the most informative of the errors.
     pub fn into_result(self, method: &str) -> Result<T, RpcError> {
         Err(match self {
-            Attempts { doubtful: Some(value), .. } => return Ok(value),
+            Attempts { fallback: Some(value), .. } => return Ok(value),
             Attempts { too_large: Some(message), .. } => RpcError::TooLarge(message),
-            Attempts { refused: Some(refusal), .. } => RpcError::Refused(refusal),
-            Attempts { wrong: Some(reason), .. } => RpcError::Wrong(reason),
-            Attempts { missing: true, .. } => RpcError::Missing(method.to_owned()),
-            Attempts { slow: true, troubles, .. } => RpcError::Slow(troubles.join("; ")),
-            Attempts { troubles, .. } => RpcError::Unavailable(troubles.join("; ")),
+            Attempts { node_error: Some(error), .. } => RpcError::NodeError(error),
+            Attempts { invalid: Some(reason), .. } => RpcError::Invalid(reason),
+            Attempts { method_missing: true, .. } => RpcError::MethodMissing(method.to_owned()),
+            Attempts { timed_out: true, failures, .. } => RpcError::Timeout(failures.join("; ")),
+            Attempts { failures, .. } => RpcError::Unavailable(failures.join("; ")),
         })
     }
 }

@@ -1,128 +1,88 @@
-//! Questions to one endpoint, without fail-over.
+//! Requests to one endpoint, without fail-over.
 
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
     Pool,
-    attempts::{Attempts, Outcome},
+    attempts::{Attempts, ExchangeResult},
     too_many_bytes,
 };
 use crate::{
-    Answer, Refusal, RefusalKind, Rejection, Reply, RpcError,
+    NodeError, NodeErrorKind, Rejection, Reply, Request, RpcError, Verdict,
     health::Availability,
-    http::{ErrorClass, Request, TransportError},
+    http::{ErrorClass, TransportError},
 };
 
 impl Pool {
-    /// Asks one endpoint, however it feels.
-    pub async fn ask_only<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, RpcError>
+    /// Sends a request as [`crate::Target::Only`] says.
+    pub(super) async fn send_to_one<T, F>(
+        &self,
+        endpoint: usize,
+        request: &Request,
+        mut accept: F,
+    ) -> Result<T, RpcError>
     where
-        P: Serialize + Sync + ?Sized,
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
+        F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
     {
-        self.run_only(endpoint, method, &Request::call(method, params), accept).await
+        let method = request.method.as_str();
+        let deadline = Instant::now() + self.config.deadline;
+        let sent_at = loop {
+            let now = Instant::now();
+            let availability = self.endpoints[endpoint].health().availability(method, now);
+            match availability {
+                Availability::Now if self.endpoints[endpoint].health().try_charge(method, 1, now) => break now,
+                Availability::Now => {}
+                Availability::RateLimited(until) if until < self.wait_ends_at(deadline) => {
+                    tokio::time::sleep_until(until).await;
+                }
+                Availability::MethodMissing => return Err(RpcError::MethodMissing(method.to_owned())),
+                Availability::RateLimited(_) | Availability::CoolingDown(_) => {
+                    return Err(RpcError::Unavailable(self.reason_unavailable(endpoint, method, now)));
+                }
+            }
+        };
+        let mut attempts = Attempts::new();
+        match self.exchange(endpoint, request, 1, deadline - sent_at).await {
+            Ok(exchange) => {
+                let verdict = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
+                let mut result = ExchangeResult::default();
+                let value = self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result);
+                self.record_exchange(endpoint, result, sent_at);
+                if let Some(value) = value {
+                    return Ok(value);
+                }
+            }
+            Err(error) => drop(self.record_transport_error(endpoint, error, &mut attempts, sent_at)),
+        }
+        attempts.into_result(method)
     }
 
-    /// Gets something that is not JSON-RPC from one endpoint, however it feels.
-    pub async fn fetch_only<T, F>(&self, endpoint: usize, name: &str, path: &str, accept: F) -> Result<T, RpcError>
+    /// Sends a request as [`crate::Target::Probe`] says.
+    pub(super) async fn probe<T, F>(&self, endpoint: usize, request: &Request, mut accept: F) -> Result<T, RpcError>
     where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
+        F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
     {
-        self.run_only(endpoint, name, &Request { path: path.to_owned(), body: None }, accept).await
-    }
-
-    async fn run_only<T, F>(&self, endpoint: usize, method: &str, request: &Request, accept: F) -> Result<T, RpcError>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
-    {
-        self.nodes[endpoint].health().take(1, Instant::now());
-        let exchange = match self.send(endpoint, request, 1, self.config.deadline).await {
+        self.endpoints[endpoint].health().charge(1, Instant::now());
+        let exchange = match self.exchange(endpoint, request, 1, self.config.deadline).await {
             Ok(exchange) => exchange,
-            Err(TransportError::Failed { fault: ErrorClass::Slow, reason, .. }) => return Err(RpcError::Slow(reason)),
-            Err(TransportError::Failed { fault: ErrorClass::Broken | ErrorClass::Throttled, reason, .. }) => {
+            Err(TransportError::Failed { class: ErrorClass::Timeout, reason, .. }) => {
+                return Err(RpcError::Timeout(reason));
+            }
+            Err(TransportError::Failed { class: ErrorClass::Broken | ErrorClass::Throttled, reason, .. }) => {
                 return Err(RpcError::Unavailable(reason));
             }
             Err(TransportError::TooLarge { bytes_max }) => return Err(too_many_bytes(bytes_max)),
         };
         match accept(&Reply::new(endpoint, exchange.status, &exchange.body)) {
-            Ok(Answer::Sure(value) | Answer::Doubtful(value)) => Ok(value),
-            Err(Rejection::Wrong(reason)) => Err(RpcError::Wrong(reason)),
-            Err(Rejection::Refused(refusal)) => Err(match refusal.kind {
-                RefusalKind::MethodMissing => RpcError::Missing(method.to_owned()),
-                RefusalKind::TooLarge => RpcError::TooLarge(refusal.message),
-                RefusalKind::Quota | RefusalKind::NotThere | RefusalKind::Pruned | RefusalKind::Other => {
-                    RpcError::Refused(Refusal { message: self.redact(endpoint, &refusal.message), ..refusal })
+            Ok(Verdict::Accept(value) | Verdict::Fallback(value)) => Ok(value),
+            Err(Rejection::Invalid(reason)) => Err(RpcError::Invalid(reason)),
+            Err(Rejection::NodeError(error)) => Err(match error.kind {
+                NodeErrorKind::MethodMissing => RpcError::MethodMissing(request.method.clone()),
+                NodeErrorKind::TooLarge => RpcError::TooLarge(error.message),
+                NodeErrorKind::RateLimited | NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => {
+                    RpcError::NodeError(NodeError { message: self.redact(endpoint, &error.message), ..error })
                 }
             }),
         }
-    }
-
-    /// Asks one endpoint when it may be asked. Unlike with [`Pool::ask_only`], its quota is waited for, what it says counts
-    /// for its health, and while it rests the answer is [`RpcError::Unavailable`]: for what is asked again and again.
-    pub async fn ask_one<T, P, F>(&self, endpoint: usize, method: &str, params: &P, accept: F) -> Result<T, RpcError>
-    where
-        P: Serialize + Sync + ?Sized,
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
-    {
-        self.run_one(endpoint, method, &Request::call(method, params), accept).await
-    }
-
-    /// Gets something that is not JSON-RPC from one endpoint; see [`Pool::ask_one`].
-    pub async fn fetch_one<T, F>(&self, endpoint: usize, name: &str, path: &str, accept: F) -> Result<T, RpcError>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
-    {
-        self.run_one(endpoint, name, &Request { path: path.to_owned(), body: None }, accept).await
-    }
-
-    /// Posts something that is not JSON-RPC to one endpoint; see [`Pool::ask_one`].
-    pub async fn post_one<T, F>(&self, endpoint: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, RpcError>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
-    {
-        self.run_one(endpoint, path, &Request { path: path.to_owned(), body: Some(body) }, accept).await
-    }
-
-    async fn run_one<T, F>(&self, endpoint: usize, method: &str, request: &Request, accept: F) -> Result<T, RpcError>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
-    {
-        let deadline = Instant::now() + self.config.deadline;
-        let sent = loop {
-            let now = Instant::now();
-            let ready = self.nodes[endpoint].health().ready(method, now);
-            match ready {
-                Availability::Now if self.nodes[endpoint].health().claim(method, 1, now) => break now,
-                Availability::Now => {}
-                Availability::At(at) if at < self.latest(deadline) => tokio::time::sleep_until(at).await,
-                Availability::Missing => return Err(RpcError::Missing(method.to_owned())),
-                Availability::At(_) | Availability::Cooling(_) => {
-                    return Err(RpcError::Unavailable(self.why_not(endpoint, method, now)));
-                }
-            }
-        };
-        let mut attempts = Attempts::new();
-        match self.send(endpoint, request, 1, deadline - sent).await {
-            Ok(exchange) => {
-                let mut outcome = Outcome::default();
-                let said = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
-                let value = self.judge(endpoint, method, said, &mut attempts, &mut outcome);
-                self.book(endpoint, outcome, sent);
-                if let Some(value) = value {
-                    return Ok(value);
-                }
-            }
-            Err(trouble) => drop(self.troubled(endpoint, trouble, &mut attempts, sent)),
-        }
-        attempts.into_result(method)
-    }
-
-    /// Posts something that is not JSON-RPC to one endpoint, however it feels.
-    pub async fn post_only<T, F>(&self, endpoint: usize, path: &str, body: Vec<u8>, accept: F) -> Result<T, RpcError>
-    where
-        F: FnOnce(&Reply<'_>) -> Result<Answer<T>, Rejection>,
-    {
-        self.run_only(endpoint, path, &Request { path: path.to_owned(), body: Some(body) }, accept).await
     }
 }

@@ -1,5 +1,5 @@
-//! Stories on a real node of Bitcoin Core, read over JSON-RPC on both databases, and through Esplora's public interface. The
-//! node's time follows the world's clock; whoever pays has keys of his own.
+//! Stories on a real Bitcoin Core node, read over JSON-RPC on both databases, and through the Esplora API. Block time
+//! follows the world's clock; payments come from a separate wallet.
 
 /// `ways! { async fn name(world: Onchain) { … } }` makes the tests `name::core_sqlite`, `name::core_postgres` and
 /// `name::esplora_sqlite`.
@@ -52,36 +52,36 @@ use esplora::Esplora;
 use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use provision::wallet::{SignedPayment, TestWallet};
 
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::{START, World, accounts};
 
-/// Why a helper may panic: without the node there is no story.
+/// The panic message of helpers that need the node.
 const NODE: &str = "the node does as it is told";
-/// More blocks than anything needs to be final.
+/// Enough blocks to make every deposit final.
 const DEEP: u64 = 12;
 const COIN: &str = "btc";
-/// Of a usual order: enough that half of it is not dust, which no node passes on.
+/// The quantity of a usual order: half of its price must not be below what nodes relay (dust).
 const QUANTITY: u32 = 40;
-/// In fen: below 1,000 dollars, below 10,000, and above.
+/// Prices in fen: below 1,000 dollars, below 10,000 dollars, and above.
 const PRICES: [(i64, u64); 3] = [(300, 1), (1_100_000, 2), (8_000_000, 6)];
 
-/// What a story needs.
+/// The setup of a story.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub kind: AddressKind,
-    /// Long, because the machine may be busy; short, where a node is silent on purpose.
+    /// Long, because the machine may be busy; short in stories where a node never answers.
     pub timeout_ms: u64,
 }
 
 pub const PLAIN: Plan = Plan { kind: AddressKind::P2wpkh, timeout_ms: 30_000 };
 
-/// A world whose Bitcoin is a real node.
+/// A world whose Bitcoin chain is a real node.
 pub struct Onchain {
     world: World,
-    /// `None` while it is stopped.
+    /// `None` while the node is stopped.
     node: Option<Bitcoind>,
     pub payer: TestWallet,
-    /// What stands between the daemon and the node, where that is wanted.
+    /// The proxy between the daemon and the node, if the story has one.
     _esplora: Option<Esplora>,
 }
 
@@ -119,13 +119,13 @@ impl Onchain {
         self.node = Some(stopped.start().await.expect(NODE));
     }
 
-    /// The payment waits for a block; the daemon may look at it.
-    pub async fn pay(&self, to: &[(&Placed, Amount)]) -> SignedPayment {
-        let to: Vec<(&str, u64)> = to.iter().map(|(placed, amount)| (placed.address.as_str(), sats(*amount))).collect();
+    /// Sends the payment; it waits in the mempool, where the daemon can see it.
+    pub async fn pay(&self, to: &[(&PlacedOrder, Amount)]) -> SignedPayment {
+        let to: Vec<(&str, u64)> = to.iter().map(|(order, amount)| (order.address.as_str(), sats(*amount))).collect();
         self.payer.pay(self.node(), &to).await.expect(NODE)
     }
 
-    /// Mines without letting the daemon look.
+    /// Mines without running the workers.
     pub async fn mine_unseen(&self, blocks: u64) {
         self.node().set_time(self.world.clock.now().unix_seconds()).await.expect(NODE);
         self.node().mine(blocks).await.expect(NODE);
@@ -136,24 +136,24 @@ impl Onchain {
         self.world.run_until_idle().await;
     }
 
-    /// Replaces the newest blocks by one more that are empty; what was in them waits again.
+    /// Replaces the newest blocks by one more empty blocks; their transactions return to the mempool.
     pub async fn reorg(&self, depth: u64) {
         self.node().reorg(depth).await.expect(NODE);
         self.world.run_until_idle().await;
     }
 
-    /// An order of the usual size.
-    pub async fn place(&self) -> Placed {
-        self.world.place_many(QUANTITY, COIN).await
+    /// Places an order of the usual quantity.
+    pub async fn place_order(&self) -> PlacedOrder {
+        self.world.place_order_of(QUANTITY, COIN).await
     }
 
-    /// An order of something at so many fen.
-    pub async fn place_worth(&mut self, fen: i64) -> Placed {
+    /// Places an order of one piece at this price in fen.
+    pub async fn place_order_worth(&mut self, fen: i64) -> PlacedOrder {
         let product = self.world.new_product(&format!("worth-{fen}"), fen, 1, 3).await;
         let usual = std::mem::replace(&mut self.world.product, product);
-        let placed = self.world.place_many(1, COIN).await;
+        let order = self.world.place_order_of(1, COIN).await;
         self.world.product = usual;
-        placed
+        order
     }
 }
 
@@ -171,7 +171,7 @@ impl DerefMut for Onchain {
     }
 }
 
-/// The regtest network behind these endpoints, as a configuration has it.
+/// The configuration of the regtest network with these endpoints.
 pub fn described(urls: &[String], api: Api, plan: Plan) -> String {
     let endpoints: Vec<String> = urls.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
     let api = match api {

@@ -1,5 +1,5 @@
-//! The binary itself with a configuration file, on a node whose login it reads from a file: `settled check` says what the
-//! node is, `settled serve` sells.
+//! The binary itself with a configuration file, on a node whose login is read from a file: `settled check` reports the node's
+//! state, `settled serve` sells.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use provision::wallet::TestWallet;
 use serde_json::{Value, json};
 
 use super::{NODE, sats};
-use crate::placed::PATIENCE;
+use crate::placed_order::TIMEOUT;
 use crate::world::accounts;
 
 struct Installation {
@@ -26,7 +26,7 @@ struct Installation {
 }
 
 impl Installation {
-    /// On SQLite, with the node's login in a file as Bitcoin Core writes it.
+    /// An installation on SQLite with the node's login in a file, as Bitcoin Core writes it.
     fn new(node: &Bitcoind) -> Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join(".cookie"), "settled:of-a-test").expect("a file is written");
@@ -48,7 +48,7 @@ impl Installation {
         Installation { config, url: format!("http://{address}"), daemon: None, folder, _scratch: scratch }
     }
 
-    /// Runs a command and gives whether it was content, and what it printed.
+    /// Runs a command and returns whether it succeeded and what it printed.
     fn settled(&self, args: &[&str]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
         let output = command.args(args).arg("--config").arg(&self.config).output().expect("the binary runs");
@@ -85,7 +85,7 @@ impl Installation {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, reached).await {
+        match tokio::time::timeout(TIMEOUT, reached).await {
             Ok(found) => found,
             Err(_) => panic!("{what}: {}", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()),
         }
@@ -95,7 +95,7 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(daemon) = &mut self.daemon {
-            // It ends with its story, in whatever state it is.
+            // The process is killed at the end of its story.
             let _gone = daemon.kill();
             let _reaped = daemon.wait();
         }
@@ -117,19 +117,19 @@ async fn the_binary_sells_for_bitcoin() {
     let wish = json!({ "productId": product.await, "quantity": 1, "contactEmail": "buyer@example.com",
         "paymentMethod": "crypto", "coin": "btc" });
     let order = format!("{}/api/orders", shop.url);
-    let placed = shop.until("no order", async || {
+    let order = shop.until("no order", async || {
         let answer = client.post(&order).json(&wish).send().await.ok()?;
         if answer.status() == 201 { answer.json::<Value>().await.ok() } else { None }
     });
-    let placed = placed.await;
-    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{placed}")).to_owned();
-    let address = text(&placed["payment"]["address"]);
-    let due = Amount::parse_decimal(&text(&placed["payment"]["expected_amount"]), 8).expect("an amount");
+    let order = order.await;
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{order}")).to_owned();
+    let address = text(&order["payment"]["address"]);
+    let due = Amount::parse_decimal(&text(&order["payment"]["expected_amount"]), 8).expect("an amount");
     let valid = node.rpc("validateaddress", json!([address])).await.expect(NODE);
     assert_eq!(valid["isvalid"], true, "CO-13: {valid}");
 
     payer.pay(&node, &[(&address, sats(due))]).await.expect(NODE);
-    let status = format!("{}/api/orders/{}/status", shop.url, text(&placed["order"]["id"]));
+    let status = format!("{}/api/orders/{}/status", shop.url, text(&order["order"]["id"]));
     let shown = async |what: &str| {
         let answer = get(status.clone()).await?;
         (answer["payment_status"] == what).then_some(())
@@ -141,9 +141,9 @@ async fn the_binary_sells_for_bitcoin() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_says_whether_a_node_is_ready() {
+async fn check_reports_whether_a_node_is_ready() {
     let whole = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
-    // Its newest block is from 2011: for all that it knows, it has years to read.
+    // The node's newest block is from 2011, so it looks years behind.
     let (content, said) = Installation::new(&whole).settled(&["check"]);
     assert!(!content && said.contains("FAIL") && said.contains("still syncs"), "{said}");
     whole.mine(1).await.expect(NODE);

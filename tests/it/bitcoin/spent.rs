@@ -1,4 +1,4 @@
-//! The outputs that lie on our addresses, and what becomes of them when somebody spends them who has the seed.
+//! Unspent outputs of deposit addresses, and spends made outside settled with the same seed.
 
 use config::AddressKind;
 use db::Db;
@@ -10,7 +10,7 @@ use signer::accounts::{self, KeyAccount, Purpose};
 
 use super::{COIN, DEEP, NODE, Onchain, PLAIN, Plan, sats};
 use crate::aftermath::request;
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::PHRASE;
 
 async fn unspent(world: &Onchain) -> Vec<Unspent> {
@@ -24,7 +24,7 @@ async fn spent_reviews(db: &Db) -> Vec<Review> {
     open.into_iter().filter(|review| review.kind == "deposit.spent").collect()
 }
 
-/// A wallet on bitcoinjs-lib, into which the seed was typed, takes these outputs together.
+/// Spends these outputs in one transaction with a bitcoinjs-lib wallet that has the seed.
 async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> String {
     let account = KeyAccount::new(chain::Family::Bitcoin, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).unwrap();
     let account = account.with_address_kind(match kind {
@@ -41,21 +41,21 @@ async fn sweep(world: &Onchain, kind: AddressKind, outputs: &[Unspent]) -> Strin
     swept["txid"].as_str().expect("a name").to_owned()
 }
 
-/// Two outputs of one transaction for one order, one for another.
-async fn three_outputs(world: &Onchain) -> [Placed; 2] {
-    let placed = [world.place().await, world.place().await];
-    let (part, rest) = split(placed[0].due, 1, 2);
-    world.pay(&[(&placed[0], part), (&placed[1], placed[1].due), (&placed[0], rest)]).await;
+/// Pays one order with two outputs of a transaction and another order with one.
+async fn three_outputs(world: &Onchain) -> [PlacedOrder; 2] {
+    let order = [world.place_order().await, world.place_order().await];
+    let (part, rest) = split(order[0].due, 1, 2);
+    world.pay(&[(&order[0], part), (&order[1], order[1].due), (&order[0], rest)]).await;
     world.mine(1).await;
-    placed
+    order
 }
 
-async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
-    let placed = three_outputs(world).await;
+async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKind) {
+    let order = three_outputs(world).await;
     world.mine(DEEP).await;
     let all = unspent(world).await;
     assert_eq!(all.iter().map(|unspent| unspent.output.vout).collect::<Vec<_>>(), [0, 1, 2]);
-    assert_eq!([&all[0].address, &all[1].address], [&placed[0].address, &placed[1].address]);
+    assert_eq!([&all[0].address, &all[1].address], [&order[0].address, &order[1].address]);
     assert!(spent_reviews(&world.db).await.is_empty());
     let chain = world.chain_of(COIN);
     let listed = request(world, "admin", json!({ "list-unspent": { "chain": chain.as_str() } })).await.unwrap();
@@ -64,7 +64,7 @@ async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
 
     let txid = sweep(world, kind, &all[..2]).await;
     world.mine(1).await;
-    // What is left, and the change, which came to one of our addresses.
+    // The remaining output, and the change, which pays one of our addresses.
     let left = unspent(world).await;
     assert_eq!(left[0], all[2]);
     assert_eq!(left[1..].iter().map(|unspent| unspent.output.txid.to_string()).collect::<Vec<_>>(), [txid.as_str()]);
@@ -72,7 +72,7 @@ async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
     assert_eq!(reviews.len(), 2, "{reviews:?}");
     assert!(reviews.iter().all(|review| review.detail.contains(&txid)), "{reviews:?}");
 
-    // Its block vanishes with what it spent, and comes again; a daemon that was started between knows what to look for.
+    // The block that spent the outputs is replaced and returns; a daemon started in between still watches the outputs.
     world.crash_and_boot().await;
     world.node().rollback(1).await.expect(NODE);
     world.node().mine_only(&[]).await.expect(NODE);
@@ -87,15 +87,15 @@ async fn are_spent_and_come_back(world: &mut Onchain, kind: AddressKind) {
 }
 
 ways! {
-    async fn an_output_that_the_seed_spends_elsewhere_is_noticed(world: Onchain) {
-        are_spent_and_come_back(&mut world, AddressKind::P2wpkh).await;
+    async fn a_foreign_spend_opens_a_review(world: Onchain) {
+        spent_outputs_return_after_a_reorg(&mut world, AddressKind::P2wpkh).await;
     }
 
-    async fn a_taproot_output_too(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
-        are_spent_and_come_back(&mut world, AddressKind::P2tr).await;
+    async fn a_taproot_output_is_tracked(world: Onchain = Plan { kind: AddressKind::P2tr, ..PLAIN }) {
+        spent_outputs_return_after_a_reorg(&mut world, AddressKind::P2tr).await;
     }
 
-    async fn what_was_received_before_a_restart_is_still_known(world: Onchain) {
+    async fn unspent_outputs_survive_a_restart(world: Onchain) {
         three_outputs(&world).await;
         world.mine(DEEP).await;
         let all = unspent(&world).await;

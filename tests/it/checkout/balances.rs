@@ -1,4 +1,4 @@
-//! CO-27 to CO-34: payments from a balance, and many buyers at once.
+//! CO-27 to CO-34: payments from a balance, and concurrent buyers.
 
 use access::tokens::{self, Token};
 use chain::{Amount, AssetId};
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{change, created, on_chain, orders, refused, with_method};
 use crate::world::World;
 
-/// Neither order nor debit nor reservation came of it.
+/// Asserts that no order, debit or reservation was made.
 async fn nothing_happened(world: &World) {
     assert_eq!(orders(world).await, 0);
     assert_eq!(world.stock(&world.product).await, 300);
@@ -86,7 +86,7 @@ both! {
         let answer = world.post_as(&token, "/api/orders", &with_method(&world.product, 10, "balance_crypto")).await;
         created(&answer);
         assert_eq!(answer.text_at("order.status"), "paid");
-        // 5 CNY at 7.24 are 0.690607… USD, rounded up to the sixth place.
+        // 5 CNY at 7.24 are 0.690607… USD, rounded up to six decimals.
         assert_eq!(world.balance(user, "USD").await, Amount::from_units(7_000_000 - 690_608));
         assert_eq!(world.balance(user, "CNY").await, Amount::from_units(1_000));
         assert_eq!(earned(&world, "USD").await, Amount::from_units(690_608));

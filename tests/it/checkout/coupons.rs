@@ -1,4 +1,4 @@
-//! CO-38 to CO-41: the price, with and without a coupon.
+//! CO-38 to CO-41: prices with and without a coupon.
 
 use money::pricing::Currency;
 use serde_json::json;
@@ -11,7 +11,7 @@ fn coupon(code: &str, discount: Discount) -> NewCoupon {
     NewCoupon { code: code.into(), terms: Terms::unrestricted(discount, Currency::CNY), max_uses: None }
 }
 
-/// Original, discount and due, as digits on the wire.
+/// The original amount, the discount and the amount due, as written in the response.
 #[track_caller]
 fn amounts(answer: &Answer, original: &str, discount: &str, due: &str) {
     created(answer);
@@ -34,7 +34,7 @@ both! {
         let order = |code: &str| with(on_chain(&world.product, 10, "trc20_usdt"), "couponCode", json!(code));
         let answer = world.post("/api/orders", &order("SAVE10")).await;
         amounts(&answer, "5", "0.5", "4.5");
-        // 4.5 CNY at 7.24.
+        // 4.5 CNY at 7.24 CNY/USD.
         assert_eq!(answer.text_at("payment.expected_amount"), "0.621547");
         amounts(&world.post("/api/orders", &order(" minus2 ")).await, "5", "2", "3");
         let free = world.post("/api/orders", &order("ALL")).await;

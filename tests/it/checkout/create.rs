@@ -1,4 +1,4 @@
-//! CO-10 to CO-26 and CO-35 to CO-37: orders that need no account, and orders that are refused.
+//! CO-10 to CO-26 and CO-35 to CO-37: orders without an account, and refused orders.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{COINS, change, created, on_chain, orders, refused, with, with_method, without};
 use crate::world::World;
 
-/// Refused as invalid, naming the field, and nothing was made of it.
+/// Asserts that the order is refused with a validation error for the field and that no order was created.
 async fn invalid(world: &World, body: Value, field: &str) {
     let answer = world.post("/api/orders", &body).await;
     refused(&answer, 400, "validation_error");
@@ -18,7 +18,7 @@ async fn invalid(world: &World, body: Value, field: &str) {
     assert_eq!(world.stock(&world.product).await, 300);
 }
 
-/// By the rules of the address's own network, in other people's code.
+/// Validates an address with independent code for its network.
 fn is_valid(coin: &str, address: &str) -> bool {
     match coin {
         "btc" => {
@@ -30,7 +30,7 @@ fn is_valid(coin: &str, address: &str) -> bool {
             let bytes = base58::decode_check(address).expect("Base58Check");
             bytes.len() == 21 && bytes[0] == 0x41 && address.starts_with('T')
         }
-        // The checksum in the capitals counts.
+        // EIP-55: the capital letters are a checksum.
         _ => Address::parse_checksummed(address, None).is_ok(),
     }
 }
@@ -55,13 +55,13 @@ both! {
         let number = answer.text_at("order.order_no");
         let (prefix, random) = number.split_at(10);
         assert_eq!(prefix, "CO20260211");
-        // Five bits each, without the letters that are misread.
+        // Each character carries five bits; easily confused letters are left out.
         assert!(random.len() >= 10 && random.bytes().all(|b| b"0123456789ABCDEFGHJKMNPQRSTVWXYZ".contains(&b)));
         assert_eq!(answer.body["payment"]["expires_at"], order["expires_at"]);
     }
 
     async fn co_11_a_crypto_answer_has_an_address_and_an_exact_amount(world: World) {
-        // 5 CNY at 7.24 CNY/USD, rounded up to what a wallet can type; computed apart from this program.
+        // 5 CNY at 7.24 CNY/USD, rounded up to the quoted decimals; computed independently of this program.
         for (coin, expected) in [
             ("trc20_usdt", "0.690608"), ("erc20_usdt", "0.690608"), ("bep20_usdt", "0.690608"), ("btc", "0.00001063"),
             ("eth", "0.000215814917127072"), ("trx", "5.755065"), ("bnb", "0.001190702991045914"),
@@ -162,7 +162,7 @@ both! {
     async fn co_24_two_hundred_is_the_most(world: World) {
         let many = world.new_product("many", 50, 1, 300).await;
         change(&world, "update products set max_quantity = 500 where slug = 'many'").await;
-        // Even where the product itself allows more.
+        // Even if the product allows more.
         for product in [&world.product, &many] {
             invalid(&world, on_chain(product, 201, "btc"), "200").await;
         }
@@ -205,7 +205,7 @@ both! {
         for method in ["alipay", "wechat"] {
             created(&world.post("/api/orders", &with_method(&world.product, 1, method)).await);
         }
-        // A token that is none does not matter where none is needed.
+        // An invalid token is ignored if the payment method needs none.
         for body in [on_chain(&world.product, 1, "eth"), with_method(&world.product, 1, "alipay")] {
             created(&world.post_as("expired", "/api/orders", &body).await);
         }
@@ -225,7 +225,7 @@ both! {
     }
 }
 
-/// `on` is accepted with a link to its page, `off` is refused, as the payment configuration says.
+/// Asserts that provider `on` is accepted with a link to its page and `off` is refused, as the payment configuration reports.
 async fn external(world: &World, on: &str, off: &str) {
     let config = world.get("/api/payment-config").await;
     assert_eq!(config.body["methods"][on], json!({"enabled": true}));
@@ -235,7 +235,7 @@ async fn external(world: &World, on: &str, off: &str) {
     refused(&refusal, 400, "payment_method_unavailable");
     assert_eq!(orders(world).await, 0);
 
-    // `coin` is ignored where it does not matter.
+    // `coin` is ignored if the payment method is not `crypto`.
     let body = with(with_method(&world.product, 2, on), "coin", json!("nonsense"));
     let answer = world.post("/api/orders", &body).await;
     let id = created(&answer);

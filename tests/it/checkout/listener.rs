@@ -1,4 +1,4 @@
-//! The listener around the surface: health, documents, limits, hosts, clients behind proxies, an orderly end.
+//! The HTTP listener: health, API documents, limits, hosts, clients behind proxies, graceful shutdown.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const DOCUMENTED: [(&str, &str); 7] = [
     ("get", "/api/payment-config"),
 ];
 
-/// Sends the bytes as they are and reads until the server closes.
+/// Sends raw bytes and reads until the server closes the connection.
 async fn raw(world: &World, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     stream.write_all(bytes).await.expect("the request is sent");
@@ -32,7 +32,7 @@ async fn raw(world: &World, bytes: &[u8]) -> String {
     text
 }
 
-/// A connection that was answered once and is kept.
+/// Opens a connection, receives one response and keeps the connection open.
 async fn waiting(world: &World) -> TcpStream {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("a request");
@@ -41,10 +41,10 @@ async fn waiting(world: &World) -> TcpStream {
     stream
 }
 
-/// The status of an answer on a connection of its own; `None` if it is closed without one.
+/// The status of a response on a new connection; `None` if it is closed without a response.
 async fn answered(world: &World) -> Option<String> {
     let mut stream = TcpStream::connect(world.address()).await.expect("a connection");
-    // A closed connection may refuse the request or lose the answer.
+    // A closed connection may refuse the request or lose the response.
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).await.ok()?;
@@ -71,7 +71,7 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Where the document says that the surface is.
+/// The server URL in the OpenAPI document.
 async fn documented_url(world: &World) -> String {
     world.get("/openapi/checkout.json").await.body["servers"][0]["url"].as_str().expect("a URL").to_owned()
 }
@@ -81,7 +81,7 @@ async fn from_host(world: &World, host: &str, path: &str) -> Answer {
 }
 
 both! {
-    async fn health_says_what_is_wrong(world: World) {
+    async fn readiness_names_the_failing_parts(world: World) {
         assert_eq!(world.get("/healthz").await.body, json!({"status": "ok"}));
         assert_eq!(world.get("/readyz").await.body, json!({"status": "ready"}));
         let health = world.daemon.as_ref().expect("the daemon runs").health.clone();
@@ -94,7 +94,7 @@ both! {
         assert_eq!(world.get("/readyz").await.status, 200);
     }
 
-    async fn the_document_describes_what_is_served(world: World) {
+    async fn the_openapi_document_matches_the_served_api(world: World) {
         let answer = world.get("/openapi/checkout.json").await;
         assert_eq!(answer.status, 200);
         assert_eq!(answer.body["openapi"], json!("3.1.0"));
@@ -110,7 +110,7 @@ both! {
         for reference in used {
             assert!(answer.body.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
         }
-        // What is documented as required is in a real answer, and nothing else is.
+        // A real response has exactly the documented required fields.
         let order = world.post("/api/orders", &on_chain(&world.product, 1, "eth")).await;
         for (schema, part) in [("CreatedOrder", &order.body), ("Order", &order.body["order"]), ("CoinPayment", &order.body["payment"])] {
             let fields = answer.body["components"]["schemas"][schema]["properties"].as_object().expect("properties");
@@ -136,7 +136,7 @@ both! {
         assert!(policy.contains("default-src 'none'"));
     }
 
-    async fn every_client_has_its_share(world: World = |config| {
+    async fn requests_are_limited_per_client(world: World = |config| {
         config.server.requests_per_minute = 6;
     }) {
         for n in 0..6 {
@@ -154,7 +154,7 @@ both! {
         found(&world.get_from("10.0.0.1", "/api/products").await);
     }
 
-    async fn a_header_of_a_stranger_is_not_believed(world: World = |config| {
+    async fn a_forwarded_header_from_an_untrusted_peer_is_ignored(world: World = |config| {
         config.server.trusted_proxies.clear();
     }) {
         for n in 0..3 {
@@ -183,7 +183,7 @@ both! {
         found(&world.get("/api/products").await);
     }
 
-    async fn every_client_has_its_places(world: World = |config| {
+    async fn connections_are_limited_per_client(world: World = |config| {
         config.server.trusted_proxies.clear();
         config.server.connections_per_client = 2;
     }) {
@@ -193,7 +193,7 @@ both! {
         until_answered(&world).await;
     }
 
-    async fn who_takes_nothing_of_his_answers_loses_his_place(world: World = |config| {
+    async fn a_client_that_does_not_read_its_response_is_disconnected(world: World = |config| {
         config.server.trusted_proxies.clear();
         config.server.connections_per_client = 1;
         config.server.stall_timeout = Duration::from_millis(300);
@@ -201,7 +201,7 @@ both! {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4_096).expect("a small buffer");
         let mut stalled = socket.connect(world.address()).await.expect("a connection");
-        // More answers than the buffers of both sides hold, none of which is read.
+        // Requests more response bytes than the buffers of both sides hold and reads none.
         let requests = b"GET /reference/checkout HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
         let sent = tokio::time::timeout(Duration::from_secs(1), stalled.write_all(&requests)).await;
         assert!(sent.is_err() || sent.is_ok_and(|sent| sent.is_ok()), "the server still reads or waits");
@@ -209,7 +209,7 @@ both! {
         drop(stalled);
     }
 
-    async fn a_surface_has_its_prefix(world: World = |config| {
+    async fn a_surface_is_served_under_its_prefix(world: World = |config| {
         config.surfaces.checkout.mount.prefix = "/shop".into();
     }) {
         found(&world.get("/shop/api/products").await);
@@ -219,7 +219,7 @@ both! {
         assert!(documented_url(&world).await.ends_with("/shop"));
     }
 
-    async fn a_surface_has_its_host(world: World = |config| {
+    async fn a_surface_is_served_on_its_host(world: World = |config| {
         config.surfaces.checkout.mount.host = "Pay.example".into();
     }) {
         for host in ["pay.example", "PAY.EXAMPLE", "pay.example:8443"] {
@@ -234,7 +234,7 @@ both! {
         assert!(documented_url(&world).await.starts_with("http://pay.example"));
     }
 
-    async fn every_answer_has_an_id_and_careful_headers(world: World) {
+    async fn every_response_has_a_request_id_and_security_headers(world: World) {
         let given = world.send(world.request("GET", "/api/products").header("x-request-id", "trace-1.a_B")).await;
         assert_eq!(given.header("x-request-id"), Some("trace-1.a_B"));
         let long = "a".repeat(65);

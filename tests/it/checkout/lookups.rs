@@ -1,16 +1,16 @@
-//! CO-42 to CO-51: an order is found by who knows its number and address, and nobody may guess fast.
+//! CO-42 to CO-51: Query Order needs the order number and e-mail address, and guessing is rate limited.
 
 use serde_json::json;
 
 use super::{EMAIL, count, created, credentials, found, ip, on_chain, query, refused, with_method};
 use crate::world::{Answer, World};
 
-/// An order that waits for money.
+/// Creates an order that waits for payment.
 async fn open_order(world: &World) -> String {
     world.order(2, "eth").await.text_at("order.order_no")
 }
 
-/// An order of `quantity` that is paid and delivered.
+/// Creates an order of `quantity` pieces that is paid and delivered.
 async fn completed_order(world: &World, quantity: u32) -> String {
     let (_, token) = world.user_with_balance(100_000, 0).await;
     let answer = world.post_as(&token, "/api/orders", &with_method(&world.product, quantity, "balance_cny")).await;
@@ -30,17 +30,17 @@ fn retry_after(answer: &Answer) -> i64 {
 
 both! {
     async fn co_42_number_and_address_find_the_order(world: World) {
-        let placed = world.order(2, "eth").await;
-        let order_no = placed.text_at("order.order_no");
+        let order = world.order(2, "eth").await;
+        let order_no = order.text_at("order.order_no");
         let answer = query(&world, &ip(1), &order_no, EMAIL).await;
         found(&answer);
         let expected = json!({
-            "id": placed.body["order"]["id"], "order_no": order_no, "status": "pending", "payment_status": "pending",
+            "id": order.body["order"]["id"], "order_no": order_no, "status": "pending", "payment_status": "pending",
             "fulfillment_status": "pending", "product_id": world.product.id, "quantity": 2, "amount": 1, "currency": "CNY",
             "payment_method": "crypto", "created_at": "2026-02-11T12:00:00Z", "credentials": null,
         });
         assert_eq!(answer.body["order"], expected);
-        // However the address is written.
+        // In every spelling of the e-mail address.
         found(&query(&world, &ip(2), &order_no, "  BUYER@Example.COM ").await);
         world.advance_seconds(60);
         found(&query_by_body(&world, &ip(3), json!({"orderNo": order_no, "email": EMAIL})).await);
@@ -86,7 +86,7 @@ both! {
         let unpaid = open_order(&world).await;
         let (_, token) = world.user_with_balance(1_000, 0).await;
         let body = with_method(&world.product, 2, "balance_cny");
-        // Paid, and no worker has run since.
+        // The order is paid and no worker has run since.
         let paid = world.post_as(&token, "/api/orders", &body).await.text_at("order.order_no");
         for (n, (order_no, status)) in (1..).zip([(&unpaid, "pending"), (&paid, "paid")]) {
             let answer = query(&world, &ip(n), order_no, EMAIL).await;
@@ -121,7 +121,7 @@ both! {
         found(&query(&world, &ip(2), &order_no, "Buyer@Example.com").await);
         refused(&query(&world, &ip(3), &order_no, EMAIL).await, 429, "rate_limited");
         refused(&query_by_body(&world, &ip(4), json!({"orderNo": order_no, "email": EMAIL})).await, 429, "rate_limited");
-        // What was refused counts for nobody: the third client has all its look-ups left.
+        // Refused look-ups are not counted: the third client still has all of its look-ups.
         for _ in 0..3 {
             let other = open_order(&world).await;
             found(&query(&world, &ip(3), &other, EMAIL).await);
@@ -169,7 +169,7 @@ both! {
         retry_after(&query(&world, &ip(4), &order_no, "wrong@example.com").await);
     }
 
-    async fn orders_are_made_at_the_configured_pace(world: World = |config| {
+    async fn order_creation_is_rate_limited(world: World = |config| {
         config.surfaces.checkout.orders_per_ip_per_minute = 30;
     }) {
         let post = async |ip: &str| {

@@ -1,4 +1,4 @@
-//! The checklist of the checkout contract: one story for each line, over real HTTP, on both databases.
+//! The checklist of the checkout contract: one story for each item, over HTTP, on both databases.
 
 mod balances;
 mod coupons;
@@ -17,14 +17,14 @@ use crate::world::{Answer, Product, World};
 const EMAIL: &str = "buyer@example.com";
 const COINS: [&str; 7] = ["trc20_usdt", "erc20_usdt", "bep20_usdt", "btc", "eth", "trx", "bnb"];
 
-/// An order as an anonymous buyer sends it.
+/// The body of an anonymous order, paid on a chain.
 fn on_chain(product: &Product, quantity: u32, coin: &str) -> Value {
     json!({
         "productId": product.id, "quantity": quantity, "contactEmail": EMAIL, "paymentMethod": "crypto", "coin": coin,
     })
 }
 
-/// The same with another way to pay.
+/// The same body with another payment method.
 fn with_method(product: &Product, quantity: u32, method: &str) -> Value {
     json!({"productId": product.id, "quantity": quantity, "contactEmail": EMAIL, "paymentMethod": method})
 }
@@ -39,7 +39,7 @@ fn with(mut body: Value, field: &str, value: Value) -> Value {
     body
 }
 
-/// In the surface's shape, and for this reason.
+/// Asserts the surface's error shape with this status and code.
 #[track_caller]
 fn refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!(answer.status, status, "{}", answer.text);
@@ -63,7 +63,7 @@ fn found(answer: &Answer) {
     assert_eq!(answer.body["success"], json!(true), "{}", answer.text);
 }
 
-/// A client address of its own for every `number`.
+/// A distinct client address for each `number`.
 fn ip(number: u32) -> String {
     std::net::Ipv4Addr::from_bits((10 << 24) + number).to_string()
 }
@@ -73,7 +73,7 @@ async fn query(world: &World, ip: &str, order_no: &str, email: &str) -> Answer {
     world.get_from(ip, &format!("/api/orders/query?orderNo={order_no}&email={email}")).await
 }
 
-/// The credentials of a completed order.
+/// Queries a completed order and returns its credentials.
 async fn credentials(world: &World, ip: &str, order_no: &str) -> Vec<String> {
     let answer = query(world, ip, order_no, EMAIL).await;
     found(&answer);
@@ -86,7 +86,7 @@ async fn orders(world: &World) -> i64 {
     count(world, "select count(*) as n from orders").await
 }
 
-/// What no interface offers.
+/// Changes the database directly, where no interface exists.
 async fn change(world: &World, sql: &'static str) {
     let changed = world.db.write("change", move |tx| Box::pin(async move { tx.execute(sql, Vec::new()).await }));
     changed.await.unwrap_or_else(|e: db::Error| panic!("{sql}: {e}"));

@@ -1,4 +1,4 @@
-//! Whatever is sent, the answer is in the surface's shape and never a failure of ours.
+//! Random input is always answered in the surface's error shape and never with a server error.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -34,7 +34,7 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A sound body in which some fields were replaced, so that noise reaches deep.
+/// A valid body with some fields replaced, so that random values reach the inner checks.
 fn bodies(sound: Value) -> impl Strategy<Value = Value> {
     prop::collection::vec((prop::sample::select(FIELDS.to_vec()), values()), 0..4).prop_map(move |changes| {
         let mut body = sound.clone();
@@ -45,7 +45,7 @@ fn bodies(sound: Value) -> impl Strategy<Value = Value> {
     })
 }
 
-/// The same cases in every run.
+/// The seed is fixed: every run has the same cases.
 fn draw<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
@@ -68,7 +68,7 @@ fn encoded(bytes: &[u8]) -> String {
 }
 
 both! {
-    async fn noise_never_fails_a_request(world: World) {
+    async fn random_input_never_causes_a_server_error(world: World) {
         let (_, token) = world.user_with_balance(5_000, 5_000_000).await;
         let sound = on_chain(&world.product, 1, "eth");
         for (n, body) in (0..).zip(draw(bodies(sound))) {

@@ -1,4 +1,4 @@
-//! CO-52 to CO-59 and CO-64: from an unpaid order to its goods.
+//! CO-52 to CO-59 and CO-64: the order status from creation to delivery.
 
 use std::collections::BTreeSet;
 
@@ -6,30 +6,18 @@ use chain::Amount;
 use serde_json::json;
 
 use super::{EMAIL, created, credentials, ip, on_chain, refused, with_method};
-use crate::world::{Answer, World};
+use crate::placed_order::PlacedOrder;
+use crate::world::World;
 
-struct Placed {
-    id: String,
-    order_no: String,
-    address: String,
-    due: String,
-}
-
-async fn place(world: &World, quantity: u32, coin: &str) -> Placed {
+async fn place_order(world: &World, quantity: u32, coin: &'static str) -> PlacedOrder {
     let answer = world.post("/api/orders", &on_chain(&world.product, quantity, coin)).await;
-    Placed {
-        id: created(&answer),
-        order_no: answer.text_at("order.order_no"),
-        address: answer.text_at("payment.address"),
-        due: answer.text_at("payment.expected_amount"),
-    }
+    created(&answer);
+    PlacedOrder::parse(&answer.body, coin, &world.asset(coin))
 }
 
-/// The least that the coin can be short by.
-fn less_one_unit(world: &World, coin: &str, amount: &str) -> String {
-    let decimals = world.asset(coin).decimals;
-    let amount = Amount::parse_decimal(amount, decimals).expect("an amount");
-    amount.checked_sub(Amount::from_units(1)).expect("more than one unit").to_decimal(decimals)
+/// Underpays by the smallest amount possible.
+fn less_one_unit(due: Amount) -> Amount {
+    due.checked_sub(Amount::from_units(1)).expect("more than one unit")
 }
 
 async fn states(world: &World, id: &str) -> (String, String, String) {
@@ -41,20 +29,16 @@ fn three(status: &str, payment: &str, fulfillment: &str) -> (String, String, Str
     (status.into(), payment.into(), fulfillment.into())
 }
 
-fn needed(answer: &Answer) -> u64 {
-    answer.body["payment"]["required_confirmations"].as_u64().expect("a number")
-}
-
 both! {
     async fn co_52_the_status_has_a_payment_and_a_fulfilment_state(world: World) {
-        let placed = place(&world, 2, "trc20_usdt").await;
-        let answer = world.status(&placed.id).await;
+        let order = place_order(&world, 2, "trc20_usdt").await;
+        let answer = world.status(&order.id).await;
         let expected = json!({
-            "success": true, "order_id": placed.id, "status": "pending", "payment_status": "pending",
+            "success": true, "order_id": order.id, "status": "pending", "payment_status": "pending",
             "fulfillment_status": "pending",
             "payment": {
-                "coin": "trc20_usdt", "address": placed.address, "expected_amount": placed.due, "received_amount": "0",
-                "confirmations": 0, "required_confirmations": 1, "tx_hash": null, "qr_code": placed.address, "expires_at": "2026-02-11T12:30:00Z",
+                "coin": "trc20_usdt", "address": order.address, "expected_amount": world.decimal(order.coin, order.due), "received_amount": "0",
+                "confirmations": 0, "required_confirmations": 1, "tx_hash": null, "qr_code": order.address, "expires_at": "2026-02-11T12:30:00Z",
             },
         });
         assert_eq!(answer.status, 200);
@@ -64,15 +48,15 @@ both! {
     async fn co_53_the_status_tells_nothing_about_the_buyer(world: World) {
         let (user, token) = world.user_with_balance(1_000, 0).await;
         let paid = world.post_as(&token, "/api/orders", &with_method(&world.product, 2, "balance_cny")).await;
-        let placed = place(&world, 2, "eth").await;
-        world.pay("eth", &placed.address, &placed.due);
+        let order = place_order(&world, 2, "eth").await;
+        world.pay_order(&order, order.due);
         world.mine_deep("eth");
         world.run_until_idle().await;
-        let mut secrets = vec![EMAIL.to_owned(), "example.com".to_owned(), token, format!("\"{user}\""), placed.order_no.clone()];
-        for (n, order_no) in (1..).zip([paid.text_at("order.order_no"), placed.order_no.clone()]) {
+        let mut secrets = vec![EMAIL.to_owned(), "example.com".to_owned(), token, format!("\"{user}\""), order.order_no.clone()];
+        for (n, order_no) in (1..).zip([paid.text_at("order.order_no"), order.order_no.clone()]) {
             secrets.extend(credentials(&world, &ip(n), &order_no).await);
         }
-        for id in [paid.text_at("order.id"), placed.id] {
+        for id in [paid.text_at("order.id"), order.id] {
             let answer = world.status(&id).await;
             assert_eq!(answer.text_at("status"), "completed");
             for secret in &secrets {
@@ -85,88 +69,88 @@ both! {
     }
 
     async fn co_54_an_unknown_order_has_no_status(world: World) {
-        let placed = place(&world, 1, "eth").await;
+        let order = place_order(&world, 1, "eth").await;
         let unknown = uuid::Uuid::new_v4().to_string();
-        for id in [unknown.as_str(), &placed.order_no, "1", "%00", "%ff", "query", &placed.id[..35]] {
+        for id in [unknown.as_str(), &order.order_no, "1", "%00", "%ff", "query", &order.id[..35]] {
             refused(&world.status(id).await, 404, "order_not_found");
         }
     }
 
     async fn co_55_a_confirmed_payment_completes_the_order(world: World) {
-        let placed = place(&world, 3, "erc20_usdt").await;
-        assert_eq!(states(&world, &placed.id).await, three("pending", "pending", "pending"));
-        let txid = world.pay("erc20_usdt", &placed.address, &placed.due);
+        let order = place_order(&world, 3, "erc20_usdt").await;
+        assert_eq!(states(&world, &order.id).await, three("pending", "pending", "pending"));
+        let txid = world.pay_order(&order, order.due);
         world.mine("erc20_usdt", 1);
         world.run_until_idle().await;
-        let answer = world.status(&placed.id).await;
+        let answer = world.status(&order.id).await;
         assert_eq!(answer.text_at("payment_status"), "confirming");
-        assert_eq!(answer.text_at("payment.received_amount"), placed.due);
+        assert_eq!(answer.text_at("payment.received_amount"), world.decimal(order.coin, order.due));
         assert_eq!(answer.body["payment"]["confirmations"], json!(1));
         assert_eq!(answer.text_at("payment.tx_hash"), format!("0x{txid}"));
-        world.mine("erc20_usdt", needed(&answer) - 1);
+        world.mine("erc20_usdt", world.required_confirmations(&order).await - 1);
         world.run_until_idle().await;
-        assert_eq!(states(&world, &placed.id).await, three("completed", "paid", "delivered"));
-        assert_eq!(credentials(&world, &ip(1), &placed.order_no).await.len(), 3);
+        assert_eq!(states(&world, &order.id).await, three("completed", "paid", "delivered"));
+        assert_eq!(credentials(&world, &ip(1), &order.order_no).await.len(), 3);
     }
 
     async fn co_56_too_little_is_not_paid(world: World) {
         for coin in ["erc20_usdt", "btc"] {
-            let placed = place(&world, 2, coin).await;
-            world.pay(coin, &placed.address, &less_one_unit(&world, coin, &placed.due));
+            let order = place_order(&world, 2, coin).await;
+            world.pay_order(&order, less_one_unit(order.due));
             world.mine_deep(coin);
             world.run_until_idle().await;
-            assert_eq!(states(&world, &placed.id).await, three("pending", "underpaid", "pending"), "{coin}");
+            assert_eq!(states(&world, &order.id).await, three("pending", "underpaid", "pending"), "{coin}");
         }
     }
 
     async fn co_57_two_transfers_pay_together(world: World) {
-        let placed = place(&world, 2, "bep20_usdt").await;
-        world.pay("bep20_usdt", &placed.address, &less_one_unit(&world, "bep20_usdt", &placed.due));
+        let order = place_order(&world, 2, "bep20_usdt").await;
+        world.pay_order(&order, less_one_unit(order.due));
         world.mine_deep("bep20_usdt");
         world.run_until_idle().await;
-        assert_eq!(states(&world, &placed.id).await.1, "underpaid");
-        world.pay("bep20_usdt", &placed.address, "0.000000000000000001");
+        assert_eq!(states(&world, &order.id).await.1, "underpaid");
+        world.pay("bep20_usdt", &order.address, "0.000000000000000001");
         world.mine_deep("bep20_usdt");
         world.run_until_idle().await;
-        assert_eq!(states(&world, &placed.id).await, three("completed", "paid", "delivered"));
-        assert_eq!(world.status(&placed.id).await.text_at("payment.received_amount"), placed.due);
+        assert_eq!(states(&world, &order.id).await, three("completed", "paid", "delivered"));
+        assert_eq!(world.status(&order.id).await.text_at("payment.received_amount"), world.decimal(order.coin, order.due));
     }
 
     async fn co_58_too_few_confirmations_are_not_paid(world: World) {
         for coin in ["trc20_usdt", "erc20_usdt", "bnb"] {
-            let placed = place(&world, 2, coin).await;
-            world.pay(coin, &placed.address, &placed.due);
-            let needed = needed(&world.status(&placed.id).await);
+            let order = place_order(&world, 2, coin).await;
+            world.pay_order(&order, order.due);
+            let needed = world.required_confirmations(&order).await;
             for confirmations in 1..needed {
                 world.mine(coin, 1);
                 world.run_until_idle().await;
-                let answer = world.status(&placed.id).await;
+                let answer = world.status(&order.id).await;
                 assert_eq!(answer.text_at("payment_status"), "confirming", "{coin} {confirmations}");
                 assert_eq!(answer.body["payment"]["confirmations"], json!(confirmations), "{coin}");
             }
             world.mine(coin, 1);
             world.run_until_idle().await;
-            assert_eq!(states(&world, &placed.id).await.1, "paid", "{coin}");
+            assert_eq!(states(&world, &order.id).await.1, "paid", "{coin}");
         }
     }
 
     async fn co_59_an_unpaid_order_expires_and_frees_its_stock(world: World) {
-        let placed = place(&world, 30, "trx").await;
+        let order = place_order(&world, 30, "trx").await;
         assert_eq!(world.stock(&world.product).await, 270);
         world.advance_seconds(30 * 60 - 1);
         world.mine("trx", 1);
         world.run_until_idle().await;
-        assert_eq!(states(&world, &placed.id).await.0, "pending", "the window is open to its end");
+        assert_eq!(states(&world, &order.id).await.0, "pending", "the window is open to its end");
         assert_eq!(world.stock(&world.product).await, 270);
         world.advance_seconds(62);
         world.mine("trx", 1);
         world.run_until_idle().await;
-        assert_eq!(states(&world, &placed.id).await, three("expired", "expired", "pending"));
+        assert_eq!(states(&world, &order.id).await, three("expired", "expired", "pending"));
         assert_eq!(world.stock(&world.product).await, 300);
-        world.pay("trx", &placed.address, &placed.due);
+        world.pay_order(&order, order.due);
         world.mine_deep("trx");
         world.run_until_idle().await;
-        assert_eq!(states(&world, &placed.id).await.0, "expired", "nothing leaves that state");
+        assert_eq!(states(&world, &order.id).await.0, "expired", "nothing leaves that state");
     }
 
     async fn co_64_no_item_is_delivered_twice(world: World) {
@@ -177,10 +161,10 @@ both! {
             let answer = world.post_as(&token, "/api/orders", &with_method(&product, quantity, "balance_cny")).await;
             created(&answer);
             numbers.push(answer.text_at("order.order_no"));
-            let placed = world.post("/api/orders", &on_chain(&product, quantity, "eth")).await;
-            created(&placed);
-            world.pay("eth", &placed.text_at("payment.address"), &placed.text_at("payment.expected_amount"));
-            numbers.push(placed.text_at("order.order_no"));
+            let order = world.post("/api/orders", &on_chain(&product, quantity, "eth")).await;
+            created(&order);
+            world.pay("eth", &order.text_at("payment.address"), &order.text_at("payment.expected_amount"));
+            numbers.push(order.text_at("order.order_no"));
         }
         world.mine_deep("eth");
         world.crash_and_boot().await;

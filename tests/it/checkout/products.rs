@@ -1,4 +1,4 @@
-//! CO-1 to CO-9: what is for sale.
+//! CO-1 to CO-9: the product endpoints.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ both! {
         world.new_product("whole", 500, 1, 0).await;
         world.new_product("odd", 1_234_567_890_123, 1, 0).await;
         let text = world.get("/api/products").await.text;
-        // The digits themselves: no quotes, no object, no binary fraction.
+        // The price is a JSON number with exact digits: no string, no object, no binary rounding.
         for digits in ["\"price\":0.5}", "\"price\":5}", "\"price\":12345678901.23}"] {
             assert!(text.contains(digits), "{digits} in {text}");
         }

@@ -1,4 +1,4 @@
-//! CO-60 to CO-63: the payment configuration, the shape of refusals, malformed bodies, repeated calls.
+//! CO-60 to CO-63: the payment configuration, error responses, malformed bodies, idempotent calls.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ both! {
         }));
     }
 
-    async fn what_cannot_be_paid_is_off_and_refused(world: World = |config| {
+    async fn an_unavailable_payment_method_is_hidden_and_refused(world: World = |config| {
         config.surfaces.checkout.assets.remove("btc");
         config.chains.values_mut().find(|chain| chain.id.as_str() == "tron").expect("tron").enabled = false;
         config.rates.fixed.retain(|pair, _| pair.to_string() != "BNB/USD");
@@ -85,7 +85,7 @@ both! {
         refused(&query(&world, &ip(1), "CO4", EMAIL).await, 429, "rate_limited");
         assert_eq!(codes.len(), 9);
         assert_eq!(orders(&world).await, 0);
-        // Whatever goes wrong inside says nothing of what it was.
+        // Internal errors reveal no details.
         change(&world, "alter table products rename to elsewhere").await;
         let broken = world.get("/api/products").await;
         change(&world, "alter table elsewhere rename to products").await;
@@ -123,7 +123,7 @@ both! {
         let first = post_keyed(&world, "key-1", &body).await;
         created(&first);
         world.advance_seconds(5);
-        // However the same fields are written.
+        // In any order and spelling of the same fields.
         let reordered = json!({
             "unknown": [1, 2], "coin": "trc20_usdt", "paymentMethod": "crypto", "contactEmail": EMAIL, "quantity": 10,
             "productId": world.product.id,
@@ -147,7 +147,7 @@ both! {
         assert_eq!(orders(&world).await, 3);
     }
 
-    async fn a_key_of_a_refused_call_may_be_used_again(world: World) {
+    async fn the_idempotency_key_of_a_refused_call_can_be_reused(world: World) {
         let product = world.new_product("few", 100, 1, 1).await;
         let body = on_chain(&product, 2, "eth");
         refused(&post_keyed(&world, "k", &body).await, 409, "insufficient_stock");
@@ -155,7 +155,7 @@ both! {
         created(&post_keyed(&world, "k", &body).await);
     }
 
-    async fn repeated_calls_at_once_make_one_order(world: World) {
+    async fn concurrent_repeated_calls_create_one_order(world: World) {
         let (user, token) = world.user_with_balance(10_000, 0).await;
         let body = with_method(&world.product, 10, "balance_cny");
         let call = || world.request("POST", "/api/orders").header("idempotency-key", "once").bearer_auth(&token).json(&body);
@@ -165,7 +165,7 @@ both! {
         created(&answers[0]);
         assert_eq!(orders(&world).await, 1);
         assert_eq!(world.balance(user, "CNY").await, chain::Amount::from_units(9_500));
-        // Of another user, it is another key.
+        // The same key of another user is a different key.
         let (_, other) = world.user_with_balance(10_000, 0).await;
         let request = world.request("POST", "/api/orders").header("idempotency-key", "once").bearer_auth(&other).json(&body);
         created(&world.send(request).await);

@@ -10,7 +10,7 @@ use crate::commands::program::{configured, installed, run, run_with, settled};
 use crate::world::accounts;
 
 #[tokio::test]
-async fn an_operator_sets_a_shop_up() {
+async fn an_operator_sets_up_a_shop() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
     let admin = async |arguments: &[&str], input: &str| {
@@ -91,7 +91,7 @@ async fn an_operator_sets_a_shop_up() {
 }
 
 #[tokio::test]
-async fn an_audit_names_what_was_corrupted() {
+async fn audit_reports_corrupted_rows() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
     let admin = async |arguments: &[&str]| run(&[&["admin"], arguments, &["--config", &config]].concat()).await.done();
@@ -114,7 +114,7 @@ async fn an_audit_names_what_was_corrupted() {
 }
 
 #[tokio::test]
-async fn a_check_says_what_to_do() {
+async fn check_reports_how_to_fix_each_problem() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
     let file = Path::new(&config);
@@ -136,7 +136,7 @@ async fn a_check_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn the_daemons_user_can_read_what_init_writes() {
+async fn the_service_user_can_read_the_configuration_of_init() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settled.toml");
     let said = run(&["init", "--config", file.to_str().unwrap()]).await.done();
@@ -155,7 +155,7 @@ async fn the_daemons_user_can_read_what_init_writes() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_there_and_closed_is_not_written_again() {
+async fn init_does_not_overwrite_an_unreadable_configuration() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("only root can become somebody else: a configuration of another user was NOT checked");
         return;
@@ -174,7 +174,7 @@ async fn a_configuration_that_is_there_and_closed_is_not_written_again() {
 }
 
 #[tokio::test]
-async fn keys_that_are_missing_may_be_the_units() {
+async fn a_missing_key_may_be_passed_by_the_systemd_unit() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
@@ -199,7 +199,7 @@ async fn keys_that_are_missing_may_be_the_units() {
 }
 
 #[tokio::test]
-async fn no_keys_are_made_beside_those_that_the_unit_passes() {
+async fn no_keys_are_created_beside_those_of_the_systemd_unit() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     installed(other.path()).await;
     let config = configured(folder.path()).await;
@@ -214,7 +214,7 @@ async fn no_keys_are_made_beside_those_that_the_unit_passes() {
 }
 
 #[tokio::test]
-async fn a_check_compares_what_the_database_stored() {
+async fn check_compares_the_configuration_with_the_database() {
     let folder = tempfile::tempdir().unwrap();
     let config = installed(folder.path()).await;
     let anvil = Anvil::start(AnvilOptions { chain_id: 1, ..AnvilOptions::default() }).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_check_compares_what_the_database_stored() {
 }
 
 #[tokio::test]
-async fn every_command_explains_itself() {
+async fn every_command_has_help() {
     let commands: &[&[&str]] = &[
         &[],
         &["dev"],

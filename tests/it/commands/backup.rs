@@ -61,7 +61,7 @@ async fn refusals(config: &str, folder: &Path) {
 }
 
 /// What a killed one left is taken over.
-async fn after_one_that_was_cut_short(config: &str, folder: &Path) {
+async fn a_backup_works_after_an_interrupted_one(config: &str, folder: &Path) {
     let cut = folder.join("cut.db");
     run(&["backup", cut.to_str().unwrap(), "--config", config]).await.done();
     assert_copy(&cut);
@@ -69,14 +69,14 @@ async fn after_one_that_was_cut_short(config: &str, folder: &Path) {
 }
 
 #[tokio::test]
-async fn without_a_daemon_the_copy_comes_where_it_is_wanted() {
+async fn a_backup_without_a_daemon_reaches_its_target() {
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
     let before = names(&data);
     let target = tempfile::tempdir().unwrap();
     refusals(&config, target.path()).await;
-    after_one_that_was_cut_short(&config, target.path()).await;
+    a_backup_works_after_an_interrupted_one(&config, target.path()).await;
     let copy = folder.path().join("copy.db");
     let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
     assert!(said.contains("copy.db is a complete copy") && said.contains("data/envelope.keys"), "{said}");
@@ -109,7 +109,7 @@ async fn answering(config: &str) {
 }
 
 #[tokio::test]
-async fn a_daemon_that_sees_other_folders_gives_its_copy_away() {
+async fn the_command_moves_the_copy_of_a_confined_daemon() {
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (installed(folder.path()).await, folder.path().join("data"));
     run(&["admin", "merchant", "create", "shop", "--config", &config]).await.done();
@@ -128,7 +128,7 @@ async fn a_daemon_that_sees_other_folders_gives_its_copy_away() {
 
     refusals(&config, target.path()).await;
     assert_eq!(names(&data), running, "nothing was copied for nothing");
-    after_one_that_was_cut_short(&config, target.path()).await;
+    a_backup_works_after_an_interrupted_one(&config, target.path()).await;
     let copy = target.path().join("copy.db");
     let said = run(&["backup", copy.to_str().unwrap(), "--config", &config]).await.done();
     assert!(said.contains("copy.db is a complete copy"), "{said}");
@@ -148,7 +148,7 @@ async fn a_daemon_that_sees_other_folders_gives_its_copy_away() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgresql_has_tools_of_its_own() {
+async fn backup_of_postgresql_names_its_own_tools() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
     let scratch = Scratch::postgres(&server).await;
     let folder = tempfile::tempdir().unwrap();

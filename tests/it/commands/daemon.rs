@@ -15,7 +15,7 @@ use url::Url;
 use crate::commands::program::{Running, run, settled};
 
 #[tokio::test]
-async fn a_service_manager_hears_of_it_and_an_operator_talks_to_it() {
+async fn the_daemon_notifies_systemd_and_answers_the_control_socket() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("settled.toml");
     let (config, data) = (file.to_str().unwrap(), folder.path().join("data"));
@@ -59,7 +59,7 @@ async fn a_service_manager_hears_of_it_and_an_operator_talks_to_it() {
     }
 }
 
-/// An installation on PostgreSQL with a data folder of its own, as on a machine of its own.
+/// An installation on PostgreSQL with a separate data folder, as on a separate machine.
 pub fn on_postgres(folder: &Path, scratch: &Scratch) -> String {
     let mut url = Url::parse(&scratch.config().url).unwrap();
     let password = folder.join("password");
@@ -80,7 +80,7 @@ async fn serving(config: &str) -> (Child, String) {
     started(settled(&["serve", "--config", config])).await
 }
 
-/// A daemon, and what it said until it was ready.
+/// A daemon process and its log until it was ready.
 pub async fn started(mut command: Command) -> (Child, String) {
     let mut daemon = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
@@ -88,7 +88,7 @@ pub async fn started(mut command: Command) -> (Child, String) {
     while !said.contains("settled listens on") {
         said = lines.next_line().await.unwrap().expect("it runs on");
     }
-    // Whoever does not read what is said would stop it.
+    // The pipe is read to its end, because a full pipe would block the daemon.
     let rest = async move { while let Ok(Some(_)) = lines.next_line().await {} };
     tasks::Tasks::default().spawn("reader", rest);
     (daemon, said)
@@ -99,12 +99,12 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_daemon_serves_a_database_and_the_next_one_may_follow_it() {
+async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
     let scratch = Scratch::postgres(&server).await;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [first, second] = [on_postgres(folders[0].path(), &scratch), on_postgres(folders[1].path(), &scratch)];
-    // Both know the keys that open the goods.
+    // Both installations have the same envelope keys.
     let [data, copy] = folders.each_ref().map(|folder| folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();
     std::fs::create_dir_all(&copy).unwrap();
@@ -120,7 +120,7 @@ async fn one_daemon_serves_a_database_and_the_next_one_may_follow_it() {
     run(&["audit", "--config", &second]).await.done();
     assert!(run(&["check", "--config", &second]).await.done().contains("OK    database"));
 
-    // Somebody stands in line for the claim and has it in the moment in which the session ends: the daemon stops by itself.
+    // Another session waits for the instance lock and gets it as soon as the first session ends: the first daemon stops by itself.
     let db = Db::open(&scratch.config()).await.unwrap();
     let lock = "select count(*) as n from (select pg_advisory_lock(7364, 1)) as taken";
     let (taken, ()) = tokio::join!(rows(&db, lock), async {

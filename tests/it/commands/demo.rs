@@ -5,7 +5,7 @@ use provision::anvil::{Anvil, AnvilOptions};
 use crate::commands::program::{Running, run};
 
 #[tokio::test]
-async fn a_newcomer_buys_and_finds_everything_at_the_second_start() {
+async fn the_demo_sells_and_keeps_its_data_across_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let mut demo = Running::demo(folder.path(), &[]).await;
@@ -49,7 +49,7 @@ async fn a_newcomer_buys_and_finds_everything_at_the_second_start() {
 }
 
 #[tokio::test]
-async fn a_buyer_pays_in_every_way_there_is() {
+async fn dev_pay_covers_every_kind_of_payment() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let demo = Running::demo(folder.path(), &[]).await;
@@ -97,7 +97,7 @@ async fn a_buyer_pays_in_every_way_there_is() {
 }
 
 #[tokio::test]
-async fn coins_of_a_real_node() {
+async fn the_demo_runs_on_a_real_evm_node() {
     let anvil = Anvil::start(AnvilOptions::default()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();

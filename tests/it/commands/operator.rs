@@ -85,7 +85,7 @@ async fn audit_entries(db: &Db) -> Vec<String> {
 }
 
 both! {
-    async fn reviews_are_shown_and_closed(world: World) {
+    async fn an_operator_lists_and_closes_reviews(world: World) {
         let desk = Desk::at(&world).await;
         assert_eq!(desk.admin(&["review", "list"]).await.done().trim(), "Nothing waits for a person.");
         let now = world.clock.now();
@@ -127,39 +127,39 @@ both! {
         assert_eq!(note, "given back by hand");
     }
 
-    async fn an_order_is_looked_at_and_cancelled(world: World) {
+    async fn an_operator_shows_and_cancels_an_order(world: World) {
         let desk = Desk::at(&world).await;
-        let placed = world.place("trc20_usdt").await;
-        let shown = desk.admin(&["order", "show", &placed.order_no]).await.done();
+        let order = world.place_order("trc20_usdt").await;
+        let shown = desk.admin(&["order", "show", &order.order_no]).await.done();
         for line in [
-            &format!("order {} ({})\n  state: awaiting_payment\n", placed.order_no, placed.id),
+            &format!("order {} ({})\n  state: awaiting_payment\n", order.order_no, order.id),
             "  shop: shop, test, surface checkout\n  amount: 1 CNY\n",
             "  e-mail: buyer@example.com\npayment crypto: pending\n",
-            &format!("  address: {} on tron\n  due: 0.138122 USDT until ", placed.address),
+            &format!("  address: {} on tron\n  due: 0.138122 USDT until ", order.address),
             "  received: 0 USDT, confirmed 0 USDT\nlines:\n",
             "  2 of mailbox-usa-fresh at 0.5 CNY: pending",
         ] {
             assert!(shown.contains(line), "{line} is not in {shown}");
         }
-        assert_eq!(desk.admin(&["order", "show", &placed.id.to_uppercase()]).await.done(), shown, "by its id");
+        assert_eq!(desk.admin(&["order", "show", &order.id.to_uppercase()]).await.done(), shown, "by its id");
         for verb in ["show", "cancel", "confirm"] {
             assert!(desk.refused(&["order", verb, "CO20260211AAAAAAAAAAAA"]).await.contains("there is no order `CO2026"));
         }
-        assert!(desk.refused(&["order", "confirm", &placed.order_no]).await.contains("which nobody has to confirm"));
+        assert!(desk.refused(&["order", "confirm", &order.order_no]).await.contains("which nobody has to confirm"));
 
-        world.pay("trc20_usdt", &placed.address, "0.1");
+        world.pay("trc20_usdt", &order.address, "0.1");
         world.mine("trc20_usdt", 1);
         world.run_until_idle().await;
-        let shown = desk.admin(&["order", "show", &placed.order_no]).await.done();
+        let shown = desk.admin(&["order", "show", &order.order_no]).await.done();
         assert!(shown.contains("  received: 0.1 USDT, confirmed") && shown.contains("newest transaction: "), "{shown}");
-        let refused = desk.refused(&["order", "cancel", &placed.order_no]).await;
-        assert!(refused.contains(&format!("order {} cannot be cancelled", placed.order_no)), "{refused}");
+        let refused = desk.refused(&["order", "cancel", &order.order_no]).await;
+        assert!(refused.contains(&format!("order {} cannot be cancelled", order.order_no)), "{refused}");
 
-        let other = world.place_many(5, "eth").await;
+        let other = world.place_order_of(5, "eth").await;
         assert_eq!(world.stock(&world.product).await, 293);
         let cancelled = desk.admin(&["order", "cancel", &format!(" {} ", other.order_no)]).await.done();
         assert!(cancelled.contains("is cancelled") && cancelled.contains("booked and reviewed"), "{cancelled}");
-        world.expect(&other, "cancelled", "expired").await;
+        world.assert_status(&other, "cancelled", "expired").await;
         assert_eq!(world.stock(&world.product).await, 298);
         let refused = desk.refused(&["order", "cancel", &other.order_no]).await;
         assert!(refused.contains("is cancelled already"), "{refused}");
@@ -168,7 +168,7 @@ both! {
         assert_eq!(audit_entries(&world.db).await, [format!("order.cancel {}: 2.5 CNY by crypto", other.order_no)]);
     }
 
-    async fn a_person_confirms_what_was_paid_elsewhere(world: World = |config| {
+    async fn an_operator_confirms_an_external_payment(world: World = |config| {
         config.surfaces.checkout.wechat_url = "https://pay.example/wechat/{order_no}".into();
     }) {
         let desk = Desk::at(&world).await;
@@ -211,7 +211,7 @@ both! {
         assert_eq!(audit_entries(&world.db).await, [&paid, &second].map(|no| format!("order.confirm {no}: 1.5 CNY by wechat")));
     }
 
-    async fn a_product_keeps_what_is_not_given(world: World) {
+    async fn product_put_keeps_options_that_are_not_given(world: World) {
         let desk = Desk::at(&world).await;
         let admin = async |arguments: &[&str], input: &str| {
             desk.admin_with(&[arguments, &["--mode", "test"]].concat(), input).await

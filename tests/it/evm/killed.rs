@@ -1,5 +1,5 @@
-//! The release wiring under SIGKILL: the binary itself, with a configuration file, over TCP. Whenever it dies and however
-//! often, each order is credited once, and what it leaves behind passes the audit.
+//! The binary itself under SIGKILL, with a configuration file, over TCP. Wherever and however often it is killed,
+//! each order is credited once and the database passes the audit.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use chain::Amount;
+use chain::{Amount, Asset};
 use db::testing::Scratch;
 use db::{Backend, Db};
 use envelope::Envelope;
@@ -20,15 +20,15 @@ use shop::merchants;
 use url::Url;
 
 use super::node::{NODE, Network, Node};
-use crate::placed::PATIENCE;
+use crate::placed_order::{PlacedOrder, TIMEOUT};
 use crate::world::accounts;
 
-/// Kills at each point.
+/// The number of kills at each point.
 const ROUNDS: usize = 3;
-/// Blocks until an order is complete.
+/// The number of blocks that complete an order.
 const CONFIRMATIONS: u64 = 12;
 
-/// A shop on this machine, whose daemon is a process of its own.
+/// A shop whose daemon is a separate process.
 pub struct Installation {
     config: PathBuf,
     address: SocketAddr,
@@ -38,12 +38,6 @@ pub struct Installation {
     node: Node,
     scratch: Scratch,
     folder: tempfile::TempDir,
-}
-
-struct Placed {
-    id: String,
-    address: String,
-    due: String,
 }
 
 impl Installation {
@@ -60,7 +54,7 @@ impl Installation {
         let config = folder.path().join("settled.toml");
         let address = free_address();
         fs::write(&config, configuration(address, &scratch, &folder, &node)).expect("a file is written");
-        // A database that is there already must not be opened beside new keys, so they are made first.
+        // The daemon refuses an existing database beside new envelope keys, so the keys are created first.
         let db = Db::open(&scratch.config()).await.expect("the database opens");
         db.migrate().await.expect("the database migrates");
         db.close().await;
@@ -69,7 +63,7 @@ impl Installation {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
         let mut shop =
             Installation { config, address, client, daemon: None, product: String::new(), node, scratch, folder };
-        shop.stock_up();
+        shop.create_shop();
         shop.boot().await;
         let products = shop.get("/api/products").await;
         let product = products["products"][0]["id"].as_str();
@@ -77,8 +71,8 @@ impl Installation {
         shop
     }
 
-    /// As an operator does it, before the first start.
-    fn stock_up(&self) {
+    /// Creates merchant, product and stock with the command line, before the first start.
+    fn create_shop(&self) {
         let goods = self.folder.path().join("goods.txt");
         let lines: Vec<String> =
             (0..100).map(|number| format!("user{number}@example.org----secret-{number}")).collect();
@@ -89,11 +83,11 @@ impl Installation {
         self.settled(&["admin", "stock", "import", "mailbox", "--file", &goods, "--mode", "test"]);
     }
 
-    /// Runs a command to its end, which must be a good one.
+    /// Runs a command and asserts that it succeeds.
     fn settled(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_settled"));
         let output = command.args(args).arg("--config").arg(&self.config).output().expect("the binary runs");
-        assert!(output.status.success(), "settled {args:?}: {}\n{}", said(&output.stdout), said(&output.stderr));
+        assert!(output.status.success(), "settled {args:?}: {}\n{}", text_of(&output.stdout), text_of(&output.stderr));
         output
     }
 
@@ -108,7 +102,7 @@ impl Installation {
             .expect("the binary runs");
         self.daemon = Some(child);
         let url = format!("http://{}/healthz", self.address);
-        self.until("the daemon answers", async || {
+        self.wait_until("the daemon answers", async || {
             self.client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
@@ -132,42 +126,43 @@ impl Installation {
         answer.json().await.expect("JSON")
     }
 
-    async fn place(&self) -> Placed {
+    async fn place_order(&self) -> PlacedOrder {
         let wish = json!({ "productId": self.product, "quantity": 1, "contactEmail": "buyer@example.com",
             "paymentMethod": "crypto", "coin": "erc20_usdt" });
         let url = format!("http://{}/api/orders", self.address);
         let answer = self.client.post(&url).json(&wish).send().await.expect("an answer");
         let answer: Value = answer.json().await.expect("JSON");
-        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-        Placed {
-            id: text(&answer["order"]["id"]),
-            address: text(&answer["payment"]["address"]),
-            due: text(&answer["payment"]["expected_amount"]),
-        }
+        PlacedOrder::parse(&answer, "erc20_usdt", &self.usdt())
     }
 
-    async fn pay(&self, placed: &Placed) {
-        let (to, value) = (placed.address.parse().expect(NODE), units(&placed.due).units());
+    async fn pay(&self, order: &PlacedOrder) {
+        let (to, value) = (order.address.parse().expect(NODE), order.due.units());
         self.node.call(0, self.node.usdt, abi::UsdtLike::transferCall { to, value }).await;
+    }
+
+    /// The asset that `erc20_usdt` stands for.
+    fn usdt(&self) -> Asset {
+        let chain = self.node.configured(&[self.node.anvil.url()], "none");
+        chain.asset("usdt").expect("the node has USDT").clone()
     }
 
     async fn mine(&self, blocks: u64) {
         self.node.anvil.mine(blocks).await.expect(NODE);
     }
 
-    async fn until_completed(&self, placed: &Placed) {
-        let path = format!("/api/orders/{}/status", placed.id);
-        self.until(&placed.id, async || self.get(&path).await["status"] == "completed").await;
+    async fn run_until_completed(&self, order: &PlacedOrder) {
+        let path = format!("/api/orders/{}/status", order.id);
+        self.wait_until(&order.id, async || self.get(&path).await["status"] == "completed").await;
     }
 
-    async fn until(&self, what: &str, reached: impl AsyncFn() -> bool) {
+    async fn wait_until(&self, what: &str, reached: impl AsyncFn() -> bool) {
         let reached = async {
             let mut beat = tokio::time::interval(Duration::from_millis(50));
             while !reached().await {
                 beat.tick().await;
             }
         };
-        if tokio::time::timeout(PATIENCE, reached).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, reached).await.is_err() {
             panic!("{what} did not come true; the log says:\n{}", fs::read_to_string(self.log()).unwrap_or_default());
         }
     }
@@ -176,14 +171,13 @@ impl Installation {
         self.folder.path().join("settled.log")
     }
 
-    /// Every order was paid once and no more, and the books are right.
-    async fn assert_credited(&self, orders: &[Placed]) {
+    /// Asserts that every order was credited exactly once and that the audit is clean.
+    async fn assert_credited(&self, orders: &[PlacedOrder]) {
         let audit = self.settled(&["audit"]);
-        assert!(said(&audit.stdout).contains("stock: the counts agree"), "{}", said(&audit.stdout));
-        let expected = Amount::checked_sum(orders.iter().map(|placed| units(&placed.due))).expect("a small sum");
+        assert!(text_of(&audit.stdout).contains("stock: the counts agree"), "{}", text_of(&audit.stdout));
+        let expected = Amount::checked_sum(orders.iter().map(|order| order.due)).expect("a small sum");
         let db = Db::open(&self.scratch.config()).await.expect("the database opens");
-        let asset =
-            self.node.configured(&[self.node.anvil.url()], "none").asset("usdt").expect("the node has USDT").id.clone();
+        let asset = self.usdt().id;
         let (earned, surplus, deposits) = db
             .read("what_came", move |tx| {
                 Box::pin(async move {
@@ -214,7 +208,7 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(mut child) = self.daemon.take() {
-            // It may have ended by itself, which the test has noticed.
+            // The process may have exited already; the test has seen that.
             let _ended = child.kill();
             let _reaped = child.wait();
         }
@@ -240,22 +234,18 @@ fn configuration(address: SocketAddr, scratch: &Scratch, folder: &tempfile::Temp
     )
 }
 
-/// Free now; a daemon that is started again wants the address of the one before.
+/// A free address; a restarted daemon reuses the address of the previous one.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
-fn units(usdt: &str) -> Amount {
-    Amount::parse_decimal(usdt, 6).expect("an amount")
-}
-
-fn said(bytes: &[u8]) -> String {
+fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn delay() -> Duration {
     let delay = Duration::from_millis(rand::rng().random_range(10..=500));
-    // For whoever looks into a failure.
+    // Printed to help with a failure.
     eprintln!("killed after {delay:?}");
     delay
 }
@@ -264,13 +254,13 @@ both! {
     async fn before_the_block(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
-            let placed = shop.place().await;
-            shop.pay(&placed).await;
+            let order = shop.place_order().await;
+            shop.pay(&order).await;
             shop.kill_after(delay()).await;
             shop.mine(CONFIRMATIONS).await;
             shop.boot().await;
-            shop.until_completed(&placed).await;
-            orders.push(placed);
+            shop.run_until_completed(&order).await;
+            orders.push(order);
         }
         shop.kill();
         shop.assert_credited(&orders).await;
@@ -279,7 +269,7 @@ both! {
     async fn while_blocks_come(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
-            let (first, second) = (shop.place().await, shop.place().await);
+            let (first, second) = (shop.place_order().await, shop.place_order().await);
             shop.pay(&first).await;
             let node = shop.node.anvil.url();
             let mining = mine_one_by_one(node, CONFIRMATIONS);
@@ -287,8 +277,8 @@ both! {
             shop.pay(&second).await;
             shop.boot().await;
             shop.mine(CONFIRMATIONS).await;
-            shop.until_completed(&first).await;
-            shop.until_completed(&second).await;
+            shop.run_until_completed(&first).await;
+            shop.run_until_completed(&second).await;
             orders.extend([first, second]);
         }
         shop.kill();
@@ -298,10 +288,10 @@ both! {
     async fn after_the_block(shop: Installation) {
         let mut orders = Vec::new();
         for _ in 0..ROUNDS {
-            let placed = shop.place().await;
-            shop.pay(&placed).await;
+            let order = shop.place_order().await;
+            shop.pay(&order).await;
             shop.mine(1).await;
-            // Seen, then confirmed: it dies at some point of either, and again right after it came up.
+            // The daemon is killed while the deposit is seen, while it is confirmed, and right after a restart.
             shop.kill_after(delay()).await;
             shop.boot().await;
             shop.mine(CONFIRMATIONS - 1).await;
@@ -309,8 +299,8 @@ both! {
             shop.boot().await;
             shop.kill_after(delay()).await;
             shop.boot().await;
-            shop.until_completed(&placed).await;
-            orders.push(placed);
+            shop.run_until_completed(&order).await;
+            orders.push(order);
         }
         shop.mine(130).await;
         shop.kill();

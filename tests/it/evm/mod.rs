@@ -1,5 +1,5 @@
-//! Stories on real EVM nodes: the daemon reads anvil by its own driver, and the contracts are compiled ones. Time on the
-//! nodes follows the world's clock, so that nothing depends on the machine's.
+//! Stories on real EVM nodes: the daemon reads anvil with its real driver, and the contracts are compiled Solidity. Block time
+//! follows the world's clock, so that no story depends on the machine's clock.
 
 mod faulty;
 mod killed;
@@ -15,26 +15,26 @@ use chain::Amount;
 use db::Backend;
 use provision::contracts::abi;
 
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::World;
 use node::{Endpoint, Fault, NODE, Network, Node};
 
-/// More blocks than anything on these chains needs to be final.
+/// The number of blocks that make every deposit on these chains final.
 const DEEP: u64 = 130;
-/// A world whose Ethereum, and BSC if it is wanted, is a real node.
+/// A world whose Ethereum chain, and BSC on request, is a real node.
 pub struct Onchain {
     world: World,
     pub ethereum: Node,
     pub bsc: Option<Node>,
-    /// What stands between the daemon and Ethereum.
+    /// The proxies between the daemon and the Ethereum node.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// What a story needs.
+/// The setup of a story.
 pub struct Plan {
     pub trace: &'static str,
     pub bsc: bool,
-    /// Endpoints that can be told to lie; without any the node itself is asked.
+    /// The number of proxies that can lie; with 0 the daemon reads the node directly.
     pub endpoints: usize,
 }
 
@@ -67,7 +67,7 @@ impl Onchain {
         Onchain { world, ethereum, bsc, endpoints }
     }
 
-    /// Where a coin is.
+    /// The node of a coin's chain.
     pub fn node(&self, coin: &str) -> &Node {
         match coin {
             "eth" | "erc20_usdt" => &self.ethereum,
@@ -76,20 +76,20 @@ impl Onchain {
         }
     }
 
-    /// The first rich account pays; the payment waits for a block.
-    pub async fn pay(&self, placed: &Placed, amount: Amount) -> B256 {
-        let (node, to) = (self.node(placed.coin), account(placed));
-        match placed.coin {
+    /// Pays from the first funded account; the payment waits for a block.
+    pub async fn pay(&self, order: &PlacedOrder, amount: Amount) -> B256 {
+        let (node, to) = (self.node(order.coin), account(order));
+        match order.coin {
             "eth" | "bnb" => node.send(0, to, amount.units(), &[]).await,
             _ => node.call(0, node.usdt, abi::UsdtLike::transferCall { to, value: amount.units() }).await,
         }
     }
 
-    /// A contract pays several orders in one transaction.
-    pub async fn pay_by_contract(&self, orders: &[(&Placed, Amount)]) -> B256 {
+    /// Pays several orders in one transaction, by a contract.
+    pub async fn pay_by_contract(&self, orders: &[(&PlacedOrder, Amount)]) -> B256 {
         let coin = orders.first().expect("somebody is paid").0.coin;
         let node = self.node(coin);
-        let to: Vec<Address> = orders.iter().map(|(placed, _)| account(placed)).collect();
+        let to: Vec<Address> = orders.iter().map(|(order, _)| account(order)).collect();
         let value: Vec<_> = orders.iter().map(|(_, amount)| amount.units()).collect();
         if matches!(coin, "eth" | "bnb") {
             let sum = value.iter().sum();
@@ -98,7 +98,7 @@ impl Onchain {
         node.call(0, node.batcher, abi::Batcher::payTokenCall { token: node.usdt, to, value }).await
     }
 
-    /// Mines on the coin's chain and lets the daemon read it.
+    /// Mines on the coin's chain and runs the workers.
     pub async fn mine(&self, coin: &str, blocks: u64) {
         self.node(coin).mine(blocks, self.world.clock.now()).await;
         self.world.run_until_idle().await;
@@ -123,7 +123,7 @@ impl DerefMut for Onchain {
     }
 }
 
-/// Whom a payment to the order reaches.
-fn account(placed: &Placed) -> Address {
-    placed.address.parse().expect(NODE)
+/// The order's deposit address.
+fn account(order: &PlacedOrder) -> Address {
+    order.address.parse().expect(NODE)
 }

@@ -1,5 +1,5 @@
-//! A real node with the contracts of the stand-ins, how it stands in a configuration, and the endpoint in front of it that
-//! lies when it is told to.
+//! A real node (anvil) with the test contracts, its configuration, and a proxy in front of it that
+//! lies on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::world::{START, accounts};
 
-/// Why a helper may panic: without the node there is no story.
+/// The panic message of helpers that need the node.
 pub const NODE: &str = "the node and its contracts do as they are told";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Network {
         ChainId::new(name).expect("a name of a chain")
     }
 
-    /// The facts of the preset, but for the assets: the presets' contracts stand on no node of a test.
+    /// The preset's options except the assets: the presets' contracts are not deployed on a test node.
     fn facts(self, usdt: Address) -> String {
         match self {
             Network::Ethereum => format!(
@@ -59,11 +59,11 @@ impl Network {
     }
 }
 
-/// A node on which a rich account has tokens that the batcher may spend. Nobody mines but [`Node::mine`].
+/// A node on which a funded account has tokens that the batcher contract may spend. Only [`Node::mine`] mines.
 pub struct Node {
     pub anvil: Anvil,
     pub network: Network,
-    /// Like Tether's on Ethereum, like the pegged token on BSC.
+    /// A token like USDT on Ethereum, or like the pegged token on BSC.
     pub usdt: Address,
     pub fake: Address,
     pub batcher: Address,
@@ -71,7 +71,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Its time begins an hour before the clock of a world, and each block is a second after the one before.
+    /// Block time starts one hour before the world's clock; each block is one second after its parent.
     pub async fn start(network: Network) -> Node {
         let before = (START.unix_seconds() - 3_600).to_string();
         let anvil = Node::open(network, &["--timestamp", &before]).await;
@@ -79,7 +79,7 @@ impl Node {
         Node::furnish(network, anvil).await
     }
 
-    /// Its time is the machine's.
+    /// Block time is the machine's time.
     pub async fn start_today(network: Network) -> Node {
         let anvil = Node::open(network, &[]).await;
         Node::furnish(network, anvil).await
@@ -111,17 +111,17 @@ impl Node {
         node
     }
 
-    /// A call from a rich account, waiting for a block.
+    /// Sends a contract call from a funded account; it waits for a block.
     pub async fn call(&self, from: usize, to: Address, call: impl SolCall) -> B256 {
         self.send(from, to, U256::ZERO, &call.abi_encode()).await
     }
 
-    /// A payment or call from a rich account, waiting for a block.
+    /// Sends a payment or call from a funded account; it waits for a block.
     pub async fn send(&self, from: usize, to: Address, wei: U256, data: &[u8]) -> B256 {
         self.anvil.send(self.rich[from], to, wei, data).await.expect(NODE)
     }
 
-    /// The first of the new blocks is not older than `now`.
+    /// The first new block is not older than `now`.
     pub async fn mine(&self, blocks: u64, now: Instant) {
         let head = self.anvil.rpc("eth_getBlockByNumber", json!(["latest", false])).await.expect(NODE);
         let time =
@@ -132,21 +132,21 @@ impl Node {
         self.anvil.mine(blocks).await.expect(NODE);
     }
 
-    /// Replaces the newest blocks by as many others. Of their transactions only `keep` is mined again, in the block with
-    /// this number among the new ones.
+    /// Replaces the newest blocks by the same number of others. Of their transactions only `keep` is mined again, in the new
+    /// block with this index.
     pub async fn reorg(&self, depth: u64, keep: Option<(B256, u64)>) {
         let mut kept = Vec::new();
         if let Some((txid, block)) = keep {
             let raw = self.anvil.rpc("eth_getRawTransactionByHash", json!([txid])).await.expect(NODE);
             kept.push(json!([raw, block]));
         }
-        // Other times make other blocks, even where both are empty.
+        // A different block time gives a different hash even to an empty block.
         self.anvil.rpc("anvil_setBlockTimestampInterval", json!([2])).await.expect(NODE);
         self.anvil.rpc("anvil_reorg", json!([depth, kept])).await.expect(NODE);
         self.anvil.rpc("anvil_setBlockTimestampInterval", json!([1])).await.expect(NODE);
     }
 
-    /// Its chain, read through `endpoints`.
+    /// The chain's configuration with these endpoints, as text.
     pub fn describe(&self, endpoints: &[String], trace: &str) -> String {
         let (chain, id, facts) = (self.network.chain(), self.network.chain_id(), self.network.facts(self.usdt));
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
@@ -157,7 +157,7 @@ impl Node {
         )
     }
 
-    /// The same, ready to take its place in the configuration of a world.
+    /// The chain's configuration with these endpoints, to be inserted in the configuration of a world.
     pub fn configured(&self, endpoints: &[String], trace: &str) -> config::ChainConfig {
         let text = format!("[surfaces.checkout]\nmode = \"test\"\n{}\n{}", self.describe(endpoints, trace), accounts());
         let mut config = Config::parse("node.toml".as_ref(), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"));
@@ -167,34 +167,34 @@ impl Node {
 
 const TEN_ETHER: &str = "0x8ac7230489e80000";
 
-/// What an endpoint does to those who ask it.
+/// Faults of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// HTTP 429 to everything.
+    /// Answers everything with HTTP 429.
     Throttled,
-    /// A page of HTML instead of every answer.
+    /// Answers everything with an HTML page.
     Garbage,
-    /// Receipts and logs of blocks, all empty.
+    /// Returns empty receipts and logs.
     EmptyLogs,
-    /// No receipts of whole blocks, and empty logs.
+    /// Does not offer receipts of whole blocks and returns empty logs.
     OnlyEmptyLogs,
-    /// No receipts of whole blocks.
+    /// Does not offer receipts of whole blocks.
     NoReceipts,
-    /// It knows no block above this one.
+    /// Knows no block above this height.
     StaleHead(u64),
     NoTraces,
-    /// Every address holds ten ether.
+    /// Reports a balance of ten ether for every address.
     Generous,
-    /// It takes questions and says nothing.
+    /// Accepts requests and never answers.
     Silent,
 }
 
-/// An endpoint whose behaviour changes while it runs.
+/// A proxy endpoint whose behaviour can be changed while it runs.
 pub struct Endpoint {
     pub proxy: Proxy,
     fault: Arc<Mutex<Fault>>,
-    /// A block that it shows instead of the node's at the same height.
+    /// A block returned instead of the node's block at the same height.
     other: Arc<Mutex<Option<Value>>>,
 }
 
@@ -212,7 +212,7 @@ impl Endpoint {
         Endpoint { proxy: Proxy::start(&node.anvil.url(), trick).await, fault, other }
     }
 
-    /// Shows this block, as `eth_getBlockByNumber` gives it, at its height.
+    /// Returns this block, in the format of `eth_getBlockByNumber`, at its height.
     pub fn show(&self, other: Option<Value>) {
         *self.other.lock().expect("no holder panics") = other;
     }

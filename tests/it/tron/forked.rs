@@ -1,4 +1,4 @@
-//! The part of the chain that is not solidified may change its mind; nothing that was booked does.
+//! Forks of the unsolidified part of the chain change no booked deposit.
 
 use chain::Amount;
 
@@ -6,71 +6,71 @@ use super::Onchain;
 use super::node::LAG;
 
 both! {
-    async fn what_was_seen_in_a_block_that_vanishes_is_forgotten(world: Onchain) {
-        let placed = world.place("trc20_usdt").await;
-        world.pay(&placed, placed.due);
+    async fn an_unconfirmed_transfer_of_a_lost_block_is_removed(world: Onchain) {
+        let order = world.place_order("trc20_usdt").await;
+        world.pay(&order, order.due);
         world.produce(3).await;
-        world.expect(&placed, "pending", "confirming").await;
+        world.assert_status(&order, "pending", "confirming").await;
         world.tron.node.model().orphan_blocks(3, |_| false);
         world.produce(4).await;
-        world.expect(&placed, "pending", "pending").await;
-        world.expect_received(&placed, Amount::ZERO).await;
+        world.assert_status(&order, "pending", "pending").await;
+        world.assert_received(&order, Amount::ZERO).await;
         world.settle().await;
-        assert_eq!(world.earned(placed.coin).await, Amount::ZERO);
-        world.pay(&placed, placed.due);
+        assert_eq!(world.merchant_available(order.coin).await, Amount::ZERO);
+        world.pay(&order, order.due);
         world.settle().await;
-        world.expect(&placed, "completed", "paid").await;
-        assert_eq!(world.earned(placed.coin).await, placed.due);
+        world.assert_status(&order, "completed", "paid").await;
+        assert_eq!(world.merchant_available(order.coin).await, order.due);
     }
 
     async fn a_payment_that_moves_to_another_block_counts_once(world: Onchain) {
         for coin in ["trx", "trc20_usdt"] {
-            let placed = world.place(coin).await;
-            world.pay(&placed, placed.due);
+            let order = world.place_order(coin).await;
+            world.pay(&order, order.due);
             world.produce(LAG - 1).await;
-            world.expect(&placed, "pending", "confirming").await;
+            world.assert_status(&order, "pending", "confirming").await;
             world.tron.node.model().orphan_blocks(LAG - 1, |_| true);
             world.produce(1).await;
-            world.expect(&placed, "pending", "confirming").await;
-            world.expect_received(&placed, placed.due).await;
+            world.assert_status(&order, "pending", "confirming").await;
+            world.assert_received(&order, order.due).await;
             world.settle().await;
-            world.expect(&placed, "completed", "paid").await;
-            assert_eq!(world.earned(coin).await, placed.due, "one payment, two blocks, one credit");
+            world.assert_status(&order, "completed", "paid").await;
+            assert_eq!(world.merchant_available(coin).await, order.due, "one payment, two blocks, one credit");
         }
     }
 
-    async fn nothing_expires_while_nothing_is_solidified(world: Onchain) {
-        let (paid, unpaid) = (world.place("trx").await, world.place("trx").await);
+    async fn no_invoice_expires_without_solidified_blocks(world: Onchain) {
+        let (paid, unpaid) = (world.place_order("trx").await, world.place_order("trx").await);
         world.tron.node.model().producers = 18;
         world.produce(2 * LAG).await;
         let stands = world.tron.node.model().solid_height();
         world.pay(&paid, paid.due);
         world.produce(100).await;
         assert_eq!(world.tron.node.model().solid_height(), stands, "19 producers are needed");
-        world.expect(&paid, "pending", "confirming").await;
+        world.assert_status(&paid, "pending", "confirming").await;
         world.advance_seconds(3 * 3_600);
         world.produce(20).await;
-        // The head moves on; what is read does not.
-        world.expect(&paid, "pending", "confirming").await;
-        world.expect(&unpaid, "pending", "pending").await;
+        // The head advances; the solidified block stays.
+        world.assert_status(&paid, "pending", "confirming").await;
+        world.assert_status(&unpaid, "pending", "pending").await;
         world.tron.node.model().producers = 27;
         world.produce(27).await;
-        world.expect(&paid, "completed", "paid").await;
-        world.expect(&unpaid, "expired", "expired").await;
+        world.assert_status(&paid, "completed", "paid").await;
+        world.assert_status(&unpaid, "expired", "expired").await;
     }
 
     async fn an_expired_transaction_is_in_no_block(world: Onchain) {
-        let placed = world.place("trx").await;
-        world.pay(&placed, placed.due);
-        // Its block comes after more than its five minutes, but the block before it does not: it is still taken.
+        let order = world.place_order("trx").await;
+        world.pay(&order, order.due);
+        // Its block is more than five minutes later, but the parent block is not: the transaction is still accepted.
         world.tron.node.produce(1, (world.clock.now().unix_seconds() + 400) * 1_000);
         world.settle().await;
-        world.expect(&placed, "completed", "paid").await;
-        let second = world.place("trx").await;
+        world.assert_status(&order, "completed", "paid").await;
+        let second = world.place_order("trx").await;
         world.tron.node.model().drop_broadcasts = true;
         world.pay(&second, second.due);
         world.tron.node.model().drop_broadcasts = false;
         world.settle().await;
-        world.expect(&second, "pending", "pending").await;
+        world.assert_status(&second, "pending", "pending").await;
     }
 }

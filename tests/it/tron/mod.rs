@@ -1,5 +1,5 @@
-//! Stories on a TRON node: the daemon reads the stand-in by its own driver, over HTTP. Time on the node follows the world's
-//! clock, so that nothing depends on the machine's.
+//! Stories on a TRON node: the daemon reads the stand-in node over HTTP with its real driver. Block time follows the world's
+//! clock, so that no story depends on the machine's clock.
 
 mod faulty;
 mod forked;
@@ -16,19 +16,19 @@ use db::Backend;
 use provision::contracts::abi;
 use tronnode::gateway::Gateway;
 
-use crate::placed::{Placed, split};
+use crate::placed_order::{PlacedOrder, split};
 use crate::world::World;
 use node::{LAG, Tron, evm};
 
-/// A world whose TRON is the stand-in.
+/// A world whose TRON chain is the stand-in node.
 pub struct Onchain {
     world: World,
     pub tron: Tron,
-    /// Dropped one by one where a story wants it.
+    /// HTTP gateways in front of the node; a story may drop them one by one.
     pub gateways: Vec<Gateway>,
 }
 
-/// How many gateways stand before the node.
+/// The number of gateways in front of the node.
 pub struct Plan {
     pub gateways: usize,
 }
@@ -50,21 +50,21 @@ impl Onchain {
         Onchain { world, tron, gateways }
     }
 
-    /// The first rich account pays; the payment waits for a block.
-    pub fn pay(&self, placed: &Placed, amount: Amount) -> [u8; 32] {
-        match placed.coin {
-            "trx" => self.tron.transfer(0, account(placed), sun(amount)),
+    /// Pays from the first funded account; the payment waits for a block.
+    pub fn pay(&self, order: &PlacedOrder, amount: Amount) -> [u8; 32] {
+        match order.coin {
+            "trx" => self.tron.transfer(0, account(order), sun(amount)),
             _ => self.tron.call(
                 0,
                 self.tron.usdt,
-                abi::Trc20Like::transferCall { to: evm(account(placed)), value: amount.units() },
+                abi::Trc20Like::transferCall { to: evm(account(order)), value: amount.units() },
             ),
         }
     }
 
-    /// A contract pays several orders in one transaction.
-    pub fn pay_by_contract(&self, orders: &[(&Placed, Amount)]) -> [u8; 32] {
-        let to: Vec<Address> = orders.iter().map(|(placed, _)| evm(account(placed))).collect();
+    /// Pays several orders in one transaction, by a contract.
+    pub fn pay_by_contract(&self, orders: &[(&PlacedOrder, Amount)]) -> [u8; 32] {
+        let to: Vec<Address> = orders.iter().map(|(order, _)| evm(account(order))).collect();
         let value: Vec<U256> = orders.iter().map(|(_, amount)| amount.units()).collect();
         if orders.first().expect("somebody is paid").0.coin == "trx" {
             let sum = Amount::checked_sum(orders.iter().map(|(_, amount)| *amount)).unwrap();
@@ -75,13 +75,13 @@ impl Onchain {
         self.tron.call(0, self.tron.batcher, abi::Batcher::payTokenCall { token, to, value })
     }
 
-    /// Makes blocks and lets the daemon look.
+    /// Produces blocks and runs the workers.
     pub async fn produce(&self, blocks: u64) {
         self.tron.produce(blocks, self.world.clock.now());
         self.world.run_until_idle().await;
     }
 
-    /// Whatever waits is in a block, and that block is solidified.
+    /// Produces blocks until every waiting transaction is in a solidified block.
     pub async fn settle(&self) {
         self.produce(1 + LAG).await;
     }
@@ -101,9 +101,9 @@ impl DerefMut for Onchain {
     }
 }
 
-/// Whom a payment to the order reaches.
-fn account(placed: &Placed) -> AddressKey {
-    tron::address::parse(&placed.address).expect("an address").key
+/// The order's deposit address.
+fn account(order: &PlacedOrder) -> AddressKey {
+    tron::address::parse(&order.address).expect("an address").key
 }
 
 fn sun(amount: Amount) -> i64 {

@@ -1,4 +1,4 @@
-//! The stand-in node with the contracts of the stories, and how it stands in a configuration.
+//! The stand-in node with the contracts that the stories use, and its configuration.
 
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
@@ -11,16 +11,16 @@ use tronnode::{FundedAccount, TronNode};
 
 use crate::world::{START, accounts};
 
-/// Shasta's.
+/// The chain id of the Shasta test network.
 pub const CHAIN_ID: u32 = 0x94a9_059e;
-/// Solidified blocks lag 18 behind: 19 producers have built on the block that is.
+/// Solidified blocks are 18 behind the head: 19 producers have built on a solidified block.
 pub const LAG: u64 = 18;
-/// The penalty of USDT at its cap, in thousandths.
+/// USDT's dynamic energy factor at its maximum, in thousandths.
 const FACTOR: u64 = 3_400;
-/// Base units of the token that the first rich account has.
+/// Tokens of the first funded account, in base units.
 const PLENTY: u64 = 1_000_000_000_000_000;
 
-/// A chain on which a rich account has tokens that the batcher may spend. Nobody makes blocks but [`Tron::produce`].
+/// A chain on which a funded account has tokens that the batcher contract may spend. Only [`Tron::produce`] makes blocks.
 pub struct Tron {
     pub node: TronNode,
     pub usdt: AddressKey,
@@ -30,7 +30,7 @@ pub struct Tron {
 }
 
 impl Tron {
-    /// Its time begins an hour before the clock of a world.
+    /// Block time starts one hour before the world's clock.
     pub async fn start() -> Tron {
         let node = TronNode::new(CHAIN_ID, (START.unix_seconds() - 3_600) * 1_000);
         let rich: Vec<FundedAccount> = (1..=4).map(|number| FundedAccount::new([number; 32])).collect();
@@ -49,7 +49,7 @@ impl Tron {
         tron
     }
 
-    /// A call by a rich account, waiting for a block. Its id.
+    /// Sends a contract call from a funded account and returns its transaction id; it waits for a block.
     pub fn call(&self, from: usize, contract: AddressKey, call: impl SolCall) -> [u8; 32] {
         self.call_with(from, contract, 0, &call.abi_encode())
     }
@@ -62,12 +62,12 @@ impl Tron {
         self.node.send(&self.rich[from], &Operation::Transfer { to, sun })
     }
 
-    /// The first of the new blocks is not older than `now`.
+    /// The first new block is not older than `now`.
     pub fn produce(&self, blocks: u64, now: Instant) {
         self.node.produce(blocks, now.unix_seconds() * 1_000);
     }
 
-    /// Its chain, read through `endpoints`, ready to take its place in the configuration of a world.
+    /// The chain's configuration with these endpoints, to be inserted in the configuration of a world.
     pub fn configured(&self, endpoints: &[String]) -> config::ChainConfig {
         let usdt = chain::derive::tron_address(self.usdt).text;
         let endpoints: Vec<String> = endpoints.iter().map(|url| format!("{{ url = \"{url}\" }}")).collect();
@@ -86,7 +86,7 @@ impl Tron {
     }
 }
 
-/// The same account inside the virtual machine.
+/// The account as the virtual machine encodes it.
 pub fn evm(of: AddressKey) -> Address {
     Address::from(of.0)
 }

@@ -147,7 +147,7 @@ async fn a_login_file_opens_a_node() {
 #[tokio::test]
 async fn what_a_node_is_stands_in_its_report() {
     let world = World::start().await;
-    let words = async |source: &Bitcoin| source.check().await.remove(0).outcome;
+    let words = async |source: &Bitcoin| source.check_endpoints().await.remove(0).outcome;
     let whole = words(&world.bitcoin(Access::Core)).await.unwrap();
     assert!(whole.contains("regtest") && whole.contains("complete"), "{whole}");
     assert!(words(&world.bitcoin(Access::Esplora)).await.unwrap().contains("Esplora"));

@@ -7,29 +7,31 @@ use std::{
 
 use axum::http::StatusCode;
 use chain::{AssetKind, Source, SourceError};
-use evm::{Evm, Trace};
+use evm::{Evm, TraceApi};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
-use crate::lying::{Lie, busy, edit};
-use crate::world::{self, ETHER, NODE, World, read};
+use crate::false_answers::{Edit, edit_answer, start_with_busy_block};
+use crate::test_chain::{self, ANVIL, ETHER, TestChain, read_blocks};
 
 /// The balances of all watched addresses at the head, by a driver that asks `urls`.
-async fn balances(world: &World, urls: &[&str], asset: &AssetKind) -> Result<Vec<u64>, SourceError> {
+async fn balances(chain: &TestChain, urls: &[&str], asset: &AssetKind) -> Result<Vec<u64>, SourceError> {
     let last =
-        read(&world.evm(&[&world.anvil.url()]), 0, world.anvil.height().await.expect(NODE), &world.watched).await;
+        read_blocks(&chain.evm(&[&chain.anvil.url()]), 0, chain.anvil.height().await.expect(ANVIL), &chain.watched)
+            .await;
     let last = last.last().expect("a block was read").header.block_ref();
-    let addresses: Vec<chain::Address> = world.ours.iter().map(|ours| world::address(*ours)).collect();
-    let found = world.evm(urls).balances(&last, asset, &addresses).await?;
+    let addresses: Vec<chain::Address> =
+        chain.watched_addresses.iter().map(|ours| test_chain::to_chain_address(*ours)).collect();
+    let found = chain.evm(urls).balances(&last, asset, &addresses).await?;
     Ok(found.iter().map(|amount| amount.units().to::<u64>()).collect())
 }
 
 #[tokio::test]
 async fn a_made_up_balance_is_not_believed() {
-    let (world, _, _) = busy().await;
-    let url = world.anvil.url();
+    let (chain, _, _) = start_with_busy_block().await;
+    let url = chain.anvil.url();
     let ether = u64::try_from(ETHER).unwrap();
-    let lies: [Lie; 5] = [
+    let edits: [Edit; 5] = [
         |proof| proof["balance"] = json!("0xde0b6b3a7640001"),
         |proof| proof["nonce"] = json!("0x7"),
         |proof| proof["accountProof"] = json!([]),
@@ -37,40 +39,40 @@ async fn a_made_up_balance_is_not_believed() {
         // The state of the next block would be just as well proven, by another root.
         |proof| proof["accountProof"].as_array_mut().unwrap().reverse(),
     ];
-    for (n, lie) in lies.into_iter().enumerate() {
-        let liar = Proxy::start(&url, edit("eth_getProof", lie)).await;
-        let found = balances(&world, &[&liar.url, &url], &AssetKind::Native).await;
-        assert_eq!(found, Ok(vec![ether, 0, 8, 15]), "lie {n}");
-        assert!(liar.request_count("eth_getProof") > 0);
-        let alone = balances(&world, &[&liar.url], &AssetKind::Native).await;
+    for (n, edit) in edits.into_iter().enumerate() {
+        let false_proxy = Proxy::start(&url, edit_answer("eth_getProof", edit)).await;
+        let found = balances(&chain, &[&false_proxy.url, &url], &AssetKind::Native).await;
+        assert_eq!(found, Ok(vec![ether, 0, 8, 15]), "edit {n}");
+        assert!(false_proxy.request_count("eth_getProof") > 0);
+        let alone = balances(&chain, &[&false_proxy.url], &AssetKind::Native).await;
         assert!(
             matches!(alone, Err(SourceError::InvalidResponse(_) | SourceError::Unavailable(_))),
-            "lie {n} alone: {alone:?}"
+            "edit {n} alone: {alone:?}"
         );
-        assert_eq!(liar.request_count("eth_getBalance"), 0, "a liar is not asked for less");
+        assert_eq!(false_proxy.request_count("eth_getBalance"), 0, "a false_proxy is not asked for less");
     }
 }
 
 #[tokio::test]
 async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
-    let (world, head, _) = busy().await;
-    let url = world.anvil.url();
-    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.block_ref();
-    world.pay_ether(1, world.ours[0], ETHER).await;
-    world.pay_token(world.usdt, world.ours[1], 5).await;
-    world.anvil.mine(1).await.unwrap();
+    let (chain, head, _) = start_with_busy_block().await;
+    let url = chain.anvil.url();
+    let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
+    chain.pay_ether(1, chain.watched_addresses[0], ETHER).await;
+    chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
+    chain.anvil.mine(1).await.unwrap();
     let newest = |method: &str, params: &Value| match method {
         "eth_getProof" => Intervention::ReplaceParams(json!([params[0], params[1], "latest"])),
         "eth_getBalance" | "eth_call" => Intervention::ReplaceParams(json!([params[0], "latest"])),
         _ => Intervention::Pass,
     };
-    let forgetful = [Proxy::start(&url, newest).await, Proxy::start(&url, newest).await];
-    let evm = world.evm(&[&forgetful[0].url, &forgetful[1].url]);
-    let ours = world::address(world.ours[0]);
+    let latest_only_proxies = [Proxy::start(&url, newest).await, Proxy::start(&url, newest).await];
+    let evm = chain.evm(&[&latest_only_proxies[0].url, &latest_only_proxies[1].url]);
+    let ours = test_chain::to_chain_address(chain.watched_addresses[0]);
     let native = evm.balances(&last, &AssetKind::Native, std::slice::from_ref(&ours)).await;
     assert!(matches!(native, Err(SourceError::InvalidResponse(_))), "{native:?}");
-    let evm = world.evm(&[&forgetful[0].url, &forgetful[1].url]);
-    let token = evm.balances(&last, &token(&world), &[world::address(world.ours[1])]).await;
+    let evm = chain.evm(&[&latest_only_proxies[0].url, &latest_only_proxies[1].url]);
+    let token = evm.balances(&last, &token(&chain), &[test_chain::to_chain_address(chain.watched_addresses[1])]).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
 }
 
@@ -84,13 +86,13 @@ const EVASIONS: [fn() -> Intervention; 4] = [
 
 #[tokio::test]
 async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
-    let (world, head, _) = busy().await;
-    let url = world.anvil.url();
-    let last = read(&world.evm(&[&url]), head, head, &world.watched).await[0].header.block_ref();
-    world.pay_token(world.usdt, world.ours[1], 5).await;
-    world.anvil.mine(1).await.unwrap();
+    let (chain, head, _) = start_with_busy_block().await;
+    let url = chain.anvil.url();
+    let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
+    chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
+    chain.anvil.mine(1).await.unwrap();
     for (n, evasion) in EVASIONS.into_iter().enumerate() {
-        let ignorant = || async {
+        let start_evasive_proxy = || async {
             let evaded = AtomicBool::new(false);
             Proxy::start(&url, move |method, params| match method {
                 "eth_getBalance" if !evaded.swap(true, Ordering::Relaxed) => evasion(),
@@ -99,41 +101,41 @@ async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
             })
             .await
         };
-        let (one, two) = (ignorant().await, ignorant().await);
-        let mut config = world.config(&[&one.url, &two.url], Trace::None);
+        let (one, two) = (start_evasive_proxy().await, start_evasive_proxy().await);
+        let mut config = chain.config(&[&one.url, &two.url], TraceApi::None);
         config.pool.deadline = Duration::from_secs(2);
         let evm = Evm::new(config).unwrap();
-        let ours = [world::address(world.ours[1])];
-        let evaded = evm.balances(&last, &token(&world), &ours).await;
+        let ours = [test_chain::to_chain_address(chain.watched_addresses[1])];
+        let evaded = evm.balances(&last, &token(&chain), &ours).await;
         assert!(
             matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::InvalidResponse(_))),
             "evasion {n}: {evaded:?}"
         );
-        let known = evm.balances(&last, &token(&world), &ours).await;
+        let known = evm.balances(&last, &token(&chain), &ours).await;
         assert!(matches!(known, Err(SourceError::Unsupported(_))), "evasion {n}: {known:?}");
     }
 }
 
-fn token(world: &World) -> AssetKind {
-    AssetKind::Token { contract: world.usdt.to_checksum(None) }
+fn token(chain: &TestChain) -> AssetKind {
+    AssetKind::Token { contract: chain.usdt.to_checksum(None) }
 }
 
 #[tokio::test]
 async fn what_nothing_proves_two_endpoints_must_tell() {
-    let (world, _, _) = busy().await;
-    let url = world.anvil.url();
+    let (chain, _, _) = start_with_busy_block().await;
+    let url = chain.anvil.url();
     let ether = u64::try_from(ETHER).unwrap();
     let plain = || Proxy::without_methods(&url, &["eth_getProof"]);
     let (one, two) = (plain().await, plain().await);
     let both = [one.url.as_str(), &two.url];
-    assert_eq!(balances(&world, &both, &AssetKind::Native).await, Ok(vec![ether, 0, 8, 15]));
+    assert_eq!(balances(&chain, &both, &AssetKind::Native).await, Ok(vec![ether, 0, 8, 15]));
     // Each is asked once besides whether it heeds which block is meant.
     assert_eq!(
         (one.request_count("eth_getBalance"), two.request_count("eth_getBalance")),
         (4 + 1, 3 + 1),
         "zeros need no second word"
     );
-    assert_eq!(balances(&world, &both, &token(&world)).await, Ok(vec![40, 1_500_020, 0, 0]));
+    assert_eq!(balances(&chain, &both, &token(&chain)).await, Ok(vec![40, 1_500_020, 0, 0]));
 
     let more = |method: &str, _: &Value| match method {
         "eth_getProof" => Intervention::Error(-32601, "method not found"),
@@ -144,18 +146,18 @@ async fn what_nothing_proves_two_endpoints_must_tell() {
         })),
         _ => Intervention::Pass,
     };
-    let liar = Proxy::start(&url, more).await;
-    for urls in [[liar.url.as_str(), &one.url], [&one.url, &liar.url]] {
-        for asset in [AssetKind::Native, token(&world)] {
-            let found = balances(&world, &urls, &asset).await;
+    let false_proxy = Proxy::start(&url, more).await;
+    for urls in [[false_proxy.url.as_str(), &one.url], [&one.url, &false_proxy.url]] {
+        for asset in [AssetKind::Native, token(&chain)] {
+            let found = balances(&chain, &urls, &asset).await;
             assert!(matches!(found, Err(SourceError::InvalidResponse(_))), "{found:?}");
         }
     }
-    for asset in [AssetKind::Native, token(&world)] {
-        let alone = balances(&world, &[&one.url], &asset).await;
+    for asset in [AssetKind::Native, token(&chain)] {
+        let alone = balances(&chain, &[&one.url], &asset).await;
         assert!(matches!(alone, Err(SourceError::Unsupported(_))), "{alone:?}");
     }
     // Nothing is no rise, whoever says it.
-    let bep20 = AssetKind::Token { contract: world.fake.to_checksum(None) };
-    assert_eq!(balances(&world, &[&one.url], &bep20).await, Ok(vec![0; 4]));
+    let bep20 = AssetKind::Token { contract: chain.fake.to_checksum(None) };
+    assert_eq!(balances(&chain, &[&one.url], &bep20).await, Ok(vec![0; 4]));
 }

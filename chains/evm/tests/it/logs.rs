@@ -8,23 +8,27 @@ use std::sync::{
 use alloy_primitives::Address;
 use axum::http::StatusCode;
 use chain::{Source, SourceError};
-use evm::{Evm, EvmConfig, Trace};
+use evm::{Evm, EvmConfig, TraceApi};
 use proxy::{Intervention, Proxy};
 use serde_json::{Value, json};
 
-use crate::lying::{Lie, busy, edit};
-use crate::world::{NODE, World, read, transfers};
+use crate::false_answers::{Edit, edit_answer, start_with_busy_block};
+use crate::test_chain::{ANVIL, TestChain, read_blocks, transfers};
 
 #[tokio::test]
 async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
-    let (world, head, honest) = busy().await;
-    let hiding = Proxy::without_methods(&world.anvil.url(), &["eth_getBlockReceipts"]).await;
-    let evm = world.evm(&[&hiding.url]);
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    assert_eq!(read(&evm, head, head, &world.watched).await, honest);
-    assert_eq!(hiding.request_count("eth_getBlockReceipts"), 1, "a missing method is not asked for again");
+    let (chain, head, expected) = start_with_busy_block().await;
+    let without_method_proxy = Proxy::without_methods(&chain.anvil.url(), &["eth_getBlockReceipts"]).await;
+    let evm = chain.evm(&[&without_method_proxy.url]);
+    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
+    assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     assert_eq!(
-        hiding.request_count("eth_getLogs"),
+        without_method_proxy.request_count("eth_getBlockReceipts"),
+        1,
+        "a missing method is not asked for again"
+    );
+    assert_eq!(
+        without_method_proxy.request_count("eth_getLogs"),
         0,
         "the block pays us by its transactions, so that receipts are needed anyway"
     );
@@ -32,72 +36,80 @@ async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
 
 #[tokio::test]
 async fn receipts_are_asked_by_number_where_no_hash_is_taken() {
-    let (world, head, honest) = busy().await;
-    let choosy = Proxy::start(&world.anvil.url(), |method, params| match (method, params[0].as_str()) {
+    let (chain, head, expected) = start_with_busy_block().await;
+    let by_number_proxy = Proxy::start(&chain.anvil.url(), |method, params| match (method, params[0].as_str()) {
         ("eth_getBlockReceipts", Some(text)) if text.len() > 20 => Intervention::Error(-32602, "hex number > 64 bits"),
         _ => Intervention::Pass,
     })
     .await;
-    assert_eq!(read(&world.evm(&[&choosy.url]), head, head, &world.watched).await, honest);
-    assert_eq!(choosy.request_count("eth_getBlockReceipts"), 2);
+    assert_eq!(read_blocks(&chain.evm(&[&by_number_proxy.url]), head, head, &chain.watched).await, expected);
+    assert_eq!(by_number_proxy.request_count("eth_getBlockReceipts"), 2);
 }
 
 #[tokio::test]
 async fn no_single_receipt_is_believed_either() {
-    let (world, head, honest) = busy().await;
-    let url = world.anvil.url();
-    let lies: [Lie; 3] = [
+    let (chain, head, expected) = start_with_busy_block().await;
+    let url = chain.anvil.url();
+    let edits: [Edit; 3] = [
         // A payment that failed, or one that did not.
         |receipt| receipt["status"] = if receipt["status"] == "0x0" { json!("0x1") } else { json!("0x0") },
         |receipt| receipt["logs"] = json!([]),
         |receipt| receipt["transactionHash"] = receipt["blockHash"].clone(),
     ];
-    for (n, lie) in lies.into_iter().enumerate() {
-        let liar = Proxy::start(&url, move |method, _| match method {
+    for (n, edit) in edits.into_iter().enumerate() {
+        let false_proxy = Proxy::start(&url, move |method, _| match method {
             "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
-            "eth_getTransactionReceipt" => Intervention::Edit(Box::new(lie)),
+            "eth_getTransactionReceipt" => Intervention::Edit(Box::new(edit)),
             _ => Intervention::Pass,
         })
         .await;
-        let refused = world.evm(&[&liar.url]).blocks(head, head, &world.watched).await;
-        assert!(refused.is_err(), "lie {n}: {refused:?}");
-        assert_eq!(read(&world.evm(&[&liar.url, &url]), head, head, &world.watched).await, honest, "lie {n}");
+        let refused = chain.evm(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
+        assert!(refused.is_err(), "edit {n}: {refused:?}");
+        assert_eq!(
+            read_blocks(&chain.evm(&[&false_proxy.url, &url]), head, head, &chain.watched).await,
+            expected,
+            "edit {n}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_unwell_node_is_no_reason_to_believe_less() {
-    let (world, head, honest) = busy().await;
+    let (chain, head, expected) = start_with_busy_block().await;
     let words = [(-32603, "internal error"), (-32000, "not available on your plan")];
     for (code, message) in words {
-        let unwell = Proxy::start(&world.anvil.url(), move |method, _| match method {
+        let refusing_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" => Intervention::Error(code, message),
             _ => Intervention::Pass,
         })
         .await;
-        assert_eq!(read(&world.evm(&[&unwell.url]), head, head, &world.watched).await, honest, "{message}");
-        assert!(unwell.request_count("eth_getTransactionReceipt") > 0);
-        assert_eq!(unwell.request_count("eth_getLogs"), 0, "single receipts are as proven, and logs are not");
+        assert_eq!(
+            read_blocks(&chain.evm(&[&refusing_proxy.url]), head, head, &chain.watched).await,
+            expected,
+            "{message}"
+        );
+        assert!(refusing_proxy.request_count("eth_getTransactionReceipt") > 0);
+        assert_eq!(refusing_proxy.request_count("eth_getLogs"), 0, "single receipts are as proven, and logs are not");
 
-        let worse = Proxy::start(&world.anvil.url(), move |method, _| match method {
+        let refusing_all_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" | "eth_getTransactionReceipt" => Intervention::Error(code, message),
             _ => Intervention::Pass,
         })
         .await;
-        let refused = world.evm(&[&worse.url]).blocks(head, head, &world.watched).await;
+        let refused = chain.evm(&[&refusing_all_proxy.url]).blocks(head, head, &chain.watched).await;
         assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
     }
 }
 
-/// A block in which one token payment reaches us, and what an honest node leads to.
-async fn paid() -> (World, u64, Vec<chain::Block>) {
-    let world = World::start().await;
-    world.pay_token(world.usdt, world.ours[1], 5).await;
-    world.anvil.mine(1).await.expect(NODE);
-    let head = world.anvil.height().await.expect(NODE);
-    let honest = read(&world.evm(&[&world.anvil.url()]), head, head, &world.watched).await;
-    assert_eq!(transfers(&honest).len(), 1);
-    (world, head, honest)
+/// A block in which one token payment reaches us, and what an expected node leads to.
+async fn start_with_token_payment() -> (TestChain, u64, Vec<chain::Block>) {
+    let chain = TestChain::start().await;
+    chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
+    chain.anvil.mine(1).await.expect(ANVIL);
+    let head = chain.anvil.height().await.expect(ANVIL);
+    let expected = read_blocks(&chain.evm(&[&chain.anvil.url()]), head, head, &chain.watched).await;
+    assert_eq!(transfers(&expected).len(), 1);
+    (chain, head, expected)
 }
 
 /// A node that gives receipts one by one only, and does so with a question for logs.
@@ -112,24 +124,28 @@ async fn without_receipts(url: &str, logs: impl Fn() -> Intervention + Send + Sy
 
 #[tokio::test]
 async fn an_address_in_the_bloom_is_looked_for_in_receipts_and_not_in_logs() {
-    let (world, head, honest) = paid().await;
-    let url = world.anvil.url();
-    let liar = || without_receipts(&url, || Intervention::Result(json!([])));
-    let (one, two) = (liar().await, liar().await);
-    assert_eq!(read(&world.evm(&[&one.url, &two.url]), head, head, &world.watched).await, honest);
+    let (chain, head, expected) = start_with_token_payment().await;
+    let url = chain.anvil.url();
+    let false_proxy = || without_receipts(&url, || Intervention::Result(json!([])));
+    let (one, two) = (false_proxy().await, false_proxy().await);
+    assert_eq!(read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await, expected);
     assert_eq!(one.request_count("eth_getLogs") + two.request_count("eth_getLogs"), 0);
 }
 
 #[tokio::test]
 async fn no_endpoint_alone_says_that_nothing_reached_us() {
-    let (world, head, honest) = paid().await;
-    let url = world.anvil.url();
-    world.watch_strangers();
-    for (n, lie) in OMISSIONS.into_iter().enumerate() {
-        let liar = || without_receipts(&url, move || Intervention::Edit(Box::new(lie)));
-        let (liar, same) = (liar().await, liar().await);
-        assert_eq!(read(&world.evm(&[&liar.url]), head, head, &world.watched).await, honest, "lie {n} alone");
-        assert_eq!(liar.request_count("eth_getLogs"), 0, "nobody could contradict");
+    let (chain, head, expected) = start_with_token_payment().await;
+    let url = chain.anvil.url();
+    chain.watch_many_addresses();
+    for (n, edit) in OMISSIONS.into_iter().enumerate() {
+        let false_proxy = || without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
+        let (false_proxy, same) = (false_proxy().await, false_proxy().await);
+        assert_eq!(
+            read_blocks(&chain.evm(&[&false_proxy.url]), head, head, &chain.watched).await,
+            expected,
+            "edit {n} alone"
+        );
+        assert_eq!(false_proxy.request_count("eth_getLogs"), 0, "nobody could contradict");
 
         let others: [fn() -> Intervention; 3] = [
             || Intervention::Pass,
@@ -137,45 +153,49 @@ async fn no_endpoint_alone_says_that_nothing_reached_us() {
             || Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
         ];
         for (other, act) in others.into_iter().enumerate() {
-            let other_one = without_receipts(&url, act).await;
-            let evm = world.evm(&[&liar.url, &other_one.url]);
-            assert_eq!(read(&evm, head, head, &world.watched).await, honest, "lie {n} beside {other}");
-            assert_eq!(other_one.request_count("eth_getLogs"), 1);
+            let other_proxy = without_receipts(&url, act).await;
+            let evm = chain.evm(&[&false_proxy.url, &other_proxy.url]);
+            assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "edit {n} beside {other}");
+            assert_eq!(other_proxy.request_count("eth_getLogs"), 1);
         }
-        let honest_one = without_receipts(&url, || Intervention::Pass).await;
-        let outvoted = world.evm(&[&liar.url, &same.url, &honest_one.url]);
-        let blocks = read(&outvoted, head, head, &world.watched).await;
+        let honest_proxy = without_receipts(&url, || Intervention::Pass).await;
+        let outvoted = chain.evm(&[&false_proxy.url, &same.url, &honest_proxy.url]);
+        let blocks = read_blocks(&outvoted, head, head, &chain.watched).await;
         let unlike_the_bloom = n != 2;
-        assert_eq!(blocks == honest, unlike_the_bloom, "lie {n} of two: only what the bloom bears out needs no third");
+        assert_eq!(
+            blocks == expected,
+            unlike_the_bloom,
+            "edit {n} of two: only what the bloom bears out needs no third"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_busy_block_without_us_costs_no_single_receipts() {
-    let world = World::start().await;
-    world.pay_token(world.usdt, Address::repeat_byte(0x55), 5).await;
-    world.anvil.mine(1).await.unwrap();
-    let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
-    world.watch_strangers();
+    let chain = TestChain::start().await;
+    chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
+    chain.anvil.mine(1).await.unwrap();
+    let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
+    chain.watch_many_addresses();
     let nodes: [Proxy; 3] = [
         without_receipts(&url, || Intervention::Pass).await,
         without_receipts(&url, || Intervention::Pass).await,
         without_receipts(&url, || Intervention::Pass).await,
     ];
-    let evm = world.evm(&[&nodes[0].url, &nodes[1].url, &nodes[2].url]);
-    assert_eq!(transfers(&read(&evm, head, head, &world.watched).await), []);
+    let evm = chain.evm(&[&nodes[0].url, &nodes[1].url, &nodes[2].url]);
+    assert_eq!(transfers(&read_blocks(&evm, head, head, &chain.watched).await), []);
     assert_eq!(nodes.each_ref().map(|node| node.request_count("eth_getLogs")), [1, 1, 0], "two agree");
     assert_eq!(nodes.each_ref().map(|node| node.request_count("eth_getTransactionReceipt")), [0; 3]);
 
     // Against the bloom, which may err, they are believed if nobody is left who could know better.
     let empty = || without_receipts(&url, || Intervention::Result(json!([])));
     let (one, two) = (empty().await, empty().await);
-    assert_eq!(transfers(&read(&world.evm(&[&one.url, &two.url]), head, head, &world.watched).await), []);
+    assert_eq!(transfers(&read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await), []);
     assert_eq!(one.request_count("eth_getTransactionReceipt") + two.request_count("eth_getTransactionReceipt"), 0);
 }
 
 /// Edits of a range answer that leave something out.
-const OMISSIONS: [Lie; 4] = [
+const OMISSIONS: [Edit; 4] = [
     |logs| *logs = json!([]),
     |logs| {
         for log in logs.as_array_mut().into_iter().flatten() {
@@ -189,105 +209,105 @@ const OMISSIONS: [Lie; 4] = [
 
 #[tokio::test]
 async fn a_range_that_leaves_logs_out_is_healed_by_the_blooms() {
-    let (world, head, honest) = busy().await;
-    world.watch_strangers();
-    let url = world.anvil.url();
-    for (n, lie) in OMISSIONS.into_iter().enumerate() {
-        let liar = Proxy::start(&url, edit("eth_getLogs", lie)).await;
-        let evm = world.by_range(&[&liar.url, &url], Trace::None).await;
-        let blocks = read(&evm, head - 2, head, &world.watched).await;
-        assert_eq!(blocks[2..], honest[..], "lie {n}");
-        assert_eq!(liar.request_count("eth_getLogs"), 1);
+    let (chain, head, expected) = start_with_busy_block().await;
+    chain.watch_many_addresses();
+    let url = chain.anvil.url();
+    for (n, edit) in OMISSIONS.into_iter().enumerate() {
+        let false_proxy = Proxy::start(&url, edit_answer("eth_getLogs", edit)).await;
+        let evm = chain.evm_by_range(&[&false_proxy.url, &url], TraceApi::None).await;
+        let blocks = read_blocks(&evm, head - 2, head, &chain.watched).await;
+        assert_eq!(blocks[2..], expected[..], "edit {n}");
+        assert_eq!(false_proxy.request_count("eth_getLogs"), 1);
 
-        let alone = world.by_range(&[&liar.url], Trace::None).await;
-        let blocks = read(&alone, head - 2, head, &world.watched).await;
-        assert_eq!(blocks[2..], honest[..], "lie {n} alone");
-        assert_eq!(liar.request_count("eth_getLogs"), 1, "nobody could contradict, so receipts are read");
+        let alone = chain.evm_by_range(&[&false_proxy.url], TraceApi::None).await;
+        let blocks = read_blocks(&alone, head - 2, head, &chain.watched).await;
+        assert_eq!(blocks[2..], expected[..], "edit {n} alone");
+        assert_eq!(false_proxy.request_count("eth_getLogs"), 1, "nobody could contradict, so receipts are read");
     }
 }
 
 #[tokio::test]
 async fn invented_logs_are_not_credited() {
-    let world = World::start().await;
-    world.pay_token(world.usdt, Address::repeat_byte(0x55), 5).await;
-    world.anvil.mine(1).await.unwrap();
-    let (url, head) = (world.anvil.url(), world.anvil.height().await.unwrap());
+    let chain = TestChain::start().await;
+    chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
+    chain.anvil.mine(1).await.unwrap();
+    let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     let ours = format!("0x{}{}", "00".repeat(12), "b1".repeat(20));
     let invent = move |logs: &mut Value| {
         let mut log = logs[0].clone();
         log["topics"][2] = json!(ours);
         logs.as_array_mut().unwrap().push(log);
     };
-    let trick = move |method: &str, _: &Value| match method {
+    let intervene = move |method: &str, _: &Value| match method {
         "eth_getLogs" => Intervention::Edit(Box::new(invent.clone())),
         _ => Intervention::Pass,
     };
-    let liar = Proxy::start(&url, trick.clone()).await;
+    let false_proxy = Proxy::start(&url, intervene.clone()).await;
     let without_receipts = Proxy::start(&url, move |method, params| match method {
         "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
-        _ => trick(method, params),
+        _ => intervene(method, params),
     })
     .await;
     for strangers in [false, true] {
         if strangers {
-            world.watch_strangers();
+            chain.watch_many_addresses();
         }
         for urls in [
-            &[liar.url.as_str()][..],
-            &[&liar.url, &url],
-            &[&liar.url, &liar.url],
+            &[false_proxy.url.as_str()][..],
+            &[&false_proxy.url, &url],
+            &[&false_proxy.url, &false_proxy.url],
             &[&without_receipts.url, &without_receipts.url],
         ] {
-            for evm in [world.evm(urls), world.by_range(urls, Trace::None).await] {
-                assert_eq!(transfers(&read(&evm, head - 1, head, &world.watched).await), [], "{urls:?}");
+            for evm in [chain.evm(urls), chain.evm_by_range(urls, TraceApi::None).await] {
+                assert_eq!(transfers(&read_blocks(&evm, head - 1, head, &chain.watched).await), [], "{urls:?}");
             }
         }
     }
-    assert!(liar.request_count("eth_getLogs") > 0 && without_receipts.request_count("eth_getLogs") > 0);
+    assert!(false_proxy.request_count("eth_getLogs") > 0 && without_receipts.request_count("eth_getLogs") > 0);
 }
 
 #[tokio::test]
 async fn a_made_up_head_does_not_settle_the_chain() {
-    let (world, head, honest) = busy().await;
-    world.watch_strangers();
-    let url = world.anvil.url();
-    let dreaming = Arc::new(AtomicUsize::new(1));
-    let dreams = dreaming.clone();
+    let (chain, head, expected) = start_with_busy_block().await;
+    chain.watch_many_addresses();
+    let url = chain.anvil.url();
+    let is_lying = Arc::new(AtomicUsize::new(1));
+    let lies_now = is_lying.clone();
     let far = move |block: &mut Value| {
         let mut header: alloy_consensus::Header = serde_json::from_value(block.clone()).unwrap();
         header.number = 1 << 60;
         block["number"] = json!(format!("{:#x}", header.number));
         block["hash"] = json!(header.hash_slow());
     };
-    let dreamer = Proxy::start(&url, move |method, params| {
-        if method == "eth_getBlockByNumber" && params[0] == "latest" && dreams.load(Ordering::Relaxed) == 1 {
+    let false_head_proxy = Proxy::start(&url, move |method, params| {
+        if method == "eth_getBlockByNumber" && params[0] == "latest" && lies_now.load(Ordering::Relaxed) == 1 {
             return Intervention::Edit(Box::new(far));
         }
         Intervention::Pass
     })
     .await;
-    let config = EvmConfig { range_depth: 1_000, ..world.config(&[&dreamer.url, &url], Trace::None) };
+    let config = EvmConfig { range_depth: 1_000, ..chain.config(&[&false_head_proxy.url, &url], TraceApi::None) };
     let evm = Evm::new(config).unwrap();
     assert_eq!(evm.tip().await.unwrap().head.height, 1 << 60);
-    assert_eq!(evm.blocks(head, 1 << 60, &world.watched).await.unwrap(), honest, "correct all the same");
-    dreaming.store(0, Ordering::Relaxed);
+    assert_eq!(evm.blocks(head, 1 << 60, &chain.watched).await.unwrap(), expected, "correct all the same");
+    is_lying.store(0, Ordering::Relaxed);
     evm.tip().await.unwrap();
-    let before = dreamer.request_count("eth_getLogs");
-    world.anvil.mine(1).await.unwrap();
-    evm.blocks(head, head, &world.watched).await.unwrap();
-    evm.blocks(head + 1, head + 1, &world.watched).await.unwrap();
-    assert_eq!(dreamer.request_count("eth_getLogs"), before, "the head is not read by range");
+    let before = false_head_proxy.request_count("eth_getLogs");
+    chain.anvil.mine(1).await.unwrap();
+    evm.blocks(head, head, &chain.watched).await.unwrap();
+    evm.blocks(head + 1, head + 1, &chain.watched).await.unwrap();
+    assert_eq!(false_head_proxy.request_count("eth_getLogs"), before, "the head is not read by range");
 }
 
 #[tokio::test]
 async fn ranges_shrink_to_what_the_node_takes() {
-    let (world, head, _) = busy().await;
-    world.watch_strangers();
-    world.anvil.mine(60).await.unwrap();
+    let (chain, head, _) = start_with_busy_block().await;
+    chain.watch_many_addresses();
+    chain.anvil.mine(60).await.unwrap();
     let head = head + 60;
-    let url = world.anvil.url();
-    let honest = read(&world.evm(&[&url]), 0, head, &world.watched).await;
-    let narrow = Proxy::start(&url, |method, params| {
+    let url = chain.anvil.url();
+    let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let narrow_proxy = Proxy::start(&url, |method, params| {
         let number =
             |field: &str| u64::from_str_radix(params[0][field].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
         match method {
@@ -298,15 +318,15 @@ async fn ranges_shrink_to_what_the_node_takes() {
         }
     })
     .await;
-    let evm = world.by_range(&[&narrow.url, &url], Trace::None).await;
-    assert_eq!(read(&evm, 0, head, &world.watched).await, honest);
-    assert!(narrow.request_count("eth_getLogs") < 30, "learnt once, kept");
+    let evm = chain.evm_by_range(&[&narrow_proxy.url, &url], TraceApi::None).await;
+    assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, expected);
+    assert!(narrow_proxy.request_count("eth_getLogs") < 30, "learnt once, kept");
 
     let nothing = Proxy::start(&url, |method, _| match method {
         "eth_getLogs" => Intervention::Error(-32005, "query returned more than 10000 results"),
         _ => Intervention::Pass,
     })
     .await;
-    let evm = world.by_range(&[&url, &nothing.url], Trace::None).await;
-    assert_eq!(read(&evm, 0, head, &world.watched).await, honest, "block by block where no range is taken");
+    let evm = chain.evm_by_range(&[&url, &nothing.url], TraceApi::None).await;
+    assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, expected, "block by block where no range is taken");
 }

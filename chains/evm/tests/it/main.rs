@@ -1,11 +1,11 @@
-//! The driver against a real node, honest and behind proxies that lie.
+//! The driver against a real node, expected and behind proxies that edit.
 
-mod world;
+mod test_chain;
 
 mod balances;
 mod logs;
-mod lying;
-mod reading;
-mod sending;
-mod throttled;
+mod false_answers;
+mod honest_node;
+mod broadcasting;
+mod unreliable_nodes;
 mod traces;

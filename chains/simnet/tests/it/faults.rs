@@ -12,7 +12,7 @@ async fn nobody_answers() {
     simnet.set_fault(&chain, Fault::Unavailable, true);
     assert!(matches!(source.tip().await, Err(SourceError::Unavailable(_))));
     assert!(matches!(source.header(0).await, Err(SourceError::Unavailable(_))));
-    assert!(source.check().await[0].outcome.is_err());
+    assert!(source.check_endpoints().await[0].outcome.is_err());
     assert!(matches!(simnet.sender(&chain).unwrap().broadcast(b"{}").await, BroadcastOutcome::Unknown(_)));
     simnet.set_fault(&chain, Fault::Unavailable, false);
     assert!(source.tip().await.is_ok());

@@ -38,7 +38,7 @@ async fn a_node_with_two_ports_and_a_key() {
     let (full, solid) =
         (world.node.gateway_with_key("secret-key").await, world.node.gateway_with_key("secret-key").await);
     let endpoint = |key: &str| {
-        let endpoint = rpc::Endpoint::new(&full.url).unwrap().with_elsewhere("walletsolidity", &solid.url).unwrap();
+        let endpoint = rpc::Endpoint::new(&full.url).unwrap().with_path_override("walletsolidity", &solid.url).unwrap();
         endpoint.with_header("TRON-PRO-API-KEY", key).unwrap()
     };
     let driver = world.driver_of(vec![endpoint("secret-key")]);
@@ -52,7 +52,7 @@ async fn a_node_with_two_ports_and_a_key() {
     assert!(full.request_count("getblock") > 0 && full.request_count("walletsolidity/getblock") == 0);
     assert!(solid.request_count("walletsolidity/getblock") > 0 && solid.request_count("wallet/getblock") == 0);
     assert!(world.driver_of(vec![endpoint("another-key")]).tip().await.is_err());
-    let report = driver.check().await.remove(0).outcome.unwrap();
+    let report = driver.check_endpoints().await.remove(0).outcome.unwrap();
     assert!(report.contains("head 18 blocks above it") && !report.contains("secret"), "{report}");
 }
 
@@ -156,7 +156,7 @@ async fn an_own_node_must_offer_calls() {
     let contract = chain::derive::tron_address(world.usdt).text;
     let refused = driver.decimals(&contract).await;
     assert!(matches!(&refused, Err(SourceError::Unsupported(_))), "{refused:?}");
-    let report = driver.check().await.remove(0).outcome.unwrap_err();
+    let report = driver.check_endpoints().await.remove(0).outcome.unwrap_err();
     assert!(report.contains("vm.supportConstant = true"), "{report}");
     // Another endpoint is asked instead.
     let other = world.node.gateway().await;

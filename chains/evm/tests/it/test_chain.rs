@@ -7,7 +7,7 @@ use alloy_sol_types::SolCall;
 use chain::{
     AddressKey, Amount, Asset, AssetId, AssetKind, Block, ChainId, Source, Transfer, WatchSet, derive::evm_address,
 };
-use evm::{Evm, EvmConfig, Finality, Trace, Verify};
+use evm::{Commitments, Evm, EvmConfig, FinalitySource, TraceApi};
 use provision::{
     anvil::{Anvil, AnvilOptions, Mining},
     contracts::{abi, artifact},
@@ -16,66 +16,66 @@ use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
 /// Why a helper may panic: without the node there is no test.
-pub const NODE: &str = "the node and its contracts do as they are told";
+pub const ANVIL: &str = "anvil and the test contracts work";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
-pub struct World {
+pub struct TestChain {
     pub anvil: Anvil,
     pub usdt: Address,
     pub bep20: Address,
     pub fake: Address,
     pub batcher: Address,
-    pub rich: Vec<Address>,
-    pub ours: Vec<Address>,
+    pub funded: Vec<Address>,
+    pub watched_addresses: Vec<Address>,
     pub watched: WatchSet,
 }
 
-impl World {
-    /// Transactions wait until [`Anvil::mine`]; the contracts stand, and the first rich account has tokens and allowed the
+impl TestChain {
+    /// Transactions wait until [`Anvil::mine`]; the contracts stand, and the first funded account has tokens and allowed the
     /// batcher to spend them.
-    pub async fn start() -> World {
-        World::with(&[]).await
+    pub async fn start() -> TestChain {
+        TestChain::start_with_args(&[]).await
     }
 
-    pub async fn with(extra: &[&str]) -> World {
+    pub async fn start_with_args(extra: &[&str]) -> TestChain {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
         let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..AnvilOptions::default() };
-        let anvil = Anvil::start(options).await.expect(NODE);
+        let anvil = Anvil::start(options).await.expect(ANVIL);
         let mut deployed = Vec::new();
         for name in ["UsdtLike", "Bep20Like", "FakeToken", "Batcher"] {
-            deployed.push(anvil.deploy(&artifact(name).await.expect(NODE), &[]).await.expect(NODE));
+            deployed.push(anvil.deploy(&artifact(name).await.expect(ANVIL), &[]).await.expect(ANVIL));
         }
-        let [usdt, bep20, fake, batcher] = deployed.try_into().expect(NODE);
-        let rich = anvil.accounts().await.expect(NODE);
-        let ours: Vec<Address> = (1..=4u8).map(|n| Address::repeat_byte(0xb0 + n)).collect();
+        let [usdt, bep20, fake, batcher] = deployed.try_into().expect(ANVIL);
+        let funded = anvil.accounts().await.expect(ANVIL);
+        let watched_addresses: Vec<Address> = (1..=4u8).map(|n| Address::repeat_byte(0xb0 + n)).collect();
         let watched = WatchSet::default();
-        for address in &ours {
-            watched.insert(key(*address));
+        for address in &watched_addresses {
+            watched.insert(address_key(*address));
         }
-        let world = World { anvil, usdt, bep20, fake, batcher, rich, ours, watched };
+        let chain = TestChain { anvil, usdt, bep20, fake, batcher, funded, watched_addresses, watched };
         let million = U256::from(10u64).pow(U256::from(24));
         for token in [usdt, bep20] {
-            world.send(0, token, 0, abi::UsdtLike::mintCall { to: world.rich[0], value: million }).await;
-            world.send(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
+            chain.send(0, token, 0, abi::UsdtLike::mintCall { to: chain.funded[0], value: million }).await;
+            chain.send(0, token, 0, abi::UsdtLike::approveCall { spender: batcher, value: million }).await;
         }
-        world.anvil.mine(1).await.expect(NODE);
-        world
+        chain.anvil.mine(1).await.expect(ANVIL);
+        chain
     }
 
     /// More watched addresses than are looked up in a bloom.
-    pub fn watch_strangers(&self) {
+    pub fn watch_many_addresses(&self) {
         for n in 0..2_000u64 {
-            self.watched.insert(key(Address::from_word(U256::from(n + (1 << 40)).into())));
+            self.watched.insert(address_key(Address::from_word(U256::from(n + (1 << 40)).into())));
         }
     }
 
-    /// A call from a rich account, waiting to be mined.
+    /// A call from a funded account, waiting to be mined.
     pub async fn send(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
-        self.anvil.send(self.rich[from], to, U256::from(wei), &call.abi_encode()).await.expect(NODE)
+        self.anvil.send(self.funded[from], to, U256::from(wei), &call.abi_encode()).await.expect(ANVIL)
     }
 
     pub async fn pay_ether(&self, from: usize, to: Address, wei: u128) -> B256 {
-        self.anvil.send(self.rich[from], to, U256::from(wei), &[]).await.expect(NODE)
+        self.anvil.send(self.funded[from], to, U256::from(wei), &[]).await.expect(ANVIL)
     }
 
     pub async fn pay_token(&self, token: Address, to: Address, units: u64) -> B256 {
@@ -83,8 +83,8 @@ impl World {
     }
 
     /// One block with every kind of movement, credited and not.
-    pub async fn busy_block(&self) {
-        let [a, b, c, d] = self.ours[..] else { panic!("four addresses are watched") };
+    pub async fn mine_busy_block(&self) {
+        let [a, b, c, d] = self.watched_addresses[..] else { panic!("four addresses are watched") };
         let units = |n: u64| U256::from(n);
         self.pay_ether(1, a, ETHER).await;
         self.pay_ether(1, Address::repeat_byte(0x77), ETHER).await;
@@ -100,27 +100,28 @@ impl World {
         self.send(2, self.batcher, 2_000, abi::Batcher::payEtherThroughRevertCall { to, value }).await;
         self.send(3, self.batcher, 11, abi::Batcher::payByDestructCall { to: d }).await;
         // Announced, not moved.
-        self.send(3, self.fake, 0, abi::FakeToken::phantomCall { from: self.rich[0], to: a, value: units(5) }).await;
-        self.send(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.rich[0], to: a, value: units(5) }).await;
+        self.send(3, self.fake, 0, abi::FakeToken::phantomCall { from: self.funded[0], to: a, value: units(5) }).await;
+        self.send(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.funded[0], to: a, value: units(5) })
+            .await;
         self.send(3, self.usdt, 0, abi::UsdtLike::transferFromCall { from: a, to: b, value: units(0) }).await;
-        self.failing(a).await;
-        self.anvil.mine(1).await.expect(NODE);
+        self.send_failing_transactions(a).await;
+        self.anvil.mine(1).await.expect(ANVIL);
     }
 
     /// Transactions that are mined and fail: ether to a contract that takes none, tokens that nobody has.
-    async fn failing(&self, to: Address) {
+    async fn send_failing_transactions(&self, to: Address) {
         for (call, target, wei) in [
             (abi::UsdtLike::transferCall { to, value: U256::from(1) }.abi_encode(), self.usdt, 0u64),
             (Vec::new(), self.usdt, 5),
         ] {
-            let tx = serde_json::json!({ "from": self.rich[5], "to": target, "gas": "0x30000",
+            let tx = serde_json::json!({ "from": self.funded[5], "to": target, "gas": "0x30000",
                 "value": format!("{wei:#x}"), "data": alloy_primitives::hex::encode_prefixed(call) });
-            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.expect(NODE);
+            self.anvil.rpc("eth_sendTransaction", serde_json::json!([tx])).await.expect(ANVIL);
         }
     }
 
-    pub fn config(&self, urls: &[&str], trace: Trace) -> EvmConfig {
-        let chain = ChainId::new("anvil").expect(NODE);
+    pub fn config(&self, urls: &[&str], trace: TraceApi) -> EvmConfig {
+        let chain = ChainId::new("anvil").expect(ANVIL);
         let token = |address: Address, symbol: &str, decimals| {
             let kind = AssetKind::Token { contract: address.to_checksum(None) };
             Asset::new(chain.clone(), kind, symbol, decimals, 4)
@@ -129,10 +130,10 @@ impl World {
         EvmConfig {
             chain_id: CHAIN_ID,
             assets: vec![native, token(self.usdt, "USDT", 6), token(self.bep20, "TOK", 18)],
-            pool: rpc::Config::new(urls.iter().map(|url| Endpoint::new(url).expect(NODE)).collect()),
-            finality: Finality::Tag,
+            pool: rpc::Config::new(urls.iter().map(|url| Endpoint::new(url).expect(ANVIL)).collect()),
+            finality: FinalitySource::Tag,
             range_depth: 1_000_000,
-            verify: Verify::ALL,
+            verify: Commitments::ALL,
             trace,
             chain,
         }
@@ -140,52 +141,52 @@ impl World {
 
     /// A driver that reads near the head, block by block.
     pub fn evm(&self, urls: &[&str]) -> Evm {
-        Evm::new(self.config(urls, Trace::None)).expect(NODE)
+        Evm::new(self.config(urls, TraceApi::None)).expect(ANVIL)
     }
 
     /// A driver that takes everything for settled and reads by range.
-    pub async fn by_range(&self, urls: &[&str], trace: Trace) -> Evm {
-        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).expect(NODE);
-        evm.tip().await.expect(NODE);
+    pub async fn evm_by_range(&self, urls: &[&str], trace: TraceApi) -> Evm {
+        let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).expect(ANVIL);
+        evm.tip().await.expect(ANVIL);
         evm
     }
 
-    /// What our addresses hold, as the node tells: the truth that every reading is compared with.
-    pub async fn holdings(&self) -> HashMap<(AssetId, AddressKey), Amount> {
-        let mut holdings = HashMap::new();
-        let config = self.config(&[], Trace::None);
-        for owner in &self.ours {
+    /// What our addresses hold, as the node tells: the expected that every honest_node is compared with.
+    pub async fn balances_on_node(&self) -> HashMap<(AssetId, AddressKey), Amount> {
+        let mut balances_on_node = HashMap::new();
+        let config = self.config(&[], TraceApi::None);
+        for owner in &self.watched_addresses {
             for asset in &config.assets {
                 let held = match &asset.kind {
-                    AssetKind::Native => self.anvil.balance(*owner).await.expect(NODE),
+                    AssetKind::Native => self.anvil.balance(*owner).await.expect(ANVIL),
                     AssetKind::Token { contract } => {
                         let call = abi::UsdtLike::balanceOfCall { owner: *owner }.abi_encode();
-                        U256::from_be_slice(&self.anvil.call(contract.parse().expect(NODE), &call).await.expect(NODE))
+                        U256::from_be_slice(&self.anvil.call(contract.parse().expect(ANVIL), &call).await.expect(ANVIL))
                     }
                 };
                 if !held.is_zero() {
-                    holdings.insert((asset.id.clone(), key(*owner)), Amount::new(held));
+                    balances_on_node.insert((asset.id.clone(), address_key(*owner)), Amount::new(held));
                 }
             }
         }
-        holdings
+        balances_on_node
     }
 }
 
-pub fn key(address: Address) -> AddressKey {
+pub fn address_key(address: Address) -> AddressKey {
     AddressKey(address.into())
 }
 
-pub fn address(of: Address) -> chain::Address {
-    evm_address(key(of))
+pub fn to_chain_address(address: Address) -> chain::Address {
+    evm_address(address_key(address))
 }
 
 /// Reads `from..=to`, as many calls as it takes.
-pub async fn read(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
+pub async fn read_blocks(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = from;
     while next <= to {
-        let more = evm.blocks(next, to, watched).await.expect(NODE);
+        let more = evm.blocks(next, to, watched).await.expect(ANVIL);
         for block in &more {
             assert_eq!(block.header.height, next);
             assert!(blocks.last().is_none_or(|last| last.header.hash == block.header.parent));
@@ -200,11 +201,11 @@ pub fn transfers(blocks: &[Block]) -> Vec<Transfer> {
     blocks.iter().flat_map(|block| block.transfers.clone()).collect()
 }
 
-pub fn sums(transfers: &[Transfer]) -> HashMap<(AssetId, AddressKey), Amount> {
+pub fn sum_by_asset(transfers: &[Transfer]) -> HashMap<(AssetId, AddressKey), Amount> {
     let mut sums: HashMap<(AssetId, AddressKey), Amount> = HashMap::new();
     for transfer in transfers {
         let sum = sums.entry((transfer.asset.clone(), transfer.to)).or_default();
-        *sum = sum.checked_add(transfer.amount).expect(NODE);
+        *sum = sum.checked_add(transfer.amount).expect(ANVIL);
     }
     sums
 }

@@ -8,14 +8,14 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{self, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
 use rpc::{
-    AdaptiveSize, Answer, ChainCheck, Config, Endpoint, Limits, Pool, Refusal, RefusalKind, Rejection, Reply, Role,
-    RpcError,
+    AdaptiveSize, ChainCheck, Config, Endpoint, Limits, NodeError, NodeErrorKind, Pool, Rejection, Reply, Request,
+    Role, RpcError, Target, Verdict,
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
@@ -57,7 +57,7 @@ impl Node {
     }
 }
 
-async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Response {
+async fn answer(State(shared): State<Shared>, request: extract::Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a whole body");
     let question: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -81,8 +81,8 @@ fn pool(endpoints: Vec<Endpoint>) -> Pool {
     Pool::new(Config { deadline: Duration::from_secs(5), ..Config::new(endpoints) }).expect("somebody to read from")
 }
 
-fn text(reply: &Reply<'_>) -> Result<Answer<String>, Rejection> {
-    reply.result().map(Answer::Sure)
+fn text(reply: &Reply<'_>) -> Result<Verdict<String>, Rejection> {
+    reply.result().map(Verdict::Accept)
 }
 
 #[tokio::test]
@@ -90,9 +90,9 @@ async fn the_first_healthy_endpoint_answers_and_the_others_are_not_asked() {
     let (a, b) = (Node::start(|_, _| says("a")).await, Node::start(|_, _| says("b")).await);
     let pool = pool(vec![a.endpoint(), b.endpoint()]);
     for _ in 0..3 {
-        assert_eq!(pool.ask("m", &["x"], text).await, Ok("a".to_owned()));
+        assert_eq!(pool.send(Request::call("m", &["x"]), text).await, Ok("a".to_owned()));
     }
-    assert_eq!((a.count(), b.count(), pool.requests()), (3, 0, 3));
+    assert_eq!((a.count(), b.count(), pool.requests_sent()), (3, 0, 3));
     let question = a.seen.lock().unwrap()[0].2.clone();
     assert_eq!(question, json!({ "jsonrpc": "2.0", "id": 0, "method": "m", "params": ["x"] }));
 }
@@ -103,16 +103,18 @@ async fn each_endpoint_is_asked_once_and_then_rests() {
     let (a, b) = (broken().await, broken().await);
     let config = Config { deadline: Duration::from_secs(1), ..Config::new(vec![a.endpoint(), b.endpoint()]) };
     let pool = Pool::new(config).unwrap();
-    let failure = pool.ask("m", &(), text).await.unwrap_err();
+    let failure = pool.send(Request::call("m", &()), text).await.unwrap_err();
     assert_eq!((a.count(), b.count()), (1, 1));
     let RpcError::Unavailable(said) = failure else { panic!("{failure:?}") };
     assert!(said.contains("HTTP status 500") && !said.contains("VERYSECRETKEY"), "{said}");
     let rest = tokio::time::Instant::now();
-    pool.ask("m", &(), text).await.unwrap_err();
+    pool.send(Request::call("m", &()), text).await.unwrap_err();
     assert_eq!((a.count(), b.count()), (2, 2), "rests that end in time are waited for");
     assert!(rest.elapsed() >= Duration::from_millis(400), "{:?}", rest.elapsed());
-    let RpcError::Unavailable(said) = pool.ask("m", &(), text).await.unwrap_err() else { panic!("still resting") };
-    assert!(said.contains("rests after"), "{said}");
+    let RpcError::Unavailable(said) = pool.send(Request::call("m", &()), text).await.unwrap_err() else {
+        panic!("still resting")
+    };
+    assert!(said.contains("cools down after"), "{said}");
     assert_eq!((a.count(), b.count()), (2, 2), "endpoints that rest for longer are left alone");
 }
 
@@ -123,7 +125,7 @@ async fn an_endpoint_that_is_down_or_silent_is_passed_over() {
     let silent = Endpoint::new(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
     let down = Endpoint::new("http://127.0.0.1:9").unwrap();
     let config = Config { deadline: Duration::from_millis(900), ..Config::new(vec![down, silent, good.endpoint()]) };
-    assert_eq!(Pool::new(config).unwrap().ask("m", &(), text).await, Ok("good".to_owned()));
+    assert_eq!(Pool::new(config).unwrap().send(Request::call("m", &()), text).await, Ok("good".to_owned()));
 }
 
 #[tokio::test]
@@ -131,7 +133,9 @@ async fn what_a_node_refuses_is_data_and_costs_no_health() {
     let node = Node::start(|_, _| refuses(3, "execution reverted with VERYSECRETKEY")).await;
     let pool = pool(vec![node.endpoint()]);
     for _ in 0..3 {
-        let Err(RpcError::Refused(refusal)) = pool.ask("m", &(), text).await else { panic!("a refusal") };
+        let Err(RpcError::NodeError(refusal)) = pool.send(Request::call("m", &()), text).await else {
+            panic!("a refusal")
+        };
         assert_eq!(refusal.code, 3);
         assert!(!refusal.message.contains("VERYSECRETKEY"), "{}", refusal.message);
     }
@@ -142,7 +146,7 @@ async fn what_a_node_refuses_is_data_and_costs_no_health() {
 async fn errors_in_the_body_of_a_failed_status_are_read() {
     let node =
         Node::start(|_, _| (StatusCode::BAD_REQUEST, refuses(-32602, "block range is too large")).into_response());
-    let failed = pool(vec![node.await.endpoint()]).ask("m", &(), text).await;
+    let failed = pool(vec![node.await.endpoint()]).send(Request::call("m", &()), text).await;
     assert!(matches!(failed, Err(RpcError::TooLarge(_))), "{failed:?}");
 }
 
@@ -157,13 +161,13 @@ async fn a_missing_method_closes_only_itself() {
     let good = Node::start(|_, _| says("good")).await;
     let both = pool(vec![old.endpoint(), good.endpoint()]);
     for _ in 0..3 {
-        assert_eq!(both.ask("new", &(), text).await, Ok("good".to_owned()));
-        assert_eq!(both.ask("m", &(), text).await, Ok("old".to_owned()));
+        assert_eq!(both.send(Request::call("new", &()), text).await, Ok("good".to_owned()));
+        assert_eq!(both.send(Request::call("m", &()), text).await, Ok("old".to_owned()));
     }
     assert_eq!(old.count(), 1 + 3);
     let alone = pool(vec![old.endpoint()]);
     for _ in 0..2 {
-        assert_eq!(alone.ask("new", &(), text).await, Err(RpcError::Missing("new".to_owned())));
+        assert_eq!(alone.send(Request::call("new", &()), text).await, Err(RpcError::MethodMissing("new".to_owned())));
     }
     assert_eq!(old.count(), 4 + 1);
 }
@@ -173,16 +177,16 @@ async fn wrong_and_doubtful_answers_are_asked_elsewhere() {
     let (a, b) = (Node::start(|_, _| says("a")).await, Node::start(|_, _| says("b")).await);
     let both = pool(vec![a.endpoint(), b.endpoint()]);
     let only_b = |reply: &Reply<'_>| match reply.result()? {
-        "b" => Ok(Answer::Sure("b")),
-        "a" => Ok(Answer::Doubtful("a")),
-        _ => Err(Rejection::Wrong("nonsense".to_owned())),
+        "b" => Ok(Verdict::Accept("b")),
+        "a" => Ok(Verdict::Fallback("a")),
+        _ => Err(Rejection::Invalid("nonsense".to_owned())),
     };
-    assert_eq!(both.ask("m", &(), only_b).await, Ok("b"));
+    assert_eq!(both.send(Request::call("m", &()), only_b).await, Ok("b"));
     let doubtful = pool(vec![a.endpoint()]);
-    assert_eq!(doubtful.ask("m", &(), only_b).await, Ok("a"), "nobody is surer");
-    let wrong = |_: &Reply<'_>| Err::<Answer<()>, Rejection>(Rejection::Wrong("contradiction".to_owned()));
-    let failed = pool(vec![a.endpoint(), b.endpoint()]).ask("m", &(), wrong).await;
-    assert!(matches!(failed, Err(RpcError::Wrong(why)) if why.contains("contradiction")));
+    assert_eq!(doubtful.send(Request::call("m", &()), only_b).await, Ok("a"), "nobody is surer");
+    let wrong = |_: &Reply<'_>| Err::<Verdict<()>, Rejection>(Rejection::Invalid("contradiction".to_owned()));
+    let failed = pool(vec![a.endpoint(), b.endpoint()]).send(Request::call("m", &()), wrong).await;
+    assert!(matches!(failed, Err(RpcError::Invalid(why)) if why.contains("contradiction")));
 }
 
 #[tokio::test]
@@ -195,7 +199,7 @@ async fn bodies_are_cut_at_the_bound() {
     .await;
     for node in [announced, streamed] {
         let config = Config { body_bytes_max: 1_000, ..Config::new(vec![node.endpoint()]) };
-        let failed = Pool::new(config).unwrap().ask("m", &(), text).await;
+        let failed = Pool::new(config).unwrap().send(Request::call("m", &()), text).await;
         assert!(matches!(failed, Err(RpcError::TooLarge(_))), "{failed:?}");
     }
 }
@@ -212,9 +216,9 @@ async fn batches_come_back_in_order_and_their_gaps_are_filled() {
     .await;
     let pool = pool(vec![node.endpoint()]);
     let questions: Vec<[String; 1]> = (0..25).map(|n| [format!("q{n}")]).collect();
-    let answers = pool.ask_many("m", &questions, 10, |_, reply| text(reply)).await.unwrap();
+    let answers = pool.batch("m", &questions, 10, |_, reply| text(reply)).await.into_all().unwrap();
     assert_eq!(answers, (0..25).map(|n| format!("q{n}")).collect::<Vec<_>>());
-    assert_eq!(pool.requests(), 25 + 3, "every item is counted, and the three that were asked again");
+    assert_eq!(pool.requests_sent(), 25 + 3, "every item is counted, and the three that were asked again");
     assert_eq!(node.count(), 3 + 3);
 }
 
@@ -250,7 +254,7 @@ async fn one_throttled_endpoint_is_waited_for() {
         _ => echoes(question),
     })
     .await;
-    let answers = pool(vec![node.endpoint()]).ask_many("m", &many(5), 10, |_, reply| text(reply)).await;
+    let answers = pool(vec![node.endpoint()]).batch("m", &many(5), 10, |_, reply| text(reply)).await.into_all();
     assert_eq!(answers, Ok(texts(5)));
     assert_eq!(sizes(&node), [5, 1, 1, 1, 1, 1, 1], "the question that was turned away is asked again");
 }
@@ -269,10 +273,10 @@ async fn quota_errors_in_a_batch_are_one_failure_and_what_was_answered_is_kept()
     .await;
     let began = tokio::time::Instant::now();
     let pool = pool(vec![node.endpoint()]);
-    assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+    assert_eq!(pool.batch("m", &many(10), 10, |_, reply| text(reply)).await.into_all(), Ok(texts(10)));
     assert_eq!(sizes(&node), [10, 1, 1, 1]);
     assert!(began.elapsed() < Duration::from_secs(2), "one rest of half a second, not three doubled ones");
-    assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+    assert_eq!(pool.batch("m", &many(10), 10, |_, reply| text(reply)).await.into_all(), Ok(texts(10)));
     assert_eq!(sizes(&node)[4..], [5, 5], "less is asked for at once from then on");
 }
 
@@ -289,7 +293,7 @@ async fn a_batch_that_takes_too_long_is_asked_for_in_parts() {
     let config = Config { deadline: Duration::from_secs(1), ..Config::new(vec![node.endpoint()]) };
     let pool = Pool::new(config).unwrap();
     for _ in 0..2 {
-        assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+        assert_eq!(pool.batch("m", &many(10), 10, |_, reply| text(reply)).await.into_all(), Ok(texts(10)));
     }
     let sizes = sizes(&node);
     assert_eq!((sizes[0], &sizes[1..11], &sizes[11..]), (10, &[1; 10][..], &[5, 5][..]));
@@ -301,9 +305,9 @@ async fn an_outage_behind_a_gateway_makes_no_batch_smaller() {
         Node::start(|n, question| if n < 2 { StatusCode::BAD_GATEWAY.into_response() } else { echoes(question) });
     let node = node.await;
     let pool = pool(vec![node.endpoint()]);
-    assert!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await.is_err());
+    assert!(pool.batch("m", &many(10), 10, |_, reply| text(reply)).await.into_all().is_err());
     tokio::time::sleep(Duration::from_millis(1_100)).await;
-    assert_eq!(pool.ask_many("m", &many(10), 10, |_, reply| text(reply)).await, Ok(texts(10)));
+    assert_eq!(pool.batch("m", &many(10), 10, |_, reply| text(reply)).await.into_all(), Ok(texts(10)));
     assert_eq!(sizes(&node), [10, 1, 10]);
 }
 
@@ -312,7 +316,7 @@ async fn no_batch_is_larger_than_what_a_provider_allows_in_a_second() {
     let node = Node::start(|_, question| echoes(question)).await;
     let limited = node.endpoint().with_limits(Limits { per_second: Some(20), per_day: None });
     let pool = pool(vec![limited]);
-    assert_eq!(pool.ask_many("m", &many(45), 100, |_, reply| text(reply)).await, Ok(texts(45)));
+    assert_eq!(pool.batch("m", &many(45), 100, |_, reply| text(reply)).await.into_all(), Ok(texts(45)));
     assert_eq!(sizes(&node), [20, 20, 5]);
 }
 
@@ -325,8 +329,8 @@ async fn answers_before_the_first_gap_are_kept_by_whoever_wants_them() {
     })
     .await;
     let pool = pool(vec![node.endpoint()]);
-    assert_eq!(pool.ask_prefix("m", &many(5), 1, |_, reply| text(reply)).await, Ok(texts(3)));
-    let failed = pool.ask_prefix("m", &many(5)[3..], 1, |_, reply| text(reply)).await;
+    assert_eq!(pool.batch("m", &many(5), 1, |_, reply| text(reply)).await.into_prefix(), Ok(texts(3)));
+    let failed = pool.batch("m", &many(5)[3..], 1, |_, reply| text(reply)).await.into_prefix();
     assert!(matches!(failed, Err(RpcError::Unavailable(_))), "{failed:?}");
 }
 
@@ -347,17 +351,17 @@ async fn slow_and_cut_answers_are_told_from_refused_connections() {
     for slow in [silent, cut.endpoint(), gateway.endpoint()] {
         let down = Endpoint::new("http://127.0.0.1:9").unwrap();
         let config = Config { deadline: Duration::from_millis(300), ..Config::new(vec![down, slow]) };
-        let failure = Pool::new(config).unwrap().ask("m", &(), text).await.unwrap_err();
-        assert!(matches!(failure, RpcError::Slow(_)), "{failure:?}");
-        let mut span = AdaptiveSize::new(100, 100);
-        assert!(span.shrinks(100, &failure) && span.size() == 50 && !span.shrinks(1, &failure));
+        let failure = Pool::new(config).unwrap().send(Request::call("m", &()), text).await.unwrap_err();
+        assert!(matches!(failure, RpcError::Timeout(_)), "{failure:?}");
+        let mut size = AdaptiveSize::new(100, 100);
+        assert!(size.record_failure(100, &failure) && size.size() == 50 && !size.record_failure(1, &failure));
     }
     let bad_gateway = Node::start(|_, _| StatusCode::BAD_GATEWAY.into_response()).await;
     for down in [Endpoint::new("http://127.0.0.1:9").unwrap(), bad_gateway.endpoint()] {
         let config = Config { deadline: Duration::from_millis(300), ..Config::new(vec![down]) };
-        let failure = Pool::new(config).unwrap().ask("m", &(), text).await.unwrap_err();
+        let failure = Pool::new(config).unwrap().send(Request::call("m", &()), text).await.unwrap_err();
         assert!(matches!(failure, RpcError::Unavailable(_)), "{failure:?}");
-        assert!(!AdaptiveSize::new(100, 100).shrinks(100, &failure));
+        assert!(!AdaptiveSize::new(100, 100).record_failure(100, &failure));
     }
 }
 
@@ -366,15 +370,21 @@ async fn one_that_lags_is_asked_when_the_better_one_has_no_quota_for_long() {
     let (ahead, behind) = (Node::start(|_, _| says("ahead")).await, Node::start(|_, _| says("behind")).await);
     let a_few = ahead.endpoint().with_limits(Limits { per_second: None, per_day: Some(4) });
     let pool = pool(vec![behind.endpoint(), a_few]);
-    pool.saw_head(0, 96);
-    pool.saw_head(1, 100);
-    assert_eq!(pool.ask("m", &(), text).await, Ok("ahead".to_owned()));
-    assert_eq!(pool.ask("m", &(), text).await, Ok("behind".to_owned()), "the other would be free in hours");
+    pool.record_head(0, 96);
+    pool.record_head(1, 100);
+    assert_eq!(pool.send(Request::call("m", &()), text).await, Ok("ahead".to_owned()));
+    assert_eq!(
+        pool.send(Request::call("m", &()), text).await,
+        Ok("behind".to_owned()),
+        "the other would be free in hours"
+    );
 }
 
 #[test]
 fn how_far_a_head_may_be_behind_is_a_matter_of_time() {
-    let lag = |block_time: u64| Config::new(Vec::new()).with_block_time(Duration::from_millis(block_time)).head_lag_max;
+    let lag = |block_time: u64| {
+        Config::new(Vec::new()).with_block_time(Duration::from_millis(block_time)).head_lag_blocks_max
+    };
     let blocks = [600_000, 12_000, 3_000, 250].map(lag);
     assert_eq!(blocks, [1, 3, 10, 120], "Bitcoin, Ethereum, TRON, Arbitrum");
 }
@@ -385,17 +395,19 @@ async fn a_second_word_is_waited_for_and_the_first_speaker_is_not_asked_again() 
         Node::start(|n, _| if n == 0 { StatusCode::TOO_MANY_REQUESTS.into_response() } else { says("b") });
     let (a, b) = (Node::start(|_, _| says("a")).await, throttled_once.await);
     let both = pool(vec![a.endpoint(), b.endpoint()]);
-    assert_eq!(both.ask_excluding(0, "m", &(), text).await, Ok("b".to_owned()));
+    assert_eq!(both.send(Request::call("m", &()).to(Target::Excluding(0)), text).await, Ok("b".to_owned()));
     assert_eq!((a.count(), b.count()), (0, 2), "asked again after its rest");
-    assert_eq!(both.ask_excluding(1, "m", &(), text).await, Ok("a".to_owned()));
+    assert_eq!(both.send(Request::call("m", &()).to(Target::Excluding(1)), text).await, Ok("a".to_owned()));
 
     let resting = Node::start(|_, _| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "120")]).into_response()).await;
     let lacking = Node::start(|_, _| refuses(-32601, "method not found")).await;
-    let failed = pool(vec![a.endpoint(), resting.endpoint()]).ask_excluding(0, "m", &(), text).await;
+    let failed =
+        pool(vec![a.endpoint(), resting.endpoint()]).send(Request::call("m", &()).to(Target::Excluding(0)), text).await;
     assert!(matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("429")), "{failed:?}");
-    let failed = pool(vec![a.endpoint(), lacking.endpoint()]).ask_excluding(0, "m", &(), text).await;
-    assert_eq!(failed, Err(RpcError::Missing("m".to_owned())));
-    let failed = pool(vec![a.endpoint()]).ask_excluding(0, "m", &(), text).await;
+    let failed =
+        pool(vec![a.endpoint(), lacking.endpoint()]).send(Request::call("m", &()).to(Target::Excluding(0)), text).await;
+    assert_eq!(failed, Err(RpcError::MethodMissing("m".to_owned())));
+    let failed = pool(vec![a.endpoint()]).send(Request::call("m", &()).to(Target::Excluding(0)), text).await;
     assert!(matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("no other")), "{failed:?}");
     assert_eq!((a.count(), b.count()), (1, 2));
 }
@@ -410,12 +422,15 @@ async fn one_endpoint_can_be_asked_with_and_without_respect_for_its_rest() {
     .await;
     let pool = pool(vec![node.endpoint()]);
     for _ in 0..3 {
-        let failed = pool.ask_one(0, "m", &(), text).await;
+        let failed = pool.send(Request::call("m", &()).to(Target::Only(0)), text).await;
         assert!(matches!(failed, Err(RpcError::Unavailable(_))), "{failed:?}");
     }
     assert_eq!(node.count(), 1);
-    assert_eq!(pool.ask_only(0, "m", &(), text).await, Ok("ours".to_owned()));
-    assert!(matches!(pool.ask_one(0, "m", &(), text).await, Err(RpcError::Unavailable(_))), "it still rests");
+    assert_eq!(pool.send(Request::call("m", &()).to(Target::Probe(0)), text).await, Ok("ours".to_owned()));
+    assert!(
+        matches!(pool.send(Request::call("m", &()).to(Target::Only(0)), text).await, Err(RpcError::Unavailable(_))),
+        "it still rests"
+    );
 }
 
 #[tokio::test]
@@ -423,13 +438,14 @@ async fn errors_that_look_like_answers_are_known_to_the_proof() {
     let error = |reply: &Reply<'_>| {
         let said: Value = reply.json().ok()?;
         let message = said.get("Error")?.as_str()?.to_owned();
-        Some(Rejection::Refused(Refusal { code: 200, message, kind: RefusalKind::Quota }))
+        Some(Rejection::NodeError(NodeError { code: 200, message, kind: NodeErrorKind::RateLimited }))
     };
     let node = Node::start(|_, _| axum::Json(json!({ "Error": "suspended for 30s" })).into_response()).await;
-    let proof = ChainCheck::posted("block", b"{}".to_vec(), "blockID", "1234").with_errors(error);
-    let pool = Pool::new(Config { proof: Some(proof), ..Config::new(vec![node.endpoint()]) }).unwrap();
+    let request = Request::post("block", b"{}".to_vec());
+    let chain_check = ChainCheck::field_ends_with(request, "blockID", "1234").with_errors(error);
+    let pool = Pool::new(Config { chain_check: Some(chain_check), ..Config::new(vec![node.endpoint()]) }).unwrap();
     for _ in 0..3 {
-        let failed = pool.ask("m", &(), text).await;
+        let failed = pool.send(Request::call("m", &()), text).await;
         assert!(matches!(&failed, Err(RpcError::Unavailable(why)) if why.contains("suspended for 30s")), "{failed:?}");
     }
     assert_eq!(node.count(), 1, "it rests for as long as it said");
@@ -441,7 +457,7 @@ async fn a_day_that_is_used_up_is_a_quota() {
     let (spent, good) = (spent.await, Node::start(|_, _| says("good")).await);
     let pool = pool(vec![spent.endpoint(), good.endpoint()]);
     for _ in 0..3 {
-        assert_eq!(pool.ask("m", &(), text).await, Ok("good".to_owned()));
+        assert_eq!(pool.send(Request::call("m", &()), text).await, Ok("good".to_owned()));
     }
     assert_eq!(spent.count(), 1, "it rests");
 }
@@ -450,7 +466,7 @@ async fn a_day_that_is_used_up_is_a_quota() {
 #[test]
 fn no_proxy_of_the_environment_is_used() {
     let program = std::env::current_exe().unwrap();
-    let test = "the_first_healthy_endpoint_answers_and_the_others_are_not_asked";
+    let test = "pool::the_first_healthy_endpoint_answers_and_the_others_are_not_asked";
     let mut again = std::process::Command::new(program);
     again.args(["--exact", test]).env_remove("NO_PROXY").env_remove("no_proxy");
     for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
@@ -466,9 +482,9 @@ async fn a_foreign_node_is_proven_before_it_is_believed() {
     let ours = Node::start(|_, question| if question["method"] == "id" { says("0x1") } else { says("ours") }).await;
     let foreign =
         Node::start(|_, question| if question["method"] == "id" { says("0x2") } else { says("foreign") }).await;
-    let proof = Some(ChainCheck::call("id", &[(); 0], "0x1"));
-    let pool = Pool::new(Config { proof, ..Config::new(vec![foreign.endpoint(), ours.endpoint()]) }).unwrap();
-    let asked = [(); 4].map(|()| pool.ask("m", &(), text));
+    let chain_check = Some(ChainCheck::result_is(Request::call("id", &[(); 0]), "0x1"));
+    let pool = Pool::new(Config { chain_check, ..Config::new(vec![foreign.endpoint(), ours.endpoint()]) }).unwrap();
+    let asked = [(); 4].map(|()| pool.send(Request::call("m", &()), text));
     for answer in futures_util::future::join_all(asked).await {
         assert_eq!(answer, Ok("ours".to_owned()));
     }
@@ -481,9 +497,12 @@ async fn plain_http_is_asked_below_the_path_with_the_headers() {
     let node = Node::start(|_, _| axum::Json(json!({ "height": 7 })).into_response()).await;
     let endpoint = node.endpoint().with_header("TRON-PRO-API-KEY", "ANOTHERSECRET").unwrap();
     let pool = pool(vec![endpoint]);
-    let height = |reply: &Reply<'_>| reply.json::<Value>().map(|value| Answer::Sure(value["height"].as_u64()));
-    assert_eq!(pool.fetch("getnowblock", "wallet/getnowblock", Some(b"{}".to_vec()), height).await, Ok(Some(7)));
-    assert_eq!(pool.fetch("tip", "blocks/tip?x=1", None, height).await, Ok(Some(7)));
+    let height = |reply: &Reply<'_>| reply.json::<Value>().map(|value| Verdict::Accept(value["height"].as_u64()));
+    assert_eq!(
+        pool.send(Request::post("wallet/getnowblock", b"{}".to_vec()).with_method("getnowblock"), height).await,
+        Ok(Some(7))
+    );
+    assert_eq!(pool.send(Request::get("blocks/tip?x=1").with_method("tip"), height).await, Ok(Some(7)));
     let seen = node.seen.lock().unwrap();
     assert_eq!(seen[0].1, "/v1/VERYSECRETKEY/wallet/getnowblock");
     assert_eq!(seen[1].1, "/v1/VERYSECRETKEY/blocks/tip?x=1");
@@ -497,7 +516,7 @@ async fn a_quota_sends_to_the_next_endpoint_and_then_waits() {
     let pool = pool(vec![limited(&a), limited(&b)]);
     let mut answers = Vec::new();
     for _ in 0..4 {
-        answers.push(pool.ask("m", &(), text).await.unwrap());
+        answers.push(pool.send(Request::call("m", &()), text).await.unwrap());
     }
     answers.sort();
     assert_eq!(answers, ["a", "a", "b", "b"]);

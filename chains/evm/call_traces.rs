@@ -1,7 +1,7 @@
-//! Native coins that contracts send inside transactions, from the node's call traces.
+//! Finds the native coins that contracts send inside transactions, in the call traces of a node.
 //!
-//! Traces are not committed to by any header: they are as good as the node. A subtree that reverted moved nothing, a
-//! DELEGATECALL or STATICCALL carries no value of its own, and a CALLCODE pays the caller itself.
+//! No header commits to traces, so they are only as reliable as the endpoint. A reverted call and all calls below it moved
+//! nothing, DELEGATECALL and STATICCALL carry no value of their own, and CALLCODE sends value from a contract to itself.
 
 use alloy_primitives::{Address, B256};
 use chain::{
@@ -10,12 +10,12 @@ use chain::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{block::Body, hex};
+use crate::{block::BlockBody, hex};
 
-/// One call in the order in which calls began.
+/// One call of a transaction. Calls are listed in the order in which they began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Frame {
-    /// The caller's place in the list; `None` for the transaction itself.
+struct CallFrame {
+    /// Index of the calling frame in the list; `None` for the transaction itself.
     parent: Option<usize>,
     moves_value: bool,
     from: Option<Address>,
@@ -24,7 +24,7 @@ struct Frame {
     failed: bool,
 }
 
-/// One item of `debug_traceBlockByHash` with `callTracer`.
+/// The trace of one transaction from `debug_traceBlockByHash` with `callTracer`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TxTrace<'a> {
@@ -34,29 +34,29 @@ pub struct TxTrace<'a> {
     result: Option<&'a RawValue>,
 }
 
-/// One item of `trace_block`.
+/// One call from `trace_block`, which lists the calls of all transactions.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FlatTrace<'a> {
     #[serde(borrow)]
-    action: Action<'a>,
+    action: TraceAction<'a>,
     block_hash: &'a str,
     #[serde(default)]
     error: Option<&'a str>,
     trace_address: Vec<u32>,
-    /// Rewards have none.
+    /// Absent in block rewards.
     #[serde(default)]
     transaction_hash: Option<&'a str>,
     #[serde(default)]
     transaction_position: Option<u32>,
     r#type: &'a str,
     #[serde(borrow, default)]
-    result: Option<Created<'a>>,
+    result: Option<CreatedContract<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Action<'a> {
+struct TraceAction<'a> {
     #[serde(default)]
     call_type: Option<&'a str>,
     #[serde(default)]
@@ -65,7 +65,7 @@ struct Action<'a> {
     to: Option<&'a str>,
     #[serde(default)]
     value: Option<&'a str>,
-    /// Of a self-destructed contract.
+    /// The address of a self-destructed contract.
     #[serde(default)]
     address: Option<&'a str>,
     #[serde(default)]
@@ -75,70 +75,72 @@ struct Action<'a> {
 }
 
 #[derive(Deserialize)]
-struct Created<'a> {
+struct CreatedContract<'a> {
     #[serde(default)]
     address: Option<&'a str>,
 }
 
-/// Internal transfers to watched addresses from geth's traces of a block.
-pub fn nested(
+/// Returns the internal transfers to watched addresses in geth's nested traces of a block.
+pub fn list_nested_transfers(
     traces: &[TxTrace<'_>],
-    body: &Body,
+    body: &BlockBody,
     native: &AssetId,
     watched: &WatchedAddresses<'_>,
 ) -> Result<Vec<Transfer>, String> {
-    if traces.len() != body.hashes.len() {
+    if traces.len() != body.txids.len() {
         return Err(format!(
-            "block {} has {} transactions, got {} traces",
+            "block {} has {} transactions, but {} traces were returned",
             body.header.height,
-            body.hashes.len(),
+            body.txids.len(),
             traces.len()
         ));
     }
     let mut transfers = Vec::new();
-    for (tx_index, (trace, txid)) in traces.iter().zip(&body.hashes).enumerate() {
-        if trace.tx_hash.is_some_and(|hash| hex::hash(hash) != Some(*txid)) {
+    for (tx_index, (trace, txid)) in traces.iter().zip(&body.txids).enumerate() {
+        if trace.tx_hash.is_some_and(|hash| hex::parse_hash(hash) != Some(*txid)) {
             return Err(format!("a trace of block {} belongs to another transaction", body.header.height));
         }
         let root = trace.result.ok_or_else(|| format!("transaction {txid} was not traced"))?;
-        let frames = frames(root.get()).ok_or_else(|| format!("the trace of {txid} is none"))?;
-        collect(&frames, tx_index, *txid, native, watched, &mut transfers)?;
+        let frames =
+            parse_call_frames(root.get()).ok_or_else(|| format!("the trace of transaction {txid} is malformed"))?;
+        collect_transfers(&frames, tx_index, *txid, native, watched, &mut transfers)?;
     }
     Ok(transfers)
 }
 
-/// Internal transfers to watched addresses from the flat traces of Parity's interface.
-pub fn flat(
+/// Returns the internal transfers to watched addresses in the flat traces of Parity's `trace_block`.
+pub fn list_flat_transfers(
     traces: &[FlatTrace<'_>],
-    body: &Body,
+    body: &BlockBody,
     native: &AssetId,
     watched: &WatchedAddresses<'_>,
 ) -> Result<Vec<Transfer>, String> {
-    let mut of_tx: Vec<Vec<&FlatTrace<'_>>> = body.hashes.iter().map(|_| Vec::new()).collect();
+    let mut by_tx: Vec<Vec<&FlatTrace<'_>>> = body.txids.iter().map(|_| Vec::new()).collect();
     for trace in traces {
-        if hex::hash(trace.block_hash).is_none_or(|hash| hash.0 != body.header.hash.0) {
-            return Err(format!("the traces are of another block than {}", body.header.hash));
+        if hex::parse_hash(trace.block_hash).is_none_or(|hash| hash.0 != body.header.hash.0) {
+            return Err(format!("the traces belong to another block than {}", body.header.hash));
         }
         let (Some(hash), Some(position)) = (trace.transaction_hash, trace.transaction_position) else { continue };
         let index = usize::try_from(position).unwrap_or(usize::MAX);
-        if hex::hash(hash).is_none() || body.hashes.get(index).copied() != hex::hash(hash) {
+        if hex::parse_hash(hash).is_none() || body.txids.get(index).copied() != hex::parse_hash(hash) {
             return Err(format!("a trace of block {} belongs to another transaction", body.header.height));
         }
-        of_tx[index].push(trace);
+        by_tx[index].push(trace);
     }
     let mut transfers = Vec::new();
-    for (tx_index, (traces, txid)) in of_tx.iter().zip(&body.hashes).enumerate() {
+    for (tx_index, (traces, txid)) in by_tx.iter().zip(&body.txids).enumerate() {
         if traces.is_empty() {
             return Err(format!("transaction {txid} was not traced"));
         }
-        collect(&unflatten(traces), tx_index, *txid, native, watched, &mut transfers)?;
+        collect_transfers(&to_call_frames(traces), tx_index, *txid, native, watched, &mut transfers)?;
     }
     Ok(transfers)
 }
 
-/// Numbers the movements of a transaction in trace order, so that both interfaces give one movement the same place.
-fn collect(
-    frames: &[Frame],
+/// Appends the internal transfers of one transaction. They are numbered in trace order, so that both trace methods give a
+/// transfer the same position.
+fn collect_transfers(
+    frames: &[CallFrame],
     tx_index: usize,
     txid: B256,
     native: &AssetId,
@@ -146,17 +148,17 @@ fn collect(
     transfers: &mut Vec<Transfer>,
 ) -> Result<(), String> {
     let tx_index = u32::try_from(tx_index).map_err(|_| "too many transactions")?;
-    let mut undone: Vec<bool> = Vec::with_capacity(frames.len());
-    let mut movement = 0u32;
+    let mut reverted: Vec<bool> = Vec::with_capacity(frames.len());
+    let mut transfer_index = 0u32;
     for frame in frames {
-        let by_caller = frame.parent.and_then(|parent| undone.get(parent).copied()).unwrap_or(false);
-        undone.push(by_caller || frame.failed);
-        let moved = frame.moves_value && !frame.value.is_zero() && frame.from != frame.to;
-        if frame.parent.is_none() || by_caller || frame.failed || !moved {
+        let caller_reverted = frame.parent.and_then(|parent| reverted.get(parent).copied()).unwrap_or(false);
+        reverted.push(caller_reverted || frame.failed);
+        let sends_value = frame.moves_value && !frame.value.is_zero() && frame.from != frame.to;
+        if frame.parent.is_none() || caller_reverted || frame.failed || !sends_value {
             continue;
         }
-        let part = TxPart::Internal(movement);
-        movement = movement.checked_add(1).ok_or("too many calls")?;
+        let part = TxPart::Internal(transfer_index);
+        transfer_index = transfer_index.checked_add(1).ok_or("too many calls")?;
         let Some(to) = frame.to.map(|to| AddressKey(to.into())).filter(|to| watched.contains(to)) else { continue };
         transfers.push(Transfer {
             txid: TxId(txid.0),
@@ -170,12 +172,14 @@ fn collect(
     Ok(())
 }
 
-fn moves_value(kind: &str) -> bool {
+/// Returns true when a call of this type sends value to another account.
+fn is_value_moving_call(kind: &str) -> bool {
     matches!(kind, "CALL" | "CREATE" | "CREATE2" | "SELFDESTRUCT" | "SUICIDE")
 }
 
-fn unflatten(traces: &[&FlatTrace<'_>]) -> Vec<Frame> {
-    // The path of calls from the transaction to the one just read.
+/// Converts the flat traces of one transaction to call frames.
+fn to_call_frames(traces: &[&FlatTrace<'_>]) -> Vec<CallFrame> {
+    // The indexes of the calls that lead from the transaction to the present call.
     let mut path: Vec<usize> = Vec::new();
     let mut frames = Vec::with_capacity(traces.len());
     for (index, trace) in traces.iter().enumerate() {
@@ -190,56 +194,58 @@ fn unflatten(traces: &[&FlatTrace<'_>]) -> Vec<Frame> {
             "suicide" | "selfdestruct" => (true, action.address, action.refund_address, action.balance),
             _ => (false, None, None, None),
         };
-        frames.push(Frame {
+        frames.push(CallFrame {
             parent,
             moves_value,
-            from: from.and_then(hex::address),
-            to: to.and_then(hex::address),
-            value: value.and_then(hex::number).map(Amount::new).unwrap_or_default(),
+            from: from.and_then(hex::parse_address),
+            to: to.and_then(hex::parse_address),
+            value: value.and_then(hex::parse_u256).map(Amount::new).unwrap_or_default(),
             failed: trace.error.is_some(),
         });
     }
     frames
 }
 
-/// What an open bracket of the text belongs to.
-enum Open {
-    Frame(usize),
-    /// The list of calls that a frame made.
+/// An open bracket of the JSON text.
+enum OpenBracket {
+    /// The object of a call frame, by its index.
+    CallFrame(usize),
+    /// The list of calls that a frame made, by the index of the frame.
     Calls(usize),
+    /// An object or list whose content is ignored.
     Other,
 }
 
-/// Reads geth's nested frames without recursion: calls nest up to 1,024 deep, and whoever sends a transaction chooses how
-/// deep. The text is valid JSON already; fields that come after the nested calls are taken all the same.
-fn frames(text: &str) -> Option<Vec<Frame>> {
-    let mut frames: Vec<Frame> = Vec::new();
-    let mut open: Vec<Open> = Vec::new();
+/// Parses geth's nested call frames. Works without recursion, because the sender of a transaction decides how deep its calls
+/// nest, up to 1,024 levels. The text is already known to be valid JSON. Returns `None` when a field is malformed.
+fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
+    let mut frames: Vec<CallFrame> = Vec::new();
+    let mut open: Vec<OpenBracket> = Vec::new();
     let mut key: Option<&str> = None;
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}', '[', ']', '"', ',']) {
-        let (mark, after) = (rest.as_bytes()[at], &rest[at + 1..]);
+        let (bracket, after) = (rest.as_bytes()[at], &rest[at + 1..]);
         rest = after;
-        match mark {
+        match bracket {
             b'{' => {
                 let parent = match open.last() {
                     None => Some(None),
-                    Some(Open::Calls(caller)) => Some(Some(*caller)),
-                    Some(Open::Frame(_) | Open::Other) => None,
+                    Some(OpenBracket::Calls(caller)) => Some(Some(*caller)),
+                    Some(OpenBracket::CallFrame(_) | OpenBracket::Other) => None,
                 };
                 open.push(match parent {
                     Some(parent) => {
-                        frames.push(Frame { parent, ..Frame::default() });
-                        Open::Frame(frames.len() - 1)
+                        frames.push(CallFrame { parent, ..CallFrame::default() });
+                        OpenBracket::CallFrame(frames.len() - 1)
                     }
-                    None => Open::Other,
+                    None => OpenBracket::Other,
                 });
                 key = None;
             }
             b'[' => {
                 let calls = match (open.last(), key) {
-                    (Some(Open::Frame(caller)), Some("calls")) => Open::Calls(*caller),
-                    (Some(_), _) => Open::Other,
+                    (Some(OpenBracket::CallFrame(caller)), Some("calls")) => OpenBracket::Calls(*caller),
+                    (Some(_), _) => OpenBracket::Other,
                     (None, _) => return None,
                 };
                 open.push(calls);
@@ -250,12 +256,12 @@ fn frames(text: &str) -> Option<Vec<Frame>> {
             }
             b',' => key = None,
             _ => {
-                let (string, after) = quoted(rest)?;
+                let (string, after) = split_json_string(rest)?;
                 rest = after;
-                let Some(Open::Frame(index)) = open.last() else { continue };
+                let Some(OpenBracket::CallFrame(index)) = open.last() else { continue };
                 match key {
                     None => key = Some(string),
-                    Some(key) => set(frames.get_mut(*index)?, key, string)?,
+                    Some(key) => set_frame_field(frames.get_mut(*index)?, key, string)?,
                 }
             }
         }
@@ -263,27 +269,28 @@ fn frames(text: &str) -> Option<Vec<Frame>> {
     if open.is_empty() && !frames.is_empty() { Some(frames) } else { None }
 }
 
-fn set(frame: &mut Frame, key: &str, text: &str) -> Option<()> {
+/// Sets one field of a call frame. Returns `None` when its value is malformed.
+fn set_frame_field(frame: &mut CallFrame, key: &str, text: &str) -> Option<()> {
     match key {
-        "type" => frame.moves_value = moves_value(text),
-        "from" => frame.from = Some(hex::address(text)?),
-        "to" if !text.is_empty() => frame.to = Some(hex::address(text)?),
-        "value" => frame.value = Amount::new(hex::number(text)?),
+        "type" => frame.moves_value = is_value_moving_call(text),
+        "from" => frame.from = Some(hex::parse_address(text)?),
+        "to" if !text.is_empty() => frame.to = Some(hex::parse_address(text)?),
+        "value" => frame.value = Amount::new(hex::parse_u256(text)?),
         "error" => frame.failed = true,
         _ => {}
     }
     Some(())
 }
 
-/// The text up to the closing quote, as it stands, and what follows it.
-fn quoted(text: &str) -> Option<(&str, &str)> {
+/// Returns the string up to its closing quote, with escapes unchanged, and the text after the quote.
+fn split_json_string(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {
         let at = from + text[from..].find(['"', '\\'])?;
         if text.as_bytes()[at] == b'"' {
             return Some((&text[..at], &text[at + 1..]));
         }
-        // The escaped character may be longer than a byte only if the text is no JSON.
+        // In valid JSON, the character after a backslash is always a single byte.
         from = at + 2;
         if !text.is_char_boundary(from) {
             return None;
@@ -301,13 +308,22 @@ mod tests {
     use super::*;
 
     const A: &str = "0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-    const OURS: &str = "0xbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    const WATCHED: &str = "0xbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 
-    fn body() -> Body {
+    fn body() -> BlockBody {
         let header = chain::Header { height: 7, hash: BlockHash([1; 32]), parent: BlockHash([0; 32]), time: 0 };
-        let (hashes, payments) = (vec![B256::ZERO], Vec::new());
+        let (txids, payments) = (vec![B256::ZERO], Vec::new());
         let (bloom, receipts_root) = (Bloom::ZERO, B256::ZERO);
-        Body { header, bloom, receipts_root, hashes, payments, unread: false, full: true, unproven: None }
+        BlockBody {
+            header,
+            bloom,
+            receipts_root,
+            txids,
+            payments,
+            has_unproven_payment: false,
+            has_full_transactions: true,
+            unproven: None,
+        }
     }
 
     fn watched() -> WatchSet {
@@ -317,7 +333,7 @@ mod tests {
     }
 
     fn call(kind: &str, value: &str, calls: Value) -> Value {
-        json!({ "from": A, "to": OURS, "input": "0x{\"", "calls": calls, "value": value, "type": kind })
+        json!({ "from": A, "to": WATCHED, "input": "0x{\"", "calls": calls, "value": value, "type": kind })
     }
 
     fn failed(mut call: Value) -> Value {
@@ -325,44 +341,49 @@ mod tests {
         call
     }
 
-    /// Places and amounts of what is found.
-    fn found(root: Value) -> Vec<(u32, u64)> {
+    /// The indexes and amounts of the internal transfers in a nested trace.
+    fn find_transfers(root: Value) -> Vec<(u32, u64)> {
         let text = json!([{ "txHash": B256::ZERO, "result": root }]).to_string();
         let traces: Vec<TxTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
-        places(nested(&traces, &body(), &native, &watched().read_addresses()).unwrap())
+        to_indexes_and_amounts(list_nested_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap())
     }
 
-    fn places(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
-        let place = |transfer: Transfer| {
+    /// The index and amount of each internal transfer.
+    fn to_indexes_and_amounts(transfers: Vec<Transfer>) -> Vec<(u32, u64)> {
+        let index_and_amount = |transfer: Transfer| {
             let TxPart::Internal(index) = transfer.index.part else { panic!("{transfer:?} is not internal") };
             (index, transfer.amount.units().to::<u64>())
         };
-        transfers.into_iter().map(place).collect()
+        transfers.into_iter().map(index_and_amount).collect()
     }
 
     #[test]
-    fn subtrees_that_count() {
+    fn only_successful_calls_that_send_value_are_transfers() {
         let none = || json!([]);
-        for (why, root, expected) in [
-            ("the transaction's own value is not internal", call("CALL", "0x5", none()), vec![]),
+        for (case, root, expected) in [
+            ("the value of the transaction itself is not internal", call("CALL", "0x5", none()), vec![]),
             ("a call", call("CALL", "0x0", json!([call("CALL", "0x5", none())])), vec![(0, 5)]),
-            ("no value", call("CALL", "0x0", json!([call("CALL", "0x0", none())])), vec![]),
+            ("a call without value", call("CALL", "0x0", json!([call("CALL", "0x0", none())])), vec![]),
             (
                 "below a delegate call",
                 call("CALL", "0x0", json!([call("DELEGATECALL", "0x9", json!([call("CALL", "0x5", none())]))])),
                 vec![(0, 5)],
             ),
-            ("static call", call("CALL", "0x0", json!([call("STATICCALL", "0x5", none())])), vec![]),
-            ("call code pays itself", call("CALL", "0x0", json!([call("CALLCODE", "0x5", none())])), vec![]),
+            ("a static call", call("CALL", "0x0", json!([call("STATICCALL", "0x5", none())])), vec![]),
             (
-                "created with value",
+                "CALLCODE sends value to the calling contract itself",
+                call("CALL", "0x0", json!([call("CALLCODE", "0x5", none())])),
+                vec![],
+            ),
+            (
+                "contracts created with value",
                 call("CALL", "0x0", json!([call("CREATE", "0x5", none()), call("CREATE2", "0x6", none())])),
                 vec![(0, 5), (1, 6)],
             ),
-            ("self-destruct", call("CALL", "0x0", json!([call("SELFDESTRUCT", "0x5", none())])), vec![(0, 5)]),
+            ("a self-destruct", call("CALL", "0x0", json!([call("SELFDESTRUCT", "0x5", none())])), vec![(0, 5)]),
             (
-                "failed call",
+                "a failed call",
                 call("CALL", "0x0", json!([failed(call("CALL", "0x5", none())), call("CALL", "0x6", none())])),
                 vec![(0, 6)],
             ),
@@ -372,12 +393,12 @@ mod tests {
                 vec![],
             ),
             (
-                "failed transaction",
+                "a failed transaction",
                 failed(call("CALL", "0x1", json!([call("CALL", "0x5", json!([call("CALL", "0x6", none())]))]))),
                 vec![],
             ),
             (
-                "two in order",
+                "several calls in order",
                 call(
                     "CALL",
                     "0x0",
@@ -386,19 +407,19 @@ mod tests {
                 vec![(0, 5), (1, 6), (2, 7)],
             ),
         ] {
-            assert_eq!(found(root), expected, "{why}");
+            assert_eq!(find_transfers(root), expected, "{case}");
         }
     }
 
     #[test]
-    fn both_interfaces_give_the_same_places() {
+    fn both_trace_methods_number_the_transfers_alike() {
         let trace = |kind: &str, call_type: &str, value: &str, at: &[u32], error: Option<&str>| {
             let action = match kind {
-                "suicide" => json!({ "address": A, "refundAddress": OURS, "balance": value }),
-                _ => json!({ "from": A, "to": OURS, "value": value, "callType": call_type }),
+                "suicide" => json!({ "address": A, "refundAddress": WATCHED, "balance": value }),
+                _ => json!({ "from": A, "to": WATCHED, "value": value, "callType": call_type }),
             };
             json!({ "action": action, "blockHash": B256::repeat_byte(1), "traceAddress": at, "type": kind, "error": error,
-                "transactionHash": B256::ZERO, "transactionPosition": 0, "result": { "address": OURS } })
+                "transactionHash": B256::ZERO, "transactionPosition": 0, "result": { "address": WATCHED } })
         };
         let text = json!([
             trace("call", "call", "0x1", &[], None),
@@ -412,8 +433,10 @@ mod tests {
         .to_string();
         let traces: Vec<FlatTrace<'_>> = serde_json::from_str(&text).unwrap();
         let native = AssetId::from_stored("ethereum/native");
-        let flat = places(flat(&traces, &body(), &native, &watched().read_addresses()).unwrap());
-        let nested = found(call(
+        let flat = to_indexes_and_amounts(
+            list_flat_transfers(&traces, &body(), &native, &watched().read_addresses()).unwrap(),
+        );
+        let nested = find_transfers(call(
             "CALL",
             "0x1",
             json!([
@@ -427,17 +450,17 @@ mod tests {
     }
 
     #[test]
-    fn any_depth_is_read() {
+    fn calls_may_nest_at_any_depth() {
         let depth = 20_000;
-        let open = format!(r#"{{"type":"CALL","from":"{A}","to":"{OURS}","value":"0x1","calls":["#);
+        let open = format!(r#"{{"type":"CALL","from":"{A}","to":"{WATCHED}","value":"0x1","calls":["#);
         let text = format!("{}{}", open.repeat(depth), "]}".repeat(depth));
-        assert_eq!(frames(&text).unwrap().len(), depth);
+        assert_eq!(parse_call_frames(&text).unwrap().len(), depth);
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in r#"[\[\]{}:,"\\a-z0é]{0,80}"#) {
-            let _ = frames(&text);
+        fn no_text_makes_the_parser_panic(text in r#"[\[\]{}:,"\\a-z0é]{0,80}"#) {
+            let _ = parse_call_frames(&text);
         }
     }
 }

@@ -7,14 +7,14 @@ use proxy::{Intervention, Proxy};
 use rpc::{Endpoint, Role};
 use serde_json::json;
 
-use crate::world::World;
+use crate::test_chain::TestChain;
 
 /// A signed transfer of one wei with a nonce and a fee of our choice.
-async fn signed(world: &World, nonce: u64, gwei: u64) -> Vec<u8> {
+async fn signed(chain: &TestChain, nonce: u64, gwei: u64) -> Vec<u8> {
     let price = format!("{:#x}", gwei * 1_000_000_000);
-    let tx = json!({ "from": world.rich[8], "to": Address::repeat_byte(0x99), "value": "0x1", "gas": "0x5208",
+    let tx = json!({ "from": chain.funded[8], "to": Address::repeat_byte(0x99), "value": "0x1", "gas": "0x5208",
         "nonce": format!("{nonce:#x}"), "gasPrice": price, "chainId": "0x7a69" });
-    let raw = world.anvil.rpc("eth_signTransaction", json!([tx])).await.expect("anvil signs for its accounts");
+    let raw = chain.anvil.rpc("eth_signTransaction", json!([tx])).await.expect("anvil signs for its accounts");
     alloy_primitives::hex::decode(raw.as_str().expect("a text")).expect("hexadecimal")
 }
 
@@ -24,21 +24,21 @@ fn refused_as(outcome: &BroadcastOutcome, class: &str) -> bool {
 
 #[tokio::test]
 async fn a_node_says_what_became_of_the_bytes() {
-    let world = World::start().await;
-    let evm = world.evm(&[&world.anvil.url()]);
-    let raw = signed(&world, 0, 20).await;
+    let chain = TestChain::start().await;
+    let evm = chain.evm(&[&chain.anvil.url()]);
+    let raw = signed(&chain, 0, 20).await;
     assert_eq!(evm.broadcast(&raw).await, BroadcastOutcome::Accepted);
     assert_eq!(evm.broadcast(&raw).await, BroadcastOutcome::AlreadyKnown);
 
-    let cheaper = evm.broadcast(&signed(&world, 0, 20 - 1).await).await;
+    let cheaper = evm.broadcast(&signed(&chain, 0, 20 - 1).await).await;
     assert!(refused_as(&cheaper, "occupied"), "{cheaper:?}");
-    world.anvil.mine(1).await.unwrap();
-    assert!(world.anvil.receipt(keccak256(&raw)).await.unwrap().is_some());
-    let late = evm.broadcast(&signed(&world, 0, 90).await).await;
+    chain.anvil.mine(1).await.unwrap();
+    assert!(chain.anvil.receipt(keccak256(&raw)).await.unwrap().is_some());
+    let late = evm.broadcast(&signed(&chain, 0, 90).await).await;
     assert!(refused_as(&late, "consumed"), "{late:?}");
 
-    world.anvil.set_balance(world.rich[8], alloy_primitives::U256::from(5)).await.unwrap();
-    let poor = evm.broadcast(&signed(&world, 1, 20).await).await;
+    chain.anvil.set_balance(chain.funded[8], alloy_primitives::U256::from(5)).await.unwrap();
+    let poor = evm.broadcast(&signed(&chain, 1, 20).await).await;
     assert!(refused_as(&poor, "funds"), "{poor:?}");
     assert!(matches!(
         evm.broadcast(b"no transaction").await,
@@ -48,34 +48,35 @@ async fn a_node_says_what_became_of_the_bytes() {
 
 #[tokio::test]
 async fn one_endpoint_that_takes_it_is_enough_and_silence_is_not_a_refusal() {
-    let world = World::start().await;
-    let url = world.anvil.url();
-    let sick = Proxy::start(&url, |_, _| Intervention::Http(StatusCode::BAD_GATEWAY, vec![], String::new())).await;
-    let liar = Proxy::start(&url, |_, _| Intervention::Result(json!(format!("0x{}", "11".repeat(32))))).await;
+    let chain = TestChain::start().await;
+    let url = chain.anvil.url();
+    let failing_proxy =
+        Proxy::start(&url, |_, _| Intervention::Http(StatusCode::BAD_GATEWAY, vec![], String::new())).await;
+    let false_proxy = Proxy::start(&url, |_, _| Intervention::Result(json!(format!("0x{}", "11".repeat(32))))).await;
     let refusing = Proxy::start(&url, |_, _| Intervention::Error(-32000, "transaction underpriced")).await;
-    let raw = signed(&world, 0, 20).await;
+    let raw = signed(&chain, 0, 20).await;
 
-    for lone in [&sick, &liar] {
-        let outcome = world.evm(&[&lone.url]).broadcast(&raw).await;
+    for lone in [&failing_proxy, &false_proxy] {
+        let outcome = chain.evm(&[&lone.url]).broadcast(&raw).await;
         assert!(matches!(outcome, BroadcastOutcome::Unknown(_)), "{outcome:?}");
     }
-    let mixed = world.evm(&[&refusing.url, &sick.url]).broadcast(&raw).await;
+    let mixed = chain.evm(&[&refusing.url, &failing_proxy.url]).broadcast(&raw).await;
     assert!(matches!(mixed, BroadcastOutcome::Unknown(_)), "{mixed:?}");
-    assert!(refused_as(&world.evm(&[&refusing.url]).broadcast(&raw).await, "price"));
+    assert!(refused_as(&chain.evm(&[&refusing.url]).broadcast(&raw).await, "price"));
     assert_eq!(
-        world.evm(&[&sick.url, &refusing.url, &liar.url, &url]).broadcast(&raw).await,
+        chain.evm(&[&failing_proxy.url, &refusing.url, &false_proxy.url, &url]).broadcast(&raw).await,
         BroadcastOutcome::Accepted
     );
 }
 
 #[tokio::test]
 async fn only_endpoints_with_the_role_get_the_bytes() {
-    let world = World::start().await;
-    let url = world.anvil.url();
+    let chain = TestChain::start().await;
+    let url = chain.anvil.url();
     let reader = Proxy::start(&url, |_, _| Intervention::Pass).await;
-    let mut config = world.config(&[&url], evm::Trace::None);
+    let mut config = chain.config(&[&url], evm::TraceApi::None);
     config.pool.endpoints.insert(0, Endpoint::new(&reader.url).unwrap().with_roles(&[Role::Read]));
     let evm = evm::Evm::new(config).unwrap();
-    assert_eq!(evm.broadcast(&signed(&world, 0, 20).await).await, BroadcastOutcome::Accepted);
+    assert_eq!(evm.broadcast(&signed(&chain, 0, 20).await).await, BroadcastOutcome::Accepted);
     assert_eq!(reader.request_count("eth_sendRawTransaction"), 0);
 }

@@ -1,0 +1,138 @@
+//! Reads the native coins that contracts send inside transactions, from call traces. A block is read without them when no
+//! traces can be had.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::B256;
+use chain::{
+    Address, AddressKey, Amount, BlockRef, Header, SourceError, Transfer, TxPart, WatchSet, derive::evm_address,
+};
+use rpc::{NodeErrorKind, Rejection, Request, RpcError, Verdict};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::{
+    Evm, TraceApi,
+    block::BlockBody,
+    call_traces::{self, FlatTrace, TxTrace},
+    hex,
+};
+
+impl Evm {
+    /// Returns the method and parameters that request a block's traces, or `None` when traces are not configured or the native
+    /// coin is not accepted.
+    pub(crate) fn trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
+        self.native.as_ref()?;
+        match self.config.trace {
+            TraceApi::None => None,
+            TraceApi::Debug => {
+                let hash = B256::from(header.hash.0);
+                Some(("debug_traceBlockByHash", json!([hash, { "tracer": "callTracer" }])))
+            }
+            TraceApi::Parity => Some(("trace_block", json!([hex::to_quantity(header.height)]))),
+        }
+    }
+
+    /// Returns the native coins that contracts sent to watched addresses in this block. `other_transfers` are the transfers
+    /// already found in it. Without usable traces the block is marked as incomplete and the list is empty.
+    pub(crate) async fn fetch_internal_transfers(
+        &self,
+        body: &BlockBody,
+        other_transfers: &[Transfer],
+        watched: &WatchSet,
+    ) -> Result<Vec<Transfer>, SourceError> {
+        let Some((method, params)) = self.trace_request(&body.header).filter(|_| !body.txids.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let Some(native) = &self.native else { return Ok(Vec::new()) };
+        if !self.trace_health().may_request(Instant::now()) {
+            self.mark_incomplete(body, "rest", "trace requests failed several times in a row and are paused");
+            return Ok(Vec::new());
+        }
+        let answer = self.pool.send(Request::call(method, &params), |reply| {
+            let watched = &watched.read_addresses();
+            let transfers = match self.config.trace {
+                TraceApi::None => Ok(Vec::new()),
+                TraceApi::Debug => {
+                    call_traces::list_nested_transfers(&reply.result::<Vec<TxTrace<'_>>>()?, body, native, watched)
+                }
+                TraceApi::Parity => {
+                    call_traces::list_flat_transfers(&reply.result::<Vec<FlatTrace<'_>>>()?, body, native, watched)
+                }
+            };
+            transfers.map(Verdict::Accept).map_err(Rejection::Invalid)
+        });
+        let failure = match answer.await {
+            Ok(transfers) => {
+                self.trace_health().record_success();
+                return Ok(self.drop_contradicted(body, other_transfers, transfers).await);
+            }
+            Err(failure) => failure,
+        };
+        // The tracing endpoint may be a little behind the one that returned the block.
+        let is_behind = matches!(&failure, RpcError::NodeError(refusal) if refusal.kind == NodeErrorKind::NotFound);
+        if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
+            && self.trace_health().may_wait_for_answer(Instant::now())
+        {
+            return Err(failure.into_source_error(body.header.height));
+        }
+        let cause = match &failure {
+            RpcError::Unavailable(_) | RpcError::Timeout(_) => "silence",
+            RpcError::MethodMissing(_) => "missing",
+            RpcError::TooLarge(_) => "size",
+            RpcError::NodeError(_) => "refusal",
+            RpcError::Invalid(_) => "unusable",
+        };
+        self.trace_health().record_failure(Instant::now());
+        self.mark_incomplete(body, cause, &failure.to_string());
+        Ok(Vec::new())
+    }
+
+    /// Removes the transfers to addresses whose proven balance shows that they did not receive so much. No header commits to
+    /// traces, but balances can be proven where an endpoint offers proofs.
+    async fn drop_contradicted(
+        &self,
+        body: &BlockBody,
+        other_transfers: &[Transfer],
+        transfers: Vec<Transfer>,
+    ) -> Vec<Transfer> {
+        if transfers.is_empty() || !self.config.verify.header {
+            return transfers;
+        }
+        let mut sums: BTreeMap<AddressKey, Amount> =
+            transfers.iter().map(|transfer| (transfer.to, Amount::ZERO)).collect();
+        let native_transfers =
+            other_transfers.iter().filter(|transfer| transfer.index.part == TxPart::Value).chain(&transfers);
+        for transfer in native_transfers {
+            if let Some(sum) = sums.get_mut(&transfer.to) {
+                *sum = sum.checked_add(transfer.amount).unwrap_or(Amount::MAX);
+            }
+        }
+        let at = body.header.block_ref();
+        let parent = BlockRef { height: at.height.saturating_sub(1), hash: body.header.parent };
+        let received: Vec<(Address, Amount)> = sums.into_iter().map(|(to, sum)| (evm_address(to), sum)).collect();
+        let contradicted = self.find_contradicted(&parent, &at, &received).await;
+        let contradicted: BTreeSet<AddressKey> = received
+            .iter()
+            .zip(contradicted)
+            .filter(|(_, is_contradicted)| *is_contradicted)
+            .map(|((to, _), _)| to.key)
+            .collect();
+        if !contradicted.is_empty() {
+            self.mark_incomplete(body, "made up", "its traces show more coins than some addresses received");
+        }
+        transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
+    }
+
+    /// Records that the block may lack transfers, so that balances are compared for a while. Logs the first block of each cause.
+    pub(crate) fn mark_incomplete(&self, body: &BlockBody, cause: &'static str, reason: &str) {
+        if self.trace_health().record_incomplete_block(Instant::now(), cause) {
+            warn!(
+                chain = %self.config.chain,
+                               "transfers may be missing from block {}, so balances are compared instead: {reason}",
+                body.header.height
+            );
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Reads `eth_getLogs` by block range or for one block. No header commits to these answers, so they only show which blocks
+//! have no transfer to a watched address; they never become transfers.
+
+use std::{collections::BTreeMap, sync::MutexGuard};
+
+use alloy_primitives::{Address, B256};
+use chain::{Height, WatchSet};
+use rpc::{AdaptiveSize, NodeErrorKind, Rejection, Request, RpcError, Verdict};
+use serde_json::json;
+use tracing::info;
+
+use crate::{
+    Evm,
+    block::BlockBody,
+    hex,
+    logs::{Log, TRANSFER_TOPIC},
+};
+
+/// A summary of one block's unproven logs.
+pub struct LogSummary {
+    /// Hash of the block that the logs name.
+    pub hash: B256,
+    /// True for each contract that logged a transfer, by its index in [`crate::logs::TokenContracts`].
+    has_transfer_of: Vec<bool>,
+    /// True when a transfer reached a watched address.
+    has_watched_transfer: bool,
+}
+
+impl LogSummary {
+    /// Returns true when no transfer reached a watched address and the logs include every contract in `in_bloom`, so that
+    /// none seems to be left out.
+    pub fn excludes_transfers(&self, in_bloom: &[usize]) -> bool {
+        !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
+    }
+
+    /// Combines the summaries of two endpoints: a watched transfer that either of them shows, and the contracts that both of
+    /// them show. Returns `None` when their block hashes differ.
+    fn merge(self, other: LogSummary) -> Option<LogSummary> {
+        let is_in_both = |(a, b): (&bool, &bool)| *a && *b;
+        let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(is_in_both).collect();
+        let same_block = self.hash == other.hash;
+        same_block.then_some(LogSummary {
+            hash: self.hash,
+            has_transfer_of,
+            has_watched_transfer: self.has_watched_transfer || other.has_watched_transfer,
+        })
+    }
+}
+
+/// Log summaries by block height.
+pub type LogSummaries = BTreeMap<Height, LogSummary>;
+
+impl Evm {
+    /// Returns true when requesting logs by range saves requests. With few watched addresses, each one is looked up in the
+    /// bloom, and only receipts can decide about a match. With many, some address matches every bloom by chance; two
+    /// endpoints that show no transfer to us then save the receipts. A single endpoint could leave a transfer out.
+    pub(crate) fn uses_log_ranges(&self, watched: &WatchSet) -> bool {
+        let has_many_addresses = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
+        has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
+    }
+
+    /// Returns what two endpoints agree on about the logs of blocks `from..=to`, requested in ranges as wide as both accept.
+    /// Blocks without a summary must be read one by one.
+    pub(crate) async fn fetch_log_summaries(&self, from: Height, to: Height, watched: &WatchSet) -> LogSummaries {
+        let mut summaries = LogSummaries::new();
+        let mut start = from;
+        while start <= to {
+            let end = to.min(start.saturating_add(self.log_range_size().size() - 1));
+            let block_count = end - start + 1;
+            let filter = json!([{ "fromBlock": hex::to_quantity(start), "toBlock": hex::to_quantity(end),
+                "address": self.contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
+            let mut first: Option<LogSummaries> = None;
+            let mut too_large = None;
+            let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
+                let logs: Vec<Log<'_>> = reply.result().inspect_err(|bad| {
+                    if let Rejection::NodeError(refusal) = bad
+                        && refusal.kind == NodeErrorKind::TooLarge
+                    {
+                        too_large = Some(refusal.message.clone());
+                    }
+                })?;
+                let summaries = self.summarize_logs(&logs, start, end, watched).map_err(Rejection::Invalid)?;
+                let Some(other) = first.take() else {
+                    first = Some(summaries);
+                    return Ok(Verdict::Fallback(None));
+                };
+                Ok(Verdict::Accept(Some(intersect(other, summaries))))
+            });
+            let message = match (answer.await, too_large) {
+                (Ok(Some(agreed)), _) => {
+                    self.log_range_size().record_success(block_count);
+                    summaries.extend(agreed);
+                    start = end + 1;
+                    continue;
+                }
+                (Err(RpcError::TooLarge(message)), _) | (Ok(None), Some(message)) => message,
+                (Err(failure), _) => {
+                    // These blocks are read one by one. The next range is smaller, so that the answer comes in time.
+                    self.log_range_size().record_failure(block_count, &failure);
+                    return summaries;
+                }
+                (Ok(None), None) => return summaries,
+            };
+            let can_shrink = self.log_range_size().record_too_large(block_count, &message);
+            info!(chain = %self.config.chain, "a range of {block_count} blocks is too large for an endpoint: {message}");
+            if !can_shrink {
+                return summaries;
+            }
+        }
+        summaries
+    }
+
+    /// Groups logs by block and marks transfers to watched addresses. Fails on a log that the request did not ask for.
+    fn summarize_logs(
+        &self,
+        logs: &[Log<'_>],
+        from: Height,
+        to: Height,
+        watched: &WatchSet,
+    ) -> Result<LogSummaries, String> {
+        let watched = watched.read_addresses();
+        let mut by_height = LogSummaries::new();
+        for log in logs {
+            let height = log.block_number.and_then(hex::parse_quantity).ok_or("a log has no block number")?;
+            let hash = log.block_hash.and_then(hex::parse_hash).ok_or("a log has no block hash")?;
+            let contract =
+                self.contracts.position(log.address).ok_or("a log is of a contract that was not requested")?;
+            if !(from..=to).contains(&height) || !log.is_transfer_event() || log.is_removed() {
+                return Err(format!("a log of block {height} does not match the requested filter"));
+            }
+            let summary = by_height.entry(height).or_insert_with(|| LogSummary {
+                hash,
+                has_transfer_of: vec![false; self.contracts.len()],
+                has_watched_transfer: false,
+            });
+            if summary.hash != hash {
+                return Err(format!("the logs name two different blocks at height {height}"));
+            }
+            summary.has_transfer_of[contract] = true;
+            summary.has_watched_transfer |= log.parse_transfer(&self.contracts, &watched).is_some();
+        }
+        Ok(by_height)
+    }
+
+    /// Returns false when the block's logs surely have no transfer to a watched address. Used where receipts would cost one
+    /// request per transaction. Nothing proves that `eth_getLogs` left no log out, so two endpoints must show the same
+    /// contracts as the bloom. Logs that show fewer contracts count only when all endpoints agree, because a bloom has false
+    /// positives.
+    pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, in_bloom: &[usize], watched: &WatchSet) -> bool {
+        let bloom_is_proven = self.config.verify.header;
+        if self.count_read_endpoints() < 2
+            || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read_addresses())
+        {
+            // No second endpoint could contradict the answer, or the bloom itself contains a watched address.
+            return true;
+        }
+        let height = body.header.height;
+        let filter = json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
+        let (mut empty_answers, mut consistent_answers) = (0, 0);
+        let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
+            let logs: Vec<Log<'_>> = reply.result()?;
+            let summary =
+                self.summarize_logs(&logs, height, height, watched).map_err(Rejection::Invalid)?.into_values().next();
+            if summary.as_ref().is_some_and(|summary| summary.hash.0 != body.header.hash.0) {
+                return Err(Rejection::Invalid(format!("returned logs of another block than {}", body.header.hash)));
+            }
+            if summary.as_ref().is_some_and(|summary| summary.has_watched_transfer) {
+                return Ok(Verdict::Accept(true));
+            }
+            empty_answers += 1;
+            if !bloom_is_proven || summary.is_some_and(|summary| summary.excludes_transfers(in_bloom)) {
+                consistent_answers += 1;
+            }
+            // If the second endpoint does not answer, the first answer is not confirmed and stays doubtful.
+            Ok(if consistent_answers < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
+        });
+        match answer.await {
+            Ok(may_have_logs) => may_have_logs && empty_answers < self.count_read_endpoints(),
+            // Without usable logs, the receipts decide.
+            Err(_) => true,
+        }
+    }
+
+    fn contract_addresses(&self) -> Vec<Address> {
+        self.contracts.addresses().collect()
+    }
+
+    fn log_range_size(&self) -> MutexGuard<'_, AdaptiveSize> {
+        self.log_range_size.lock().expect("no panic while the log range size is locked")
+    }
+}
+
+/// Merges the summaries of two endpoints. A block that only one of them shows is left out.
+fn intersect(one: LogSummaries, mut other: LogSummaries) -> LogSummaries {
+    let merge_pair = |(height, summary): (Height, LogSummary)| Some((height, summary.merge(other.remove(&height)?)?));
+    one.into_iter().filter_map(merge_pair).collect()
+}

@@ -1,0 +1,184 @@
+//! Broadcasts signed transactions and classifies the answers. An answer that cannot be classified never counts as a refusal.
+
+use alloy_primitives::keccak256;
+use async_trait::async_trait;
+use chain::{BroadcastOutcome, Sender};
+use rpc::{Rejection, Reply, Request};
+use tracing::info;
+
+use crate::{Evm, hex};
+
+/// The class of a node's error text, which says what it means for a broadcast attempt. The JSON-RPC error code is ignored,
+/// because nodes use −32000 and −32603 for everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxPoolError {
+    /// The node already has this transaction.
+    AlreadyKnown,
+    /// The nonce is already used on chain: by this attempt, another attempt or another user of the key.
+    NonceTooLow,
+    /// Another transaction with this nonce is in the node's pool, and the new one does not pay enough to replace it.
+    ReplacementUnderpriced,
+    /// A transaction with a lower nonce is missing.
+    NonceTooHigh,
+    /// The fee is below the node's present minimum.
+    FeeTooLow,
+    /// The sender's balance does not cover amount and fee.
+    InsufficientFunds,
+    /// The transaction is invalid and can never be accepted.
+    InvalidTransaction,
+    /// The text is not recognised, or does not say whether the transaction is valid.
+    Unknown,
+}
+
+impl TxPoolError {
+    /// Returns the code that a refusal's text begins with.
+    pub fn code(self) -> &'static str {
+        match self {
+            TxPoolError::AlreadyKnown => "already_known",
+            TxPoolError::NonceTooLow => "nonce_too_low",
+            TxPoolError::ReplacementUnderpriced => "replacement_underpriced",
+            TxPoolError::NonceTooHigh => "nonce_too_high",
+            TxPoolError::FeeTooLow => "fee_too_low",
+            TxPoolError::InsufficientFunds => "insufficient_funds",
+            TxPoolError::InvalidTransaction => "invalid_transaction",
+            TxPoolError::Unknown => "unknown",
+        }
+    }
+}
+
+/// Lower-case parts of the error texts of geth, erigon, nethermind, besu, reth and anvil. The first match wins: "replacement
+/// transaction underpriced" contains "transaction underpriced", and "unknown transaction" contains "known transaction".
+const ERROR_TEXTS: [(TxPoolError, &[&str]); 8] = [
+    (
+        TxPoolError::Unknown,
+        &[
+            "unknown transaction",
+            "future transaction tries to replace pending",
+            "txpool is full",
+            "account limit exceeded",
+        ],
+    ),
+    (
+        TxPoolError::AlreadyKnown,
+        &["already known", "known transaction", "same hash was already imported", "already imported"],
+    ),
+    (TxPoolError::NonceTooLow, &["nonce too low", "nonce is too low", "oldnonce"]),
+    (
+        TxPoolError::ReplacementUnderpriced,
+        &["replacement transaction underpriced", "replacementnotallowed", "replacement not allowed"],
+    ),
+    (
+        TxPoolError::NonceTooHigh,
+        &["nonce too high", "exceeds next nonce", "nonce too far in the future", "noncegap", "nonce gap"],
+    ),
+    (TxPoolError::InsufficientFunds, &["insufficient funds", "insufficientfunds"]),
+    (
+        TxPoolError::FeeTooLow,
+        &[
+            "transaction underpriced",
+            "fee too low",
+            "feetoolow",
+            "max fee per gas less than block base fee",
+            "tip below minimum",
+            "below the minimum",
+            "gas price below",
+            "gas tip cap",
+        ],
+    ),
+    (
+        TxPoolError::InvalidTransaction,
+        &[
+            "invalid sender",
+            "invalid chain id",
+            "wrong chain id",
+            "incorrect chain id",
+            "intrinsic gas too low",
+            "exceeds block gas limit",
+            "oversized",
+            "max priority fee per gas higher than max fee per gas",
+            "transaction type not supported",
+        ],
+    ),
+];
+
+/// Classifies the text of a node's error.
+pub fn classify(text: &str) -> TxPoolError {
+    let text = text.to_ascii_lowercase();
+    let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    ERROR_TEXTS.iter().find(|(_, phrases)| contains_any(phrases)).map_or(TxPoolError::Unknown, |(class, _)| *class)
+}
+
+#[async_trait]
+impl Sender for Evm {
+    /// Sends the transaction to every endpoint with the broadcast role. The text of a refusal begins with its class:
+    /// `fee_too_low: host:port: …`.
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
+        let txid = keccak256(raw);
+        let params = [const_hex::encode_prefixed(raw)];
+        let replies = self.pool.broadcast(Request::call("eth_sendRawTransaction", &params)).await;
+        let outcomes = replies.into_iter().map(|(endpoint, body)| {
+            let label = self.pool.label(endpoint);
+            let outcome = match body {
+                Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
+                Ok(body) => match Reply::new(endpoint, 200, &body).result::<&str>() {
+                    Ok(hash) if hex::parse_hash(hash) == Some(txid) => BroadcastOutcome::Accepted,
+                    Ok(_) => BroadcastOutcome::Unknown(format!(
+                        "{label}: accepted the transaction, but returned another hash than {txid}"
+                    )),
+                    Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
+                    Err(Rejection::NodeError(refusal)) => {
+                        classify_refusal(&label, &self.pool.redact(endpoint, &refusal.message))
+                    }
+                },
+            };
+            info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
+            outcome
+        });
+        BroadcastOutcome::combine(outcomes)
+    }
+}
+
+/// Converts a node's error text to the outcome of the broadcast.
+fn classify_refusal(label: &str, message: &str) -> BroadcastOutcome {
+    match classify(message) {
+        TxPoolError::AlreadyKnown => BroadcastOutcome::AlreadyKnown,
+        TxPoolError::Unknown => BroadcastOutcome::Unknown(format!("{label}: {message}")),
+        class @ (TxPoolError::NonceTooLow
+        | TxPoolError::ReplacementUnderpriced
+        | TxPoolError::NonceTooHigh
+        | TxPoolError::FeeTooLow
+        | TxPoolError::InsufficientFunds
+        | TxPoolError::InvalidTransaction) => {
+            BroadcastOutcome::Refused(format!("{}: {label}: {message}", class.code()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_texts_of_every_client_are_classified() {
+        for (text, class) in [
+            ("already known", TxPoolError::AlreadyKnown),
+            ("ALREADY_EXISTS: already known", TxPoolError::AlreadyKnown),
+            ("unknown transaction", TxPoolError::Unknown),
+            ("Transaction with the same hash was already imported.", TxPoolError::AlreadyKnown),
+            ("nonce too low: next nonce 5, tx nonce 4", TxPoolError::NonceTooLow),
+            ("OldNonce, Current nonce: 5, nonce of rejected tx: 4", TxPoolError::NonceTooLow),
+            ("replacement transaction underpriced", TxPoolError::ReplacementUnderpriced),
+            ("transaction underpriced: gas tip cap 1, minimum needed 1000000000", TxPoolError::FeeTooLow),
+            ("nonce too high", TxPoolError::NonceTooHigh),
+            ("insufficient funds for gas * price + value: balance 0", TxPoolError::InsufficientFunds),
+            ("intrinsic gas too low: gas 20000, minimum needed 21000", TxPoolError::InvalidTransaction),
+            ("invalid chain id for signer: have 1 want 5", TxPoolError::InvalidTransaction),
+            ("future transaction tries to replace pending", TxPoolError::Unknown),
+            ("txpool is full", TxPoolError::Unknown),
+            ("something new", TxPoolError::Unknown),
+            ("", TxPoolError::Unknown),
+        ] {
+            assert_eq!(classify(text), class, "{text}");
+        }
+    }
+}

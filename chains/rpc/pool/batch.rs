@@ -1,0 +1,197 @@
+//! Many calls of one method, in batches as large as each endpoint accepts them.
+
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{
+    Pool,
+    attempts::{Attempts, ExchangeResult},
+    selection::{Selection, timeout_for},
+};
+use crate::{
+    NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict, health::Availability, http::ErrorClass, reply,
+};
+
+/// Name under which health records that an endpoint does not accept batches.
+const BATCH_METHOD: &str = "(batch)";
+
+/// The results of a batch, in the order of its calls.
+#[derive(Debug)]
+pub struct BatchReply<T> {
+    /// Results before the first call that failed.
+    results: Vec<T>,
+    /// Error of that call.
+    error: Option<RpcError>,
+}
+
+impl<T> BatchReply<T> {
+    /// Returns all results.
+    ///
+    /// # Errors
+    /// Fails if a call failed.
+    pub fn into_all(self) -> Result<Vec<T>, RpcError> {
+        self.error.map_or(Ok(self.results), Err)
+    }
+
+    /// Returns the results before the first call that failed.
+    ///
+    /// # Errors
+    /// Fails if that was the first call of the batch.
+    pub fn into_prefix(self) -> Result<Vec<T>, RpcError> {
+        match self.error {
+            Some(error) if self.results.is_empty() => Err(error),
+            Some(_) | None => Ok(self.results),
+        }
+    }
+}
+
+impl Pool {
+    /// Sends one call for each element of `params`, in batches of at most `batch_max` where endpoints accept batches. Calls
+    /// without an accepted reply are sent again one by one, with fail-over. `accept` gets the index of the call.
+    pub async fn batch<T, P, F>(&self, method: &str, params: &[P], batch_max: usize, accept: F) -> BatchReply<T>
+    where
+        T: Send,
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
+    {
+        let size = batch_max.min(self.config.batch_max).max(1);
+        let mut chunks = Vec::with_capacity(params.len().div_ceil(size));
+        for (n, chunk) in params.chunks(size).enumerate() {
+            chunks.push(self.send_chunk(method, n * size, chunk, &accept));
+        }
+        let mut chunks = stream::iter(chunks).buffered(self.config.concurrency.max(1));
+        let mut all = BatchReply { results: Vec::with_capacity(params.len()), error: None };
+        while let Some(chunk) = chunks.next().await {
+            all.results.extend(chunk.results);
+            all.error = chunk.error;
+            if all.error.is_some() {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Sends the calls of one chunk, which begins at index `offset`, in batches as small as the endpoints want them.
+    async fn send_chunk<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> BatchReply<T>
+    where
+        T: Send,
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
+    {
+        let mut values: Vec<Option<T>> = params.iter().map(|_| None).collect();
+        let mut sent = 0;
+        while params.len() - sent > 1 {
+            let (remaining, values) = (&params[sent..], &mut values[sent..]);
+            let Some(count) = self.send_batch(method, offset + sent, remaining, accept, values).await else { break };
+            sent += count;
+        }
+        let mut results = Vec::with_capacity(params.len());
+        for (i, value) in values.into_iter().enumerate() {
+            let result = match value {
+                Some(value) => Ok(value),
+                None => {
+                    let request = Request::call(method, &params[i]);
+                    self.send(request, |reply: &Reply<'_>| accept(offset + i, reply)).await
+                }
+            };
+            match result {
+                Ok(value) => results.push(value),
+                Err(error) => return BatchReply { results, error: Some(error) },
+            }
+        }
+        BatchReply { results, error: None }
+    }
+
+    /// Sends the first calls as one batch and stores the accepted values. Returns the number of calls sent, or `None` if no
+    /// reply was accepted. This is never an error: the caller sends the remaining calls one by one.
+    async fn send_batch<T, P, F>(
+        &self,
+        method: &str,
+        offset: usize,
+        params: &[P],
+        accept: &F,
+        values: &mut [Option<T>],
+    ) -> Option<usize>
+    where
+        P: Serialize + Sync,
+        F: Fn(usize, &Reply<'_>) -> Result<Verdict<T>, Rejection> + Sync,
+    {
+        let attempted = vec![false; self.endpoints.len()];
+        let deadline = Instant::now() + self.config.deadline;
+        let wait_until = self.wait_ends_at(deadline);
+        let (endpoint, params, timeout) = loop {
+            let now = Instant::now();
+            match self.select(BATCH_METHOD, Target::Any, &attempted, now, wait_until, true) {
+                Selection::Send { endpoint, others } => {
+                    let state = &self.endpoints[endpoint];
+                    let learnt = usize::try_from(state.batch_size().size()).unwrap_or(usize::MAX);
+                    let size = learnt.max(2).min(state.batch_max(&self.config)).min(params.len());
+                    let mut health = state.health();
+                    if size < 2 || health.availability(method, now) == Availability::MethodMissing {
+                        return None;
+                    }
+                    if health.try_charge(BATCH_METHOD, request_count(size), now) {
+                        let timeout = timeout_for(deadline.saturating_duration_since(now), others);
+                        break (endpoint, &params[..size], timeout);
+                    }
+                }
+                Selection::Wait(until) => tokio::time::sleep_until(until).await,
+                Selection::None => return None,
+            }
+        };
+        self.verify_chain(endpoint, timeout).await.ok()?;
+        let state = &self.endpoints[endpoint];
+        let size = u64::try_from(params.len()).unwrap_or(u64::MAX);
+        let mut attempts = Attempts::new();
+        let sent_at = Instant::now();
+        let request = Request::batch(method, params);
+        let exchange = match self.exchange(endpoint, &request, request_count(params.len()), timeout).await {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
+                if class != Some(ErrorClass::Broken) {
+                    state.batch_size().record_too_large(size, "");
+                }
+                return None;
+            }
+        };
+        let mut result = ExchangeResult::default();
+        match reply::parse_batch(endpoint, exchange.status, &exchange.body) {
+            Ok(items) => {
+                for (id, reply) in items {
+                    let Some(slot) = usize::try_from(id).ok().filter(|i| *i < params.len()) else { continue };
+                    let verdict = accept(offset + slot, &reply);
+                    if let Some(value) = self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result) {
+                        values[slot] = Some(value);
+                    }
+                }
+            }
+            Err(Rejection::NodeError(error))
+                if matches!(error.kind, NodeErrorKind::RateLimited | NodeErrorKind::TooLarge) =>
+            {
+                let verdict = Err(Rejection::NodeError(error));
+                drop(self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result));
+            }
+            Err(_) => {
+                let label = self.label(endpoint);
+                info!(endpoint = %label, "the endpoint does not accept batches; its calls are sent one by one");
+                state.health().record_method_missing(BATCH_METHOD, Instant::now());
+                return None;
+            }
+        }
+        let accepted = result.accepted;
+        if result.is_throttled() || attempts.too_large.is_some() {
+            state.batch_size().record_too_large(size, "");
+        } else {
+            state.batch_size().record_success(size);
+        }
+        self.record_exchange(endpoint, result, sent_at);
+        accepted.then_some(params.len())
+    }
+}
+
+fn request_count(calls: usize) -> u32 {
+    u32::try_from(calls).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,64 @@
+//! The check that an endpoint is a node of the configured chain. A node of another chain would answer every request
+//! consistently, and its answers would be wrong.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+use tracing::error;
+
+use super::{Pool, attempts::HealthEvent, too_many_bytes};
+use crate::{
+    NodeErrorKind, Rejection, Reply,
+    health::Availability,
+    http::{ErrorClass, TransportError},
+};
+
+impl Pool {
+    /// Sends the chain check to an endpoint that has not passed it yet. Fails with the error class and the reason if the
+    /// endpoint cannot be used.
+    pub(super) async fn verify_chain(&self, endpoint: usize, timeout: Duration) -> Result<(), (ErrorClass, String)> {
+        let Some(check) = &self.config.chain_check else { return Ok(()) };
+        let state = &self.endpoints[endpoint];
+        if state.chain_verified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let _guard = state.chain_check_lock.lock().await;
+        if state.chain_verified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let method = &check.request.method;
+        let sent_at = Instant::now();
+        let availability = state.health().availability(method, sent_at);
+        if matches!(availability, Availability::CoolingDown(_)) {
+            // The check of another request failed while this one waited for the lock; this request was not sent.
+            return Err((ErrorClass::Throttled, self.reason_unavailable(endpoint, method, sent_at)));
+        }
+        state.health().charge(1, sent_at);
+        let event = match self.exchange(endpoint, &check.request, 1, timeout).await {
+            Ok(exchange) => match check.parse(&Reply::new(endpoint, exchange.status, &exchange.body)) {
+                Ok(found) if found == check.expected => {
+                    state.chain_verified.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Ok(found) => {
+                    let reason =
+                        format!("{method} returns {found}, expected {}: a node of another chain", check.expected);
+                    error!(endpoint = %self.label(endpoint), "the endpoint is not used: {reason}");
+                    HealthEvent::new(ErrorClass::Broken, reason)
+                }
+                Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::RateLimited => {
+                    HealthEvent::new(ErrorClass::Throttled, error.message)
+                }
+                Err(Rejection::NodeError(error)) => HealthEvent::new(ErrorClass::Broken, error.message),
+                Err(Rejection::Invalid(reason)) => HealthEvent::new(ErrorClass::Broken, reason),
+            },
+            Err(TransportError::Failed { class, reason, retry_after }) => HealthEvent { class, reason, retry_after },
+            Err(TransportError::TooLarge { bytes_max }) => {
+                HealthEvent::new(ErrorClass::Broken, too_many_bytes(bytes_max).to_string())
+            }
+        };
+        let class = event.class;
+        let event = HealthEvent { reason: self.redact(endpoint, &event.reason), ..event };
+        Err((class, self.record_failure(endpoint, event, sent_at)))
+    }
+}

@@ -1,0 +1,71 @@
+//! Requests that go to one endpoint after the other.
+
+use tokio::time::Instant;
+
+use super::{
+    Pool,
+    attempts::{Attempts, ExchangeResult},
+    selection::{Selection, timeout_for},
+};
+use crate::{Rejection, Reply, Request, RpcError, Verdict, http::ErrorClass};
+
+impl Pool {
+    pub(super) async fn send_with_failover<T, F>(&self, request: &Request, mut accept: F) -> Result<T, RpcError>
+    where
+        F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
+    {
+        let (method, target) = (request.method.as_str(), request.target);
+        let deadline = Instant::now() + self.config.deadline;
+        let wait_until = self.wait_ends_at(deadline);
+        let mut attempted: Vec<bool> = (0..self.endpoints.len()).map(|i| target.excludes(i)).collect();
+        let mut attempts = Attempts::new();
+        loop {
+            let now = Instant::now();
+            let (endpoint, others) =
+                match self.select(method, target, &attempted, now, wait_until, !attempts.has_result()) {
+                    Selection::Send { endpoint, others } if now < deadline => {
+                        if !self.endpoints[endpoint].health().try_charge(method, 1, now) {
+                            continue;
+                        }
+                        (endpoint, others)
+                    }
+                    Selection::Wait(until) => {
+                        tokio::time::sleep_until(until).await;
+                        continue;
+                    }
+                    Selection::Send { .. } | Selection::None => break,
+                };
+            let timeout = timeout_for(deadline - now, others);
+            // An endpoint that throttles did not process the request, so it may get it again after its cool-down.
+            attempted[endpoint] = true;
+            if let Err((class, reason)) = self.verify_chain(endpoint, timeout).await {
+                attempted[endpoint] = class != ErrorClass::Throttled;
+                attempts.add_failure(class, reason);
+                continue;
+            }
+            let sent_at = Instant::now();
+            let exchange = match self.exchange(endpoint, request, 1, timeout).await {
+                Ok(exchange) => exchange,
+                Err(error) => {
+                    let class = self.record_transport_error(endpoint, error, &mut attempts, sent_at);
+                    attempted[endpoint] = class != Some(ErrorClass::Throttled);
+                    continue;
+                }
+            };
+            let verdict = accept(&Reply::new(endpoint, exchange.status, &exchange.body));
+            let mut result = ExchangeResult::default();
+            let value = self.record_verdict(endpoint, method, verdict, &mut attempts, &mut result);
+            attempted[endpoint] = !result.is_throttled();
+            self.record_exchange(endpoint, result, sent_at);
+            if let Some(value) = value {
+                return Ok(value);
+            }
+        }
+        attempts.failures.extend(self.reasons_not_attempted(method, &attempted));
+        attempts.method_missing |= self.is_missing_everywhere(method, target);
+        if attempts.failures.is_empty() && !attempts.has_result() {
+            attempts.failures.push("there is no other endpoint with the role `read`".to_owned());
+        }
+        attempts.into_result(method)
+    }
+}

@@ -1,0 +1,146 @@
+//! The endpoints of one chain, with fail-over between them.
+//!
+//! A request goes to each endpoint at most once, except to one that rejected it without processing it because it has too
+//! many requests. The pool waits for rate limits and cool-downs that end before the deadline if no endpoint is available.
+//! An error that a node replies with does not count against its health; failed, slow, throttled and invalid replies do, each
+//! once.
+
+mod config;
+mod endpoint_state;
+mod selection;
+mod failover;
+mod single;
+mod batch;
+mod chain_verification;
+mod record;
+mod attempts;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use chain::Height;
+use futures_util::future;
+use tokio::time::Instant;
+
+use self::endpoint_state::EndpointState;
+pub use self::{
+    batch::BatchReply,
+    config::{Config, ConfigError},
+};
+use crate::{
+    Endpoint, Rejection, Reply, Request, Role, RpcError, Target, Verdict,
+    http::{Client, Exchange, TransportError},
+};
+
+/// The endpoints of one chain.
+pub struct Pool {
+    client: Client,
+    endpoints: Vec<EndpointState>,
+    config: Config,
+    requests_sent: AtomicU64,
+}
+
+impl Pool {
+    /// # Errors
+    /// Fails if no endpoint has the role `read`, or if the HTTP client cannot be built.
+    pub fn new(config: Config) -> Result<Pool, ConfigError> {
+        if !config.endpoints.iter().any(|endpoint| endpoint.has_role(Role::Read)) {
+            return Err(ConfigError::NoReadEndpoint);
+        }
+        Ok(Pool {
+            client: Client::new()?,
+            endpoints: config.endpoints.iter().map(|endpoint| EndpointState::new(endpoint, &config)).collect(),
+            config,
+            requests_sent: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends a request to the endpoints of its target until `accept` accepts a reply, and returns the accepted value.
+    /// Without an accepted reply, the first value marked as [`Verdict::Fallback`] is returned.
+    ///
+    /// # Errors
+    /// Fails if no endpoint gave a usable reply before the deadline; see [`RpcError`].
+    pub async fn send<T, F>(&self, request: Request, accept: F) -> Result<T, RpcError>
+    where
+        F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,
+    {
+        match request.target {
+            Target::Any | Target::From(_) | Target::Excluding(_) => self.send_with_failover(&request, accept).await,
+            Target::Only(endpoint) => self.send_to_one(endpoint, &request, accept).await,
+            Target::Probe(endpoint) => self.probe(endpoint, &request, accept).await,
+        }
+    }
+
+    /// Sends a request to every endpoint with the role `broadcast` at once, even while it cools down; the target of the
+    /// request is ignored. Returns the index of each endpoint with the body of its reply or the reason why there is none.
+    pub async fn broadcast(&self, request: Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
+        let request = &request;
+        let recipients = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Broadcast));
+        let replies = recipients.map(|endpoint| async move {
+            self.endpoints[endpoint].health().charge(1, Instant::now());
+            let reply = match self.exchange(endpoint, request, 1, self.config.deadline).await {
+                Ok(exchange) => Ok(exchange.body),
+                Err(TransportError::Failed { reason, .. }) => Err(reason),
+                Err(TransportError::TooLarge { bytes_max }) => Err(too_many_bytes(bytes_max).to_string()),
+            };
+            (endpoint, reply)
+        });
+        future::join_all(replies).await
+    }
+
+    /// Returns the number of requests sent since the start; every item of a batch counts, because providers bill it.
+    pub fn requests_sent(&self) -> u64 {
+        self.requests_sent.load(Ordering::Relaxed)
+    }
+
+    /// Returns the endpoints in the order of the configuration.
+    pub fn endpoints(&self) -> impl ExactSizeIterator<Item = &Endpoint> {
+        self.endpoints.iter().map(|state| &state.endpoint)
+    }
+
+    /// Records the height of an endpoint's newest block. Endpoints that lag behind get requests last.
+    pub fn record_head(&self, endpoint: usize, height: Height) {
+        if let Some(state) = self.endpoints.get(endpoint) {
+            state.health().record_head(height, Instant::now());
+        }
+    }
+
+    /// Returns the height of each endpoint's newest block, `None` where it was not recorded within the last minute.
+    pub fn heads(&self) -> Vec<Option<Height>> {
+        let now = Instant::now();
+        self.endpoints.iter().map(|state| state.health().head(now)).collect()
+    }
+
+    /// Returns a text of a node with everything blanked that occurs in the endpoint's URL or headers.
+    pub fn redact(&self, endpoint: usize, text: &str) -> String {
+        self.endpoints.get(endpoint).map_or_else(String::new, |state| state.endpoint.redact(text))
+    }
+
+    /// Returns host and port of an endpoint, `?` if there is none with this index.
+    pub fn label(&self, endpoint: usize) -> String {
+        self.endpoints.get(endpoint).map_or_else(|| "?".to_owned(), |state| state.endpoint.label())
+    }
+
+    /// Sends one HTTP request to one endpoint and counts `requests` in it.
+    async fn exchange(
+        &self,
+        endpoint: usize,
+        request: &Request,
+        requests: u32,
+        timeout: Duration,
+    ) -> Result<Exchange, TransportError> {
+        self.requests_sent.fetch_add(u64::from(requests), Ordering::Relaxed);
+        self.client.send(&self.endpoints[endpoint].endpoint, request, timeout, self.config.body_bytes_max).await
+    }
+
+    /// Returns the time until which a wait may last, so that a tenth of the deadline is left for the reply.
+    fn wait_ends_at(&self, deadline: Instant) -> Instant {
+        deadline - self.config.deadline / 10
+    }
+}
+
+fn too_many_bytes(bytes_max: usize) -> RpcError {
+    RpcError::TooLarge(format!("more than {bytes_max} bytes"))
+}

@@ -1,0 +1,109 @@
+//! Which endpoint gets a request next.
+
+use std::time::Duration;
+
+use chain::Height;
+use tokio::time::Instant;
+
+use super::Pool;
+use crate::{Role, Target, health::Availability};
+
+/// What to do next with a request.
+pub enum Selection {
+    /// Send it to this endpoint.
+    Send {
+        endpoint: usize,
+        /// Number of other endpoints that are available now.
+        others: u32,
+    },
+    /// Wait until then: no endpoint, or none whose head is recent, is available earlier.
+    Wait(Instant),
+    /// No endpoint will be available in time.
+    None,
+}
+
+impl Pool {
+    /// Selects the next endpoint for a request, in order of preference or in turn from the first endpoint of its target.
+    /// Waits end at `wait_until` at the latest; cool-downs are waited for only if `waits_for_cool_downs`.
+    pub(super) fn select(
+        &self,
+        method: &str,
+        target: Target,
+        attempted: &[bool],
+        now: Instant,
+        wait_until: Instant,
+        waits_for_cool_downs: bool,
+    ) -> Selection {
+        let heads: Vec<Option<Height>> = self.endpoints.iter().map(|state| state.health().head(now)).collect();
+        let best = heads.iter().flatten().max().copied().unwrap_or(0);
+        let first = target.first();
+        let lag_max = self.config.head_lag_blocks_max;
+        let lags = |i: usize| first.is_none() && heads[i].is_some_and(|head| best - head > lag_max);
+
+        let count = self.endpoints.len();
+        let start = first.unwrap_or(0) % count;
+        let mut available = Vec::with_capacity(count);
+        let (mut rate_limited, mut cooling_down) = (Vec::new(), Vec::new());
+        for i in (0..count).map(|i| (start + i) % count).filter(|i| !attempted[*i]) {
+            if !self.endpoints[i].endpoint.has_role(Role::Read) {
+                continue;
+            }
+            match self.endpoints[i].health().availability(method, now) {
+                Availability::Now => available.push(i),
+                Availability::RateLimited(until) if until <= wait_until => rate_limited.push((lags(i), until)),
+                Availability::CoolingDown(until) if waits_for_cool_downs && until <= wait_until => {
+                    cooling_down.push(until);
+                }
+                Availability::RateLimited(_) | Availability::CoolingDown(_) | Availability::MethodMissing => {}
+            }
+        }
+        available.sort_by_key(|i| lags(*i));
+        let others = u32::try_from(available.len().saturating_sub(1)).unwrap_or(u32::MAX - 1);
+        let better_at = rate_limited.iter().filter(|(lags, _)| !lags).map(|(_, until)| *until).min();
+        match (available.first(), better_at) {
+            (Some(endpoint), Some(until)) if lags(*endpoint) => Selection::Wait(until),
+            (Some(endpoint), _) => Selection::Send { endpoint: *endpoint, others },
+            (None, _) => {
+                let soonest = rate_limited.into_iter().map(|(_, until)| until).chain(cooling_down).min();
+                soonest.map_or(Selection::None, Selection::Wait)
+            }
+        }
+    }
+
+    /// Returns why each endpoint that was not attempted did not get the request.
+    pub(super) fn reasons_not_attempted(&self, method: &str, attempted: &[bool]) -> Vec<String> {
+        let now = Instant::now();
+        let remaining = (0..self.endpoints.len()).filter(|i| !attempted[*i]);
+        let readable = remaining.filter(|i| self.endpoints[*i].endpoint.has_role(Role::Read));
+        readable.map(|endpoint| self.reason_unavailable(endpoint, method, now)).collect()
+    }
+
+    /// Returns why an endpoint does not get a request of this method now.
+    pub(super) fn reason_unavailable(&self, endpoint: usize, method: &str, now: Instant) -> String {
+        let state = &self.endpoints[endpoint];
+        let health = state.health();
+        let reason = match health.availability(method, now) {
+            Availability::CoolingDown(_) => format!("cools down after `{}`", health.last_failure()),
+            Availability::MethodMissing => format!("does not offer {method}"),
+            Availability::RateLimited(_) => "its rate limit is used up".to_owned(),
+            Availability::Now => "no time was left".to_owned(),
+        };
+        format!("{}: {reason}", state.endpoint)
+    }
+
+    /// Returns true if the target has at least one endpoint to read from and none of them offers the method.
+    pub(super) fn is_missing_everywhere(&self, method: &str, target: Target) -> bool {
+        let now = Instant::now();
+        let is_readable = |i: &usize| !target.excludes(*i) && self.endpoints[*i].endpoint.has_role(Role::Read);
+        let mut readable = (0..self.endpoints.len()).filter(is_readable).peekable();
+        let lacks = |i: usize| self.endpoints[i].health().availability(method, now) == Availability::MethodMissing;
+        readable.peek().is_some() && readable.all(lacks)
+    }
+}
+
+/// Returns the timeout for one endpoint: all the time that is left, or half of it if other endpoints can get the request
+/// afterwards. A silent endpoint cools down and does not cost that time again, while a shorter timeout would give up
+/// requests that are merely slow.
+pub fn timeout_for(time_left: Duration, others: u32) -> Duration {
+    if others == 0 { time_left } else { time_left / 2 }
+}

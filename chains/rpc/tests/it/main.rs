@@ -1,0 +1,3 @@
+//! The pool against stand-in servers.
+
+mod pool;
