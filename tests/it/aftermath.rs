@@ -17,7 +17,7 @@ use settled::workers::rescan::Piece;
 use simnet::{Fault, Keep};
 
 use crate::placed_order::PlacedOrder;
-use crate::world::{World, accounts};
+use crate::world::{SETUP, World, accounts};
 
 /// Executes an operation as a request over the control socket does.
 pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {

@@ -364,7 +364,7 @@ db::both! {
         shop.assert_stock_counts().await;
     }
 
-    async fn money_after_the_end_is_for_a_person_to_decide(db: Db) {
+    async fn a_payment_after_the_end_of_an_order_opens_a_review(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let order = shop.create(shop.order(1)).await.unwrap().order;
         let id = payment(&shop, &order).await;
@@ -376,7 +376,7 @@ db::both! {
         assert_eq!(shop.stock().await, 10);
     }
 
-    async fn a_reversed_payment_is_reviewed_until_it_is_paid_again(db: Db) {
+    async fn a_reversed_payment_has_an_open_review_until_it_is_confirmed_again(db: Db) {
         let shop = Fixture::new(db, 10).await;
         let order = shop.create(shop.order(1)).await.unwrap().order;
         let id = payment(&shop, &order).await;

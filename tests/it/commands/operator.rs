@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::aftermath::request;
 use crate::commands::program::{Ended, run_with};
-use crate::world::{World, accounts};
+use crate::world::{SETUP, World, accounts};
 
 /// The binary with a configuration of a world's database and data folder.
 struct Desk {
@@ -145,7 +145,7 @@ both! {
         for verb in ["show", "cancel", "confirm"] {
             assert!(desk.refused(&["order", verb, "CO20260211AAAAAAAAAAAA"]).await.contains("there is no order `CO2026"));
         }
-        assert!(desk.refused(&["order", "confirm", &order.order_no]).await.contains("which nobody has to confirm"));
+        assert!(desk.refused(&["order", "confirm", &order.order_no]).await.contains("which needs no confirmation"));
 
         world.pay("trc20_usdt", &order.address, "0.1");
         world.mine("trc20_usdt", 1);
@@ -183,7 +183,7 @@ both! {
         let page = format!("payment wechat: pending\n  page: https://pay.example/wechat/{paid}\nlines:");
         assert!(shown.contains(&page) && shown.contains("window ends: "), "{shown}");
         let confirmed = desk.admin(&["order", "confirm", &paid]).await.done();
-        assert!(confirmed.contains(&format!("Order {paid} is paid; its goods go out when the daemon runs")), "{confirmed}");
+        assert!(confirmed.contains(&format!("Order {paid} is paid; it will be delivered when the daemon runs")), "{confirmed}");
         let twice = desk.refused(&["order", "confirm", &paid]).await;
         assert!(twice.contains("is paid and its payment success"), "{twice}");
         assert!(desk.refused(&["order", "cancel", &paid]).await.contains("is paid already"));
@@ -199,7 +199,7 @@ both! {
         // Asked over its socket, the daemon hands the goods out at once.
         let (second, id) = order().await;
         let confirm = serde_json::json!({ "confirm-order": { "order": second } });
-        assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("its goods go out now"));
+        assert!(request(&world, "admin", confirm).await.unwrap().to_string().contains("it is being delivered"));
         world.run_until_idle().await;
         assert_eq!(world.status(&id).await.text_at("status"), "completed");
 
@@ -237,7 +237,7 @@ both! {
         admin(&["product", "put", "box", "--price", "0.80", "--max-quantity", "60"], "").await.done();
         assert_eq!(list().await.0, "active|0.8 CNY|0 in stock|orders of 5 to 60");
         let wrong = admin(&["product", "put", "box", "--price", "0.80", "--min-quantity", "61"], "").await;
-        assert!(wrong.code == 1 && wrong.err.contains("it would be 61 to 60"), "{wrong:?}");
+        assert!(wrong.code == 1 && wrong.err.contains("they would be 61 and 60"), "{wrong:?}");
         assert_eq!(world.get("/api/products/box").await.text_at("product.name_en"), "Box", "its name stayed too");
 
         admin(&["product", "put", "far", "--price", "0.08", "--currency", "USD"], "").await.done();
