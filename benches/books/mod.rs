@@ -123,8 +123,8 @@ impl Rows<'_> {
                  {later} {from}"
             ),
             format!(
-                "insert into payments (id, public_id, order_id, method, state, created_at) {before}
-                 select i, {payment}, i, 'crypto', 'pending', {now} {from}"
+                "insert into payments (id, public_id, order_id, merchant_id, mode, method, state, created_at) {before}
+                 select i, {payment}, i, 1, 'test', 'crypto', 'pending', {now} {from}"
             ),
             format!(
                 "insert into addresses (id, chain, key, text, account_id, derivation_index, issued_at) {before}

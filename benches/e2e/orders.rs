@@ -7,7 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use chain::derive;
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use tokio::runtime::Runtime;
 
 use crate::books::SqliteFile;
@@ -52,8 +52,8 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     runtime.block_on(shop.close());
 
     let server = runtime.block_on(Server::start());
-    let (scratch, bare_scratch) =
-        runtime.block_on(async { (Scratch::postgres(server.url()).await, Scratch::postgres(server.url()).await) });
+    let (scratch, bare_scratch) = runtime
+        .block_on(async { (TestDatabase::postgres(server.url()).await, TestDatabase::postgres(server.url()).await) });
     let shop = runtime.block_on(Shop::connect(&scratch.config().url));
     let mut bare = runtime.block_on(async {
         let shop = Shop::connect(&bare_scratch.config().url).await;

@@ -17,13 +17,14 @@ use db::Db;
 use ids::Mode;
 use money::addresses::Addresses;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, Grace};
+use money::deposits::{self, DepositService, Grace};
 use prost::Message;
 use serde_json::{Value, json};
 use settled::workers::balance_check::BalanceReconciler;
 use settled::workers::follow::{FollowWorker, Limits};
 use settled::workers::{Ran, Worker};
 use sha2::{Digest, Sha256};
+use shop::orders::PaymentChangeHandler;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tron::proto::HeaderRaw;
@@ -47,7 +48,6 @@ const TRANSACTIONS: u64 = 250;
 const OURS: u64 = 2;
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
-const GRACE: Grace = Grace { ms: 60_000 };
 const TOKEN: AddressKey = AddressKey([0xaa; 20]);
 
 /// What the server says, by height.
@@ -135,15 +135,18 @@ impl Follower {
             siblings: Vec::new(),
             dust: Dust::default(),
         };
-        let reconciler = BalanceReconciler::new(db.clone(), Clock::manual(NOW), chain, Arc::new(driver(url)), GRACE);
+        let deposits = DepositService::new(
+            chain,
+            deposits::Limits { grace: Grace { ms: 60_000 }, keep: 512 },
+            Arc::new(PaymentChangeHandler),
+        );
+        let reconciler = BalanceReconciler::new(db.clone(), Clock::manual(NOW), deposits, Arc::new(driver(url)));
         let limits = Limits {
-            keep: 512,
             batch: 100,
             tip_age_max_ms: i64::MAX,
             quiet_tip_max_ms: None,
             start_height: Some(FIRST),
             cursor_flush_ms: 0,
-            grace: GRACE,
             probe_patience_ms: 0,
         };
         let addresses = Arc::new(Addresses::default());

@@ -10,7 +10,7 @@ use ::bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
     Txid, WPubkeyHash, Witness, WitnessMerkleNode, consensus,
 };
-use btc::{Kind, block};
+use btc::{AddressType, block};
 use chain::WatchSet;
 use cpu_time::ThreadTime;
 
@@ -54,9 +54,9 @@ pub fn run(report: &mut Report) {
         move || {
             let start = ThreadTime::now();
             for _ in 0..BLOCKS {
-                let body = block::read(bytes, Kind::P2wpkh, prove, &watched.read_addresses()).expect("a block");
-                assert_eq!(body.hits.len(), HITS);
-                black_box((body, block::spends(bytes, &watched.read_outputs()).expect("a block")));
+                let body = block::parse(bytes, AddressType::P2wpkh, prove, &watched.read_addresses()).expect("a block");
+                assert_eq!(body.outputs.len(), HITS);
+                black_box((body, block::find_spends(bytes, &watched.read_outputs()).expect("a block")));
             }
             start.elapsed()
         }
@@ -71,8 +71,8 @@ pub fn run(report: &mut Report) {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
             let bytes = const_hex::decode(&hex).expect("digits");
-            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read_addresses()).expect("a block");
-            black_box((body, block::spends(&bytes, &watched.read_outputs()).expect("a block")));
+            let body = block::parse(&bytes, AddressType::P2wpkh, false, &watched.read_addresses()).expect("a block");
+            black_box((body, block::find_spends(&bytes, &watched.read_outputs()).expect("a block")));
         }
         start.elapsed()
     };

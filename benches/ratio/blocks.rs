@@ -9,7 +9,7 @@ use db::Db;
 use evm::logs::{TokenContracts, for_each_watched_transfer};
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, Grace, Limits};
+use money::deposits::{self, DepositService, Grace, Limits};
 use money::invoices;
 use money::ledger::PostError;
 use rpc::Rejection;
@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use crate::accounts;
 use crate::answers;
 use crate::books::{NOW, SqliteFile, account};
+use crate::deposits::PaidCounter;
 use crate::made::header;
 use crate::report::{Bounds, Report, turns};
 
@@ -112,15 +113,13 @@ impl Followed {
 
     /// What the following worker does with a block at the tip.
     async fn book(&self, block: Block) -> Result<(), PostError> {
-        let chain = self.chain.clone();
-        let reached = Some(deposits::position(&chain, block.header.height, None));
+        let reached = Some(deposits::position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
-        let id = chain.id.clone();
+        let id = self.chain.id.clone();
+        let service = DepositService::new(self.chain.clone(), LIMITS, Arc::new(PaidCounter::default()));
         self.db
             .write("apply_blocks", move |tx| {
-                Box::pin(
-                    async move { deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], reached).await.map(drop) },
-                )
+                Box::pin(async move { service.apply_blocks(tx, NOW, from, &[block], reached).await.map(drop) })
             })
             .await?;
         let passed = NOW.plus_ms(-LIMITS.grace.ms);

@@ -4,16 +4,19 @@ mod bare;
 
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chain::{Amount, Block, BlockRef, Transfer, TransferIndex, TxId, TxPart, WatchSet};
-use db::testing::Scratch;
-use db::{Config, Db};
+use db::testing::TestDatabase;
+use db::{Config, Db, Tx};
+use futures_util::future::BoxFuture;
 use ids::Mode;
 use money::assets::{Depths, Dust, FollowedChain};
-use money::deposits::{self, Grace, Limits};
+use money::deposits::{self, DepositService, Grace, Limits};
+use money::effects::PaymentListener;
 use money::ledger::PostError;
-use money::payments::Change;
+use money::payments::PaymentChange;
 use sqlx::Connection;
 use tokio::runtime::Runtime;
 
@@ -75,8 +78,8 @@ fn sqlite(report: &mut Report, runtime: &Runtime) {
 
 fn postgres(report: &mut Report, runtime: &Runtime, server: &Server) {
     let (scratch, bare_scratch) = runtime.block_on(async {
-        let ours = Scratch::postgres(server.url()).await;
-        (ours, Scratch::postgres(server.url()).await)
+        let ours = TestDatabase::postgres(server.url()).await;
+        (ours, TestDatabase::postgres(server.url()).await)
     });
     let (mut ours, mut bare) = runtime.block_on(async {
         for url in [scratch.config().url, bare_scratch.config().url] {
@@ -168,18 +171,16 @@ impl Books {
     }
 
     async fn apply(&self, block: Block) -> Result<(), PostError> {
-        let (chain, expected) = (self.chain.clone(), block.transfers.len());
-        let reached = Some(deposits::position(&chain, block.header.height, None));
+        let expected = block.transfers.len();
+        let reached = Some(deposits::position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };
-        let changes = self.db.write("apply_blocks", move |tx| {
-            Box::pin(async move {
-                let applied = deposits::apply(tx, NOW, &chain, LIMITS, from, &[block], reached).await?;
-                Ok::<_, PostError>(
-                    applied.changes.into_iter().filter(|change| matches!(change, Change::Paid(_))).count(),
-                )
-            })
+        let paid = Arc::new(PaidCounter::default());
+        let service = DepositService::new(self.chain.clone(), LIMITS, paid.clone());
+        let applied = self.db.write("apply_blocks", move |tx| {
+            Box::pin(async move { service.apply_blocks(tx, NOW, from, &[block], reached).await })
         });
-        assert_eq!(changes.await?, expected, "every deposit pays its invoice");
+        applied.await?;
+        assert_eq!(paid.0.load(Ordering::Relaxed), expected, "every deposit pays its invoice");
         Ok(())
     }
 
@@ -190,6 +191,23 @@ impl Books {
     /// Statements for each deposit since so many deposits and statements, in thousandths.
     fn each(&self, (paid, statements): (u64, u64)) -> u64 {
         (self.statements() - statements) * 1_000 / (self.paid - paid).max(1)
+    }
+}
+
+/// Counts the payments that became paid.
+#[derive(Default)]
+pub struct PaidCounter(AtomicUsize);
+
+impl PaymentListener for PaidCounter {
+    fn on_payment_changes<'a>(
+        &'a self,
+        _: &'a mut Tx,
+        _: clock::Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        let paid = changes.iter().filter(|change| matches!(change, PaymentChange::Paid(_))).count();
+        self.0.fetch_add(paid, Ordering::Relaxed);
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

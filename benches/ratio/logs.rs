@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use chain::{AddressKey, WatchSet};
 use cpu_time::ThreadTime;
-use evm::logs::{Log, TokenContracts, for_each_watched_transfer};
+use evm::logs::{EventLog, TokenContracts, for_each_watched_transfer};
 use serde::Deserialize;
 
 use crate::accounts::{self, stranger};
@@ -33,7 +33,7 @@ pub fn run(report: &mut Report) {
     let contracts = TokenContracts::new(&[accounts::token()]).expect("a contract");
     let decode = || {
         let start = ThreadTime::now();
-        let logs: Vec<Log<'_>> = rpc::Reply::new(0, 200, &body).result().expect("logs");
+        let logs: Vec<EventLog<'_>> = rpc::Reply::new(0, 200, &body).result().expect("logs");
         assert_eq!(logs.len(), 10_000);
         black_box(logs);
         start.elapsed()

@@ -235,7 +235,7 @@ fn check_pinned(f: &mut Findings, chain: &ChainConfig, immutable_facts: &Pinned)
                 &format!("chain {}, database", chain.id),
                 format_args!(
                     "{} is {} in the configuration, but {stored} in the database; {RESTORE}",
-                    fact.name, fact.fact
+                    fact.name, fact.value
                 ),
             ),
             None => agreeing += usize::from(immutable_facts.contains_key(&fact.name)),
@@ -249,7 +249,7 @@ fn check_pinned(f: &mut Findings, chain: &ChainConfig, immutable_facts: &Pinned)
 const RESTORE: &str = "go back to what it was, or begin another database";
 
 fn stored_otherwise<'a>(immutable_facts: &'a Pinned, fact: &Fact) -> Option<&'a String> {
-    immutable_facts.get(&fact.name).filter(|stored| **stored != fact.fact)
+    immutable_facts.get(&fact.name).filter(|stored| **stored != fact.value)
 }
 
 async fn check_chain(f: &mut Findings, config: &Config, chain: &ChainConfig, immutable_facts: &Pinned) {
@@ -359,7 +359,7 @@ async fn ask_feeds(f: &mut Findings, config: &Config) {
         Err(e) => return f.fail("rates", e),
     };
     let mut observations = Vec::new();
-    for (source, answer) in feeds.ask(&pairs).await {
+    for (source, answer) in feeds.request_all(&pairs).await {
         match answer {
             Ok(said) => {
                 f.ok(&format!("rates, {source}"), format_args!("{} quotes", said.len()));
@@ -368,7 +368,8 @@ async fn ask_feeds(f: &mut Findings, config: &Config) {
             Err(e) => f.warn(&format!("rates, {source}"), e),
         }
     }
-    for (pair, outcome) in RateConsensus::new(&config.rates).round(Clock::System.now(), &pairs, &observations) {
+    for (pair, outcome) in RateConsensus::new(&config.rates).evaluate_round(Clock::System.now(), &pairs, &observations)
+    {
         match outcome {
             Ok(agreed) => f.ok("rates", format_args!("{pair} is {}, {agreed}", agreed.value)),
             Err(e) => {

@@ -25,11 +25,12 @@ use envelope::Envelope;
 use ids::{Mode, Shop};
 use money::addresses::{Addresses, ChainAccount};
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
-use money::deposits::{self, Grace};
-use money::immutable_facts::{self, Disagreement, Fact};
+use money::deposits::{self, DepositService, Grace};
+use money::immutable_facts::{self, Fact, Mismatch};
 use money::invoices;
 use money::pricing::{Currency, Fiat, RateBook};
 use shop::fulfilment::EmailTemplates;
+use shop::orders::PaymentChangeHandler;
 use shop::orders::payment::{PaymentService, Tolerance};
 use shop::{merchants, stock};
 use tasks::Tasks;
@@ -115,13 +116,11 @@ impl Daemon {
             let Some(source) = sources.get(&chain.id).cloned() else { continue };
             let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
             let limits = follow::Limits {
-                keep: settings.keep_blocks,
                 batch: BATCH_BLOCKS,
                 tip_age_max_ms: tip_age_max_ms(settings),
                 quiet_tip_max_ms: quiet_tip_max_ms(settings),
                 start_height: settings.start_height,
                 cursor_flush_ms,
-                grace: grace(&config),
                 probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
             };
             if chain.family == Family::Evm && settings.driver == Driver::Node && source.independent_endpoints() < 2 {
@@ -133,9 +132,8 @@ impl Daemon {
             let reconciler = balance_check::BalanceReconciler::new(
                 db.clone(),
                 clock.clone(),
-                chain.clone(),
+                deposit_service(&config, settings, chain),
                 source.clone(),
-                limits.grace,
             );
             all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
             rescans.insert(chain.id.clone(), Rescan::new(reconciler.clone()));
@@ -267,8 +265,11 @@ fn quiet_tip_max_ms(chain: &config::ChainConfig) -> Option<i64> {
     rare.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
 }
 
-fn grace(config: &Config) -> Grace {
-    Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) }
+/// Books the deposits of a chain; orders follow their payments.
+fn deposit_service(config: &Config, settings: &config::ChainConfig, chain: &FollowedChain) -> DepositService {
+    let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
+    let limits = deposits::Limits { grace, keep: settings.keep_blocks };
+    DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
 }
 
 /// The reading halves of all enabled chains.
@@ -339,13 +340,13 @@ pub fn btc(chain: &config::ChainConfig) -> anyhow::Result<btc::Bitcoin> {
         address_pause: ADDRESS_PAUSE,
         network: chain.network,
         asset: asset.clone(),
-        access: match chain.api {
-            config::Api::Core => btc::Access::Core,
-            config::Api::Esplora => btc::Access::Esplora,
+        backend: match chain.api {
+            config::Api::Core => btc::Backend::Core,
+            config::Api::Esplora => btc::Backend::Esplora,
         },
-        kind: match chain.address_kind {
-            config::AddressKind::P2wpkh => btc::Kind::P2wpkh,
-            config::AddressKind::P2tr => btc::Kind::P2tr,
+        address_type: match chain.address_kind {
+            config::AddressKind::P2wpkh => btc::AddressType::P2wpkh,
+            config::AddressKind::P2tr => btc::AddressType::P2tr,
         },
         verify: btc::Verify { work: chain.verify.header, commitments: chain.verify.transactions },
         pool: pool(chain)?,
@@ -418,9 +419,9 @@ pub async fn rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> any
     }
     let assets = assets(config, &rates::book(&config.rates))?;
     open_addresses(config, &assets, db, clock.now()).await?;
-    let chain = assets.chain(id).context("an enabled chain is known")?.clone();
-    let reconciler =
-        balance_check::BalanceReconciler::new(db.clone(), clock, chain, node_source(settings)?, grace(config));
+    let chain = assets.chain(id).context("an enabled chain is known")?;
+    let deposits = deposit_service(config, settings, chain);
+    let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, node_source(settings)?);
     Ok(Rescan::new(reconciler))
 }
 
@@ -478,7 +479,7 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
         let settings = config.chains.get(&chain.id).context("a coin's chain is configured")?;
         if chain.family == chain::Family::Bitcoin {
             let name = format!("address_kind of {}", chain.id);
-            kinds.push(Fact { name, fact: settings.address_kind.as_str().to_owned() });
+            kinds.push(Fact { name, value: settings.address_kind.as_str().to_owned() });
             with_outputs.push((chain.id.clone(), chain.watched.clone()));
         }
         let Some(account) = config.deposit_account(settings) else { continue };
@@ -500,7 +501,7 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
     let siblings: Vec<(ChainId, ChainId)> = siblings.collect();
     let open = db.write("open_addresses", move |tx| {
         Box::pin(async move {
-            immutable_facts::agree(tx, now, &kinds).await?;
+            immutable_facts::record_or_compare(tx, now, &kinds).await?;
             let addresses = Addresses::open(tx, accounts).await?;
             for (chain, watched) in &with_outputs {
                 watched.insert_outputs(
@@ -510,7 +511,7 @@ async fn open_addresses(config: &Config, assets: &Assets, db: &Db, now: Instant)
             for (chain, siblings) in &siblings {
                 addresses.watch_sibling(tx, chain, siblings).await?;
             }
-            Ok::<_, Disagreement>(addresses)
+            Ok::<_, Mismatch>(addresses)
         })
     });
     Ok(open.await?)

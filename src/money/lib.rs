@@ -1,4 +1,5 @@
-//! Money: the ledger, what a payment asks, what reached us. `money` knows no goods; whoever sells reads it.
+//! Money: the ledger, payments and invoices, and the deposits that pay them. `money` knows no goods: the shop uses it, and it
+//! reads no table of the shop.
 
 pub mod assets;
 pub mod ledger;
@@ -8,4 +9,6 @@ pub mod payments;
 pub mod invoices;
 pub mod unconfirmed;
 pub mod deposits;
+pub mod audit;
 pub mod immutable_facts;
+pub mod effects;

@@ -158,7 +158,7 @@ impl Fixture {
 
     /// Returns the number that `sql` selects.
     pub async fn count(&self, sql: &'static str) -> i64 {
-        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().at(0) })).await
+        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().get_at(0) })).await
     }
 }
 
@@ -216,7 +216,7 @@ async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
     let addresses = write(db, move |tx| Box::pin(Addresses::open(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
-        rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), at: NOW });
+        rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });
     }
     let tolerance = Tolerance { basis_points: 0, usd: Fiat::new(Currency::USD, 0) };
     PaymentService { assets: Arc::new(Assets::new(vec![chain], vec![payment_asset])), rates, addresses, tolerance }

@@ -13,10 +13,7 @@ use crate::workers::{Ran, Worker};
 use clock::Clock;
 use db::Db;
 use ids::InvoiceId;
-use money::assets::FollowedChain;
-use money::deposits::{self, BalanceCheck, Grace, UnexplainedCredit};
-use money::ledger::PostError;
-use shop::orders;
+use money::deposits::{self, BalanceCheck, DepositService, UnexplainedCredit};
 
 /// Addresses compared in one run.
 const COMPARE_MAX: i64 = 500;
@@ -26,14 +23,13 @@ const COMPARE_MAX: i64 = 500;
 pub struct BalanceReconciler {
     pub(super) db: Db,
     pub(super) clock: Clock,
-    pub(super) chain: FollowedChain,
+    pub(super) deposits: DepositService,
     pub(super) source: Arc<dyn Source>,
-    pub(super) grace: Grace,
 }
 
 impl BalanceReconciler {
-    pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, grace: Grace) -> BalanceReconciler {
-        BalanceReconciler { db, clock, chain, source, grace }
+    pub fn new(db: Db, clock: Clock, deposits: DepositService, source: Arc<dyn Source>) -> BalanceReconciler {
+        BalanceReconciler { db, clock, deposits, source }
     }
 
     /// Whether the invoices' addresses have no more at `cursor` than their deposits explain. What was missed is booked.
@@ -93,31 +89,24 @@ impl BalanceReconciler {
 
     /// In a block of the branch that we follow, so that it is taken back with that block; any other is looked at again.
     async fn book(&self, check: &BalanceCheck, at: BlockRef, rise: Amount) -> anyhow::Result<()> {
-        let (now, chain, grace, check) = (self.clock.now(), self.chain.clone(), self.grace, check.clone());
+        let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
+        let chain = &self.deposits.chain().id;
         let outcome = self
             .db
             .write("book_unexplained_credit", move |tx| {
-                Box::pin(async move {
-                    let outcome = deposits::book_unexplained_credit(tx, now, &chain, grace, at, &check, rise).await?;
-                    if let UnexplainedCredit::Booked(change) = &outcome {
-                        orders::apply_payment_changes(tx, now, change.as_slice()).await?;
-                    }
-                    Ok::<_, PostError>(outcome)
-                })
+                Box::pin(async move { deposits.book_unexplained_credit(tx, now, at, &check, rise).await })
             })
             .await?;
         match outcome {
-            UnexplainedCredit::Booked(_) => {
-                info!(chain = %self.chain.id, height = at.height, "a balance rose without a visible transfer and was booked");
+            UnexplainedCredit::Booked => {
+                info!(%chain, height = at.height, "a balance rose without a visible transfer and was booked");
                 Ok(())
             }
             // The next look compares with what was booked meanwhile.
             UnexplainedCredit::Outdated => Ok(()),
-            UnexplainedCredit::Elsewhere => bail!(
-                "{}: a balance rose in block {}, which is not on the branch that is followed",
-                self.chain.id,
-                at.height
-            ),
+            UnexplainedCredit::OffBranch => {
+                bail!("{chain}: a balance rose in block {}, which is not on the branch that is followed", at.height)
+            }
         }
     }
 }
@@ -148,7 +137,7 @@ impl BalanceCheckWorker {
 #[async_trait]
 impl Worker for BalanceCheckWorker {
     fn name(&self) -> String {
-        format!("probe {}", self.reconciler.chain.id)
+        format!("probe {}", self.reconciler.deposits.chain().id)
     }
 
     fn pause(&self) -> Duration {
@@ -163,7 +152,7 @@ impl Worker for BalanceCheckWorker {
         if self.reconciler.source.internal_transfers() != InternalTransfers::ByBalance {
             return Ok(Ran::Idle);
         }
-        let chain = self.reconciler.chain.id.clone();
+        let chain = self.reconciler.deposits.chain().id.clone();
         let (cursor, invoices) = self
             .reconciler
             .db
@@ -173,7 +162,7 @@ impl Worker for BalanceCheckWorker {
             .await?;
         let Some(cursor) = cursor else { return Ok(Ran::Idle) };
         if i64::try_from(invoices.len())? == COMPARE_MAX {
-            warn!(chain = %self.reconciler.chain.id, "more native invoices are open than are compared at once; tracing scales better");
+            warn!(chain = %self.reconciler.deposits.chain().id, "more native invoices are open than are compared at once; tracing scales better");
         }
         let explained = self.reconciler.is_explained(cursor, invoices).await?;
         Ok(if explained { Ran::Idle } else { Ran::Worked })

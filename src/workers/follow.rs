@@ -20,12 +20,9 @@ use clock::{Clock, Instant};
 use db::Db;
 use money::addresses::Addresses;
 use money::assets::FollowedChain;
-use money::deposits::{self, Grace, Position};
+use money::deposits::{self, Position};
 use money::immutable_facts::{self, Fact};
-use money::ledger::PostError;
-use money::{invoices, payments};
-use records::reviews;
-use shop::orders;
+use money::invoices;
 
 /// Windows ended in one transaction.
 const EXPIRE_MAX: i64 = 100;
@@ -39,8 +36,6 @@ const PROBE_DEPTH_MAX: u64 = 64;
 /// Numbers of one follower.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Deepest reorganisation that can be followed, in blocks.
-    pub keep: u64,
     /// Most blocks asked for at once.
     pub batch: u64,
     /// An older tip is warned of: the node may be cut off.
@@ -52,7 +47,6 @@ pub struct Limits {
     pub start_height: Option<u64>,
     /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
     pub cursor_flush_ms: i64,
-    pub grace: Grace,
     /// How long windows are cross_check_pending_at open because nobody tells balances.
     pub probe_patience_ms: i64,
 }
@@ -111,7 +105,8 @@ impl FollowWorker {
         limits: Limits,
         pause: Duration,
     ) -> FollowWorker {
-        let BalanceReconciler { db, clock, chain, source, .. } = reconciler.clone();
+        let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
+        let chain = deposits.chain().clone();
         addresses.set_followed(&chain.id, false);
         let (state, balances_unavailable_since, cross_check) = (Mutex::default(), Mutex::default(), Mutex::default());
         FollowWorker {
@@ -144,7 +139,9 @@ impl FollowWorker {
         let now = self.clock.now();
         Ok(self
             .db
-            .write("pin_facts", move |tx| Box::pin(async move { immutable_facts::agree(tx, now, &facts).await }))
+            .write("pin_facts", move |tx| {
+                Box::pin(async move { immutable_facts::record_or_compare(tx, now, &facts).await })
+            })
             .await?)
     }
 
@@ -159,7 +156,7 @@ impl FollowWorker {
             self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await?
         {
             let batch = self.limits.batch;
-            let keep = usize::try_from(self.limits.keep)?;
+            let keep = usize::try_from(self.reconciler.deposits.limits().keep)?;
             let Some(stored) = cursor.recent.last().copied() else { bail!("{}: no block is kept", self.chain.id) };
             if let Some(why) = &cursor.halted {
                 warn!(chain = %self.chain.id, "{} stands still: {why}", self.chain.id);
@@ -283,7 +280,7 @@ impl FollowWorker {
         }
         let quiet = !state.unfinished && !state.pending.iter().any(Block::has_watched_activity);
         let young = now.since(state.stored_at) < self.limits.cursor_flush_ms;
-        let few = u64::try_from(state.pending.len())? < self.limits.keep;
+        let few = u64::try_from(state.pending.len())? < self.reconciler.deposits.limits().keep;
         if !(quiet && young && few) {
             self.store(state, tip).await?;
         }
@@ -304,7 +301,7 @@ impl FollowWorker {
 
     /// Stores pending blocks and the cursor, advances deposits, and tells the shop, all in one transaction.
     async fn store(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<()> {
-        let (now, chain, from) = (self.clock.now(), self.chain.clone(), state.stored);
+        let (now, deposits, from) = (self.clock.now(), self.reconciler.deposits.clone(), state.stored);
         let whole = self.reached(state, tip);
         let reached = match whole {
             Ok(whole) => self.shown_of(state, whole).await?,
@@ -318,17 +315,12 @@ impl FollowWorker {
                 None
             }
         };
-        let limits = deposits::Limits { grace: self.limits.grace, keep: self.limits.keep };
         let blocks = std::mem::take(&mut state.pending);
         let stored = blocks.last().map_or(from, |block| block.header.block_ref());
         let applied = self
             .db
             .write("apply_blocks", move |tx| {
-                Box::pin(async move {
-                    let applied = deposits::apply(tx, now, &chain, limits, from, &blocks, reached).await?;
-                    orders::apply_payment_changes(tx, now, &applied.changes).await?;
-                    Ok::<_, PostError>(applied)
-                })
+                Box::pin(async move { deposits.apply_blocks(tx, now, from, &blocks, reached).await })
             })
             .await?;
         state.stored = stored;
@@ -379,8 +371,8 @@ impl FollowWorker {
         state.expired_at = now;
         let read_until = Instant::from_unix_seconds(state.time);
         let seen_until = state.quiet_until.map_or(read_until, |quiet| quiet.max(read_until)).min(now);
-        let passed = seen_until.plus_ms(-self.limits.grace.ms);
-        let (chain, grace) = (self.chain.id.clone(), self.limits.grace);
+        let passed = seen_until.plus_ms(-self.reconciler.deposits.limits().grace.ms);
+        let (chain, grace) = (self.chain.id.clone(), self.reconciler.deposits.limits().grace);
         let ended = self
             .db
             .read("list_expirable", move |tx| {
@@ -415,20 +407,10 @@ impl FollowWorker {
                 Err(error) => blind = Some(self.balance_timeout(now, error).await?),
             }
         }
+        let (deposits, ended) = (self.reconciler.deposits.clone(), ended.into_iter().collect());
         self.db
             .write("expire_invoices", move |tx| {
-                Box::pin(async move {
-                    let mut changes = Vec::new();
-                    for invoice in ended {
-                        let Some(change) = invoices::expire(tx, now, invoice).await? else { continue };
-                        changes.push(change);
-                        if let Some(why) = &blind {
-                            reviews::open(tx, now, "probe.blind", &format!("invoice/{invoice}"), why).await?;
-                        }
-                    }
-                    orders::apply_payment_changes(tx, now, &changes).await?;
-                    Ok::<_, PostError>(())
-                })
+                Box::pin(async move { deposits.expire_invoices(tx, now, &ended, blind.as_deref()).await })
             })
             .await?;
         Ok(Ran::Worked)
@@ -479,15 +461,9 @@ impl FollowWorker {
             state.pending.retain(|block| block.header.height <= to.height);
         } else {
             state.pending.clear();
-            let (now, chain, from) = (self.clock.now(), self.chain.clone(), state.stored);
+            let (now, deposits, from) = (self.clock.now(), self.reconciler.deposits.clone(), state.stored);
             self.db
-                .write("rewind_chain", move |tx| {
-                    Box::pin(async move {
-                        let changes: Vec<payments::Change> = deposits::rewind(tx, now, &chain, from, to).await?;
-                        orders::apply_payment_changes(tx, now, &changes).await?;
-                        Ok::<_, PostError>(())
-                    })
-                })
+                .write("rewind_chain", move |tx| Box::pin(async move { deposits.rewind(tx, now, from, to).await }))
                 .await?;
             state.stored = to;
             state.unfinished = true;
@@ -507,7 +483,7 @@ impl FollowWorker {
         let why = format!(
             "the node's chain left ours below block {} or deeper than {} blocks; compare the nodes before anything is paid out",
             state.follower.final_height(),
-            self.limits.keep
+            self.reconciler.deposits.limits().keep
         );
         error!(chain = %self.chain.id, "{} is halted: {why}", self.chain.id);
         let (now, chain) = (self.clock.now(), self.chain.id.clone());

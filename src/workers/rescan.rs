@@ -10,7 +10,6 @@ use money::deposits::{
     rescan::{RescanError, Rescanned},
 };
 use records::audit_log::{self, Action, Actor};
-use shop::orders;
 
 /// Blocks of one piece at most, so that whoever asked sees how it gets on.
 const PIECE_BLOCKS: u64 = 1_000;
@@ -37,7 +36,7 @@ impl Rescan {
 
     /// Reads from `from` on, at most up to `to`, and books what is missing. What is not read yet is the follower's.
     pub async fn piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<Piece> {
-        let chain = self.reconciler.chain.id.clone();
+        let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self
             .reconciler
             .db
@@ -52,12 +51,12 @@ impl Rescan {
         let mut piece = Piece { to: from, booked: 0, known: 0, doubtful: 0 };
         let mut next = from;
         while next <= end {
-            let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.chain.watched).await?;
+            let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.deposits.chain().watched).await?;
             let Some(last) = blocks.last().map(|block| block.header.height) else {
                 bail!(SourceError::BlockNotFound(next))
             };
             if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
-                bail!("{}: block {next} was asked for and another came", self.reconciler.chain.id);
+                bail!("{}: block {next} was asked for and another came", self.reconciler.deposits.chain().id);
             }
             let came = self.book(actor, blocks).await?;
             piece.booked += came.booked;
@@ -70,18 +69,18 @@ impl Rescan {
     }
 
     async fn book(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
-        let (now, chain, grace) = (self.reconciler.clock.now(), self.reconciler.chain.clone(), self.reconciler.grace);
+        let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();
         let came = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
-                let came = deposits::rescan::rescan(tx, now, &chain, grace, &blocks).await?;
-                orders::apply_payment_changes(tx, now, &came.changes).await?;
+                let came = deposits.rescan(tx, now, &blocks).await?;
                 if let (true, Some(first), Some(last)) = (came.booked > 0, blocks.first(), blocks.last()) {
                     let detail = format!(
                         "blocks {} to {}: {} transfers were booked",
                         first.header.height, last.header.height, came.booked
                     );
-                    audit_log::record(tx, now, &actor, Action::ChainRescan, chain.id.as_str(), &detail).await?;
+                    audit_log::record(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail)
+                        .await?;
                 }
                 Ok::<_, RescanError>(came)
             })

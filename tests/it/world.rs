@@ -13,11 +13,11 @@ use access::tokens::Token;
 use chain::{Amount, Asset, ChainId};
 use clock::{Clock, Instant};
 use config::Config;
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use db::{Backend, Db};
 use envelope::Envelope;
 use ids::{Mode, Shop, SkuId, UserId};
-use money::ledger::audit;
+use money::audit;
 use money::pricing::Currency;
 use serde_json::Value;
 use settled::daemon::{Daemon, Setup, simnet_specs};
@@ -65,7 +65,7 @@ pub struct World {
     log_start: usize,
     client: reqwest::Client,
     /// The database's place; dropped last.
-    _scratch: Arc<Scratch>,
+    _scratch: Arc<TestDatabase>,
     _folder: tempfile::TempDir,
 }
 
@@ -108,10 +108,10 @@ impl World {
         capture_logs();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let scratch = match backend {
-            Backend::Sqlite => Scratch::sqlite(),
+            Backend::Sqlite => TestDatabase::sqlite(),
             Backend::Postgres => {
                 let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
-                Scratch::postgres(&url).await
+                TestDatabase::postgres(&url).await
             }
         };
         let mut config = test_config(folder.path());
@@ -407,7 +407,10 @@ impl World {
     }
 
     pub async fn audit(&self) -> audit::Report {
-        self.db.read("audit", |tx| Box::pin(async move { audit::audit(tx).await })).await.expect("the audit runs")
+        self.db
+            .read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await }))
+            .await
+            .expect("the audit runs")
     }
 
     async fn assert_in_order(&self) {
@@ -419,7 +422,7 @@ impl World {
         for untold in [UNTOLD, TOLD_TWICE] {
             let told =
                 self.db.read("untold", move |tx| Box::pin(async move { tx.rows(untold, Vec::new()).await })).await;
-            let orders: Vec<String> = told.expect("rows").iter().map(|row| row.at(0).expect("an order")).collect();
+            let orders: Vec<String> = told.expect("rows").iter().map(|row| row.get_at(0).expect("an order")).collect();
             assert!(orders.is_empty(), "the events do not tell once what became of {orders:?}");
         }
         if let Some(daemon) = &self.daemon {

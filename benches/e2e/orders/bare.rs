@@ -63,8 +63,8 @@ impl Sqlite {
             &[&text, &NOW],
         )?;
         let payment = run(
-            "insert into payments (public_id, order_id, method, state, created_at)
-             values (?1, ?2, 'crypto', 'pending', ?3)",
+            "insert into payments (public_id, order_id, merchant_id, mode, method, state, created_at)
+             values (?1, ?2, 1, 'test', 'crypto', 'pending', ?3)",
             &[&text, &order, &NOW],
         )?;
         run("update address_accounts set next_index = next_index + 1 where id = 1", &[])?;
@@ -93,8 +93,8 @@ const ORDER: &str = "with o as (insert into orders (public_id, order_no, merchan
     t as (update stock_items set state = 'reserved', order_line_id = l.id from l where stock_items.id = $3),
     e as (insert into events (merchant_id, mode, kind, subject, payload, occurred_at)
         values (1, 'test', 'order.created', $1, '{\"order_id\":\"00000000-0000-0000-0000-000000000000\"}', $4)),
-    p as (insert into payments (public_id, order_id, method, state, created_at)
-        select $1, id, 'crypto', 'pending', $4 from o returning id),
+    p as (insert into payments (public_id, order_id, merchant_id, mode, method, state, created_at)
+        select $1, id, 1, 'test', 'crypto', 'pending', $4 from o returning id),
     x as (update address_accounts set next_index = next_index + 1 where id = 1),
     a as (insert into addresses (chain, key, text, account_id, derivation_index, issued_at)
         values ('ethereum', $2, $1, 1, $3, $4) returning id)

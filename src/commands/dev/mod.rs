@@ -28,7 +28,7 @@ use crate::control::server::Server;
 use crate::daemon::{self, Daemon, Setup};
 use crate::ops;
 use config::Config;
-use db::lock::DataLock;
+use db::file_lock::DataFolderLock;
 
 /// The default data folder of the demo.
 pub const FOLDER: &str = ".settled-dev";
@@ -84,7 +84,7 @@ pub fn load_config(folder: &Path) -> Result<Config, CommandError> {
 async fn start(args: Start) -> Result<(), CommandError> {
     make_folder(&args.data)?;
     let folder = args.data.canonicalize().map_err(|e| CommandError::with_context(args.data.display(), e))?;
-    let lock = DataLock::acquire(&folder)?;
+    let lock = DataFolderLock::acquire(&folder)?;
     let node = match &args.evm {
         Some(url) => Some(node::prepare(&folder, url).await?),
         None => None,

@@ -8,10 +8,10 @@ use chain::{AddressKey, Amount, Header, Transfer};
 
 use crate::assets::FollowedChain;
 use crate::deposits::{self, Deposit, Grace, NewDeposit, Position, State, machine, store};
+use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::machine::{is_dust, use_of};
-use crate::invoices::{self, Counted, Disposition, Effects, InvoiceUpdate, ReviewRequest};
-use crate::ledger::{Account, Entry, Leg, PostError};
-use crate::payments::Change;
+use crate::invoices::{self, Counted, Disposition, InvoiceUpdate};
+use crate::ledger::{Account, EntryLine, JournalEntry};
 use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
@@ -28,9 +28,11 @@ pub(super) struct DepositBatch<'c> {
 }
 
 pub(super) struct Stored {
-    pub changes: Vec<Change>,
-    /// Whether some of the deposits are not final yet, and whether some have become so.
+    /// Not applied yet.
+    pub effects: Effects,
+    /// Some of the deposits are not final yet.
     pub unfinished: bool,
+    /// Some of the deposits became final.
     pub finished: bool,
 }
 
@@ -44,7 +46,12 @@ impl<'c> DepositBatch<'c> {
     }
 
     /// Movements in blocks of our branch: those that reach an invoice become deposits, with a use that it gives them.
-    pub async fn see(&mut self, tx: &mut Tx, grace: Grace, movements: &[(Header, &Transfer)]) -> Result<(), db::Error> {
+    pub async fn classify(
+        &mut self,
+        tx: &mut Tx,
+        grace: Grace,
+        movements: &[(Header, &Transfer)],
+    ) -> Result<(), db::Error> {
         let keys: BTreeSet<AddressKey> = movements.iter().map(|(_, transfer)| transfer.to).collect();
         let mut targets = invoices::lock_by_address(tx, &self.chain.id, &keys).await?;
         // The key of an address is ours on every chain of its family.
@@ -72,12 +79,12 @@ impl<'c> DepositBatch<'c> {
                 continue;
             }
             // A token that can be minted at will must not stop the chain.
-            self.effects.reviews.push(ReviewRequest {
+            self.effects.reviews.push(ReviewChange::Open(ReviewRequest {
                 kind: "deposit.absurd",
                 subject: format!("invoice/{target}"),
                 detail: format!("{} base units of {} in block {}", transfer.amount, transfer.asset, header.height),
-                figure: None,
-            });
+                amount: None,
+            }));
         }
 
         let window_end = |invoice: &InvoiceUpdate| invoice.expires_at.plus_ms(grace.ms);
@@ -157,6 +164,11 @@ impl<'c> DepositBatch<'c> {
         Ok(uses)
     }
 
+    /// Adds a review to the effects of the batch.
+    pub fn request_review(&mut self, request: ReviewRequest) {
+        self.effects.reviews.push(ReviewChange::Open(request));
+    }
+
     fn bound(&self, transfer: &Transfer) -> Amount {
         self.chain.dust.bound(self.now, &transfer.asset)
     }
@@ -173,7 +185,7 @@ impl<'c> DepositBatch<'c> {
 
     /// Stores everything: what is fresh is held in the ledger, what is deep enough at `position` is posted and settles the
     /// invoices that it pays.
-    pub async fn store(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, PostError> {
+    pub async fn store(mut self, tx: &mut Tx, position: Option<Position>) -> Result<Stored, db::Error> {
         let reached = |deposit: &Deposit| match position {
             Some(position) => machine::advance(deposit.state, deposit.height, deposit.confirm_height, position),
             None => deposit.state,
@@ -216,10 +228,10 @@ impl<'c> DepositBatch<'c> {
                 invoice.release(self.now, &mut self.effects);
             }
         }
-        let changes = invoices::store(tx, self.now, self.invoices.into_values().collect(), self.effects).await?;
+        self.effects.invoices = self.invoices.into_values().collect();
         let mut reached = older.iter().chain(&fresh).map(|(_, to)| *to);
         Ok(Stored {
-            changes,
+            effects: self.effects,
             unfinished: reached.clone().any(|to| to != State::Final),
             finished: reached.any(|to| to == State::Final),
         })
@@ -246,15 +258,15 @@ impl<'c> DepositBatch<'c> {
 
     fn hold(&mut self, deposit: &Deposit) {
         let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
-        let leg = Leg {
+        let line = EntryLine {
             debit: Account::OnChain(self.chain.id.clone()),
             credit: Account::MerchantIncoming(invoice.shop.merchant),
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        self.effects.entries.push(Entry::hold(self.chain.mode, deposit.hold(), "deposit seen", leg));
+        self.effects.entries.push(JournalEntry::hold(self.chain.mode, deposit.hold(), "deposit seen", line));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Open {
-            invoice.expect(&mut self.effects);
+            invoice.mark_confirming(&mut self.effects);
         }
     }
 
@@ -264,28 +276,38 @@ impl<'c> DepositBatch<'c> {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
         let entries = &mut self.effects.entries;
-        entries.push(Entry::post(format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold(), None));
+        entries.push(JournalEntry::post_hold(
+            format!("deposit/{id}/confirmed"),
+            "deposit confirmed",
+            deposit.hold(),
+            None,
+        ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Paid {
             deposit.used = Disposition::Surplus;
         }
         let Some(suspense) = deposit.suspense() else { return };
         let merchant = invoice.shop.merchant;
-        let leg = Leg {
+        let line = EntryLine {
             debit: Account::MerchantIncoming(merchant),
             credit: Account::Suspense(merchant, suspense),
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        entries.push(Entry::posted(self.chain.mode, format!("deposit/{id}/apart"), "deposit set apart", vec![leg]));
+        entries.push(JournalEntry::post(
+            self.chain.mode,
+            format!("deposit/{id}/apart"),
+            "deposit set apart",
+            vec![line],
+        ));
         // Anybody can send dust to anybody: it is booked, and nobody has to look at it.
         if deposit.used == Disposition::Dust {
             return;
         }
-        self.effects.reviews.push(ReviewRequest {
+        self.effects.reviews.push(ReviewChange::Open(ReviewRequest {
             kind: "deposit.apart",
             subject: format!("deposit/{id}"),
             detail: format!("{} base units of {} ({})", deposit.amount, deposit.asset, deposit.used.as_str()),
-            figure: None,
-        });
+            amount: None,
+        }));
     }
 }

@@ -10,6 +10,7 @@ mod store;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use chain::{
     AssetKind, Block, BlockHash, BlockRef, ChainId, Header, Height, OutPoint, Transfer, TransferIndex, TxId, TxPart,
@@ -17,9 +18,9 @@ use chain::{
 
 use crate::assets::FollowedChain;
 use crate::deposits::batch::DepositBatch;
-use crate::invoices::{self, Disposition, Effects, Invoice, Retraction};
-use crate::ledger::{Account, Entry, Leg, PostError, Suspense};
-use crate::payments::Change;
+use crate::effects::{self, Effects, PaymentListener, Retraction, ReviewChange, ReviewRequest};
+use crate::invoices::{self, Disposition, Invoice, InvoiceUpdate};
+use crate::ledger::{Account, EntryLine, JournalEntry, PostError, Suspense};
 use clock::Instant;
 use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
@@ -73,14 +74,7 @@ impl Deposit {
 
     /// Where it goes when no invoice counts it.
     fn suspense(&self) -> Option<Suspense> {
-        match self.used {
-            Disposition::Counted => None,
-            Disposition::Short => Some(Suspense::Short),
-            Disposition::Surplus => Some(Suspense::Surplus),
-            Disposition::Late => Some(Suspense::Late),
-            Disposition::Foreign => Some(Suspense::Foreign),
-            Disposition::Dust => Some(Suspense::Dust),
-        }
+        self.used.suspense()
     }
 }
 
@@ -167,122 +161,223 @@ pub fn position(chain: &FollowedChain, cursor: Height, mark: Option<Height>) -> 
     Position { cursor, last: machine::final_height(cursor, mark, chain.depths.last, chain.depths.least) }
 }
 
-/// What a chain's follower learns from a stored step.
+/// Books what arrives on one chain, and reports to the listener what became of payments. All verbs that can change a payment
+/// are methods, so that none of them runs without the listener.
+#[derive(Clone)]
+pub struct DepositService {
+    chain: FollowedChain,
+    limits: Limits,
+    listener: Arc<dyn PaymentListener>,
+}
+
+/// The result of storing blocks.
 #[derive(Debug)]
 pub struct Applied {
-    /// Highest height that cannot vanish.
+    /// The highest height that cannot vanish any more.
     pub final_height: Height,
-    /// Whether deposits are still on their way to being final.
+    /// The chain has deposits that are not final yet.
     pub unfinished: bool,
-    pub changes: Vec<Change>,
 }
 
-/// Stores blocks that follow the cursor, if any, with every transfer in them, and moves the cursor; then confirms and
-/// finishes what is deep enough at `reached`, and settles the invoices that it pays. Without a position deposits are seen and
-/// none moves on.
-pub async fn apply(
-    tx: &mut Tx,
-    now: Instant,
-    chain: &FollowedChain,
-    limits: Limits,
-    from: BlockRef,
-    blocks: &[Block],
-    reached: Option<Position>,
-) -> Result<Applied, PostError> {
-    let before = lock_cursor(tx, chain, reached.unwrap_or(Position::NONE)).await?;
-    if before.height != from.height {
-        let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
-        return Err(db::Error::Statement(moved).into());
-    }
-    // Whatever is final stays so.
-    let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
-    let final_height = reached.map_or(before.final_height, |reached| reached.last);
-
-    let mut round = DepositBatch::new(now, chain);
-    let mut movements = Vec::new();
-    for block in blocks {
-        movements.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
-    }
-    round.see(tx, limits.grace, &movements).await?;
-    if let (true, Some(reached)) = (before.due, reached) {
-        round.take_older(tx, reached, ADVANCE_MAX).await?;
-    }
-    let stored = round.store(tx, reached).await?;
-    spend(tx, now, chain, blocks).await?;
-
-    if let Some(last) = blocks.last() {
-        let kept = usize::try_from(limits.keep).unwrap_or(usize::MAX);
-        let headers: Vec<Header> = blocks.iter().rev().take(kept).map(|block| block.header).collect();
-        store::insert_blocks(tx, &chain.id, &headers).await?;
-        store::delete_blocks_below(tx, &chain.id, last.header.height.saturating_sub(limits.keep)).await?;
-        store::set_cursor(tx, &chain.id, from, &last.header, final_height).await?;
-    } else if final_height > before.final_height {
-        store::set_final_height(tx, &chain.id, final_height).await?;
-    }
-    let unfinished = match (before.unfinished, stored.unfinished, stored.finished) {
-        (true, false, true) => lock_cursor(tx, chain, Position::NONE).await?.unfinished,
-        (before, added, _) => before || added,
-    };
-    Ok(Applied { final_height, unfinished, changes: stored.changes })
-}
-
-/// Marks what blocks of our branch spend of our outputs. Nothing here spends yet, so whoever did has the keys, and the ledger
-/// does not know what for.
-async fn spend(tx: &mut Tx, now: Instant, chain: &FollowedChain, blocks: &[Block]) -> Result<(), db::Error> {
-    let of_block =
-        |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
-    let spends: Vec<_> = blocks.iter().flat_map(of_block).collect();
-    for (deposit, by) in store::set_spent(tx, &chain.id, &spends).await? {
-        let detail = format!("transaction {by} on {} spends it, and none of ours does", chain.id);
-        records::reviews::open(tx, now, "deposit.spent", &format!("deposit/{deposit}"), &detail).await?;
-    }
-    Ok(())
-}
-
-/// What became of a rise of balance that was found outside the scan.
-#[derive(Debug)]
+/// The result of booking a balance that exceeds the booked deposits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnexplainedCredit {
-    Booked(Option<Change>),
-    /// The block is not on the branch that is followed.
-    Elsewhere,
-    /// Meanwhile something was booked on the address: look again.
+    Booked,
+    /// The block is not on the branch that is followed, so nothing was booked.
+    OffBranch,
+    /// A deposit was booked on the address meanwhile: the caller has to compare again.
     Outdated,
 }
 
-/// Books money that no block showed, in the block that brought it. Compared again with what is booked by now, under the
-/// cursor's lock: neither the scan nor another look at the balance can book it a second time.
-pub async fn book_unexplained_credit(
-    tx: &mut Tx,
-    now: Instant,
-    chain: &FollowedChain,
-    grace: Grace,
-    at: BlockRef,
-    check: &BalanceCheck,
-    rise: chain::Amount,
-) -> Result<UnexplainedCredit, PostError> {
-    lock_cursor(tx, chain, Position::NONE).await?;
-    let Some(header) = store::find_block(tx, &chain.id, at).await? else { return Ok(UnexplainedCredit::Elsewhere) };
-    let current = store::find_balance_check(tx, check.invoice).await?;
-    if current.is_none_or(|current| current.explained != check.explained) {
-        return Ok(UnexplainedCredit::Outdated);
+impl DepositService {
+    /// Creates the service of one chain. `listener` learns of every payment that changes.
+    pub fn new(chain: FollowedChain, limits: Limits, listener: Arc<dyn PaymentListener>) -> DepositService {
+        DepositService { chain, limits, listener }
     }
-    // The balance of such an address says nothing any more, and nobody is asked for it again: see `store::find_balance_check`.
-    if !is_bookable(rise) {
-        let detail = format!("its balance is {rise} base units of {} more than is booked", check.asset_id(&chain.id));
-        records::reviews::open(tx, now, "balance.absurd", &format!("invoice/{}", check.invoice), &detail).await?;
-        return Ok(UnexplainedCredit::Booked(None));
+
+    /// Returns the chain whose deposits are booked.
+    pub fn chain(&self) -> &FollowedChain {
+        &self.chain
     }
-    let transfer = Transfer {
-        txid: TxId([0; 32]),
-        index: TransferIndex { tx_index: check.number(), part: TxPart::BalanceIncrease },
-        asset: check.asset_id(&chain.id),
-        to: check.address.key,
-        from: None,
-        amount: rise,
-    };
-    let mut round = DepositBatch::new(now, chain);
-    round.see(tx, grace, &[(header, &transfer)]).await?;
-    Ok(UnexplainedCredit::Booked(round.store(tx, None).await?.changes.pop()))
+
+    /// Returns the limits that the service was created with.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Stores blocks that follow the cursor, which stands at `from`, with every transfer in them, and moves the cursor. Then
+    /// confirms and finishes the deposits that are deep enough at `reached`, and settles the invoices that they pay. Without
+    /// a position, deposits are stored as seen and none is confirmed.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the cursor is not at `from`, when the chain was never started, and when the ledger refuses an entry.
+    pub async fn apply_blocks(
+        &self,
+        tx: &mut Tx,
+        now: Instant,
+        from: BlockRef,
+        blocks: &[Block],
+        reached: Option<Position>,
+    ) -> Result<Applied, PostError> {
+        let chain = &self.chain;
+        let before = lock_cursor(tx, chain, reached.unwrap_or(Position::NONE)).await?;
+        if before.height != from.height {
+            let moved = format!("the cursor of {} is at {}, not at {}", chain.id, before.height, from.height);
+            return Err(db::Error::Statement(moved).into());
+        }
+        // A height that is final stays final, even when the node reports a lower one later.
+        let reached = reached.map(|reached| Position { last: reached.last.max(before.final_height), ..reached });
+        let final_height = reached.map_or(before.final_height, |reached| reached.last);
+
+        let mut batch = DepositBatch::new(now, chain);
+        let mut transfers = Vec::new();
+        for block in blocks {
+            transfers.extend(block.transfers.iter().map(|transfer| (block.header, transfer)));
+        }
+        batch.classify(tx, self.limits.grace, &transfers).await?;
+        if let (true, Some(reached)) = (before.due, reached) {
+            batch.take_older(tx, reached, ADVANCE_MAX).await?;
+        }
+        let mut stored = batch.store(tx, reached).await?;
+        spend(tx, chain, blocks, &mut stored.effects).await?;
+        let changes = effects::apply(tx, now, stored.effects).await?;
+
+        if let Some(last) = blocks.last() {
+            let kept = usize::try_from(self.limits.keep).unwrap_or(usize::MAX);
+            let headers: Vec<Header> = blocks.iter().rev().take(kept).map(|block| block.header).collect();
+            store::insert_blocks(tx, &chain.id, &headers).await?;
+            store::delete_blocks_below(tx, &chain.id, last.header.height.saturating_sub(self.limits.keep)).await?;
+            store::set_cursor(tx, &chain.id, from, &last.header, final_height).await?;
+        } else if final_height > before.final_height {
+            store::set_final_height(tx, &chain.id, final_height).await?;
+        }
+        let unfinished = match (before.unfinished, stored.unfinished, stored.finished) {
+            (true, false, true) => lock_cursor(tx, chain, Position::NONE).await?.unfinished,
+            (before, added, _) => before || added,
+        };
+        changes.dispatch(tx, now, &*self.listener).await?;
+        Ok(Applied { final_height, unfinished })
+    }
+
+    /// Rewinds the cursor from `from` to the fork at `to`: every deposit above the fork is taken back by new postings.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the cursor is not at `from`, when the block at `to` is not stored any more, and when the ledger refuses an
+    /// entry.
+    pub async fn rewind(&self, tx: &mut Tx, now: Instant, from: BlockRef, to: BlockRef) -> Result<(), PostError> {
+        let chain = &self.chain;
+        let before = lock_cursor(tx, chain, Position::NONE).await?;
+        let deposits = store::lock_above(tx, &chain.id, to.height).await?;
+        let mut invoices = invoices::lock(tx, &deposits.iter().map(|deposit| deposit.invoice).collect()).await?;
+        let mut effects = Effects::default();
+        for deposit in deposits.into_iter().rev() {
+            let missing = || db::Error::Statement(format!("invoice {} does not exist", deposit.invoice));
+            let invoice = invoices.get_mut(&deposit.invoice).ok_or_else(missing)?;
+            orphan(tx, now, chain, &deposit, invoice, &mut effects).await?;
+        }
+        effects.invoices = invoices.into_values().collect();
+        for (deposit, output) in store::set_unspent_above(tx, &chain.id, to.height).await? {
+            // A spent output is not watched after a restart.
+            chain.watched.insert_outputs([output]);
+            effects.reviews.push(ReviewChange::Retract(Retraction {
+                kind: "deposit.spent",
+                subject: format!("deposit/{deposit}"),
+                note: "the block that spent it was taken back",
+                replacement: None,
+            }));
+        }
+        store::delete_blocks_above(tx, &chain.id, to.height).await?;
+        let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
+        let header = store::find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
+        let changes = effects::apply(tx, now, effects).await?;
+        store::set_cursor(tx, &chain.id, from, &header, before.final_height).await?;
+        Ok(changes.dispatch(tx, now, &*self.listener).await?)
+    }
+
+    /// Books `credit` base units by which a balance exceeds the deposits that are booked, in the block `at` that brought
+    /// them. The deposits are compared again under the cursor's lock, so that neither the scan nor a second balance check
+    /// can book the same money twice.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the chain was never started, and when the ledger refuses an entry.
+    pub async fn book_unexplained_credit(
+        &self,
+        tx: &mut Tx,
+        now: Instant,
+        at: BlockRef,
+        check: &BalanceCheck,
+        credit: chain::Amount,
+    ) -> Result<UnexplainedCredit, PostError> {
+        let chain = &self.chain;
+        lock_cursor(tx, chain, Position::NONE).await?;
+        let Some(header) = store::find_block(tx, &chain.id, at).await? else { return Ok(UnexplainedCredit::OffBranch) };
+        let current = store::find_balance_check(tx, check.invoice).await?;
+        if current.is_none_or(|current| current.explained != check.explained) {
+            return Ok(UnexplainedCredit::Outdated);
+        }
+        let mut batch = DepositBatch::new(now, chain);
+        // An address whose balance is out of range is not checked again: see `store::find_balance_check`.
+        if !is_bookable(credit) {
+            let asset = check.asset_id(&chain.id);
+            batch.request_review(ReviewRequest {
+                kind: "balance.absurd",
+                subject: format!("invoice/{}", check.invoice),
+                detail: format!("its balance is {credit} base units of {asset} more than is booked"),
+                amount: None,
+            });
+        } else {
+            let transfer = Transfer {
+                txid: TxId([0; 32]),
+                index: TransferIndex { tx_index: check.number(), part: TxPart::BalanceIncrease },
+                asset: check.asset_id(&chain.id),
+                to: check.address.key,
+                from: None,
+                amount: credit,
+            };
+            batch.classify(tx, self.limits.grace, &[(header, &transfer)]).await?;
+        }
+        let stored = batch.store(tx, None).await?;
+        let changes = effects::apply(tx, now, stored.effects).await?;
+        changes.dispatch(tx, now, &*self.listener).await?;
+        Ok(UnexplainedCredit::Booked)
+    }
+
+    /// Ends the windows of invoices; see [`invoices::list_expirable`] for the candidates. `unverified` says why the balances
+    /// of their addresses could not be compared with the deposits before; with it, each invoice that expires gets a review.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the ledger refuses an entry.
+    pub async fn expire_invoices(
+        &self,
+        tx: &mut Tx,
+        now: Instant,
+        invoices: &BTreeSet<InvoiceId>,
+        unverified: Option<&str>,
+    ) -> Result<(), PostError> {
+        let changes = invoices::expire(tx, now, invoices, unverified).await?;
+        Ok(changes.dispatch(tx, now, &*self.listener).await?)
+    }
+}
+
+/// Marks our outputs that the blocks spend. The daemon does not spend outputs itself, so each spend was made outside it by a
+/// holder of the keys: the operator gets a review.
+async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &mut Effects) -> Result<(), db::Error> {
+    let spends_of =
+        |block: &'_ Block| block.spends.iter().map(|spend| (block.header.height, *spend)).collect::<Vec<_>>();
+    let spends: Vec<_> = blocks.iter().flat_map(spends_of).collect();
+    for (deposit, by) in store::set_spent(tx, &chain.id, &spends).await? {
+        effects.reviews.push(ReviewChange::Open(ReviewRequest {
+            kind: "deposit.spent",
+            subject: format!("deposit/{deposit}"),
+            detail: format!("transaction {by} on {} spends it, and none of ours does", chain.id),
+            amount: None,
+        }));
+    }
+    Ok(())
 }
 
 /// An invoice's address, and what its deposits explain of its balance.
@@ -350,32 +445,6 @@ pub async fn agree(tx: &mut Tx, now: Instant, chain: &ChainId) -> Result<(), db:
     records::reviews::close(tx, now, "chain.disputed", chain.as_str(), "endpoints agree again").await
 }
 
-/// Goes back to the fork: everything above it is taken back by new postings.
-pub async fn rewind(
-    tx: &mut Tx,
-    now: Instant,
-    chain: &FollowedChain,
-    from: BlockRef,
-    to: BlockRef,
-) -> Result<Vec<Change>, PostError> {
-    let before = lock_cursor(tx, chain, Position::NONE).await?;
-    let mut changes = Vec::new();
-    for deposit in store::lock_above(tx, &chain.id, to.height).await?.into_iter().rev() {
-        changes.extend(orphan(tx, now, chain, deposit).await?);
-    }
-    for (deposit, output) in store::set_unspent_above(tx, &chain.id, to.height).await? {
-        // After a restart nobody looked for it any more.
-        chain.watched.insert_outputs([output]);
-        let note = "the block that spent it was taken back";
-        records::reviews::close(tx, now, "deposit.spent", &format!("deposit/{deposit}"), note).await?;
-    }
-    store::delete_blocks_above(tx, &chain.id, to.height).await?;
-    let not_kept = || db::Error::Statement(format!("block {} of {} is not kept", to.height, chain.id));
-    let header = store::find_block(tx, &chain.id, to).await?.ok_or_else(not_kept)?;
-    store::set_cursor(tx, &chain.id, from, &header, before.final_height).await?;
-    Ok(changes)
-}
-
 /// The chain stands still until a person looks.
 pub async fn halt(tx: &mut Tx, now: Instant, chain: &ChainId, why: &str) -> Result<(), db::Error> {
     store::set_halted(tx, chain, Some(why)).await?;
@@ -399,22 +468,28 @@ pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -
     Ok(Some(reason))
 }
 
-async fn orphan(tx: &mut Tx, now: Instant, chain: &FollowedChain, deposit: Deposit) -> Result<Vec<Change>, PostError> {
+/// Takes a deposit back whose block vanished.
+async fn orphan(
+    tx: &mut Tx,
+    now: Instant,
+    chain: &FollowedChain,
+    deposit: &Deposit,
+    invoice: &mut InvoiceUpdate,
+    effects: &mut Effects,
+) -> Result<(), db::Error> {
     match deposit.state {
         State::Seen | State::Confirmed => {}
-        State::Final | State::Orphaned => return Ok(Vec::new()),
+        State::Final | State::Orphaned => return Ok(()),
     }
     let entry = format!("deposit/{}/orphaned", deposit.id);
-    let mut effects = Effects::default();
-    let mut invoice = invoices::lock_one(tx, deposit.invoice).await?;
-    let before = invoices::received(tx, &invoice).await?.confirmed;
-    store::set_orphaned(tx, now, &deposit).await?;
+    let before = invoices::received(tx, invoice).await?.confirmed;
+    store::set_orphaned(tx, now, deposit).await?;
     if deposit.state == State::Seen {
-        effects.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
+        effects.entries.push(JournalEntry::void_hold(entry, "deposit orphaned", deposit.hold()));
     } else {
         let left = before.saturating_sub(deposit.amount);
-        let lost = deposit.used == Disposition::Counted && invoice.unsettle(before, left, &mut effects);
-        let leg = Leg {
+        let lost = deposit.used == Disposition::Counted && invoice.unsettle(before, left, effects);
+        let line = EntryLine {
             debit: match deposit.suspense() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
                 Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
@@ -423,29 +498,29 @@ async fn orphan(tx: &mut Tx, now: Instant, chain: &FollowedChain, deposit: Depos
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        effects.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
-        // What vanished must not be paid back by hand: nobody is asked about it any more.
+        effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
+        // The operator must not pay vanished money back by hand, so its review is closed.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}
-            Disposition::Short => invoice.lose_short(left, &mut effects),
-            Disposition::Surplus | Disposition::Late | Disposition::Foreign => effects.answered.push(Retraction {
-                kind: "deposit.apart",
-                subject: format!("deposit/{}", deposit.id),
-                note: "its block vanished, and the money with it",
-                instead: None,
-            }),
+            Disposition::Short => invoice.lose_short(left, effects),
+            Disposition::Surplus | Disposition::Late | Disposition::Foreign => {
+                effects.reviews.push(ReviewChange::Retract(Retraction {
+                    kind: "deposit.apart",
+                    subject: format!("deposit/{}", deposit.id),
+                    note: "its block vanished, and the money with it",
+                    replacement: None,
+                }));
+            }
         }
         if deposit.used == Disposition::Counted && !lost {
-            // What is left may be enough: settled anew, and for the seller nothing has changed.
-            invoice.settle(now, left, &mut effects);
-            effects.changes.clear();
+            invoice.settle_again(now, left, effects);
         }
     }
-    // It may have been the last that was not final.
+    // This may have been the last counted deposit that was not final.
     if invoices::counted(tx, &BTreeSet::from([invoice.id])).await?.values().all(|counted| counted.all_final) {
-        invoice.release(now, &mut effects);
+        invoice.release(now, effects);
     }
-    invoices::store(tx, now, vec![invoice], effects).await
+    Ok(())
 }
 
 async fn lock_cursor(tx: &mut Tx, chain: &FollowedChain, position: Position) -> Result<store::CursorRow, db::Error> {

@@ -1,8 +1,10 @@
 //! Whole blocks against a model that takes one movement, one deposit and one invoice after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use chain::{AddressKey, Amount, Asset, AssetId, ChainId, Family};
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -10,6 +12,7 @@ use super::*;
 use crate::assets::{Depths, Dust};
 use crate::invoices::machine::{self as invoice_machine, Input, use_of};
 use crate::ledger;
+use crate::payments::PaymentChange;
 use crate::pricing::{Currency, Fiat, Rate, RateBook};
 use db::{Backend, Db, execute, rows, testing};
 use ids::{MerchantId, Mode, PaymentId};
@@ -61,6 +64,34 @@ fn chain() -> FollowedChain {
     }
 }
 
+const LIMITS: Limits = Limits { grace: GRACE, keep: 64 };
+
+/// Keeps the payment changes that it learns of.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<PaymentChange>>);
+
+impl Recorder {
+    fn take(&self) -> Vec<PaymentChange> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl PaymentListener for Recorder {
+    fn on_payment_changes<'a>(
+        &'a self,
+        _: &'a mut Tx,
+        _: Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        self.0.lock().unwrap().extend_from_slice(changes);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+fn service(chain: FollowedChain) -> DepositService {
+    DepositService::new(chain, LIMITS, Arc::new(Recorder::default()))
+}
+
 fn asset(foreign: bool) -> AssetId {
     AssetId::from_stored(if foreign { "model/other" } else { "model/token" })
 }
@@ -95,7 +126,8 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
         )?;
         execute!(
             tx,
-            "insert into payments (public_id, order_id, method, state, created_at) values ($1, $2, 'crypto', 'pending', $3)",
+            "insert into payments (public_id, order_id, merchant_id, mode, method, state, created_at)
+             values ($1, $2, 1, 'test', 'crypto', 'pending', $3)",
             &id,
             n,
             at
@@ -161,7 +193,7 @@ struct Model {
     /// Posted credits less debits by account and asset.
     balances: BTreeMap<(String, bool), i128>,
     last: u64,
-    changes: Vec<Change>,
+    changes: Vec<PaymentChange>,
 }
 
 impl Model {
@@ -197,7 +229,7 @@ impl Model {
         let used = use_of(invoice.state, !movement.foreign, in_time);
         if used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.payment = "confirming";
-            self.changes.push(Change::Confirming(PaymentId(movement.to)));
+            self.changes.push(PaymentChange::Confirming(PaymentId(movement.to)));
         }
         self.deposits.push(ModelDeposit {
             invoice: movement.to,
@@ -245,7 +277,7 @@ impl Model {
         }
         for invoice in settle {
             if self.settle(invoice) {
-                self.changes.push(Change::Paid(PaymentId(invoice)));
+                self.changes.push(PaymentChange::Paid(PaymentId(invoice)));
             }
         }
         for number in release {
@@ -339,7 +371,7 @@ impl Model {
         }
         let lost = left < DUE - TOLERANCE || left == 0;
         if lost {
-            self.changes.push(Change::Reversed(PaymentId(number)));
+            self.changes.push(PaymentChange::Reversed(PaymentId(number)));
         }
         lost
     }
@@ -421,7 +453,7 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
         let expected = model.balances.get(&(account.code(), foreign)).copied().unwrap_or_default();
         assert_eq!(sum(balance.credits_posted) - sum(balance.debits_posted), expected, "{}", account.code());
     }
-    let report = ledger::audit::audit(tx).await?;
+    let report = crate::audit::audit_ledger(tx).await?;
     assert!(report.is_clean(), "{report}");
     Ok(())
 }
@@ -437,9 +469,11 @@ async fn play(db: &Db, acts: Vec<Act>) {
     })
     .await
     .unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let service = DepositService::new(chain(), LIMITS, recorder.clone());
     for act in acts {
         let from = hashes.last().unwrap().block_ref();
-        let changes = match act {
+        match act {
             Act::Extend(blocks) => {
                 let mut read = Vec::new();
                 for moves in blocks {
@@ -462,17 +496,14 @@ async fn play(db: &Db, acts: Vec<Act>) {
                 }
                 model.advance(height, 5);
                 let reached = position(&chain(), height, None);
+                let service = service.clone();
                 let applied = db.write("apply", move |tx| {
-                    Box::pin(async move {
-                        let limits = Limits { grace: GRACE, keep: 64 };
-                        apply(tx, Instant(1), &chain(), limits, from, &read, Some(reached)).await
-                    })
+                    Box::pin(async move { service.apply_blocks(tx, Instant(1), from, &read, Some(reached)).await })
                 });
                 let applied = applied.await.unwrap();
                 assert_eq!(applied.final_height, model.last);
                 let unfinished = model.deposits.iter().any(|d| matches!(d.state, State::Seen | State::Confirmed));
                 assert_eq!(applied.unfinished, unfinished);
-                applied.changes
             }
             Act::Rewind(blocks) => {
                 height = height.saturating_sub(blocks).max(model.last);
@@ -480,13 +511,13 @@ async fn play(db: &Db, acts: Vec<Act>) {
                 hashes.truncate(usize::try_from(height).unwrap() + 1);
                 let to = hashes.last().unwrap().block_ref();
                 model.rewind(height);
-                let rewound = db.write("rewind", move |tx| {
-                    Box::pin(async move { rewind(tx, Instant(1), &chain(), from, to).await })
-                });
-                rewound.await.unwrap()
+                let service = service.clone();
+                let rewound = db
+                    .write("rewind", move |tx| Box::pin(async move { service.rewind(tx, Instant(1), from, to).await }));
+                rewound.await.unwrap();
             }
-        };
-        assert_eq!(changes, std::mem::take(&mut model.changes));
+        }
+        assert_eq!(recorder.take(), std::mem::take(&mut model.changes));
     }
     db.write("seal", |tx| Box::pin(async move { ledger::append_to_hash_chain(tx, 10_000).await })).await.unwrap();
     db.write("compare", |tx| {
@@ -523,7 +554,7 @@ fn below(bits: u32) -> Amount {
 /// Less than ten base units of the token are dust.
 fn dusty_chain() -> FollowedChain {
     let rates = RateBook::new(60_000, 0);
-    rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), at: Instant(0) });
+    rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), observed_at: Instant(0) });
     let token = AssetKind::Token { contract: "token".into() };
     let token = Asset { id: asset(false), ..Asset::new(chain().id, token, "TOK", 3, 3) };
     FollowedChain { dust: Dust::below(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..chain() }
@@ -535,8 +566,8 @@ async fn mine(tx: &mut Tx, from: Header, at: Header, payments: &[(u8, u64)]) -> 
     for (transfer, (txid, _)) in block.transfers.iter_mut().zip(payments) {
         transfer.txid = TxId([*txid; 32]);
     }
-    let (reached, limits) = (Some(position(&chain(), at.height, None)), Limits { grace: GRACE, keep: 64 });
-    apply(tx, Instant(1), &dusty_chain(), limits, from.block_ref(), &[block], reached).await?;
+    let reached = Some(position(&chain(), at.height, None));
+    service(dusty_chain()).apply_blocks(tx, Instant(1), from.block_ref(), &[block], reached).await?;
     Ok(())
 }
 
@@ -578,7 +609,7 @@ db::both! {
                 let both = [88, 9].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
                 let (from, fork) = (header(2, 0).block_ref(), header(0, 0).block_ref());
-                rewind(tx, Instant(1), &dusty_chain(), from, fork).await?;
+                service(dusty_chain()).rewind(tx, Instant(1), from, fork).await?;
                 assert_eq!(standing(tx).await?, (invoices::State::Reversed, Vec::new()));
 
                 // They come again in another order, and with them what never counted.
@@ -588,7 +619,7 @@ db::both! {
                 mine(tx, header(1, 1), header(2, 1), &[(1, 88)]).await?;
                 let both = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
-                let report = ledger::audit::audit(tx).await?;
+                let report = crate::audit::audit_ledger(tx).await?;
                 assert!(report.is_clean(), "{report}");
                 Ok::<_, PostError>(())
             })
@@ -603,9 +634,8 @@ db::both! {
                 start(tx, &chain().id, &header(0, 0)).await?;
                 let most = [below(112), power(112), below(112), below(127), power(127), Amount::MAX];
                 let reached = Some(position(&chain(), 1, None));
-                let limits = Limits { grace: GRACE, keep: 64 };
-                let block = minted(header(1, 0), &most);
-                apply(tx, Instant(1), &chain(), limits, header(0, 0).block_ref(), &[block], reached).await?;
+                let (service, block) = (service(chain()), minted(header(1, 0), &most));
+                service.apply_blocks(tx, Instant(1), header(0, 0).block_ref(), &[block], reached).await?;
                 let surplus = Account::Suspense(MERCHANT, Suspense::Surplus);
                 let kept = ledger::balance(tx, Mode::Test, &surplus, &asset(false)).await?.available();
                 let booked = below(112).checked_mul(2).unwrap();
@@ -614,13 +644,13 @@ db::both! {
                 // What nobody can have is no reason to look at the balance again and again.
                 let checks = list_balance_checks(tx, &[InvoiceId(2)]).await?;
                 let at = header(1, 0).block_ref();
-                let rise = book_unexplained_credit(tx, Instant(1), &chain(), GRACE, at, &checks[0], below(127)).await?;
-                assert!(matches!(rise, UnexplainedCredit::Booked(None)), "{rise:?}");
+                let outcome = service.book_unexplained_credit(tx, Instant(1), at, &checks[0], below(127)).await?;
+                assert_eq!(outcome, UnexplainedCredit::Booked);
                 assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
-                let kinds: Vec<String> = found.iter().map(|row| row.at(0)).collect::<Result<_, _>>()?;
+                let kinds: Vec<String> = found.iter().map(|row| row.get_at(0)).collect::<Result<_, _>>()?;
                 assert_eq!(kinds, ["balance.absurd", "deposit.absurd", "payment.surplus"]);
-                let report = ledger::audit::audit(tx).await?;
+                let report = crate::audit::audit_ledger(tx).await?;
                 assert!(report.is_clean(), "{report}");
                 Ok::<_, PostError>(())
             })
@@ -634,7 +664,7 @@ fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
     let result = runner.run(&acts(), |acts| {
         runtime.block_on(async {
-            let db = testing::fresh(backend).await;
+            let db = testing::open_migrated(backend).await;
             play(&db, acts).await;
             db.close().await;
         });

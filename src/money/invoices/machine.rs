@@ -1,5 +1,6 @@
 //! What an invoice becomes. Pure: no database, no clock, no chain.
 
+use crate::ledger::Suspense;
 use chain::Amount;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +75,20 @@ db::text_enum!(Disposition {
     Foreign => "foreign",
     Dust => "dust",
 });
+
+impl Disposition {
+    /// Returns the suspense account of a deposit with this disposition; `None` for one that counts.
+    pub(crate) fn suspense(self) -> Option<Suspense> {
+        match self {
+            Disposition::Counted => None,
+            Disposition::Short => Some(Suspense::Short),
+            Disposition::Surplus => Some(Suspense::Surplus),
+            Disposition::Late => Some(Suspense::Late),
+            Disposition::Foreign => Some(Suspense::Foreign),
+            Disposition::Dust => Some(Suspense::Dust),
+        }
+    }
+}
 
 /// Whether what would be used in another way is dust: below the bound of its asset. In the invoice's own asset only where
 /// that asks for more than dust (`due`; `None` for another asset), and not when it is what was `missing`.

@@ -12,8 +12,9 @@ use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::addresses::ReservedAddress;
 use crate::deposits::Grace;
-use crate::ledger::{self, Account, Entry, Leg, PostError, Suspense};
-use crate::payments::{self, Change};
+use crate::effects::{self, Effects, PaymentChanges, Retraction, ReviewChange, ReviewRequest};
+use crate::ledger::{self, Account, EntryLine, JournalEntry, PostError, Suspense};
+use crate::payments::{self, PaymentChange};
 use crate::pricing::{Fiat, Quote};
 use crate::unconfirmed;
 use clock::Instant;
@@ -121,54 +122,6 @@ pub(crate) struct InvoiceUpdate {
     payment: Option<payments::State>,
 }
 
-/// What a transaction decides about money, before any of it is stored.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    pub entries: Vec<Entry>,
-    /// Closed before the new ones are opened: a question that comes again comes with its new figures.
-    pub answered: Vec<Retraction>,
-    pub reviews: Vec<ReviewRequest>,
-    pub changes: Vec<Change>,
-}
-
-/// What a person has to look at.
-#[derive(Debug)]
-pub(crate) struct ReviewRequest {
-    pub kind: &'static str,
-    pub subject: String,
-    pub detail: String,
-    /// What it asks about, which the detail begins with, where it may be asked again: a person who has effects is asked only
-    /// about more.
-    pub figure: Option<Amount>,
-}
-
-impl ReviewRequest {
-    async fn is_decided(&self, tx: &mut Tx) -> Result<bool, db::Error> {
-        let Some(figure) = self.figure else { return Ok(false) };
-        let Some(closed) = records::reviews::find_closed(tx, self.kind, &self.subject).await? else { return Ok(false) };
-        // Nobody effects: the money had vanished.
-        if closed.note == VANISHED {
-            return Ok(false);
-        }
-        let number = closed.detail.split_once(' ').map(|(number, _)| number);
-        let effects = number.and_then(|number| Amount::parse_decimal(number, 0).ok());
-        Ok(effects.is_some_and(|effects| figure <= effects))
-    }
-}
-
-/// Why a question about money of an invoice was taken back.
-const VANISHED: &str = "a block with money of the invoice vanished";
-
-/// What nobody has to look at any more, because the money that it was about is not there.
-#[derive(Debug)]
-pub(crate) struct Retraction {
-    pub kind: &'static str,
-    pub subject: String,
-    pub note: &'static str,
-    /// InvoiceTerms instead, unless a person had effects already.
-    pub instead: Option<ReviewRequest>,
-}
-
 impl Deref for InvoiceUpdate {
     type Target = Invoice;
 
@@ -186,25 +139,39 @@ impl InvoiceUpdate {
         self.reached
     }
 
-    /// Money for it is on its way.
-    pub fn expect(&mut self, effects: &mut Effects) {
+    /// Marks the payment as confirming: money for the invoice has arrived and is not confirmed yet.
+    pub fn mark_confirming(&mut self, effects: &mut Effects) {
         self.payment = Some(payments::State::Confirming);
-        effects.changes.push(Change::Confirming(self.payment_id()));
+        effects.payments.push(PaymentChange::Confirming(self.payment_id()));
     }
 
-    /// Applies newly confirmed counted money: the invoice is paid when the confirmed sum reaches what is due. What is above
-    /// goes to the surplus account; both stay a merchant's pending money until the deposits are final.
+    /// Applies newly confirmed counted money: the invoice is paid when `confirmed`, the sum of its counted deposits in base
+    /// units, reaches the amount due. The excess goes to the surplus account. Both are pending money of the merchant until
+    /// the deposits are final.
     pub fn settle(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) {
-        let happened = Input::Confirmed(confirmed);
-        let Some(next) = machine::next(self.state, happened, self.due, self.tolerance) else { return };
+        if self.book_settlement(now, confirmed, effects) {
+            effects.payments.push(PaymentChange::Paid(self.payment_id()));
+        }
+    }
+
+    /// Settles an invoice anew with what is left after one of its deposits lost its block. Its payment stays paid, so that no
+    /// payment change is reported.
+    pub fn settle_again(&mut self, now: Instant, left: Amount, effects: &mut Effects) {
+        self.book_settlement(now, left, effects);
+    }
+
+    /// Returns true when the invoice is paid by this.
+    fn book_settlement(&mut self, now: Instant, confirmed: Amount, effects: &mut Effects) -> bool {
+        let input = Input::Confirmed(confirmed);
+        let Some(next) = machine::next(self.state, input, self.due, self.tolerance) else { return false };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
         let surplus = confirmed.saturating_sub(self.due);
-        let mut legs = self.legs(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
+        let mut lines = self.lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
         if !surplus.is_zero() {
-            legs.extend(self.legs(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
+            lines.extend(self.lines(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
-            let question = self.question("payment.surplus", detail);
-            effects.reviews.push(ReviewRequest { figure: Some(surplus), ..question });
+            let request = ReviewRequest { amount: Some(surplus), ..self.review("payment.surplus", detail) };
+            effects.reviews.push(ReviewChange::Open(request));
         }
         let invoice = &mut self.invoice;
         invoice.state = next;
@@ -215,8 +182,8 @@ impl InvoiceUpdate {
         self.changed = true;
         self.payment = Some(payments::State::Success);
         let name = format!("invoice/{}/paid/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice paid", legs));
-        effects.changes.push(Change::Paid(self.payment_id()));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice paid", lines));
+        true
     }
 
     /// Takes a settlement back because counted money lost its block; `left` is the confirmed sum that remains of `before`.
@@ -228,14 +195,14 @@ impl InvoiceUpdate {
             Some(_) => Account::MerchantAvailable(merchant),
             None => Account::MerchantPending(merchant),
         };
-        let mut legs = self.legs(earned_account, incoming.clone(), settled);
+        let mut lines = self.lines(earned_account, incoming.clone(), settled);
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
-            legs.extend(self.legs(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
-            effects.answered.push(self.vanished("payment.surplus", None));
+            lines.extend(self.lines(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
+            effects.reviews.push(self.retraction("payment.surplus", None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice reversed", lines));
         let lost = machine::next(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
         let invoice = &mut self.invoice;
         invoice.state = State::Reversed;
@@ -244,7 +211,7 @@ impl InvoiceUpdate {
         invoice.released_at = None;
         self.changed = true;
         if lost {
-            effects.changes.push(Change::Reversed(self.payment_id()));
+            effects.payments.push(PaymentChange::Reversed(self.payment_id()));
         }
         lost
     }
@@ -255,9 +222,9 @@ impl InvoiceUpdate {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;
-        let legs = self.legs(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
+        let lines = self.lines(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
         let name = format!("invoice/{}/final/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice final", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice final", lines));
         self.invoice.released_at = Some(now);
         self.changed = true;
     }
@@ -269,34 +236,36 @@ impl InvoiceUpdate {
         self.payment = Some(payment);
     }
 
-    /// Part payments that no order will be delivered for.
-    fn short(&self, arrived: Amount) -> ReviewRequest {
+    /// The review of part payments, `arrived` base units in sum, whose invoice expired.
+    fn short_review(&self, arrived: Amount) -> ReviewRequest {
         let detail = format!("{arrived} of {} base units of {} arrived", self.due, self.asset);
-        self.question("payment.short", detail)
+        self.review("payment.short", detail)
     }
 
     /// One of the part payments of an expired invoice lost its block; `left` is what remains of them.
     pub fn lose_short(&self, left: Amount, effects: &mut Effects) {
-        let instead = (!left.is_zero()).then(|| self.short(left));
-        effects.answered.push(self.vanished("payment.short", instead));
+        let replacement = (!left.is_zero()).then(|| self.short_review(left));
+        effects.reviews.push(self.retraction("payment.short", replacement));
     }
 
     /// Sums of deposits may be more than one posting carries.
-    fn legs(&self, debit: Account, credit: Account, amount: Amount) -> Vec<Leg> {
-        let leg = |amount| Leg { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
-        ledger::parts(amount).map(leg).collect()
+    fn lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
+        let line =
+            |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
+        ledger::split_into_postable(amount).map(line).collect()
     }
 
     fn payment_id(&self) -> PaymentId {
         self.invoice.payment
     }
 
-    fn question(&self, kind: &'static str, detail: String) -> ReviewRequest {
-        ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, figure: None }
+    fn review(&self, kind: &'static str, detail: String) -> ReviewRequest {
+        ReviewRequest { kind, subject: format!("invoice/{}", self.id), detail, amount: None }
     }
 
-    fn vanished(&self, kind: &'static str, instead: Option<ReviewRequest>) -> Retraction {
-        Retraction { kind, subject: format!("invoice/{}", self.id), note: VANISHED, instead }
+    fn retraction(&self, kind: &'static str, replacement: Option<ReviewRequest>) -> ReviewChange {
+        let subject = format!("invoice/{}", self.id);
+        ReviewChange::Retract(Retraction { kind, subject, note: effects::VANISHED, replacement })
     }
 }
 
@@ -324,26 +293,8 @@ pub(crate) async fn counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BT
     store::list_counted(tx, ids).await
 }
 
-/// Money first: books what was effects, then stores what became of the invoices and their payments.
-pub(crate) async fn store(
-    tx: &mut Tx,
-    now: Instant,
-    updates: Vec<InvoiceUpdate>,
-    effects: Effects,
-) -> Result<Vec<Change>, PostError> {
-    ledger::book(tx, now, &effects.entries).await?;
-    for answered in effects.answered {
-        let was_open = records::reviews::retract(tx, now, answered.kind, &answered.subject, answered.note).await?;
-        // What a person has effects is not asked again with a smaller figure.
-        if let Some(instead) = answered.instead.filter(|_| was_open) {
-            records::reviews::open(tx, now, instead.kind, &instead.subject, &instead.detail).await?;
-        }
-    }
-    for question in effects.reviews {
-        if !question.is_decided(tx).await? {
-            records::reviews::open(tx, now, question.kind, &question.subject, &question.detail).await?;
-        }
-    }
+/// Stores changed invoices and the states of their payments.
+pub(crate) async fn store_updates(tx: &mut Tx, now: Instant, updates: Vec<InvoiceUpdate>) -> Result<(), db::Error> {
     let (mut invoices, mut payments) = (Vec::new(), Vec::new());
     for update in updates {
         payments.extend(update.payment.map(|to| (update.payment_id(), to)));
@@ -352,8 +303,7 @@ pub(crate) async fn store(
         }
     }
     store::set_invoices(tx, now, &invoices).await?;
-    payments::advance(tx, now, &payments).await?;
-    Ok(effects.changes)
+    payments::advance(tx, now, &payments).await
 }
 
 /// Candidates for expiry on a chain, open ones and those that a reorganisation reversed: the window has passed on the clock,
@@ -377,33 +327,46 @@ pub async fn count_orphaned(tx: &mut Tx, followed: &[ChainId]) -> Result<BTreeMa
     Ok(waiting)
 }
 
-/// Ends the window of one invoice, or the wait of a reversed one. Part payments move to the short account.
-pub async fn expire(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<Option<Change>, PostError> {
-    let mut update = lock_one(tx, id).await?;
-    let Some(next) = machine::next(update.state, Input::WindowEnded, update.due, update.tolerance) else {
-        return Ok(None);
-    };
-    let received = store::find_received(tx, id, &update.chain).await?;
-    if received.seen != received.confirmed {
-        return Ok(None);
-    }
+/// Ends the windows of open invoices, and the wait of reversed ones, unless counted money of them is not confirmed yet. Part
+/// payments move to the short account. `unverified` says why the balances of the addresses could not be compared with the
+/// deposits before; with it, each invoice that expires gets a review.
+pub(crate) async fn expire(
+    tx: &mut Tx,
+    now: Instant,
+    ids: &BTreeSet<InvoiceId>,
+    unverified: Option<&str>,
+) -> Result<PaymentChanges, PostError> {
     let mut effects = Effects::default();
-    if !received.confirmed.is_zero() {
-        let merchant = update.shop.merchant;
-        let short = Account::Suspense(merchant, Suspense::Short);
-        let legs = update.legs(Account::MerchantIncoming(merchant), short, received.confirmed);
-        let name = format!("invoice/{id}/expired");
-        effects.entries.push(Entry::posted(update.shop.mode, name, "invoice expired short", legs));
-        store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
-        effects.reviews.push(update.short(received.confirmed));
+    for (id, mut update) in lock(tx, ids).await? {
+        let Some(next) = machine::next(update.state, Input::WindowEnded, update.due, update.tolerance) else {
+            continue;
+        };
+        let received = store::find_received(tx, id, &update.chain).await?;
+        if received.seen != received.confirmed {
+            continue;
+        }
+        if !received.confirmed.is_zero() {
+            let merchant = update.shop.merchant;
+            let short = Account::Suspense(merchant, Suspense::Short);
+            let lines = update.lines(Account::MerchantIncoming(merchant), short, received.confirmed);
+            let name = format!("invoice/{id}/expired");
+            effects.entries.push(JournalEntry::post(update.shop.mode, name, "invoice expired short", lines));
+            store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
+            effects.reviews.push(ReviewChange::Open(update.short_review(received.confirmed)));
+        }
+        if let Some(reason) = unverified {
+            effects.reviews.push(ReviewChange::Open(update.review("probe.blind", reason.to_owned())));
+        }
+        effects.payments.push(match update.was {
+            State::Reversed => PaymentChange::Lost(update.payment_id()),
+            State::Open | State::Paid | State::Expired | State::Cancelled => {
+                PaymentChange::Expired(update.payment_id())
+            }
+        });
+        update.close(now, next, payments::State::Expired);
+        effects.invoices.push(update);
     }
-    let change = match update.was {
-        State::Reversed => Change::Lost(update.payment_id()),
-        State::Open | State::Paid | State::Expired | State::Cancelled => Change::Expired(update.payment_id()),
-    };
-    update.close(now, next, payments::State::Expired);
-    store(tx, now, vec![update], effects).await?;
-    Ok(Some(change))
+    effects::apply(tx, now, effects).await
 }
 
 /// Takes an open invoice back; false when money has reached it or is on its way, or when it is closed. What arrives later is
@@ -418,12 +381,11 @@ pub async fn withdraw(tx: &mut Tx, now: Instant, id: InvoiceId) -> Result<bool, 
         return Ok(false);
     }
     update.close(now, next, payments::State::Failed);
-    store::set_invoices(tx, now, &[(update.was, update.invoice.clone())]).await?;
-    payments::advance(tx, now, &[(update.payment_id(), payments::State::Failed)]).await?;
+    store_updates(tx, now, vec![update]).await?;
     Ok(true)
 }
 
-pub(crate) async fn lock_one(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
+async fn lock_one(tx: &mut Tx, id: InvoiceId) -> Result<InvoiceUpdate, db::Error> {
     let missing = || db::Error::Statement(format!("invoice {id} does not exist"));
     lock(tx, &BTreeSet::from([id])).await?.remove(&id).ok_or_else(missing)
 }

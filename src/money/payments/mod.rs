@@ -6,7 +6,7 @@ use chain::{Amount, AssetId};
 
 use clock::Instant;
 use db::{self, Batch, ResultRef, Tx};
-use ids::{OrderId, PaymentId};
+use ids::{OrderId, PaymentId, Shop, UserId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -44,7 +44,7 @@ db::text_enum!(State {
 
 /// What became of a payment. The seller acts on it in the transaction that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum PaymentChange {
     /// Money is on its way.
     Confirming(PaymentId),
     Paid(PaymentId),
@@ -68,6 +68,10 @@ pub struct Taken {
 #[derive(Debug, Clone)]
 pub struct NewPayment {
     pub order: ResultRef<OrderId>,
+    /// The shop of the order.
+    pub shop: Shop,
+    /// The user whose balance pays; `None` for every other method.
+    pub user: Option<UserId>,
     pub method: Method,
     pub state: State,
     pub taken: Option<Taken>,
@@ -77,8 +81,17 @@ pub struct NewPayment {
 
 impl NewPayment {
     /// A payment that waits for money from outside.
-    pub fn pending(order: ResultRef<OrderId>, method: Method) -> NewPayment {
-        NewPayment { order, method, state: State::Pending, taken: None, pay_url: None, provider_ref: None }
+    pub fn pending(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
+        NewPayment {
+            order,
+            shop,
+            user: None,
+            method,
+            state: State::Pending,
+            taken: None,
+            pay_url: None,
+            provider_ref: None,
+        }
     }
 }
 
@@ -99,12 +112,17 @@ pub async fn find_newest(tx: &mut Tx, order: OrderId) -> Result<Option<PaymentId
 
 /// Ends an attempt on somebody else's page: as a person saw it arrive there, or because its window is over. Such money is
 /// never in this ledger. On-chain attempts end with their invoices; `None` for them, and for what has ended before.
-pub async fn close_external(tx: &mut Tx, now: Instant, id: PaymentId, paid: bool) -> Result<Option<Change>, db::Error> {
+pub async fn close_external(
+    tx: &mut Tx,
+    now: Instant,
+    id: PaymentId,
+    paid: bool,
+) -> Result<Option<PaymentChange>, db::Error> {
     let to = if paid { State::Success } else { State::Expired };
     if !store::set_external_closed(tx, now, id, to).await? {
         return Ok(None);
     }
-    Ok(Some(if paid { Change::Paid(id) } else { Change::Expired(id) }))
+    Ok(Some(if paid { PaymentChange::Paid(id) } else { PaymentChange::Expired(id) }))
 }
 
 pub(crate) async fn advance(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) -> Result<(), db::Error> {

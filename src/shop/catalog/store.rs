@@ -235,7 +235,7 @@ pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<S
         product,
         code
     )?;
-    inserted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("id")
+    inserted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("id")
 }
 
 pub async fn set_limits(

@@ -152,7 +152,7 @@ async fn finish(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
 /// Locks an order and moves it to `processing`. Returns `None`, and deletes the delivery work, when the order is past that
 /// state.
 async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
-    let order = orders::lock(tx, id).await?.ok_or(db::Error::Changed { expected: 1, found: 0 })?;
+    let order = orders::lock(tx, id).await?.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?;
     match order.state {
         State::Paid => orders::advance(tx, now, order, State::Processing).await.map(Some),
         State::Processing => Ok(Some(order)),

@@ -176,7 +176,7 @@ db::both! {
 /// A delivery is one transaction, so that an interrupted delivery leaves its work in place.
 #[tokio::test]
 async fn a_delivery_is_one_commit() {
-    let shop = Fixture::new(db::testing::fresh(db::Backend::Sqlite).await, 5).await;
+    let shop = Fixture::new(db::testing::open_migrated(db::Backend::Sqlite).await, 5).await;
     paid_order(&shop, 2).await;
     let before = shop.db.counters().commits;
     assert_eq!(deliver_at(&shop, NOW).await, 1);

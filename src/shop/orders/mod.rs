@@ -13,6 +13,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use crate::catalog::PricingScheme;
@@ -25,8 +26,9 @@ use clock::Instant;
 use db::{self, Batch, Db, Locked, Tx};
 use ids::{CouponId, LineId, OrderId, Shop, SkuId, UserId};
 use money::addresses::{IssueError, ReservedAddress};
+use money::effects::PaymentListener;
 use money::invoices::{self, InvoiceTerms, Received};
-use money::payments::{self, Change, Method};
+use money::payments::{self, Method, PaymentChange};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 use records::events;
@@ -236,7 +238,7 @@ pub async fn create(
     }
     // The stock comes last: it locks the rows of the SKUs, and orders for the same SKU wait from here on.
     let reserved = line_items::reserve(&mut batch, id, &new, &skus);
-    let results = tx.chain(batch).await?;
+    let results = tx.run_batch(batch).await?;
 
     let order = Order { id: results.id(id)?, ..order };
     let lines = reserved.into_lines(&results)?;
@@ -244,16 +246,31 @@ pub async fn create(
     Ok(PlacedOrder { order, lines, instructions })
 }
 
-/// Applies changes of payments to their orders. It must run in the transaction that changed the payments.
-pub async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[Change]) -> Result<(), db::Error> {
+/// Applies changes of payments to their orders.
+#[derive(Debug, Clone, Copy)]
+pub struct PaymentChangeHandler;
+
+impl PaymentListener for PaymentChangeHandler {
+    fn on_payment_changes<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        now: Instant,
+        changes: &'a [PaymentChange],
+    ) -> BoxFuture<'a, Result<(), db::Error>> {
+        Box::pin(apply_payment_changes(tx, now, changes))
+    }
+}
+
+/// Applies changes of payments to their orders, in the transaction that changed the payments.
+async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChange]) -> Result<(), db::Error> {
     let mut unpaid = Vec::new();
     for change in changes {
         match *change {
-            Change::Confirming(_) => {}
-            Change::Paid(payment) => payment_changes::apply_paid(tx, now, payment).await?,
-            Change::Expired(payment) => unpaid.extend(payment_changes::lock_expired_order(tx, payment).await?),
-            Change::Lost(payment) => unpaid.extend(payment_changes::apply_lost(tx, now, payment).await?),
-            Change::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
+            PaymentChange::Confirming(_) => {}
+            PaymentChange::Paid(payment) => payment_changes::apply_paid(tx, now, payment).await?,
+            PaymentChange::Expired(payment) => unpaid.extend(payment_changes::lock_expired_order(tx, payment).await?),
+            PaymentChange::Lost(payment) => unpaid.extend(payment_changes::apply_lost(tx, now, payment).await?),
+            PaymentChange::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
         }
     }
     payment_changes::end_unpaid(tx, now, unpaid, State::Expired, "order.expired").await

@@ -12,7 +12,7 @@ use ids::{OrderId, PaymentId, Shop, UserId};
 use money::addresses::{Addresses, ReservedAddress};
 use money::assets::{self, Assets, PaymentAsset};
 use money::invoices::{self, NewInvoice};
-use money::ledger::{self, Account, Entry, Leg, PostError};
+use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::payments::{self, Method, NewPayment, Taken};
 use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 
@@ -181,7 +181,7 @@ impl PaymentService {
         Ok(Taken {
             asset: users::balance_asset(Currency::USD),
             amount: amount.ok_or(CreateError::AmountOutOfRange)?,
-            rate: Some((rate.value.normalize().to_string(), rate.source, rate.at.min(now))),
+            rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
         })
     }
 }
@@ -214,18 +214,18 @@ pub(super) fn request_payment(
 ) -> Result<RequestedPayment, CreateError> {
     match plan {
         PaymentPlan::Free { method } => {
-            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, method) };
+            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, order.shop, method) };
             payments::request(batch, now, &free);
             Ok(RequestedPayment::Free)
         }
         PaymentPlan::Balance { method, user, taken } => {
-            let pending = NewPayment::pending(id, method);
-            let paid = NewPayment { state: payments::State::Success, taken: Some(taken.clone()), ..pending };
+            let pending = NewPayment::pending(id, order.shop, method);
+            let paid = NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
             let payment = payments::request(batch, now, &paid);
             Ok(RequestedPayment::Balance { payment, user, taken })
         }
         PaymentPlan::External { method, pay_url, provider_ref } => {
-            let pending = NewPayment::pending(id, method);
+            let pending = NewPayment::pending(id, order.shop, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
             payments::request(batch, now, &external);
             Ok(RequestedPayment::External { pay_url })
@@ -235,7 +235,7 @@ pub(super) fn request_payment(
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
-                payment: payments::request(batch, now, &NewPayment::pending(id, Method::Crypto)),
+                payment: payments::request(batch, now, &NewPayment::pending(id, order.shop, Method::Crypto)),
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,
@@ -282,9 +282,9 @@ async fn debit_balance(
 ) -> Result<(), CreateError> {
     let (asset, amount): (AssetId, Amount) = (taken.asset, taken.amount);
     let credit = Account::MerchantAvailable(order.shop.merchant);
-    let leg = Leg { debit: Account::User(user), credit, asset, amount };
+    let line = EntryLine { debit: Account::User(user), credit, asset, amount };
     let entry = format!("payment/{payment}/paid");
-    let entry = Entry::posted(order.shop.mode, entry, "order paid from a balance", vec![leg]);
+    let entry = JournalEntry::post(order.shop.mode, entry, "order paid from a balance", vec![line]);
     match ledger::book(tx, now, &[entry]).await {
         Ok(()) => Ok(()),
         Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),

@@ -46,7 +46,7 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
 async fn schedule_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
     let mut batch = Batch::default();
     let scheduled = fulfilment::schedule(&mut batch, now, order);
-    Ok(tx.chain(batch).await?.rows(scheduled))
+    Ok(tx.run_batch(batch).await?.count_rows(scheduled))
 }
 
 /// Suspends the delivery of an order whose payment a reorg reversed, and opens a review. The order keeps its state, because

@@ -14,7 +14,7 @@ use clock::Instant;
 use db::{self, Backend, execute, testing};
 use ids::{MerchantId, Mode, OrderId, PaymentId, Shop};
 use money::invoices;
-use money::payments::{self, Change, Method};
+use money::payments::{self, Method, PaymentChange};
 use money::pricing::Currency;
 
 const LATER: Instant = NOW.plus_ms(WINDOW_MS + 1);
@@ -38,7 +38,7 @@ async fn payment(shop: &Fixture, order: &Order) -> PaymentId {
     read(&shop.db, move |tx| Box::pin(payments::find_newest(tx, order))).await.unwrap()
 }
 
-async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<Change>) {
+async fn apply_changes(shop: &Fixture, now: Instant, changes: Vec<PaymentChange>) {
     write(&shop.db, move |tx| Box::pin(async move { orders::apply_payment_changes(tx, now, &changes).await })).await;
 }
 
@@ -303,7 +303,7 @@ db::both! {
         assert_eq!(made, lines);
         assert_eq!(shop.stock().await, 100);
         let id = payment(&shop, &created.order).await;
-        apply_changes(&shop, LATER, vec![Change::Expired(id)]).await;
+        apply_changes(&shop, LATER, vec![PaymentChange::Expired(id)]).await;
         assert_eq!(shop.stock().await, 200);
         shop.assert_stock_counts().await;
     }
@@ -324,7 +324,7 @@ db::both! {
         assert_eq!(shop.stock().await, 0);
         // Several transactions at once, each of which expires four orders.
         join_all(ids.chunks(4).map(|ids| {
-            apply_changes(&shop, LATER, ids.iter().map(|id| Change::Expired(*id)).collect())
+            apply_changes(&shop, LATER, ids.iter().map(|id| PaymentChange::Expired(*id)).collect())
         })).await;
         assert_eq!(shop.stock().await, 40);
         shop.assert_stock_counts().await;
@@ -334,9 +334,9 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let order = shop.create(shop.order(2)).await.unwrap().order;
         let id = payment(&shop, &order).await;
-        apply_changes(&shop, NOW, vec![Change::Confirming(id)]).await;
+        apply_changes(&shop, NOW, vec![PaymentChange::Confirming(id)]).await;
         assert_eq!(state(&shop, &order).await, State::AwaitingPayment);
-        apply_changes(&shop, LATER, vec![Change::Paid(id), Change::Paid(id)]).await;
+        apply_changes(&shop, LATER, vec![PaymentChange::Paid(id), PaymentChange::Paid(id)]).await;
         let found = find_details(&shop, &order).await.order;
         assert_eq!((found.state, found.paid_at, found.closed_at), (State::Paid, Some(LATER), None));
         assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
@@ -351,7 +351,7 @@ db::both! {
         assert_eq!((shop.stock().await, shop.count("select uses from coupons").await), (1, 3));
         let mut changes = Vec::new();
         for order in &orders[..2] {
-            changes.push(Change::Expired(payment(&shop, order).await));
+            changes.push(PaymentChange::Expired(payment(&shop, order).await));
         }
         apply_changes(&shop, LATER, changes.clone()).await;
         apply_changes(&shop, LATER, changes).await;
@@ -368,8 +368,8 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let order = shop.create(shop.order(1)).await.unwrap().order;
         let id = payment(&shop, &order).await;
-        apply_changes(&shop, LATER, vec![Change::Expired(id)]).await;
-        apply_changes(&shop, LATER, vec![Change::Paid(id)]).await;
+        apply_changes(&shop, LATER, vec![PaymentChange::Expired(id)]).await;
+        apply_changes(&shop, LATER, vec![PaymentChange::Paid(id)]).await;
         assert_eq!(state(&shop, &order).await, State::Expired);
         assert_eq!(shop.count("select count(*) from reviews where kind = 'order.paid_late'").await, 1);
         assert_eq!(shop.count("select count(*) from fulfilments").await, 0);
@@ -380,13 +380,13 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let order = shop.create(shop.order(1)).await.unwrap().order;
         let id = payment(&shop, &order).await;
-        apply_changes(&shop, NOW, vec![Change::Paid(id), Change::Reversed(id)]).await;
+        apply_changes(&shop, NOW, vec![PaymentChange::Paid(id), PaymentChange::Reversed(id)]).await;
         assert_eq!(state(&shop, &order).await, State::Paid);
         let open = "select count(*) from reviews where kind = 'payment.reversed' and closed_at is null";
         assert_eq!(shop.count(open).await, 1);
         assert_eq!(shop.count("select count(*) from fulfilments").await, 0, "an order with a reversed payment is not scheduled");
         assert_eq!(events(&shop, &order).await, ["order.created", "order.paid", "payment.reversed"]);
-        apply_changes(&shop, NOW, vec![Change::Paid(id)]).await;
+        apply_changes(&shop, NOW, vec![PaymentChange::Paid(id)]).await;
         assert_eq!(shop.count(open).await, 0);
         assert_eq!(shop.count("select count(*) from fulfilments").await, 1);
     }
@@ -395,11 +395,11 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let [kept, handed] = [shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(2)).await.unwrap().order];
         let [of_kept, of_handed] = [payment(&shop, &kept).await, payment(&shop, &handed).await];
-        apply_changes(&shop, NOW, vec![Change::Paid(of_handed)]).await;
+        apply_changes(&shop, NOW, vec![PaymentChange::Paid(of_handed)]).await;
         let templates = std::sync::Arc::new(EmailTemplates { order_url: "https://shop.example.com".into() });
         fulfilment::deliver_due(&shop.db, NOW, &shop.envelope, &templates).await.unwrap();
-        apply_changes(&shop, NOW, vec![Change::Paid(of_kept), Change::Reversed(of_kept), Change::Reversed(of_handed)]).await;
-        apply_changes(&shop, LATER, vec![Change::Lost(of_kept), Change::Lost(of_handed)]).await;
+        apply_changes(&shop, NOW, vec![PaymentChange::Paid(of_kept), PaymentChange::Reversed(of_kept), PaymentChange::Reversed(of_handed)]).await;
+        apply_changes(&shop, LATER, vec![PaymentChange::Lost(of_kept), PaymentChange::Lost(of_handed)]).await;
         assert_eq!(state(&shop, &kept).await, State::Failed);
         assert_eq!(state(&shop, &handed).await, State::Completed, "a delivered order stays completed");
         assert_eq!(shop.stock().await, 8, "the stock of the failed order was released");
@@ -489,7 +489,7 @@ db::both! {
             let order = shop.create(shop.order(2)).await.unwrap().order;
             ids.push(payment(&shop, &order).await);
         }
-        let races = ids.iter().flat_map(|id| [Change::Paid(*id), Change::Expired(*id)]);
+        let races = ids.iter().flat_map(|id| [PaymentChange::Paid(*id), PaymentChange::Expired(*id)]);
         join_all(races.map(|change| apply_changes(&shop, LATER, vec![change]))).await;
         let paid = shop.count("select count(*) from orders where state = 'paid'").await;
         let expired = shop.count("select count(*) from orders where state = 'expired'").await;
@@ -585,7 +585,7 @@ async fn assert_invariants(shop: &Fixture) {
 }
 
 async fn run(steps: Vec<Step>) {
-    let shop = Fixture::new(testing::fresh(Backend::Sqlite).await, 20).await;
+    let shop = Fixture::new(testing::open_migrated(Backend::Sqlite).await, 20).await;
     coupon(&shop, "ten", Discount::Percent(1_000)).await;
     let user = shop.user("ann").await;
     shop.credit(&user, Currency::CNY, 2_000).await;
@@ -614,10 +614,10 @@ async fn run(steps: Vec<Step>) {
                     }
                     let id = payment(&shop, &order).await;
                     let change = match step {
-                        Step::Pay(_) => Change::Paid(id),
-                        Step::Expire(_) => Change::Expired(id),
+                        Step::Pay(_) => PaymentChange::Paid(id),
+                        Step::Expire(_) => PaymentChange::Expired(id),
                         Step::Reverse(_) | Step::Order { .. } | Step::Cancel(_) | Step::Deliver | Step::Import(_) => {
-                            Change::Reversed(id)
+                            PaymentChange::Reversed(id)
                         }
                     };
                     apply_changes(&shop, LATER, vec![change]).await;

@@ -167,10 +167,10 @@ impl Reservation {
     /// # Errors
     /// The caller must roll the transaction back.
     pub fn ensure_complete(&self, results: &BatchResult) -> Result<(), ReserveError> {
-        if results.rows(self.sku) == 0 {
+        if results.count_rows(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
         }
-        if results.rows(self.items) == u64::from(self.quantity) {
+        if results.count_rows(self.items) == u64::from(self.quantity) {
             return Ok(());
         }
         // On PostgreSQL the statement may have waited for the row of the SKU. Items that another transaction released
@@ -219,7 +219,7 @@ pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemI
     }
     let mut batch = Batch::default();
     let taken = store::take_available(&mut batch, sku, 1);
-    db::expect_changed(tx.chain(batch).await?.rows(taken), 1)?;
+    db::expect_changed(tx.run_batch(batch).await?.count_rows(taken), 1)?;
     audit_log::record(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
     Ok(true)
 }

@@ -13,7 +13,7 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
         Box::pin(async move {
             let mut batch = Batch::default();
             let reserved = stock::reserve(&mut batch, sku, LineId(line), quantity);
-            reserved.ensure_complete(&tx.chain(batch).await?)
+            reserved.ensure_complete(&tx.run_batch(batch).await?)
         })
     });
     reserved.await

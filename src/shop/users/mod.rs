@@ -12,7 +12,7 @@ use access::tokens::{self, Token};
 use clock::Instant;
 use db::{self, Tx};
 use ids::{Shop, UserId};
-use money::ledger::{self, Account, Entry, Leg, PostError};
+use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::pricing::Currency;
 use records::audit_log::{self, Action, Actor};
 
@@ -159,10 +159,10 @@ pub async fn credit(
         return Err(CreditError::BadReference);
     }
     let asset = balance_asset(currency);
-    let leg = Leg { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
+    let line = EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
     // The ledger books an entry of this name once, so that a repeated command credits nothing.
     let entry = format!("user/{}/credit/{reference}", user.id);
-    let entry = Entry::posted(shop.mode, entry, "credit by the operator", vec![leg]);
+    let entry = JournalEntry::post(shop.mode, entry, "credit by the operator", vec![line]);
     ledger::book(tx, now, &[entry]).await.map_err(|error| match error {
         PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) => {
             CreditError::ReferenceUsed(reference.clone())

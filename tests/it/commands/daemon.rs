@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use db::{Db, Row};
 use envelope::Envelope;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -60,7 +60,7 @@ async fn the_daemon_notifies_systemd_and_answers_the_control_socket() {
 }
 
 /// An installation on PostgreSQL with a separate data folder, as on a separate machine.
-pub fn on_postgres(folder: &Path, scratch: &Scratch) -> String {
+pub fn on_postgres(folder: &Path, scratch: &TestDatabase) -> String {
     let mut url = Url::parse(&scratch.config().url).unwrap();
     let password = folder.join("password");
     std::fs::write(&password, url.password().unwrap_or_default()).unwrap();
@@ -101,7 +101,7 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
-    let scratch = Scratch::postgres(&server).await;
+    let scratch = TestDatabase::postgres(&server).await;
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [first, second] = [on_postgres(folders[0].path(), &scratch), on_postgres(folders[1].path(), &scratch)];
     // Both installations have the same envelope keys.

@@ -70,13 +70,13 @@ async fn rows(db: &Db, sql: &'static str) -> Vec<Row> {
 }
 
 async fn one(db: &Db, sql: &'static str) -> String {
-    rows(db, sql).await.first().unwrap().at(0).unwrap()
+    rows(db, sql).await.first().unwrap().get_at(0).unwrap()
 }
 
 /// Returns the entries of the audit log except those of the test's own set-up, oldest first.
 async fn audit_entries(db: &Db) -> Vec<String> {
     let entries = rows(db, "select action, subject, detail, actor from audit_log order by seq").await;
-    let text = |row: &Row, column: usize| row.at::<String>(column).unwrap();
+    let text = |row: &Row, column: usize| row.get_at::<String>(column).unwrap();
     let by_operator = entries.iter().filter(|row| text(row, 3) != SETUP.to_string()).map(|row| {
         assert!(text(row, 3).starts_with("uid "));
         format!("{} {}: {}", text(row, 0), text(row, 1), text(row, 2))
