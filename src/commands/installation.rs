@@ -118,7 +118,7 @@ pub struct Prepared {
     pub applied: Vec<String>,
 }
 
-/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: beside
+/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: next to
 /// an existing one they would hide that its keys are lost.
 pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;

@@ -105,7 +105,7 @@ async fn start(args: Start) -> Result<(), CommandError> {
 
     let chains = folder.join("chains");
     make_folder(&chains)?;
-    let specs = daemon::simnet_specs(&config);
+    let specs = daemon::drivers::simnet_specs(&config);
     let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
         .map_err(|e| CommandError::with_context("simulated chains", e))?;
     let daemon = Daemon::start(Setup {

@@ -231,7 +231,7 @@ async fn check_compares_the_configuration_with_the_database() {
     };
     pin("identity of ethereum", "1");
     let check = run(&["check", "--config", &config]).await;
-    assert!(check.out.contains("1 stored facts are what is configured"), "{check:?}");
+    assert!(check.out.contains("1 stored facts match the configuration"), "{check:?}");
 
     pin("identity of ethereum", "56");
     pin("decimals of ethereum/0xdAC17F958D2ee523a2206206994597C13D831ec7", "18");
