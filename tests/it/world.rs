@@ -19,8 +19,8 @@ use envelope::Envelope;
 use ids::{Mode, Shop, SkuId, UserId};
 use money::audit;
 use money::pricing::Currency;
-use serde_json::Value;
 use records::audit_log::Actor;
+use serde_json::Value;
 use settled::daemon::drivers::simnet_specs;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
@@ -402,7 +402,9 @@ impl World {
     pub async fn coupon(&self, new: coupons::NewCoupon) {
         let (now, shop) = (self.clock.now(), self.shop);
         self.db
-            .write("create_coupon", move |tx| Box::pin(async move { coupons::create(tx, now, &SETUP, shop, new).await }))
+            .write("create_coupon", move |tx| {
+                Box::pin(async move { coupons::create(tx, now, &SETUP, shop, new).await })
+            })
             .await
             .expect("a coupon");
     }

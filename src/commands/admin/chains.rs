@@ -74,7 +74,8 @@ pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, Stri
     if outputs.len() >= usize::try_from(LISTED_MAX).unwrap_or(usize::MAX) {
         text += "and more; these are the oldest\n";
     }
-    let sum = Amount::checked_sum(outputs.iter().map(|output| output.amount)).ok_or("the sum of the outputs is out of range")?;
+    let sum = Amount::checked_sum(outputs.iter().map(|output| output.amount))
+        .ok_or("the sum of the outputs is out of range")?;
     Ok(format!("{text}{} outputs, {} in total", outputs.len(), sum.to_decimal(decimals)))
 }
 
@@ -95,5 +96,7 @@ pub async fn resume(context: &Context, resume: Resume) -> Result<String, String>
         Some(_) => "The daemon follows it again within 30 seconds",
         None => "The daemon follows it again when it is started",
     };
-    Ok(format!("{chain} was halted: {reason}. {next}, and halts it again if its nodes still disagree with the stored blocks."))
+    Ok(format!(
+        "{chain} was halted: {reason}. {next}, and halts it again if its nodes still disagree with the stored blocks."
+    ))
 }

@@ -109,7 +109,9 @@ impl Command {
     pub fn into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
             Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
-            Command::Import(import) => Ok(AdminOperation::PutCoupons(import.owner, import.source.read_records("coupons", from_record)?)),
+            Command::Import(import) => {
+                Ok(AdminOperation::PutCoupons(import.owner, import.source.read_records("coupons", from_record)?))
+            }
             Command::Deactivate(deactivate) => Ok(AdminOperation::DeactivateCoupon(deactivate)),
             Command::List(owner) => Ok(AdminOperation::ListCoupons(owner)),
         }
@@ -148,9 +150,8 @@ pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Re
                 let shop = find_shop(tx, &owner).await?;
                 for coupon in coupons {
                     let code = coupon.code.clone();
-                    let refused = |cause: &dyn ToString| {
-                        AdminError::Refused(format!("coupon `{code}`: {}", cause.to_string()))
-                    };
+                    let refused =
+                        |cause: &dyn ToString| AdminError::Refused(format!("coupon `{code}`: {}", cause.to_string()));
                     let terms = parse_terms(tx, shop, &coupon).await.map_err(|e| refused(&e))?;
                     let new = coupons::NewCoupon { code: code.clone(), terms, max_uses: coupon.max_uses };
                     coupons::create(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
@@ -175,9 +176,8 @@ async fn parse_terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Term
         None => None,
     };
     let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), parse_minor_units).map_err(AdminError::Refused)?;
-    let parse_time = |text: &Option<String>| {
-        text.as_deref().map(parse_instant).transpose().map_err(AdminError::Refused)
-    };
+    let parse_time =
+        |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Refused);
     Ok(Terms {
         discount,
         currency: parse_currency(&coupon.currency).map_err(AdminError::Refused)?,
@@ -200,7 +200,11 @@ pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<Str
             })
         })
         .await?;
-    if is_deactivated { Ok(format!("Coupon `{code}` is deactivated.")) } else { Err(format!("there is no coupon `{code}`")) }
+    if is_deactivated {
+        Ok(format!("Coupon `{code}` is deactivated."))
+    } else {
+        Err(format!("there is no coupon `{code}`"))
+    }
 }
 
 /// Lists the active coupons of a merchant.

@@ -63,7 +63,10 @@ impl Record {
     pub fn take_number<T: std::str::FromStr>(&mut self, column: &str) -> Result<Option<T>, CommandError> {
         let Some(text) = self.take(column) else { return Ok(None) };
         let refused = || {
-            CommandError::failed(format!("{}: `{column}` is \"{text}\", which is not a whole number in range", self.name))
+            CommandError::failed(format!(
+                "{}: `{column}` is \"{text}\", which is not a whole number in range",
+                self.name
+            ))
         };
         text.parse().map(Some).map_err(|_| refused())
     }

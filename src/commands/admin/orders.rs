@@ -122,11 +122,7 @@ fn format_amount(order: &Order) -> String {
     let amount = format_fiat(order.amount);
     match order.discount_amount.minor {
         0 => amount,
-        _ => format!(
-            "{amount}, {} less {}",
-            format_fiat(order.original_amount),
-            format_fiat(order.discount_amount)
-        ),
+        _ => format!("{amount}, {} less {}", format_fiat(order.original_amount), format_fiat(order.discount_amount)),
     }
 }
 

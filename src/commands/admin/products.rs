@@ -102,7 +102,9 @@ impl Command {
                 let product = NewProduct { names: put.names.into_iter().collect(), ..put.product };
                 Ok(AdminOperation::PutProducts(put.owner, vec![product]))
             }
-            Command::Import(import) => Ok(AdminOperation::PutProducts(import.owner, import.source.read_records("products", from_record)?)),
+            Command::Import(import) => {
+                Ok(AdminOperation::PutProducts(import.owner, import.source.read_records("products", from_record)?))
+            }
             Command::Set(set) => Ok(AdminOperation::SetProduct(set)),
             Command::List(owner) => Ok(AdminOperation::ListProducts(owner)),
         }
@@ -170,9 +172,9 @@ impl NewProduct {
     fn into_change(self, position: i64) -> Result<ProductChange, String> {
         let names = self.names.iter().map(|(language, text)| ("name", language, text));
         let descriptions = self.descriptions.iter().map(|(language, text)| ("description", language, text));
-        let texts = names.chain(descriptions).fold(LocalizedTexts::default(), |texts, (field, language, text)| {
-            texts.with(field, language, text)
-        });
+        let texts = names
+            .chain(descriptions)
+            .fold(LocalizedTexts::default(), |texts, (field, language, text)| texts.with(field, language, text));
         Ok(ProductChange {
             currency: parse_currency(&self.currency)?,
             unit_price: parse_minor_units(&self.price)?,

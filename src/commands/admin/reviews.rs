@@ -59,9 +59,9 @@ pub async fn list(context: &Context, list: List) -> Result<String, String> {
     let (open, count) = context
         .db
         .read("list_reviews", move |tx| {
-            Box::pin(
-                async move { Ok::<_, AdminError>((reviews::list_open(tx, limit).await?, reviews::count_open(tx).await?)) },
-            )
+            Box::pin(async move {
+                Ok::<_, AdminError>((reviews::list_open(tx, limit).await?, reviews::count_open(tx).await?))
+            })
         })
         .await?;
     if open.is_empty() {

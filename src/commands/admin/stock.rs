@@ -84,7 +84,10 @@ impl Command {
                     return Err(CommandError::failed("there are no lines to import"));
                 }
                 let import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
-                Ok(split_into_parts(lines).into_iter().map(|lines| AdminOperation::ImportStock(import(lines))).collect())
+                Ok(split_into_parts(lines)
+                    .into_iter()
+                    .map(|lines| AdminOperation::ImportStock(import(lines)))
+                    .collect())
             }
         }
     }
@@ -130,15 +133,14 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
             })
         })
         .await?;
-    let items =
-        stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let items = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     let product_slug = slug.clone();
     let result = context
         .db
         .write("import_stock", move |tx| {
-            Box::pin(async move {
-                Ok::<_, AdminError>(stock::import(tx, now, &actor, &product_slug, sku, items).await?)
-            })
+            Box::pin(
+                async move { Ok::<_, AdminError>(stock::import(tx, now, &actor, &product_slug, sku, items).await?) },
+            )
         })
         .await?;
     Ok(format!("{} items were added to `{slug}`; {} duplicates were skipped.", result.added, result.duplicates))

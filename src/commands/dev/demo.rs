@@ -48,33 +48,18 @@ pub struct Demo {
 #[serde(rename_all = "kebab-case")]
 pub enum DemoCommand {
     /// Send an amount, in base units of the invoice's asset, to the address of the invoice.
-    Pay {
-        order: String,
-        amount: String,
-    },
+    Pay { order: String, amount: String },
     /// Pause the miner of a chain for 20 seconds, because the client mines the blocks.
-    Pause {
-        chain: String,
-    },
+    Pause { chain: String },
     /// Mine blocks.
-    Mine {
-        chain: String,
-        blocks: u64,
-    },
+    Mine { chain: String, blocks: u64 },
     /// Replace the newest blocks by blocks without transactions. The transactions stay in the mempool until
     /// [`DemoCommand::Release`].
-    Reorg {
-        chain: String,
-        blocks: u64,
-    },
+    Reorg { chain: String, blocks: u64 },
     /// Mine transactions of the mempool again, and resume the miner.
-    Release {
-        chain: String,
-    },
+    Release { chain: String },
     /// Advance the demo's clock past the payment window of an order.
-    PassWindow {
-        order: String,
-    },
+    PassWindow { order: String },
     /// List the open reviews, one in each line.
     ListReviews,
 }
@@ -244,7 +229,8 @@ async fn find_demo_order(context: &Context, order: &str) -> Result<DemoOrder, St
     let orders::OrderDetails { order, status } = find_order(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
-    let invoice = status.invoice.map(|(invoice, received)| to_demo_invoice(context, &invoice, &received)).transpose()?;
+    let invoice =
+        status.invoice.map(|(invoice, received)| to_demo_invoice(context, &invoice, &received)).transpose()?;
     Ok(DemoOrder {
         status_url: format!("http://{address}{prefix}/api/orders/{}/status", order.public_id),
         order_no: order.order_no,

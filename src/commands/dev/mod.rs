@@ -73,11 +73,18 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
 /// Returns the configuration of a demo that was started before.
 pub fn load_config(folder: &Path) -> Result<Config, CommandError> {
     let seed = keys::open(folder)?.ok_or_else(|| {
-        CommandError::daemon(format!("{} is not a data folder of `settled dev`; start the demo first", folder.display()))
+        CommandError::daemon(format!(
+            "{} is not a data folder of `settled dev`; start the demo first",
+            folder.display()
+        ))
     })?;
     demo_config::load(
         folder,
-        &demo_config::Options { listen: demo_config::unused_address(), accounts: keys::accounts_toml(&seed)?, node: None },
+        &demo_config::Options {
+            listen: demo_config::unused_address(),
+            accounts: keys::accounts_toml(&seed)?,
+            node: None,
+        },
     )
 }
 

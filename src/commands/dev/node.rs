@@ -50,8 +50,11 @@ pub async fn prepare(folder: &Path, url: &Url) -> Result<Node, CommandError> {
     let version = rpc.call("web3_clientVersion", json!([])).await.map_err(failed)?;
     let is_anvil = version.as_str().is_some_and(|version| version.starts_with("anvil"));
     let chain = format!("evm-{hash}");
-    let usdt =
-        if is_anvil { Some(rpc.find_or_deploy_usdt(&folder.join(format!("{chain}.usdt"))).await.map_err(failed)?) } else { None };
+    let usdt = if is_anvil {
+        Some(rpc.find_or_deploy_usdt(&folder.join(format!("{chain}.usdt"))).await.map_err(failed)?)
+    } else {
+        None
+    };
     if is_anvil && rpc.call("anvil_getAutomine", json!([])).await.map_err(failed)? == json!(true) {
         // With automine, anvil mines a block for each transaction only, so that a payment gets no confirmations.
         rpc.call("evm_setIntervalMining", json!([1])).await.map_err(failed)?;
@@ -128,8 +131,9 @@ impl Rpc {
 
     async fn call(&self, method: &str, params: Value) -> Result<Value, String> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let failed =
-            |e: reqwest::Error| format!("the request {method} to the node failed: {:#}", anyhow::Error::from(e.without_url()));
+        let failed = |e: reqwest::Error| {
+            format!("the request {method} to the node failed: {:#}", anyhow::Error::from(e.without_url()))
+        };
         let answer = self.client.post(self.url.clone()).json(&request).send().await.map_err(failed)?;
         let mut answer: Value = answer.json().await.map_err(failed)?;
         match answer.get("error") {

@@ -113,7 +113,8 @@ impl PaymentRun {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build();
         let client = client.map_err(|e| CommandError::with_context("HTTP client", e))?;
         let (folder, order) = (args.data.clone(), order_no);
-        let mut run = PaymentRun { folder, order, invoice, due, status_url, client, last_status: StatusResponse::default() };
+        let mut run =
+            PaymentRun { folder, order, invoice, due, status_url, client, last_status: StatusResponse::default() };
         run.watch(|_| true).await?;
         Ok(run)
     }
@@ -154,7 +155,8 @@ impl PaymentRun {
             }
             let before = self.last_status.payment.received_amount.clone();
             self.pay(amount).await?;
-            self.watch(move |status| PaymentRun::is_finished(status) || status.payment.received_amount != before).await?;
+            self.watch(move |status| PaymentRun::is_finished(status) || status.payment.received_amount != before)
+                .await?;
         }
         self.watch(PaymentRun::is_finished).await
     }
@@ -280,7 +282,9 @@ impl PaymentRun {
             }
             silence += 1;
             if silence > SILENCE_MAX {
-                return Err(CommandError::failed("the status has not changed for a minute; look at the log of the demo"));
+                return Err(CommandError::failed(
+                    "the status has not changed for a minute; look at the log of the demo",
+                ));
             }
             tokio::time::sleep(POLL).await;
         }

@@ -53,7 +53,9 @@ const SAMPLES: [Sample; 3] = [
         min_quantity: 1,
         item_prefix: "vpn",
     },
-    Sample { slug: "game-key", zh: "游戏激活码", en: "Game Key", price: "128.00", min_quantity: 1, item_prefix: "key" },
+    Sample {
+        slug: "game-key", zh: "游戏激活码", en: "Game Key", price: "128.00", min_quantity: 1, item_prefix: "key"
+    },
 ];
 
 /// Creates the parts of the shop that are missing and returns a token of the demo's user.
@@ -62,7 +64,8 @@ pub async fn prepare(context: &Context, folder: &Path) -> Result<String, Command
         context.db.read("find_demo", |tx| Box::pin(async move { merchants::find_by_slug(tx, MERCHANT).await })).await?;
     if merchant.is_none() {
         let name = Some("Demo Shop".to_owned());
-        execute(context, AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name })).await?;
+        execute(context, AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name }))
+            .await?;
     }
     restock(context).await?;
     let token = folder.join(TOKEN);
@@ -90,7 +93,8 @@ async fn create_user(context: &Context) -> Result<String, CommandError> {
     for refusal in refused {
         tracing::debug!("part of the demo's shop exists already: {refusal}");
     }
-    execute(context, AdminOperation::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: owner() })).await
+    execute(context, AdminOperation::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: owner() }))
+        .await
 }
 
 /// Creates missing products and refills products that are sold out.

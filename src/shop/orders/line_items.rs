@@ -15,14 +15,8 @@ pub(super) async fn find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Orderab
     }
     let mut skus: Vec<OrderableSku> = Vec::new();
     for line in &new.lines {
-        let sku = catalog::find_orderable_sku(
-            tx,
-            new.shop,
-            new.currency,
-            line.product,
-            line.quantity,
-            new.pricing_scheme,
-        );
+        let sku =
+            catalog::find_orderable_sku(tx, new.shop, new.currency, line.product, line.quantity, new.pricing_scheme);
         let sku = sku.await?.ok_or(CreateError::ProductNotFound)?;
         let max = sku.max_quantity.min(new.quantity_max);
         if line.quantity < sku.min_quantity {

@@ -488,10 +488,7 @@ fn audit_detail(order: &Order, method: Method) -> String {
     format!("{} {} by {}", order.amount.to_decimal(), order.amount.currency, method.as_str())
 }
 
-async fn to_details(
-    tx: &mut Tx,
-    found: Option<(Order, OrderStatusRow)>,
-) -> Result<Option<OrderDetails>, db::Error> {
+async fn to_details(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<OrderDetails>, db::Error> {
     let Some((order, row)) = found else { return Ok(None) };
     Ok(Some(OrderDetails { order, status: add_unconfirmed(tx, row).await? }))
 }

@@ -45,11 +45,7 @@ pub enum PaymentMethod {
     /// The user's balance in USD, which is topped up with crypto assets.
     BalanceCrypto,
     /// A payment on the page of an external provider.
-    External {
-        provider: Provider,
-        pay_url: String,
-        provider_ref: Option<String>,
-    },
+    External { provider: Provider, pay_url: String, provider_ref: Option<String> },
 }
 
 /// An external payment provider.
@@ -65,16 +61,9 @@ pub enum PaymentInstructions {
     /// The order is paid; the buyer has nothing to do.
     AlreadyPaid,
     /// The buyer sends `due` base units of the asset to the address.
-    Transfer {
-        asset: Asset,
-        family: Family,
-        address: String,
-        due: Amount,
-    },
+    Transfer { asset: Asset, family: Family, address: String, due: Amount },
     /// The buyer pays on the page of the external provider.
-    External {
-        pay_url: String,
-    },
+    External { pay_url: String },
 }
 
 /// A payment that was planned and is not stored yet.
@@ -170,7 +159,8 @@ impl PaymentService {
     fn tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
-        let value = rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, payment_asset.asset.decimals));
+        let value =
+            rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, payment_asset.asset.decimals));
         Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
@@ -220,7 +210,8 @@ pub(super) fn request_payment(
         }
         PaymentPlan::Balance { method, user, taken } => {
             let pending = NewPayment::pending(id, order.shop, method);
-            let paid = NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
+            let paid =
+                NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
             let payment = payments::request(batch, now, &paid);
             Ok(RequestedPayment::Balance { payment, user, taken })
         }

@@ -258,11 +258,7 @@ pub async fn key_opens_other_items(tx: &mut Tx, envelope: &Envelope, item: &Seal
 /// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the keys that
 /// cannot. Orders are still accepted, because payments for them may be under way; items that cannot be decrypted are not
 /// delivered.
-pub async fn review_missing_keys(
-    tx: &mut Tx,
-    now: Instant,
-    envelope: &Envelope,
-) -> Result<Vec<KeyInUse>, db::Error> {
+pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut missing = Vec::new();
     for key in list_keys_in_use(tx, envelope).await? {
         let subject = format!("key/{}", key.id);

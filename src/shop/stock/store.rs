@@ -156,7 +156,12 @@ fn parse_item(row: &Row) -> Result<SealedItem, db::Error> {
     Ok(SealedItem { sku: row.get("sku_id")?, ciphertext: row.get("ciphertext")? })
 }
 
-pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
+pub async fn list_in_stock(
+    tx: &mut Tx,
+    sku: SkuId,
+    after: StockItemId,
+    limit: u32,
+) -> Result<Vec<ItemSummary>, db::Error> {
     let found = rows!(
         tx,
         "select id, state, imported_at from stock_items where sku_id = $1 and state = 'in_stock' and id > $2

@@ -105,13 +105,7 @@ pub fn balance_decimals(currency: Currency) -> Option<u8> {
 }
 
 /// Creates a user and records the action in the audit log.
-pub async fn create(
-    tx: &mut Tx,
-    now: Instant,
-    actor: &Actor,
-    shop: Shop,
-    new: NewUser,
-) -> Result<UserId, CreateError> {
+pub async fn create(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, new: NewUser) -> Result<UserId, CreateError> {
     if !(1..=NAME_LENGTH_MAX).contains(&new.name.chars().count()) {
         return Err(CreateError::BadName);
     }
@@ -159,7 +153,8 @@ pub async fn credit(
         return Err(CreditError::BadReference);
     }
     let asset = balance_asset(currency);
-    let line = EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
+    let line =
+        EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
     // The ledger books an entry of this name once, so that a repeated command credits nothing.
     let entry = format!("user/{}/credit/{reference}", user.id);
     let entry = JournalEntry::post(shop.mode, entry, "credit by the operator", vec![line]);
