@@ -1,4 +1,4 @@
-//! `settled audit`: read-only, also while the daemon runs.
+//! `settled audit`. It only reads, and may run beside the daemon.
 
 use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, open_existing, require_schema};
@@ -12,7 +12,7 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Exit code 1 when something does not agree.
+/// Prints the report. Fails with exit code 1 when a stored balance or count differs from what was recomputed.
 pub async fn run(args: Args) -> Result<(), CommandError> {
     let db = open_existing(&args.installation.load()?).await?;
     require_schema(&db).await?;

@@ -1,4 +1,4 @@
-//! How a command ends: its error message and its exit code.
+//! The end of a command: its error message and its exit code.
 
 use std::fmt::Display;
 use std::process::ExitCode;

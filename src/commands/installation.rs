@@ -35,7 +35,7 @@ impl Installation {
     /// Returns the installation's configuration.
     pub fn load(&self) -> Result<Config, CommandError> {
         match &self.data {
-            Some(folder) => dev::config_of(folder),
+            Some(folder) => dev::load_config(folder),
             None => Ok(Config::load(&self.config)?),
         }
     }
@@ -118,7 +118,7 @@ pub struct Prepared {
     pub applied: Vec<String>,
 }
 
-/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: beside
+/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: next to
 /// an existing one they would hide that its keys are lost.
 pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;

@@ -19,9 +19,9 @@ use serde_json::Value;
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
     /// The name of the operation in requests.
     const NAME: &'static str;
-    /// What the operation works on.
+    /// The context that the operation needs.
     type Context: Sync;
-    /// What the operation returns to the command.
+    /// The value that the command gets.
     type Output: Serialize + DeserializeOwned + Send;
 
     /// Carries the operation out. An error is a sentence for the operator.

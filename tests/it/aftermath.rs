@@ -17,7 +17,7 @@ use settled::workers::rescan::RescanPiece;
 use simnet::{NodeFault, ReplacedTxs};
 
 use crate::placed_order::PlacedOrder;
-use crate::world::{World, accounts};
+use crate::world::{SETUP, World, accounts};
 
 /// Executes an operation as a request over the control socket does.
 pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {
@@ -66,7 +66,7 @@ async fn close_review(world: &World, kind: &'static str) {
     let reviews = world.open_reviews().await;
     let subject = reviews.iter().find(|review| review.kind == kind).unwrap().subject.clone();
     let decided = world.db.write("decide", move |tx| {
-        Box::pin(async move { reviews::decide(tx, now, kind, &subject, "given back by hand").await })
+        Box::pin(async move { reviews::close_by_operator(tx, now, &SETUP, kind, &subject, "given back by hand").await })
     });
     assert!(decided.await.unwrap());
 }

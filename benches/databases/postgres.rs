@@ -1,4 +1,5 @@
-//! A PostgreSQL that syncs every commit. The one that tests share does not, and would flatter whatever waits for a disk.
+//! A PostgreSQL server that syncs every commit to disk. The server that tests share does not, so its commits would be too
+//! fast for a benchmark.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,28 +10,30 @@ use std::process::{Command, Stdio};
 
 use sqlx::{Connection, PgConnection};
 
-/// Its data is gone when this is dropped.
-pub struct Server {
+/// A running PostgreSQL server. Dropping it stops the server and deletes its data.
+pub struct SyncingServer {
     folder: tempfile::TempDir,
     programs: PathBuf,
     url: String,
 }
 
-impl Server {
-    /// With the programs of the server that tests use: installed ones, or those that npm brings.
-    pub async fn start() -> Server {
+impl SyncingServer {
+    /// Starts a server with the same programs as the server of the tests.
+    pub async fn start() -> SyncingServer {
         let shared = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
-        let mut session = PgConnection::connect(&shared).await.expect("the tests' server answers");
+        let mut session = PgConnection::connect(&shared).await.expect("the server of the tests answers");
         let programs = sqlx::query_scalar("select setting from pg_config where name = 'BINDIR'");
-        let programs: String = programs.fetch_one(&mut session).await.expect("it knows its programs");
-        let folder = tempfile::Builder::new().prefix("settled-bench-").tempdir().expect("a folder");
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a folder of ours");
-        let mut server = Server { folder, programs: PathBuf::from(programs), url: String::new() };
+        let programs: String =
+            programs.fetch_one(&mut session).await.expect("PostgreSQL reports the folder of its programs");
+        let folder =
+            tempfile::Builder::new().prefix("settled-bench-").tempdir().expect("the temporary folder is created");
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("this process owns the folder");
+        let mut server = SyncingServer { folder, programs: PathBuf::from(programs), url: String::new() };
         server.create();
         server
     }
 
-    /// Of a superuser.
+    /// Returns the URL of a superuser.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -38,15 +41,15 @@ impl Server {
     fn create(&mut self) {
         let (data, password) = (self.folder.path().join("data"), uuid::Uuid::new_v4().simple().to_string());
         let file = self.folder.path().join("password");
-        fs::write(&file, &password).expect("a file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a file of ours");
-        if let Some((user, group)) = nobody() {
+        fs::write(&file, &password).expect("the file is writable");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("this process owns the file");
+        if let Some((user, group)) = nobody_ids() {
             for path in [self.folder.path(), &file] {
-                chown(path, Some(user), Some(group)).expect("root may hand files over");
+                chown(path, Some(user), Some(group)).expect("root may change the owner of files");
             }
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = port.expect("a free port").port();
+        let port = port.expect("the machine has a free port").port();
         let pwfile = format!("--pwfile={}", file.display());
         self.run("initdb", &["--username=bench", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", &pwfile]);
         let settings = format!(
@@ -55,7 +58,7 @@ impl Server {
         );
         let file = data.join("postgresql.conf");
         let defaults = fs::read_to_string(&file).expect("initdb wrote it");
-        fs::write(&file, defaults + &settings).expect("a file");
+        fs::write(&file, defaults + &settings).expect("the file is writable");
         let log = self.folder.path().join("log");
         self.run("pg_ctl", &["start", "--wait", "--timeout=60", "--log", &log.display().to_string()]);
         self.url = format!("postgres://bench:{password}@127.0.0.1:{port}/postgres");
@@ -64,7 +67,7 @@ impl Server {
     fn run(&self, program: &str, arguments: &[&str]) {
         let mut command = Command::new(self.programs.join(program));
         command.args(arguments).arg("--pgdata").arg(self.folder.path().join("data")).current_dir(self.folder.path());
-        if let Some((user, group)) = nobody() {
+        if let Some((user, group)) = nobody_ids() {
             command.uid(user).gid(group);
         }
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).status();
@@ -72,17 +75,18 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for SyncingServer {
     fn drop(&mut self) {
         self.run("pg_ctl", &["stop", "--mode=immediate"]);
     }
 }
 
-/// Whom the server runs as when we are root, which PostgreSQL refuses.
-fn nobody() -> Option<(u32, u32)> {
+/// Returns the user id and group id of `nobody` when this process runs as root, because PostgreSQL refuses to run as root.
+/// `None` for any other user.
+fn nobody_ids() -> Option<(u32, u32)> {
     let accounts = rustix::process::geteuid().is_root().then(|| fs::read_to_string(Path::new("/etc/passwd")))?;
-    let accounts = accounts.expect("a list of accounts");
-    let line = accounts.lines().find(|line| line.starts_with("nobody:")).expect("an account `nobody`");
-    let mut numbers = line.split(':').skip(2).map(|number| number.parse().expect("a number"));
+    let accounts = accounts.expect("Linux has a list of users");
+    let line = accounts.lines().find(|line| line.starts_with("nobody:")).expect("Linux has a user `nobody`");
+    let mut numbers = line.split(':').skip(2).map(|number| number.parse().expect("user ids are numbers"));
     Some((numbers.next()?, numbers.next()?))
 }

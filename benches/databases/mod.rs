@@ -1,4 +1,4 @@
-//! Databases with open invoices, as a busy shop has them, made at once instead of one order after another.
+//! Databases with many open invoices. The rows are inserted directly, because creating orders one by one would take too long.
 
 pub mod postgres;
 
@@ -9,25 +9,25 @@ use clock::Instant;
 use db::{Config, Db};
 use rusqlite::Connection;
 
-/// 2026-02-11T12:00:00Z.
+/// The time of the benchmarks: 2026-02-11T12:00:00Z.
 pub const NOW: Instant = Instant(1_770_811_200_000);
 
-/// What every open invoice asks for: one whole token.
+/// The amount due of every open invoice: 1 USDT, in base units.
 pub const DUE: u64 = 1_000_000;
 
-/// A database file on the disk of the build, which is a real one; a folder for temporary files may be memory.
+/// A SQLite database file. It is in the folder of the build, because a folder for temporary files may be in memory.
 pub struct SqliteFile {
     folder: tempfile::TempDir,
 }
 
 impl SqliteFile {
     pub fn new() -> SqliteFile {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder of the build");
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build folder is writable");
         SqliteFile { folder }
     }
 
-    /// With so many open invoices.
-    pub async fn filled(asset: &Asset, open: u64) -> SqliteFile {
+    /// Returns a database with a number of open invoices.
+    pub async fn with_open_invoices(asset: &Asset, open: u64) -> SqliteFile {
         let file = SqliteFile::new();
         file.open().await.close().await;
         fill_sqlite(&file.path(), asset, open);
@@ -38,31 +38,32 @@ impl SqliteFile {
         self.folder.path().join("settled.db")
     }
 
+    /// Opens the database as the daemon does, and creates its tables.
     pub async fn open(&self) -> Db {
         let config = Config::new(format!("sqlite:{}", self.path().display()));
-        let db = Db::open(&config).await.expect("a database");
-        db.migrate().await.expect("a schema");
+        let db = Db::open(&config).await.expect("the database opens");
+        db.migrate().await.expect("the migrations apply");
         db
     }
 
-    /// A connection with the settings of settled's own writer.
+    /// Returns a connection with the same settings as the daemon's writer.
     pub fn connect(&self) -> Connection {
-        let connection = Connection::open(self.path()).expect("a database");
+        let connection = Connection::open(self.path()).expect("the database opens");
         for (pragma, value) in [("journal_mode", "wal"), ("synchronous", "full"), ("foreign_keys", "on")] {
-            connection.pragma_update(None, pragma, value).expect("a setting");
+            connection.pragma_update(None, pragma, value).expect("the setting is valid");
         }
-        connection.pragma_update(None, "wal_autocheckpoint", 16_384).expect("a setting");
-        connection.pragma_update(None, "cache_size", -65_536).expect("a setting");
+        connection.pragma_update(None, "wal_autocheckpoint", 16_384).expect("the setting is valid");
+        connection.pragma_update(None, "cache_size", -65_536).expect("the setting is valid");
         connection.set_prepared_statement_cache_capacity(128);
         connection
     }
 }
 
-/// Orders 1 to `count`, each with a pending payment and an open invoice of its own, confirmed by the first block. Nobody
-/// else has the file open.
+/// Inserts the orders 1 to `count`, each with a pending payment and an open invoice that needs one confirmation. No other
+/// connection may have the file open.
 pub fn fill_sqlite(file: &Path, asset: &Asset, count: u64) {
     let numbers = format!("with recursive n(i) as (select 1 union all select i + 1 from n where i < {count})");
-    let rows = Rows {
+    let rows = InvoiceRows {
         before: &numbers,
         from: "from n",
         key: "unhex(printf('%08x%032x', (i * 2654435761) & 4294967295, i))",
@@ -70,14 +71,14 @@ pub fn fill_sqlite(file: &Path, asset: &Asset, count: u64) {
         zero: "zeroblob(32)",
     };
     let batch: String = rows.statements(asset).map(|sql| sql + ";").collect();
-    let connection = Connection::open(file).expect("a database");
-    // Nothing here must outlive a crash.
-    connection.execute_batch(FAST).expect("settings");
-    connection.execute_batch(&format!("begin;{batch}commit;pragma journal_mode = wal;")).expect("rows");
+    let connection = Connection::open(file).expect("the database opens");
+    // The rows need not survive a crash, so durability is switched off for speed.
+    connection.execute_batch(FAST).expect("the settings are valid");
+    connection.execute_batch(&format!("begin;{batch}commit;pragma journal_mode = wal;")).expect("the rows are valid");
 }
 
-/// The account of the invoice with this number; numbers follow each other, accounts do not.
-pub fn account(number: u64) -> AddressKey {
+/// Returns the deposit address of the invoice with a number. Consecutive numbers give scattered addresses.
+pub fn invoice_address(number: u64) -> AddressKey {
     let scattered = number.wrapping_mul(2_654_435_761) & 0xffff_ffff;
     let mut key = [0; 20];
     key[..4].copy_from_slice(&scattered.to_be_bytes()[4..]);
@@ -88,26 +89,29 @@ pub fn account(number: u64) -> AddressKey {
 const FAST: &str = "pragma journal_mode = delete; pragma journal_mode = off; pragma synchronous = off;
     pragma foreign_keys = off; pragma cache_size = -1000000;";
 
-/// What the two databases write differently.
-pub struct Rows<'a> {
-    /// Stands before, and after, what is selected; `i` counts from 1.
+/// The SQL expressions for the rows, which differ between the two databases.
+pub struct InvoiceRows<'a> {
+    /// The text before each `select`.
     pub before: &'a str,
+    /// The `from` clause of each `select`. It defines the column `i`, which counts from 1.
     pub from: &'a str,
-    /// The account of invoice `i`, scattered: its lower 32 bits after a multiplication by 2,654,435,761, then `i`.
+    /// The key of [`invoice_address`] for invoice `i`.
     pub key: &'a str,
-    /// One whole token, and nothing.
+    /// The amount [`DUE`].
     pub due: &'a str,
+    /// The amount 0.
     pub zero: &'a str,
 }
 
-impl Rows<'_> {
+impl InvoiceRows<'_> {
+    /// Returns the statements that insert all rows.
     pub fn statements(&self, asset: &Asset) -> impl Iterator<Item = String> {
-        let Rows { before, from, key, due, zero } = self;
-        // Open for a century: a daemon that runs by the real clock must not begin to end them.
+        let InvoiceRows { before, from, key, due, zero } = self;
+        // The invoices are open for a hundred years, so that a daemon with the real clock does not expire them.
         let (now, later) = (NOW.0, NOW.plus_seconds(3_155_760_000).0);
         let (chain, id) = (&asset.chain, &asset.id);
-        let public = |kind: &str| format!("'{kind}-' || i");
-        let (order, payment, invoice) = (public("order"), public("payment"), public("invoice"));
+        let public_id = |kind: &str| format!("'{kind}-' || i");
+        let (order, payment, invoice) = (public_id("order"), public_id("payment"), public_id("invoice"));
         [
             format!(
                 "insert into merchants (id, public_id, slug, name, created_at) values (1, 'm', 'bench', 'Bench', {now})
@@ -141,10 +145,10 @@ impl Rows<'_> {
     }
 }
 
-/// What a process has in memory, by `/proc`.
+/// Returns the resident memory of a process in bytes, from `/proc`. `process` is a process id or `self`.
 pub fn resident_bytes(process: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process exists");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports VmRSS");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB");
     kib * 1_024
 }

@@ -1,5 +1,5 @@
-//! The rows that an order leaves behind, each order in a commit of its own: order, contact, line, the SKU's count, the
-//! reserved item, event, payment, the account's counter, address, invoice.
+//! The baseline: writes only the rows that an order needs, each order in its own commit: order, contact, line, the count of
+//! the SKU, the reserved item, event, payment, the counter of the account, address, invoice.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-/// As many as the daemon has.
+/// The number of connections, as in the daemon.
 const CONNECTIONS: u32 = 16;
 const NOW: i64 = 1_770_811_200_000;
 
@@ -21,13 +21,13 @@ impl Sqlite {
         Sqlite { connection, item: 0 }
     }
 
-    /// The time of one.
+    /// Inserts orders and returns the time per order.
     pub fn orders(&mut self, count: u32) -> Duration {
         let start = Instant::now();
         for _ in 0..count {
-            self.connection.execute_batch("begin immediate").expect("a transaction");
-            self.order().expect("rows");
-            self.connection.execute_batch("commit").expect("a commit");
+            self.connection.execute_batch("begin immediate").expect("the transaction begins");
+            self.order().expect("the rows are valid");
+            self.connection.execute_batch("commit").expect("the transaction commits");
         }
         start.elapsed() / count
     }
@@ -113,12 +113,13 @@ impl Postgres {
     pub async fn connect(url: &str) -> Postgres {
         let mut connections = Vec::new();
         for _ in 0..CONNECTIONS {
-            connections.push(PgConnection::connect(url).await.expect("a database"));
+            connections.push(PgConnection::connect(url).await.expect("the database opens"));
         }
         Postgres { connections, item: 0 }
     }
 
-    /// One statement for each order, on every connection at once; the time by the number of orders.
+    /// Inserts orders, one statement each, on all connections concurrently. Returns the wall time divided by the number of
+    /// orders.
     pub async fn orders(&mut self, count: u32) -> Duration {
         let start = Instant::now();
         let mut tasks = JoinSet::new();
@@ -142,5 +143,5 @@ async fn order(connection: &mut PgConnection, item: i64) {
     let id = uuid::Uuid::new_v4();
     let key = [id.as_bytes(), &[0; 4][..]].concat();
     let inserted = sqlx::query(ORDER).bind(id.to_string()).bind(key).bind(item).bind(NOW).execute(connection).await;
-    inserted.expect("rows");
+    inserted.expect("the rows are valid");
 }

@@ -1,14 +1,14 @@
-//! The rows that a paid deposit leaves behind, and nothing else: no question is asked and nothing is checked. Six changes
-//! for each deposit (deposit, hold, its posting, the settlement, invoice, payment), three for each block.
+//! The baseline: writes only the rows that a paid deposit needs, without any reads or checks. There are six changes per
+//! deposit (deposit, hold, its posting, the settlement, invoice, payment) and three per block.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::accounts;
-use crate::books::NOW;
-use crate::made::header;
+use crate::databases::NOW;
+use crate::synthetic::header;
+use crate::usdt;
 
 const ACCOUNTS: &str = "insert into accounts (id, mode, code, asset, non_negative)
     values (1, 'test', 'onchain', 'x', 0), (2, 'test', 'incoming', 'x', 0), (3, 'test', 'pending', 'x', 0)";
@@ -22,26 +22,26 @@ pub struct Sqlite {
 
 impl Sqlite {
     pub fn start(connection: Connection) -> Sqlite {
-        connection.execute(ACCOUNTS, []).expect("accounts");
-        let chain = accounts::token().chain;
+        connection.execute(ACCOUNTS, []).expect("the accounts are inserted");
+        let chain = usdt::asset().chain;
         let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values (?1, 0, ?2, 0, 0, 0)";
-        connection.execute(cursor, (chain.as_str(), AMOUNT)).expect("a cursor");
+        connection.execute(cursor, (chain.as_str(), AMOUNT)).expect("the cursor is stored");
         Sqlite { connection, height: 0, paid: 0 }
     }
 
     pub fn book(&mut self, deposits: u64, in_block: u64) -> Duration {
         let start = Instant::now();
         for _ in 0..deposits / in_block {
-            self.connection.execute_batch("begin immediate").expect("a transaction");
-            self.block(i64::try_from(in_block).expect("few")).expect("rows");
-            self.connection.execute_batch("commit").expect("a commit");
+            self.connection.execute_batch("begin immediate").expect("the transaction begins");
+            self.block(i64::try_from(in_block).expect("the number is small")).expect("the rows are valid");
+            self.connection.execute_batch("commit").expect("the transaction commits");
         }
         start.elapsed()
     }
 
     fn block(&mut self, deposits: i64) -> rusqlite::Result<()> {
         self.height += 1;
-        let (token, header, now) = (accounts::token(), header(self.height.unsigned_abs()), NOW.0);
+        let (token, header, now) = (usdt::asset(), header(self.height.unsigned_abs()), NOW.0);
         let chain = token.chain.as_str();
         let run =
             |sql: &str, values: &[&dyn rusqlite::ToSql]| self.connection.prepare_cached(sql)?.execute(values).map(drop);
@@ -103,11 +103,11 @@ pub struct Postgres {
 
 impl Postgres {
     pub async fn start(url: &str) -> Postgres {
-        let mut connection = PgConnection::connect(url).await.expect("a database");
-        sqlx::query(ACCOUNTS).execute(&mut connection).await.expect("accounts");
+        let mut connection = PgConnection::connect(url).await.expect("the database opens");
+        sqlx::query(ACCOUNTS).execute(&mut connection).await.expect("the accounts are inserted");
         let cursor = "insert into cursors (chain, height, hash, block_time, final_height, first_height) values ($1, 0, $2, 0, 0, 0)";
-        let cursor = sqlx::query(cursor).bind(accounts::token().chain.as_str().to_owned()).bind(AMOUNT.to_vec());
-        cursor.execute(&mut connection).await.expect("a cursor");
+        let cursor = sqlx::query(cursor).bind(usdt::asset().chain.as_str().to_owned()).bind(AMOUNT.to_vec());
+        cursor.execute(&mut connection).await.expect("the cursor is stored");
         Postgres { connection, height: 0, paid: 0 }
     }
 
@@ -119,11 +119,11 @@ impl Postgres {
         start.elapsed()
     }
 
-    /// One statement, which is one transaction.
+    /// Writes a block with one statement, which is one transaction.
     async fn block(&mut self, deposits: u64) {
         self.height += 1;
-        let token = accounts::token();
-        let count = i64::try_from(deposits).expect("few");
+        let token = usdt::asset();
+        let count = i64::try_from(deposits).expect("the number is small");
         let header = header(self.height.unsigned_abs());
         let ids: Vec<i64> = (self.paid + 1..=self.paid + count).collect();
         self.paid += count;
@@ -157,6 +157,6 @@ impl Postgres {
         .bind(token.id.as_str().to_owned())
         .execute(&mut self.connection)
         .await
-        .expect("rows");
+        .expect("the rows are valid");
     }
 }
