@@ -33,7 +33,8 @@ pub async fn claim_due(
     let claimed = rows!(
         tx,
         "update mails set attempts = attempts + 1, next_attempt_at = $2
-         where id in (select id from mails where state = 'queued' and next_attempt_at <= $1 order by next_attempt_at, id limit $3)
+         where id in (select id from mails where state = 'queued' and next_attempt_at <= $1
+             order by next_attempt_at, id limit $3)
            and state = 'queued' and next_attempt_at <= $1
          returning id, recipient, subject, body, attempts",
         now,
