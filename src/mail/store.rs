@@ -39,7 +39,7 @@ pub async fn claim_due(
          returning id, recipient, subject, body, attempts",
         now,
         until,
-               count_max
+        count_max
     )?;
     let mut mails = claimed.iter().map(parse_mail).collect::<Result<Vec<QueuedMail>, db::Error>>()?;
     mails.sort_by_key(|mail| mail.id);
