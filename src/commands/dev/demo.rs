@@ -195,7 +195,8 @@ async fn execute(context: &Context, demo: &Demo, command: DemoCommand) -> Result
         DemoCommand::Reorg { chain, blocks } => {
             let chain = find_simulated_chain(demo, &chain)?;
             demo.simnet.set_mempool_held(&chain, true);
-            let head = demo.simnet.reorg(&chain, blocks.min(1_000), ReplacedTxs::Remine, context.clock.now().unix_seconds());
+            let head =
+                demo.simnet.reorg(&chain, blocks.min(1_000), ReplacedTxs::Remine, context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
         DemoCommand::Release { chain } => {
