@@ -35,7 +35,7 @@ impl Installation {
     /// Returns the installation's configuration.
     pub fn load(&self) -> Result<Config, CommandError> {
         match &self.data {
-            Some(folder) => dev::config_of(folder),
+            Some(folder) => dev::load_config(folder),
             None => Ok(Config::load(&self.config)?),
         }
     }

@@ -28,7 +28,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("access", &["clock", "db", "ids"]),
     ("mail", &["clock", "config", "db"]),
     ("money", &["chain", "clock", "db", "ids", "records"]),
-    ("shop", &["chain", "clock", "db", "envelope", "ids", "mail", "money", "records"]),
+    ("shop", &["access", "chain", "clock", "db", "envelope", "ids", "mail", "money", "records"]),
     ("web", &["access", "clock", "config", "db", "ids", "tasks"]),
     ("checkout", &["access", "chain", "clock", "config", "db", "envelope", "ids", "money", "shop", "tasks", "web"]),
 ];

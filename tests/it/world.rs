@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use access::tokens::{self, Token};
+use access::tokens::Token;
 use chain::{Amount, Asset, ChainId};
 use clock::{Clock, Instant};
 use config::Config;
@@ -19,15 +19,19 @@ use envelope::Envelope;
 use ids::{Mode, Shop, SkuId, UserId};
 use money::audit;
 use money::pricing::Currency;
+use records::audit_log::Actor;
 use serde_json::Value;
 use settled::daemon::drivers::simnet_specs;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
-use shop::users::NewUser;
+use shop::users::{Credit, NewUser};
 use shop::{catalog, coupons, merchants, stock, users};
 use signer::accounts::{AddressKind, KeyAccount, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
+
+/// The actor of the actions that set up the shop of a test.
+pub const SETUP: Actor = Actor::CommandLine { uid: u32::MAX };
 
 /// 2026-02-11T12:00:00Z.
 pub const START: Instant = Instant(1_770_811_200_000);
@@ -127,7 +131,7 @@ impl World {
         let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
-                Box::pin(async move { merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await })
+                Box::pin(async move { merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await })
             })
             .await
             .expect("a merchant");
@@ -314,10 +318,13 @@ impl World {
             .collect();
         self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
         let (now, sku) = (self.clock.now(), product.sku);
+        let slug = product.slug.clone();
         let sealed =
-            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are sealed");
+            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are encrypted");
         self.db
-            .write("import_stock", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }))
+            .write("import_stock", move |tx| {
+                Box::pin(async move { stock::import(tx, now, &SETUP, &slug, sku, sealed).await })
+            })
             .await
             .expect("stock is imported");
     }
@@ -329,15 +336,14 @@ impl World {
     }
 
     pub async fn set_active(&self, product: &Product, active: bool) {
-        let (sku, public_id, shop) = (product.sku, product.id.clone(), self.shop);
+        let (now, public_id, shop) = (self.clock.now(), product.id.clone(), self.shop);
         let state = if active { catalog::State::Active } else { catalog::State::Inactive };
-        let _ = sku;
         self.db
             .write("set_state", move |tx| {
                 Box::pin(async move {
                     let product =
                         catalog::find(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
-                    catalog::set_state(tx, product.id, state).await
+                    catalog::set_state(tx, now, &SETUP, product.id, &product.slug, state).await
                 })
             })
             .await
@@ -352,18 +358,19 @@ impl World {
             .db
             .write("create_user", move |tx| {
                 Box::pin(async move {
-                    let new = NewUser { public_id: uuid::Uuid::new_v4(), name, email: None };
-                    let user = users::create(tx, now, shop, new).await?;
-                    for (currency, amount) in [("CNY", cny_fen), ("USD", usd_micro)] {
+                    let new = NewUser { public_id: uuid::Uuid::new_v4(), name: name.clone(), email: None };
+                    users::create(tx, now, &SETUP, shop, new).await?;
+                    let user = users::find_by_name(tx, shop, &name).await?.expect("the user was created");
+                    for (currency, amount) in [(Currency::CNY, cny_fen), (Currency::USD, usd_micro)] {
                         if amount > 0 {
-                            let asset = chain::AssetId::fiat(currency);
-                            let entry = format!("credit/{user}/{currency}");
-                            users::credit(tx, now, shop, user, asset, Amount::from(amount), &entry).await?;
+                            let reference = format!("initial {currency}");
+                            let credit = Credit { currency, amount: Amount::from(amount), reference };
+                            users::credit(tx, now, &SETUP, shop, &user, credit).await?;
                         }
                     }
                     let token = Token::draw(&mut rand::rng());
-                    tokens::issue(tx, now, user, &token, None).await?;
-                    Ok::<_, anyhow::Error>((user, token.reveal().to_owned()))
+                    users::issue_token(tx, now, &SETUP, &user, &token, None).await?;
+                    Ok::<_, anyhow::Error>((user.id, token.reveal().to_owned()))
                 })
             })
             .await
@@ -395,7 +402,9 @@ impl World {
     pub async fn coupon(&self, new: coupons::NewCoupon) {
         let (now, shop) = (self.clock.now(), self.shop);
         self.db
-            .write("create_coupon", move |tx| Box::pin(async move { coupons::create(tx, now, shop, new).await }))
+            .write("create_coupon", move |tx| {
+                Box::pin(async move { coupons::create(tx, now, &SETUP, shop, new).await })
+            })
             .await
             .expect("a coupon");
     }

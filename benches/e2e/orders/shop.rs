@@ -10,6 +10,7 @@ use db::{self, Db};
 use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
+use records::audit_log::Actor;
 use settled::daemon::drivers::simnet_specs;
 use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
@@ -124,12 +125,15 @@ fn config(folder: &Path) -> Config {
     Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// The actor of the actions that set up the shop.
+const SETUP: Actor = Actor::CommandLine { uid: 0 };
+
 /// Creates a merchant, a product and its stock. Returns the public id of the product.
 async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (now, product) = (clock.now(), uuid::Uuid::new_v4());
     let created = db.write("create_product", move |tx| {
         Box::pin(async move {
-            let merchant = merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await?;
+            let merchant = merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await?;
             let new = NewProduct {
                 public_id: product,
                 slug: "mailbox".to_owned(),
@@ -145,11 +149,13 @@ async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
         })
     });
     let (_, sku) = created.await.expect("the product is created");
-    for part in 0..ITEMS / stock::IMPORT_MAX {
-        let lines: Vec<String> = (0..stock::IMPORT_MAX).map(|line| format!("account-{part}-{line}")).collect();
+    for part in 0..ITEMS / stock::IMPORT_LINES_MAX {
+        let lines: Vec<String> = (0..stock::IMPORT_LINES_MAX).map(|line| format!("account-{part}-{line}")).collect();
         let sealed =
-            stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("the lines are sealed");
-        let import = db.write("import", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }));
+            stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("the lines are encrypted");
+        let import = db.write("import", move |tx| {
+            Box::pin(async move { stock::import(tx, now, &SETUP, "mailbox", sku, sealed).await })
+        });
         import.await.expect("the stock is imported");
     }
     product.to_string()

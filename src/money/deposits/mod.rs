@@ -24,6 +24,7 @@ use crate::ledger::{Account, EntryLine, JournalEntry, PostError, Suspense};
 use clock::Instant;
 use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
+use records::audit_log::{self, Action, Actor};
 
 pub use machine::{Position, State};
 pub use store::Cursor;
@@ -455,14 +456,16 @@ pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::
     store::find_halted(tx, chain).await
 }
 
-/// A person has looked: the chain moves again, and its review is closed with `note`. Returns why it stood still; `None`
-/// when it did not.
-pub async fn resume(tx: &mut Tx, now: Instant, chain: &ChainId, note: &str) -> Result<Option<String>, db::Error> {
+/// Resumes a halted chain, closes its review and records the action in the audit log. Returns the reason of the halt; `None`
+/// when the chain is not halted.
+pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -> Result<Option<String>, db::Error> {
     store::lock_cursor(tx, chain, Position::NONE).await?;
-    let Some(why) = store::find_halted(tx, chain).await? else { return Ok(None) };
+    let Some(reason) = store::find_halted(tx, chain).await? else { return Ok(None) };
     store::set_halted(tx, chain, None).await?;
-    records::reviews::close(tx, now, "chain.halted", chain.as_str(), note).await?;
-    Ok(Some(why))
+    let note = format!("{actor} resumed it");
+    records::reviews::close(tx, now, "chain.halted", chain.as_str(), &note).await?;
+    audit_log::record(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
+    Ok(Some(reason))
 }
 
 /// Takes a deposit back whose block vanished.

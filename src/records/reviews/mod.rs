@@ -2,6 +2,7 @@
 
 mod store;
 
+use crate::audit_log::{self, Action, Actor};
 use clock::Instant;
 use db::{self, Tx};
 
@@ -34,9 +35,21 @@ pub async fn find_closed(tx: &mut Tx, kind: &'static str, subject: &str) -> Resu
     store::find_closed(tx, kind, subject).await
 }
 
-/// Closes a review because a person decided, who names it as [`list_open`] shows it. False when no such review is open.
-pub async fn decide(tx: &mut Tx, now: Instant, kind: &str, subject: &str, note: &str) -> Result<bool, db::Error> {
-    store::set_closed(tx, now, kind, subject, note).await
+/// Closes a review that an operator decided and records the action in the audit log. Returns false when no review of this
+/// kind and subject is open.
+pub async fn close_by_operator(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    kind: &str,
+    subject: &str,
+    note: &str,
+) -> Result<bool, db::Error> {
+    let is_closed = store::set_closed(tx, now, kind, subject, note).await?;
+    if is_closed {
+        audit_log::record(tx, now, actor, Action::ReviewClose, subject, &format!("{kind}: {note}")).await?;
+    }
+    Ok(is_closed)
 }
 
 /// Open reviews, oldest first.
