@@ -13,7 +13,7 @@ use clock::Clock;
 use db::{self, Db};
 use money::assets::FollowedChain;
 use money::invoices;
-use money::unconfirmed::{self, Look};
+use money::unconfirmed::{self, MempoolSnapshot};
 
 /// Open invoices whose addresses a public server is asked for at one look, beside those with something on its way.
 const AWAITED_MAX: i64 = 20;
@@ -39,7 +39,7 @@ impl MempoolWorker {
     async fn is_anybody_waiting(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
-            Box::pin(async move { unconfirmed::is_awaited(tx, &chain).await })
+            Box::pin(async move { unconfirmed::is_expected(tx, &chain).await })
         });
         waiting.await
     }
@@ -88,7 +88,7 @@ impl Worker for MempoolWorker {
         // Asked afterwards: whatever was mined before the look stands at or below this head.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
-        let look = Look { unconfirmed: unconfirmed.clone(), head };
+        let look = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };
         let observed = self
             .db
             .write("observe_sightings", move |tx| {

@@ -80,7 +80,7 @@ both! {
             (&["update deposits set asset = 'ethereum/native' where id = 2"], "deposit 2 "),
             (&["update deposits set chain = 'bsc' where id = 2"], "deposit 2 "),
             (&["update deposits set disposition = 'late' where id = 2"], "does not keep it apart as late"),
-            (&["delete from postings where entry like 'deposit/%/apart'"], "does not keep it apart as foreign"),
+            (&["delete from postings where entry like 'deposit/%/unallocated'"], "does not keep it apart as foreign"),
             (&["update deposits set disposition = 'counted' where disposition = 'foreign'"], "keeps it apart, and it is counted"),
             (
                 &["insert into postings (seq, entry, line_no, kind, debit_account_id, credit_account_id, amount, reason, created_at)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::admin::{Act, Refused};
 use crate::commands::context::Context;
 use records::audit_log::{self, Action};
-use records::reviews::{self, Review};
+use records::reviews::{self, Kind, Review};
 
 /// How `status` and others name the command.
 pub const LIST: &str = "settled admin review list";
@@ -73,7 +73,7 @@ pub async fn list(context: &Context, list: List) -> Result<String, String> {
 fn block(review: &Review) -> String {
     let Review { kind, subject, detail, opened_at } = review;
     let detail = detail.replace('\n', "\n  ");
-    format!("{kind} {subject}\n  since {opened_at}\n  {detail}")
+    format!("{} {subject}\n  since {opened_at}\n  {detail}", kind.as_str())
 }
 
 pub async fn close(context: &Context, close: Close) -> Result<String, String> {
@@ -88,7 +88,11 @@ pub async fn close(context: &Context, close: Close) -> Result<String, String> {
         .db
         .write("close_review", move |tx| {
             Box::pin(async move {
-                if !reviews::decide(tx, now, &kind, &subject, &note).await? {
+                let is_closed = match kind.parse::<Kind>() {
+                    Ok(kind) => reviews::decide(tx, now, kind, &subject, &note).await?,
+                    Err(_) => false,
+                };
+                if !is_closed {
                     let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
                     return Err(Refused::Rejected(missing));
                 }

@@ -17,12 +17,12 @@ use clock::Instant;
 use db::{self, Db, Locked, Tx};
 use envelope::{Envelope, OpenError};
 use ids::OrderId;
-use records::reviews;
+use records::{events, reviews};
 
 use machine::{Failure, Next};
 
 /// The review of an order that waits for a key.
-const UNREADABLE: &str = "order.unreadable";
+const UNREADABLE: reviews::Kind = reviews::Kind::OrderUnreadable;
 
 /// Orders of one round; the rest is due in the next.
 const ROUND: u32 = 256;
@@ -115,8 +115,8 @@ async fn deliver(
         orders::set_line_state(tx, now, line.id, LineState::Delivered).await?;
     }
     let order = orders::advance(tx, now, order, State::Completed).await?;
-    orders::record(tx, now, &order, "order.completed").await?;
-    reviews::close(tx, now, UNREADABLE, &order.public_id, "the key is there again, and the order was delivered")
+    orders::record(tx, now, &order, events::Kind::OrderCompleted).await?;
+    reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the key is there again, and the order was delivered")
         .await?;
     if let Some(email) = orders::find_email(tx, order.id).await? {
         let (subject, body) = letter(&order, letters);
@@ -187,10 +187,10 @@ async fn postpone(
                 orders::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = orders::advance(tx, now, order, State::Failed).await?;
-            orders::record(tx, now, &order, "order.failed").await?;
+            orders::record(tx, now, &order, events::Kind::OrderFailed).await?;
             let detail = format!("order {} is paid and could not be delivered: {why}", order.order_no);
-            reviews::open(tx, now, "order.undeliverable", &order.public_id, &detail).await?;
-            reviews::close(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
+            reviews::open(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
+            reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
             store::delete(tx, id).await
         }
     }

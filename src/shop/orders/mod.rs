@@ -213,11 +213,11 @@ pub async fn create(
     let mut links = Batch::default();
     let id = store::insert_order(&mut links, &order);
     store::insert_contact(&mut links, id, new.email.trim(), &normalize_email(&new.email));
-    record_in(&mut links, now, &order, "order.created");
+    record_in(&mut links, now, &order, events::Kind::OrderCreated);
     let asked = payment::request_payment(&mut links, now, &order, id, plan, address)?;
     if settled {
         store::insert_fulfilment_in(&mut links, now, id);
-        record_in(&mut links, now, &order, "order.paid");
+        record_in(&mut links, now, &order, events::Kind::OrderPaid);
     }
     // Last, because buyers of the same product wait for each other from here on.
     let reserved = line_items::reserve(&mut links, id, &new, &offers);
@@ -256,7 +256,7 @@ async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChan
             PaymentChange::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
         }
     }
-    payment_changes::end_unpaid(tx, now, over, State::Expired, "order.expired").await
+    payment_changes::end_unpaid(tx, now, over, State::Expired, events::Kind::OrderExpired).await
 }
 
 /// Takes an unpaid order back, unless money for it is on its way. What reaches its address later is booked and reviewed.
@@ -275,7 +275,7 @@ pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), Cancel
     if !order.state.is_unpaid() {
         return Err(CancelError::TooLate(order.state));
     }
-    Ok(payment_changes::end_unpaid(tx, now, vec![order], State::Cancelled, "order.cancelled").await?)
+    Ok(payment_changes::end_unpaid(tx, now, vec![order], State::Cancelled, events::Kind::OrderCancelled).await?)
 }
 
 /// Ends orders whose window on somebody else's page is over, and returns how many. Orders on a chain end with their
@@ -404,11 +404,11 @@ pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: 
     store::set_line_state(tx, now, line, to).await
 }
 
-pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: &'static str) -> Result<(), db::Error> {
+pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) -> Result<(), db::Error> {
     events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order)).await
 }
 
-fn record_in(links: &mut Batch, now: Instant, order: &Order, kind: &'static str) {
+fn record_in(links: &mut Batch, now: Instant, order: &Order, kind: events::Kind) {
     events::record_in(links, now, order.shop, kind, &order.public_id, &event_payload(order));
 }
 

@@ -7,7 +7,7 @@ use clock::Instant;
 use db::{self, Locked, Tx};
 use ids::{CouponId, PaymentId};
 use money::payments;
-use records::reviews;
+use records::{events, reviews};
 
 async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
@@ -21,20 +21,34 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
         State::Created | State::AwaitingPayment => {
             let order = advance(tx, now, order, State::Paid).await?;
             store::insert_fulfilment(tx, now, order.id).await?;
-            record(tx, now, &order, "order.paid").await
+            record(tx, now, &order, events::Kind::OrderPaid).await
         }
         // Its money had vanished with a block and came back before the goods were handed out.
         State::Paid | State::Processing => {
             store::insert_fulfilment_again(tx, now, order.id).await?;
-            reviews::close(tx, now, "payment.reversed", &order.public_id, "the payment was confirmed again").await
+            reviews::resolve(
+                tx,
+                now,
+                reviews::Kind::PaymentReversed,
+                &order.public_id,
+                "the payment was confirmed again",
+            )
+            .await
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded => {
-            reviews::close(tx, now, "payment.reversed", &order.public_id, "the payment was confirmed again").await
+            reviews::resolve(
+                tx,
+                now,
+                reviews::Kind::PaymentReversed,
+                &order.public_id,
+                "the payment was confirmed again",
+            )
+            .await
         }
         // The stock went back: whether there is enough for it now is for a person to say.
         State::Expired | State::Cancelled => {
             let detail = format!("order {} was paid after it ended", order.order_no);
-            reviews::open(tx, now, "order.paid_late", &order.public_id, &detail).await
+            reviews::open(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
         }
     }
 }
@@ -45,8 +59,8 @@ pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId
     // What was not handed out yet waits until the money is back.
     store::delete_fulfilment(tx, order.id).await?;
     let detail = format!("the payment of order {} ({}) lost its block", order.order_no, order.state.as_str());
-    reviews::open(tx, now, "payment.reversed", &order.public_id, &detail).await?;
-    record(tx, now, &order, "payment.reversed").await
+    reviews::open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
+    record(tx, now, &order, events::Kind::PaymentReversed).await
 }
 
 /// The order whose last hope this payment was.
@@ -69,22 +83,23 @@ pub(super) async fn apply_lost(
         State::Paid | State::Processing => {
             store::delete_fulfilment(tx, order.id).await?;
             let note = "the money did not come back, and the order has failed";
-            reviews::close(tx, now, "payment.reversed", &order.public_id, note).await?;
-            reviews::close(tx, now, "order.unreadable", &order.public_id, note).await?;
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            reviews::resolve(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
             Ok(Some(order))
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Refunded => {
             let (number, state) = (&order.order_no, order.state.as_str());
             let detail =
                 format!("order {number} is {state}, and its money vanished with a block and did not come back");
-            reviews::open(tx, now, "order.unpaid", &order.public_id, &detail).await?;
+            reviews::open(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
             let note = "the money did not come back: see the review order.unpaid";
-            reviews::close(tx, now, "payment.reversed", &order.public_id, note).await?;
-            record(tx, now, &order, "order.unpaid").await?;
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
+            record(tx, now, &order, events::Kind::OrderUnpaid).await?;
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
-            reviews::close(tx, now, "payment.reversed", &order.public_id, "the order had ended already").await?;
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, "the order had ended already")
+                .await?;
             Ok(None)
         }
     }
@@ -97,7 +112,7 @@ pub(super) async fn end_unpaid(
     now: Instant,
     orders: Vec<Locked<Order>>,
     to: State,
-    kind: &'static str,
+    kind: events::Kind,
 ) -> Result<(), db::Error> {
     let mut coupons: Vec<CouponId> = orders.iter().filter_map(|order| order.coupon).collect();
     coupons.sort_unstable();
@@ -112,7 +127,7 @@ pub(super) async fn end_unpaid(
                 store::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = advance(tx, now, order, State::Failed).await?;
-            record(tx, now, &order, "order.failed").await?;
+            record(tx, now, &order, events::Kind::OrderFailed).await?;
         }
         lines.extend(of_order);
     }

@@ -227,10 +227,11 @@ pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope)
     for key in list_keys_in_use(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
-            reviews::close(tx, now, "stock.unreadable", &subject, "the key is there again").await?;
+            reviews::resolve(tx, now, reviews::Kind::StockUnreadable, &subject, "the key is there again").await?;
             continue;
         };
-        reviews::open(tx, now, "stock.unreadable", &subject, &format!("stock cannot be read: {error}")).await?;
+        reviews::open(tx, now, reviews::Kind::StockUnreadable, &subject, &format!("stock cannot be read: {error}"))
+            .await?;
         missing.push(key);
     }
     Ok(missing)

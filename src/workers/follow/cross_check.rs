@@ -49,7 +49,7 @@ impl FollowWorker {
             state.pending.iter().filter(paid).map(|block| block.header.height).filter(|height| deep(*height)).max();
         let chain = self.chain.id.clone();
         let stored = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::newest_due(tx, &chain, reached).await })
+            Box::pin(async move { deposits::find_highest_due(tx, &chain, reached).await })
         });
         let stored: Result<_, db::Error> = stored.await;
         let Some(height) = stored?.max(fresh) else { return Ok(Some(reached)) };
