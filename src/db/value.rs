@@ -230,6 +230,7 @@ impl<T: FromValue> FromValue for Option<T> {
 macro_rules! text_enum {
     ($name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
         impl $name {
+            /// Returns the stored text.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $($name::$variant => $text,)+

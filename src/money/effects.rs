@@ -9,6 +9,8 @@
 //!
 //! `money` knows no goods and no orders: the listener is handed in by the daemon.
 
+#![deny(missing_docs)]
+
 use db::{self, Tx};
 use futures_util::future::BoxFuture;
 use records::reviews;

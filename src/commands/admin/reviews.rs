@@ -73,7 +73,7 @@ pub async fn list(context: &Context, list: List) -> Result<String, String> {
 fn block(review: &Review) -> String {
     let Review { kind, subject, detail, opened_at } = review;
     let detail = detail.replace('\n', "\n  ");
-    format!("{} {subject}\n  since {opened_at}\n  {detail}", kind.as_str())
+    format!("{kind} {subject}\n  since {opened_at}\n  {detail}")
 }
 
 pub async fn close(context: &Context, close: Close) -> Result<String, String> {

@@ -2,6 +2,8 @@
 //! derives an address before the transaction that stores it, so that neither the account's row nor the derivation holds up other
 //! orders. An index is never used twice; the indices of a lease that are left when the daemon stops are never used.
 
+#![deny(missing_docs)]
+
 mod reserved;
 mod store;
 
@@ -53,10 +55,13 @@ pub struct ChainAccount {
 /// The reason why no address was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
+    /// The chain has no account key.
     #[error("no account key is configured for {0}")]
     NoAccount(ChainId),
+    /// The address could not be derived.
     #[error(transparent)]
     Derive(#[from] DeriveError),
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }

@@ -1,6 +1,8 @@
 //! Deposits: the transfers that arrived at our addresses. The deposits of a block and the cursor are stored in one transaction;
 //! money is in the ledger before an invoice uses it, and no credit outlives its block.
 
+#![deny(missing_docs)]
+
 pub mod machine;
 pub mod rescan;
 mod batch;
@@ -51,6 +53,7 @@ pub struct Grace {
 /// The limits of a [`DepositService`].
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// The time after a window in which a block still counts as in time.
     pub grace: Grace,
     /// The number of newest blocks that stay stored, and so the deepest reorganisation that can be followed.
     pub keep: u64,
@@ -138,10 +141,13 @@ impl NewDeposit {
 /// An unspent output of a deposit, on chains that have outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unspent {
+    /// The output.
     pub output: OutPoint,
+    /// Base units.
     pub amount: chain::Amount,
     /// The height of its block.
     pub height: Height,
+    /// The state of the deposit.
     pub state: State,
     /// Canonical text.
     pub address: String,
@@ -192,6 +198,7 @@ pub struct Applied {
 /// The result of booking a balance that exceeds the booked deposits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnexplainedCredit {
+    /// The credit was booked, or a review was opened because it is too large to be booked.
     Booked,
     /// The block is not on the branch that is followed, so nothing was booked.
     OffBranch,
@@ -393,8 +400,11 @@ async fn spend(tx: &mut Tx, chain: &FollowedChain, blocks: &[Block], effects: &m
 /// The address of an invoice with the part of its balance that is booked.
 #[derive(Debug, Clone)]
 pub struct BalanceCheck {
+    /// The invoice.
     pub invoice: InvoiceId,
+    /// The id of its address.
     pub id: ids::AddressId,
+    /// Its address.
     pub address: chain::Address,
     /// The asset that the invoice asks for.
     pub asset: AssetKind,

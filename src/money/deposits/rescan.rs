@@ -22,14 +22,19 @@ pub struct Rescanned {
     pub doubtful: u64,
 }
 
+/// The reason why blocks were not rescanned.
 #[derive(Debug, thiserror::Error)]
 pub enum RescanError {
+    /// The chain has no cursor.
     #[error("the chain has not been started yet")]
     NotBegun,
+    /// A block is above the cursor.
     #[error("block {0} has not been read yet: the cursor is at {1}")]
     Ahead(Height, Height),
+    /// A block is not on the branch that is followed.
     #[error("block {0} is not on the branch that is followed; try again")]
     Elsewhere(Height),
+    /// The ledger refused an entry, or the database failed.
     #[error(transparent)]
     Post(#[from] PostError),
 }

@@ -2,6 +2,8 @@
 //!
 //! Money is in the ledger before an invoice decides anything about it.
 
+#![deny(missing_docs)]
+
 pub mod machine;
 mod store;
 
@@ -31,37 +33,56 @@ pub use store::{Received, stored_chain};
 pub struct NewInvoice {
     /// The payment that the invoice belongs to, stored in the same batch.
     pub payment: ResultRef<PaymentId>,
+    /// The shop that is paid.
     pub shop: Shop,
+    /// The asset that is asked for.
     pub asset: Asset,
+    /// The price in fiat that the quote converts.
     pub price: Fiat,
+    /// The frozen rate and the amount due.
     pub quote: Quote,
     /// How far below the quoted amount a payment may stay, in base units.
     pub tolerance: Amount,
+    /// The confirmations that its deposits need; 1 is the newest block.
     pub confirmations: u32,
+    /// The end of the payment window.
     pub expires_at: Instant,
 }
 
 /// A stored invoice.
 #[derive(Debug, Clone)]
 pub struct Invoice {
+    /// The id of the invoice.
     pub id: InvoiceId,
+    /// The payment that it belongs to.
     pub payment: PaymentId,
+    /// The shop that is paid.
     pub shop: Shop,
+    /// The chain of its address.
     pub chain: ChainId,
+    /// The asset that is asked for.
     pub asset: AssetId,
+    /// The id of its address.
     pub address_id: AddressId,
     /// Canonical text.
     pub address: String,
+    /// The state.
     pub state: State,
+    /// The amount due, in base units.
     pub due: Amount,
+    /// How far below `due` a payment may stay, in base units.
     pub tolerance: Amount,
+    /// The confirmations that its deposits need; 1 is the newest block.
     pub confirmations: u32,
+    /// The time at which it was stored.
     pub created_at: Instant,
+    /// The end of the payment window.
     pub expires_at: Instant,
     /// The number of times that it was settled; more than one after reorganisations.
     pub settlements: i64,
     /// The base units that the merchant was credited when it was last settled; `None` when it is not settled.
     pub settled: Option<Amount>,
+    /// The time at which it was paid, expired or cancelled; `None` while it waits for money.
     pub closed_at: Option<Instant>,
     /// The time at which the credit became available; `None` while it is pending.
     pub released_at: Option<Instant>,
@@ -70,15 +91,23 @@ pub struct Invoice {
 /// The part of an invoice that the status of an order shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceTerms {
+    /// The id of the invoice.
     pub id: InvoiceId,
+    /// The chain of its address.
     pub chain: ChainId,
+    /// The asset that is asked for.
     pub asset: AssetId,
     /// Canonical text.
     pub address: String,
+    /// The state.
     pub state: State,
+    /// The amount due, in base units.
     pub due: Amount,
+    /// How far below `due` a payment may stay, in base units.
     pub tolerance: Amount,
+    /// The confirmations that its deposits need; 1 is the newest block.
     pub confirmations: u32,
+    /// The end of the payment window.
     pub expires_at: Instant,
 }
 

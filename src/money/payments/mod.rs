@@ -1,6 +1,8 @@
 //! Payments: attempts to pay an order. The seller learns of every change in the transaction that makes it; see
 //! [`crate::effects`].
 
+#![deny(missing_docs)]
+
 mod store;
 
 use chain::{Amount, AssetId};
@@ -86,11 +88,15 @@ pub struct Taken {
 pub struct NewPayment {
     /// The order, stored in the same batch.
     pub order: ResultRef<OrderId>,
+    /// The way in which it is paid.
     pub method: Method,
+    /// The state in which it is stored.
     pub state: State,
     /// The amount taken from a balance; `None` for the other methods.
     pub taken: Option<Taken>,
+    /// The external page on which the buyer pays; `None` for the other methods.
     pub pay_url: Option<String>,
+    /// The id of the payment at the external provider.
     pub provider_ref: Option<String>,
 }
 

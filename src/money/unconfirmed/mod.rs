@@ -2,6 +2,8 @@
 //! the buyer, and the time at which they were first seen is kept: a transfer first seen inside the window is in time whenever
 //! it is mined. Dust is not kept.
 
+#![deny(missing_docs)]
+
 mod store;
 
 use std::collections::HashSet;

@@ -4,6 +4,7 @@
 
 mod store;
 
+use std::fmt;
 use std::str::FromStr;
 
 use chain::Amount;
@@ -68,6 +69,13 @@ db::text_enum!(Kind {
     StockUnreadable => "stock.unreadable",
 });
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no kind of review.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no kind of review `{0}`")]
 pub struct UnknownKind(String);
