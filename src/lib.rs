@@ -1,4 +1,4 @@
-//! settled: a self-hosted crypto payment and settlement daemon. ARCHITECTURE.md is the map.
+//! settled: a self-hosted crypto payment and settlement daemon. ARCHITECTURE.md describes its structure.
 
 pub mod feeds;
 pub mod workers;

@@ -1,11 +1,12 @@
-//! The whole daemon: orders over HTTP, requests to nodes, blocks of TRON applied, start and rest with a million open invoices.
+//! Measures the whole daemon: orders over HTTP, requests to nodes, applied TRON blocks, and the start and idle load with a
+//! million open invoices.
 //!
-//! `cargo bench --bench e2e` prints a table, with `-- --json` JSON; a word such as `P14` takes that figure alone.
+//! `cargo bench --bench e2e` prints a table, and `-- --json` prints JSON. An argument such as `P14` selects one figure.
 
-#[path = "../accounts/mod.rs"]
-mod accounts;
-#[path = "../books/mod.rs"]
-mod books;
+#[path = "../usdt/mod.rs"]
+mod usdt;
+#[path = "../databases/mod.rs"]
+mod databases;
 #[path = "../report/mod.rs"]
 mod report;
 
@@ -20,10 +21,11 @@ use std::process::ExitCode;
 use report::Report;
 
 fn main() -> ExitCode {
-    // Every line is made as in production, and then thrown away.
+    // Log lines are formatted as in production and then discarded.
     tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).with_writer(std::io::sink).init();
     let mut report = Report::new("e2e");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the machine can start threads");
     if report.wants(&["P10"]) {
         requests::run(&mut report, &runtime);
     }

@@ -1,4 +1,4 @@
-//! P21 and P23: the program itself, started by hand on an empty database and on one with a million open invoices.
+//! P21 and P23: the start and the idle load of the daemon process, with an empty database and with a million open invoices.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -16,37 +16,38 @@ use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
 use tokio::runtime::Runtime;
 
-use crate::accounts;
-use crate::books::{self, fill_sqlite};
+use crate::databases::{self, fill_sqlite};
 use crate::report::{Bounds, Report, nanos, thousandths};
+use crate::usdt;
 
 const OPEN: u64 = 1_000_000;
 const REST: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// The test phrase of BIP39, worthless and known to everybody.
+/// The test phrase of BIP39; it is public and holds no money.
 const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
-/// Returns 6, whatever is asked: the decimals of a token.
-const SIX: &str = "0x600660005260206000f3";
+/// The code of a contract that returns 6 for every call, as the decimals of a token.
+const SIX_DECIMALS_CODE: &str = "0x600660005260206000f3";
 
+/// Measures and reports P21 and P23.
 pub fn run(report: &mut Report, runtime: &Runtime) {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder of the build");
-    // A stand-in for mainnet that never makes a block by itself.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build folder is writable");
+    // anvil stands in for the Ethereum main network, with a block every twelve seconds.
     let options = AnvilOptions { chain_id: 1, mining: Mining::EverySeconds(12), ..AnvilOptions::default() };
     let anvil = runtime.block_on(Anvil::start(options)).unwrap_or_else(|e| panic!("{e}"));
-    let place = Place::new(folder.path(), &anvil.url());
-    runtime.block_on(place.put_tokens(&anvil));
+    let installation = BenchInstallation::new(folder.path(), &anvil.url());
+    runtime.block_on(installation.put_tokens(&anvil));
 
-    let empty = Running::start(&place, "/healthz");
+    let empty = DaemonProcess::start(&installation, "/healthz");
     let bounds = Bounds::AtMost { gate: 1_000_000, goal: 500_000 };
     report.plain("–", "first answer after the start, empty database", "ms", bounds, millis(empty.started_in));
     let bounds = Bounds::AtMost { gate: 128_000, goal: 48_000 };
     report.plain("P23", "memory at rest, nothing watched", "MiB", bounds, empty.mebibytes());
-    empty.rest(report, "nothing watched", Bounds::Told);
+    empty.measure_idle_cpu(report, "nothing watched", Bounds::Informative);
     empty.stop();
 
-    fill_sqlite(&place.database(), &accounts::token(), OPEN);
-    let load = load_watched(&place.database());
-    let many = Running::start(&place, "/readyz");
+    fill_sqlite(&installation.database(), &usdt::asset(), OPEN);
+    let load = load_watched(&installation.database());
+    let many = DaemonProcess::start(&installation, "/readyz");
     let ratio = thousandths(nanos(many.started_in), nanos(load));
     report.plain(
         "P21",
@@ -57,26 +58,26 @@ pub fn run(report: &mut Report, runtime: &Runtime) {
     );
     let bounds = Bounds::AtMost { gate: 6_000_000, goal: 3_000_000 };
     report.plain("P21", "ready after the start, 10⁶ open", "ms", bounds, millis(many.started_in));
-    report.plain("P21", "memory at rest, 10⁶ open", "MiB", Bounds::Told, many.mebibytes());
-    many.rest(report, "10⁶ open", Bounds::AtMost { gate: 2_000, goal: 500 });
+    report.plain("P21", "memory at rest, 10⁶ open", "MiB", Bounds::Informative, many.mebibytes());
+    many.measure_idle_cpu(report, "10⁶ open", Bounds::AtMost { gate: 2_000, goal: 500 });
     many.stop();
 }
 
-/// An installation.
-struct Place {
+/// A data folder with a configuration.
+struct BenchInstallation {
     folder: PathBuf,
     address: SocketAddr,
     config: Config,
 }
 
-impl Place {
-    fn new(folder: &Path, node: &str) -> Place {
+impl BenchInstallation {
+    fn new(folder: &Path, node: &str) -> BenchInstallation {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let address = port.expect("a free port");
+        let address = port.expect("the machine has a free port");
         let words = PHRASE.to_owned().into();
         let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-        let account =
-            KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0).expect("a path");
+        let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::Deposit, 0)
+            .expect("the account exists");
         let xpub = seed.account_xpub(&account);
         let text = format!(
             r#"
@@ -101,46 +102,46 @@ impl Place {
             "#
         );
         let file = folder.join("settled.toml");
-        std::fs::write(&file, text).expect("a file");
+        std::fs::write(&file, text).expect("the file is writable");
         let config = Config::load(&file).unwrap_or_else(|e| panic!("{e}"));
-        Place { folder: folder.to_owned(), address, config }
+        BenchInstallation { folder: folder.to_owned(), address, config }
     }
 
     fn database(&self) -> PathBuf {
         self.folder.join("data/settled.db")
     }
 
-    /// Contracts where the daemon expects tokens.
+    /// Puts code at the addresses of all configured tokens, because the daemon checks their decimals at the start.
     async fn put_tokens(&self, anvil: &Anvil) {
         let chains = self.config.chains.values().filter(|chain| chain.enabled);
         for (_, asset) in chains.flat_map(|chain| chain.assets()) {
             if let AssetKind::Token { contract } = &asset.kind {
-                anvil.rpc("anvil_setCode", json!([contract, SIX])).await.expect("a contract");
+                anvil.rpc("anvil_setCode", json!([contract, SIX_DECIMALS_CODE])).await.expect("the contract is valid");
             }
         }
     }
 }
 
-/// The daemon as a process of its own; killed when it is not stopped.
-struct Running {
+/// A running daemon. Dropping it kills the process.
+struct DaemonProcess {
     child: Child,
     started_in: Duration,
 }
 
-impl Running {
-    fn start(place: &Place, path: &str) -> Running {
+impl DaemonProcess {
+    fn start(installation: &BenchInstallation, path: &str) -> DaemonProcess {
         let start = Instant::now();
         let child = Command::new(env!("CARGO_BIN_EXE_settled"))
             .arg("serve")
             .arg("--config")
-            .arg(place.folder.join("settled.toml"))
+            .arg(installation.folder.join("settled.toml"))
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(place.folder.join("log")).expect("a file"))
+            .stderr(std::fs::File::create(installation.folder.join("log")).expect("the file is writable"))
             .spawn();
         let child = child.expect("the program runs");
-        let mut running = Running { child, started_in: Duration::ZERO };
-        while !answers(place.address, path) {
-            let log = || std::fs::read_to_string(place.folder.join("log")).unwrap_or_default();
+        let mut running = DaemonProcess { child, started_in: Duration::ZERO };
+        while !is_answering(installation.address, path) {
+            let log = || std::fs::read_to_string(installation.folder.join("log")).unwrap_or_default();
             assert!(start.elapsed() < START_LIMIT, "the daemon is not ready:\n{}", log());
             assert!(running.child.try_wait().is_ok_and(|ended| ended.is_none()), "the daemon ended:\n{}", log());
             std::thread::sleep(Duration::from_millis(1));
@@ -149,45 +150,45 @@ impl Running {
         running
     }
 
-    /// In thousandths.
+    /// Returns the resident memory in thousandths of a MiB.
     fn mebibytes(&self) -> u64 {
         std::thread::sleep(Duration::from_secs(2));
-        books::resident_bytes(&self.child.id().to_string()) * 1_000 / (1 << 20)
+        databases::resident_bytes(&self.child.id().to_string()) * 1_000 / (1 << 20)
     }
 
-    fn rest(&self, report: &mut Report, state: &str, bounds: Bounds) {
+    fn measure_idle_cpu(&self, report: &mut Report, state: &str, bounds: Bounds) {
         let before = self.cpu_ticks();
         std::thread::sleep(REST);
-        // A tick is a hundredth of a second; thousandths of a percent.
+        // A tick is a hundredth of a second. The result is in thousandths of a percent.
         let share = (self.cpu_ticks() - before) * 100_000 / (REST.as_secs() * 100);
         report.plain("P23", format!("CPU at rest, {state}"), "%", bounds, share);
     }
 
     fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the daemon runs");
-        // User and system time are the 14th and 15th field; the second ends with a parenthesis.
-        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
-        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+        // User and system time are fields 14 and 15. Field 2, the name, ends with a parenthesis.
+        let fields = stat.rsplit_once(')').expect("the chain id is valid").1.split_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("the field is a number")).sum()
     }
 
     fn stop(mut self) {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process");
-        kill_process(id, Signal::TERM).expect("our own process");
-        let ended = self.child.wait().expect("it ends");
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("the process id is valid");
+        kill_process(id, Signal::TERM).expect("the daemon is a child of this process");
+        let ended = self.child.wait().expect("the daemon ends");
         assert!(ended.success(), "{ended}");
     }
 }
 
-impl Drop for Running {
+impl Drop for DaemonProcess {
     fn drop(&mut self) {
-        // It has ended already when it was stopped.
+        // An error means that the process has ended already.
         let _ended = self.child.kill();
         let _status = self.child.wait();
     }
 }
 
-/// Whether the daemon answers with 200.
-fn answers(address: SocketAddr, path: &str) -> bool {
+/// Returns true when the daemon answers with status 200.
+fn is_answering(address: SocketAddr, path: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     let mut answer = [0; 12];
     let request = format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n");
@@ -195,21 +196,22 @@ fn answers(address: SocketAddr, path: &str) -> bool {
         && answer.ends_with(b"200")
 }
 
-/// The least that a start must do: every address out of the table into a set.
+/// Returns the time of the work that no start can avoid: reading every address from the table into a set.
 fn load_watched(database: &Path) -> Duration {
     let start = ThreadTime::now();
-    let connection = rusqlite::Connection::open(database).expect("a database");
+    let connection = rusqlite::Connection::open(database).expect("the database opens");
     let watched = WatchSet::default();
-    let mut select = connection.prepare("select key from addresses where chain = 'ethereum'").expect("a statement");
-    let mut rows = select.query([]).expect("rows");
-    while let Some(row) = rows.next().expect("a row") {
-        watched.insert(AddressKey(row.get(0).expect("a key")));
+    let mut select =
+        connection.prepare("select key from addresses where chain = 'ethereum'").expect("the statement is valid");
+    let mut rows = select.query([]).expect("the rows are valid");
+    while let Some(row) = rows.next().expect("the row is readable") {
+        watched.insert(AddressKey(row.get(0).expect("the column is a key")));
     }
-    assert_eq!(u64::try_from(watched.len()).expect("many"), OPEN);
+    assert_eq!(u64::try_from(watched.len()).expect("the number fits 64 bits"), OPEN);
     start.elapsed()
 }
 
-/// In thousandths.
+/// Returns a time in thousandths of a millisecond.
 fn millis(time: Duration) -> u64 {
     nanos(time) / 1_000
 }

@@ -1,7 +1,7 @@
-//! Solidified blocks of TRON per second, over HTTP from a server that only hands out what was made before: read and matched
-//! by the driver alone, and applied by the worker that follows the chain, which books and settles what they pay.
+//! The number of solidified TRON blocks per second that settled can process, over HTTP from a server with prepared answers.
+//! First the driver alone reads and matches them; then the follow worker applies them, which books and settles payments.
 //!
-//! A block has 250 transactions, as TRON's do on a busy day: half are payments of TRX, half of USDT. Two of them are ours.
+//! A block has 250 transactions, as on a busy day: half of them are transfers of TRX and half of USDT. Two pay an invoice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,65 +31,66 @@ use tron::proto::HeaderRaw;
 use tron::transaction::{self, Operation, TransactionParams};
 use tron::{Tron, TronConfig, abi, address};
 
-use crate::accounts::stranger;
-use crate::books::{DUE, NOW, SqliteFile, account};
+use crate::databases::{DUE, NOW, SqliteFile, invoice_address};
 use crate::report::{Bounds, Report, nanos, quantile, sorted, thousandths};
+use crate::usdt::holder;
 
 const CHAIN_ID: u32 = 7;
-/// Of a turn.
+/// The number of blocks per measurement.
 const BLOCKS: u64 = 150;
 const TURNS: u64 = 3;
-/// The block from which on the chain is followed; those above it are read.
+/// The block at which following starts; the blocks above it are read.
 const FIRST: u64 = 1;
-/// More than the turns need: a batch may run past their end.
+/// The height of the newest block. It is higher than the measurements need, because a batch may go beyond their end.
 const TOP: u64 = FIRST + BLOCKS * TURNS + 300;
 const TRANSACTIONS: u64 = 250;
-/// Of each block, in USDT: they pay the invoices one after the other.
+/// The number of USDT transfers per block that pay an invoice. They pay the invoices in order.
 const OURS: u64 = 2;
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
 const TOKEN: AddressKey = AddressKey([0xaa; 20]);
 
-/// What the server says, by height.
-struct Made {
+/// The prepared answers, by height.
+struct PreparedAnswers {
     blocks: Vec<String>,
     receipts: Vec<String>,
 }
 
+/// Measures and reports the figure `TRON`.
 pub fn run(report: &mut Report, runtime: &Runtime) {
-    let made = Arc::new(make());
-    let url = runtime.block_on(open(made));
+    let answers = Arc::new(prepare_answers());
+    let url = runtime.block_on(serve_answers(answers));
     for addresses in [FEW, MANY] {
         let watched = Arc::new(WatchSet::default());
-        (1..=addresses).for_each(|number| watched.insert(account(number)));
+        (1..=addresses).for_each(|number| watched.insert(invoice_address(number)));
         let driver = driver(&url);
-        let read = (0..TURNS).map(|_| runtime.block_on(read(&driver, &watched)));
+        let read = (0..TURNS).map(|_| runtime.block_on(measure_reading(&driver, &watched)));
         let metric = format!("solidified blocks/s read and matched, {addresses} watched");
-        report.plain("TRON", metric, "/s", Bounds::Told, per_second(read));
+        report.plain("TRON", metric, "/s", Bounds::Informative, per_second(read));
     }
-    let file = runtime.block_on(SqliteFile::filled(&usdt(), MANY));
-    let follower = runtime.block_on(Follower::start(&url, &file));
+    let file = runtime.block_on(SqliteFile::with_open_invoices(&usdt(), MANY));
+    let follower = runtime.block_on(BenchFollower::start(&url, &file));
     let applied = per_second((0..TURNS).map(|_| runtime.block_on(follower.follow())));
-    report.plain("TRON", format!("solidified blocks/s applied, {MANY} watched"), "/s", Bounds::Told, applied);
+    report.plain("TRON", format!("solidified blocks/s applied, {MANY} watched"), "/s", Bounds::Informative, applied);
     let blocks = runtime.block_on(follower.cursor()) - FIRST;
     let paid = "select count(*) from invoices where state = 'paid'";
-    let paid: i64 = file.connect().query_row(paid, [], |row| row.get(0)).expect("a count");
-    assert_eq!(paid.unsigned_abs(), blocks * OURS, "every payment paid its invoice");
+    let paid: i64 = file.connect().query_row(paid, [], |row| row.get(0)).expect("the query returns a count");
+    assert_eq!(paid.unsigned_abs(), blocks * OURS, "every transfer paid its invoice");
 }
 
-struct Turn {
+struct Throughput {
     blocks: u64,
     time: Duration,
 }
 
-/// The median turn, in thousandths of a block per second.
-fn per_second(turns: impl Iterator<Item = Turn>) -> u64 {
-    let rate = |turn: Turn| thousandths(turn.blocks * 1_000_000_000, nanos(turn.time));
-    quantile(&sorted(turns.map(rate)), 2)
+/// Returns the median throughput, in thousandths of a block per second.
+fn per_second(samples: impl Iterator<Item = Throughput>) -> u64 {
+    let rate = |turn: Throughput| thousandths(turn.blocks * 1_000_000_000, nanos(turn.time));
+    quantile(&sorted(samples.map(rate)), 2)
 }
 
 fn chain_id() -> ChainId {
-    ChainId::new("tron").expect("a name")
+    ChainId::new("tron").expect("the chain id is valid")
 }
 
 fn usdt() -> Asset {
@@ -98,34 +99,35 @@ fn usdt() -> Asset {
 
 fn driver(url: &str) -> Tron {
     let assets = vec![Asset::new(chain_id(), AssetKind::Native, "TRX", 6, 6), usdt()];
-    let pool = rpc::Config::new(vec![rpc::Endpoint::new(url).expect("an address")]);
-    Tron::new(TronConfig { chain: chain_id(), chain_id: CHAIN_ID, assets, pool }).expect("a driver")
+    let pool = rpc::Config::new(vec![rpc::Endpoint::new(url).expect("the URL is valid")]);
+    Tron::new(TronConfig { chain: chain_id(), chain_id: CHAIN_ID, assets, pool })
+        .expect("the driver configuration is valid")
 }
 
-/// The blocks of one turn, and nothing done with them.
-async fn read(driver: &Tron, watched: &WatchSet) -> Turn {
+/// Reads the blocks of one measurement with the driver alone.
+async fn measure_reading(driver: &Tron, watched: &WatchSet) -> Throughput {
     let start = Instant::now();
     let (mut from, mut found) = (FIRST + 1, 0);
     while from <= FIRST + BLOCKS {
         let blocks = driver.blocks(from, FIRST + BLOCKS, watched).await.expect("the server has every block");
-        from += u64::try_from(blocks.len()).expect("few");
+        from += u64::try_from(blocks.len()).expect("the number is small");
         found += blocks.iter().map(|block| block.transfers.len()).sum::<usize>();
     }
-    assert_eq!(u64::try_from(found).expect("few"), BLOCKS * OURS);
-    Turn { blocks: BLOCKS, time: start.elapsed() }
+    assert_eq!(u64::try_from(found).expect("the number is small"), BLOCKS * OURS);
+    Throughput { blocks: BLOCKS, time: start.elapsed() }
 }
 
-/// The worker of the daemon, on a database with an open invoice for every address.
-struct Follower {
+/// The follow worker of the daemon, on a database with an open invoice for every address.
+struct BenchFollower {
     db: Db,
     worker: FollowWorker,
 }
 
-impl Follower {
-    async fn start(url: &str, file: &SqliteFile) -> Follower {
+impl BenchFollower {
+    async fn start(url: &str, file: &SqliteFile) -> BenchFollower {
         let db = file.open().await;
         let watched = Arc::new(WatchSet::default());
-        (1..=MANY).for_each(|number| watched.insert(account(number)));
+        (1..=MANY).for_each(|number| watched.insert(invoice_address(number)));
         let chain = FollowedChain {
             id: chain_id(),
             family: Family::Tron,
@@ -150,41 +152,41 @@ impl Follower {
             probe_patience_ms: 0,
         };
         let addresses = Arc::new(Addresses::default());
-        Follower { db, worker: FollowWorker::new(reconciler, addresses, vec![usdt()], limits, Duration::ZERO) }
+        BenchFollower { db, worker: FollowWorker::new(reconciler, addresses, vec![usdt()], limits, Duration::ZERO) }
     }
 
-    /// Until so many more blocks are stored; a batch may bring a few too many.
-    async fn follow(&self) -> Turn {
+    /// Runs the worker until [`BLOCKS`] more blocks are stored. A batch may store a few more.
+    async fn follow(&self) -> Throughput {
         let (start, before) = (Instant::now(), self.cursor().await);
         loop {
             let ran = self.worker.run().await.expect("blocks are applied");
             let blocks = self.cursor().await - before;
             if blocks >= BLOCKS {
-                return Turn { blocks, time: start.elapsed() };
+                return Throughput { blocks, time: start.elapsed() };
             }
             assert_eq!(ran, Ran::Worked, "the server has more");
         }
     }
 
-    /// The height of the last block that is stored.
+    /// Returns the height of the last stored block.
     async fn cursor(&self) -> u64 {
         let cursor = self.db.read("load_cursor", |tx| Box::pin(async { deposits::cursor(tx, &chain_id()).await }));
-        let cursor = cursor.await.expect("a database");
+        let cursor = cursor.await.expect("the database opens");
         cursor.and_then(|cursor| cursor.recent.last().copied()).map_or(FIRST, |block| block.height)
     }
 }
 
-fn make() -> Made {
-    let mut made = Made { blocks: Vec::new(), receipts: Vec::new() };
+fn prepare_answers() -> PreparedAnswers {
+    let mut answers = PreparedAnswers { blocks: Vec::new(), receipts: Vec::new() };
     let mut parent = BlockRef { height: 0, hash: BlockHash(genesis()) };
     for height in 1..=TOP {
         let (transactions, receipts) = payments(height, parent);
         let header = HeaderRaw {
-            timestamp: NOW.0 + i64::try_from(height).expect("few") * 3_000,
-            // Not recomputed by the driver; only whether it is there.
+            timestamp: NOW.0 + i64::try_from(height).expect("the number is small") * 3_000,
+            // The driver checks only whether the root is zero.
             tx_trie_root: vec![1; 32],
             parent_hash: parent.hash.0.to_vec(),
-            number: i64::try_from(height).expect("few"),
+            number: i64::try_from(height).expect("the number is small"),
             witness_address: address::to_bytes(AddressKey([1; 20])),
             version: 34,
             ..HeaderRaw::default()
@@ -201,10 +203,10 @@ fn make() -> Made {
             } },
             "transactions": transactions,
         });
-        made.blocks.push(block.to_string());
-        made.receipts.push(Value::Array(receipts).to_string());
+        answers.blocks.push(block.to_string());
+        answers.receipts.push(Value::Array(receipts).to_string());
     }
-    made
+    answers
 }
 
 fn genesis() -> [u8; 32] {
@@ -214,37 +216,37 @@ fn genesis() -> [u8; 32] {
 }
 
 fn payments(height: u64, reference: BlockRef) -> (Vec<Value>, Vec<Value>) {
-    let stranger = |number: u64| stranger(height * 1_000 + number);
-    // Invoices are paid in the order of their numbers, which begin with 1, from the block above the first on.
-    let mut payees = (0..OURS).map(|ours| account(height.saturating_sub(FIRST + 1) * OURS + ours + 1));
+    let sender = |number: u64| holder(height * 1_000 + number);
+    // Invoices are paid in the order of their numbers, which begin with 1, starting with the block above `FIRST`.
+    let mut payees = (0..OURS).map(|ours| invoice_address(height.saturating_sub(FIRST + 1) * OURS + ours + 1));
     let mut transactions = Vec::new();
     let mut receipts = Vec::new();
     for number in 0..TRANSACTIONS {
         let calls = number % 2 == 1;
         let ours = if calls && height > FIRST { payees.next() } else { None };
-        let to = ours.unwrap_or_else(|| stranger(number));
-        let timestamp = i64::try_from(height * 1_000 + number).expect("few");
-        let frame = TransactionParams::new(reference, timestamp + 60_000, timestamp);
+        let to = ours.unwrap_or_else(|| sender(number));
+        let timestamp = i64::try_from(height * 1_000 + number).expect("the number is small");
+        let params = TransactionParams::new(reference, timestamp + 60_000, timestamp);
         let amount = Amount::from(DUE);
-        let act = if calls {
+        let operation = if calls {
             Operation::Trigger { contract: TOKEN, call_value: 0, data: abi::transfer(to, amount) }
         } else {
             Operation::Transfer { to, sun: 1_500_000 }
         };
-        let draft = transaction::build(stranger(number + 500), &act, &frame);
-        let raw = const_hex::encode(&draft.raw);
+        let unsigned = transaction::build(sender(number + 500), &operation, &params);
+        let raw = const_hex::encode(&unsigned.raw);
         transactions.push(json!({
-            "ret": [{ "contractRet": "SUCCESS" }], "signature": ["00".repeat(65)], "txID": draft.txid.to_string(),
+            "ret": [{ "contractRet": "SUCCESS" }], "signature": ["00".repeat(65)], "txID": unsigned.txid.to_string(),
             "raw_data": { "contract": [{ "parameter": { "value": { "data": raw, "amount": 1_500_000 },
                 "type_url": "type.googleapis.com/protocol.TransferContract" }, "type": "TransferContract" }],
                 "ref_block_bytes": "262d", "ref_block_hash": "52bfa4b2814f816f", "expiration": timestamp },
             "raw_data_hex": raw,
         }));
-        let word = |of: AddressKey| format!("{}{}", "0".repeat(24), const_hex::encode(of.0));
+        let word = |address: AddressKey| format!("{}{}", "0".repeat(24), const_hex::encode(address.0));
         let log = json!([{ "address": const_hex::encode(TOKEN.0),
-            "topics": [abi::TRANSFER_TOPIC, word(stranger(number + 500)), word(to)],
+            "topics": [abi::TRANSFER_TOPIC, word(sender(number + 500)), word(to)],
             "data": const_hex::encode(amount.to_be_bytes()) }]);
-        let mut receipt = json!({ "id": draft.txid.to_string(), "fee": 267_000, "blockNumber": height,
+        let mut receipt = json!({ "id": unsigned.txid.to_string(), "fee": 267_000, "blockNumber": height,
             "blockTimeStamp": height * 3_000, "contractResult": [""], "receipt": { "net_fee": 267_000 } });
         if calls {
             receipt["receipt"]["result"] = json!("SUCCESS");
@@ -255,26 +257,27 @@ fn payments(height: u64, reference: BlockRef) -> (Vec<Value>, Vec<Value>) {
     (transactions, receipts)
 }
 
-async fn open(made: Arc<Made>) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
-    let app = Router::new().fallback(serve).with_state(made);
-    #[expect(clippy::disallowed_methods, reason = "a server of a bench has no home among the daemon's tasks")]
-    tokio::spawn(async move { axum::serve(listener, app).await.expect("the listener lives") });
+async fn serve_answers(answers: Arc<PreparedAnswers>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the machine has a free port");
+    let url = format!("http://{}", listener.local_addr().expect("a bound listener has an address"));
+    let app = Router::new().fallback(serve).with_state(answers);
+    #[expect(clippy::disallowed_methods, reason = "the server of a benchmark is not a task of the daemon")]
+    tokio::spawn(async move { axum::serve(listener, app).await.expect("the server runs until the process ends") });
     url
 }
 
-async fn serve(State(made): State<Arc<Made>>, uri: Uri, body: Bytes) -> String {
-    let question: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let at = |field: &str| usize::try_from(question[field].as_u64().unwrap_or(0)).unwrap_or(0);
+async fn serve(State(answers): State<Arc<PreparedAnswers>>, uri: Uri, body: Bytes) -> String {
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let at = |field: &str| usize::try_from(request[field].as_u64().unwrap_or(0)).unwrap_or(0);
     match uri.path().rsplit('/').next() {
         Some("getblockbylimitnext") => {
-            format!("{{\"block\":[{}]}}", made.blocks[at("startNum") - 1..at("endNum") - 1].join(","))
+            format!("{{\"block\":[{}]}}", answers.blocks[at("startNum") - 1..at("endNum") - 1].join(","))
         }
-        Some("gettransactioninfobyblocknum") => made.receipts[at("num") - 1].clone(),
+        Some("gettransactioninfobyblocknum") => answers.receipts[at("num") - 1].clone(),
         Some("getblock") => {
-            let height = question["id_or_num"].as_str().and_then(|text| text.parse().ok()).unwrap_or(made.blocks.len());
-            made.blocks[height - 1].clone()
+            let height =
+                request["id_or_num"].as_str().and_then(|text| text.parse().ok()).unwrap_or(answers.blocks.len());
+            answers.blocks[height - 1].clone()
         }
         Some("triggerconstantcontract") => {
             json!({ "result": { "result": true }, "constant_result": [format!("{:064x}", 6)] }).to_string()

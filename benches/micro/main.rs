@@ -1,9 +1,9 @@
-//! Time and allocations of the hot paths, item by item. Allocations are exact, and so comparable between machines.
+//! Time and allocations of the hot paths per item. Allocation counts are exact, so they can be compared between machines.
 
-#[path = "../accounts/mod.rs"]
-mod accounts;
-#[path = "../answers/mod.rs"]
-mod answers;
+#[path = "../usdt/mod.rs"]
+mod usdt;
+#[path = "../node_answers/mod.rs"]
+mod node_answers;
 
 use std::hint::black_box;
 
@@ -15,7 +15,7 @@ use evm::logs::{TokenContracts, for_each_watched_transfer};
 #[global_allocator]
 static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
 
-/// The account key of BIP84's own example, worthless and known to everybody.
+/// The account key of the example in BIP84; it is public and holds no money.
 const XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
@@ -30,23 +30,23 @@ fn address(bencher: Bencher, family: &str) {
         "evm" => AddressScheme::Evm,
         _ => AddressScheme::Tron,
     };
-    let deriver = Deriver::new(XPUB, scheme).expect("an account key");
+    let deriver = Deriver::new(XPUB, scheme).expect("the account key is valid");
     let mut index = 0;
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         index += 1;
-        deriver.derive_address(index).expect("a valid index")
+        deriver.derive_address(index).expect("the index is valid")
     });
 }
 
-/// A thousand logs of other people, then the same with one of ours: the difference is what a hit allocates.
+/// Reads a thousand logs without and with one payment to a watched address. The difference is the cost of a match.
 #[divan::bench(args = [0, 1])]
 fn a_thousand_logs(bencher: Bencher, hits: u64) {
     let watched = WatchSet::default();
     let ours = AddressKey([1; 20]);
     watched.insert(ours);
-    let to = (0..1_000u64).map(|number| if number < hits { ours } else { accounts::stranger(number) });
-    let body = answers::logs(to);
-    let contracts = TokenContracts::new(&[accounts::token()]).expect("a contract");
+    let to = (0..1_000u64).map(|number| if number < hits { ours } else { usdt::holder(number) });
+    let body = node_answers::log_answer(to);
+    let contracts = TokenContracts::new(&[usdt::asset()]).expect("the contract is valid");
     bencher.counter(ItemsCount::new(1_000u32)).counter(BytesCount::new(body.len())).bench_local(|| {
         let mut found = 0;
         for_each_watched_transfer(black_box(&body), &watched.read_addresses(), &contracts, |_, _| found += 1)
@@ -58,13 +58,13 @@ fn a_thousand_logs(bencher: Bencher, hits: u64) {
 fn watch_look_up(bencher: Bencher) {
     let watched = WatchSet::default();
     for number in 0..100_000 {
-        watched.insert(accounts::stranger(number));
+        watched.insert(usdt::holder(number));
     }
     let read = watched.read_addresses();
     let mut number = 0;
     bencher.counter(ItemsCount::new(1u32)).bench_local(|| {
         number = (number + 7_919) % 200_000;
-        read.contains(&accounts::stranger(number))
+        read.contains(&usdt::holder(number))
     });
 }
 

@@ -1,4 +1,4 @@
-//! P7: a block of Bitcoin is decoded, matched and proven for what rust-bitcoin takes to decode it.
+//! P7: the time to decode a Bitcoin block and to match and verify its transactions, compared with decoding by rust-bitcoin.
 
 use std::hint::black_box;
 
@@ -10,28 +10,29 @@ use ::bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut,
     Txid, WPubkeyHash, Witness, WitnessMerkleNode, consensus,
 };
-use btc::{Kind, block};
+use btc::{AddressType, block};
 use chain::WatchSet;
 use cpu_time::ThreadTime;
 
-use crate::books::account;
-use crate::report::{Bounds, Report, turns};
+use crate::databases::invoice_address;
+use crate::report::{Bounds, Report, take_samples};
 
 const ROUNDS: usize = 15;
 const BLOCKS: usize = 4;
 const WATCHED: u64 = 1_000_000;
-/// Outputs of ours that were not spent yet.
+/// The number of watched unspent outputs.
 const OUTPUTS: u64 = 100_000;
-/// Of a full block of these years: 1.7 MB with 8,000 outputs.
+/// The number of transactions in a typical full block, which has 1.7 MB and 8,000 outputs.
 const TRANSACTIONS: u64 = 3_200;
 const HITS: usize = 10;
-/// Of accounts that nobody watches; beyond all numbers of watched ones.
+/// The first number of addresses that are not watched, above the numbers of all watched ones.
 const STRANGERS: u64 = 50_000_000;
 
+/// Measures and reports P7.
 pub fn run(report: &mut Report) {
-    let watched = WatchSet::with_capacity(usize::try_from(WATCHED).expect("a million"));
+    let watched = WatchSet::with_capacity(usize::try_from(WATCHED).expect("the number fits the platform"));
     for number in 0..WATCHED {
-        watched.insert(account(number));
+        watched.insert(invoice_address(number));
     }
     let output = |number: u64| chain::OutPoint { txid: chain::TxId(*txid(WATCHED + number).as_byte_array()), vout: 0 };
     watched.insert_outputs((0..OUTPUTS).map(output));
@@ -43,7 +44,7 @@ pub fn run(report: &mut Report) {
     let plain = || {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
-            let block: Block = consensus::deserialize(&bytes).expect("a block");
+            let block: Block = consensus::deserialize(&bytes).expect("the block is valid");
             assert_eq!(block.txdata.len(), full.txdata.len());
             black_box(block);
         }
@@ -54,41 +55,44 @@ pub fn run(report: &mut Report) {
         move || {
             let start = ThreadTime::now();
             for _ in 0..BLOCKS {
-                let body = block::read(bytes, Kind::P2wpkh, prove, &watched.read_addresses()).expect("a block");
-                assert_eq!(body.hits.len(), HITS);
-                black_box((body, block::spends(bytes, &watched.read_outputs()).expect("a block")));
+                let body = block::parse(bytes, AddressType::P2wpkh, prove, &watched.read_addresses())
+                    .expect("the block is valid");
+                assert_eq!(body.outputs.len(), HITS);
+                black_box((body, block::find_spends(bytes, &watched.read_outputs()).expect("the block is valid")));
             }
             start.elapsed()
         }
     };
-    let items = u64::try_from(BLOCKS).expect("few");
+    let items = u64::try_from(BLOCKS).expect("the number is small");
     let bounds = Bounds::AtMost { gate: 1_300, goal: 700 };
-    let matched = turns(ROUNDS, items, plain, ours(false));
+    let matched = take_samples(ROUNDS, items, plain, ours(false));
     report.ratio("P7", "block decoded and matched with 10⁶ watched", bounds, &matched);
-    let proven = turns(ROUNDS, items, plain, ours(true));
-    report.ratio("P7", "the same with both roots computed again", Bounds::Told, &proven);
+    let proven = take_samples(ROUNDS, items, plain, ours(true));
+    report.ratio("P7", "the same with both roots computed again", Bounds::Informative, &proven);
     let from_hex = || {
         let start = ThreadTime::now();
         for _ in 0..BLOCKS {
-            let bytes = const_hex::decode(&hex).expect("digits");
-            let body = block::read(&bytes, Kind::P2wpkh, false, &watched.read_addresses()).expect("a block");
-            black_box((body, block::spends(&bytes, &watched.read_outputs()).expect("a block")));
+            let bytes = const_hex::decode(&hex).expect("the text is hexadecimal");
+            let body = block::parse(&bytes, AddressType::P2wpkh, false, &watched.read_addresses())
+                .expect("the block is valid");
+            black_box((body, block::find_spends(&bytes, &watched.read_outputs()).expect("the block is valid")));
         }
         start.elapsed()
     };
-    let answered = turns(ROUNDS, items, plain, from_hex);
+    let answered = take_samples(ROUNDS, items, plain, from_hex);
     report.ratio("P7", "block out of a node's hexadecimal answer", bounds, &answered);
 }
 
-/// Payments of one or two inputs to two or three outputs, with witnesses, as most are; ten outputs are ours.
+/// Returns a full block of typical transactions with witnesses: one to four inputs and two or three outputs. Ten outputs
+/// belong to watched addresses.
 fn full_block() -> Block {
     let mut txdata = vec![coinbase(None)];
     for number in 1..=TRANSACTIONS {
         let ours = number % (TRANSACTIONS / 10) == 0;
-        let to = |place: u64| if ours && place == 0 { number } else { STRANGERS + number * 4 + place };
-        let output = |place| TxOut { value: Amount::from_sat(10_000 + number), script_pubkey: script(to(place)) };
-        let input = |place: u64| TxIn {
-            previous_output: OutPoint::new(txid(number * 4 + place), 0),
+        let receiver = |index: u64| if ours && index == 0 { number } else { STRANGERS + number * 4 + index };
+        let output = |index| TxOut { value: Amount::from_sat(10_000 + number), script_pubkey: script(receiver(index)) };
+        let input = |index: u64| TxIn {
+            previous_output: OutPoint::new(txid(number * 4 + index), 0),
             script_sig: ScriptBuf::new(),
             sequence: Sequence::ENABLE_RBF_NO_LOCKTIME,
             witness: Witness::from_slice(&[vec![7; 71], vec![3; 33]]),
@@ -109,13 +113,13 @@ fn full_block() -> Block {
         nonce: 0,
     };
     let mut block = Block { header, txdata };
-    let witnesses = block.witness_root().expect("there are transactions");
+    let witnesses = block.witness_root().expect("the block has transactions");
     block.txdata[0] = coinbase(Some(witnesses));
-    block.header.merkle_root = block.compute_merkle_root().expect("there are transactions");
+    block.header.merkle_root = block.compute_merkle_root().expect("the block has transactions");
     block
 }
 
-/// With the commitment to the witnesses, once they are known.
+/// Returns the coinbase transaction, with the witness commitment if the witness root is given.
 fn coinbase(witnesses: Option<WitnessMerkleNode>) -> Transaction {
     let reserved = [0; 32];
     let mut output = vec![TxOut { value: Amount::from_sat(312_500_000), script_pubkey: script(STRANGERS) }];
@@ -134,7 +138,7 @@ fn coinbase(witnesses: Option<WitnessMerkleNode>) -> Transaction {
 }
 
 fn script(account_number: u64) -> ScriptBuf {
-    ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(account(account_number).0))
+    ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(invoice_address(account_number).0))
 }
 
 fn txid(number: u64) -> Txid {

@@ -1,4 +1,4 @@
-//! P8: what a block costs does not depend on how many invoices are open.
+//! P8: the cost of a block does not depend on the number of open invoices.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,54 +15,56 @@ use money::ledger::PostError;
 use rpc::Rejection;
 use tokio::runtime::Runtime;
 
-use crate::accounts;
-use crate::answers;
-use crate::books::{NOW, SqliteFile, account};
+use crate::databases::{NOW, SqliteFile, invoice_address};
 use crate::deposits::PaidCounter;
-use crate::made::header;
-use crate::report::{Bounds, Report, turns};
+use crate::node_answers;
+use crate::report::{Bounds, Report, take_samples};
+use crate::synthetic::header;
+use crate::usdt;
 
 const ROUNDS: usize = 11;
 const BLOCKS: u64 = 40;
-/// Of every block; one of them pays an invoice.
+/// The number of logs in each block; one of them pays an invoice.
 const LOGS: u64 = 150;
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
 const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
 
+/// Measures and reports P8.
 pub fn run(report: &mut Report, runtime: &Runtime) {
-    let mut few = runtime.block_on(Followed::start(FEW));
-    let mut many = runtime.block_on(Followed::start(MANY));
-    let turns = turns(ROUNDS, BLOCKS, || few.follow(runtime), || many.follow(runtime));
+    let mut few = runtime.block_on(FollowBench::start(FEW));
+    let mut many = runtime.block_on(FollowBench::start(MANY));
+    let samples = take_samples(ROUNDS, BLOCKS, || few.follow(runtime), || many.follow(runtime));
     let bounds = Bounds::AtMost { gate: 1_200, goal: 1_100 };
-    report.ratio("P8", "CPU for each block, 10⁶ open invoices by 10³", bounds, &turns);
-    let blocks = (u64::try_from(ROUNDS).expect("few") + 1) * BLOCKS;
+    report.ratio("P8", "CPU for each block, 10⁶ open invoices by 10³", bounds, &samples);
+    let blocks = (u64::try_from(ROUNDS).expect("the number is small") + 1) * BLOCKS;
     let (few, many) = (few.statements(), many.statements());
     let bounds = Bounds::Exactly(few * 1_000 / blocks);
     report.plain("P8", "SQL statements for each block, 10⁶ open as 10³", "", bounds, many * 1_000 / blocks);
 }
 
-/// A chain that is followed for so many open invoices.
-struct Followed {
+/// A followed chain with a database of open invoices.
+struct FollowBench {
     db: Db,
     chain: FollowedChain,
     contracts: TokenContracts,
-    /// The next block, and the next invoice that is paid.
+    /// The height of the next block.
     height: u64,
+    /// The number of the invoice that was paid last.
     paid: u64,
     open: u64,
     statements_before: u64,
     _file: SqliteFile,
 }
 
-impl Followed {
-    async fn start(open: u64) -> Followed {
-        let token = accounts::token();
-        let file = SqliteFile::filled(&token, open).await;
+impl FollowBench {
+    async fn start(open: u64) -> FollowBench {
+        let token = usdt::asset();
+        let file = SqliteFile::with_open_invoices(&token, open).await;
         let db = file.open().await;
         let watched = Arc::new(WatchSet::default());
         for number in 1..=open {
-            watched.insert(account(number));
+            watched.insert(invoice_address(number));
         }
         let chain = FollowedChain {
             id: token.chain.clone(),
@@ -75,30 +77,30 @@ impl Followed {
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
-        start.await.expect("a cursor");
+        start.await.expect("the cursor is stored");
         let statements_before = db.counters().sql_statements;
-        let contracts = TokenContracts::new(&[token]).expect("a contract");
-        Followed { db, chain, contracts, height: 1, paid: 1, open, statements_before, _file: file }
+        let contracts = TokenContracts::new(&[token]).expect("the contract is valid");
+        FollowBench { db, chain, contracts, height: 1, paid: 1, open, statements_before, _file: file }
     }
 
-    /// Reads and books some blocks, and tells the CPU time of the whole process.
+    /// Reads and books some blocks and returns the CPU time of the whole process.
     fn follow(&mut self, runtime: &Runtime) -> Duration {
         let answers: Vec<Vec<u8>> = (0..BLOCKS).map(|_| self.next_answer()).collect();
         let start = ProcessTime::now();
         for answer in &answers {
-            let block = self.read(answer, header(self.height)).expect("an answer");
+            let block = self.read(answer, header(self.height)).expect("the answer is valid");
             assert_eq!(block.transfers.len(), 1);
-            runtime.block_on(self.book(block)).expect("a block is booked");
+            runtime.block_on(self.book(block)).expect("the block is booked");
             self.height += 1;
         }
         start.elapsed()
     }
 
     fn next_answer(&mut self) -> Vec<u8> {
-        // Far apart, so that one payment does not warm the pages of the next.
+        // Consecutive payments are far apart, so that one does not load the database pages of the next into the cache.
         self.paid = (self.paid + self.open / 997 * 2 + 1) % self.open;
-        let ours = account(self.paid + 1);
-        answers::logs((0..LOGS).map(|log| if log == 77 { ours } else { accounts::stranger(log) }))
+        let ours = invoice_address(self.paid + 1);
+        node_answers::log_answer((0..LOGS).map(|log| if log == 77 { ours } else { usdt::holder(log) }))
     }
 
     fn read(&self, answer: &[u8], header: Header) -> Result<Block, Rejection> {
@@ -111,7 +113,7 @@ impl Followed {
         Ok(Block { header, transfers, spends: Vec::new() })
     }
 
-    /// What the following worker does with a block at the tip.
+    /// Books a block as the follow worker does at the tip.
     async fn book(&self, block: Block) -> Result<(), PostError> {
         let reached = Some(deposits::position(&self.chain, block.header.height, None));
         let from = BlockRef { height: block.header.height - 1, hash: block.header.parent };

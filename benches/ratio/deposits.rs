@@ -1,6 +1,6 @@
-//! P11 to P13: deposits booked in one transaction for each block, against the bare rows of the same deposits.
+//! P11 to P13: deposits booked in one database transaction per block, compared with inserting only their rows.
 
-mod bare;
+mod baseline;
 
 use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chain::{Amount, Block, BlockRef, Transfer, TransferIndex, TxId, TxPart, WatchSet};
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use db::{Config, Db, Tx};
 use futures_util::future::BoxFuture;
 use ids::Mode;
@@ -20,114 +20,134 @@ use money::payments::PaymentChange;
 use sqlx::Connection;
 use tokio::runtime::Runtime;
 
-use crate::accounts;
-use crate::books::postgres::Server;
-use crate::books::{DUE, NOW, SqliteFile, account};
-use crate::made::{fill_postgres, header};
-use crate::report::{Bounds, Report, turns};
+use crate::databases::postgres::SyncingServer;
+use crate::databases::{DUE, NOW, SqliteFile, invoice_address};
+use crate::report::{Bounds, Report, take_samples};
+use crate::synthetic::{fill_postgres, header};
+use crate::usdt;
 
 const ROUNDS: usize = 7;
 const OPEN: u64 = 6_000;
-/// Deposits of a turn, whether they come 64 or one by one in a block.
+/// The number of deposits per sample, with 64 deposits in each block.
 const DEPOSITS: u64 = 256;
-const LONELY: u64 = 48;
+/// The number of deposits per sample, with one deposit in each block.
+const SINGLE_DEPOSITS: u64 = 48;
 const LIMITS: Limits = Limits { grace: Grace { ms: 60_000 }, keep: 256 };
 
+/// Measures and reports P11, P12 and P13.
 pub fn run(report: &mut Report, runtime: &Runtime) {
     sqlite(report, runtime);
-    let server = runtime.block_on(Server::start());
+    let server = runtime.block_on(SyncingServer::start());
     postgres(report, runtime, &server);
 }
 
 fn sqlite(report: &mut Report, runtime: &Runtime) {
-    let (file, bare_file) = runtime.block_on(async {
-        let file = SqliteFile::filled(&accounts::token(), OPEN).await;
-        (file, SqliteFile::filled(&accounts::token(), OPEN).await)
+    let (file, baseline_file) = runtime.block_on(async {
+        let file = SqliteFile::with_open_invoices(&usdt::asset(), OPEN).await;
+        (file, SqliteFile::with_open_invoices(&usdt::asset(), OPEN).await)
     });
     let db = runtime.block_on(file.open());
-    let mut bare = bare::Sqlite::start(bare_file.connect());
-    let mut ours = runtime.block_on(Books::start(db));
+    let mut baseline = baseline::Sqlite::start(baseline_file.connect());
+    let mut ours = runtime.block_on(DepositBench::start(db));
 
     if report.wants(&["P12"]) {
         let before = (ours.paid, ours.statements());
-        let turns = turns(ROUNDS, DEPOSITS, || bare.book(DEPOSITS, 64), || ours.book(runtime, DEPOSITS, 64));
+        let samples =
+            take_samples(ROUNDS, DEPOSITS, || baseline.book(DEPOSITS, 64), || ours.book(runtime, DEPOSITS, 64));
         let bounds = Bounds::AtLeast { gate: 500, goal: 650 };
-        report.ratio("P12", "deposits/s, 64 in a block, by bare rows; SQLite", bounds, &turns);
+        report.ratio("P12", "deposits/s, 64 in a block, by bare rows; SQLite", bounds, &samples);
         report.plain(
             "P12",
             "SQL statements for each deposit, 64 in a block; SQLite",
             "",
-            Bounds::Told,
-            ours.each(before),
+            Bounds::Informative,
+            ours.statements_per_deposit(before),
         );
     }
     if report.wants(&["P11"]) {
         let before = (ours.paid, ours.statements());
-        let turns = turns(ROUNDS, LONELY, || bare.book(LONELY, 1), || ours.book(runtime, LONELY, 1));
+        let samples = take_samples(
+            ROUNDS,
+            SINGLE_DEPOSITS,
+            || baseline.book(SINGLE_DEPOSITS, 1),
+            || ours.book(runtime, SINGLE_DEPOSITS, 1),
+        );
         let bounds = Bounds::AtMost { gate: 2_000, goal: 1_400 };
-        report.ratio("P11", "a block with one deposit by its bare rows; SQLite", bounds, &turns);
-        report.plain("P11", "SQL statements for a block with one deposit; SQLite", "", Bounds::Told, ours.each(before));
+        report.ratio("P11", "a block with one deposit by its bare rows; SQLite", bounds, &samples);
+        report.plain(
+            "P11",
+            "SQL statements for a block with one deposit; SQLite",
+            "",
+            Bounds::Informative,
+            ours.statements_per_deposit(before),
+        );
     }
     if report.wants(&["P13"]) {
-        let mut disk = Disk::new();
-        let turns = turns(ROUNDS, DEPOSITS, || disk.sync(DEPOSITS), || ours.book(runtime, DEPOSITS, 64));
+        let mut disk = SyncedFile::new();
+        let samples = take_samples(ROUNDS, DEPOSITS, || disk.sync(DEPOSITS), || ours.book(runtime, DEPOSITS, 64));
         let bounds = Bounds::AtLeast { gate: 1_500, goal: 2_500 };
-        report.ratio("P13", "deposits/s, 64 in a block, by fdatasync/s; SQLite", bounds, &turns);
+        report.ratio("P13", "deposits/s, 64 in a block, by fdatasync/s; SQLite", bounds, &samples);
     }
 }
 
-fn postgres(report: &mut Report, runtime: &Runtime, server: &Server) {
-    let (scratch, bare_scratch) = runtime.block_on(async {
-        let ours = Scratch::postgres(server.url()).await;
-        (ours, Scratch::postgres(server.url()).await)
+fn postgres(report: &mut Report, runtime: &Runtime, server: &SyncingServer) {
+    let (scratch, baseline_scratch) = runtime.block_on(async {
+        let ours = TestDatabase::postgres(server.url()).await;
+        (ours, TestDatabase::postgres(server.url()).await)
     });
-    let (mut ours, mut bare) = runtime.block_on(async {
-        for url in [scratch.config().url, bare_scratch.config().url] {
-            let mut connection = sqlx::PgConnection::connect(&url).await.expect("a database");
-            fill_postgres(&mut connection, &accounts::token(), OPEN).await;
+    let (mut ours, mut baseline) = runtime.block_on(async {
+        for url in [scratch.config().url, baseline_scratch.config().url] {
+            let mut connection = sqlx::PgConnection::connect(&url).await.expect("the database opens");
+            fill_postgres(&mut connection, &usdt::asset(), OPEN).await;
         }
-        let db = Db::open(&Config::new(scratch.config().url)).await.expect("a database");
-        (Books::start(db).await, bare::Postgres::start(&bare_scratch.config().url).await)
+        let db = Db::open(&Config::new(scratch.config().url)).await.expect("the database opens");
+        (DepositBench::start(db).await, baseline::Postgres::start(&baseline_scratch.config().url).await)
     });
     if report.wants(&["P12"]) {
         let before = (ours.paid, ours.statements());
-        let bare = || runtime.block_on(bare.book(DEPOSITS, 64));
-        let turns = turns(ROUNDS, DEPOSITS, bare, || ours.book(runtime, DEPOSITS, 64));
+        let baseline = || runtime.block_on(baseline.book(DEPOSITS, 64));
+        let samples = take_samples(ROUNDS, DEPOSITS, baseline, || ours.book(runtime, DEPOSITS, 64));
         let bounds = Bounds::AtLeast { gate: 600, goal: 850 };
-        report.ratio("P12", "deposits/s, 64 in a block, by bare rows; PostgreSQL, fsync", bounds, &turns);
-        let each = ours.each(before);
-        report.plain("P12", "SQL statements for each deposit, 64 in a block; PostgreSQL", "", Bounds::Told, each);
+        report.ratio("P12", "deposits/s, 64 in a block, by bare rows; PostgreSQL, fsync", bounds, &samples);
+        let each = ours.statements_per_deposit(before);
+        report.plain(
+            "P12",
+            "SQL statements for each deposit, 64 in a block; PostgreSQL",
+            "",
+            Bounds::Informative,
+            each,
+        );
     }
     if report.wants(&["P11"]) {
         let before = (ours.paid, ours.statements());
-        let bare = || runtime.block_on(bare.book(LONELY, 1));
-        let turns = turns(ROUNDS, LONELY, bare, || ours.book(runtime, LONELY, 1));
+        let baseline = || runtime.block_on(baseline.book(SINGLE_DEPOSITS, 1));
+        let samples = take_samples(ROUNDS, SINGLE_DEPOSITS, baseline, || ours.book(runtime, SINGLE_DEPOSITS, 1));
         let bounds = Bounds::AtMost { gate: 2_000, goal: 1_400 };
-        report.ratio("P11", "a block with one deposit by its bare rows; PostgreSQL, fsync", bounds, &turns);
-        let each = ours.each(before);
-        report.plain("P11", "SQL statements for a block with one deposit; PostgreSQL", "", Bounds::Told, each);
+        report.ratio("P11", "a block with one deposit by its bare rows; PostgreSQL, fsync", bounds, &samples);
+        let each = ours.statements_per_deposit(before);
+        report.plain("P11", "SQL statements for a block with one deposit; PostgreSQL", "", Bounds::Informative, each);
     }
     runtime.block_on(ours.db.close());
 }
 
-/// Our own way.
-struct Books {
+/// Books deposits as the daemon does.
+struct DepositBench {
     db: Db,
     chain: FollowedChain,
     asset: chain::AssetId,
     height: u64,
-    /// Invoices paid so far; each deposit pays one.
+    /// The number of paid invoices; each deposit pays one.
     paid: u64,
 }
 
-impl Books {
-    async fn start(db: Db) -> Books {
-        let token = accounts::token();
+impl DepositBench {
+    async fn start(db: Db) -> DepositBench {
+        let token = usdt::asset();
         let chain = FollowedChain {
             id: token.chain.clone(),
             family: chain::Family::Evm,
             mode: Mode::Test,
-            // Nothing becomes final while it is measured: the bare rows have no release either.
+            // No deposit becomes final during the measurement, because the baseline does not finalise deposits either.
             depths: Depths::flat(1, 1_000_000),
             watched: Arc::new(WatchSet::default()),
             siblings: Vec::new(),
@@ -135,8 +155,8 @@ impl Books {
         };
         let id = chain.id.clone();
         let start = db.write("start", move |tx| Box::pin(async move { deposits::start(tx, &id, &header(0)).await }));
-        start.await.expect("a cursor");
-        Books { db, chain, asset: token.id, height: 0, paid: 0 }
+        start.await.expect("the cursor is stored");
+        DepositBench { db, chain, asset: token.id, height: 0, paid: 0 }
     }
 
     fn book(&mut self, runtime: &Runtime, deposits: u64, in_block: u64) -> Duration {
@@ -144,7 +164,7 @@ impl Books {
         let start = Instant::now();
         runtime.block_on(async {
             for block in blocks {
-                self.apply(block).await.expect("a block is booked");
+                self.apply(block).await.expect("the block is booked");
             }
         });
         start.elapsed()
@@ -161,12 +181,12 @@ impl Books {
                 txid: TxId(txid),
                 index: TransferIndex { tx_index: number, part: TxPart::Log(number) },
                 asset: self.asset.clone(),
-                to: account(self.paid),
+                to: invoice_address(self.paid),
                 from: Some("0x00000000000000000000000000000000000000Aa".to_owned()),
                 amount: Amount::from(DUE),
             }
         };
-        let count = u32::try_from(deposits).expect("few");
+        let count = u32::try_from(deposits).expect("the number is small");
         Block { header, transfers: (0..count).map(transfer).collect(), spends: Vec::new() }
     }
 
@@ -188,8 +208,8 @@ impl Books {
         self.db.counters().sql_statements
     }
 
-    /// Statements for each deposit since so many deposits and statements, in thousandths.
-    fn each(&self, (paid, statements): (u64, u64)) -> u64 {
+    /// Returns the number of statements per deposit since the given counts, in thousandths.
+    fn statements_per_deposit(&self, (paid, statements): (u64, u64)) -> u64 {
         (self.statements() - statements) * 1_000 / (self.paid - paid).max(1)
     }
 }
@@ -211,21 +231,24 @@ impl PaymentListener for PaidCounter {
     }
 }
 
-/// Four kibibytes overwritten and synced: what the disk can do.
-struct Disk(std::fs::File);
+/// A file whose blocks of 4 KiB are overwritten and synced, to measure the disk.
+struct SyncedFile(std::fs::File);
 
-impl Disk {
-    fn new() -> Disk {
-        let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("a file of the build");
-        file.write_all(&[0; 1 << 20]).and_then(|()| file.sync_all()).expect("a file");
-        Disk(file)
+impl SyncedFile {
+    fn new() -> SyncedFile {
+        let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("the build folder is writable");
+        file.write_all(&[0; 1 << 20]).and_then(|()| file.sync_all()).expect("the file is writable");
+        SyncedFile(file)
     }
 
     fn sync(&mut self, times: u64) -> Duration {
         let start = Instant::now();
         for number in 0..times {
-            let at = self.0.seek(SeekFrom::Start(number % 256 * 4_096));
-            at.and_then(|_| self.0.write_all(&[1; 4_096])).and_then(|()| self.0.sync_data()).expect("a write");
+            let position = self.0.seek(SeekFrom::Start(number % 256 * 4_096));
+            position
+                .and_then(|_| self.0.write_all(&[1; 4_096]))
+                .and_then(|()| self.0.sync_data())
+                .expect("the file is writable");
         }
         start.elapsed()
     }

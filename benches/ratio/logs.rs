@@ -1,24 +1,25 @@
-//! P3 to P6: reading 10,000 logs of a block costs what decoding them costs, however many addresses are watched.
+//! P3 to P6: reading the 10,000 logs of a block costs little more than decoding them, however many addresses are watched.
 
 use std::hint::black_box;
 
 use chain::{AddressKey, WatchSet};
 use cpu_time::ThreadTime;
-use evm::logs::{Log, TokenContracts, for_each_watched_transfer};
+use evm::logs::{EventLog, TokenContracts, for_each_watched_transfer};
 use serde::Deserialize;
 
-use crate::accounts::{self, stranger};
-use crate::answers;
-use crate::books;
-use crate::report::{Bounds, Report, turns};
+use crate::databases;
+use crate::node_answers;
+use crate::report::{Bounds, Report, take_samples};
+use crate::usdt::{self, holder};
 
 const ROUNDS: usize = 15;
 const LOGS: u64 = 10_000;
 const HITS: u64 = 10;
 const WATCHED: u64 = 1_000_000;
-/// Of accounts that nobody watches; beyond all numbers of watched ones.
+/// The first number of addresses that are not watched, above the numbers of all watched ones.
 const STRANGERS: u64 = 50_000_000;
 
+/// Measures and reports P3 to P6.
 pub fn run(report: &mut Report) {
     if report.wants(&["P4"]) {
         let bounds = Bounds::AtMost { gate: 96_000, goal: 56_000 };
@@ -28,12 +29,12 @@ pub fn run(report: &mut Report) {
     if report.wants(&["P3"]) {
         look_up(report, &watched);
     }
-    let to = (0..LOGS).map(|log| stranger(if log % (LOGS / HITS) == 0 { log } else { STRANGERS + log }));
-    let body = answers::logs(to);
-    let contracts = TokenContracts::new(&[accounts::token()]).expect("a contract");
+    let to = (0..LOGS).map(|log| holder(if log % (LOGS / HITS) == 0 { log } else { STRANGERS + log }));
+    let body = node_answers::log_answer(to);
+    let contracts = TokenContracts::new(&[usdt::asset()]).expect("the contract is valid");
     let decode = || {
         let start = ThreadTime::now();
-        let logs: Vec<Log<'_>> = rpc::Reply::new(0, 200, &body).result().expect("logs");
+        let logs: Vec<EventLog<'_>> = rpc::Reply::new(0, 200, &body).result().expect("the logs are valid");
         assert_eq!(logs.len(), 10_000);
         black_box(logs);
         start.elapsed()
@@ -43,32 +44,32 @@ pub fn run(report: &mut Report) {
             let start = ThreadTime::now();
             let mut hits = 0;
             let found = for_each_watched_transfer(&body, &watched.read_addresses(), &contracts, |_, _| hits += 1)
-                .expect("logs");
+                .expect("the logs are valid");
             assert_eq!((found, hits), (10_000, HITS));
             start.elapsed()
         };
         let bounds = Bounds::AtMost { gate: 1_250, goal: 1_120 };
-        let turns = turns(ROUNDS, LOGS, decode, decode_and_match);
-        report.ratio("P5", "decode + match with 10⁶ watched, each log", bounds, &turns);
+        let samples = take_samples(ROUNDS, LOGS, decode, decode_and_match);
+        report.ratio("P5", "decode + match with 10⁶ watched, each log", bounds, &samples);
     }
     if report.wants(&["P6"]) {
         let plain = || {
             let start = ThreadTime::now();
-            let answer: PlainAnswer<'_> = serde_json::from_slice(&body).expect("logs");
+            let answer: PlainAnswer<'_> = serde_json::from_slice(&body).expect("the logs are valid");
             assert_eq!(answer.result.len(), 10_000);
             black_box(answer);
             start.elapsed()
         };
         let bounds = Bounds::AtMost { gate: 2_000, goal: 1_100 };
-        let turns = turns(ROUNDS, LOGS, plain, decode);
-        report.ratio("P6", "decode, each log", bounds, &turns);
+        let samples = take_samples(ROUNDS, LOGS, plain, decode);
+        report.ratio("P6", "decode, each log", bounds, &samples);
     }
 }
 
 fn watch(from: u64, to: u64) -> WatchSet {
     let watched = WatchSet::default();
     for number in from..to {
-        watched.insert(stranger(number));
+        watched.insert(holder(number));
     }
     watched
 }
@@ -77,10 +78,10 @@ fn look_up(report: &mut Report, watched: &WatchSet) {
     const LOOK_UPS: u64 = 200_000;
     let state = ahash::RandomState::default();
     let mut plain: hashbrown::HashSet<AddressKey, ahash::RandomState> = hashbrown::HashSet::with_hasher(state);
-    plain.extend((0..WATCHED).map(stranger));
-    // One in a thousand is there, and what is asked for lies all over the table.
+    plain.extend((0..WATCHED).map(holder));
+    // One look-up in a thousand finds its address, and the look-ups are scattered over the whole table.
     let wanted: Vec<AddressKey> =
-        (0..LOOK_UPS).map(|n| stranger(if n % 1_000 == 0 { n * 5 } else { STRANGERS + n * 131 })).collect();
+        (0..LOOK_UPS).map(|n| holder(if n % 1_000 == 0 { n * 5 } else { STRANGERS + n * 131 })).collect();
     let limit = || {
         let start = ThreadTime::now();
         let found = wanted.iter().filter(|key| plain.contains(*key)).count();
@@ -95,16 +96,16 @@ fn look_up(report: &mut Report, watched: &WatchSet) {
         start.elapsed()
     };
     let bounds = Bounds::AtMost { gate: 1_500, goal: 1_000 };
-    let turns = turns(ROUNDS, LOOK_UPS, limit, ours);
-    report.ratio("P3", "watch look-up among 10⁶", bounds, &turns);
+    let samples = take_samples(ROUNDS, LOOK_UPS, limit, ours);
+    report.ratio("P3", "watch look-up among 10⁶", bounds, &samples);
 }
 
-/// How much the process grows for each address between a tenth and a million.
+/// Returns the memory per watched address in bytes, measured between 100,000 and 1,000,000 addresses.
 fn bytes_per_address() -> u64 {
     let watched = watch(0, WATCHED / 10);
     let before = resident_bytes();
     for number in WATCHED / 10..WATCHED {
-        watched.insert(stranger(number));
+        watched.insert(holder(number));
     }
     let grown = resident_bytes().saturating_sub(before);
     assert_eq!(watched.len(), 1_000_000);
@@ -112,10 +113,10 @@ fn bytes_per_address() -> u64 {
 }
 
 fn resident_bytes() -> u64 {
-    books::resident_bytes("self")
+    databases::resident_bytes("self")
 }
 
-/// The plainest struct that borrows what a log has.
+/// The simplest struct that borrows all fields of a log.
 #[derive(Deserialize)]
 struct PlainAnswer<'a> {
     #[serde(borrow)]
@@ -124,7 +125,7 @@ struct PlainAnswer<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "decoded, never read: that is what is measured")]
+#[expect(dead_code, reason = "only the decoding is measured")]
 struct PlainLog<'a> {
     address: &'a str,
     #[serde(borrow)]

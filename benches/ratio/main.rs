@@ -1,13 +1,14 @@
-//! Ratios to the physical limit, taken in the same run: address derivation, reading logs and blocks, booking deposits.
+//! Compares settled with the physical limit in the same run: address derivation, reading of logs and blocks, booking of
+//! deposits.
 //!
-//! `cargo bench --bench ratio` prints a table, with `-- --json` JSON; a word such as `P12` takes that figure alone.
+//! `cargo bench --bench ratio` prints a table, and `-- --json` prints JSON. An argument such as `P12` selects one figure.
 
-#[path = "../accounts/mod.rs"]
-mod accounts;
-#[path = "../answers/mod.rs"]
-mod answers;
-#[path = "../books/mod.rs"]
-mod books;
+#[path = "../usdt/mod.rs"]
+mod usdt;
+#[path = "../node_answers/mod.rs"]
+mod node_answers;
+#[path = "../databases/mod.rs"]
+mod databases;
 #[path = "../report/mod.rs"]
 mod report;
 
@@ -16,7 +17,7 @@ mod bitcoin;
 mod blocks;
 mod deposits;
 mod logs;
-mod made;
+mod synthetic;
 
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         bitcoin::run(&mut report);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.expect("threads can be started");
+    let runtime = runtime.expect("the machine can start threads");
     if report.wants(&["P8"]) {
         blocks::run(&mut report, &runtime);
     }

@@ -1,7 +1,8 @@
-//! The figures of one run: a limit and ours, taken in turns, judged by the ratio of each turn.
+//! The figures of one benchmark run. Each figure compares settled with a limit, such as the time of the bare computation.
+//! Both are measured alternately, and the ratio of each pair counts.
 //!
-//! Absolute times move by half from run to run, ratios inside one run by a tenth. A gate fails only when even the quartile
-//! on the good side has passed it.
+//! Absolute times differ by half between runs, but ratios within one run by only a tenth. A gate fails only when even the
+//! better quartile is beyond it.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,22 +11,22 @@ use chain::Amount;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-/// What a figure must not pass and what it should reach, in thousandths.
+/// The bounds of a figure, in thousandths: the gate must not be passed, and the goal should be reached.
 #[derive(Debug, Clone, Copy)]
 pub enum Bounds {
-    /// Ours must cost little: the ratio is our cost by the limit's.
+    /// The ratio is the cost of settled divided by the cost of the limit; smaller is better.
     AtMost { gate: u64, goal: u64 },
-    /// Ours must do much: the ratio is our throughput by the limit's.
+    /// The ratio is the throughput of settled divided by the throughput of the limit; larger is better.
     AtLeast { gate: u64, goal: u64 },
-    /// Counted, not timed.
+    /// A count that must have this value.
     Exactly(u64),
-    /// Told without a judgement.
-    Told,
+    /// The figure is reported without bounds.
+    Informative,
 }
 
-/// One turn: what an item costs at the limit and with us, in nanoseconds.
+/// One pair of measurements: the time per item of the limit and of settled, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Turn {
+pub struct Sample {
     pub limit: u64,
     pub ours: u64,
 }
@@ -35,13 +36,14 @@ struct Figure {
     metric: String,
     unit: &'static str,
     bounds: Bounds,
-    /// Thousandths, ascending.
+    /// The measured values in thousandths, ascending.
     seen: Vec<u64>,
-    /// Nanoseconds for each item, ascending; empty for what has no limit.
+    /// The times per item in nanoseconds, ascending. Empty for a figure without a limit.
     limit: Vec<u64>,
     ours: Vec<u64>,
 }
 
+/// The figures of a run, and the options from the command line.
 pub struct Report {
     bench: &'static str,
     figures: Vec<Figure>,
@@ -50,7 +52,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// `--json` writes JSON to standard output; every other word names a figure to take, such as `P12`.
+    /// Reads the command line: `--json` prints JSON, and every other argument selects a figure by its id, such as `P12`.
     pub fn new(bench: &'static str) -> Report {
         let mut words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
         let before = words.len();
@@ -58,16 +60,16 @@ impl Report {
         Report { bench, figures: Vec::new(), json: words.len() < before, wanted: words }
     }
 
-    /// Whether one of these figures is asked for.
+    /// Returns true when one of these figures is selected, or none is.
     pub fn wants(&self, ids: &[&str]) -> bool {
         self.wanted.is_empty() || self.wanted.iter().any(|wanted| ids.contains(&wanted.as_str()))
     }
 
-    /// A ratio to a limit that was taken in the same turns.
-    pub fn ratio(&mut self, id: &'static str, metric: impl Into<String>, bounds: Bounds, turns: &[Turn]) {
-        let seen = turns.iter().map(|turn| match bounds {
+    /// Adds a ratio between settled and a limit.
+    pub fn ratio(&mut self, id: &'static str, metric: impl Into<String>, bounds: Bounds, samples: &[Sample]) {
+        let seen = samples.iter().map(|turn| match bounds {
             Bounds::AtLeast { .. } => thousandths(turn.limit, turn.ours),
-            Bounds::AtMost { .. } | Bounds::Exactly(_) | Bounds::Told => thousandths(turn.ours, turn.limit),
+            Bounds::AtMost { .. } | Bounds::Exactly(_) | Bounds::Informative => thousandths(turn.ours, turn.limit),
         });
         self.add(Figure {
             id,
@@ -75,12 +77,12 @@ impl Report {
             unit: "×",
             bounds,
             seen: sorted(seen),
-            limit: sorted(turns.iter().map(|turn| turn.limit)),
-            ours: sorted(turns.iter().map(|turn| turn.ours)),
+            limit: sorted(samples.iter().map(|turn| turn.limit)),
+            ours: sorted(samples.iter().map(|turn| turn.ours)),
         });
     }
 
-    /// A figure with a unit of its own; `value` in thousandths of it.
+    /// Adds a figure without a limit. `value` is in thousandths of its unit.
     pub fn plain(
         &mut self,
         id: &'static str,
@@ -94,12 +96,12 @@ impl Report {
     }
 
     fn add(&mut self, figure: Figure) {
-        // Seen while it runs; the table comes at the end.
+        // Print each figure when it is measured; the table follows at the end.
         eprintln!("{}", figure.line());
         self.figures.push(figure);
     }
 
-    /// Prints what was asked for. Fails when a gate was passed.
+    /// Prints all figures. Returns a failure when a figure has passed its gate.
     pub fn end(self) -> ExitCode {
         if self.json {
             let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
@@ -127,7 +129,7 @@ impl Figure {
             Bounds::AtMost { gate, .. } => quantile(&self.seen, 1) <= gate,
             Bounds::AtLeast { gate, .. } => quantile(&self.seen, 3) >= gate,
             Bounds::Exactly(value) => self.seen.iter().all(|seen| *seen == value),
-            Bounds::Told => true,
+            Bounds::Informative => true,
         }
     }
 
@@ -135,13 +137,13 @@ impl Figure {
         match self.bounds {
             Bounds::AtMost { goal, .. } => self.median() <= goal,
             Bounds::AtLeast { goal, .. } => self.median() >= goal,
-            Bounds::Exactly(_) | Bounds::Told => self.keeps_gate(),
+            Bounds::Exactly(_) | Bounds::Informative => self.keeps_gate(),
         }
     }
 
     fn verdict(&self) -> &'static str {
         match (self.bounds, self.keeps_gate(), self.reaches_goal()) {
-            (Bounds::Told, ..) => "",
+            (Bounds::Informative, ..) => "",
             (_, false, _) => "MISSED",
             (_, true, false) => "gate",
             (_, true, true) => "goal",
@@ -153,7 +155,7 @@ impl Figure {
             Bounds::AtMost { gate, goal } => (format!("≤ {}", decimal(gate)), format!("≤ {}", decimal(goal))),
             Bounds::AtLeast { gate, goal } => (format!("≥ {}", decimal(gate)), format!("≥ {}", decimal(goal))),
             Bounds::Exactly(value) => (format!("= {}", decimal(value)), format!("= {}", decimal(value))),
-            Bounds::Told => (String::new(), String::new()),
+            Bounds::Informative => (String::new(), String::new()),
         }
     }
 
@@ -191,39 +193,42 @@ impl Figure {
     }
 }
 
-/// Takes both in turns, the first turn for nothing; each tells how long `items` of it took.
-pub fn turns(
+/// Measures the limit and settled alternately, `count` times after a warm-up. Each closure returns the time for `items`
+/// items.
+pub fn take_samples(
     count: usize,
     items: u64,
     mut limit: impl FnMut() -> Duration,
     mut ours: impl FnMut() -> Duration,
-) -> Vec<Turn> {
+) -> Vec<Sample> {
     let each = |time: Duration| nanos(time) / items.max(1);
-    let mut turns = Vec::with_capacity(count);
+    let mut samples = Vec::with_capacity(count);
     for number in 0..=count {
-        let turn = Turn { limit: each(limit()), ours: each(ours()) };
+        let sample = Sample { limit: each(limit()), ours: each(ours()) };
         if number > 0 {
-            turns.push(turn);
+            samples.push(sample);
         }
     }
-    turns
+    samples
 }
 
+/// Returns a time in nanoseconds.
 pub fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// `a / b` in thousandths.
+/// Returns `a / b` in thousandths.
 pub fn thousandths(a: u64, b: u64) -> u64 {
     u64::try_from(u128::from(a) * 1_000 / u128::from(b.max(1))).unwrap_or(u64::MAX)
 }
 
-/// The minimum, a quartile or the maximum of what is sorted: 0 to 4 quarters.
+/// Returns the minimum (0 quarters), a quartile, or the maximum (4 quarters) of sorted values.
 pub fn quantile(sorted: &[u64], quarters: usize) -> u64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last * quarters + 2) / 4).copied().unwrap_or_default()
 }
 
+/// Returns the values in ascending order.
 pub fn sorted(values: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut values: Vec<u64> = values.collect();
     values.sort_unstable();
@@ -235,7 +240,7 @@ fn decimal(thousandths: u64) -> String {
     Amount::from(thousandths / keep * keep).to_decimal(3)
 }
 
-/// A JSON number from thousandths.
+/// Returns thousandths as a JSON number.
 fn number(thousandths: u64) -> Value {
     let text = Amount::from(thousandths).to_decimal(3);
     RawValue::from_string(text).ok().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or(Value::Null)

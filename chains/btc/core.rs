@@ -1,4 +1,4 @@
-//! The questions as Bitcoin Core answers them over JSON-RPC (28 or newer; older ones know these calls too).
+//! Requests to Bitcoin Core over JSON-RPC. Written for version 28 and later; older versions have the same methods.
 
 use bitcoin::{BlockHash, CompactTarget, TxMerkleNode, block::Header, block::Version};
 use chain::{Height, TxId};
@@ -8,15 +8,16 @@ use serde_json::value::RawValue;
 
 use crate::fees::FeeRate;
 
-/// `RPC_INVALID_PARAMETER`: here, a height above the head.
+/// Code `RPC_INVALID_PARAMETER`, which `getblockhash` returns for a height above the head.
 const INVALID_PARAMETER: i64 = -8;
-/// `RPC_INVALID_ADDRESS_OR_KEY`: here, a transaction that the node does not have (any more).
-const NO_SUCH_KEY: i64 = -5;
-/// Small questions in one batch.
-const BATCH: usize = 100;
+/// Code `RPC_INVALID_ADDRESS_OR_KEY`, which `getrawtransaction` returns for a transaction that the node does not have.
+const UNKNOWN_TRANSACTION: i64 = -5;
+/// Maximum number of small calls in one batch.
+const BATCH_MAX: usize = 100;
 
+/// Result of `getblockheader`.
 #[derive(Deserialize)]
-struct Placed<'a> {
+struct VerboseHeader<'a> {
     height: Height,
     version: i32,
     merkleroot: &'a str,
@@ -27,9 +28,9 @@ struct Placed<'a> {
     previousblockhash: Option<&'a str>,
 }
 
-/// What a node says of itself.
+/// Result of `getblockchaininfo`.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Standing {
+pub struct ChainInfo {
     pub chain: String,
     pub blocks: Height,
     pub headers: Height,
@@ -39,87 +40,82 @@ pub struct Standing {
     pub pruneheight: Option<Height>,
 }
 
-/// Who answered, and the hash of its newest block.
-pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, block_hash(reply.result()?)?)));
+/// Returns the hash of the newest block and the index of the endpoint that returned it.
+pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.result()?)?)));
     pool.send(Request::call("getbestblockhash", &[(); 0]).to(Target::From(first)), accept).await
 }
 
-/// The first block, however the endpoint feels: for people.
-pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Verdict::Accept);
-    pool.send(Request::call("getblockhash", &[0]).to(Target::Probe(endpoint)), accept).await
+/// Returns the hash of the genesis block.
+pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
+    let accept = |reply: &Reply<'_>| parse_block_hash(reply.result()?).map(Verdict::Accept);
+    pool.send(Request::call("getblockhash", &[0]).to(target), accept).await
 }
 
-/// The same unless the endpoint rests: for what is asked until somebody answers.
-pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.result()?).map(Verdict::Accept);
-    pool.send(Request::call("getblockhash", &[0]).to(Target::Only(endpoint)), accept).await
-}
-
-/// The hashes at these heights of the node's branch, `None` above its head, as far as somebody answers: those that are there
-/// are of use without the others.
-pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+/// Returns the block hashes at these heights of the node's branch, `None` above its head. The list ends before the first
+/// height for which no endpoint has an answer, because the hashes before it are useful on their own.
+pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
-        Ok(text) => Ok(Verdict::Accept(Some(block_hash(text)?))),
-        // The node may be behind: another one is asked before this is believed.
-        Err(Rejection::NodeError(refusal)) if refusal.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
-        Err(bad) => Err(bad),
+        Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
+        // The node may be behind, so another endpoint gets the request too.
+        Err(Rejection::NodeError(error)) if error.code == INVALID_PARAMETER => Ok(Verdict::Fallback(None)),
+        Err(rejection) => Err(rejection),
     };
-    pool.batch("getblockhash", &params, BATCH, accept).await.into_prefix()
+    pool.batch("getblockhash", &params, BATCH_MAX, accept).await.into_prefix()
 }
 
-/// A header with the height that the node gives it. It hashes to what was asked for.
-pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
+/// Returns the header with this hash and the height that the node reports for it, which is not verified.
+pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let placed: Placed<'_> = reply.result()?;
+        let verbose: VerboseHeader<'_> = reply.result()?;
         let header = Header {
-            version: Version::from_consensus(placed.version),
-            prev_blockhash: placed.previousblockhash.map_or(Ok(zero()), block_hash)?,
-            merkle_root: root(placed.merkleroot)?,
-            time: placed.time,
-            bits: CompactTarget::from_unprefixed_hex(placed.bits)
-                .map_err(|_| Rejection::Invalid("no difficulty".to_owned()))?,
-            nonce: placed.nonce,
+            version: Version::from_consensus(verbose.version),
+            prev_blockhash: verbose.previousblockhash.map_or(Ok(zero_hash()), parse_block_hash)?,
+            merkle_root: parse_merkle_root(verbose.merkleroot)?,
+            time: verbose.time,
+            bits: CompactTarget::from_unprefixed_hex(verbose.bits)
+                .map_err(|_| Rejection::Invalid("`bits` is not a compact target".to_owned()))?,
+            nonce: verbose.nonce,
         };
-        proven(header, hash).map(|header| Verdict::Accept((placed.height, header)))
+        check_hash(header, hash).map(|header| Verdict::Accept((verbose.height, header)))
     };
     pool.send(Request::call("getblockheader", &(hash.to_string(), true)), accept).await
 }
 
-/// The block's bytes, given to `read`, which judges them.
-pub async fn block<T>(
+/// Fetches the bytes of a block and returns what `parse` makes of them. Another endpoint gets the request if it fails.
+pub async fn fetch_block<T>(
     pool: &Pool,
     hash: BlockHash,
-    read: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
+    parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
 ) -> Result<T, RpcError> {
-    let accept = |reply: &Reply<'_>| read(bytes(reply.result()?)?).map(Verdict::Accept);
+    let accept = |reply: &Reply<'_>| parse(parse_hex(reply.result()?)?).map(Verdict::Accept);
     pool.send(Request::call("getblock", &(hash.to_string(), 0)), accept).await
 }
 
-/// Everything that waits for a block.
-pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
+/// Returns the ids of all transactions in the mempool.
+pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let listed: Vec<&str> = reply.result()?;
-        listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
+        let txids: Vec<&str> = reply.result()?;
+        txids.into_iter().map(parse_txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
     };
     pool.send(Request::call("getrawmempool", &[(); 0]), accept).await
 }
 
-/// Transactions that wait, as bytes, as far as somebody answers; `None` for those that are gone.
-pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+/// Returns the bytes of mempool transactions, `None` for those that are gone. The list ends before the first transaction
+/// for which no endpoint has an answer.
+pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let params: Vec<(String, bool)> = txids.iter().map(|txid| (txid.to_string(), false)).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
-        Ok(text) => Ok(Verdict::Accept(Some(bytes(text)?))),
-        Err(Rejection::NodeError(refusal)) if refusal.code == NO_SUCH_KEY => Ok(Verdict::Accept(None)),
-        Err(bad) => Err(bad),
+        Ok(text) => Ok(Verdict::Accept(Some(parse_hex(text)?))),
+        Err(Rejection::NodeError(error)) if error.code == UNKNOWN_TRANSACTION => Ok(Verdict::Accept(None)),
+        Err(rejection) => Err(rejection),
     };
-    pool.batch("getrawtransaction", &params, BATCH, accept).await.into_prefix()
+    pool.batch("getrawtransaction", &params, BATCH_MAX, accept).await.into_prefix()
 }
 
-/// `None` while the node has seen too little to say.
-pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
+/// Returns the estimated fee rate for a confirmation within `blocks` blocks, `None` if the node has too little data.
+pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     #[derive(Deserialize)]
     struct Estimate<'a> {
         #[serde(borrow, default)]
@@ -128,46 +124,44 @@ pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcEr
     let accept = |reply: &Reply<'_>| {
         let estimate: Estimate<'_> = reply.result()?;
         let Some(text) = estimate.feerate else { return Ok(Verdict::Fallback(None)) };
-        let rate =
-            FeeRate::read(text.get(), 8).ok_or_else(|| Rejection::Invalid("a fee rate that is none".to_owned()))?;
+        let rate = FeeRate::parse(text.get(), 8).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
     pool.send(Request::call("estimatesmartfee", &[blocks]), accept).await
 }
 
-pub async fn standing(pool: &Pool, endpoint: usize) -> Result<Standing, RpcError> {
+/// Returns the state of one node.
+pub async fn fetch_chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo, RpcError> {
     let accept = |reply: &Reply<'_>| reply.result().map(Verdict::Accept);
     pool.send(Request::call("getblockchaininfo", &[(); 0]).to(Target::Probe(endpoint)), accept).await
 }
 
-/// Shared with the other access: a header is what its hash says.
-pub fn proven(header: Header, hash: BlockHash) -> Result<Header, Rejection> {
+/// Rejects a header that does not have this hash.
+pub fn check_hash(header: Header, hash: BlockHash) -> Result<Header, Rejection> {
     if header.block_hash() == hash {
         Ok(header)
     } else {
-        Err(Rejection::Invalid(format!("the header of block {hash} does not hash to its name")))
+        Err(Rejection::Invalid(format!("the header returned for block {hash} has another hash")))
     }
 }
 
-pub fn block_hash(text: &str) -> Result<BlockHash, Rejection> {
-    text.parse().map_err(|_| Rejection::Invalid("a block's hash that is none".to_owned()))
+pub fn parse_block_hash(text: &str) -> Result<BlockHash, Rejection> {
+    text.parse().map_err(|_| Rejection::Invalid("an invalid block hash".to_owned()))
 }
 
-pub fn txid(text: &str) -> Result<TxId, Rejection> {
-    const_hex::decode_to_array(text)
-        .map(TxId)
-        .map_err(|_| Rejection::Invalid("a transaction's name that is none".to_owned()))
+pub fn parse_txid(text: &str) -> Result<TxId, Rejection> {
+    const_hex::decode_to_array(text).map(TxId).map_err(|_| Rejection::Invalid("an invalid transaction id".to_owned()))
 }
 
-pub fn root(text: &str) -> Result<TxMerkleNode, Rejection> {
-    text.parse().map_err(|_| Rejection::Invalid("a root that is none".to_owned()))
+pub fn parse_merkle_root(text: &str) -> Result<TxMerkleNode, Rejection> {
+    text.parse().map_err(|_| Rejection::Invalid("an invalid Merkle root".to_owned()))
 }
 
-/// The parent of the first block.
-pub fn zero() -> BlockHash {
+/// Returns the parent hash of the genesis block.
+pub fn zero_hash() -> BlockHash {
     bitcoin::hashes::Hash::all_zeros()
 }
 
-fn bytes(text: &str) -> Result<Vec<u8>, Rejection> {
-    const_hex::decode(text).map_err(|_| Rejection::Invalid("bytes that are no hexadecimal text".to_owned()))
+fn parse_hex(text: &str) -> Result<Vec<u8>, Rejection> {
+    const_hex::decode(text).map_err(|_| Rejection::Invalid("the result is not hexadecimal".to_owned()))
 }

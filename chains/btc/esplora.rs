@@ -1,5 +1,5 @@
-//! The questions as Esplora answers them over HTTP (github.com/Blockstream/esplora, API.md). No node of one's own is
-//! needed; nothing is believed that the chain does not prove.
+//! Requests to Esplora servers over HTTP (github.com/Blockstream/esplora, API.md). The operator needs no node; replies are
+//! used only if the block itself confirms them.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,17 @@ use rpc::{NodeError, NodeErrorKind, Pool, Rejection, Reply, Request, RpcError, T
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::core::{block_hash, proven, root, txid, zero};
+use crate::core::{check_hash, parse_block_hash, parse_merkle_root, parse_txid, zero_hash};
 use crate::fees::FeeRate;
 
-/// Small questions under way at once.
-const CONCURRENT: usize = 4;
+/// Maximum number of small requests under way at once.
+const CONCURRENCY: usize = 4;
+/// Maximum length of a server's error text that is kept, in characters.
+const ERROR_LENGTH_MAX: usize = 200;
 
+/// The reply to `block/{hash}`.
 #[derive(Deserialize)]
-struct Placed<'a> {
+struct BlockInfo<'a> {
     height: Height,
     version: i32,
     timestamp: u32,
@@ -28,172 +31,165 @@ struct Placed<'a> {
     previousblockhash: Option<&'a str>,
 }
 
-/// Where an endpoint says the first block is.
-pub const FIRST_BLOCK: &str = "block-height/0";
+/// Path of the hash of the genesis block.
+pub const GENESIS_HASH_PATH: &str = "block-height/0";
 
-pub async fn head(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, block_hash(reply.text()?)?)));
+/// Returns the hash of the newest block and the index of the endpoint that returned it.
+pub async fn fetch_head_hash(pool: &Pool, first: usize) -> Result<(usize, BlockHash), RpcError> {
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept((reply.endpoint, parse_block_hash(reply.text()?)?)));
     pool.send(Request::get("blocks/tip/hash").to(Target::From(first)), accept).await
 }
 
-pub async fn head_of(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
+/// Returns the height of one server's newest block.
+pub async fn fetch_head_height(pool: &Pool, endpoint: usize) -> Result<Height, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let height = reply.text()?.parse().map_err(|_| Rejection::Invalid("a height that is none".to_owned()))?;
+        let height = reply.text()?.parse().map_err(|_| Rejection::Invalid("an invalid height".to_owned()))?;
         Ok(Verdict::Accept(height))
     };
     pool.send(Request::get("blocks/tip/height").to(Target::Probe(endpoint)), accept).await
 }
 
-/// See [`crate::core::first_block_of`].
-pub async fn first_block_of(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Verdict::Accept);
-    pool.send(Request::get(FIRST_BLOCK).with_method("block-height").to(Target::Probe(endpoint)), accept).await
+/// Returns the hash of the genesis block.
+pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash, RpcError> {
+    let accept = |reply: &Reply<'_>| parse_block_hash(reply.text()?).map(Verdict::Accept);
+    pool.send(Request::get(GENESIS_HASH_PATH).with_method("block-height").to(target), accept).await
 }
 
-/// See [`crate::core::find_first_block`].
-pub async fn find_first_block(pool: &Pool, endpoint: usize) -> Result<BlockHash, RpcError> {
-    let accept = |reply: &Reply<'_>| block_hash(reply.text()?).map(Verdict::Accept);
-    pool.send(Request::get(FIRST_BLOCK).with_method("block-height").to(Target::Only(endpoint)), accept).await
-}
-
-/// One question for each height; see [`crate::core::hashes`].
-pub async fn hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
-    let ask = |height: &Height| {
-        let path = format!("block-height/{height}");
-        async move {
-            let accept = |reply: &Reply<'_>| match reply.text() {
-                Ok(text) => Ok(Verdict::Accept(Some(block_hash(text)?))),
-                Err(Rejection::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => {
-                    Ok(Verdict::Fallback(None))
-                }
-                Err(bad) => Err(bad),
-            };
-            pool.send(Request::get(&path).with_method("block-height"), accept).await
-        }
+/// As [`crate::core::fetch_block_hashes`], with one request for each height.
+pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+    let request_hash = |height: &Height| {
+        let request = Request::get(&format!("block-height/{height}")).with_method("block-height");
+        pool.send(request, |reply: &Reply<'_>| match reply.text() {
+            Ok(text) => Ok(Verdict::Accept(Some(parse_block_hash(text)?))),
+            // The server may be behind, so another endpoint gets the request too.
+            Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Fallback(None)),
+            Err(rejection) => Err(rejection),
+        })
     };
-    prefix(heights.iter().map(ask).collect()).await
+    collect_prefix(heights.iter().map(request_hash).collect()).await
 }
 
-pub async fn header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
+/// As [`crate::core::fetch_header`].
+pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let placed: Placed<'_> = there(reply)?.json()?;
+        let info: BlockInfo<'_> = check_status(reply)?.json()?;
         let header = Header {
-            version: Version::from_consensus(placed.version),
-            prev_blockhash: placed.previousblockhash.map_or(Ok(zero()), block_hash)?,
-            merkle_root: root(placed.merkle_root)?,
-            time: placed.timestamp,
-            bits: CompactTarget::from_consensus(placed.bits),
-            nonce: placed.nonce,
+            version: Version::from_consensus(info.version),
+            prev_blockhash: info.previousblockhash.map_or(Ok(zero_hash()), parse_block_hash)?,
+            merkle_root: parse_merkle_root(info.merkle_root)?,
+            time: info.timestamp,
+            bits: CompactTarget::from_consensus(info.bits),
+            nonce: info.nonce,
         };
-        proven(header, hash).map(|header| Verdict::Accept((placed.height, header)))
+        check_hash(header, hash).map(|header| Verdict::Accept((info.height, header)))
     };
     pool.send(Request::get(&format!("block/{hash}")).with_method("block"), accept).await
 }
 
-pub async fn block<T>(
+/// As [`crate::core::fetch_block`].
+pub async fn fetch_block<T>(
     pool: &Pool,
     hash: BlockHash,
-    read: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
+    parse: impl Fn(Vec<u8>) -> Result<T, Rejection> + Send,
 ) -> Result<T, RpcError> {
-    let accept = |reply: &Reply<'_>| read(there(reply)?.body().to_vec()).map(Verdict::Accept);
+    let accept = |reply: &Reply<'_>| parse(check_status(reply)?.body().to_vec()).map(Verdict::Accept);
     pool.send(Request::get(&format!("block/{hash}/raw")).with_method("block/raw"), accept).await
 }
 
+/// The reply to `mempool`.
 #[derive(Deserialize)]
-struct Crowd {
+struct MempoolInfo {
     count: u64,
 }
 
-/// How many transactions wait.
-pub async fn crowd(pool: &Pool) -> Result<u64, RpcError> {
-    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept(there(reply)?.json::<Crowd>()?.count));
+/// Returns the number of transactions in the mempool.
+pub async fn count_mempool(pool: &Pool) -> Result<u64, RpcError> {
+    let accept = |reply: &Reply<'_>| Ok(Verdict::Accept(check_status(reply)?.json::<MempoolInfo>()?.count));
     pool.send(Request::get("mempool"), accept).await
 }
 
+/// An item of the reply to `address/{address}/txs/mempool`.
 #[derive(Deserialize)]
-struct Listed<'a> {
+struct AddressTransaction<'a> {
     txid: &'a str,
 }
 
-/// Those that wait for a block and pay or spend one of the addresses, at most fifty of each: more wait for one address only
-/// when somebody plays, and the others show with their block.
-pub async fn waiting_for(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
-    let ask = |address: &Address| {
+/// Returns the ids of the mempool transactions that pay one of the addresses or spend from it. Esplora lists at most 50 for
+/// each address; any others are found when they are in a block.
+pub async fn list_mempool_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
+    let request_txids = |address: &Address| {
         let path = format!("address/{}/txs/mempool", address.text);
-        async move {
-            let accept = |reply: &Reply<'_>| {
-                let listed: Vec<Listed<'_>> = there(reply)?.json()?;
-                listed.into_iter().map(|listed| txid(listed.txid)).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
-            };
-            pool.send(Request::get(&path).with_method("address/txs/mempool"), accept).await
-        }
+        let request = Request::get(&path).with_method("address/txs/mempool");
+        pool.send(request, |reply: &Reply<'_>| {
+            let transactions: Vec<AddressTransaction<'_>> = check_status(reply)?.json()?;
+            let txids = transactions.into_iter().map(|transaction| parse_txid(transaction.txid));
+            txids.collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
+        })
     };
-    let asked: Vec<_> = addresses.iter().map(ask).collect();
-    let mut all: Vec<TxId> = stream::iter(asked).buffered(CONCURRENT).try_concat().await?;
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
+    let requests: Vec<_> = addresses.iter().map(request_txids).collect();
+    let mut txids: Vec<TxId> = stream::iter(requests).buffered(CONCURRENCY).try_concat().await?;
+    txids.sort_unstable();
+    txids.dedup();
+    Ok(txids)
 }
 
-pub async fn waiting(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
+/// As [`crate::core::list_mempool`].
+pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let listed: Vec<&str> = there(reply)?.json()?;
-        listed.into_iter().map(txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
+        let txids: Vec<&str> = check_status(reply)?.json()?;
+        txids.into_iter().map(parse_txid).collect::<Result<Vec<_>, _>>().map(Verdict::Accept)
     };
     pool.send(Request::get("mempool/txids"), accept).await
 }
 
-pub async fn transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
-    let ask = |txid: &TxId| {
-        let path = format!("tx/{txid}/raw");
-        async move {
-            let accept = |reply: &Reply<'_>| match there(reply) {
-                Ok(reply) => Ok(Verdict::Accept(Some(reply.body().to_vec()))),
-                Err(Rejection::NodeError(refusal)) if refusal.kind == NodeErrorKind::NotFound => {
-                    Ok(Verdict::Accept(None))
-                }
-                Err(bad) => Err(bad),
-            };
-            pool.send(Request::get(&path).with_method("tx/raw"), accept).await
-        }
+/// As [`crate::core::fetch_transactions`], with one request for each transaction.
+pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
+    let request_bytes = |txid: &TxId| {
+        let request = Request::get(&format!("tx/{txid}/raw")).with_method("tx/raw");
+        pool.send(request, |reply: &Reply<'_>| match check_status(reply) {
+            Ok(reply) => Ok(Verdict::Accept(Some(reply.body().to_vec()))),
+            Err(Rejection::NodeError(error)) if error.kind == NodeErrorKind::NotFound => Ok(Verdict::Accept(None)),
+            Err(rejection) => Err(rejection),
+        })
     };
-    prefix(txids.iter().map(ask).collect()).await
+    collect_prefix(txids.iter().map(request_bytes).collect()).await
 }
 
-/// The answers before the first that fails, a few under way at once. Fails only when that is the first of all.
-async fn prefix<T>(asked: Vec<impl Future<Output = Result<T, RpcError>>>) -> Result<Vec<T>, RpcError> {
-    let mut answers = Vec::with_capacity(asked.len());
-    let mut said = stream::iter(asked).buffered(CONCURRENT);
-    while let Some(answer) = said.next().await {
-        match answer {
-            Ok(answer) => answers.push(answer),
-            Err(failure) if answers.is_empty() => return Err(failure),
+/// Returns the results before the first request that failed. Fails if that is the first of all.
+async fn collect_prefix<T>(requests: Vec<impl Future<Output = Result<T, RpcError>>>) -> Result<Vec<T>, RpcError> {
+    let mut results = Vec::with_capacity(requests.len());
+    let mut pending = stream::iter(requests).buffered(CONCURRENCY);
+    while let Some(result) = pending.next().await {
+        match result {
+            Ok(value) => results.push(value),
+            Err(error) if results.is_empty() => return Err(error),
             Err(_) => break,
         }
     }
-    Ok(answers)
+    Ok(results)
 }
 
-/// The estimate for the nearest target that is not sooner.
-pub async fn fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
+/// Returns the estimated fee rate for the nearest listed target of at least `blocks` blocks, `None` if there is none.
+pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     let accept = |reply: &Reply<'_>| {
-        let estimates: BTreeMap<&str, &RawValue> = there(reply)?.json()?;
+        let estimates: BTreeMap<&str, &RawValue> = check_status(reply)?.json()?;
         let targets = estimates.iter().filter_map(|(target, rate)| Some((target.parse::<u16>().ok()?, rate.get())));
         let nearest = targets.filter(|(target, _)| *target >= blocks).min_by_key(|(target, _)| *target);
         let Some((_, text)) = nearest else { return Ok(Verdict::Fallback(None)) };
-        let rate = FeeRate::read(text, 3).ok_or_else(|| Rejection::Invalid("a fee rate that is none".to_owned()))?;
+        let rate = FeeRate::parse(text, 3).ok_or_else(|| Rejection::Invalid("an invalid fee rate".to_owned()))?;
         Ok(Verdict::Accept(Some(rate)))
     };
     pool.send(Request::get("fee-estimates"), accept).await
 }
 
-/// Only what was asked for; an error is a plain text with a status.
-fn there<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
+/// Rejects a reply with an error status; its body is a plain text.
+fn check_status<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
     match reply.status {
         200 => Ok(reply),
         status => {
             let kind = if status == 404 { NodeErrorKind::NotFound } else { NodeErrorKind::Other };
-            let message = String::from_utf8_lossy(reply.body()).chars().filter(|c| !c.is_control()).take(200).collect();
+            let text = String::from_utf8_lossy(reply.body());
+            let message = text.chars().filter(|c| !c.is_control()).take(ERROR_LENGTH_MAX).collect();
             Err(Rejection::NodeError(NodeError { code: i64::from(status), message, kind }))
         }
     }

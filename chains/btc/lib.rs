@@ -1,21 +1,22 @@
-//! The Bitcoin family, read so that a node cannot invent a payment without the work that Bitcoin asks for.
+//! The driver of the Bitcoin family. It verifies blocks, so that a node cannot invent a payment without the work of mining.
 //!
-//! Every block is hashed, linked to its parent, held against its own proof of work and against what it commits to: the
-//! root of its transactions and of their witnesses. A node of one's own ([`Access::Core`]) and public servers
-//! ([`Access::Esplora`]) answer the same questions, so that everything above them is one reading. Nothing here keeps a
-//! cursor, a database or a key.
+//! The driver hashes every block, checks that it follows its parent, and checks its proof of work and its commitments: the
+//! roots of its transactions and of their witnesses. A node of the operator ([`Backend::Core`]) and public servers
+//! ([`Backend::Esplora`]) answer the same requests, and everything above them is the same code. The driver keeps no
+//! cursor, no database and no key.
 
-pub mod raw;
+pub mod transaction;
 pub mod block;
 pub mod fees;
 
 mod core;
 mod esplora;
-mod memory;
-mod pool;
-mod send;
+mod recent_blocks;
+mod mempool;
+mod sender;
 mod source;
-mod work;
+mod proof_of_work;
 
-pub use send::{Class, classify};
-pub use source::{Access, Bitcoin, BitcoinConfig, BuildError, Kind, Verify};
+pub use block::AddressType;
+pub use sender::{MempoolRejection, classify};
+pub use source::{Backend, Bitcoin, BitcoinConfig, BuildError, Verify};

@@ -1,4 +1,5 @@
-//! The reading half: what the rest of settled asks, answered by a node of one's own or by Esplora, proven alike.
+//! The reading half of the driver: blocks, headers and the mempool, from a node of the operator or from Esplora servers. Both
+//! are verified in the same way.
 
 use std::{
     sync::{
@@ -15,108 +16,110 @@ use chain::{
     SourceError, Tip, TxId, UnconfirmedTransfer, WatchSet, source::EndpointReport,
 };
 use futures_util::{StreamExt, stream};
-use rpc::{ChainCheck, Pool, Rejection, Request, RpcError};
+use rpc::{ChainCheck, Pool, Rejection, Request, RpcError, Target};
 use tracing::debug;
 
 use crate::{
-    block::{self, Body, Hit},
+    block::{self, AddressType, PaidOutput, ParsedBlock},
     core, esplora,
     fees::FeeRate,
-    memory::{Known, Memory},
-    pool::MempoolIndex,
-    work,
+    mempool::MempoolIndex,
+    proof_of_work,
+    recent_blocks::{RecentBlock, RecentBlocks},
 };
 
-/// Blocks under way at once: each may be eight megabytes of hexadecimal text.
-const CONCURRENT: usize = 3;
-/// Most blocks of one answer.
+/// Maximum number of blocks under way at once; each may be eight megabytes of hexadecimal text.
+const CONCURRENCY: usize = 3;
+/// Maximum number of blocks in one answer.
 const BLOCKS_MAX: u64 = 100;
-/// A coinbase may be spent by the block after this many (its own counted): until then it counts for nothing.
-const MATURITY: usize = 100;
-/// Waiting transactions that are fetched for one answer.
-const LOOKS_MAX: (usize, usize) = (20_000, 200);
-/// A public server whose mempool is longer would be asked for every transaction of the world: it is asked for addresses.
-const PUBLIC_POOL_MAX: usize = 5_000;
-/// From here on every coinbase of mainnet names its height (BIP34).
-const MAINNET_NAMES_HEIGHTS: Height = 227_931;
+/// Number of blocks, with its own, after which the outputs of a coinbase may be spent. Until then they do not count.
+const COINBASE_MATURITY: usize = 100;
+/// Maximum number of mempool transactions fetched for one answer from a node of the operator.
+const CORE_FETCHES_MAX: usize = 20_000;
+/// Maximum number of mempool transactions fetched for one answer from a public server.
+const ESPLORA_FETCHES_MAX: usize = 200;
+/// Mempool size, in transactions, up to which a public server is asked for all of them. Above it, it is asked for the
+/// transactions of single addresses.
+const ESPLORA_MEMPOOL_MAX: usize = 5_000;
+/// Height from which every coinbase of mainnet contains the height of its block (BIP34).
+const MAINNET_BIP34_FROM: Height = 227_931;
 
-/// Who is asked.
+/// The software that answers the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Nodes of one's own, over JSON-RPC.
+pub enum Backend {
+    /// Bitcoin Core nodes of the operator, over JSON-RPC.
     Core,
-    /// Esplora servers, over HTTP.
+    /// Public Esplora servers, over HTTP.
     Esplora,
 }
 
-/// Which addresses are ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    P2wpkh,
-    P2tr,
-}
-
-/// What is computed again. Only a node of one's own may go without.
+/// The checks of each block. They can be switched off only for a node of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verify {
-    /// The work of every header and its difficulty beside its parent's.
+    /// Check the proof of work of every header, and its difficulty against its parent's.
     pub work: bool,
-    /// The roots of transactions and witnesses.
+    /// Check the Merkle roots of transactions and witnesses.
     pub commitments: bool,
 }
 
 impl Verify {
+    /// All checks.
     pub const ALL: Verify = Verify { work: true, commitments: true };
 }
 
+/// The configuration of a Bitcoin network.
 #[derive(Debug, Clone)]
 pub struct BitcoinConfig {
     pub network: Network,
-    /// The coin.
+    /// The coin of the network.
     pub asset: Asset,
-    pub access: Access,
-    pub kind: Kind,
+    pub backend: Backend,
+    /// Type of all addresses that receive payments.
+    pub address_type: AddressType,
     pub verify: Verify,
-    /// A public server is asked for single addresses at most so often.
+    /// Minimum time between two look-ups of single addresses at a public server.
     pub address_pause: Duration,
-    /// Endpoints and their bounds; its `chain_check` is set here.
+    /// Endpoints and limits; the driver sets its `chain_check`.
     pub pool: rpc::Config,
 }
 
+/// Why the driver cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    #[error("{0} is no coin of Bitcoin: there are no tokens")]
-    NoCoin(chain::AssetId),
+    #[error("asset {0} is a token, but Bitcoin has no tokens; configure its native coin")]
+    TokenAsset(chain::AssetId),
 }
 
 /// One Bitcoin network behind several endpoints.
 pub struct Bitcoin {
     pub(crate) config: BitcoinConfig,
     pub(crate) pool: Pool,
-    /// Every endpoint is asked for its head in turn.
+    /// Counter by which the endpoints get the request for their head in turn.
     head_turn: AtomicUsize,
     head: Mutex<Option<(BlockHash, Header)>>,
-    memory: Mutex<Memory>,
+    recent_blocks: Mutex<RecentBlocks>,
     mempool: tokio::sync::Mutex<MempoolIndex>,
-    /// When addresses were asked for.
-    asked_at: Mutex<Option<Instant>>,
+    /// When single addresses were last looked up.
+    addresses_looked_up_at: Mutex<Option<Instant>>,
 }
 
 impl Bitcoin {
+    /// # Errors
+    /// Fails if the asset is a token, or if the pool cannot be built.
     pub fn new(config: BitcoinConfig) -> Result<Bitcoin, BuildError> {
         if !config.asset.is_native() {
-            return Err(BuildError::NoCoin(config.asset.id));
+            return Err(BuildError::TokenAsset(config.asset.id));
         }
-        let genesis = identity_of(config.network);
-        let chain_check = match config.access {
-            Access::Core => ChainCheck::result_is(Request::call("getblockhash", &[0]), &genesis),
-            Access::Esplora => ChainCheck::body_is(Request::get(esplora::FIRST_BLOCK), &genesis),
+        let genesis = genesis_hash_of(config.network);
+        let chain_check = match config.backend {
+            Backend::Core => ChainCheck::result_is(Request::call("getblockhash", &[0]), &genesis),
+            Backend::Esplora => ChainCheck::body_is(Request::get(esplora::GENESIS_HASH_PATH), &genesis),
         };
-        let verify = match config.access {
-            Access::Core => config.verify,
-            Access::Esplora => Verify::ALL,
+        let verify = match config.backend {
+            Backend::Core => config.verify,
+            Backend::Esplora => Verify::ALL,
         };
         let pool = Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?;
         Ok(Bitcoin {
@@ -124,183 +127,205 @@ impl Bitcoin {
             pool,
             head_turn: AtomicUsize::new(0),
             head: Mutex::default(),
-            memory: Mutex::default(),
+            recent_blocks: Mutex::default(),
             mempool: tokio::sync::Mutex::default(),
-            asked_at: Mutex::default(),
+            addresses_looked_up_at: Mutex::default(),
         })
     }
 
-    /// What a transaction should pay to be in one of the next `blocks` blocks, within the bounds of [`crate::fees`]; the
-    /// least there is while nobody can say.
+    /// Returns the fee rate for a confirmation within `blocks` blocks, between the bounds of [`FeeRate`], and the lower bound
+    /// if no endpoint has an estimate.
+    ///
+    /// # Errors
+    /// [`SourceError::Unavailable`] if no endpoint answers.
     pub async fn fee_rate(&self, blocks: u16) -> Result<FeeRate, SourceError> {
-        let said = match self.config.access {
-            Access::Core => core::fee_rate(&self.pool, blocks).await,
-            Access::Esplora => esplora::fee_rate(&self.pool, blocks).await,
+        let estimate = match self.config.backend {
+            Backend::Core => core::estimate_fee_rate(&self.pool, blocks).await,
+            Backend::Esplora => esplora::estimate_fee_rate(&self.pool, blocks).await,
         };
-        said.map(|rate| rate.unwrap_or(crate::fees::LEAST).clamped()).map_err(|failure| failure.into_source_error(0))
+        let estimate = estimate.map_err(|error| error.into_source_error(0))?;
+        Ok(estimate.unwrap_or(FeeRate::MIN).clamped())
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().expect("no panic while the memory is held")
+    fn recent_blocks(&self) -> MutexGuard<'_, RecentBlocks> {
+        self.recent_blocks.lock().expect("no panic while recent blocks are locked")
     }
 
-    async fn hashes(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
-        match self.config.access {
-            Access::Core => core::hashes(&self.pool, heights).await,
-            Access::Esplora => esplora::hashes(&self.pool, heights).await,
+    async fn fetch_block_hashes(&self, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
+        match self.config.backend {
+            Backend::Core => core::fetch_block_hashes(&self.pool, heights).await,
+            Backend::Esplora => esplora::fetch_block_hashes(&self.pool, heights).await,
         }
     }
 
-    /// A header that hashes to its name and has the work that it claims, where its node puts it.
-    async fn placed(&self, hash: BlockHash) -> Result<(Height, RawHeader), SourceError> {
-        let (height, header) = match self.config.access {
-            Access::Core => core::header(&self.pool, hash).await,
-            Access::Esplora => esplora::header(&self.pool, hash).await,
+    /// Fetches the header with this hash and checks its work. Returns it with the height that the node reports.
+    async fn fetch_header(&self, hash: BlockHash) -> Result<(Height, RawHeader), SourceError> {
+        let (height, header) = match self.config.backend {
+            Backend::Core => core::fetch_header(&self.pool, hash).await,
+            Backend::Esplora => esplora::fetch_header(&self.pool, hash).await,
         }
-        .map_err(|failure| failure.into_source_error(0))?;
+        .map_err(|error| error.into_source_error(0))?;
         if self.config.verify.work {
-            work::proves_itself(self.config.network, height, &header).map_err(SourceError::InvalidResponse)?;
+            proof_of_work::check_work(self.config.network, height, &header).map_err(SourceError::InvalidResponse)?;
         }
         Ok((height, header))
     }
 
-    /// A block by its hash, proven as far as it can be without its parent. What an endpoint gets wrong is asked elsewhere.
-    /// Comes with its bytes.
-    async fn body(&self, height: Height, hash: BlockHash, watched: &WatchSet) -> Result<(Body, Vec<u8>), SourceError> {
-        let Verify { work, commitments } = self.config.verify;
-        let network = self.config.network;
-        let read = |bytes: Vec<u8>| {
-            let body = block::read(&bytes, self.config.kind, commitments, &watched.read_addresses())
-                .map_err(|wrong| Rejection::Invalid(format!("block {hash}: {wrong}")))?;
-            core::proven(body.header, hash)?;
-            if work {
-                work::proves_itself(network, height, &body.header).map_err(Rejection::Invalid)?;
-            }
-            if names_heights(network, height) && body.named_height != Some(height) {
-                return Err(Rejection::Invalid(format!("block {hash} says that it is another block than {height}")));
-            }
-            Ok((body, bytes))
-        };
-        let body = match self.config.access {
-            Access::Core => core::block(&self.pool, hash, read).await,
-            Access::Esplora => esplora::block(&self.pool, hash, read).await,
-        };
-        body.map_err(|failure| failure.into_source_error(height))
-    }
-
-    /// Holds a block's difficulty against its parent's.
-    async fn follows(&self, height: Height, header: &RawHeader) -> Result<(), SourceError> {
-        let network = self.config.network;
-        if height == 0 || !self.config.verify.work || !work::adjusts(network) {
-            return Ok(());
-        }
-        let remembered = self.memory().header(header.prev_blockhash);
-        let parent = match remembered {
-            Some(parent) => parent,
-            None => self.placed(header.prev_blockhash).await?.1,
-        };
-        work::may_follow(network, height, header, &parent).map_err(SourceError::InvalidResponse)
-    }
-
-    /// What the coinbase paid that may be spent from the block at `height` on, which is the newest in memory.
-    async fn matured(&self, height: Height) -> Result<Vec<Hit>, SourceError> {
-        let depth = MATURITY - 1;
-        if let Some(known) = self.memory().below(depth) {
-            return Ok(known.coinbase.clone());
-        }
-        let Some(mined_at) = height.checked_sub(u64::try_from(depth).expect("99")) else { return Ok(Vec::new()) };
-        // After a start only: soon the memory reaches as deep.
-        let found = self.hashes(&[mined_at]).await.map_err(|failure| failure.into_source_error(mined_at))?;
-        let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
-        Ok(self.body(mined_at, hash, &WatchSet::default()).await?.0.coinbase)
-    }
-
-    /// One block of a page, held against the one before it and remembered.
-    async fn take(
+    /// Fetches the block with this hash and verifies it as far as possible without its parent. After an invalid block the
+    /// next endpoint gets the request. Returns the block with its bytes.
+    async fn fetch_block(
         &self,
         height: Height,
-        (body, bytes): (Body, Vec<u8>),
+        hash: BlockHash,
+        watched: &WatchSet,
+    ) -> Result<(ParsedBlock, Vec<u8>), SourceError> {
+        let Verify { work, commitments } = self.config.verify;
+        let network = self.config.network;
+        let parse = |bytes: Vec<u8>| {
+            let parsed = block::parse(&bytes, self.config.address_type, commitments, &watched.read_addresses())
+                .map_err(|error| Rejection::Invalid(format!("block {hash}: {error}")))?;
+            core::check_hash(parsed.header, hash)?;
+            if work {
+                proof_of_work::check_work(network, height, &parsed.header).map_err(Rejection::Invalid)?;
+            }
+            if has_coinbase_height(network, height) && parsed.coinbase_height != Some(height) {
+                return Err(Rejection::Invalid(format!(
+                    "the coinbase of block {hash} does not contain height {height}"
+                )));
+            }
+            Ok((parsed, bytes))
+        };
+        let block = match self.config.backend {
+            Backend::Core => core::fetch_block(&self.pool, hash, parse).await,
+            Backend::Esplora => esplora::fetch_block(&self.pool, hash, parse).await,
+        };
+        block.map_err(|error| error.into_source_error(height))
+    }
+
+    /// Checks the difficulty of a block against its parent's.
+    async fn check_difficulty(&self, height: Height, header: &RawHeader) -> Result<(), SourceError> {
+        let network = self.config.network;
+        if height == 0 || !self.config.verify.work || !proof_of_work::difficulty_follows_parent(network) {
+            return Ok(());
+        }
+        let recent_parent = self.recent_blocks().find_header(header.prev_blockhash);
+        let parent = match recent_parent {
+            Some(parent) => parent,
+            None => self.fetch_header(header.prev_blockhash).await?.1,
+        };
+        proof_of_work::check_difficulty(network, height, header, &parent).map_err(SourceError::InvalidResponse)
+    }
+
+    /// Returns the coinbase outputs that may be spent from the block after `height` on. The block at `height` must be the
+    /// newest of the recent blocks.
+    async fn matured_outputs(&self, height: Height) -> Result<Vec<PaidOutput>, SourceError> {
+        let depth = COINBASE_MATURITY - 1;
+        if let Some(block) = self.recent_blocks().find_below(depth) {
+            return Ok(block.coinbase.clone());
+        }
+        let Some(mined_at) = height.checked_sub(u64::try_from(depth).expect("99 fits into 64 bits")) else {
+            return Ok(Vec::new());
+        };
+        // Only after a start or a reorganisation: otherwise the recent blocks reach this depth.
+        let found = self.fetch_block_hashes(&[mined_at]).await.map_err(|error| error.into_source_error(mined_at))?;
+        let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
+        Ok(self.fetch_block(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)
+    }
+
+    /// Checks a block against its parent, adds it to the recent blocks, and returns its transfers and spends.
+    async fn connect(
+        &self,
+        height: Height,
+        (parsed, bytes): (ParsedBlock, Vec<u8>),
         watched: &WatchSet,
     ) -> Result<Block, SourceError> {
-        self.follows(height, &body.header).await?;
-        let (hash, header) = (body.header.block_hash(), body.header);
-        self.memory().extend(Known { hash, header, coinbase: body.coinbase });
-        let mut hits = self.matured(height).await?;
-        hits.retain(|hit| watched.contains(&hit.to));
-        hits.extend(body.hits);
-        hits.retain(|hit| hit.sats > 0);
-        if !hits.is_empty() {
-            watched.insert_outputs(hits.iter().map(Hit::output));
+        self.check_difficulty(height, &parsed.header).await?;
+        let (hash, header) = (parsed.header.block_hash(), parsed.header);
+        self.recent_blocks().push(RecentBlock { hash, header, coinbase: parsed.coinbase_outputs });
+        let mut outputs = self.matured_outputs(height).await?;
+        outputs.retain(|output| watched.contains(&output.to));
+        outputs.extend(parsed.outputs);
+        outputs.retain(|output| output.sats > 0);
+        if !outputs.is_empty() {
+            watched.insert_outputs(outputs.iter().map(PaidOutput::outpoint));
         }
-        let spends = block::spends(&bytes, &watched.read_outputs());
-        let spends = spends.map_err(|wrong| SourceError::InvalidResponse(format!("block {hash}: {wrong}")))?;
-        let transfers = hits.iter().map(|hit| hit.transfer(&self.config.asset.id)).collect();
-        Ok(Block { header: block::header(&header, height), transfers, spends })
+        let spends = block::find_spends(&bytes, &watched.read_outputs());
+        let spends = spends.map_err(|error| SourceError::InvalidResponse(format!("block {hash}: {error}")))?;
+        let transfers = outputs.iter().map(|output| output.to_transfer(&self.config.asset.id)).collect();
+        Ok(Block { header: block::to_chain_header(&header, height), transfers, spends })
     }
 
-    async fn fetch(&self, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, SourceError> {
-        match self.config.access {
-            Access::Core => core::transactions(&self.pool, txids).await,
-            Access::Esplora => esplora::transactions(&self.pool, txids).await,
+    /// Fetches mempool transactions, `None` for those that are gone. The list may end early.
+    async fn fetch_transactions(&self, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, SourceError> {
+        match self.config.backend {
+            Backend::Core => core::fetch_transactions(&self.pool, txids).await,
+            Backend::Esplora => esplora::fetch_transactions(&self.pool, txids).await,
         }
-        .map_err(|failure| failure.into_source_error(0))
+        .map_err(|error| error.into_source_error(0))
     }
 
-    /// `None` while addresses were asked for a moment ago.
-    async fn waiting_in_public(&self, awaited: &[Address]) -> Result<Option<Vec<TxId>>, RpcError> {
-        if esplora::crowd(&self.pool).await? <= u64::try_from(PUBLIC_POOL_MAX).unwrap_or(u64::MAX) {
-            let listed = esplora::waiting(&self.pool).await?;
-            // Another server may have counted.
-            if listed.len() <= PUBLIC_POOL_MAX {
-                return Ok(Some(listed));
+    /// Returns the ids of the mempool transactions of a public server. If its mempool is too large, these are only those of
+    /// the given addresses, or `None` if addresses were looked up less than `address_pause` ago.
+    async fn list_public_mempool(&self, addresses: &[Address]) -> Result<Option<Vec<TxId>>, RpcError> {
+        if esplora::count_mempool(&self.pool).await? <= u64::try_from(ESPLORA_MEMPOOL_MAX).unwrap_or(u64::MAX) {
+            let txids = esplora::list_mempool(&self.pool).await?;
+            // The count may come from another server, so the length is checked too.
+            if txids.len() <= ESPLORA_MEMPOOL_MAX {
+                return Ok(Some(txids));
             }
         }
-        if !self.may_ask_for_addresses() {
+        if !self.claim_address_lookup() {
             return Ok(None);
         }
-        esplora::waiting_for(&self.pool, awaited).await.map(Some)
+        esplora::list_mempool_of(&self.pool, addresses).await.map(Some)
     }
 
-    fn may_ask_for_addresses(&self) -> bool {
-        let mut asked_at = self.asked_at.lock().expect("no panic while the time is held");
-        let rested = asked_at.is_none_or(|asked_at| asked_at.elapsed() >= self.config.address_pause);
-        if rested {
-            *asked_at = Some(Instant::now());
+    /// Returns true, and starts the next pause, if `address_pause` has passed since the last look-up of addresses.
+    fn claim_address_lookup(&self) -> bool {
+        let mut last = self.addresses_looked_up_at.lock().expect("no panic while the time is locked");
+        let is_due = last.is_none_or(|looked_up_at| looked_up_at.elapsed() >= self.config.address_pause);
+        if is_due {
+            *last = Some(Instant::now());
         }
-        rested
+        is_due
     }
 
-    /// What one endpoint is and offers, in words, and where it stands.
+    /// Returns the height of one endpoint's newest block and a description of the endpoint.
     async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
-        let in_words = |failure: RpcError| failure.to_string();
-        let genesis = match self.config.access {
-            Access::Core => core::first_block_of(&self.pool, endpoint).await,
-            Access::Esplora => esplora::first_block_of(&self.pool, endpoint).await,
+        let to_text = |error: RpcError| error.to_string();
+        let genesis = match self.config.backend {
+            Backend::Core => core::fetch_genesis_hash(&self.pool, Target::Probe(endpoint)).await,
+            Backend::Esplora => esplora::fetch_genesis_hash(&self.pool, Target::Probe(endpoint)).await,
         }
-        .map_err(in_words)?
+        .map_err(to_text)?
         .to_string();
-        if genesis != identity_of(self.config.network) {
-            return Err(format!("begins with block {genesis}: a node of another network than {}", self.config.network));
+        if genesis != genesis_hash_of(self.config.network) {
+            return Err(format!(
+                "its genesis block is {genesis}: a node of another network than {}",
+                self.config.network
+            ));
         }
-        let (height, text) = match self.config.access {
-            Access::Core => {
-                let standing = core::standing(&self.pool, endpoint).await.map_err(in_words)?;
-                let (blocks, headers) = (standing.blocks, standing.headers);
-                if standing.initialblockdownload || headers > blocks + 1 {
-                    return Err(format!("still syncs: it has block {blocks} of {headers}; wait until it is there"));
+        let (height, text) = match self.config.backend {
+            Backend::Core => {
+                let info = core::fetch_chain_info(&self.pool, endpoint).await.map_err(to_text)?;
+                let (blocks, headers) = (info.blocks, info.headers);
+                if info.initialblockdownload || headers > blocks + 1 {
+                    return Err(format!(
+                        "still syncs: it has block {blocks} of {headers}; wait until it has all of them"
+                    ));
                 }
-                let pruned = match (standing.pruned, standing.pruneheight) {
+                let pruned = match (info.pruned, info.pruneheight) {
                     (false, _) => "complete".to_owned(),
-                    (true, kept) => format!(
-                        "pruned below block {}: a longer downtime cannot be caught up",
-                        kept.unwrap_or_default()
+                    (true, height) => format!(
+                        "pruned below block {}: after a downtime longer than that, blocks are missing",
+                        height.unwrap_or_default()
                     ),
                 };
-                (blocks, format!("Bitcoin Core, {}, head {blocks}, {pruned}", standing.chain))
+                (blocks, format!("Bitcoin Core, {}, head {blocks}, {pruned}", info.chain))
             }
-            Access::Esplora => {
-                let height = esplora::head_of(&self.pool, endpoint).await.map_err(in_words)?;
-                (height, format!("Esplora, head {height}, every block is proven"))
+            Backend::Esplora => {
+                let height = esplora::fetch_head_height(&self.pool, endpoint).await.map_err(to_text)?;
+                (height, format!("Esplora, head {height}, every block is verified"))
             }
         };
         self.pool.record_head(endpoint, height);
@@ -310,86 +335,86 @@ impl Bitcoin {
 
 #[async_trait]
 impl Source for Bitcoin {
-    /// The hash of the first block. Fails if any endpoint that answers belongs to another network.
+    /// Returns the hash of the genesis block. Fails if any endpoint that answers belongs to another network.
     async fn identity(&self) -> Result<Identity, SourceError> {
-        let expected = identity_of(self.config.network);
-        let (mut troubles, mut heard) = (Vec::new(), false);
+        let expected = genesis_hash_of(self.config.network);
+        let (mut failures, mut any_answered) = (Vec::new(), false);
         for endpoint in 0..self.pool.endpoints().len() {
             let label = self.pool.label(endpoint);
-            let said = match self.config.access {
-                Access::Core => core::find_first_block(&self.pool, endpoint).await,
-                Access::Esplora => esplora::find_first_block(&self.pool, endpoint).await,
+            let answer = match self.config.backend {
+                Backend::Core => core::fetch_genesis_hash(&self.pool, Target::Only(endpoint)).await,
+                Backend::Esplora => esplora::fetch_genesis_hash(&self.pool, Target::Only(endpoint)).await,
             };
-            match said.map(|hash| hash.to_string()) {
-                Ok(hash) if hash == expected => heard = true,
+            match answer.map(|hash| hash.to_string()) {
+                Ok(hash) if hash == expected => any_answered = true,
                 Ok(hash) => {
                     return Err(SourceError::InvalidResponse(format!(
-                        "{label} begins with block {hash}, not with {expected}"
+                        "the genesis block of {label} is {hash}, expected {expected}"
                     )));
                 }
-                Err(failure) => troubles.push(format!("{label}: {failure}")),
+                Err(error) => failures.push(format!("{label}: {error}")),
             }
         }
-        if heard { Ok(Identity { id: expected }) } else { Err(SourceError::Unavailable(troubles.join("; "))) }
+        if any_answered { Ok(Identity { id: expected }) } else { Err(SourceError::Unavailable(failures.join("; "))) }
     }
 
     async fn decimals(&self, _contract: &str) -> Result<u8, SourceError> {
         Err(SourceError::Unsupported("Bitcoin has no tokens".to_owned()))
     }
 
-    /// One request, and one more when the head moved. Bitcoin marks no block final.
+    /// Sends one request, and a second one if the head moved. Bitcoin has no final blocks.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
-        let (endpoint, hash) = match self.config.access {
-            Access::Core => core::head(&self.pool, first).await,
-            Access::Esplora => esplora::head(&self.pool, first).await,
+        let (endpoint, hash) = match self.config.backend {
+            Backend::Core => core::fetch_head_hash(&self.pool, first).await,
+            Backend::Esplora => esplora::fetch_head_hash(&self.pool, first).await,
         }
-        .map_err(|failure| failure.into_source_error(0))?;
-        let last = *self.head.lock().expect("no panic while the head is held");
-        let head = match last.filter(|(known, _)| *known == hash) {
+        .map_err(|error| error.into_source_error(0))?;
+        let last = *self.head.lock().expect("no panic while the head is locked");
+        let head = match last.filter(|(last_hash, _)| *last_hash == hash) {
             Some((_, head)) => head,
             None => {
-                let (height, header) = self.placed(hash).await?;
-                block::header(&header, height)
+                let (height, header) = self.fetch_header(hash).await?;
+                block::to_chain_header(&header, height)
             }
         };
-        *self.head.lock().expect("no panic while the head is held") = Some((hash, head));
+        *self.head.lock().expect("no panic while the head is locked") = Some((hash, head));
         self.pool.record_head(endpoint, head.height);
         Ok(Tip { head, finalized: None })
     }
 
     async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
-        let found = self.hashes(&[height]).await.map_err(|failure| failure.into_source_error(height))?;
+        let found = self.fetch_block_hashes(&[height]).await.map_err(|error| error.into_source_error(height))?;
         let Some(hash) = found.first().copied().flatten() else { return Ok(None) };
-        let (said, header) = self.placed(hash).await?;
-        if said != height {
-            return Err(SourceError::InvalidResponse(format!("asked for block {height}, got {said}")));
+        let (reported_height, header) = self.fetch_header(hash).await?;
+        if reported_height != height {
+            return Err(SourceError::InvalidResponse(format!("requested block {height}, got {reported_height}")));
         }
-        Ok(Some(block::header(&header, height)))
+        Ok(Some(block::to_chain_header(&header, height)))
     }
 
-    /// By hash, so that a reorganisation cannot mix branches: the answer ends where one shows.
+    /// Fetches blocks by hash, so that a reorganisation cannot mix two branches: the list ends where it becomes visible.
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         let heights: Vec<Height> = (from..=to.min(from.saturating_add(BLOCKS_MAX - 1))).collect();
-        let hashes = self.hashes(&heights).await.map_err(|failure| failure.into_source_error(from))?;
-        let there: Vec<_> = heights.into_iter().zip(hashes).map_while(|(height, hash)| Some((height, hash?))).collect();
-        let mut asked = Vec::with_capacity(there.len());
-        for (height, hash) in there {
-            asked.push(async move { (height, self.body(height, hash, watched).await) });
+        let hashes = self.fetch_block_hashes(&heights).await.map_err(|error| error.into_source_error(from))?;
+        let known: Vec<_> = heights.into_iter().zip(hashes).map_while(|(height, hash)| Some((height, hash?))).collect();
+        let mut requests = Vec::with_capacity(known.len());
+        for (height, hash) in known {
+            requests.push(async move { (height, self.fetch_block(height, hash, watched).await) });
         }
-        let mut bodies = stream::iter(asked).buffered(CONCURRENT);
+        let mut fetched = stream::iter(requests).buffered(CONCURRENCY);
         let mut blocks: Vec<Block> = Vec::new();
-        while let Some((height, body)) = bodies.next().await {
-            let taken = match body {
-                Ok((body, _)) if blocks.last().is_some_and(|last| !continues(last, &body)) => break,
-                Ok(body) => self.take(height, body, watched).await,
+        while let Some((height, block)) = fetched.next().await {
+            let connected = match block {
+                Ok((parsed, _)) if blocks.last().is_some_and(|last| !is_child(&parsed, last)) => break,
+                Ok(block) => self.connect(height, block, watched).await,
                 Err(error) => Err(error),
             };
-            match taken {
+            match connected {
                 Ok(block) => blocks.push(block),
                 Err(error) if blocks.is_empty() => return Err(error),
                 Err(error) => {
-                    debug!(chain = %self.config.asset.chain, height, "reading stops early: {error}");
+                    debug!(chain = %self.config.asset.chain, height, "the list of blocks ends early: {error}");
                     break;
                 }
             }
@@ -397,7 +422,7 @@ impl Source for Bitcoin {
         if blocks.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(blocks) }
     }
 
-    /// No node keeps them by address and block.
+    /// Not supported: no node keeps the balances of addresses at past blocks.
     async fn balances(
         &self,
         _at: &BlockRef,
@@ -407,38 +432,40 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("balances of addresses".to_owned()))
     }
 
-    /// Each waiting transaction is fetched once. Until all were mempool at there is an error instead of half an answer.
+    /// Fetches each mempool transaction once. Fails until all are fetched, because an incomplete list would look as if the
+    /// missing transactions were dropped.
     async fn unconfirmed(
         &self,
         watched: &WatchSet,
-        awaited: &[Address],
+        expecting_payment: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
-        let (listed, looks_max) = match self.config.access {
-            Access::Core => (core::waiting(&self.pool).await.map(Some), LOOKS_MAX.0),
-            Access::Esplora => (self.waiting_in_public(awaited).await, LOOKS_MAX.1),
+        let (listed, fetches_max) = match self.config.backend {
+            Backend::Core => (core::list_mempool(&self.pool).await.map(Some), CORE_FETCHES_MAX),
+            Backend::Esplora => (self.list_public_mempool(expecting_payment).await, ESPLORA_FETCHES_MAX),
         };
-        let Some(listed) = listed.map_err(|failure| failure.into_source_error(0))? else { return Ok(None) };
+        let Some(listed) = listed.map_err(|error| error.into_source_error(0))? else { return Ok(None) };
         let mut mempool = self.mempool.lock().await;
-        let new = mempool.compare(&listed);
-        let now = &new[..new.len().min(looks_max)];
-        let fetched = self.fetch(now).await?;
-        let rest = new.len() - fetched.len();
-        for (txid, raw) in now.iter().zip(fetched) {
+        let new = mempool.update(&listed);
+        let requested = &new[..new.len().min(fetches_max)];
+        let fetched = self.fetch_transactions(requested).await?;
+        let missing = new.len() - fetched.len();
+        for (txid, raw) in requested.iter().zip(fetched) {
             let Some(raw) = raw else { continue };
-            let (hits, replaceable, named) = block::read_tx(&raw, self.config.kind, &watched.read_addresses())
-                .map_err(|wrong| SourceError::InvalidResponse(format!("transaction {txid}: {wrong}")))?;
-            if named != *txid {
-                return Err(SourceError::InvalidResponse(format!("asked for transaction {txid}, got {named}")));
+            let (outputs, replaceable, parsed_txid) =
+                block::parse_tx(&raw, self.config.address_type, &watched.read_addresses())
+                    .map_err(|error| SourceError::InvalidResponse(format!("transaction {txid}: {error}")))?;
+            if parsed_txid != *txid {
+                return Err(SourceError::InvalidResponse(format!("requested transaction {txid}, got {parsed_txid}")));
             }
-            let unconfirmed = |hit: &Hit| {
-                let transfer = hit.transfer(&self.config.asset.id);
+            let to_unconfirmed = |output: &PaidOutput| {
+                let transfer = output.to_transfer(&self.config.asset.id);
                 let (part, asset, to, amount) = (transfer.index.part, transfer.asset, transfer.to, transfer.amount);
                 UnconfirmedTransfer { txid: *txid, part, asset, to, amount, replaceable }
             };
-            mempool.add(*txid, hits.iter().filter(|hit| hit.sats > 0).map(unconfirmed).collect());
+            mempool.add(*txid, outputs.iter().filter(|output| output.sats > 0).map(to_unconfirmed).collect());
         }
-        if rest > 0 {
-            return Err(SourceError::Unavailable(format!("{rest} waiting transactions are still to be mempool at")));
+        if missing > 0 {
+            return Err(SourceError::Unavailable(format!("{missing} transactions of the mempool are not fetched yet")));
         }
         Ok(Some(mempool.unconfirmed()))
     }
@@ -457,30 +484,31 @@ impl Source for Bitcoin {
             reports.push((self.pool.label(endpoint), self.report(endpoint).await));
         }
         let best = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).map(|(height, _)| *height).max();
-        let in_words = |(height, text): (Height, String)| match best.map_or(0, |best| best - height) {
+        let describe = |(height, text): (Height, String)| match best.map_or(0, |best| best - height) {
             0 => text,
-            behind => format!("{text}, {behind} blocks behind the best"),
+            lag => format!("{text}, {lag} blocks behind the best"),
         };
         let report =
-            |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(in_words) };
+            |(endpoint, report): (String, Result<_, _>)| EndpointReport { endpoint, outcome: report.map(describe) };
         reports.into_iter().map(report).collect()
     }
 }
 
-/// The hash of a network's first block, by which all its nodes know it.
-fn identity_of(network: Network) -> String {
+/// Returns the hash of a network's genesis block, which identifies the network.
+fn genesis_hash_of(network: Network) -> String {
     genesis_block(network).block_hash().to_string()
 }
 
-fn names_heights(network: Network, height: Height) -> bool {
+/// Returns true if the coinbase of the block at this height must contain the height (BIP34).
+fn has_coinbase_height(network: Network, height: Height) -> bool {
     if network == Network::Bitcoin {
-        height >= MAINNET_NAMES_HEIGHTS
+        height >= MAINNET_BIP34_FROM
     } else {
-        // The old testnet began without; nobody reads that far back.
+        // Testnet 3 began without BIP34, so its coinbases are not checked.
         height > 0 && network != Network::Testnet
     }
 }
 
-fn continues(last: &Block, body: &Body) -> bool {
-    last.header.hash.0 == block::shown(body.header.prev_blockhash.to_raw_hash())
+fn is_child(block: &ParsedBlock, parent: &Block) -> bool {
+    parent.header.hash.0 == block::display_order(block.header.prev_blockhash.to_raw_hash())
 }

@@ -263,8 +263,8 @@ impl Evm {
         if !self.single_endpoint_warned.swap(true, Ordering::Relaxed) {
             warn!(
                 chain = %self.config.chain,
-                               "balances that a single endpoint returns without a proof are not booked; add a second endpoint, or for \
-                                native coins one that offers eth_getProof"
+                "balances that a single endpoint returns without a proof are not booked; add a second endpoint, or for \
+                 native coins one that offers eth_getProof"
             );
         }
     }

@@ -27,7 +27,7 @@ pub struct BlockBody {
     /// The transaction hashes in block order.
     pub txids: Vec<B256>,
     /// Native payments to watched addresses. Their transactions may still have failed.
-    pub payments: Vec<NativePayment>,
+    pub payments: Vec<ValueTransfer>,
     /// True when a payment to a watched address was left out, because its transaction cannot be proven.
     pub has_unproven_payment: bool,
     /// True when the transactions were read in full, not only their hashes.
@@ -65,7 +65,7 @@ impl UnprovenTransactions {
 
 /// Native coins that a transaction itself sends to a watched address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NativePayment {
+pub struct ValueTransfer {
     /// Index of the transaction in the block.
     pub tx_index: u32,
     /// Hash of the transaction.
@@ -204,7 +204,7 @@ fn find_payment(
     txid: B256,
     signed: Option<SignedTx>,
     watched: &WatchedAddresses<'_>,
-) -> Result<Option<NativePayment>, String> {
+) -> Result<Option<ValueTransfer>, String> {
     let Some(to) = tx.to else { return Ok(None) };
     let to = AddressKey(hex::parse_address(to).ok_or("a recipient is not an address")?.into());
     if !watched.contains(&to) {
@@ -219,7 +219,7 @@ fn find_payment(
         Some(from) => from,
         None => tx.from.and_then(hex::parse_address).ok_or("a sender is not an address")?,
     };
-    Ok(Some(NativePayment { tx_index, txid, from, to, amount }))
+    Ok(Some(ValueTransfer { tx_index, txid, from, to, amount }))
 }
 
 /// A transaction in its EIP-2718 encoding, or its type when that is unknown.

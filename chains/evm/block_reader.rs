@@ -19,7 +19,7 @@ use crate::{
     block::{self, BlockBody},
     hex,
     log_ranges::{LogSummaries, LogSummary},
-    receipts::{self, BlockReceipts, Receipt},
+    receipts::{self, BlockReceipts, TxReceipt},
 };
 
 /// Maximum blocks per call near the head, where most calls request one or two.
@@ -243,13 +243,16 @@ impl Evm {
                 "the receipts of block {height} cannot be verified, and no endpoint returns the raw bytes of its transactions"
             )));
         }
-        let paid = body.payments.iter().filter(|payment| {
+        let successful_payments = body.payments.iter().filter(|payment| {
             usize::try_from(payment.tx_index).is_ok_and(|index| receipts.succeeded.get(index) == Some(&true))
         });
-        Ok(paid.filter_map(|payment| self.to_native_transfer(payment)).chain(receipts.transfers).collect())
+        Ok(successful_payments
+            .filter_map(|payment| self.to_native_transfer(payment))
+            .chain(receipts.transfers)
+            .collect())
     }
 
-    fn to_native_transfer(&self, payment: &block::NativePayment) -> Option<Transfer> {
+    fn to_native_transfer(&self, payment: &block::ValueTransfer) -> Option<Transfer> {
         let asset: AssetId = self.native.clone()?;
         Some(Transfer {
             txid: TxId(payment.txid.0),
@@ -288,7 +291,7 @@ impl Evm {
         watched: &WatchSet,
     ) -> Result<Option<BlockReceipts>, RpcError> {
         let answer = self.pool.send(Request::call("eth_getBlockReceipts", &params), |reply| {
-            let Some(all) = reply.result::<Option<Vec<Receipt<'_>>>>()? else { return Ok(Verdict::Fallback(None)) };
+            let Some(all) = reply.result::<Option<Vec<TxReceipt<'_>>>>()? else { return Ok(Verdict::Fallback(None)) };
             let receipts =
                 receipts::parse_receipts(&all, body, self.config.verify, &self.contracts, &watched.read_addresses());
             let receipts = receipts.map_err(Rejection::Invalid)?;
@@ -304,7 +307,7 @@ impl Evm {
         let params: Vec<[B256; 1]> = body.txids.iter().map(|txid| [*txid]).collect();
         let accept = |i: usize, reply: &Reply<'_>| {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
-            let receipt: Receipt<'_> =
+            let receipt: TxReceipt<'_> =
                 serde_json::from_str(raw.get()).map_err(|e| Rejection::Invalid(e.to_string()))?;
             if !receipt.belongs_to(body.txids[i], body) {
                 return Err(Rejection::Invalid(format!(
@@ -319,7 +322,7 @@ impl Evm {
         let texts: Option<Vec<Box<RawValue>>> =
             answers.map_err(|failure| failure.into_source_error(height))?.into_iter().collect();
         let texts = texts.ok_or(SourceError::BlockNotFound(height))?;
-        let parsed: Result<Vec<Receipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
+        let parsed: Result<Vec<TxReceipt<'_>>, _> = texts.iter().map(|text| serde_json::from_str(text.get())).collect();
         let parsed = parsed.map_err(|error| SourceError::InvalidResponse(error.to_string()))?;
         receipts::parse_receipts(&parsed, body, self.config.verify, &self.contracts, &watched.read_addresses())
             .map_err(SourceError::InvalidResponse)

@@ -1,5 +1,5 @@
 //! Reads the native coins that contracts send inside transactions, from call traces. A block is read without them when no
-//! traces can be had.
+//! endpoint returns usable traces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +47,7 @@ impl Evm {
         };
         let Some(native) = &self.native else { return Ok(Vec::new()) };
         if !self.trace_health().may_request(Instant::now()) {
-            self.mark_incomplete(body, "rest", "trace requests failed several times in a row and are paused");
+            self.mark_incomplete(body, "paused", "trace requests failed several times in a row and are paused");
             return Ok(Vec::new());
         }
         let answer = self.pool.send(Request::call(method, &params), |reply| {
@@ -73,7 +73,7 @@ impl Evm {
         // The tracing endpoint may be a little behind the one that returned the block.
         let is_behind = matches!(&failure, RpcError::NodeError(refusal) if refusal.kind == NodeErrorKind::NotFound);
         if (is_behind || matches!(failure, RpcError::Unavailable(_) | RpcError::Timeout(_)))
-            && self.trace_health().may_wait_for_answer(Instant::now())
+            && self.trace_health().record_silence(Instant::now())
         {
             return Err(failure.into_source_error(body.header.height));
         }
@@ -120,7 +120,7 @@ impl Evm {
             .map(|((to, _), _)| to.key)
             .collect();
         if !contradicted.is_empty() {
-            self.mark_incomplete(body, "made up", "its traces show more coins than some addresses received");
+            self.mark_incomplete(body, "contradicted", "its traces show more coins than some addresses received");
         }
         transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
     }
@@ -130,7 +130,7 @@ impl Evm {
         if self.trace_health().record_incomplete_block(Instant::now(), cause) {
             warn!(
                 chain = %self.config.chain,
-                               "transfers may be missing from block {}, so balances are compared instead: {reason}",
+                "transfers may be missing from block {}, so balances are compared instead: {reason}",
                 body.header.height
             );
         }

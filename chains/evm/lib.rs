@@ -24,4 +24,4 @@ mod sender;
 
 pub use config::{Commitments, EvmConfig, FinalitySource, TraceApi};
 pub use sender::{TxPoolError, classify};
-pub use source::{BuildError, Evm};
+pub use source::{Evm, EvmBuildError};

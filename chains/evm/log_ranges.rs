@@ -13,7 +13,7 @@ use crate::{
     Evm,
     block::BlockBody,
     hex,
-    logs::{Log, TRANSFER_TOPIC},
+    logs::{EventLog, TRANSFER_TOPIC},
 };
 
 /// A summary of one block's unproven logs.
@@ -72,7 +72,7 @@ impl Evm {
             let mut first: Option<LogSummaries> = None;
             let mut too_large = None;
             let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
-                let logs: Vec<Log<'_>> = reply.result().inspect_err(|bad| {
+                let logs: Vec<EventLog<'_>> = reply.result().inspect_err(|bad| {
                     if let Rejection::NodeError(refusal) = bad
                         && refusal.kind == NodeErrorKind::TooLarge
                     {
@@ -113,7 +113,7 @@ impl Evm {
     /// Groups logs by block and marks transfers to watched addresses. Fails on a log that the request did not ask for.
     fn summarize_logs(
         &self,
-        logs: &[Log<'_>],
+        logs: &[EventLog<'_>],
         from: Height,
         to: Height,
         watched: &WatchSet,
@@ -158,7 +158,7 @@ impl Evm {
         let filter = json!([{ "blockHash": B256::from(body.header.hash.0), "address": self.contract_addresses(), "topics": [TRANSFER_TOPIC] }]);
         let (mut empty_answers, mut consistent_answers) = (0, 0);
         let answer = self.pool.send(Request::call("eth_getLogs", &filter), |reply| {
-            let logs: Vec<Log<'_>> = reply.result()?;
+            let logs: Vec<EventLog<'_>> = reply.result()?;
             let summary =
                 self.summarize_logs(&logs, height, height, watched).map_err(Rejection::Invalid)?.into_values().next();
             if summary.as_ref().is_some_and(|summary| summary.hash.0 != body.header.hash.0) {

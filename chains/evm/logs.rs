@@ -19,7 +19,7 @@ const BLOOM_LOOKUPS_MAX: usize = 1_000;
 /// An event log as returned by a node. The log index is not read, because the caller counts it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Log<'a> {
+pub struct EventLog<'a> {
     pub address: &'a str,
     #[serde(borrow)]
     pub topics: Topics<'a>,
@@ -166,9 +166,13 @@ fn parse_address_topic(topic: &str) -> Option<AddressKey> {
 /// A token transfer to a watched address, without its position in the block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenTransfer {
+    /// The asset of the token contract.
     pub asset: AssetId,
+    /// The sender as named by the event.
     pub from: AddressKey,
+    /// The watched address.
     pub to: AddressKey,
+    /// Amount in base units of the token, above zero.
     pub amount: Amount,
 }
 
@@ -186,9 +190,9 @@ impl TokenTransfer {
     }
 }
 
-impl Log<'_> {
+impl EventLog<'_> {
     /// Returns the transfer if this log is one of an accepted contract to a watched address: exactly the ERC-20 `Transfer`
-    /// event with two indexed addresses and an amount above zero. Does not check [`Log::is_removed`].
+    /// event with two indexed addresses and an amount above zero. Does not check [`EventLog::is_removed`].
     pub fn parse_transfer(&self, contracts: &TokenContracts, watched: &WatchedAddresses<'_>) -> Option<TokenTransfer> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
         let to = parse_address_topic(to).filter(|to| watched.contains(to))?;
@@ -241,9 +245,9 @@ pub fn for_each_watched_transfer<'a>(
     body: &'a [u8],
     watched: &WatchedAddresses<'_>,
     contracts: &TokenContracts,
-    mut found: impl FnMut(TokenTransfer, &Log<'a>),
+    mut found: impl FnMut(TokenTransfer, &EventLog<'a>),
 ) -> Result<usize, rpc::Rejection> {
-    let logs: Vec<Log<'a>> = rpc::Reply::new(0, 200, body).result()?;
+    let logs: Vec<EventLog<'a>> = rpc::Reply::new(0, 200, body).result()?;
     for log in logs.iter().filter(|log| !log.is_removed()) {
         if let Some(transfer) = log.parse_transfer(contracts, watched) {
             found(transfer, log);

@@ -10,13 +10,13 @@ use crate::{
     Commitments,
     block::{self, BlockBody, bor_state_sync_txid},
     hex,
-    logs::{Log, TokenContracts},
+    logs::{EventLog, TokenContracts},
 };
 
 /// A transaction receipt as returned by a node.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Receipt<'a> {
+pub struct TxReceipt<'a> {
     #[serde(default)]
     r#type: Option<&'a str>,
     #[serde(default)]
@@ -27,7 +27,7 @@ pub struct Receipt<'a> {
     cumulative_gas_used: &'a str,
     logs_bloom: &'a str,
     #[serde(borrow)]
-    logs: Vec<Log<'a>>,
+    logs: Vec<EventLog<'a>>,
     transaction_hash: &'a str,
     block_hash: &'a str,
     #[serde(default)]
@@ -50,7 +50,7 @@ pub struct BlockReceipts {
 /// Verifies all receipts of `body` and returns the token transfers in them. Fails when a receipt is missing or does not belong
 /// to the block.
 pub fn parse_receipts(
-    receipts: &[Receipt<'_>],
+    receipts: &[TxReceipt<'_>],
     body: &BlockBody,
     verify: Commitments,
     contracts: &TokenContracts,
@@ -59,7 +59,11 @@ pub fn parse_receipts(
     let height = body.header.height;
     let receipts = drop_surplus_bridge_receipt(receipts, body);
     if receipts.len() != body.txids.len() {
-        return Err(format!("block {height} has {} transactions, got {} receipts", body.txids.len(), receipts.len()));
+        return Err(format!(
+            "block {height} has {} transactions, but {} receipts were returned",
+            body.txids.len(),
+            receipts.len()
+        ));
     }
     for (receipt, txid) in receipts.iter().zip(&body.txids) {
         if !receipt.belongs_to(*txid, body) {
@@ -96,8 +100,8 @@ pub fn parse_receipts(
 
 /// Removes a surplus receipt at the end. Erigon has added the receipt of Polygon's bridge twice, or to a block whose
 /// transactions do not include it.
-fn drop_surplus_bridge_receipt<'a, 'b>(receipts: &'a [Receipt<'b>], body: &BlockBody) -> &'a [Receipt<'b>] {
-    let is_surplus = |receipt: &Receipt<'_>| {
+fn drop_surplus_bridge_receipt<'a, 'b>(receipts: &'a [TxReceipt<'b>], body: &BlockBody) -> &'a [TxReceipt<'b>] {
+    let is_surplus = |receipt: &TxReceipt<'_>| {
         let txid = hex::parse_hash(receipt.transaction_hash);
         txid.is_some_and(|txid| body.txids.contains(&txid) || txid == bor_state_sync_txid(&body.header))
     };
@@ -107,7 +111,7 @@ fn drop_surplus_bridge_receipt<'a, 'b>(receipts: &'a [Receipt<'b>], body: &Block
     }
 }
 
-impl Receipt<'_> {
+impl TxReceipt<'_> {
     /// Returns true when this is the receipt of this transaction in this block.
     pub fn belongs_to(&self, txid: B256, body: &BlockBody) -> bool {
         let in_block = hex::parse_hash(self.block_hash).is_some_and(|hash| hash.0 == body.header.hash.0);
@@ -155,7 +159,7 @@ impl Receipt<'_> {
     }
 }
 
-fn encode_log(log: &Log<'_>, out: &mut Vec<u8>) -> Option<()> {
+fn encode_log(log: &EventLog<'_>, out: &mut Vec<u8>) -> Option<()> {
     let mut fields = Vec::new();
     hex::parse_address(log.address)?.encode(&mut fields);
     let mut topics = Vec::with_capacity(33 * 4);
@@ -175,7 +179,7 @@ fn encode_list(payload: &[u8], out: &mut Vec<u8>) {
 
 /// Returns true when the receipts match the receipts root. Returns false when they do not, but the block has transactions of
 /// an unknown type, whose receipts may have unknown fields. Fails on any other mismatch.
-fn verify_root(receipts: &[Receipt<'_>], body: &BlockBody) -> Result<bool, String> {
+fn verify_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<bool, String> {
     let height = body.header.height;
     let mut encoded = Vec::with_capacity(receipts.len());
     for receipt in receipts {
@@ -196,7 +200,7 @@ fn verify_root(receipts: &[Receipt<'_>], body: &BlockBody) -> Result<bool, Strin
 
 /// Checks that the logs set every bit of the header's bloom. Weaker than the receipts root, and used when that cannot be
 /// recomputed.
-fn verify_bloom(receipts: &[Receipt<'_>], body: &BlockBody) -> Result<(), String> {
+fn verify_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(), String> {
     let mut bloom = Bloom::ZERO;
     for log in receipts.iter().flat_map(|receipt| &receipt.logs) {
         log.accrue_to_bloom(&mut bloom).ok_or("a log is malformed")?;
@@ -237,10 +241,10 @@ mod tests {
     /// A block whose header commits to exactly these receipts.
     fn body(txids: &[B256], committed: &[Value]) -> BlockBody {
         let texts = to_texts(committed);
-        let receipts: Vec<Receipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        let receipts: Vec<TxReceipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         let mut bloom = Bloom::ZERO;
         receipts.iter().flat_map(|receipt| &receipt.logs).for_each(|log| log.accrue_to_bloom(&mut bloom).unwrap());
-        let encode = |receipt: &Receipt<'_>| {
+        let encode = |receipt: &TxReceipt<'_>| {
             let mut bytes = Vec::new();
             receipt.encode_for_trie(&mut bytes).unwrap();
             bytes
@@ -267,7 +271,7 @@ mod tests {
         let watched = WatchSet::default();
         watched.insert(AddressKey(WATCHED_ADDRESS));
         let texts = to_texts(receipts);
-        let receipts: Vec<Receipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        let receipts: Vec<TxReceipt<'_>> = texts.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
         parse_receipts(&receipts, body, verify, &contracts, &watched.read_addresses())
     }
 
@@ -279,8 +283,8 @@ mod tests {
     fn a_receipt_of_the_polygon_bridge_is_part_of_the_root() {
         let receipts =
             [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x7f", txid(3), &[log(WATCHED_ADDRESS)])];
-        let settled = parse_with(&receipts, &body(&[txid(2), txid(3)], &receipts), Commitments::ALL).unwrap();
-        assert_eq!((settled.proven, settled.transfers.len()), (true, 2));
+        let parsed = parse_with(&receipts, &body(&[txid(2), txid(3)], &receipts), Commitments::ALL).unwrap();
+        assert_eq!((parsed.proven, parsed.transfers.len()), (true, 2));
     }
 
     #[test]
@@ -293,8 +297,8 @@ mod tests {
 
         let without_bridge = body(&[txid(2)], &committed[..1]);
         let bridge = receipt("0x0", bor_state_sync_txid(&without_bridge.header), &[log(WATCHED_ADDRESS)]);
-        let settled = parse_with(&[paid.clone(), bridge.clone()], &without_bridge, Commitments::ALL).unwrap();
-        assert_eq!(settled.transfers.len(), 1, "a log outside the receipts root is not credited");
+        let parsed = parse_with(&[paid.clone(), bridge.clone()], &without_bridge, Commitments::ALL).unwrap();
+        assert_eq!(parsed.transfers.len(), 1, "a log outside the receipts root is not credited");
         let listed =
             BlockBody { txids: vec![txid(2), bor_state_sync_txid(&without_bridge.header)], ..without_bridge.clone() };
         assert_eq!(parse_with(&[paid.clone(), bridge], &listed, Commitments::ALL).unwrap().transfers.len(), 1);
@@ -316,8 +320,8 @@ mod tests {
         let committed = [receipt("0x2", txid(2), &[log(WATCHED_ADDRESS)]), receipt("0x8", txid(3), &[])];
         let body = body(&[txid(2), txid(3)], &committed);
         let reported = [committed[0].clone(), receipt("0x9", txid(3), &[])];
-        let settled = parse_with(&reported, &body, Commitments::ALL).unwrap();
-        assert_eq!((settled.proven, settled.transfers.len()), (false, 1));
+        let parsed = parse_with(&reported, &body, Commitments::ALL).unwrap();
+        assert_eq!((parsed.proven, parsed.transfers.len()), (false, 1));
         let known = BlockBody { has_full_transactions: true, ..body };
         assert!(
             parse_with(&reported, &known, Commitments::ALL).is_err(),

@@ -38,7 +38,7 @@ const DECIMALS_SELECTOR: &str = "0x313ce567";
 
 /// Why a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum BuildError {
+pub enum EvmBuildError {
     /// A token's contract is not an address.
     #[error(transparent)]
     Contract(#[from] InvalidContract),
@@ -62,6 +62,7 @@ pub struct Evm {
     /// The height up to which blocks are not expected to change.
     pub(crate) stable_height: AtomicU64,
     pub(crate) balance_cache: Mutex<BalanceCache>,
+    /// True after the warning that a single endpoint cannot confirm balances was logged.
     pub(crate) single_endpoint_warned: AtomicBool,
     trace_health: Mutex<TraceHealth>,
     /// The endpoints are asked for their head and their final block in turn; these count the requests.
@@ -74,9 +75,9 @@ pub struct Evm {
 
 impl Evm {
     /// Builds the driver. Does not connect to any endpoint.
-    pub fn new(config: EvmConfig) -> Result<Evm, BuildError> {
+    pub fn new(config: EvmConfig) -> Result<Evm, EvmBuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
-            return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
+            return Err(EvmBuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
         let request = Request::call("eth_chainId", &[(); 0]);
         let chain_check = ChainCheck::result_is(request, &hex::to_quantity(config.chain_id));
@@ -99,6 +100,7 @@ impl Evm {
         })
     }
 
+    /// Locks the state of the trace requests.
     pub(crate) fn trace_health(&self) -> MutexGuard<'_, TraceHealth> {
         self.trace_health.lock().expect("no panic while the trace health is locked")
     }
@@ -168,13 +170,13 @@ impl Evm {
         self.pool.record_head(endpoint, head.height);
         let hash = B256::from(head.hash.0);
         let finality = match header("finalized").await {
-            Ok(Some(mark)) => format!("finalized up to {}", mark.height),
+            Ok(Some(block)) => format!("finalized up to {}", block.height),
             Ok(None) => "no finalized block yet".to_owned(),
             Err(_) => "no `finalized` tag".to_owned(),
         };
         let receipts = self.supports_method(endpoint, "eth_getBlockReceipts", json!([hash])).await;
-        let proof = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
-        let proofs = self.supports_method(endpoint, "eth_getProof", proof).await;
+        let proof_params = json!([alloy_primitives::Address::ZERO, [], { "blockHash": hash }]);
+        let proofs = self.supports_method(endpoint, "eth_getProof", proof_params).await;
         let yes_or_no = |offered: bool| if offered { "yes" } else { "no" };
         let mut text = format!(
             "chain {}, head {}, {finality}, receipts by block: {}, proofs of balances: {}, {latency} ms",
@@ -196,6 +198,7 @@ impl Evm {
         self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await.is_ok()
     }
 
+    /// Requests a string result from one endpoint.
     async fn request_text(&self, endpoint: usize, method: &str, params: serde_json::Value) -> Result<String, RpcError> {
         let accept = |reply: &Reply<'_>| reply.result::<String>().map(Verdict::Accept);
         self.pool.send(Request::call(method, &params).to(Target::Probe(endpoint)), accept).await
@@ -262,8 +265,9 @@ impl Source for Evm {
             }
         }
         let finalized = self.finality_claims().agreed_block(Instant::now());
-        let deep = head.height.saturating_sub(self.config.range_depth);
-        self.stable_height.store(finalized.map_or(deep, |mark| mark.height.max(deep)), Ordering::Relaxed);
+        let deep_height = head.height.saturating_sub(self.config.range_depth);
+        self.stable_height
+            .store(finalized.map_or(deep_height, |block| block.height.max(deep_height)), Ordering::Relaxed);
         Ok(Tip { head, finalized })
     }
 

@@ -39,7 +39,7 @@ impl TraceHealth {
     }
 
     /// Records that no endpoint answered. Returns true while the block may wait for another try.
-    pub fn may_wait_for_answer(&mut self, now: Instant) -> bool {
+    pub fn record_silence(&mut self, now: Instant) -> bool {
         now.saturating_duration_since(*self.silent_since.get_or_insert(now)) < SILENCE_MAX
     }
 
@@ -71,11 +71,11 @@ mod tests {
     fn a_block_waits_for_a_silent_endpoint_for_a_limited_time() {
         let start = Instant::now();
         let mut health = TraceHealth::default();
-        assert!(health.may_wait_for_answer(start));
-        assert!(health.may_wait_for_answer(start + SILENCE_MAX / 2));
-        assert!(!health.may_wait_for_answer(start + SILENCE_MAX));
+        assert!(health.record_silence(start));
+        assert!(health.record_silence(start + SILENCE_MAX / 2));
+        assert!(!health.record_silence(start + SILENCE_MAX));
         health.record_success();
-        assert!(health.may_wait_for_answer(start + SILENCE_MAX), "an answer restarts the waiting time");
+        assert!(health.record_silence(start + SILENCE_MAX), "an answer restarts the waiting time");
     }
 
     #[test]

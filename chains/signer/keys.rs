@@ -1,4 +1,4 @@
-//! `settled-signer keys`: make a seed, show its public account keys, and check what they derive.
+//! `settled-signer keys`: creates and imports seeds, prints their public account keys, and checks derived addresses.
 
 use std::{
     env,
@@ -23,98 +23,105 @@ use crate::{
     terminal,
 };
 
+/// The end of the command-line help: the exit codes, and where secrets come from.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 something failed; 2 wrong usage; 3 wrong passphrase; 4 the seed file is damaged or no seed file; \
-5 a key or an address is not of this seed.
+Exit codes: 0 success; 1 failure; 2 wrong usage; 3 wrong passphrase; 4 the file is damaged or is not a seed file; \
+5 the key or the address does not belong to this seed.
 
-Secrets are never taken from arguments or from the environment.";
+Secrets are never read from arguments or environment variables.";
 
-/// Fewest characters of a new passphrase: Argon2id makes a guess slow, not a short passphrase long.
+/// The minimum length of a new passphrase, in characters.
 const PASSPHRASE_MIN: usize = 8;
 
-/// Name of the passphrase among the credentials that systemd hands to a unit.
+/// The name of the passphrase among the credentials that systemd passes to a unit.
 const CREDENTIAL: &str = "seed-passphrase";
 
-/// Most addresses that one call derives.
+/// The maximum number of addresses that one call derives.
 const ADDRESSES_MAX: u32 = 10_000;
 
+/// A subcommand of `settled-signer keys`.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a new seed of 24 words and write it, encrypted, to a new file.
+    /// Create a new seed of 24 words and write it to a new encrypted file.
     Create(CreateArgs),
-    /// Take the words of an existing seed and write it, encrypted, to a new file.
+    /// Import the words of an existing seed and write them to a new encrypted file.
     ///
-    /// The words are asked for on the terminal. When standard input is no terminal, its lines are: the words; the BIP39
-    /// passphrase, if asked for; the passphrase of the file, if there is no --passphrase-file.
+    /// The program asks for the words on the terminal. When standard input is not a terminal, give one value per line: the
+    /// words; the BIP39 passphrase, with --ask-bip39-passphrase; the passphrase of the file, without --passphrase-file.
     Import(ImportArgs),
     /// Print account xpubs as TOML for the configuration of settled.
     ///
-    /// An xpub can spend nothing, but whoever has it sees every address of the account.
+    /// An xpub cannot spend money, but it reveals every address of the account.
     Xpubs(XpubsArgs),
     /// Print addresses: index, path and address, separated by tabs.
     Derive(DeriveArgs),
-    /// Open a seed file, derive again, and compare with an xpub or an address.
+    /// Open a seed file and compare its keys with an xpub or an address.
     Check(CheckArgs),
 }
 
+/// The arguments of `keys create`.
 #[derive(Args)]
 pub struct CreateArgs {
-    /// The seed file to make; an existing file is never overwritten.
+    /// The seed file to create. An existing file is never overwritten.
     file: PathBuf,
-    /// Print the words even though standard output is no terminal.
+    /// Print the words even if standard output is not a terminal.
     #[arg(long)]
     show_mnemonic: bool,
     #[command(flatten)]
-    lock: EncryptionArgs,
+    encryption: EncryptionArgs,
 }
 
+/// The arguments of `keys import`.
 #[derive(Args)]
 pub struct ImportArgs {
-    /// The seed file to make; an existing file is never overwritten.
+    /// The seed file to create. An existing file is never overwritten.
     file: PathBuf,
-    /// Also ask for the BIP39 passphrase of the words (the "25th word"); the seed file keeps it with them.
+    /// Also ask for the BIP39 passphrase of the words (the "25th word"). The seed file stores it with the words.
     #[arg(long)]
     ask_bip39_passphrase: bool,
     #[command(flatten)]
-    lock: EncryptionArgs,
+    encryption: EncryptionArgs,
 }
 
+/// The arguments of `keys xpubs`.
 #[derive(Args)]
 pub struct XpubsArgs {
     /// The seed file.
     file: PathBuf,
-    /// Families to print; all of them if none is named. Bitcoin has an account for each kind of its addresses: settled takes
-    /// the one that fits a chain's `address_kind`, so both may be pasted.
+    /// The chain families to print; without this option, all of them. Bitcoin has one account per kind of address. settled
+    /// uses the one that fits a chain's `address_kind`, so the configuration may contain both.
     #[arg(long, value_enum)]
     chain: Vec<FamilyArg>,
-    /// What the accounts are for: deposit, deposit-test or hot-N. Can be repeated.
+    /// The purpose of the accounts: deposit, deposit-test or hot-N. Can be repeated.
     #[arg(long, default_value = "deposit")]
     purpose: Vec<Purpose>,
     #[command(flatten)]
-    place: AccountArgs,
+    account: AccountArgs,
     #[command(flatten)]
-    unlock: PassphraseArgs,
+    passphrase: PassphraseArgs,
 }
 
+/// The arguments of `keys derive`.
 #[derive(Args)]
 pub struct DeriveArgs {
     /// The seed file.
     file: PathBuf,
-    /// Family of the account.
+    /// The chain family of the account.
     #[arg(long, value_enum)]
     chain: FamilyArg,
-    /// What the account is for: deposit, deposit-test or hot-N.
+    /// The purpose of the account: deposit, deposit-test or hot-N.
     #[arg(long, default_value = "deposit")]
     purpose: Purpose,
-    /// One index, or a range whose end is not included, such as 0..5.
+    /// One index, or a range without its end: 0..5 stands for the indices 0 to 4.
     #[arg(long)]
     index: IndexRange,
     #[command(flatten)]
-    place: AccountArgs,
+    account: AccountArgs,
     #[command(flatten)]
-    unlock: PassphraseArgs,
+    passphrase: PassphraseArgs,
 }
 
+/// The arguments of `keys check`.
 #[derive(Args)]
 pub struct CheckArgs {
     /// The seed file.
@@ -125,57 +132,58 @@ pub struct CheckArgs {
     /// Compare the address at --index with this one.
     #[arg(long, requires_all = ["chain", "index"])]
     address: Option<String>,
-    /// Index of the address, below 2^31.
+    /// The index of the address, below 2^31.
     #[arg(long, requires = "address")]
     index: Option<u32>,
-    /// Family of the account.
+    /// The chain family of the account.
     #[arg(long, value_enum)]
     chain: Option<FamilyArg>,
-    /// What the account is for: deposit, deposit-test or hot-N.
+    /// The purpose of the account: deposit, deposit-test or hot-N.
     #[arg(long, default_value = "deposit")]
     purpose: Purpose,
     #[command(flatten)]
-    place: AccountArgs,
+    account: AccountArgs,
     #[command(flatten)]
-    unlock: PassphraseArgs,
+    passphrase: PassphraseArgs,
 }
 
-/// How a new seed file is encrypted.
+/// The encryption of a new seed file.
 #[derive(Args)]
 struct EncryptionArgs {
     #[command(flatten)]
-    unlock: PassphraseArgs,
-    /// Memory of Argon2id in MiB.
+    passphrase: PassphraseArgs,
+    /// Memory that Argon2id uses, in MiB.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(19..=4096))]
     kdf_memory_mib: u32,
-    /// Passes of Argon2id.
+    /// Number of passes of Argon2id.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=64))]
     kdf_passes: u32,
-    /// Lanes of Argon2id.
+    /// Number of lanes (threads) of Argon2id.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     kdf_lanes: u32,
 }
 
-/// Where the passphrase of the file comes from.
+/// The source of the seed file's passphrase.
 #[derive(Args)]
 struct PassphraseArgs {
-    /// Read the passphrase of the seed file from this file. Otherwise it is the credential `seed-passphrase` that systemd
-    /// gives to a unit, or else it is asked for.
+    /// Read the passphrase of the seed file from this file. Without this option, the program uses the systemd credential
+    /// `seed-passphrase` if there is one, and asks for the passphrase otherwise.
     #[arg(long, value_name = "PATH")]
     passphrase_file: Option<PathBuf>,
 }
 
-/// Which of the accounts for one purpose.
+/// The options that select one account among those with the same family and purpose.
 #[derive(Args)]
 struct AccountArgs {
-    /// Network of the Bitcoin accounts.
+    /// The network of the Bitcoin accounts.
     #[arg(long, value_enum, default_value = "mainnet")]
     network: NetworkArg,
-    /// What addresses the Bitcoin accounts have: `p2wpkh` (bc1q…, below m/84') or `p2tr` (bc1p…, below m/86'). Without it,
-    /// `xpubs` prints both, `derive` takes p2wpkh, and `check` looks at what it is to compare with.
+    /// The kind of addresses of the Bitcoin accounts: `p2wpkh` (bc1q…, below m/84') or `p2tr` (bc1p…, below m/86'). Without
+    /// this option, `xpubs` prints both, `derive` uses p2wpkh, and `check` uses the kind of the given address and accepts
+    /// an xpub of either kind.
     #[arg(long, value_enum)]
     kind: Option<AddressKindArg>,
-    /// Epoch of the accounts; a restore bumps it.
+    /// The epoch of the accounts. It increases by one with every restore of a backup.
     #[arg(long, default_value_t = 0)]
     epoch: u32,
 }
@@ -236,31 +244,36 @@ impl FromStr for IndexRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<IndexRange, String> {
-        let number = |text: &str| text.parse::<u32>().map_err(|_| format!("`{text}` is not an index"));
+        let parse = |text: &str| text.parse::<u32>().map_err(|_| format!("`{text}` is not an index"));
         let range = match text.split_once("..") {
-            Some((from, to)) => number(from)?..number(to)?,
+            Some((from, to)) => parse(from)?..parse(to)?,
             None => {
-                let index = number(text)?;
-                index..index.checked_add(1).ok_or("indices end below 2^31")?
+                let index = parse(text)?;
+                index..index.checked_add(1).ok_or("an index must be below 2^31")?
             }
         };
         match range.end.checked_sub(range.start) {
             Some(1..=ADDRESSES_MAX) if range.end <= 1 << 31 => Ok(IndexRange(range)),
-            Some(_) | None => Err(format!("a range has 1 to {ADDRESSES_MAX} indices below 2^31")),
+            Some(_) | None => Err(format!("a range must contain 1 to {ADDRESSES_MAX} indices below 2^31")),
         }
     }
 }
 
-/// A key or an address that this seed does not have.
+/// The given key or address differs from the derived one.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} is {ours}, not {theirs}")]
+#[error("{item} is {derived}, not {given}")]
 struct KeyMismatch {
-    what: String,
-    ours: String,
-    theirs: String,
+    /// The path of the key or the address.
+    item: String,
+    derived: String,
+    given: String,
 }
 
-/// Runs one command; what it prints goes to `out`, what it asks and warns of to standard error.
+/// Runs one command. Results go to `out`, prompts and warnings to standard error.
+///
+/// # Errors
+///
+/// Fails with an error that [`exit_code`] translates.
 pub fn run(command: &Command, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Command::Create(args) => create(args, out),
@@ -271,7 +284,7 @@ pub fn run(command: &Command, out: &mut impl Write) -> anyhow::Result<()> {
     }
 }
 
-/// The exit code that [`EXIT_CODES`] promises for an error of [`run`].
+/// Returns the exit code of an error of [`run`], as [`EXIT_CODES`] lists them.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<KeyMismatch>() {
         return ExitCode::from(5);
@@ -286,18 +299,18 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn create(args: &CreateArgs, out: &mut impl Write) -> anyhow::Result<()> {
     refuse_existing(&args.file)?;
     let seed = Seed::generate()?;
-    args.lock.write(&args.file, &seed)?;
+    args.encryption.write(&args.file, &seed)?;
     if args.show_mnemonic || isatty(std::io::stdout()) {
         eprintln!(
-            "\nThese 24 words are the seed. Write them on paper now: they are shown this once. Whoever reads them can take \
-             all the money; without them, a lost file or passphrase loses it.\n"
+            "\nThese 24 words are the seed. Write them on paper now: they are shown only once. Everyone who knows them can \
+             spend all the money. Without them, the money is lost if the file or its passphrase is lost.\n"
         );
         writeln!(out, "{}", seed.words().expose_secret())?;
         out.flush()?;
     } else {
         eprintln!(
-            "The words were not shown, because standard output is no terminal and --show-mnemonic was not given: {} and its \
-             passphrase are the only way to the money. Back up both.",
+            "The words were not shown, because standard output is not a terminal and --show-mnemonic was not given. Back up \
+             {} and its passphrase: without them the money is lost.",
             args.file.display()
         );
     }
@@ -314,18 +327,18 @@ fn import(args: &ImportArgs, out: &mut impl Write) -> anyhow::Result<()> {
         SecretString::default()
     };
     let seed = Seed::from_words(&words, passphrase)?;
-    args.lock.write(&args.file, &seed)?;
+    args.encryption.write(&args.file, &seed)?;
     writeln!(out, "Seed {} was written to {}.", seed.fingerprint(), args.file.display())?;
     Ok(())
 }
 
 fn xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.unlock.open(&args.file)?;
+    let seed = args.passphrase.open(&args.file)?;
     let chains = if args.chain.is_empty() { FamilyArg::value_variants() } else { &args.chain };
-    writeln!(out, "# Account keys of seed {}. They show every address and can spend nothing.", seed.fingerprint())?;
+    writeln!(out, "# Account keys of seed {}. They reveal every address and cannot spend money.", seed.fingerprint())?;
     for &purpose in &args.purpose {
         for &chain in chains {
-            for account in args.place.accounts(chain, purpose)? {
+            for account in args.account.accounts(chain, purpose)? {
                 writeln!(out)?;
                 write_account(&seed, &account, out)?;
             }
@@ -334,7 +347,7 @@ fn xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One `[[accounts]]` table of settled's configuration. No value needs an escape.
+/// Writes one `[[accounts]]` table for the configuration of settled. No value contains a character that TOML must escape.
 fn write_account(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -> std::io::Result<()> {
     let family = match account.family() {
         Family::Bitcoin => "bitcoin",
@@ -350,94 +363,103 @@ fn write_account(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -> std
 }
 
 fn derive(args: &DeriveArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.unlock.open(&args.file)?;
-    let account = args.place.account(args.chain, args.purpose, AddressKindArg::P2wpkh)?;
+    let seed = args.passphrase.open(&args.file)?;
+    let account = args.account.account(args.chain, args.purpose, AddressKindArg::P2wpkh)?;
     for index in args.index.0.clone() {
-        writeln!(out, "{index}\t{}/0/{index}\t{}", account.path(), address(&seed, &account, index)?)?;
+        writeln!(out, "{index}\t{}/0/{index}\t{}", account.path(), derive_address(&seed, &account, index)?)?;
     }
     Ok(())
 }
 
 fn check(args: &CheckArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let seed = args.unlock.open(&args.file)?;
-    writeln!(out, "{} opens: seed {}", args.file.display(), seed.fingerprint())?;
+    let seed = args.passphrase.open(&args.file)?;
+    writeln!(out, "{} was opened: seed {}", args.file.display(), seed.fingerprint())?;
     let Some(chain) = args.chain else { return Ok(()) };
-    if let Some(theirs) = &args.xpub {
-        let accounts = args.place.accounts(chain, args.purpose)?;
-        let Some(account) = accounts.iter().find(|account| theirs.trim() == seed.account_xpub(account)) else {
-            let or = |each: &dyn Fn(&KeyAccount) -> String| accounts.iter().map(each).collect::<Vec<_>>().join(" or ");
-            let (what, ours) =
-                (or(&|account| format!("xpub of {}", account.path())), or(&|account| seed.account_xpub(account)));
-            bail!(KeyMismatch { what, ours, theirs: theirs.clone() });
+    if let Some(given) = &args.xpub {
+        let accounts = args.account.accounts(chain, args.purpose)?;
+        let Some(account) = accounts.iter().find(|account| given.trim() == seed.account_xpub(account)) else {
+            let join =
+                |text: &dyn Fn(&KeyAccount) -> String| accounts.iter().map(text).collect::<Vec<_>>().join(" or ");
+            let (item, derived) =
+                (join(&|account| format!("xpub of {}", account.path())), join(&|account| seed.account_xpub(account)));
+            bail!(KeyMismatch { item, derived, given: given.clone() });
         };
-        writeln!(out, "xpub of {} agrees", account.path())?;
+        writeln!(out, "xpub of {} matches", account.path())?;
     }
-    if let (Some(theirs), Some(index)) = (&args.address, args.index) {
-        let account = args.place.account(chain, args.purpose, address_kind_of(theirs))?;
-        let (what, ours) = (format!("address {}/0/{index}", account.path()), address(&seed, &account, index)?);
+    if let (Some(given), Some(index)) = (&args.address, args.index) {
+        let account = args.account.account(chain, args.purpose, detect_address_kind(given))?;
+        let (item, derived) =
+            (format!("address {}/0/{index}", account.path()), derive_address(&seed, &account, index)?);
         let same = match account.family() {
-            // Hex and Bech32 may be written in either case.
-            Family::Bitcoin | Family::Evm => theirs.trim().eq_ignore_ascii_case(&ours),
-            Family::Tron => theirs.trim() == ours,
+            // Hexadecimal and Bech32 texts may be in upper or lower case.
+            Family::Bitcoin | Family::Evm => given.trim().eq_ignore_ascii_case(&derived),
+            Family::Tron => given.trim() == derived,
         };
         if !same {
-            bail!(KeyMismatch { what, ours, theirs: theirs.clone() });
+            bail!(KeyMismatch { item, derived, given: given.clone() });
         }
-        writeln!(out, "{what} agrees")?;
+        writeln!(out, "{item} matches")?;
     }
     Ok(())
 }
 
-/// By the version of its witness program; whatever is no Taproot address is compared with the usual kind.
-fn address_kind_of(address: &str) -> AddressKindArg {
+/// Returns P2TR for a Taproot address and P2WPKH for any other text.
+fn detect_address_kind(address: &str) -> AddressKindArg {
     let address = address.trim().to_ascii_lowercase();
-    if ["bc1p", "tb1p", "bcrt1p"].iter().any(|begin| address.starts_with(begin)) {
+    if ["bc1p", "tb1p", "bcrt1p"].iter().any(|prefix| address.starts_with(prefix)) {
         AddressKindArg::P2tr
     } else {
         AddressKindArg::P2wpkh
     }
 }
 
-/// The address at an index, derived twice: from private keys, and from the xpub as the daemon does it.
-fn address(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
-    let ours = seed.address(account, index)?.text;
-    let daemons = Deriver::new(&seed.account_xpub(account), account.scheme())?.derive_address(index)?.text;
-    if ours != daemons {
-        bail!(KeyMismatch { what: format!("address {}/0/{index}", account.path()), ours, theirs: daemons });
+/// Returns the address at an index. It is derived twice, from the private keys and from the xpub as the daemon does; the
+/// function fails if the results differ.
+fn derive_address(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
+    let from_seed = seed.address(account, index)?.text;
+    let from_xpub = Deriver::new(&seed.account_xpub(account), account.scheme())?.derive_address(index)?.text;
+    if from_seed != from_xpub {
+        let item = format!("address {}/0/{index}", account.path());
+        bail!(KeyMismatch { item, derived: from_seed, given: from_xpub });
     }
-    Ok(ours)
+    Ok(from_seed)
 }
 
 fn refuse_existing(file: &Path) -> anyhow::Result<()> {
-    ensure!(!file.try_exists()?, "{}: it exists already, and a seed file is never overwritten", file.display());
+    ensure!(
+        !file.try_exists()?,
+        "{}: the file exists already, and a seed file is never overwritten; choose another name",
+        file.display()
+    );
     Ok(())
 }
 
 impl EncryptionArgs {
     fn write(&self, file: &Path, seed: &Seed) -> anyhow::Result<()> {
         let cost = KdfCost::new(self.kdf_memory_mib * 1024, self.kdf_passes, self.kdf_lanes)?;
-        let passphrase = match self.unlock.stored()? {
+        let passphrase = match self.passphrase.read_stored()? {
             Some(passphrase) => passphrase,
             None => terminal::read_new_secret("New passphrase of the seed file")?,
         };
         let length = passphrase.expose_secret().chars().count();
-        ensure!(length >= PASSPHRASE_MIN, "a passphrase has at least {PASSPHRASE_MIN} characters");
+        ensure!(length >= PASSPHRASE_MIN, "the passphrase is too short; use at least {PASSPHRASE_MIN} characters");
         SeedFile::create(file, seed, &passphrase, cost).with_context(|| file.display().to_string())
     }
 }
 
 impl PassphraseArgs {
     fn open(&self, file: &Path) -> anyhow::Result<Seed> {
-        // A file that cannot be opened with any passphrase needs none to be typed.
-        let sealed = SeedFile::read(file).with_context(|| file.display().to_string())?;
-        let passphrase = match self.stored()? {
+        // Read the file before asking for the passphrase, because a damaged file cannot be opened with any.
+        let seed_file = SeedFile::read(file).with_context(|| file.display().to_string())?;
+        let passphrase = match self.read_stored()? {
             Some(passphrase) => passphrase,
             None => terminal::read_secret("Passphrase of the seed file")?,
         };
-        sealed.unseal(&passphrase).with_context(|| file.display().to_string())
+        seed_file.unseal(&passphrase).with_context(|| file.display().to_string())
     }
 
-    fn stored(&self) -> anyhow::Result<Option<SecretString>> {
+    /// Returns the passphrase from the file or from the systemd credential, or `None` when the operator must type it.
+    fn read_stored(&self) -> anyhow::Result<Option<SecretString>> {
         if let Some(path) = &self.passphrase_file {
             return terminal::read_secret_file(path).map(Some);
         }
@@ -448,13 +470,13 @@ impl PassphraseArgs {
 }
 
 impl AccountArgs {
-    /// Of the kind that was named, or else of `kind`.
+    /// Returns the selected account. `kind` applies when the operator gave no `--kind`.
     fn account(&self, chain: FamilyArg, purpose: Purpose, kind: AddressKindArg) -> anyhow::Result<KeyAccount> {
         let account = KeyAccount::new(chain.into(), self.network.into(), purpose, self.epoch)?;
         Ok(account.with_address_kind(self.kind.unwrap_or(kind).into()))
     }
 
-    /// One for each kind of addresses that the family has, unless one was named.
+    /// Returns one account for each address kind of the family, or only that of the `--kind` that the operator gave.
     fn accounts(&self, chain: FamilyArg, purpose: Purpose) -> anyhow::Result<Vec<KeyAccount>> {
         let kinds = match chain {
             FamilyArg::Bitcoin if self.kind.is_none() => AddressKindArg::value_variants(),

@@ -1,8 +1,8 @@
-//! The keys of settled, and the only crate that ever sees them.
+//! Private keys: the only crate of settled that handles them.
 //!
-//! A [`seed::Seed`] lives in memory that is wiped when it is dropped; at rest it is a [`seed_file::SeedFile`]. Everything
-//! else of settled works from the account xpubs that [`seed::Seed::account_xpub`] gives out. Nothing here opens a socket,
-//! reads an environment variable for a secret, or prints one, except the words of a new seed, once.
+//! A [`seed::Seed`] is kept in memory that is wiped when it is dropped, and on disk as a [`seed_file::SeedFile`]. The rest of
+//! settled uses only the account xpubs that [`seed::Seed::account_xpub`] returns. This crate opens no socket, takes no secret
+//! from an environment variable, and prints none, except the words of a new seed, once.
 
 pub mod accounts;
 pub mod keys;

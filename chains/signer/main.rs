@@ -1,4 +1,4 @@
-//! `settled-signer`: the process that holds the keys.
+//! `settled-signer`: the program that holds the private keys.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use signer::keys;
 
-/// Holds the keys of settled: the daemon itself knows account xpubs only.
+/// Manages the private keys of settled. The daemon `settled` itself needs only the account xpubs.
 #[derive(Parser)]
 #[command(name = "settled-signer", version, after_help = keys::EXIT_CODES)]
 struct Cli {
@@ -24,7 +24,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { command: Command::Keys(command) } = Cli::parse();
-    match stay_out_of_core_dumps().and_then(|()| keys::run(&command, &mut std::io::stdout())) {
+    match disable_core_dumps().and_then(|()| keys::run(&command, &mut std::io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("settled-signer: {error:#}");
@@ -33,9 +33,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// A core dump or a debugger of the same user would see the seed.
-fn stay_out_of_core_dumps() -> anyhow::Result<()> {
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .context("core dumps cannot be forbidden")?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("the process cannot be made undumpable")
+/// Disables core dumps and debuggers of the same user, because either would reveal the seed.
+fn disable_core_dumps() -> anyhow::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("cannot disable core dumps")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context("cannot protect the memory of this process against other programs")
 }

@@ -1,7 +1,7 @@
-//! The root secret.
+//! The seed, from which all keys are derived (BIP39, BIP32).
 //!
-//! A [`Seed`] has no `Debug`, no `Clone` and no serialisation: it leaves this process only inside a seed file, or as the
-//! words that are shown once when it is created.
+//! A [`Seed`] has no `Debug`, no `Clone` and no serialisation. It leaves this process only in a seed file, or as the words
+//! that are shown once when it is created.
 
 use std::fmt::Write as _;
 
@@ -14,27 +14,27 @@ use rand::{
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use zeroize::Zeroizing;
 
-/// Longest BIP39 passphrase in bytes of UTF-8. The standard has no limit; the seed file has a fixed size.
+/// The maximum length of a BIP39 passphrase, in bytes of UTF-8. BIP39 has no limit, but the seed file has a fixed size.
 pub const PASSPHRASE_MAX: usize = 256;
 
-/// Entropy of a new seed in bytes: 24 words.
+/// The entropy of a new seed, in bytes; it gives 24 words.
 const NEW_ENTROPY: usize = 32;
 
-/// Bytes that BIP39 stretches a mnemonic to.
+/// The length of the BIP39 seed that is derived from the words, in bytes.
 const STRETCHED: usize = 64;
 
-/// The longest English word has 8 letters; with a space for each, 24 words fit without a reallocation that would leave a
-/// copy behind.
+/// The capacity for 24 words with a space after each; the longest English word has 8 letters. A reallocation would leave a
+/// copy of the words in memory.
 const WORDS_CAPACITY: usize = 24 * 9;
 
-/// Why words are not a seed. No variant repeats a word: an error may end in a log.
+/// Words or entropy are not a seed. No variant contains a word, because an error may be written to a log.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
     #[error("a mnemonic has 12, 15, 18, 21 or 24 words, not {0}")]
     WordCount(usize),
     #[error("word {0} is not in the English BIP39 list")]
     UnknownWord(usize),
-    #[error("the words do not fit together (BIP39 checksum): one of them is wrong or out of place")]
+    #[error("the BIP39 checksum is wrong: a word is wrong, or the order of the words is")]
     Checksum,
     #[error("entropy has 128 to 256 bits in steps of 32, not {0}")]
     EntropyBits(usize),
@@ -42,9 +42,9 @@ pub enum SeedError {
     PassphraseTooLong,
 }
 
-/// BIP39 words with their passphrase, and the 64 bytes they stretch to. All of it is wiped on drop.
+/// BIP39 words with their passphrase, and the 64-byte seed derived from them. All of it is wiped on drop.
 ///
-/// It can neither be printed nor copied:
+/// A seed can neither be printed nor cloned:
 ///
 /// ```compile_fail,E0277
 /// fn print(seed: &signer::seed::Seed) -> String { format!("{seed:?}") }
@@ -60,33 +60,46 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// 256 bits from the operating system (24 words), without a BIP39 passphrase.
+    /// Returns a new seed of 24 words, with 256 bits of entropy from the operating system and without a BIP39 passphrase.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the operating system returns no entropy.
     pub fn generate() -> Result<Seed, SysError> {
         let mut entropy = Zeroizing::new([0u8; NEW_ENTROPY]);
         SysRng.try_fill_bytes(entropy.as_mut_slice())?;
-        let words = Mnemonic::from_entropy_in(Language::English, entropy.as_slice()).expect("256 bits make 24 words");
+        let words = Mnemonic::from_entropy_in(Language::English, entropy.as_slice())
+            .expect("BIP39 defines 24 words for 256 bits");
         Ok(Seed::stretch(words, SecretString::default()))
     }
 
-    /// 12 to 24 English words as BIP39 defines them, in any case and spacing, and their passphrase (empty for none).
+    /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the words are not a valid mnemonic, or the passphrase is too long.
     pub fn from_words(words: &SecretString, passphrase: SecretString) -> Result<Seed, SeedError> {
         let lower = Zeroizing::new(words.expose_secret().to_ascii_lowercase());
         Seed::new(Mnemonic::parse_in_normalized(Language::English, &lower), passphrase)
     }
 
-    /// 16 to 32 bytes of entropy in steps of 4, and a BIP39 passphrase (empty for none).
+    /// Returns the seed of 16, 20, 24, 28 or 32 bytes of entropy. An empty BIP39 passphrase means none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the entropy has another length, or the passphrase is too long.
     pub fn from_entropy(entropy: &[u8], passphrase: SecretString) -> Result<Seed, SeedError> {
         Seed::new(Mnemonic::from_entropy_in(Language::English, entropy), passphrase)
     }
 
-    /// The words, separated by spaces: for the one time they are shown.
+    /// Returns the words, separated by spaces.
     pub fn words(&self) -> SecretString {
         let mut text = String::with_capacity(WORDS_CAPACITY);
         write!(text, "{}", self.words).expect("writing to a String does not fail");
         SecretString::from(text)
     }
 
-    /// First four bytes of the hash of the master public key, in hex: the name of a seed that BIP32 defines. Public.
+    /// Returns the BIP32 fingerprint of the master key: eight hexadecimal digits that identify the seed. It is public.
     pub fn fingerprint(&self) -> String {
         const_hex::encode(self.key_at(&[]).public_key().fingerprint())
     }
@@ -99,12 +112,13 @@ impl Seed {
         &self.passphrase
     }
 
-    /// The private key at a path from the master key. It wipes itself on drop; derive it where it is used and keep it nowhere.
+    /// Returns the private key at a path from the master key. It is wiped on drop; derive it where it is used and do not
+    /// store it.
     pub(crate) fn key_at(&self, path: &[ChildNumber]) -> XPrv {
         let master = XPrv::new(self.stretched.expose_secret());
         path.iter()
             .fold(master, |key, &child| key?.derive_child(child))
-            .expect("BIP32: a seed or child without a key has a probability below 2^-127")
+            .expect("an invalid key has a probability below 2^-127 (BIP32)")
     }
 
     fn new(words: Result<Mnemonic, bip39::Error>, passphrase: SecretString) -> Result<Seed, SeedError> {
@@ -126,7 +140,7 @@ impl From<bip39::Error> for SeedError {
             bip39::Error::BadWordCount(count) => SeedError::WordCount(count),
             bip39::Error::UnknownWord(index) => SeedError::UnknownWord(index + 1),
             bip39::Error::BadEntropyBitCount(bits) => SeedError::EntropyBits(bits),
-            // The language is given, so it cannot be ambiguous.
+            // `AmbiguousLanguages` does not occur, because the language is given.
             bip39::Error::InvalidChecksum | bip39::Error::AmbiguousLanguages(_) => SeedError::Checksum,
         }
     }
@@ -142,7 +156,7 @@ mod tests {
         Seed::from_words(&SecretString::from(words), SecretString::from(passphrase))
     }
 
-    /// From the vectors of the BIP39 reference implementation: entropy, words, stretched with the passphrase `TREZOR`.
+    /// Vectors of the BIP39 reference implementation: entropy, words, and the seed with the passphrase `TREZOR`.
     const BIP39_VECTORS: [(&str, &str, &str); 4] = [
         (
             "00000000000000000000000000000000",
@@ -167,7 +181,7 @@ mod tests {
     ];
 
     #[test]
-    fn bip39_vectors() {
+    fn seeds_match_the_bip39_vectors() {
         for (entropy, words, stretched) in BIP39_VECTORS {
             let entropy = const_hex::decode(entropy).unwrap();
             let from_words = seed(words, "TREZOR").unwrap();
@@ -179,9 +193,9 @@ mod tests {
         }
     }
 
-    /// BIP32, test vector 1: the chain m/0'/1/2'/2/1000000000 of a 16-byte seed.
+    /// Test vector 1 of BIP32: the path m/0'/1/2'/2/1000000000 of a 16-byte seed.
     #[test]
-    fn bip32_vector_1() {
+    fn derived_keys_match_the_bip32_vector() {
         let master = XPrv::new(&const_hex::decode("000102030405060708090a0b0c0d0e0f").unwrap()).unwrap();
         let expected = [
             (
@@ -219,17 +233,17 @@ mod tests {
     }
 
     #[test]
-    fn words_are_taken_in_any_case_and_spacing() {
+    fn words_are_accepted_in_any_case_and_spacing() {
         let (_, words, _) = BIP39_VECTORS[1];
         let untidy = format!("  {}\n", words.to_uppercase().replace(' ', " \t"));
         assert_eq!(seed(&untidy, "").unwrap().fingerprint(), seed(words, "").unwrap().fingerprint());
     }
 
     #[test]
-    fn wrong_words_are_named_by_position_only() {
+    fn an_error_contains_the_position_of_a_wrong_word_and_not_the_word() {
         assert!(matches!(seed("zoo zoo", ""), Err(SeedError::WordCount(2))));
         let unknown = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon sekret about";
-        let Err(error) = seed(unknown, "") else { panic!("an unknown word was taken") };
+        let Err(error) = seed(unknown, "") else { panic!("an unknown word was accepted") };
         assert!(matches!(error, SeedError::UnknownWord(11)));
         assert!(!format!("{error} {error:?}").contains("sekret"));
         let swapped = "about abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon";
@@ -239,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_seed_has_24_words_and_is_never_the_same() {
+    fn new_seeds_have_24_words_and_differ() {
         let (one, two) = (Seed::generate().unwrap(), Seed::generate().unwrap());
         assert_eq!(one.words().expose_secret().split(' ').count(), 24);
         assert_ne!(one.fingerprint(), two.fingerprint());

@@ -1,6 +1,6 @@
-//! A seed at rest: Argon2id turns a passphrase into a key, XChaCha20-Poly1305 encrypts the seed with it.
+//! The encrypted seed file. Argon2id derives a key from the passphrase, and XChaCha20-Poly1305 encrypts the seed with it.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 8 | magic `SETTSEED` |
 //! | 2 | version, 1 |
@@ -11,8 +11,8 @@
 //! | 16 | tag; the associated data is everything before the ciphertext, and [`PURPOSE`] |
 //! | 32 | SHA-256 of everything before |
 //!
-//! Numbers are big-endian. Every file has the same size, which says nothing about the seed. The checksum has no key: it
-//! tells a damaged file from a wrong passphrase, and the tag tells a wrong passphrase or a forgery from the truth.
+//! Numbers are big-endian. All files have the same size, so the size reveals nothing about the seed. A wrong checksum means
+//! that the file is damaged. A wrong tag with a correct checksum means that the passphrase is wrong or the file was forged.
 
 use std::{
     fs::File,
@@ -36,7 +36,7 @@ use crate::seed::{self, Seed};
 const MAGIC: [u8; 8] = *b"SETTSEED";
 const VERSION: u16 = 1;
 
-/// Binds the ciphertext to what it is for: another kind of file with the same layout and passphrase does not open as a seed.
+/// A part of the associated data, so that another kind of file with the same layout and passphrase does not open as a seed.
 const PURPOSE: &[u8] = b"settled seed";
 
 const SALT: usize = 16;
@@ -47,10 +47,10 @@ const PLAIN: usize = 1 + ENTROPY_MAX + 2 + seed::PASSPHRASE_MAX;
 const TAG: usize = 16;
 const CHECKSUM: usize = 32;
 
-/// Size of every seed file in bytes.
+/// The size of a seed file, in bytes.
 pub const FILE_SIZE: usize = HEADER + PLAIN + TAG + CHECKSUM;
 
-/// What one guess of the passphrase costs.
+/// The cost of one guess of the passphrase: the parameters of Argon2id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KdfCost {
     memory_kib: u32,
@@ -58,15 +58,21 @@ pub struct KdfCost {
     lanes: u32,
 }
 
+/// A parameter of Argon2id is out of range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Argon2id takes 8 KiB per lane to 4 GiB, 1 to 64 passes and 1 to 16 lanes")]
 pub struct BadKdfCost;
 
 impl KdfCost {
-    /// 256 MiB, 3 passes, 1 lane: about a second.
+    /// 256 MiB, 3 passes and 1 lane; one guess takes about a second.
     pub const DEFAULT: KdfCost = KdfCost { memory_kib: 256 * 1024, passes: 3, lanes: 1 };
 
-    /// The bounds also hold for a cost that a file asks for, so that a forged file cannot exhaust the machine.
+    /// Checks the parameters. The same limits apply to the cost that a file contains, so that a forged file cannot exhaust
+    /// the machine.
+    ///
+    /// # Errors
+    ///
+    /// Fails when a parameter is out of range.
     pub fn new(memory_kib: u32, passes: u32, lanes: u32) -> Result<KdfCost, BadKdfCost> {
         let fits = (1..=16).contains(&lanes)
             && (8 * lanes..=4 * 1024 * 1024).contains(&memory_kib)
@@ -75,27 +81,29 @@ impl KdfCost {
     }
 }
 
+/// A seed file cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("it exists already, and a seed file is never overwritten")]
+    #[error("the file exists already, and a seed file is never overwritten; choose another name")]
     Exists,
     #[error("Argon2id: {0}")]
     Kdf(argon2::Error),
-    #[error("the system gave no entropy: {0}")]
+    #[error("the operating system returned no entropy: {0}")]
     Entropy(#[from] SysError),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
+/// A seed file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("it is not a seed file of settled")]
+    #[error("the file is not a seed file of settled")]
     NotASeedFile,
-    #[error("it has version {0}, this program reads version {VERSION}")]
+    #[error("the file has version {0}, but this program supports only version {VERSION}")]
     Version(u16),
-    #[error("it is damaged: {0}; take a copy of it from a backup or import the words")]
+    #[error("the file is damaged: {0}; restore it from a backup or import the words again")]
     Damaged(&'static str),
-    #[error("the passphrase is wrong (or somebody altered the file on purpose)")]
+    #[error("the passphrase is wrong (or the file was forged)")]
     WrongPassphrase,
     #[error("Argon2id: {0}")]
     Kdf(argon2::Error),
@@ -103,7 +111,7 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
-/// An encrypted seed, as it stands in a file.
+/// The parsed content of a seed file; the seed is still encrypted.
 pub struct SeedFile {
     header: [u8; HEADER],
     cost: KdfCost,
@@ -112,38 +120,50 @@ pub struct SeedFile {
 }
 
 impl SeedFile {
-    /// Encrypts `seed` into a new file that only its owner can read, and returns when it is on the disk. What was there
-    /// before is never overwritten.
+    /// Encrypts `seed` into a new file that only its owner can read. The file is on disk when this returns. An existing file
+    /// is never overwritten.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file exists or cannot be written.
     pub fn create(path: &Path, seed: &Seed, passphrase: &SecretString, cost: KdfCost) -> Result<(), CreateError> {
-        // Sealed first: whoever stops the program while Argon2id runs leaves no file behind.
+        // Encrypt before creating the file: if the program is stopped while Argon2id runs, it leaves no file.
         let bytes = SeedFile::seal(seed, passphrase, cost)?.to_bytes();
         let mut file = match File::options().write(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(CreateError::Exists),
             Err(error) => return Err(error.into()),
         };
-        let written = file.write_all(&bytes).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all()).and_then(|()| sync_parent_folder(path));
         if written.is_err() {
-            // This call made the file and nobody relies on it yet; the first error is the one to report.
+            // This call created the file, so it may remove it. Only the first error is reported.
             let _ = std::fs::remove_file(path);
         }
         Ok(written?)
     }
 
-    /// Reads and decrypts the seed in a file.
+    /// Reads a file and decrypts its seed.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file is not a valid seed file, or the passphrase is wrong.
     pub fn open(path: &Path, passphrase: &SecretString) -> Result<Seed, OpenError> {
         SeedFile::read(path)?.unseal(passphrase)
     }
 
-    /// Reads a file without decrypting it: it is whole and of a version this program knows.
+    /// Reads a file and verifies its version and checksum, without decrypting it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the file is not a valid seed file.
     pub fn read(path: &Path) -> Result<SeedFile, OpenError> {
         let mut bytes = Vec::with_capacity(FILE_SIZE);
-        let bound = u64::try_from(FILE_SIZE + 1).expect("a few hundred bytes");
+        let bound = u64::try_from(FILE_SIZE + 1).expect("a seed file has a few hundred bytes");
         File::open(path)?.take(bound).read_to_end(&mut bytes)?;
         SeedFile::from_bytes(&bytes)
     }
 
-    /// What one guess of the passphrase of this file costs.
+    /// Returns the cost of one guess of this file's passphrase.
     pub fn cost(&self) -> KdfCost {
         self.cost
     }
@@ -156,26 +176,30 @@ impl SeedFile {
         SysRng.try_fill_bytes(random)?;
 
         let mut sealed = *encode(seed);
-        let key = key(passphrase, &header, cost).map_err(CreateError::Kdf)?;
+        let key = derive_key(passphrase, &header, cost).map_err(CreateError::Kdf)?;
         let tag = XChaCha20Poly1305::new((&*key).into())
-            .encrypt_inout_detached(&nonce(&header), &associated(&header), sealed.as_mut_slice().into())
-            .expect("the cipher takes messages of gigabytes");
+            .encrypt_inout_detached(&nonce(&header), &associated_data(&header), sealed.as_mut_slice().into())
+            .expect("the message is shorter than the limit of the cipher");
         Ok(SeedFile { header, cost, sealed, tag: tag.into() })
     }
 
-    /// Decrypts the seed; this takes as long as [`KdfCost`] says.
+    /// Decrypts the seed. The duration depends on the file's [`KdfCost`].
+    ///
+    /// # Errors
+    ///
+    /// Fails when the passphrase is wrong.
     pub fn unseal(&self, passphrase: &SecretString) -> Result<Seed, OpenError> {
-        let key = key(passphrase, &self.header, self.cost).map_err(OpenError::Kdf)?;
+        let key = derive_key(passphrase, &self.header, self.cost).map_err(OpenError::Kdf)?;
         let mut plain = Zeroizing::new(self.sealed);
         XChaCha20Poly1305::new((&*key).into())
             .decrypt_inout_detached(
                 &nonce(&self.header),
-                &associated(&self.header),
+                &associated_data(&self.header),
                 plain.as_mut_slice().into(),
                 &Tag::from(self.tag),
             )
             .map_err(|_| OpenError::WrongPassphrase)?;
-        decode(&plain).ok_or(OpenError::Damaged("what it encrypts is no seed"))
+        decode(&plain).ok_or(OpenError::Damaged("its content is not a seed"))
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -200,15 +224,16 @@ impl SeedFile {
         let (header, content) = content.split_first_chunk().expect("the size was checked");
         let (sealed, tag) = content.split_first_chunk().expect("the size was checked");
         let tag = tag.try_into().expect("the size was checked");
-        Ok(SeedFile { header: *header, cost: cost_in(header)?, sealed: *sealed, tag })
+        Ok(SeedFile { header: *header, cost: parse_cost(header)?, sealed: *sealed, tag })
     }
 }
 
-fn cost_in(header: &[u8; HEADER]) -> Result<KdfCost, OpenError> {
-    let number = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("four bytes"));
+fn parse_cost(header: &[u8; HEADER]) -> Result<KdfCost, OpenError> {
+    let number =
+        |offset: usize| u32::from_be_bytes(header[offset..offset + 4].try_into().expect("the slice has four bytes"));
     let first = MAGIC.len() + 2;
     KdfCost::new(number(first), number(first + 4), number(first + 8))
-        .map_err(|_| OpenError::Damaged("the cost of its passphrase is out of bounds"))
+        .map_err(|_| OpenError::Damaged("its Argon2id parameters are out of range"))
 }
 
 fn nonce(header: &[u8; HEADER]) -> XNonce {
@@ -216,11 +241,15 @@ fn nonce(header: &[u8; HEADER]) -> XNonce {
     XNonce::from(nonce)
 }
 
-fn associated(header: &[u8; HEADER]) -> Vec<u8> {
+fn associated_data(header: &[u8; HEADER]) -> Vec<u8> {
     [&header[..], PURPOSE].concat()
 }
 
-fn key(passphrase: &SecretString, header: &[u8; HEADER], cost: KdfCost) -> Result<Zeroizing<[u8; 32]>, argon2::Error> {
+fn derive_key(
+    passphrase: &SecretString,
+    header: &[u8; HEADER],
+    cost: KdfCost,
+) -> Result<Zeroizing<[u8; 32]>, argon2::Error> {
     let salt = &header[HEADER - NONCE - SALT..HEADER - NONCE];
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None)?;
     let mut key = Zeroizing::new([0; 32]);
@@ -254,8 +283,8 @@ fn decode(plain: &[u8; PLAIN]) -> Option<Seed> {
     Seed::from_entropy(entropy, passphrase).ok()
 }
 
-/// A new name is durable only when its folder is.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
+/// Syncs the folder of a file, so that the new file name is durable.
+fn sync_parent_folder(path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),
@@ -271,7 +300,7 @@ mod tests {
 
     const WORDS: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 
-    fn cheap() -> KdfCost {
+    fn low_cost() -> KdfCost {
         KdfCost::new(64, 1, 1).unwrap()
     }
 
@@ -279,16 +308,16 @@ mod tests {
         SecretString::from(text)
     }
 
-    fn sealed(passphrase: &str) -> Vec<u8> {
+    fn seal(passphrase: &str) -> Vec<u8> {
         let seed = Seed::from_words(&secret(WORDS), secret("пароль")).unwrap();
-        SeedFile::seal(&seed, &secret(passphrase), cheap()).unwrap().to_bytes()
+        SeedFile::seal(&seed, &secret(passphrase), low_cost()).unwrap().to_bytes()
     }
 
     fn open(bytes: &[u8], passphrase: &str) -> Result<Seed, OpenError> {
         SeedFile::from_bytes(bytes)?.unseal(&secret(passphrase))
     }
 
-    fn refusal(bytes: &[u8], passphrase: &str) -> OpenError {
+    fn open_error(bytes: &[u8], passphrase: &str) -> OpenError {
         match open(bytes, passphrase) {
             Ok(_) => panic!("the file was opened"),
             Err(error) => error,
@@ -296,12 +325,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_created_opens_again() {
+    fn a_created_file_opens_with_its_passphrase() {
         let folder = tempfile::tempdir().unwrap();
         for length in [16, 20, 24, 28, 32] {
             let path = folder.path().join(format!("seed-{length}"));
             let seed = Seed::from_entropy(&vec![7; length], secret(&"p".repeat(256))).unwrap();
-            SeedFile::create(&path, &seed, &secret("open sesame"), cheap()).unwrap();
+            SeedFile::create(&path, &seed, &secret("open sesame"), low_cost()).unwrap();
             let again = SeedFile::open(&path, &secret("open sesame")).unwrap();
             assert_eq!(again.words().expose_secret(), seed.words().expose_secret());
             assert_eq!(again.fingerprint(), seed.fingerprint());
@@ -314,7 +343,7 @@ mod tests {
     fn a_seed_file_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed");
-        let create = |seed: &Seed| SeedFile::create(&path, seed, &secret("open sesame"), cheap());
+        let create = |seed: &Seed| SeedFile::create(&path, seed, &secret("open sesame"), low_cost());
         let first = Seed::generate().unwrap();
         create(&first).unwrap();
         assert!(matches!(create(&Seed::generate().unwrap()), Err(CreateError::Exists)));
@@ -322,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_could_not_be_sealed_leaves_nothing() {
+    fn a_failed_encryption_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed");
         let impossible = KdfCost { memory_kib: 1, passes: 1, lanes: 1 };
@@ -332,20 +361,20 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_passphrase_is_told_from_damage() {
-        let bytes = sealed("right");
+    fn a_wrong_passphrase_is_not_reported_as_damage() {
+        let bytes = seal("right");
         assert!(open(&bytes, "right").is_ok());
-        assert!(matches!(refusal(&bytes, "wrong"), OpenError::WrongPassphrase));
-        assert!(matches!(refusal(&bytes, ""), OpenError::WrongPassphrase));
+        assert!(matches!(open_error(&bytes, "wrong"), OpenError::WrongPassphrase));
+        assert!(matches!(open_error(&bytes, ""), OpenError::WrongPassphrase));
     }
 
     #[test]
-    fn a_flipped_bit_is_found_wherever_it_is() {
-        let bytes = sealed("right");
+    fn every_flipped_bit_is_detected() {
+        let bytes = seal("right");
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            match (bit / 8, refusal(&flipped, "right")) {
+            match (bit / 8, open_error(&flipped, "right")) {
                 (0..8, OpenError::NotASeedFile) | (8..10, OpenError::Version(_)) | (10.., OpenError::Damaged(_)) => {}
                 (byte, error) => panic!("byte {byte}: {error}"),
             }
@@ -354,28 +383,28 @@ mod tests {
 
     #[test]
     fn a_truncated_or_longer_file_is_refused() {
-        let bytes = sealed("right");
+        let bytes = seal("right");
         for length in 0..bytes.len() {
-            match (length, refusal(&bytes[..length], "right")) {
+            match (length, open_error(&bytes[..length], "right")) {
                 (0..8, OpenError::NotASeedFile) | (8.., OpenError::Damaged(_)) => {}
                 (length, error) => panic!("{length} bytes: {error}"),
             }
         }
-        assert!(matches!(refusal(&[&bytes[..], b"\n"].concat(), "right"), OpenError::Damaged(_)));
+        assert!(matches!(open_error(&[&bytes[..], b"\n"].concat(), "right"), OpenError::Damaged(_)));
     }
 
-    /// Whoever can write the file can also correct its checksum: then the tag refuses it, for every field of the header too.
+    /// An attacker who can write the file can correct its checksum. Then the tag is wrong, for every field of the header too.
     #[test]
     fn a_forged_file_is_refused() {
-        let bytes = sealed("right");
-        for at in MAGIC.len() + 2..FILE_SIZE - CHECKSUM {
+        let bytes = seal("right");
+        for position in MAGIC.len() + 2..FILE_SIZE - CHECKSUM {
             let mut forged = bytes[..FILE_SIZE - CHECKSUM].to_vec();
-            forged[at] ^= 1;
+            forged[position] ^= 1;
             let checksum = Sha256::digest(&forged);
             forged.extend_from_slice(&checksum);
-            let error = refusal(&forged, "right");
-            let cost_out_of_bounds = at < HEADER - SALT - NONCE && matches!(error, OpenError::Damaged(_));
-            assert!(cost_out_of_bounds || matches!(error, OpenError::WrongPassphrase), "byte {at}: {error}");
+            let error = open_error(&forged, "right");
+            let cost_out_of_bounds = position < HEADER - SALT - NONCE && matches!(error, OpenError::Damaged(_));
+            assert!(cost_out_of_bounds || matches!(error, OpenError::WrongPassphrase), "byte {position}: {error}");
         }
     }
 
@@ -389,8 +418,8 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_is_never_sealed_twice_the_same_and_shows_nothing() {
-        let (one, two) = (sealed("right"), sealed("right"));
+    fn two_encryptions_differ_and_contain_no_secret() {
+        let (one, two) = (seal("right"), seal("right"));
         assert_ne!(one[HEADER..], two[HEADER..]);
         for clear in ["abandon", "пароль", "right"] {
             assert!(!one.windows(clear.len()).any(|window| window == clear.as_bytes()));

@@ -1,6 +1,6 @@
-//! Secrets that people type: read from standard input, without echo when it is a terminal, into memory that is wiped.
+//! Reads secrets from standard input and from files into memory that is wiped. A terminal does not echo them.
 //!
-//! Lines are read byte by byte from the descriptor, because the buffer of [`std::io::Stdin`] would keep a copy.
+//! Lines are read byte by byte from the file descriptor, because the buffer of [`std::io::Stdin`] would keep a copy.
 
 use std::{
     io::{self, Read},
@@ -16,47 +16,51 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, is
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-/// Longest secret in bytes. The buffer has this size from the start, so that it is never moved.
+/// The maximum length of a secret, in bytes. Buffers are allocated with this size, so that they are never moved.
 const SECRET_MAX: usize = 1024;
 
-/// One line from standard input. The prompt goes to standard error, and only to a person.
+/// Reads one line from standard input. If that is a terminal, the prompt is written to standard error.
 pub(crate) fn read_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let stdin = io::stdin();
-    let silence = if isatty(&stdin) {
-        // First the silence, then the prompt: nobody types before seeing it.
-        let silence = EchoOff::enable(stdin.as_fd()).context("the terminal does not stop to echo")?;
+    let echo_off = if isatty(&stdin) {
+        // The echo is switched off before the prompt appears, so that it shows nothing of what the operator types.
+        let echo_off = EchoOff::enable(stdin.as_fd()).context("cannot switch off the echo of the terminal")?;
         eprint!("{prompt}: ");
-        Some(silence)
+        Some(echo_off)
     } else {
         None
     };
-    let cancel = silence.as_ref().and_then(EchoOff::cancel_key);
+    let cancel = echo_off.as_ref().and_then(EchoOff::cancel_key);
     read_line(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
 }
 
-/// The same, asked twice of a person, because a typing error in a new passphrase would lock the seed for ever.
+/// Reads a new secret. A terminal is asked twice, because a typing error in a new passphrase would lock the seed for ever.
 pub(crate) fn read_new_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let secret = read_secret(prompt)?;
     if isatty(io::stdin()) {
         let again = read_secret(&format!("{prompt}, again"))?;
-        ensure!(secret.expose_secret() == again.expose_secret(), "the two passphrases differ");
+        ensure!(secret.expose_secret() == again.expose_secret(), "the two passphrases differ; try again");
     }
     Ok(secret)
 }
 
-/// The content of a file without its last line break. A file that everybody can read holds no secret.
+/// Returns the content of a file without its last line break. Fails if all users of this machine can access the file.
 pub(crate) fn read_secret_file(path: &Path) -> anyhow::Result<SecretString> {
-    let read = || -> anyhow::Result<SecretString> {
+    let read_bounded = || -> anyhow::Result<SecretString> {
         let file = std::fs::File::open(path)?;
         let mode = file.metadata()?.permissions().mode();
-        ensure!(mode & 0o007 == 0, "everybody on this machine can read it (mode {:o}): chmod 600 it", mode & 0o777);
+        ensure!(
+            mode & 0o007 == 0,
+            "all users of this machine can access it (mode {:o}); run chmod 600 on it",
+            mode & 0o777
+        );
         let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_MAX + 1));
         let bound = u64::try_from(SECRET_MAX + 1)?;
         file.take(bound).read_to_end(&mut bytes)?;
         ensure!(bytes.len() <= SECRET_MAX, "it is longer than {SECRET_MAX} bytes");
-        text(&bytes)
+        parse_secret(&bytes)
     };
-    read().with_context(|| format!("secret in {}", path.display()))
+    read_bounded().with_context(|| format!("reading the secret in {}", path.display()))
 }
 
 fn read_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<SecretString> {
@@ -65,28 +69,28 @@ fn read_line(from: BorrowedFd<'_>, cancel: Option<u8>) -> anyhow::Result<SecretS
     loop {
         let count = rustix::io::retry_on_intr(|| rustix::io::read(from, byte.as_mut_slice()))?;
         if count == 0 && line.is_empty() {
-            bail!("nothing was given");
+            bail!("the input is empty");
         }
         if count == 1 && Some(byte[0]) == cancel {
             eprintln!();
             bail!("cancelled");
         }
         if count == 0 || byte[0] == b'\n' {
-            return text(&line);
+            return parse_secret(&line);
         }
         ensure!(line.len() < SECRET_MAX, "the line is longer than {SECRET_MAX} bytes");
         line.push(byte[0]);
     }
 }
 
-fn text(bytes: &[u8]) -> anyhow::Result<SecretString> {
+fn parse_secret(bytes: &[u8]) -> anyhow::Result<SecretString> {
     let text = std::str::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is not UTF-8"))?;
     let line = text.strip_suffix('\n').unwrap_or(text);
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// The terminal does not echo while this lives. The key that interrupts a program (Ctrl-C) ends the line instead: a program
-/// that it kills could not give the terminal its echo back.
+/// Switches off the echo of a terminal until it is dropped. The interrupt key (Ctrl-C) ends the line instead of the program,
+/// because a killed program could not switch the echo on again.
 struct EchoOff<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
@@ -95,16 +99,16 @@ struct EchoOff<'a> {
 impl EchoOff<'_> {
     fn enable(terminal: BorrowedFd<'_>) -> io::Result<EchoOff<'_>> {
         let before = tcgetattr(terminal)?;
-        let mut silent = before.clone();
-        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
-        silent.special_codes[SpecialCodeIndex::VEOL] = before.special_codes[SpecialCodeIndex::VINTR];
-        // The end of the line is still shown, so that the next prompt starts on a new one.
-        silent.local_modes |= LocalModes::ECHONL;
-        tcsetattr(terminal, OptionalActions::Flush, &silent)?;
+        let mut without_echo = before.clone();
+        without_echo.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
+        without_echo.special_codes[SpecialCodeIndex::VEOL] = before.special_codes[SpecialCodeIndex::VINTR];
+        // The line break is still echoed, so that the next prompt starts on a new line.
+        without_echo.local_modes |= LocalModes::ECHONL;
+        tcsetattr(terminal, OptionalActions::Flush, &without_echo)?;
         Ok(EchoOff { terminal, before })
     }
 
-    /// What Ctrl-C sends, unless the terminal has no such key (0).
+    /// Returns the byte that the interrupt key sends, or `None` when the terminal has no interrupt key (0).
     fn cancel_key(&self) -> Option<u8> {
         Some(self.before.special_codes[SpecialCodeIndex::VINTR]).filter(|&key| key != 0)
     }
@@ -112,7 +116,7 @@ impl EchoOff<'_> {
 
 impl Drop for EchoOff<'_> {
     fn drop(&mut self) {
-        // There is nobody left to tell when the terminal went away.
+        // An error means that the terminal is gone; then there is nothing to restore.
         let _ = tcsetattr(self.terminal, OptionalActions::Now, &self.before);
     }
 }

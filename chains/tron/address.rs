@@ -1,24 +1,25 @@
-//! The two texts of a TRON account: Base58Check for people, 42 hex digits for nodes. Inside the virtual machine only the
-//! 20 bytes of the key appear.
+//! The two text forms of a TRON address: Base58Check in wallets, 42 hexadecimal digits in the node's API. The virtual
+//! machine uses the 20 bytes of the key alone.
 
 use bitcoin::base58;
 use chain::{Address, AddressKey, derive::tron_address};
 
-/// The byte in front of the key, in both texts and in every protobuf field that holds an address.
+/// The byte before the key, in both text forms and in every protobuf field that holds an address.
 pub const PREFIX: u8 = 0x41;
 
+/// The text is not a TRON address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an address of TRON: 34 letters and digits beginning with T, written exactly as given")]
+#[error("not a TRON address: expected 34 letters and digits beginning with T; upper and lower case matter")]
 pub struct BadAddress;
 
-/// Reads the text that wallets show. Length, alphabet, checksum and prefix must be right; nothing is corrected.
+/// Parses the Base58Check form, as wallets show it. Length, alphabet, checksum and prefix must be correct.
 pub fn parse(text: &str) -> Result<Address, BadAddress> {
     let payload = base58::decode_check(text).map_err(|_| BadAddress)?;
     let address = from_bytes(&payload).map(tron_address).ok_or(BadAddress)?;
     if address.text == text { Ok(address) } else { Err(BadAddress) }
 }
 
-/// The 21 bytes of protobuf fields.
+/// Returns the 21 bytes that protobuf fields hold: the prefix and the key.
 pub fn to_bytes(key: AddressKey) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(21);
     bytes.push(PREFIX);
@@ -26,18 +27,18 @@ pub fn to_bytes(key: AddressKey) -> Vec<u8> {
     bytes
 }
 
-/// The inverse of [`to_bytes`].
+/// Parses the 21 bytes that [`to_bytes`] returns.
 pub fn from_bytes(bytes: &[u8]) -> Option<AddressKey> {
     let (prefix, key) = bytes.split_first()?;
     if *prefix == PREFIX { key.try_into().ok().map(AddressKey) } else { None }
 }
 
-/// `41…`, as nodes write addresses unless they are asked for `visible` ones.
+/// Returns 42 hexadecimal digits beginning with `41`, as nodes write addresses unless a request sets `visible`.
 pub fn to_hex(key: AddressKey) -> String {
     const_hex::encode(to_bytes(key))
 }
 
-/// The inverse of [`to_hex`].
+/// Parses the 42 hexadecimal digits that [`to_hex`] returns.
 pub fn from_hex(text: &str) -> Option<AddressKey> {
     let mut bytes = [0u8; 21];
     const_hex::decode_to_slice(text, &mut bytes).ok()?;
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_texts_are_refused() {
+    fn texts_that_are_not_addresses_are_rejected() {
         for text in [
             "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdh",
             "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYd",
@@ -73,7 +74,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_without_a_panic(text in ".{0,50}") {
+        fn parsing_never_panics(text in ".{0,50}") {
             let _ = parse(&text);
             let _ = from_hex(&text);
         }

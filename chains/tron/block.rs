@@ -1,5 +1,5 @@
-//! Blocks, held against what their ids are hashes of: a header against its id, a transaction against its own, and the
-//! presence of transactions against their root.
+//! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash of
+//! its content, and an empty transaction list against the transaction root.
 
 use chain::{
     AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
@@ -14,27 +14,28 @@ use crate::{
     wire,
 };
 
-/// The root of a block without transactions.
+/// The transaction root of a block without transactions.
 const NO_TRANSACTIONS: [u8; 32] = [0; 32];
 
-/// A block as it was read, without what its receipts have to say.
+/// A verified block before its receipts are read.
 #[derive(Debug)]
 pub struct ParsedBlock {
     pub header: Header,
     pub txids: Vec<TxId>,
-    /// TRX that transactions themselves carry to watched addresses.
+    /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the receipts.
     pub payments: Vec<Transfer>,
 }
 
-/// `None` for `{}`: the node does not have the block, or does not have it yet.
+/// Parses a header and verifies that the block id is its hash. Returns `None` for `{}`, with which a node answers when it
+/// does not have the block (yet).
 pub fn parse_header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
     let (Some(id), Some(header)) = (block.id, &block.block_header) else { return Ok(None) };
     let raw = &header.raw_data;
-    let id: [u8; 32] = parse_bytes32(id).ok_or("a block id that is none")?;
-    let parent = parse_bytes32(raw.parent).ok_or("a parent that is no block id")?;
+    let id: [u8; 32] = parse_bytes32(id).ok_or("an invalid block id")?;
+    let parent = parse_bytes32(raw.parent).ok_or("an invalid parent block id")?;
     let height = Height::try_from(raw.number).map_err(|_| "a negative height")?;
     if id[..8] != height.to_be_bytes() {
-        return Err(format!("the id of block {height} names another height"));
+        return Err(format!("the id of block {height} contains another height"));
     }
     if hash_header(raw)?[8..] != id[8..] {
         return Err(format!("the id of block {height} is not the hash of its header"));
@@ -42,22 +43,24 @@ pub fn parse_header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
     Ok(Some(Header { height, hash: BlockHash(id), parent: BlockHash(parent), time: raw.timestamp.div_euclid(1_000) }))
 }
 
+/// Returns the SHA-256 hash of a header's protobuf encoding.
 fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
-    let decoded = |text: &str| const_hex::decode(text).map_err(|_| "a header field that is no hex".to_owned());
+    let decode = |text: &str| const_hex::decode(text).map_err(|_| "a header field that is not hexadecimal".to_owned());
     let raw = proto::HeaderRaw {
         timestamp: raw.timestamp,
-        tx_trie_root: decoded(raw.root)?,
-        parent_hash: decoded(raw.parent)?,
+        tx_trie_root: decode(raw.root)?,
+        parent_hash: decode(raw.parent)?,
         number: raw.number,
         witness_id: raw.witness_id,
-        witness_address: decoded(raw.witness_address)?,
+        witness_address: decode(raw.witness_address)?,
         version: raw.version,
-        account_state_root: decoded(raw.account_state_root)?,
+        account_state_root: decode(raw.account_state_root)?,
     };
     Ok(Sha256::digest(raw.encode_to_vec()).into())
 }
 
-/// A whole block. `None` if the node does not have it, or has it without its transactions.
+/// Parses a block with its transactions and verifies their ids. Returns `None` when the node does not have the block, or
+/// left out its transactions. With `native`, successful TRX transfers to `watched` addresses are collected.
 pub fn parse_block(
     block: &wire::Block<'_>,
     native: Option<&AssetId>,
@@ -75,27 +78,28 @@ pub fn parse_block(
     for (index, transaction) in block.transactions.iter().enumerate() {
         let txid = TxId(parse_bytes32(transaction.id).ok_or("a transaction without an id")?);
         raw.resize(transaction.raw.len() / 2, 0);
-        const_hex::decode_to_slice(transaction.raw, &mut raw).map_err(|_| format!("transaction {txid} is no hex"))?;
+        const_hex::decode_to_slice(transaction.raw, &mut raw)
+            .map_err(|_| format!("transaction {txid} is not hexadecimal"))?;
         if Sha256::digest(&raw).as_slice() != txid.0 {
             return Err(format!("the id of transaction {txid} is not the hash of its content"));
         }
         let tx_index = u32::try_from(index).map_err(|_| "too many transactions")?;
         if let Some(asset) = native
-            && succeeded(transaction)
+            && has_succeeded(transaction)
             && let Some(payment) = parse_native_payment(&raw, watched)
         {
-            payments.push(payment.transfer(txid, tx_index, asset));
+            payments.push(payment.into_transfer(txid, tx_index, asset));
         }
         txids.push(txid);
     }
     Ok(Some(ParsedBlock { header, txids, payments }))
 }
 
-fn succeeded(transaction: &wire::Transaction<'_>) -> bool {
+fn has_succeeded(transaction: &wire::Transaction<'_>) -> bool {
     transaction.ret.first().and_then(|ret| ret.contract_ret) == Some(ContractRet::Success.name())
 }
 
-/// TRX from one account to a watched one.
+/// A TRX transfer to a watched address.
 struct NativePayment {
     from: chain::AddressKey,
     to: chain::AddressKey,
@@ -103,7 +107,7 @@ struct NativePayment {
 }
 
 impl NativePayment {
-    fn transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
+    fn into_transfer(self, txid: TxId, tx_index: u32, asset: &AssetId) -> Transfer {
         Transfer {
             txid,
             index: TransferIndex { tx_index, part: TxPart::Value },
@@ -115,6 +119,8 @@ impl NativePayment {
     }
 }
 
+/// Returns the TRX transfer of a transaction, or `None` when the transaction does something else, the receiver is not
+/// watched, or the amount is not positive.
 fn parse_native_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<NativePayment> {
     let raw = proto::TransactionRaw::decode(raw).ok()?;
     let contract = raw.contract.first()?;
@@ -127,6 +133,7 @@ fn parse_native_payment(raw: &[u8], watched: &WatchedAddresses<'_>) -> Option<Na
     Some(NativePayment { from: address::from_bytes(&transfer.owner_address)?, to, sun })
 }
 
+/// Parses 64 hexadecimal digits.
 pub fn parse_bytes32(hex: &str) -> Option<[u8; 32]> {
     let mut bytes = [0u8; 32];
     const_hex::decode_to_slice(hex, &mut bytes).ok().map(|()| bytes)
@@ -136,7 +143,7 @@ pub fn parse_bytes32(hex: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    /// Headers of TRON and of its test networks, as their nodes gave them out.
+    /// Headers as nodes of TRON mainnet and of its test networks return them.
     const HEADERS: [&str; 3] = [
         r#"{"blockID":"0000000003b6b891043be54ac0ae1ef579fad5e6e1732cb0ac4237a873b8453e","block_header":{"raw_data":{
             "number":62306449,"txTrieRoot":"7cb6ddff8ada79c91baf6667cc8ead757b39205a8dc8ae097298dbb0587bddb7",
@@ -153,12 +160,14 @@ mod tests {
     ];
 
     #[test]
-    fn ids_are_hashes_of_headers() {
+    fn a_block_id_that_is_not_the_hash_of_its_header_is_rejected() {
         for text in HEADERS {
             let found = parse_header(&serde_json::from_str(text).unwrap()).unwrap().unwrap();
             assert_eq!(found.height, found.hash.0[..8].try_into().map(Height::from_be_bytes).unwrap());
-            for lie in [("timestamp\":17", "timestamp\":18"), ("\"version\":3", "\"version\":4"), ("\"41", "\"42")] {
-                let forged = text.replacen(lie.0, lie.1, 1);
+            for (original, changed) in
+                [("timestamp\":17", "timestamp\":18"), ("\"version\":3", "\"version\":4"), ("\"41", "\"42")]
+            {
+                let forged = text.replacen(original, changed, 1);
                 assert!(parse_header(&serde_json::from_str(&forged).unwrap()).is_err(), "{forged}");
             }
         }
@@ -166,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_lost_its_transactions_is_not_there() {
+    fn a_block_without_its_transactions_counts_as_missing() {
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[0]).unwrap();
         assert!(parse_block(&block, None, &chain::WatchSet::default().read_addresses()).unwrap().is_none());
         let block: wire::Block<'_> = serde_json::from_str(HEADERS[1]).unwrap();

@@ -1,23 +1,25 @@
-//! Blocks above the solidified one, remembered from one look to the next so that each is read once. Pure.
+//! A cache of the blocks above the solidified one, so that each is requested once. Pure: it performs no I/O.
 
 use std::collections::VecDeque;
 
 use chain::{Block, Header, Height, UnconfirmedTransfer};
 
-/// Head blocks kept at most: with fewer than 19 producers the head runs away from the solidified block.
+/// The maximum number of cached blocks. When fewer than 19 block producers work, no block is solidified while the head
+/// goes on, so the distance has no bound of its own.
 pub const KEEP_MAX: usize = 600;
 
-/// The newest blocks, each the parent of the next, oldest first.
+/// The cached blocks, oldest first; each is the parent of the next.
 #[derive(Debug, Default)]
 pub struct HeadBlocks {
     blocks: VecDeque<Block>,
 }
 
 impl HeadBlocks {
-    /// What to read so that the memory reaches from above `solid` to `head`; nothing if it does already, or if `head` is
-    /// lower than what is remembered: producers build on the longest branch, so it is that of a node which is behind, or of
-    /// a branch that loses. What a fork replaced is forgotten.
-    pub fn missing(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
+    /// Returns the first and last height that must be read so that the cache covers the blocks from above `solid` to
+    /// `head`. Returns `None` when nothing is missing, or when `head` is lower than the newest cached block: block
+    /// producers extend the longest branch, so such a head comes from a lagging node or from a losing branch. Removes a
+    /// cached block that `head` replaces.
+    pub fn missing_range(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
         if self.blocks.back().is_some_and(|last| last.header.height < solid) {
             self.blocks.clear();
         }
@@ -33,11 +35,12 @@ impl HeadBlocks {
         (from <= head.height).then_some((from, head.height))
     }
 
+    /// Returns true when no block is cached.
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    /// Adds blocks that were read. `false` if they do not follow what is remembered, which is then forgotten.
+    /// Appends blocks. Returns `false` and clears the cache when they do not follow the newest cached block.
     pub fn extend(&mut self, blocks: Vec<Block>) -> bool {
         for block in blocks {
             if self.blocks.back().is_some_and(|last| last.header.hash != block.header.parent) {
@@ -52,14 +55,15 @@ impl HeadBlocks {
         true
     }
 
-    /// Forgets blocks up to a height.
-    pub fn forget(&mut self, up_to: Height) {
+    /// Removes the cached blocks up to and including a height.
+    pub fn remove_up_to(&mut self, up_to: Height) {
         while self.blocks.front().is_some_and(|block| block.header.height <= up_to) {
             self.blocks.pop_front();
         }
     }
 
-    pub fn unconfirmed(&self) -> Vec<UnconfirmedTransfer> {
+    /// Returns the transfers of all cached blocks.
+    pub fn list_unconfirmed(&self) -> Vec<UnconfirmedTransfer> {
         let transfers = self.blocks.iter().flat_map(|block| &block.transfers);
         let unconfirmed = |transfer: &chain::Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
@@ -93,37 +97,37 @@ mod tests {
     }
 
     #[test]
-    fn each_block_is_read_once() {
+    fn each_block_is_requested_once() {
         let mut heads = HeadBlocks::default();
-        assert_eq!(heads.missing(10, &header(0, 12, 0)), Some((11, 12)));
+        assert_eq!(heads.missing_range(10, &header(0, 12, 0)), Some((11, 12)));
         assert!(heads.extend(vec![block(0, 11, 0), block(0, 12, 0)]));
-        assert_eq!(heads.missing(10, &header(0, 12, 0)), None);
-        assert_eq!(heads.missing(11, &header(0, 14, 0)), Some((13, 14)));
-        heads.forget(11);
+        assert_eq!(heads.missing_range(10, &header(0, 12, 0)), None);
+        assert_eq!(heads.missing_range(11, &header(0, 14, 0)), Some((13, 14)));
+        heads.remove_up_to(11);
         assert!(heads.extend(vec![block(0, 13, 0)]));
-        assert_eq!(heads.missing(11, &header(0, 14, 0)), Some((14, 14)));
+        assert_eq!(heads.missing_range(11, &header(0, 14, 0)), Some((14, 14)));
     }
 
     #[test]
-    fn a_fork_is_noticed_at_its_tip_or_at_its_root() {
+    fn a_fork_is_detected_at_its_tip_or_below() {
         let mut heads = HeadBlocks::default();
         assert!(heads.extend((11..=14).map(|height| block(0, height, 0)).collect()));
-        // As long, with another tip only.
-        assert_eq!(heads.missing(10, &header(1, 14, 0)), Some((14, 14)));
+        // A branch of the same length that differs in its last block only.
+        assert_eq!(heads.missing_range(10, &header(1, 14, 0)), Some((14, 14)));
         assert!(heads.extend(vec![block(1, 14, 0)]));
-        // Longer, from further down.
-        assert_eq!(heads.missing(10, &header(2, 15, 2)), Some((15, 15)));
+        // A longer branch that leaves the cached one further down.
+        assert_eq!(heads.missing_range(10, &header(2, 15, 2)), Some((15, 15)));
         assert!(!heads.extend(vec![block(2, 15, 2)]));
-        assert_eq!(heads.missing(10, &header(2, 15, 2)), Some((11, 15)));
+        assert_eq!(heads.missing_range(10, &header(2, 15, 2)), Some((11, 15)));
     }
 
     #[test]
-    fn a_node_that_is_behind_changes_nothing() {
+    fn the_head_of_a_lagging_node_changes_nothing() {
         let mut heads = HeadBlocks::default();
         assert!(heads.extend((11..=15).map(|height| block(0, height, 0)).collect()));
         for head in [header(0, 13, 0), header(1, 14, 1), header(0, 9, 0)] {
-            assert_eq!(heads.missing(10, &head), None);
+            assert_eq!(heads.missing_range(10, &head), None);
         }
-        assert_eq!(heads.missing(10, &header(0, 16, 0)), Some((16, 16)), "nothing was forgotten");
+        assert_eq!(heads.missing_range(10, &header(0, 16, 0)), Some((16, 16)), "the cached blocks are kept");
     }
 }

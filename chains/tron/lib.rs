@@ -1,7 +1,8 @@
-//! The TRON family: solidified blocks read whole, so that no payment is omitted whatever contract made it.
+//! The driver of the TRON family. It reads solidified blocks completely, so it finds a payment whichever contract made it.
 //!
-//! What the daemon books comes from `/walletsolidity`, a view that never changes its mind; head blocks are looked at for
-//! unconfirmed only. Transactions are built, hashed and signed here; no node is trusted to do it.
+//! The daemon books only what `/walletsolidity` returns, because a solidified block is irreversible. Blocks above the
+//! solidified one are read for unconfirmed transfers only. Transactions are built, hashed and signed in this crate and
+//! never by a node.
 
 pub mod abi;
 pub mod address;

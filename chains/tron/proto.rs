@@ -1,22 +1,24 @@
-//! The protobuf messages of java-tron that a payment needs. Field numbers are the contract; what a message has besides is
-//! skipped when it is read and never written.
+//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Fields that are not
+//! listed here are ignored when a message is decoded and never encoded.
 
 use prost::{Enumeration, Message};
 
-/// What a contract's `type_url` begins with.
+/// The prefix of every contract's `type_url`.
 pub const TYPE_URL: &str = "type.googleapis.com/protocol.";
 
+/// A signed transaction (`Transaction`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Transaction {
     #[prost(message, optional, tag = "1")]
     pub raw_data: Option<TransactionRaw>,
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub signature: Vec<Vec<u8>>,
-    /// Filled in by the chain.
+    /// Added by the block producer; empty in a broadcast.
     #[prost(message, repeated, tag = "5")]
     pub ret: Vec<TransactionResult>,
 }
 
+/// The content of a transaction (`Transaction.raw`); its SHA-256 hash is the transaction id.
 #[derive(Clone, PartialEq, Message)]
 pub struct TransactionRaw {
     /// Bytes 6..8 of the reference block's number.
@@ -28,19 +30,20 @@ pub struct TransactionRaw {
     /// Unix milliseconds.
     #[prost(int64, tag = "8")]
     pub expiration: i64,
-    /// The memo.
+    /// Memo.
     #[prost(bytes = "vec", tag = "10")]
     pub data: Vec<u8>,
     #[prost(message, repeated, tag = "11")]
     pub contract: Vec<Contract>,
-    /// Unix milliseconds; free entropy.
+    /// Unix milliseconds. Nodes do not check it; it makes otherwise equal transactions different.
     #[prost(int64, tag = "14")]
     pub timestamp: i64,
-    /// Sun.
+    /// Maximum of TRX burned for energy, in sun.
     #[prost(int64, tag = "18")]
     pub fee_limit: i64,
 }
 
+/// One operation of a transaction (`Transaction.Contract`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Contract {
     #[prost(enumeration = "ContractType", tag = "1")]
@@ -51,6 +54,7 @@ pub struct Contract {
     pub permission_id: i32,
 }
 
+/// A typed message (`google.protobuf.Any`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Any {
     #[prost(string, tag = "1")]
@@ -59,7 +63,7 @@ pub struct Any {
     pub value: Vec<u8>,
 }
 
-/// The kinds of contracts that settled makes or reads; all others are passed over.
+/// The contract types that settled builds or reads; all others are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub enum ContractType {
@@ -70,6 +74,7 @@ pub enum ContractType {
     UnDelegateResource = 58,
 }
 
+/// Moves TRX.
 #[derive(Clone, PartialEq, Message)]
 pub struct TransferContract {
     #[prost(bytes = "vec", tag = "1")]
@@ -81,6 +86,7 @@ pub struct TransferContract {
     pub amount: i64,
 }
 
+/// Calls a smart contract.
 #[derive(Clone, PartialEq, Message)]
 pub struct TriggerSmartContract {
     #[prost(bytes = "vec", tag = "1")]
@@ -94,14 +100,15 @@ pub struct TriggerSmartContract {
     pub data: Vec<u8>,
 }
 
+/// Lends the resource of staked TRX to another account.
 #[derive(Clone, PartialEq, Message)]
 pub struct DelegateResourceContract {
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
-    /// 0 bandwidth, 1 energy.
+    /// 0 for bandwidth, 1 for energy.
     #[prost(int32, tag = "2")]
     pub resource: i32,
-    /// Staked sun.
+    /// Staked TRX, in sun.
     #[prost(int64, tag = "3")]
     pub balance: i64,
     #[prost(bytes = "vec", tag = "4")]
@@ -112,6 +119,7 @@ pub struct DelegateResourceContract {
     pub lock_period: i64,
 }
 
+/// Takes a lent resource back.
 #[derive(Clone, PartialEq, Message)]
 pub struct UnDelegateResourceContract {
     #[prost(bytes = "vec", tag = "1")]
@@ -124,19 +132,20 @@ pub struct UnDelegateResourceContract {
     pub receiver_address: Vec<u8>,
 }
 
-/// How a transaction ended (`Transaction.Result`).
+/// The result of a transaction (`Transaction.Result`).
 #[derive(Clone, PartialEq, Message)]
 pub struct TransactionResult {
     /// Sun.
     #[prost(int64, tag = "1")]
     pub fee: i64,
-    /// 0 done, 1 failed.
+    /// 0 for success, 1 for failure.
     #[prost(int32, tag = "2")]
     pub ret: i32,
     #[prost(enumeration = "ContractRet", tag = "3")]
     pub contract_ret: i32,
 }
 
+/// The result of a contract (`Transaction.Result.contractResult`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub enum ContractRet {
@@ -159,7 +168,7 @@ pub enum ContractRet {
 }
 
 impl ContractRet {
-    /// As nodes write it.
+    /// Returns the name that nodes write in JSON.
     pub fn name(self) -> &'static str {
         match self {
             ContractRet::Default => "DEFAULT",
@@ -182,7 +191,7 @@ impl ContractRet {
     }
 }
 
-/// What a block id is the hash of (`BlockHeader.raw`).
+/// The content of a block header (`BlockHeader.raw`). The last 24 bytes of the block id come from its SHA-256 hash.
 #[derive(Clone, PartialEq, Message)]
 pub struct HeaderRaw {
     /// Unix milliseconds.

@@ -1,7 +1,7 @@
-//! Blocks with the transfers in them: each whole block and all its receipts, held against each other.
+//! Reads blocks with their transfers: every transaction of a block and all its receipts, verified against each other.
 //!
-//! A gateway answers from nodes of different heights, and one that is behind says `{}` or `[]` for what it does not have.
-//! So nothing empty is believed unless the block itself says that it is empty.
+//! A gateway sends requests to nodes of different heights, and a lagging node answers `{}` or `[]` for a block that it does
+//! not have. So an empty answer is trusted only when the block's own transaction root is empty.
 
 use std::sync::MutexGuard;
 
@@ -19,29 +19,31 @@ use crate::{
     wire,
 };
 
-/// Blocks whose receipts are under way at once.
+/// The maximum number of concurrent requests for receipts.
 const CONCURRENCY: usize = 3;
 
-/// Which of a node's two states is asked.
+/// The two views of the chain in a node's HTTP API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiView {
-    /// Irreversible: what 19 of 27 producers have built on.
+    /// Blocks up to the solidified one, on which 19 of 27 block producers have built. They are irreversible.
     Solid,
-    /// What may still vanish.
+    /// All blocks. Those above the solidified one may be orphaned.
     Head,
 }
 
 impl ApiView {
-    pub fn path(self, call: &str) -> String {
+    /// Returns the URL path of an API method in this view.
+    pub fn path(self, method: &str) -> String {
         match self {
-            ApiView::Solid => format!("walletsolidity/{call}"),
-            ApiView::Head => format!("wallet/{call}"),
+            ApiView::Solid => format!("walletsolidity/{method}"),
+            ApiView::Head => format!("wallet/{method}"),
         }
     }
 }
 
 impl Tron {
-    /// Blocks from `from` on, at least one, as far as `to`, as the endpoints have them complete.
+    /// Returns consecutive blocks that begin with `from` and end at `to` or earlier, at least one, with their transfers to
+    /// `watched` addresses.
     pub(crate) async fn read_blocks(
         &self,
         view: ApiView,
@@ -49,14 +51,14 @@ impl Tron {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        let bodies = self.bodies(view, from, to, watched).await?;
-        let mut complete = stream::iter(bodies.into_iter().map(|body| self.block(view, body, watched)));
+        let blocks = self.read_range(view, from, to, watched).await?;
+        let mut complete = stream::iter(blocks.into_iter().map(|body| self.add_receipts(view, body, watched)));
         let mut complete = complete.by_ref().buffered(CONCURRENCY);
         let mut blocks = Vec::new();
         while let Some(block) = complete.next().await {
             match block {
                 Ok(block) => blocks.push(block),
-                // What stands before it is good.
+                // The blocks before the one that failed are complete.
                 Err(_) if !blocks.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -64,14 +66,15 @@ impl Tron {
         Ok(blocks)
     }
 
-    /// The header of a height, or of the newest block.
+    /// Returns the header at `height`, or of the newest block, with the index of the endpoint that returned it. Requests for
+    /// the newest block begin with the endpoint `first`. Returns `None` when no endpoint has the block.
     pub(crate) async fn read_header(
         &self,
         view: ApiView,
         height: Option<Height>,
         first: usize,
     ) -> Result<Option<(usize, Header)>, RpcError> {
-        let question = match height {
+        let request = match height {
             Some(height) => json!({ "id_or_num": height.to_string(), "detail": false }),
             None => json!({ "detail": false }),
         };
@@ -80,19 +83,19 @@ impl Tron {
             let Some(header) = header else { return Ok(Verdict::Fallback(None)) };
             match height {
                 Some(height) if height != header.height => {
-                    Err(Rejection::Invalid(format!("asked for block {height}, got {}", header.height)))
+                    Err(Rejection::Invalid(format!("requested block {height}, received block {}", header.height)))
                 }
                 Some(_) | None => Ok(Verdict::Accept(Some((reply.endpoint, header)))),
             }
         };
         let path = view.path("getblock");
-        // The newest block is requested from each endpoint in turn, any other one in order of preference.
+        // The newest block is requested from each endpoint in turn, any other block in order of preference.
         let target = if height.is_some() { Target::Any } else { Target::From(first) };
-        self.pool.send(Request::post(&path, body(&question)).to(target), accept).await
+        self.pool.send(Request::post(&path, body(&request)).to(target), accept).await
     }
 
-    /// Blocks as far as an endpoint has them, each the parent of the next.
-    async fn bodies(
+    /// Returns consecutive blocks from `from` on, without receipts: as many as one endpoint has and one answer can hold.
+    async fn read_range(
         &self,
         view: ApiView,
         from: Height,
@@ -103,33 +106,33 @@ impl Tron {
             let to = to.min(from.saturating_add(self.span().size() - 1));
             let used = to.saturating_sub(from) + 1;
             // The end of a range is exclusive.
-            let question = json!({ "startNum": from, "endNum": to.saturating_add(1) });
+            let request = json!({ "startNum": from, "endNum": to.saturating_add(1) });
             let path = view.path("getblockbylimitnext");
-            let answer = self.pool.send(Request::post(&path, body(&question)), |reply| {
-                let bodies = self.linked(&wire::parse_reply::<wire::Blocks<'_>>(reply)?, from, to, watched);
-                let bodies = bodies.map_err(Rejection::Invalid)?;
-                Ok(if bodies.is_empty() { Verdict::Fallback(bodies) } else { Verdict::Accept(bodies) })
+            let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
+                let blocks = self.parse_range(&wire::parse_reply::<wire::Blocks<'_>>(reply)?, from, to, watched);
+                let blocks = blocks.map_err(Rejection::Invalid)?;
+                Ok(if blocks.is_empty() { Verdict::Fallback(blocks) } else { Verdict::Accept(blocks) })
             });
             match answer.await {
-                Ok(bodies) if bodies.is_empty() => return Err(SourceError::BlockNotFound(from)),
-                Ok(bodies) => {
+                Ok(blocks) if blocks.is_empty() => return Err(SourceError::BlockNotFound(from)),
+                Ok(blocks) => {
                     self.span().record_success(used);
-                    return Ok(bodies);
+                    return Ok(blocks);
                 }
                 Err(failure) => {
                     let smaller = self.span().record_failure(used, &failure);
-                    // What was too slow has taken its time already; the worker comes back with less.
+                    // After a timeout no time is left for another request; the worker comes back with a smaller range.
                     if !smaller || !matches!(failure, RpcError::TooLarge(_)) {
                         return Err(failure.into_source_error(from));
                     }
-                    info!(chain = %self.config.chain, "a range of {used} blocks is too large: {failure}");
+                    info!(chain = %self.config.chain, "the answer for a range of {used} blocks is too large; requesting fewer: {failure}");
                 }
             }
         }
     }
 
-    /// The blocks of an answer up to the first that is not whole.
-    fn linked(
+    /// Parses the blocks of an answer, up to the first that is incomplete or not the child of the one before.
+    fn parse_range(
         &self,
         answer: &wire::Blocks<'_>,
         from: Height,
@@ -137,35 +140,36 @@ impl Tron {
         watched: &WatchSet,
     ) -> Result<Vec<ParsedBlock>, String> {
         let watched = watched.read_addresses();
-        let mut bodies: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
+        let mut blocks: Vec<ParsedBlock> = Vec::with_capacity(answer.block.len());
         for (height, found) in (from..=to).zip(&answer.block) {
             let Some(body) = block::parse_block(found, self.assets.native.as_ref(), &watched)? else { break };
             if body.header.height != height {
-                return Err(format!("asked for block {height}, got {}", body.header.height));
+                return Err(format!("requested block {height}, received block {}", body.header.height));
             }
-            // Another branch, of a head that changed: what stands before it is good.
-            if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
+            // The head changed to another branch; the blocks before this one are still linked.
+            if blocks.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }
-            bodies.push(body);
+            blocks.push(body);
         }
-        Ok(bodies)
+        Ok(blocks)
     }
 
-    /// A block with its receipts, which an empty one does not have.
-    async fn block(&self, view: ApiView, found: ParsedBlock, watched: &WatchSet) -> Result<Block, SourceError> {
+    /// Returns a block with the transfers from its receipts. A block without transactions has no receipts, so none are
+    /// requested.
+    async fn add_receipts(&self, view: ApiView, found: ParsedBlock, watched: &WatchSet) -> Result<Block, SourceError> {
         let header = found.header;
         if found.txids.is_empty() {
             return Ok(Block { header, transfers: Vec::new(), spends: Vec::new() });
         }
         let path = view.path("gettransactioninfobyblocknum");
-        let question = body(&json!({ "num": header.height }));
-        let answer = self.pool.send(Request::post(&path, question), |reply| {
+        let request = body(&json!({ "num": header.height }));
+        let answer = self.pool.send(Request::post(&path, request), |reply| {
             let infos: Vec<wire::TransactionInfo<'_>> = wire::parse_reply(reply)?;
             match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
                 Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
                 Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
-                // The head may have changed between the two questions.
+                // The head may have changed between the two requests.
                 Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Verdict::Fallback(None)),
                 Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Invalid(reason)),
             }
@@ -177,6 +181,6 @@ impl Tron {
     }
 
     fn span(&self) -> MutexGuard<'_, AdaptiveSize> {
-        self.span.lock().expect("no panic while the span is held")
+        self.span.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 }

@@ -1,5 +1,6 @@
-//! What transactions did, by their receipts: logs of tokens and TRX that contracts sent. ErrorBody a receipt that says SUCCESS
-//! is believed: a transaction that ran out of time keeps logs of transfers that never happened.
+//! Finds transfers in transaction receipts: token transfers in logs, and TRX that contracts sent in internal transactions.
+//! Only receipts with the result SUCCESS count, because a transaction that ran out of time keeps logs of transfers that
+//! never happened.
 
 use chain::{
     Address, AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart,
@@ -14,32 +15,37 @@ use crate::{
     wire::{InternalTransaction, Log, TransactionInfo},
 };
 
-/// Kinds of calls that move TRX: call, create, suicide, in hex.
-const MOVING: [&str; 3] = ["63616c6c", "637265617465", "73756963696465"];
+/// The notes of internal transactions that move TRX, as hexadecimal text: call, create, suicide.
+const TRX_MOVING_NOTES: [&str; 3] = ["63616c6c", "637265617465", "73756963696465"];
 
-/// What is looked for.
+/// The assets whose transfers are reported.
 #[derive(Debug)]
 pub struct TrackedAssets {
+    /// TRX, if it is tracked.
     pub native: Option<AssetId>,
-    /// Contracts as logs name them: 40 hex digits.
+    /// Token contracts as logs contain them, which is 40 hexadecimal digits without the prefix `41`.
     tokens: Vec<(String, AssetId)>,
 }
 
-/// Why receipts are not those of a block.
+/// The receipts do not belong to the block.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReceiptsError {
-    /// The node does not have them all (yet).
+    /// The node does not have all receipts (yet).
     Incomplete,
+    /// The receipts belong to other transactions. The text names the block.
     Wrong(String),
 }
 
 impl TrackedAssets {
-    /// The contract of one of the tokens, if there are any.
+    /// Returns the contract of one token, or `None` when no token is tracked.
     pub fn any_token(&self) -> Option<Address> {
         let (contract, _) = self.tokens.first()?;
         const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))
     }
 
+    /// # Errors
+    ///
+    /// Fails when a token contract is not a TRON address.
     pub fn new(assets: &[Asset]) -> Result<TrackedAssets, BadAddress> {
         let mut found = TrackedAssets { native: None, tokens: Vec::new() };
         for asset in assets {
@@ -55,8 +61,8 @@ impl TrackedAssets {
     }
 }
 
-/// Everything that reached watched addresses in a block, in order. The receipts must be those of the block's
-/// transactions, each in its place.
+/// Returns all transfers to watched addresses in a block, in chain order. The receipts must be those of the block's
+/// transactions, in the same order.
 pub fn list_transfers(
     body: &ParsedBlock,
     receipts: &[TransactionInfo<'_>],
@@ -69,19 +75,27 @@ pub fn list_transfers(
     let mut transfers = body.payments.clone();
     for (index, (info, txid)) in receipts.iter().zip(&body.txids).enumerate() {
         if parse_bytes32(info.id) != Some(txid.0) || u64::try_from(info.block_number) != Ok(body.header.height) {
-            return Err(ReceiptsError::Wrong(format!("the receipts of block {} are others", body.header.height)));
+            return Err(ReceiptsError::Wrong(format!(
+                "the receipts of block {} belong to other transactions",
+                body.header.height
+            )));
         }
         if info.receipt.result != Some(ContractRet::Success.name()) || info.result == Some("FAILED") {
             continue;
         }
         let tx_index = u32::try_from(index).map_err(|_| ReceiptsError::Wrong("too many transactions".to_owned()))?;
-        let at = |part: TxPart| (*txid, TransferIndex { tx_index, part });
+        let transfer_id = |part: TxPart| (*txid, TransferIndex { tx_index, part });
         for (position, log) in (0..).zip(&info.log) {
-            transfers.extend(token_transfer(log, at(TxPart::Log(position)), assets, watched));
+            transfers.extend(parse_token_transfer(log, transfer_id(TxPart::Log(position)), assets, watched));
         }
         if let Some(native) = &assets.native {
             for (position, internal) in (0..).zip(&info.internal_transactions) {
-                transfers.extend(internal_transfer(internal, at(TxPart::Internal(position)), native, watched));
+                transfers.extend(parse_internal_transfer(
+                    internal,
+                    transfer_id(TxPart::Internal(position)),
+                    native,
+                    watched,
+                ));
             }
         }
     }
@@ -89,7 +103,7 @@ pub fn list_transfers(
     Ok(transfers)
 }
 
-fn token_transfer(
+fn parse_token_transfer(
     log: &Log<'_>,
     (txid, index): (TxId, TransferIndex),
     assets: &TrackedAssets,
@@ -100,19 +114,19 @@ fn token_transfer(
         return None;
     }
     let (_, asset) = assets.tokens.iter().find(|(contract, _)| contract == log.address)?;
-    let to = abi::address_in(to).filter(|to| watched.contains(to))?;
-    let amount = abi::amount_in(log.data).filter(|amount| !amount.is_zero())?;
-    let from = abi::address_in(from).map(|from| tron_address(from).text);
+    let to = abi::parse_address_word(to).filter(|to| watched.contains(to))?;
+    let amount = abi::parse_amount_word(log.data).filter(|amount| !amount.is_zero())?;
+    let from = abi::parse_address_word(from).map(|from| tron_address(from).text);
     Some(Transfer { txid, index, asset: asset.clone(), to, from, amount })
 }
 
-fn internal_transfer(
+fn parse_internal_transfer(
     internal: &InternalTransaction<'_>,
     (txid, index): (TxId, TransferIndex),
     native: &AssetId,
     watched: &WatchedAddresses<'_>,
 ) -> Option<Transfer> {
-    if internal.rejected || !MOVING.contains(&internal.note) {
+    if internal.rejected || !TRX_MOVING_NOTES.contains(&internal.note) {
         return None;
     }
     let to: AddressKey = address::from_hex(internal.to).filter(|to| watched.contains(to))?;

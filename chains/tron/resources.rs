@@ -1,5 +1,6 @@
-//! What a transaction will cost: bandwidth for its bytes, energy for what a contract does, and the limit that caps both
-//! burned and lent energy. ResourcePrices are parameters of the chain that producers vote on; they are read, never compiled in.
+//! Computes the cost of a transaction: bandwidth for its bytes, energy for the contract's work, and the fee limit, which
+//! caps burned and lent energy together. Prices are chain parameters that block producers vote on, so they are read from
+//! the chain.
 
 use chain::{AddressKey, SourceError};
 use rpc::{Rejection, Request, RpcError, Verdict};
@@ -7,77 +8,98 @@ use serde_json::json;
 
 use crate::{Tron, address, reader::ApiView, source::body, transaction::TransactionParams, wire};
 
-/// A call is simulated before it is sent and may need more when it runs: the price of popular contracts moves by a fifth
-/// per maintenance period.
-const RESERVE_PERCENT: u64 = 125;
+/// The energy that a fee limit covers, in percent of the simulated energy. A call may need more when it runs than in the
+/// simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
+const LIMIT_PERCENT: u64 = 125;
 
-/// ResourcePrices of the chain, in sun.
+/// The chain's prices, in sun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourcePrices {
-    /// Of one energy that is neither staked nor lent.
+    /// Price of one unit of energy that is neither staked nor lent.
     pub energy: u64,
-    /// Of one byte that is neither staked nor free.
+    /// Price of one byte of bandwidth that is neither staked nor free.
     pub bandwidth: u64,
-    /// A new account costs its creator both; the second is saved by staked bandwidth.
+    /// Fee for creating an account, paid by the account that sends to it first.
     pub new_account: u64,
+    /// Additional fee for creating an account; not charged when staked bandwidth covers the transaction.
     pub new_account_bandwidth: u64,
-    /// What no transaction may exceed.
+    /// The maximum fee limit that the chain accepts.
     pub fee_limit_max: u64,
 }
 
-/// What an account may use without burning TRX.
+/// The resources that an account can use without burning TRX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resources {
     pub energy: u64,
-    /// By stake.
+    /// Bandwidth from staked TRX, in bytes.
     pub bandwidth: u64,
-    /// By the day's allowance. Either this or the staked bandwidth pays, never both together.
+    /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth, never a
+    /// part of each.
     pub free_bandwidth: u64,
 }
 
-/// What a call would do now.
+/// The result of a simulated call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Simulation {
-    /// With the penalty of popular contracts.
+    /// Energy that the call uses, with the penalty of popular contracts.
     pub energy: u64,
-    /// The words it would answer; why it would fail.
+    /// The returned words in hexadecimal, or the reason for the failure.
     pub outcome: Result<Vec<String>, String>,
 }
 
-/// What a call costs and how it must be limited.
+/// The cost of a contract call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallCost {
-    /// For the transaction. It caps lent energy too, so it covers all of it.
+    /// The fee limit for the transaction, in sun. The chain counts staked and lent energy against it too, so it covers all
+    /// energy of the call.
     pub fee_limit: u64,
-    /// What the sender must have, in sun: with less, the limit is cut silently and the call runs out of energy.
+    /// The balance that the sender needs, in sun. With less, the chain lowers the limit without an error and the call runs
+    /// out of energy.
     pub trx_needed: u64,
 }
 
+/// The cost of a transaction cannot be paid or computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CallCostError {
-    /// Above what the operator or the chain allows.
-    #[error("the call needs a fee limit of {needed} sun, {allowed} are allowed")]
+    /// The fee limit is above the maximum of the operator or of the chain. Both values are in sun.
+    #[error("the call needs a fee limit of {needed} sun, but at most {allowed} sun are allowed")]
     TooExpensive { needed: u64, allowed: u64 },
-    #[error("an amount is out of range")]
+    #[error("the cost of the transaction exceeds 64 bits")]
     OutOfRange,
 }
 
 impl ResourcePrices {
-    /// The bill of a call that needs `energy` and has `bytes` of bandwidth, for an account with `have`. `ceiling` is the
-    /// highest fee limit in sun that the operator allows.
-    pub fn call_cost(&self, energy: u64, bytes: u64, have: Resources, ceiling: u64) -> Result<CallCost, CallCostError> {
-        let reserved = energy.checked_mul(RESERVE_PERCENT).ok_or(CallCostError::OutOfRange)?.div_ceil(100);
-        let fee_limit = reserved.checked_mul(self.energy).ok_or(CallCostError::OutOfRange)?;
-        let allowed = ceiling.min(self.fee_limit_max);
+    /// Returns the cost of a call that uses `energy` and `bytes` of bandwidth, for an account with the resources `have`.
+    /// `fee_limit_max` is the maximum fee limit that the operator allows, in sun.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the needed fee limit is above the maximum of the operator or of the chain.
+    pub fn call_cost(
+        &self,
+        energy: u64,
+        bytes: u64,
+        have: Resources,
+        fee_limit_max: u64,
+    ) -> Result<CallCost, CallCostError> {
+        let energy_limit = energy.checked_mul(LIMIT_PERCENT).ok_or(CallCostError::OutOfRange)?.div_ceil(100);
+        let fee_limit = energy_limit.checked_mul(self.energy).ok_or(CallCostError::OutOfRange)?;
+        let allowed = fee_limit_max.min(self.fee_limit_max);
         if fee_limit > allowed {
             return Err(CallCostError::TooExpensive { needed: fee_limit, allowed });
         }
-        let burned = reserved.saturating_sub(have.energy).checked_mul(self.energy).ok_or(CallCostError::OutOfRange)?;
+        let burned =
+            energy_limit.saturating_sub(have.energy).checked_mul(self.energy).ok_or(CallCostError::OutOfRange)?;
         let trx_needed = burned.checked_add(self.bandwidth_fee(bytes, have)?).ok_or(CallCostError::OutOfRange)?;
         Ok(CallCost { fee_limit, trx_needed })
     }
 
-    /// What `bytes` cost, in sun: one kind of bandwidth pays for all of them, or none does.
+    /// Returns the price of `bytes` of bandwidth, in sun. It is 0 when the staked or the free bandwidth covers all bytes;
+    /// otherwise all bytes are paid.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the price exceeds 64 bits.
     pub fn bandwidth_fee(&self, bytes: u64, have: Resources) -> Result<u64, CallCostError> {
         if bytes <= have.bandwidth || bytes <= have.free_bandwidth {
             return Ok(0);
@@ -85,9 +107,14 @@ impl ResourcePrices {
         bytes.checked_mul(self.bandwidth).ok_or(CallCostError::OutOfRange)
     }
 
-    /// What sending TRX costs besides the amount, in sun. To an account that does not exist yet no free bandwidth counts.
-    pub fn transfer_fee(&self, bytes: u64, have: Resources, creates: bool) -> Result<u64, CallCostError> {
-        if !creates {
+    /// Returns the fee of a TRX transfer, in sun. `creates_account` is true when the receiver does not exist yet; then the
+    /// free bandwidth is not used.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the fee exceeds 64 bits.
+    pub fn transfer_fee(&self, bytes: u64, have: Resources, creates_account: bool) -> Result<u64, CallCostError> {
+        if !creates_account {
             return self.bandwidth_fee(bytes, have);
         }
         let bandwidth = if bytes <= have.bandwidth { 0 } else { self.new_account_bandwidth };
@@ -96,14 +123,18 @@ impl ResourcePrices {
 }
 
 impl Tron {
-    /// The prices in force at the head.
+    /// Returns the prices in force at the head.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint returns them.
     pub async fn prices(&self) -> Result<ResourcePrices, SourceError> {
         let path = ApiView::Head.path("getchainparameters");
         let answer = self.pool.send(Request::post(&path, body(&json!({}))), |reply| {
-            let said: wire::ChainParameters<'_> = wire::parse_reply(reply)?;
-            let value = |key: &str| said.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
+            let chain: wire::ChainParameters<'_> = wire::parse_reply(reply)?;
+            let value = |key: &str| chain.parameters.iter().find(|parameter| parameter.key == key).map(|p| p.value);
             let price = |key: &str| {
-                // Zero values are left out; a negative one is none.
+                // Nodes leave out values of zero.
                 u64::try_from(value(key).unwrap_or(0)).map_err(|_| Rejection::Invalid(format!("{key} is negative")))
             };
             if value("getEnergyFee").is_none() || value("getTransactionFee").is_none() {
@@ -120,36 +151,48 @@ impl Tron {
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// What an account has left; nothing if it is not activated.
-    pub async fn resources(&self, of: AddressKey) -> Result<Resources, SourceError> {
+    /// Returns the unused resources of an account; all are 0 for an account that is not activated.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint answers.
+    pub async fn resources(&self, account: AddressKey) -> Result<Resources, SourceError> {
         let path = ApiView::Head.path("getaccountresource");
-        let question = body(&json!({ "address": address::to_hex(of) }));
-        let answer = self.pool.send(Request::post(&path, question), |reply| {
-            let said: wire::AccountResource = wire::parse_reply(reply)?;
+        let request = body(&json!({ "address": address::to_hex(account) }));
+        let answer = self.pool.send(Request::post(&path, request), |reply| {
+            let account: wire::AccountResource = wire::parse_reply(reply)?;
             let left = Resources {
-                energy: said.energy_limit.saturating_sub(said.energy_used),
-                bandwidth: said.net_limit.saturating_sub(said.net_used),
-                free_bandwidth: said.free_net_limit.saturating_sub(said.free_net_used),
+                energy: account.energy_limit.saturating_sub(account.energy_used),
+                bandwidth: account.net_limit.saturating_sub(account.net_used),
+                free_bandwidth: account.free_net_limit.saturating_sub(account.free_net_used),
             };
-            // Whoever exists has an allowance; a node that lags may not know him yet.
-            Ok(if said.free_net_limit > 0 { Verdict::Accept(left) } else { Verdict::Fallback(left) })
+            // Every activated account has free bandwidth. Without it, the account does not exist or the node lags.
+            Ok(if account.free_net_limit > 0 { Verdict::Accept(left) } else { Verdict::Fallback(left) })
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// The TRX of an account in the solidified view, in sun.
-    pub async fn balance(&self, of: AddressKey) -> Result<u64, SourceError> {
+    /// Returns the TRX balance of an account after the newest solidified block, in sun.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint answers.
+    pub async fn balance(&self, account: AddressKey) -> Result<u64, SourceError> {
         let path = ApiView::Solid.path("getaccount");
-        let question = body(&json!({ "address": address::to_hex(of) }));
-        let answer = self.pool.send(Request::post(&path, question), |reply| {
-            let said: wire::AccountState<'_> = wire::parse_reply(reply)?;
-            let sun = u64::try_from(said.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
-            Ok(if said.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
+        let request = body(&json!({ "address": address::to_hex(account) }));
+        let answer = self.pool.send(Request::post(&path, request), |reply| {
+            let state: wire::AccountState<'_> = wire::parse_reply(reply)?;
+            let sun = u64::try_from(state.balance).map_err(|_| Rejection::Invalid("a negative balance".to_owned()))?;
+            Ok(if state.address.is_some() { Verdict::Accept(sun) } else { Verdict::Fallback(sun) })
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// Runs a call without sending it, as `owner` at the head. A call that fails here would burn energy on the chain.
+    /// Simulates a call from `owner` at the head. A call that fails here would burn energy on the chain.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint simulates the call; a call that fails is an `Ok` with [`Simulation::outcome`].
     pub async fn simulate(
         &self,
         owner: AddressKey,
@@ -157,45 +200,57 @@ impl Tron {
         data: &[u8],
     ) -> Result<Simulation, SourceError> {
         let path = ApiView::Head.path("triggerconstantcontract");
-        let question = json!({
+        let request = json!({
             "owner_address": address::to_hex(owner),
             "contract_address": address::to_hex(contract),
             "data": const_hex::encode(data),
         });
-        let answer = self.pool.send(Request::post(&path, body(&question)), |reply| {
-            let said = wire::parse_constant_call(reply)?;
-            Ok(Verdict::Accept(Simulation { energy: said.energy_used, outcome: outcome(&said) }))
+        let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
+            let call = wire::parse_constant_call(reply)?;
+            Ok(Verdict::Accept(Simulation { energy: call.energy_used, outcome: simulation_outcome(&call) }))
         });
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// What a new transaction is held to: a solidified reference block, and an expiration `lifetime_ms` after the head.
+    /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after the
+    /// time of the head block.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint returns its newest blocks.
     pub async fn transaction_params(
         &self,
         lifetime_ms: i64,
         timestamp_ms: i64,
     ) -> Result<TransactionParams, SourceError> {
-        let (reference, head) = (self.newest(ApiView::Solid).await?, self.newest(ApiView::Head).await?);
+        let (reference, head) =
+            (self.read_newest_header(ApiView::Solid).await?, self.read_newest_header(ApiView::Head).await?);
         let expiration_ms = head.time.saturating_mul(1_000).saturating_add(lifetime_ms);
         Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
-    /// Whether a transaction stands in a solidified block, and how it ended. `None` while no endpoint has it there.
+    /// Returns the height of the solidified block that contains a transaction, and the transaction's result. `None` while
+    /// no endpoint has it in a solidified block.
+    ///
+    /// # Errors
+    ///
+    /// Fails when no endpoint answers.
     pub async fn solid_outcome(&self, txid: chain::TxId) -> Result<Option<(u64, Result<(), String>)>, SourceError> {
         let path = ApiView::Solid.path("gettransactioninfobyid");
-        let question = body(&json!({ "value": txid.to_string() }));
+        let request = body(&json!({ "value": txid.to_string() }));
         let answer: Result<_, RpcError> = self
             .pool
-            .send(Request::post(&path, question), |reply| {
+            .send(Request::post(&path, request), |reply| {
                 let info: wire::TransactionInfo<'_> = wire::parse_reply(reply)?;
                 if info.id.is_empty() {
                     return Ok(Verdict::Fallback(None));
                 }
                 let height =
                     u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
-                // Left out where the virtual machine did not run; where it did, silence is no success.
-                let silence = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
-                let vm = info.receipt.result.unwrap_or(silence);
+                // Nodes leave the result out where the virtual machine did not run. Where it ran, a missing result is not
+                // a success.
+                let default = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
+                let vm = info.receipt.result.unwrap_or(default);
                 let failed = info.result == Some("FAILED") || vm != "SUCCESS";
                 Ok(Verdict::Accept(Some((height, if failed { Err(vm.to_owned()) } else { Ok(()) }))))
             })
@@ -204,14 +259,15 @@ impl Tron {
     }
 }
 
-/// A revert is reported as `result: true` with a message, or by the transaction's own `ret`.
-fn outcome(said: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
-    let failed = said.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
-    match (&said.result.message, &said.result.code) {
+/// Returns the words that a simulated call returned, or the reason for its failure. A node reports a revert as
+/// `result: true` with a message, or in the `ret` of the transaction.
+fn simulation_outcome(call: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
+    let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));
+    match (&call.result.message, &call.result.code) {
         (Some(message), _) => Err(wire::decode_message(message)),
         (None, Some(code)) => Err(code.clone().into_owned()),
-        (None, None) if failed || !said.result.result => Err("failed without a reason".to_owned()),
-        (None, None) => Ok(said.constant_result.iter().map(|word| (*word).to_owned()).collect()),
+        (None, None) if failed || !call.result.result => Err("failed without a reason".to_owned()),
+        (None, None) => Ok(call.constant_result.iter().map(|word| (*word).to_owned()).collect()),
     }
 }
 
@@ -228,10 +284,10 @@ mod tests {
     };
 
     #[test]
-    fn the_limit_covers_lent_energy_too() {
+    fn the_fee_limit_covers_lent_energy_too() {
         let lent = Resources { energy: 200_000, bandwidth: 0, free_bandwidth: 600 };
-        let bill = PRICES.call_cost(130_285, 345, lent, 40_000_000).unwrap();
-        assert_eq!(bill, CallCost { fee_limit: 16_285_700, trx_needed: 0 });
+        let cost = PRICES.call_cost(130_285, 345, lent, 40_000_000).unwrap();
+        assert_eq!(cost, CallCost { fee_limit: 16_285_700, trx_needed: 0 });
         let poor = PRICES.call_cost(130_285, 345, Resources::default(), 40_000_000).unwrap();
         assert_eq!(poor, CallCost { fee_limit: 16_285_700, trx_needed: 16_285_700 + 345_000 });
         assert_eq!(
@@ -252,14 +308,14 @@ mod tests {
     }
 
     #[test]
-    fn a_revert_says_true() {
-        let read = |text: &str| outcome(&serde_json::from_str(text).unwrap());
+    fn a_revert_with_the_result_true_is_a_failure() {
+        let parse = |text: &str| simulation_outcome(&serde_json::from_str(text).unwrap());
         let ok = r#"{"result":{"result":true},"energy_used":1,"constant_result":["01"],"transaction":{"ret":[{}]}}"#;
-        assert_eq!(read(ok), Ok(vec!["01".to_owned()]));
+        assert_eq!(parse(ok), Ok(vec!["01".to_owned()]));
         let reverted = r#"{"result":{"result":true,"message":"524556455254206f70636f6465206578656375746564"},
             "constant_result":[""],"transaction":{"ret":[{"ret":"FAILED"}]}}"#;
-        assert_eq!(read(reverted), Err("REVERT opcode executed".to_owned()));
-        assert!(read(r#"{"result":{"code":"OTHER_ERROR"}}"#).is_err());
-        assert!(read("{}").is_err());
+        assert_eq!(parse(reverted), Err("REVERT opcode executed".to_owned()));
+        assert!(parse(r#"{"result":{"code":"OTHER_ERROR"}}"#).is_err());
+        assert!(parse("{}").is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! Hands signed bytes to nodes and sorts what they say. Nothing that is not understood is taken as a refusal, and no
-//! refusal is final: another node may have the bytes. A transaction is dead only when a solidified block past its
-//! expiration does not have it.
+//! Broadcasts signed transactions and classifies the answers of the nodes. An unknown answer is never taken for a refusal,
+//! and no refusal is final, because another node may have accepted the transaction. A transaction has failed only when a
+//! solidified block later than its expiration exists and the transaction is in no block.
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
@@ -11,23 +11,24 @@ use tracing::info;
 
 use crate::{Tron, proto, source::body, transaction, wire};
 
-/// What a node's code means for the attempt (tron.md, 6.1).
+/// The answer of a node to a broadcast (java-tron: `Return.response_code`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BroadcastCode {
-    /// In this node's pool: neither included nor successful yet.
+    /// The transaction is in this node's pool. It is not in a block yet and may still fail.
     Pending,
-    /// This node has seen the id: pending, on chain, or thrown away within the last hour. No proof of anything.
+    /// This node has seen the id before. The transaction may be pending, in a block, or discarded within the last hour.
     Known,
-    /// Signature, size: never valid as it is.
+    /// The signature or the size is invalid; these bytes will never be accepted.
     Build,
-    /// The account, the contract or the balance forbids it now.
+    /// The account, the contract or the balance does not allow the operation now.
     Contract,
-    /// Neither bandwidth nor TRX to pay for it.
+    /// The account has neither enough bandwidth nor enough TRX to pay for it.
     Bandwidth,
-    /// The node does not know the reference block: it lags, or the block was orphaned.
+    /// The node does not know the reference block: the node lags, or the block was orphaned.
     Reference,
-    /// Too late, or more than a day ahead, for this node's head.
+    /// The expiration is before the time of this node's head, or more than a day after it.
     Expired,
+    /// Any other code. The transaction may or may not be accepted.
     Unknown,
 }
 
@@ -63,41 +64,42 @@ impl BroadcastCode {
 
 #[async_trait]
 impl Sender for Tron {
-    /// To every endpoint that may broadcast, as exactly these bytes. A refusal begins with its class: `contract: host:port: …`.
+    /// Sends exactly these bytes to every endpoint that may broadcast. The text of a refusal begins with its class, as in
+    /// `contract: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let Some(txid) = txid_of(raw) else {
             return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
         };
-        let question = body(&json!({ "transaction": const_hex::encode(raw) }));
-        let told = self.pool.broadcast(Request::post("wallet/broadcasthex", question)).await;
-        let said = told.into_iter().map(|(endpoint, answer)| {
+        let request = body(&json!({ "transaction": const_hex::encode(raw) }));
+        let answers = self.pool.broadcast(Request::post("wallet/broadcasthex", request)).await;
+        let outcomes = answers.into_iter().map(|(endpoint, answer)| {
             let label = self.pool.label(endpoint);
             let outcome = match answer {
-                Err(trouble) => BroadcastOutcome::Unknown(format!("{label}: {trouble}")),
+                Err(error) => BroadcastOutcome::Unknown(format!("{label}: {error}")),
                 Ok(answer) => match wire::parse_reply::<wire::Broadcast<'_>>(&Reply::new(endpoint, 200, &answer)) {
-                    Ok(said) => broadcast_outcome(&label, txid, &said, &self.pool.redact(endpoint, &said.message)),
+                    Ok(reply) => broadcast_outcome(&label, txid, &reply, &self.pool.redact(endpoint, &reply.message)),
                     Err(Rejection::Invalid(reason)) => BroadcastOutcome::Unknown(format!("{label}: {reason}")),
-                    Err(Rejection::NodeError(refusal)) => {
-                        BroadcastOutcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &refusal.message)))
+                    Err(Rejection::NodeError(error)) => {
+                        BroadcastOutcome::Unknown(format!("{label}: {}", self.pool.redact(endpoint, &error.message)))
                     }
                 },
             };
             info!(chain = %self.config.chain, endpoint = %label, %txid, ?outcome, "broadcast to {label}");
             outcome
         });
-        BroadcastOutcome::combine(said)
+        BroadcastOutcome::combine(outcomes)
     }
 }
 
-/// The id of a signed transaction, over the very bytes that it carries.
+/// Returns the id of a signed transaction, which is the hash of the content bytes as they stand. `None` when the bytes are
+/// not a signed transaction.
 fn txid_of(signed: &[u8]) -> Option<TxId> {
-    let carried = SignedEnvelope::decode(signed).ok().filter(|carried| !carried.signature.is_empty())?;
-    // What does not decode is no transaction, whatever its hash is.
-    proto::TransactionRaw::decode(carried.raw.as_slice()).ok()?;
-    Some(transaction::txid(&carried.raw))
+    let envelope = SignedEnvelope::decode(signed).ok().filter(|envelope| !envelope.signature.is_empty())?;
+    proto::TransactionRaw::decode(envelope.raw.as_slice()).ok()?;
+    Some(transaction::txid(&envelope.raw))
 }
 
-/// A signed transaction whose content stays the bytes that were hashed.
+/// A signed transaction whose content stays encoded, so that its hash can be computed.
 #[derive(Clone, PartialEq, Message)]
 struct SignedEnvelope {
     #[prost(bytes = "vec", tag = "1")]
@@ -106,12 +108,13 @@ struct SignedEnvelope {
     signature: Vec<Vec<u8>>,
 }
 
-fn broadcast_outcome(label: &str, txid: TxId, said: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
-    let code = if said.code.is_empty() && said.result { "SUCCESS" } else { said.code.as_ref() };
+/// Returns the outcome of a broadcast to the endpoint `label`. Only an answer with the expected id counts as accepted.
+fn broadcast_outcome(label: &str, txid: TxId, answer: &wire::Broadcast<'_>, message: &str) -> BroadcastOutcome {
+    let code = if answer.code.is_empty() && answer.result { "SUCCESS" } else { answer.code.as_ref() };
     let text = format!("{label}: {code} {}", wire::decode_message(message));
     match BroadcastCode::parse(code) {
-        BroadcastCode::Pending if said.result && said.txid == txid.to_string() => BroadcastOutcome::Accepted,
-        BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, under another id than {txid}")),
+        BroadcastCode::Pending if answer.result && answer.txid == txid.to_string() => BroadcastOutcome::Accepted,
+        BroadcastCode::Pending => BroadcastOutcome::Unknown(format!("{text}, with another transaction id than {txid}")),
         BroadcastCode::Known => BroadcastOutcome::AlreadyKnown,
         BroadcastCode::Unknown => BroadcastOutcome::Unknown(text),
         code @ (BroadcastCode::Build
@@ -127,8 +130,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_of_the_node() {
-        for (code, class) in [
+    fn codes_of_java_tron_are_classified() {
+        for (code, expected) in [
             ("SUCCESS", BroadcastCode::Pending),
             ("DUP_TRANSACTION_ERROR", BroadcastCode::Known),
             ("SIGERROR", BroadcastCode::Build),
@@ -144,23 +147,23 @@ mod tests {
             ("OTHER_ERROR", BroadcastCode::Unknown),
             ("", BroadcastCode::Unknown),
         ] {
-            assert_eq!(BroadcastCode::parse(code), class, "{code}");
+            assert_eq!(BroadcastCode::parse(code), expected, "{code}");
         }
     }
 
     #[test]
-    fn only_the_same_id_is_accepted() {
+    fn an_answer_with_another_id_is_not_accepted() {
         let txid = TxId([7; 32]);
-        let said = |text: &str| {
-            let said: wire::Broadcast<'_> = serde_json::from_str(text).unwrap();
-            broadcast_outcome("node:1", txid, &said, &said.message)
+        let outcome = |text: &str| {
+            let answer: wire::Broadcast<'_> = serde_json::from_str(text).unwrap();
+            broadcast_outcome("node:1", txid, &answer, &answer.message)
         };
-        let ours = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);
-        assert_eq!(said(&ours), BroadcastOutcome::Accepted);
-        assert!(matches!(said(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), BroadcastOutcome::Unknown(_)));
-        assert!(matches!(said("{}"), BroadcastOutcome::Unknown(_)));
-        let refused = said(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
+        let same_id = format!(r#"{{"result":true,"code":"SUCCESS","txid":"{txid}"}}"#);
+        assert_eq!(outcome(&same_id), BroadcastOutcome::Accepted);
+        assert!(matches!(outcome(r#"{"result":true,"code":"SUCCESS","txid":"00"}"#), BroadcastOutcome::Unknown(_)));
+        assert!(matches!(outcome("{}"), BroadcastOutcome::Unknown(_)));
+        let refused = outcome(r#"{"code":"SIGERROR","message":"56616c6964617465207369676e6174757265206572726f72"}"#);
         assert_eq!(refused, BroadcastOutcome::Refused("build: node:1: SIGERROR Validate signature error".to_owned()));
-        assert_eq!(said(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), BroadcastOutcome::AlreadyKnown);
+        assert_eq!(outcome(r#"{"code":"DUP_TRANSACTION_ERROR"}"#), BroadcastOutcome::AlreadyKnown);
     }
 }

@@ -1,4 +1,4 @@
-//! The reading half: what the rest of settled asks, answered by [`crate::reader`] and the endpoint pool.
+//! Implements [`Source`] for TRON with [`crate::reader`] and the endpoint pool.
 
 use std::sync::{
     Mutex,
@@ -24,61 +24,69 @@ use crate::{
     wire,
 };
 
-/// Blocks in one range at first, and at most; java-tron gives 100, and a full block has half a megabyte.
-const SPAN: (u64, u64) = (20, 100);
+/// The initial number of blocks in a range. A full block takes half a megabyte.
+const RANGE_START: u64 = 20;
+/// The maximum number of blocks in a range, as in java-tron.
+const RANGE_MAX: u64 = 100;
 
+/// The configuration of a TRON chain.
 #[derive(Debug, Clone)]
 pub struct TronConfig {
     pub chain: ChainId,
-    /// The last four bytes of the genesis block's id; every endpoint must have that block before it is believed anything.
+    /// The last four bytes of the genesis block's id. An endpoint is used only after it returned that block.
     pub chain_id: u32,
-    /// The coin only if it may be paid with, and the listed tokens.
+    /// The accepted assets: listed tokens, and TRX only if it is accepted for payments.
     pub assets: Vec<Asset>,
-    /// Endpoints and their bounds; its `chain_check` is set here. Where the solidified view has a port of its own, an endpoint
-    /// finds `walletsolidity` elsewhere.
+    /// Endpoints and their limits. [`Tron::new`] replaces its `chain_check`. Where a node serves the solidified view on another
+    /// port, the endpoint maps `walletsolidity` to that URL.
     pub pool: rpc::Config,
 }
 
+/// The driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error(transparent)]
     Contract(#[from] BadAddress),
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
-    /// The asset would be credited for payments on another chain.
+    /// The asset belongs to another chain.
     #[error("asset {0} does not belong to chain {1}")]
     ForeignAsset(AssetId, ChainId),
 }
 
-/// One TRON chain behind several endpoints.
+/// The driver of one TRON chain, with one or more endpoints.
 pub struct Tron {
     pub(crate) config: TronConfig,
     pub(crate) pool: Pool,
     pub(crate) assets: TrackedAssets,
     pub(crate) span: Mutex<AdaptiveSize>,
-    /// Every endpoint is asked for its newest block in turn, of each view.
-    turns: [AtomicUsize; 2],
-    /// The newest solidified block that was heard of last.
+    /// The next endpoint to request the newest block from, for each view. The endpoints take turns.
+    next_endpoint: [AtomicUsize; 2],
+    /// The height of the solidified block that was returned last; 0 before the first answer.
     solid: AtomicU64,
-    /// Whoever books blocks has stored all up to this one.
+    /// The height up to which the follower has stored all blocks.
     stored: AtomicU64,
     heads: tokio::sync::Mutex<HeadBlocks>,
 }
 
 impl Tron {
+    /// # Errors
+    ///
+    /// Fails when an asset belongs to another chain, a token contract is not a TRON address, or the endpoint pool rejects
+    /// its configuration.
     pub fn new(config: TronConfig) -> Result<Tron, BuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
         }
-        let (path, question) = genesis();
+        let (path, request) = genesis_request();
         let expected = const_hex::encode(config.chain_id.to_be_bytes());
-        let chain_check = ChainCheck::field_ends_with(Request::post(&path, question), "blockID", &expected)
+        let chain_check = ChainCheck::field_ends_with(Request::post(&path, request), "blockID", &expected)
             .with_errors(|reply| wire::parse_reply::<serde::de::IgnoredAny>(reply).err());
         Ok(Tron {
             pool: Pool::new(rpc::Config { chain_check: Some(chain_check), ..config.pool.clone() })?,
             assets: TrackedAssets::new(&config.assets)?,
-            span: Mutex::new(AdaptiveSize::new(SPAN.0, SPAN.1)),
-            turns: Default::default(),
+            span: Mutex::new(AdaptiveSize::new(RANGE_START, RANGE_MAX)),
+            next_endpoint: Default::default(),
             solid: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             heads: tokio::sync::Mutex::new(HeadBlocks::default()),
@@ -86,15 +94,16 @@ impl Tron {
         })
     }
 
-    /// The newest block of a view, each endpoint in turn.
-    pub(crate) async fn newest(&self, view: ApiView) -> Result<Header, SourceError> {
-        let turn = match view {
-            ApiView::Solid => &self.turns[0],
-            ApiView::Head => &self.turns[1],
+    /// Returns the newest header of a view. Each call begins with the next endpoint.
+    pub(crate) async fn read_newest_header(&self, view: ApiView) -> Result<Header, SourceError> {
+        let next_endpoint = match view {
+            ApiView::Solid => &self.next_endpoint[0],
+            ApiView::Head => &self.next_endpoint[1],
         };
-        let first = turn.fetch_add(1, Ordering::Relaxed);
+        let first = next_endpoint.fetch_add(1, Ordering::Relaxed);
         let found = self.read_header(view, None, first).await.map_err(|failure| failure.into_source_error(0))?;
-        let (endpoint, header) = found.ok_or_else(|| SourceError::Unavailable("no endpoint has a block".to_owned()))?;
+        let (endpoint, header) =
+            found.ok_or_else(|| SourceError::Unavailable("no endpoint returned its newest block".to_owned()))?;
         if view == ApiView::Solid {
             self.pool.record_head(endpoint, header.height);
             self.solid.store(header.height, Ordering::Relaxed);
@@ -102,28 +111,30 @@ impl Tron {
         Ok(header)
     }
 
-    /// Where one endpoint stands, and in words what it is.
-    async fn report(&self, endpoint: usize) -> Result<(Height, String), String> {
-        let asked_at = Instant::now();
-        let (path, question) = genesis();
+    /// Checks one endpoint. Returns its solidified height and a description for the operator.
+    async fn check_endpoint(&self, endpoint: usize) -> Result<(Height, String), String> {
+        let requested_at = Instant::now();
+        let (path, request) = genesis_request();
         let id = self
             .pool
-            .send(Request::post(&path, question).to(Target::Probe(endpoint)), genesis_in)
+            .send(Request::post(&path, request).to(Target::Probe(endpoint)), parse_genesis)
             .await
             .map_err(|e| e.to_string())?;
-        let latency = asked_at.elapsed().as_millis();
+        let latency = requested_at.elapsed().as_millis();
         if id != self.config.chain_id {
             return Err(format!("is a node of chain {id:#x}, not of {:#x}", self.config.chain_id));
         }
         let newest = |view: ApiView| async move {
             let accept = |reply: &rpc::Reply<'_>| {
                 let header = block::parse_header(&wire::parse_reply(reply)?).map_err(Rejection::Invalid)?;
-                header.map(Verdict::Accept).ok_or_else(|| Rejection::Invalid("no newest block".to_owned()))
+                header
+                    .map(Verdict::Accept)
+                    .ok_or_else(|| Rejection::Invalid("the endpoint returned no newest block".to_owned()))
             };
-            let question = body(&json!({ "detail": false }));
+            let request = body(&json!({ "detail": false }));
             let found = self
                 .pool
-                .send(Request::post(&view.path("getblock"), question).to(Target::Probe(endpoint)), accept)
+                .send(Request::post(&view.path("getblock"), request).to(Target::Probe(endpoint)), accept)
                 .await;
             found.map_err(|failure| format!("{view:?} view: {failure}"))
         };
@@ -131,20 +142,20 @@ impl Tron {
         self.pool.record_head(endpoint, solid.height);
         if let Some(contract) = self.assets.any_token() {
             let path = ApiView::Solid.path("triggerconstantcontract");
-            let accept = |reply: &rpc::Reply<'_>| decimals_in(reply, &contract);
-            let asked = self
+            let accept = |reply: &rpc::Reply<'_>| parse_decimals(reply, &contract);
+            let simulated = self
                 .pool
-                .send(Request::post(&path, decimals_of(contract.key)).to(Target::Probe(endpoint)), accept)
+                .send(Request::post(&path, decimals_request(contract.key)).to(Target::Probe(endpoint)), accept)
                 .await;
-            asked.map_err(|failure| match matches!(failure, RpcError::MethodMissing(_)) {
-                true => "calls no contracts: the node must run with vm.supportConstant = true".to_owned(),
+            simulated.map_err(|failure| match matches!(failure, RpcError::MethodMissing(_)) {
+                true => "does not simulate contract calls; run the node with vm.supportConstant = true".to_owned(),
                 false => failure.to_string(),
             })?;
         }
         let lag = head.height.saturating_sub(solid.height);
         let text = format!(
-            "chain {}, solidified {}, head {lag} blocks above it, {latency} ms; TRX that contracts send is seen only if \
-             the node runs with vm.saveInternalTx = true",
+            "chain {}, solidified {}, head {lag} blocks above it, {latency} ms; payments in TRX that contracts send are \
+             found only if the node runs with vm.saveInternalTx = true",
             self.config.chain_id, solid.height
         );
         Ok((solid.height, text))
@@ -153,41 +164,41 @@ impl Tron {
 
 #[async_trait]
 impl Source for Tron {
-    /// The chain id in decimal. Fails if any endpoint that answers belongs to another chain.
+    /// Returns the chain id in decimal. Fails when an endpoint that answers belongs to another chain.
     async fn identity(&self) -> Result<Identity, SourceError> {
-        let mut troubles = Vec::new();
-        let mut heard = false;
+        let mut failures = Vec::new();
+        let mut confirmed = false;
         for endpoint in 0..self.pool.endpoints().len() {
-            let (path, question) = genesis();
-            match self.pool.send(Request::post(&path, question).to(Target::Only(endpoint)), genesis_in).await {
-                Ok(id) if id == self.config.chain_id => heard = true,
+            let (path, request) = genesis_request();
+            match self.pool.send(Request::post(&path, request).to(Target::Only(endpoint)), parse_genesis).await {
+                Ok(id) if id == self.config.chain_id => confirmed = true,
                 Ok(id) => {
                     let (label, expected) = (self.pool.label(endpoint), self.config.chain_id);
                     return Err(SourceError::InvalidResponse(format!(
                         "{label} is a node of chain {id:#x}, not of {expected:#x}"
                     )));
                 }
-                Err(failure) => troubles.push(format!("{}: {failure}", self.pool.label(endpoint))),
+                Err(failure) => failures.push(format!("{}: {failure}", self.pool.label(endpoint))),
             }
         }
-        if heard {
+        if confirmed {
             Ok(Identity { id: self.config.chain_id.to_string() })
         } else {
-            Err(SourceError::Unavailable(troubles.join("; ")))
+            Err(SourceError::Unavailable(failures.join("; ")))
         }
     }
 
     async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
         let contract = address::parse(contract).map_err(|bad| SourceError::Unsupported(bad.to_string()))?;
         let path = ApiView::Solid.path("triggerconstantcontract");
-        let question = decimals_of(contract.key);
-        let answer = self.pool.send(Request::post(&path, question), |reply| decimals_in(reply, &contract));
+        let request = decimals_request(contract.key);
+        let answer = self.pool.send(Request::post(&path, request), |reply| parse_decimals(reply, &contract));
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// The newest solidified block, which is final: no block that is read here can vanish.
+    /// Returns the newest solidified block, which is final.
     async fn tip(&self) -> Result<Tip, SourceError> {
-        let head = self.newest(ApiView::Solid).await?;
+        let head = self.read_newest_header(ApiView::Solid).await?;
         Ok(Tip { head, finalized: Some(head.block_ref()) })
     }
 
@@ -201,9 +212,10 @@ impl Source for Tron {
         self.read_blocks(ApiView::Solid, from, to, watched).await
     }
 
-    /// TRX only, from nodes that keep the history of balances (`storage.balance.history.lookup`). Such a node names the
-    /// block in which the balance changed last (java-tron, `Wallet.getAccountBalance`). Nothing in the very block that was
-    /// asked for is also what it says of accounts that it does not know, and what nodes without a history say of all.
+    /// Returns past balances of TRX, from nodes that keep the history of balances (`storage.balance.history.lookup`). Such a
+    /// node returns the block in which the balance changed last (java-tron: `Wallet.getAccountBalance`). A balance of 0 that
+    /// changed in the requested block proves nothing: nodes return it for unknown accounts too, and nodes without the
+    /// history return it for all accounts.
     async fn balances(
         &self,
         at: &BlockRef,
@@ -215,14 +227,14 @@ impl Source for Tron {
         }
         let path = ApiView::Head.path("getaccountbalance");
         let mut balances = Vec::with_capacity(addresses.len());
-        for of in addresses {
-            let question = json!({
-                "account_identifier": { "address": address::to_hex(of.key) },
+        for address in addresses {
+            let request = json!({
+                "account_identifier": { "address": address::to_hex(address.key) },
                 "block_identifier": { "hash": at.hash.to_string(), "number": at.height },
             });
-            let answer = self.pool.send(Request::post(&path, body(&question)), |reply| {
+            let answer = self.pool.send(Request::post(&path, body(&request)), |reply| {
                 let past: wire::PastBalance<'_> = wire::parse_reply(reply)?;
-                Ok(balance_at(at, &past))
+                Ok(verify_past_balance(at, &past))
             });
             let unsupported = || SourceError::Unsupported("past balances".to_owned());
             match answer.await {
@@ -234,27 +246,27 @@ impl Source for Tron {
         Ok(balances)
     }
 
-    /// What stands in blocks that are not solidified.
+    /// Returns the transfers in blocks that are not solidified, or not stored by the follower yet.
     async fn unconfirmed(
         &self,
         watched: &WatchSet,
         _awaited: &[Address],
     ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
         let mut heads = self.heads.lock().await;
-        // Whoever books blocks has just asked for it.
+        // The follower requests the solidified height shortly before, so it is not requested again here.
         let solid = match self.solid.load(Ordering::Relaxed) {
-            0 => self.newest(ApiView::Solid).await?.height,
-            heard => heard,
+            0 => self.read_newest_header(ApiView::Solid).await?.height,
+            height => height,
         };
-        let head = self.newest(ApiView::Head).await?;
-        let far = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));
-        let above = solid.max(far);
-        // A fork is noticed when what was read does not fit; then all of it is read again, once.
+        let head = self.read_newest_header(ApiView::Head).await?;
+        let lowest_kept = head.height.saturating_sub(u64::try_from(KEEP_MAX).unwrap_or(u64::MAX));
+        let above = solid.max(lowest_kept);
+        // Blocks that do not follow the cached ones reveal a fork; then all head blocks are read again, once.
         for _ in 0..2 {
-            while let Some((from, to)) = heads.missing(above, &head) {
+            while let Some((from, to)) = heads.missing_range(above, &head) {
                 let blocks = match self.read_blocks(ApiView::Head, from, to, watched).await {
                     Ok(blocks) => blocks,
-                    // Another node of the same gateway lacks the rest; what is remembered is true all the same.
+                    // Another node of the same gateway lacks the rest; the cached blocks are still valid.
                     Err(_) if !heads.is_empty() => break,
                     Err(error) => return Err(error),
                 };
@@ -265,14 +277,15 @@ impl Source for Tron {
             }
         }
         if heads.is_empty() && head.height > above {
-            return Err(SourceError::Unavailable("the head changed while it was read".to_owned()));
+            return Err(SourceError::Unavailable("the head changed while its blocks were read".to_owned()));
         }
-        // What was not stored yet stays on its way, whatever nodes think of it.
-        heads.forget(solid.min(self.stored.load(Ordering::Relaxed)));
-        Ok(Some(heads.unconfirmed()))
+        // A transfer stays unconfirmed until the follower has stored its block, even if the block is solidified.
+        heads.remove_up_to(solid.min(self.stored.load(Ordering::Relaxed)));
+        Ok(Some(heads.list_unconfirmed()))
     }
 
-    /// Where nodes save them; [`Source::check`] tells the operator.
+    /// Internal transfers are included only if the node saves them. The node does not report its setting;
+    /// [`Source::check_endpoints`] reminds the operator of it.
     fn internal_transfers(&self) -> InternalTransfers {
         if self.assets.native.is_some() { InternalTransfers::Included } else { InternalTransfers::None }
     }
@@ -284,33 +297,35 @@ impl Source for Tron {
     async fn check_endpoints(&self) -> Vec<EndpointReport> {
         let mut reports = Vec::new();
         for endpoint in 0..self.pool.endpoints().len() {
-            let outcome = self.report(endpoint).await.map(|(_, text)| text);
+            let outcome = self.check_endpoint(endpoint).await.map(|(_, text)| text);
             reports.push(EndpointReport { endpoint: self.pool.label(endpoint), outcome });
         }
         reports
     }
 }
 
-/// The JSON of a question.
-pub(crate) fn body(question: &Value) -> Vec<u8> {
-    question.to_string().into_bytes()
+/// Serialises a request body.
+pub(crate) fn body(request: &Value) -> Vec<u8> {
+    request.to_string().into_bytes()
 }
 
-/// Where the genesis block is asked for, and how.
-fn genesis() -> (String, Vec<u8>) {
+/// Returns the path and the body of a request for the genesis block.
+fn genesis_request() -> (String, Vec<u8>) {
     (ApiView::Solid.path("getblockbynum"), body(&json!({ "num": 0 })))
 }
 
-/// The last four bytes of its id.
-fn genesis_in(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
+/// Parses the genesis block and returns the last four bytes of its id, the chain id.
+fn parse_genesis(reply: &rpc::Reply<'_>) -> Result<Verdict<u32>, Rejection> {
     let block: wire::Block<'_> = wire::parse_reply(reply)?;
-    let id =
-        block.id.and_then(block::parse_bytes32).ok_or_else(|| Rejection::Invalid("no genesis block".to_owned()))?;
+    let id = block
+        .id
+        .and_then(block::parse_bytes32)
+        .ok_or_else(|| Rejection::Invalid("the endpoint returned no genesis block".to_owned()))?;
     Ok(Verdict::Accept(u32::from_be_bytes([id[28], id[29], id[30], id[31]])))
 }
 
-/// A call of a token's `decimals()`, by nobody.
-fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
+/// Returns the body of a request that calls a token's `decimals()` from the zero address.
+fn decimals_request(contract: chain::AddressKey) -> Vec<u8> {
     body(&json!({
         "owner_address": address::to_hex(chain::AddressKey([0; 20])),
         "contract_address": address::to_hex(contract),
@@ -318,15 +333,17 @@ fn decimals_of(contract: chain::AddressKey) -> Vec<u8> {
     }))
 }
 
-fn decimals_in(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Verdict<u8>, Rejection> {
-    let said = wire::parse_constant_call(reply)?;
-    let word = said.constant_result.first().and_then(|word| abi::amount_in(word));
+fn parse_decimals(reply: &rpc::Reply<'_>, contract: &Address) -> Result<Verdict<u8>, Rejection> {
+    let call = wire::parse_constant_call(reply)?;
+    let word = call.constant_result.first().and_then(|word| abi::parse_amount_word(word));
     let decimals = word.and_then(|word| u8::try_from(word.units()).ok());
-    decimals.map(Verdict::Accept).ok_or_else(|| Rejection::Invalid(format!("{contract} is no token with decimals")))
+    decimals
+        .map(Verdict::Accept)
+        .ok_or_else(|| Rejection::Invalid(format!("the contract {contract} does not return its decimals")))
 }
 
-/// What a node's answer says of a balance after the block `at`; `None`: nothing.
-fn balance_at(at: &BlockRef, past: &wire::PastBalance<'_>) -> Verdict<Option<Amount>> {
+/// Returns the balance after the block `at` from a node's answer, with `None` when the answer does not contain it.
+fn verify_past_balance(at: &BlockRef, past: &wire::PastBalance<'_>) -> Verdict<Option<Amount>> {
     let (Some(changed), Ok(sun)) = (&past.block_identifier, u64::try_from(past.balance)) else {
         return Verdict::Fallback(None);
     };

@@ -1,5 +1,5 @@
-//! Transactions built, hashed and signed here, byte for byte as java-tron's own clients do it. Never is anything signed
-//! that a node built, and never an id that was not hashed here.
+//! Builds, hashes and signs transactions, byte for byte as java-tron's own clients do. Nothing that a node built is signed,
+//! and every signed id was computed here.
 
 use alloy_primitives::keccak256;
 use chain::{AddressKey, BlockRef, TxId};
@@ -15,74 +15,86 @@ use crate::{
     },
 };
 
-/// Bandwidth of the result that the chain adds to each contract (`Constant.MAX_RESULT_SIZE_IN_TX`).
+/// Bandwidth charged for the result that the chain adds to each contract, in bytes (java-tron:
+/// `Constant.MAX_RESULT_SIZE_IN_TX`).
 const RESULT_BYTES: usize = 64;
 
-/// What a transaction does. Amounts are sun.
+/// The operation that a transaction performs. Amounts are in sun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
+    /// Sends TRX.
     Transfer { to: AddressKey, sun: i64 },
+    /// Calls a smart contract and sends it `call_value` sun.
     Trigger { contract: AddressKey, call_value: i64, data: Vec<u8> },
+    /// Lends the resource of `sun` staked TRX.
     Delegate { resource: Resource, sun: i64, to: AddressKey },
+    /// Takes a lent resource back.
     Undelegate { resource: Resource, sun: i64, from: AddressKey },
 }
 
+/// A resource that staked TRX give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
     Bandwidth,
     Energy,
 }
 
-/// What holds a transaction to its chain and its time.
+/// The fields of a transaction besides its operation: reference block, expiration, fee limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionParams {
-    /// A solidified block: a head block may be orphaned, and the transaction with it.
+    /// The reference block (TAPOS). It must be solidified: if it is orphaned, the transaction becomes invalid.
     pub reference: BlockRef,
-    /// Unix milliseconds after the head block's time, by at most a day.
+    /// Unix milliseconds, at most one day after the time of the head block.
     pub expiration_ms: i64,
-    /// Free entropy in unix milliseconds: two transactions that are equal in everything are one. Strictly increasing.
+    /// Unix milliseconds, strictly increasing. Nodes do not check it, but two transactions with equal fields have the same
+    /// id, and the second is refused as a duplicate.
     pub timestamp_ms: i64,
-    /// Sun; only for calls.
+    /// Maximum of TRX burned for energy, in sun; 0 unless the operation is a call.
     pub fee_limit: i64,
-    /// Costs a fee unless empty.
+    /// Empty for no memo; the chain charges a fee for any other.
     pub memo: Vec<u8>,
-    /// 0 signs as the owner.
+    /// The permission that signs; 0 is the owner permission.
     pub permission_id: i32,
 }
 
 impl TransactionParams {
+    /// Returns parameters without fee limit and memo, for the owner permission.
     pub fn new(reference: BlockRef, expiration_ms: i64, timestamp_ms: i64) -> TransactionParams {
         TransactionParams { reference, expiration_ms, timestamp_ms, fee_limit: 0, memo: Vec::new(), permission_id: 0 }
     }
 
+    /// Returns the same parameters with another fee limit, in sun.
     pub fn with_fee_limit(self, sun: i64) -> TransactionParams {
         TransactionParams { fee_limit: sun, ..self }
     }
 }
 
-/// An unsigned transaction: the bytes whose hash is its id.
+/// An unsigned transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsignedTransaction {
+    /// The serialised `raw_data`; its SHA-256 hash is the transaction id.
     pub raw: Vec<u8>,
     pub txid: TxId,
 }
 
-/// A transaction as `broadcasthex` takes it.
+/// A signed transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedTransaction {
+    /// The serialised transaction, as `broadcasthex` expects it.
     pub bytes: Vec<u8>,
     pub txid: TxId,
-    /// `r`, `s` and 27 or 28.
+    /// `r`, `s`, and the recovery id as 27 or 28.
     pub signature: [u8; 65],
 }
 
+/// A transaction cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    #[error("the key is not that of the transaction's owner")]
+    #[error("the key does not belong to the owner of the transaction")]
     NotTheOwner,
 }
 
-/// Builds the one form of a transaction.
+/// Builds an unsigned transaction. Equal arguments give equal bytes.
 pub fn build(owner: AddressKey, act: &Operation, frame: &TransactionParams) -> UnsignedTransaction {
     let mut ref_block_bytes = frame.reference.height.to_be_bytes().to_vec();
     let raw = proto::TransactionRaw {
@@ -98,7 +110,7 @@ pub fn build(owner: AddressKey, act: &Operation, frame: &TransactionParams) -> U
     UnsignedTransaction { txid: txid(&raw), raw }
 }
 
-/// The id of a transaction by its serialised `raw_data`.
+/// Returns the id of a transaction, which is the SHA-256 hash of its serialised `raw_data`.
 pub fn txid(raw: &[u8]) -> TxId {
     TxId(Sha256::digest(raw).into())
 }
@@ -145,23 +157,27 @@ impl Resource {
 }
 
 impl UnsignedTransaction {
-    /// Signs the id (RFC 6979, low s) and recovers the signer from the signature before it is handed out.
+    /// Signs the transaction id (RFC 6979, low s) and verifies that the signature recovers to the owner.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `key` does not belong to the owner of the transaction.
     pub fn sign(&self, key: &SigningKey) -> Result<SignedTransaction, SignError> {
         let (signature, recovery) = key.sign_prehash_recoverable(&self.txid.0);
         let mut packed = [0u8; 65];
         packed[..64].copy_from_slice(&signature.to_bytes());
         packed[64] = 27 + recovery.to_byte();
-        if self.owner() != Some(account_of(key.verifying_key())) || signer(self.txid, &packed) != self.owner() {
+        if self.owner() != Some(account_of(key.verifying_key())) || recover_signer(self.txid, &packed) != self.owner() {
             return Err(SignError::NotTheOwner);
         }
         Ok(SignedTransaction { bytes: with_signature(&self.raw, &packed), txid: self.txid, signature: packed })
     }
 
-    /// Who the transaction says it is from.
+    /// Returns the owner that the transaction names.
     fn owner(&self) -> Option<AddressKey> {
         let raw = proto::TransactionRaw::decode(self.raw.as_slice()).ok()?;
         let parameter = raw.contract.first()?.parameter.as_ref()?;
-        // The owner is the first field of every contract that is built here.
+        // Field 1 of every contract that this module builds is the owner.
         let owner = ContractOwner::decode(parameter.value.as_slice()).ok()?;
         address::from_bytes(&owner.owner_address)
     }
@@ -173,31 +189,32 @@ struct ContractOwner {
     owner_address: Vec<u8>,
 }
 
-/// `raw` stays the bytes that were hashed: it is wrapped, not encoded again.
+/// Returns the serialised transaction. `raw` is copied, not encoded again, so the bytes that were hashed stay as they are.
 fn with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(raw.len() + 80);
     for (tag, field) in [(0x0a, raw), (0x12, signature.as_slice())] {
         bytes.push(tag);
-        prost::encode_length_delimiter(field.len(), &mut bytes).expect("a vector grows");
+        prost::encode_length_delimiter(field.len(), &mut bytes).expect("writing to a vector does not fail");
         bytes.extend_from_slice(field);
     }
     bytes
 }
 
-/// Bandwidth that a signed transaction with one contract takes (tron.md, chapter 5).
+/// Returns the bandwidth that a signed transaction with one contract takes, in bytes (java-tron: `BandwidthProcessor`).
 pub fn bandwidth(signed: &[u8]) -> usize {
     signed.len() + RESULT_BYTES
 }
 
-/// The account of a public key: the last 20 bytes of Keccak-256 over the uncompressed point.
+/// Returns the account of a public key: the last 20 bytes of the Keccak-256 hash of the uncompressed point.
 pub fn account_of(key: &VerifyingKey) -> AddressKey {
     let point = key.to_sec1_point(false);
     let hash = keccak256(&point.as_bytes()[1..]);
-    AddressKey(hash[12..].try_into().expect("32 − 12 bytes"))
+    AddressKey(hash[12..].try_into().expect("a 32-byte hash without its first 12 bytes has 20"))
 }
 
-/// Who signed the transaction with this id. `v` may be 0, 1, 27 or 28.
-pub fn signer(txid: TxId, signature: &[u8]) -> Option<AddressKey> {
+/// Returns the account that signed the transaction `txid`, or `None` when the signature is invalid. The last byte, the
+/// recovery id, may be 0, 1, 27 or 28.
+pub fn recover_signer(txid: TxId, signature: &[u8]) -> Option<AddressKey> {
     let (rs, v) = (signature.get(..64)?, *signature.get(64)?);
     let recovery = RecoveryId::from_byte(v.checked_sub(27).unwrap_or(v))?;
     let signature = Signature::from_slice(rs).ok()?;

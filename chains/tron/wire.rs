@@ -1,14 +1,15 @@
-//! What java-tron's HTTP interface answers, read straight into borrowed types. Fields at their default are left out, so
-//! that every field of every answer is optional; errors come with HTTP 200.
+//! The answers of java-tron's HTTP API, deserialized into borrowed types. Nodes leave out fields with default values, so
+//! every field is optional; errors come with HTTP 200.
 
 use std::borrow::Cow;
 
 use rpc::{NodeError, NodeErrorKind, Rejection, Reply};
 use serde::Deserialize;
 
-/// An answer that is longer is no error: only short ones are looked at for one.
+/// The maximum size of an answer that is searched for an error, in bytes. Longer answers are never errors.
 const ERROR_BYTES_MAX: usize = 4_096;
 
+/// A block (`getblock`, `getblockbylimitnext`); all fields are missing when the node does not have it.
 #[derive(Debug, Default, Deserialize)]
 pub struct Block<'a> {
     #[serde(borrow, rename = "blockID")]
@@ -19,13 +20,14 @@ pub struct Block<'a> {
     pub transactions: Vec<Transaction<'a>>,
 }
 
+/// The header of a block.
 #[derive(Debug, Deserialize)]
 pub struct BlockHeader<'a> {
     #[serde(borrow)]
     pub raw_data: HeaderRaw<'a>,
 }
 
-/// Addresses and hashes in hex, times in unix milliseconds.
+/// The hashed content of a header. Addresses and hashes are hexadecimal, times are unix milliseconds.
 #[derive(Debug, Deserialize)]
 pub struct HeaderRaw<'a> {
     #[serde(default)]
@@ -46,41 +48,43 @@ pub struct HeaderRaw<'a> {
     pub account_state_root: &'a str,
 }
 
+/// A transaction in a block.
 #[derive(Debug, Deserialize)]
 pub struct Transaction<'a> {
     #[serde(borrow, default, rename = "txID")]
     pub id: &'a str,
-    /// What the id is the hash of. The decoded form beside it is not looked at.
+    /// The serialised content, whose hash is the id. The decoded form that nodes add is ignored.
     #[serde(borrow, default, rename = "raw_data_hex")]
     pub raw: &'a str,
     #[serde(borrow, default)]
     pub ret: Vec<TransactionResult<'a>>,
 }
 
+/// The result of a transaction.
 #[derive(Debug, Deserialize)]
 pub struct TransactionResult<'a> {
     #[serde(borrow, rename = "contractRet")]
     pub contract_ret: Option<&'a str>,
 }
 
-/// The blocks of a range, fewer than asked for where the node's chain ends.
+/// The blocks of a range; fewer than requested where the node's chain ends.
 #[derive(Debug, Deserialize)]
 pub struct Blocks<'a> {
     #[serde(borrow, default)]
     pub block: Vec<Block<'a>>,
 }
 
-/// What became of a transaction (`TransactionInfo`).
+/// The receipt of a transaction (java-tron: `TransactionInfo`).
 #[derive(Debug, Default, Deserialize)]
 pub struct TransactionInfo<'a> {
     #[serde(borrow, default)]
     pub id: &'a str,
     #[serde(default, rename = "blockNumber")]
     pub block_number: i64,
-    /// `FAILED`, or left out.
+    /// `FAILED`, or missing after a success.
     #[serde(borrow)]
     pub result: Option<&'a str>,
-    /// ErrorBody of what the virtual machine ran.
+    /// Present only if the virtual machine ran.
     #[serde(borrow)]
     pub contract_address: Option<&'a str>,
     #[serde(borrow, default)]
@@ -91,14 +95,15 @@ pub struct TransactionInfo<'a> {
     pub internal_transactions: Vec<InternalTransaction<'a>>,
 }
 
+/// The resources that a transaction used, and the result of the virtual machine.
 #[derive(Debug, Default, Deserialize)]
 pub struct Receipt<'a> {
-    /// How the virtual machine ended; left out where it did not run.
+    /// The result of the virtual machine; missing if it did not run.
     #[serde(borrow)]
     pub result: Option<&'a str>,
 }
 
-/// Words of the virtual machine: 20-byte addresses without their prefix.
+/// A log of the virtual machine, in hexadecimal. Addresses have 20 bytes, without the prefix `41`.
 #[derive(Debug, Deserialize)]
 pub struct Log<'a> {
     #[serde(borrow, default)]
@@ -109,6 +114,7 @@ pub struct Log<'a> {
     pub data: &'a str,
 }
 
+/// A call that a contract made.
 #[derive(Debug, Deserialize)]
 pub struct InternalTransaction<'a> {
     #[serde(borrow, default)]
@@ -117,14 +123,14 @@ pub struct InternalTransaction<'a> {
     pub to: &'a str,
     #[serde(borrow, default, rename = "callValueInfo")]
     pub values: Vec<CallValue<'a>>,
-    /// The kind of call, in hex of its name.
+    /// The kind of call: the hexadecimal form of `call`, `create` or `suicide`.
     #[serde(borrow, default)]
     pub note: &'a str,
     #[serde(default)]
     pub rejected: bool,
 }
 
-/// Sun, or base units of a TRC10 token.
+/// An amount that a call moves: sun, or base units of a TRC10 token.
 #[derive(Debug, Deserialize)]
 pub struct CallValue<'a> {
     #[serde(default, rename = "callValue")]
@@ -133,7 +139,7 @@ pub struct CallValue<'a> {
     pub token: Option<Cow<'a, str>>,
 }
 
-/// `{}` of an account that is not activated, and of a node that lags.
+/// The state of an account (`getaccount`). `{}` means that the account is not activated or that the node lags.
 #[derive(Debug, Default, Deserialize)]
 pub struct AccountState<'a> {
     #[serde(borrow)]
@@ -142,7 +148,7 @@ pub struct AccountState<'a> {
     pub balance: i64,
 }
 
-/// `getaccountbalance`: what an account had after one block, and in which block that changed last.
+/// The balance of an account after a block, in sun, and the block in which it changed last (`getaccountbalance`).
 #[derive(Debug, Default, Deserialize)]
 pub struct PastBalance<'a> {
     #[serde(default)]
@@ -151,6 +157,7 @@ pub struct PastBalance<'a> {
     pub block_identifier: Option<BlockIdentifier<'a>>,
 }
 
+/// A block by hash and height.
 #[derive(Debug, Deserialize)]
 pub struct BlockIdentifier<'a> {
     #[serde(borrow, default)]
@@ -159,6 +166,7 @@ pub struct BlockIdentifier<'a> {
     pub number: i64,
 }
 
+/// The used and the available resources of an account (`getaccountresource`): bandwidth ("net") in bytes, and energy.
 #[derive(Debug, Default, Deserialize)]
 pub struct AccountResource {
     #[serde(default, rename = "freeNetUsed")]
@@ -175,12 +183,14 @@ pub struct AccountResource {
     pub energy_limit: u64,
 }
 
+/// The parameters that block producers vote on (`getchainparameters`).
 #[derive(Debug, Deserialize)]
 pub struct ChainParameters<'a> {
     #[serde(borrow, default, rename = "chainParameter")]
     pub parameters: Vec<ChainParameter<'a>>,
 }
 
+/// One parameter; prices are in sun.
 #[derive(Debug, Deserialize)]
 pub struct ChainParameter<'a> {
     #[serde(borrow, default)]
@@ -189,7 +199,7 @@ pub struct ChainParameter<'a> {
     pub value: i64,
 }
 
-/// The answer to a call that changes nothing.
+/// The result of a simulated call (`triggerconstantcontract`).
 #[derive(Debug, Default, Deserialize)]
 pub struct ConstantCall<'a> {
     #[serde(borrow, default)]
@@ -202,6 +212,7 @@ pub struct ConstantCall<'a> {
     pub transaction: CallTransaction<'a>,
 }
 
+/// The status of a simulated call. `code` and `message` are present after a failure.
 #[derive(Debug, Default, Deserialize)]
 pub struct CallResult<'a> {
     #[serde(default)]
@@ -212,19 +223,21 @@ pub struct CallResult<'a> {
     pub message: Option<Cow<'a, str>>,
 }
 
+/// The transaction that the call would be.
 #[derive(Debug, Default, Deserialize)]
 pub struct CallTransaction<'a> {
     #[serde(borrow, default)]
     pub ret: Vec<CallStatus<'a>>,
 }
 
+/// `FAILED`, or missing after a success.
 #[derive(Debug, Deserialize)]
 pub struct CallStatus<'a> {
     #[serde(borrow)]
     pub ret: Option<&'a str>,
 }
 
-/// What a node says to a broadcast.
+/// The answer to a broadcast.
 #[derive(Debug, Default, Deserialize)]
 pub struct Broadcast<'a> {
     #[serde(default)]
@@ -237,12 +250,12 @@ pub struct Broadcast<'a> {
     pub txid: Cow<'a, str>,
 }
 
-/// Reads an answer, unless it is an error in one of its disguises.
+/// Parses an answer. Nodes report errors in several forms, with HTTP 200 too; all of them become a node error.
 pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejection> {
-    if let Some(refusal) = find_refusal(reply.status, reply.body()) {
-        return Err(Rejection::NodeError(refusal));
+    if let Some(error) = find_node_error(reply.status, reply.body()) {
+        return Err(Rejection::NodeError(error));
     }
-    // `{}` under such a status is no empty account.
+    // `{}` with an error status must not be taken for an empty account.
     if !(200..300).contains(&reply.status) {
         let message = format!("HTTP status {}", reply.status);
         return Err(Rejection::NodeError(NodeError {
@@ -254,18 +267,20 @@ pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejec
     reply.json()
 }
 
-/// Reads the answer to a call that changes nothing, which java-tron offers only with `vm.supportConstant = true`.
+/// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it, the
+/// answer is an error of the kind [`NodeErrorKind::MethodMissing`].
 pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
-    let said: ConstantCall<'a> = parse_reply(reply)?;
-    let message = said.result.message.as_deref().map(decode_message).unwrap_or_default();
-    if refusal_kind(&message) == NodeErrorKind::MethodMissing {
-        let message = format!("{message}; an own node must run with vm.supportConstant = true");
+    let call: ConstantCall<'a> = parse_reply(reply)?;
+    let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
+    if node_error_kind(&message) == NodeErrorKind::MethodMissing {
+        let message = format!("{message}; if the node is yours, run it with vm.supportConstant = true");
         return Err(Rejection::NodeError(NodeError { code: 0, kind: NodeErrorKind::MethodMissing, message }));
     }
-    Ok(said)
+    Ok(call)
 }
 
-fn find_refusal(status: u16, body: &[u8]) -> Option<NodeError> {
+/// Returns the error that an answer contains, or `None` when it is no error.
+fn find_node_error(status: u16, body: &[u8]) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct ErrorBody<'a> {
         #[serde(borrow, rename = "Error")]
@@ -275,32 +290,41 @@ fn find_refusal(status: u16, body: &[u8]) -> Option<NodeError> {
         return None;
     }
     let text = std::str::from_utf8(body).ok()?;
-    let said = match serde_json::from_str::<ErrorBody<'_>>(text) {
+    let error = match serde_json::from_str::<ErrorBody<'_>>(text) {
         Ok(ErrorBody { error }) => error,
-        // A lite node says so without any JSON.
+        // A lite node reports a closed API as plain text.
         Err(_) if text.starts_with("this API is closed") => Cow::Borrowed(text),
         Err(_) => return None,
     };
-    let message: String = said.chars().filter(|c| !c.is_control()).take(300).collect();
-    Some(NodeError { code: i64::from(status), kind: refusal_kind(&message), message })
+    let message: String = error.chars().filter(|c| !c.is_control()).take(300).collect();
+    Some(NodeError { code: i64::from(status), kind: node_error_kind(&message), message })
 }
 
-fn refusal_kind(message: &str) -> NodeErrorKind {
+/// Classifies an error by its message, because java-tron and TronGrid have no error codes.
+fn node_error_kind(message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-    if says(&["frequency limit", "suspended", "daily usage", "rate limit", "lack of computing resources", "too many"]) {
+    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if contains(&[
+        "frequency limit",
+        "suspended",
+        "daily usage",
+        "rate limit",
+        "lack of computing resources",
+        "too many",
+    ]) {
         NodeErrorKind::RateLimited
-    } else if says(&["unavailable due to config", "api is closed", "not support"]) {
+    } else if contains(&["unavailable due to config", "api is closed", "not support"]) {
         NodeErrorKind::MethodMissing
     } else {
         NodeErrorKind::Other
     }
 }
 
-/// A node's message, which is the hex of its text more often than not.
-pub fn decode_message(said: &str) -> String {
-    let text = const_hex::decode(said).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    text.unwrap_or_else(|| said.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()
+/// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal, others
+/// do not.
+pub fn decode_message(message: &str) -> String {
+    let text = const_hex::decode(message).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.unwrap_or_else(|| message.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 #[cfg(test)]
@@ -308,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_found_under_status_200() {
+    fn errors_with_status_200_are_recognised() {
         for (body, expected) in [
             (
                 r#"{"Error":"class java.lang.IllegalAccessException : lack of computing resources"}"#,
@@ -319,15 +343,15 @@ mod tests {
             (r#"{"Error":"class org.tron.json.JSONException : x"}"#, NodeErrorKind::Other),
         ] {
             let answer = parse_reply::<Block<'_>>(&Reply::new(0, 200, body.as_bytes()));
-            let Err(Rejection::NodeError(refusal)) = answer else { panic!("{body} is an error") };
-            assert_eq!(refusal.kind, expected, "{body}");
+            let Err(Rejection::NodeError(error)) = answer else { panic!("{body} is an error") };
+            assert_eq!(error.kind, expected, "{body}");
         }
         assert!(matches!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"<html>")), Err(Rejection::Invalid(_))));
         assert!(parse_reply::<Block<'_>>(&Reply::new(0, 200, b"{}")).unwrap().id.is_none());
     }
 
     #[test]
-    fn messages_are_hex_or_text() {
+    fn messages_are_hexadecimal_or_plain_text() {
         assert_eq!(decode_message("447570207472616e73616374696f6e2e"), "Dup transaction.");
         assert_eq!(decode_message("Dup transaction."), "Dup transaction.");
     }

@@ -312,9 +312,12 @@ create table payments (
     id integer primary key autoincrement,
     public_id text not null unique,
     order_id bigint not null references orders (id),
+    merchant_id bigint not null references merchants (id),
+    mode text not null check (mode in ('live', 'test')),
     method text not null,
     state text not null,
-    -- The amount taken from a balance, in base units of `asset`; null for all other methods.
+    -- The user whose balance paid, and the amount taken from it in base units of `asset`; null for all other methods.
+    user_id bigint references users (id),
     asset text,
     amount blob check (amount is null or length(amount) = 32),
     -- The page of an external checkout, and the id that it gave the payment.

@@ -13,29 +13,33 @@ use std::{
 pub struct Instant(pub i64);
 
 impl Instant {
+    /// Returns the instant `ms` milliseconds later, at most the last representable one.
     pub const fn plus_ms(self, ms: i64) -> Instant {
         Instant(self.0.saturating_add(ms))
     }
 
+    /// Returns the instant `seconds` seconds later, at most the last representable one.
     pub const fn plus_seconds(self, seconds: i64) -> Instant {
         self.plus_ms(seconds.saturating_mul(1000))
     }
 
-    /// Milliseconds from `earlier` to here; negative when it is later.
+    /// Returns the milliseconds from `earlier` to this instant; negative when `earlier` is the later one.
     pub const fn since(self, earlier: Instant) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// Returns the whole seconds since 1970-01-01T00:00:00Z, rounded down.
     pub const fn unix_seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
+    /// Returns the instant that is `seconds` seconds after 1970-01-01T00:00:00Z.
     pub const fn from_unix_seconds(seconds: i64) -> Instant {
         Instant(seconds.saturating_mul(1000))
     }
 }
 
-/// RFC 3339 in UTC with whole seconds: `2026-02-11T12:00:00Z`.
+/// Writes RFC 3339 in UTC with whole seconds, such as `2026-02-11T12:00:00Z`.
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_second(self.unix_seconds()) {
@@ -45,25 +49,33 @@ impl fmt::Display for Instant {
     }
 }
 
-/// Where `now` comes from: the machine, the machine and a demo that runs ahead of it, or a test that moves it by hand.
+/// The source of the current time.
 #[derive(Debug, Clone)]
 pub enum Clock {
+    /// The clock of the machine.
     System,
-    /// The machine's clock and so many milliseconds.
+    /// The clock of the machine plus a number of milliseconds: for the demo, which skips time.
     Ahead(Arc<AtomicI64>),
+    /// A fixed time in milliseconds that a test moves.
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
+    /// Returns a clock that is `ms` milliseconds ahead of the clock of the machine.
     pub fn ahead(ms: i64) -> Clock {
         Clock::Ahead(Arc::new(AtomicI64::new(ms)))
     }
 
+    /// Returns a clock that stands at `start` until it is advanced.
     pub fn manual(start: Instant) -> Clock {
         Clock::Manual(Arc::new(AtomicI64::new(start.0)))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    /// Returns the current time.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "all other code reads the clock of the machine through this function"
+    )]
     pub fn now(&self) -> Instant {
         let machine = || Instant(jiff::Timestamp::now().as_millisecond());
         match self {
@@ -73,8 +85,8 @@ impl Clock {
         }
     }
 
-    /// For limits, which must not stand still or open when the machine's clock is set: milliseconds since some moment of
-    /// this process, which never go back.
+    /// Returns the milliseconds since an arbitrary moment of this process. The value never decreases, so rate limits keep
+    /// working when the clock of the machine is set.
     pub fn steady(&self) -> Instant {
         static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
         let since_start = || Instant(i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX));
@@ -85,7 +97,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock; a system clock does not move for anybody.
+    /// Moves the clock by `ms` milliseconds. A system clock does not move.
     pub fn advance_ms(&self, ms: i64) {
         match self {
             Clock::System => {}

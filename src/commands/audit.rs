@@ -1,9 +1,9 @@
-//! `settled audit`: read-only, also while the daemon runs.
+//! `settled audit`. It only reads, and may run beside the daemon.
 
 use crate::commands::exit::CommandError;
 use crate::commands::installation::{Installation, open_existing, require_schema};
 use crate::commands::out::print_line;
-use money::ledger::audit;
+use money::audit;
 use shop::stock;
 
 #[derive(clap::Args)]
@@ -12,15 +12,15 @@ pub struct Args {
     installation: Installation,
 }
 
-/// Exit code 1 when something does not agree.
+/// Prints the report. Fails with exit code 1 when a stored balance or count differs from what was recomputed.
 pub async fn run(args: Args) -> Result<(), CommandError> {
     let db = open_existing(&args.installation.load()?).await?;
     require_schema(&db).await?;
     let (ledger, stock) = db
-        .read_at_length("audit", |tx| {
-            Box::pin(
-                async move { Ok::<_, db::Error>((audit::audit(tx).await?, stock::list_count_mismatches(tx).await?)) },
-            )
+        .read_without_time_limit("audit", |tx| {
+            Box::pin(async move {
+                Ok::<_, db::Error>((audit::audit_ledger(tx).await?, stock::list_count_mismatches(tx).await?))
+            })
         })
         .await?;
     db.close().await;

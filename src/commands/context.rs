@@ -1,4 +1,4 @@
-//! What an operation works on: the installation's configuration, database and keys, and the daemon of this process.
+//! The context of operations: the installation's configuration, database and keys, and the daemon of this process.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,9 +19,13 @@ use web::health::Health;
 /// The installation that an operation works on.
 #[derive(Clone)]
 pub struct Context {
+    /// The configuration.
     pub config: Arc<Config>,
+    /// The open database.
     pub db: Db,
+    /// The clock of the daemon or of this process.
     pub clock: Clock,
+    /// The keys that decrypt goods.
     pub envelope: Arc<Envelope>,
     /// The operator, as recorded in the audit log.
     pub actor: Actor,
@@ -36,11 +40,13 @@ pub struct Context {
 pub struct RunningDaemon {
     /// The address on which the surfaces are served.
     pub address: SocketAddr,
+    /// When the daemon started.
     pub started_at: Instant,
     /// The chains that the daemon follows.
     pub chains: Vec<ChainId>,
     /// The rescan of each followed chain.
     pub rescans: HashMap<ChainId, Rescan>,
+    /// The daemon's problems.
     pub health: Health,
 }
 

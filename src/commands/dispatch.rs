@@ -26,7 +26,7 @@ pub async fn dispatch(context: &Context, request: Request) -> Response {
         status::Status::NAME => respond::<status::Status>(context, arguments).await,
         backup::Backup::NAME => respond::<backup::Backup>(context, arguments).await,
         rescan::RescanRange::NAME => respond::<rescan::RescanRange>(context, arguments).await,
-        admin::Act::NAME => respond::<admin::Act>(context, arguments).await,
+        admin::AdminOperation::NAME => respond::<admin::AdminOperation>(context, arguments).await,
         name => {
             Err(format!("the daemon does not offer the operation `{name}`; use a `settled` of the daemon's version"))
         }

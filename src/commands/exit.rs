@@ -1,11 +1,11 @@
-//! How a command ends: its error message and its exit code.
+//! The end of a command: its error message and its exit code.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
 use crate::control::client::ClientError;
+use db::file_lock::DataFolderLockError;
 use db::instance_lock::InstanceLockError;
-use db::lock::LockError;
 
 /// Why a command failed: one sentence for the operator and one exit code for scripts.
 #[derive(Debug)]
@@ -73,13 +73,13 @@ impl From<db::Error> for CommandError {
     }
 }
 
-impl From<LockError> for CommandError {
-    fn from(error: LockError) -> CommandError {
+impl From<DataFolderLockError> for CommandError {
+    fn from(error: DataFolderLockError) -> CommandError {
         match &error {
-            LockError::Held { .. } => {
+            DataFolderLockError::Held { .. } => {
                 CommandError::daemon(format!("{error}; stop that one, or name another data folder"))
             }
-            LockError::Io { .. } => CommandError::failed(error.to_string()),
+            DataFolderLockError::Io { .. } => CommandError::failed(error.to_string()),
         }
     }
 }
@@ -93,6 +93,7 @@ impl From<InstanceLockError> for CommandError {
             InstanceLockError::Draining { .. } => {
                 CommandError::daemon(format!("{error}; stop that one, or end its sessions with pg_terminate_backend"))
             }
+            InstanceLockError::Io { .. } => CommandError::failed(error.to_string()),
             InstanceLockError::Db(error) => error.into(),
         }
     }

@@ -9,10 +9,11 @@ use crate::commands::exit::CommandError;
 use crate::commands::installation::CONFIG;
 use crate::commands::out::print_line;
 
+/// The configuration that is written.
 const TEXT: &str = include_str!("init.toml");
-/// User and group of the unit.
+/// The user and the group of the systemd unit.
 const SERVICE: &str = "settled";
-/// The groups of the machine.
+/// The file that lists the machine's groups.
 const GROUPS: &str = "/etc/group";
 
 #[derive(clap::Args)]
@@ -22,87 +23,90 @@ pub struct Args {
     config: PathBuf,
 }
 
-/// Who can read the file.
+/// The users that can read the written file.
 enum Readers {
-    /// Its owner, who runs the daemon as well.
+    /// The user that ran the command.
     Owner,
-    /// Root, and the group of the unit.
-    Service,
-    /// Root alone, because there is no such group.
-    Root,
+    /// Root, and the group of the systemd unit.
+    ServiceGroup,
+    /// Root alone, because the group does not exist.
+    RootOnly,
 }
 
+/// Writes the file and prints the next steps.
 pub fn run(args: &Args) -> Result<(), CommandError> {
     let path = args.config.display();
     let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o640).open(&args.config) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
             return Err(CommandError::failed(format!(
-                "{path} exists already and was left as it is; name another one with --config"
+                "{path} exists already and was not changed; name another file with --config"
             )));
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
             return Err(CommandError::failed(format!(
-                "{path}: {e}; make its folder first, or name another file with --config"
+                "{path}: {e}; create its folder first, or name another file with --config"
             )));
         }
         Err(e) => return Err(CommandError::with_context(path, e)),
     };
-    let written = file.write_all(TEXT.as_bytes()).and_then(|()| share(&file));
+    let written = file.write_all(TEXT.as_bytes()).and_then(|()| share_with_service(&file));
     let readers = written
         .and_then(|readers| file.sync_all().map(|()| readers))
         .map_err(|e| CommandError::with_context(&path, e))?;
     let readable = match readers {
         Readers::Owner => String::new(),
-        Readers::Service => format!(
-            " The group {SERVICE} can read it. Run what is named below as that user: what root makes in its data folder, the \
-             daemon cannot open."
+        Readers::ServiceGroup => format!(
+            " The group {SERVICE} can read it. Run the commands below as the user {SERVICE}: the daemon cannot open files that \
+             root creates in its data folder."
         ),
-        Readers::Root => format!(
-            " Only root can read it: when the daemon runs as another user, such as {SERVICE}, run `chgrp {SERVICE} {path}`."
+        Readers::RootOnly => format!(
+            " Only root can read it. If the daemon runs as another user, such as {SERVICE}, run `chgrp {SERVICE} {path}`."
         ),
     };
     let flag = if args.config.as_os_str() == CONFIG { String::new() } else { format!(" --config {path}") };
     print_line(format_args!(
         "Wrote {path}.{readable} Next:\n\
-         1. `settled-signer keys create SEED` on a machine you trust, and paste what `settled-signer keys xpubs SEED` prints into it;\n\
+         1. run `settled-signer keys create SEED` on a machine you trust, and paste the output of `settled-signer keys xpubs SEED` \
+         into the file;\n\
          2. enable a chain and name your node;\n\
-         3. `settled check{flag}` says what is still missing;\n\
-         4. `settled migrate{flag}`, `settled admin merchant create shop{flag}`, then `settled serve{flag}`."
+         3. run `settled check{flag}`, which reports what is still missing;\n\
+         4. run `settled migrate{flag}`, `settled admin merchant create shop{flag}`, then `settled serve{flag}`."
     ));
     Ok(())
 }
 
-/// The unit does not run as root. No secret stands in the file, only keys that show addresses: its group may read it.
-fn share(file: &File) -> io::Result<Readers> {
+/// Gives the group of the systemd unit read access if the command runs as root. The file has no secrets; its xpubs only reveal
+/// addresses.
+fn share_with_service(file: &File) -> io::Result<Readers> {
     if !rustix::process::geteuid().is_root() {
         return Ok(Readers::Owner);
     }
-    match group(&std::fs::read_to_string(GROUPS).unwrap_or_default(), SERVICE) {
-        Some(group) => fchown(file, None, Some(group)).map(|()| Readers::Service),
-        None => Ok(Readers::Root),
+    match parse_group_id(&std::fs::read_to_string(GROUPS).unwrap_or_default(), SERVICE) {
+        Some(group) => fchown(file, None, Some(group)).map(|()| Readers::ServiceGroup),
+        None => Ok(Readers::RootOnly),
     }
 }
 
-/// Its number, of lines such as `settled:x:998:`.
-fn group(text: &str, name: &str) -> Option<u32> {
-    let numbers = text.lines().filter_map(|line| {
+/// Returns the id of the group with this name from the lines of `/etc/group`, such as `settled:x:998:`.
+fn parse_group_id(text: &str, name: &str) -> Option<u32> {
+    let ids = text.lines().filter_map(|line| {
         let mut fields = line.split(':');
         (fields.next() == Some(name)).then(|| fields.nth(1)).flatten()
     });
-    numbers.filter_map(|number| number.parse().ok()).next()
+    ids.filter_map(|id| id.parse().ok()).next()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::group;
+    use super::parse_group_id;
 
     #[test]
     fn a_group_is_found_by_its_name() {
         let text = "root:x:0:\nsettled-ci:x:7:a,b\n# settled\nsettled:x:998:\nbad:x\n";
-        assert_eq!(group(text, "settled"), Some(998));
-        assert_eq!(group(text, "settle"), None);
-        assert_eq!(group(text, "bad"), None);
-        assert_eq!(group("", "settled"), None);
+        assert_eq!(parse_group_id(text, "settled"), Some(998));
+        assert_eq!(parse_group_id(text, "settle"), None);
+        assert_eq!(parse_group_id(text, "bad"), None);
+        assert_eq!(parse_group_id("", "settled"), None);
     }
 }

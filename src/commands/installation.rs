@@ -10,8 +10,8 @@ use crate::commands::exit::CommandError;
 use clock::Clock;
 use config::Config;
 use db::Db;
+use db::file_lock::DataFolderLock;
 use db::instance_lock::InstanceLock;
-use db::lock::DataLock;
 use envelope::{Envelope, KeysError};
 
 /// Begins the name of the first migration.
@@ -35,7 +35,7 @@ impl Installation {
     /// Returns the installation's configuration.
     pub fn load(&self) -> Result<Config, CommandError> {
         match &self.data {
-            Some(folder) => dev::config_of(folder),
+            Some(folder) => dev::load_config(folder),
             None => Ok(Config::load(&self.config)?),
         }
     }
@@ -53,13 +53,13 @@ impl Installation {
 /// An installation that no daemon uses. The data folder is locked until the value is dropped.
 pub struct Offline {
     pub context: Context,
-    _lock: DataLock,
+    _lock: DataFolderLock,
 }
 
 impl Offline {
     /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon and
     /// `settled migrate` migrate.
-    pub async fn open(config: Config, lock: DataLock) -> Result<Offline, CommandError> {
+    pub async fn open(config: Config, lock: DataFolderLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
         require_schema(&db).await?;
         let envelope = Arc::new(open_envelope(&config.data.folder)?);
@@ -118,12 +118,12 @@ pub struct Prepared {
     pub applied: Vec<String>,
 }
 
-/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: beside
+/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: next to
 /// an existing one they would hide that its keys are lost.
 pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
     // The lock comes first, so that no schema is changed while another daemon runs.
-    let mut instance_lock = InstanceLock::take(&db, &owner()).await?;
+    let mut instance_lock = InstanceLock::acquire(&db, &owner()).await?;
     let is_new = db.pending_migrations().await?.iter().any(|name| name.starts_with(FIRST_MIGRATION));
     let folder = &config.data.folder;
     // The keys come before the schema, so that an interrupted start leaves no database without keys.
@@ -153,7 +153,7 @@ pub fn open_envelope(folder: &Path) -> Result<Envelope, CommandError> {
             KeysError::Malformed { .. } => ". Goods in the database can be decrypted only with them: restore the file",
             KeysError::Io { .. }
             | KeysError::Exists(_)
-            | KeysError::Open { .. }
+            | KeysError::ReadableByOthers { .. }
             | KeysError::Full(_)
             | KeysError::Credential(_) => "",
         };

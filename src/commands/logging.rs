@@ -1,4 +1,4 @@
-//! What a daemon says of its work, on standard error: journald and terminals read it there.
+//! The daemon's log on standard error, where journald and terminals read it.
 
 use std::io::{self, IsTerminal};
 
@@ -10,10 +10,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::commands::exit::CommandError;
 use config::{Log, LogFormat};
 
-/// Once per process, before anything is logged.
+/// Starts the log. Called once per process, before anything is logged.
+///
+/// # Errors
+/// Fails when `level` is not valid.
 pub fn start(log: &Log) -> Result<(), CommandError> {
-    let refused = |e: &dyn std::fmt::Display| CommandError::configuration(format!("[log] level: {e}"));
-    let targets: Targets = log.level.parse().map_err(|e| refused(&e))?;
+    let wrong_level = |e: &dyn std::fmt::Display| CommandError::configuration(format!("[log] level: {e}"));
+    let targets: Targets = log.level.parse().map_err(|e| wrong_level(&e))?;
     let format = match log.format {
         LogFormat::Json => tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
         LogFormat::Text => {
@@ -22,5 +25,5 @@ pub fn start(log: &Log) -> Result<(), CommandError> {
         }
     };
     let started = tracing_subscriber::registry().with(format.with_filter(targets)).try_init();
-    started.map_err(|e| CommandError::failed(format!("logs cannot be written: {e}")))
+    started.map_err(|e| CommandError::failed(format!("the log cannot be started: {e}")))
 }

@@ -3,7 +3,7 @@
 use crate::commands::exit::CommandError;
 use crate::commands::installation::{self, Installation, make_folder};
 use crate::commands::out::print_line;
-use db::lock::DataLock;
+use db::file_lock::DataFolderLock;
 
 /// The daemon does the same when it starts. Use this command to migrate beforehand, while no daemon runs.
 #[derive(clap::Args)]
@@ -16,7 +16,7 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<(), CommandError> {
     let config = args.installation.load()?;
     make_folder(&config.data.folder)?;
-    let _lock = DataLock::acquire(&config.data.folder)?;
+    let _lock = DataFolderLock::acquire(&config.data.folder)?;
     let prepared = installation::prepare(&config).await?;
     prepared.db.close().await;
     prepared.instance_lock.release().await;

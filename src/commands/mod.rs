@@ -29,8 +29,8 @@ use clap::{Parser, Subcommand};
 use exit::CommandError;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 something failed, or `audit` and `check` found something; 2 wrong usage; 3 the configuration is \
-wrong; 4 the data folder is in use by another daemon, or a running daemon is needed and none runs.
+Exit codes: 0 success; 1 the command failed, or `audit` or `check` found a problem; 2 wrong arguments; 3 the configuration is \
+wrong; 4 the data folder or the database is in use by another daemon, or no daemon runs and one is needed.
 
 Secrets are never taken from arguments or from the environment.";
 
@@ -44,48 +44,48 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a complete demo: simulated chains, a shop with stock, no configuration; worthless coins only.
+    /// Run a demo without a configuration: simulated chains with worthless coins, and a shop with stock.
     #[command(after_help = EXIT_CODES)]
     Dev(dev::Args),
-    /// Run the daemon with a configuration.
+    /// Run the daemon.
     #[command(after_help = EXIT_CODES)]
     Serve(serve::Args),
-    /// Write a commented configuration to begin with; an existing file is never overwritten.
+    /// Write a first configuration with comments; an existing file is never overwritten.
     #[command(after_help = EXIT_CODES)]
     Init(init::Args),
-    /// Bring the database to the schema of this version.
+    /// Apply pending migrations to the database.
     #[command(after_help = EXIT_CODES)]
     Migrate(migrate::Args),
-    /// Examine configuration, database, keys, nodes and rates, and say how to fix what is wrong.
+    /// Examine the configuration, the database, keys, nodes and rates, and report how to fix what is wrong.
     #[command(after_help = EXIT_CODES)]
     Check(check::Args),
-    /// Recompute the ledger from its postings and compare it with what is stored; changes nothing.
+    /// Recompute the ledger from its postings and compare it with the stored balances; changes nothing.
     #[command(after_help = EXIT_CODES)]
     Audit(audit::Args),
-    /// Read blocks again and book what is missing, after a token was listed late.
+    /// Read blocks again and book missing transfers, after a token was added to the configuration.
     #[command(after_help = EXIT_CODES)]
     Rescan(rescan::Args),
-    /// Copy the database to a new file while the daemon runs.
+    /// Copy the database to a new file, also while the daemon runs.
     #[command(after_help = EXIT_CODES)]
     Backup(backup::Args),
-    /// Say what the running daemon is doing.
+    /// Print the state of the running daemon.
     #[command(after_help = EXIT_CODES)]
     Status(status::Args),
-    /// Create, list and change merchants, users, tokens, products, stock and coupons; see to orders and reviews.
+    /// Manage merchants, users, tokens, products, stock, coupons, orders, reviews and chains.
     #[command(after_help = EXIT_CODES)]
     Admin(admin::Args),
 }
 
-/// What the binary does.
+/// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return CommandError::failed(format!("threads cannot be started: {error}")).report(),
+        Err(error) => return CommandError::failed(format!("the runtime cannot be started: {error}")).report(),
     };
     match runtime.block_on(run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(error) => error.report(),
     }
 }
 

@@ -12,16 +12,16 @@ use crate::commands::installation::{Installation, Offline, make_folder};
 use crate::control::client;
 use crate::control::{Request, Response};
 use config::Config;
-use db::lock::{DataLock, LockError};
+use db::file_lock::{DataFolderLock, DataFolderLockError};
 use serde_json::Value;
 
 /// Work that a command asks for. The value holds the arguments.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
     /// The name of the operation in requests.
     const NAME: &'static str;
-    /// What the operation works on.
+    /// The context that the operation needs.
     type Context: Sync;
-    /// What the operation returns to the command.
+    /// The value that the command gets.
     type Output: Serialize + DeserializeOwned + Send;
 
     /// Carries the operation out. An error is a sentence for the operator.
@@ -42,10 +42,10 @@ pub enum Executor {
 /// Fails when the data folder or the database cannot be opened.
 pub async fn choose_executor(config: &Config) -> Result<Executor, CommandError> {
     make_folder(&config.data.folder)?;
-    match DataLock::acquire(&config.data.folder) {
+    match DataFolderLock::acquire(&config.data.folder) {
         Ok(lock) => Ok(Executor::ThisProcess(Box::new(Offline::open(config.clone(), lock).await?))),
-        Err(LockError::Held { .. }) => Ok(Executor::Daemon),
-        Err(error @ LockError::Io { .. }) => Err(error.into()),
+        Err(DataFolderLockError::Held { .. }) => Ok(Executor::Daemon),
+        Err(error @ DataFolderLockError::Io { .. }) => Err(error.into()),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::control::server::Server;
 use crate::daemon::{Daemon, Setup};
 use crate::ops;
 use clock::Clock;
-use db::lock::DataLock;
+use db::file_lock::DataFolderLock;
 
 /// The position after blocks without transfers is stored at most this late, in milliseconds. After a crash those blocks
 /// are read again, which costs only time.
@@ -34,7 +34,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     let shutdown_signal = ops::shutdown_signal()?;
     let folder = config.data.folder.clone();
     make_folder(&folder)?;
-    let lock = DataLock::acquire(&folder)?;
+    let lock = DataFolderLock::acquire(&folder)?;
     backup::remove_leftovers(&folder);
     let Prepared { db, mut instance_lock, envelope, applied } = installation::prepare(&config).await?;
     for migration in applied {
@@ -70,7 +70,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
 
     let ended = tokio::select! {
         () = shutdown_signal => Ok(()),
-        lost = instance_lock.keep() => Err(CommandError::daemon(format!(
+        lost = instance_lock.wait_until_lost() => Err(CommandError::daemon(format!(
             "the lock on the database is lost ({lost}); this daemon has stopped, so that two daemons never write to it"
         ))),
     };

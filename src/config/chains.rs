@@ -1,4 +1,4 @@
-//! One chain: what it is, which nodes are asked, what can be paid on it, and when a deposit counts.
+//! `[chains.NAME]`: the facts of a chain, its nodes, its assets, and the depths at which deposits are confirmed and final.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -11,48 +11,67 @@ use url::Url;
 use crate::{SecretFile, text};
 use ids::Mode;
 
+/// The chains by their names.
 pub type Chains = BTreeMap<ChainId, ChainConfig>;
 
-/// Shortest time between two looks at the tip.
+/// Shortest default time between two requests for the tip, in milliseconds.
 const POLL_MIN_MS: u64 = 400;
 
+/// A chain with all options, merged from its own table, its preset and the chain defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChain")]
 pub struct ChainConfig {
+    /// The name of the chain's table.
     pub id: ChainId,
-    /// What people call it.
+    /// The chain's name for people.
     pub title: String,
+    /// True when the chain is followed.
     pub enabled: bool,
+    /// The source of the chain's blocks.
     pub driver: Driver,
+    /// Live or test.
     pub mode: Mode,
+    /// The RPC endpoints.
     pub endpoints: Vec<Endpoint>,
+    /// Time for one request to an endpoint.
     pub timeout: Duration,
+    /// Largest response of an endpoint.
     pub answer_bytes_max: u64,
+    /// Time between two requests for the tip.
     pub poll: Duration,
-    /// `None`: the tip when the chain is enabled for the first time.
+    /// The first block to read; `None` for the tip at the time when the chain is enabled for the first time.
     pub start_height: Option<u64>,
+    /// The format of addresses and transactions.
     pub family: Family,
-    /// `None`: what the node says the first time.
+    /// The chain id or genesis block that nodes must report; `None` for the one that they report first.
     pub identity: Option<String>,
+    /// Usual time between two blocks.
     pub block_time: Duration,
+    /// The criterion by which a block is final.
     pub finality: Finality,
     /// Least depth of a final block, even if the node marks it earlier.
     pub final_depth_min: u64,
+    /// Depth of a final block where nodes do not mark final blocks.
     pub final_depth: u64,
+    /// Recent blocks that are stored, which is the depth of the deepest reorganisation that can be followed.
     pub keep_blocks: u64,
-    /// Ascending; the last has no upper bound.
+    /// The tiers in ascending order; only the last one has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
+    /// The commitments of a block that are recomputed.
     pub verify: Verify,
+    /// The method by which native coins that contracts send are found.
     pub trace: Trace,
-    /// Of Bitcoin's addresses.
+    /// The network whose prefix Bitcoin addresses have.
     pub network: bitcoin::Network,
-    /// Of Bitcoin.
+    /// The kind of Bitcoin addresses.
     pub address_kind: AddressKind,
-    /// Of Bitcoin's nodes.
+    /// The API of Bitcoin nodes.
     pub api: Api,
+    /// By code.
     assets: BTreeMap<String, Asset>,
 }
 
+/// The source of a chain's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
@@ -62,33 +81,39 @@ pub enum Driver {
     Simnet,
 }
 
+/// The criterion by which a block is final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
     /// The node marks final blocks.
     Tag,
-    /// `final_depth` alone decides.
+    /// A block is final at `final_depth`.
     Depth,
 }
 
-/// The depth at which a deposit counts as confirmed, for invoices worth less than `below_usd`.
+/// The depth at which a deposit is confirmed, for invoices worth less than `below_usd`, or any value if that is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confirmation {
+    /// Upper bound of the value, in US dollars.
     #[serde(default, deserialize_with = "text::decimal_or_none")]
     pub below_usd: Option<Decimal>,
+    /// Number of blocks, including that of the deposit.
     pub depth: u64,
 }
 
-/// What addresses of Bitcoin are derived.
+/// The kind of the Bitcoin addresses that are derived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressKind {
+    /// Native SegWit (BIP 84).
     P2wpkh,
+    /// Taproot (BIP 86).
     P2tr,
 }
 
 impl AddressKind {
+    /// Returns the kind as it is written in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             AddressKind::P2wpkh => "p2wpkh",
@@ -97,76 +122,92 @@ impl AddressKind {
     }
 }
 
-/// How nodes of Bitcoin are asked.
+/// The API of Bitcoin nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Api {
-    /// JSON-RPC of one's own Bitcoin Core.
+    /// JSON-RPC of Bitcoin Core, which the operator runs.
     Core,
-    /// HTTP of anybody's Esplora; everything is proven.
+    /// HTTP API of an Esplora server, which need not be trusted: every response is verified.
     Esplora,
 }
 
-/// Shown without its URL: keys stand in paths.
+/// An RPC endpoint. Its `Debug` output has no URL, because URLs of providers contain API keys.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
+    /// The URL, unless `url_file` holds it.
     #[serde(default, deserialize_with = "text::url_or_none")]
     pub url: Option<Url>,
+    /// The file that holds the URL, when the URL contains a key.
     #[serde(default)]
     pub url_file: SecretFile,
-    /// Where a TRON node shows its solidified state, if not at `url`.
+    /// The address of a TRON node's solidified state, if it is not `url`.
     #[serde(default, deserialize_with = "text::url_or_none")]
     pub solidity_url: Option<Url>,
+    /// The file with HTTP headers, one `Name: value` per line.
     #[serde(default)]
     pub headers_file: SecretFile,
+    /// The file with `user:password`.
     #[serde(default)]
     pub login_file: SecretFile,
+    /// Requests per second; `None` for no limit.
     #[serde(default)]
     pub requests_per_second: Option<u32>,
+    /// Requests per day; `None` for no limit.
     #[serde(default)]
     pub requests_per_day: Option<u32>,
+    /// The uses of the endpoint.
     #[serde(default = "Role::all")]
     pub roles: Vec<Role>,
 }
 
+/// A use of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Reading blocks and balances.
     Read,
+    /// Broadcasting signed transactions.
     Broadcast,
 }
 
-/// Which commitments of an EVM header are computed again.
+/// The commitments of a block that are recomputed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
+    /// The block's hash.
     pub header: bool,
+    /// The root of the transactions.
     pub transactions: bool,
+    /// The root of the receipts.
     pub receipts: bool,
 }
 
-/// How native coins sent by contracts are found.
+/// The method by which native coins that contracts send are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trace {
-    /// By comparing the balances of open invoices.
+    /// The balances of open invoices' addresses are compared.
     None,
+    /// Traces of `debug_traceBlockByHash`.
     Debug,
+    /// Traces of `trace_block`.
     Parity,
 }
 
 impl ChainConfig {
-    /// What can be paid, by code.
+    /// The chain's assets and their codes.
     pub fn assets(&self) -> impl Iterator<Item = (&str, &Asset)> {
         self.assets.iter().map(|(code, asset)| (code.as_str(), asset))
     }
 
+    /// Returns the asset with this code.
     pub fn asset(&self, code: &str) -> Option<&Asset> {
         self.assets.get(code)
     }
 
-    /// How the addresses of its family look on this network.
+    /// Returns how addresses are derived on this chain.
     pub fn scheme(&self) -> derive::AddressScheme {
         match (self.family, self.address_kind) {
             (Family::Bitcoin, AddressKind::P2tr) => derive::AddressScheme::P2tr(self.network.into()),
@@ -184,7 +225,7 @@ impl Role {
 }
 
 impl Endpoint {
-    /// An endpoint with every role and no quota.
+    /// Returns an endpoint with every role and without quotas.
     pub fn new(url: Url) -> Endpoint {
         Endpoint {
             url: Some(url),
@@ -206,7 +247,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A chain as it stands in the configuration, after its preset was laid under it.
+/// A chain's table, after it was merged with its preset and the chain defaults.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawChain {
@@ -252,60 +293,60 @@ struct RawAsset {
 impl TryFrom<RawChain> for ChainConfig {
     type Error = String;
 
-    fn try_from(written: RawChain) -> Result<ChainConfig, String> {
-        let poll_ms = if written.poll_ms == 0 { (written.block_time_ms / 2).max(POLL_MIN_MS) } else { written.poll_ms };
+    fn try_from(raw: RawChain) -> Result<ChainConfig, String> {
+        let poll_ms = if raw.poll_ms == 0 { (raw.block_time_ms / 2).max(POLL_MIN_MS) } else { raw.poll_ms };
         let mut assets = BTreeMap::new();
-        for asset in written.assets {
+        for asset in raw.assets {
             let code = asset.code.clone();
-            let asset = asset.on(&written.id, written.family)?;
+            let asset = asset.into_asset(&raw.id, raw.family)?;
             if let Some(twin) = assets.values().find(|other: &&Asset| other.id == asset.id) {
-                return Err(format!("`{code}` is the asset {} a second time; leave one of them out", twin.id));
+                return Err(format!("`{code}` is the asset {} a second time; remove one of them", twin.id));
             }
             assets.insert(code, asset);
         }
-        let title = if written.title.is_empty() { written.id.to_string() } else { written.title };
+        let title = if raw.title.is_empty() { raw.id.to_string() } else { raw.title };
         Ok(ChainConfig {
-            id: written.id,
+            id: raw.id,
             title,
-            enabled: written.enabled,
-            driver: written.driver,
-            mode: written.mode,
-            endpoints: written.endpoints,
-            timeout: written.timeout,
-            answer_bytes_max: written.answer_bytes_max,
+            enabled: raw.enabled,
+            driver: raw.driver,
+            mode: raw.mode,
+            endpoints: raw.endpoints,
+            timeout: raw.timeout,
+            answer_bytes_max: raw.answer_bytes_max,
             poll: Duration::from_millis(poll_ms),
-            start_height: Some(written.start_height).filter(|height| *height > 0),
-            family: written.family,
-            identity: Some(written.identity).filter(|identity| !identity.is_empty()),
-            block_time: Duration::from_millis(written.block_time_ms),
-            finality: written.finality,
-            final_depth_min: written.final_depth_min,
-            final_depth: written.final_depth,
-            keep_blocks: written.keep_blocks,
-            confirmations: written.confirmations,
-            verify: written.verify,
-            trace: written.trace,
-            network: written.network,
-            address_kind: written.address_kind,
-            api: written.api,
+            start_height: Some(raw.start_height).filter(|height| *height > 0),
+            family: raw.family,
+            identity: Some(raw.identity).filter(|identity| !identity.is_empty()),
+            block_time: Duration::from_millis(raw.block_time_ms),
+            finality: raw.finality,
+            final_depth_min: raw.final_depth_min,
+            final_depth: raw.final_depth,
+            keep_blocks: raw.keep_blocks,
+            confirmations: raw.confirmations,
+            verify: raw.verify,
+            trace: raw.trace,
+            network: raw.network,
+            address_kind: raw.address_kind,
+            api: raw.api,
             assets,
         })
     }
 }
 
 impl RawAsset {
-    fn on(self, chain: &ChainId, family: Family) -> Result<Asset, String> {
+    fn into_asset(self, chain: &ChainId, family: Family) -> Result<Asset, String> {
         let RawAsset { code, contract, symbol, decimals, quote_decimals } = self;
         if decimals > 36 || quote_decimals > decimals {
             return Err(format!(
-                "`{code}` has {decimals} decimals and {quote_decimals} quote_decimals; there are 36 at most, and the \
-                 second is not above the first"
+                "`{code}` has {decimals} decimals and {quote_decimals} quote_decimals; decimals are 36 at most, and \
+                 quote_decimals are not above decimals"
             ));
         }
         let kind = match contract {
             None => AssetKind::Native,
             Some(text) => {
-                let contract = canonical_contract(family, &text).ok_or_else(|| {
+                let contract = parse_contract(family, &text).ok_or_else(|| {
                     format!("`{code}`: \"{text}\" is not the address of a contract: is a letter wrong?")
                 })?;
                 AssetKind::Token { contract }
@@ -315,8 +356,8 @@ impl RawAsset {
     }
 }
 
-/// The one text of a contract's address. A checksum that is there must be right.
-fn canonical_contract(family: Family, text: &str) -> Option<String> {
+/// Returns a contract's address in its canonical spelling; `None` when it is not an address or its checksum is wrong.
+fn parse_contract(family: Family, text: &str) -> Option<String> {
     match family {
         Family::Bitcoin => None,
         Family::Evm => {

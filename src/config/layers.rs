@@ -1,18 +1,18 @@
-//! Three texts become one table: the embedded defaults, the file over them, environment variables over both. A chain is
-//! laid over its preset, the preset over what every chain begins with.
+//! The layers of the configuration: the file overrides the embedded defaults, and environment variables override both. A chain
+//! overrides its preset, and the preset overrides `[chain_defaults]`.
 
 use toml::{
     Table, Value,
     de::{DeTable, DeValue},
 };
 
-use crate::{DEFAULT, ENV_PREFIX, Error, preset};
+use crate::{DEFAULT_TOML, ENV_PREFIX, Error, preset};
 
-/// The table of what every chain begins with.
+/// The table with the defaults of every chain.
 const CHAIN_DEFAULTS: &str = "chain_defaults";
 
-/// Keys of the tables that stand in lists; the defaults have no example of them.
-const ELEMENTS: [(&str, &[&str]); 4] = [
+/// The keys of the tables in each list. They are named here, because the lists of the defaults are empty.
+const LIST_KEYS: [(&str, &[&str]); 4] = [
     ("accounts", &["chain-family", "purpose", "epoch", "path", "xpub"]),
     (
         "endpoints",
@@ -31,96 +31,101 @@ const ELEMENTS: [(&str, &[&str]); 4] = [
     ("assets", &["code", "contract", "symbol", "decimals", "quote_decimals"]),
 ];
 
+/// The layers over the embedded defaults.
 #[derive(Default)]
-pub struct Input<'a> {
-    /// As it stands in messages; empty: there are only defaults.
+pub struct Layers<'a> {
+    /// The file's name in messages; empty when there are only defaults.
     pub file: String,
     pub text: &'a str,
-    /// Variables that begin with `SETTLED__`.
+    /// Environment variables that begin with `SETTLED__`.
     pub env: Vec<(String, String)>,
 }
 
-impl Input<'_> {
+impl Layers<'_> {
+    /// Returns the file's name in messages.
     pub fn name(&self) -> &str {
         if self.file.is_empty() { "config/default.toml" } else { &self.file }
     }
 }
 
-/// The table that [`super::Config`] is read from.
-pub fn resolve(input: &Input<'_>) -> Result<Table, Error> {
-    let defaults: Table = DEFAULT.parse().map_err(|e| format!("config/default.toml: {e}"))?;
-    let written = DeTable::parse(input.text).map_err(|e| format!("{}: {e}", input.name()))?;
+/// Merges the layers to the table that [`super::Config`] is deserialised from.
+pub fn merge(layers: &Layers<'_>) -> Result<Table, Error> {
+    let defaults: Table = DEFAULT_TOML.parse().map_err(|e| format!("config/default.toml: {e}"))?;
+    let spanned = DeTable::parse(layers.text).map_err(|e| format!("{}: {e}", layers.name()))?;
     let mut problems = Vec::new();
-    Unknown { input, defaults: &defaults, problems: &mut problems }.look_into(written.get_ref(), &mut Vec::new());
+    KeyCheck { layers, defaults: &defaults, problems: &mut problems }.check_table(spanned.get_ref(), &mut Vec::new());
     if !problems.is_empty() {
         return Err(Error { problems });
     }
     let mut table = defaults.clone();
-    lay_over(&mut table, input.text.parse().map_err(|e| format!("{}: {e}", input.name()))?);
-    for (name, text) in &input.env {
-        match set_by_env(&mut table, &defaults, name, text) {
+    override_with(&mut table, layers.text.parse().map_err(|e| format!("{}: {e}", layers.name()))?);
+    for (name, text) in &layers.env {
+        match set_from_env(&mut table, &defaults, name, text) {
             Ok(()) => {}
             Err(problem) => problems.push(problem),
         }
     }
-    lay_chains_over_presets(input.name(), &mut table, &mut problems);
+    merge_chains(layers.name(), &mut table, &mut problems);
     if problems.is_empty() { Ok(table) } else { Err(Error { problems }) }
 }
 
-/// Tables are merged, everything else is replaced.
-fn lay_over(below: &mut Table, above: Table) {
-    for (key, value) in above {
-        match (below.get_mut(&key), value) {
-            (Some(Value::Table(below)), Value::Table(above)) => lay_over(below, above),
+/// Overrides values of `base`. Tables are merged, all other values are replaced.
+fn override_with(base: &mut Table, layer: Table) {
+    for (key, value) in layer {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(base)), Value::Table(layer)) => override_with(base, layer),
             (_, value) => {
-                below.insert(key, value);
+                base.insert(key, value);
             }
         }
     }
 }
 
-fn lay_chains_over_presets(file: &str, table: &mut Table, problems: &mut Vec<String>) {
-    let Some(Value::Table(base)) = table.remove(CHAIN_DEFAULTS) else { return };
+/// Replaces each `[chains.NAME]` by the chain defaults, overridden by its preset and then by itself.
+fn merge_chains(file: &str, table: &mut Table, problems: &mut Vec<String>) {
+    let Some(Value::Table(defaults)) = table.remove(CHAIN_DEFAULTS) else { return };
     let Some(Value::Table(chains)) = table.get_mut("chains") else { return };
     for (name, value) in chains.iter_mut() {
-        let Value::Table(written) = value else { continue };
-        let mut chain = base.clone();
-        let preset = written.get("preset").or(base.get("preset")).and_then(Value::as_str).unwrap_or_default();
-        match preset::facts(preset) {
-            Ok(facts) => lay_over(&mut chain, facts),
+        let Value::Table(own) = value else { continue };
+        let mut chain = defaults.clone();
+        let preset = own.get("preset").or(defaults.get("preset")).and_then(Value::as_str).unwrap_or_default();
+        match preset::find_options(preset) {
+            Ok(options) => override_with(&mut chain, options),
             Err(problem) => problems.push(format!("{file}: chains.{name}.preset: {problem}")),
         }
-        let assets = assets_by_code(chain.get("assets"), written.get("assets"));
-        lay_over(&mut chain, std::mem::take(written));
+        let assets = merge_assets(chain.get("assets"), own.get("assets"));
+        override_with(&mut chain, std::mem::take(own));
         chain.insert("assets".to_owned(), assets);
         chain.insert("id".to_owned(), Value::String(name.clone()));
         *value = Value::Table(chain);
     }
 }
 
-/// The preset's assets with those of the chain beside them; an equal code replaces. What is no list is left to the types.
-fn assets_by_code(preset: Option<&Value>, written: Option<&Value>) -> Value {
-    let (preset, written) = match (preset, written) {
-        (Some(Value::Array(preset)), Some(Value::Array(written))) => (preset, written),
-        (preset, written) => return written.or(preset).cloned().unwrap_or_else(|| Value::Array(Vec::new())),
+/// Adds the chain's own assets to those of its preset. An own asset replaces that of the preset with the same code. A value
+/// that is not a list is kept, and refused when the table is deserialised.
+fn merge_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
+    let (preset, own) = match (preset, own) {
+        (Some(Value::Array(preset)), Some(Value::Array(own))) => (preset, own),
+        (preset, own) => return own.or(preset).cloned().unwrap_or_else(|| Value::Array(Vec::new())),
     };
-    let replaced = |asset: &&Value| !written.iter().any(|own| own.get("code") == asset.get("code"));
-    Value::Array(preset.iter().filter(replaced).chain(written).cloned().collect())
+    let is_kept = |asset: &&Value| !own.iter().any(|other| other.get("code") == asset.get("code"));
+    Value::Array(preset.iter().filter(is_kept).chain(own).cloned().collect())
 }
 
-/// `SETTLED__SERVER__LISTEN` sets [server] listen. The type is the one that the option has by default.
-fn set_by_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Result<(), String> {
+/// Sets the option of an environment variable: `SETTLED__SERVER__LISTEN` sets [server] listen. The text is parsed as the type
+/// of the option's default.
+fn set_from_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Result<(), String> {
     let path: Vec<String> = name[ENV_PREFIX.len()..].split("__").map(str::to_lowercase).collect();
     let (key, sections) = path.split_last().expect("splitting yields at least one part");
-    let mut place = table;
+    let mut target = table;
     for (depth, section) in sections.iter().enumerate() {
-        let known = known_at(defaults, &path[..depth]).is_some_and(|known| known.contains_key(section))
-            || place.contains_key(section);
-        let next = place.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+        let known = find_section(defaults, &path[..depth]).is_some_and(|known| known.contains_key(section))
+            || target.contains_key(section);
+        let next = target.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
         let section = next.as_table_mut().filter(|_| known);
-        place = section.ok_or_else(|| format!("{name}: there is no section [{}]", path[..=depth].join(".")))?;
+        target = section.ok_or_else(|| format!("{name}: there is no section [{}]", path[..=depth].join(".")))?;
     }
-    let known = known_at(defaults, sections).and_then(|known| known.get(key));
+    let known = find_section(defaults, sections).and_then(|known| known.get(key));
     let value = match known {
         None | Some(Value::Table(_)) => return Err(format!("{name}: there is no option `{}`", path.join("."))),
         Some(Value::String(_)) => Value::String(text.to_owned()),
@@ -130,12 +135,12 @@ fn set_by_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Re
             })?
         }
     };
-    place.insert(key.clone(), value);
+    target.insert(key.clone(), value);
     Ok(())
 }
 
-/// The defaults of a section, by its path. Every chain has the keys of [chain_defaults].
-fn known_at<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Option<&'a Table> {
+/// Returns the defaults of the section with this path. Every chain has the keys of [chain_defaults].
+fn find_section<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Option<&'a Table> {
     let path: Vec<&str> = path.iter().map(AsRef::as_ref).collect();
     let path = match path.as_slice() {
         ["chains", _chain, rest @ ..] => [&[CHAIN_DEFAULTS], rest].concat(),
@@ -144,44 +149,44 @@ fn known_at<'a>(defaults: &'a Table, path: &[impl AsRef<str>]) -> Option<&'a Tab
     path.iter().try_fold(defaults, |table, key| table.get(*key).and_then(Value::as_table))
 }
 
-/// Looks for keys that nobody would read, and for numbers that nobody would read exactly.
-struct Unknown<'a> {
-    input: &'a Input<'a>,
+/// Finds unknown keys, and floating point numbers, which are not exact.
+struct KeyCheck<'a> {
+    layers: &'a Layers<'a>,
     defaults: &'a Table,
     problems: &'a mut Vec<String>,
 }
 
-impl Unknown<'_> {
-    fn look_into(&mut self, table: &DeTable<'_>, path: &mut Vec<String>) {
+impl KeyCheck<'_> {
+    fn check_table(&mut self, table: &DeTable<'_>, path: &mut Vec<String>) {
         for (key, value) in table.iter() {
             let name = key.get_ref().as_ref();
             if self.is_known(path, name) {
                 path.push(name.to_owned());
-                self.look_at(value.get_ref(), value.span().start, path);
+                self.check_value(value.get_ref(), value.span().start, path);
                 path.pop();
             } else {
-                let line = self.line(key.span().start);
+                let line = self.line_of(key.span().start);
                 let hint = self.hint(path, name);
                 let section = if path.is_empty() { String::new() } else { format!(" in [{}]", path.join(".")) };
-                self.problems.push(format!("{}:{line}: unknown key `{name}`{section}; {hint}", self.input.name()));
+                self.problems.push(format!("{}:{line}: unknown key `{name}`{section}; {hint}", self.layers.name()));
             }
         }
     }
 
-    fn look_at(&mut self, value: &DeValue<'_>, start: usize, path: &mut Vec<String>) {
+    fn check_value(&mut self, value: &DeValue<'_>, start: usize, path: &mut Vec<String>) {
         match value {
-            DeValue::Table(table) => self.look_into(table, path),
+            DeValue::Table(table) => self.check_table(table, path),
             DeValue::Array(elements) => {
                 for element in elements.iter() {
-                    self.look_at(element.get_ref(), element.span().start, path);
+                    self.check_value(element.get_ref(), element.span().start, path);
                 }
             }
             DeValue::Float(number) => {
-                let (line, key) = (self.line(start), path.join("."));
+                let (line, key) = (self.line_of(start), path.join("."));
                 let number = number.as_str();
                 let problem =
                     format!("{key} = {number} would lose digits; write whole numbers, or decimals as \"{number}\"");
-                self.problems.push(format!("{}:{line}: {problem}", self.input.name()));
+                self.problems.push(format!("{}:{line}: {problem}", self.layers.name()));
             }
             DeValue::String(_) | DeValue::Integer(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
         }
@@ -192,51 +197,53 @@ impl Unknown<'_> {
             [] => self.defaults.contains_key(name) || name == "accounts",
             [section] if section == "chains" => true,
             [section, table] if section == "rates" && table == "fixed" => true,
-            path => self.keys_at(path).contains(&name),
+            path => self.list_keys(path).contains(&name),
         }
     }
 
-    fn keys_at(&self, path: &[String]) -> Vec<&str> {
-        if let Some(known) = known_at(self.defaults, path) {
+    /// Returns the keys that the section with this path may have.
+    fn list_keys(&self, path: &[String]) -> Vec<&str> {
+        if let Some(known) = find_section(self.defaults, path) {
             return known.keys().map(String::as_str).collect();
         }
-        let list = path.last().and_then(|list| ELEMENTS.iter().find(|(name, _)| name == list));
+        let list = path.last().and_then(|list| LIST_KEYS.iter().find(|(name, _)| name == list));
         list.map_or_else(Vec::new, |(_, keys)| keys.to_vec())
     }
 
-    /// The nearest spelling here, or the section in which such a key stands, or what can stand here.
+    /// Returns advice for an unknown key: a known key of similar spelling, or the section that has the key, or all known keys.
     fn hint(&self, path: &[String], name: &str) -> String {
-        let here = self.keys_at(path);
-        let near = here.iter().map(|key| (distance(key, name), key)).min();
+        let here = self.list_keys(path);
+        let near = here.iter().map(|key| (edit_distance(key, name), key)).min();
         if let Some((edits, key)) = near
             && edits <= (name.len() / 3).max(2)
         {
             return format!("did you mean `{key}`?");
         }
-        if let Some(section) = section_with(self.defaults, name, "") {
+        if let Some(section) = find_section_with_key(self.defaults, name, "") {
             return format!("it stands in [{section}]");
         }
         format!("known here: {}", here.join(", "))
     }
 
-    fn line(&self, start: usize) -> usize {
-        self.input.text.bytes().take(start).filter(|b| *b == b'\n').count() + 1
+    /// Returns the line of a byte position, from 1.
+    fn line_of(&self, start: usize) -> usize {
+        self.layers.text.bytes().take(start).filter(|b| *b == b'\n').count() + 1
     }
 }
 
-/// The first section that has this key.
-fn section_with(table: &Table, name: &str, path: &str) -> Option<String> {
+/// Returns the path of the first section that has this key.
+fn find_section_with_key(table: &Table, name: &str, path: &str) -> Option<String> {
     let inner = table.iter().filter_map(|(key, value)| value.as_table().map(|table| (key, table)));
     inner.fold(None, |found, (key, table)| {
         found.or_else(|| {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            if table.contains_key(name) { Some(path) } else { section_with(table, name, &path) }
+            if table.contains_key(name) { Some(path) } else { find_section_with_key(table, name, &path) }
         })
     })
 }
 
-/// Edits between two words: insertions, deletions and replacements of one letter.
-fn distance(a: &str, b: &str) -> usize {
+/// Returns the Levenshtein distance of two words: the fewest insertions, deletions and replacements of one letter.
+fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, letter) in a.chars().enumerate() {

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file over `config/default.toml`, environment variables over both.
 //!
-//! What is returned here was checked: every key is known, every value lies within its bounds, and what is enabled can
-//! work. Files with secrets are named but not read before somebody asks for them.
+//! A returned configuration is valid: every key is known, every value lies within its bounds, and everything that is enabled
+//! has what it needs. Files with secrets are only named; they are read when their secret is used.
 
 mod accounts;
 mod chains;
@@ -34,129 +34,191 @@ pub use rates::{Pair, Rates, RatesMode, SourceName};
 pub use secret::{SecretError, SecretFile};
 pub use surfaces::{AssetRef, Checkout, Mount, Surfaces};
 
-/// The file that documents every option and holds its default.
-pub const DEFAULT: &str = include_str!("../../config/default.toml");
+/// `config/default.toml`, which documents every option and holds its default.
+pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
-/// Begins the names of environment variables that set options.
+/// The prefix of environment variables that set options.
 const ENV_PREFIX: &str = "SETTLED__";
 
+/// All options. `config/default.toml` describes each of them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The listener.
     pub server: Server,
+    /// The data folder.
     pub data: Data,
+    /// The database.
     pub database: Database,
+    /// The log.
     pub log: Log,
+    /// The HTTP surfaces.
     pub surfaces: Surfaces,
+    /// The chains by their names.
     pub chains: chains::Chains,
+    /// The account keys from which deposit addresses are derived.
     #[serde(default)]
     pub accounts: Vec<Account>,
+    /// Exchange rates.
     pub rates: Rates,
+    /// Payments that differ from what an invoice expects.
     pub policy: Policy,
+    /// Mail to buyers.
     pub mail: Mail,
 }
 
+/// `[server]`: the listener of all surfaces.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
+    /// Address and port of the listener.
     pub listen: SocketAddr,
+    /// The address that clients use.
     #[serde(deserialize_with = "text::url")]
     pub public_url: Url,
+    /// Networks whose `X-Forwarded-For` header is used.
     pub trusted_proxies: Vec<IpNetwork>,
+    /// Requests of one client per minute, on average.
     pub requests_per_minute: u32,
+    /// Open connections in total.
     pub connections_max: usize,
+    /// Open connections of one client.
     pub connections_per_client: u32,
+    /// Largest request body, in bytes.
     pub body_bytes_max: usize,
+    /// Time in which a body must arrive, and again for the response.
     #[serde(rename = "request_timeout_ms", deserialize_with = "text::milliseconds")]
     pub request_timeout: Duration,
     #[serde(rename = "stall_timeout_ms", deserialize_with = "text::milliseconds")]
+    /// Time for which a client may leave its response unread.
     pub stall_timeout: Duration,
+    /// Time that running requests have to finish at a shutdown.
     #[serde(rename = "shutdown_timeout_ms", deserialize_with = "text::milliseconds")]
     pub shutdown_timeout: Duration,
 }
 
+/// `[data]`: the folder of the daemon's files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
+    /// The folder's path.
     pub folder: PathBuf,
 }
 
+/// `[database]`: the database and the sizes of its pools.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
+    /// `sqlite:FILE`, relative to the data folder, or a PostgreSQL URL without a password.
     pub url: String,
+    /// The password of the PostgreSQL user.
     pub password_file: SecretFile,
+    /// Reading threads of SQLite.
     pub readers: u32,
+    /// Connections to PostgreSQL.
     pub pool: u32,
 }
 
+/// `[log]`: the daemon's log on standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
+    /// The format of log lines.
     pub format: LogFormat,
+    /// A level, or levels by module, such as `info,settled::feeds=debug`.
     pub level: String,
 }
 
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
+    /// Lines for people.
     Text,
+    /// JSON for programs.
     Json,
 }
 
+/// `[policy]`: payments that differ from what an invoice expects.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
+    /// Shortfall of a payment that still counts as paid, as a share of the amount due.
     pub tolerance_basis_points: u32,
     #[serde(rename = "tolerance_usd", deserialize_with = "text::cents")]
+    /// The same as a value; the larger of both applies.
     pub tolerance_usd_cents: i64,
     #[serde(rename = "dust_usd", deserialize_with = "text::cents")]
+    /// Value below which a deposit is dust.
     pub dust_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
+    /// Time after its window before an unpaid invoice expires.
     pub grace: Duration,
     #[serde(rename = "balance_timeout_seconds", deserialize_with = "text::seconds")]
+    /// Time after which windows end without a balance check, when no node reports balances.
     pub balance_timeout: Duration,
 }
 
+/// `[mail]`: mail to buyers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {
+    /// The way in which mail leaves the daemon.
     pub transport: MailTransport,
+    /// The sender of every mail.
     pub from: String,
+    /// The page on which buyers look orders up, with `{order_no}` for the number; empty for none.
     pub order_url: String,
+    /// Attempts before a mail is given up.
     pub attempts_max: u32,
+    /// The mail server.
     pub smtp: Smtp,
 }
 
+/// The way in which mail leaves the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MailTransport {
+    /// Mail is logged and dropped.
     Log,
+    /// Mail is written to a folder.
     File,
+    /// Mail is sent by SMTP.
     Smtp,
 }
 
+/// `[mail.smtp]`: the mail server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Smtp {
+    /// The server's host name.
     pub host: String,
+    /// The server's port.
     pub port: u16,
+    /// The encryption of the connection.
     pub security: SmtpSecurity,
+    /// The user name for the login; empty for none.
     pub user: String,
+    /// The password for the login.
     pub password_file: SecretFile,
+    /// Time for sending one mail.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
 }
 
+/// The encryption of the connection to the mail server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpSecurity {
+    /// TLS from the start.
     Tls,
+    /// STARTTLS, never without encryption.
     Starttls,
+    /// No encryption.
     None,
 }
 
-/// Everything that is wrong, each with where it stands and what to do.
+/// All problems of a configuration. Each sentence names the option and says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     pub problems: Vec<String>,
@@ -176,21 +238,24 @@ impl From<String> for Error {
     }
 }
 
-/// The documented defaults; relative paths are left as they stand.
+/// The defaults of `config/default.toml`; relative paths stay relative.
 impl Default for Config {
     fn default() -> Config {
-        Config::resolve(&layers::Input::default()).expect("a test resolves the embedded defaults")
+        Config::resolve(&layers::Layers::default()).expect("a test shows that the embedded defaults are valid")
     }
 }
 
 impl Config {
-    /// Reads the file and the environment of this process. Relative paths in the file begin at its folder.
+    /// Reads the file and the environment variables of this process. Relative paths in the file are relative to its folder.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be read or an option is wrong.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| {
             let advice = match e.kind() == std::io::ErrorKind::PermissionDenied {
                 true => {
-                    "Let the user that runs this read it, such as with `chgrp settled` and `chmod 640`, and enter the folders \
-                     above it"
+                    "Give the user that runs this command read access to the file, such as with `chgrp settled` and \
+                     `chmod 640`, and access to the folders above it"
                 }
                 false => "Write a configuration with `settled init` or name one with `--config`",
             };
@@ -203,39 +268,47 @@ impl Config {
         Config::parse(path, &text, env)
     }
 
-    /// The same from a text and from variables at hand; `path` stands in messages and its folder begins relative paths.
+    /// Parses a configuration and environment variables. `path` is the file's name in messages; relative paths in `text` are
+    /// relative to its folder.
+    ///
+    /// # Errors
+    /// Fails when an option is wrong.
     pub fn parse(path: &Path, text: &str, env: Vec<(String, String)>) -> Result<Config, Error> {
-        let mut config = Config::resolve(&layers::Input { file: path.display().to_string(), text, env })?;
+        let mut config = Config::resolve(&layers::Layers { file: path.display().to_string(), text, env })?;
         let folder = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        config.begin_paths_at(folder.parent().unwrap_or(Path::new("/")));
+        config.make_paths_absolute(folder.parent().unwrap_or(Path::new("/")));
         Ok(config)
     }
 
-    fn resolve(input: &layers::Input<'_>) -> Result<Config, Error> {
-        let table = layers::resolve(input)?;
+    fn resolve(layers: &layers::Layers<'_>) -> Result<Config, Error> {
+        let table = layers::merge(layers)?;
         let config: Config = table.try_into().map_err(|e: toml::de::Error| {
-            let refused = e.to_string();
-            format!("{}: {}", input.name(), refused.trim_end().replace('\n', " "))
+            let message = e.to_string();
+            format!("{}: {}", layers.name(), message.trim_end().replace('\n', " "))
         })?;
-        let problems = validate::problems(&config);
+        let problems = validate::find_problems(&config);
         if problems.is_empty() {
             return Ok(config);
         }
-        Err(Error { problems: problems.into_iter().map(|problem| format!("{}: {problem}", input.name())).collect() })
+        Err(Error { problems: problems.into_iter().map(|problem| format!("{}: {problem}", layers.name())).collect() })
     }
 
-    fn begin_paths_at(&mut self, folder: &Path) {
+    fn make_paths_absolute(&mut self, folder: &Path) {
         self.data.folder = folder.join(&self.data.folder);
         let chains = self.chains.values_mut();
         let endpoints = chains.flat_map(|chain| chain.endpoints.iter_mut());
-        let of_endpoints = endpoints
+        let endpoint_files = endpoints
             .flat_map(|endpoint| [&mut endpoint.url_file, &mut endpoint.headers_file, &mut endpoint.login_file]);
-        for file in of_endpoints.chain([&mut self.database.password_file, &mut self.mail.smtp.password_file]) {
-            file.begin_at(folder);
+        for file in endpoint_files.chain([&mut self.database.password_file, &mut self.mail.smtp.password_file]) {
+            file.make_absolute(folder);
         }
     }
 
-    /// How to open the database: with its password, and a path of SQLite that begins at the data folder.
+    /// Returns the options to open the database with: the password is read from its file, and the path of a SQLite file is
+    /// absolute.
+    ///
+    /// # Errors
+    /// Fails when the password file cannot be read.
     pub fn database_config(&self) -> Result<db::Config, Error> {
         let Database { url, password_file, readers, pool } = &self.database;
         let url = match url.strip_prefix("sqlite:") {
@@ -245,9 +318,10 @@ impl Config {
         Ok(db::Config { readers: *readers, pg_pool: *pool, ..db::Config::new(url) })
     }
 
-    /// The chain and the code of the asset behind a coin of the checkout surface, if that chain is enabled.
-    pub fn checkout_asset(&self, coin: &str) -> Option<(&ChainConfig, &chain::Asset)> {
-        let asset = self.surfaces.checkout.assets.get(coin)?;
+    /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain is not
+    /// enabled. `code` is the surface's code, such as `erc20_usdt`.
+    pub fn checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
+        let asset = self.surfaces.checkout.assets.get(code)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;
         Some((chain, chain.asset(&asset.code)?))
     }
@@ -259,7 +333,10 @@ fn with_password(url: &str, password_file: &SecretFile) -> Result<String, Error>
     let mut url = Url::parse(url).map_err(|e| format!("[database] url: {e}"))?;
     if let Some(password) = password_file.read().map_err(|e| format!("[database] password_file: {e}"))? {
         let set = url.set_password(Some(password.expose_secret()));
-        set.map_err(|()| "[database] url has no user to whom the password could belong".to_owned())?;
+        set.map_err(|()| {
+            "[database] url names no user, so it cannot have a password; write \"postgres://USER@HOST/DATABASE\""
+                .to_owned()
+        })?;
     }
     Ok(url.into())
 }

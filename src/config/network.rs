@@ -1,4 +1,4 @@
-//! Address ranges such as `10.0.0.0/8`.
+//! IP networks such as `10.0.0.0/8`.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -14,22 +14,23 @@ pub struct IpNetwork {
 }
 
 impl IpNetwork {
+    /// Returns true when the address is in the network. An IPv4 address that is mapped to IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-                ours.to_bits() & mask == theirs.to_bits() & mask
+                network.to_bits() & mask == address.to_bits() & mask
             }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
                 let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
-                ours.to_bits() & mask == theirs.to_bits() & mask
+                network.to_bits() & mask == address.to_bits() & mask
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
 }
 
-/// An address alone is a network of one.
+/// An address without a prefix length is a network of one address.
 impl FromStr for IpNetwork {
     type Err = String;
 
@@ -37,9 +38,9 @@ impl FromStr for IpNetwork {
         let refused = || format!("\"{text}\" is not a network such as \"10.0.0.0/8\" or \"::1/128\"");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| refused())?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(whole), |bits| bits.parse().map_err(|_| refused()))?;
-        if bits > whole { Err(refused()) } else { Ok(IpNetwork { address, bits }) }
+        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(bits_max), |bits| bits.parse().map_err(|_| refused()))?;
+        if bits > bits_max { Err(refused()) } else { Ok(IpNetwork { address, bits }) }
     }
 }
 
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn membership() {
+    fn a_network_contains_its_addresses_and_no_others() {
         for (network, inside, outside) in [
             ("10.0.0.0/8", "10.255.1.2", "11.0.0.1"),
             ("192.168.1.7", "192.168.1.7", "192.168.1.6"),

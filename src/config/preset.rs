@@ -1,8 +1,9 @@
-//! Facts about known networks: `config/chains/*.toml`, which the drivers read too, in the words of [chains.NAME].
+//! Presets: facts about known networks from `config/chains/*.toml`, converted to options of `[chains.NAME]`. The drivers' tests
+//! read the same files.
 
 use toml::{Table, Value};
 
-/// By the name under which `preset` finds them.
+/// The presets by their names.
 pub const ALL: &[(&str, &str)] = &[
     ("base", include_str!("../../config/chains/base.toml")),
     ("bitcoin", include_str!("../../config/chains/bitcoin.toml")),
@@ -18,8 +19,11 @@ pub const ALL: &[(&str, &str)] = &[
     ("tron", include_str!("../../config/chains/tron.toml")),
 ];
 
-/// The options that a preset sets; none for the empty name.
-pub fn facts(name: &str) -> Result<Table, String> {
+/// Returns the options that a preset sets; an empty table for the empty name.
+///
+/// # Errors
+/// Fails when there is no such preset.
+pub fn find_options(name: &str) -> Result<Table, String> {
     if name.is_empty() {
         return Ok(Table::new());
     }
@@ -28,10 +32,10 @@ pub fn facts(name: &str) -> Result<Table, String> {
         return Err(format!("there is no preset \"{name}\"; known are {}", known.join(", ")));
     };
     let facts: Table = text.parse().map_err(|e| format!("config/chains/{name}.toml: {e}"))?;
-    Ok(in_words_of_a_chain(facts))
+    Ok(into_chain_options(facts))
 }
 
-fn in_words_of_a_chain(mut facts: Table) -> Table {
+fn into_chain_options(mut facts: Table) -> Table {
     facts.remove("name");
     if let Some(number) = facts.remove("chain_id") {
         facts.insert("identity".to_owned(), Value::String(number.to_string()));
@@ -50,7 +54,7 @@ fn in_words_of_a_chain(mut facts: Table) -> Table {
     facts
 }
 
-/// An asset of a preset is named by its symbol in small letters; within one preset that is unique.
+/// Adds the code of a preset's asset: its symbol in lower case, which is unique within a preset.
 fn with_code(mut asset: Value) -> Value {
     let symbol = asset.get("symbol").and_then(Value::as_str).map(str::to_lowercase);
     if let (Some(code), Some(table)) = (symbol, asset.as_table_mut()) {

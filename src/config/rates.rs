@@ -1,4 +1,4 @@
-//! Where exchange rates come from and how far they are believed.
+//! `[rates]`: the sources of exchange rates, and the conditions under which a rate is used.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -8,38 +8,56 @@ use url::Url;
 
 use crate::text;
 
+/// The options of exchange rates.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
+    /// The origin of all rates.
     pub mode: RatesMode,
+    /// The exchanges whose tickers are read.
     pub sources: Vec<SourceName>,
+    /// Sources that must agree on a rate.
     pub min_sources: usize,
+    /// Time between two rounds.
     #[serde(rename = "refresh_seconds", deserialize_with = "text::seconds")]
     pub refresh: Duration,
+    /// Age beyond which a ticker or a rate is not used.
     #[serde(rename = "staleness_seconds", deserialize_with = "text::seconds")]
     pub staleness: Duration,
+    /// Time for one request to a source.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
+    /// Deviation from the median beyond which a source is ignored.
     pub max_deviation_percent: u32,
+    /// Change in one round beyond which a rate must be confirmed.
     pub max_jump_percent: u32,
+    /// Rounds that must confirm such a change.
     pub jump_rounds: u32,
+    /// Surcharge on amounts due.
     pub spread_basis_points: u32,
+    /// Deviation of USDT from 1 USD beyond which its rates are unavailable.
     pub depeg_percent: u32,
+    /// Sources that must quote USDT in USD.
     pub depeg_min_sources: usize,
-    /// Used as they stand, before any source.
+    /// Rates that are used instead of those of the sources.
     #[serde(deserialize_with = "fixed")]
     pub fixed: BTreeMap<Pair, Decimal>,
+    /// Base URLs of the sources.
     #[serde(deserialize_with = "urls")]
     pub urls: BTreeMap<SourceName, Url>,
 }
 
+/// The origin of all rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RatesMode {
+    /// The tickers of exchanges; fixed rates override them.
     Feeds,
+    /// Fixed rates only.
     Fixed,
 }
 
+/// An exchange whose tickers are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceName {
@@ -50,6 +68,7 @@ pub enum SourceName {
 }
 
 impl SourceName {
+    /// Returns the name as it is written in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             SourceName::Binance => "binance",
@@ -66,14 +85,17 @@ impl fmt::Display for SourceName {
     }
 }
 
-/// `BTC/USD`: what one unit of the first costs in units of the second.
+/// A currency pair, written `BTC/USD`. Its rate is the price of one unit of the base in units of the quote.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
+    /// The symbol of which one unit is priced.
     pub base: String,
+    /// The symbol of the price.
     pub quote: String,
 }
 
 impl Pair {
+    /// Returns the pair of two symbols.
     pub fn new(base: &str, quote: &str) -> Pair {
         Pair { base: base.to_owned(), quote: quote.to_owned() }
     }
@@ -89,10 +111,10 @@ impl FromStr for Pair {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Pair, String> {
-        let symbol =
+        let is_symbol =
             |s: &str| (2..=12).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
         match text.split_once('/') {
-            Some((base, quote)) if symbol(base) && symbol(quote) && base != quote => Ok(Pair::new(base, quote)),
+            Some((base, quote)) if is_symbol(base) && is_symbol(quote) && base != quote => Ok(Pair::new(base, quote)),
             Some(_) | None => Err(format!("\"{text}\" is not a pair such as \"BTC/USD\"")),
         }
     }
@@ -100,20 +122,20 @@ impl FromStr for Pair {
 
 fn fixed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Pair, Decimal>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
-    let given = texts.into_iter().filter(|(_, rate)| !rate.is_empty());
-    let read = |(pair, rate): (String, String)| {
+    let present = texts.into_iter().filter(|(_, rate)| !rate.is_empty());
+    let parse = |(pair, rate): (String, String)| {
         let rate = text::parse_decimal(&rate).map_err(|e| format!("{pair}: {e}"))?;
         if rate.is_zero() { Err(format!("{pair}: a rate is above 0")) } else { Ok((pair.parse()?, rate)) }
     };
-    given.map(|entry| read(entry).map_err(D::Error::custom)).collect()
+    present.map(|entry| parse(entry).map_err(D::Error::custom)).collect()
 }
 
 fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SourceName, Url>, D::Error> {
     let texts = BTreeMap::<SourceName, String>::deserialize(deserializer)?;
-    let read = |(source, text): (SourceName, String)| {
+    let parse = |(source, text): (SourceName, String)| {
         let url =
             Url::parse(&text).map_err(|e| D::Error::custom(format!("{source}: \"{text}\" is not an address: {e}")))?;
         Ok((source, url))
     };
-    texts.into_iter().map(read).collect()
+    texts.into_iter().map(parse).collect()
 }

@@ -1,4 +1,4 @@
-//! Secrets are named by the file that holds them.
+//! Options that name the file of a secret.
 
 use std::path::{Path, PathBuf};
 
@@ -6,39 +6,40 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-/// Longest secret in bytes; more is another file named by mistake.
+/// Longest secret, in bytes. A longer file was probably named by mistake.
 const LENGTH_MAX: u64 = 64 * 1024;
 
-/// Begins the name of something that systemd passed by `LoadCredential=`.
+/// The prefix of the name of a credential that systemd passes by `LoadCredential=`.
 const CREDENTIAL: &str = "credential:";
 
-/// A path, `credential:NAME`, or empty for none.
+/// The value of an option that ends in `_file`: a path, `credential:NAME`, or empty for none.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct SecretFile(String);
 
+/// Why a secret cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     #[error("{path}: {error}")]
     Unreadable { path: PathBuf, error: std::io::Error },
-    #[error("{0} is longer than {LENGTH_MAX} bytes: is it the right file?")]
+    #[error("{0} is longer than {LENGTH_MAX} bytes; check that it is the right file")]
     TooLong(PathBuf),
     #[error("{0} is empty")]
     Empty(PathBuf),
-    #[error("`credential:{0}` needs `LoadCredential={0}:PATH` in the unit: $CREDENTIALS_DIRECTORY is not set")]
+    #[error("$CREDENTIALS_DIRECTORY is not set; add `LoadCredential={0}:PATH` to the unit for `credential:{0}`")]
     NoCredentials(String),
 }
 
 impl SecretFile {
-    pub fn at(path: &Path) -> SecretFile {
-        SecretFile(path.display().to_string())
-    }
-
+    /// Returns true when no file is named.
     pub fn is_none(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Its content without the line's end; `None` when no file is named.
+    /// Returns the file's content without trailing line breaks; `None` when no file is named.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be read, is empty or too long.
     pub fn read(&self) -> Result<Option<SecretString>, SecretError> {
         let Some(path) = self.path()? else { return Ok(None) };
         let unreadable = |error| SecretError::Unreadable { path: path.clone(), error };
@@ -53,7 +54,8 @@ impl SecretFile {
         Ok(Some(SecretString::from(secret)))
     }
 
-    pub(super) fn begin_at(&mut self, folder: &Path) {
+    /// Makes a relative path absolute; it is relative to `folder`.
+    pub(super) fn make_absolute(&mut self, folder: &Path) {
         if !self.is_none() && !self.0.starts_with(CREDENTIAL) {
             self.0 = folder.join(&self.0).display().to_string();
         }

@@ -1,4 +1,4 @@
-//! The HTTP surfaces: where each is mounted and for which merchant.
+//! `[surfaces]`: the host, the prefix and the merchant of each HTTP surface.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
@@ -8,55 +8,75 @@ use serde::{Deserialize, Deserializer, de::Error};
 use crate::text;
 use ids::Mode;
 
+/// The options of all surfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Surfaces {
+    /// Buyers without an account.
     pub checkout: Checkout,
+    /// A shop's web frontend.
     pub storefront: Mount,
+    /// A purchasing agent.
     pub agent: Mount,
+    /// Sellers and their programs.
     pub merchant: Mount,
+    /// Businesses that buy codes in bulk.
     pub reseller: Mount,
 }
 
+/// Where a surface is served, and for which shop.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
+    /// True when the surface is served.
     pub enabled: bool,
-    /// Empty: any.
+    /// Host name; empty for every host.
     pub host: String,
-    /// Empty, or a path such as `/agent` that stands before the native paths.
+    /// Path before the surface's native paths, such as `/agent`; empty for none.
     pub prefix: String,
-    /// Slug of the merchant to whom calls without a merchant's key belong.
+    /// Slug of the merchant whose shop is served to requests without a merchant's key.
     pub merchant: String,
+    /// Live or test.
     pub mode: Mode,
 }
 
+/// The options of the checkout surface.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "RawCheckout")]
 pub struct Checkout {
+    /// Host, prefix and shop.
     pub mount: Mount,
+    /// Look-ups of one client within `query_window`.
     pub query_per_ip: u32,
+    /// Look-ups of one pair of order number and e-mail address within `query_window`.
     pub query_per_pair: u32,
+    /// Length of the window for look-ups.
     pub query_window: Duration,
+    /// Orders of one client within any minute.
     pub orders_per_ip_per_minute: u32,
+    /// Largest quantity of one order.
     pub max_quantity: u32,
+    /// Time in which an order must be paid.
     pub order_window: Duration,
-    /// The external checkouts' pages, with `{order_no}` for the order's number. Empty: the method is off.
+    /// Page of the external checkout, with `{order_no}` for the order's number; empty when the method is off.
     pub alipay_url: String,
+    /// The same for WeChat Pay.
     pub wechat_url: String,
-    /// The surface's names of coins; one without an asset is not there.
+    /// The assets that buyers can pay in, by the surface's codes, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
 }
 
-/// An asset by its place in the configuration: `ethereum/usdt`.
+/// An asset of a configured chain, written `ethereum/usdt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssetRef {
+    /// The chain's name.
     pub chain: ChainId,
+    /// The asset's code on that chain.
     pub code: String,
 }
 
 impl Surfaces {
-    /// Every surface with its name in the configuration.
+    /// Returns the mount of every surface, with the surface's name.
     pub fn mounts(&self) -> [(&'static str, &Mount); 5] {
         [
             ("checkout", &self.checkout.mount),
@@ -86,11 +106,11 @@ impl fmt::Display for AssetRef {
 
 fn assets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, AssetRef>, D::Error> {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
-    let offered = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
-    offered.map(|(coin, asset)| Ok((coin, asset.parse().map_err(D::Error::custom)?))).collect()
+    let present = texts.into_iter().filter(|(_, asset)| !asset.is_empty());
+    present.map(|(code, asset)| Ok((code, asset.parse().map_err(D::Error::custom)?))).collect()
 }
 
-/// The surface as one table of the configuration.
+/// The table `[surfaces.checkout]`. It has the options of the mount and those of the surface.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCheckout {
@@ -114,19 +134,19 @@ struct RawCheckout {
 }
 
 impl From<RawCheckout> for Checkout {
-    fn from(written: RawCheckout) -> Checkout {
-        let RawCheckout { enabled, host, prefix, merchant, mode, .. } = written;
+    fn from(raw: RawCheckout) -> Checkout {
+        let RawCheckout { enabled, host, prefix, merchant, mode, .. } = raw;
         Checkout {
             mount: Mount { enabled, host, prefix, merchant, mode },
-            query_per_ip: written.query_per_ip,
-            query_per_pair: written.query_per_pair,
-            query_window: written.query_window,
-            orders_per_ip_per_minute: written.orders_per_ip_per_minute,
-            max_quantity: written.max_quantity,
-            order_window: written.order_window,
-            alipay_url: written.alipay_url,
-            wechat_url: written.wechat_url,
-            assets: written.assets,
+            query_per_ip: raw.query_per_ip,
+            query_per_pair: raw.query_per_pair,
+            query_window: raw.query_window,
+            orders_per_ip_per_minute: raw.orders_per_ip_per_minute,
+            max_quantity: raw.max_quantity,
+            order_window: raw.order_window,
+            alipay_url: raw.alipay_url,
+            wechat_url: raw.wechat_url,
+            assets: raw.assets,
         }
     }
 }

@@ -25,13 +25,13 @@ fn account(family: &str, purpose: &str) -> String {
 
 fn refused(text: &str, expected: &str) {
     let problems = parse(text).expect_err(text).to_string();
-    assert!(problems.contains(expected), "{text}\nis refused with\n{problems}\nwhich does not say\n{expected}");
+    assert!(problems.contains(expected), "{text}\nis refused with\n{problems}\nwhich does not contain\n{expected}");
     assert!(problems.starts_with("/etc/settled/settled.toml"), "{problems}");
 }
 
 #[test]
-fn the_documented_file_is_the_default() {
-    assert_eq!(parse(DEFAULT), parse(""));
+fn the_documented_defaults_are_the_defaults() {
+    assert_eq!(parse(DEFAULT_TOML), parse(""));
     let config = Config::default();
     let checkout = &config.surfaces.checkout;
     assert_eq!((checkout.query_per_ip, checkout.query_per_pair, checkout.max_quantity), (3, 2, 200));
@@ -44,7 +44,7 @@ fn the_documented_file_is_the_default() {
 
 #[test]
 fn every_option_has_a_sentence_above_it() {
-    let lines: Vec<&str> = DEFAULT.lines().collect();
+    let lines: Vec<&str> = DEFAULT_TOML.lines().collect();
     let mut options = 0;
     for (number, line) in lines.iter().enumerate() {
         if !line.starts_with(|c: char| c.is_alphabetic() || c == '"') {
@@ -60,10 +60,10 @@ fn every_option_has_a_sentence_above_it() {
 }
 
 #[test]
-fn the_seven_coins_are_assets_of_presets() {
+fn the_assets_of_the_checkout_surface_are_assets_of_presets() {
     let mut config = Config::default();
     config.chains.values_mut().for_each(|chain| chain.enabled = true);
-    for (coin, chain, symbol, decimals, quote_decimals) in [
+    for (code, chain, symbol, decimals, quote_decimals) in [
         ("trc20_usdt", "tron", "USDT", 6, 6),
         ("erc20_usdt", "ethereum", "USDT", 6, 6),
         ("bep20_usdt", "bsc", "USDT", 18, 6),
@@ -72,17 +72,17 @@ fn the_seven_coins_are_assets_of_presets() {
         ("trx", "tron", "TRX", 6, 6),
         ("bnb", "bsc", "BNB", 18, 18),
     ] {
-        let (on, asset) = config.checkout_asset(coin).unwrap();
-        assert_eq!((on.id.as_str(), asset.symbol.as_str()), (chain, symbol), "{coin}");
-        assert_eq!((asset.decimals, asset.quote_decimals), (decimals, quote_decimals), "{coin}");
-        assert_eq!(asset.is_native(), !coin.contains("usdt"), "{coin}");
+        let (on, asset) = config.checkout_asset(code).unwrap();
+        assert_eq!((on.id.as_str(), asset.symbol.as_str()), (chain, symbol), "{code}");
+        assert_eq!((asset.decimals, asset.quote_decimals), (decimals, quote_decimals), "{code}");
+        assert_eq!(asset.is_native(), !code.contains("usdt"), "{code}");
     }
     assert_eq!(config.surfaces.checkout.assets.len(), 7);
     assert_eq!(Config::default().checkout_asset("btc"), None, "its chain is not enabled");
 }
 
 #[test]
-fn every_preset_is_a_chain() {
+fn every_preset_has_an_identity_and_one_native_coin() {
     for (name, _) in preset::ALL {
         let config = parse(&format!("[chains.other]\npreset = \"{name}\"")).unwrap();
         let chain = &config.chains[&chain::ChainId::new("other").unwrap()];
@@ -92,7 +92,7 @@ fn every_preset_is_a_chain() {
 }
 
 #[test]
-fn unknown_keys_are_named_with_what_is_near() {
+fn an_unknown_key_is_refused_with_advice() {
     refused(
         "[server]\nlisten = \"0.0.0.0:80\"\nlisen = 1",
         ":3: unknown key `lisen` in [server]; did you mean `listen`?",
@@ -109,13 +109,13 @@ fn unknown_keys_are_named_with_what_is_near() {
 }
 
 #[test]
-fn all_unknown_keys_are_named_at_once() {
+fn all_unknown_keys_are_reported_at_once() {
     let error = parse("[server]\na = 1\nb = 2\n[mail]\nc = 3").unwrap_err();
     assert_eq!(error.problems.len(), 3);
 }
 
 #[test]
-fn bad_values_are_refused_with_what_to_do() {
+fn a_wrong_value_is_refused_with_advice() {
     for (text, expected) in [
         ("server.listen = \"localhost\"", "in `server.listen`"),
         ("server.listen = 8080", "in `server.listen`"),
@@ -205,7 +205,7 @@ fn bad_values_are_refused_with_what_to_do() {
 }
 
 #[test]
-fn an_account_that_is_none_is_refused() {
+fn a_wrong_account_is_refused() {
     refused(
         "[[accounts]]\nchain-family = \"evm\"\npurpose = \"deposit\"\nxpub = \"xpub1\"",
         "accounts[0].xpub is refused",
@@ -215,7 +215,7 @@ fn an_account_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_chain_lies_over_its_preset_over_what_every_chain_begins_with() {
+fn a_chain_overrides_its_preset_which_overrides_the_chain_defaults() {
     let own = "[chain_defaults]\ntimeout_ms = 7_000\n[chains.bsc]\nfinal_depth = 150\n\
         assets = [{ code = \"dai\", contract = \"0x1AF3F329e8BE154074D8769D1FFa4eE058B1DBc3\", symbol = \"DAI\", \
         decimals = 18, quote_decimals = 6 }, { code = \"usdt\", contract = \"0x55d398326f99059fF775485246999027B3197955\", \
@@ -230,7 +230,7 @@ fn a_chain_lies_over_its_preset_over_what_every_chain_begins_with() {
 }
 
 #[test]
-fn a_chain_without_preset_is_all_its_own() {
+fn a_chain_without_a_preset_has_only_its_own_assets() {
     let text =
         "[chains.local]\nenabled = true\nmode = \"test\"\nidentity = \"31337\"\nfinality = \"depth\"\nfinal_depth = 3\n\
         confirmations = [{ depth = 2 }]\nendpoints = [{ url = \"http://127.0.0.1:8545/key\", roles = [\"read\"] }]\n\
@@ -240,12 +240,12 @@ fn a_chain_without_preset_is_all_its_own() {
     let local = &config.chains[&chain::ChainId::new("local").unwrap()];
     assert_eq!((local.family, local.driver, local.mode), (Family::Evm, Driver::Node, Mode::Test));
     assert_eq!(local.asset("eth").unwrap().kind, AssetKind::Native);
-    assert!(!format!("{config:?}").contains("key"), "keys stand in the paths of endpoints");
-    assert!(!format!("{config:?}").contains(EVM_XPUB), "an xpub shows every address");
+    assert!(!format!("{config:?}").contains("key"), "URLs of endpoints contain keys");
+    assert!(!format!("{config:?}").contains(EVM_XPUB), "an xpub reveals every address");
 }
 
 #[test]
-fn networks_of_bitcoin_are_known_by_their_first_block() {
+fn bitcoin_networks_are_identified_by_their_first_block() {
     for (name, _) in preset::ALL {
         let text = format!("[chains.other]\npreset = \"{name}\"");
         let chain = parse(&text).unwrap().chains.remove(&chain::ChainId::new("other").unwrap()).unwrap();
@@ -268,7 +268,7 @@ fn networks_of_bitcoin_are_known_by_their_first_block() {
 }
 
 #[test]
-fn the_highest_epoch_derives() {
+fn addresses_are_derived_from_the_account_with_the_highest_epoch() {
     let mut config = Config::default();
     for epoch in [0, 2, 1] {
         let xpub = EVM_XPUB.to_owned();
@@ -291,14 +291,15 @@ fn the_highest_epoch_derives() {
     assert_eq!(config.deposit_account(&tron), None);
 }
 
-/// The account of BIP84's vector with the version that says so, and that of BIP86's.
+/// The account key of BIP 84's test vector, with the version bytes of BIP 84.
 const ZPUB: &str =
     "zpub6rFR7y4Q2AijBEqTUquhVz398htDFrtymD9xYYfG1m4wAcvPhXNfE3EfH1r1ADqtfSdVCToUG868RvUUkgDKf31mGDtKsAYz2oz2AGutZYs";
-const BIP86: &str =
+/// The account key of BIP 86's test vector.
+const BIP86_XPUB: &str =
     "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
 
 #[test]
-fn each_kind_of_addresses_has_its_own_account() {
+fn each_kind_of_bitcoin_addresses_needs_its_own_account() {
     let account = |path: &str, xpub: &str| {
         format!(
             "[[accounts]]\nchain-family = \"bitcoin\"\npurpose = \"deposit\"\npath = \"{path}\"\nxpub = \"{xpub}\"\n"
@@ -309,8 +310,8 @@ fn each_kind_of_addresses_has_its_own_account() {
             "[chains.bitcoin]\nenabled = true\naddress_kind = \"{kind}\"\nendpoints = [{{ url = \"http://127.0.0.1:8332\" }}]\n"
         )
     };
-    let both = account("m/84'/0'/0'", ZPUB) + &account("m/86'/0'/0'", BIP86);
-    for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86)] {
+    let both = account("m/84'/0'/0'", ZPUB) + &account("m/86'/0'/0'", BIP86_XPUB);
+    for (kind, xpub) in [("p2wpkh", ZPUB), ("p2tr", BIP86_XPUB)] {
         let config = parse(&(chain(kind) + &both)).unwrap();
         let chain = &config.chains[&chain::ChainId::new("bitcoin").unwrap()];
         assert_eq!(config.deposit_account(chain).unwrap().xpub, xpub, "{kind}");
@@ -322,34 +323,34 @@ fn each_kind_of_addresses_has_its_own_account() {
         refused(&text, "keys xpubs SEED --chain bitcoin --kind p2tr --purpose deposit`");
     }
     for path in ["m/86'/0'/0'", "m/86h/0h/0h", "86H/0H/0H"] {
-        parse(&(chain("p2tr") + &account(path, BIP86))).unwrap();
-        let text = chain("p2wpkh") + &account(path, BIP86);
+        parse(&(chain("p2tr") + &account(path, BIP86_XPUB))).unwrap();
+        let text = chain("p2wpkh") + &account(path, BIP86_XPUB);
         refused(&text, "chains.bitcoin.address_kind is \"p2wpkh\", whose account is m/84'/…");
         refused(&(chain("p2tr") + &account(path, ZPUB)), "accounts[0].xpub is refused: a zpub or vpub is the key of");
     }
 }
 
 #[test]
-fn environment_variables_come_last() {
+fn environment_variables_override_the_file() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"";
     let env = vec![("SETTLED__SERVER__LISTEN".to_owned(), "127.0.0.1:2".to_owned())];
     let config = Config::parse(Path::new("settled.toml"), file, env).unwrap();
     assert_eq!(config.server.listen.port(), 2);
 
-    let at = |name, value| with_env(name, value).unwrap();
-    assert_eq!(at("SETTLED__SERVER__REQUESTS_PER_MINUTE", "7").server.requests_per_minute, 7);
-    assert_eq!(at("SETTLED__MAIL__SMTP__HOST", "7").mail.smtp.host, "7");
-    assert_eq!(at("SETTLED__RATES__SOURCES", "[\"okx\", \"kraken\", \"coinbase\"]").rates.sources.len(), 3);
-    assert_eq!(at("SETTLED__SURFACES__CHECKOUT__MAX_QUANTITY", "5").surfaces.checkout.max_quantity, 5);
+    let with = |name, value| with_env(name, value).unwrap();
+    assert_eq!(with("SETTLED__SERVER__REQUESTS_PER_MINUTE", "7").server.requests_per_minute, 7);
+    assert_eq!(with("SETTLED__MAIL__SMTP__HOST", "7").mail.smtp.host, "7");
+    assert_eq!(with("SETTLED__RATES__SOURCES", "[\"okx\", \"kraken\", \"coinbase\"]").rates.sources.len(), 3);
+    assert_eq!(with("SETTLED__SURFACES__CHECKOUT__MAX_QUANTITY", "5").surfaces.checkout.max_quantity, 5);
     let bsc = chain::ChainId::new("bsc").unwrap();
-    assert_eq!(at("SETTLED__CHAINS__BSC__FINAL_DEPTH", "25").chains[&bsc].final_depth, 25);
-    assert_eq!(at("SETTLED__CHAINS__BSC__TRACE", "debug").chains[&bsc].trace, Trace::Debug);
-    assert!(!at("SETTLED__CHAINS__BSC__VERIFY__RECEIPTS", "false").chains[&bsc].verify.receipts);
-    assert_eq!(at("SETTLED__CHAIN_DEFAULTS__TIMEOUT_MS", "900").chains[&bsc].timeout, Duration::from_millis(900));
+    assert_eq!(with("SETTLED__CHAINS__BSC__FINAL_DEPTH", "25").chains[&bsc].final_depth, 25);
+    assert_eq!(with("SETTLED__CHAINS__BSC__TRACE", "debug").chains[&bsc].trace, Trace::Debug);
+    assert!(!with("SETTLED__CHAINS__BSC__VERIFY__RECEIPTS", "false").chains[&bsc].verify.receipts);
+    assert_eq!(with("SETTLED__CHAIN_DEFAULTS__TIMEOUT_MS", "900").chains[&bsc].timeout, Duration::from_millis(900));
 }
 
 #[test]
-fn environment_variables_that_set_nothing_are_refused() {
+fn an_environment_variable_that_sets_no_option_is_refused() {
     for (name, value, expected) in [
         ("SETTLED__SERVER__LISEN", "x", "SETTLED__SERVER__LISEN: there is no option `server.lisen`"),
         ("SETTLED__SEVER__LISTEN", "x", "SETTLED__SEVER__LISTEN: there is no section [sever]"),
@@ -366,7 +367,7 @@ fn environment_variables_that_set_nothing_are_refused() {
 }
 
 #[test]
-fn paths_begin_at_the_files_folder_and_secrets_are_read_when_asked() {
+fn paths_are_relative_to_the_file_and_secrets_are_read_when_used() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pg"), "p@ss/word\n").unwrap();
     let text = "[data]\nfolder = \"data\"\n[database]\nurl = \"postgres://settled@db/pay\"\npassword_file = \"pg\"";
@@ -389,7 +390,7 @@ fn paths_begin_at_the_files_folder_and_secrets_are_read_when_asked() {
 }
 
 #[test]
-fn a_missing_file_is_named_with_what_to_do() {
+fn a_missing_file_is_reported_with_advice() {
     let problem = Config::load(Path::new("/nowhere/settled.toml")).unwrap_err().to_string();
     assert!(problem.starts_with("/nowhere/settled.toml: ") && problem.contains("settled init"), "{problem}");
 }

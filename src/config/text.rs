@@ -1,4 +1,4 @@
-//! How single values are written: durations as whole numbers whose unit stands in the key, decimals as strings.
+//! The spelling of single values: durations are whole numbers whose unit is part of the key, decimals are strings.
 
 use std::{str::FromStr, time::Duration};
 
@@ -7,55 +7,62 @@ use rust_decimal::prelude::ToPrimitive;
 use serde::{Deserialize, Deserializer, de::Error};
 use url::Url;
 
+/// Deserialises milliseconds.
 pub fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u64::deserialize(deserializer).map(Duration::from_millis)
 }
 
+/// Deserialises seconds.
 pub fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u32::deserialize(deserializer).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
+/// Deserialises minutes.
 pub fn minutes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u32::deserialize(deserializer).map(|minutes| Duration::from_secs(u64::from(minutes) * 60))
 }
 
+/// Deserialises a decimal from a string.
 pub fn decimal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Decimal, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_decimal(&text).map_err(D::Error::custom)
 }
 
-/// An amount of money with two places, in minor units.
+/// Deserialises an amount with at most two decimal places as minor units.
 pub fn cents<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let value = decimal(deserializer)?;
     let cents = value.checked_mul(Decimal::ONE_HUNDRED).filter(Decimal::is_integer).and_then(|cents| cents.to_i64());
     cents.ok_or_else(|| D::Error::custom(format!("\"{value}\" is not an amount such as \"0.05\"")))
 }
 
+/// Deserialises a decimal of an optional key.
 pub fn decimal_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Decimal>, D::Error> {
     decimal(deserializer).map(Some)
 }
 
-/// Digits with at most one point: no sign, exponent or rounding.
+/// Parses digits with at most one point. Signs, exponents and digits that cannot be stored exactly are refused.
 pub fn parse_decimal(text: &str) -> Result<Decimal, String> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.starts_with(|c: char| c.is_ascii_digit());
-    let refused = || format!("\"{text}\" is not a decimal number such as \"7.24\"");
+    let error = || format!("\"{text}\" is not a decimal number such as \"7.24\"");
     if !plain || text.ends_with('.') {
-        return Err(refused());
+        return Err(error());
     }
-    Decimal::from_str_exact(text).map_err(|_| refused())
+    Decimal::from_str_exact(text).map_err(|_| error())
 }
 
+/// Deserialises a URL.
 pub fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
     let text = String::deserialize(deserializer)?;
-    // The text is left out: a key may stand in it.
+    // The message does not quote the text, because it may contain a key.
     Url::parse(&text).map_err(|e| D::Error::custom(format!("not an address such as \"https://example.com\": {e}")))
 }
 
+/// Deserialises the URL of an optional key.
 pub fn url_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
     url(deserializer).map(Some)
 }
 
-/// For `#[serde(deserialize_with)]` of what is written as a string and parsed by its own `FromStr`.
+/// Deserialises a value from a string by its `FromStr`.
 pub fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }

@@ -1,51 +1,58 @@
-//! Bounds and contradictions: each problem names its option and says what to do.
+//! Validation: bounds of values and contradictions between options. Each problem names its option and says what to do.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use chain::{Deriver, Family};
+use email_address::{EmailAddress, Options};
 use rust_decimal::Decimal;
 
 use crate::{ChainConfig, Config, Driver, MailTransport, Mount, Purpose, RatesMode, SmtpSecurity};
 
-/// What looking at a chain takes that shows a block in ten seconds or less often, with some room to catch up.
-const REQUESTS_PER_DAY_LEAST: u32 = 20_000;
+/// Smallest daily quota of an endpoint: enough for a chain with a block every ten seconds, with room to catch up.
+const REQUESTS_PER_DAY_MIN: u32 = 20_000;
+/// The levels that the log knows.
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-pub fn problems(config: &Config) -> Vec<String> {
-    let mut check = Check::default();
-    check.server(config);
-    check.database(config);
-    check.log(config);
-    check.surfaces(config);
+/// Returns the problems of a configuration.
+pub fn find_problems(config: &Config) -> Vec<String> {
+    let mut validator = Validator::default();
+    validator.server(config);
+    validator.database(config);
+    validator.log(config);
+    validator.surfaces(config);
     for chain in config.chains.values() {
-        check.chain(config, chain);
+        validator.chain(config, chain);
     }
-    check.accounts(config);
-    check.rates(config);
-    check.policy(config);
-    check.mail(config);
-    check.problems
+    validator.accounts(config);
+    validator.rates(config);
+    validator.policy(config);
+    validator.mail(config);
+    validator.problems
 }
 
 #[derive(Default)]
-struct Check {
+struct Validator {
     problems: Vec<String>,
 }
 
-impl Check {
+impl Validator {
+    /// Adds a problem: a sentence that begins with the option's name.
     fn refuse(&mut self, option: impl fmt::Display, problem: impl fmt::Display) {
         self.problems.push(format!("{option} {problem}"));
     }
 
+    /// Adds a problem when the value is out of range.
     fn within<T: PartialOrd + fmt::Display>(&mut self, option: impl fmt::Display, value: T, range: RangeInclusive<T>) {
         if !range.contains(&value) {
             self.refuse(option, format_args!("is {value}; it must lie between {} and {}", range.start(), range.end()));
         }
     }
 
+    /// Like `within`, for durations.
     fn duration(&mut self, option: impl fmt::Display, value: Duration, range: RangeInclusive<Duration>) {
         if !range.contains(&value) {
-            let (least, most) = (range.start(), range.end());
-            self.refuse(option, format_args!("is {value:?}; it must lie between {least:?} and {most:?}"));
+            let (min, max) = (range.start(), range.end());
+            self.refuse(option, format_args!("is {value:?}; it must lie between {min:?} and {max:?}"));
         }
     }
 
@@ -92,8 +99,12 @@ impl Check {
     }
 
     fn log(&mut self, config: &Config) {
-        if let Err(e) = config.log.level.parse::<tracing_subscriber::filter::Targets>() {
-            self.refuse("log.level", format_args!("is not a level: {e}"));
+        for directive in config.log.level.split(',') {
+            let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+            if directive.contains('=') && !is_log_level(level.trim()) {
+                let levels = LOG_LEVELS.join(", ");
+                self.refuse("log.level", format_args!("is not a level: \"{level}\" is none of {levels}"));
+            }
         }
     }
 
@@ -118,18 +129,21 @@ impl Check {
             }
         }
         if checkout.mount.enabled {
-            self.coins(config);
+            self.checkout_assets(config);
         }
     }
 
     fn mount(&mut self, name: &str, mount: &Mount) {
         if mount.enabled && name != "checkout" {
-            self.refuse(format_args!("surfaces.{name}.enabled"), "is true, but this surface is not built yet");
+            self.refuse(
+                format_args!("surfaces.{name}.enabled"),
+                "is true, but this surface is not built yet; set it to false",
+            );
         }
-        let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
         let prefix = &mount.prefix;
         let is_path = prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains("//");
-        let is_clean = prefix.is_empty() || (is_path && prefix.bytes().all(letters));
+        let is_clean = prefix.is_empty() || (is_path && prefix.bytes().all(is_allowed));
         if !is_clean {
             let option = format_args!("surfaces.{name}.prefix");
             self.refuse(option, format_args!("is \"{prefix}\"; write it as \"/shop\", or \"\" for none"));
@@ -142,10 +156,10 @@ impl Check {
         }
     }
 
-    fn coins(&mut self, config: &Config) {
+    fn checkout_assets(&mut self, config: &Config) {
         let checkout = &config.surfaces.checkout;
-        for (coin, asset) in &checkout.assets {
-            let option = format_args!("surfaces.checkout.assets.{coin}");
+        for (code, asset) in &checkout.assets {
+            let option = format_args!("surfaces.checkout.assets.{code}");
             let Some(chain) = config.chains.get(&asset.chain) else {
                 self.refuse(option, format_args!("is \"{asset}\", but there is no [chains.{}]", asset.chain));
                 continue;
@@ -159,7 +173,7 @@ impl Check {
                 self.refuse(
                     option,
                     format_args!(
-                        "is on a chain in {chain_mode} mode, but the surface is in {mode} mode; never mix them"
+                        "is on a chain in {chain_mode} mode, but the surface is in {mode} mode; use the same mode for both"
                     ),
                 );
             }
@@ -180,7 +194,7 @@ impl Check {
             return;
         }
         if chain.assets().next().is_none() {
-            self.refuse(at("assets"), "is empty; name a preset or what can be paid");
+            self.refuse(at("assets"), "is empty; name a preset, or the assets that can be paid");
         }
         if config.deposit_account(chain).is_none() {
             self.no_account(config, chain);
@@ -196,12 +210,12 @@ impl Check {
 
     fn no_account(&mut self, config: &Config, chain: &ChainConfig) {
         let at = |option: &str| format!("chains.{}.{option}", chain.id);
-        if let Some(problem) = config.describe_kind_mismatch(chain) {
+        if let Some(problem) = config.describe_address_kind_mismatch(chain) {
             self.refuse(at("address_kind"), problem);
             return;
         }
         let family = family_name(chain.family);
-        let purpose = Purpose::deposits_of(chain.mode).as_str();
+        let purpose = Purpose::for_deposits(chain.mode).as_str();
         self.refuse(
             at("enabled"),
             format_args!(
@@ -225,46 +239,46 @@ impl Check {
                 }
             }
             Family::Bitcoin => {
-                let first = bitcoin::constants::genesis_block(chain.network).block_hash().to_string();
-                if chain.identity.as_ref().is_some_and(|identity| *identity != first) {
+                let genesis = bitcoin::constants::genesis_block(chain.network).block_hash().to_string();
+                if chain.identity.as_ref().is_some_and(|identity| *identity != genesis) {
                     self.refuse(
                         at("identity"),
-                        format_args!("is not the first block of {}; that is {first}", chain.network),
+                        format_args!("is not the first block of {}; that is {genesis}", chain.network),
                     );
                 }
                 if chain.assets().any(|(_, asset)| !asset.is_native()) || chain.assets().count() != 1 {
-                    self.refuse(at("assets"), "must be the coin alone; there are no tokens on Bitcoin");
+                    self.refuse(at("assets"), "must be the native coin alone; there are no tokens on Bitcoin");
                 }
             }
         }
         if chain.endpoints.is_empty() {
-            self.refuse(at("endpoints"), "is empty; name a node, no public one is ever used by itself");
+            self.refuse(at("endpoints"), "is empty; name a node, because no public node is used by default");
         }
         for (number, endpoint) in chain.endpoints.iter().enumerate() {
             let at = |option: &str| format!("chains.{}.endpoints[{number}].{option}", chain.id);
             match (&endpoint.url, endpoint.url_file.is_none()) {
-                (None, true) => self.refuse(at("url"), "is missing; name it or the url_file that holds it"),
-                (Some(_), false) => self.refuse(at("url"), "and url_file are both there; remove one"),
+                (None, true) => self.refuse(at("url"), "is missing; set it, or set url_file to the file that holds it"),
+                (Some(_), false) => self.refuse(at("url"), "and url_file are both set; remove one of them"),
                 (Some(url), true) if !matches!(url.scheme(), "http" | "https") => {
                     self.refuse(at("url"), "is not an http or https address");
                 }
                 (Some(_), true) | (None, false) => {}
             }
             if endpoint.solidity_url.is_some() && chain.family != Family::Tron {
-                self.refuse(at("solidity_url"), "is only for nodes of TRON; remove it");
+                self.refuse(at("solidity_url"), "is only for TRON nodes; remove it");
             }
             if endpoint.roles.is_empty() {
                 self.refuse(at("roles"), "is empty; leave it out for all roles");
             }
             let limits = [
                 ("requests_per_second", endpoint.requests_per_second, 1),
-                ("requests_per_day", endpoint.requests_per_day, REQUESTS_PER_DAY_LEAST),
+                ("requests_per_day", endpoint.requests_per_day, REQUESTS_PER_DAY_MIN),
             ];
-            for (name, allowed, least) in limits {
-                if allowed.is_some_and(|allowed| allowed < least) {
+            for (name, quota, min) in limits {
+                if quota.is_some_and(|quota| quota < min) {
                     self.refuse(
                         at(name),
-                        format!("is below {least}, the least for a chain; leave it out for no limit"),
+                        format!("is below {min}, the minimum for a chain; leave it out for no limit"),
                     );
                 }
             }
@@ -321,7 +335,7 @@ impl Check {
         }
         for (number, source) in rates.sources.iter().enumerate() {
             if rates.sources[..number].contains(source) {
-                self.refuse("rates.sources", format_args!("names {source} twice; a source has one voice"));
+                self.refuse("rates.sources", format_args!("names {source} twice; remove one of them"));
             }
         }
         for (source, url) in &rates.urls {
@@ -346,7 +360,7 @@ impl Check {
 
     fn mail(&mut self, config: &Config) {
         let mail = &config.mail;
-        if mail.from.parse::<lettre::message::Mailbox>().is_err() {
+        if EmailAddress::parse_with_options(&mail.from, Options::default()).is_err() {
             self.refuse("mail.from", "is not a sender; write \"Shop <orders@example.com>\"");
         }
         self.within("mail.attempts_max", mail.attempts_max, 1..=100);
@@ -365,6 +379,12 @@ impl Check {
             self.refuse("mail.smtp.security", "is \"none\", which would send the password in clear; use \"starttls\"");
         }
     }
+}
+
+/// Returns true for a level that the log's filter accepts: a name, or its number.
+fn is_log_level(text: &str) -> bool {
+    let is_number = text.parse::<usize>().is_ok_and(|number| number < LOG_LEVELS.len());
+    is_number || LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text))
 }
 
 fn family_name(family: Family) -> &'static str {

@@ -1,72 +1,84 @@
-//! Statements that work on rows which they are given:
+//! Statements that run for each of the rows that they are given:
 //! `with given (id bigint, state text) update orders set state = given.state from given where orders.id = given.id`.
 //!
 //! PostgreSQL runs such a statement once and gets each column as an array. SQLite has no round trip to save: it runs the
-//! statement once for each row, the row's values in place of `given.id` and without its `from given`. So no row may depend
-//! on what the statement did for another one.
+//! statement once for each row, with the values of the row in place of `given.id` and without `from given`. So the run for
+//! one row may not depend on the run for another one.
 
-use std::fmt::Write;
+use std::fmt::{Arguments, Write};
 
 use crate::{Bind, Error};
 
-/// Rows for a statement that is given some; `given![id, state]` makes one.
+/// The rows that a statement runs for; `batch_row![id, state]` makes one.
 pub type BatchRows = Vec<Vec<Bind>>;
 
 const GIVEN: &str = "with given (";
 
-/// Stands for the one run of a statement that is given no rows.
-pub(super) const ONCE: &[Vec<Bind>] = &[Vec::new()];
+/// One row without values: a statement without given rows runs once.
+pub(super) const RUN_ONCE: &[Vec<Bind>] = &[Vec::new()];
 
-/// What a column of given rows holds.
+/// The type of a column of the given rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ColumnType {
     Int,
     Text,
     Blob,
 }
 
+impl ColumnType {
+    const ALL: [ColumnType; 3] = [ColumnType::Int, ColumnType::Text, ColumnType::Blob];
+
+    const fn as_sql(self) -> &'static str {
+        match self {
+            ColumnType::Int => "bigint",
+            ColumnType::Text => "text",
+            ColumnType::Blob => "bytea",
+        }
+    }
+}
+
 struct Parsed<'a> {
-    columns: Vec<(&'a str, Kind)>,
+    /// Empty for a statement without given rows.
+    columns: Vec<(&'a str, ColumnType)>,
     body: &'a str,
 }
 
-/// Whether the statement works on given rows.
-pub(super) fn is_given(sql: &str) -> bool {
+/// Returns true when the statement runs for given rows.
+pub(super) fn has_given_rows(sql: &str) -> bool {
     sql.starts_with(GIVEN)
 }
 
 fn parse(sql: &str) -> Result<Parsed<'_>, Error> {
     let Some(rest) = sql.strip_prefix(GIVEN) else { return Ok(Parsed { columns: Vec::new(), body: sql }) };
-    let refused = || Error::Statement(format!("its given columns cannot be read: {sql}"));
-    let (columns, body) = rest.split_once(')').ok_or_else(refused)?;
-    let column = |text: &'static str, kind| move |column: &'_ str| column.ends_with(text).then_some(kind);
-    let kinds = [column(" bigint", Kind::Int), column(" text", Kind::Text), column(" bytea", Kind::Blob)];
+    let invalid = || Error::Statement(format!("the columns of `given` cannot be parsed: {sql}"));
+    let (columns, body) = rest.split_once(')').ok_or_else(invalid)?;
     let columns = columns.split(',').map(|column| {
-        let kind = kinds.iter().find_map(|kind| kind(column))?;
-        Some((column.split_whitespace().next()?, kind))
+        let (name, column_type) = column.trim().split_once(' ')?;
+        let column_type = ColumnType::ALL.into_iter().find(|known| known.as_sql() == column_type)?;
+        Some((name, column_type))
     });
-    Ok(Parsed { columns: columns.collect::<Option<_>>().ok_or_else(refused)?, body })
+    Ok(Parsed { columns: columns.collect::<Option<_>>().ok_or_else(invalid)?, body })
 }
 
-/// The text for one row, whose values follow `binds` others.
-pub(super) fn for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
+/// Returns the text that SQLite runs for one row. The values of the row follow `binds` other values.
+pub(super) fn sql_for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
     let Parsed { columns, body } = parse(sql)?;
     if columns.is_empty() {
         return Ok(body.to_owned());
     }
     let mut text = String::with_capacity(body.len());
     let mut rest = body;
-    while let Some(at) = rest.find("given") {
-        text.push_str(&rest[..at]);
-        rest = &rest[at + "given".len()..];
+    while let Some(start) = rest.find("given") {
+        text.push_str(&rest[..start]);
+        rest = &rest[start + "given".len()..];
         if let Some(column) = rest.strip_prefix('.') {
             let end = column.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(column.len());
-            let place = columns.iter().position(|(name, _)| *name == &column[..end]);
-            let place = place.ok_or_else(|| Error::Statement(format!("a column is not given: {sql}")))?;
-            push(&mut text, format_args!("${}", binds + place + 1));
+            let number = columns.iter().position(|(name, _)| *name == &column[..end]);
+            let number = number.ok_or_else(|| Error::Statement(format!("`given` lacks a column in: {sql}")))?;
+            append(&mut text, format_args!("${}", binds + number + 1));
             rest = &column[end..];
-        } else if let Some(joined) = rest.strip_prefix(',') {
-            rest = joined;
+        } else if let Some(other_tables) = rest.strip_prefix(',') {
+            rest = other_tables;
         } else {
             text.truncate(text.trim_end().strip_suffix("from").unwrap_or(&text).len());
         }
@@ -75,41 +87,36 @@ pub(super) fn for_sqlite(sql: &str, binds: usize) -> Result<String, Error> {
     Ok(text)
 }
 
-/// The text for all rows at once and the kinds of their columns, which follow `binds` others. Every place is moved behind
-/// the `taken` places of other statements.
-pub(super) fn for_postgres(sql: &str, binds: usize, taken: usize) -> Result<(String, Vec<Kind>), Error> {
+/// Returns the text that PostgreSQL runs for all rows, and the types of their columns. The columns follow `binds` other
+/// values, and all placeholders follow the `used` ones of other statements.
+pub(super) fn sql_for_postgres(sql: &str, binds: usize, used: usize) -> Result<(String, Vec<ColumnType>), Error> {
     let Parsed { columns, body } = parse(sql)?;
     let mut text = String::with_capacity(sql.len() + 32 * columns.len());
     if !columns.is_empty() {
-        text.push_str("with given (");
+        text.push_str(GIVEN);
         for (number, (name, _)) in columns.iter().enumerate() {
-            push(&mut text, format_args!("{}{name}", if number > 0 { ", " } else { "" }));
+            append(&mut text, format_args!("{}{name}", if number > 0 { ", " } else { "" }));
         }
         text.push_str(") as (select * from unnest(");
-        for (number, (_, kind)) in columns.iter().enumerate() {
-            let (comma, place) = (if number > 0 { ", " } else { "" }, taken + binds + number + 1);
-            let kind = match kind {
-                Kind::Int => "bigint",
-                Kind::Text => "text",
-                Kind::Blob => "bytea",
-            };
-            push(&mut text, format_args!("{comma}${place}::{kind}[]"));
+        for (number, (_, column_type)) in columns.iter().enumerate() {
+            let (comma, placeholder) = (if number > 0 { ", " } else { "" }, used + binds + number + 1);
+            append(&mut text, format_args!("{comma}${placeholder}::{}[]", column_type.as_sql()));
         }
         text.push_str("))");
     }
-    let mut parts = body.split('$');
-    text.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-        let place = part[..end].parse::<usize>();
-        let place = place.map_err(|_| Error::Statement(format!("a place has no number: {sql}")))?;
-        push(&mut text, format_args!("${}{}", taken + place, &part[end..]));
+    let mut pieces = body.split('$');
+    text.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        let end = piece.find(|c: char| !c.is_ascii_digit()).unwrap_or(piece.len());
+        let placeholder = piece[..end].parse::<usize>();
+        let placeholder = placeholder.map_err(|_| Error::Statement(format!("a placeholder has no number: {sql}")))?;
+        append(&mut text, format_args!("${}{}", used + placeholder, &piece[end..]));
     }
-    Ok((text, columns.into_iter().map(|(_, kind)| kind).collect()))
+    Ok((text, columns.into_iter().map(|(_, column_type)| column_type).collect()))
 }
 
-pub(super) fn push(text: &mut String, piece: std::fmt::Arguments<'_>) {
-    text.write_fmt(piece).expect("a string takes everything");
+pub(super) fn append(text: &mut String, piece: Arguments<'_>) {
+    text.write_fmt(piece).expect("writing to a string never fails");
 }
 
 #[cfg(test)]
@@ -117,39 +124,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_texts_of_a_change() {
-        let sql = "with given (id bigint, state text) update orders set state = given.state, at = $1
+    fn a_change_has_a_text_for_each_database() {
+        let sql = "with given (id bigint, state text) update orders set state = given.state, paid_at = $1
             from given where orders.id = given.id";
         assert_eq!(
-            for_sqlite(sql, 1).unwrap(),
-            " update orders set state = $3, at = $1
+            sql_for_sqlite(sql, 1).unwrap(),
+            " update orders set state = $3, paid_at = $1
              where orders.id = $2"
         );
-        let (text, kinds) = for_postgres(sql, 1, 4).unwrap();
+        let (text, types) = sql_for_postgres(sql, 1, 4).unwrap();
         assert_eq!(
             text,
             "with given (id, state) as (select * from unnest($6::bigint[], $7::text[])) update orders \
-             set state = given.state, at = $5
+             set state = given.state, paid_at = $5
             from given where orders.id = given.id"
         );
-        assert_eq!(kinds, [Kind::Int, Kind::Text]);
+        assert_eq!(types, [ColumnType::Int, ColumnType::Text]);
     }
 
     #[test]
-    fn rows_join_tables() {
+    fn given_rows_are_joined_with_tables() {
         let sql = "with given (key bytea) select a.id from given, addresses a where a.key = given.key";
-        assert_eq!(for_sqlite(sql, 0).unwrap(), " select a.id from  addresses a where a.key = $1");
+        assert_eq!(sql_for_sqlite(sql, 0).unwrap(), " select a.id from  addresses a where a.key = $1");
         let sql = "with given (key bytea) insert into keys (key) select given.key from given";
-        assert_eq!(for_sqlite(sql, 0).unwrap(), " insert into keys (key) select $1 ");
+        assert_eq!(sql_for_sqlite(sql, 0).unwrap(), " insert into keys (key) select $1 ");
     }
 
     #[test]
-    fn what_cannot_be_read_is_refused() {
+    fn a_statement_that_cannot_be_parsed_is_rejected() {
         for sql in
             ["with given (id uuid) select given.id from given", "with given (id bigint) select given.no from given"]
         {
-            assert!(for_sqlite(sql, 0).is_err(), "{sql}");
+            assert!(sql_for_sqlite(sql, 0).is_err(), "{sql}");
         }
-        assert!(for_postgres("select $x", 0, 0).is_err());
+        assert!(sql_for_postgres("select $x", 0, 0).is_err());
     }
 }

@@ -1,10 +1,13 @@
-//! One daemon per database: watch sets are filled at its start, so a second one would hand out addresses that the first
-//! does not watch. On SQLite the lock on the data folder says who it is; on PostgreSQL a session of its own does.
+//! One daemon per database. A daemon fills its watch sets when it starts, so the addresses that a second daemon issued would
+//! not be watched by the first. On SQLite the lock is on a file beside the database; on PostgreSQL a session of its own holds
+//! an advisory lock.
 //!
-//! A session can die while its daemon lives, and a lock alone would let the next one begin beside it. So the claim is a
-//! fence too: every connection opened under it holds a shared lock and was opened under its epoch. Whoever comes next
-//! raises the epoch, so that no further connection of the old one is let in, and waits until the last of them is gone.
+//! A session can die while its daemon lives, and the lock alone would let the next daemon start beside it. So the lock is a
+//! fence too. Every connection that the daemon opens holds a shared advisory lock and is opened only while the epoch in the
+//! database is the daemon's own. The next daemon raises the epoch, so that the old one cannot open further connections, and
+//! waits until the last of them is closed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,23 +15,24 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::file_lock::{FileLock, FileLockError};
 use crate::lease::{self, Epoch};
-use crate::postgres::{FenceState, Pool, rows};
+use crate::postgres::{Connections, FenceState, rows};
 use crate::{Db, Engine, Error};
 
-/// Whose lease carries the epoch.
-const NAME: &str = "daemon";
-/// How long a daemon that has just ended may take to be gone.
-const TAKE_LIMIT: Duration = Duration::from_secs(3);
-/// How long connections of the one before may go on: longer than any statement may take.
-const DRAIN_LIMIT: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_millis(100);
-/// Between two looks at the claim.
-const BEAT: Duration = Duration::from_secs(2);
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// What a session may be called, less `settled: `.
+/// Name of the lease that carries the epoch.
+const LEASE: &str = "daemon";
+/// How long to wait for a daemon that is just ending.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to wait for the connections of the previous daemon; longer than any statement may take.
+const PREVIOUS_TIMEOUT: Duration = Duration::from_secs(60);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two checks that the lock is still held.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum length of the owner's name, in characters: PostgreSQL allows 63 bytes, `settled: ` included.
 const OWNER_LENGTH_MAX: usize = 54;
-/// The server notices within half a minute that the machine of a session is gone.
+/// With these, the server notices within half a minute that the machine of a session is gone.
 const KEEPALIVE: [(&str, &str); 4] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -36,138 +40,179 @@ const KEEPALIVE: [(&str, &str); 4] = [
     ("idle_session_timeout", "0"),
 ];
 
+/// Why this process may not serve the database.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceLockError {
+    /// Another daemon holds the lock. `holder` names its process and, on PostgreSQL, its address and start.
     #[error("the database is served by another daemon already: {holder}")]
     Held { holder: String },
+    /// The previous daemon lost the lock, but some of its connections still work.
     #[error("connections of the daemon that served the database before are still at work: {holder}")]
     Draining { holder: String },
+    /// The file beside an SQLite database cannot be opened, locked or written.
+    #[error("cannot lock {}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Db(#[from] Error),
 }
 
-/// The right to be the daemon of a database.
+/// The exclusive right to serve a database.
 pub struct InstanceLock {
     db: Db,
-    /// None on SQLite.
-    session: Option<Session>,
+    holder: Holder,
 }
 
+enum Holder {
+    Sqlite(FileLock),
+    Postgres(Session),
+}
+
+/// The session that holds the lock on PostgreSQL.
 struct Session {
-    pool: Arc<Pool>,
+    connections: Arc<Connections>,
     owner: String,
     connection: PgConnection,
+    /// `None` before [`InstanceLock::fence`].
     epoch: Option<Epoch>,
 }
 
 impl InstanceLock {
-    /// `owner` says to people who it is, such as `process 7 on shop-1`. Waits a moment for one that is just ending.
-    pub async fn take(db: &Db, owner: &str) -> Result<InstanceLock, InstanceLockError> {
-        let session = match &db.0.engine {
-            Engine::Sqlite(_) => None,
-            Engine::Postgres(engine) => Some(Session::open(engine.pool(), owner).await?),
+    /// Acquires the lock; on PostgreSQL, waits up to three seconds for a daemon that is just ending. `owner` names this
+    /// process for people, such as `process 7 on shop-1`.
+    ///
+    /// # Errors
+    /// [`InstanceLockError::Held`] while another daemon has the lock.
+    pub async fn acquire(db: &Db, owner: &str) -> Result<InstanceLock, InstanceLockError> {
+        let holder = match &db.0.engine {
+            Engine::Sqlite(engine) => Holder::Sqlite(lock_file(engine.path(), owner)?),
+            Engine::Postgres(engine) => Holder::Postgres(Session::open(engine.connections(), owner).await?),
         };
-        Ok(InstanceLock { db: db.clone(), session })
+        Ok(InstanceLock { db: db.clone(), holder })
     }
 
-    /// Shuts out whatever the daemon before left behind; needs the schema. From here on every connection of the database
-    /// belongs to the claim.
+    /// Shuts out connections of the previous daemon, which may have lost the lock without knowing. Needs the schema. From
+    /// then on, every connection of the database works only while this lock is held.
+    ///
+    /// # Errors
+    /// [`InstanceLockError::Draining`] when connections of the previous daemon still work after a minute.
     pub async fn fence(&mut self) -> Result<(), InstanceLockError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Holder::Postgres(session) = &mut self.holder else { return Ok(()) };
         let owner = session.owner.clone();
-        let raise = self.db.write("claim", move |tx| Box::pin(async move { lease::take(tx, NAME, &owner).await }));
+        let raise =
+            self.db.write("fence", move |tx| Box::pin(async move { lease::take_over(tx, LEASE, &owner).await }));
         let epoch: Epoch = raise.await?;
-        session.pool.set_fence(FenceState::Fenced(epoch));
+        session.connections.set_fence(FenceState::Fenced(epoch));
         session.epoch = Some(epoch);
-        session.drain().await
+        session.wait_for_previous().await
     }
 
-    /// Returns when the claim is lost for good, with the reason; nothing of this process reaches the database any more
-    /// then. A session that died is opened again, as long as nobody else has come.
-    pub async fn keep(&mut self) -> String {
-        let Some(session) = &mut self.session else { return std::future::pending().await };
+    /// Returns the reason once the lock is lost for good; this process cannot reach the database any more then. A session
+    /// that died is opened again while no other daemon has taken the lock. Never returns on SQLite, where the kernel keeps
+    /// the lock for as long as the process lives.
+    pub async fn wait_until_lost(&mut self) -> String {
+        let Holder::Postgres(session) = &mut self.holder else { return std::future::pending().await };
         loop {
-            sleep(BEAT).await;
-            if let Err(why) = session.beat().await {
-                session.pool.set_fence(FenceState::Lost);
-                error!("the claim on the database is lost: {why}");
-                return why;
+            sleep(CHECK_INTERVAL).await;
+            if let Err(reason) = session.check().await {
+                session.connections.set_fence(FenceState::Lost);
+                error!("the instance lock on the database is lost: {reason}");
+                return reason;
             }
         }
     }
 
-    /// Lets another daemon follow at once.
+    /// Releases the lock, so that another daemon can start at once.
     pub async fn release(self) {
-        if let Some(session) = self.session
-            && let Err(error) = session.connection.close().await
-        {
-            info!("the session of the claim ended with {error}");
+        match self.holder {
+            Holder::Sqlite(file) => drop(file),
+            Holder::Postgres(session) => {
+                if let Err(error) = session.connection.close().await {
+                    info!("the session that held the instance lock closed with an error: {error}");
+                }
+            }
         }
     }
 }
 
+/// Locks the file `NAME.lock` beside the database `NAME`.
+fn lock_file(database: &std::path::Path, owner: &str) -> Result<FileLock, InstanceLockError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    FileLock::acquire(&path, owner).map_err(|error| match error {
+        FileLockError::Held { holder } => InstanceLockError::Held { holder },
+        FileLockError::Io(source) => InstanceLockError::Io { path, source },
+    })
+}
+
 impl Session {
-    async fn open(pool: Arc<Pool>, owner: &str) -> Result<Session, InstanceLockError> {
+    async fn open(connections: Arc<Connections>, owner: &str) -> Result<Session, InstanceLockError> {
         let owner: String = owner.chars().filter(char::is_ascii).take(OWNER_LENGTH_MAX).collect();
-        let began = Instant::now();
+        let start = Instant::now();
         loop {
-            let mut connection = dial(&pool, &owner).await?;
-            if is_taken(&mut connection).await? {
-                return Ok(Session { pool, owner, connection, epoch: None });
+            let mut connection = connect(&connections, &owner).await?;
+            if try_lock(&mut connection).await? {
+                return Ok(Session { connections, owner, connection, epoch: None });
             }
-            if began.elapsed() > TAKE_LIMIT {
-                return Err(InstanceLockError::Held { holder: holder(&mut connection, HOLDS).await? });
+            if start.elapsed() > ACQUIRE_TIMEOUT {
+                return Err(InstanceLockError::Held { holder: describe(&mut connection, LOCK_HOLDER).await? });
             }
-            sleep(RETRY).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
-    async fn drain(&mut self) -> Result<(), InstanceLockError> {
-        let began = Instant::now();
-        while !ask(&mut self.connection, "select pg_try_advisory_lock(7364, 2) as yes").await? {
-            if began.elapsed() > DRAIN_LIMIT {
-                return Err(InstanceLockError::Draining { holder: holder(&mut self.connection, STAYS).await? });
+    /// Waits until no connection of the previous daemon holds the shared lock.
+    async fn wait_for_previous(&mut self) -> Result<(), InstanceLockError> {
+        let start = Instant::now();
+        while !select_bool(&mut self.connection, "select pg_try_advisory_lock(7364, 2) as result").await? {
+            if start.elapsed() > PREVIOUS_TIMEOUT {
+                return Err(InstanceLockError::Draining {
+                    holder: describe(&mut self.connection, FENCE_HOLDER).await?,
+                });
             }
-            sleep(RETRY).await;
+            sleep(RETRY_INTERVAL).await;
         }
-        ask(&mut self.connection, "select pg_advisory_unlock(7364, 2) as yes").await?;
+        select_bool(&mut self.connection, "select pg_advisory_unlock(7364, 2) as result").await?;
         Ok(())
     }
 
-    /// An error is the end of the claim.
-    async fn beat(&mut self) -> Result<(), String> {
-        let trouble = match timeout(ANSWER_LIMIT, epoch(&mut self.connection)).await {
+    /// Checks that the lock is still held, and opens the session again when it has died. The error is the reason why the
+    /// lock is lost.
+    async fn check(&mut self) -> Result<(), String> {
+        let problem = match timeout(SERVER_TIMEOUT, find_epoch(&mut self.connection)).await {
             Ok(Ok(epoch)) => return self.compare(epoch),
             Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => "the server does not answer".to_owned(),
         };
-        warn!("the session that holds the claim on the database has died and is opened again: {trouble}");
+        warn!("the session that holds the instance lock on the database has died and is opened again: {problem}");
         loop {
-            match timeout(ANSWER_LIMIT, self.reopen()).await {
+            match timeout(SERVER_TIMEOUT, self.reopen()).await {
                 Ok(Ok(outcome)) => return outcome,
-                // Whoever holds the lock now cannot begin while connections of this claim are open; none is opened anew
-                // after the epoch was raised. So there is time to find out.
-                Ok(Err(error)) => warn!("the claim on the database cannot be renewed yet: {error}"),
-                Err(_elapsed) => warn!("the claim on the database cannot be renewed yet: the server does not answer"),
+                // There is no hurry. Another daemon that holds the lock now cannot start while connections of this one are
+                // open, and this one opens no new connections once the other has raised the epoch.
+                Ok(Err(error)) => warn!("the instance lock on the database cannot be renewed yet: {error}"),
+                Err(_elapsed) => {
+                    warn!("the instance lock on the database cannot be renewed yet: the server does not answer");
+                }
             }
-            sleep(BEAT).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// The inner error is the end of the claim.
+    /// Opens the session again. The outer error means that it may be tried again, the inner one that the lock is lost.
     async fn reopen(&mut self) -> Result<Result<(), String>, Error> {
-        let mut connection = dial(&self.pool, &self.owner).await?;
-        let found = epoch(&mut connection).await?;
-        if let Err(why) = self.compare(found) {
-            return Ok(Err(why));
+        let mut connection = connect(&self.connections, &self.owner).await?;
+        let found = find_epoch(&mut connection).await?;
+        if let Err(reason) = self.compare(found) {
+            return Ok(Err(reason));
         }
-        if is_taken(&mut connection).await? {
-            // Between the look at the epoch and the lock somebody may have come and gone.
-            let found = epoch(&mut connection).await?;
+        if try_lock(&mut connection).await? {
+            // Another daemon may have started and ended after the epoch was read and before the lock was taken.
+            let found = find_epoch(&mut connection).await?;
             self.connection = connection;
-            return Ok(self.compare(found).inspect(|()| info!("the claim on the database was renewed")));
+            return Ok(self.compare(found).inspect(|()| info!("the instance lock on the database was renewed")));
         }
-        let holder = holder(&mut connection, HOLDS).await?;
+        let holder = describe(&mut connection, LOCK_HOLDER).await?;
         if holder.contains(&self.owner) {
             return Err(Error::Unavailable("the server has not noticed the end of the old session".into()));
         }
@@ -179,57 +224,66 @@ impl Session {
     }
 }
 
-/// For a connection that is opened under a claim. The lock comes first: who raises the epoch after it waits for its end.
-pub(super) async fn enter(connection: &mut PgConnection, under: Epoch) -> Result<(), Error> {
-    let lost = || Error::Unavailable("another daemon has claimed the database".into());
-    if !ask(connection, "select pg_try_advisory_lock_shared(7364, 2) as yes").await? {
+/// Prepares a new connection of a daemon: takes the shared lock, then compares the epoch. This order matters, because the
+/// next daemon raises the epoch first and then waits for the shared locks.
+///
+/// # Errors
+/// [`Error::Unavailable`] when another daemon has taken over.
+pub(super) async fn enter_fence(connection: &mut PgConnection, expected: Epoch) -> Result<(), Error> {
+    let lost = || Error::Unavailable("another daemon has taken over the database".into());
+    if !select_bool(connection, "select pg_try_advisory_lock_shared(7364, 2) as result").await? {
         return Err(lost());
     }
-    if epoch(connection).await? == Some(under) { Ok(()) } else { Err(lost()) }
+    if find_epoch(connection).await? == Some(expected) { Ok(()) } else { Err(lost()) }
 }
 
-async fn dial(pool: &Pool, owner: &str) -> Result<PgConnection, Error> {
+async fn connect(connections: &Connections, owner: &str) -> Result<PgConnection, Error> {
     let name = format!("settled: {owner}");
-    let options = pool.options().clone().application_name(&name).options(KEEPALIVE);
-    let connected = timeout(ANSWER_LIMIT, options.connect()).await;
+    let options = connections.options().clone().application_name(&name).options(KEEPALIVE);
+    let connected = timeout(SERVER_TIMEOUT, options.connect()).await;
     let connected = connected.map_err(|_elapsed| Error::Unavailable("the server does not answer".into()))?;
     connected.map_err(|e| Error::Unavailable(e.to_string()))
 }
 
-async fn is_taken(connection: &mut PgConnection) -> Result<bool, Error> {
-    ask(connection, "select pg_try_advisory_lock(7364, 1) as yes").await
+/// Tries to take the instance lock for this session.
+async fn try_lock(connection: &mut PgConnection) -> Result<bool, Error> {
+    select_bool(connection, "select pg_try_advisory_lock(7364, 1) as result").await
 }
 
-async fn ask(connection: &mut PgConnection, sql: &'static str) -> Result<bool, Error> {
+async fn select_bool(connection: &mut PgConnection, sql: &'static str) -> Result<bool, Error> {
     let found = rows(connection, sql, Vec::new(), Vec::new()).await?;
-    found.first().map_or(Ok(false), |row| row.get("yes"))
+    found.first().map_or(Ok(false), |row| row.get("result"))
 }
 
-async fn epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
+async fn find_epoch(connection: &mut PgConnection) -> Result<Option<Epoch>, Error> {
     let found = rows(connection, "select epoch from leases where name = 'daemon'", Vec::new(), Vec::new()).await?;
     found.first().map(|row| row.get("epoch")).transpose()
 }
 
-const HOLDS: &str = "select a.application_name as name, host(a.client_addr) as address,
-    to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as since
+/// Selects the session that holds the instance lock.
+const LOCK_HOLDER: &str = "select a.application_name as name, host(a.client_addr) as address,
+    to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started
     from pg_locks l left join pg_stat_activity a on a.pid = l.pid
     where l.locktype = 'advisory' and l.classid = 7364 and l.objid = 1 and l.objsubid = 2 and l.granted
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
-const STAYS: &str = "select a.application_name as name, host(a.client_addr) as address,
-    to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as since
+/// Selects a session that holds the shared lock of the fence.
+const FENCE_HOLDER: &str = "select a.application_name as name, host(a.client_addr) as address,
+    to_char(a.backend_start at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') as started
     from pg_locks l left join pg_stat_activity a on a.pid = l.pid
     where l.locktype = 'advisory' and l.classid = 7364 and l.objid = 2 and l.objsubid = 2 and l.granted
     and l.database = (select oid from pg_database where datname = current_database()) limit 1";
 
-/// In words; sessions of another role do not show who they are.
-async fn holder(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
+/// Describes the selected session in words. The server hides the names of sessions of other roles.
+async fn describe(connection: &mut PgConnection, sql: &'static str) -> Result<String, Error> {
     let found = rows(connection, sql, Vec::new(), Vec::new()).await?;
     let Some(row) = found.first() else { return Ok("a session that has just ended".into()) };
     let name = row.get::<Option<String>>("name")?.filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| "a session of another role".into());
-    let address = row.get::<Option<String>>("address")?.map_or_else(String::new, |at| format!(" from {at}"));
-    let since = row.get::<Option<String>>("since")?.map_or_else(String::new, |at| format!(", since {at} UTC"));
-    Ok(format!("{}{address}{since}", name.trim_start_matches("settled: ")))
+    let address = row.get::<Option<String>>("address")?;
+    let address = address.map_or_else(String::new, |address| format!(" from {address}"));
+    let started = row.get::<Option<String>>("started")?;
+    let started = started.map_or_else(String::new, |started| format!(", since {started} UTC"));
+    Ok(format!("{}{address}{started}", name.trim_start_matches("settled: ")))
 }
 
 #[cfg(test)]
@@ -239,38 +293,41 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::testing::Scratch;
+    use crate::testing::TestDatabase;
     use crate::{Backend, execute, row};
 
-    async fn open(scratch: &Scratch) -> Db {
-        Db::open(&scratch.config()).await.unwrap()
+    async fn open(database: &TestDatabase) -> Db {
+        let db = Db::open(&database.config()).await.unwrap();
+        db.migrate().await.unwrap();
+        db
     }
 
-    async fn claimed(db: &Db, owner: &str) -> InstanceLock {
-        let mut claim = InstanceLock::take(db, owner).await.unwrap();
-        claim.fence().await.unwrap();
-        claim
+    async fn acquire_and_fence(db: &Db, owner: &str) -> InstanceLock {
+        let mut lock = InstanceLock::acquire(db, owner).await.unwrap();
+        lock.fence().await.unwrap();
+        lock
     }
 
-    /// As an administrator or a broken network ends it.
+    /// Ends the session of the lock, like an administrator or a broken network.
     async fn end_session(db: &Db, owner: &str) {
         let name = format!("settled: {owner}");
         let ended = db.write("end_session", move |tx| {
             Box::pin(async move {
                 row!(
                     tx,
-                    "select pg_terminate_backend(pid) as yes from pg_stat_activity
+                    "select pg_terminate_backend(pid) as ended from pg_stat_activity
                      where application_name = $1 and datname = current_database()",
                     name
                 )
             })
         });
-        assert!(ended.await.unwrap().unwrap().get::<bool>("yes").unwrap());
+        assert!(ended.await.unwrap().unwrap().get::<bool>("ended").unwrap());
     }
 
-    async fn holder_of(db: &Db) -> Option<i64> {
+    /// Returns the process id of the session that holds the lock.
+    async fn find_session_pid(db: &Db) -> Option<i64> {
         let found: Result<_, Error> = db
-            .read("holder", |tx| {
+            .read("session_pid", |tx| {
                 Box::pin(async move {
                     row!(
                         tx,
@@ -296,91 +353,116 @@ mod tests {
         .await
     }
 
-    #[tokio::test]
-    async fn the_second_is_refused_and_told_who_the_first_is() {
-        let scratch = Scratch::new(Backend::Postgres).await;
-        let (first, second) = (open(&scratch).await, open(&scratch).await);
-        let claim = claimed(&first, "process 1 on a").await;
-        let Err(InstanceLockError::Held { holder }) = InstanceLock::take(&second, "process 2 on b").await else {
-            panic!("there is one already");
-        };
-        assert!(holder.starts_with("process 1 on a") && holder.contains(" UTC"), "{holder}");
-        write(&first).await.unwrap();
+    async fn a_second_daemon_is_refused_and_told_which_process_serves(backend: Backend) {
+        let database = TestDatabase::new(backend).await;
+        let (first, second) = (open(&database).await, open(&database).await);
+        let lock = acquire_and_fence(&first, "process 1 on a").await;
+        for _ in 0..2 {
+            let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire(&second, "process 2 on b").await else {
+                panic!("the lock was acquired twice");
+            };
+            assert!(holder.starts_with("process 1 on a"), "{holder}");
+            assert!(backend == Backend::Sqlite || holder.contains(" UTC"), "{holder}");
+        }
+        write(&first).await.expect("the refused attempts do not disturb the daemon");
         write(&second).await.expect("commands work beside the daemon");
         first.close().await;
-        claim.release().await;
-        claimed(&second, "process 2 on b").await;
+        lock.release().await;
+        let _second_lock = acquire_and_fence(&second, "process 2 on b").await;
         write(&second).await.unwrap();
+        let Err(InstanceLockError::Held { holder }) = InstanceLock::acquire(&second, "process 3 on c").await else {
+            panic!("the lock was acquired twice");
+        };
+        assert!(holder.starts_with("process 2 on b"), "{holder}");
     }
 
     #[tokio::test]
-    async fn who_lost_it_is_out_before_another_begins() {
-        let scratch = Scratch::new(Backend::Postgres).await;
-        let (first, second) = (open(&scratch).await, open(&scratch).await);
-        let mut old = claimed(&first, "process 1 on a").await;
-        let begun = Arc::new(AtomicBool::new(false));
-        let ((started, has_started), (end, may_end)) = (oneshot::channel(), oneshot::channel::<()>());
-        let seen = begun.clone();
+    async fn a_second_daemon_is_refused_on_sqlite() {
+        a_second_daemon_is_refused_and_told_which_process_serves(Backend::Sqlite).await;
+    }
+
+    #[tokio::test]
+    async fn a_second_daemon_is_refused_on_postgres() {
+        a_second_daemon_is_refused_and_told_which_process_serves(Backend::Postgres).await;
+    }
+
+    #[tokio::test]
+    async fn of_two_daemons_that_start_at_once_one_is_refused() {
+        for backend in [Backend::Sqlite, Backend::Postgres] {
+            let database = TestDatabase::new(backend).await;
+            let (first, second) = (open(&database).await, open(&database).await);
+            let outcomes = tokio::join!(
+                InstanceLock::acquire(&first, "process 1 on a"),
+                InstanceLock::acquire(&second, "process 2 on b")
+            );
+            let (winner, refusal) = match outcomes {
+                (Ok(_lock), Err(refusal)) => ("process 1 on a", refusal),
+                (Err(refusal), Ok(_lock)) => ("process 2 on b", refusal),
+                (Ok(_), Ok(_)) => panic!("both daemons hold the lock on {backend:?}"),
+                (Err(first), Err(second)) => panic!("no daemon holds the lock on {backend:?}: {first}, {second}"),
+            };
+            assert!(matches!(&refusal, InstanceLockError::Held { holder } if holder.starts_with(winner)), "{refusal}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_lost_the_lock_is_shut_out_before_the_next_one_starts() {
+        let database = TestDatabase::new(Backend::Postgres).await;
+        let (first, second) = (open(&database).await, open(&database).await);
+        let mut old = acquire_and_fence(&first, "process 1 on a").await;
+        let has_started = Arc::new(AtomicBool::new(false));
+        let ((begin, has_begun), (end, may_end)) = (oneshot::channel(), oneshot::channel::<()>());
+        let next_has_started = has_started.clone();
         let running = first.write("running", move |tx| {
             Box::pin(async move {
                 row!(tx, "select 1 as one")?;
-                started.send(()).unwrap();
+                begin.send(()).unwrap();
                 may_end.await.unwrap();
-                assert!(!seen.load(Ordering::SeqCst), "another began while a transaction ran");
+                assert!(!next_has_started.load(Ordering::SeqCst), "the next daemon started during a transaction");
                 execute!(tx, "insert into immutable_facts (name, value, recorded_at) values ('last', 'b', 0)")
             })
         });
-        let follow = async {
-            has_started.await.unwrap();
+        let takeover = async {
+            has_begun.await.unwrap();
             end_session(&second, "process 1 on a").await;
-            let mut new = InstanceLock::take(&second, "process 2 on b").await.unwrap();
+            let mut new = InstanceLock::acquire(&second, "process 2 on b").await.unwrap();
             let fence = async {
                 new.fence().await.unwrap();
-                begun.store(true, Ordering::SeqCst);
+                has_started.store(true, Ordering::SeqCst);
             };
             let lose = async {
-                let why = old.keep().await;
-                assert!(why.contains("another daemon"), "{why}");
-                let refused = write(&first).await.unwrap_err();
-                assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
+                let reason = old.wait_until_lost().await;
+                assert!(reason.contains("another daemon"), "{reason}");
+                let refusal = write(&first).await.unwrap_err();
+                assert!(matches!(refusal, Error::Unavailable(_)), "{refusal}");
                 end.send(()).unwrap();
             };
             tokio::join!(fence, lose);
             new
         };
-        let (stored, new) = tokio::join!(running, follow);
-        assert_eq!(stored, Ok(1), "what was begun under the claim is stored before the next one begins");
-        assert!(write(&first).await.is_err(), "nothing comes after");
+        let (stored, new) = tokio::join!(running, takeover);
+        assert_eq!(stored, Ok(1), "a transaction that began under the old lock ends before the next daemon starts");
+        assert!(write(&first).await.is_err(), "the old daemon cannot write any more");
         write(&second).await.unwrap();
         new.release().await;
     }
 
     #[tokio::test]
     async fn a_session_that_dies_is_opened_again() {
-        let scratch = Scratch::new(Backend::Postgres).await;
-        let (db, beside) = (open(&scratch).await, open(&scratch).await);
-        let mut claim = claimed(&db, "process 1 on a").await;
-        let before = holder_of(&beside).await;
-        end_session(&beside, "process 1 on a").await;
+        let database = TestDatabase::new(Backend::Postgres).await;
+        let (db, observer) = (open(&database).await, open(&database).await);
+        let mut lock = acquire_and_fence(&db, "process 1 on a").await;
+        let old_pid = find_session_pid(&observer).await;
+        end_session(&observer, "process 1 on a").await;
         let renewed = async {
-            while holder_of(&beside).await.is_none_or(|now| Some(now) == before) {
+            while find_session_pid(&observer).await.is_none_or(|pid| Some(pid) == old_pid) {
                 tokio::task::yield_now().await;
             }
         };
         tokio::select! {
-            why = claim.keep() => panic!("nobody else came: {why}"),
+            reason = lock.wait_until_lost() => panic!("the lock was lost although no other daemon started: {reason}"),
             () = renewed => {}
         }
         write(&db).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn the_folder_is_the_claim_on_sqlite() {
-        let scratch = Scratch::new(Backend::Sqlite).await;
-        let db = open(&scratch).await;
-        db.migrate().await.unwrap();
-        let claim = claimed(&db, "process 1 on a").await;
-        write(&db).await.unwrap();
-        claim.release().await;
     }
 }

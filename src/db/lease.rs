@@ -1,12 +1,12 @@
-//! Leases: which of several instances does a piece of work, and until when.
+//! Leases: which one of several instances does a piece of work, and until when.
 //!
-//! The epoch is a fence: it grows with every change of the holder, so an update that carries an old one can be refused.
-//! A lease makes no promise about time; what must never happen twice is fenced or idempotent.
+//! The epoch is a fencing token: it grows with every change of the owner, so that an update with an old epoch can be refused.
+//! A lease promises nothing about time. Work that must never happen twice is fenced or idempotent.
 
 use crate::{Bind, Error, FromValue, Tx, Value, execute, row};
 use clock::Instant;
 
-/// Grows whenever a lease changes hands.
+/// The fencing token of a lease, from 1. It grows whenever the owner changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub i64);
 
@@ -22,10 +22,13 @@ impl FromValue for Epoch {
     }
 }
 
-/// Takes a lease that is free, over or already ours; `None` while another owner holds it. Taking one's own again keeps
-/// the epoch and prolongs it.
+/// Acquires a lease that is free, expired or already owned by `owner`, for `ttl_ms` milliseconds. Returns `None` while
+/// another owner has it. An owner that acquires its own lease again prolongs it and keeps the epoch.
+///
+/// # Errors
+/// Any [`Error`] of the database.
 pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms: i64) -> Result<Option<Epoch>, Error> {
-    let taken = row!(
+    let acquired = row!(
         tx,
         "insert into leases (name, owner, epoch, expires_at) values ($1, $2, 1, $3)
          on conflict (name) do update set
@@ -38,11 +41,15 @@ pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms:
         now.plus_ms(ttl_ms),
         now
     )?;
-    taken.map(|row| row.get("epoch")).transpose()
+    acquired.map(|row| row.get("epoch")).transpose()
 }
 
-/// Takes a lease whoever has it, for one whose right to it comes from elsewhere, and raises the epoch. It never ends.
-pub async fn take(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Error> {
+/// Takes a lease from any owner, raises the epoch, and sets no expiry: for an owner whose right comes from elsewhere, such
+/// as the instance lock.
+///
+/// # Errors
+/// Any [`Error`] of the database.
+pub async fn take_over(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Error> {
     let taken = row!(
         tx,
         "insert into leases (name, owner, epoch, expires_at) values ($1, $2, 1, $3)
@@ -55,7 +62,10 @@ pub async fn take(tx: &mut Tx, name: &str, owner: &str) -> Result<Epoch, Error> 
     taken.ok_or_else(|| Error::Statement("an upsert returned no row".into()))?.get("epoch")
 }
 
-/// Prolongs a lease; false when it has changed hands since.
+/// Prolongs a lease to `ttl_ms` milliseconds from now. Returns false when its owner has changed.
+///
+/// # Errors
+/// Any [`Error`] of the database.
 pub async fn renew(
     tx: &mut Tx,
     now: Instant,
@@ -75,14 +85,21 @@ pub async fn renew(
     Ok(changed == 1)
 }
 
-/// Lets others take it at once; false when it has changed hands since.
+/// Ends a lease now, so that another owner can acquire it. Returns false when its owner has changed.
+///
+/// # Errors
+/// Any [`Error`] of the database.
 pub async fn release(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
     renew(tx, now, name, owner, epoch, 0).await
 }
 
-/// Locks the lease and says whether it is still held with this epoch: first statement of a fenced transaction.
-pub async fn holds(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
-    let held = row!(
+/// Locks the row of a lease and returns true while the owner has it with this epoch: the first statement of a fenced
+/// transaction.
+///
+/// # Errors
+/// Any [`Error`] of the database.
+pub async fn lock_if_owned(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Epoch) -> Result<bool, Error> {
+    let owned = row!(
         tx,
         "select epoch from leases where name = $1 and owner = $2 and epoch = $3 and expires_at > $4 for update",
         name,
@@ -90,5 +107,5 @@ pub async fn holds(tx: &mut Tx, now: Instant, name: &str, owner: &str, epoch: Ep
         epoch,
         now
     )?;
-    Ok(held.is_some())
+    Ok(owned.is_some())
 }

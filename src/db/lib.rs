@@ -1,23 +1,24 @@
-//! The database: named transactions, portable statements, rows. The only place that names rusqlite or sqlx.
+//! The database: named transactions, portable statements, rows. The only crate that names rusqlite or sqlx.
 //!
-//! A feature writes one SQL text with `$1` placeholders; columns are BIGINT, TEXT and BLOB or BYTEA. Every transaction is
-//! a closure that awaits nothing but its [`Tx`]; a caller that goes away never leaves one open. What it asked for is
-//! done, whether or not it waits for the answer.
+//! A feature writes one SQL text with `$1` placeholders for both databases; columns are BIGINT, TEXT and BLOB or BYTEA. A
+//! transaction is a closure that awaits nothing but its [`Tx`]. It runs to its end even when its caller is dropped, so a
+//! cancelled request never leaves a transaction open, and its changes may be stored although no caller waits for them.
 
-mod attempt;
-pub mod instance_lock;
+mod tx;
+mod transaction_body;
+mod value;
+mod batch;
 mod batch_rows;
 mod error;
-pub mod lease;
-mod batch;
-pub mod lock;
+mod macros;
 mod migrations;
+pub mod lease;
+pub mod instance_lock;
+pub mod file_lock;
 mod postgres;
 mod sqlite;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod tx;
-mod value;
 
 #[cfg(test)]
 mod tests;
@@ -28,64 +29,69 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use attempt::Body;
 pub use batch::{Batch, BatchResult, ResultRef};
 pub use batch_rows::BatchRows;
 pub use error::{Constraint, Error};
+pub use transaction_body::TransactionBody;
 pub use tx::Tx;
 pub use value::{Bind, FromValue, Row, Value};
 
 use tx::Stats;
 
+/// Where the database is, and how many connections to open.
 #[derive(Clone)]
 pub struct Config {
-    /// `sqlite:PATH` or `postgres://…`; the latter may hold a password.
+    /// `sqlite:PATH` or `postgres://…`. The latter may hold a password.
     pub url: String,
-    /// Reader threads of SQLite.
+    /// Number of reader threads of SQLite; at least one is started.
     pub readers: u32,
-    /// Connections to PostgreSQL.
+    /// Maximum number of connections to PostgreSQL; at least one is allowed.
     pub pg_pool: u32,
 }
 
 impl Config {
-    /// With as many readers and connections as a small machine needs.
+    /// Returns a configuration for a small machine: 4 readers, 16 connections.
     pub fn new(url: impl Into<String>) -> Config {
         Config { url: url.into(), readers: 4, pg_pool: 16 }
     }
 }
 
-/// Without the URL, which may hold a password.
+/// Leaves out the URL, which may hold a password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("readers", &self.readers).field("pg_pool", &self.pg_pool).finish_non_exhaustive()
     }
 }
 
+/// The database software behind a [`Db`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
+    /// A file, opened by this process.
     Sqlite,
+    /// A server, version 14 or newer.
     Postgres,
 }
 
-/// Since the database was opened; exact, and only growing.
+/// Exact counts since the database was opened. They never decrease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
-    /// Statements of closures, without those that begin and end transactions.
+    /// Statements that transactions ran, without those that begin and end a transaction.
     pub sql_statements: u64,
-    /// Durable commits that changed rows; a group of transactions counts once.
+    /// Durable commits that changed rows. A group of transactions that SQLite commits together counts once.
     pub commits: u64,
-    /// Closures that were run, refused ones and reading ones included.
+    /// Transactions that ran, including those that only read and those that were rolled back.
     pub transactions: u64,
 }
 
+/// A handle to an open database. Clones share its connections.
 #[derive(Clone)]
 pub struct Db(Arc<Inner>);
 
 struct Inner {
     engine: Engine,
     stats: Arc<Stats>,
-    /// Goes when the last handle goes: the scratch folder of a test.
-    _keep: Option<Box<dyn Any + Send + Sync>>,
+    /// Dropped with the last handle: the temporary database of a test.
+    _owned: Option<Box<dyn Any + Send + Sync>>,
 }
 
 enum Engine {
@@ -94,12 +100,16 @@ enum Engine {
 }
 
 impl Db {
-    /// Opens and checks versions and settings; changes no schema.
+    /// Opens the database and checks its version and settings. The schema is not changed.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the URL, the version or a setting of the database cannot be used, and
+    /// [`Error::Unavailable`] when the database cannot be reached.
     pub async fn open(config: &Config) -> Result<Db, Error> {
-        Db::open_keeping(config, None).await
+        Db::open_with_owned(config, None).await
     }
 
-    async fn open_keeping(config: &Config, keep: Option<Box<dyn Any + Send + Sync>>) -> Result<Db, Error> {
+    async fn open_with_owned(config: &Config, owned: Option<Box<dyn Any + Send + Sync>>) -> Result<Db, Error> {
         let stats = Arc::new(Stats::default());
         let engine = if let Some(path) = config.url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -107,76 +117,98 @@ impl Db {
         } else if config.url.starts_with("postgres:") || config.url.starts_with("postgresql:") {
             Engine::Postgres(postgres::Engine::open(&config.url, config.pg_pool, stats.clone()).await?)
         } else {
-            return Err(Error::Unsupported("the database's URL starts with neither `sqlite:` nor `postgres:`".into()));
+            return Err(Error::Unsupported("the database URL must start with `sqlite:` or `postgres:`".into()));
         };
-        Ok(Db(Arc::new(Inner { engine, stats, _keep: keep })))
+        Ok(Db(Arc::new(Inner { engine, stats, _owned: owned })))
     }
 
-    /// Applies what is pending, each migration in a transaction of its own, and returns their names.
+    /// Applies the pending migrations, each in a transaction of its own, and returns their names.
+    ///
+    /// # Errors
+    /// [`Error::Migration`] when the applied migrations are not the ones that this version knows or one of them fails, and
+    /// [`Error::Unsupported`] when an unreleased version made the database.
     pub async fn migrate(&self) -> Result<Vec<String>, Error> {
-        migrations::apply(self, migrations::ALL).await
+        migrations::apply_pending(self, migrations::ALL).await
     }
 
+    /// Returns the names of the migrations that were not applied yet.
+    ///
+    /// # Errors
+    /// The same as [`Db::migrate`].
     pub async fn pending_migrations(&self) -> Result<Vec<String>, Error> {
-        migrations::pending(self, migrations::ALL).await
+        migrations::list_pending(self, migrations::ALL).await
     }
 
-    /// Runs `body` in a transaction and returns when it is durable, or when nothing of it is stored. The name is for logs.
+    /// Runs `body` in a transaction and returns when its changes are durable. `name` is for logs.
+    ///
+    /// # Errors
+    /// The error of `body`, or an [`Error`] of the database. Nothing is stored then, except that after
+    /// [`Error::CommitUnknown`] the changes may be stored.
     pub async fn write<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
-        F: Body<T, E>,
+        F: TransactionBody<T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.write(name, body).await,
-            Engine::Postgres(engine) => engine.write(name, postgres::Limit::Usual, body).await,
+            Engine::Postgres(engine) => engine.write(name, postgres::TimeLimit::Standard, body).await,
         }
     }
 
-    /// Like [`Db::write`], without the limits that a migration may pass.
-    async fn write_at_length<T, F>(&self, name: &'static str, body: F) -> Result<T, Error>
+    /// Like [`Db::write`], without a time limit: a migration may rewrite a table.
+    async fn write_without_time_limit<T, F>(&self, name: &'static str, body: F) -> Result<T, Error>
     where
-        F: Body<T, Error>,
+        F: TransactionBody<T, Error>,
         T: Send + 'static,
     {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.write(name, body).await,
-            Engine::Postgres(engine) => engine.write(name, postgres::Limit::None, body).await,
+            Engine::Postgres(engine) => engine.write(name, postgres::TimeLimit::None, body).await,
         }
     }
 
-    /// Runs `body` on a snapshot of what is committed; it cannot change anything.
+    /// Runs `body` on a snapshot of the committed data. `body` cannot change anything.
+    ///
+    /// # Errors
+    /// The error of `body`, or an [`Error`] of the database.
     pub async fn read<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
-        F: Body<T, E>,
+        F: TransactionBody<T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.read(name, body).await,
-            Engine::Postgres(engine) => engine.read(name, postgres::Limit::Usual, body).await,
+            Engine::Postgres(engine) => engine.read(name, postgres::TimeLimit::Standard, body).await,
         }
     }
 
-    /// Like [`Db::read`], without a limit to all of it: for a command that reads everything. Each statement has its own.
-    pub async fn read_at_length<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    /// Like [`Db::read`], without a time limit for the whole transaction: for a command that reads everything. Each
+    /// statement still has its own limit.
+    ///
+    /// # Errors
+    /// The error of `body`, or an [`Error`] of the database.
+    pub async fn read_without_time_limit<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
-        F: Body<T, E>,
+        F: TransactionBody<T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.read(name, body).await,
-            Engine::Postgres(engine) => engine.read(name, postgres::Limit::None, body).await,
+            Engine::Postgres(engine) => engine.read(name, postgres::TimeLimit::None, body).await,
         }
     }
 
-    /// Like [`Db::read`], for a body of one `select`, which sees one moment by itself: no transaction is begun for it, and on
-    /// SQLite no thread is changed for it. For rows that an index finds.
+    /// Like [`Db::read`], for a body that runs exactly one `select`. A single statement sees one snapshot without a
+    /// transaction, so none is begun, and on SQLite it runs on the caller's thread. For rows that an index finds.
+    ///
+    /// # Errors
+    /// The error of `body`, or an [`Error`] of the database; [`Error::Statement`] for a second statement or a change.
     pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
-        F: Body<T, E>,
+        F: TransactionBody<T, E>,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
@@ -186,6 +218,7 @@ impl Db {
         }
     }
 
+    /// Returns the database software behind this handle.
     pub fn backend(&self) -> Backend {
         match &self.0.engine {
             Engine::Sqlite(_) => Backend::Sqlite,
@@ -193,11 +226,12 @@ impl Db {
         }
     }
 
+    /// Returns the counts since the database was opened.
     pub fn counters(&self) -> Counters {
         self.0.stats.counters()
     }
 
-    /// Ends what was begun and refuses what comes later.
+    /// Waits for the transactions that were submitted and refuses later ones with [`Error::Unavailable`].
     pub async fn close(&self) {
         match &self.0.engine {
             Engine::Sqlite(engine) => engine.close().await,
@@ -205,15 +239,20 @@ impl Db {
         }
     }
 
-    /// A consistent copy of a running SQLite database, readable by its owner only; never overwrites.
+    /// Writes a consistent copy of a running SQLite database to a new file, which only its owner can read.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on PostgreSQL and when the file exists, and [`Error::Unavailable`] when it cannot be written.
     pub async fn backup(&self, to: &Path) -> Result<(), Error> {
         if self.backend() == Backend::Postgres {
-            return Err(Error::Unsupported("a PostgreSQL database is backed up with pg_dump or base backups".into()));
+            return Err(Error::Unsupported(
+                "settled does not copy a PostgreSQL database; use pg_dump or a base backup".into(),
+            ));
         }
         let (inner, to) = (self.0.clone(), to.to_owned());
         let copy = tokio::task::spawn_blocking(move || match &inner.engine {
             Engine::Sqlite(engine) => engine.backup(&to),
-            Engine::Postgres(_) => unreachable!("refused above"),
+            Engine::Postgres(_) => unreachable!("a PostgreSQL database was refused above"),
         });
         copy.await.map_err(|e| Error::Unavailable(format!("the backup ended early: {e}")))?
     }
@@ -225,15 +264,17 @@ impl fmt::Debug for Db {
     }
 }
 
-/// A row that is locked by the transaction at hand. Only `lock_` functions of stores make one.
+/// A row that the current transaction has locked. Only the `lock_` functions of stores create one.
 #[derive(Debug)]
 pub struct Locked<T>(T);
 
 impl<T> Locked<T> {
+    /// Marks `row` as locked. For stores only.
     pub fn new(row: T) -> Locked<T> {
         Locked(row)
     }
 
+    /// Returns the row and gives up the mark.
     pub fn into_inner(self) -> T {
         self.0
     }
@@ -247,89 +288,10 @@ impl<T> Deref for Locked<T> {
     }
 }
 
-/// Counted changes: a statement that met another state than the caller believed must not pass.
+/// Compares the number of rows that a statement changed with the number that the caller expected.
+///
+/// # Errors
+/// [`Error::UnexpectedRowCount`] when they differ: the rows were not in the state that the caller relied on.
 pub fn expect_changed(found: u64, expected: u64) -> Result<(), Error> {
-    if found == expected { Ok(()) } else { Err(Error::Changed { expected, found }) }
-}
-
-/// `execute!(tx, "update … where id = $1", id)?` is the number of changed rows.
-#[macro_export]
-macro_rules! execute {
-    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let sql: &'static str = $sql;
-        let binds = vec![$($crate::Bind::from($bind)),*];
-        $tx.execute(sql, binds).await
-    }};
-}
-
-/// `rows!(tx, "select … where a = $1", a)?` is all rows.
-#[macro_export]
-macro_rules! rows {
-    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let sql: &'static str = $sql;
-        let binds = vec![$($crate::Bind::from($bind)),*];
-        $tx.rows(sql, binds).await
-    }};
-}
-
-/// `row!(tx, "select … where id = $1", id)?` is the row, if there is one.
-#[macro_export]
-macro_rules! row {
-    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let sql: &'static str = $sql;
-        let binds = vec![$($crate::Bind::from($bind)),*];
-        $tx.row(sql, binds).await
-    }};
-}
-
-/// One row for a statement that is given rows: `given![id, state]`.
-#[macro_export]
-macro_rules! given {
-    ($($bind:expr),+ $(,)?) => { vec![$($crate::Bind::from($bind)),+] };
-}
-
-/// `rows_each!(tx, given, "with given (id bigint) select … from given, orders where …", mode)?` is all rows, in no order.
-#[macro_export]
-macro_rules! rows_each {
-    ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let sql: &'static str = $sql;
-        let given: $crate::BatchRows = $given;
-        let binds = vec![$($crate::Bind::from($bind)),*];
-        $tx.rows_each(sql, given, binds).await
-    }};
-}
-
-/// `deferred!(tx, "update … where id = $1", id)?` changes exactly one row; `deferred_each!` one for each given row.
-#[macro_export]
-macro_rules! deferred {
-    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let sql: &'static str = $sql;
-        let binds = vec![$($crate::Bind::from($bind)),*];
-        $tx.execute_deferred(sql, Vec::new(), binds, Some(1)).await
-    }};
-}
-
-/// `deferred_each!(tx, given, "with given (id bigint) update … from given where …", mode)?` changes one row for each.
-#[macro_export]
-macro_rules! deferred_each {
-    ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let sql: &'static str = $sql;
-        let given: $crate::BatchRows = $given;
-        let binds = vec![$($crate::Bind::from($bind)),*];
-        let expected = u64::try_from(given.len()).unwrap_or(u64::MAX);
-        match given.is_empty() {
-            true => Ok(()),
-            false => $tx.execute_deferred(sql, given, binds, Some(expected)).await,
-        }
-    }};
-}
-
-/// `statement!(chain, "insert into … values ($1) returning id", a)` adds a statement and promises the id that it returns.
-#[macro_export]
-macro_rules! statement {
-    ($chain:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
-        let sql: &'static str = $sql;
-        let binds = vec![$($crate::Bind::from($bind)),*];
-        $chain.add(sql, binds)
-    }};
+    if found == expected { Ok(()) } else { Err(Error::UnexpectedRowCount { expected, found }) }
 }

@@ -1,9 +1,10 @@
-//! Migrations: append-only, forward-only, checked. A released file never changes; a correction is the next file.
+//! Migrations: forward-only and checked by their checksums. A released file never changes; a later file corrects it.
 
 use sha2::{Digest, Sha256};
 
 use crate::{Backend, Db, Error, Tx, execute, row, rows};
 
+/// One step of the schema, as a text for each database.
 pub(super) struct Migration {
     pub name: &'static str,
     pub sqlite: &'static str,
@@ -20,7 +21,7 @@ macro_rules! migrations {
     };
 }
 
-/// In the order in which they are applied.
+/// All migrations, in the order in which they are applied.
 pub(super) const ALL: &[Migration] = migrations! {
     "0001_initial"
 };
@@ -43,41 +44,43 @@ impl Migration {
     }
 }
 
-/// Applies what is pending and returns the names. Several instances may start at once: each step looks again at what is
-/// applied, alone.
-pub(super) async fn apply(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
+/// Applies the pending migrations and returns their names. Several instances may start at once: each step takes a lock and
+/// reads again which migrations are applied.
+pub(super) async fn apply_pending(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    while let Some(name) = db.write_at_length("migrate", move |tx| Box::pin(apply_next(tx, all))).await? {
+    while let Some(name) = db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next(tx, all))).await? {
         tracing::info!(migration = name, "migration {name} was applied");
         names.push(name.to_owned());
     }
     Ok(names)
 }
 
-pub(super) async fn pending(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
+/// Returns the names of the pending migrations.
+pub(super) async fn list_pending(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     db.read("pending_migrations", move |tx| {
         Box::pin(async move {
-            let applied = if has_table(tx).await? { list_applied(tx).await? } else { Vec::new() };
-            let pending = check(tx.backend(), &applied, all)?;
+            let applied = if has_migrations_table(tx).await? { list_applied(tx).await? } else { Vec::new() };
+            let pending = find_pending(tx.backend(), &applied, all)?;
             Ok(pending.iter().map(|migration| migration.name.to_owned()).collect())
         })
     })
     .await
 }
 
+/// Applies the first pending migration and returns its name; `None` when none is pending.
 async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'static str>, Error> {
-    lock(tx).await?;
-    if !has_table(tx).await? {
-        tx.batch(
+    lock_schema(tx).await?;
+    if !has_migrations_table(tx).await? {
+        tx.run_script(
             "create table schema_migrations (number bigint primary key, name text not null, checksum text not null)",
         )
         .await?;
     }
     let applied = list_applied(tx).await?;
-    let Some(next) = check(tx.backend(), &applied, all)?.first() else { return Ok(None) };
+    let Some(next) = find_pending(tx.backend(), &applied, all)?.first() else { return Ok(None) };
     let failed = |error: Error| Error::Migration(format!("{} failed: {error}", next.name));
-    tx.batch(next.text(tx.backend())).await.map_err(failed)?;
-    let number = i64::try_from(applied.len() + 1).map_err(|_| Error::Migration("there are too many".into()))?;
+    tx.run_script(next.text(tx.backend())).await.map_err(failed)?;
+    let number = i64::try_from(applied.len() + 1).map_err(|_| Error::Migration("number is out of range".into()))?;
     let checksum = next.checksum(tx.backend());
     execute!(
         tx,
@@ -89,12 +92,13 @@ async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'s
     Ok(Some(next.name))
 }
 
-/// SQLite's writer is alone already. On PostgreSQL the others wait, and no limit cuts a long change short.
-async fn lock(tx: &mut Tx) -> Result<(), Error> {
+/// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the time
+/// limits of statements are lifted, because a migration may rewrite a table.
+async fn lock_schema(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),
         Backend::Postgres => {
-            tx.batch(
+            tx.run_script(
                 "set local statement_timeout = 0; set local lock_timeout = '60s'; select pg_advisory_xact_lock(7361)",
             )
             .await
@@ -102,14 +106,15 @@ async fn lock(tx: &mut Tx) -> Result<(), Error> {
     }
 }
 
-async fn has_table(tx: &mut Tx) -> Result<bool, Error> {
-    let sql = tx.pick(
+async fn has_migrations_table(tx: &mut Tx) -> Result<bool, Error> {
+    let sql = tx.sql_for_backend(
         "select exists (select 1 from sqlite_master where type = 'table' and name = 'schema_migrations') as found",
         "select to_regclass('schema_migrations') is not null as found",
     );
     row!(tx, sql)?.map_or(Ok(false), |row| row.get("found"))
 }
 
+/// A migration as the database recorded it.
 struct Applied {
     name: String,
     checksum: String,
@@ -120,40 +125,47 @@ async fn list_applied(tx: &mut Tx) -> Result<Vec<Applied>, Error> {
     found.iter().map(|row| Ok(Applied { name: row.get("name")?, checksum: row.get("checksum")? })).collect()
 }
 
-/// The pending ones, when what was applied is exactly the beginning of what this program knows.
-fn check(backend: Backend, applied: &[Applied], all: &'static [Migration]) -> Result<&'static [Migration], Error> {
+/// Returns the pending migrations.
+///
+/// # Errors
+/// When the applied migrations are not the first ones of `all`, in the same order and with the same texts.
+fn find_pending(
+    backend: Backend,
+    applied: &[Applied],
+    all: &'static [Migration],
+) -> Result<&'static [Migration], Error> {
     if let (Some(first), Some(known)) = (applied.first(), all.first())
         && UNRELEASED.contains(&first.name.as_str())
         && (first.name != known.name || first.checksum != known.checksum(backend))
     {
-        return Err(Error::Unsupported(unreleased(backend).into()));
+        return Err(Error::Unsupported(unreleased_message(backend).into()));
     }
-    for (place, done) in applied.iter().enumerate() {
-        let Some(known) = all.get(place) else {
+    for (index, recorded) in applied.iter().enumerate() {
+        let Some(known) = all.get(index) else {
             return Err(Error::Migration(format!(
-                "{} was applied by a newer version of this program; run that version, or restore a backup",
-                done.name
+                "{} was applied by a newer version of this program; run that version or restore a backup",
+                recorded.name
             )));
         };
-        if known.name != done.name {
-            let number = place + 1;
+        if known.name != recorded.name {
+            let number = index + 1;
             return Err(Error::Migration(format!(
-                "{number} is `{}` in this database, but `{}` here",
-                done.name, known.name
+                "{number} is `{}` in this database, but `{}` in this version of the program",
+                recorded.name, known.name
             )));
         }
-        if known.checksum(backend) != done.checksum {
+        if known.checksum(backend) != recorded.checksum {
             return Err(Error::Migration(format!(
-                "{} was changed after it was applied to this database; take the released file, corrections go into a new one",
-                done.name
+                "{} was changed after it was applied to this database; restore the released file and correct it in a new migration",
+                recorded.name
             )));
         }
     }
     Ok(all.get(applied.len()..).unwrap_or_default())
 }
 
-/// What the operator reads and does when the database is one of [`UNRELEASED`].
-fn unreleased(backend: Backend) -> &'static str {
+/// Returns what the operator is told about a database of an unreleased version.
+fn unreleased_message(backend: Backend) -> &'static str {
     match backend {
         Backend::Sqlite => {
             "this database was made by an unreleased version of settled, which no later version can upgrade; create a new \

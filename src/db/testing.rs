@@ -1,4 +1,4 @@
-//! Fresh databases for tests, of this crate and of `tests/it`.
+//! Databases for tests, of this crate and of others. Each test gets a database of its own.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,90 +9,96 @@ use url::Url;
 
 use crate::{Backend, Config, Db, migrations};
 
-/// The server that tests share: the one of SETTLED_TEST_POSTGRES, or one that is provided.
+/// Returns the URL of the PostgreSQL server that the tests share: `SETTLED_TEST_POSTGRES`, or one that is started.
 ///
 /// # Panics
-/// When there is none: a test of PostgreSQL that cannot run must not look as if it had passed.
+/// When there is no server: a test of PostgreSQL that cannot run must not pass.
 pub fn postgres_url() -> String {
-    provision::postgres::url().expect("a PostgreSQL server can be provided")
+    provision::postgres::url().expect("the tests need a PostgreSQL server")
 }
 
-/// An open, migrated database of its own, gone with its last handle.
+/// Opens a new, migrated database, which is deleted with its last handle.
 ///
 /// # Panics
-/// When there can be none.
-pub async fn fresh(backend: Backend) -> Db {
-    let scratch = Scratch::new(backend).await;
-    let config = scratch.config();
-    let db = Db::open_keeping(&config, Some(Box::new(scratch))).await.expect("a fresh database opens");
-    db.migrate().await.expect("a fresh database migrates");
+/// When it cannot be created.
+pub async fn open_migrated(backend: Backend) -> Db {
+    let database = TestDatabase::new(backend).await;
+    let config = database.config();
+    let db = Db::open_with_owned(&config, Some(Box::new(database))).await.expect("a new database opens");
+    db.migrate().await.expect("a new database migrates");
     db
 }
 
-/// The place of a database of its own, for whoever opens it himself or more than once. On PostgreSQL it is migrated.
-pub struct Scratch {
+/// A database that is deleted when this is dropped, for a test that opens it itself or more than once. On PostgreSQL it is
+/// migrated; on SQLite it does not exist yet.
+pub struct TestDatabase {
     url: String,
+    /// On SQLite: the folder of the file.
     folder: Option<PathBuf>,
-    /// Its session holds the lock on the database's name.
+    /// On PostgreSQL: the session that holds the advisory lock on the name of the database.
     _session: Option<PgConnection>,
 }
 
-impl Scratch {
+impl TestDatabase {
     /// # Panics
-    /// When the place cannot be made.
-    pub async fn new(backend: Backend) -> Scratch {
+    /// When the database cannot be created.
+    pub async fn new(backend: Backend) -> TestDatabase {
         match backend {
-            Backend::Sqlite => Scratch::sqlite(),
-            Backend::Postgres => Scratch::postgres(&postgres_url()).await,
+            Backend::Sqlite => TestDatabase::sqlite(),
+            Backend::Postgres => TestDatabase::postgres(&postgres_url()).await,
         }
     }
 
+    /// Makes a folder for a database file.
+    ///
     /// # Panics
-    /// When the folder cannot be made.
-    pub fn sqlite() -> Scratch {
+    /// When the folder cannot be created.
+    pub fn sqlite() -> TestDatabase {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("settled-test-{}-{number}", std::process::id()));
-        // A process with the same number may have left one.
+        // An earlier process with the same id may have left its folder.
         let _absent = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).expect("a folder for a test's database can be made");
-        Scratch { url: format!("sqlite:{}", folder.join("settled.db").display()), folder: Some(folder), _session: None }
+        std::fs::create_dir_all(&folder).expect("the folder for a test database is created");
+        let url = format!("sqlite:{}", folder.join("settled.db").display());
+        TestDatabase { url, folder: Some(folder), _session: None }
     }
 
-    /// The first name on this server that nobody uses: there are as many databases as tests run at once, also after a
-    /// killed test. The role of the URL must be allowed to create databases.
+    /// Creates a database under the first name that no other test uses now. So there are only as many databases as tests
+    /// that run at the same time, even when some were killed. The role of the URL must be allowed to create databases.
     ///
     /// # Panics
-    /// When the database cannot be made.
-    pub async fn postgres(server: &str) -> Scratch {
+    /// When the database cannot be created.
+    pub async fn postgres(server: &str) -> TestDatabase {
         let mut session = connect(server).await;
-        let template = template(&mut session, server).await;
+        let template = create_template(&mut session, server).await;
         let mut number = 0_i32;
-        while !bool_of(&mut session, "select pg_try_advisory_lock(7362, $1)", number).await {
+        while !select_bool(&mut session, "select pg_try_advisory_lock(7362, $1)", number).await {
             number += 1;
         }
         let name = format!("settled_test_{number}");
         run(&mut session, format!("drop database if exists {name} with (force)")).await;
         run(&mut session, format!("create database {name} template {template}")).await;
-        Scratch { url: with_database(server, &name), folder: None, _session: Some(session) }
+        TestDatabase { url: with_database(server, &name), folder: None, _session: Some(session) }
     }
 
+    /// Returns a configuration with few connections.
     pub fn config(&self) -> Config {
         Config { readers: 2, pg_pool: 8, ..Config::new(self.url.clone()) }
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
         if let Some(folder) = &self.folder {
-            // What is left lies in the folder for temporary files.
+            // Files that cannot be deleted stay in the folder for temporary files.
             let _left = std::fs::remove_dir_all(folder);
         }
     }
 }
 
-/// A migrated database to copy, made once for each set of migrations.
-async fn template(session: &mut PgConnection, server: &str) -> String {
+/// Returns the name of a migrated database to copy, which is created once for each set of migrations.
+async fn create_template(session: &mut PgConnection, server: &str) -> String {
     let texts: Vec<u8> = migrations::ALL.iter().flat_map(|migration| migration.postgres.bytes()).collect();
     let digest = const_hex::encode(&Sha256::digest(texts)[..8]);
     let name = format!("settled_template_{digest}");
@@ -100,14 +106,14 @@ async fn template(session: &mut PgConnection, server: &str) -> String {
     let exists =
         "select exists (select 1 from pg_database where datname = 'settled_template_' || $1 and datallowconn = false)";
     let exists: bool =
-        sqlx::query_scalar(exists).bind(digest).fetch_one(&mut *session).await.expect("a name is looked up");
+        sqlx::query_scalar(exists).bind(digest).fetch_one(&mut *session).await.expect("the server lists its databases");
     if !exists {
         run(session, format!("drop database if exists {name} with (force)")).await;
         run(session, format!("create database {name} template template0 encoding 'UTF8'")).await;
-        let db = Db::open(&Config::new(with_database(server, &name))).await.expect("a template opens");
-        db.migrate().await.expect("a template migrates");
+        let db = Db::open(&Config::new(with_database(server, &name))).await.expect("the template opens");
+        db.migrate().await.expect("the template migrates");
         db.close().await;
-        // The mark that it is complete; it also keeps it free of sessions, which would forbid copies.
+        // Marks the template as complete, and keeps sessions away, which would prevent copies.
         run(session, format!("alter database {name} with allow_connections false")).await;
     }
     run(session, "select pg_advisory_unlock(7363)".to_owned()).await;
@@ -127,14 +133,14 @@ async fn connect(url: &str) -> PgConnection {
 }
 
 async fn run(session: &mut PgConnection, sql: String) {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(session).await.expect("a test's database can be made");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(session).await.expect("the statement succeeds");
 }
 
-async fn bool_of(session: &mut PgConnection, sql: &'static str, number: i32) -> bool {
-    sqlx::query_scalar(sql).bind(number).fetch_one(session).await.expect("a lock can be asked for")
+async fn select_bool(session: &mut PgConnection, sql: &'static str, number: i32) -> bool {
+    sqlx::query_scalar(sql).bind(number).fetch_one(session).await.expect("the statement succeeds")
 }
 
-/// Makes two tests, `name::sqlite` and `name::postgres`, of one body that gets a fresh database.
+/// Makes two tests, `name::sqlite` and `name::postgres`, of one body that gets a new database.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! both {
@@ -147,12 +153,12 @@ macro_rules! both {
 
             #[tokio::test]
             async fn sqlite() {
-                body($crate::testing::fresh($crate::Backend::Sqlite).await).await;
+                body($crate::testing::open_migrated($crate::Backend::Sqlite).await).await;
             }
 
             #[tokio::test]
             async fn postgres() {
-                body($crate::testing::fresh($crate::Backend::Postgres).await).await;
+                body($crate::testing::open_migrated($crate::Backend::Postgres).await).await;
             }
         }
     )+};

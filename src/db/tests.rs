@@ -1,4 +1,4 @@
-//! What both databases must do alike, and what is particular to one.
+//! Tests of the behaviour that both databases share, and of what is special to one of them.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,18 +8,18 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::both;
-use crate::lock::{DataLock, LockError};
+use crate::file_lock::{DataFolderLock, DataFolderLockError};
 use crate::migrations::{self, Migration};
-use crate::testing::{Scratch, fresh};
+use crate::testing::{TestDatabase, open_migrated};
 use crate::*;
 use clock::Instant;
 
-async fn create(db: &Db, sql: &'static str) {
-    db.write("create", move |tx| Box::pin(async move { tx.batch(sql).await })).await.unwrap();
+async fn run_script(db: &Db, sql: &'static str) {
+    db.write("run_script", move |tx| Box::pin(async move { tx.run_script(sql).await })).await.unwrap();
 }
 
-async fn counters_of(db: &Db) -> Db {
-    create(
+async fn with_items(db: &Db) -> Db {
+    run_script(
         db,
         "create table items (id bigint primary key, note text not null, amount bigint not null check (amount >= 0))",
     )
@@ -37,7 +37,7 @@ async fn insert(db: &Db, id: i64, amount: i64) -> Result<(), Error> {
     .await
 }
 
-async fn ids(db: &Db) -> Vec<i64> {
+async fn list_ids(db: &Db) -> Vec<i64> {
     db.read("ids", |tx| {
         Box::pin(async move {
             let rows = rows!(tx, "select id from items order by id")?;
@@ -49,8 +49,8 @@ async fn ids(db: &Db) -> Vec<i64> {
 }
 
 both! {
-    async fn many_writers_share_commits_and_one_refusal_harms_nobody(db: Db) {
-        let db = counters_of(&db).await;
+    async fn many_writers_share_commits_and_one_failure_does_not_affect_the_others(db: Db) {
+        let db = with_items(&db).await;
         let before = db.counters();
         let writes = (0..200).map(|id| {
             let db = db.clone();
@@ -65,7 +65,7 @@ both! {
             }
         }
         let expected: Vec<i64> = (0..200).filter(|id| *id != 77).collect();
-        assert_eq!(ids(&db).await, expected);
+        assert_eq!(list_ids(&db).await, expected);
         let after = db.counters();
         assert_eq!(after.transactions - before.transactions, 201);
         assert_eq!(after.sql_statements - before.sql_statements, 201);
@@ -75,8 +75,8 @@ both! {
         }
     }
 
-    async fn a_panic_is_an_error_and_takes_nothing_down(db: Db) {
-        let db = counters_of(&db).await;
+    async fn a_panic_of_one_transaction_is_its_error_only(db: Db) {
+        let db = with_items(&db).await;
         let panics = |id: i64| {
             let db = db.clone();
             async move {
@@ -92,11 +92,11 @@ both! {
         let (first, kept, second) = tokio::join!(panics(1), insert(&db, 2, 2), panics(3));
         let expected = Error::Panicked { name: "panics", message: "on purpose".into() };
         assert_eq!((first, kept, second), (Err(expected.clone()), Ok(()), Err(expected)));
-        assert_eq!(ids(&db).await, [2]);
+        assert_eq!(list_ids(&db).await, [2]);
     }
 
     async fn a_cancelled_caller_leaves_no_transaction_open(db: Db) {
-        let db = counters_of(&db).await;
+        let db = with_items(&db).await;
         let (stored, is_stored) = oneshot::channel();
         let write = db.write::<(), Error, _>("cancelled", move |tx| {
             Box::pin(async move {
@@ -109,14 +109,14 @@ both! {
         assert!(futures_util::poll!(&mut write).is_pending());
         drop(write);
         is_stored.await.unwrap();
-        assert_eq!(ids(&db).await, [1]);
+        assert_eq!(list_ids(&db).await, [1]);
         insert(&db, 2, 2).await.unwrap();
-        assert_eq!(ids(&db).await, [1, 2]);
+        assert_eq!(list_ids(&db).await, [1, 2]);
     }
 
-    async fn constraints_are_told_alike(db: Db) {
-        create(&db, "create table parents (id bigint primary key, code text not null unique)").await;
-        create(&db, "create table children (id bigint primary key, parent bigint not null references parents (id))").await;
+    async fn both_databases_report_the_same_constraints(db: Db) {
+        run_script(&db, "create table parents (id bigint primary key, code text not null unique)").await;
+        run_script(&db, "create table children (id bigint primary key, parent bigint not null references parents (id))").await;
         let run = |sql: &'static str| {
             let db = db.clone();
             async move { db.write("change", move |tx| Box::pin(async move { execute!(tx, sql) })).await }
@@ -141,10 +141,10 @@ both! {
     }
 
     async fn a_failed_statement_ends_its_transaction(db: Db) {
-        let db = counters_of(&db).await;
+        let db = with_items(&db).await;
         insert(&db, 1, 1).await.unwrap();
         let result = db
-            .write::<(), Error, _>("goes_on", |tx| {
+            .write::<(), Error, _>("continues", |tx| {
                 Box::pin(async move {
                     execute!(tx, "insert into items (id, note, amount) values (2, 'x', 1)")?;
                     let twice = execute!(tx, "insert into items (id, note, amount) values (1, 'x', 1)");
@@ -155,11 +155,11 @@ both! {
             })
             .await;
         assert!(result.is_err_and(|error| error.is_unique()));
-        assert_eq!(ids(&db).await, [1]);
+        assert_eq!(list_ids(&db).await, [1]);
     }
 
     async fn hooks_run_once_and_only_after_a_commit(db: Db) {
-        let db = counters_of(&db).await;
+        let db = with_items(&db).await;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let write = |id: i64, refuse: bool| {
             let (db, seen) = (db.clone(), seen.clone());
@@ -167,9 +167,9 @@ both! {
                 db.write::<(), Error, _>("hooked", move |tx| {
                     Box::pin(async move {
                         tx.after_commit(move || seen.lock().unwrap().push(id));
-                        tx.after_commit(|| panic!("a hook may not take the writer down"));
+                        tx.after_commit(|| panic!("on purpose"));
                         execute!(tx, "insert into items (id, note, amount) values ($1, 'x', 1)", id)?;
-                        if refuse { Err(Error::Changed { expected: 1, found: 0 }) } else { Ok(()) }
+                        if refuse { Err(Error::UnexpectedRowCount { expected: 1, found: 0 }) } else { Ok(()) }
                     })
                 })
                 .await
@@ -182,13 +182,13 @@ both! {
         assert_eq!(seen, [1, 3]);
     }
 
-    async fn values_come_back_as_they_went_in(db: Db) {
-        create(&db, match db.backend() {
+    async fn stored_values_are_read_back_unchanged(db: Db) {
+        run_script(&db, match db.backend() {
             Backend::Sqlite => "create table kinds (id bigint primary key, n bigint, t text, b blob, f bigint)",
             Backend::Postgres => "create table kinds (id bigint primary key, n bigint, t text, b bytea, f bigint)",
         }).await;
         let amount = Amount::from_units(u128::MAX);
-        // A null first: PostgreSQL infers the types of the prepared statement from it.
+        // The first row has nulls: PostgreSQL infers the types of the prepared statement from them.
         type Case = (Option<i64>, Option<String>, Option<Vec<u8>>, bool);
         let cases: Vec<Case> = vec![
             (None, None, None, false),
@@ -199,12 +199,12 @@ both! {
         for (id, (n, t, b, f)) in (0_i64..).zip(cases) {
             let expected = (n, t.clone(), b.clone(), f);
             let found = db.write::<_, Error, _>("round_trip", move |tx| Box::pin(async move {
-                // `$n` is a name, wherever it stands and however often.
+                // `$n` refers to its value by its number, in any order and any number of times.
                 let sql = "insert into kinds (t, id, f, b, n) values ($3, $1, $5, $4, $2) returning n, t, b, f";
                 row!(tx, sql, id, n, t, b, f)?;
                 let row = row!(tx, "select n, t, b, f, count(*) over () as c from kinds where id = $1 and $1 >= 0", id)?.unwrap();
                 assert_eq!(row.get::<u64>("c")?, 1);
-                assert_eq!(row.get::<i64>("c")?, row.at::<i64>(4)?);
+                assert_eq!(row.get::<i64>("c")?, row.get_at::<i64>(4)?);
                 Ok((row.get("n")?, row.get("t")?, row.get("b")?, row.get("f")?))
             })).await.unwrap();
             assert_eq!(found, expected);
@@ -215,7 +215,7 @@ both! {
             assert_eq!(row.get::<[u8; 32]>("b")?, amount.to_be_bytes());
             assert_eq!(row.get::<Instant>("n")?, Instant(0));
             assert_eq!(row.get::<u8>("n")?, 0);
-            for error in [row.get::<i64>("t").err(), row.get::<[u8; 20]>("b").err(), row.get::<String>("n").err(), row.get::<i64>("z").err(), row.at::<i64>(4).err()] {
+            for error in [row.get::<i64>("t").err(), row.get::<[u8; 20]>("b").err(), row.get::<String>("n").err(), row.get::<i64>("z").err(), row.get_at::<i64>(4).err()] {
                 assert!(matches!(error, Some(Error::Value { .. })), "{error:?}");
             }
             assert!(row.get::<i64>("t").unwrap_err().to_string().contains("column `t`"));
@@ -226,11 +226,11 @@ both! {
         })).await.unwrap();
     }
 
-    async fn readers_see_what_is_committed_and_one_moment_of_it(db: Db) {
-        let db = counters_of(&db).await;
+    async fn a_reader_sees_one_snapshot_of_the_committed_rows(db: Db) {
+        let db = with_items(&db).await;
         insert(&db, 1, 1).await.unwrap();
         let writer = db.clone();
-        // While a reader holds its snapshot, a writer commits; neither waits for the other.
+        // A writer commits while a reader holds its snapshot. Neither waits for the other.
         let seen = {
             let (reading, is_reading) = std::sync::mpsc::channel();
             let (written, is_written) = std::sync::mpsc::channel();
@@ -252,25 +252,25 @@ both! {
             tokio::task::spawn_blocking(move || read.join().unwrap()).await.unwrap().unwrap()
         };
         assert_eq!(seen, (1, 1));
-        assert_eq!(ids(&db).await, [1, 2]);
+        assert_eq!(list_ids(&db).await, [1, 2]);
     }
 
-    async fn a_reader_changes_nothing(db: Db) {
-        let db = counters_of(&db).await;
+    async fn a_reader_cannot_change_anything(db: Db) {
+        let db = with_items(&db).await;
         let result = db.read("writes", |tx| Box::pin(async move { execute!(tx, "delete from items") })).await;
         assert!(matches!(result, Err(Error::Statement(_))), "{result:?}");
         insert(&db, 1, 1).await.unwrap();
-        assert_eq!(ids(&db).await, [1]);
+        assert_eq!(list_ids(&db).await, [1]);
     }
 
-    async fn a_glance_is_one_select(db: Db) {
-        let db = counters_of(&db).await;
+    async fn select_one_runs_exactly_one_select(db: Db) {
+        let db = with_items(&db).await;
         insert(&db, 1, 1).await.unwrap();
         let before = db.counters();
-        let glances = (0..50).map(|_| db.select_one::<_, Error, _>("looks", |tx| Box::pin(async move {
+        let selects = (0..50).map(|_| db.select_one::<_, Error, _>("select", |tx| Box::pin(async move {
             row!(tx, "select amount from items where id = $1", 1_i64)?.unwrap().get::<i64>("amount")
         })));
-        assert_eq!(futures_util::future::join_all(glances).await, vec![Ok(1); 50]);
+        assert_eq!(futures_util::future::join_all(selects).await, vec![Ok(1); 50]);
         let after = db.counters();
         assert_eq!(after.sql_statements - before.sql_statements, 50);
         assert_eq!((after.transactions - before.transactions, after.commits), (50, before.commits));
@@ -283,37 +283,37 @@ both! {
         assert!(matches!(&changes, Err(Error::Statement(_))), "{changes:?}");
         let panics = db.select_one::<(), Error, _>("panics", |_| Box::pin(async { panic!("on purpose") })).await;
         assert!(matches!(&panics, Err(Error::Panicked { .. })), "{panics:?}");
-        assert_eq!(ids(&db).await, [1]);
+        assert_eq!(list_ids(&db).await, [1]);
         db.close().await;
         let late = db.select_one("late", |tx| Box::pin(async move { row!(tx, "select 1") })).await;
         assert!(matches!(late.map(drop), Err(Error::Unavailable(_))));
     }
 
-    async fn links_bind_what_earlier_ones_returned(db: Db) {
-        create(&db, match db.backend() {
+    async fn statements_of_a_batch_bind_ids_that_earlier_ones_returned(db: Db) {
+        run_script(&db, match db.backend() {
             Backend::Sqlite => "create table parents (id integer primary key autoincrement, code text not null unique)",
             Backend::Postgres => "create table parents (id bigint generated always as identity primary key, code text not null unique)",
         }).await;
-        create(&db, "create table children (id bigint primary key, parent bigint not null references parents (id), note text)").await;
-        let run = |code: &'static str, first: i64| db.write::<_, Error, _>("chain", move |tx| Box::pin(async move {
-            let mut chain = Batch::default();
-            let parent: ResultRef<i64> = statement!(chain, "insert into parents (code) values ($1) returning id", code);
+        run_script(&db, "create table children (id bigint primary key, parent bigint not null references parents (id), note text)").await;
+        let run = |code: &'static str, first: i64| db.write::<_, Error, _>("batch", move |tx| Box::pin(async move {
+            let mut batch = Batch::default();
+            let parent: ResultRef<i64> = statement!(batch, "insert into parents (code) values ($1) returning id", code);
             for id in first..first + 2 {
                 let _child: ResultRef<i64> = statement!(
-                    chain,
+                    batch,
                     "insert into children (id, note, parent) values ($2, $3, $1) returning id",
                     parent,
                     id,
                     Option::<String>::None
                 );
             }
-            let many: ResultRef<i64> = statement!(chain, "update children set note = $1 where id < $2 returning id", "x", first);
-            let none: ResultRef<i64> = statement!(chain, "update children set note = $1 where id < 0 returning id", "x");
-            let after: ResultRef<i64> = statement!(chain, "update children set note = 'y' where id = $1 returning id", none);
-            let done = tx.chain(chain).await?;
-            assert_eq!((done.rows(parent), done.rows(none), done.rows(after)), (1, 0, 0));
-            assert!(matches!(done.id::<i64>(none), Err(Error::Changed { expected: 1, found: 0 })));
-            Ok((done.id(parent)?, done.rows(many)))
+            let many: ResultRef<i64> = statement!(batch, "update children set note = $1 where id < $2 returning id", "x", first);
+            let none: ResultRef<i64> = statement!(batch, "update children set note = $1 where id < 0 returning id", "x");
+            let after: ResultRef<i64> = statement!(batch, "update children set note = 'y' where id = $1 returning id", none);
+            let done = tx.run_batch(batch).await?;
+            assert_eq!((done.count_rows(parent), done.count_rows(none), done.count_rows(after)), (1, 0, 0));
+            assert!(matches!(done.id::<i64>(none), Err(Error::UnexpectedRowCount { expected: 1, found: 0 })));
+            Ok((done.id(parent)?, done.count_rows(many)))
         }));
         let (first, none) = run("a", 10).await.unwrap();
         let before = db.counters();
@@ -337,10 +337,10 @@ both! {
     }
 
     async fn only_changes_count_as_commits(db: Db) {
-        let db = counters_of(&db).await;
+        let db = with_items(&db).await;
         insert(&db, 1, 1).await.unwrap();
         let before = db.counters();
-        ids(&db).await;
+        list_ids(&db).await;
         let none = db.write("nothing", |tx| Box::pin(async move { execute!(tx, "update items set amount = 2 where id = 9") })).await;
         assert_eq!(none, Ok(0));
         let looked = db.write::<_, Error, _>("locks", |tx| Box::pin(async move {
@@ -355,8 +355,8 @@ both! {
         assert_eq!(db.counters().commits, before.commits + 1);
     }
 
-    async fn a_closed_database_finishes_and_refuses(db: Db) {
-        let db = counters_of(&db).await;
+    async fn a_closed_database_finishes_its_transactions_and_refuses_new_ones(db: Db) {
+        let db = with_items(&db).await;
         let writes: Vec<_> = (0..20).map(|id| {
             let db = db.clone();
             async move { insert(&db, id, 1).await }
@@ -371,13 +371,13 @@ both! {
     }
 
     async fn amounts_are_ordered_by_their_bytes(db: Db) {
-        create(&db, match db.backend() {
+        run_script(&db, match db.backend() {
             Backend::Sqlite => "create table amounts (amount blob not null)",
             Backend::Postgres => "create table amounts (amount bytea not null)",
         }).await;
         let mut amounts: Vec<Amount> = [0_u128, 1, 255, 256, u128::from(u64::MAX), u128::MAX].map(Amount::from_units).into();
         amounts.push(Amount::MAX);
-        let shuffled = [3, 0, 6, 2, 5, 1, 4].map(|place: usize| amounts[place]);
+        let shuffled = [3, 0, 6, 2, 5, 1, 4].map(|index: usize| amounts[index]);
         let found = db.write::<_, Error, _>("order", move |tx| Box::pin(async move {
             for amount in &shuffled {
                 execute!(tx, "insert into amounts (amount) values ($1)", amount)?;
@@ -388,7 +388,7 @@ both! {
         assert_eq!(found, amounts);
     }
 
-    async fn a_lease_has_one_holder_and_a_growing_epoch(db: Db) {
+    async fn a_lease_has_one_owner_and_a_growing_epoch(db: Db) {
         use crate::lease::{self, Epoch};
         let take = |at: i64, owner: &'static str| {
             let db = db.clone();
@@ -398,20 +398,20 @@ both! {
         };
         assert_eq!(take(0, "a").await, Some(Epoch(1)));
         assert_eq!(take(10, "b").await, None);
-        assert_eq!(take(20, "a").await, Some(Epoch(1)), "one's own again keeps the epoch");
-        assert_eq!(take(1019, "b").await, None, "prolonged to 1020");
+        assert_eq!(take(20, "a").await, Some(Epoch(1)), "an owner that acquires its lease again keeps the epoch");
+        assert_eq!(take(1019, "b").await, None, "the lease was prolonged to 1020");
         assert_eq!(take(1020, "b").await, Some(Epoch(2)));
         let (renewed, held, stale, released) = db.write::<_, Error, _>("lease", |tx| Box::pin(async move {
             Ok((
                 lease::renew(tx, Instant(1500), "watch:1", "b", Epoch(2), 1000).await?,
-                lease::holds(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
+                lease::lock_if_owned(tx, Instant(2499), "watch:1", "b", Epoch(2)).await?,
                 lease::renew(tx, Instant(1500), "watch:1", "a", Epoch(1), 1000).await?,
                 lease::release(tx, Instant(1600), "watch:1", "b", Epoch(2)).await?,
             ))
         })).await.unwrap();
         assert!(renewed && held && !stale && released);
-        assert_eq!(take(1600, "b").await, Some(Epoch(3)), "what was released may have been another's in between");
-        assert_eq!(take(2700, "b").await, Some(Epoch(4)), "what was over may have been another's in between");
+        assert_eq!(take(1600, "b").await, Some(Epoch(3)), "another owner may have had a released lease in between");
+        assert_eq!(take(2700, "b").await, Some(Epoch(4)), "another owner may have had an expired lease in between");
     }
 }
 
@@ -439,28 +439,28 @@ static TAMPERED: [Migration; 2] = [CHANGED, TWO];
 static REORDERED: [Migration; 2] = [TWO, ONE];
 
 both! {
-    async fn migrations_are_appended_and_checked(db: Db) {
-        create(&db, "drop table schema_migrations").await;
-        assert_eq!(migrations::pending(&db, &BOTH).await.unwrap(), ["9001_one", "9002_two"]);
-        // Two instances start at once.
-        let (a, b) = tokio::join!(migrations::apply(&db, &FIRST), migrations::apply(&db, &FIRST));
+    async fn migrations_are_applied_in_order_and_checked(db: Db) {
+        run_script(&db, "drop table schema_migrations").await;
+        assert_eq!(migrations::list_pending(&db, &BOTH).await.unwrap(), ["9001_one", "9002_two"]);
+        // Two instances start at the same time.
+        let (a, b) = tokio::join!(migrations::apply_pending(&db, &FIRST), migrations::apply_pending(&db, &FIRST));
         assert_eq!([a.unwrap(), b.unwrap()].concat(), ["9001_one"]);
-        assert_eq!(migrations::apply(&db, &FIRST).await.unwrap(), Vec::<String>::new());
-        assert_eq!(migrations::apply(&db, &BOTH).await.unwrap(), ["9002_two"]);
+        assert_eq!(migrations::apply_pending(&db, &FIRST).await.unwrap(), Vec::<String>::new());
+        assert_eq!(migrations::apply_pending(&db, &BOTH).await.unwrap(), ["9002_two"]);
         let note = db.read::<String, Error, _>("note", |tx| Box::pin(async move {
             row!(tx, "select note from ones")?.unwrap().get("note")
         })).await.unwrap();
         assert_eq!(note, "new");
 
         let refusal = |result: Result<Vec<String>, Error>| result.unwrap_err().to_string();
-        assert!(refusal(migrations::apply(&db, &TAMPERED).await).contains("was changed after it was applied"));
-        assert!(refusal(migrations::pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
-        assert!(refusal(migrations::apply(&db, &FIRST).await).contains("newer version"));
-        assert!(refusal(migrations::apply(&db, &REORDERED).await).contains("`9001_one` in this database"));
+        assert!(refusal(migrations::apply_pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::list_pending(&db, &TAMPERED).await).contains("was changed after it was applied"));
+        assert!(refusal(migrations::apply_pending(&db, &FIRST).await).contains("newer version"));
+        assert!(refusal(migrations::apply_pending(&db, &REORDERED).await).contains("`9001_one` in this database"));
 
-        assert!(refusal(migrations::apply(&db, &BREAKING).await).contains("9003_broken failed"));
-        assert_eq!(migrations::pending(&db, &BREAKING).await.unwrap(), ["9003_broken"], "nothing of it is stored");
-        create(&db, "create table halves (id bigint primary key)").await;
+        assert!(refusal(migrations::apply_pending(&db, &BREAKING).await).contains("9003_broken failed"));
+        assert_eq!(migrations::list_pending(&db, &BREAKING).await.unwrap(), ["9003_broken"], "a migration that failed is not recorded");
+        run_script(&db, "create table halves (id bigint primary key)").await;
     }
 
     async fn a_database_of_an_unreleased_version_is_refused_with_the_way_out(db: Db) {
@@ -469,7 +469,7 @@ both! {
         let by_checksum = "delete from schema_migrations where number = 2;
             update schema_migrations set name = '0001_initial', checksum = 'c'";
         for recorded in [by_name, by_checksum] {
-            create(&db, recorded).await;
+            run_script(&db, recorded).await;
             for refused in [db.migrate().await, db.pending_migrations().await] {
                 let refusal = refused.unwrap_err().to_string();
                 assert!(refusal.contains("made by an unreleased version of settled"), "{refusal}");
@@ -484,8 +484,8 @@ both! {
 }
 
 #[tokio::test]
-async fn a_closure_that_waits_for_something_else_is_refused_on_sqlite() {
-    let db = fresh(Backend::Sqlite).await;
+async fn a_closure_that_awaits_something_other_than_its_database_fails_on_sqlite() {
+    let db = open_migrated(Backend::Sqlite).await;
     let inner = db.clone();
     let result = db
         .write::<(), Error, _>("waits", move |tx| {
@@ -502,8 +502,8 @@ async fn a_closure_that_waits_for_something_else_is_refused_on_sqlite() {
 
 #[tokio::test]
 async fn an_idle_connection_that_died_is_replaced() {
-    let db = fresh(Backend::Postgres).await;
-    let db = counters_of(&db).await;
+    let db = open_migrated(Backend::Postgres).await;
+    let db = with_items(&db).await;
     futures_util::future::join_all((0..8).map(|id| insert(&db, id, 1))).await;
     let pid = |db: Db| async move {
         db.read::<i64, Error, _>("pid", |tx| {
@@ -512,7 +512,7 @@ async fn an_idle_connection_that_died_is_replaced() {
         .await
     };
     let before = pid(db.clone()).await.unwrap();
-    // Ends every session of this database, the one that runs this included.
+    // Ends every session of this database, including the one that runs this statement.
     let ended = db
         .write("end", |tx| {
             Box::pin(async move {
@@ -524,7 +524,7 @@ async fn an_idle_connection_that_died_is_replaced() {
         })
         .await;
     assert!(ended.is_err());
-    // A select_one has nothing before its statement that would show a dead connection.
+    // `select_one` runs no statement before its select that could reveal a dead connection.
     let select_one = db.select_one::<i64, Error, _>("select_one", |tx| {
         Box::pin(async move { row!(tx, "select count(*) as n from items")?.unwrap().get("n") })
     });
@@ -534,42 +534,42 @@ async fn an_idle_connection_that_died_is_replaced() {
 }
 
 #[tokio::test]
-async fn another_instance_may_open_but_only_one_holds_the_folder() {
-    let scratch = Scratch::new(Backend::Sqlite).await;
+async fn several_instances_may_open_a_database_but_only_one_locks_the_folder() {
+    let scratch = TestDatabase::new(Backend::Sqlite).await;
     let config = scratch.config();
     let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
     let folder = Path::new(&path).parent().unwrap().to_owned();
-    let lock = DataLock::acquire(&folder).unwrap();
-    let refused = DataLock::acquire(&folder).unwrap_err();
+    let lock = DataFolderLock::acquire(&folder).unwrap();
+    let refused = DataFolderLock::acquire(&folder).unwrap_err();
     assert!(
-        matches!(&refused, LockError::Held { holder, .. } if *holder == format!("process {}", std::process::id())),
+        matches!(&refused, DataFolderLockError::Held { holder, .. } if *holder == format!("process {}", std::process::id())),
         "{refused}"
     );
 
-    let db = counters_of(&Db::open(&config).await.unwrap()).await;
+    let db = with_items(&Db::open(&config).await.unwrap()).await;
     let second = Db::open(&config).await.unwrap();
     insert(&db, 1, 1).await.unwrap();
     insert(&second, 2, 2).await.unwrap();
-    assert_eq!(ids(&db).await, ids(&second).await);
+    assert_eq!(list_ids(&db).await, list_ids(&second).await);
     second.close().await;
     insert(&db, 3, 3).await.unwrap();
     db.close().await;
     drop(lock);
-    DataLock::acquire(&folder).unwrap();
+    DataFolderLock::acquire(&folder).unwrap();
 
     let again = Db::open(&config).await.unwrap();
-    assert_eq!(ids(&again).await, [1, 2, 3]);
+    assert_eq!(list_ids(&again).await, [1, 2, 3]);
     let wal = std::fs::metadata(format!("{path}-wal")).map_or(0, |file| file.len());
-    assert_eq!(wal, 0, "closing folds the log in");
+    assert_eq!(wal, 0, "closing writes the log back into the database");
 }
 
 #[tokio::test]
 async fn a_backup_is_a_complete_private_copy() {
     use std::os::unix::fs::PermissionsExt;
-    let scratch = Scratch::new(Backend::Sqlite).await;
+    let scratch = TestDatabase::new(Backend::Sqlite).await;
     let config = scratch.config();
     let path = config.url.strip_prefix("sqlite:").unwrap().to_owned();
-    let db = counters_of(&Db::open(&config).await.unwrap()).await;
+    let db = with_items(&Db::open(&config).await.unwrap()).await;
     insert(&db, 1, 1).await.unwrap();
     let copy = format!("{path}.copy");
     db.backup(Path::new(&copy)).await.unwrap();
@@ -579,7 +579,7 @@ async fn a_backup_is_a_complete_private_copy() {
         assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
     }
     let restored = Db::open(&Config { url: format!("sqlite:{copy}"), ..config }).await.unwrap();
-    assert_eq!(ids(&restored).await, [1]);
+    assert_eq!(list_ids(&restored).await, [1]);
     assert_eq!(
         std::fs::read_dir(Path::new(&path).parent().unwrap())
             .unwrap()
@@ -598,10 +598,10 @@ async fn unusable_urls_are_refused_without_showing_them() {
     }
 }
 
-/// SQLite gives up a whole transaction when the disk is full, with it the commands that were run before in the group.
+/// When the disk is full, SQLite rolls back the whole transaction, including the commands of the group that ran before.
 #[tokio::test]
-async fn who_is_told_of_success_is_stored_also_when_the_disk_is_full() {
-    let db = counters_of(&fresh(Backend::Sqlite).await).await;
+async fn a_transaction_that_succeeds_is_stored_even_when_the_disk_is_full() {
+    let db = with_items(&open_migrated(Backend::Sqlite).await).await;
     let pages = |sql: &'static str| db.write("limit", move |tx| Box::pin(async move { rows!(tx, sql) }));
     pages("pragma max_page_count = 1").await.unwrap();
     let writes = (0..100).map(|id| {
@@ -620,9 +620,9 @@ async fn who_is_told_of_success_is_stored_also_when_the_disk_is_full() {
         }
     });
     let results = futures_util::future::join_all(writes).await;
-    let told: Vec<i64> = (0..).zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| id).collect();
-    assert!(told.iter().all(|id| id % 10 != 5));
-    assert_eq!(ids(&db).await, told);
+    let succeeded: Vec<i64> = (0..).zip(&results).filter(|(_, result)| result.is_ok()).map(|(id, _)| id).collect();
+    assert!(succeeded.iter().all(|id| id % 10 != 5));
+    assert_eq!(list_ids(&db).await, succeeded);
     let refusal = results.iter().find_map(|result| result.as_ref().err());
     assert!(matches!(refusal, Some(Error::Unavailable(_))), "{refusal:?}");
     pages("pragma max_page_count = 1000000").await.unwrap();
@@ -653,7 +653,7 @@ fn an_enum_is_stored_as_its_text() {
 
 proptest! {
     #[test]
-    fn the_order_of_stored_amounts_is_the_numeric_order(a: [u8; 32], b: [u8; 32], common in 0_usize..32) {
+    fn stored_amounts_sort_by_their_size(a: [u8; 32], b: [u8; 32], common in 0_usize..32) {
         let mut b = b;
         b[..common].copy_from_slice(&a[..common]);
         let (a, b) = (Amount::from_be_bytes(a), Amount::from_be_bytes(b));
@@ -663,7 +663,7 @@ proptest! {
     }
 
     #[test]
-    fn integers_come_back_or_are_refused(n: u64) {
+    fn integers_are_converted_or_rejected(n: u64) {
         let expected = i64::try_from(n).ok();
         prop_assert_eq!(i64::from_value(&Bind::from(n)), expected);
         prop_assert_eq!(u64::from_value(&Bind::from(n)), expected.map(|_| n));
@@ -672,29 +672,29 @@ proptest! {
 }
 
 both! {
-    async fn a_statement_works_on_the_rows_that_it_is_given(db: Db) {
-        let db = counters_of(&db).await;
+    async fn a_statement_runs_for_each_given_row(db: Db) {
+        let db = with_items(&db).await;
         let found = db.write("given", |tx| Box::pin(async move {
-            let inserted = rows_each!(
+            let inserted = rows_for_each!(
                 tx,
-                vec![given![1, "a", None::<i64>], given![2, "b", 20], given![3, "a", None::<i64>], given![2, "c", 1]],
+                vec![batch_row![1, "a", None::<i64>], batch_row![2, "b", 20], batch_row![3, "a", None::<i64>], batch_row![2, "c", 1]],
                 "with given (id bigint, note text, amount bigint)
                  insert into items (id, note, amount) select given.id, given.note, coalesce(given.amount, $1)
                  from given where true on conflict (id) do nothing returning id",
                 7
             )?;
-            assert_eq!(inserted.len(), 3, "a row that is there already is left out");
-            let changed = tx.execute_each(
+            assert_eq!(inserted.len(), 3, "an existing row is left out");
+            let changed = tx.execute_for_each(
                 "with given (id bigint, more bigint) update items set amount = amount + given.more
                  from given where items.id = given.id",
-                vec![given![1, 100], given![3, 300], given![9, 900]],
+                vec![batch_row![1, 100], batch_row![3, 300], batch_row![9, 900]],
                 Vec::new(),
             ).await?;
             assert_eq!(changed, 2);
-            assert_eq!(tx.execute_each("with given (id bigint) delete from items", Vec::new(), Vec::new()).await?, 0);
-            let found = rows_each!(
+            assert_eq!(tx.execute_for_each("with given (id bigint) delete from items", Vec::new(), Vec::new()).await?, 0);
+            let found = rows_for_each!(
                 tx,
-                vec![given!["a"], given!["x"]],
+                vec![batch_row!["a"], batch_row!["x"]],
                 "with given (note text) select items.id, items.amount from given, items where items.note = given.note"
             )?;
             found.iter().map(|row| Ok((row.get("id")?, row.get("amount")?))).collect::<Result<Vec<(i64, i64)>, Error>>()
@@ -704,41 +704,41 @@ both! {
         assert_eq!(found, [(1, 107), (3, 307)]);
     }
 
-    async fn changes_for_later_are_made_before_anything_else_and_at_the_end(db: Db) {
-        let db = counters_of(&db).await;
+    async fn deferred_statements_run_before_the_next_statement_and_at_the_end(db: Db) {
+        let db = with_items(&db).await;
         insert(&db, 1, 1).await.unwrap();
         let before = db.counters();
-        db.write("later", |tx| Box::pin(async move {
+        db.write("deferred", |tx| Box::pin(async move {
             deferred!(tx, "update items set amount = $2 where id = $1", 1, 10)?;
-            deferred_each!(
+            deferred_for_each!(
                 tx,
-                vec![given![2, "x"], given![3, "y"]],
+                vec![batch_row![2, "x"], batch_row![3, "y"]],
                 "with given (id bigint, note text)
                  insert into items (id, note, amount) select given.id, given.note, $1 from given",
                 5
             )?;
-            tx.execute_deferred("delete from items where id > $1", Vec::new(), given![100], None).await?;
+            tx.execute_deferred("delete from items where id > $1", Vec::new(), batch_row![100], None).await?;
             let rows = rows!(tx, "select id from items where amount in (5, 10) order by id")?;
             assert_eq!(rows.len(), 3);
             deferred!(tx, "delete from items where id = $1", 2)
         })).await.unwrap();
-        assert_eq!(ids(&db).await, [1, 3]);
+        assert_eq!(list_ids(&db).await, [1, 3]);
         if db.backend() == Backend::Postgres {
-            assert_eq!(db.counters().sql_statements - before.sql_statements, 4, "three at once, a look, one, a look");
+            assert_eq!(db.counters().sql_statements - before.sql_statements, 4, "three deferred ones together, a select, one deferred, a select");
         }
     }
 
-    async fn a_change_for_later_that_finds_another_state_ends_the_transaction(db: Db) {
-        let db = counters_of(&db).await;
+    async fn a_deferred_statement_with_an_unexpected_row_count_ends_the_transaction(db: Db) {
+        let db = with_items(&db).await;
         insert(&db, 1, 1).await.unwrap();
-        let refused = db.write("later", |tx| Box::pin(async move {
+        let refused = db.write("deferred", |tx| Box::pin(async move {
             execute!(tx, "update items set amount = 2")?;
             deferred!(tx, "update items set amount = 3 where id = $1", 77)
         })).await;
-        assert_eq!(refused, Err(Error::Changed { expected: 1, found: 0 }));
-        let refused = db.write("later", |tx| Box::pin(async move {
+        assert_eq!(refused, Err(Error::UnexpectedRowCount { expected: 1, found: 0 }));
+        let refused = db.write("deferred", |tx| Box::pin(async move {
             let _ignored = deferred!(tx, "insert into items (id, note, amount) values ($1, 'twice', 1)", 1);
-            let _ignored = tx.flush().await;
+            let _ignored = tx.run_deferred().await;
             Ok::<_, Error>(())
         })).await;
         assert!(refused.unwrap_err().is_unique());
@@ -748,17 +748,17 @@ both! {
         assert_eq!(amount.await.unwrap(), Some(1));
     }
 
-    async fn what_is_remembered_is_shared_by_all_transactions(db: Db) {
+    async fn the_cache_is_shared_by_all_transactions(db: Db) {
         type Seen = Mutex<Vec<i64>>;
         for id in 1..=2 {
-            db.write("remember", move |tx| Box::pin(async move {
+            db.write("insert_into_cache", move |tx| Box::pin(async move {
                 let seen = tx.cache::<Seen>();
                 assert_eq!(seen.lock().unwrap().len(), usize::try_from(id).unwrap() - 1);
                 tx.after_commit(move || seen.lock().unwrap().push(id));
                 Ok::<_, Error>(())
             })).await.unwrap();
         }
-        let seen = db.read("recall", |tx| Box::pin(async move { Ok::<_, Error>(tx.cache::<Seen>()) })).await.unwrap();
+        let seen = db.read("read_cache", |tx| Box::pin(async move { Ok::<_, Error>(tx.cache::<Seen>()) })).await.unwrap();
         assert_eq!(*seen.lock().unwrap(), [1, 2]);
     }
 }

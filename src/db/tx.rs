@@ -1,40 +1,46 @@
-//! A running transaction. The first statement that fails ends it: PostgreSQL accepts nothing more after an error, and so
-//! the same holds on SQLite. Write `on conflict do nothing` where a duplicate is expected.
+//! A running transaction. The first statement that fails ends it: PostgreSQL accepts nothing more after an error, so SQLite
+//! behaves the same. Write `on conflict do nothing` where a duplicate is expected.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::batch::{self, Ids};
-use crate::batch_rows::{BatchRows, ONCE};
+use crate::batch::{self, ReturnedIds};
+use crate::batch_rows::{BatchRows, RUN_ONCE};
 use crate::{Backend, Batch, BatchResult, Bind, Counters, Error, Row, expect_changed, postgres, sqlite};
 
+/// A running transaction, passed to its closure by [`Db::write`](crate::Db::write), [`Db::read`](crate::Db::read) or
+/// [`Db::select_one`](crate::Db::select_one).
+///
+/// Every function that runs statements fails with the [`Error`] of the database, after which the transaction can only fail.
 pub struct Tx {
-    pub(super) link: DbConnection,
+    pub(super) connection: DbConnection,
     stats: Arc<Stats>,
-    scope: Scope,
+    kind: TxKind,
     failed: Option<Error>,
     changed: bool,
-    hooks: Vec<Hook>,
-    /// Changes that PostgreSQL makes in one statement with the others that wait.
-    waiting: Vec<Waiting>,
+    hooks: Vec<CommitHook>,
+    /// On PostgreSQL only, where they run together in one statement.
+    deferred: Vec<DeferredStatement>,
 }
 
-pub(super) struct Waiting {
+/// A statement whose result the closure does not need.
+pub(super) struct DeferredStatement {
     pub sql: &'static str,
     pub given: BatchRows,
     pub binds: Vec<Bind>,
-    /// How many rows it must change; `None` where any number is fine.
+    /// The number of rows it must change; `None` where any number is fine.
     pub expected: Option<u64>,
 }
 
-pub(super) enum Scope {
+pub(super) enum TxKind {
     Transaction,
-    /// One `select` and nothing else. Where its connection may have died while it was idle, it is made again.
+    /// Exactly one `select`, without a transaction.
     SelectOne {
-        spare: Option<Arc<postgres::Pool>>,
-        looked: bool,
+        /// On PostgreSQL: other connections, for when this one has died while it was idle.
+        fallback: Option<Arc<postgres::Connections>>,
+        has_selected: bool,
     },
 }
 
@@ -43,51 +49,69 @@ pub(super) enum DbConnection {
     Postgres(sqlx::PgConnection),
 }
 
-pub(super) type Hook = Box<dyn FnOnce() + Send>;
+pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 
-/// What a transaction leaves behind when its closure has ended.
+/// What has to happen when the transaction commits.
 pub(super) struct CommitEffects {
+    /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<CommitHook>,
 }
 
 impl Tx {
-    pub(super) fn new(link: DbConnection, stats: Arc<Stats>) -> Tx {
-        let scope = Scope::Transaction;
-        Tx { link, stats, scope, failed: None, changed: false, hooks: Vec::new(), waiting: Vec::new() }
+    pub(super) fn new(connection: DbConnection, stats: Arc<Stats>) -> Tx {
+        let kind = TxKind::Transaction;
+        Tx { connection, stats, kind, failed: None, changed: false, hooks: Vec::new(), deferred: Vec::new() }
     }
 
-    pub(super) fn set_scope(&mut self, scope: Scope) {
-        self.scope = scope;
+    pub(super) fn set_kind(&mut self, kind: TxKind) {
+        self.kind = kind;
     }
 
-    /// Returns how many rows were changed.
+    /// Runs a statement and returns the number of rows that it changed.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the statement, or of a deferred one before it.
     pub async fn execute(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<u64, Error> {
         self.start_statement(sql, &[], &binds).await?;
-        let answer = match &mut self.link {
-            DbConnection::Sqlite(connection) => sqlite::statement::execute(connection, sql, ONCE, &binds),
+        let result = match &mut self.connection {
+            DbConnection::Sqlite(connection) => sqlite::statement::execute(connection, sql, RUN_ONCE, &binds),
             DbConnection::Postgres(connection) => postgres::execute(connection, sql, Vec::new(), binds).await,
         };
-        self.keep_change(answer)
+        self.note_change(result)
     }
 
-    /// Returns how many rows were changed, for all given rows together.
-    pub async fn execute_each(&mut self, sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<u64, Error> {
+    /// Runs a statement for each given row and returns the number of rows that all runs changed.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the statement, or of a deferred one before it.
+    pub async fn execute_for_each(
+        &mut self,
+        sql: &'static str,
+        given: BatchRows,
+        binds: Vec<Bind>,
+    ) -> Result<u64, Error> {
         if given.is_empty() {
             return Ok(0);
         }
         self.start_statement(sql, &given, &binds).await?;
-        let answer = match &mut self.link {
+        let result = match &mut self.connection {
             DbConnection::Sqlite(connection) => sqlite::statement::execute(connection, sql, &given, &binds),
             DbConnection::Postgres(connection) => postgres::execute(connection, sql, given, binds).await,
         };
-        self.keep_change(answer)
+        self.note_change(result)
     }
 
-    /// A change whose answer nobody needs: `expected` rows, where a number is expected. PostgreSQL makes all changes that
-    /// wait in one statement, before the next one that is not for later, or at the end: none of them may see what another
-    /// one does, nor change the same row. Only there, a change may read what the one just before it returned, as the
-    /// table `changed_before`.
+    /// Schedules a statement whose result the caller does not need, except that it must change `expected` rows.
+    ///
+    /// PostgreSQL runs all deferred statements as one, before the next statement that is not deferred or at the end of the
+    /// transaction. So no deferred statement may depend on the changes of another one, nor change the same row. On
+    /// PostgreSQL only, a deferred statement may read the rows that the one just before it returned, as the table
+    /// `changed_before`.
+    ///
+    /// # Errors
+    /// On SQLite, where the statement runs at once: any [`Error`] of it, and [`Error::UnexpectedRowCount`]. On PostgreSQL
+    /// the next statement or the end of the transaction fails.
     pub async fn execute_deferred(
         &mut self,
         sql: &'static str,
@@ -99,48 +123,57 @@ impl Tx {
             Backend::Sqlite => {
                 let found = match given.is_empty() {
                     true => self.execute(sql, binds).await?,
-                    false => self.execute_each(sql, given, binds).await?,
+                    false => self.execute_for_each(sql, given, binds).await?,
                 };
                 let checked = expected.map_or(Ok(()), |expected| expect_changed(found, expected));
-                self.keep_failure(checked)
+                self.note_failure(checked)
             }
             Backend::Postgres => {
-                self.waiting.push(Waiting { sql, given, binds, expected });
+                self.deferred.push(DeferredStatement { sql, given, binds, expected });
                 Ok(())
             }
         }
     }
 
-    /// Makes the changes that wait: what comes after may depend on them.
-    pub async fn flush(&mut self) -> Result<(), Error> {
+    /// Runs the statements that were deferred, because the following code depends on them.
+    ///
+    /// # Errors
+    /// Any [`Error`] of them, and the error that ended the transaction earlier.
+    pub async fn run_deferred(&mut self) -> Result<(), Error> {
         if let Some(failure) = &self.failed {
             return Err(failure.clone());
         }
-        let waiting = std::mem::take(&mut self.waiting);
-        let DbConnection::Postgres(connection) = &mut self.link else { return Ok(()) };
-        if waiting.is_empty() {
+        let deferred = std::mem::take(&mut self.deferred);
+        let DbConnection::Postgres(connection) = &mut self.connection else { return Ok(()) };
+        if deferred.is_empty() {
             return Ok(());
         }
         self.stats.statements.fetch_add(1, Ordering::Relaxed);
-        let answer = postgres::execute_all(connection, waiting).await;
-        self.keep_change(answer).map(drop)
+        let result = postgres::execute_deferred(connection, deferred).await;
+        self.note_change(result).map(drop)
     }
 
-    /// Reads all rows: bound the statement with a `limit`.
+    /// Runs a statement and returns all its rows. Bound their number with a `limit`.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the statement, or of a deferred one before it.
     pub async fn rows(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Vec<Row>, Error> {
         self.start_statement(sql, &[], &binds).await?;
-        let answer = match (&mut self.link, &self.scope) {
-            (DbConnection::Sqlite(connection), _) => sqlite::statement::rows(connection, sql, ONCE, &binds),
-            (DbConnection::Postgres(connection), Scope::SelectOne { spare: Some(pool), .. }) => {
-                pool.look(connection, sql, binds).await
+        let result = match (&mut self.connection, &self.kind) {
+            (DbConnection::Sqlite(connection), _) => sqlite::statement::rows(connection, sql, RUN_ONCE, &binds),
+            (DbConnection::Postgres(connection), TxKind::SelectOne { fallback: Some(connections), .. }) => {
+                connections.select_with_retry(connection, sql, binds).await
             }
             (DbConnection::Postgres(connection), _) => postgres::rows(connection, sql, Vec::new(), binds).await,
         };
-        self.keep_rows(sql, answer)
+        self.note_rows(sql, result)
     }
 
-    /// The rows for all given rows, in no order.
-    pub async fn rows_each(
+    /// Runs a statement for each given row and returns the rows of all runs, in no order.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the statement, or of a deferred one before it.
+    pub async fn rows_for_each(
         &mut self,
         sql: &'static str,
         given: BatchRows,
@@ -150,50 +183,17 @@ impl Tx {
             return Ok(Vec::new());
         }
         self.start_statement(sql, &given, &binds).await?;
-        let answer = match &mut self.link {
+        let result = match &mut self.connection {
             DbConnection::Sqlite(connection) => sqlite::statement::rows(connection, sql, &given, &binds),
             DbConnection::Postgres(connection) => postgres::rows(connection, sql, given, binds).await,
         };
-        self.keep_rows(sql, answer)
+        self.note_rows(sql, result)
     }
 
-    /// Runs all links of a chain. One that returns no row ends nothing: whoever counts on it looks at what is [`BatchResult`].
-    pub async fn chain(&mut self, chain: Batch) -> Result<BatchResult, Error> {
-        let links = chain.into_links();
-        if links.is_empty() {
-            return Ok(BatchResult { links: Vec::new() });
-        }
-        let links = match self.backend() {
-            Backend::Sqlite => self.run_links(links).await?,
-            Backend::Postgres => self.run_joined(links).await?,
-        };
-        self.changed |= links.iter().any(|ids| ids.rows > 0);
-        Ok(BatchResult { links })
-    }
-
-    async fn run_links(&mut self, links: Vec<batch::Statement>) -> Result<Vec<Ids>, Error> {
-        let mut done = Vec::with_capacity(links.len());
-        for link in links {
-            let (sql, binds) = link.resolve(&done)?;
-            self.start_statement(sql, &[], &binds).await?;
-            let DbConnection::Sqlite(connection) = &self.link else { unreachable!("asked for SQLite") };
-            let answer = sqlite::statement::ids(connection, sql, &binds);
-            done.push(self.keep_failure(answer)?);
-        }
-        Ok(done)
-    }
-
-    async fn run_joined(&mut self, links: Vec<batch::Statement>) -> Result<Vec<Ids>, Error> {
-        let count = links.len();
-        let (sql, binds) = batch::join(links)?;
-        self.start_statement(&sql, &[], &binds).await?;
-        let DbConnection::Postgres(connection) = &mut self.link else { unreachable!("asked for PostgreSQL") };
-        let answer = postgres::only_row(connection, sql, binds).await;
-        let row = self.keep_failure(answer)?;
-        (0..count).map(|link| Ok(Ids { rows: row.at(2 * link)?, first: row.at(2 * link + 1)? })).collect()
-    }
-
-    /// At most one row; more are an error.
+    /// Runs a statement and returns its row, or `None` when it returns none.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRows`] when it returns several, or any [`Error`] of the statement or of a deferred one before it.
     pub async fn row(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Option<Row>, Error> {
         let mut rows = self.rows(sql, binds).await?;
         if rows.len() > 1 {
@@ -202,69 +202,113 @@ impl Tx {
         Ok(rows.pop())
     }
 
-    /// Several statements without binds: the text of a migration.
-    pub(super) async fn batch(&mut self, sql: &'static str) -> Result<(), Error> {
-        self.start_statement(sql, &[], &[]).await?;
-        let answer = match &mut self.link {
-            DbConnection::Sqlite(connection) => sqlite::statement::batch(connection, sql),
-            DbConnection::Postgres(connection) => postgres::batch(connection, sql).await,
+    /// Runs all statements of a batch, in one round trip on PostgreSQL. A statement that returns no row does not fail; the
+    /// caller checks the [`BatchResult`] where a row is required.
+    ///
+    /// # Errors
+    /// Any [`Error`] of a statement of the batch, or of a deferred one before it.
+    pub async fn run_batch(&mut self, batch: Batch) -> Result<BatchResult, Error> {
+        let statements = batch.into_statements();
+        if statements.is_empty() {
+            return Ok(BatchResult { returned: Vec::new() });
+        }
+        let returned = match self.backend() {
+            Backend::Sqlite => self.run_one_by_one(statements).await?,
+            Backend::Postgres => self.run_as_one(statements).await?,
         };
-        self.changed = true;
-        self.keep_failure(answer)
+        self.changed |= returned.iter().any(|ids| ids.rows > 0);
+        Ok(BatchResult { returned })
     }
 
+    async fn run_one_by_one(&mut self, statements: Vec<batch::Statement>) -> Result<Vec<ReturnedIds>, Error> {
+        let mut returned = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let (sql, binds) = statement.resolve(&returned)?;
+            self.start_statement(sql, &[], &binds).await?;
+            let DbConnection::Sqlite(connection) = &self.connection else { unreachable!("the backend is SQLite") };
+            let result = sqlite::statement::returned_ids(connection, sql, &binds);
+            returned.push(self.note_failure(result)?);
+        }
+        Ok(returned)
+    }
+
+    async fn run_as_one(&mut self, statements: Vec<batch::Statement>) -> Result<Vec<ReturnedIds>, Error> {
+        let count = statements.len();
+        let (sql, binds) = batch::combine(statements)?;
+        self.start_statement(&sql, &[], &binds).await?;
+        let DbConnection::Postgres(connection) = &mut self.connection else {
+            unreachable!("the backend is PostgreSQL")
+        };
+        let result = postgres::only_row(connection, sql, binds).await;
+        let row = self.note_failure(result)?;
+        let ids = |number| Ok(ReturnedIds { rows: row.get_at(2 * number)?, least: row.get_at(2 * number + 1)? });
+        (0..count).map(ids).collect()
+    }
+
+    /// Runs several statements without binds: the text of a migration.
+    pub(super) async fn run_script(&mut self, sql: &'static str) -> Result<(), Error> {
+        self.start_statement(sql, &[], &[]).await?;
+        let result = match &mut self.connection {
+            DbConnection::Sqlite(connection) => sqlite::statement::run_script(connection, sql),
+            DbConnection::Postgres(connection) => postgres::run_script(connection, sql).await,
+        };
+        self.changed = true;
+        self.note_failure(result)
+    }
+
+    /// Returns the database software that runs this transaction.
     pub fn backend(&self) -> Backend {
-        match self.link {
+        match self.connection {
             DbConnection::Sqlite(_) => Backend::Sqlite,
             DbConnection::Postgres(_) => Backend::Postgres,
         }
     }
 
-    /// The dialect point for what has no common text. Row locks need none: `for update` and `for update skip locked`
-    /// are left out on SQLite, where the one writer excludes everybody else.
-    pub fn pick(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+    /// Returns the SQL text for the backend, where no common text exists. Row locks need no second text: `for update` and
+    /// `for update skip locked` are removed on SQLite, where the single writer excludes all others.
+    pub fn sql_for_backend(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
         match self.backend() {
             Backend::Sqlite => sqlite,
             Backend::Postgres => postgres,
         }
     }
 
-    /// `f` runs once, after this transaction is stored and before its caller is answered; never when it is not stored.
-    /// It must be short and must not use the database: on SQLite it holds up the writer.
-    pub fn after_commit(&mut self, f: impl FnOnce() + Send + 'static) {
-        self.hooks.push(Box::new(f));
+    /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. It does not
+    /// run when the transaction fails. It must be short and must not use the database: on SQLite the writer waits for it.
+    pub fn after_commit(&mut self, hook: impl FnOnce() + Send + 'static) {
+        self.hooks.push(Box::new(hook));
     }
 
-    /// What is remembered of this database beside its rows, shared by all transactions: only what never changes, put
-    /// there by [`Tx::after_commit`].
+    /// Returns the value of type `T` that all transactions of this database share. It may hold only copies of rows that
+    /// never change, added by [`Tx::after_commit`].
     pub fn cache<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
         let mut cache = self.stats.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = cache.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
-        kept.downcast().expect("it is kept under its type")
+        let shared = cache.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())).clone();
+        shared.downcast().expect("each value is stored under its own type")
     }
 
-    /// The failure that ended the transaction although its closure may have answered with success.
+    /// Returns the failure that ended the transaction, even if its closure returned success.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failed.clone()
     }
 
-    /// Empties the transaction for the next one on the same connection.
-    pub(super) fn take_traces(&mut self) -> CommitEffects {
+    /// Removes the state of this transaction, so that the next one can use the same connection.
+    pub(super) fn take_commit_effects(&mut self) -> CommitEffects {
         self.failed = None;
-        self.waiting.clear();
+        self.deferred.clear();
         CommitEffects { changed: std::mem::take(&mut self.changed), hooks: std::mem::take(&mut self.hooks) }
     }
 
     async fn start_statement(&mut self, sql: &str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<(), Error> {
-        self.flush().await?;
-        let bad = |bind: &&Bind| matches!(bind, Bind::TooLarge(_) | Bind::ResultRef(_));
-        if let Some(bad) = given.iter().flatten().chain(binds).find(bad) {
-            return Err(Error::Statement(format!("{} was bound", bad.kind())));
+        self.run_deferred().await?;
+        let is_unbindable = |bind: &&Bind| matches!(bind, Bind::TooLarge(_) | Bind::ResultRef(_));
+        if let Some(bind) = given.iter().flatten().chain(binds).find(is_unbindable) {
+            return Err(Error::Statement(format!("{} was bound", bind.kind())));
         }
-        if let Scope::SelectOne { looked, .. } = &mut self.scope
-            && (std::mem::replace(looked, true) || !is_select(sql))
+        if let TxKind::SelectOne { has_selected, .. } = &mut self.kind
+            && (std::mem::replace(has_selected, true) || !is_select(sql))
         {
-            return Err(Error::Statement(format!("a select_one is one select, not also: {sql}")));
+            return Err(Error::Statement(format!("`select_one` runs exactly one select, and this is not it: {sql}")));
         }
         let runs = match self.backend() {
             Backend::Sqlite => u64::try_from(given.len()).unwrap_or(u64::MAX).max(1),
@@ -274,20 +318,20 @@ impl Tx {
         Ok(())
     }
 
-    fn keep_change(&mut self, answer: Result<u64, Error>) -> Result<u64, Error> {
-        let changed = self.keep_failure(answer)?;
+    fn note_change(&mut self, result: Result<u64, Error>) -> Result<u64, Error> {
+        let changed = self.note_failure(result)?;
         self.changed |= changed > 0;
         Ok(changed)
     }
 
-    fn keep_rows(&mut self, sql: &str, answer: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Error> {
-        let rows = self.keep_failure(answer)?;
+    fn note_rows(&mut self, sql: &str, result: Result<Vec<Row>, Error>) -> Result<Vec<Row>, Error> {
+        let rows = self.note_failure(result)?;
         self.changed |= !rows.is_empty() && sql.contains("returning");
         Ok(rows)
     }
 
-    fn keep_failure<T>(&mut self, answer: Result<T, Error>) -> Result<T, Error> {
-        answer.inspect_err(|error| self.failed = Some(error.clone()))
+    fn note_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        result.inspect_err(|error| self.failed = Some(error.clone()))
     }
 }
 
@@ -295,7 +339,7 @@ fn is_select(sql: &str) -> bool {
     sql.trim_start().starts_with("select")
 }
 
-/// What the transactions of a database share.
+/// The counters and the cache that the transactions of a database share.
 #[derive(Default)]
 pub(super) struct Stats {
     statements: AtomicU64,
@@ -322,8 +366,8 @@ impl Stats {
     }
 }
 
-/// Runs hooks of stored transactions. One that panics is logged and takes nothing else down.
-pub(super) fn run_hooks(hooks: Vec<Hook>) {
+/// Runs the hooks of committed transactions. A hook that panics is logged and does not stop the others.
+pub(super) fn run_hooks(hooks: Vec<CommitHook>) {
     for hook in hooks {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).is_err() {
             tracing::error!("a hook after a commit panicked");

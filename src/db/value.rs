@@ -1,4 +1,4 @@
-//! Values on their way in and out: integers, text and bytes, alike on both databases.
+//! The values of statements and rows: integers, texts and bytes, the same on both databases.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,24 +8,25 @@ use chain::Amount;
 use crate::Error;
 use clock::Instant;
 
-/// One value of a statement. A feature's own type implements `From<Its> for Bind` and [`FromValue`].
+/// A value of a statement or a row. A type of a feature is stored by implementing `From<TheType> for Bind` and [`FromValue`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Bind {
     Null,
     Int(i64),
     Text(String),
     Blob(Vec<u8>),
-    /// An unsigned integer above `i64::MAX`; the statement that binds it is refused.
+    /// An unsigned integer above `i64::MAX`, which no column can hold: a statement that binds it fails.
     TooLarge(u64),
-    /// The id that an earlier link of the same chain returns; refused anywhere else.
+    /// The id that a statement of the same batch returns, by the number of that statement. Only statements of a batch may
+    /// bind it.
     ResultRef(usize),
 }
 
-/// One value of a row.
+/// A value of a row.
 pub type Value = Bind;
 
 impl Bind {
-    /// What stands here, for messages; never the value itself.
+    /// Returns the type of the value in words, for messages, without the value.
     pub fn kind(&self) -> &'static str {
         match self {
             Bind::Null => "null",
@@ -33,16 +34,16 @@ impl Bind {
             Bind::Text(_) => "text",
             Bind::Blob(_) => "bytes",
             Bind::TooLarge(_) => "an integer above 2^63",
-            Bind::ResultRef(_) => "what a link returns",
+            Bind::ResultRef(_) => "a reference to the result of a statement",
         }
     }
 
-    /// The text itself, for the [`FromValue`] of an id or of a state.
+    /// Returns the text, or `None` for a value of another type.
     pub fn as_text(&self) -> Option<&str> {
         if let Bind::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The bytes themselves, for the [`FromValue`] of a hash or of an address.
+    /// Returns the bytes, or `None` for a value of another type.
     pub fn as_bytes(&self) -> Option<&[u8]> {
         if let Bind::Blob(bytes) = self { Some(bytes) } else { None }
     }
@@ -130,7 +131,7 @@ impl<const N: usize> From<&[u8; N]> for Bind {
     }
 }
 
-/// 32 bytes, big-endian: the byte order of both databases is the numeric order.
+/// 32 bytes, big-endian, so that both databases sort amounts by their size.
 impl From<Amount> for Bind {
     fn from(value: Amount) -> Bind {
         Bind::from(value.to_be_bytes())
@@ -155,15 +156,16 @@ impl<T: Into<Bind>> From<Option<T>> for Bind {
     }
 }
 
-/// Without the value: what is stored may be a secret or an e-mail address.
+/// Leaves out the value, which may be a secret or an e-mail address.
 impl fmt::Debug for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())
     }
 }
 
-/// How a type is read from a value; `None` when it is not one of its values.
+/// A type that can be read from a row.
 pub trait FromValue: Sized {
+    /// Converts the value, or returns `None` when the type has no such value.
     fn from_value(value: &Value) -> Option<Self>;
 }
 
@@ -225,12 +227,13 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
-/// Stores an enum as text: `text_enum!(State { Seen => "seen", Final => "final" })` gives `as_str` and both directions.
+/// Stores an enum as text. `text_enum!(State { Seen => "seen", Final => "final" })` implements `as_str` and the conversions to
+/// and from a value.
 #[macro_export]
 macro_rules! text_enum {
     ($name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
         impl $name {
-            /// Returns the stored text.
+            /// Returns the text under which the variant is stored.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $($name::$variant => $text,)+
@@ -255,7 +258,7 @@ macro_rules! text_enum {
     };
 }
 
-/// One row of an answer; it outlives its transaction.
+/// A row that a statement returned. It may be used after its transaction.
 #[derive(Debug)]
 pub struct Row {
     columns: Arc<[Box<str>]>,
@@ -267,21 +270,28 @@ impl Row {
         Row { columns, values }
     }
 
+    /// Returns the value of the named column.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when there is no such column, or when `T` has no such value.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
-        let place = self.columns.iter().position(|name| **name == *column);
-        self.read(place, || column.to_owned())
+        let index = self.columns.iter().position(|name| **name == *column);
+        self.convert(index, || column.to_owned())
     }
 
-    /// By place, from 0: for aggregates without a name.
-    pub fn at<T: FromValue>(&self, place: usize) -> Result<T, Error> {
-        self.read(Some(place), || self.columns.get(place).map_or_else(|| place.to_string(), ToString::to_string))
+    /// Returns the value of the column with this index, from 0.
+    ///
+    /// # Errors
+    /// [`Error::Value`] when there is no such column, or when `T` has no such value.
+    pub fn get_at<T: FromValue>(&self, index: usize) -> Result<T, Error> {
+        self.convert(Some(index), || self.columns.get(index).map_or_else(|| index.to_string(), ToString::to_string))
     }
 
-    fn read<T: FromValue>(&self, place: Option<usize>, column: impl Fn() -> String) -> Result<T, Error> {
-        let refused = |reason| Error::Value { column: column(), reason };
+    fn convert<T: FromValue>(&self, index: Option<usize>, column: impl Fn() -> String) -> Result<T, Error> {
+        let invalid = |reason| Error::Value { column: column(), reason };
         let value =
-            place.and_then(|place| self.values.get(place)).ok_or_else(|| refused("there is no such column".into()))?;
-        let expected = || format!("{} found, not one of {}", value.kind(), std::any::type_name::<T>());
-        T::from_value(value).ok_or_else(|| refused(expected()))
+            index.and_then(|index| self.values.get(index)).ok_or_else(|| invalid("there is no such column".into()))?;
+        let mismatch = || format!("{} is not a value of {}", value.kind(), std::any::type_name::<T>());
+        T::from_value(value).ok_or_else(|| invalid(mismatch()))
     }
 }

@@ -1,21 +1,22 @@
-//! Encryption at rest of what must be readable again: stock lines and signing secrets.
+//! Encrypts data at rest that the daemon must be able to read again: stock lines and signing secrets.
 //!
-//! A ciphertext opens only for the purpose and the owner it was sealed for: a row that somebody moved to another owner
-//! does not open. The newest key seals, every key of the ring opens, and digests stay the same when a key is added.
+//! A ciphertext can be decrypted only for the purpose and the owner it was encrypted for, so a database row that is moved to
+//! another owner cannot be decrypted. The newest key of the key ring encrypts, and every key of it decrypts. Digests stay the
+//! same when a key is added.
 //!
-//! **When the key file is lost, everything sealed under it is lost**: undelivered stock lines must be imported again,
-//! delivered ones can no longer be shown, signing secrets must be replaced. Money is not affected. The file is not part
-//! of a database backup, so that a stolen backup shows nothing: keep a copy of it apart from the backups.
+//! **When the key file is lost, everything encrypted with it is lost**: undelivered stock lines must be imported again,
+//! delivered ones can no longer be shown, and signing secrets must be replaced. Money is not affected. The file is not part
+//! of a database backup, so that a stolen backup reveals no secrets: keep a copy of the file apart from the backups.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | version, 1 |
 //! | 4 | id of the key, big-endian |
 //! | 24 | random nonce |
 //! | n | encrypted text |
-//! | 16 | tag of XChaCha20-Poly1305; purpose, owner, version and id are its associated data |
+//! | 16 | XChaCha20-Poly1305 tag; its associated data are version, key id, purpose and owner |
 
-mod ring;
+mod key_ring;
 
 #[cfg(test)]
 mod tests;
@@ -31,92 +32,110 @@ use rand::{TryRng, rngs::SysRng};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-pub use ring::{FILE_NAME, KeysError, rotate};
+pub use key_ring::{FILE_NAME, KeysError, rotate};
 
+/// Version of the format, the first byte of each ciphertext.
 const VERSION: u8 = 1;
-const KEY: usize = 32;
-const NONCE: usize = 24;
-const HEADER: usize = 1 + 4;
+/// Length of a key, in bytes.
+const KEY_LENGTH: usize = 32;
+/// Length of the nonce, in bytes.
+const NONCE_LENGTH: usize = 24;
+/// Length of version and key id, in bytes.
+const HEADER_LENGTH: usize = 1 + 4;
 
-/// What a sealed text has beyond the text itself, in bytes.
-pub const OVERHEAD: usize = HEADER + NONCE + 16;
+/// Number of bytes by which a ciphertext is longer than its plaintext.
+pub const OVERHEAD: usize = HEADER_LENGTH + NONCE_LENGTH + 16;
 
+/// Encrypts and decrypts with the keys of one key ring.
 pub struct Envelope {
     /// Ascending by id; never empty.
     keys: Vec<(u32, XChaCha20Poly1305)>,
-    digest_key: Zeroizing<[u8; KEY]>,
+    digest_key: Zeroizing<[u8; KEY_LENGTH]>,
 }
 
+/// Why a ciphertext cannot be decrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("this is nothing that was sealed here")]
+    /// The bytes do not have the format of a ciphertext.
+    #[error("this is not a ciphertext of settled")]
     Malformed,
-    #[error("it was sealed under key {0}, which envelope.keys does not have: is it the file of this database?")]
+    /// The key ring does not have the key with this id.
+    #[error(
+        "it was encrypted with key {0}, which envelope.keys does not have; check that the file belongs to this database"
+    )]
     UnknownKey(u32),
-    #[error("it was altered, or sealed for another purpose or owner")]
+    /// The tag does not match.
+    #[error("it was altered, or encrypted for another purpose or owner")]
     Refused,
 }
 
 impl Envelope {
-    /// With a key of its own that nothing else opens: for tests.
+    /// Creates an envelope with a random key that is not stored anywhere; for tests.
     pub fn generate() -> Envelope {
-        Envelope::of(&ring::Ring::generate())
+        Envelope::from_ring(&key_ring::KeyRing::generate())
     }
 
-    fn of(ring: &ring::Ring) -> Envelope {
+    fn from_ring(ring: &key_ring::KeyRing) -> Envelope {
         let keys = ring.keys().iter();
         let keys = keys.map(|(id, key)| (*id, XChaCha20Poly1305::new((&*derive(key, b"seal")).into()))).collect();
         Envelope { keys, digest_key: derive(ring.first(), b"digest") }
     }
 
-    /// Encrypts under the newest key, with a nonce of its own: the same text never looks the same.
+    /// Encrypts a text with the newest key for one purpose and owner. Each call uses a random nonce, so equal texts have
+    /// different ciphertexts.
     ///
     /// # Panics
-    /// When the system has no randomness.
+    /// When the operating system provides no random bytes.
     pub fn seal(&self, purpose: &str, owner: &str, plain: &[u8]) -> Vec<u8> {
-        let (id, cipher) = self.keys.last().expect("a ring is never empty");
-        let mut nonce = [0; NONCE];
-        SysRng.try_fill_bytes(&mut nonce).expect("the system has randomness");
+        let (id, cipher) = self.keys.last().expect("a key ring is never empty");
+        let mut nonce = [0; NONCE_LENGTH];
+        SysRng.try_fill_bytes(&mut nonce).expect("the operating system provides random bytes");
         let mut sealed = vec![VERSION];
         sealed.extend(id.to_be_bytes());
-        let associated = associated(&sealed, purpose, owner);
-        let payload = Payload { msg: plain, aad: &associated };
-        let encrypted = cipher.encrypt(&XNonce::from(nonce), payload).expect("texts are far below 256 GiB");
+        let associated_data = associated_data(&sealed, purpose, owner);
+        let payload = Payload { msg: plain, aad: &associated_data };
+        let encrypted =
+            cipher.encrypt(&XNonce::from(nonce), payload).expect("a text is far below the limit of 256 GiB");
         sealed.extend(nonce);
         sealed.extend(encrypted);
         sealed
     }
 
-    /// The text again, if it was sealed for exactly this purpose and owner.
+    /// Decrypts a text that was encrypted for exactly this purpose and owner.
+    ///
+    /// # Errors
+    /// When the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that the key
+    /// ring does not have.
     pub fn open(&self, purpose: &str, owner: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let (header, rest) = sealed.split_at_checked(HEADER).ok_or(OpenError::Malformed)?;
-        let (nonce, encrypted) = rest.split_first_chunk::<NONCE>().ok_or(OpenError::Malformed)?;
+        let (header, rest) = sealed.split_at_checked(HEADER_LENGTH).ok_or(OpenError::Malformed)?;
+        let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(OpenError::Malformed)?;
         let (version, id) = header.split_first_chunk::<1>().ok_or(OpenError::Malformed)?;
         if version != &[VERSION] {
             return Err(OpenError::Malformed);
         }
         let id = u32::from_be_bytes(id.try_into().map_err(|_| OpenError::Malformed)?);
         let (_, cipher) = self.keys.iter().find(|(known, _)| *known == id).ok_or(OpenError::UnknownKey(id))?;
-        let payload = Payload { msg: encrypted, aad: &associated(header, purpose, owner) };
+        let payload = Payload { msg: encrypted, aad: &associated_data(header, purpose, owner) };
         cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| OpenError::Refused)
     }
 
-    /// The id of the key that a text was sealed under; `None` for what was not sealed here.
+    /// Returns the id of the key that a text was encrypted with, or `None` when the bytes are not a ciphertext.
     pub fn key_of(sealed: &[u8]) -> Option<u32> {
-        let (version, id) = sealed.first_chunk::<HEADER>()?.split_first_chunk::<1>()?;
+        let (version, id) = sealed.first_chunk::<HEADER_LENGTH>()?.split_first_chunk::<1>()?;
         (version == &[VERSION]).then_some(u32::from_be_bytes(id.try_into().ok()?))
     }
 
-    /// Knows a text again without showing it. The same for ever: it is keyed with the first key of the ring.
+    /// Returns a keyed digest that identifies a text without revealing it. It never changes, because it is keyed with the first
+    /// key of the key ring.
     pub fn digest(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
         let mut mac = hmac(&self.digest_key);
-        mac.update(&prefixed(purpose));
+        mac.update(&length_prefixed(purpose));
         mac.update(bytes);
         mac.finalize().into_bytes().into()
     }
 }
 
-/// Shows which keys there are, never a key.
+/// Shows the key ids, never a key.
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<u32> = self.keys.iter().map(|(id, _)| *id).collect();
@@ -124,24 +143,25 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// What a key of the ring is used for is a key of its own.
-fn derive(key: &[u8; KEY], what_for: &[u8]) -> Zeroizing<[u8; KEY]> {
+/// Derives a separate key for one use of a key of the ring.
+fn derive(key: &[u8; KEY_LENGTH], usage: &[u8]) -> Zeroizing<[u8; KEY_LENGTH]> {
     let mut mac = hmac(key);
     mac.update(b"settled envelope 1 ");
-    mac.update(what_for);
+    mac.update(usage);
     Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
-fn hmac(key: &[u8; KEY]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of every length")
+fn hmac(key: &[u8; KEY_LENGTH]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC accepts keys of any length")
 }
 
-/// Fields carry their lengths, so that none can bleed into the next.
-fn associated(header: &[u8], purpose: &str, owner: &str) -> Vec<u8> {
-    [header, &prefixed(purpose), owner.as_bytes()].concat()
+/// Returns the associated data of a ciphertext. The purpose carries its length, so that its end cannot be read as part of the
+/// owner.
+fn associated_data(header: &[u8], purpose: &str, owner: &str) -> Vec<u8> {
+    [header, &length_prefixed(purpose), owner.as_bytes()].concat()
 }
 
-fn prefixed(purpose: &str) -> Vec<u8> {
-    let length = u32::try_from(purpose.len()).expect("purposes are words of ours");
+fn length_prefixed(purpose: &str) -> Vec<u8> {
+    let length = u32::try_from(purpose.len()).expect("a purpose is a short constant");
     [&length.to_be_bytes(), purpose.as_bytes()].concat()
 }

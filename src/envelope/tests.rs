@@ -11,7 +11,7 @@ const LINE: &[u8] = b"user1@example.org----pass1";
 
 proptest! {
     #[test]
-    fn what_is_sealed_opens(plain in proptest::collection::vec(any::<u8>(), 0..300), owner in "[a-z:0-9]{0,20}") {
+    fn a_ciphertext_is_decrypted_to_its_plaintext(plain in proptest::collection::vec(any::<u8>(), 0..300), owner in "[a-z:0-9]{0,20}") {
         let envelope = Envelope::generate();
         let sealed = envelope.seal("stock", &owner, &plain);
         prop_assert_eq!(sealed.len(), plain.len() + OVERHEAD);
@@ -19,13 +19,13 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_opening_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+    fn no_bytes_make_decryption_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
         prop_assert!(Envelope::generate().open("stock", "sku:1", &bytes).is_err());
     }
 }
 
 #[test]
-fn a_row_moved_to_another_owner_does_not_open() {
+fn a_ciphertext_cannot_be_decrypted_for_another_owner_or_purpose() {
     let envelope = Envelope::generate();
     let sealed = envelope.seal("stock", "sku:1", LINE);
     for (purpose, owner) in [("stock", "sku:2"), ("stoc", "ksku:1"), ("webhook", "sku:1"), ("stock", "")] {
@@ -34,7 +34,7 @@ fn a_row_moved_to_another_owner_does_not_open() {
 }
 
 #[test]
-fn every_flipped_bit_is_noticed() {
+fn every_flipped_bit_is_detected() {
     let envelope = Envelope::generate();
     let sealed = envelope.seal("stock", "sku:1", LINE);
     for bit in 0..sealed.len() * 8 {
@@ -48,7 +48,7 @@ fn every_flipped_bit_is_noticed() {
 }
 
 #[test]
-fn the_same_text_never_looks_the_same_but_has_one_digest() {
+fn equal_texts_have_different_ciphertexts_and_one_digest() {
     let envelope = Envelope::generate();
     assert_ne!(envelope.seal("stock", "sku:1", LINE), envelope.seal("stock", "sku:1", LINE));
     assert_eq!(envelope.digest("stock", LINE), envelope.digest("stock", LINE));
@@ -58,7 +58,7 @@ fn the_same_text_never_looks_the_same_but_has_one_digest() {
 }
 
 #[test]
-fn an_added_key_seals_and_the_old_ones_open() {
+fn a_new_key_encrypts_and_the_old_keys_still_decrypt() {
     let folder = tempfile::tempdir().unwrap();
     let before = Envelope::create(folder.path()).unwrap();
     let old = before.seal("stock", "sku:1", LINE);
@@ -69,51 +69,51 @@ fn an_added_key_seals_and_the_old_ones_open() {
     let new = after.seal("stock", "sku:1", LINE);
     assert_eq!((&old[1..5], &new[1..5]), (&[0, 0, 0, 1][..], &[0, 0, 0, 3][..]));
     assert_eq!(&**after.open("stock", "sku:1", &old).unwrap(), LINE);
-    assert_eq!(after.digest("stock", LINE), before.digest("stock", LINE), "the same line is known after a rotation");
+    assert_eq!(after.digest("stock", LINE), before.digest("stock", LINE), "the digest is the same after a rotation");
     assert_eq!(before.open("stock", "sku:1", &new).unwrap_err(), OpenError::UnknownKey(3));
 }
 
 #[test]
-fn the_file_is_for_its_owner_and_never_overwritten() {
+fn only_the_owner_may_read_the_key_file_and_it_is_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
-    assert!(matches!(Envelope::load(folder.path()), Err(KeysError::Io { .. })), "there is none yet");
+    assert!(matches!(Envelope::load(folder.path()), Err(KeysError::Io { .. })), "there is no key file yet");
     let sealed = Envelope::load_or_create(folder.path()).unwrap().seal("stock", "sku:1", LINE);
-    let written = fs::read(&path).unwrap();
+    let content = fs::read(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
 
     assert!(matches!(Envelope::create(folder.path()), Err(KeysError::Exists(_))));
-    assert_eq!(fs::read(&path).unwrap(), written);
+    assert_eq!(fs::read(&path).unwrap(), content);
     let again = Envelope::load_or_create(folder.path()).unwrap();
     assert_eq!(&**again.open("stock", "sku:1", &sealed).unwrap(), LINE);
 
     rotate(folder.path()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-    let refused = Envelope::load(folder.path()).unwrap_err().to_string();
-    assert!(refused.contains("mode 640") && refused.contains("chmod 600"), "{refused}");
+    let error = Envelope::load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("mode 640") && error.contains("chmod 600"), "{error}");
 }
 
 #[test]
-fn a_damaged_file_is_refused_with_its_line() {
+fn a_malformed_key_file_is_rejected_with_the_line_number() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
     let key = "ab".repeat(32);
     for (text, expected) in [
-        (String::new(), "there is no key"),
-        (format!("1 {key}\n1 {key}\n"), "line 2: the id is not above"),
-        (format!("# c\none {key}\n"), "line 2: the id is no number"),
+        (String::new(), "the file has no key"),
+        (format!("1 {key}\n1 {key}\n"), "line 2: the id is not greater"),
+        (format!("# c\none {key}\n"), "line 2: the id is not a number"),
         (format!("1 {}\n", &key[2..]), "line 1: the key is not 64"),
-        (format!("1{key}\n"), "line 1: an id, a blank and a key"),
+        (format!("1{key}\n"), "line 1: the line is not an id, a space and a key"),
     ] {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let refused = Envelope::load(folder.path()).unwrap_err().to_string();
-        assert!(refused.contains(expected) && !refused.contains(&key), "{refused}");
+        let error = Envelope::load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains(&key), "{error}");
     }
 }
 
 #[test]
-fn debug_shows_no_key() {
+fn debug_output_shows_no_key() {
     assert_eq!(format!("{:?}", Envelope::generate()), "Envelope(keys [1])");
 }

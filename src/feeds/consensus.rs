@@ -1,11 +1,11 @@
-//! Which rates are accepted. No network, no clock, no database.
+//! Decides which rates are accepted. Pure: no network, no clock, no database.
 //!
-//! A round is accepted when enough sources are fresh and near their median, and the median is near the last accepted
-//! rate. One that is far from it is a jump: it is accepted when so many rounds in a row agree on it. A crash of the market
-//! costs a minute without quotes, a mistake of one round costs nothing. Who knows better sets the pair in [rates.fixed].
+//! A rate is accepted when enough recent prices are near their median, and the median is near the last accepted rate. A median
+//! far from that rate is a jump, which is accepted when several rounds in a row agree on it. A market crash therefore means a
+//! minute without quotes, and an error in a single round has no effect. The operator can set a pair in `[rates.fixed]`.
 //!
-//! USDT counts as one dollar, in quotes and as a rate, while its own tickers say so within the guard. Beyond it USDT has
-//! no rate, and what is quoted in USDT is not heard.
+//! USDT counts as one US dollar, both as quote currency and as a rate, while its own prices are within the configured distance
+//! of one dollar. Otherwise USDT has no rate, and prices quoted in USDT are ignored.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -18,45 +18,51 @@ use super::{
 use clock::Instant;
 use config::{Pair, Rates, SourceName};
 
-const PEGGED: &str = "USDT";
-const PEG: &str = "USD";
+/// The stablecoin that counts as its peg currency.
+const PEGGED_ASSET: &str = "USDT";
+/// The currency to which the stablecoin is pegged.
+const PEG_CURRENCY: &str = "USD";
 
-/// A rate that may be used from `at` on, until it is too old.
+/// A rate that enough sources agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreed {
-    /// Units of the pair's second for one of its first.
+pub struct AgreedRate {
+    /// Units of the quote currency for one unit of the base.
     pub value: Decimal,
-    /// Those that agree on it, each once.
+    /// The sources whose prices are near the median, each once.
     pub sources: Vec<SourceName>,
-    /// When they agreed.
+    /// The time of the decision, from which the rate may be used.
     pub at: Instant,
 }
 
-/// As it is stored with the rate: `median of binance, kraken, okx`.
-impl fmt::Display for Agreed {
+/// The text that is stored with the rate, such as `median of binance, kraken, okx`.
+impl fmt::Display for AgreedRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.sources.iter().map(|source| source.as_str()).collect();
         write!(f, "median of {}", names.join(", "))
     }
 }
 
-/// Why there is no new rate. The one before stays in force until it is too old, except after a [`Refused::Depegged`].
+/// Why a round yields no new rate. The previous rate stays valid until it is too old, except after [`RateRefusal::Depegged`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("{found} of {needed} sources have a fresh price")]
+pub enum RateRefusal {
+    /// Too few sources have a recent price.
+    #[error("{found} of {needed} required sources have a recent price")]
     TooFew { found: usize, needed: usize },
-    #[error("only {found} of {needed} sources are near the median {median}")]
+    /// Too few sources are near the median.
+    #[error("only {found} of {needed} required sources are near the median {median}")]
     Disagreement { found: usize, needed: usize, median: Decimal },
-    #[error("from {from} to {to} is a jump, seen in {rounds} of {needed} rounds in a row")]
+    /// The median is far from the last accepted rate, and not enough rounds in a row confirm it yet.
+    #[error("the rate jumps from {from} to {to}, confirmed by {rounds} of {needed} required rounds in a row")]
     Jump { from: Decimal, to: Decimal, rounds: u32, needed: u32 },
-    #[error("USDT stands at {0} USD, outside the guard of its peg")]
+    /// The price of USDT in US dollars is too far from one.
+    #[error("USDT is at {0} USD, too far from its peg")]
     Depegged(Decimal),
 }
 
-/// The last accepted rate of every pair, and the jumps that wait for more rounds.
+/// The last accepted rate of every pair, and the jumps that need more rounds to be accepted.
 pub struct RateConsensus {
     limits: Limits,
-    tracks: BTreeMap<Pair, PairState>,
+    states: BTreeMap<Pair, PairState>,
 }
 
 struct Limits {
@@ -72,11 +78,12 @@ struct Limits {
 #[derive(Default)]
 struct PairState {
     accepted: Option<Decimal>,
-    /// Where it seems to have jumped to, and in how many rounds in a row.
+    /// The median of an unconfirmed jump, and the number of rounds in a row that showed it.
     jump: Option<(Decimal, u32)>,
 }
 
 impl RateConsensus {
+    /// Creates an empty state with the limits of the configuration.
     pub fn new(config: &Rates) -> RateConsensus {
         let limits = Limits {
             min_sources: config.min_sources,
@@ -87,96 +94,113 @@ impl RateConsensus {
             depeg_percent: config.depeg_percent,
             depeg_min_sources: config.depeg_min_sources,
         };
-        RateConsensus { limits, tracks: BTreeMap::new() }
+        RateConsensus { limits, states: BTreeMap::new() }
     }
 
-    /// Takes up what was accepted before a restart, however long ago: the first round is compared with it.
-    pub fn resume(&mut self, pair: Pair, accepted: Decimal) {
-        self.tracks.insert(pair, PairState { accepted: Some(accepted), jump: None });
+    /// Restores the rate that was last accepted before a restart, so that the first round is compared with it.
+    pub fn restore(&mut self, pair: Pair, accepted: Decimal) {
+        self.states.insert(pair, PairState { accepted: Some(accepted), jump: None });
     }
 
-    /// What one round of questions says of these pairs, which are all in USD.
-    pub fn round(
+    /// Decides the rates of these pairs, which are all quoted in USD, from the prices of one round of requests.
+    pub fn evaluate_round(
         &mut self,
         now: Instant,
         pairs: &[Pair],
         observations: &[Observation],
-    ) -> Vec<(Pair, Result<Agreed, Refused>)> {
-        let peg = self.limits.peg(now, observations);
-        let judge = |pair: &Pair| {
-            let track = self.tracks.entry(pair.clone()).or_default();
-            let outcome = if *pair == Pair::new(PEGGED, PEG) {
+    ) -> Vec<(Pair, Result<AgreedRate, RateRefusal>)> {
+        let peg = self.limits.check_peg(now, observations);
+        let evaluate = |pair: &Pair| {
+            let state = self.states.entry(pair.clone()).or_default();
+            let outcome = if *pair == Pair::new(PEGGED_ASSET, PEG_CURRENCY) {
                 peg.clone()
             } else {
-                let agreed = self.limits.agree(now, pair, observations, peg.is_ok());
-                track.follow(agreed, &self.limits)
+                let agreed = self.limits.find_rate(now, pair, observations, peg.is_ok());
+                state.apply_jump_limit(agreed, &self.limits)
             };
             (pair.clone(), outcome)
         };
-        pairs.iter().map(judge).collect()
+        pairs.iter().map(evaluate).collect()
     }
 }
 
 impl Limits {
-    /// The median of the fresh and near ones. What is quoted in USDT counts only while the peg holds.
-    fn agree(&self, now: Instant, pair: &Pair, heard: &[Observation], peg_holds: bool) -> Result<Agreed, Refused> {
-        let counts = |quote: &str| quote == pair.quote || (peg_holds && pair.quote == PEG && quote == PEGGED);
-        let fitting = heard.iter().filter(|heard| heard.pair.base == pair.base && counts(&heard.pair.quote));
-        self.median_of(now, fitting, self.min_sources)
+    /// Returns the median of the recent prices near it. Prices quoted in USDT count only while the peg holds.
+    fn find_rate(
+        &self,
+        now: Instant,
+        pair: &Pair,
+        observations: &[Observation],
+        peg_holds: bool,
+    ) -> Result<AgreedRate, RateRefusal> {
+        let counts =
+            |quote: &str| quote == pair.quote || (peg_holds && pair.quote == PEG_CURRENCY && quote == PEGGED_ASSET);
+        let matching = observations
+            .iter()
+            .filter(|observation| observation.pair.base == pair.base && counts(&observation.pair.quote));
+        self.median_of(now, matching, self.min_sources)
     }
 
-    fn peg(&self, now: Instant, heard: &[Observation]) -> Result<Agreed, Refused> {
-        let tickers = heard.iter().filter(|heard| heard.pair.base == PEGGED && heard.pair.quote == PEG);
+    /// Returns a rate of one for USDT while its prices are near one US dollar.
+    fn check_peg(&self, now: Instant, observations: &[Observation]) -> Result<AgreedRate, RateRefusal> {
+        let tickers = observations
+            .iter()
+            .filter(|observation| observation.pair.base == PEGGED_ASSET && observation.pair.quote == PEG_CURRENCY);
         let agreed = self.median_of(now, tickers, self.depeg_min_sources)?;
         if is_near(agreed.value, Decimal::ONE, self.depeg_percent) {
-            Ok(Agreed { value: Decimal::ONE, ..agreed })
+            Ok(AgreedRate { value: Decimal::ONE, ..agreed })
         } else {
-            Err(Refused::Depegged(agreed.value))
+            Err(RateRefusal::Depegged(agreed.value))
         }
     }
 
     fn median_of<'a>(
         &self,
         now: Instant,
-        heard: impl Iterator<Item = &'a Observation>,
+        observations: impl Iterator<Item = &'a Observation>,
         needed: usize,
-    ) -> Result<Agreed, Refused> {
-        // One voice for each source, its newest.
-        let mut independent_endpoints: BTreeMap<SourceName, &Observation> = BTreeMap::new();
-        for observation in heard.filter(|heard| now.since(heard.at) <= self.staleness_ms) {
-            let voice = independent_endpoints.entry(observation.source).or_insert(observation);
-            if voice.at < observation.at {
-                *voice = observation;
+    ) -> Result<AgreedRate, RateRefusal> {
+        // Each source counts once, with its newest price.
+        let mut newest_by_source: BTreeMap<SourceName, &Observation> = BTreeMap::new();
+        for observation in observations.filter(|observation| now.since(observation.at) <= self.staleness_ms) {
+            let newest = newest_by_source.entry(observation.source).or_insert(observation);
+            if newest.at < observation.at {
+                *newest = observation;
             }
         }
-        let too_few = || Refused::TooFew { found: independent_endpoints.len(), needed };
-        let middle = median_price(&independent_endpoints)
-            .filter(|_| independent_endpoints.len() >= needed)
-            .ok_or_else(too_few)?;
-        let is_far = |voice: &Observation| !is_near(voice.price, middle, self.max_deviation_percent);
-        let mut near = independent_endpoints.clone();
-        near.retain(|_, voice| !is_far(voice));
+        let too_few = || RateRefusal::TooFew { found: newest_by_source.len(), needed };
+        let median =
+            median_price(&newest_by_source).filter(|_| newest_by_source.len() >= needed).ok_or_else(too_few)?;
+        let is_far = |observation: &Observation| !is_near(observation.price, median, self.max_deviation_percent);
+        let mut near = newest_by_source.clone();
+        near.retain(|_, observation| !is_far(observation));
         let value = median_price(&near).filter(|_| near.len() >= needed);
-        let value = value.ok_or(Refused::Disagreement { found: near.len(), needed, median: middle })?;
-        Ok(Agreed { value, sources: near.into_keys().collect(), at: now })
+        let value = value.ok_or(RateRefusal::Disagreement { found: near.len(), needed, median })?;
+        Ok(AgreedRate { value, sources: near.into_keys().collect(), at: now })
     }
 }
 
-fn median_price(independent_endpoints: &BTreeMap<SourceName, &Observation>) -> Option<Decimal> {
-    median(&independent_endpoints.values().map(|voice| voice.price).collect::<Vec<Decimal>>())
+/// Returns the median price of these sources, or `None` when there are none.
+fn median_price(newest_by_source: &BTreeMap<SourceName, &Observation>) -> Option<Decimal> {
+    median(&newest_by_source.values().map(|observation| observation.price).collect::<Vec<Decimal>>())
 }
 
 impl PairState {
-    fn follow(&mut self, agreed: Result<Agreed, Refused>, limits: &Limits) -> Result<Agreed, Refused> {
+    /// Accepts the rate of a round, or refuses it as a jump until enough rounds in a row confirm it.
+    fn apply_jump_limit(
+        &mut self,
+        agreed: Result<AgreedRate, RateRefusal>,
+        limits: &Limits,
+    ) -> Result<AgreedRate, RateRefusal> {
         let jump = self.jump.take();
         let agreed = agreed?;
         let to = agreed.value;
         if let Some(from) = self.accepted.filter(|from| !is_near(to, *from, limits.max_jump_percent)) {
-            let before = jump.filter(|(seen, _)| is_near(to, *seen, limits.max_jump_percent));
-            let rounds = before.map_or(1, |(_, rounds)| rounds + 1);
+            let previous = jump.filter(|(seen, _)| is_near(to, *seen, limits.max_jump_percent));
+            let rounds = previous.map_or(1, |(_, rounds)| rounds + 1);
             if rounds < limits.jump_rounds {
                 self.jump = Some((to, rounds));
-                return Err(Refused::Jump { from, to, rounds, needed: limits.jump_rounds });
+                return Err(RateRefusal::Jump { from, to, rounds, needed: limits.jump_rounds });
             }
         }
         self.accepted = Some(to);

@@ -1,8 +1,8 @@
-//! What several sources agree on: the median of those that are fresh and near it. Pure and exact.
+//! The median of prices, and the distance between two prices. Pure, with exact decimals.
 
 use rust_decimal::Decimal;
 
-/// Prices that were heard, in no order. `None` when there is none.
+/// Returns the median of prices in any order, or `None` when there are none.
 pub fn median(prices: &[Decimal]) -> Option<Decimal> {
     let mut sorted = prices.to_vec();
     sorted.sort();
@@ -11,11 +11,11 @@ pub fn median(prices: &[Decimal]) -> Option<Decimal> {
         return Some(*upper);
     }
     let lower = sorted.get(sorted.len() / 2 - 1)?;
-    // Half of the difference is added: the sum of two large prices may leave the range.
+    // Half of the difference is added to the lower price, because the sum of two large prices may overflow.
     lower.checked_add(upper.checked_sub(*lower)?.checked_div(Decimal::TWO)?)
 }
 
-/// Whether `price` is at most so many percent away from `from`, which is above zero.
+/// Returns true when `price` differs from `from` by at most `percent` percent of it. `from` is above zero.
 pub fn is_near(price: Decimal, from: Decimal, percent: u32) -> bool {
     let allowed = from.checked_mul(Decimal::new(i64::from(percent), 2));
     let distance = price.checked_sub(from).map(|distance| distance.abs());
@@ -36,9 +36,9 @@ mod tests {
     proptest! {
         #[test]
         fn half_lie_below_and_half_above(prices in prices()) {
-            let middle = median(&prices).unwrap();
-            let below = prices.iter().filter(|price| **price < middle).count();
-            let above = prices.iter().filter(|price| **price > middle).count();
+            let median_price = median(&prices).unwrap();
+            let below = prices.iter().filter(|price| **price < median_price).count();
+            let above = prices.iter().filter(|price| **price > median_price).count();
             prop_assert!(below <= prices.len() / 2 && above <= prices.len() / 2);
         }
 
@@ -56,12 +56,13 @@ mod tests {
     }
 
     #[test]
-    fn examples() {
-        let of = |texts: &[&str]| median(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Decimal>>());
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&["3"]), Some(Decimal::from(3)));
-        assert_eq!(of(&["1", "100", "2"]), Some(Decimal::from(2)));
-        assert_eq!(of(&["1.01", "1.02"]), Some(Decimal::new(1015, 3)));
+    fn medians_and_distances_of_known_prices() {
+        let median_of =
+            |texts: &[&str]| median(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Decimal>>());
+        assert_eq!(median_of(&[]), None);
+        assert_eq!(median_of(&["3"]), Some(Decimal::from(3)));
+        assert_eq!(median_of(&["1", "100", "2"]), Some(Decimal::from(2)));
+        assert_eq!(median_of(&["1.01", "1.02"]), Some(Decimal::new(1015, 3)));
         for (price, percent, near) in [("102", 2, true), ("102.01", 2, false), ("98", 2, true), ("97.9", 2, false)] {
             assert_eq!(is_near(price.parse().unwrap(), Decimal::ONE_HUNDRED, percent), near, "{price}");
         }

@@ -1,12 +1,12 @@
-//! Exchange rates over HTTP: what exchanges say, and what may be believed of it.
+//! Exchange rates over HTTP: requests prices from several exchanges and decides which rate to accept.
 //!
-//! [`Feeds`] asks and believes nothing; [`RateConsensus`] decides and asks nothing. Without enough sources that agree there is
-//! no rate: everything here fails closed, and running quotes keep the rate they were given.
+//! [`Feeds`] sends the requests and [`RateConsensus`] decides. Without enough sources that agree there is no new rate, and
+//! invoices keep the rate of their quote.
 
-mod ask;
+mod request;
 mod consensus;
 mod median;
-mod vendors;
+mod exchanges;
 
 #[cfg(test)]
 mod tests;
@@ -18,112 +18,134 @@ use rust_decimal::Decimal;
 use tracing::{debug, warn};
 use url::Url;
 
-pub use ask::FeedError;
-pub use consensus::{Agreed, RateConsensus, Refused};
+pub use consensus::{AgreedRate, RateConsensus, RateRefusal};
+pub use request::FeedError;
 
 use clock::{Clock, Instant};
 use config::{Pair, Rates, SourceName};
 
-/// What one source said: units of the pair's second for one of its first.
+/// The price of one pair at one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
+    /// The exchange.
     pub source: SourceName,
-    /// As the source quotes it, such as BTC/USDT where BTC/USD was wanted.
+    /// The pair that the exchange quotes, such as BTC/USDT when BTC/USD was requested.
     pub pair: Pair,
-    /// Above zero.
+    /// Units of the quote currency for one unit of the base, above zero.
     pub price: Decimal,
-    /// When it was true, by the source if it says so; never after it was received.
+    /// The time of the price as reported by the exchange, or the time of receipt; never later than the receipt.
     pub at: Instant,
 }
 
-/// The exchanges, with a rest for those that asked for one.
+/// The configured exchanges. An exchange that limits the request rate is paused for the time that it names.
 pub struct Feeds {
     client: reqwest::Client,
     sources: Vec<(SourceName, Url)>,
     clock: Clock,
-    resting: Mutex<BTreeMap<SourceName, Instant>>,
+    paused_until: Mutex<BTreeMap<SourceName, Instant>>,
 }
 
 impl Feeds {
+    /// Builds the HTTP client for the configured exchanges. Sends no request.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be built.
     pub fn new(config: &Rates, clock: Clock) -> Result<Feeds, FeedError> {
-        let located = |source: &SourceName| Some((*source, config.urls.get(source)?.clone()));
-        let sources = config.sources.iter().filter_map(located).collect();
-        Ok(Feeds { client: ask::client(config.timeout)?, sources, clock, resting: Mutex::default() })
+        let with_url = |source: &SourceName| Some((*source, config.urls.get(source)?.clone()));
+        let sources = config.sources.iter().filter_map(with_url).collect();
+        Ok(Feeds { client: request::build_client(config.timeout)?, sources, clock, paused_until: Mutex::default() })
     }
 
-    /// Asks every source for what it quotes of these pairs. Sources that fail are logged and left out.
+    /// Requests the prices of these pairs from every exchange. Exchanges that fail are logged and left out.
     pub async fn observe(&self, pairs: &[Pair]) -> Vec<Observation> {
         let mut observations = Vec::new();
-        for (source, answer) in self.ask(pairs).await {
+        for (source, answer) in self.request_all(pairs).await {
             match answer {
-                Ok(said) => observations.extend(said),
-                Err(FeedError::Resting) => debug!(%source, "{source} is given a rest"),
+                Ok(observed) => observations.extend(observed),
+                Err(FeedError::Paused) => debug!(%source, "{source} is paused after it limited the request rate"),
                 Err(error) => warn!(%source, "no rates from {source}: {error}"),
             }
         }
         observations
     }
 
-    /// The same with the failures: for `settled check`.
-    pub async fn ask(&self, pairs: &[Pair]) -> Vec<(SourceName, Result<Vec<Observation>, FeedError>)> {
-        let answers =
-            self.sources.iter().map(async |(source, root)| (*source, self.ask_one(*source, root, pairs).await));
-        join_all(answers).await
+    /// Requests the prices of these pairs and returns the result of every exchange, for `settled check`.
+    pub async fn request_all(&self, pairs: &[Pair]) -> Vec<(SourceName, Result<Vec<Observation>, FeedError>)> {
+        let requests =
+            self.sources.iter().map(async |(source, root)| (*source, self.request_source(*source, root, pairs).await));
+        join_all(requests).await
     }
 
-    async fn ask_one(&self, source: SourceName, root: &Url, pairs: &[Pair]) -> Result<Vec<Observation>, FeedError> {
-        if self.is_resting(source) {
-            return Err(FeedError::Resting);
+    /// Requests prices from one exchange, unless it is paused, and pauses it when it limits the request rate.
+    async fn request_source(
+        &self,
+        source: SourceName,
+        root: &Url,
+        pairs: &[Pair],
+    ) -> Result<Vec<Observation>, FeedError> {
+        if self.is_paused(source) {
+            return Err(FeedError::Paused);
         }
-        let quoted: Vec<Pair> = pairs.iter().filter(|pair| vendors::quotes(source, pair)).cloned().collect();
-        let answer = match self.ask_for(source, root, &quoted).await {
-            // One pair that it does not know spoils the whole question.
-            Err(FeedError::Refused(_)) if quoted.len() > 1 && vendors::takes_several(source) => {
-                self.ask_singly(source, root, &quoted).await
+        let available: Vec<Pair> = pairs.iter().filter(|pair| exchanges::has_market(source, pair)).cloned().collect();
+        let answer = match self.request_pairs(source, root, &available).await {
+            // The exchange rejects the whole request because of one pair that it does not know.
+            Err(FeedError::Rejected(_)) if available.len() > 1 && exchanges::accepts_several_pairs(source) => {
+                self.request_one_by_one(source, root, &available).await
             }
             answer => answer,
         };
-        if let Err(FeedError::Limited { seconds }) = &answer {
-            self.rest(source, *seconds);
+        if let Err(FeedError::RateLimited { seconds }) = &answer {
+            self.pause(source, *seconds);
         }
         answer
     }
 
-    async fn ask_for(&self, source: SourceName, root: &Url, pairs: &[Pair]) -> Result<Vec<Observation>, FeedError> {
+    /// Requests these pairs from one exchange, with one request where it accepts several pairs.
+    async fn request_pairs(
+        &self,
+        source: SourceName,
+        root: &Url,
+        pairs: &[Pair],
+    ) -> Result<Vec<Observation>, FeedError> {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
-        if !vendors::takes_several(source) {
-            return self.ask_singly(source, root, pairs).await;
+        if !exchanges::accepts_several_pairs(source) {
+            return self.request_one_by_one(source, root, pairs).await;
         }
-        let body = ask::get(&self.client, vendors::url(source, root, pairs)).await?;
-        vendors::read(source, pairs, &body, self.clock.now())
+        let body = request::fetch_body(&self.client, exchanges::build_url(source, root, pairs)).await?;
+        exchanges::parse_response(source, pairs, &body, self.clock.now())
     }
 
-    /// One question for each pair; pairs that the source does not have are no failure, unless it has none.
-    async fn ask_singly(&self, source: SourceName, root: &Url, pairs: &[Pair]) -> Result<Vec<Observation>, FeedError> {
-        let (mut said, mut refused) = (Vec::new(), None);
+    /// Sends one request per pair. Pairs that the exchange does not know are left out; fails when it knows none of them.
+    async fn request_one_by_one(
+        &self,
+        source: SourceName,
+        root: &Url,
+        pairs: &[Pair],
+    ) -> Result<Vec<Observation>, FeedError> {
+        let (mut observations, mut rejection) = (Vec::new(), None);
         for pair in pairs.chunks(1) {
-            let body = ask::get(&self.client, vendors::url(source, root, pair)).await;
-            match body.and_then(|body| vendors::read(source, pair, &body, self.clock.now())) {
-                Ok(observations) => said.extend(observations),
-                Err(error @ FeedError::Refused(_)) => refused = Some(error),
+            let body = request::fetch_body(&self.client, exchanges::build_url(source, root, pair)).await;
+            match body.and_then(|body| exchanges::parse_response(source, pair, &body, self.clock.now())) {
+                Ok(observed) => observations.extend(observed),
+                Err(error @ FeedError::Rejected(_)) => rejection = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        match refused {
-            Some(error) if said.is_empty() => Err(error),
-            Some(_) | None => Ok(said),
+        match rejection {
+            Some(error) if observations.is_empty() => Err(error),
+            Some(_) | None => Ok(observations),
         }
     }
 
-    fn is_resting(&self, source: SourceName) -> bool {
-        let resting = self.resting.lock().expect("no holder of the rests panics");
-        resting.get(&source).is_some_and(|until| self.clock.now() < *until)
+    fn is_paused(&self, source: SourceName) -> bool {
+        let paused_until = self.paused_until.lock().expect("no panic while the pauses are locked");
+        paused_until.get(&source).is_some_and(|until| self.clock.now() < *until)
     }
 
-    fn rest(&self, source: SourceName, seconds: u32) {
+    fn pause(&self, source: SourceName, seconds: u32) {
         let until = self.clock.now().plus_seconds(seconds.into());
-        self.resting.lock().expect("no holder of the rests panics").insert(source, until);
+        self.paused_until.lock().expect("no panic while the pauses are locked").insert(source, until);
     }
 }

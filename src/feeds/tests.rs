@@ -24,16 +24,16 @@ use config::Config;
 /// 2026-02-11T12:00:00Z, the moment after the times in the fixtures.
 const NOW: Instant = Instant(1_770_811_200_000);
 
-fn usd(base: &str) -> Pair {
+fn usd_pair(base: &str) -> Pair {
     Pair::new(base, "USD")
 }
 
-fn dec(text: &str) -> Decimal {
+fn decimal(text: &str) -> Decimal {
     text.parse().unwrap()
 }
 
 #[derive(Deserialize)]
-struct Fixture {
+struct ExchangeFixture {
     about: String,
     answer: Box<RawValue>,
 }
@@ -45,46 +45,47 @@ fn fixture(source: SourceName) -> String {
         SourceName::Coinbase => include_str!("fixtures/coinbase.json"),
         SourceName::Okx => include_str!("fixtures/okx.json"),
     };
-    let fixture: Fixture = serde_json::from_str(text).unwrap();
+    let fixture: ExchangeFixture = serde_json::from_str(text).unwrap();
     assert!(fixture.about.ends_with("not recorded."));
     fixture.answer.get().to_owned()
 }
 
 const ALL: [SourceName; 4] = [SourceName::Binance, SourceName::Kraken, SourceName::Coinbase, SourceName::Okx];
 
-/// What a stand-in says to a path with its query.
-type Says = dyn Fn(&str) -> Response + Send + Sync;
+/// Returns the response to a request for this path and query.
+type Responder = dyn Fn(&str) -> Response + Send + Sync;
 
-/// Stands in for all exchanges on one port; answers by path.
-struct StandIn {
+/// An HTTP server that answers for all exchanges on one port.
+struct FakeExchanges {
     url: Url,
-    asked: Arc<AtomicU32>,
+    request_count: Arc<AtomicU32>,
 }
 
-async fn stand_in(says: impl Fn(&str) -> Response + Send + Sync + 'static) -> StandIn {
-    let asked = Arc::new(AtomicU32::new(0));
-    let says: Arc<Says> = Arc::new(says);
-    let answer = async |State((says, asked)): State<(Arc<Says>, Arc<AtomicU32>)>, request: Request<Body>| {
-        asked.fetch_add(1, Ordering::SeqCst);
+async fn start_fake_exchanges(respond: impl Fn(&str) -> Response + Send + Sync + 'static) -> FakeExchanges {
+    let request_count = Arc::new(AtomicU32::new(0));
+    let respond: Arc<Responder> = Arc::new(respond);
+    let answer = async |State((respond, request_count)): State<(Arc<Responder>, Arc<AtomicU32>)>,
+                        request: Request<Body>| {
+        request_count.fetch_add(1, Ordering::SeqCst);
         assert!(request.headers()["user-agent"].to_str().unwrap().starts_with("settled/"));
-        says(&request.uri().to_string())
+        respond(&request.uri().to_string())
     };
-    let router = Router::new().fallback(answer).with_state((says, asked.clone()));
+    let router = Router::new().fallback(answer).with_state((respond, request_count.clone()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mirror", listener.local_addr().unwrap()).parse().unwrap();
     tasks::Tasks::default().spawn("stand-in", async move { axum::serve(listener, router).await.unwrap() });
-    StandIn { url, asked }
+    FakeExchanges { url, request_count }
 }
 
-fn feeds(stand_in: &StandIn, sources: &[SourceName], clock: &Clock) -> Feeds {
+fn feeds(exchanges: &FakeExchanges, sources: &[SourceName], clock: &Clock) -> Feeds {
     let mut config = Config::default().rates;
     config.sources = sources.to_vec();
-    config.urls = ALL.iter().map(|source| (*source, stand_in.url.clone())).collect();
+    config.urls = ALL.iter().map(|source| (*source, exchanges.url.clone())).collect();
     config.timeout = Duration::from_secs(5);
     Feeds::new(&config, clock.clone()).unwrap()
 }
 
-fn of_fixtures(uri: &str) -> Response {
+fn respond_with_fixture(uri: &str) -> Response {
     let source = match uri {
         "/mirror/api/v3/ticker/24hr?symbols=%5B%22BTCUSDT%22%2C%22TRXUSDT%22%5D&type=MINI" => SourceName::Binance,
         "/mirror/0/public/Ticker?pair=XBTUSD%2CTRXUSD%2CUSDTUSD" => SourceName::Kraken,
@@ -98,18 +99,19 @@ fn of_fixtures(uri: &str) -> Response {
                 r#"{"code":"51001","msg":"Instrument ID, Instrument ID code, or Spread ID doesn't exist.","data":[]}"#;
             return refusal.into_response();
         }
-        other => panic!("{other} is no question"),
+        other => panic!("unexpected request: {other}"),
     };
     fixture(source).into_response()
 }
 
 #[tokio::test]
-async fn every_exchange_is_asked_in_its_own_words_and_understood() {
-    let stand_in = stand_in(of_fixtures).await;
-    let feeds = feeds(&stand_in, &ALL, &Clock::manual(NOW));
-    let mut heard = feeds.observe(&[usd("BTC"), usd("TRX"), usd("USDT"), Pair::new("USD", "CNY")]).await;
-    heard.sort_by_key(|observation| (observation.pair.clone(), observation.source));
-    let heard: Vec<(String, &str, String, i64)> = heard
+async fn the_requests_and_responses_of_every_exchange_are_supported() {
+    let exchanges = start_fake_exchanges(respond_with_fixture).await;
+    let feeds = feeds(&exchanges, &ALL, &Clock::manual(NOW));
+    let mut observations =
+        feeds.observe(&[usd_pair("BTC"), usd_pair("TRX"), usd_pair("USDT"), Pair::new("USD", "CNY")]).await;
+    observations.sort_by_key(|observation| (observation.pair.clone(), observation.source));
+    let observations: Vec<(String, &str, String, i64)> = observations
         .iter()
         .map(|o| (o.pair.to_string(), o.source.as_str(), o.price.normalize().to_string(), NOW.since(o.at)))
         .collect();
@@ -122,12 +124,15 @@ async fn every_exchange_is_asked_in_its_own_words_and_understood() {
         ("TRX/USDT", "binance", "0.1234", 400),
         ("USDT/USD", "kraken", "1", 0),
     ];
-    assert_eq!(heard, expected.map(|(pair, source, price, age)| (pair.to_owned(), source, price.to_owned(), age)));
+    assert_eq!(
+        observations,
+        expected.map(|(pair, source, price, age)| (pair.to_owned(), source, price.to_owned(), age))
+    );
 }
 
 #[tokio::test]
-async fn a_pair_that_an_exchange_does_not_know_does_not_silence_the_others() {
-    let refusing = |uri: &str| -> Response {
+async fn an_unknown_pair_does_not_hide_the_prices_of_the_others() {
+    let reject_unknown_pair = |uri: &str| -> Response {
         if uri.contains("NOPE") && uri.contains("24hr") {
             (StatusCode::BAD_REQUEST, r#"{"code":-1121,"msg":"Invalid symbol."}"#).into_response()
         } else if uri.contains("NOPE") {
@@ -138,36 +143,36 @@ async fn a_pair_that_an_exchange_does_not_know_does_not_silence_the_others() {
             fixture(SourceName::Kraken).into_response()
         }
     };
-    let stand_in = stand_in(refusing).await;
-    let feeds = feeds(&stand_in, &[SourceName::Binance, SourceName::Kraken], &Clock::manual(NOW));
-    let heard = feeds.observe(&[usd("NOPE"), usd("BTC")]).await;
-    let heard: Vec<&str> = heard.iter().map(|observation| observation.source.as_str()).collect();
-    assert_eq!(heard, ["binance", "kraken"]);
-    let answers = feeds.ask(&[usd("NOPE")]).await;
-    assert!(answers.iter().all(|(_, answer)| matches!(answer, Err(FeedError::Refused(_)))), "{answers:?}");
+    let exchanges = start_fake_exchanges(reject_unknown_pair).await;
+    let feeds = feeds(&exchanges, &[SourceName::Binance, SourceName::Kraken], &Clock::manual(NOW));
+    let observations = feeds.observe(&[usd_pair("NOPE"), usd_pair("BTC")]).await;
+    let observations: Vec<&str> = observations.iter().map(|observation| observation.source.as_str()).collect();
+    assert_eq!(observations, ["binance", "kraken"]);
+    let answers = feeds.request_all(&[usd_pair("NOPE")]).await;
+    assert!(answers.iter().all(|(_, answer)| matches!(answer, Err(FeedError::Rejected(_)))), "{answers:?}");
 }
 
 #[tokio::test]
-async fn an_exchange_that_asks_for_a_rest_gets_it() {
-    let limiting =
+async fn a_rate_limited_exchange_is_paused_for_the_requested_time() {
+    let respond_rate_limited =
         |_: &str| -> Response { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "30")], "").into_response() };
-    let stand_in = stand_in(limiting).await;
+    let exchanges = start_fake_exchanges(respond_rate_limited).await;
     let clock = Clock::manual(NOW);
-    let feeds = feeds(&stand_in, &[SourceName::Kraken], &clock);
-    let ask = async || feeds.ask(&[usd("BTC")]).await.remove(0).1.unwrap_err();
-    assert_eq!(ask().await, FeedError::Limited { seconds: 30 });
+    let feeds = feeds(&exchanges, &[SourceName::Kraken], &clock);
+    let request_one = async || feeds.request_all(&[usd_pair("BTC")]).await.remove(0).1.unwrap_err();
+    assert_eq!(request_one().await, FeedError::RateLimited { seconds: 30 });
     clock.advance_ms(29_999);
-    assert_eq!(ask().await, FeedError::Resting);
-    assert_eq!(stand_in.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(request_one().await, FeedError::Paused);
+    assert_eq!(exchanges.request_count.load(Ordering::SeqCst), 1);
     clock.advance_ms(1);
-    assert_eq!(ask().await, FeedError::Limited { seconds: 30 });
+    assert_eq!(request_one().await, FeedError::RateLimited { seconds: 30 });
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_named() {
+async fn each_kind_of_invalid_response_has_its_error() {
     let endless =
         || Body::from_stream(futures_util::stream::repeat(Ok::<_, std::convert::Infallible>(" ".repeat(65_536))));
-    let nonsense = move |uri: &str| -> Response {
+    let respond_invalid = move |uri: &str| -> Response {
         match uri {
             uri if uri.contains("24hr") => endless().into_response(),
             uri if uri.contains("public") => (StatusCode::BAD_GATEWAY, "<html>").into_response(),
@@ -175,18 +180,18 @@ async fn what_is_no_answer_is_named() {
             _ => (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")], "").into_response(),
         }
     };
-    let stand_in = stand_in(nonsense).await;
-    let answers = feeds(&stand_in, &ALL, &Clock::manual(NOW)).ask(&[usd("BTC")]).await;
+    let exchanges = start_fake_exchanges(respond_invalid).await;
+    let answers = feeds(&exchanges, &ALL, &Clock::manual(NOW)).request_all(&[usd_pair("BTC")]).await;
     let answers: BTreeMap<SourceName, FeedError> =
         answers.into_iter().map(|(source, answer)| (source, answer.unwrap_err())).collect();
-    assert_eq!(answers[&SourceName::Binance], FeedError::TooLong);
+    assert_eq!(answers[&SourceName::Binance], FeedError::ResponseTooLarge);
     assert_eq!(answers[&SourceName::Kraken], FeedError::Status(502));
     assert!(matches!(&answers[&SourceName::Coinbase], FeedError::Malformed(_)));
     assert_eq!(answers[&SourceName::Okx], FeedError::Status(302), "redirects are not followed");
 }
 
 #[tokio::test]
-async fn an_exchange_that_is_silent_or_gone_costs_its_time_only() {
+async fn an_unreachable_exchange_fails_within_the_timeout() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", listener.local_addr().unwrap());
     let mut config = Config::default().rates;
@@ -195,16 +200,16 @@ async fn an_exchange_that_is_silent_or_gone_costs_its_time_only() {
     config.urls.insert(SourceName::Kraken, silent.parse().unwrap());
     config.urls.insert(SourceName::Okx, "http://127.0.0.1:1".parse().unwrap());
     let feeds = Feeds::new(&config, Clock::manual(NOW)).unwrap();
-    let answers = feeds.ask(&[usd("BTC")]).await;
+    let answers = feeds.request_all(&[usd_pair("BTC")]).await;
     assert_eq!(answers[0], (SourceName::Kraken, Err(FeedError::TimedOut)));
     assert!(matches!(answers[1].1, Err(FeedError::Unreachable(_))));
-    assert_eq!(feeds.observe(&[usd("BTC")]).await, []);
+    assert_eq!(feeds.observe(&[usd_pair("BTC")]).await, []);
 }
 
 #[test]
-fn answers_that_are_nearly_right_are_refused() {
-    let btc = [usd("BTC")];
-    let read = |source: SourceName, body: &str| vendors::read(source, &btc, body.as_bytes(), NOW);
+fn responses_with_one_invalid_field_are_rejected() {
+    let btc = [usd_pair("BTC")];
+    let parse = |source: SourceName, body: &str| exchanges::parse_response(source, &btc, body.as_bytes(), NOW);
     for (source, good, bad) in [
         (SourceName::Binance, "65010.20000000", "-1"),
         (SourceName::Binance, "65010.20000000", "0.00000000"),
@@ -220,51 +225,56 @@ fn answers_that_are_nearly_right_are_refused() {
         (SourceName::Okx, "1770811199000", "later"),
     ] {
         let body = fixture(source);
-        assert_eq!(read(source, &body).unwrap().len(), 1);
+        assert_eq!(parse(source, &body).unwrap().len(), 1);
         assert!(body.contains(good), "{source}: {good}");
-        let altered = read(source, &body.replacen(good, bad, 1));
+        let altered = parse(source, &body.replacen(good, bad, 1));
         assert!(matches!(altered, Err(FeedError::Malformed(_))), "{source}: {good} as {bad}: {altered:?}");
     }
-    let refused = read(SourceName::Okx, &fixture(SourceName::Okx).replacen("\"0\"", "\"50011\"", 1));
-    assert!(matches!(refused, Err(FeedError::Refused(_))));
+    let rejected = parse(SourceName::Okx, &fixture(SourceName::Okx).replacen("\"0\"", "\"50011\"", 1));
+    assert!(matches!(rejected, Err(FeedError::Rejected(_))));
     let future = fixture(SourceName::Okx).replace("1770811199000", "9770811199000");
-    assert_eq!(read(SourceName::Okx, &future).unwrap()[0].at, NOW, "no observation is newer than its receipt");
-    let other = vendors::read(SourceName::Kraken, &[usd("ETH")], fixture(SourceName::Kraken).as_bytes(), NOW);
-    assert_eq!(other, Ok(Vec::new()), "what was not asked for is ignored");
+    assert_eq!(
+        parse(SourceName::Okx, &future).unwrap()[0].at,
+        NOW,
+        "the time of a price is never later than its receipt"
+    );
+    let other =
+        exchanges::parse_response(SourceName::Kraken, &[usd_pair("ETH")], fixture(SourceName::Kraken).as_bytes(), NOW);
+    assert_eq!(other, Ok(Vec::new()), "pairs that were not requested are ignored");
 }
 
 proptest! {
     #[test]
-    fn no_answer_makes_reading_panic(body in proptest::collection::vec(any::<u8>(), 0..200), cut in 0_usize..1_000) {
+    fn no_response_makes_the_parser_panic(body in proptest::collection::vec(any::<u8>(), 0..200), cut in 0_usize..1_000) {
         for source in ALL {
-            let _ = vendors::read(source, &[usd("BTC")], &body, NOW);
+            let _ = exchanges::parse_response(source, &[usd_pair("BTC")], &body, NOW);
             let real = fixture(source);
-            let _ = vendors::read(source, &[usd("BTC")], &real.as_bytes()[..cut.min(real.len())], NOW);
+            let _ = exchanges::parse_response(source, &[usd_pair("BTC")], &real.as_bytes()[..cut.min(real.len())], NOW);
         }
     }
 
-    /// Three honest sources within 1 % of each other, one that says anything at any time.
+       /// Three correct sources within 1 % of each other, and one with any price and time.
     #[test]
-    fn one_liar_moves_a_rate_only_among_the_honest(
-        honest in proptest::collection::vec(100_000_i64..=101_000, 3),
-        lie in 1_i64..=10_000_000,
+    fn one_false_source_moves_a_rate_only_within_the_range_of_the_correct_ones(
+        correct in proptest::collection::vec(100_000_i64..=101_000, 3),
+        false_price in 1_i64..=10_000_000,
         age in 0_i64..=300_000,
-        liar in 0_usize..4,
+        false_source in 0_usize..4,
     ) {
-        let mut heard: Vec<Observation> = Vec::new();
-        let mut rest = honest.iter();
+        let mut observations: Vec<Observation> = Vec::new();
+        let mut rest = correct.iter();
         for (number, source) in ALL.into_iter().enumerate() {
-            let (units, at) = match number == liar {
-                true => (lie, NOW.plus_ms(-age)),
+            let (units, at) = match number == false_source {
+                true => (false_price, NOW.plus_ms(-age)),
                 false => (*rest.next().unwrap(), NOW),
             };
-            heard.push(Observation { source, pair: usd("BTC"), price: Decimal::new(units, 2), at });
+            observations.push(Observation { source, pair: usd_pair("BTC"), price: Decimal::new(units, 2), at });
         }
-        let outcome = consensus().round(NOW, &[usd("BTC")], &heard).remove(0).1;
-        let least = Decimal::new(*honest.iter().min().unwrap(), 2);
-        let most = Decimal::new(*honest.iter().max().unwrap(), 2);
+        let outcome = consensus().evaluate_round(NOW, &[usd_pair("BTC")], &observations).remove(0).1;
+        let correct_least = Decimal::new(*correct.iter().min().unwrap(), 2);
+        let correct_most = Decimal::new(*correct.iter().max().unwrap(), 2);
         let agreed = outcome.unwrap();
-        prop_assert!(least <= agreed.value && agreed.value <= most);
+        prop_assert!(correct_least <= agreed.value && agreed.value <= correct_most);
     }
 }
 
@@ -272,131 +282,134 @@ fn consensus() -> RateConsensus {
     RateConsensus::new(&Config::default().rates)
 }
 
-fn says(source: SourceName, pair: (&str, &str), price: &str, age_seconds: i64) -> Observation {
-    Observation { source, pair: Pair::new(pair.0, pair.1), price: dec(price), at: NOW.plus_seconds(-age_seconds) }
+fn observation(source: SourceName, pair: (&str, &str), price: &str, age_seconds: i64) -> Observation {
+    Observation { source, pair: Pair::new(pair.0, pair.1), price: decimal(price), at: NOW.plus_seconds(-age_seconds) }
 }
 
-/// Kraken and Coinbase quote in USD, Binance and OKX in USDT, as they do.
+/// Prices as the exchanges quote them: Kraken and Coinbase in USD, Binance and OKX in USDT.
 fn market(base: &str, prices: [&str; 4], usdt: &str) -> Vec<Observation> {
     use SourceName::{Binance, Coinbase, Kraken, Okx};
     vec![
-        says(Kraken, (base, "USD"), prices[0], 1),
-        says(Coinbase, (base, "USD"), prices[1], 1),
-        says(Binance, (base, "USDT"), prices[2], 1),
-        says(Okx, (base, "USDT"), prices[3], 1),
-        says(Kraken, ("USDT", "USD"), usdt, 1),
-        says(Coinbase, ("USDT", "USD"), usdt, 1),
+        observation(Kraken, (base, "USD"), prices[0], 1),
+        observation(Coinbase, (base, "USD"), prices[1], 1),
+        observation(Binance, (base, "USDT"), prices[2], 1),
+        observation(Okx, (base, "USDT"), prices[3], 1),
+        observation(Kraken, ("USDT", "USD"), usdt, 1),
+        observation(Coinbase, ("USDT", "USD"), usdt, 1),
     ]
 }
 
-fn judged(consensus: &mut RateConsensus, heard: &[Observation]) -> Result<Agreed, Refused> {
-    consensus.round(NOW, &[usd("BTC")], heard).remove(0).1
+fn evaluate_btc(consensus: &mut RateConsensus, observations: &[Observation]) -> Result<AgreedRate, RateRefusal> {
+    consensus.evaluate_round(NOW, &[usd_pair("BTC")], observations).remove(0).1
 }
 
 #[test]
-fn a_rate_is_the_median_of_all_that_agree() {
-    let agreed = judged(&mut consensus(), &market("BTC", ["100", "101", "102", "101.5"], "0.999")).unwrap();
-    assert_eq!((agreed.value, agreed.at), (dec("101.25"), NOW));
+fn a_rate_is_the_median_of_the_sources_that_agree() {
+    let agreed = evaluate_btc(&mut consensus(), &market("BTC", ["100", "101", "102", "101.5"], "0.999")).unwrap();
+    assert_eq!((agreed.value, agreed.at), (decimal("101.25"), NOW));
     assert_eq!(agreed.to_string(), "median of binance, kraken, coinbase, okx");
 
-    let agreed = judged(&mut consensus(), &market("BTC", ["100", "101", "150", "101.5"], "1")).unwrap();
-    assert_eq!(agreed.value, dec("101"));
-    assert_eq!(agreed.to_string(), "median of kraken, coinbase, okx", "the far one is left out");
+    let agreed = evaluate_btc(&mut consensus(), &market("BTC", ["100", "101", "150", "101.5"], "1")).unwrap();
+    assert_eq!(agreed.value, decimal("101"));
+    assert_eq!(agreed.to_string(), "median of kraken, coinbase, okx", "the source far from the median is left out");
 }
 
 #[test]
-fn without_enough_fresh_sources_there_is_no_rate() {
-    let mut heard = market("BTC", ["100", "101", "102", "101"], "1");
-    heard[0].at = NOW.plus_seconds(-120);
+fn without_enough_recent_prices_there_is_no_rate() {
+    let mut observations = market("BTC", ["100", "101", "102", "101"], "1");
+    observations[0].at = NOW.plus_seconds(-120);
     assert!(
-        judged(&mut consensus(), &heard).is_ok_and(|agreed| agreed.sources.len() == 4),
-        "at the limit it is still heard"
+        evaluate_btc(&mut consensus(), &observations).is_ok_and(|agreed| agreed.sources.len() == 4),
+        "a price at the age limit still counts"
     );
-    heard[0].at = NOW.plus_ms(-120_001);
-    assert!(judged(&mut consensus(), &heard).is_ok_and(|agreed| agreed.sources.len() == 3));
-    heard.remove(1);
-    assert_eq!(judged(&mut consensus(), &heard), Err(Refused::TooFew { found: 2, needed: 3 }));
-    assert_eq!(judged(&mut consensus(), &[]), Err(Refused::TooFew { found: 0, needed: 3 }));
-    let twice = says(SourceName::Okx, ("BTC", "USD"), "101", 0);
+    observations[0].at = NOW.plus_ms(-120_001);
+    assert!(evaluate_btc(&mut consensus(), &observations).is_ok_and(|agreed| agreed.sources.len() == 3));
+    observations.remove(1);
+    assert_eq!(evaluate_btc(&mut consensus(), &observations), Err(RateRefusal::TooFew { found: 2, needed: 3 }));
+    assert_eq!(evaluate_btc(&mut consensus(), &[]), Err(RateRefusal::TooFew { found: 0, needed: 3 }));
+    let twice = observation(SourceName::Okx, ("BTC", "USD"), "101", 0);
     assert_eq!(
-        judged(&mut consensus(), &[twice.clone(), twice.clone(), twice]),
-        Err(Refused::TooFew { found: 1, needed: 3 })
+        evaluate_btc(&mut consensus(), &[twice.clone(), twice.clone(), twice]),
+        Err(RateRefusal::TooFew { found: 1, needed: 3 })
     );
 }
 
 #[test]
-fn sources_that_disagree_make_no_rate() {
-    let heard = market("BTC", ["100", "110", "121", "133"], "1");
-    let median = dec("115.5");
-    assert_eq!(judged(&mut consensus(), &heard), Err(Refused::Disagreement { found: 0, needed: 3, median }));
+fn sources_that_disagree_yield_no_rate() {
+    let observations = market("BTC", ["100", "110", "121", "133"], "1");
+    let median = decimal("115.5");
+    assert_eq!(
+        evaluate_btc(&mut consensus(), &observations),
+        Err(RateRefusal::Disagreement { found: 0, needed: 3, median })
+    );
 }
 
 #[test]
-fn usdt_is_a_dollar_while_its_tickers_say_so() {
+fn usdt_counts_as_one_dollar_while_its_prices_are_near_one() {
     let mut consensus = consensus();
-    let pairs = [usd("USDT"), usd("BTC")];
-    let mut round = |usdt: &str| {
-        let outcomes = consensus.round(NOW, &pairs, &market("BTC", ["100", "100", "100", "100"], usdt));
+    let pairs = [usd_pair("USDT"), usd_pair("BTC")];
+    let mut evaluate = |usdt: &str| {
+        let outcomes = consensus.evaluate_round(NOW, &pairs, &market("BTC", ["100", "100", "100", "100"], usdt));
         outcomes.into_iter().map(|(_, outcome)| outcome).collect::<Vec<_>>()
     };
     for within in ["1", "0.98", "1.02", "0.9991"] {
-        let outcomes = round(within);
+        let outcomes = evaluate(within);
         assert_eq!(outcomes[0].as_ref().unwrap().value, Decimal::ONE, "{within}");
         assert!(outcomes[1].is_ok(), "{within}");
     }
     for beyond in ["0.9799", "1.0201", "0.5"] {
-        let outcomes = round(beyond);
-        assert_eq!(outcomes[0], Err(Refused::Depegged(dec(beyond))));
-        assert_eq!(outcomes[1], Err(Refused::TooFew { found: 2, needed: 3 }), "quotes in USDT are not heard");
+        let outcomes = evaluate(beyond);
+        assert_eq!(outcomes[0], Err(RateRefusal::Depegged(decimal(beyond))));
+        assert_eq!(outcomes[1], Err(RateRefusal::TooFew { found: 2, needed: 3 }), "prices in USDT are ignored");
     }
 }
 
 #[test]
-fn without_tickers_of_usdt_nothing_that_is_quoted_in_it_counts() {
-    let heard = market("BTC", ["100", "100", "100", "100"], "1");
-    let outcomes = consensus().round(NOW, &[usd("USDT"), usd("BTC")], &heard[..5]);
-    assert_eq!(outcomes[0].1, Err(Refused::TooFew { found: 1, needed: 2 }));
-    assert_eq!(outcomes[1].1, Err(Refused::TooFew { found: 2, needed: 3 }));
+fn without_prices_of_usdt_no_price_in_usdt_counts() {
+    let observations = market("BTC", ["100", "100", "100", "100"], "1");
+    let outcomes = consensus().evaluate_round(NOW, &[usd_pair("USDT"), usd_pair("BTC")], &observations[..5]);
+    assert_eq!(outcomes[0].1, Err(RateRefusal::TooFew { found: 1, needed: 2 }));
+    assert_eq!(outcomes[1].1, Err(RateRefusal::TooFew { found: 2, needed: 3 }));
 }
 
 #[test]
-fn a_jump_needs_rounds_in_a_row_that_agree_on_it() {
-    let calm = market("BTC", ["100", "100", "100", "100"], "1");
+fn a_jump_is_accepted_after_enough_rounds_in_a_row() {
+    let stable = market("BTC", ["100", "100", "100", "100"], "1");
     let jumped = market("BTC", ["120", "120", "121", "121"], "1");
     let elsewhere = market("BTC", ["80", "80", "80", "80"], "1");
-    let jump = |to: &str, rounds| Err(Refused::Jump { from: dec("100"), to: dec(to), rounds, needed: 3 });
+    let jump = |to: &str, rounds| Err(RateRefusal::Jump { from: decimal("100"), to: decimal(to), rounds, needed: 3 });
     let mut consensus = consensus();
-    for (heard, expected) in [
-        (&calm, Ok(dec("100"))),
+    for (observations, expected) in [
+        (&stable, Ok(decimal("100"))),
         (&jumped, jump("120.5", 1)),
-        (&calm, Ok(dec("100"))),
+        (&stable, Ok(decimal("100"))),
         (&jumped, jump("120.5", 1)),
         (&jumped, jump("120.5", 2)),
         (&elsewhere, jump("80", 1)),
         (&jumped, jump("120.5", 1)),
         (&jumped, jump("120.5", 2)),
-        (&Vec::new(), Err(Refused::TooFew { found: 0, needed: 3 })),
+        (&Vec::new(), Err(RateRefusal::TooFew { found: 0, needed: 3 })),
         (&jumped, jump("120.5", 1)),
         (&jumped, jump("120.5", 2)),
-        (&jumped, Ok(dec("120.5"))),
-        (&jumped, Ok(dec("120.5"))),
+        (&jumped, Ok(decimal("120.5"))),
+        (&jumped, Ok(decimal("120.5"))),
     ] {
-        assert_eq!(judged(&mut consensus, heard).map(|agreed| agreed.value), expected);
+        assert_eq!(evaluate_btc(&mut consensus, observations).map(|agreed| agreed.value), expected);
     }
 }
 
 #[test]
-fn a_step_within_the_limit_is_no_jump() {
+fn a_change_within_the_limit_is_accepted_at_once() {
     let mut consensus = consensus();
     for price in ["100", "110", "99", "108.9"] {
-        assert!(judged(&mut consensus, &market("BTC", [price; 4], "1")).is_ok(), "{price}");
+        assert!(evaluate_btc(&mut consensus, &market("BTC", [price; 4], "1")).is_ok(), "{price}");
     }
 }
 
 #[test]
-fn the_rate_before_a_restart_is_compared_with() {
+fn the_first_round_is_compared_with_the_rate_before_the_restart() {
     let mut consensus = consensus();
-    consensus.resume(usd("BTC"), dec("50"));
-    let outcome = judged(&mut consensus, &market("BTC", ["100"; 4], "1"));
-    assert!(matches!(outcome, Err(Refused::Jump { rounds: 1, .. })));
+    consensus.restore(usd_pair("BTC"), decimal("50"));
+    let outcome = evaluate_btc(&mut consensus, &market("BTC", ["100"; 4], "1"));
+    assert!(matches!(outcome, Err(RateRefusal::Jump { rounds: 1, .. })));
 }

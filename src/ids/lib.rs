@@ -1,4 +1,4 @@
-//! Typed ids. The number is the database's; what a surface shows is a public id of its own.
+//! Typed row ids, and the mode and shop of an object. Surfaces show public ids instead, so that row ids stay internal.
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident)*) => { $(
@@ -27,35 +27,52 @@ macro_rules! ids {
 }
 
 ids! {
+    /// The row id of a ledger account.
     AccountId
+    /// The row id of an address.
     AddressId
+    /// The row id of a coupon.
     CouponId
+    /// The row id of a deposit.
     DepositId
+    /// The row id of an invoice.
     InvoiceId
+    /// The row id of a line of an order.
     LineId
+    /// The row id of a merchant.
     MerchantId
+    /// The row id of an order.
     OrderId
+    /// The row id of a payment.
     PaymentId
-    /// The sequence number of a posting, also of one that is a hold.
+    /// The sequence number of a posting. A hold is a posting too.
     PostingSeq
+    /// The row id of a product.
     ProductId
+    /// The row id of a SKU.
     SkuId
+    /// The row id of a stock item.
     StockItemId
+    /// The row id of a user.
     UserId
 }
 
-/// Live money or the simulated chains. Everything that a merchant owns belongs to one of the two.
+/// Every object of a merchant belongs to one of two modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
+    /// Real money.
     Live,
+    /// Test money on test networks or simulated chains.
     Test,
 }
 
-/// Whose objects a call may see and change.
+/// The merchant and mode whose objects a call may read and change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shop {
+    /// The merchant.
     pub merchant: MerchantId,
+    /// The mode.
     pub mode: Mode,
 }
 

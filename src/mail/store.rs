@@ -1,7 +1,8 @@
-use super::{Mail, State};
+use super::{QueuedMail, State};
 use clock::Instant;
 use db::{self, Row, Tx, execute, rows};
 
+/// Inserts a queued mail that is due at once.
 pub async fn insert_mail(
     tx: &mut Tx,
     now: Instant,
@@ -21,8 +22,14 @@ pub async fn insert_mail(
     db::expect_changed(changed, 1)
 }
 
-/// Takes what is due and counts the try before it happens: a mail that crashes us is given up like any other.
-pub async fn claim_due(tx: &mut Tx, now: Instant, until: Instant, most: u32) -> Result<Vec<Mail>, db::Error> {
+/// Claims at most `count_max` due mails until `until` and counts the attempt before it happens, so that a mail that crashes
+/// the daemon is given up in the end as well.
+pub async fn claim_due(
+    tx: &mut Tx,
+    now: Instant,
+    until: Instant,
+    count_max: u32,
+) -> Result<Vec<QueuedMail>, db::Error> {
     let claimed = rows!(
         tx,
         "update mails set attempts = attempts + 1, next_attempt_at = $2
@@ -31,15 +38,16 @@ pub async fn claim_due(tx: &mut Tx, now: Instant, until: Instant, most: u32) -> 
          returning id, recipient, subject, body, attempts",
         now,
         until,
-        most
+               count_max
     )?;
-    let mut mails = claimed.iter().map(read).collect::<Result<Vec<Mail>, db::Error>>()?;
+    let mut mails = claimed.iter().map(parse_mail).collect::<Result<Vec<QueuedMail>, db::Error>>()?;
     mails.sort_by_key(|mail| mail.id);
     Ok(mails)
 }
 
-/// Ends a mail; who got what is forgotten with it. Another instance may have ended it after our claim ran out.
-pub async fn set_done(
+/// Sets the final state of a mail and erases recipient and text. Changes no row when another instance has finished the mail
+/// after this claim ended.
+pub async fn set_finished(
     tx: &mut Tx,
     id: i64,
     attempts: u32,
@@ -58,7 +66,8 @@ pub async fn set_done(
     Ok(())
 }
 
-pub async fn set_again(tx: &mut Tx, id: i64, attempts: u32, next_at: Instant, error: String) -> Result<(), db::Error> {
+/// Sets when a mail is retried. Changes no row when another instance has claimed the mail meanwhile.
+pub async fn set_retry(tx: &mut Tx, id: i64, attempts: u32, next_at: Instant, error: String) -> Result<(), db::Error> {
     execute!(
         tx,
         "update mails set next_attempt_at = $3, last_error = $4 where id = $1 and attempts = $2 and state = 'queued'",
@@ -70,8 +79,8 @@ pub async fn set_again(tx: &mut Tx, id: i64, attempts: u32, next_at: Instant, er
     Ok(())
 }
 
-fn read(row: &Row) -> Result<Mail, db::Error> {
-    Ok(Mail {
+fn parse_mail(row: &Row) -> Result<QueuedMail, db::Error> {
+    Ok(QueuedMail {
         id: row.get("id")?,
         recipient: row.get("recipient")?,
         subject: row.get("subject")?,

@@ -11,14 +11,14 @@ fn settings(transport: MailTransport) -> config::Mail {
     config::Mail { transport, ..Config::default().mail }
 }
 
-async fn queued(db: &Db, recipient: &'static str) {
+async fn queue_mail(db: &Db, recipient: &'static str) {
     db.write("queue", move |tx| Box::pin(async move { queue(tx, NOW, recipient, "Your order", BODY).await }))
         .await
         .unwrap();
 }
 
 #[derive(Debug, PartialEq)]
-struct Stored {
+struct StoredMail {
     state: State,
     attempts: u32,
     next_at: Instant,
@@ -27,10 +27,10 @@ struct Stored {
     body: String,
 }
 
-async fn stored(db: &Db) -> Stored {
-    let read = async |tx: &mut Tx| -> Result<Stored, db::Error> {
+async fn read_mail(db: &Db) -> StoredMail {
+    let read = async |tx: &mut Tx| -> Result<StoredMail, db::Error> {
         let row = row!(tx, "select * from mails order by id desc limit 1")?.expect("a mail was queued");
-        Ok(Stored {
+        Ok(StoredMail {
             state: row.get("state")?,
             attempts: row.get("attempts")?,
             next_at: row.get("next_attempt_at")?,
@@ -39,10 +39,10 @@ async fn stored(db: &Db) -> Stored {
             body: row.get("body")?,
         })
     };
-    db.read("stored", move |tx| Box::pin(async move { read(tx).await })).await.unwrap()
+    db.read("read_mail", move |tx| Box::pin(async move { read(tx).await })).await.unwrap()
 }
 
-fn port_of_nobody() -> u16 {
+fn unused_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -60,10 +60,10 @@ fn transport(settings: &config::Mail) -> Arc<Transport> {
 }
 
 db::both! {
-    async fn a_mail_becomes_a_file_once_and_is_forgotten(db: Db) {
+    async fn a_mail_is_written_once_and_its_personal_data_erased(db: Db) {
         let folder = tempfile::tempdir().unwrap();
         let transport = Transport::new(&settings(MailTransport::File), folder.path()).unwrap();
-        queued(&db, "buyer@example.com").await;
+    queue_mail(&db, "buyer@example.com").await;
         assert_eq!(deliver_due(&db, NOW, &transport).await.unwrap(), 1);
         assert_eq!(deliver_due(&db, NOW.plus_seconds(86_400), &transport).await.unwrap(), 0);
 
@@ -71,12 +71,12 @@ db::both! {
         assert_eq!(files.len(), 1);
         let text = std::fs::read_to_string(files[0].as_ref().unwrap().path()).unwrap();
         assert!(text.contains("To: buyer@example.com") && text.contains("Subject: Your order"), "{text}");
-        let stored = stored(&db).await;
+        let stored = read_mail(&db).await;
         assert_eq!((stored.state, stored.attempts, stored.error), (State::Sent, 1, None));
         assert_eq!((stored.recipient.as_str(), stored.body.as_str()), ("", ""), "personal data is erased");
     }
 
-    async fn a_mail_of_a_transaction_that_failed_is_not_sent(db: Db) {
+    async fn a_mail_of_a_failed_transaction_is_not_sent(db: Db) {
         let refused = db.write("queue", move |tx| Box::pin(async move {
             queue(tx, NOW, "buyer@example.com", "Your order", BODY).await?;
             Err::<(), db::Error>(db::Error::Unavailable("refused".to_owned()))
@@ -85,111 +85,111 @@ db::both! {
         assert_eq!(deliver_due(&db, NOW, &transport(&settings(MailTransport::Log))).await.unwrap(), 0);
     }
 
-    async fn a_server_that_is_away_is_tried_again_later_and_then_given_up(db: Db) {
-        let transport = transport(&config::Mail { attempts_max: 3, ..smtp(port_of_nobody()) });
-        queued(&db, "buyer@example.com").await;
+    async fn an_unreachable_server_is_retried_and_the_mail_then_given_up(db: Db) {
+        let transport = transport(&config::Mail { attempts_max: 3, ..smtp(unused_port()) });
+    queue_mail(&db, "buyer@example.com").await;
         let mut now = NOW;
         for (attempts, wait_seconds) in [(1, 30), (2, 60)] {
             assert_eq!(deliver_due(&db, now, &transport).await.unwrap(), 0);
-            let stored = stored(&db).await;
+            let stored = read_mail(&db).await;
             let next_at = now.plus_seconds(wait_seconds);
             assert_eq!((stored.state, stored.attempts, stored.next_at), (State::Queued, attempts, next_at));
-            assert_eq!(stored.error.as_deref(), Some("the server did not take it"));
+            assert_eq!(stored.error.as_deref(), Some("the server did not accept the mail"));
             now = next_at.plus_ms(-1);
             deliver_due(&db, now, &transport).await.unwrap();
-            assert_eq!(self::stored(&db).await.attempts, attempts, "it is not due yet");
+            assert_eq!(read_mail(&db).await.attempts, attempts, "it is not due yet");
             now = next_at;
         }
         assert_eq!(deliver_due(&db, now, &transport).await.unwrap(), 0);
-        let stored = stored(&db).await;
+        let stored = read_mail(&db).await;
         assert_eq!((stored.state, stored.attempts, stored.recipient.as_str()), (State::Failed, 3, ""));
     }
 
-    async fn what_is_no_address_is_given_up_at_once(db: Db) {
-        queued(&db, "nobody at example").await;
+    async fn a_mail_to_an_invalid_address_is_given_up_at_once(db: Db) {
+    queue_mail(&db, "nobody at example").await;
         assert_eq!(deliver_due(&db, NOW, &transport(&settings(MailTransport::Log))).await.unwrap(), 0);
-        let stored = stored(&db).await;
+        let stored = read_mail(&db).await;
         assert_eq!((stored.state, stored.attempts), (State::Failed, 1));
         assert_eq!(stored.error.as_deref(), Some("the recipient is not an address"));
     }
 
-    async fn a_mail_that_somebody_is_sending_is_not_taken_twice(db: Db) {
-        queued(&db, "buyer@example.com").await;
+    async fn a_claimed_mail_is_not_claimed_again_until_the_claim_ends(db: Db) {
+    queue_mail(&db, "buyer@example.com").await;
         let until = NOW.plus_ms(CLAIM_MS);
         let claim = async |now: Instant| {
-            let claimed = db.write("claim", move |tx| Box::pin(store::claim_due(tx, now, until, BATCH))).await;
+            let claimed = db.write("claim", move |tx| Box::pin(store::claim_due(tx, now, until, BATCH_MAX))).await;
             claimed.unwrap().len()
         };
         assert_eq!((claim(NOW).await, claim(NOW).await), (1, 0));
-        assert_eq!(claim(until).await, 1, "whoever took it has crashed");
+        assert_eq!(claim(until).await, 1, "the claim has ended, as after a crash");
     }
 }
 
-/// Speaks just enough SMTP to take, or refuse, what one client hands over.
-async fn server(recipients: &'static str) -> (u16, tokio::task::JoinHandle<String>) {
+/// An SMTP server for one client, which answers `RCPT` with `recipient_reply` and returns the lines that it received.
+async fn start_smtp_server(recipient_reply: &'static str) -> (u16, tokio::task::JoinHandle<String>) {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (heard_by, heard) = tokio::sync::oneshot::channel();
+    let (received_sender, received) = tokio::sync::oneshot::channel();
     tasks::Tasks::default().spawn("smtp", async move {
         let (stream, _) = listener.accept().await.unwrap();
         let (reader, mut writer) = stream.into_split();
         let mut lines = BufReader::new(reader).lines();
-        let (mut heard, mut is_data) = (String::new(), false);
-        writer.write_all(b"220 stand-in\r\n").await.unwrap();
+        let (mut received, mut is_data) = (String::new(), false);
+        writer.write_all(b"220 test server\r\n").await.unwrap();
         while let Ok(Some(line)) = lines.next_line().await {
             let answer = match line.as_str() {
-                "." => "250 taken\r\n",
+                "." => "250 accepted\r\n",
                 _ if is_data => "",
-                line if line.starts_with("RCPT") => recipients,
+                line if line.starts_with("RCPT") => recipient_reply,
                 "DATA" => "354 go on\r\n",
                 "QUIT" => "221 bye\r\n",
                 _ => "250 fine\r\n",
             };
             is_data = line == "DATA" || (is_data && line != ".");
-            heard.push_str(&line);
-            heard.push('\n');
+            received.push_str(&line);
+            received.push('\n');
             if writer.write_all(answer.as_bytes()).await.is_err()
                 || line == "."
-                || recipients.starts_with('5') && line == "QUIT"
+                || recipient_reply.starts_with('5') && line == "QUIT"
             {
                 break;
             }
         }
-        heard_by.send(heard).unwrap();
+        received_sender.send(received).unwrap();
     });
-    #[expect(clippy::disallowed_methods, reason = "a test waits for its stand-in")]
-    let heard = tokio::spawn(async move { heard.await.unwrap() });
-    (port, heard)
+    #[expect(clippy::disallowed_methods, reason = "the test waits for its server")]
+    let received = tokio::spawn(async move { received.await.unwrap() });
+    (port, received)
 }
 
 db::both! {
-    async fn a_server_takes_a_mail(db: Db) {
-        let (port, heard) = server("250 fine\r\n").await;
-        queued(&db, "buyer@example.com").await;
+    async fn a_mail_is_sent_over_smtp(db: Db) {
+        let (port, received) = start_smtp_server("250 fine\r\n").await;
+    queue_mail(&db, "buyer@example.com").await;
         assert_eq!(deliver_due(&db, NOW, &transport(&smtp(port))).await.unwrap(), 1);
-        let heard = heard.await.unwrap();
-        assert!(heard.contains("MAIL FROM:<settled@localhost>") && heard.contains("RCPT TO:<buyer@example.com>"), "{heard}");
-        assert!(heard.contains("Subject: Your order"), "{heard}");
+        let received = received.await.unwrap();
+        assert!(received.contains("MAIL FROM:<settled@localhost>") && received.contains("RCPT TO:<buyer@example.com>"), "{received}");
+        assert!(received.contains("Subject: Your order"), "{received}");
     }
 
-    async fn what_a_server_refuses_for_good_is_given_up(db: Db) {
-        let (port, _heard) = server("550 no such buyer@example.com\r\n").await;
-        queued(&db, "buyer@example.com").await;
+    async fn a_permanently_refused_mail_is_given_up(db: Db) {
+        let (port, _heard) = start_smtp_server("550 no such buyer@example.com\r\n").await;
+    queue_mail(&db, "buyer@example.com").await;
         assert_eq!(deliver_due(&db, NOW, &transport(&smtp(port))).await.unwrap(), 0);
-        let stored = stored(&db).await;
+        let stored = read_mail(&db).await;
         assert_eq!((stored.state, stored.attempts), (State::Failed, 1));
-        assert_eq!(stored.error.as_deref(), Some("the server refused it for good (code 550)"), "without its words");
+        assert_eq!(stored.error.as_deref(), Some("the server refused the mail permanently (code 550)"), "the server's text is left out");
     }
 }
 
 #[test]
-fn waits_double_up_to_hours() {
+fn the_retry_delay_doubles_up_to_six_hours() {
     let failed = Err(SendError::TimedOut);
-    let wait = |attempts| match next_step(&failed, attempts, 100) {
-        Step::Again { after, .. } => after.as_secs(),
-        step @ (Step::Sent | Step::GiveUp { .. }) => panic!("{step:?}"),
+    let delay = |attempts| match decide_step(&failed, attempts, 100) {
+        DeliveryStep::Retry { after, .. } => after.as_secs(),
+        step @ (DeliveryStep::Sent | DeliveryStep::GiveUp { .. }) => panic!("{step:?}"),
     };
-    assert_eq!([1, 2, 3, 10, 11, 99].map(wait), [30, 60, 120, 15_360, 21_600, 21_600]);
+    assert_eq!([1, 2, 3, 10, 11, 99].map(delay), [30, 60, 120, 15_360, 21_600, 21_600]);
 }

@@ -1,4 +1,4 @@
-//! Where mails go: a log line, a folder, or a mail server.
+//! Sends a mail to where the configuration says: nowhere but the log, a folder, or an SMTP server.
 
 use std::{
     fs::DirBuilder,
@@ -19,123 +19,141 @@ use lettre::{
 use secrecy::ExposeSecret;
 use tracing::info;
 
-use super::Mail;
+use super::QueuedMail;
 use config::{self, MailTransport, SmtpSecurity};
 
-/// Folder of written mails in the data folder.
+/// Name of the folder for mails in the data folder.
 const FOLDER: &str = "mail";
 
+/// Sends mails as configured in `[mail]`.
 pub struct Transport {
     from: Mailbox,
     attempts_max: u32,
-    way: Way,
+    backend: MailBackend,
+    /// The number of mails that were only logged since start.
     dropped: AtomicU64,
 }
 
-enum Way {
+enum MailBackend {
+    /// The mail is dropped with a log line.
     Log,
     File(AsyncFileTransport<Tokio1Executor>),
     Smtp(AsyncSmtpTransport<Tokio1Executor>),
 }
 
+/// Why a transport cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum TransportError {
+pub enum SetupError {
+    /// The sender is not an address.
     #[error("[mail] from: {0}")]
     From(String),
+    /// The folder for mails cannot be created.
     #[error("{path}: {error}")]
     Folder { path: PathBuf, error: std::io::Error },
+    /// The password cannot be read.
     #[error("[mail.smtp] password_file: {0}")]
     Password(#[from] config::SecretError),
+    /// The server name cannot be used for TLS.
     #[error("[mail.smtp] host: {0}")]
     Server(#[from] smtp::Error),
 }
 
-/// Why a mail was not handed over; says neither to whom nor what.
+/// Why a mail was not sent. Contains neither recipient nor text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
+    /// The recipient is not an e-mail address.
     #[error("the recipient is not an address")]
-    BadRecipient,
-    #[error("the mail cannot be put together")]
-    BadMessage,
+    InvalidRecipient,
+    /// The message cannot be built.
+    #[error("the message cannot be built")]
+    InvalidMessage,
+    /// The file system returned an error.
     #[error("the file could not be written")]
     NotWritten,
-    /// The server's words are left out: they often repeat the address.
-    #[error("the server refused it for good{}", code(.0))]
+    /// The server refused the mail permanently, with this SMTP code. Its text is left out, because it often repeats the address.
+    #[error("the server refused the mail permanently{}", format_code(.0))]
     Refused(Option<u16>),
-    #[error("the server did not take it{}", code(.0))]
-    NotTaken(Option<u16>),
+    /// The server could not be reached, or refused the mail temporarily with this SMTP code.
+    #[error("the server did not accept the mail{}", format_code(.0))]
+    NotAccepted(Option<u16>),
+    /// The server did not answer in time.
     #[error("the server did not answer in time")]
     TimedOut,
 }
 
 impl Transport {
-    /// Reads the password; connects to nothing yet.
-    pub fn new(config: &config::Mail, data_folder: &Path) -> Result<Transport, TransportError> {
-        let from: Mailbox = config.from.parse().map_err(|e| TransportError::From(format!("{e}")))?;
-        let way = match config.transport {
-            MailTransport::Log => Way::Log,
-            MailTransport::File => Way::File(file(&data_folder.join(FOLDER))?),
-            MailTransport::Smtp => Way::Smtp(server(&config.smtp)?),
+    /// Builds the transport and reads the password. Does not connect to the server.
+    ///
+    /// # Errors
+    /// When the sender is not an address, the folder cannot be created, or the password cannot be read.
+    pub fn new(config: &config::Mail, data_folder: &Path) -> Result<Transport, SetupError> {
+        let from: Mailbox = config.from.parse().map_err(|e| SetupError::From(format!("{e}")))?;
+        let backend = match config.transport {
+            MailTransport::Log => MailBackend::Log,
+            MailTransport::File => MailBackend::File(create_folder(&data_folder.join(FOLDER))?),
+            MailTransport::Smtp => MailBackend::Smtp(build_smtp(&config.smtp)?),
         };
-        Ok(Transport { from, attempts_max: config.attempts_max, way, dropped: AtomicU64::new(0) })
+        Ok(Transport { from, attempts_max: config.attempts_max, backend, dropped: AtomicU64::new(0) })
     }
 
+    /// Returns the number of attempts after which a mail is given up.
     pub fn attempts_max(&self) -> u32 {
         self.attempts_max
     }
 
-    pub(super) async fn send(&self, mail: &Mail) -> Result<(), SendError> {
-        let message = self.message(mail)?;
-        match &self.way {
-            Way::Log => {
+    /// Sends one mail.
+    pub(super) async fn send(&self, mail: &QueuedMail) -> Result<(), SendError> {
+        let message = self.build_message(mail)?;
+        match &self.backend {
+            MailBackend::Log => {
                 let count = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
                 info!(mail.id = mail.id, count, "mail {} was dropped: [mail] transport is \"log\"", mail.id);
                 Ok(())
             }
-            Way::File(folder) => folder.send(message).await.map(drop).map_err(|_| SendError::NotWritten),
-            Way::Smtp(server) => server.send(message).await.map(drop).map_err(|e| SendError::of(&e)),
+            MailBackend::File(folder) => folder.send(message).await.map(drop).map_err(|_| SendError::NotWritten),
+            MailBackend::Smtp(server) => server.send(message).await.map(drop).map_err(|e| SendError::from_smtp(&e)),
         }
     }
 
-    fn message(&self, mail: &Mail) -> Result<Message, SendError> {
-        let recipient: Mailbox = mail.recipient.parse().map_err(|_| SendError::BadRecipient)?;
+    fn build_message(&self, mail: &QueuedMail) -> Result<Message, SendError> {
+        let recipient: Mailbox = mail.recipient.parse().map_err(|_| SendError::InvalidRecipient)?;
         let message = Message::builder().from(self.from.clone()).to(recipient).subject(&mail.subject);
-        message.header(ContentType::TEXT_PLAIN).body(mail.body.clone()).map_err(|_| SendError::BadMessage)
+        message.header(ContentType::TEXT_PLAIN).body(mail.body.clone()).map_err(|_| SendError::InvalidMessage)
     }
 }
 
 impl SendError {
-    /// Whether another try cannot end otherwise.
+    /// Returns true when a retry would fail again.
     pub fn is_final(&self) -> bool {
         match self {
-            SendError::BadRecipient | SendError::BadMessage | SendError::Refused(_) => true,
-            SendError::NotWritten | SendError::NotTaken(_) | SendError::TimedOut => false,
+            SendError::InvalidRecipient | SendError::InvalidMessage | SendError::Refused(_) => true,
+            SendError::NotWritten | SendError::NotAccepted(_) | SendError::TimedOut => false,
         }
     }
 
-    fn of(error: &smtp::Error) -> SendError {
+    fn from_smtp(error: &smtp::Error) -> SendError {
         let code = error.status().map(u16::from);
         if error.is_permanent() {
             SendError::Refused(code)
         } else if error.is_timeout() {
             SendError::TimedOut
         } else {
-            SendError::NotTaken(code)
+            SendError::NotAccepted(code)
         }
     }
 }
 
-fn code(code: &Option<u16>) -> String {
+fn format_code(code: &Option<u16>) -> String {
     code.map_or_else(String::new, |code| format!(" (code {code})"))
 }
 
-fn file(folder: &Path) -> Result<AsyncFileTransport<Tokio1Executor>, TransportError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|error| TransportError::Folder { path: folder.to_owned(), error })?;
+fn create_folder(folder: &Path) -> Result<AsyncFileTransport<Tokio1Executor>, SetupError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    created.map_err(|error| SetupError::Folder { path: folder.to_owned(), error })?;
     Ok(AsyncFileTransport::new(folder))
 }
 
-fn server(config: &config::Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, TransportError> {
+fn build_smtp(config: &config::Smtp) -> Result<AsyncSmtpTransport<Tokio1Executor>, SetupError> {
     let tls = match config.security {
         SmtpSecurity::Tls => Tls::Wrapper(TlsParameters::new(config.host.clone())?),
         SmtpSecurity::Starttls => Tls::Required(TlsParameters::new(config.host.clone())?),

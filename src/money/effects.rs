@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use records::reviews;
 
 use crate::invoices::{self, InvoiceUpdate};
-use crate::ledger::{self, Entry, PostError};
+use crate::ledger::{self, JournalEntry, PostError};
 use crate::payments::PaymentChange;
 use chain::Amount;
 use clock::Instant;
@@ -26,7 +26,7 @@ use clock::Instant;
 #[must_use = "a decision has no effect until it is applied"]
 pub(crate) struct Effects {
     /// Booked in this order, all or none.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JournalEntry>,
     /// Opened and retracted in this order, so that a review that is retracted and requested again shows its new figures.
     pub reviews: Vec<ReviewChange>,
     pub invoices: Vec<InvoiceUpdate>,

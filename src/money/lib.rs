@@ -1,5 +1,5 @@
-//! Money: the ledger, payments, the invoices that they ask for on a chain, and the deposits that arrive. `money` knows no goods
-//! and no orders.
+//! Money: the ledger, payments and invoices, and the deposits that pay them. `money` knows no goods: the shop uses it, and it
+//! reads no table of the shop.
 
 pub mod assets;
 pub mod ledger;
@@ -9,5 +9,6 @@ pub mod payments;
 pub mod invoices;
 pub mod unconfirmed;
 pub mod deposits;
+pub mod audit;
 pub mod immutable_facts;
 pub mod effects;

@@ -1,4 +1,4 @@
-//! A small shop for the tests of this folder: one merchant, one product at 0.50 CNY, an EVM coin at 1:7.24.
+//! A shop for the tests of this crate: one merchant, one product at 0.50 CNY, and USDT on Ethereum at 1 USD = 7.24 CNY.
 
 use std::sync::Arc;
 
@@ -10,24 +10,28 @@ use uuid::Uuid;
 use crate::catalog::{self, LocalizedTexts, NewProduct, PriceTier, PricingScheme};
 use crate::orders::payment::{PaymentMethod, PaymentService, Tolerance};
 use crate::orders::{self, CreateError, NewLine, NewOrder, OrderReference, PlacedOrder};
-use crate::users::{self, NewUser};
+use crate::users::{self, Credit, NewUser, User};
 use crate::{merchants, stock};
 use clock::Instant;
 use db::{self, Db, Tx};
 use envelope::Envelope;
-use ids::{Mode, ProductId, Shop, SkuId, UserId};
+use ids::{Mode, ProductId, Shop, SkuId};
 use money::addresses::{Addresses, ChainAccount};
 use money::assets::{Assets, Depths, Dust, FollowedChain, PaymentAsset};
 use money::pricing::{Currency, Fiat, Rate, RateBook};
+use records::audit_log::Actor;
 
 /// 2026-02-11T12:00:00Z.
 pub const NOW: Instant = Instant(1_770_811_200_000);
 pub const WINDOW_MS: i64 = 30 * 60_000;
 pub const SURFACE: &str = "checkout";
 
-/// The account of the BIP84 test vectors.
+/// The account key of the test vectors in BIP 84.
 const XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
+
+/// The actor of administrative actions in tests.
+pub const OPERATOR: Actor = Actor::CommandLine { uid: 1000 };
 
 pub struct Fixture {
     pub db: Db,
@@ -41,13 +45,13 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// With `items` in stock.
+    /// Creates the shop with `items` in stock: the lines 0 to `items` - 1 of [`import`](Fixture::import).
     pub async fn new(db: Db, items: usize) -> Fixture {
         let envelope = Arc::new(Envelope::generate());
         let product_id = Uuid::new_v4();
         let (shop, product, sku) = write(&db, move |tx| {
             Box::pin(async move {
-                let merchant = merchants::create(tx, NOW, Uuid::new_v4(), "acme", "Acme").await.unwrap();
+                let merchant = merchants::create(tx, NOW, &OPERATOR, Uuid::new_v4(), "acme", "Acme").await.unwrap();
                 let shop = Shop { merchant, mode: Mode::Test };
                 let (product, sku) = catalog::create(tx, NOW, shop, mailbox(product_id)).await.unwrap();
                 Ok((shop, product, sku))
@@ -61,38 +65,44 @@ impl Fixture {
         fixture
     }
 
+    /// Imports the lines `userN@example.org----passN` with these numbers.
     pub async fn import(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
-        let sealed = stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
-        write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, sku, sealed))).await
+        let items = stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).unwrap();
+        write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
     }
 
-    pub async fn user(&self, name: &str) -> UserId {
+    /// Creates a user.
+    pub async fn user(&self, name: &str) -> User {
         let (shop, name) = (self.shop, name.to_owned());
         write(&self.db, move |tx| {
             Box::pin(async move {
-                let new = NewUser { public_id: Uuid::new_v4(), name, email: Some("ann@example.com".into()) };
-                Ok(users::create(tx, NOW, shop, new).await.unwrap())
+                let email = Some("ann@example.com".into());
+                let new = NewUser { public_id: Uuid::new_v4(), name: name.clone(), email };
+                users::create(tx, NOW, &OPERATOR, shop, new).await.unwrap();
+                Ok(users::find_by_name(tx, shop, &name).await?.unwrap())
             })
         })
         .await
     }
 
-    pub async fn credit(&self, user: UserId, currency: Currency, units: u64) {
-        let shop = self.shop;
+    /// Credits base units to the user's balance.
+    pub async fn credit(&self, user: &User, currency: Currency, units: u64) {
+        let (shop, user) = (self.shop, user.clone());
         write(&self.db, move |tx| {
             Box::pin(async move {
-                let (asset, entry) = (users::balance_asset(currency), format!("credit/{}", Uuid::new_v4()));
-                users::credit(tx, NOW, shop, user, asset, units.into(), &entry).await.unwrap();
+                let credit = Credit { currency, amount: units.into(), reference: Uuid::new_v4().to_string() };
+                users::credit(tx, NOW, &OPERATOR, shop, &user, credit).await.unwrap();
                 Ok(())
             })
         })
         .await;
     }
 
-    pub async fn balance(&self, user: UserId, currency: Currency) -> String {
-        let shop = self.shop;
+    /// Returns the user's balance in base units.
+    pub async fn balance(&self, user: &User, currency: Currency) -> String {
+        let (shop, user) = (self.shop, user.id);
         read(&self.db, move |tx| {
             Box::pin(async move { users::available_balance(tx, shop, user, &users::balance_asset(currency)).await })
         })
@@ -100,7 +110,7 @@ impl Fixture {
         .to_string()
     }
 
-    /// An order for `quantity` of the product, paid on the chain.
+    /// Returns an order for `quantity` of the product that is paid in USDT on Ethereum.
     pub fn order(&self, quantity: u32) -> NewOrder {
         NewOrder {
             reference: OrderReference::generate(&mut rand::rng(), "CO", NOW),
@@ -118,9 +128,9 @@ impl Fixture {
         }
     }
 
-    /// An order that the user pays from the balance in CNY.
-    pub fn balance_order(&self, quantity: u32, user: UserId) -> NewOrder {
-        NewOrder { user: Some(user), payment_method: PaymentMethod::BalanceCny, ..self.order(quantity) }
+    /// Returns an order that the user pays from the CNY balance.
+    pub fn balance_order(&self, quantity: u32, user: &User) -> NewOrder {
+        NewOrder { user: Some(user.id), payment_method: PaymentMethod::BalanceCny, ..self.order(quantity) }
     }
 
     pub async fn create(&self, new: NewOrder) -> Result<PlacedOrder, CreateError> {
@@ -133,6 +143,7 @@ impl Fixture {
             .await
     }
 
+    /// Returns the number of available items of the product.
     pub async fn stock(&self) -> u64 {
         let (shop, id) = (self.shop, self.product_id.to_string());
         let found =
@@ -140,17 +151,18 @@ impl Fixture {
         found.unwrap().stock
     }
 
-    /// What must hold after every story.
-    pub async fn assert_sound(&self) {
+    /// Asserts that the counts of available items are correct.
+    pub async fn assert_stock_counts(&self) {
         assert_eq!(read(&self.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await, Vec::new());
     }
 
-    /// The number of rows that `sql` counts.
+    /// Returns the number that `sql` selects.
     pub async fn count(&self, sql: &'static str) -> i64 {
-        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().at(0) })).await
+        read(&self.db, move |tx| Box::pin(async move { db::row!(tx, sql)?.unwrap().get_at(0) })).await
     }
 }
 
+/// Returns the product of the fixture: 0.50 CNY, and 0.40 CNY from 100 on.
 pub fn mailbox(public_id: Uuid) -> NewProduct {
     NewProduct {
         public_id,
@@ -193,7 +205,7 @@ async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
         siblings: Vec::new(),
         dust: Dust::default(),
     };
-    let coin = PaymentAsset { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
+    let payment_asset = PaymentAsset { code: "erc20_usdt".into(), asset: usdt, rate_symbol: "USDT".into() };
     let account = ChainAccount {
         chain: id,
         family: Family::Evm,
@@ -204,8 +216,8 @@ async fn payment_service(db: &Db, watched: &Arc<WatchSet>) -> PaymentService {
     let addresses = write(db, move |tx| Box::pin(Addresses::open(tx, vec![account]))).await;
     let rates = RateBook::new(60_000, 0);
     for (base, quote, value) in [("USDT", "USD", "1"), ("USD", "CNY", "7.24")] {
-        rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), at: NOW });
+        rates.set(base, quote, Rate { value: value.parse().unwrap(), source: "fixed".into(), observed_at: NOW });
     }
     let tolerance = Tolerance { basis_points: 0, usd: Fiat::new(Currency::USD, 0) };
-    PaymentService { assets: Arc::new(Assets::new(vec![chain], vec![coin])), rates, addresses, tolerance }
+    PaymentService { assets: Arc::new(Assets::new(vec![chain], vec![payment_asset])), rates, addresses, tolerance }
 }

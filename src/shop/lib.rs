@@ -1,4 +1,4 @@
-//! The shop: what is sold, to whom, and what they get. It reads and asks `money`; `money` knows nothing of it.
+//! The shop: catalog, stock, coupons, users, orders and fulfilment. It uses `money`; `money` does not know it.
 
 pub mod merchants;
 pub mod catalog;

@@ -1,4 +1,4 @@
-//! Named background tasks. A task that panics is counted and reported, never lost silently.
+//! Named background tasks. A task that panics is logged and counted.
 
 use std::{
     future::Future,
@@ -13,14 +13,18 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::error;
 
+/// Starts tasks and counts panics. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
+    /// Tasks that a panic ended.
     lost: Arc<AtomicU64>,
+    /// Panics that a caller caught and recorded.
     caught: Arc<AtomicU64>,
 }
 
 impl Tasks {
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    /// Starts a task. When it panics, the panic is logged under `name`.
+    #[expect(clippy::disallowed_methods, reason = "all other code spawns through this function")]
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let lost = self.lost.clone();
         tokio::spawn(async move {
@@ -31,33 +35,34 @@ impl Tasks {
         })
     }
 
-    /// A panic that somebody else caught, such as that of one request.
+    /// Logs and counts a panic that the caller caught, such as that of one request. `place` names what panicked.
     pub fn record_panic(&self, place: &'static str) {
         self.caught.fetch_add(1, Ordering::SeqCst);
         error!(place, "a {place} panicked");
     }
 
-    /// Panics of all kinds.
+    /// Returns the number of all panics.
     pub fn panicked(&self) -> u64 {
         self.lost() + self.caught.load(Ordering::SeqCst)
     }
 
-    /// Tasks that a panic ended: what they did is not done any more.
+    /// Returns the number of tasks that a panic ended. Their work is not done any more.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::SeqCst)
     }
 }
 
-/// Wakes every worker early; a hint, never the only record of work.
+/// Wakes all workers before their next turn. It is a hint only: workers find their work in the database.
 #[derive(Clone, Default)]
 pub struct Wake(Arc<Notify>);
 
 impl Wake {
+    /// Wakes every task that waits in [`Wake::woken`].
     pub fn wake(&self) {
         self.0.notify_waiters();
     }
 
-    /// Returns when [`Wake::wake`] is called after this call.
+    /// Waits until [`Wake::wake`] is called.
     pub async fn woken(&self) {
         self.0.notified().await;
     }

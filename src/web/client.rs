@@ -1,4 +1,4 @@
-//! Who asks: the address of the socket's peer, or the forwarded one when the peer is a trusted proxy.
+//! The address of the client: that of the socket's peer, or the forwarded one when the peer is a trusted proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,35 +8,38 @@ use config::IpNetwork;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The peer of the socket on which a request came.
+/// The peer of the socket on which a request arrived.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// The client to whom a request is counted.
+/// The address of the client, against which rate limits count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client(pub IpAddr);
 
 impl Client {
-    /// Proxies append the address they saw, so that the list is read from its end, as far as trusted proxies wrote it. An
-    /// entry that is no address ends the reading: what stands before it may be invented.
+    /// Returns the client's address. Proxies append the address of their peer to `X-Forwarded-For`, so the list is read from
+    /// its end for as long as the entries were written by trusted proxies. An entry that is not an address ends the list,
+    /// because the client may have made up everything before it.
     pub fn from_headers(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> Client {
         let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
         let mut client = peer.to_canonical();
         let values = headers.get_all(FORWARDED_FOR).iter().rev();
-        // What stands before a comma may be any bytes, and must not hide the honest entry behind it.
+        // The client may have sent any bytes before a comma; they must not hide the entry of a proxy behind it.
         for entry in values.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
             if !is_trusted(client) {
                 break;
             }
-            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| address(entry.trim())) else { break };
+            let Some(address) = std::str::from_utf8(entry).ok().and_then(|entry| parse_address(entry.trim())) else {
+                break;
+            };
             client = address.to_canonical();
         }
         Client(client)
     }
 }
 
-/// `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]`, or any of them with a port.
-fn address(entry: &str) -> Option<IpAddr> {
+/// Parses `192.0.2.1`, `2001:db8::1` or `[2001:db8::1]`, each with or without a port.
+fn parse_address(entry: &str) -> Option<IpAddr> {
     let bare = entry.strip_prefix('[').and_then(|entry| entry.strip_suffix(']')).unwrap_or(entry);
     bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
 }
@@ -57,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn the_forwarded_address_counts_only_from_trusted_proxies() {
         for (peer, forwarded, trusted, expected) in [
             ("192.0.2.9", &["198.51.100.1"][..], &[][..], "192.0.2.9"),
             ("192.0.2.9", &["198.51.100.1"], &["10.0.0.0/8"], "192.0.2.9"),

@@ -1,4 +1,5 @@
-//! Places for connections: so many in all, and so many of each client, so that nobody takes all of them.
+//! Limits of the connections that are open at the same time: in total, and per client, so that one client cannot use all of
+//! them.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,84 +12,92 @@ use tracing::warn;
 use access::limits::Key;
 use config::{IpNetwork, Server};
 
+/// The limits and the connections that count against them.
 pub struct ConnectionLimits {
-    all: u32,
+    /// Connections in total.
+    total: u32,
     free: Arc<Semaphore>,
+    /// Connections of one client.
     per_client: u32,
-    /// They bring the connections of many clients.
-    trusted: Vec<IpNetwork>,
-    of_client: Taken,
+    /// Proxies bring the connections of many clients, so the limit per client does not apply to them.
+    trusted_proxies: Vec<IpNetwork>,
+    open: OpenConnections,
 }
 
-/// How many places each client has.
-type Taken = Arc<Mutex<HashMap<Key, u32>>>;
+/// The number of open connections of each client.
+type OpenConnections = Arc<Mutex<HashMap<Key, u32>>>;
 
-/// A place that is taken until this is dropped.
+/// The permission for one connection, which counts as open until this is dropped.
 pub struct ConnectionPermit {
-    _place: OwnedSemaphorePermit,
-    client: Option<(Key, Taken)>,
+    _total: OwnedSemaphorePermit,
+    client: Option<(Key, OpenConnections)>,
 }
 
 impl ConnectionLimits {
+    /// Takes the limits from the configuration. The total is at most half of the descriptors that the process may open.
     pub fn new(server: &Server) -> ConnectionLimits {
-        let all = server.connections_max.min(descriptors() / 2);
-        if all < server.connections_max {
-            warn!("{all} connections at once instead of {}: the process may open no more", server.connections_max);
+        let total = server.connections_max.min(descriptors_max() / 2);
+        if total < server.connections_max {
+            warn!(
+                "server.connections_max is reduced from {} to {total}, because the process may not open more descriptors; \
+                 raise LimitNOFILE in the unit, or `ulimit -n`",
+                server.connections_max
+            );
         }
-        let all = u32::try_from(all).unwrap_or(u32::MAX);
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
         ConnectionLimits {
-            all,
-            free: Arc::new(Semaphore::new(usize::try_from(all).unwrap_or(Semaphore::MAX_PERMITS))),
+            total,
+            free: Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(Semaphore::MAX_PERMITS))),
             per_client: server.connections_per_client,
-            trusted: server.trusted_proxies.clone(),
-            of_client: Arc::default(),
+            trusted_proxies: server.trusted_proxies.clone(),
+            open: Arc::default(),
         }
     }
 
-    /// Waits until one is free.
-    pub async fn place(&self) -> OwnedSemaphorePermit {
+    /// Waits until fewer connections are open than the total allows.
+    pub async fn wait_for_free(&self) -> OwnedSemaphorePermit {
         self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
-    /// Waits until all are.
-    pub async fn all(&self) {
-        let all = self.free.acquire_many(self.all).await;
+    /// Waits until no connection is open.
+    pub async fn wait_for_none_open(&self) {
+        let all = self.free.acquire_many(self.total).await;
         drop(all.expect("the semaphore is never closed"));
     }
 
-    /// `None` for a client that has as many as one may have.
-    pub fn admit(&self, place: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
+    /// Counts a connection against its client's limit; `None` when the client has as many connections as it may have.
+    pub fn admit(&self, free: OwnedSemaphorePermit, peer: IpAddr) -> Option<ConnectionPermit> {
         let peer = peer.to_canonical();
-        if self.trusted.iter().any(|network| network.contains(peer)) {
-            return Some(ConnectionPermit { _place: place, client: None });
+        if self.trusted_proxies.iter().any(|network| network.contains(peer)) {
+            return Some(ConnectionPermit { _total: free, client: None });
         }
         let key = Key::ip(peer);
-        let mut of_client = self.of_client.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = of_client.entry(key).or_default();
-        if *taken >= self.per_client {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = open.entry(key).or_default();
+        if *of_client >= self.per_client {
             return None;
         }
-        *taken += 1;
-        Some(ConnectionPermit { _place: place, client: Some((key, self.of_client.clone())) })
+        *of_client += 1;
+        Some(ConnectionPermit { _total: free, client: Some((key, self.open.clone())) })
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let Some((key, of_client)) = &self.client else { return };
-        let mut of_client = of_client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = of_client.get_mut(key) {
-            *taken -= 1;
-            if *taken == 0 {
-                of_client.remove(key);
+        let Some((key, open)) = &self.client else { return };
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_client) = open.get_mut(key) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                open.remove(key);
             }
         }
     }
 }
 
-/// How many files and sockets the process may open. The usual limit of a shell is low for the sake of programs that use
-/// `select`, which this one does not: it is raised as far as it may be. Nodes and databases need some as well.
-fn descriptors() -> usize {
+/// Raises the process's limit of open files and sockets as far as allowed, and returns it. Shells set a low limit for the
+/// sake of programs that use `select(2)`, which the daemon does not.
+fn descriptors_max() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };

@@ -1,5 +1,5 @@
-//! What every request passes: an id, the client's address and limit, a whole body within its bounds, an answer in time, a
-//! panic that harms nobody else, a line in the log.
+//! The middleware around every surface: request ids, client addresses and their rate limit, bounded bodies, timeouts,
+//! panics, security headers, the request log.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
@@ -27,7 +27,7 @@ use tasks::Tasks;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 
-/// One for all surfaces, so that their limit per client is one.
+/// The middleware. One value is shared by all surfaces, so that the rate limit per client counts requests to any of them.
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
 
@@ -41,6 +41,7 @@ struct Inner {
 }
 
 impl Guard {
+    /// Takes the limits from the configuration.
     pub fn new(server: &Server, clock: Clock, tasks: Tasks) -> Guard {
         Guard(Arc::new(Inner {
             clock,
@@ -52,57 +53,63 @@ impl Guard {
         }))
     }
 
-    /// Around a surface, which says every refusal in its own shape.
-    pub fn protect(&self, surface: Router, shape: ErrorRenderer) -> Router {
-        // The body is bounded and read here, so that no endpoint can forget it.
+    /// Wraps a surface with the client's rate limit, a bounded body, a timeout and a catch for panics. `render` renders the
+    /// errors of this middleware in the surface's error format.
+    pub fn protect(&self, surface: Router, render: ErrorRenderer) -> Router {
+        // This middleware bounds and reads the body, so that no endpoint has to.
         let surface = surface.layer(DefaultBodyLimit::disable());
-        surface.layer(middleware::from_fn_with_state((self.clone(), shape), pass))
+        surface.layer(middleware::from_fn_with_state((self.clone(), render), protect_request))
     }
 
-    /// Around everything: ids, headers, the log.
+    /// Wraps the router of everything with request ids, security headers and the request log.
     pub fn with_request_log(&self, router: Router) -> Router {
-        router.layer(middleware::from_fn(record))
+        router.layer(middleware::from_fn(log_request))
     }
 }
 
-async fn pass(State((guard, shape)): State<(Guard, ErrorRenderer)>, request: Request, next: Next) -> Response {
+async fn protect_request(
+    State((guard, render)): State<(Guard, ErrorRenderer)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let guard = guard.0;
-    let client = client(&request, &guard.trusted_proxies);
+    let client = client_of(&request, &guard.trusted_proxies);
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = admitted(&guard, shape, client, request, next).await;
+    let mut response = call_endpoint(&guard, render, client, request, next).await;
+    // The log needs the route of responses that no endpoint made, too.
     if let Some(route) = route {
         response.extensions_mut().insert(route);
     }
     response
 }
 
-async fn admitted(guard: &Inner, shape: ErrorRenderer, client: Client, request: Request, next: Next) -> Response {
+async fn call_endpoint(guard: &Inner, render: ErrorRenderer, client: Client, request: Request, next: Next) -> Response {
     if let Err(limited) = guard.requests.admit(guard.clock.steady(), Key::ip(client.0)) {
-        return shape(HttpError::RateLimited { after_seconds: limited.after_seconds });
+        return render(HttpError::RateLimited { after_seconds: limited.after_seconds });
     }
-    let mut request = match whole(request, guard.body_bytes_max, guard.timeout).await {
+    let mut request = match buffer_body(request, guard.body_bytes_max, guard.timeout).await {
         Ok(request) => request,
-        Err(refusal) => return shape(refusal),
+        Err(error) => return render(error),
     };
     request.extensions_mut().insert(client);
-    let answered = AssertUnwindSafe(tokio::time::timeout(guard.timeout, next.run(request))).catch_unwind().await;
-    match answered {
+    let outcome = AssertUnwindSafe(tokio::time::timeout(guard.timeout, next.run(request))).catch_unwind().await;
+    match outcome {
         Ok(Ok(response)) => response,
-        Ok(Err(_elapsed)) => shape(HttpError::TimedOut),
+        Ok(Err(_elapsed)) => render(HttpError::TimedOut),
         Err(_panic) => {
             guard.tasks.record_panic("request");
-            shape(HttpError::Panicked)
+            render(HttpError::Panicked)
         }
     }
 }
 
-fn client(request: &Request, trusted: &[IpNetwork]) -> Client {
+fn client_of(request: &Request, trusted: &[IpNetwork]) -> Client {
     let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
     Client::from_headers(peer, request.headers(), trusted)
 }
 
-/// The request with its body in memory. A body that is announced as too large is not read at all.
-async fn whole(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, HttpError> {
+/// Reads the body into memory. A body whose `Content-Length` is too large is refused before it is read.
+async fn buffer_body(request: Request, bytes_max: usize, timeout: Duration) -> Result<Request, HttpError> {
     let (parts, body) = request.into_parts();
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
@@ -126,8 +133,9 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// Never logs query strings, bodies or e-mail addresses: the path is logged as its template.
-async fn record(mut request: Request, next: Next) -> Response {
+/// Gives the request an id, logs it and sets the headers of its response. The path is logged as its template, and query
+/// strings and bodies are not logged, because they may hold personal data.
+async fn log_request(mut request: Request, next: Next) -> Response {
     let started = Stopwatch::now();
     let id = request_id(&request);
     let method = request.method().clone();
@@ -137,34 +145,38 @@ async fn record(mut request: Request, next: Next) -> Response {
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let route = response.extensions().get::<MatchedPath>().cloned();
     let (route, id_text) = (route.as_ref().map_or("-", MatchedPath::as_str), id.to_str().unwrap_or("-"));
-    info!(%method, route, status, ms, request.id = id_text, "{method} {route} was answered with {status} in {ms} ms");
-    set_headers(&mut response, id);
+    info!(%method, route, status, ms, request.id = id_text, "{method} {route}: status {status} after {ms} ms");
+    set_response_headers(&mut response, id);
     response
 }
 
-/// A proxy's id is kept, so that its log and ours meet.
+/// Returns the id that a proxy gave the request, so that the proxy's log and the daemon's can be matched, or a new one.
 fn request_id(request: &Request) -> HeaderValue {
-    let given = request.headers().get(REQUEST_ID).filter(|value| {
+    let from_proxy = request.headers().get(REQUEST_ID).filter(|value| {
         let fits = (1..=REQUEST_ID_LENGTH_MAX).contains(&value.len());
         fits && value.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     });
-    let draw = || HeaderValue::from_str(&Uuid::new_v4().to_string()).expect("a UUID is visible ASCII");
-    given.cloned().unwrap_or_else(draw)
+    let new_id = || HeaderValue::from_str(&Uuid::new_v4().to_string()).expect("a UUID is visible ASCII");
+    from_proxy.cloned().unwrap_or_else(new_id)
 }
 
-fn set_headers(response: &mut Response, id: HeaderValue) {
+fn set_response_headers(response: &mut Response, id: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-    headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
+    let no_sources = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(no_sources);
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::{any, get};
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use axum::body::Bytes;
+    use axum::routing::any;
     use tower::ServiceExt;
 
     use super::*;
@@ -182,13 +194,16 @@ mod tests {
         (Guard(Arc::new(inner)), tasks)
     }
 
+    async fn post(router: Router, body: impl Into<Body>) -> Response {
+        router.oneshot(Request::post("/").body(body.into()).unwrap()).await.unwrap()
+    }
+
     async fn status(router: Router, body: &'static str) -> u16 {
-        let request = Request::post("/").body(Body::from(body)).unwrap();
-        router.oneshot(request).await.unwrap().status().as_u16()
+        post(router, body).await.status().as_u16()
     }
 
     #[tokio::test]
-    async fn a_panic_is_answered_and_counted() {
+    async fn a_panic_gets_a_response_and_is_counted() {
         let (guard, tasks) = guard(Duration::from_secs(5));
         let surface = Router::new().route("/", any(async || -> Response { panic!("a bug") }));
         let router = guard.protect(surface, HttpError::render_plain);
@@ -197,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_does_not_come_is_given_up() {
+    async fn an_endpoint_that_does_not_respond_times_out() {
         let (guard, tasks) = guard(Duration::from_millis(1));
         let surface = Router::new().route("/", any(std::future::pending::<Response>));
         assert_eq!(status(guard.protect(surface, HttpError::render_plain), "").await, 503);
@@ -205,12 +220,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_reaches_the_endpoint_whole_or_not_at_all() {
+    async fn a_body_reaches_the_endpoint_unchanged_or_not_at_all() {
         let (guard, _) = guard(Duration::from_secs(5));
-        let echo = async |body: axum::body::Bytes| if body == "0123456789" { "whole" } else { "cut" };
-        let surface = Router::new().route("/", get(echo).post(echo));
-        let router = guard.protect(surface, HttpError::render_plain);
-        assert_eq!(status(router.clone(), "0123456789").await, 200);
-        assert_eq!(status(router, "0123456789a").await, 413);
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let seen = received.clone();
+        let endpoint = async move |body: Bytes| seen.lock().unwrap().push(body.to_vec());
+        let router = guard.protect(Router::new().route("/", any(endpoint)), HttpError::render_plain);
+
+        // `guard` allows bodies of 10 bytes; every byte value occurs in one of them.
+        let every_byte: Vec<u8> = (0..=u8::MAX).collect();
+        let mut accepted: Vec<Vec<u8>> = every_byte.chunks(10).map(<[u8]>::to_vec).collect();
+        accepted.push(Vec::new());
+        for sent in &accepted {
+            assert_eq!(post(router.clone(), sent.clone()).await.status(), 200);
+            // A body of several chunks, whose length the client does not announce.
+            let chunks: Vec<Result<Bytes, Infallible>> =
+                sent.chunks(3).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+            let chunked = Body::from_stream(futures_util::stream::iter(chunks));
+            assert_eq!(post(router.clone(), chunked).await.status(), 200);
+            assert_eq!(std::mem::take(&mut *received.lock().unwrap()), [sent.clone(), sent.clone()]);
+        }
+
+        let too_long = vec![Ok::<_, Infallible>(Bytes::from_static(b"012345678")), Ok(Bytes::from_static(b"9a"))];
+        let too_long = Body::from_stream(futures_util::stream::iter(too_long));
+        assert_eq!(post(router.clone(), "0123456789a").await.status(), 413);
+        assert_eq!(post(router, too_long).await.status(), 413);
+        assert!(received.lock().unwrap().is_empty(), "no part of a refused body reaches the endpoint");
     }
 }

@@ -1,4 +1,4 @@
-//! `/healthz`: the process answers. `/readyz`: it can do its work.
+//! `/healthz` reports that the process runs, `/readyz` whether it can do its work.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,46 +12,48 @@ use serde::Serialize;
 
 use crate::reply;
 
-/// What keeps the daemon from its work, by part. Whoever knows writes it. Everybody may read which parts these are; why
-/// names nodes and their words, and is for the log and for `settled status`.
+/// The problems that keep the daemon from its work, by the part that has them. `/readyz` shows only the names of the parts to
+/// everybody. The reasons may quote nodes, so only the log and `settled status` show them.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Health {
-    /// `part` cannot work until it is [cleared](Health::clear_problem); `why` in one sentence.
-    pub fn set_problem(&self, part: impl Into<String>, why: impl Into<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.into(), why.into());
+    /// Records that `part` cannot work for this `reason`, one sentence, until its problem is [cleared](Health::clear_problem).
+    pub fn set_problem(&self, part: impl Into<String>, reason: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part.into(), reason.into());
     }
 
+    /// Records that `part` works again.
     pub fn clear_problem(&self, part: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 
+    /// Returns the reason of each part that cannot work.
     pub fn problems(&self) -> BTreeMap<String, String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct HealthResponse {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
 
-/// Both answer from memory: they are not limited, and whoever asks without end must cost nothing.
+/// The routes of both endpoints. They respond from memory, because no rate limit protects them.
 pub fn routes(health: Health) -> Router {
-    Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).with_state(health)
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(health)
 }
 
-async fn alive() -> Response {
-    reply::json(StatusCode::OK, &Answer { status: "ok", problems: Vec::new() })
+async fn healthz() -> Response {
+    reply::json(StatusCode::OK, &HealthResponse { status: "ok", problems: Vec::new() })
 }
 
-async fn ready(State(health): State<Health>) -> Response {
+async fn readyz(State(health): State<Health>) -> Response {
     let problems: Vec<String> = health.problems().into_keys().collect();
     match problems.is_empty() {
-        true => reply::json(StatusCode::OK, &Answer { status: "ready", problems }),
-        false => reply::json(StatusCode::SERVICE_UNAVAILABLE, &Answer { status: "not ready", problems }),
+        true => reply::json(StatusCode::OK, &HealthResponse { status: "ready", problems }),
+        false => reply::json(StatusCode::SERVICE_UNAVAILABLE, &HealthResponse { status: "not ready", problems }),
     }
 }

@@ -1,6 +1,7 @@
-//! Surfaces by host name. What has no host of its own is served on every one.
+//! Chooses the surface by the request's host name. A surface without a host of its own is served on every host.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -8,47 +9,51 @@ use axum::http::header::HOST;
 use axum::response::Response;
 use tower::ServiceExt;
 
+/// The routers of all surfaces, by host name.
 #[derive(Default)]
 pub struct HostRouter {
-    everywhere: Router,
-    named: BTreeMap<String, Router>,
+    every_host: Router,
+    by_host: BTreeMap<String, Router>,
 }
 
 impl HostRouter {
-    /// An empty host is any host.
-    pub fn add(&mut self, host: &str, router: Router) {
-        let place = match host {
-            "" => &mut self.everywhere,
-            host => self.named.entry(host.to_ascii_lowercase()).or_default(),
+    /// Adds the routes of a surface. An empty host means every host.
+    pub fn add(&mut self, host: &str, routes: Router) {
+        let router = match host {
+            "" => &mut self.every_host,
+            host => self.by_host.entry(host.to_ascii_lowercase()).or_default(),
         };
-        *place = std::mem::take(place).merge(router);
+        *router = std::mem::take(router).merge(routes);
     }
 
+    /// Returns one router that serves all surfaces.
     pub fn into_router(self) -> Router {
-        if self.named.is_empty() {
-            return self.everywhere;
+        if self.by_host.is_empty() {
+            return self.every_host;
         }
-        let everywhere = self.everywhere;
-        let named = self.named.into_iter().map(|(host, router)| (host, router.merge(everywhere.clone()))).collect();
-        Router::new().fallback(dispatch).with_state(std::sync::Arc::new(Named { everywhere, named }))
+        let every_host = self.every_host;
+        let by_host = self.by_host.into_iter().map(|(host, router)| (host, router.merge(every_host.clone())));
+        let hosts = RoutersByHost { by_host: by_host.collect(), every_host };
+        Router::new().fallback(route_by_host).with_state(Arc::new(hosts))
     }
 }
 
-struct Named {
-    everywhere: Router,
-    named: BTreeMap<String, Router>,
+/// The finished routers: those of the named hosts serve the surfaces of every host, too.
+struct RoutersByHost {
+    every_host: Router,
+    by_host: BTreeMap<String, Router>,
 }
 
-async fn dispatch(State(hosts): State<std::sync::Arc<Named>>, request: Request) -> Response {
-    let router = hosts.named.get(&host(&request)).unwrap_or(&hosts.everywhere).clone();
+async fn route_by_host(State(hosts): State<Arc<RoutersByHost>>, request: Request) -> Response {
+    let router = hosts.by_host.get(&host_name(&request)).unwrap_or(&hosts.every_host).clone();
     match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     }
 }
 
-/// In small letters and without a port.
-fn host(request: &Request) -> String {
+/// Returns the request's host name in lower case and without a port; empty when the request names none.
+fn host_name(request: &Request) -> String {
     let header = request.headers().get(HOST).and_then(|value| value.to_str().ok());
     let host = request.uri().host().or(header).unwrap_or("").to_ascii_lowercase();
     match host.rsplit_once(':') {

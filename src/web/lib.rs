@@ -1,14 +1,15 @@
-//! The HTTP side of the daemon: one listener, and what all surfaces share: client addresses, limits, request ids,
-//! time-outs, a shape for every refusal. It names no surface and knows no business.
+//! The HTTP side of the daemon: the listener, and everything that all surfaces share: client addresses, limits, request ids,
+//! timeouts, error formats, idempotency keys, OpenAPI pages. It names no surface and has no business rules.
 
-pub mod body;
-pub mod client;
-pub mod guard;
-pub mod health;
-pub mod host_router;
-pub mod number;
-pub mod reference;
-pub mod http_error;
-pub mod reply;
 pub mod serve;
 mod connection_limits;
+pub mod guard;
+pub mod client;
+pub mod http_error;
+pub mod host_router;
+pub mod body;
+pub mod idempotent;
+pub mod reply;
+pub mod number;
+pub mod health;
+pub mod reference;

@@ -1,4 +1,4 @@
-//! Exact decimals as JSON numbers: written as digits, never by way of a binary fraction.
+//! Exact decimals as JSON numbers. They are written digit by digit and never converted to a binary fraction.
 
 use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// `0.5`, `5`, `12.34`: no more digits than needed.
+/// A decimal that serialises with no more digits than needed: `0.5`, `5`, `12.34`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number(Decimal);
 
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_exact_and_few() {
+    fn a_number_has_exactly_the_digits_it_needs() {
         for (decimal, text) in [
             (Decimal::ZERO, "0"),
             (Decimal::new(1, 2), "0.01"),

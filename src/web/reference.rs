@@ -1,5 +1,5 @@
-//! The reference of a surface: its OpenAPI document, and the same as a page for people. The page is written once, has no
-//! scripts and loads nothing.
+//! The API reference of a surface: its OpenAPI document, and an HTML page made from it. The page is rendered once, has no
+//! scripts and loads no other files.
 
 use std::fmt::Write;
 
@@ -18,13 +18,13 @@ use crate::reply;
 
 const STYLE: &str = include_str!("reference.css");
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-/// Deeper schemas are named instead of shown.
+/// Depth of nested objects beyond which the page shows no fields.
 const DEPTH_MAX: usize = 4;
 
-/// `/openapi/NAME.json` and `/reference/NAME`.
+/// Returns the routes `/openapi/NAME.json` and `/reference/NAME`.
 pub fn routes(name: &str, document: OpenApi) -> Router {
-    let json = document.to_json().expect("a document is made of texts");
-    let page = page(&serde_json::from_str(&json).expect("what was written as JSON is JSON"), name);
+    let json = document.to_json().expect("an OpenAPI document can be serialised");
+    let page = render_page(&serde_json::from_str(&json).expect("a serialised document is valid JSON"), name);
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
         STANDARD.encode(Sha256::digest(STYLE))
@@ -37,7 +37,7 @@ pub fn routes(name: &str, document: OpenApi) -> Router {
     Router::new().route(&format!("/openapi/{name}.json"), serve_json).route(&format!("/reference/{name}"), serve_page)
 }
 
-fn page(document: &Value, name: &str) -> String {
+fn render_page(document: &Value, name: &str) -> String {
     let title = escaped(text(&document["info"]["title"]));
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -65,13 +65,13 @@ fn page(document: &Value, name: &str) -> String {
     }
     html.push_str("</ul></nav>\n<main>");
     for (method, path, operation) in operations(document) {
-        section(&mut html, document, method, path, operation);
+        render_operation(&mut html, document, method, path, operation);
     }
     html.push_str("</main></body></html>\n");
     html
 }
 
-fn section(html: &mut String, document: &Value, method: &str, path: &str, operation: &Value) {
+fn render_operation(html: &mut String, document: &Value, method: &str, path: &str, operation: &Value) {
     push(
         html,
         format_args!(
@@ -100,25 +100,25 @@ fn section(html: &mut String, document: &Value, method: &str, path: &str, operat
     }
     if let Some(schema) = operation["requestBody"].pointer("/content/application~1json/schema") {
         html.push_str("<h4>Request body</h4>");
-        fields(html, document, schema, 0);
+        render_fields(html, document, schema, 0);
     }
-    html.push_str("<h4>Answers</h4>");
-    for (status, answer) in entries(&operation["responses"]) {
-        let description = prose(text(&answer["description"]));
+    html.push_str("<h4>Responses</h4>");
+    for (status, response) in entries(&operation["responses"]) {
+        let description = prose(text(&response["description"]));
         push(html, format_args!("<details><summary><b>{}</b> {description}</summary>", escaped(status)));
-        if let Some(schema) = answer.pointer("/content/application~1json/schema") {
-            fields(html, document, schema, 0);
+        if let Some(schema) = response.pointer("/content/application~1json/schema") {
+            render_fields(html, document, schema, 0);
         }
         html.push_str("</details>");
     }
     html.push_str("</section>\n");
 }
 
-/// The fields of an object as a table, those of inner objects in tables inside it.
-fn fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
+/// Renders the fields of an object as a table, those of nested objects as tables inside it.
+fn render_fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
     let schema = resolved(document, schema);
     for choice in list(&schema["oneOf"]) {
-        fields(html, document, choice, depth);
+        render_fields(html, document, choice, depth);
     }
     if entries(&schema["properties"]).is_empty() || depth > DEPTH_MAX {
         return;
@@ -128,38 +128,40 @@ fn fields(html: &mut String, document: &Value, schema: &Value, depth: usize) {
         let optional =
             if list(&schema["required"]).iter().any(|required| required == name) { "" } else { ", optional" };
         let inner = resolved(document, field);
-        let said = [&field["description"], &inner["description"]].into_iter().map(text).find(|said| !said.is_empty());
+        let descriptions = [&field["description"], &inner["description"]].into_iter().map(text);
+        let description = descriptions.into_iter().find(|description| !description.is_empty());
         push(
             html,
             format_args!(
                 "<tr><td><code>{}</code></td><td>{}{optional}</td><td>{}",
                 escaped(name),
-                escaped(&kind(document, field)),
-                prose(said.unwrap_or(""))
+                escaped(&type_name(document, field)),
+                prose(description.unwrap_or(""))
             ),
         );
-        let shown = if inner["type"] == "array" { &inner["items"] } else { field };
-        fields(html, document, shown, depth + 1);
+        let nested = if inner["type"] == "array" { &inner["items"] } else { field };
+        render_fields(html, document, nested, depth + 1);
         html.push_str("</td></tr>");
     }
     html.push_str("</table>");
 }
 
-/// The type of a field in words: `string`, `array of object`, `one of a, b`.
-fn kind(document: &Value, schema: &Value) -> String {
+/// Returns the type of a field in words: `string`, `array of object`, `one of a, b`.
+fn type_name(document: &Value, schema: &Value) -> String {
     let schema = resolved(document, schema);
     let choices: Vec<&str> = list(&schema["enum"]).iter().map(text).collect();
     if !choices.is_empty() {
         return format!("one of {}", choices.join(", "));
     }
     match &schema["type"] {
-        Value::String(name) if name == "array" => format!("array of {}", kind(document, &schema["items"])),
+        Value::String(name) if name == "array" => format!("array of {}", type_name(document, &schema["items"])),
         Value::String(name) => name.clone(),
         Value::Array(names) => names.iter().map(text).collect::<Vec<_>>().join(" or "),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => "object".to_owned(),
     }
 }
 
+/// Follows the schema's `$ref`, if it has one.
 fn resolved<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
     let Some(reference) = schema["$ref"].as_str() else { return schema };
     document.pointer(reference.trim_start_matches('#')).unwrap_or(schema)
@@ -187,11 +189,11 @@ fn text(value: &Value) -> &str {
 }
 
 fn anchor(method: &str, path: &str) -> String {
-    let fitting = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    format!("{method}{}", path.chars().map(fitting).collect::<String>())
+    let as_id = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    format!("{method}{}", path.chars().map(as_id).collect::<String>())
 }
 
-/// Escaped, with what stands between backticks as code.
+/// Returns the text escaped for HTML, with text between backticks as code.
 fn prose(text: &str) -> String {
     let parts = text.split('`').map(escaped).enumerate();
     parts.map(|(n, part)| if n % 2 == 1 { format!("<code>{part}</code>") } else { part }).collect()

@@ -1,4 +1,4 @@
-//! The listener: bounded connections, bounded headers, and an end that lets running requests finish.
+//! The listener: accepts a bounded number of connections with bounded headers, and lets running requests finish at a shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,14 +22,14 @@ use tracing::{debug, info, warn};
 use crate::client::Peer;
 use crate::connection_limits::ConnectionLimits;
 
-/// Whoever needs longer to send the head of a request is cut off; this is also how long an idle connection is kept.
+/// Time within which a client must send the head of a request. An idle connection is closed after the same time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Request line and headers together.
+/// Largest request line and headers together, in bytes.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// When the process has no more descriptors, accepting pauses so long.
+/// Pause after an accept failed, such as when the process has no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` says so, then lets running requests finish within the configured time.
+/// Serves until `stop` is true, then lets running requests finish within `server.shutdown_timeout_ms`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -37,29 +37,29 @@ pub async fn serve(
     tasks: Tasks,
     mut stop: watch::Receiver<bool>,
 ) {
-    let slots = ConnectionLimits::new(&server);
+    let limits = ConnectionLimits::new(&server);
     loop {
-        // More connections than there are places wait in the kernel's queue.
-        let place = slots.place().await;
+        // Connections beyond the limit wait in the kernel's queue.
+        let free = limits.wait_for_free().await;
         let (stream, peer) = tokio::select! {
-            () = stopped(&mut stop) => break,
+            () = wait_until_stopped(&mut stop) => break,
             accepted = accept(&listener) => accepted,
         };
-        let Some(slot) = slots.admit(place, peer.ip()) else {
-            debug!("{} has too many connections", peer.ip());
+        let Some(permit) = limits.admit(free, peer.ip()) else {
+            debug!("a connection of {} was closed, because it has too many", peer.ip());
             continue;
         };
-        prepare(&stream, server.stall_timeout);
+        set_socket_options(&stream, server.stall_timeout);
         let (router, stop) = (router.clone(), stop.clone());
         tasks.spawn("connection", async move {
-            connection(stream, peer, router, stop).await;
-            drop(slot);
+            serve_connection(stream, peer, router, stop).await;
+            drop(permit);
         });
     }
     drop(listener);
-    match tokio::time::timeout(server.shutdown_timeout, slots.all()).await {
-        Ok(()) => info!("every connection has ended"),
-        Err(_elapsed) => warn!("connections were cut off at the end of the shutdown time"),
+    match tokio::time::timeout(server.shutdown_timeout, limits.wait_for_none_open()).await {
+        Ok(()) => info!("all connections have ended"),
+        Err(_elapsed) => warn!("connections that were still open after server.shutdown_timeout_ms were closed"),
     }
 }
 
@@ -67,38 +67,38 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            Err(e) if is_of_one_client(&e) => debug!("a client went away before it was accepted: {e}"),
+            Err(e) if is_closed_by_client(&e) => debug!("a client closed its connection before it was accepted: {e}"),
             Err(e) => {
-                warn!("no connection can be accepted: {e}");
+                warn!("cannot accept connections: {e}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-fn is_of_one_client(e: &io::Error) -> bool {
+fn is_closed_by_client(e: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&e.kind())
 }
 
-/// A client that takes nothing of its answer is cut off by the kernel, which alone knows: no time-out above it sees a
-/// full buffer from a slow answer.
-fn prepare(stream: &TcpStream, stall: Duration) {
-    let ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
-    let limited = rustix::net::sockopt::set_tcp_user_timeout(stream, ms).map_err(io::Error::from);
-    if let Err(e) = limited.and_then(|()| stream.set_nodelay(true)) {
-        debug!("a socket refused an option: {e}");
+/// The kernel closes the connection of a client that does not receive its response (TCP_USER_TIMEOUT). The daemon cannot do
+/// that itself, because it cannot tell a full send buffer from a slow endpoint.
+fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
+    let ms = u32::try_from(stall_timeout.as_millis()).unwrap_or(u32::MAX);
+    let timeout_set = rustix::net::sockopt::set_tcp_user_timeout(stream, ms).map_err(io::Error::from);
+    if let Err(e) = timeout_set.and_then(|()| stream.set_nodelay(true)) {
+        debug!("a socket option cannot be set: {e}");
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| answer(router.clone(), peer, request));
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| handle(router.clone(), peer, request));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES_MAX);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stopped(&mut stop) => {
+        () = wait_until_stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -108,12 +108,12 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut sto
     }
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone has stopped everything.
-    let _gone = stop.wait_for(|stop| *stop).await.is_err();
+async fn wait_until_stopped(stop: &mut watch::Receiver<bool>) {
+    // The sender is dropped only when the daemon ends.
+    let _dropped = stop.wait_for(|stop| *stop).await.is_err();
 }
 
-async fn answer(router: Router, peer: SocketAddr, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
+async fn handle(router: Router, peer: SocketAddr, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
     let mut request: Request = request.map(axum::body::Body::new);
     request.extensions_mut().insert(Peer(peer));
     router.oneshot(request).await

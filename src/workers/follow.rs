@@ -139,7 +139,9 @@ impl FollowWorker {
         let now = self.clock.now();
         Ok(self
             .db
-            .write("pin_facts", move |tx| Box::pin(async move { immutable_facts::agree(tx, now, &facts).await }))
+            .write("pin_facts", move |tx| {
+                Box::pin(async move { immutable_facts::record_or_compare(tx, now, &facts).await })
+            })
             .await?)
     }
 

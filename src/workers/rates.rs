@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::feeds::{Feeds, RateConsensus, Refused};
+use crate::feeds::{Feeds, RateConsensus, RateRefusal};
 use crate::workers::{Ran, Worker};
 use clock::{Clock, Instant};
 use config::{self, Pair};
@@ -23,7 +23,7 @@ pub fn book(settings: &config::Rates) -> RateBook {
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
     for (pair, value) in &settings.fixed {
-        let rate = Rate { value: *value, source: "configured".into(), at: Instant(i64::MAX) };
+        let rate = Rate { value: *value, source: "configured".into(), observed_at: Instant(i64::MAX) };
         book.set(&pair.base, &pair.quote, rate);
     }
     book
@@ -67,14 +67,14 @@ impl Rates {
                 })
                 .await?;
             if let Some(last) = last {
-                consensus.resume(pair.clone(), last.value);
+                consensus.restore(pair.clone(), last.value);
             }
         }
         Ok(())
     }
 
     async fn accept(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
-        let rate = Rate { value, source, at };
+        let rate = Rate { value, source, observed_at: at };
         let (stored, of) = (rate.clone(), pair.clone());
         self.db
             .write("accept_rate", move |tx| {
@@ -109,15 +109,15 @@ impl Worker for Rates {
         }
         round.last = Some(now);
         let heard = self.feeds.observe(&self.pairs).await;
-        for (pair, outcome) in round.consensus.round(self.clock.now(), &self.pairs, &heard) {
+        for (pair, outcome) in round.consensus.evaluate_round(self.clock.now(), &self.pairs, &heard) {
             match outcome {
                 Ok(agreed) => self.accept(pair, agreed.value, agreed.to_string(), agreed.at).await?,
                 Err(refused) => {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
-                        Refused::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
+                        RateRefusal::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
                         // The last rate stays in force until it is too old.
-                        Refused::TooFew { .. } | Refused::Disagreement { .. } | Refused::Jump { .. } => {}
+                        RateRefusal::TooFew { .. } | RateRefusal::Disagreement { .. } | RateRefusal::Jump { .. } => {}
                     }
                 }
             }

@@ -17,7 +17,7 @@ use settled::workers::rescan::Piece;
 use simnet::{Fault, Keep};
 
 use crate::placed_order::PlacedOrder;
-use crate::world::{World, accounts};
+use crate::world::{SETUP, World, accounts};
 
 /// Executes an operation as a request over the control socket does.
 pub async fn request(world: &World, operation: &str, arguments: Value) -> Result<Value, String> {
@@ -66,7 +66,9 @@ async fn close_review(world: &World, kind: &'static str) {
     let reviews = world.open_reviews().await;
     let subject = reviews.iter().find(|review| review.kind.as_str() == kind).unwrap().subject.clone();
     let decided = world.db.write("decide", move |tx| {
-        Box::pin(async move { reviews::decide(tx, now, kind.parse().unwrap(), &subject, "given back by hand").await })
+        Box::pin(async move {
+            reviews::close_by_operator(tx, now, &SETUP, kind.parse().unwrap(), &subject, "given back by hand").await
+        })
     });
     assert!(decided.await.unwrap());
 }
@@ -183,8 +185,8 @@ both! {
     }) {
         let hostile = world.place_order("erc20_usdt").await;
         let asset = world.asset(hostile.coin);
-        let absurd = Amount::from_units(1 << 113);
-        let movement = || (asset.id.clone(), hostile.address.clone(), absurd);
+        let unbookable = Amount::from_units(1 << 113);
+        let movement = || (asset.id.clone(), hostile.address.clone(), unbookable);
         world.simnet.pay_many(&asset.chain, vec![movement(), movement()]).unwrap();
         world.mine(hostile.coin, 20);
         world.run_until_idle().await;

@@ -1,6 +1,6 @@
 //! The audit reports rows that were changed from outside or that a bug left incomplete.
 
-use money::ledger::audit;
+use money::audit;
 use serde_json::json;
 
 use crate::world::World;
@@ -25,7 +25,7 @@ async fn audit_after(world: &World, change: &'static [&'static str]) -> String {
                 let changed = tx.execute(sql, Vec::new()).await?;
                 assert!(changed > 0, "`{sql}` changes nothing");
             }
-            let report = audit::audit(tx).await?;
+            let report = audit::audit_ledger(tx).await?;
             Err::<(), _>(Undone::With(report.to_string()))
         })
     });
@@ -79,21 +79,21 @@ both! {
             ),
             (&["update deposits set asset = 'ethereum/native' where id = 2"], "deposit 2 "),
             (&["update deposits set chain = 'bsc' where id = 2"], "deposit 2 "),
-            (&["update deposits set disposition = 'late' where id = 2"], "does not keep it apart as late"),
-            (&["delete from postings where entry like 'deposit/%/unallocated'"], "does not keep it apart as foreign"),
-            (&["update deposits set disposition = 'counted' where disposition = 'foreign'"], "keeps it apart, and it is counted"),
+            (&["update deposits set disposition = 'late' where id = 2"], "it is late, and the ledger does not have it as unallocated"),
+            (&["delete from postings where entry like 'deposit/%/unallocated'"], "it is foreign, and the ledger does not have it as unallocated"),
+            (&["update deposits set disposition = 'counted' where disposition = 'foreign'"], "it is counted, and the ledger has it as unallocated"),
             (
                 &["insert into postings (seq, entry, line_no, kind, debit_account_id, credit_account_id, amount, reason, created_at)
                    select 9999, 'deposit/77/seen', 0, kind, debit_account_id, credit_account_id, amount, reason, created_at
                    from postings where entry = 'deposit/1/seen'"],
-                "deposit 77: the ledger has entries of it",
+                "deposit 77: the ledger has entries for it",
             ),
             (&["delete from postings where entry = 'invoice/1/paid/1'"], "settlement 1 has no entry"),
-            (&["delete from postings where entry = 'invoice/1/final/1'"], "was not released as it says"),
-            (&["update invoices set finalized_at = null where id = 1"], "was not released as it says"),
-            (&["update invoices set finalized_at = 1 where id = 2"], "was not released as it says"),
-            (&["delete from postings where entry = 'invoice/3/expired'"], "not all of its part payments"),
-            (&["update invoices set state = 'paid' where id = 4"], "invoice 4 (paid): 0 settlements do not fit"),
+            (&["delete from postings where entry = 'invoice/1/final/1'"], "its entries do not match its finality"),
+            (&["update invoices set finalized_at = null where id = 1"], "its entries do not match its finality"),
+            (&["update invoices set finalized_at = 1 where id = 2"], "its entries do not match its finality"),
+            (&["delete from postings where entry = 'invoice/3/expired'"], "not all of its partial payments"),
+            (&["update invoices set state = 'paid' where id = 4"], "invoice 4 (paid): 0 settlements do not match"),
             (
                 &["update invoices set state = 'paid', settlement_count = 1, credited_amount = amount_due where id = 4"],
                 "invoice 4 (paid): settlement 1 has no entry",
@@ -106,7 +106,7 @@ both! {
                 "invoice 2 (open): its deposits brought enough, and it was not settled",
             ),
             (&["delete from postings where entry like 'payment/%/paid'"], "did not take it from the balance"),
-            (&["update payments set state = 'failed' where method = 'balance_cny'"], "the ledger has entries of it"),
+            (&["update payments set state = 'failed' where method = 'balance_cny'"], "the ledger has entries for it"),
         ];
         for (change, expected) in table {
             let report = audit_after(&world, change).await;

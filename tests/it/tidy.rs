@@ -28,7 +28,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("access", &["clock", "db", "ids"]),
     ("mail", &["clock", "config", "db"]),
     ("money", &["chain", "clock", "db", "ids", "records"]),
-    ("shop", &["chain", "clock", "db", "envelope", "ids", "mail", "money", "records"]),
+    ("shop", &["access", "chain", "clock", "db", "envelope", "ids", "mail", "money", "records"]),
     ("web", &["access", "clock", "config", "db", "ids", "tasks"]),
     ("checkout", &["access", "chain", "clock", "config", "db", "envelope", "ids", "money", "shop", "tasks", "web"]),
 ];
@@ -39,7 +39,7 @@ const FENCED_LIBRARIES: &[(&str, &[&str])] = &[
     ("sqlx", &["db"]),
     ("axum", &["web", "checkout", "settled"]),
     ("hyper", &["web"]),
-    ("lettre", &["mail", "config"]),
+    ("lettre", &["mail"]),
     ("reqwest", &["rpc", "settled"]),
     ("tokio", &["btc", "db", "evm", "money", "rpc", "settled", "signer", "simnet", "tasks", "tron", "web"]),
 ];
@@ -50,7 +50,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("workers", &["feeds"]),
     ("ops", &["daemon", "workers"]),
     ("daemon", &["feeds", "workers"]),
-    ("commands", &["daemon", "feeds", "ops", "workers"]),
+    ("control", &[]),
+    ("commands", &["control", "daemon", "feeds", "ops", "workers"]),
 ];
 
 /// Crates that only these rooms of the root package may name.

@@ -9,24 +9,29 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use access::tokens::{self, Token};
+use access::tokens::Token;
 use chain::{Amount, Asset, ChainId};
 use clock::{Clock, Instant};
 use config::Config;
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use db::{Backend, Db};
 use envelope::Envelope;
 use ids::{Mode, Shop, SkuId, UserId};
-use money::ledger::audit;
+use money::audit;
 use money::pricing::Currency;
+use records::audit_log::Actor;
 use serde_json::Value;
-use settled::daemon::{Daemon, Setup, simnet_specs};
+use settled::daemon::drivers::simnet_specs;
+use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
-use shop::users::NewUser;
+use shop::users::{Credit, NewUser};
 use shop::{catalog, coupons, merchants, stock, users};
 use signer::accounts::{AddressKind, KeyAccount, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
+
+/// The actor of the actions that set up the shop of a test.
+pub const SETUP: Actor = Actor::CommandLine { uid: u32::MAX };
 
 /// 2026-02-11T12:00:00Z.
 pub const START: Instant = Instant(1_770_811_200_000);
@@ -61,7 +66,7 @@ pub struct World {
     log_start: usize,
     client: reqwest::Client,
     /// The database's place; dropped last.
-    _scratch: Arc<Scratch>,
+    _scratch: Arc<TestDatabase>,
     _folder: tempfile::TempDir,
 }
 
@@ -104,10 +109,10 @@ impl World {
         capture_logs();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let scratch = match backend {
-            Backend::Sqlite => Scratch::sqlite(),
+            Backend::Sqlite => TestDatabase::sqlite(),
             Backend::Postgres => {
                 let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
-                Scratch::postgres(&url).await
+                TestDatabase::postgres(&url).await
             }
         };
         let mut config = test_config(folder.path());
@@ -126,7 +131,7 @@ impl World {
         let log_start = captured().lock().expect("no holder panics").len();
         let merchant = db
             .write("create_merchant", move |tx| {
-                Box::pin(async move { merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await })
+                Box::pin(async move { merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await })
             })
             .await
             .expect("a merchant");
@@ -313,10 +318,13 @@ impl World {
             .collect();
         self.secrets.lock().expect("no holder panics").extend(lines.iter().cloned());
         let (now, sku) = (self.clock.now(), product.sku);
+        let slug = product.slug.clone();
         let sealed =
-            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are sealed");
+            stock::encrypt_lines(&self.envelope, sku, lines.iter().map(String::as_str)).expect("lines are encrypted");
         self.db
-            .write("import_stock", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }))
+            .write("import_stock", move |tx| {
+                Box::pin(async move { stock::import(tx, now, &SETUP, &slug, sku, sealed).await })
+            })
             .await
             .expect("stock is imported");
     }
@@ -328,15 +336,14 @@ impl World {
     }
 
     pub async fn set_active(&self, product: &Product, active: bool) {
-        let (sku, public_id, shop) = (product.sku, product.id.clone(), self.shop);
+        let (now, public_id, shop) = (self.clock.now(), product.id.clone(), self.shop);
         let state = if active { catalog::State::Active } else { catalog::State::Inactive };
-        let _ = sku;
         self.db
             .write("set_state", move |tx| {
                 Box::pin(async move {
                     let product =
                         catalog::find(tx, shop, Currency::CNY, &public_id).await?.expect("the product exists");
-                    catalog::set_state(tx, product.id, state).await
+                    catalog::set_state(tx, now, &SETUP, product.id, &product.slug, state).await
                 })
             })
             .await
@@ -351,18 +358,19 @@ impl World {
             .db
             .write("create_user", move |tx| {
                 Box::pin(async move {
-                    let new = NewUser { public_id: uuid::Uuid::new_v4(), name, email: None };
-                    let user = users::create(tx, now, shop, new).await?;
-                    for (currency, amount) in [("CNY", cny_fen), ("USD", usd_micro)] {
+                    let new = NewUser { public_id: uuid::Uuid::new_v4(), name: name.clone(), email: None };
+                    users::create(tx, now, &SETUP, shop, new).await?;
+                    let user = users::find_by_name(tx, shop, &name).await?.expect("the user was created");
+                    for (currency, amount) in [(Currency::CNY, cny_fen), (Currency::USD, usd_micro)] {
                         if amount > 0 {
-                            let asset = chain::AssetId::fiat(currency);
-                            let entry = format!("credit/{user}/{currency}");
-                            users::credit(tx, now, shop, user, asset, Amount::from(amount), &entry).await?;
+                            let reference = format!("initial {currency}");
+                            let credit = Credit { currency, amount: Amount::from(amount), reference };
+                            users::credit(tx, now, &SETUP, shop, &user, credit).await?;
                         }
                     }
                     let token = Token::draw(&mut rand::rng());
-                    tokens::issue(tx, now, user, &token, None).await?;
-                    Ok::<_, anyhow::Error>((user, token.reveal().to_owned()))
+                    users::issue_token(tx, now, &SETUP, &user, &token, None).await?;
+                    Ok::<_, anyhow::Error>((user.id, token.reveal().to_owned()))
                 })
             })
             .await
@@ -394,13 +402,18 @@ impl World {
     pub async fn coupon(&self, new: coupons::NewCoupon) {
         let (now, shop) = (self.clock.now(), self.shop);
         self.db
-            .write("create_coupon", move |tx| Box::pin(async move { coupons::create(tx, now, shop, new).await }))
+            .write("create_coupon", move |tx| {
+                Box::pin(async move { coupons::create(tx, now, &SETUP, shop, new).await })
+            })
             .await
             .expect("a coupon");
     }
 
     pub async fn audit(&self) -> audit::Report {
-        self.db.read("audit", |tx| Box::pin(async move { audit::audit(tx).await })).await.expect("the audit runs")
+        self.db
+            .read("audit", |tx| Box::pin(async move { audit::audit_ledger(tx).await }))
+            .await
+            .expect("the audit runs")
     }
 
     async fn assert_in_order(&self) {
@@ -412,7 +425,7 @@ impl World {
         for untold in [UNTOLD, TOLD_TWICE] {
             let told =
                 self.db.read("untold", move |tx| Box::pin(async move { tx.rows(untold, Vec::new()).await })).await;
-            let orders: Vec<String> = told.expect("rows").iter().map(|row| row.at(0).expect("an order")).collect();
+            let orders: Vec<String> = told.expect("rows").iter().map(|row| row.get_at(0).expect("an order")).collect();
             assert!(orders.is_empty(), "the events do not tell once what became of {orders:?}");
         }
         if let Some(daemon) = &self.daemon {

@@ -1,4 +1,4 @@
-//! A real EVM node of its own for a test: started on a free port, mined, reorganised, frozen and thrown away at will.
+//! Runs a real EVM node (anvil) for a test, on a free port. Tests mine, reorganise, pause and drop it.
 
 use std::{
     path::PathBuf,
@@ -11,34 +11,35 @@ use serde_json::{Value, json};
 
 use crate::{Error, Result, contracts::Artifact, node, npm, paths, process::ServerProcess};
 
-/// The words anvil derives its ten rich accounts from, at m/44'/60'/0'/0/0 and on.
+/// The phrase from which anvil derives its ten funded accounts, at m/44'/60'/0'/0/0 to m/44'/60'/0'/0/9.
 pub const MNEMONIC: &str = "test test test test test test test test test test test junk";
 
-/// Longer than any answer takes on a busy machine; only a frozen node reaches it.
+/// The timeout of a JSON-RPC call; longer than any answer takes on a busy machine. Only a paused node exceeds it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Enough for a batch of a hundred payments, and below the limit that recent rules set for one transaction.
+/// The gas limit of transactions: enough for a batch of a hundred payments, and below the limit per transaction of EIP-7825.
 const GAS: u64 = 10_000_000;
 
-/// Who makes the blocks.
+/// The trigger for new blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mining {
-    /// Every transaction gets a block of its own at once.
+    /// Every transaction is mined at once, in its own block.
     #[default]
     Automatic,
-    /// Nobody but [`Anvil::mine`].
+    /// Only [`Anvil::mine`] produces blocks.
     Manual,
-    /// A block every so many seconds.
+    /// A block is produced every given number of seconds.
     EverySeconds(u32),
 }
 
+/// The options of a node.
 #[derive(Clone, Debug)]
 pub struct AnvilOptions {
     pub chain_id: u64,
     pub mining: Mining,
-    /// A node that is started again where an earlier one was, or any free port.
+    /// The port to listen on. `None` chooses a free port.
     pub port: Option<u16>,
-    /// Passed as they are, for example `["--state", path]` or `["--slots-in-an-epoch", "1"]`.
+    /// Additional command-line arguments, such as `["--state", path]` or `["--slots-in-an-epoch", "1"]`.
     pub extra: Vec<String>,
 }
 
@@ -48,7 +49,7 @@ impl Default for AnvilOptions {
     }
 }
 
-/// A running node; dropping it kills it.
+/// A running node. Dropping it kills the node.
 pub struct Anvil {
     process: ServerProcess,
     port: u16,
@@ -56,12 +57,12 @@ pub struct Anvil {
 }
 
 impl Anvil {
-    /// Starts the `anvil` named by the variable ANVIL, found on PATH, or installed by npm.
+    /// Starts the `anvil` named by the environment variable ANVIL, found on PATH, or installed by npm.
     pub async fn start(options: AnvilOptions) -> Result<Anvil> {
         node::run_blocking(move || Anvil::start_blocking(&options)).await
     }
 
-    /// The same for callers outside a runtime.
+    /// Does the same as [`Anvil::start`], for callers without an async runtime.
     pub fn start_blocking(options: &AnvilOptions) -> Result<Anvil> {
         static STARTED: AtomicU64 = AtomicU64::new(0);
         let log = paths::folder("logs")?.join(format!(
@@ -80,7 +81,7 @@ impl Anvil {
         }
         command.extend(options.extra.iter().cloned());
 
-        let (process, port) = ServerProcess::start(&command, &log, listening_port)?;
+        let (process, port) = ServerProcess::start(&command, &log, parse_listening_port)?;
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(ANSWER_LIMIT)
@@ -89,7 +90,7 @@ impl Anvil {
         Ok(Anvil { process, port, client })
     }
 
-    /// `http://127.0.0.1:{port}`; the same port speaks WebSocket.
+    /// Returns `http://127.0.0.1:{port}`. The port serves WebSocket too.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -98,7 +99,11 @@ impl Anvil {
         self.port
     }
 
-    /// One JSON-RPC call; `params` is an array. An error of the node is an [`Error`] with its message.
+    /// Makes a JSON-RPC call; `params` is an array.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the message of the node when it refuses the call, or when it does not answer.
     pub async fn rpc(&self, method: &str, params: Value) -> Result<Value> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let failed = |cause: reqwest::Error| self.process.failed(&format!("anvil did not answer {method} ({cause})"));
@@ -110,84 +115,86 @@ impl Anvil {
         }
     }
 
-    /// The height of the tip.
+    /// Returns the height of the tip.
     pub async fn height(&self) -> Result<u64> {
-        quantity(&self.rpc("eth_blockNumber", json!([])).await?)
+        parse_quantity(&self.rpc("eth_blockNumber", json!([])).await?)
     }
 
-    /// Makes `blocks` blocks; what waits in the pool goes into the first.
+    /// Mines `blocks` blocks. The first one includes the pending transactions.
     pub async fn mine(&self, blocks: u64) -> Result<()> {
         self.rpc("anvil_mine", json!([format!("{blocks:#x}")])).await.map(drop)
     }
 
-    /// Replaces the last `depth` blocks by as many others, which hold none of the replaced transactions.
+    /// Replaces the last `depth` blocks with as many empty blocks. The replaced transactions are lost.
     pub async fn reorg(&self, depth: u64) -> Result<()> {
         self.rpc("anvil_reorg", json!([depth, []])).await.map(drop)
     }
 
-    /// Removes the last `depth` blocks and puts nothing in their place: the tip is lower afterwards.
+    /// Removes the last `depth` blocks without replacement, so the tip is lower afterwards.
     pub async fn rollback(&self, depth: u64) -> Result<()> {
         self.rpc("anvil_rollback", json!([depth])).await.map(drop)
     }
 
+    /// Switches automatic mining on or off.
     pub async fn set_automine(&self, automatic: bool) -> Result<()> {
         self.rpc("evm_setAutomine", json!([automatic])).await.map(drop)
     }
 
-    /// Stops the node where it stands: it accepts connections and answers nobody until [`Anvil::resume`].
+    /// Pauses the node: it accepts connections and sends no answers until [`Anvil::resume`].
     pub fn pause(&self) -> Result<()> {
         self.process.freeze()
     }
 
+    /// Continues a paused node.
     pub fn resume(&self) -> Result<()> {
         self.process.thaw()
     }
 
-    /// The ten accounts that anvil holds the keys of, each with 10 000 ether.
+    /// Returns the ten accounts whose keys anvil has. Each begins with 10,000 ether.
     pub async fn accounts(&self) -> Result<Vec<Address>> {
         parse(self.rpc("eth_accounts", json!([])).await?)
     }
 
-    /// In wei.
-    pub async fn balance(&self, of: Address) -> Result<U256> {
-        parse(self.rpc("eth_getBalance", json!([of, "latest"])).await?)
+    /// Returns the balance of an account, in wei.
+    pub async fn balance(&self, account: Address) -> Result<U256> {
+        parse(self.rpc("eth_getBalance", json!([account, "latest"])).await?)
     }
 
-    /// Gives an account an amount of wei out of nothing, without a transaction.
-    pub async fn set_balance(&self, of: Address, wei: U256) -> Result<()> {
-        self.rpc("anvil_setBalance", json!([of, wei])).await.map(drop)
+    /// Sets the balance of an account, in wei, without a transaction.
+    pub async fn set_balance(&self, account: Address, wei: U256) -> Result<()> {
+        self.rpc("anvil_setBalance", json!([account, wei])).await.map(drop)
     }
 
-    /// Sends wei and data from one of [`Anvil::accounts`] and gives the transaction's hash. It is in a block already when
-    /// blocks are made automatically; it is there with status 0 when the call reverted, which is no error here.
+    /// Sends a transaction from one of [`Anvil::accounts`] and returns its hash. With automatic mining it is in a block when
+    /// this returns. A reverted call is not an error: the transaction is mined with status 0.
     pub async fn send(&self, from: Address, to: Address, wei: U256, data: &[u8]) -> Result<B256> {
         self.submit(json!({ "from": from, "to": to, "value": wei, "data": const_hex::encode_prefixed(data) })).await
     }
 
     async fn submit(&self, mut transaction: Value) -> Result<B256> {
-        // A limit of its own: the node's estimate would turn a call that reverts into an error without a transaction.
+        // A fixed gas limit avoids the node's estimate, which would fail for a call that reverts.
         transaction["gas"] = json!(U256::from(GAS));
         if self.rpc("anvil_getAutomine", json!([])).await? == json!(true) {
-            // Plain eth_sendTransaction answers before the block is there.
+            // `eth_sendTransaction` would answer before the block exists.
             let mut receipt = self.rpc("eth_sendTransactionSync", json!([transaction])).await?;
             return parse(receipt["transactionHash"].take());
         }
         parse(self.rpc("eth_sendTransaction", json!([transaction])).await?)
     }
 
-    /// What a read-only call returns.
+    /// Returns the result of a read-only call.
     pub async fn call(&self, to: Address, data: &[u8]) -> Result<Bytes> {
         let call = json!({ "to": to, "data": const_hex::encode_prefixed(data) });
         parse(self.rpc("eth_call", json!([call, "latest"])).await?)
     }
 
-    /// The receipt, `None` while the transaction is in no block.
+    /// Returns the receipt of a transaction, or `None` while it is in no block.
     pub async fn receipt(&self, transaction: B256) -> Result<Option<Value>> {
         let receipt = self.rpc("eth_getTransactionReceipt", json!([transaction])).await?;
         Ok(if receipt.is_null() { None } else { Some(receipt) })
     }
 
-    /// Puts a contract on the chain from the first account, mining a block if nobody else does, and gives its address.
+    /// Deploys a contract from the first account and returns its address. Mines a block if the transaction is still pending.
     /// `arguments` are the ABI-encoded arguments of the constructor.
     pub async fn deploy(&self, artifact: &Artifact, arguments: &[u8]) -> Result<Address> {
         let owner = self.accounts().await?.first().copied().ok_or_else(|| Error::new("anvil has no accounts"))?;
@@ -216,21 +223,24 @@ fn binary() -> Result<PathBuf> {
     if path.is_file() {
         Ok(path)
     } else {
-        Err(Error::new("npm has anvil for Linux on x86-64 only; install Foundry and name its anvil in ANVIL"))
+        Err(Error::new(
+            "npm has anvil only for Linux on x86-64; install Foundry and set ANVIL to the path of its anvil",
+        ))
     }
 }
 
-/// `Listening on 127.0.0.1:34567`
-fn listening_port(line: &str) -> Option<u16> {
+/// Returns the port in the line `Listening on 127.0.0.1:34567`, or `None` for any other line.
+fn parse_listening_port(line: &str) -> Option<u16> {
     line.strip_prefix("Listening on ")?.rsplit(':').next()?.trim().parse().ok()
 }
 
-fn quantity(value: &Value) -> Result<u64> {
+/// Parses a hexadecimal quantity.
+fn parse_quantity(value: &Value) -> Result<u64> {
     let text = value.as_str().and_then(|text| text.strip_prefix("0x"));
     text.and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        .ok_or_else(|| Error::new(format!("anvil answered {value} where a quantity was expected")))
+        .ok_or_else(|| Error::new(format!("anvil returned {value} instead of a quantity")))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
-    serde_json::from_value(value.clone()).map_err(|cause| Error::context(format!("reading {value} from anvil"), cause))
+    serde_json::from_value(value.clone()).map_err(|cause| Error::context(format!("parsing {value} from anvil"), cause))
 }

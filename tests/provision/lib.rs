@@ -1,7 +1,7 @@
-//! Starts the real parts that the tests need, on free ports, and ends them with the test.
+//! Starts the external programs that tests need (nodes, PostgreSQL, scripts) on free ports, and stops them with the test.
 //!
-//! Nothing is skipped silently: a part that cannot be had is an [`Error`] whose sentence says what is missing and what to do.
-//! What is downloaded or compiled lives under `target/provision`, once for all tests, and survives until `cargo clean`.
+//! No test is skipped silently: a missing program is an [`Error`] that says what is missing and what to do. Downloads and
+//! compiled files are stored under `target/provision`, shared by all tests, until `cargo clean`.
 
 pub mod anvil;
 pub mod bitcoind;
@@ -15,11 +15,12 @@ mod npm;
 mod paths;
 mod process;
 
-/// Why a part could not be provided or did not answer as asked: a sentence for the person who runs the tests.
+/// A program could not be provided or returned an unexpected answer. The text is for the person who runs the tests.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
 
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -27,8 +28,8 @@ impl Error {
         Error(sentence.into())
     }
 
-    /// Wraps a cause: `while` reads as "starting anvil", "reading /path".
-    fn context(doing: impl std::fmt::Display, cause: impl std::fmt::Display) -> Error {
-        Error(format!("{doing}: {cause}"))
+    /// Returns an error with a cause. `action` is what failed, such as "starting anvil" or "reading /path".
+    fn context(action: impl std::fmt::Display, cause: impl std::fmt::Display) -> Error {
+        Error(format!("{action}: {cause}"))
     }
 }

@@ -1,4 +1,4 @@
-//! Installs the pinned packages of a `package-lock.json` once, for all tests and all test processes.
+//! Installs the packages of a `package-lock.json` once for all test processes.
 
 use std::{
     fs,
@@ -8,30 +8,29 @@ use std::{
 
 use crate::{Error, Result, paths};
 
-/// The folder with `node_modules` for `source/package-lock.json`; the first caller installs, the others wait for it.
-///
-/// Install scripts do not run: what a package ships is what is used.
+/// Returns the folder that contains `node_modules` for `source/package-lock.json`. The first caller installs the packages;
+/// others wait for it. Install scripts of packages do not run.
 pub fn install(source: &str) -> Result<PathBuf> {
     let source = paths::repository().join(source);
     let (package, lock) = (paths::read(&source.join("package.json"))?, paths::read(&source.join("package-lock.json"))?);
     let name = paths::fingerprint(&[&package, &lock]);
     let npm = paths::folder("npm")?;
-    let _installing = paths::exclusive(&npm.join(format!("{name}.lock")))?;
+    let _installing = paths::lock_exclusive(&npm.join(format!("{name}.lock")))?;
 
     let folder = paths::folder(&format!("npm/{name}"))?;
-    let done = folder.join("installed");
-    if done.is_file() {
+    let marker = folder.join("installed");
+    if marker.is_file() {
         return Ok(folder);
     }
     paths::write(&folder.join("package.json"), &package)?;
     paths::write(&folder.join("package-lock.json"), &lock)?;
     eprintln!("provision: installing the packages of {} with npm, once", source.display());
-    run(&folder, &npm.join(format!("{name}.log")))?;
-    paths::write(&done, "")?;
+    run_npm_ci(&folder, &npm.join(format!("{name}.log")))?;
+    paths::write(&marker, "")?;
     Ok(folder)
 }
 
-fn run(folder: &Path, log: &Path) -> Result<()> {
+fn run_npm_ci(folder: &Path, log: &Path) -> Result<()> {
     let output = fs::File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
     let errors = output.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
     let status = Command::new("npm")
@@ -41,12 +40,12 @@ fn run(folder: &Path, log: &Path) -> Result<()> {
         .stdout(output)
         .stderr(errors)
         .status()
-        .map_err(|cause| Error::new(format!("npm could not be run ({cause}); install Node.js 20 or newer with npm")))?;
+        .map_err(|cause| Error::new(format!("cannot run npm ({cause}); install Node.js 20 or newer with npm")))?;
     if status.success() {
         return Ok(());
     }
     Err(Error::new(format!(
-        "npm could not install the packages of {} ({status}); is the npm registry reachable? Its last words in {}:\n{}",
+        "npm could not install the packages of {} ({status}); is the npm registry reachable? The end of its output in {}:\n{}",
         folder.display(),
         log.display(),
         paths::tail(&paths::read(log)?)

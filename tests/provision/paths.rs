@@ -1,4 +1,4 @@
-//! Where things are: the repository, and the folder under `target` that keeps what was downloaded or compiled.
+//! Paths of the repository and of the cache under `target/provision`, and helpers for files in the cache.
 
 use std::{
     env, fs,
@@ -10,12 +10,16 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// The root of the repository this crate was built from.
+/// Returns the root of the repository from which this crate was built.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate lives in tests/provision").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("this crate is in the folder tests/provision")
+        .to_path_buf()
 }
 
-/// `target/provision/{name}`, created.
+/// Returns the folder `target/provision/{name}` and creates it if it does not exist.
 pub fn folder(name: &str) -> Result<PathBuf> {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), |dir| repository().join(dir));
@@ -24,13 +28,14 @@ pub fn folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Reads a text file.
 pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|cause| Error::context(format!("reading {}", path.display()), cause))
 }
 
-/// Writes through a new file and a rename, so that another test process never sees half of it.
+/// Writes a temporary file and renames it, so that other test processes never read a part of it.
 pub fn write(path: &Path, content: &str) -> Result<()> {
-    let folder = path.parent().expect("a file has a folder");
+    let folder = path.parent().expect("the path of a file has a parent");
     let written = tempfile::NamedTempFile::new_in(folder).and_then(|file| {
         fs::write(file.path(), content)?;
         file.persist(path).map_err(|error| error.error)
@@ -38,7 +43,8 @@ pub fn write(path: &Path, content: &str) -> Result<()> {
     written.map(drop).map_err(|cause| Error::context(format!("writing {}", path.display()), cause))
 }
 
-/// Opens a file that serves as a lock between test processes; the lock goes when the file is dropped or the process dies.
+/// Opens a file that serves as a lock between test processes. A lock on it ends when the file is dropped or the process
+/// ends.
 pub fn lock_file(path: &Path) -> Result<File> {
     File::options()
         .create(true)
@@ -48,14 +54,14 @@ pub fn lock_file(path: &Path) -> Result<File> {
         .map_err(|cause| Error::context(format!("opening {}", path.display()), cause))
 }
 
-/// Waits until no other process holds `path`, and holds it until the returned file is dropped.
-pub fn exclusive(path: &Path) -> Result<File> {
+/// Waits for the exclusive lock on `path`. The lock is held until the returned file is dropped.
+pub fn lock_exclusive(path: &Path) -> Result<File> {
     let file = lock_file(path)?;
     file.lock().map_err(|cause| Error::context(format!("locking {}", path.display()), cause))?;
     Ok(file)
 }
 
-/// A name for content: changed content gets a new name, so caches never need to be emptied.
+/// Returns a name for cached content, made from a hash. Changed content gets another name, so a cache is never invalid.
 pub fn fingerprint(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -65,22 +71,26 @@ pub fn fingerprint(parts: &[&str]) -> String {
     const_hex::encode(&hash.finalize()[..8])
 }
 
-/// A program named by `variable`, or found on PATH under `name`.
+/// Returns the program named by the environment variable `variable`, or else the program `name` on PATH. `None` if neither
+/// exists.
 pub fn program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
-        // Relative to the repository, because cargo starts each test binary in the folder of its own package.
+        // A relative path is relative to the repository, because cargo starts each test binary in the folder of its package.
         let path = repository().join(path);
         return if path.is_file() {
             Ok(Some(path))
         } else {
-            Err(Error::new(format!("{variable} names {}, which is not a file; correct or unset it", path.display())))
+            Err(Error::new(format!(
+                "the environment variable {variable} is set to {}, which is not a file; correct or unset it",
+                path.display()
+            )))
         };
     }
     let path = env::var_os("PATH").unwrap_or_default();
     Ok(env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()))
 }
 
-/// The end of a log, for an error message.
+/// Returns the last 25 lines of a log.
 pub fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(25)..].join("\n")

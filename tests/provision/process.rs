@@ -1,4 +1,4 @@
-//! A server that lives as long as its handle and never longer than the test process, however that one dies.
+//! A server process that ends with its handle, and at the latest with the test process, even if that is killed.
 
 use std::{
     fs::{self, File},
@@ -18,25 +18,29 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::{Error, Result, paths};
 
-/// How long a server may take until it says that it is ready; generous, for a machine busy with a build.
+/// The maximum time until a server is ready; long enough for a machine that is busy with a build.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// How long all threads of a server may take until they stand.
+/// The maximum time until all threads of a paused server have stopped.
 const FREEZE_LIMIT: Duration = Duration::from_secs(20);
 
-/// Replaces itself by the server, after leaving a guard behind: the guard's input is a pipe that only the test process
-/// holds open, so a test process that is killed without a chance to clean up still takes its servers along.
+/// A shell script that starts a guard process and then becomes the server. The guard reads a pipe that only the test process
+/// holds open; when the test process ends, the guard kills the server.
 const GUARDED: &str = "exec 3<&0; { read -r _ <&3; kill -9 -$$; } >/dev/null 2>&1 & exec \"$@\" 3<&- </dev/null";
 
-/// A running server; dropping it kills the server and what the server started.
+/// A running server. Dropping it kills the server and its child processes.
 pub struct ServerProcess {
     child: Child,
     log: PathBuf,
-    /// An error message named the log, so it stays.
-    quoted: AtomicBool,
+    /// True after an error message referred to the log; then the log is kept.
+    keep_log: AtomicBool,
 }
 
 impl ServerProcess {
-    /// Starts `command`, writes its output to `log` and waits for a line in which `ready` finds what it looks for.
+    /// Starts `command`, writes its output to `log`, and waits for an output line for which `ready` returns a value.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the server ends, or prints no such line within 90 seconds.
     pub fn start<T: Send + 'static>(
         command: &[String],
         log: &Path,
@@ -56,62 +60,65 @@ impl ServerProcess {
             .spawn()
             .map_err(|cause| Error::context(format!("starting {name}"), cause))?;
 
-        let output = child.stdout.take().expect("the output is piped");
+        let output = child.stdout.take().expect("standard output is piped");
         let (found, wait) = mpsc::channel();
-        // Reads to the end, whether anybody waits or not: a full pipe would stop the server.
+        // Read until the server ends, because a full pipe would block it.
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
                 if writeln!(file, "{line}").is_err() {
                     return;
                 }
                 if let Some(value) = ready(&line) {
-                    // Nobody waits for a second line that looks like readiness.
-                    let _nobody_waits = found.send(value);
+                    // The receiver is gone after the first value.
+                    let _received = found.send(value);
                 }
             }
         });
 
-        let process = ServerProcess { child, log: log.to_path_buf(), quoted: AtomicBool::new(false) };
+        let process = ServerProcess { child, log: log.to_path_buf(), keep_log: AtomicBool::new(false) };
         match wait.recv_timeout(START_LIMIT) {
             Ok(value) => Ok((process, value)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 Err(process.failed(&format!("{name} was not ready after {START_LIMIT:?}")))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                Err(process.failed(&format!("{name} ended instead of becoming ready")))
+                Err(process.failed(&format!("{name} ended before it was ready")))
             }
         }
     }
 
-    /// The sentence with the last lines the server wrote.
-    pub fn failed(&self, sentence: &str) -> Error {
-        self.quoted.store(true, Ordering::Relaxed);
+    /// Returns an error with `message` and the last lines of the server's output.
+    pub fn failed(&self, message: &str) -> Error {
+        self.keep_log.store(true, Ordering::Relaxed);
         let log = paths::read(&self.log).unwrap_or_default();
-        Error::new(format!("{sentence}; its last words in {}:\n{}", self.log.display(), paths::tail(&log)))
+        Error::new(format!("{message}; the end of its output in {}:\n{}", self.log.display(), paths::tail(&log)))
     }
 
-    /// Stops the server where it stands: connections stay open and get no answer.
-    /// Returns when every thread stands: on a busy machine some go on answering until one of them has heard of it.
+    /// Pauses the server (SIGSTOP): connections stay open and get no answer. Returns when every thread has stopped, because
+    /// on a busy machine some threads go on for a while.
     pub fn freeze(&self) -> Result<()> {
-        kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::context("stopping a server", cause))?;
+        kill_process(self.pid(), Signal::STOP).map_err(|cause| Error::context("pausing a server", cause))?;
         let threads = PathBuf::from(format!("/proc/{}/task", self.child.id()));
-        let began = Instant::now();
-        while !all_stand(&threads).map_err(|cause| Error::context("looking at a server's threads", cause))? {
-            if began.elapsed() > FREEZE_LIMIT {
-                return Err(Error::new("a server that was stopped goes on"));
+        let started_at = Instant::now();
+        while !are_all_stopped(&threads)
+            .map_err(|cause| Error::context("reading the state of a server's threads", cause))?
+        {
+            if started_at.elapsed() > FREEZE_LIMIT {
+                return Err(Error::new("a paused server still runs"));
             }
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
 
+    /// Continues a paused server (SIGCONT).
     pub fn thaw(&self) -> Result<()> {
         kill_process(self.pid(), Signal::CONT).map_err(|cause| Error::context("continuing a server", cause))
     }
 
-    /// Waits until the server ends by itself, having been told to.
+    /// Waits until the server ends by itself.
     pub fn wait(mut self) -> Result<()> {
-        // Waiting would close the pipe, and the guard would not let the server end by itself.
+        // `Child::wait` closes the pipe, and then the guard would kill the server.
         let _open = self.child.stdin.take();
         self.child.wait().map(drop).map_err(|cause| Error::context("waiting for a server to end", cause))
     }
@@ -121,10 +128,10 @@ impl ServerProcess {
     }
 }
 
-/// Whether the state of each thread, which follows its name in brackets, is `T`.
-fn all_stand(threads: &Path) -> std::io::Result<bool> {
+/// Returns true when the state of every thread is `T` (stopped). In `stat`, the state follows the name in brackets.
+fn are_all_stopped(threads: &Path) -> std::io::Result<bool> {
     for thread in fs::read_dir(threads)? {
-        // One that ends meanwhile does nothing more.
+        // A thread that ended in the meantime does not run either.
         let Ok(stat) = fs::read_to_string(thread?.path().join("stat")) else { continue };
         if stat.rsplit_once(") ").is_none_or(|(_, rest)| !rest.starts_with('T')) {
             return Ok(false);
@@ -135,11 +142,11 @@ fn all_stand(threads: &Path) -> std::io::Result<bool> {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Fails only when the whole group is gone already, which is what is wanted.
+        // This fails only when all processes of the group have ended already.
         let _gone = kill_process_group(self.pid(), Signal::KILL);
         let _reaped = self.child.wait();
-        if !thread::panicking() && !self.quoted.load(Ordering::Relaxed) {
-            // Logs are for the one who looks into a failed test; the others would only pile up.
+        if !thread::panicking() && !self.keep_log.load(Ordering::Relaxed) {
+            // Logs are needed only after a failure.
             let _kept = std::fs::remove_file(&self.log);
         }
     }

@@ -1,5 +1,5 @@
-//! Runs Python programs in `tests/oracles`: thin scripts around unchanged third-party packages, in an environment of their
-//! own with the versions of `requirements.txt`.
+//! Runs the Python scripts in `tests/oracles`: thin wrappers around unchanged third-party packages, in a virtual environment
+//! with the versions of `requirements.txt`.
 
 use std::{
     fs,
@@ -13,17 +13,17 @@ use serde_json::Value;
 
 use crate::{Error, Result, node::run_blocking, paths};
 
-/// Runs `tests/oracles/{script}.py` with `input` and gives what it answers.
+/// Runs `tests/oracles/{script}.py` with `input` on standard input and returns the JSON that it prints.
 pub async fn run_script(script: &str, input: Value) -> Result<Value> {
     let script = script.to_owned();
     run_blocking(move || run_script_blocking(&script, &input)).await
 }
 
 fn run_script_blocking(script: &str, input: &Value) -> Result<Value> {
-    let python = environment()?.join("bin/python");
+    let python = install_environment()?.join("bin/python");
     let file = paths::repository().join(format!("tests/oracles/{script}.py"));
     let mut child = Command::new(python)
-        // Isolated: no packages of the user, and no folder of the script.
+        // `-I` is isolated mode: Python ignores packages of the user and the folder of the script.
         .arg("-I")
         .arg(&file)
         .stdin(Stdio::piped())
@@ -31,44 +31,45 @@ fn run_script_blocking(script: &str, input: &Value) -> Result<Value> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|cause| Error::context("starting python", cause))?;
-    let mut pipe = child.stdin.take().expect("the input is piped");
+    let mut pipe = child.stdin.take().expect("standard input is piped");
     let text = input.to_string();
     let writer = thread::spawn(move || drop(pipe.write_all(text.as_bytes())));
     let output = child.wait_with_output().map_err(|cause| Error::context("waiting for python", cause))?;
     writer.join().expect("writing to a pipe does not panic");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let stdout = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        let complaint = paths::tail(&complaint);
-        return Err(Error::new(format!("tests/oracles/{script}.py failed ({}):\n{complaint}", output.status)));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let stderr = paths::tail(&stderr);
+        return Err(Error::new(format!("tests/oracles/{script}.py failed ({}):\n{stderr}", output.status)));
     }
-    serde_json::from_str(&said)
-        .map_err(|cause| Error::new(format!("tests/oracles/{script}.py answered no JSON ({cause}): {said}")))
+    serde_json::from_str(&stdout)
+        .map_err(|cause| Error::new(format!("tests/oracles/{script}.py printed invalid JSON ({cause}): {stdout}")))
 }
 
-/// The folder with the packages; the first caller installs, the others wait for it.
-fn environment() -> Result<PathBuf> {
+/// Returns the folder of the virtual environment. The first caller creates it; others wait for it.
+fn install_environment() -> Result<PathBuf> {
     let requirements = paths::repository().join("tests/oracles/requirements.txt");
     let name = paths::fingerprint(&[&paths::read(&requirements)?]);
     let all = paths::folder("python")?;
-    let _installing = paths::exclusive(&all.join(format!("{name}.lock")))?;
+    let _installing = paths::lock_exclusive(&all.join(format!("{name}.lock")))?;
     let folder = all.join(&name);
-    let done = folder.join("installed");
-    if done.is_file() {
+    let marker = folder.join("installed");
+    if marker.is_file() {
         return Ok(folder);
     }
     eprintln!("provision: installing the packages of {} with pip, once", requirements.display());
     let log = all.join(format!("{name}.log"));
     let missing = "Python 3.10 or newer with venv is needed for the tests; install it or name it in PYTHON";
     let python = paths::program("PYTHON", "python3")?.ok_or_else(|| Error::new(missing))?;
-    logged(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder), &log)?;
+    run_logged(Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder), &log)?;
     let install = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--only-binary", ":all:", "-r"];
-    logged(Command::new(folder.join("bin/python")).args(install).arg(&requirements), &log)?;
-    paths::write(&done, "")?;
+    run_logged(Command::new(folder.join("bin/python")).args(install).arg(&requirements), &log)?;
+    paths::write(&marker, "")?;
     Ok(folder)
 }
 
-fn logged(command: &mut Command, log: &Path) -> Result<()> {
+/// Runs a command and writes its output to `log`.
+fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     let output = fs::File::create(log).map_err(|cause| Error::context(format!("creating {}", log.display()), cause))?;
     let errors = output.try_clone().map_err(|cause| Error::context("sharing a log file", cause))?;
     let status = command.stdin(Stdio::null()).stdout(output).stderr(errors).status();
@@ -76,11 +77,11 @@ fn logged(command: &mut Command, log: &Path) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    let words = paths::read(log)?;
-    let words = paths::tail(&words);
+    let output = paths::read(log)?;
+    let output = paths::tail(&output);
     Err(Error::new(format!(
-        "the packages of tests/oracles/requirements.txt could not be installed ({status}); is PyPI reachable? Its last \
-         words in {}:\n{words}",
+        "the packages of tests/oracles/requirements.txt could not be installed ({status}); is PyPI reachable? The end of \
+         its output in {}:\n{output}",
         log.display()
     )))
 }

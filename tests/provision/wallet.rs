@@ -1,5 +1,5 @@
-//! A buyer of Bitcoin with a key of its own, who pays from coins that were mined to him: many outputs at once, replaceably,
-//! or spending the same coin twice.
+//! A Bitcoin wallet for tests, with one key and mined funds. It can pay many outputs at once, sign replaceable transactions,
+//! and spend the same output twice.
 
 use std::{
     collections::VecDeque,
@@ -21,13 +21,14 @@ use serde_json::json;
 
 use crate::{Error, Result, bitcoind::Bitcoind};
 
-/// Coins that may be spent once a payer is ready.
-const COINS: u64 = 40;
-/// Blocks until a mined coin may be spent.
+/// The number of spendable outputs of a new wallet.
+const UTXOS: u64 = 40;
+/// The number of blocks until the output of a coinbase transaction can be spent.
 const MATURITY: u64 = 100;
+/// The fee of [`TestWallet::pay`], in satoshis.
 const FEE: u64 = 10_000;
 
-/// An output that only the payer can spend.
+/// An unspent output of the wallet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Utxo {
     pub outpoint: OutPoint,
@@ -39,10 +40,11 @@ pub struct Utxo {
 pub struct SignedPayment {
     pub txid: String,
     pub hex: String,
-    /// What it spends, to be spent again elsewhere.
-    pub coin: Utxo,
+    /// The output that it spends, so that a test can spend it again.
+    pub utxo: Utxo,
 }
 
+/// A wallet with one key and P2WPKH outputs.
 pub struct TestWallet {
     key: SecretKey,
     curve: Secp256k1<All>,
@@ -50,50 +52,57 @@ pub struct TestWallet {
 }
 
 impl TestWallet {
-    /// Mines coins until there are plenty that may be spent.
+    /// Returns a wallet with the given key and 40 spendable mined outputs.
     pub async fn with_funds(node: &Bitcoind, secret: u8) -> Result<TestWallet> {
-        let key = SecretKey::from_slice(&[secret.max(1); 32]).expect("a small number is a key");
-        let payer = TestWallet { key, curve: Secp256k1::new(), utxos: Mutex::default() };
+        let key = SecretKey::from_slice(&[secret.max(1); 32]).expect("the bytes are a valid private key");
+        let wallet = TestWallet { key, curve: Secp256k1::new(), utxos: Mutex::default() };
         let first = node.height().await? + 1;
-        node.mine_to(&payer.address(), COINS).await?;
+        node.mine_to(&wallet.address(), UTXOS).await?;
         node.mine(MATURITY).await?;
-        for height in first..first + COINS {
+        for height in first..first + UTXOS {
             let hash = node.rpc("getblockhash", json!([height])).await?;
             let block = node.rpc("getblock", json!([hash, 0])).await?;
             let coinbase = first_transaction(block.as_str().unwrap_or_default())?;
             let outpoint = OutPoint::new(coinbase.compute_txid(), 0);
-            payer.utxos().push_back(Utxo { outpoint, sats: coinbase.output[0].value.to_sat() });
+            wallet.utxos().push_back(Utxo { outpoint, sats: coinbase.output[0].value.to_sat() });
         }
-        Ok(payer)
+        Ok(wallet)
     }
 
+    /// Returns the P2WPKH address of the wallet on regtest.
     pub fn address(&self) -> String {
         Address::p2wpkh(&self.public(), KnownHrp::Regtest).to_string()
     }
 
-    /// The private key in hexadecimal, for another program that is to sign with it.
+    /// Returns the private key in hexadecimal, for another program that signs with it.
     pub fn secret_hex(&self) -> String {
         const_hex::encode(self.key.secret_bytes())
     }
 
-    /// A coin that nobody else gets.
+    /// Returns an unspent output and removes it from the wallet.
+    ///
+    /// # Panics
+    ///
+    /// Panics when no output is left.
     pub fn take_utxo(&self) -> Utxo {
-        self.utxos().pop_front().expect("a payer has more coins than a story spends")
+        self.utxos().pop_front().expect("the wallet has more outputs than one test spends")
     }
 
-    /// Pays addresses in one transaction, which waits in the node's mempool then.
+    /// Broadcasts one transaction that pays all given addresses; amounts are in satoshis.
     pub async fn pay(&self, node: &Bitcoind, to: &[(&str, u64)]) -> Result<SignedPayment> {
         let signed = self.sign(self.take_utxo(), to, FEE, false)?;
         self.send(node, &signed).await?;
         Ok(signed)
     }
 
+    /// Broadcasts a signed transaction.
     pub async fn send(&self, node: &Bitcoind, signed: &SignedPayment) -> Result<()> {
         node.rpc("sendrawtransaction", json!([signed.hex])).await.map(drop)
     }
 
-    /// Spends a coin; what is left goes back to the payer as the last output.
-    pub fn sign(&self, coin: Utxo, to: &[(&str, u64)], fee: u64, replaceable: bool) -> Result<SignedPayment> {
+    /// Signs a transaction that spends an output. The change goes back to the wallet in the last output. Amounts and the fee
+    /// are in satoshis.
+    pub fn sign(&self, utxo: Utxo, to: &[(&str, u64)], fee: u64, replaceable: bool) -> Result<SignedPayment> {
         let mut output = Vec::with_capacity(to.len() + 1);
         for (address, sats) in to {
             let address = Address::<NetworkUnchecked>::from_str(address)
@@ -102,20 +111,22 @@ impl TestWallet {
             output.push(TxOut { value: Amount::from_sat(*sats), script_pubkey });
         }
         let spent: u64 = to.iter().map(|(_, sats)| sats).sum::<u64>() + fee;
-        let change =
-            coin.sats.checked_sub(spent).ok_or_else(|| Error::new("a coin is smaller than what it should pay"))?;
+        let change = utxo
+            .sats
+            .checked_sub(spent)
+            .ok_or_else(|| Error::new("the output to spend is smaller than the payment and the fee"))?;
         output.push(TxOut { value: Amount::from_sat(change), script_pubkey: self.script() });
         let sequence = if replaceable { Sequence::ENABLE_RBF_NO_LOCKTIME } else { Sequence::MAX };
         let input =
-            TxIn { previous_output: coin.outpoint, script_sig: ScriptBuf::new(), sequence, witness: Witness::new() };
+            TxIn { previous_output: utxo.outpoint, script_sig: ScriptBuf::new(), sequence, witness: Witness::new() };
         let mut tx = Transaction { version: Version::TWO, lock_time: LockTime::ZERO, input: vec![input], output };
         let hash = SighashCache::new(&tx)
-            .p2wpkh_signature_hash(0, &self.script(), Amount::from_sat(coin.sats), EcdsaSighashType::All)
-            .map_err(|cause| Error::context("hashing for a signature", cause))?;
+            .p2wpkh_signature_hash(0, &self.script(), Amount::from_sat(utxo.sats), EcdsaSighashType::All)
+            .map_err(|cause| Error::context("computing the hash to sign", cause))?;
         let message = Message::from_digest(*hash.as_ref());
         let signature = bitcoin::ecdsa::Signature::sighash_all(self.curve.sign_ecdsa(&message, &self.key));
         tx.input[0].witness = Witness::p2wpkh(&signature, &self.public().0);
-        Ok(SignedPayment { txid: tx.compute_txid().to_string(), hex: consensus::encode::serialize_hex(&tx), coin })
+        Ok(SignedPayment { txid: tx.compute_txid().to_string(), hex: consensus::encode::serialize_hex(&tx), utxo })
     }
 
     fn public(&self) -> CompressedPublicKey {
@@ -127,7 +138,7 @@ impl TestWallet {
     }
 
     fn utxos(&self) -> MutexGuard<'_, VecDeque<Utxo>> {
-        self.utxos.lock().expect("no panic while coins are held")
+        self.utxos.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 }
 

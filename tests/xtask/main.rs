@@ -1,4 +1,4 @@
-//! What developers of settled run now and then: `cargo xtask --help`.
+//! Tasks for developers of settled: `cargo xtask --help` lists them.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "What developers of settled run now and then")]
+#[command(name = "cargo xtask", about = "Tasks for developers of settled")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -14,25 +14,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Builds the node of Bitcoin that the tests start where neither BITCOIND nor PATH has one, and names it.
+    /// Print the path of the bitcoind that tests use. Build it first if it is neither in BITCOIND nor on PATH.
     Bitcoind,
-    /// Runs the TRON node that the tests use until it is stopped, and says how settled and wallets find it.
+    /// Run the TRON stand-in node of the tests until Ctrl-C. Print how to connect settled and wallets to it.
     Tron {
+        /// The port to listen on.
         #[arg(long, default_value_t = 8_090)]
         port: u16,
     },
-    /// Plays random seeds and kills against the whole daemon, on SQLite and PostgreSQL. `cargo test` does a little of it.
+    /// Test the whole daemon with random actions and kills, on SQLite and PostgreSQL. `cargo test` runs a short version.
     Soak {
-        /// How many seeds are played on each database.
+        /// The number of random seeds to run on each database.
         #[arg(long, default_value_t = 100)]
         seeds: u64,
-        /// The first seed; a failure names its own.
+        /// The first seed. To repeat a failure, use the seed that it printed.
         #[arg(long, default_value_t = 1)]
         from: u64,
-        /// Moves of one seed.
+        /// The number of random actions per seed.
         #[arg(long, default_value_t = 300)]
         moves: u64,
-        /// How often the real process is killed.
+        /// The number of times the real process is killed.
         #[arg(long, default_value_t = 50)]
         kills: u64,
     },
@@ -45,13 +46,13 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Task::Tron { port } => {
-            // A program of its own, so that its virtual machine is compiled only for who wants it.
+            // The node is a separate program, so that its virtual machine is compiled only when it is used.
             let mut node = Command::new(env!("CARGO"));
             run(node.args(["run", "--quiet", "--package", "tronnode", "--", &port.to_string()]))
         }
         Task::Soak { seeds, from, moves, kills } => {
             let mut test = Command::new(env!("CARGO"));
-            // With what is played on the screen, so that a long run can be watched.
+            // `--nocapture` shows the progress of a long run.
             test.args([
                 "test",
                 "--package",
@@ -72,9 +73,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().context("cargo cannot be started")?;
+    let status = command.status().context("cannot start cargo")?;
     if !status.success() {
-        bail!("{status}");
+        bail!("the task failed: {status}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A daemon in this process with one product and plenty of it, on a database of its own.
+//! A daemon in this process, with its own database and one product that never runs out of stock.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,49 +10,51 @@ use db::{self, Db};
 use envelope::Envelope;
 use ids::{Mode, Shop as Owner};
 use money::pricing::Currency;
-use settled::daemon::{Daemon, Setup, simnet_specs};
+use records::audit_log::Actor;
+use settled::daemon::drivers::simnet_specs;
+use settled::daemon::{Daemon, Setup};
 use shop::catalog::{LocalizedTexts, NewProduct, PriceTier};
 use shop::{catalog, merchants, stock};
 use signer::accounts::{KeyAccount, Purpose};
 use signer::seed::Seed;
 use simnet::Simnet;
 
-use crate::books::SqliteFile;
-use crate::client::{self, Client};
+use crate::client::{self, HttpConnection};
+use crate::databases::SqliteFile;
 
-/// The test phrase of BIP39, worthless and known to everybody.
+/// The test phrase of BIP39; it is public and holds no money.
 const PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
-/// More than all crowds buy.
+/// The number of items in stock, more than all runs together buy.
 const ITEMS: usize = 20_000;
 
-pub struct Shop {
+pub struct BenchShop {
     daemon: Daemon,
-    /// Its public id.
+    /// The public id of the product.
     pub product: String,
     folder: tempfile::TempDir,
 }
 
-impl Shop {
-    pub async fn connect(url: &str) -> Shop {
-        Shop::open(Db::open(&db::Config::new(url)).await.expect("a database")).await
+impl BenchShop {
+    pub async fn connect(url: &str) -> BenchShop {
+        BenchShop::open(Db::open(&db::Config::new(url)).await.expect("the database opens")).await
     }
 
-    /// The database is migrated already.
-    pub async fn open(db: Db) -> Shop {
-        let folder = tempfile::tempdir().expect("a folder");
-        let envelope = Envelope::load_or_create(folder.path()).expect("envelope keys");
-        let product = fill(&db, &Clock::System, &envelope).await;
-        Shop::start(db, folder, product).await
+    /// Starts a daemon on a migrated database.
+    pub async fn open(db: Db) -> BenchShop {
+        let folder = tempfile::tempdir().expect("the temporary folder is created");
+        let envelope = Envelope::load_or_create(folder.path()).expect("the envelope keys are created");
+        let product = create_product(&db, &Clock::System, &envelope).await;
+        BenchShop::start(db, folder, product).await
     }
 
-    /// Stops, and starts again on the same database.
-    pub async fn restart(self, file: &SqliteFile) -> Shop {
-        let Shop { daemon, product, folder } = self;
+    /// Stops the daemon and starts it again on the same database.
+    pub async fn restart(self, file: &SqliteFile) -> BenchShop {
+        let BenchShop { daemon, product, folder } = self;
         daemon.stop().await;
-        Shop::start(file.open().await, folder, product).await
+        BenchShop::start(file.open().await, folder, product).await
     }
 
-    async fn start(db: Db, folder: tempfile::TempDir, product: String) -> Shop {
+    async fn start(db: Db, folder: tempfile::TempDir, product: String) -> BenchShop {
         let config = config(folder.path());
         let clock = Clock::System;
         let seconds = clock.now().unix_seconds();
@@ -60,27 +62,27 @@ impl Shop {
         for chain in simnet.chains() {
             simnet.mine(&chain, 3, seconds - 60);
         }
-        let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("envelope keys"));
+        let envelope = Arc::new(Envelope::load_or_create(folder.path()).expect("the envelope keys are created"));
         let setup =
             Setup { config, clock, db, envelope, simnet: Some(simnet), cursor_flush_ms: 1_000, autonomous: false };
         let daemon = Daemon::start(setup).await.expect("the daemon starts");
-        Shop { daemon, product, folder }
+        BenchShop { daemon, product, folder }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.daemon.address
     }
 
-    /// The public id of a new order.
+    /// Creates an order and returns its public id.
     pub async fn order(&self) -> String {
         let body = format!(
             r#"{{"productId":"{}","quantity":1,"contactEmail":"a@example.com","paymentMethod":"crypto","coin":"erc20_usdt"}}"#,
             self.product
         );
-        let mut client = Client::connect(self.address()).await;
-        let answer = client.ask(&client::post("/api/orders", &body), "201").await;
-        let answer: serde_json::Value = serde_json::from_str(answer).expect("JSON");
-        answer["order"]["id"].as_str().expect("an id").to_owned()
+        let mut client = HttpConnection::connect(self.address()).await;
+        let answer = client.request(&client::post("/api/orders", &body), "201").await;
+        let answer: serde_json::Value = serde_json::from_str(answer).expect("the answer is JSON");
+        answer["order"]["id"].as_str().expect("the answer contains an id").to_owned()
     }
 
     pub async fn close(self) {
@@ -91,8 +93,8 @@ impl Shop {
 fn config(folder: &Path) -> Config {
     let words = PHRASE.to_owned().into();
     let seed = Seed::from_words(&words, String::new().into()).expect("the phrase is valid");
-    let account =
-        KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0).expect("a path");
+    let account = KeyAccount::new(chain::Family::Evm, bitcoin::Network::Bitcoin, Purpose::TestDeposit, 0)
+        .expect("the account exists");
     let xpub = seed.account_xpub(&account);
     let text = format!(
         r#"
@@ -123,12 +125,15 @@ fn config(folder: &Path) -> Config {
     Config::parse(&folder.join("settled.toml"), &text, Vec::new()).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Returns the public id of the product.
-async fn fill(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
+/// The actor of the actions that set up the shop.
+const SETUP: Actor = Actor::CommandLine { uid: 0 };
+
+/// Creates a merchant, a product and its stock. Returns the public id of the product.
+async fn create_product(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
     let (now, product) = (clock.now(), uuid::Uuid::new_v4());
     let created = db.write("create_product", move |tx| {
         Box::pin(async move {
-            let merchant = merchants::create(tx, now, uuid::Uuid::new_v4(), "shop", "Shop").await?;
+            let merchant = merchants::create(tx, now, &SETUP, uuid::Uuid::new_v4(), "shop", "Shop").await?;
             let new = NewProduct {
                 public_id: product,
                 slug: "mailbox".to_owned(),
@@ -143,12 +148,15 @@ async fn fill(db: &Db, clock: &Clock, envelope: &Envelope) -> String {
             Ok::<_, anyhow::Error>(created)
         })
     });
-    let (_, sku) = created.await.expect("a product");
-    for part in 0..ITEMS / stock::IMPORT_MAX {
-        let lines: Vec<String> = (0..stock::IMPORT_MAX).map(|line| format!("account-{part}-{line}")).collect();
-        let sealed = stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("lines");
-        let import = db.write("import", move |tx| Box::pin(async move { stock::import(tx, now, sku, sealed).await }));
-        import.await.expect("stock");
+    let (_, sku) = created.await.expect("the product is created");
+    for part in 0..ITEMS / stock::IMPORT_LINES_MAX {
+        let lines: Vec<String> = (0..stock::IMPORT_LINES_MAX).map(|line| format!("account-{part}-{line}")).collect();
+        let sealed =
+            stock::encrypt_lines(envelope, sku, lines.iter().map(String::as_str)).expect("the lines are encrypted");
+        let import = db.write("import", move |tx| {
+            Box::pin(async move { stock::import(tx, now, &SETUP, "mailbox", sku, sealed).await })
+        });
+        import.await.expect("the stock is imported");
     }
     product.to_string()
 }

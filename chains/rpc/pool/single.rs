@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Pool {
-    /// Sends a request as [`crate::Target::Only`] says.
+    /// Sends a request to one endpoint, with the rules of [`crate::Target::Only`].
     pub(super) async fn send_to_one<T, F>(
         &self,
         endpoint: usize,
@@ -57,7 +57,7 @@ impl Pool {
         attempts.into_result(method)
     }
 
-    /// Sends a request as [`crate::Target::Probe`] says.
+    /// Sends a request to one endpoint, with the rules of [`crate::Target::Probe`].
     pub(super) async fn probe<T, F>(&self, endpoint: usize, request: &Request, mut accept: F) -> Result<T, RpcError>
     where
         F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,

@@ -1,4 +1,4 @@
-//! Chains.
+//! `settled admin chain`.
 
 use std::fmt::Write;
 
@@ -6,53 +6,58 @@ use chain::{Amount, ChainId, Family};
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::admin::{Act, Refused};
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use config::ChainConfig;
 use money::deposits::{self, Unspent as Spendable};
-use records::audit_log::{self, Action};
 
-/// Outputs shown at once: an answer has a length that it may not pass.
+/// Maximum number of outputs of one listing, so that the response fits the control socket.
 const LISTED_MAX: i64 = 20_000;
 
+/// The commands about chains.
 #[derive(Subcommand)]
-pub enum Verb {
-    /// Follow a chain again that was halted, after a person compared the nodes.
+pub enum Command {
+    /// Resume a halted chain, after you compared its nodes.
     Resume(Resume),
-    /// What lies on our Bitcoin addresses and can be spent: output, block, amount, index of the address, address.
+    /// List the unspent outputs of the Bitcoin deposit addresses: output, block, state, amount, address index, address.
     Unspent(Unspent),
 }
 
+/// The arguments of `chain resume`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Resume {
     /// Name of the chain in the configuration.
     pub chain: String,
 }
 
+/// The arguments of `chain unspent`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Unspent {
     /// Name of the chain in the configuration.
     pub chain: String,
 }
 
-impl Verb {
-    pub fn act(self) -> Act {
+impl Command {
+    /// Returns the operation that this command requests.
+    pub fn into_operation(self) -> AdminOperation {
         match self {
-            Verb::Resume(resume) => Act::ResumeChain(resume),
-            Verb::Unspent(unspent) => Act::ListUnspent(unspent),
+            Command::Resume(resume) => AdminOperation::ResumeChain(resume),
+            Command::Unspent(unspent) => AdminOperation::ListUnspent(unspent),
         }
     }
 }
 
-fn configured<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
+/// Returns the configuration of a chain.
+fn find_chain<'c>(context: &'c Context, name: &str) -> Result<&'c ChainConfig, String> {
     let id = ChainId::new(name).map_err(|e| e.to_string())?;
     context.config.chains.get(&id).ok_or_else(|| format!("there is no chain `{id}` in the configuration"))
 }
 
+/// Lists unspent outputs.
 pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, String> {
-    let chain = configured(context, &unspent.chain)?;
+    let chain = find_chain(context, &unspent.chain)?;
     if chain.family != Family::Bitcoin {
-        return Err(format!("{} has balances and no outputs", chain.id));
+        return Err(format!("{} has no unspent outputs, because it is not a Bitcoin chain", chain.id));
     }
     let decimals = chain.assets().find(|(_, asset)| asset.is_native()).map_or(0, |(_, asset)| asset.decimals);
     let id = chain.id.clone();
@@ -69,28 +74,29 @@ pub async fn unspent(context: &Context, unspent: Unspent) -> Result<String, Stri
     if outputs.len() >= usize::try_from(LISTED_MAX).unwrap_or(usize::MAX) {
         text += "and more; these are the oldest\n";
     }
-    let sum = Amount::checked_sum(outputs.iter().map(|output| output.amount)).ok_or("the sum leaves the range")?;
-    Ok(format!("{text}{} outputs with {} together", outputs.len(), sum.to_decimal(decimals)))
+    let sum = Amount::checked_sum(outputs.iter().map(|output| output.amount))
+        .ok_or("the sum of the outputs is out of range")?;
+    Ok(format!("{text}{} outputs, {} in total", outputs.len(), sum.to_decimal(decimals)))
 }
 
+/// Resumes a halted chain.
 pub async fn resume(context: &Context, resume: Resume) -> Result<String, String> {
-    let chain = configured(context, &resume.chain)?.id.clone();
+    let chain = find_chain(context, &resume.chain)?.id.clone();
     let (now, actor, id) = (context.clock.now(), context.actor.clone(), chain.clone());
-    let why = context
+    let reason = context
         .db
         .write("resume_chain", move |tx| {
             Box::pin(async move {
-                let note = format!("{actor} resumed it");
-                let why = deposits::resume(tx, now, &id, &note).await?;
-                let why = why.ok_or_else(|| Refused::Rejected(format!("{id} is not halted")))?;
-                audit_log::record(tx, now, &actor, Action::ChainResume, id.as_str(), &why).await?;
-                Ok::<_, Refused>(why)
+                let reason = deposits::resume(tx, now, &actor, &id).await?;
+                reason.ok_or_else(|| AdminError::Refused(format!("{id} is not halted")))
             })
         })
         .await?;
     let next = match &context.daemon {
-        Some(_) => "The daemon goes on within half a minute",
-        None => "The daemon goes on when it is started",
+        Some(_) => "The daemon follows it again within 30 seconds",
+        None => "The daemon follows it again when it is started",
     };
-    Ok(format!("{chain} stood still because {why}. {next}, and halts again if its nodes still have another chain."))
+    Ok(format!(
+        "{chain} was halted: {reason}. {next}, and halts it again if its nodes still disagree with the stored blocks."
+    ))
 }

@@ -1,31 +1,34 @@
-//! Coupons, one at a time or from a file.
+//! `settled admin coupon`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::file::{Record, Source};
-use crate::commands::admin::{Act, Owner, Refused, currency, minor_units, products, shop_of};
+use crate::commands::admin::parse::{parse_basis_points, parse_currency, parse_instant, parse_minor_units};
+use crate::commands::admin::products::find_product;
+use crate::commands::admin::{AdminError, AdminOperation, Owner, find_shop};
 use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
-use clock::Instant;
 use db::Tx;
 use ids::Shop;
-use records::audit_log::{self, Action};
+use money::pricing::Fiat;
 use shop::coupons::{self, Discount, Terms};
 
+/// The commands about coupons.
 #[derive(Subcommand)]
-pub enum Verb {
-    /// Add a coupon.
+pub enum Command {
+    /// Create a coupon.
     Create(Create),
-    /// Add all coupons of a file: a JSON array, or a CSV file with the columns code, percent or fixed, and any of currency,
-    /// min_amount, product, max_uses, starts_at and ends_at.
+    /// Create all coupons of a file: a JSON array, or a CSV file with the columns code and percent or fixed, and optionally
+    /// currency, min_amount, product, max_uses, starts_at and ends_at.
     Import(Import),
-    /// End a coupon; orders that have it keep it.
+    /// Deactivate a coupon. Orders that used it keep their discount.
     Deactivate(Deactivate),
-    /// Show all coupons of a merchant.
+    /// List all active coupons of a merchant.
     List(Owner),
 }
 
+/// The arguments of `coupon create`.
 #[derive(clap::Args)]
 pub struct Create {
     #[command(flatten)]
@@ -34,39 +37,40 @@ pub struct Create {
     owner: Owner,
 }
 
-/// A coupon as files and commands describe it.
+/// A coupon as commands and import files describe it.
 #[derive(clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewCoupon {
-    /// What buyers type; case does not count.
+    /// The code that buyers enter. Upper and lower case are the same.
     pub code: String,
-    /// Percent of the order, such as 10 or 2.5.
+    /// Discount in percent of the order, such as 10 or 2.5.
     #[arg(long, conflicts_with = "fixed", required_unless_present = "fixed")]
     pub percent: Option<String>,
-    /// A fixed discount, such as 5.00.
+    /// Fixed discount, such as 5.00.
     #[arg(long)]
     pub fixed: Option<String>,
-    /// Currency of the orders it is for.
+    /// Currency of the orders for which the coupon is valid.
     #[arg(long, default_value = "CNY")]
-    #[serde(default = "usual_currency")]
+    #[serde(default = "default_currency")]
     pub currency: String,
-    /// The least an order must be worth before the discount.
+    /// Minimum amount of the order before the discount.
     #[arg(long)]
     pub min_amount: Option<String>,
-    /// Id or slug of the only product it is for.
+    /// Id or slug of the only product for which the coupon is valid.
     #[arg(long)]
     pub product: Option<String>,
-    /// How often it can be used; without it there is no bound.
+    /// Maximum number of uses; unlimited by default.
     #[arg(long)]
     pub max_uses: Option<u32>,
-    /// When it begins, such as 2026-02-11T12:00:00Z.
+    /// Time from which the coupon is valid, such as 2026-02-11T12:00:00Z.
     #[arg(long)]
     pub starts_at: Option<String>,
-    /// When it is over.
+    /// Time from which the coupon is no longer valid.
     #[arg(long)]
     pub ends_at: Option<String>,
 }
 
+/// The arguments of `coupon import`.
 #[derive(clap::Args)]
 pub struct Import {
     #[command(flatten)]
@@ -75,6 +79,7 @@ pub struct Import {
     owner: Owner,
 }
 
+/// The arguments of `coupon deactivate`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Deactivate {
     pub code: String,
@@ -83,13 +88,13 @@ pub struct Deactivate {
 }
 
 impl NewCoupon {
-    /// Percent of every order, for everybody, for ever.
+    /// Returns a coupon in percent without conditions.
     pub fn percent(code: &str, percent: &str) -> NewCoupon {
         NewCoupon {
             code: code.to_owned(),
             percent: Some(percent.to_owned()),
             fixed: None,
-            currency: usual_currency(),
+            currency: default_currency(),
             min_amount: None,
             product: None,
             max_uses: None,
@@ -99,135 +104,131 @@ impl NewCoupon {
     }
 }
 
-impl Verb {
-    pub fn act(self) -> Result<Act, CommandError> {
+impl Command {
+    /// Returns the operation that this command requests.
+    pub fn into_operation(self) -> Result<AdminOperation, CommandError> {
         match self {
-            Verb::Create(create) => Ok(Act::PutCoupons(create.owner, vec![create.coupon])),
-            Verb::Import(import) => Ok(Act::PutCoupons(import.owner, import.source.records("coupons", of_record)?)),
-            Verb::Deactivate(deactivate) => Ok(Act::DeactivateCoupon(deactivate)),
-            Verb::List(owner) => Ok(Act::ListCoupons(owner)),
+            Command::Create(create) => Ok(AdminOperation::PutCoupons(create.owner, vec![create.coupon])),
+            Command::Import(import) => {
+                Ok(AdminOperation::PutCoupons(import.owner, import.source.read_records("coupons", from_record)?))
+            }
+            Command::Deactivate(deactivate) => Ok(AdminOperation::DeactivateCoupon(deactivate)),
+            Command::List(owner) => Ok(AdminOperation::ListCoupons(owner)),
         }
     }
 }
 
-fn of_record(mut record: Record) -> Result<NewCoupon, CommandError> {
+fn from_record(mut record: Record) -> Result<NewCoupon, CommandError> {
     let coupon = NewCoupon {
-        code: record.need("code")?,
+        code: record.take_required("code")?,
         percent: record.take("percent"),
         fixed: record.take("fixed"),
-        currency: record.take("currency").unwrap_or_else(usual_currency),
+        currency: record.take("currency").unwrap_or_else(default_currency),
         min_amount: record.take("min_amount"),
         product: record.take("product"),
-        max_uses: record.number("max_uses")?,
+        max_uses: record.take_number("max_uses")?,
         starts_at: record.take("starts_at"),
         ends_at: record.take("ends_at"),
     };
     match record.fields.iter().find(|(_, text)| !text.is_empty()) {
-        Some((column, _)) => Err(CommandError::failed(format!("{}: there is no column `{column}`", record.name))),
+        Some((column, _)) => Err(CommandError::failed(format!("{}: unknown column `{column}`", record.name))),
         None => Ok(coupon),
     }
 }
 
-fn usual_currency() -> String {
+fn default_currency() -> String {
     "CNY".into()
 }
 
-/// All of them, or none.
+/// Creates coupons: all of them, or none after an error.
 pub async fn put(context: &Context, owner: Owner, coupons: Vec<NewCoupon>) -> Result<String, String> {
     let (now, actor, count) = (context.clock.now(), context.actor.clone(), coupons.len());
     context
         .db
         .write("create_coupons", move |tx| {
             Box::pin(async move {
-                let shop = shop_of(tx, &owner).await?;
+                let shop = find_shop(tx, &owner).await?;
                 for coupon in coupons {
                     let code = coupon.code.clone();
-                    let refused = |e: Refused| Refused::Rejected(format!("coupon `{code}`: {e}"));
-                    let new = coupons::NewCoupon {
-                        code: code.clone(),
-                        terms: terms(tx, shop, &coupon).await.map_err(refused)?,
-                        max_uses: coupon.max_uses,
-                    };
-                    coupons::create(tx, now, shop, new).await.map_err(|e| refused(Refused::because(e)))?;
-                    audit_log::record(tx, now, &actor, Action::CouponCreate, &code, "").await?;
+                    let refused =
+                        |cause: &dyn ToString| AdminError::Refused(format!("coupon `{code}`: {}", cause.to_string()));
+                    let terms = parse_terms(tx, shop, &coupon).await.map_err(|e| refused(&e))?;
+                    let new = coupons::NewCoupon { code: code.clone(), terms, max_uses: coupon.max_uses };
+                    coupons::create(tx, now, &actor, shop, new).await.map_err(|e| refused(&e))?;
                 }
-                Ok::<_, Refused>(())
+                Ok::<_, AdminError>(())
             })
         })
         .await?;
     Ok(format!("{count} coupons were created."))
 }
 
-async fn terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, Refused> {
-    let value = match (&coupon.percent, &coupon.fixed) {
-        // Hundredths of a percent are basis points.
-        (Some(percent), None) => Discount::Percent(minor_units(percent).map_err(Refused::Rejected)?),
-        (None, Some(fixed)) => Discount::Fixed(minor_units(fixed).map_err(Refused::Rejected)?),
+async fn parse_terms(tx: &mut Tx, shop: Shop, coupon: &NewCoupon) -> Result<Terms, AdminError> {
+    let discount = match (&coupon.percent, &coupon.fixed) {
+        (Some(percent), None) => Discount::Percent(parse_basis_points(percent).map_err(AdminError::Refused)?),
+        (None, Some(fixed)) => Discount::Fixed(parse_minor_units(fixed).map_err(AdminError::Refused)?),
         (Some(_), Some(_)) | (None, None) => {
-            return Err(Refused::Rejected("it has either `percent` or `fixed`".into()));
+            return Err(AdminError::Refused("a coupon has either `percent` or `fixed`".into()));
         }
     };
     let product = match &coupon.product {
-        Some(product) => Some(products::find(tx, shop, product).await?.id),
+        Some(product) => Some(find_product(tx, shop, product).await?.id),
         None => None,
     };
-    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), minor_units).map_err(Refused::Rejected)?;
+    let min_amount = coupon.min_amount.as_deref().map_or(Ok(0), parse_minor_units).map_err(AdminError::Refused)?;
+    let parse_time =
+        |text: &Option<String>| text.as_deref().map(parse_instant).transpose().map_err(AdminError::Refused);
     Ok(Terms {
-        value,
-        currency: currency(&coupon.currency).map_err(Refused::Rejected)?,
+        discount,
+        currency: parse_currency(&coupon.currency).map_err(AdminError::Refused)?,
         min_amount,
         product,
-        starts_at: coupon.starts_at.as_deref().map(instant).transpose()?,
-        ends_at: coupon.ends_at.as_deref().map(instant).transpose()?,
+        starts_at: parse_time(&coupon.starts_at)?,
+        ends_at: parse_time(&coupon.ends_at)?,
     })
 }
 
-fn instant(text: &str) -> Result<Instant, Refused> {
-    let parsed = text.parse::<jiff::Timestamp>();
-    let refused = |_| Refused::Rejected(format!("`{text}` is no time such as 2026-02-11T12:00:00Z"));
-    parsed.map(|at| Instant(at.as_millisecond())).map_err(refused)
-}
-
+/// Deactivates a coupon.
 pub async fn deactivate(context: &Context, deactivate: Deactivate) -> Result<String, String> {
-    let (now, actor) = (context.clock.now(), context.actor.clone());
-    let said = format!("Coupon `{}` is over.", deactivate.code);
-    context
+    let (now, actor, code) = (context.clock.now(), context.actor.clone(), deactivate.code.clone());
+    let is_deactivated = context
         .db
         .write("deactivate_coupon", move |tx| {
             Box::pin(async move {
-                let shop = shop_of(tx, &deactivate.owner).await?;
-                let coupon = coupons::find(tx, shop, &deactivate.code).await?;
-                let missing = || Refused::Rejected(format!("there is no coupon `{}`", deactivate.code));
-                coupons::deactivate(tx, coupon.ok_or_else(missing)?.id).await?;
-                Ok::<_, Refused>(
-                    audit_log::record(tx, now, &actor, Action::CouponDeactivate, &deactivate.code, "").await?,
-                )
+                let shop = find_shop(tx, &deactivate.owner).await?;
+                Ok::<_, AdminError>(coupons::deactivate(tx, now, &actor, shop, &deactivate.code).await?)
             })
         })
         .await?;
-    Ok(said)
+    if is_deactivated {
+        Ok(format!("Coupon `{code}` is deactivated."))
+    } else {
+        Err(format!("there is no coupon `{code}`"))
+    }
 }
 
+/// Lists the active coupons of a merchant.
 pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
-    let all = context
+    let coupons = context
         .db
         .read("list_coupons", move |tx| {
             Box::pin(async move {
-                let shop = shop_of(tx, &owner).await?;
-                Ok::<_, Refused>(coupons::list(tx, shop).await?)
+                let shop = find_shop(tx, &owner).await?;
+                Ok::<_, AdminError>(coupons::list(tx, shop).await?)
             })
         })
         .await?;
-    let line = |(code, coupon): &(String, coupons::Coupon)| {
-        let worth = match coupon.terms.value {
-            Discount::Percent(points) => {
-                format!("{} %", money::pricing::Fiat::new(coupon.terms.currency, points).to_decimal())
-            }
-            Discount::Fixed(minor) => money::pricing::Fiat::new(coupon.terms.currency, minor).to_decimal().to_string(),
-        };
-        let bound = coupon.max_uses.map_or_else(|| "no bound".into(), |max| format!("of {max}"));
-        format!("{code}\t{worth} {}\tused {}, {bound}", coupon.terms.currency, coupon.uses)
-    };
-    let lines: Vec<String> = all.iter().map(line).collect();
+    let lines: Vec<String> = coupons.iter().map(format_coupon).collect();
     Ok(if lines.is_empty() { "There is no coupon yet.".into() } else { lines.join("\n") })
+}
+
+fn format_coupon((code, coupon): &(String, coupons::Coupon)) -> String {
+    let currency = coupon.terms.currency;
+    let discount = match coupon.terms.discount {
+        // Basis points have two decimal places in percent, as minor units have in the currency.
+        Discount::Percent(points) => format!("{} %", Fiat::new(currency, points).to_decimal()),
+        Discount::Fixed(minor) => Fiat::new(currency, minor).to_decimal().to_string(),
+    };
+    let limit = coupon.max_uses.map_or_else(|| "no limit".into(), |max| format!("of {max}"));
+    format!("{code}\t{discount} {currency}\tused {}, {limit}", coupon.uses)
 }

@@ -1,40 +1,43 @@
-//! Merchants.
+//! `settled admin merchant`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::commands::admin::{Act, Refused};
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
-use records::audit_log::{self, Action};
 use shop::merchants;
 
+/// The commands about merchants.
 #[derive(Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Add a merchant.
     Create(Create),
-    /// Show all of them.
+    /// List all merchants.
     List,
 }
 
+/// The arguments of `merchant create`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Create {
-    /// How configuration and commands call it: a-z, 0-9 and -.
+    /// Name of the merchant in the configuration and in commands: a-z, 0-9 and -.
     pub slug: String,
-    /// How people call it; the slug if it is left out.
+    /// Name for people; by default the slug.
     #[arg(long)]
     pub name: Option<String>,
 }
 
-impl Verb {
-    pub fn act(self) -> Act {
+impl Command {
+    /// Returns the operation that this command requests.
+    pub fn into_operation(self) -> AdminOperation {
         match self {
-            Verb::Create(create) => Act::CreateMerchant(create),
-            Verb::List => Act::ListMerchants,
+            Command::Create(create) => AdminOperation::CreateMerchant(create),
+            Command::List => AdminOperation::ListMerchants,
         }
     }
 }
 
+/// Creates a merchant.
 pub async fn create(context: &Context, new: Create) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let name = new.name.unwrap_or_else(|| new.slug.clone());
@@ -43,8 +46,8 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
         .db
         .write("create_merchant", move |tx| {
             Box::pin(async move {
-                merchants::create(tx, now, public_id, &slug, &name).await.map_err(Refused::because)?;
-                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::MerchantCreate, &slug, &name).await?)
+                let created = merchants::create(tx, now, &actor, public_id, &slug, &name).await;
+                created.map_err(AdminError::refused)
             })
         })
         .await?;
@@ -55,9 +58,10 @@ pub async fn create(context: &Context, new: Create) -> Result<String, String> {
     Ok(format!("Merchant `{}` was created ({}).{restart}", new.slug, public_id))
 }
 
+/// Lists all merchants.
 pub async fn list(context: &Context) -> Result<String, String> {
     let all = context.db.read("list_merchants", |tx| Box::pin(async move { merchants::list(tx).await })).await;
-    let all = all.map_err(|e| Refused::Db(e).to_string())?;
+    let all = all.map_err(|e| AdminError::Db(e).to_string())?;
     if all.is_empty() {
         return Ok("There is no merchant yet; create one with `settled admin merchant create SLUG`.".into());
     }

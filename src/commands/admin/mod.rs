@@ -1,11 +1,13 @@
-//! `settled admin …`: what an operator creates and changes by hand. Every change is written down with who made it, in the
-//! transaction that makes it.
+//! `settled admin …`: the records that an operator creates, changes and lists. The verb of the feature makes the change and
+//! adds it to the audit log in the same transaction.
 
 pub mod chains;
 pub mod coupons;
+mod csv;
 mod file;
 pub mod merchants;
 pub mod orders;
+mod parse;
 pub mod products;
 pub mod reviews;
 pub mod stock;
@@ -14,8 +16,6 @@ pub mod users;
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use chain::Amount;
-
 use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use crate::commands::installation::Installation;
@@ -23,54 +23,52 @@ use crate::commands::operation::{self, Operation};
 use crate::commands::out::print_line;
 use db::{self, Tx};
 use ids::{Mode, Shop};
-use money::pricing::{Currency, Fiat};
-use shop::merchants as shops;
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
     installation: Installation,
     #[command(subcommand)]
-    noun: Noun,
+    resource: Resource,
 }
 
 #[derive(Subcommand)]
-enum Noun {
-    /// Shops whose goods are sold.
+enum Resource {
+    /// Manage merchants, the owners of shops.
     #[command(subcommand)]
-    Merchant(merchants::Verb),
-    /// Buyers with a balance.
+    Merchant(merchants::Command),
+    /// Manage users: buyers with a balance.
     #[command(subcommand)]
-    User(users::Verb),
-    /// What a user pays from a balance with.
+    User(users::Command),
+    /// Manage the access tokens of users.
     #[command(subcommand)]
-    Token(users::TokenVerb),
-    /// Give a user credit: a posting from the operator's equity.
+    Token(users::TokenCommand),
+    /// Credit a user's balance from the operator's equity.
     Credit(users::Credit),
-    /// What is sold.
+    /// Manage products.
     #[command(subcommand)]
-    Product(products::Verb),
-    /// The goods: lines of text that are each delivered once.
+    Product(products::Command),
+    /// Manage stock: lines of text, each of which is delivered once.
     #[command(subcommand)]
-    Stock(stock::Verb),
-    /// Discounts for who knows the code.
+    Stock(stock::Command),
+    /// Manage coupons: codes that give a discount.
     #[command(subcommand)]
-    Coupon(coupons::Verb),
-    /// What was bought, and how it is paid.
+    Coupon(coupons::Command),
+    /// Show orders, cancel them, and confirm external payments.
     #[command(subcommand)]
-    Order(orders::Verb),
-    /// What waits for a person: money or facts that no rule decides.
+    Order(orders::Command),
+    /// Show and close reviews: cases in which an operator must decide.
     #[command(subcommand)]
-    Review(reviews::Verb),
-    /// Chains that are followed.
+    Review(reviews::Command),
+    /// Manage the followed chains.
     #[command(subcommand)]
-    Chain(chains::Verb),
+    Chain(chains::Command),
 }
 
-/// What can be asked of a daemon.
+/// An operation that an operator requests, with its arguments.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Act {
+pub enum AdminOperation {
     ListMerchants,
     CreateMerchant(merchants::Create),
     CreateUser(users::Create),
@@ -88,46 +86,47 @@ pub enum Act {
     PutCoupons(Owner, Vec<coupons::NewCoupon>),
     ListCoupons(Owner),
     DeactivateCoupon(coupons::Deactivate),
-    ShowOrder(orders::Named),
-    CancelOrder(orders::Named),
-    ConfirmOrder(orders::Named),
+    ShowOrder(orders::OrderName),
+    CancelOrder(orders::OrderName),
+    ConfirmOrder(orders::OrderName),
     ListReviews(reviews::List),
     CloseReview(reviews::Close),
     ResumeChain(chains::Resume),
     ListUnspent(chains::Unspent),
 }
 
-/// Whose objects are meant.
+/// The merchant and mode that an operation applies to.
 #[derive(Clone, clap::Args, Serialize, Deserialize)]
 pub struct Owner {
     /// Slug of the merchant.
     #[arg(long, default_value = "shop")]
     pub merchant: String,
-    /// Real money or simulated chains.
-    #[arg(long, value_name = "live|test", default_value = "live", value_parser = mode)]
+    /// The mode: `live` for real money, `test` for simulated chains.
+    #[arg(long, value_name = "live|test", default_value = "live", value_parser = parse::parse_mode)]
     pub mode: Mode,
 }
 
+/// Executes the operations of one command and prints their output.
 pub async fn run(args: Args) -> Result<(), CommandError> {
-    let acts = match args.noun {
-        Noun::Merchant(verb) => vec![verb.act()],
-        Noun::User(verb) => vec![verb.act()],
-        Noun::Token(verb) => vec![verb.act()],
-        Noun::Credit(credit) => vec![Act::Credit(credit)],
-        Noun::Product(verb) => vec![verb.act()?],
-        Noun::Stock(verb) => verb.acts()?,
-        Noun::Coupon(verb) => vec![verb.act()?],
-        Noun::Order(verb) => vec![verb.act()],
-        Noun::Review(verb) => vec![verb.act()],
-        Noun::Chain(verb) => vec![verb.act()],
+    let operations = match args.resource {
+        Resource::Merchant(command) => vec![command.into_operation()],
+        Resource::User(command) => vec![command.into_operation()],
+        Resource::Token(command) => vec![command.into_operation()],
+        Resource::Credit(credit) => vec![AdminOperation::Credit(credit)],
+        Resource::Product(command) => vec![command.into_operation()?],
+        Resource::Stock(command) => command.into_operations()?,
+        Resource::Coupon(command) => vec![command.into_operation()?],
+        Resource::Order(command) => vec![command.into_operation()],
+        Resource::Review(command) => vec![command.into_operation()],
+        Resource::Chain(command) => vec![command.into_operation()],
     };
-    for act in acts {
-        print_line(operation::execute(&args.installation, act).await?);
+    for operation in operations {
+        print_line(operation::execute(&args.installation, operation).await?);
     }
     Ok(())
 }
 
-impl Operation for Act {
+impl Operation for AdminOperation {
     const NAME: &'static str = "admin";
     type Context = Context;
     type Output = String;
@@ -137,87 +136,64 @@ impl Operation for Act {
     }
 }
 
-/// Does one act. The answer and the error are sentences for the operator.
-pub async fn execute(context: &Context, act: Act) -> Result<String, String> {
-    match act {
-        Act::ListMerchants => merchants::list(context).await,
-        Act::CreateMerchant(new) => merchants::create(context, new).await,
-        Act::CreateUser(new) => users::create(context, new).await,
-        Act::SetUser(set) => users::set(context, set).await,
-        Act::ListUsers(owner) => users::list(context, owner).await,
-        Act::IssueToken(issue) => users::issue(context, issue).await,
-        Act::RevokeTokens(revoke) => users::revoke(context, revoke).await,
-        Act::Credit(credit) => users::credit(context, credit).await,
-        Act::PutProducts(owner, products) => products::put(context, owner, products).await,
-        Act::ListProducts(owner) => products::list(context, owner).await,
-        Act::SetProduct(set) => products::set(context, set).await,
-        Act::ImportStock(import) => stock::import(context, import).await,
-        Act::ListStock(list) => stock::list(context, list).await,
-        Act::WithdrawStock(withdraw) => stock::withdraw(context, withdraw).await,
-        Act::PutCoupons(owner, coupons) => coupons::put(context, owner, coupons).await,
-        Act::ListCoupons(owner) => coupons::list(context, owner).await,
-        Act::DeactivateCoupon(deactivate) => coupons::deactivate(context, deactivate).await,
-        Act::ShowOrder(named) => orders::show(context, named).await,
-        Act::CancelOrder(named) => orders::cancel(context, named).await,
-        Act::ConfirmOrder(named) => orders::confirm(context, named).await,
-        Act::ListReviews(list) => reviews::list(context, list).await,
-        Act::CloseReview(close) => reviews::close(context, close).await,
-        Act::ResumeChain(resume) => chains::resume(context, resume).await,
-        Act::ListUnspent(unspent) => chains::unspent(context, unspent).await,
+/// Executes one operation. Output and error are texts for the operator.
+pub async fn execute(context: &Context, operation: AdminOperation) -> Result<String, String> {
+    match operation {
+        AdminOperation::ListMerchants => merchants::list(context).await,
+        AdminOperation::CreateMerchant(new) => merchants::create(context, new).await,
+        AdminOperation::CreateUser(new) => users::create(context, new).await,
+        AdminOperation::SetUser(set) => users::set(context, set).await,
+        AdminOperation::ListUsers(owner) => users::list(context, owner).await,
+        AdminOperation::IssueToken(issue) => users::issue(context, issue).await,
+        AdminOperation::RevokeTokens(revoke) => users::revoke(context, revoke).await,
+        AdminOperation::Credit(credit) => users::credit(context, credit).await,
+        AdminOperation::PutProducts(owner, products) => products::put(context, owner, products).await,
+        AdminOperation::ListProducts(owner) => products::list(context, owner).await,
+        AdminOperation::SetProduct(set) => products::set(context, set).await,
+        AdminOperation::ImportStock(import) => stock::import(context, import).await,
+        AdminOperation::ListStock(list) => stock::list(context, list).await,
+        AdminOperation::WithdrawStock(withdraw) => stock::withdraw(context, withdraw).await,
+        AdminOperation::PutCoupons(owner, coupons) => coupons::put(context, owner, coupons).await,
+        AdminOperation::ListCoupons(owner) => coupons::list(context, owner).await,
+        AdminOperation::DeactivateCoupon(deactivate) => coupons::deactivate(context, deactivate).await,
+        AdminOperation::ShowOrder(name) => orders::show(context, name).await,
+        AdminOperation::CancelOrder(name) => orders::cancel(context, name).await,
+        AdminOperation::ConfirmOrder(name) => orders::confirm(context, name).await,
+        AdminOperation::ListReviews(list) => reviews::list(context, list).await,
+        AdminOperation::CloseReview(close) => reviews::close(context, close).await,
+        AdminOperation::ResumeChain(resume) => chains::resume(context, resume).await,
+        AdminOperation::ListUnspent(unspent) => chains::unspent(context, unspent).await,
     }
 }
 
-/// Why an act was not done.
+/// The reason why an operation was refused.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum AdminError {
     #[error("{0}")]
-    Rejected(String),
+    Refused(String),
     #[error("database: {0}")]
     Db(#[from] db::Error),
 }
 
-impl Refused {
-    fn because(cause: impl ToString) -> Refused {
-        Refused::Rejected(cause.to_string())
+impl AdminError {
+    fn refused(cause: impl ToString) -> AdminError {
+        AdminError::Refused(cause.to_string())
     }
 }
 
-impl From<Refused> for String {
-    fn from(refused: Refused) -> String {
-        refused.to_string()
+impl From<AdminError> for String {
+    fn from(error: AdminError) -> String {
+        error.to_string()
     }
 }
 
-/// The shop that is meant, when its merchant exists.
-async fn shop_of(tx: &mut Tx, owner: &Owner) -> Result<Shop, Refused> {
-    let merchant = shops::find_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
+/// Returns the shop of a merchant in a mode. The error names the command that creates the merchant.
+async fn find_shop(tx: &mut Tx, owner: &Owner) -> Result<Shop, AdminError> {
+    let merchant = shop::merchants::find_by_slug(tx, &owner.merchant).await?.ok_or_else(|| {
         let slug = &owner.merchant;
-        Refused::Rejected(format!(
+        AdminError::Refused(format!(
             "there is no merchant `{slug}`; create it with `settled admin merchant create {slug}`"
         ))
     })?;
     Ok(Shop { merchant: merchant.id, mode: owner.mode })
-}
-
-fn mode(text: &str) -> Result<Mode, String> {
-    match text {
-        "live" => Ok(Mode::Live),
-        "test" => Ok(Mode::Test),
-        _ => Err("it is `live` or `test`".into()),
-    }
-}
-
-/// `0.50` as 50 minor units; signs, exponents and third places are refused.
-fn minor_units(text: &str) -> Result<i64, String> {
-    let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
-    i64::try_from(units).map_err(|_| format!("{text} is more than anything costs"))
-}
-
-/// The other way: `0.5 CNY`.
-fn fiat(price: Fiat) -> String {
-    format!("{} {}", price.to_decimal(), price.currency)
-}
-
-fn currency(code: &str) -> Result<Currency, String> {
-    Currency::new(code).ok_or_else(|| format!("`{code}` is not a currency such as CNY"))
 }

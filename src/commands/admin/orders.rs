@@ -1,83 +1,83 @@
-//! Orders: what an operator sees of one, and what a person has to say of it.
+//! `settled admin order`.
 
 use chain::{Amount, Family};
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use crate::commands::admin::{Act, Refused, fiat};
+use crate::commands::admin::parse::format_fiat;
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
 use db::Tx;
 use money::invoices::{InvoiceTerms, Received};
 use money::payments::Method;
-use records::audit_log::{self, Action};
 use shop::orders::{self, CancelError, Order, OrderDetails, OrderLine, OrderStatus};
 use shop::{catalog, merchants, users};
 
+/// The commands about orders.
 #[derive(Subcommand)]
-pub enum Verb {
-    /// Show an order: its state, what it costs and how it is paid. Goods are never shown.
-    Show(Named),
-    /// Take an unpaid order back, unless money for it has arrived: its goods are on sale again.
-    Cancel(Named),
-    /// Say that the money of an order arrived at Alipay or WeChat Pay, where a person saw it. Its goods go out.
-    Confirm(Named),
+pub enum Command {
+    /// Show an order: its state, its price and its payment. The delivered items are never shown.
+    Show(OrderName),
+    /// Cancel an unpaid order and put its items back on sale. It is refused after money has arrived.
+    Cancel(OrderName),
+    /// Confirm that you saw the money of an order at Alipay or WeChat Pay. The order is then delivered.
+    Confirm(OrderName),
 }
 
+/// The order that a command names.
 #[derive(clap::Args, Serialize, Deserialize)]
-pub struct Named {
-    /// The order's number or its id.
+pub struct OrderName {
+    /// Number or id of the order.
     #[arg(value_name = "NUMBER_OR_ID")]
     pub order: String,
 }
 
-/// What is known of an order, with the names that commands take.
-struct Shown {
-    view: OrderDetails,
-    merchant: String,
-    user: Option<String>,
-    /// None once it was erased.
+/// An order with the names of what it refers to.
+struct OrderReport {
+    order: OrderDetails,
+    merchant_slug: String,
+    user_name: Option<String>,
+    /// `None` after it was erased.
     email: Option<String>,
-    /// With the product's slug.
+    /// The lines with the slugs of their products.
     lines: Vec<(OrderLine, String)>,
 }
 
-impl Verb {
-    pub fn act(self) -> Act {
+impl Command {
+    /// Returns the operation that this command requests.
+    pub fn into_operation(self) -> AdminOperation {
         match self {
-            Verb::Show(named) => Act::ShowOrder(named),
-            Verb::Cancel(named) => Act::CancelOrder(named),
-            Verb::Confirm(named) => Act::ConfirmOrder(named),
+            Command::Show(name) => AdminOperation::ShowOrder(name),
+            Command::Cancel(name) => AdminOperation::CancelOrder(name),
+            Command::Confirm(name) => AdminOperation::ConfirmOrder(name),
         }
     }
 }
 
-async fn find(tx: &mut Tx, named: &Named) -> Result<OrderDetails, Refused> {
-    let name = named.order.trim();
-    // A UUID has several spellings; one of them is stored.
-    let stored = name.parse::<Uuid>().map_or_else(|_| name.to_owned(), |id| id.to_string());
-    orders::find_by_number_or_id(tx, &stored)
-        .await?
-        .ok_or_else(|| Refused::Rejected(format!("there is no order `{name}`")))
+async fn find_order(tx: &mut Tx, name: &OrderName) -> Result<OrderDetails, AdminError> {
+    let name = name.order.trim();
+    let found = orders::find_by_number_or_id(tx, name).await?;
+    found.ok_or_else(|| AdminError::Refused(format!("there is no order `{name}`")))
 }
 
-pub async fn show(context: &Context, named: Named) -> Result<String, String> {
-    let shown = context
+/// Describes an order.
+pub async fn show(context: &Context, name: OrderName) -> Result<String, String> {
+    let report = context
         .db
         .read("show_order", move |tx| {
             Box::pin(async move {
-                let view = find(tx, &named).await?;
-                look_closer(tx, view).await
+                let order = find_order(tx, &name).await?;
+                load_report(tx, order).await
             })
         })
         .await?;
-    Ok(describe(context, &shown))
+    Ok(format_report(context, &report))
 }
 
-async fn look_closer(tx: &mut Tx, view: OrderDetails) -> Result<Shown, Refused> {
-    let order = &view.order;
+async fn load_report(tx: &mut Tx, details: OrderDetails) -> Result<OrderReport, AdminError> {
+    let order = &details.order;
     let merchant = merchants::list(tx).await?.into_iter().find(|merchant| merchant.id == order.shop.merchant);
-    let user = match order.user {
+    let user_name = match order.user {
         Some(id) => users::list(tx, order.shop).await?.into_iter().find(|user| user.id == id).map(|user| user.name),
         None => None,
     };
@@ -88,128 +88,125 @@ async fn look_closer(tx: &mut Tx, view: OrderDetails) -> Result<Shown, Refused> 
         let slug = product.map_or_else(|| line.product.clone(), |product| product.slug);
         lines.push((line, slug));
     }
-    let merchant = merchant.map_or_else(|| "unknown".into(), |merchant| merchant.slug);
-    Ok(Shown { merchant, user, email, lines, view })
+    let merchant_slug = merchant.map_or_else(|| "unknown".into(), |merchant| merchant.slug);
+    Ok(OrderReport { order: details, merchant_slug, user_name, email, lines })
 }
 
-fn describe(context: &Context, shown: &Shown) -> String {
-    let Shown { view: OrderDetails { order, status }, merchant, user, email, lines } = shown;
+fn format_report(context: &Context, report: &OrderReport) -> String {
+    let OrderReport { order: OrderDetails { order, status }, merchant_slug, user_name, email, lines } = report;
     let mut text = vec![
         format!("order {} ({})", order.order_no, order.public_id),
         format!("  state: {}", order.state.as_str()),
-        format!("  shop: {merchant}, {}, surface {}", order.shop.mode.as_str(), order.surface),
-        format!("  amount: {}", amount(order)),
+        format!("  shop: {merchant_slug}, {}, surface {}", order.shop.mode.as_str(), order.surface),
+        format!("  amount: {}", format_amount(order)),
         format!("  created: {}", order.created_at),
     ];
     text.extend(order.expires_at.map(|at| format!("  window ends: {at}")));
     text.extend(order.paid_at.map(|at| format!("  paid: {at}")));
     text.extend(order.closed_at.map(|at| format!("  ended: {at}")));
     text.push(format!("  e-mail: {}", email.as_deref().unwrap_or("erased")));
-    text.extend(user.as_ref().map(|user| format!("  user: {user}")));
+    text.extend(user_name.as_ref().map(|name| format!("  user: {name}")));
     text.push(format!("payment {}: {}", status.method.as_str(), status.payment_state.as_str()));
     text.extend(status.pay_url.as_ref().map(|url| format!("  page: {url}")));
-    if let Some((asked, received)) = &status.invoice {
-        text.extend(on_chain(context, asked, received));
+    if let Some((invoice, received)) = &status.invoice {
+        text.extend(format_invoice(context, invoice, received));
     }
     text.push("lines:".into());
     text.extend(lines.iter().map(|(line, slug)| {
-        format!("  {} of {slug} at {}: {}", line.quantity, fiat(line.unit_price), line.state.as_str())
+        format!("  {} of {slug} at {}: {}", line.quantity, format_fiat(line.unit_price), line.state.as_str())
     }));
     text.join("\n")
 }
 
-fn amount(order: &Order) -> String {
+fn format_amount(order: &Order) -> String {
+    let amount = format_fiat(order.amount);
     match order.discount_amount.minor {
-        0 => fiat(order.amount),
-        _ => format!("{}, {} less {}", fiat(order.amount), fiat(order.original_amount), fiat(order.discount_amount)),
+        0 => amount,
+        _ => format!("{amount}, {} less {}", format_fiat(order.original_amount), format_fiat(order.discount_amount)),
     }
 }
 
-fn on_chain(context: &Context, asked: &InvoiceTerms, received: &Received) -> Vec<String> {
-    let configured = context.config.chains.get(&asked.chain);
-    let asset = configured.and_then(|chain| chain.assets().map(|(_, asset)| asset).find(|a| a.id == asked.asset));
-    let coins = |amount: Amount| match asset {
+fn format_invoice(context: &Context, invoice: &InvoiceTerms, received: &Received) -> Vec<String> {
+    let chain = context.config.chains.get(&invoice.chain);
+    let asset = chain.and_then(|chain| chain.assets().map(|(_, asset)| asset).find(|a| a.id == invoice.asset));
+    let format_units = |amount: Amount| match asset {
         Some(asset) => format!("{} {}", amount.to_decimal(asset.decimals), asset.symbol),
-        None => format!("{amount} base units of {}", asked.asset),
+        None => format!("{amount} base units of {}", invoice.asset),
     };
     let mut text = vec![
-        format!("  address: {} on {}", asked.address, asked.chain),
-        format!("  due: {} until {}, {}", coins(asked.due), asked.expires_at, asked.state.as_str()),
-        format!("  received: {}, confirmed {}", coins(received.seen), coins(received.confirmed)),
+        format!("  address: {} on {}", invoice.address, invoice.chain),
+        format!("  due: {} until {}, {}", format_units(invoice.due), invoice.expires_at, invoice.state.as_str()),
+        format!("  received: {}, confirmed {}", format_units(received.seen), format_units(received.confirmed)),
     ];
     if !received.expected.amount.is_zero() {
-        text.push(format!("  on its way: {}", coins(received.expected.amount)));
+        text.push(format!("  on its way: {}", format_units(received.expected.amount)));
     }
-    let depth = received.confirmations.map(|depth| format!("  confirmations: {depth} of {}", asked.confirmations));
-    text.extend(depth);
-    let prefix = if configured.is_some_and(|chain| chain.family == Family::Evm) { "0x" } else { "" };
+    let confirmations =
+        received.confirmations.map(|count| format!("  confirmations: {count} of {}", invoice.confirmations));
+    text.extend(confirmations);
+    let prefix = if chain.is_some_and(|chain| chain.family == Family::Evm) { "0x" } else { "" };
     text.extend(received.txid.map(|txid| format!("  newest transaction: {prefix}{txid}")));
     text
 }
 
-pub async fn cancel(context: &Context, named: Named) -> Result<String, String> {
+/// Cancels an order.
+pub async fn cancel(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, status } = context
         .db
         .write("cancel_order", move |tx| {
             Box::pin(async move {
-                let view = find(tx, &named).await?;
-                let OrderDetails { order, status } = &view;
-                let refused =
-                    |e: CancelError| Refused::Rejected(format!("order {} cannot be cancelled: {e}", order.order_no));
-                orders::cancel(tx, now, order.id).await.map_err(refused)?;
-                audit_log::record(tx, now, &actor, Action::OrderCancel, &order.order_no, &told(order, status)).await?;
-                Ok::<_, Refused>(view)
+                let order = find_order(tx, &name).await?;
+                let number = &order.order.order_no;
+                let refused = |e: CancelError| AdminError::Refused(format!("order {number} cannot be cancelled: {e}"));
+                orders::cancel_by_operator(tx, now, &actor, &order).await.map_err(refused)?;
+                Ok::<_, AdminError>(order)
             })
         })
         .await?;
-    let after = match status.method {
-        Method::Crypto => " What still reaches its address is booked and reviewed.",
-        Method::Alipay | Method::Wechat => " Nobody tells us when its buyer still pays there.",
+    let note = match status.method {
+        Method::Crypto => " A transfer that still reaches its address is booked and opens a review.",
+        Method::Alipay | Method::Wechat => " A payment that its buyer still makes at the provider is not noticed here.",
         Method::BalanceCny | Method::BalanceCrypto => "",
     };
-    Ok(format!("Order {} is cancelled, and its goods are on sale again.{after}", order.order_no))
+    Ok(format!("Order {} is cancelled, and its items are on sale again.{note}", order.order_no))
 }
 
-pub async fn confirm(context: &Context, named: Named) -> Result<String, String> {
+/// Confirms the external payment of an order.
+pub async fn confirm(context: &Context, name: OrderName) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let OrderDetails { order, .. } = context
         .db
         .write("confirm_order", move |tx| {
             Box::pin(async move {
-                let view = find(tx, &named).await?;
-                let OrderDetails { order, status } = &view;
-                if !orders::confirm_external_payment(tx, now, order.id).await? {
-                    return Err(Refused::Rejected(not_awaited(order, status)));
+                let order = find_order(tx, &name).await?;
+                if !orders::confirm_external_payment_by_operator(tx, now, &actor, &order).await? {
+                    return Err(AdminError::Refused(explain_not_pending(&order)));
                 }
-                audit_log::record(tx, now, &actor, Action::OrderConfirm, &order.order_no, &told(order, status)).await?;
-                Ok(view)
+                Ok(order)
             })
         })
         .await?;
-    // There are goods to hand out.
+    // The fulfilment worker has an order to deliver.
     context.wake.wake();
     let next = match &context.daemon {
-        Some(_) => "its goods go out now",
-        None => "its goods go out when the daemon runs",
+        Some(_) => "it is being delivered",
+        None => "it will be delivered when the daemon runs",
     };
     Ok(format!("Order {} is paid; {next}.", order.order_no))
 }
 
-/// For the log of administrators' acts.
-fn told(order: &Order, status: &OrderStatus) -> String {
-    format!("{} by {}", fiat(order.amount), status.method.as_str())
-}
-
-fn not_awaited(order: &Order, status: &OrderStatus) -> String {
-    let (number, method, state) = (&order.order_no, status.method.as_str(), order.state.as_str());
-    match status.method {
+/// Returns the reason why an order has no external payment to confirm.
+fn explain_not_pending(OrderDetails { order, status }: &OrderDetails) -> String {
+    let OrderStatus { method, payment_state, .. } = status;
+    let (number, method_name, state) = (&order.order_no, method.as_str(), order.state.as_str());
+    match method {
         Method::Alipay | Method::Wechat => {
-            let payment = status.payment_state.as_str();
-            format!("order {number} is {state} and its payment {payment}: it does not wait for money any more")
+            let payment = payment_state.as_str();
+            format!("order {number} is {state} and its payment {payment}: it does not wait for a payment")
         }
         Method::Crypto | Method::BalanceCny | Method::BalanceCrypto => {
-            format!("order {number} is paid by {method}, which nobody has to confirm; it is {state}")
+            format!("order {number} is paid by {method_name}, which needs no confirmation; it is {state}")
         }
     }
 }

@@ -1,105 +1,109 @@
-//! The operator's inbox: what no rule decides.
+//! `settled admin review`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::admin::{Act, Refused};
+use crate::commands::admin::{AdminError, AdminOperation};
 use crate::commands::context::Context;
-use records::audit_log::{self, Action};
 use records::reviews::{self, Kind, Review};
 
-/// How `status` and others name the command.
+/// The command that lists the open reviews, for messages.
 pub const LIST: &str = "settled admin review list";
 
-/// Shown at once, whatever is asked for: an answer has a length that it may not pass.
+/// Maximum number of reviews of one listing, so that the response fits the control socket.
 const LISTED_MAX: i64 = 1_000;
 const NOTE_LENGTH_MAX: usize = 1_000;
 
+/// The commands about reviews.
 #[derive(Subcommand)]
-pub enum Verb {
-    /// Show what waits for a person, oldest first.
+pub enum Command {
+    /// List the open reviews, oldest first.
     List(List),
-    /// Close a review, because a person decided and did what there was to do.
+    /// Close a review after you decided the case and did what was necessary.
     Close(Close),
 }
 
+/// The arguments of `review list`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct List {
-    /// How many.
+    /// Maximum number of reviews to list.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=LISTED_MAX))]
     pub limit: i64,
 }
 
+/// The arguments of `review close`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Close {
-    /// Its kind, as the list shows it, such as payment.short.
+    /// Kind of the review, as shown by `review list`, such as payment.short.
     pub kind: String,
-    /// Its subject, as the list shows it, such as invoice/7.
+    /// Subject of the review, as shown by `review list`, such as invoice/7.
     pub subject: String,
-    /// What was decided and done; it is kept.
+    /// Your decision and what you did; it is stored.
     #[arg(long)]
     pub note: String,
 }
 
-impl Verb {
-    pub fn act(self) -> Act {
+impl Command {
+    /// Returns the operation that this command requests.
+    pub fn into_operation(self) -> AdminOperation {
         match self {
-            Verb::List(list) => Act::ListReviews(list),
-            Verb::Close(close) => Act::CloseReview(close),
+            Command::List(list) => AdminOperation::ListReviews(list),
+            Command::Close(close) => AdminOperation::CloseReview(close),
         }
     }
 }
 
+/// Lists the open reviews.
 pub async fn list(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (open, count) = context
         .db
         .read("list_reviews", move |tx| {
-            Box::pin(
-                async move { Ok::<_, Refused>((reviews::list_open(tx, limit).await?, reviews::count_open(tx).await?)) },
-            )
+            Box::pin(async move {
+                Ok::<_, AdminError>((reviews::list_open(tx, limit).await?, reviews::count_open(tx).await?))
+            })
         })
         .await?;
     if open.is_empty() {
         return Ok("Nothing waits for a person.".into());
     }
-    let mut blocks: Vec<String> = open.iter().map(block).collect();
+    let mut blocks: Vec<String> = open.iter().map(format_review).collect();
     let more = count.saturating_sub(u64::try_from(open.len()).unwrap_or(u64::MAX));
     blocks.extend((more > 0).then(|| format!("and {more} more; these are the oldest. Show more with --limit.")));
     Ok(blocks.join("\n\n"))
 }
 
-/// Its first line is what `close` is given.
-fn block(review: &Review) -> String {
+/// Formats a review. The first line holds the arguments of `review close`.
+fn format_review(review: &Review) -> String {
     let Review { kind, subject, detail, opened_at } = review;
     let detail = detail.replace('\n', "\n  ");
     format!("{kind} {subject}\n  since {opened_at}\n  {detail}")
 }
 
+/// Closes a review.
 pub async fn close(context: &Context, close: Close) -> Result<String, String> {
     let Close { kind, subject, note } = close;
     let note = note.trim().to_owned();
     if !(1..=NOTE_LENGTH_MAX).contains(&note.chars().count()) {
         return Err(format!("a note has 1 to {NOTE_LENGTH_MAX} characters"));
     }
-    let (now, actor, said) =
+    let (now, actor, message) =
         (context.clock.now(), context.actor.clone(), format!("Review {kind} {subject} is closed."));
     context
         .db
         .write("close_review", move |tx| {
             Box::pin(async move {
                 let is_closed = match kind.parse::<Kind>() {
-                    Ok(kind) => reviews::decide(tx, now, kind, &subject, &note).await?,
+                    Ok(kind) => reviews::close_by_operator(tx, now, &actor, kind, &subject, &note).await?,
                     Err(_) => false,
                 };
                 if !is_closed {
                     let missing = format!("no review `{kind}` of `{subject}` is open; `{LIST}` shows those that are");
-                    return Err(Refused::Rejected(missing));
+                    return Err(AdminError::Refused(missing));
                 }
-                let detail = format!("{kind}: {note}");
-                Ok(audit_log::record(tx, now, &actor, Action::ReviewClose, &subject, &detail).await?)
+                Ok(())
             })
         })
         .await?;
-    Ok(said)
+    Ok(message)
 }

@@ -1,32 +1,34 @@
-//! Goods.
+//! `settled admin stock`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::admin::file::{Format, Source};
-use crate::commands::admin::{Act, Owner, Refused, products, shop_of};
+use crate::commands::admin::products::find_product;
+use crate::commands::admin::{AdminError, AdminOperation, Owner, find_shop};
 use crate::commands::context::Context;
 use crate::commands::exit::CommandError;
 use ids::StockItemId;
-use records::audit_log::{self, Action};
-use shop::stock::{self, IMPORT_MAX, Item};
+use shop::stock::{self, IMPORT_LINES_MAX, ItemSummary};
 
-/// Of one request, so that it fits the control socket whatever stands in the lines.
+/// Maximum total length of the lines of one request, in bytes, so that the request fits the control socket.
 const BYTES_MAX: usize = 1024 * 1024;
-/// Items of one answer, which has a length that it may not pass.
+/// Maximum number of items of one listing, so that the response fits the control socket.
 const LISTED_MAX: u32 = 10_000;
 
+/// The commands about stock.
 #[derive(Subcommand)]
-pub enum Verb {
-    /// Add lines to the stock of a product: one in each line of a file, a JSON array of strings, or the column `line` of a
-    /// CSV file. A line that was imported before is counted and left out.
+pub enum Command {
+    /// Add items to the stock of a product: the lines of a text file, a JSON array of strings, or the column `line` of a CSV
+    /// file. A line that the product already has, or had, is skipped.
     Import(Files),
-    /// Show the numbers of a product's items with when they were imported, never what stands in them.
+    /// List the items of a product by number, with their import time. The text of an item is never shown.
     List(List),
-    /// Take an item off sale for ever.
+    /// Take an item off sale for good.
     Withdraw(Withdraw),
 }
 
+/// The arguments of `stock import`.
 #[derive(clap::Args)]
 pub struct Files {
     /// Id or slug of the product.
@@ -37,6 +39,7 @@ pub struct Files {
     owner: Owner,
 }
 
+/// One part of an import.
 #[derive(Serialize, Deserialize)]
 pub struct Import {
     pub owner: Owner,
@@ -44,62 +47,69 @@ pub struct Import {
     pub lines: Vec<String>,
 }
 
+/// The arguments of `stock list`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct List {
     /// Id or slug of the product.
     pub product: String,
-    /// Also items that are reserved, delivered or withdrawn.
+    /// Also list items that are reserved, delivered or withdrawn.
     #[arg(long)]
     pub all: bool,
-    /// How many.
+    /// Maximum number of items to list.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(LISTED_MAX)))]
     pub limit: u32,
-    /// Only items behind this number: to go on where a list ended.
+    /// List only items after this number, to continue a listing.
     #[arg(long, value_name = "ITEM", default_value_t = 0)]
     pub after: i64,
     #[command(flatten)]
     pub owner: Owner,
 }
 
+/// The arguments of `stock withdraw`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Withdraw {
-    /// Number of the item, as `stock list` shows it.
+    /// Number of the item, as shown by `stock list`.
     pub item: i64,
 }
 
-impl Verb {
-    pub fn acts(self) -> Result<Vec<Act>, CommandError> {
+impl Command {
+    /// Returns the operation that this command requests.
+    pub fn into_operations(self) -> Result<Vec<AdminOperation>, CommandError> {
         match self {
-            Verb::List(list) => Ok(vec![Act::ListStock(list)]),
-            Verb::Withdraw(withdraw) => Ok(vec![Act::WithdrawStock(withdraw)]),
-            Verb::Import(files) => {
-                let lines = read(&files.source)?;
+            Command::List(list) => Ok(vec![AdminOperation::ListStock(list)]),
+            Command::Withdraw(withdraw) => Ok(vec![AdminOperation::WithdrawStock(withdraw)]),
+            Command::Import(files) => {
+                let lines = read_lines(&files.source)?;
                 if lines.is_empty() {
-                    return Err(CommandError::failed("there is no line to import"));
+                    return Err(CommandError::failed("there are no lines to import"));
                 }
                 let import = |lines| Import { owner: files.owner.clone(), product: files.product.clone(), lines };
-                Ok(parts(lines).into_iter().map(|lines| Act::ImportStock(import(lines))).collect())
+                Ok(split_into_parts(lines)
+                    .into_iter()
+                    .map(|lines| AdminOperation::ImportStock(import(lines)))
+                    .collect())
             }
         }
     }
 }
 
-fn read(source: &Source) -> Result<Vec<String>, CommandError> {
-    let text = source.text()?;
+fn read_lines(source: &Source) -> Result<Vec<String>, CommandError> {
+    let text = source.read_text()?;
     match source.format() {
-        Format::Json => source.json(&text),
-        Format::Csv => source.csv(&text)?.iter_mut().map(|record| record.need("line")).collect(),
+        Format::Json => source.parse_json(&text),
+        Format::Csv => source.parse_csv(&text)?.iter_mut().map(|record| record.take_required("line")).collect(),
         Format::Lines => Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect()),
     }
 }
 
-fn parts(lines: Vec<String>) -> Vec<Vec<String>> {
+/// Splits an import into parts that each fit one request.
+fn split_into_parts(lines: Vec<String>) -> Vec<Vec<String>> {
     let mut parts: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
     for line in lines {
         bytes += line.len();
         match parts.last_mut() {
-            Some(part) if part.len() < IMPORT_MAX && bytes <= BYTES_MAX => part.push(line),
+            Some(part) if part.len() < IMPORT_LINES_MAX && bytes <= BYTES_MAX => part.push(line),
             Some(_) | None => {
                 bytes = line.len();
                 parts.push(vec![line]);
@@ -109,7 +119,7 @@ fn parts(lines: Vec<String>) -> Vec<Vec<String>> {
     parts
 }
 
-/// All lines, or none.
+/// Imports one part: all of its lines, or none after an error.
 pub async fn import(context: &Context, import: Import) -> Result<String, String> {
     let (now, actor, envelope) = (context.clock.now(), context.actor.clone(), context.envelope.clone());
     let Import { owner, product, lines } = import;
@@ -117,28 +127,26 @@ pub async fn import(context: &Context, import: Import) -> Result<String, String>
         .db
         .read("find_product", move |tx| {
             Box::pin(async move {
-                let shop = shop_of(tx, &owner).await?;
-                let product = products::find(tx, shop, &product).await?;
-                Ok::<_, Refused>((product.slug, product.sku))
+                let shop = find_shop(tx, &owner).await?;
+                let product = find_product(tx, shop, &product).await?;
+                Ok::<_, AdminError>((product.slug, product.sku))
             })
         })
         .await?;
-    let sealed = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
-    let subject = slug.clone();
-    let imported = context
+    let items = stock::encrypt_lines(&envelope, sku, lines.iter().map(String::as_str)).map_err(|e| e.to_string())?;
+    let product_slug = slug.clone();
+    let result = context
         .db
         .write("import_stock", move |tx| {
-            Box::pin(async move {
-                let imported = stock::import(tx, now, sku, sealed).await?;
-                audit_log::record(tx, now, &actor, Action::StockImport, &subject, &imported.added.to_string()).await?;
-                Ok::<_, Refused>(imported)
-            })
+            Box::pin(
+                async move { Ok::<_, AdminError>(stock::import(tx, now, &actor, &product_slug, sku, items).await?) },
+            )
         })
         .await?;
-    Ok(format!("{} items were added to `{slug}`, {} it had before.", imported.added, imported.duplicates))
+    Ok(format!("{} items were added to `{slug}`; {} duplicates were skipped.", result.added, result.duplicates))
 }
 
-/// Oldest first, as they are sold.
+/// Lists items by number, which is the sequence in which they are sold.
 pub async fn list(context: &Context, list: List) -> Result<String, String> {
     let limit = list.limit.clamp(1, LISTED_MAX);
     let (product, all) = (list.product.clone(), list.all);
@@ -146,38 +154,34 @@ pub async fn list(context: &Context, list: List) -> Result<String, String> {
         .db
         .read("list_stock", move |tx| {
             Box::pin(async move {
-                let shop = shop_of(tx, &list.owner).await?;
-                let sku = products::find(tx, shop, &list.product).await?.sku;
-                // One more than is shown says whether there are more.
-                let (after, ask) = (StockItemId(list.after), limit.saturating_add(1));
-                Ok::<_, Refused>(match all {
-                    true => stock::list(tx, sku, after, ask).await?,
-                    false => stock::list_in_stock(tx, sku, after, ask).await?,
+                let shop = find_shop(tx, &list.owner).await?;
+                let sku = find_product(tx, shop, &list.product).await?.sku;
+                // One more item than shown tells whether there are more.
+                let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
+                Ok::<_, AdminError>(match all {
+                    true => stock::list(tx, sku, after, fetched_max).await?,
+                    false => stock::list_in_stock(tx, sku, after, fetched_max).await?,
                 })
             })
         })
         .await?;
     let shown = &items[..items.len().min(usize::try_from(limit).unwrap_or(usize::MAX))];
-    let Some(last) = shown.last() else { return Ok(format!("`{product}` has nothing in stock there.")) };
-    let line = |item: &Item| format!("{}\t{}\timported {}", item.id, item.state.as_str(), item.imported_at);
-    let mut lines: Vec<String> = shown.iter().map(line).collect();
-    lines.extend((items.len() > shown.len()).then(|| format!("and more: go on with --after {}", last.id)));
+    let Some(last) = shown.last() else { return Ok(format!("There are no such items of `{product}`.")) };
+    let format_item =
+        |item: &ItemSummary| format!("{}\t{}\timported {}", item.id, item.state.as_str(), item.imported_at);
+    let mut lines: Vec<String> = shown.iter().map(format_item).collect();
+    lines.extend((items.len() > shown.len()).then(|| format!("and more: continue with --after {}", last.id)));
     Ok(lines.join("\n"))
 }
 
+/// Takes an item off sale.
 pub async fn withdraw(context: &Context, withdraw: Withdraw) -> Result<String, String> {
     let (now, actor, item) = (context.clock.now(), context.actor.clone(), withdraw.item);
-    let withdrawn = context
+    let is_withdrawn = context
         .db
         .write("withdraw_stock", move |tx| {
-            Box::pin(async move {
-                let withdrawn = stock::withdraw(tx, StockItemId(item)).await?;
-                if withdrawn {
-                    audit_log::record(tx, now, &actor, Action::StockWithdraw, &item.to_string(), "").await?;
-                }
-                Ok::<_, Refused>(withdrawn)
-            })
+            Box::pin(async move { Ok::<_, AdminError>(stock::withdraw(tx, now, &actor, StockItemId(item)).await?) })
         })
         .await?;
-    if withdrawn { Ok(format!("Item {item} is off sale.")) } else { Err(format!("item {item} is not in stock")) }
+    if is_withdrawn { Ok(format!("Item {item} is off sale.")) } else { Err(format!("item {item} is not in stock")) }
 }

@@ -1,4 +1,4 @@
-//! Users, their tokens and their credit.
+//! `settled admin user`, `token` and `credit`.
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -6,39 +6,41 @@ use uuid::Uuid;
 
 use chain::Amount;
 
-use crate::commands::admin::{Act, Owner, Refused, shop_of};
+use crate::commands::admin::parse::parse_currency;
+use crate::commands::admin::{AdminError, AdminOperation, Owner, find_shop};
 use crate::commands::context::Context;
-use access::tokens::{self, Token};
-use db::{self, Tx};
+use access::tokens::Token;
+use db::Tx;
 use ids::Shop;
-use money::ledger::PostError;
 use money::pricing::Currency;
-use records::audit_log::{self, Action};
 use shop::users::{self, State, User};
 
 const DAY_MS: i64 = 86_400_000;
 
+/// The commands about users.
 #[derive(Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Add a user.
     Create(Create),
-    /// Disable a user, whose tokens then open nothing, or enable one again.
+    /// Disable a user, whose tokens are then refused, or enable the user again.
     Set(Set),
-    /// Show all users of a merchant with their balances.
+    /// List all users of a merchant with their balances.
     List(Owner),
 }
 
+/// The commands about access tokens.
 #[derive(Subcommand)]
-pub enum TokenVerb {
-    /// Make a token and show it, once.
+pub enum TokenCommand {
+    /// Issue a token. It is shown once and cannot be shown again.
     Issue(Issue),
-    /// End every token of a user.
+    /// Revoke all tokens of a user.
     Revoke(Revoke),
 }
 
+/// The arguments of `user create`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Create {
-    /// A name of its own at this merchant.
+    /// Name of the user, unique at this merchant.
     pub name: String,
     #[arg(long)]
     pub email: Option<String>,
@@ -46,6 +48,7 @@ pub struct Create {
     pub owner: Owner,
 }
 
+/// The arguments of `user set`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Set {
     pub name: String,
@@ -57,17 +60,19 @@ pub struct Set {
     pub owner: Owner,
 }
 
+/// The arguments of `token issue`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Issue {
     /// Name of the user.
     pub user: String,
-    /// Days until it ends; without it, it holds until it is revoked.
+    /// Number of days until the token expires; by default it is valid until it is revoked.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: Option<u32>,
     #[command(flatten)]
     pub owner: Owner,
 }
 
+/// The arguments of `token revoke`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Revoke {
     /// Name of the user.
@@ -76,191 +81,171 @@ pub struct Revoke {
     pub owner: Owner,
 }
 
+/// The arguments of `credit`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Credit {
     /// Name of the user.
     pub user: String,
-    /// How much, such as 100.00.
+    /// Amount, such as 100.00.
     #[arg(long)]
     pub amount: String,
-    /// CNY (two decimal places), or USD (six): the balance that crypto payments are taken from.
+    /// Currency of the balance: CNY (two decimal places) or USD (six decimal places).
     #[arg(long, value_name = "CNY|USD")]
     pub currency: String,
-    /// A name for this credit, such as the number of an invoice: the same one never gives twice.
+    /// Name for this credit, such as the number of an invoice. A user is credited once for each reference.
     #[arg(long)]
     pub reference: String,
     #[command(flatten)]
     pub owner: Owner,
 }
 
-impl Verb {
-    pub fn act(self) -> Act {
+impl Command {
+    /// Returns the operation that this command requests.
+    pub fn into_operation(self) -> AdminOperation {
         match self {
-            Verb::Create(create) => Act::CreateUser(create),
-            Verb::Set(set) => Act::SetUser(set),
-            Verb::List(owner) => Act::ListUsers(owner),
+            Command::Create(create) => AdminOperation::CreateUser(create),
+            Command::Set(set) => AdminOperation::SetUser(set),
+            Command::List(owner) => AdminOperation::ListUsers(owner),
         }
     }
 }
 
-impl TokenVerb {
-    pub fn act(self) -> Act {
+impl TokenCommand {
+    /// Returns the operation that this command requests.
+    pub fn into_operation(self) -> AdminOperation {
         match self {
-            TokenVerb::Issue(issue) => Act::IssueToken(issue),
-            TokenVerb::Revoke(revoke) => Act::RevokeTokens(revoke),
+            TokenCommand::Issue(issue) => AdminOperation::IssueToken(issue),
+            TokenCommand::Revoke(revoke) => AdminOperation::RevokeTokens(revoke),
         }
     }
 }
 
+/// Creates a user.
 pub async fn create(context: &Context, new: Create) -> Result<String, String> {
     if new.email.as_ref().is_some_and(|email| email.parse::<email_address::EmailAddress>().is_err()) {
-        return Err("the e-mail address is none".into());
+        return Err("the e-mail address is not valid".into());
     }
-    let (now, actor) = (context.clock.now(), context.actor.clone());
-    let name = new.name.clone();
+    let (now, actor, name) = (context.clock.now(), context.actor.clone(), new.name.clone());
     context
         .db
         .write("create_user", move |tx| {
             Box::pin(async move {
-                let shop = shop_of(tx, &new.owner).await?;
-                let user = users::NewUser { public_id: Uuid::new_v4(), name: new.name.clone(), email: new.email };
-                users::create(tx, now, shop, user).await.map_err(Refused::because)?;
-                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::UserCreate, &new.name, "").await?)
+                let shop = find_shop(tx, &new.owner).await?;
+                let user = users::NewUser { public_id: Uuid::new_v4(), name: new.name, email: new.email };
+                users::create(tx, now, &actor, shop, user).await.map_err(AdminError::refused)
             })
         })
         .await?;
     Ok(format!("User `{name}` was created. A token for it: `settled admin token issue {name}`."))
 }
 
+/// Disables or enables a user.
 pub async fn set(context: &Context, set: Set) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let state = if set.disable { State::Disabled } else { State::Active };
-    let said = format!("User `{}` is {}.", set.name, state.as_str());
+    let message = format!("User `{}` is {}.", set.name, state.as_str());
     context
         .db
         .write("set_user", move |tx| {
             Box::pin(async move {
-                let (_, user) = find(tx, &set.owner, &set.name).await?;
-                users::set_state(tx, user.id, state).await?;
-                Ok::<_, Refused>(
-                    audit_log::record(tx, now, &actor, Action::UserSetState, &set.name, state.as_str()).await?,
-                )
+                let (_, user) = find_user(tx, &set.owner, &set.name).await?;
+                Ok::<_, AdminError>(users::set_state(tx, now, &actor, &user, state).await?)
             })
         })
         .await?;
-    Ok(said)
+    Ok(message)
 }
 
+/// Lists the users of a merchant with their balances.
 pub async fn list(context: &Context, owner: Owner) -> Result<String, String> {
     let lines = context
         .db
         .read("list_users", move |tx| {
             Box::pin(async move {
-                let shop = shop_of(tx, &owner).await?;
+                let shop = find_shop(tx, &owner).await?;
                 let mut lines = Vec::new();
                 for user in users::list(tx, shop).await? {
-                    let (cny, usd) = (
-                        balance(tx, shop, &user, Currency::CNY).await?,
-                        balance(tx, shop, &user, Currency::USD).await?,
-                    );
-                    lines.push(format!("{}\t{}\t{cny} CNY\t{usd} USD", user.name, user.state.as_str()));
+                    let mut line = format!("{}\t{}", user.name, user.state.as_str());
+                    for currency in [Currency::CNY, Currency::USD] {
+                        let asset = users::balance_asset(currency);
+                        let balance = users::available_balance(tx, shop, user.id, &asset).await?;
+                        line += &format!("\t{}", format_balance(balance, currency));
+                    }
+                    lines.push(line);
                 }
-                Ok::<_, Refused>(lines)
+                Ok::<_, AdminError>(lines)
             })
         })
         .await?;
     Ok(if lines.is_empty() { "There is no user yet.".into() } else { lines.join("\n") })
 }
 
+/// Issues a token and returns it.
 pub async fn issue(context: &Context, issue: Issue) -> Result<String, String> {
     let (now, actor) = (context.clock.now(), context.actor.clone());
     let expires_at = issue.days.map(|days| now.plus_ms(i64::from(days).saturating_mul(DAY_MS)));
     let token = Token::draw(&mut rand::rng());
-    let shown = token.reveal().to_owned();
+    let revealed = token.reveal().to_owned();
     context
         .db
         .write("issue_token", move |tx| {
             Box::pin(async move {
-                let (_, user) = find(tx, &issue.owner, &issue.user).await?;
-                tokens::issue(tx, now, user.id, &token, expires_at).await?;
-                Ok::<_, Refused>(audit_log::record(tx, now, &actor, Action::TokenIssue, &issue.user, "").await?)
+                let (_, user) = find_user(tx, &issue.owner, &issue.user).await?;
+                Ok::<_, AdminError>(users::issue_token(tx, now, &actor, &user, &token, expires_at).await?)
             })
         })
         .await?;
-    Ok(shown)
+    Ok(revealed)
 }
 
+/// Revokes all tokens of a user.
 pub async fn revoke(context: &Context, revoke: Revoke) -> Result<String, String> {
-    let (now, actor) = (context.clock.now(), context.actor.clone());
-    let user = revoke.user.clone();
-    let ended = context
+    let (now, actor, name) = (context.clock.now(), context.actor.clone(), revoke.user.clone());
+    let count = context
         .db
         .write("revoke_tokens", move |tx| {
             Box::pin(async move {
-                let (_, user) = find(tx, &revoke.owner, &revoke.user).await?;
-                let ended = tokens::revoke_all(tx, now, user.id).await?;
-                audit_log::record(tx, now, &actor, Action::TokenRevoke, &revoke.user, &ended.to_string()).await?;
-                Ok::<_, Refused>(ended)
+                let (_, user) = find_user(tx, &revoke.owner, &revoke.user).await?;
+                Ok::<_, AdminError>(users::revoke_tokens(tx, now, &actor, &user).await?)
             })
         })
         .await?;
-    Ok(format!("{ended} tokens of `{user}` were ended."))
+    Ok(format!("{count} tokens of `{name}` were revoked."))
 }
 
+/// Credits a user's balance.
 pub async fn credit(context: &Context, credit: Credit) -> Result<String, String> {
-    let (currency, decimals) = balance_currency(&credit.currency)?;
+    let currency = parse_currency(&credit.currency)?;
+    let decimals = users::balance_decimals(currency)
+        .ok_or_else(|| format!("balances are in CNY or USD, not in {}", credit.currency))?;
     let amount = Amount::parse_decimal(&credit.amount, decimals).map_err(|e| e.to_string())?;
-    if credit.reference.is_empty() || credit.reference.len() > 100 {
-        return Err("a reference has 1 to 100 characters".into());
-    }
+    let message = format!("`{}` was credited {} {currency}", credit.user, credit.amount);
     let (now, actor) = (context.clock.now(), context.actor.clone());
-    let said = format!("`{}` has {} {currency} more", credit.user, credit.amount);
     let balance = context
         .db
         .write("credit_user", move |tx| {
             Box::pin(async move {
-                let (shop, user) = find(tx, &credit.owner, &credit.user).await?;
-                let entry = format!("user/{}/credit/{}", user.id, credit.reference);
-                let asset = users::balance_asset(currency);
-                users::credit(tx, now, shop, user.id, asset, amount, &entry)
-                    .await
-                    .map_err(|e| given(&credit.reference, &e))?;
-                let detail = format!("{} {currency}, reference {}", credit.amount, credit.reference);
-                audit_log::record(tx, now, &actor, Action::UserCredit, &credit.user, &detail).await?;
-                balance(tx, shop, &user, currency).await
+                let (shop, user) = find_user(tx, &credit.owner, &credit.user).await?;
+                let credit = users::Credit { currency, amount, reference: credit.reference };
+                users::credit(tx, now, &actor, shop, &user, credit).await.map_err(AdminError::refused)
             })
         })
         .await?;
-    Ok(format!("{said}; the balance is {balance} {currency}."))
+    Ok(format!("{message}; the balance is {}.", format_balance(balance, currency)))
 }
 
-/// The usual mistake has a sentence of its own.
-fn given(reference: &str, error: &PostError) -> Refused {
-    if let PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) = error {
-        return Refused::Rejected(format!("this user was given credit under the reference `{reference}` before"));
-    }
-    Refused::because(error)
+/// Formats a balance, such as `1000 CNY`.
+fn format_balance(balance: Amount, currency: Currency) -> String {
+    let decimals = users::balance_decimals(currency).unwrap_or_default();
+    format!("{} {currency}", balance.to_decimal(decimals))
 }
 
-fn balance_currency(code: &str) -> Result<(Currency, u8), String> {
-    match code {
-        "CNY" => Ok((Currency::CNY, users::CNY_DECIMALS)),
-        "USD" => Ok((Currency::USD, users::USD_DECIMALS)),
-        _ => Err(format!("balances are in CNY or USD, not in {code}")),
-    }
-}
-
-async fn balance(tx: &mut Tx, shop: Shop, user: &User, currency: Currency) -> Result<String, Refused> {
-    let decimals = if currency == Currency::CNY { users::CNY_DECIMALS } else { users::USD_DECIMALS };
-    let available = users::available_balance(tx, shop, user.id, &users::balance_asset(currency)).await?;
-    Ok(available.to_decimal(decimals))
-}
-
-async fn find(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), Refused> {
-    let shop = shop_of(tx, owner).await?;
+async fn find_user(tx: &mut Tx, owner: &Owner, name: &str) -> Result<(Shop, User), AdminError> {
+    let shop = find_shop(tx, owner).await?;
     let user = users::find_by_name(tx, shop, name).await?;
     let missing = || {
-        Refused::Rejected(format!("merchant `{}` has no user `{name}` in {} mode", owner.merchant, owner.mode.as_str()))
+        let Owner { merchant, mode } = owner;
+        AdminError::Refused(format!("merchant `{merchant}` has no user `{name}` in {} mode", mode.as_str()))
     };
     Ok((shop, user.ok_or_else(missing)?))
 }

@@ -1,4 +1,4 @@
-//! Somebody has to make the blocks of the simulated chains.
+//! The miners of the simulated chains.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use clock::Clock;
 use config::{ChainConfig, Config, Driver};
 use tasks::Tasks;
 
-/// One miner for each simulated chain, until `stop` says so.
+/// Starts one miner for each simulated chain. The miners end when `stop` becomes true.
 pub fn spawn(
     tasks: &Tasks,
     config: &Config,
@@ -25,11 +25,11 @@ pub fn spawn(
 }
 
 async fn mine(chain: ChainConfig, demo: Demo, clock: Clock, mut stop: watch::Receiver<bool>) {
-    let mut beat = tokio::time::interval(chain.block_time.max(Duration::from_millis(100)));
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut interval = tokio::time::interval(chain.block_time.max(Duration::from_millis(100)));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = beat.tick() => {}
+            _ = interval.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
         if !demo.is_paused(&chain.id, clock.now()) {

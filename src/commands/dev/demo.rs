@@ -1,4 +1,4 @@
-//! What only the demo can be asked: to pay as a buyer, to reorganise its chains, to let time pass.
+//! The operations that only the demo offers: paying as a buyer, reorganising the simulated chains, and advancing the clock.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,77 +24,73 @@ use records::audit_log::Actor;
 use records::reviews;
 use shop::orders;
 
-/// How far the demo's clock is ahead of the machine's, in milliseconds, kept for the next start.
-const AHEAD: &str = "clock-ahead-ms";
-/// Whoever takes the mining of a chain over and goes away gives it back after this.
+/// The file that holds the time by which the demo's clock is ahead of the system clock, in milliseconds.
+const CLOCK_FILE: &str = "clock-ahead-ms";
+/// The time after which the miner of a paused chain resumes, in case the client that paused it has gone away.
 const PAUSE_MS: i64 = 20_000;
-/// Beyond the end of a window and its grace, so that no rounding matters.
+/// The margin by which the clock passes the end of a payment window and its grace period.
 const MARGIN_MS: i64 = 2_000;
+/// Maximum number of reviews that [`DemoCommand::ListReviews`] returns.
 const REVIEWS_MAX: i64 = 1_000;
 
+/// The simulated chains of the demo and the state of their miners.
 #[derive(Clone)]
 pub struct Demo {
     pub simnet: Simnet,
-    /// The node of `--evm`.
+    /// The URL of the node that `--evm` names.
     node: Option<Url>,
-    /// Until when the miners of these chains rest.
-    paused: Arc<Mutex<HashMap<ChainId, Instant>>>,
+    /// The chains whose miners are paused, with the end of the pause.
+    paused_until: Arc<Mutex<HashMap<ChainId, Instant>>>,
 }
 
+/// An operation of the demo.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Command {
-    /// Send base units of the invoice's asset to its address.
-    Pay {
-        order: String,
-        amount: String,
-    },
-    /// Let the miner of a chain rest for a while, because whoever asks mines.
-    Pause {
-        chain: String,
-    },
-    Mine {
-        chain: String,
-        blocks: u64,
-    },
-    /// Replace the newest blocks by others without the payments in them, which wait until [`Command::Release`].
-    Reorg {
-        chain: String,
-        blocks: u64,
-    },
-    Release {
-        chain: String,
-    },
-    /// Move the demo's clock past the window of an order.
-    PassWindow {
-        order: String,
-    },
-    /// What waits for a person, a line each.
-    Reviews,
+pub enum DemoCommand {
+    /// Send an amount, in base units of the invoice's asset, to the address of the invoice.
+    Pay { order: String, amount: String },
+    /// Pause the miner of a chain for 20 seconds, because the client mines the blocks.
+    Pause { chain: String },
+    /// Mine blocks.
+    Mine { chain: String, blocks: u64 },
+    /// Replace the newest blocks by blocks without transactions. The transactions stay in the mempool until
+    /// [`DemoCommand::Release`].
+    Reorg { chain: String, blocks: u64 },
+    /// Mine transactions of the mempool again, and resume the miner.
+    Release { chain: String },
+    /// Advance the demo's clock past the payment window of an order.
+    PassWindow { order: String },
+    /// List the open reviews, one in each line.
+    ListReviews,
 }
 
-/// What a payer needs to know of an order.
+/// An order, as far as a buyer needs it to pay.
 #[derive(Serialize, Deserialize)]
-pub struct Order {
+pub struct DemoOrder {
     pub order_no: String,
     pub state: String,
+    /// The URL of the status endpoint for this order.
     pub status_url: String,
+    /// `None` when the order is not paid on a chain.
     pub invoice: Option<DemoInvoice>,
 }
 
-/// What an order asks on a chain.
+/// The invoice of an on-chain payment.
 #[derive(Serialize, Deserialize)]
 pub struct DemoInvoice {
     pub chain: String,
+    /// False for the chain of `--evm`.
     pub simulated: bool,
     pub symbol: String,
     pub decimals: u8,
     pub address: String,
-    /// Base units, as are the following.
+    /// The amount due, in base units.
     pub due: String,
-    pub seen: String,
+    /// The amount received so far, in base units.
+    pub received: String,
+    /// Number of confirmations that a payment needs.
     pub confirmations: u32,
-    /// From this depth on a block is final.
+    /// The depth from which a block is final, in blocks.
     pub final_depth: u64,
     pub expires_at: String,
 }
@@ -105,13 +101,13 @@ pub struct FindOrder {
     pub order: String,
 }
 
-/// What an operation of the demo works on.
+/// The context of the operations of the demo.
 pub struct DemoContext {
     context: Context,
     demo: Demo,
 }
 
-/// Carries out requests of the control socket: the demo's operations here, all others as every daemon does.
+/// Handles requests of the control socket: the operations of the demo, and all operations of a daemon.
 pub struct DemoHandler {
     pub dispatcher: Dispatcher,
     pub demo: Demo,
@@ -120,7 +116,7 @@ pub struct DemoHandler {
 #[async_trait]
 impl Handler for DemoHandler {
     async fn handle(&self, uid: u32, request: Request) -> Response {
-        let is_demo_operation = [Command::NAME, FindOrder::NAME].contains(&request.operation.as_str());
+        let is_demo_operation = [DemoCommand::NAME, FindOrder::NAME].contains(&request.operation.as_str());
         if !is_demo_operation {
             return self.dispatcher.handle(uid, request).await;
         }
@@ -128,7 +124,7 @@ impl Handler for DemoHandler {
         let context = DemoContext { context, demo: self.demo.clone() };
         match request.operation == FindOrder::NAME {
             true => respond::<FindOrder>(&context, request.arguments).await,
-            false => respond::<Command>(&context, request.arguments).await,
+            false => respond::<DemoCommand>(&context, request.arguments).await,
         }
     }
 }
@@ -136,14 +132,14 @@ impl Handler for DemoHandler {
 impl Operation for FindOrder {
     const NAME: &'static str = "demo-find-order";
     type Context = DemoContext;
-    type Output = Order;
+    type Output = DemoOrder;
 
-    async fn execute(self, DemoContext { context, .. }: &DemoContext) -> Result<Order, String> {
-        find(context, &self.order).await
+    async fn execute(self, DemoContext { context, .. }: &DemoContext) -> Result<DemoOrder, String> {
+        find_demo_order(context, &self.order).await
     }
 }
 
-impl Operation for Command {
+impl Operation for DemoCommand {
     const NAME: &'static str = "demo";
     type Context = DemoContext;
     type Output = String;
@@ -154,23 +150,26 @@ impl Operation for Command {
 }
 
 impl Demo {
+    /// Returns a demo whose miners run.
     pub fn new(simnet: Simnet, node: Option<Url>) -> Demo {
-        Demo { simnet, node, paused: Arc::default() }
+        Demo { simnet, node, paused_until: Arc::default() }
     }
 
+    /// Returns true while the miner of the chain is paused.
     pub fn is_paused(&self, chain: &ChainId, now: Instant) -> bool {
-        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         paused.get(chain).is_some_and(|until| now < *until)
     }
 
     fn pause(&self, chain: &ChainId, until: Instant) {
-        self.paused.lock().unwrap_or_else(PoisonError::into_inner).insert(chain.clone(), until);
+        self.paused_until.lock().unwrap_or_else(PoisonError::into_inner).insert(chain.clone(), until);
     }
 }
 
-/// The machine's clock, as far ahead as the last run of the demo left it: time never goes back for what is stored.
-pub fn clock(folder: &Path) -> Result<Clock, CommandError> {
-    let file = folder.join(AHEAD);
+/// Returns the system clock, ahead by as much as the previous run of the demo left it. So the demo's clock never goes back
+/// behind stored times.
+pub fn open_clock(folder: &Path) -> Result<Clock, CommandError> {
+    let file = folder.join(CLOCK_FILE);
     match std::fs::read_to_string(&file) {
         Ok(text) => {
             let ms = text.trim().parse().map_err(|e| CommandError::with_context(file.display(), e))?;
@@ -181,71 +180,73 @@ pub fn clock(folder: &Path) -> Result<Clock, CommandError> {
     }
 }
 
-async fn execute(context: &Context, demo: &Demo, command: Command) -> Result<String, String> {
+async fn execute(context: &Context, demo: &Demo, command: DemoCommand) -> Result<String, String> {
     match command {
-        Command::Pay { order, amount } => pay(context, demo, &order, &amount).await,
-        Command::Pause { chain } => {
-            demo.pause(&simulated(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
+        DemoCommand::Pay { order, amount } => pay(context, demo, &order, &amount).await,
+        DemoCommand::Pause { chain } => {
+            demo.pause(&find_simulated_chain(demo, &chain)?, context.clock.now().plus_ms(PAUSE_MS));
             Ok(String::new())
         }
-        Command::Mine { chain, blocks } => {
-            let chain = simulated(demo, &chain)?;
+        DemoCommand::Mine { chain, blocks } => {
+            let chain = find_simulated_chain(demo, &chain)?;
             let head = demo.simnet.mine(&chain, blocks.min(100), context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
-        Command::Reorg { chain, blocks } => {
-            let chain = simulated(demo, &chain)?;
+        DemoCommand::Reorg { chain, blocks } => {
+            let chain = find_simulated_chain(demo, &chain)?;
             demo.simnet.hold_mempool(&chain, true);
             let head = demo.simnet.reorg(&chain, blocks.min(1_000), Keep::Remine, context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
-        Command::Release { chain } => {
-            let chain = simulated(demo, &chain)?;
+        DemoCommand::Release { chain } => {
+            let chain = find_simulated_chain(demo, &chain)?;
             demo.simnet.hold_mempool(&chain, false);
             demo.pause(&chain, context.clock.now());
             Ok(String::new())
         }
-        Command::PassWindow { order } => pass_window(context, &order).await,
-        Command::Reviews => list_reviews(context).await,
+        DemoCommand::PassWindow { order } => pass_window(context, &order).await,
+        DemoCommand::ListReviews => list_reviews(context).await,
     }
 }
 
-fn simulated(demo: &Demo, chain: &str) -> Result<ChainId, String> {
+/// Returns the id of a simulated chain.
+fn find_simulated_chain(demo: &Demo, chain: &str) -> Result<ChainId, String> {
     let found = demo.simnet.chains().into_iter().find(|known| known.as_str() == chain);
-    found.ok_or_else(|| format!("{chain} is no simulated chain"))
+    found.ok_or_else(|| format!("{chain} is not a simulated chain"))
 }
 
-async fn view(context: &Context, order: &str) -> Result<orders::OrderDetails, String> {
+async fn find_order(context: &Context, order: &str) -> Result<orders::OrderDetails, String> {
     let name = order.to_owned();
     let found = context
         .db
         .read("find_order", move |tx| Box::pin(async move { orders::find_by_number_or_id(tx, &name).await }))
         .await;
     let found = found.map_err(|e: db::Error| e.to_string())?;
-    found.ok_or_else(|| format!("there is no order {order}; copy its `order_no` from the answer that created it"))
+    found.ok_or_else(|| format!("there is no order {order}; copy the `order_no` from the response that created it"))
 }
 
-async fn find(context: &Context, order: &str) -> Result<Order, String> {
-    let orders::OrderDetails { order, status } = view(context, order).await?;
+async fn find_demo_order(context: &Context, order: &str) -> Result<DemoOrder, String> {
+    let orders::OrderDetails { order, status } = find_order(context, order).await?;
     let address = context.daemon.as_ref().ok_or("no daemon runs")?.address;
     let prefix = &context.config.surfaces.checkout.mount.prefix;
-    let asked = status.invoice.map(|(invoice, received)| asked(context, &invoice, &received)).transpose()?;
-    Ok(Order {
+    let invoice =
+        status.invoice.map(|(invoice, received)| to_demo_invoice(context, &invoice, &received)).transpose()?;
+    Ok(DemoOrder {
         status_url: format!("http://{address}{prefix}/api/orders/{}/status", order.public_id),
         order_no: order.order_no,
         state: order.state.as_str().to_owned(),
-        invoice: asked,
+        invoice,
     })
 }
 
-fn asked(
+fn to_demo_invoice(
     context: &Context,
     invoice: &invoices::InvoiceTerms,
     received: &invoices::Received,
 ) -> Result<DemoInvoice, String> {
-    let chain = context.config.chains.get(&invoice.chain).ok_or("the order's chain is not configured any more")?;
+    let chain = context.config.chains.get(&invoice.chain).ok_or("the order's chain is no longer configured")?;
     let asset = chain.assets().map(|(_, asset)| asset).find(|asset| asset.id == invoice.asset);
-    let asset = asset.ok_or("the order's asset is not configured any more")?;
+    let asset = asset.ok_or("the order's asset is no longer configured")?;
     Ok(DemoInvoice {
         chain: chain.id.to_string(),
         simulated: chain.driver == Driver::Simnet,
@@ -253,7 +254,7 @@ fn asked(
         decimals: asset.decimals,
         address: invoice.address.clone(),
         due: invoice.due.to_string(),
-        seen: received.total().to_string(),
+        received: received.total().to_string(),
         confirmations: invoice.confirmations,
         final_depth: chain.final_depth,
         expires_at: invoice.expires_at.to_string(),
@@ -261,10 +262,10 @@ fn asked(
 }
 
 async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.status.invoice.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = find_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
     let amount = Amount::parse_decimal(amount, 0).map_err(|e| e.to_string())?;
     let (chain, asset): (&ChainId, &AssetId) = (&invoice.chain, &invoice.asset);
-    let configured = context.config.chains.get(chain).ok_or("the order's chain is not configured any more")?;
+    let configured = context.config.chains.get(chain).ok_or("the order's chain is no longer configured")?;
     match (configured.driver, &demo.node) {
         (Driver::Simnet, _) => demo
             .simnet
@@ -272,22 +273,22 @@ async fn pay(context: &Context, demo: &Demo, order: &str, amount: &str) -> Resul
             .map(|txid| txid.to_string())
             .map_err(|e| e.to_string()),
         (Driver::Node, Some(url)) => node::pay(url, configured, asset, &invoice.address, amount).await,
-        (Driver::Node, None) => Err(format!("{chain} is read from a node that the demo does not know")),
+        (Driver::Node, None) => Err(format!("{chain} is followed on a node that the demo does not know")),
     }
 }
 
 async fn pass_window(context: &Context, order: &str) -> Result<String, String> {
-    let (invoice, _) = view(context, order).await?.status.invoice.ok_or("the order asks for nothing on a chain")?;
+    let (invoice, _) = find_order(context, order).await?.status.invoice.ok_or("the order is not paid on a chain")?;
     let grace = i64::try_from(context.config.policy.grace.as_millis()).map_err(|e| e.to_string())?;
     let now = context.clock.now();
     let ahead = invoice.expires_at.plus_ms(grace).plus_ms(MARGIN_MS).since(now).max(0);
     context.clock.advance_ms(ahead);
     if let Clock::Ahead(total) = &context.clock {
         let total = total.load(std::sync::atomic::Ordering::SeqCst).to_string();
-        write_private(&context.config.data.folder.join(AHEAD), &total).map_err(|e| e.to_string())?;
+        write_private(&context.config.data.folder.join(CLOCK_FILE), &total).map_err(|e| e.to_string())?;
     }
     let minutes = ahead / 60_000;
-    Ok(format!("The demo's clock was moved {minutes} minutes ahead, to {}, and stays there.", context.clock.now()))
+    Ok(format!("The demo's clock was advanced by {minutes} minutes to {} and stays ahead.", context.clock.now()))
 }
 
 async fn list_reviews(context: &Context) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! The configuration of the demo: a text over the documented defaults, like any other.
+//! The configuration of the demo: `dev.toml` over the default configuration.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,28 +10,30 @@ use config::Config;
 
 const TEXT: &str = include_str!("dev.toml");
 
-pub struct Wanted {
+/// The parts of the configuration that differ between runs.
+pub struct Options {
     pub listen: SocketAddr,
-    /// `[[accounts]]` as TOML.
+    /// The `[[accounts]]` tables as TOML.
     pub accounts: String,
-    /// Takes the place of the simulated Ethereum.
+    /// The node that replaces the simulated Ethereum.
     pub node: Option<Node>,
 }
 
-/// For commands that never listen.
-pub fn unknown() -> SocketAddr {
+/// Returns the address for commands that do not listen.
+pub fn unused_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))
 }
 
-pub fn load(folder: &Path, wanted: &Wanted) -> Result<Config, CommandError> {
-    let listen = wanted.listen;
+/// Returns the configuration of the demo in a data folder.
+pub fn load(folder: &Path, options: &Options) -> Result<Config, CommandError> {
+    let listen = options.listen;
     let mut text =
-        format!("[server]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\n\n{TEXT}\n{}", wanted.accounts);
-    match &wanted.node {
-        Some(node) => node.describe(&mut text),
+        format!("[server]\nlisten = \"{listen}\"\npublic_url = \"http://{listen}\"\n\n{TEXT}\n{}", options.accounts);
+    match &options.node {
+        Some(node) => node.write_config(&mut text),
         None => writeln!(text, "{ETHEREUM}"),
     }
-    .expect("a string takes every text");
+    .expect("writing to a string cannot fail");
     let env = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| name.starts_with("SETTLED__"))

@@ -1,4 +1,4 @@
-//! The seed of the demo. Its passphrase lies beside it: it protects nothing, because its coins are worth nothing.
+//! The seed of the demo. Its passphrase is stored in the same folder, because the coins of the demo have no value.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -16,10 +16,10 @@ use crate::commands::exit::CommandError;
 
 const SEED: &str = "seed";
 const PASSPHRASE: &str = "seed.passphrase";
-/// In KiB: the demo starts at once, and there is nothing to guess.
+/// The memory cost of the key derivation, in KiB. It is low, so that the demo starts quickly.
 const KDF_MEMORY_KIB: u32 = 1024;
 
-/// `None` when there never was one.
+/// Opens the seed of the demo. Returns `None` when the demo was never started in this folder.
 pub fn open(folder: &Path) -> Result<Option<Seed>, CommandError> {
     let file = folder.join(SEED);
     if !file.exists() {
@@ -31,6 +31,7 @@ pub fn open(folder: &Path) -> Result<Option<Seed>, CommandError> {
     seed.map(Some).map_err(|e| CommandError::with_context(file.display(), e))
 }
 
+/// Opens the seed of the demo, or creates one.
 pub fn open_or_create(folder: &Path) -> Result<Seed, CommandError> {
     if let Some(seed) = open(folder)? {
         return Ok(seed);
@@ -45,8 +46,8 @@ pub fn open_or_create(folder: &Path) -> Result<Seed, CommandError> {
     Ok(seed)
 }
 
-/// The account keys as the configuration wants them.
-pub fn accounts(seed: &Seed) -> Result<String, CommandError> {
+/// Returns the account keys as `[[accounts]]` tables of the configuration.
+pub fn accounts_toml(seed: &Seed) -> Result<String, CommandError> {
     let mut text = String::new();
     for (family, name) in [(Family::Bitcoin, "bitcoin"), (Family::Evm, "evm"), (Family::Tron, "tron")] {
         let account = KeyAccount::new(family, Network::Bitcoin, Purpose::TestDeposit, 0);
@@ -59,7 +60,7 @@ pub fn accounts(seed: &Seed) -> Result<String, CommandError> {
     Ok(text)
 }
 
-/// Writes a file that only its owner can read; an existing one is replaced.
+/// Writes a file that only its owner can read. An existing file is replaced.
 pub fn write_private(path: &Path, text: &str) -> Result<(), CommandError> {
     let failed = |e: std::io::Error| CommandError::with_context(path.display(), e);
     match std::fs::remove_file(path) {

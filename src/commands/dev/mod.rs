@@ -1,4 +1,4 @@
-//! `settled dev`: the whole daemon on simulated chains, with one command and no configuration. Nothing in it has any worth.
+//! `settled dev`: the daemon on simulated chains, started by one command without a configuration. Its coins have no value.
 
 mod blocks;
 mod demo_config;
@@ -28,8 +28,9 @@ use crate::control::server::Server;
 use crate::daemon::{self, Daemon, Setup};
 use crate::ops;
 use config::Config;
-use db::lock::DataLock;
+use db::file_lock::DataFolderLock;
 
+/// The default data folder of the demo.
 pub const FOLDER: &str = ".settled-dev";
 
 #[derive(clap::Args)]
@@ -43,24 +44,25 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Pay an order of the running demo as a buyer would, and say what happens.
+    /// Pay an order of the running demo as a buyer would, and show the progress.
     Pay(pay::Args),
 }
 
 #[derive(clap::Args)]
 struct Start {
-    /// Where the demo answers; port 0 takes any free one.
+    /// Address on which the demo listens; port 0 takes any free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where it keeps everything; a second start goes on where the first ended.
+    /// Data folder of the demo. A later start continues with its data.
     #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
     data: PathBuf,
-    /// Take ETH and USDT (ERC-20) on this node instead of a simulated chain, such as http://127.0.0.1:8545. When it is
-    /// anvil, a test USDT is deployed on it.
+    /// Accept ETH and USDT (ERC-20) on this node, such as http://127.0.0.1:8545, instead of a simulated chain. On anvil a
+    /// test USDT is deployed.
     #[arg(long, value_name = "URL")]
     evm: Option<Url>,
 }
 
+/// Starts the demo, or runs the given subcommand.
 pub async fn run(args: Args) -> Result<(), CommandError> {
     match args.command {
         Some(Command::Pay(args)) => pay::run(args).await,
@@ -68,42 +70,49 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     }
 }
 
-/// The configuration of a demo that was started before.
-pub fn config_of(folder: &Path) -> Result<Config, CommandError> {
+/// Returns the configuration of a demo that was started before.
+pub fn load_config(folder: &Path) -> Result<Config, CommandError> {
     let seed = keys::open(folder)?.ok_or_else(|| {
-        CommandError::daemon(format!("{} is no data folder of `settled dev`; start the demo first", folder.display()))
+        CommandError::daemon(format!(
+            "{} is not a data folder of `settled dev`; start the demo first",
+            folder.display()
+        ))
     })?;
     demo_config::load(
         folder,
-        &demo_config::Wanted { listen: demo_config::unknown(), accounts: keys::accounts(&seed)?, node: None },
+        &demo_config::Options {
+            listen: demo_config::unused_address(),
+            accounts: keys::accounts_toml(&seed)?,
+            node: None,
+        },
     )
 }
 
 async fn start(args: Start) -> Result<(), CommandError> {
     make_folder(&args.data)?;
     let folder = args.data.canonicalize().map_err(|e| CommandError::with_context(args.data.display(), e))?;
-    let lock = DataLock::acquire(&folder)?;
+    let lock = DataFolderLock::acquire(&folder)?;
     let node = match &args.evm {
         Some(url) => Some(node::prepare(&folder, url).await?),
         None => None,
     };
-    let accounts = keys::accounts(&keys::open_or_create(&folder)?)?;
+    let accounts = keys::accounts_toml(&keys::open_or_create(&folder)?)?;
     let config = demo_config::load(
         &folder,
-        &demo_config::Wanted { listen: free_port(args.listen)?, accounts, node: node.clone() },
+        &demo_config::Options { listen: choose_port(args.listen)?, accounts, node: node.clone() },
     )?;
     logging::start(&config.log)?;
     backup::remove_leftovers(&folder);
     let shutdown_signal = ops::shutdown_signal()?;
 
-    let clock = demo::clock(&folder)?;
+    let clock = demo::open_clock(&folder)?;
     let Prepared { db, envelope, .. } = installation::prepare(&config).await?;
     let context = Context::offline(Arc::new(config.clone()), db.clone(), clock.clone(), envelope);
-    let token = shop::open(&context, &folder).await?;
+    let token = shop::prepare(&context, &folder).await?;
 
     let chains = folder.join("chains");
     make_folder(&chains)?;
-    let specs = daemon::simnet_specs(&config);
+    let specs = daemon::drivers::simnet_specs(&config);
     let simnet = simnet::Simnet::open(&chains, specs, clock.now().unix_seconds())
         .map_err(|e| CommandError::with_context("simulated chains", e))?;
     let daemon = Daemon::start(Setup {
@@ -128,26 +137,26 @@ async fn start(args: Start) -> Result<(), CommandError> {
     let control = daemon.tasks.spawn("control socket", serving);
     let watcher = ops::spawn(&daemon, &stopped);
 
-    print_line(walk::text(&walk::Facts {
+    print_line(walk::walk_through(&walk::Facts {
         address: daemon.address,
         folder: &args.data,
         token: &token,
         node: node.as_ref(),
     }));
     shutdown_signal.await;
-    print_line("Stopping. What happened is kept for the next start.");
+    print_line("Stopping. The data stays for the next start.");
     stop.send_replace(true);
     daemon.stop().await;
     for task in blocks.into_iter().chain([control, watcher]) {
-        // A task that panicked was reported already.
+        // A panic of the task was already logged.
         let _ended = task.await;
     }
     drop(lock);
     Ok(())
 }
 
-/// A port that is free now, so that everything that shows an address can show the real one.
-fn free_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
+/// Replaces port 0 by a port that is free, so that the configuration and the printed texts hold the real port.
+fn choose_port(listen: SocketAddr) -> Result<SocketAddr, CommandError> {
     if listen.port() != 0 {
         return Ok(listen);
     }

@@ -1,4 +1,4 @@
-//! A local EVM node in place of the simulated Ethereum. On anvil a token that behaves like Tether's is deployed, once.
+//! A local EVM node that replaces the simulated Ethereum. On anvil a test token is deployed that behaves like Tether's USDT.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -11,53 +11,60 @@ use url::Url;
 use crate::commands::exit::CommandError;
 use config::ChainConfig;
 
-/// Compiled from `tests/standins/contracts/UsdtLike.sol`.
+/// Bytecode of the test token, compiled from `tests/standins/contracts/UsdtLike.sol`.
 const USDT_LIKE: &str = include_str!("usdt_like.hex");
+/// Selector of `transfer(address,uint256)`.
 const TRANSFER: &str = "a9059cbb";
+/// Selector of `mint(address,uint256)`.
 const MINT: &str = "40c10f19";
 const DEPLOY_GAS: &str = "0x4c4b40";
-/// Ten million USDT for whoever deployed it.
+/// The amount minted for the deployer: 10 million USDT in base units.
 const MINTED: u64 = 10_000_000_000_000;
-/// Of anvil's first account, the same on every machine.
+/// The private key of anvil's first account, which is the same on every machine.
 const ANVIL_KEY: &str = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECEIPT_POLLS: u32 = 100;
 
+/// A node that was prepared for the demo.
 #[derive(Clone)]
 pub struct Node {
     pub url: Url,
-    /// Named by its first block: another run of anvil is another chain.
+    /// The chain id in the configuration. It contains part of the genesis hash, because each run of anvil is a new chain.
     chain: String,
     chain_id: u64,
     is_anvil: bool,
+    /// The address of the test token; `None` on other nodes than anvil.
     usdt: Option<String>,
 }
 
-/// Looks at the node and makes it ready to be paid on.
+/// Reads the chain of a node. On anvil it deploys the test token and starts interval mining.
 pub async fn prepare(folder: &Path, url: &Url) -> Result<Node, CommandError> {
     let failed = |problem: String| CommandError::failed(format!("--evm {url}: {problem}"));
     let rpc = Rpc::new(url).map_err(failed)?;
-    let chain_id = rpc.call("eth_chainId", json!([])).await.and_then(|id| quantity(&id)).map_err(failed)?;
+    let chain_id = rpc.call("eth_chainId", json!([])).await.and_then(|id| parse_quantity(&id)).map_err(failed)?;
     let genesis = rpc.call("eth_getBlockByNumber", json!(["0x0", false])).await.map_err(failed)?;
     let hash = genesis["hash"]
         .as_str()
         .and_then(|hash| hash.get(2..10))
-        .ok_or_else(|| failed("it has no first block".into()))?;
+        .ok_or_else(|| failed("the node returned no genesis block".into()))?;
     let version = rpc.call("web3_clientVersion", json!([])).await.map_err(failed)?;
     let is_anvil = version.as_str().is_some_and(|version| version.starts_with("anvil"));
     let chain = format!("evm-{hash}");
-    let usdt =
-        if is_anvil { Some(rpc.usdt(&folder.join(format!("{chain}.usdt"))).await.map_err(failed)?) } else { None };
+    let usdt = if is_anvil {
+        Some(rpc.find_or_deploy_usdt(&folder.join(format!("{chain}.usdt"))).await.map_err(failed)?)
+    } else {
+        None
+    };
     if is_anvil && rpc.call("anvil_getAutomine", json!([])).await.map_err(failed)? == json!(true) {
-        // Otherwise there is a block for a payment and never one on top of it.
+        // With automine, anvil mines a block for each transaction only, so that a payment gets no confirmations.
         rpc.call("evm_setIntervalMining", json!([1])).await.map_err(failed)?;
     }
     Ok(Node { url: url.clone(), chain, chain_id, is_anvil, usdt })
 }
 
 impl Node {
-    /// The chain and its coins as configuration.
-    pub fn describe(&self, text: &mut String) -> fmt::Result {
+    /// Writes the chain and its assets as configuration.
+    pub fn write_config(&self, text: &mut String) -> fmt::Result {
         let Node { url, chain, chain_id, usdt, .. } = self;
         let coin = usdt.as_ref().map_or_else(String::new, |_| format!("{chain}/usdt"));
         writeln!(text, "[surfaces.checkout.assets]\neth = \"{chain}/eth\"\nerc20_usdt = \"{coin}\"\n")?;
@@ -74,8 +81,8 @@ impl Node {
         writeln!(text, "assets = [{ether}{token}]")
     }
 
-    /// How a person pays on it.
-    pub fn explain(&self, text: &mut String) -> fmt::Result {
+    /// Writes instructions for paying on the node with foundry's `cast`.
+    pub fn write_instructions(&self, text: &mut String) -> fmt::Result {
         let Node { url, chain_id, is_anvil, usdt, .. } = self;
         writeln!(text, "\nThe coin eth is on the node at {url} (chain id {chain_id}), paid with foundry's cast:\n")?;
         let key = if *is_anvil { format!("--private-key {ANVIL_KEY}") } else { "--private-key …".into() };
@@ -89,24 +96,24 @@ impl Node {
     }
 }
 
-/// Pays from the node's own first account and gives the transaction's hash.
+/// Sends an amount from the node's first account and returns the transaction hash.
 pub async fn pay(url: &Url, chain: &ChainConfig, asset: &AssetId, to: &str, amount: Amount) -> Result<String, String> {
     let rpc = Rpc::new(url)?;
-    let from = rpc.account().await?;
+    let from = rpc.first_account().await?;
     let known = chain.assets().map(|(_, asset)| asset).find(|known| known.id == *asset);
-    let transaction = match &known.ok_or("the asset is not configured any more")?.kind {
+    let transaction = match &known.ok_or("the asset is no longer configured")?.kind {
         AssetKind::Native => json!({ "from": from, "to": to, "value": format!("{:#x}", amount.units()) }),
         AssetKind::Token { contract } => {
-            json!({ "from": from, "to": contract, "data": call(TRANSFER, to, amount)? })
+            json!({ "from": from, "to": contract, "data": encode_call(TRANSFER, to, amount)? })
         }
     };
     let hash = rpc.call("eth_sendTransaction", json!([transaction])).await?;
-    hash.as_str().map(String::from).ok_or_else(|| "the node gave no hash".into())
+    hash.as_str().map(String::from).ok_or_else(|| "the node returned no transaction hash".into())
 }
 
-/// The call of a function that takes an address and an amount.
-fn call(selector: &str, address: &str, amount: Amount) -> Result<String, String> {
-    let address = address.strip_prefix("0x").ok_or("no address of an EVM chain")?.to_lowercase();
+/// Encodes the call of a function with an address and an amount as arguments.
+fn encode_call(selector: &str, address: &str, amount: Amount) -> Result<String, String> {
+    let address = address.strip_prefix("0x").ok_or("the address is not an EVM address")?.to_lowercase();
     Ok(format!("0x{selector}{address:0>64}{:064x}", amount.units()))
 }
 
@@ -124,8 +131,9 @@ impl Rpc {
 
     async fn call(&self, method: &str, params: Value) -> Result<Value, String> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let failed =
-            |e: reqwest::Error| format!("the node did not answer {method}: {:#}", anyhow::Error::from(e.without_url()));
+        let failed = |e: reqwest::Error| {
+            format!("the request {method} to the node failed: {:#}", anyhow::Error::from(e.without_url()))
+        };
         let answer = self.client.post(self.url.clone()).json(&request).send().await.map_err(failed)?;
         let mut answer: Value = answer.json().await.map_err(failed)?;
         match answer.get("error") {
@@ -136,32 +144,33 @@ impl Rpc {
         }
     }
 
-    async fn account(&self) -> Result<String, String> {
+    /// Returns the first account of the node.
+    async fn first_account(&self) -> Result<String, String> {
         let accounts = self.call("eth_accounts", json!([])).await?;
         let first = accounts.get(0).and_then(Value::as_str).map(String::from);
-        first.ok_or_else(|| "the node holds no account that could pay; pay with a wallet".into())
+        first.ok_or_else(|| "the node has no account of its own; pay with a wallet instead".into())
     }
 
-    /// The token of an earlier start, if it is still there, or a new one.
-    async fn usdt(&self, file: &Path) -> Result<String, String> {
-        if let Ok(known) = std::fs::read_to_string(file) {
-            let known = known.trim().to_owned();
-            if self.call("eth_getCode", json!([known, "latest"])).await?.as_str().is_some_and(|code| code.len() > 2) {
-                return Ok(known);
+    /// Returns the address of the test token. Deploys it unless an earlier start did.
+    async fn find_or_deploy_usdt(&self, file: &Path) -> Result<String, String> {
+        if let Ok(stored) = std::fs::read_to_string(file) {
+            let stored = stored.trim().to_owned();
+            if self.call("eth_getCode", json!([stored, "latest"])).await?.as_str().is_some_and(|code| code.len() > 2) {
+                return Ok(stored);
             }
         }
-        let owner = self.account().await?;
+        let owner = self.first_account().await?;
         let deploy = json!({ "from": owner, "data": format!("0x{}", USDT_LIKE.trim()), "gas": DEPLOY_GAS });
-        let receipt = self.sent(deploy).await?;
+        let receipt = self.send_and_wait(deploy).await?;
         let contract = receipt["contractAddress"].as_str().ok_or("the token was not deployed")?.to_owned();
-        let mint = call(MINT, &owner, Amount::from_units(u128::from(MINTED)))?;
-        self.sent(json!({ "from": owner, "to": contract, "data": mint })).await?;
+        let mint = encode_call(MINT, &owner, Amount::from_units(u128::from(MINTED)))?;
+        self.send_and_wait(json!({ "from": owner, "to": contract, "data": mint })).await?;
         std::fs::write(file, &contract).map_err(|e| format!("{}: {e}", file.display()))?;
         Ok(contract)
     }
 
     /// Sends a transaction and waits for its receipt.
-    async fn sent(&self, transaction: Value) -> Result<Value, String> {
+    async fn send_and_wait(&self, transaction: Value) -> Result<Value, String> {
         let hash = self.call("eth_sendTransaction", json!([transaction])).await?;
         for _ in 0..RECEIPT_POLLS {
             let receipt = self.call("eth_getTransactionReceipt", json!([hash])).await?;
@@ -173,11 +182,12 @@ impl Rpc {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err(format!("transaction {hash} is in no block: does the node mine?"))
+        Err(format!("transaction {hash} was not mined; check that the node mines blocks"))
     }
 }
 
-fn quantity(value: &Value) -> Result<u64, String> {
+/// Parses a hexadecimal quantity.
+fn parse_quantity(value: &Value) -> Result<u64, String> {
     let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
-    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(|| "it answered no number".into())
+    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or_else(|| "the node returned no number".into())
 }

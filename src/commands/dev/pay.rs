@@ -1,4 +1,4 @@
-//! `settled dev pay`: a buyer who says what happens to the money.
+//! `settled dev pay`: pays an order of the demo as a buyer would, and prints the progress of the order.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,31 +8,33 @@ use chain::Amount;
 use serde::Deserialize;
 
 use crate::commands::dev::demo::{self, DemoInvoice};
-use crate::commands::dev::{FOLDER, config_of};
+use crate::commands::dev::{FOLDER, load_config};
 use crate::commands::exit::CommandError;
 use crate::commands::operation::execute_in_daemon;
 use crate::commands::out::print_line;
 
+/// The time between two requests for the status.
 const POLL: Duration = Duration::from_millis(250);
-/// Polls without any news after which the story is given up.
+/// Number of polls without a change after which the command fails.
 const SILENCE_MAX: u32 = 240;
+/// Maximum number of parts of a split payment.
 const SPLIT_MAX: u64 = 20;
 
-/// Without options it pays exactly what is due.
+/// The arguments of `dev pay`. Without options it pays the exact amount.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The order's number (`order_no`) or its id.
+    /// Number (`order_no`) or id of the order.
     order: String,
-    /// Pay this much, in coins such as 0.25: too little, or too much.
+    /// Pay this amount, such as 0.25, instead of the amount due.
     #[arg(long, value_name = "COINS", conflicts_with_all = ["late", "reorg", "split"])]
     amount: Option<String>,
-    /// Let the window pass first: the demo's clock is moved ahead, for all orders.
+    /// Pay after the payment window. The demo's clock is advanced, which affects all orders.
     #[arg(long, conflicts_with_all = ["reorg", "split"])]
     late: bool,
-    /// Let the payment get this many confirmations, then replace their blocks.
+    /// Wait for this number of confirmations, then replace these blocks.
     #[arg(long, value_name = "BLOCKS", conflicts_with = "split", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     reorg: Option<u64>,
-    /// Pay in this many parts, one after the other.
+    /// Pay in this number of parts, one after another.
     #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u64).range(2..=SPLIT_MAX))]
     split: Option<u64>,
     /// The data folder of the running demo.
@@ -40,9 +42,9 @@ pub struct Args {
     data: PathBuf,
 }
 
-/// What the status endpoint says, as far as it makes news.
+/// The response of the status endpoint, as far as its changes are printed.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-struct Status {
+struct StatusResponse {
     status: String,
     payment_status: String,
     fulfillment_status: String,
@@ -62,79 +64,81 @@ struct Progress {
     required_confirmations: Option<u64>,
 }
 
-struct Story {
+/// One payment of an order.
+struct PaymentRun {
     folder: PathBuf,
     order: String,
-    asked: DemoInvoice,
+    invoice: DemoInvoice,
     due: Amount,
     status_url: String,
     client: reqwest::Client,
-    last: Status,
+    last_status: StatusResponse,
 }
 
 pub async fn run(args: Args) -> Result<(), CommandError> {
-    // Says what is wrong with the folder before it says that nobody answers.
-    config_of(&args.data)?;
-    let mut story = Story::begin(&args).await?;
+    // A wrong folder is reported as such, and not as a demo that does not run.
+    load_config(&args.data)?;
+    let mut run = PaymentRun::start(&args).await?;
     match (&args.amount, args.late, args.reorg, args.split) {
-        (Some(amount), ..) => story.pay_amount(amount).await,
-        (None, true, ..) => story.pay_late().await,
-        (None, false, Some(blocks), _) => story.pay_and_reorganise(blocks).await,
-        (None, false, None, Some(parts)) => story.pay_in_parts(parts).await,
-        (None, false, None, None) => story.pay_exactly().await,
+        (Some(amount), ..) => run.pay_amount(amount).await,
+        (None, true, ..) => run.pay_late().await,
+        (None, false, Some(blocks), _) => run.pay_and_reorganise(blocks).await,
+        (None, false, None, Some(parts)) => run.pay_in_parts(parts).await,
+        (None, false, None, None) => run.pay_exactly().await,
     }
 }
 
-impl Story {
-    async fn begin(args: &Args) -> Result<Story, CommandError> {
+impl PaymentRun {
+    async fn start(args: &Args) -> Result<PaymentRun, CommandError> {
         let find = demo::FindOrder { order: args.order.clone() };
-        let demo::Order { order_no, state, status_url, invoice } = execute_in_daemon(&args.data, &find).await?;
-        let asked = invoice.ok_or_else(|| {
-            CommandError::failed(format!("order {order_no} is {state} and asks for nothing on a chain: it was not made with `\"paymentMethod\": \"crypto\"`"))
+        let demo::DemoOrder { order_no, state, status_url, invoice } = execute_in_daemon(&args.data, &find).await?;
+        let invoice = invoice.ok_or_else(|| {
+            CommandError::failed(format!("order {order_no} is {state} and is not paid on a chain: it was not created with `\"paymentMethod\": \"crypto\"`"))
         })?;
         if state != "awaiting_payment" {
             print_line(format_args!(
-                "Order {order_no} is {state} already; what is paid now is booked and kept for a person to look at."
+                "Order {order_no} is already {state}. A payment is booked now, and a review is opened."
             ));
         }
-        let due = units(&asked.due)?;
-        let where_ = if asked.simulated { "a simulated chain" } else { "the node of --evm" };
+        let due = parse_units(&invoice.due)?;
+        let location = if invoice.simulated { "a simulated chain" } else { "the node of --evm" };
         print_line(format_args!(
-            "Order {order_no} asks for {} {} on {} ({where_}), to {}, until {}.",
-            due.to_decimal(asked.decimals),
-            asked.symbol,
-            asked.chain,
-            asked.address,
-            asked.expires_at
+            "Order {order_no} is due: {} {} on {} ({location}), to {}, until {}.",
+            due.to_decimal(invoice.decimals),
+            invoice.symbol,
+            invoice.chain,
+            invoice.address,
+            invoice.expires_at
         ));
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build();
         let client = client.map_err(|e| CommandError::with_context("HTTP client", e))?;
         let (folder, order) = (args.data.clone(), order_no);
-        let mut story = Story { folder, order, asked, due, status_url, client, last: Status::default() };
-        story.watch(|_| true).await?;
-        Ok(story)
+        let mut run =
+            PaymentRun { folder, order, invoice, due, status_url, client, last_status: StatusResponse::default() };
+        run.watch(|_| true).await?;
+        Ok(run)
     }
 
     async fn pay_exactly(&mut self) -> Result<(), CommandError> {
         self.pay(self.due).await?;
-        self.watch(Story::is_over).await
+        self.watch(PaymentRun::is_finished).await
     }
 
     async fn pay_amount(&mut self, amount: &str) -> Result<(), CommandError> {
         let amount =
-            Amount::parse_decimal(amount, self.asked.decimals).map_err(|e| CommandError::usage(e.to_string()))?;
-        let before = self.last.payment.received_amount.clone();
+            Amount::parse_decimal(amount, self.invoice.decimals).map_err(|e| CommandError::usage(e.to_string()))?;
+        let before = self.last_status.payment.received_amount.clone();
         self.pay(amount).await?;
-        let arrived = move |status: &Status| status.payment.received_amount != before;
-        self.watch(|status| Story::is_over(status) || (arrived(status) && status.is_short())).await?;
-        if self.last.is_short() {
-            let received = Amount::parse_decimal(&self.last.payment.received_amount, self.asked.decimals);
+        let arrived = move |status: &StatusResponse| status.payment.received_amount != before;
+        self.watch(|status| PaymentRun::is_finished(status) || (arrived(status) && status.is_short())).await?;
+        if self.last_status.is_short() {
+            let received = Amount::parse_decimal(&self.last_status.payment.received_amount, self.invoice.decimals);
             let rest = self.due.saturating_sub(received.map_err(|e| CommandError::failed(e.to_string()))?);
             print_line(format_args!(
-                "That is too little. Pay the rest with `--amount {}` before {}, or the order expires and what came is \
-                 kept for a person to look at.",
-                rest.to_decimal(self.asked.decimals),
-                self.asked.expires_at
+                "The payment is too small. Pay the rest with `--amount {}` before {}. Otherwise the order expires, and the \
+                 received amount is kept for a review.",
+                rest.to_decimal(self.invoice.decimals),
+                self.invoice.expires_at
             ));
         }
         Ok(())
@@ -149,23 +153,24 @@ impl Story {
             if amount.is_zero() {
                 continue;
             }
-            let before = self.last.payment.received_amount.clone();
+            let before = self.last_status.payment.received_amount.clone();
             self.pay(amount).await?;
-            self.watch(move |status| Story::is_over(status) || status.payment.received_amount != before).await?;
+            self.watch(move |status| PaymentRun::is_finished(status) || status.payment.received_amount != before)
+                .await?;
         }
-        self.watch(Story::is_over).await
+        self.watch(PaymentRun::is_finished).await
     }
 
     async fn pay_late(&mut self) -> Result<(), CommandError> {
-        self.need_simulation("--late")?;
-        print_line(self.ask(demo::Command::PassWindow { order: self.order.clone() }).await?);
-        self.watch(Story::is_over).await?;
-        let before = self.reviews().await?;
+        self.require_simulation("--late")?;
+        print_line(self.send(demo::DemoCommand::PassWindow { order: self.order.clone() }).await?);
+        self.watch(PaymentRun::is_finished).await?;
+        let before = self.list_reviews().await?;
         self.pay(self.due).await?;
         for _ in 0..SILENCE_MAX {
-            let new: Vec<String> = self.reviews().await?.difference(&before).cloned().collect();
+            let new: Vec<String> = self.list_reviews().await?.difference(&before).cloned().collect();
             if !new.is_empty() {
-                print_line("The money is in the ledger, and because it came late a person decides about it:");
+                print_line("The late payment is booked in the ledger, and a review is opened:");
                 new.iter().for_each(|review| print_line(format_args!("  review {review}")));
                 return Ok(());
             }
@@ -174,57 +179,57 @@ impl Story {
         Err(CommandError::failed("the late payment was not noticed"))
     }
 
-    /// It mines by itself, so that the payment is exactly as deep as the story wants it.
+    /// Mines the blocks itself, so that the payment gets exactly the wanted number of confirmations.
     async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
-        self.need_simulation("--reorg")?;
-        if blocks >= self.asked.final_depth {
-            let (depth, chain) = (self.asked.final_depth, &self.asked.chain);
+        self.require_simulation("--reorg")?;
+        if blocks >= self.invoice.final_depth {
+            let (depth, chain) = (self.invoice.final_depth, &self.invoice.chain);
             return Err(CommandError::usage(format!(
-                "blocks of {chain} are final {depth} deep here, and what is final never goes back; use --reorg {} or less",
+                "blocks of {chain} are final at depth {depth} in the demo, and final blocks are never replaced; use --reorg {} or less",
                 depth.saturating_sub(1)
             )));
         }
-        let before = self.reviews().await?;
-        let chain = self.asked.chain.clone();
-        self.ask(demo::Command::Pause { chain: chain.clone() }).await?;
+        let before = self.list_reviews().await?;
+        let chain = self.invoice.chain.clone();
+        self.send(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
         self.pay(self.due).await?;
         for depth in 1..=blocks {
-            self.ask(demo::Command::Pause { chain: chain.clone() }).await?;
-            self.ask(demo::Command::Mine { chain: chain.clone(), blocks: 1 }).await?;
-            let required = u64::from(self.asked.confirmations);
+            self.send(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
+            self.send(demo::DemoCommand::Mine { chain: chain.clone(), blocks: 1 }).await?;
+            let required = u64::from(self.invoice.confirmations);
             self.watch(move |status| status.payment.confirmations.is_some_and(|n| n >= depth.min(required))).await?;
         }
-        if blocks >= u64::from(self.asked.confirmations) {
-            self.watch(Story::is_over).await?;
+        if blocks >= u64::from(self.invoice.confirmations) {
+            self.watch(PaymentRun::is_finished).await?;
         }
-        let was_over = Story::is_over(&self.last);
-        print_line(format_args!("Now {blocks} blocks of {chain} are replaced by others, without the payment in them."));
-        self.ask(demo::Command::Pause { chain: chain.clone() }).await?;
-        self.ask(demo::Command::Reorg { chain: chain.clone(), blocks }).await?;
-        if was_over {
-            self.await_review(&before).await?;
+        let was_finished = PaymentRun::is_finished(&self.last_status);
+        print_line(format_args!("Now {blocks} blocks of {chain} are replaced by blocks without the payment."));
+        self.send(demo::DemoCommand::Pause { chain: chain.clone() }).await?;
+        self.send(demo::DemoCommand::Reorg { chain: chain.clone(), blocks }).await?;
+        if was_finished {
+            self.wait_for_review(&before).await?;
         } else {
             self.watch(|status| status.payment.confirmations.is_none_or(|n| n == 0)).await?;
         }
-        print_line("The credit was taken back with the block. Now the payment is mined again.");
-        self.ask(demo::Command::Release { chain }).await?;
-        if was_over { self.await_no_review(&before).await } else { self.watch(Story::is_over).await }
+        print_line("The credit was taken back, because its block was replaced. Now the payment is mined again.");
+        self.send(demo::DemoCommand::Release { chain }).await?;
+        if was_finished { self.wait_until_closed(&before).await } else { self.watch(PaymentRun::is_finished).await }
     }
 
-    async fn await_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
+    async fn wait_for_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
-            if let Some(review) = self.reviews().await?.difference(before).next() {
+            if let Some(review) = self.list_reviews().await?.difference(before).next() {
                 print_line(format_args!("  review {review}"));
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(CommandError::failed("the reorganisation was not noticed"))
+        Err(CommandError::failed("the daemon did not report the reorg"))
     }
 
-    async fn await_no_review(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
+    async fn wait_until_closed(&self, before: &BTreeSet<String>) -> Result<(), CommandError> {
         for _ in 0..SILENCE_MAX {
-            if self.reviews().await?.difference(before).next().is_none() {
+            if self.list_reviews().await?.difference(before).next().is_none() {
                 print_line("The payment is confirmed again, and the review closed itself.");
                 return Ok(());
             }
@@ -233,88 +238,91 @@ impl Story {
         Err(CommandError::failed("the payment was not confirmed again"))
     }
 
-    fn need_simulation(&self, option: &str) -> Result<(), CommandError> {
-        match self.asked.simulated {
+    fn require_simulation(&self, option: &str) -> Result<(), CommandError> {
+        match self.invoice.simulated {
             true => Ok(()),
             false => Err(CommandError::usage(format!(
-                "{option} needs a simulated chain, and {} is a real node",
-                self.asked.chain
+                "{option} needs a simulated chain, but {} is followed on a real node",
+                self.invoice.chain
             ))),
         }
     }
 
     async fn pay(&self, amount: Amount) -> Result<(), CommandError> {
-        let pay = demo::Command::Pay { order: self.order.clone(), amount: amount.to_string() };
-        let txid = self.ask(pay).await?;
+        let pay = demo::DemoCommand::Pay { order: self.order.clone(), amount: amount.to_string() };
+        let txid = self.send(pay).await?;
         print_line(format_args!(
             "Paid {} {} in transaction {txid}.",
-            amount.to_decimal(self.asked.decimals),
-            self.asked.symbol
+            amount.to_decimal(self.invoice.decimals),
+            self.invoice.symbol
         ));
         Ok(())
     }
 
-    async fn reviews(&self) -> Result<BTreeSet<String>, CommandError> {
-        Ok(self.ask(demo::Command::Reviews).await?.lines().map(String::from).collect())
+    async fn list_reviews(&self) -> Result<BTreeSet<String>, CommandError> {
+        Ok(self.send(demo::DemoCommand::ListReviews).await?.lines().map(String::from).collect())
     }
 
-    async fn ask(&self, command: demo::Command) -> Result<String, CommandError> {
+    async fn send(&self, command: demo::DemoCommand) -> Result<String, CommandError> {
         execute_in_daemon(&self.folder, &command).await
     }
 
-    /// Says what is new until `enough`.
-    async fn watch(&mut self, enough: impl Fn(&Status) -> bool) -> Result<(), CommandError> {
+    /// Prints each change of the status until `is_done` returns true for it.
+    async fn watch(&mut self, is_done: impl Fn(&StatusResponse) -> bool) -> Result<(), CommandError> {
         let mut silence = 0;
         loop {
-            let status = self.status().await?;
-            if status != self.last {
+            let status = self.fetch_status().await?;
+            if status != self.last_status {
                 silence = 0;
-                self.tell(&status);
-                self.last = status;
+                self.print_status(&status);
+                self.last_status = status;
             }
-            if enough(&self.last) {
+            if is_done(&self.last_status) {
                 return Ok(());
             }
             silence += 1;
             if silence > SILENCE_MAX {
-                return Err(CommandError::failed("nothing has happened for a minute; look at what the demo prints"));
+                return Err(CommandError::failed(
+                    "the status has not changed for a minute; look at the log of the demo",
+                ));
             }
             tokio::time::sleep(POLL).await;
         }
     }
 
-    async fn status(&self) -> Result<Status, CommandError> {
+    async fn fetch_status(&self) -> Result<StatusResponse, CommandError> {
         let failed = |e: reqwest::Error| CommandError::with_context("the status of the order", e.without_url());
         let answer = self.client.get(&self.status_url).send().await.and_then(|answer| answer.error_for_status());
         answer.map_err(failed)?.json().await.map_err(failed)
     }
 
-    fn tell(&self, now: &Status) {
+    fn print_status(&self, now: &StatusResponse) {
         let Progress { expected_amount, received_amount, confirmations, required_confirmations } = &now.payment;
         let depth = match (confirmations, required_confirmations) {
             (Some(confirmations), Some(required)) => format!(", {confirmations} of {required} confirmations"),
             _ => String::new(),
         };
-        let Status { status, payment_status, fulfillment_status, .. } = now;
+        let StatusResponse { status, payment_status, fulfillment_status, .. } = now;
         print_line(format_args!(
             "  order {status}, payment {payment_status}, goods {fulfillment_status}: {received_amount} of {expected_amount} {}{depth}",
-            self.asked.symbol
+            self.invoice.symbol
         ));
     }
 
-    fn is_over(status: &Status) -> bool {
+    fn is_finished(status: &StatusResponse) -> bool {
         ["completed", "expired", "cancelled", "failed", "refunded"].contains(&status.status.as_str())
     }
 }
 
-impl Status {
-    /// Confirmed, and too little.
+impl StatusResponse {
+    /// Returns true when all payments are confirmed and too small.
     fn is_short(&self) -> bool {
         let Progress { confirmations, required_confirmations, .. } = self.payment;
         self.payment_status == "underpaid" && confirmations.zip(required_confirmations).is_some_and(|(n, of)| n >= of)
     }
 }
 
-fn units(text: &str) -> Result<Amount, CommandError> {
+/// Parses base units.
+fn parse_units(text: &str) -> Result<Amount, CommandError> {
     Amount::parse_decimal(text, 0).map_err(|e| CommandError::failed(e.to_string()))
 }

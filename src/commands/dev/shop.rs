@@ -1,20 +1,23 @@
-//! The demo's shop: three products with generated goods, a buyer with a balance, a coupon. It is made by the same acts that
-//! an operator has, and what sold out is filled up at the next start.
+//! The demo's shop: three products with generated items, a user with a balance, and a coupon. The operations of
+//! `settled admin` create it. Each start refills products that are sold out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::commands::admin::coupons::NewCoupon;
 use crate::commands::admin::products::NewProduct;
-use crate::commands::admin::{self, Act, Owner};
+use crate::commands::admin::{self, AdminOperation, Owner};
 use crate::commands::context::Context;
 use crate::commands::dev::keys::write_private;
 use crate::commands::exit::CommandError;
 use ids::{Mode, Shop};
 use shop::{catalog, merchants};
 
+/// Slug of the demo's merchant.
 pub const MERCHANT: &str = "demo";
+/// Name of the demo's user.
 pub const USER: &str = "alice";
+/// Code of the demo's coupon.
 pub const COUPON: &str = "WELCOME10";
 /// Slug of the product that the walk-through buys.
 pub const FIRST: &str = "mailbox-usa-fresh";
@@ -22,14 +25,15 @@ pub const FIRST: &str = "mailbox-usa-fresh";
 const TOKEN: &str = "demo-user.token";
 const ITEMS: usize = 300;
 
+/// A product of the demo.
 struct Sample {
     slug: &'static str,
     zh: &'static str,
     en: &'static str,
     price: &'static str,
     min_quantity: u32,
-    /// How its goods begin.
-    line: &'static str,
+    /// The beginning of each generated item.
+    item_prefix: &'static str,
 }
 
 const SAMPLES: [Sample; 3] = [
@@ -39,7 +43,7 @@ const SAMPLES: [Sample; 3] = [
         en: "Business / Education Mailbox",
         price: "0.50",
         min_quantity: 1,
-        line: "box",
+        item_prefix: "box",
     },
     Sample {
         slug: "vpn-one-month",
@@ -47,48 +51,54 @@ const SAMPLES: [Sample; 3] = [
         en: "VPN, One Month",
         price: "19.90",
         min_quantity: 1,
-        line: "vpn",
+        item_prefix: "vpn",
     },
-    Sample { slug: "game-key", zh: "游戏激活码", en: "Game Key", price: "128.00", min_quantity: 1, line: "key" },
+    Sample {
+        slug: "game-key", zh: "游戏激活码", en: "Game Key", price: "128.00", min_quantity: 1, item_prefix: "key"
+    },
 ];
 
-/// Makes what is missing and returns a token of the demo's user.
-pub async fn open(context: &Context, folder: &Path) -> Result<String, CommandError> {
-    let known =
+/// Creates the parts of the shop that are missing and returns a token of the demo's user.
+pub async fn prepare(context: &Context, folder: &Path) -> Result<String, CommandError> {
+    let merchant =
         context.db.read("find_demo", |tx| Box::pin(async move { merchants::find_by_slug(tx, MERCHANT).await })).await?;
-    if known.is_none() {
+    if merchant.is_none() {
         let name = Some("Demo Shop".to_owned());
-        act(context, Act::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name })).await?;
+        execute(context, AdminOperation::CreateMerchant(admin::merchants::Create { slug: MERCHANT.into(), name }))
+            .await?;
     }
-    fill_up(context).await?;
+    restock(context).await?;
     let token = folder.join(TOKEN);
     if let Ok(token) = std::fs::read_to_string(&token) {
         return Ok(token.trim().to_owned());
     }
-    let issued = greet(context).await?;
+    let issued = create_user(context).await?;
     write_private(&token, &issued)?;
     Ok(issued)
 }
 
-/// The first start was cut short when some of this is there already; what was refused as known is as good as done.
-async fn greet(context: &Context) -> Result<String, CommandError> {
+/// Creates the user with its balances, its token and the coupon, and returns the token. If an earlier start was interrupted,
+/// some of them exist already; their refusals are ignored.
+async fn create_user(context: &Context) -> Result<String, CommandError> {
     let user = admin::users::Create { name: USER.into(), email: None, owner: owner() };
     let mut refused = Vec::new();
-    refused.extend(admin::execute(context, Act::CreateUser(user)).await.err());
+    refused.extend(admin::execute(context, AdminOperation::CreateUser(user)).await.err());
     for (amount, currency) in [("1000.00", "CNY"), ("500.00", "USD")] {
         let (user, amount, reference) = (USER.to_owned(), amount.to_owned(), format!("welcome {currency}"));
         let credit = admin::users::Credit { user, amount, currency: currency.into(), reference, owner: owner() };
-        refused.extend(admin::execute(context, Act::Credit(credit)).await.err());
+        refused.extend(admin::execute(context, AdminOperation::Credit(credit)).await.err());
     }
     let coupon = NewCoupon::percent(COUPON, "10");
-    refused.extend(admin::execute(context, Act::PutCoupons(owner(), vec![coupon])).await.err());
+    refused.extend(admin::execute(context, AdminOperation::PutCoupons(owner(), vec![coupon])).await.err());
     for refusal in refused {
-        tracing::debug!("the demo's shop has it already: {refusal}");
+        tracing::debug!("part of the demo's shop exists already: {refusal}");
     }
-    act(context, Act::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: owner() })).await
+    execute(context, AdminOperation::IssueToken(admin::users::Issue { user: USER.into(), days: None, owner: owner() }))
+        .await
 }
 
-async fn fill_up(context: &Context) -> Result<(), CommandError> {
+/// Creates missing products and refills products that are sold out.
+async fn restock(context: &Context) -> Result<(), CommandError> {
     let products = context
         .db
         .read("list_demo_products", |tx| {
@@ -100,20 +110,20 @@ async fn fill_up(context: &Context) -> Result<(), CommandError> {
         })
         .await?;
     for sample in &SAMPLES {
-        let known = products.iter().find(|product| product.slug == sample.slug);
-        if known.is_none() {
-            act(context, Act::PutProducts(owner(), vec![product(sample)])).await?;
+        let stored = products.iter().find(|product| product.slug == sample.slug);
+        if stored.is_none() {
+            execute(context, AdminOperation::PutProducts(owner(), vec![new_product(sample)])).await?;
         }
-        if known.is_none_or(|product| product.stock == 0) {
-            let lines = (0..ITEMS).map(|_| goods(sample)).collect();
+        if stored.is_none_or(|product| product.stock == 0) {
+            let lines = (0..ITEMS).map(|_| generate_item(sample)).collect();
             let import = admin::stock::Import { owner: owner(), product: sample.slug.into(), lines };
-            act(context, Act::ImportStock(import)).await?;
+            execute(context, AdminOperation::ImportStock(import)).await?;
         }
     }
     Ok(())
 }
 
-fn product(sample: &Sample) -> NewProduct {
+fn new_product(sample: &Sample) -> NewProduct {
     let names = [("zh", sample.zh), ("en", sample.en)];
     NewProduct {
         slug: sample.slug.into(),
@@ -126,15 +136,16 @@ fn product(sample: &Sample) -> NewProduct {
     }
 }
 
-fn goods(sample: &Sample) -> String {
+/// Returns one generated item.
+fn generate_item(sample: &Sample) -> String {
     let [name, secret]: [u64; 2] = [rand::random(), rand::random()];
-    format!("{}-{:08x}@demo.example----{secret:016x}", sample.line, name >> 32)
+    format!("{}-{:08x}@demo.example----{secret:016x}", sample.item_prefix, name >> 32)
 }
 
 fn owner() -> Owner {
     Owner { merchant: MERCHANT.into(), mode: Mode::Test }
 }
 
-async fn act(context: &Context, act: Act) -> Result<String, CommandError> {
-    admin::execute(context, act).await.map_err(|e| CommandError::with_context("the demo's shop", e))
+async fn execute(context: &Context, operation: AdminOperation) -> Result<String, CommandError> {
+    admin::execute(context, operation).await.map_err(|e| CommandError::with_context("the demo's shop", e))
 }

@@ -1,49 +1,54 @@
-//! A transaction on its way to a thread and back.
+//! Transactions that are sent to a thread, and their results.
 
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::attempt::{Body, attempt};
+use crate::transaction_body::{TransactionBody, run_body};
 use crate::{Error, Tx};
 
 pub(super) enum Message {
     Run(Box<dyn Command>),
+    /// The thread ends; the sender is used when it has.
     Close(oneshot::Sender<()>),
 }
 
-/// A transaction with its types erased: run by a thread, answered when its group is stored.
+/// A transaction without its type parameters.
 pub(super) trait Command: Send {
+    /// Returns the name of the transaction, for logs.
     fn name(&self) -> &'static str;
-    /// Whether the closure succeeded; its answer is kept until [`Command::answer`].
+    /// Runs the closure and returns true when it succeeded. Its result is kept until [`Command::finish`].
     fn run(&mut self, tx: &mut Tx) -> bool;
-    fn answer(self: Box<Self>, group: Result<(), Error>);
+    /// Sends the result to the caller: that of the closure, or the error of the group that it was committed with.
+    fn finish(self: Box<Self>, group: Result<(), Error>);
 }
 
 struct Job<T, E, F> {
     name: &'static str,
+    /// `None` after the run.
     body: Option<F>,
     outcome: Option<Result<T, E>>,
-    reply: oneshot::Sender<Result<T, E>>,
+    sender: oneshot::Sender<Result<T, E>>,
 }
 
+/// Sends a transaction to the threads of a queue and waits for its result.
 pub(super) async fn submit<T, E, F>(queue: &mpsc::Sender<Message>, name: &'static str, body: F) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<Error> + Send + 'static,
-    F: Body<T, E>,
+    F: TransactionBody<T, E>,
 {
-    let closed = || E::from(Error::Unavailable("it is closed".into()));
-    let (reply, answer) = oneshot::channel();
-    let job = Box::new(Job { name, body: Some(body), outcome: None, reply });
+    let closed = || E::from(Error::Unavailable("the database is closed".into()));
+    let (sender, receiver) = oneshot::channel();
+    let job = Box::new(Job { name, body: Some(body), outcome: None, sender });
     queue.send(Message::Run(job)).await.map_err(|_| closed())?;
-    answer.await.unwrap_or_else(|_| Err(closed()))
+    receiver.await.unwrap_or_else(|_| Err(closed()))
 }
 
 impl<T, E, F> Command for Job<T, E, F>
 where
     T: Send,
     E: From<Error> + Send,
-    F: Body<T, E>,
+    F: TransactionBody<T, E>,
 {
     fn name(&self) -> &'static str {
         self.name
@@ -51,21 +56,21 @@ where
 
     fn run(&mut self, tx: &mut Tx) -> bool {
         let Some(body) = self.body.take() else { return false };
-        // A statement never waits here, so a closure that is pending waits for something that is not its database.
-        let outcome = attempt(self.name, tx, body).now_or_never();
+        // Statements of SQLite never wait, so a closure that is pending awaits something other than its database.
+        let outcome = run_body(self.name, tx, body).now_or_never();
         let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name: self.name }.into()));
-        let stored = outcome.is_ok();
+        let succeeded = outcome.is_ok();
         self.outcome = Some(outcome);
-        stored
+        succeeded
     }
 
-    fn answer(self: Box<Self>, group: Result<(), Error>) {
+    fn finish(self: Box<Self>, group: Result<(), Error>) {
         let outcome = match (group, self.outcome) {
             (Ok(()), Some(outcome)) => outcome,
             (Ok(()), None) => Err(Error::Unavailable("the transaction was not run".into()).into()),
             (Err(error), _) => Err(error.into()),
         };
-        // A caller that went away is not told; what it asked for is done.
-        let _gone = self.reply.send(outcome);
+        // The caller may have been dropped; the transaction is done all the same.
+        let _caller_dropped = self.sender.send(outcome);
     }
 }

@@ -1,7 +1,7 @@
-//! SQLite: one writer thread that commits in groups, and reader threads that see what is committed.
+//! SQLite: one writer thread that commits transactions in groups, and reader threads that see the committed data.
 
 mod command;
-mod select_one;
+mod direct_readers;
 mod reader;
 pub(super) mod statement;
 mod writer;
@@ -16,30 +16,32 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::attempt::Body;
+use crate::transaction_body::TransactionBody;
 use crate::tx::{DbConnection, Stats};
 use crate::{Error, Tx};
 use command::{Message, submit};
-use select_one::SelectOnes;
-use statement::error_of;
+use direct_readers::DirectReaders;
+use statement::to_error;
 use writer::Writer;
 
-/// Older versions lose commits when two connections write and checkpoint at once.
+/// Older versions can lose commits when two connections write and checkpoint at the same time.
 const OLDEST_VERSION: i32 = 3_051_003;
+/// Transactions that may wait for a thread; further callers wait before they are queued.
 const QUEUE_MAX: usize = 4096;
 const STATEMENT_CACHE: usize = 512;
-/// 64 MiB of write-ahead log between checkpoints, which only the writer makes.
+/// 64 MiB of write-ahead log between two checkpoints. Only the writer makes checkpoints.
 const CHECKPOINT_PAGES: i64 = 16_384;
 const WRITER_CACHE_KIB: i64 = 65_536;
 const READER_CACHE_KIB: i64 = 16_384;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// An open SQLite file and its threads.
 pub(super) struct Engine {
     path: PathBuf,
     readers: u32,
     writes: mpsc::Sender<Message>,
     reads: mpsc::Sender<Message>,
-    glances: SelectOnes,
+    direct_readers: DirectReaders,
 }
 
 impl Engine {
@@ -49,10 +51,10 @@ impl Engine {
         let (writes, write_queue) = mpsc::channel(QUEUE_MAX);
         let (reads, read_queue) = mpsc::channel(QUEUE_MAX);
         let writer = Tx::new(DbConnection::Sqlite(open_writer(path)?), stats.clone());
-        let glances = SelectOnes::open(path, readers.max(1), stats)?;
-        let engine = Engine { path: path.to_owned(), readers: readers.max(1), writes, reads, glances };
-        let writer_tally = stats.clone();
-        spawn("db-writer".to_owned(), move || Writer::new(writer, writer_tally).run(write_queue))?;
+        let direct_readers = DirectReaders::open(path, readers.max(1), stats)?;
+        let engine = Engine { path: path.to_owned(), readers: readers.max(1), writes, reads, direct_readers };
+        let writer_stats = stats.clone();
+        spawn("db-writer".to_owned(), move || Writer::new(writer, writer_stats).run(write_queue))?;
 
         let read_queue = Arc::new(Mutex::new(read_queue));
         for number in 1..=engine.readers {
@@ -63,11 +65,15 @@ impl Engine {
         Ok(engine)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub async fn write<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
-        F: Body<T, E>,
+        F: TransactionBody<T, E>,
     {
         submit(&self.writes, name, body).await
     }
@@ -76,73 +82,80 @@ impl Engine {
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
-        F: Body<T, E>,
+        F: TransactionBody<T, E>,
     {
         submit(&self.reads, name, body).await
     }
 
-    /// On the thread of the caller, for some microseconds; it queues with the others only when all connections are in use.
+    /// Runs on the thread of the caller, for some microseconds, or on a reader thread when all direct readers are in use.
     pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Error> + Send + 'static,
-        F: Body<T, E>,
+        F: TransactionBody<T, E>,
     {
-        match self.glances.take() {
-            Some(tx) => self.glances.run(name, tx, body),
+        match self.direct_readers.take() {
+            Some(tx) => self.direct_readers.run(name, tx, body),
             None => submit(&self.reads, name, body).await,
         }
     }
 
-    /// What was submitted before is done first; what comes later is refused.
+    /// Waits for the transactions that were submitted before, then refuses new ones.
     pub async fn close(&self) {
-        self.glances.close();
-        let mut ends = Vec::new();
+        self.direct_readers.close();
+        let mut threads = Vec::new();
         for _ in 0..self.readers {
-            let (end, ended) = oneshot::channel();
-            ends.extend(self.reads.send(Message::Close(end)).await.is_ok().then_some(ended));
+            let (closed, is_closed) = oneshot::channel();
+            threads.extend(self.reads.send(Message::Close(closed)).await.is_ok().then_some(is_closed));
         }
-        for ended in ends {
-            // A reader that is gone already dropped its end.
-            let _gone = ended.await;
+        for is_closed in threads {
+            // An error means that the thread has ended already.
+            let _ended = is_closed.await;
         }
-        let (end, ended) = oneshot::channel();
-        if self.writes.send(Message::Close(end)).await.is_ok() {
-            let _gone = ended.await;
+        let (closed, is_closed) = oneshot::channel();
+        if self.writes.send(Message::Close(closed)).await.is_ok() {
+            let _ended = is_closed.await;
         }
     }
 
-    /// A consistent copy while writers go on; the target appears complete and synced, or not at all.
+    /// Copies the database while transactions go on. The target appears complete and synced to the disk, or not at all.
     pub fn backup(&self, to: &Path) -> Result<(), Error> {
-        let failed = |what: &str, e: &dyn std::fmt::Display| Error::Unavailable(format!("backup: {what}: {e}"));
-        if to.try_exists().map_err(|e| failed("cannot look at the target", &e))? {
-            return Err(Error::Unsupported(format!("{} exists already; a backup never overwrites", to.display())));
+        let failed = |step: &str, e: &dyn std::fmt::Display| Error::Unavailable(format!("backup: {step}: {e}"));
+        if to.try_exists().map_err(|e| failed("cannot access the target", &e))? {
+            return Err(Error::Unsupported(format!(
+                "{} exists already; a backup never overwrites a file",
+                to.display()
+            )));
         }
         let mut part = to.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        // SQLite fills an empty file and keeps its mode.
+        // `vacuum into` fills an existing empty file and keeps its permissions.
         create_empty(&part).map_err(|e| failed("cannot create the target", &e))?;
-        let text = part.to_str().ok_or_else(|| Error::Unsupported("the backup's path is not UTF-8".into()))?;
-        connect(&self.path)?.execute("vacuum into ?1", [text]).map_err(|e| error_of(&e))?;
+        let text =
+            part.to_str().ok_or_else(|| Error::Unsupported("the path of the backup is not valid UTF-8".into()))?;
+        connect(&self.path)?.execute("vacuum into ?1", [text]).map_err(|e| to_error(&e))?;
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(&part).and_then(|file| file.sync_all()).map_err(|e| failed("cannot sync the copy", &e))?;
-        fs::rename(&part, to).map_err(|e| failed("cannot name the copy", &e))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| failed("cannot sync its folder", &e))
+        fs::rename(&part, to).map_err(|e| failed("cannot rename the copy", &e))?;
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| failed("cannot sync the folder of the copy", &e))
     }
 }
 
+/// Refuses a version (3.51.3 is 3051003) that can lose commits.
 pub(super) fn check_version(version: i32) -> Result<(), Error> {
     if version >= OLDEST_VERSION {
         return Ok(());
     }
     Err(Error::Unsupported(format!(
-        "this program is linked with SQLite {}, which can lose commits; 3.51.3 or newer is needed",
+        "this program is linked with SQLite {}, which can lose commits; build it with 3.51.3 or newer",
         rusqlite::version()
     )))
 }
 
-/// The database holds secrets: nobody else may read it, nor the log and index files that inherit its mode.
+/// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its permissions.
 fn create_private(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
@@ -166,15 +179,15 @@ fn connect(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
-        // "text" in double quotes is a name, as on PostgreSQL, never a string.
+        // A text in double quotes is a name, as on PostgreSQL, and never a string.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        // Otherwise a statement that chose a partial index by a bound value is compiled again for every other value.
+        // Keeps SQLite from planning a statement by its bound values, which would compile it again for other values.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(connection)
     };
-    open().map_err(|e| error_of(&e))
+    open().map_err(|e| to_error(&e))
 }
 
 fn open_writer(path: &Path) -> Result<Connection, Error> {
@@ -186,9 +199,12 @@ fn open_writer(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         Ok(mode)
     };
-    let mode = configure().map_err(|e| error_of(&e))?;
+    let mode = configure().map_err(|e| to_error(&e))?;
     if mode != "wal" {
-        return Err(Error::Unsupported(format!("{} cannot keep a write-ahead log ({mode})", path.display())));
+        return Err(Error::Unsupported(format!(
+            "{} cannot use a write-ahead log (its journal mode is {mode}); put it on a local file system",
+            path.display()
+        )));
     }
     Ok(connection)
 }
@@ -199,13 +215,14 @@ fn open_reader(path: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)
     };
-    configure().map_err(|e| error_of(&e))?;
+    configure().map_err(|e| to_error(&e))?;
     Ok(connection)
 }
 
+/// Returns the connection of a transaction of SQLite.
 fn connection(tx: &Tx) -> &Connection {
-    match &tx.link {
+    match &tx.connection {
         DbConnection::Sqlite(connection) => connection,
-        DbConnection::Postgres(_) => unreachable!("a thread of SQLite holds a connection of SQLite"),
+        DbConnection::Postgres(_) => unreachable!("the threads of SQLite hold connections of SQLite only"),
     }
 }

@@ -1,4 +1,4 @@
-//! The threads that read, each in a transaction that sees one moment of what is committed.
+//! The reader threads. Each runs one transaction at a time, on a snapshot of the committed data.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -8,19 +8,19 @@ use tokio::sync::mpsc;
 use crate::Tx;
 use crate::sqlite::command::{Command, Message};
 use crate::sqlite::connection;
-use crate::sqlite::statement::error_of;
+use crate::sqlite::statement::to_error;
 use crate::tx::{Stats, run_hooks};
 
+/// Runs the transactions of the queue until the queue is closed.
 pub(super) fn run(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Message>>) {
     loop {
-        // The lock is held while waiting: one idle reader takes the next message, the others queue behind it.
+        // The idle reader that holds the lock takes the next message; the other idle readers wait for the lock.
         let message = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match message {
-            Some(Message::Run(command)) => read_one(&mut tx, stats, command),
-            Some(Message::Close(end)) => {
+            Some(Message::Run(command)) => run_one(&mut tx, stats, command),
+            Some(Message::Close(closed)) => {
                 drop(tx);
-                // The one who closes may have gone.
-                let _gone = end.send(());
+                let _caller_dropped = closed.send(());
                 return;
             }
             None => return,
@@ -28,24 +28,25 @@ pub(super) fn run(mut tx: Tx, stats: &Stats, queue: &Mutex<mpsc::Receiver<Messag
     }
 }
 
-fn read_one(tx: &mut Tx, stats: &Stats, mut command: Box<dyn Command>) {
+fn run_one(tx: &mut Tx, stats: &Stats, mut command: Box<dyn Command>) {
     let start = Instant::now();
     stats.count_transaction();
     let control = |tx: &Tx, sql| {
         let run = || connection(tx).prepare_cached(sql)?.raw_execute();
-        run().map(drop).map_err(|e| error_of(&e))
+        run().map(drop).map_err(|e| to_error(&e))
     };
     let mut result = control(tx, "begin");
     if result.is_ok() {
-        let kept = command.run(tx);
-        let traces = tx.take_traces();
+        let succeeded = command.run(tx);
+        let effects = tx.take_commit_effects();
         if !connection(tx).is_autocommit() {
             result = control(tx, "rollback");
         }
-        if kept && result.is_ok() {
-            run_hooks(traces.hooks);
+        if succeeded && result.is_ok() {
+            run_hooks(effects.hooks);
         }
     }
-    tracing::debug!(name = command.name(), elapsed_us = start.elapsed().as_micros(), "a reading transaction ended");
-    command.answer(result);
+    let (name, elapsed_us) = (command.name(), start.elapsed().as_micros());
+    tracing::debug!(name, elapsed_us, "read transaction {name} ended");
+    command.finish(result);
 }

@@ -1,4 +1,4 @@
-//! Statements, rows and errors in SQLite's own words.
+//! Statements, rows and errors of SQLite.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,41 +7,41 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ffi};
 
-use crate::batch::Ids;
-use crate::batch_rows::{ONCE, for_sqlite};
+use crate::batch::ReturnedIds;
+use crate::batch_rows::{RUN_ONCE, sql_for_sqlite};
 use crate::error::Constraint;
 use crate::{Bind, Error, Row};
 
-/// Runs once for each given row; the rows changed by all runs are counted.
+/// Runs a statement once for each given row and returns the number of rows that all runs changed.
 pub fn execute(connection: &Connection, sql: &'static str, given: &[Vec<Bind>], binds: &[Bind]) -> Result<u64, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds, Answer::Rows)?;
+    let mut prepared = Prepared::new(connection, sql, given, binds, ResultKind::Rows)?;
     let mut changed = 0;
     for row in given {
         prepared.bind(binds, row)?;
         let before = connection.total_changes();
-        prepared.statement.raw_execute().map_err(|e| error_of(&e))?;
-        // `changes` would repeat the number of an earlier statement when this one is not a change of rows.
+        prepared.statement.raw_execute().map_err(|e| to_error(&e))?;
+        // `changes` keeps the number of an earlier statement when this one changes no rows.
         changed += if connection.total_changes() == before { 0 } else { connection.changes() };
     }
     Ok(changed)
 }
 
-/// Runs once for each given row; the rows of all runs follow each other.
+/// Runs a statement once for each given row and returns the rows of all runs, one run after the other.
 pub fn rows(
     connection: &Connection,
     sql: &'static str,
     given: &[Vec<Bind>],
     binds: &[Bind],
 ) -> Result<Vec<Row>, Error> {
-    let mut prepared = Prepared::new(connection, sql, given, binds, Answer::Rows)?;
+    let mut prepared = Prepared::new(connection, sql, given, binds, ResultKind::Rows)?;
     let columns = prepared.plan.columns.clone();
     let mut found = Vec::new();
     for row in given {
         prepared.bind(binds, row)?;
         let mut rows = prepared.statement.raw_query();
-        while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
+        while let Some(row) = rows.next().map_err(|e| to_error(&e))? {
             let value =
-                |place| row.get_ref(place).map_err(|e| error_of(&e)).and_then(|value| read(value, &columns, place));
+                |index| row.get_ref(index).map_err(|e| to_error(&e)).and_then(|value| to_bind(value, &columns, index));
             let values = (0..columns.len()).map(value).collect::<Result<_, Error>>()?;
             found.push(Row::new(columns.clone(), values));
         }
@@ -49,27 +49,27 @@ pub fn rows(
     Ok(found)
 }
 
-/// Of a statement that returns ids: how many, and the least.
-pub fn ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<Ids, Error> {
-    let mut prepared = Prepared::new(connection, sql, ONCE, binds, Answer::Ids)?;
+/// Runs a statement that returns ids, and returns their number and the least one.
+pub fn returned_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) -> Result<ReturnedIds, Error> {
+    let mut prepared = Prepared::new(connection, sql, RUN_ONCE, binds, ResultKind::Ids)?;
     prepared.bind(binds, &[])?;
     if prepared.plan.inserts_one {
         let before = connection.total_changes();
-        prepared.statement.raw_execute().map_err(|e| error_of(&e))?;
+        prepared.statement.raw_execute().map_err(|e| to_error(&e))?;
         let inserted = connection.total_changes() != before;
-        return Ok(Ids { rows: u64::from(inserted), first: inserted.then(|| connection.last_insert_rowid()) });
+        return Ok(ReturnedIds { rows: u64::from(inserted), least: inserted.then(|| connection.last_insert_rowid()) });
     }
     let mut rows = prepared.statement.raw_query();
-    let mut ids = Ids::default();
-    while let Some(row) = rows.next().map_err(|e| error_of(&e))? {
-        let id = row.get(0).map_err(|e| error_of(&e))?;
-        ids = Ids { rows: ids.rows + 1, first: Some(ids.first.map_or(id, |first: i64| first.min(id))) };
+    let mut ids = ReturnedIds::default();
+    while let Some(row) = rows.next().map_err(|e| to_error(&e))? {
+        let id = row.get(0).map_err(|e| to_error(&e))?;
+        ids = ReturnedIds { rows: ids.rows + 1, least: Some(ids.least.map_or(id, |least: i64| least.min(id))) };
     }
     Ok(ids)
 }
 
-pub fn batch(connection: &Connection, sql: &str) -> Result<(), Error> {
-    connection.execute_batch(sql).map_err(|e| error_of(&e))
+pub fn run_script(connection: &Connection, sql: &str) -> Result<(), Error> {
+    connection.execute_batch(sql).map_err(|e| to_error(&e))
 }
 
 struct Prepared<'c> {
@@ -77,70 +77,74 @@ struct Prepared<'c> {
     plan: Arc<Plan>,
 }
 
-/// What is the same for every run of a statement, worked out once: a statement is run thousands of times a second.
+/// The properties of a statement that are the same for every run. They are computed once, because a statement may run
+/// thousands of times a second.
 struct Plan {
-    /// As SQLite understands it.
+    /// The text that SQLite gets.
     text: String,
-    /// Which of the binds and, behind them, of the row's values stands at each place. SQLite numbers `$3` by where it
-    /// first stands, PostgreSQL by its name; the name holds here as well.
-    places: Vec<usize>,
+    /// The index of the value for each parameter, among the binds followed by the values of the row. SQLite numbers a
+    /// parameter `$3` by its first place in the text; here its name decides, as on PostgreSQL.
+    value_indices: Vec<usize>,
     columns: Arc<[Box<str>]>,
-    /// It inserts one row at most and tells its id otherwise than by `returning`, for which SQLite makes a table each time.
+    /// True for an insert of at most one row whose id SQLite reports without `returning`, which would cost a temporary
+    /// table at each run.
     inserts_one: bool,
 }
 
-/// What is wanted of a statement.
+/// The result that the caller needs of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Answer {
-    /// Its rows, or how many it changed.
+enum ResultKind {
+    /// The rows that it returns, or the number of rows that it changed.
     Rows,
-    /// The ids of what it inserts.
+    /// The ids that it returns.
     Ids,
 }
 
-/// By where the text stands, which is there as long as the process, and how many values precede those of a row.
-type Plans = HashMap<(*const u8, usize, usize, Answer), Arc<Plan>>;
+/// Plans by the address and length of the text, which is static, the number of values before those of a row, and the
+/// result.
+type Plans = HashMap<(*const u8, usize, usize, ResultKind), Arc<Plan>>;
 
 thread_local! {
     static PLANS: RefCell<Plans> = RefCell::default();
 }
 
 impl Plan {
-    fn of(connection: &Connection, sql: &'static str, binds: usize, answer: Answer) -> Result<Arc<Plan>, Error> {
-        let key = (sql.as_ptr(), sql.len(), binds, answer);
+    fn cached(connection: &Connection, sql: &'static str, binds: usize, kind: ResultKind) -> Result<Arc<Plan>, Error> {
+        let key = (sql.as_ptr(), sql.len(), binds, kind);
         if let Some(known) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
             return Ok(known);
         }
-        let plan = Arc::new(Plan::new(connection, sql, binds, answer)?);
+        let plan = Arc::new(Plan::new(connection, sql, binds, kind)?);
         PLANS.with_borrow_mut(|plans| plans.insert(key, plan.clone()));
         Ok(plan)
     }
 
-    fn new(connection: &Connection, sql: &str, binds: usize, answer: Answer) -> Result<Plan, Error> {
-        let mut text = for_sqlite(sql, binds)?;
-        let insert = if answer == Answer::Ids { insert_of_one(connection, &text) } else { None };
+    fn new(connection: &Connection, sql: &str, binds: usize, kind: ResultKind) -> Result<Plan, Error> {
+        let mut text = sql_for_sqlite(sql, binds)?;
+        let insert = if kind == ResultKind::Ids { insert_without_returning(connection, &text) } else { None };
         let inserts_one = insert.is_some();
         text = insert.unwrap_or(text);
         if text.contains("for update") {
             text = text.replace("for update skip locked", "").replace("for update", "");
         }
-        let statement = connection.prepare_cached(&text).map_err(|e| error_of(&e))?;
-        let wanted = statement.parameter_count();
-        let place = |place| {
-            let number = statement.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
-            let value = number.and_then(|number| number.checked_sub(1)).filter(|value| *value < wanted);
-            value.ok_or_else(|| Error::Statement(format!("place {place} is not $1 to ${wanted} in: {sql}")))
+        let statement = connection.prepare_cached(&text).map_err(|e| to_error(&e))?;
+        let count = statement.parameter_count();
+        let value_index = |parameter| {
+            let name = statement.parameter_name(parameter);
+            let number = name.and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
+            let index = number.and_then(|number| number.checked_sub(1)).filter(|index| *index < count);
+            index.ok_or_else(|| Error::Statement(format!("parameter {parameter} is not $1 to ${count} in: {sql}")))
         };
-        let places = (1..=wanted).map(place).collect::<Result<_, Error>>()?;
+        let value_indices = (1..=count).map(value_index).collect::<Result<_, Error>>()?;
         let columns = statement.column_names().into_iter().map(Box::from).collect();
         drop(statement);
-        Ok(Plan { text, places, columns, inserts_one })
+        Ok(Plan { text, value_indices, columns, inserts_one })
     }
 }
 
-/// `insert into t (…) values (…) returning id` without its end, where that id is the number by which SQLite itself knows the
-/// row.
-fn insert_of_one(connection: &Connection, text: &str) -> Option<String> {
+/// Returns `insert into t (…) values (…) returning id` without `returning id`, where that id is the rowid of the table, which
+/// SQLite reports anyway. `None` for any other statement.
+fn insert_without_returning(connection: &Connection, text: &str) -> Option<String> {
     let (insert, returned) = text.rsplit_once("returning ")?;
     let (table, rest) = insert.trim_start().strip_prefix("insert into ")?.split_once(' ')?;
     if !rest.contains(" values (") || rest.contains("), (") || rest.contains("select") {
@@ -158,20 +162,20 @@ impl Prepared<'_> {
         sql: &'static str,
         given: &[Vec<Bind>],
         binds: &[Bind],
-        answer: Answer,
+        kind: ResultKind,
     ) -> Result<Prepared<'c>, Error> {
-        let plan = Plan::of(connection, sql, binds.len(), answer)?;
-        let (wanted, values) = (plan.places.len(), binds.len() + given.first().map_or(0, Vec::len));
-        if wanted != values {
-            return Err(Error::Statement(format!("{values} values for {wanted} places in: {sql}")));
+        let plan = Plan::cached(connection, sql, binds.len(), kind)?;
+        let (count, values) = (plan.value_indices.len(), binds.len() + given.first().map_or(0, Vec::len));
+        if count != values {
+            return Err(Error::Statement(format!("{values} values for {count} parameters in: {sql}")));
         }
-        let statement = connection.prepare_cached(&plan.text).map_err(|e| error_of(&e))?;
+        let statement = connection.prepare_cached(&plan.text).map_err(|e| to_error(&e))?;
         Ok(Prepared { statement, plan })
     }
 
     fn bind(&mut self, binds: &[Bind], row: &[Bind]) -> Result<(), Error> {
-        for (place, value) in (1..).zip(&self.plan.places) {
-            let bind = binds.get(*value).or_else(|| row.get(value.checked_sub(binds.len())?));
+        for (parameter, index) in (1..).zip(&self.plan.value_indices) {
+            let bind = binds.get(*index).or_else(|| row.get(index.checked_sub(binds.len())?));
             let bind = bind.ok_or_else(|| Error::Statement("the given rows differ in length".into()))?;
             let value = match bind {
                 Bind::Null => ValueRef::Null,
@@ -182,27 +186,29 @@ impl Prepared<'_> {
                     return Err(Error::Statement(format!("{} was bound", bind.kind())));
                 }
             };
-            self.statement.raw_bind_parameter(place, ToSqlOutput::Borrowed(value)).map_err(|e| error_of(&e))?;
+            self.statement.raw_bind_parameter(parameter, ToSqlOutput::Borrowed(value)).map_err(|e| to_error(&e))?;
         }
         Ok(())
     }
 }
 
-fn read(value: ValueRef<'_>, columns: &[Box<str>], place: usize) -> Result<Bind, Error> {
-    let refused = |reason: &str| {
-        let column = columns.get(place).map(ToString::to_string).unwrap_or_default();
+fn to_bind(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Result<Bind, Error> {
+    let invalid = |reason: &str| {
+        let column = columns.get(index).map(ToString::to_string).unwrap_or_default();
         Error::Value { column, reason: reason.to_owned() }
     };
     match value {
         ValueRef::Null => Ok(Bind::Null),
         ValueRef::Integer(value) => Ok(Bind::Int(value)),
-        ValueRef::Text(value) => String::from_utf8(value.to_vec()).map(Bind::Text).map_err(|_| refused("not UTF-8")),
+        ValueRef::Text(value) => {
+            String::from_utf8(value.to_vec()).map(Bind::Text).map_err(|_| invalid("it is not valid UTF-8"))
+        }
         ValueRef::Blob(value) => Ok(Bind::Blob(value.to_vec())),
-        ValueRef::Real(_) => Err(refused("a floating-point number")),
+        ValueRef::Real(_) => Err(invalid("it is a floating-point number")),
     }
 }
 
-pub fn error_of(error: &rusqlite::Error) -> Error {
+pub fn to_error(error: &rusqlite::Error) -> Error {
     let Some(code) = error.sqlite_error() else { return Error::Statement(error.to_string()) };
     let kind = match code.extended_code {
         ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
@@ -217,7 +223,7 @@ pub fn error_of(error: &rusqlite::Error) -> Error {
     if let Some(kind) = kind {
         return Error::Constraint { kind, detail: error.to_string() };
     }
-    // The primary code stands in the low byte.
+    // The low byte of an extended code is the primary code.
     match code.extended_code & 0xff {
         ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => Error::Conflict(error.to_string()),
         ffi::SQLITE_IOERR

@@ -1,6 +1,6 @@
-//! The one thread that writes. Whatever waits for it shares one durable commit; a SAVEPOINT keeps one command's refusal
-//! from the others. Nobody is answered before the commit. There is no artificial delay: the running commit is the
-//! collecting window.
+//! The writer thread. All transactions that wait for it share one durable commit; a SAVEPOINT for each of them keeps the
+//! failure of one from the others. No caller gets a result before the commit. There is no artificial delay: the next group
+//! collects while the current one commits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,16 +10,18 @@ use tokio::sync::mpsc;
 
 use crate::sqlite::command::{Command, Message};
 use crate::sqlite::connection;
-use crate::sqlite::statement::error_of;
-use crate::tx::{Hook, Stats, run_hooks};
+use crate::sqlite::statement::to_error;
+use crate::tx::{CommitHook, Stats, run_hooks};
 use crate::{Error, Tx};
 
+/// The maximum number of transactions in one commit.
 const GROUP_MAX: usize = 256;
 
 pub(super) struct Writer {
     tx: Tx,
     stats: Arc<Stats>,
-    /// Why nothing is written any more: after a failed sync nobody knows what the disk holds until SQLite recovers.
+    /// The error of every later transaction, after the disk failed during a commit: only SQLite's recovery at the next start
+    /// finds out which commits the disk holds.
     halted: Option<Error>,
 }
 
@@ -36,42 +38,41 @@ impl Writer {
             for message in messages.drain(..) {
                 match message {
                     Message::Run(command) => group.push(command),
-                    Message::Close(end) => {
-                        close = Some(end);
+                    Message::Close(closed) => {
+                        close = Some(closed);
                         break;
                     }
                 }
             }
             while !group.is_empty() {
-                self.store(&mut group);
+                self.run_group(&mut group);
             }
-            if let Some(end) = close {
+            if let Some(closed) = close {
                 drop(queue);
-                self.finish();
-                // The one who closes may have gone.
-                let _gone = end.send(());
+                self.close();
+                let _caller_dropped = closed.send(());
                 return;
             }
         }
     }
 
-    /// Runs the commands from the front in one transaction, removes and answers them. Usually all; when SQLite gave up
-    /// the whole transaction on the way (disk full), those that ran.
-    fn store(&mut self, group: &mut Vec<Box<dyn Command>>) {
+    /// Runs commands from the front in one transaction, removes them and sends their results. These are all commands,
+    /// unless SQLite rolls the whole transaction back (disk full): then they are the ones that ran so far.
+    fn run_group(&mut self, group: &mut Vec<Box<dyn Command>>) {
         let start = Instant::now();
         if let Some(error) = &self.halted {
-            return answer_all(group.drain(..), &Err(error.clone()));
+            return finish_all(group.drain(..), &Err(error.clone()));
         }
         if let Err(error) = self.control("begin immediate") {
-            return answer_all(group.drain(..), &Err(error));
+            return finish_all(group.drain(..), &Err(error));
         }
-        let alone = group.len() == 1;
+        let is_only = group.len() == 1;
         let (mut ran, mut changed, mut hooks) = (0, false, Vec::new());
         let mut result = Ok(());
         for command in group.iter_mut() {
             ran += 1;
             self.stats.count_transaction();
-            result = self.run_one(command.as_mut(), alone, &mut changed, &mut hooks);
+            result = self.run_one(command.as_mut(), is_only, &mut changed, &mut hooks);
             if result.is_err() {
                 break;
             }
@@ -79,7 +80,7 @@ impl Writer {
         result = match result {
             Ok(()) => self.commit(changed),
             Err(error) => {
-                self.abandon();
+                self.roll_back();
                 Err(error)
             }
         };
@@ -93,38 +94,39 @@ impl Writer {
             elapsed_us = start.elapsed().as_micros(),
             "a group of transactions ended"
         );
-        answer_all(group.drain(..ran), &result);
+        finish_all(group.drain(..ran), &result);
     }
 
-    /// An error here means that the whole transaction is gone, not that the command was refused.
+    /// Runs one command. An error means that the transaction of the whole group is lost; a command that failed alone is
+    /// rolled back and is no error.
     fn run_one(
         &mut self,
         command: &mut dyn Command,
-        alone: bool,
+        is_only: bool,
         changed: &mut bool,
-        hooks: &mut Vec<Hook>,
+        hooks: &mut Vec<CommitHook>,
     ) -> Result<(), Error> {
-        if !alone {
+        if !is_only {
             self.control("savepoint command")?;
         }
-        let kept = command.run(&mut self.tx);
+        let succeeded = command.run(&mut self.tx);
         let failure = self.tx.failure();
-        let traces = self.tx.take_traces();
+        let effects = self.tx.take_commit_effects();
         if self.connection().is_autocommit() {
-            return Err(failure.unwrap_or_else(|| Error::Unavailable("SQLite gave up the transaction".into())));
+            return Err(failure.unwrap_or_else(|| Error::Unavailable("SQLite rolled the transaction back".into())));
         }
-        if kept {
-            *changed |= traces.changed;
-            hooks.extend(traces.hooks);
+        if succeeded {
+            *changed |= effects.changed;
+            hooks.extend(effects.hooks);
         } else {
-            self.control(if alone { "rollback" } else { "rollback to command" })?;
+            self.control(if is_only { "rollback" } else { "rollback to command" })?;
         }
-        if alone { Ok(()) } else { self.control("release command") }
+        if is_only { Ok(()) } else { self.control("release command") }
     }
 
     fn commit(&mut self, changed: bool) -> Result<(), Error> {
         if self.connection().is_autocommit() {
-            // The only command was refused and rolled back.
+            // The only command failed and was rolled back.
             return Ok(());
         }
         let Err(error) = self.connection().prepare_cached("commit").and_then(|mut commit| commit.raw_execute()) else {
@@ -135,24 +137,24 @@ impl Writer {
         };
         let failed_disk = error.sqlite_error_code() == Some(ffi::ErrorCode::SystemIoFailure);
         if failed_disk {
-            let halted = Error::CommitUnknown(format!("{error}; the daemon must be started again"));
+            let unknown = Error::CommitUnknown(format!("{error}; restart the daemon"));
             tracing::error!(
-                "a commit failed on the disk: {error}; nothing more is written until the daemon starts again"
+                "a commit failed on the disk: {error}; nothing more is written until the daemon is restarted"
             );
             self.halted = Some(Error::Unavailable(format!("an earlier commit failed on the disk: {error}")));
-            return Err(halted);
+            return Err(unknown);
         }
-        self.abandon();
-        Err(error_of(&error))
+        self.roll_back();
+        Err(to_error(&error))
     }
 
-    fn abandon(&mut self) {
+    fn roll_back(&mut self) {
         if self.connection().is_autocommit() {
             return;
         }
         if let Err(error) = self.control("rollback") {
             tracing::error!(
-                "a transaction could not be rolled back: {error}; nothing more is written until the daemon starts again"
+                "a transaction could not be rolled back: {error}; nothing more is written until the daemon is restarted"
             );
             self.halted = Some(Error::Unavailable(format!("an earlier transaction could not be rolled back: {error}")));
         }
@@ -160,25 +162,26 @@ impl Writer {
 
     fn control(&self, sql: &'static str) -> Result<(), Error> {
         let run = || self.connection().prepare_cached(sql)?.raw_execute();
-        run().map(drop).map_err(|e| error_of(&e))
+        run().map(drop).map_err(|e| to_error(&e))
     }
 
     fn connection(&self) -> &Connection {
         connection(&self.tx)
     }
 
-    fn finish(self) {
+    /// Writes the write-ahead log back into the database file.
+    fn close(self) {
         if self.halted.is_none() {
             let checkpoint = self.connection().query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()));
             if let Err(error) = checkpoint {
-                tracing::warn!("the write-ahead log could not be folded in at the end: {error}");
+                tracing::warn!("the write-ahead log could not be written back into the database at the end: {error}");
             }
         }
     }
 }
 
-fn answer_all(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
+fn finish_all(commands: impl Iterator<Item = Box<dyn Command>>, group: &Result<(), Error>) {
     for command in commands {
-        command.answer(group.clone());
+        command.finish(group.clone());
     }
 }

@@ -58,5 +58,5 @@ pub fn insert_address(
 
 pub async fn list_keys(tx: &mut Tx, chain: &ChainId) -> Result<Vec<AddressKey>, db::Error> {
     let found = rows!(tx, "select key from addresses where chain = $1", chain.as_str())?;
-    found.iter().map(|row| row.at(0).map(AddressKey)).collect()
+    found.iter().map(|row| row.get_at(0).map(AddressKey)).collect()
 }

@@ -37,7 +37,7 @@ async fn store(db: &Db, reserved: ReservedAddress) -> String {
         Box::pin(async move {
             let mut links = Batch::default();
             let id = reserved.insert(&mut links, Instant(0));
-            tx.chain(links).await?.id(id)?;
+            tx.run_batch(links).await?.id(id)?;
             Ok::<_, Error>(reserved.issue())
         })
     })
@@ -48,7 +48,7 @@ async fn store(db: &Db, reserved: ReservedAddress) -> String {
 async fn next_index(db: &Db) -> i64 {
     let found =
         db.read("next", |tx| Box::pin(async move { row!(tx, "select next_index from address_accounts") })).await;
-    found.unwrap().unwrap().at(0).unwrap()
+    found.unwrap().unwrap().get_at(0).unwrap()
 }
 
 db::both! {
@@ -77,7 +77,7 @@ db::both! {
         let result = db.write("refused", move |tx| Box::pin(async move {
             let mut links = Batch::default();
             refused.insert(&mut links, Instant(0));
-            tx.chain(links).await?;
+            tx.run_batch(links).await?;
             Err::<(), _>(Error::Conflict("on purpose".into()))
         })).await;
         assert!(result.is_err());

@@ -9,52 +9,55 @@ use crate::pricing::{self, Fiat, RateBook};
 use clock::Instant;
 use ids::Mode;
 
-/// How deep a deposit must lie under the tip.
+/// The numbers of confirmations that deposits of a chain need; 1 is a deposit in the tip block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Depths {
-    /// Ascending by bound: a payment worth less than the bound, in minor units of USD, needs so many confirmations.
+    /// Pairs of a bound in minor units of USD and the confirmations of a payment that is worth less; ascending by bound.
     pub tiers: Vec<(i64, u32)>,
-    /// What every larger payment needs.
+    /// Confirmations of every payment that is worth more than all bounds.
     pub largest: u32,
-    /// Depth of finality where the chain has no mark of its own.
+    /// Confirmations at which a block is final on a chain that does not mark final blocks.
     pub last: u32,
-    /// Depth that is never undercut, even if the chain marks a block final earlier.
+    /// The minimum number of confirmations, even for a block that the chain marks as final.
     pub least: u32,
 }
 
 impl Depths {
+    /// Returns the same number of confirmations for all payments, with finality after `last` confirmations.
     pub fn flat(confirmations: u32, last: u32) -> Depths {
         Depths { tiers: Vec::new(), largest: confirmations, last: last.max(confirmations), least: 0 }
     }
 
-    /// Confirmations (1: in the tip block) for a payment worth `usd_minor`; unknown worth needs the most.
+    /// Returns the confirmations of a payment that is worth `usd_minor` minor units of USD, at least 1. A payment of unknown
+    /// worth (`None`) needs as many as the largest.
     pub fn confirmations(&self, usd_minor: Option<i64>) -> u32 {
         let tier = usd_minor.and_then(|worth| self.tiers.iter().find(|(bound, _)| worth < *bound));
         tier.map_or(self.largest, |(_, confirmations)| *confirmations).max(1)
     }
 }
 
-/// Below which value a deposit is nobody's payment: senders of poison and of advertisements pay next to nothing to every
-/// address that they see.
+/// The value below which a deposit is dust and no payment: spam and address poisoning send tiny amounts to every address
+/// that appears on a chain.
 #[derive(Debug, Clone, Default)]
 pub struct Dust {
-    /// The bound; nothing is dust without one.
+    /// The bound and the rates to convert it. Without a bound nothing is dust.
     value: Option<(Fiat, RateBook)>,
-    /// The name under which the rates know an asset, and its decimals.
+    /// The symbol of each asset in the rates, and its decimals.
     assets: Arc<HashMap<AssetId, (String, u8)>>,
 }
 
 impl Dust {
+    /// Returns the bound `value` for the given assets with their symbols in `rates`.
     pub fn below<'a>(value: Fiat, rates: RateBook, assets: impl IntoIterator<Item = (&'a Asset, &'a str)>) -> Dust {
         let assets = assets.into_iter();
         let assets = assets.map(|(asset, symbol)| (asset.id.clone(), (symbol.to_owned(), asset.decimals)));
         Dust { value: Some((value, rates)), assets: Arc::new(assets.collect()) }
     }
 
-    /// Less than this is dust. While nobody knows what the asset is worth, nothing is.
+    /// Returns the amount of an asset, in base units, below which a deposit is dust. Zero while there is no fresh rate.
     pub fn bound(&self, now: Instant, asset: &AssetId) -> Amount {
-        let known = self.value.as_ref().zip(self.assets.get(asset));
-        let bound = known.and_then(|((value, rates), (symbol, decimals))| {
+        let priced = self.value.as_ref().zip(self.assets.get(asset));
+        let bound = priced.and_then(|((value, rates), (symbol, decimals))| {
             let rate = rates.rate(now, symbol, value.currency.as_str()).ok()?;
             pricing::amount_for(*value, rate.value, *decimals)
         });
@@ -62,30 +65,37 @@ impl Dust {
     }
 }
 
-/// One chain as receiving sees it.
+/// A chain whose deposits are followed.
 #[derive(Debug, Clone)]
 pub struct FollowedChain {
+    /// The name of the chain.
     pub id: ChainId,
+    /// The family of its addresses.
     pub family: Family,
+    /// Live, or test.
     pub mode: Mode,
+    /// The confirmations that its deposits need.
     pub depths: Depths,
-    /// Shared by all chains of the family and mode.
+    /// The addresses to watch. All chains of the family and mode share the set.
     pub watched: Arc<WatchSet>,
-    /// The other chains of the family and mode: whoever has the key of an address on one has it on all of them.
+    /// The other chains of the family and mode. An address belongs to the same key on all of them.
     pub siblings: Vec<ChainId>,
+    /// The value below which its deposits are no payments.
     pub dust: Dust,
 }
 
-/// A way to pay: the public code of an asset on a chain.
+/// An asset that buyers can pay with.
 #[derive(Debug, Clone)]
 pub struct PaymentAsset {
-    /// What the surfaces call it: `erc20_usdt`, `btc`.
+    /// The code of the asset on the surfaces, such as `erc20_usdt` or `btc`.
     pub code: String,
+    /// The asset.
     pub asset: Asset,
-    /// Under which name the rates know it: `USDT`, `BTC`.
+    /// The symbol of the asset in the rates, such as `USDT` or `BTC`.
     pub rate_symbol: String,
 }
 
+/// All followed chains and the assets that buyers can pay with.
 #[derive(Debug, Clone, Default)]
 pub struct Assets {
     chains: HashMap<ChainId, FollowedChain>,
@@ -93,42 +103,48 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// Assets stay in the order in which the surfaces list them.
+    /// Keeps the order of the assets, in which the surfaces list them.
     pub fn new(chains: Vec<FollowedChain>, assets: Vec<PaymentAsset>) -> Assets {
         Assets { chains: chains.into_iter().map(|chain| (chain.id.clone(), chain)).collect(), assets }
     }
 
+    /// Returns the asset with this code in a mode, and its chain; `None` when there is none.
     pub fn find(&self, mode: Mode, code: &str) -> Option<(&FollowedChain, &PaymentAsset)> {
-        self.list(mode).find(|(_, coin)| coin.code == code)
+        self.list(mode).find(|(_, asset)| asset.code == code)
     }
 
+    /// Lists the assets of a mode with their chains.
     pub fn list(&self, mode: Mode) -> impl Iterator<Item = (&FollowedChain, &PaymentAsset)> {
-        self.assets.iter().filter_map(move |coin| {
-            let chain = self.chains.get(&coin.asset.chain).filter(|chain| chain.mode == mode)?;
-            Some((chain, coin))
+        self.assets.iter().filter_map(move |asset| {
+            let chain = self.chains.get(&asset.asset.chain).filter(|chain| chain.mode == mode)?;
+            Some((chain, asset))
         })
     }
 
+    /// Lists the assets of both modes.
     pub fn all(&self) -> impl Iterator<Item = &PaymentAsset> {
         self.assets.iter()
     }
 
+    /// Returns the chain with this name; `None` when it is not followed.
     pub fn chain(&self, id: &ChainId) -> Option<&FollowedChain> {
         self.chains.get(id)
     }
 
+    /// Lists the followed chains, in no order.
     pub fn chains(&self) -> impl Iterator<Item = &FollowedChain> {
         self.chains.values()
     }
 
+    /// Returns the asset that buyers can pay with for an asset of a chain; `None` when they cannot pay with it.
     pub fn by_asset(&self, asset: &AssetId) -> Option<&PaymentAsset> {
-        self.assets.iter().find(|coin| coin.asset.id == *asset)
+        self.assets.iter().find(|known| known.asset.id == *asset)
     }
 }
 
-/// A price in USD minor units, for the confirmation tiers; `None` when no rate says so.
-pub fn worth_in_usd(book: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
-    let rate = book.rate(now, "USD", price.currency.as_str()).ok()?;
+/// Returns a price in minor units of USD, rounded up, for the tiers of [`Depths`]. `None` while there is no fresh rate.
+pub fn worth_in_usd(rates: &RateBook, now: Instant, price: Fiat) -> Option<i64> {
+    let rate = rates.rate(now, "USD", price.currency.as_str()).ok()?;
     let worth = rust_decimal::Decimal::from(price.minor).checked_div(rate.value)?;
     i64::try_from(worth.ceil().mantissa()).ok()
 }

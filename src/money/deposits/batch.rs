@@ -11,7 +11,7 @@ use crate::deposits::{self, Deposit, Grace, NewDeposit, Position, State, machine
 use crate::effects::{Effects, ReviewChange, ReviewRequest};
 use crate::invoices::machine::{disposition_of, is_dust};
 use crate::invoices::{self, Counted, Disposition, InvoiceUpdate};
-use crate::ledger::{Account, Entry, Leg};
+use crate::ledger::{Account, EntryLine, JournalEntry};
 use clock::Instant;
 use db::{self, Tx};
 use ids::InvoiceId;
@@ -265,13 +265,13 @@ impl<'c> DepositBatch<'c> {
     /// Holds the money of a new deposit in the ledger.
     fn hold(&mut self, deposit: &Deposit) {
         let Some(invoice) = self.invoices.get_mut(&deposit.invoice) else { return };
-        let leg = Leg {
+        let line = EntryLine {
             debit: Account::OnChain(self.chain.id.clone()),
             credit: Account::MerchantIncoming(invoice.shop.merchant),
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        self.effects.entries.push(Entry::hold(self.chain.mode, deposit.hold(), "deposit seen", leg));
+        self.effects.entries.push(JournalEntry::hold(self.chain.mode, deposit.hold(), "deposit seen", line));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Open {
             invoice.mark_confirming(&mut self.effects);
         }
@@ -283,25 +283,30 @@ impl<'c> DepositBatch<'c> {
         let Some(invoice) = self.invoices.get(&deposit.invoice) else { return };
         let id = deposit.id;
         let entries = &mut self.effects.entries;
-        entries.push(Entry::post(format!("deposit/{id}/confirmed"), "deposit confirmed", deposit.hold(), None));
+        entries.push(JournalEntry::post_hold(
+            format!("deposit/{id}/confirmed"),
+            "deposit confirmed",
+            deposit.hold(),
+            None,
+        ));
         if deposit.used == Disposition::Counted && invoice.state == invoices::State::Paid {
             deposit.used = Disposition::Surplus;
         }
         let Some(suspense) = deposit.suspense() else { return };
         let merchant = invoice.shop.merchant;
-        let leg = Leg {
+        let line = EntryLine {
             debit: Account::MerchantIncoming(merchant),
             credit: Account::Suspense(merchant, suspense),
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        entries.push(Entry::posted(
+        entries.push(JournalEntry::post(
             self.chain.mode,
             format!("deposit/{id}/unallocated"),
             "deposit unallocated",
-            vec![leg],
+            vec![line],
         ));
-        // Anyone can send dust, so it is booked without a review.
+        // Anybody can send dust to anybody: it is booked, and nobody has to look at it.
         if deposit.used == Disposition::Dust {
             return;
         }

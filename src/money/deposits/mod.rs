@@ -22,10 +22,11 @@ use crate::assets::FollowedChain;
 use crate::deposits::batch::DepositBatch;
 use crate::effects::{self, Effects, PaymentListener, Retraction, ReviewChange, ReviewRequest};
 use crate::invoices::{self, Disposition, Invoice, InvoiceUpdate};
-use crate::ledger::{Account, Entry, Leg, PostError, Suspense};
+use crate::ledger::{Account, EntryLine, JournalEntry, PostError, Suspense};
 use clock::Instant;
 use db::{self, Tx};
 use ids::{AddressId, DepositId, InvoiceId};
+use records::audit_log::{self, Action, Actor};
 use records::reviews;
 
 pub use machine::{Position, State};
@@ -80,14 +81,7 @@ impl Deposit {
 
     /// Returns the suspense account of the deposit; `None` when its invoice counts it.
     fn suspense(&self) -> Option<Suspense> {
-        match self.used {
-            Disposition::Counted => None,
-            Disposition::Short => Some(Suspense::Short),
-            Disposition::Surplus => Some(Suspense::Surplus),
-            Disposition::Late => Some(Suspense::Late),
-            Disposition::Foreign => Some(Suspense::Foreign),
-            Disposition::Dust => Some(Suspense::Dust),
-        }
+        self.used.suspense()
     }
 }
 
@@ -482,14 +476,16 @@ pub async fn halted(tx: &mut Tx, chain: &ChainId) -> Result<Option<String>, db::
     store::find_halted(tx, chain).await
 }
 
-/// Resumes a halted chain on behalf of the operator and closes its review with `note`. Returns why it was halted; `None` when it
-/// was not.
-pub async fn resume(tx: &mut Tx, now: Instant, chain: &ChainId, note: &str) -> Result<Option<String>, db::Error> {
+/// Resumes a halted chain, closes its review and records the action in the audit log. Returns the reason of the halt; `None`
+/// when the chain is not halted.
+pub async fn resume(tx: &mut Tx, now: Instant, actor: &Actor, chain: &ChainId) -> Result<Option<String>, db::Error> {
     store::lock_cursor(tx, chain, Position::NONE).await?;
-    let Some(why) = store::find_halted(tx, chain).await? else { return Ok(None) };
+    let Some(reason) = store::find_halted(tx, chain).await? else { return Ok(None) };
     store::set_halted(tx, chain, None).await?;
-    reviews::resolve(tx, now, reviews::Kind::ChainHalted, chain.as_str(), note).await?;
-    Ok(Some(why))
+    let note = format!("{actor} resumed it");
+    reviews::resolve(tx, now, reviews::Kind::ChainHalted, chain.as_str(), &note).await?;
+    audit_log::record(tx, now, actor, Action::ChainResume, chain.as_str(), &reason).await?;
+    Ok(Some(reason))
 }
 
 /// Takes a deposit back whose block vanished.
@@ -509,11 +505,11 @@ async fn orphan(
     let before = invoices::received(tx, invoice).await?.confirmed;
     store::set_orphaned(tx, now, deposit).await?;
     if deposit.state == State::Seen {
-        effects.entries.push(Entry::void(entry, "deposit orphaned", deposit.hold()));
+        effects.entries.push(JournalEntry::void_hold(entry, "deposit orphaned", deposit.hold()));
     } else {
         let left = before.saturating_sub(deposit.amount);
         let lost = deposit.used == Disposition::Counted && invoice.unsettle(before, left, effects);
-        let leg = Leg {
+        let line = EntryLine {
             debit: match deposit.suspense() {
                 None => Account::MerchantIncoming(invoice.shop.merchant),
                 Some(suspense) => Account::Suspense(invoice.shop.merchant, suspense),
@@ -522,7 +518,7 @@ async fn orphan(
             asset: deposit.asset.clone(),
             amount: deposit.amount,
         };
-        effects.entries.push(Entry::posted(chain.mode, entry, "deposit orphaned", vec![leg]));
+        effects.entries.push(JournalEntry::post(chain.mode, entry, "deposit orphaned", vec![line]));
         // The operator must not pay vanished money back by hand, so its review is closed.
         match deposit.used {
             Disposition::Counted | Disposition::Dust => {}

@@ -9,7 +9,7 @@ use chain::{
 
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
 use clock::Instant;
-use db::{self, Tx, deferred, deferred_each, execute, given, row, rows, rows_each};
+use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
 use records::reviews;
 
@@ -130,9 +130,9 @@ pub async fn set_halted(tx: &mut Tx, chain: &ChainId, why: Option<&str>) -> Resu
 }
 
 pub async fn insert_blocks(tx: &mut Tx, chain: &ChainId, headers: &[Header]) -> Result<(), db::Error> {
-    deferred_each!(
+    deferred_for_each!(
         tx,
-        headers.iter().map(|header| given![header.height, header.hash.0, header.time]).collect(),
+        headers.iter().map(|header| batch_row![header.height, header.hash.0, header.time]).collect(),
         "with given (height bigint, hash bytea, block_time bigint)
          insert into blocks (chain, height, hash, block_time) select $1, given.height, given.hash, given.block_time from given",
         chain.as_str()
@@ -160,7 +160,7 @@ pub async fn find_block(tx: &mut Tx, chain: &ChainId, at: BlockRef) -> Result<Op
 
 pub async fn delete_blocks_below(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
     let sql = "delete from blocks where chain = $1 and height < $2";
-    tx.execute_deferred(sql, Vec::new(), given![chain.as_str(), height], None).await
+    tx.execute_deferred(sql, Vec::new(), batch_row![chain.as_str(), height], None).await
 }
 
 pub async fn delete_blocks_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<(), db::Error> {
@@ -173,8 +173,8 @@ pub async fn list_seen_in_time(
     tx: &mut Tx,
     late: &[(InvoiceId, TxId, Instant)],
 ) -> Result<HashSet<(InvoiceId, TxId)>, db::Error> {
-    let given = late.iter().map(|(invoice, txid, until)| given![*invoice, txid.0, until.unix_seconds(), *until]);
-    let found = rows_each!(
+    let given = late.iter().map(|(invoice, txid, until)| batch_row![*invoice, txid.0, until.unix_seconds(), *until]);
+    let found = rows_for_each!(
         tx,
         given.collect(),
         "with given (invoice bigint, txid bytea, until_s bigint, until_ms bigint)
@@ -191,9 +191,9 @@ pub async fn list_counted_before(
     tx: &mut Tx,
     small: &[(InvoiceId, TxId, Amount)],
 ) -> Result<HashSet<(InvoiceId, TxId, Amount)>, db::Error> {
-    let found = rows_each!(
+    let found = rows_for_each!(
         tx,
-        small.iter().map(|(invoice, txid, amount)| given![*invoice, txid.0, amount]).collect(),
+        small.iter().map(|(invoice, txid, amount)| batch_row![*invoice, txid.0, amount]).collect(),
         "with given (invoice bigint, txid bytea, amount bytea)
          select d.invoice_id, d.txid, d.amount from given, deposits d
          where d.invoice_id = given.invoice and d.txid = given.txid and d.amount = given.amount and d.state = 'orphaned'
@@ -249,7 +249,7 @@ pub async fn insert_deposits(
         let ((hash, time), Deposit { invoice, height, confirm_height, asset, amount, used, .. }) =
             (fresh.block, &fresh.deposit);
         let reached = |state: bool| state.then_some(now);
-        given![
+        batch_row![
             *height,
             fresh.place.tx_index,
             fresh.place.part.code(),
@@ -268,7 +268,7 @@ pub async fn insert_deposits(
             reached(fresh.to == State::Final)
         ]
     });
-    let inserted = rows_each!(
+    let inserted = rows_for_each!(
         tx,
         given.collect(),
         "with given (height bigint, tx_index bigint, part bigint, block_hash bytea, block_time bigint, txid bytea, asset text,
@@ -352,9 +352,9 @@ pub async fn set_spent(
     spends: &[(Height, Spend)],
 ) -> Result<Vec<(DepositId, TxId)>, db::Error> {
     let given = spends.iter().map(|(height, Spend { output, spent_by })| {
-        given![output.txid.0, TxPart::Output(output.vout).code(), spent_by.0, *height]
+        batch_row![output.txid.0, TxPart::Output(output.vout).code(), spent_by.0, *height]
     });
-    let spent = rows_each!(
+    let spent = rows_for_each!(
         tx,
         given.collect(),
         "with given (txid bytea, part bigint, spending_txid bytea, height bigint)
@@ -365,7 +365,7 @@ pub async fn set_spent(
          returning id, deposits.spending_txid",
         chain.as_str()
     )?;
-    spent.iter().map(|row| Ok((row.at(0)?, TxId(row.at(1)?)))).collect()
+    spent.iter().map(|row| Ok((row.get_at(0)?, TxId(row.get_at(1)?)))).collect()
 }
 
 /// Marks the outputs that blocks above a height spent as unspent, and returns them with their deposits.
@@ -417,9 +417,9 @@ pub async fn list_unspent(tx: &mut Tx, chain: &ChainId, limit: i64) -> Result<Ve
 /// Stores the next state of each deposit. Deposits whose state stays are left out.
 pub async fn set_states(tx: &mut Tx, now: Instant, deposits: &[(Deposit, State)]) -> Result<(), db::Error> {
     let moved = deposits.iter().filter(|(deposit, to)| deposit.state != *to);
-    deferred_each!(
+    deferred_for_each!(
         tx,
-        moved.map(|(deposit, to)| given![deposit.id, deposit.state, *to, deposit.used]).collect(),
+        moved.map(|(deposit, to)| batch_row![deposit.id, deposit.state, *to, deposit.used]).collect(),
         "with given (id bigint, was text, state text, used text)
          update deposits set state = given.state, disposition = given.used, confirmed_at = coalesce(confirmed_at, $1),
          final_at = case when given.state = 'final' then $1 end
@@ -448,7 +448,7 @@ pub async fn list_native_open(tx: &mut Tx, chain: &ChainId, limit: i64) -> Resul
         native.as_str(),
         limit
     )?;
-    found.iter().map(|row| row.at(0)).collect()
+    found.iter().map(|row| row.get_at(0)).collect()
 }
 
 /// Returns the address of an invoice with the sum that is booked on it, from the oldest stored block or its newest deposit on.

@@ -126,7 +126,8 @@ async fn fill(tx: &mut Tx) -> Result<(), db::Error> {
         )?;
         execute!(
             tx,
-            "insert into payments (public_id, order_id, method, state, created_at) values ($1, $2, 'crypto', 'pending', $3)",
+            "insert into payments (public_id, order_id, merchant_id, mode, method, state, created_at)
+             values ($1, $2, 1, 'test', 'crypto', 'pending', $3)",
             &id,
             n,
             at
@@ -452,7 +453,7 @@ async fn compare(tx: &mut Tx, model: &Model) -> Result<(), db::Error> {
         let expected = model.balances.get(&(account.code(), foreign)).copied().unwrap_or_default();
         assert_eq!(sum(balance.credits_posted) - sum(balance.debits_posted), expected, "{}", account.code());
     }
-    let report = ledger::audit::audit(tx).await?;
+    let report = crate::audit::audit_ledger(tx).await?;
     assert!(report.is_clean(), "{report}");
     Ok(())
 }
@@ -553,7 +554,7 @@ fn below(bits: u32) -> Amount {
 /// Less than ten base units of the token are dust.
 fn dusty_chain() -> FollowedChain {
     let rates = RateBook::new(60_000, 0);
-    rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), at: Instant(0) });
+    rates.set("TOK", "USD", Rate { value: 1.into(), source: "fixed".into(), observed_at: Instant(0) });
     let token = AssetKind::Token { contract: "token".into() };
     let token = Asset { id: asset(false), ..Asset::new(chain().id, token, "TOK", 3, 3) };
     FollowedChain { dust: Dust::below(Fiat::new(Currency::USD, 1), rates, [(&token, "TOK")]), ..chain() }
@@ -618,7 +619,7 @@ db::both! {
                 mine(tx, header(1, 1), header(2, 1), &[(1, 88)]).await?;
                 let both = [9, 88].map(Amount::from_units).to_vec();
                 assert_eq!(standing(tx).await?, (invoices::State::Paid, both));
-                let report = ledger::audit::audit(tx).await?;
+                let report = crate::audit::audit_ledger(tx).await?;
                 assert!(report.is_clean(), "{report}");
                 Ok::<_, PostError>(())
             })
@@ -647,9 +648,9 @@ db::both! {
                 assert_eq!(outcome, UnexplainedCredit::Booked);
                 assert!(list_balance_checks(tx, &[InvoiceId(2)]).await?.is_empty());
                 let found = rows!(tx, "select kind from reviews order by kind")?;
-                let kinds: Vec<String> = found.iter().map(|row| row.at(0)).collect::<Result<_, _>>()?;
+                let kinds: Vec<String> = found.iter().map(|row| row.get_at(0)).collect::<Result<_, _>>()?;
                 assert_eq!(kinds, ["balance.out_of_range", "deposit.out_of_range", "payment.surplus"]);
-                let report = ledger::audit::audit(tx).await?;
+                let report = crate::audit::audit_ledger(tx).await?;
                 assert!(report.is_clean(), "{report}");
                 Ok::<_, PostError>(())
             })
@@ -663,7 +664,7 @@ fn blocks_are_booked_as_one_by_one(backend: Backend, cases: u32) {
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(cases) });
     let result = runner.run(&acts(), |acts| {
         runtime.block_on(async {
-            let db = testing::fresh(backend).await;
+            let db = testing::open_migrated(backend).await;
             play(&db, acts).await;
             db.close().await;
         });

@@ -1,5 +1,6 @@
 //! The states of an invoice and how it uses deposits. Pure: no database, no clock, no chain.
 
+use crate::ledger::Suspense;
 use chain::Amount;
 
 /// The state of an invoice.
@@ -78,9 +79,22 @@ db::text_enum!(Disposition {
     Dust => "dust",
 });
 
-/// Returns true when a deposit of `amount` is dust: below `bound`, the dust limit of its asset. `due` is the amount that the
-/// invoice asks for, or `None` when the deposit is in another asset; an invoice that asks for no more than the bound has no
-/// dust. A deposit that covers the amount `missing` is never dust. All amounts are base units.
+impl Disposition {
+    /// Returns the suspense account of a deposit with this disposition; `None` for one that counts.
+    pub(crate) fn suspense(self) -> Option<Suspense> {
+        match self {
+            Disposition::Counted => None,
+            Disposition::Short => Some(Suspense::Short),
+            Disposition::Surplus => Some(Suspense::Surplus),
+            Disposition::Late => Some(Suspense::Late),
+            Disposition::Foreign => Some(Suspense::Foreign),
+            Disposition::Dust => Some(Suspense::Dust),
+        }
+    }
+}
+
+/// Whether what would be used in another way is dust: below the bound of its asset. In the invoice's own asset only where
+/// that asks for more than dust (`due`; `None` for another asset), and not when it is what was `missing`.
 pub fn is_dust(amount: Amount, bound: Amount, due: Option<Amount>, missing: Amount) -> bool {
     amount < bound && due.is_none_or(|due| due > bound) && (missing.is_zero() || amount < missing)
 }

@@ -15,7 +15,7 @@ use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 use crate::addresses::ReservedAddress;
 use crate::deposits::Grace;
 use crate::effects::{self, Effects, PaymentChanges, Retraction, ReviewChange, ReviewRequest};
-use crate::ledger::{self, Account, Entry, Leg, PostError, Suspense};
+use crate::ledger::{self, Account, EntryLine, JournalEntry, PostError, Suspense};
 use crate::payments::{self, PaymentChange};
 use crate::pricing::{Fiat, Quote};
 use crate::unconfirmed;
@@ -201,9 +201,9 @@ impl InvoiceUpdate {
         let Some(next) = machine::next(self.state, input, self.due, self.tolerance) else { return false };
         let (incoming, earned) = (Account::MerchantIncoming(self.shop.merchant), confirmed.min(self.due));
         let surplus = confirmed.saturating_sub(self.due);
-        let mut legs = self.legs(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
+        let mut lines = self.lines(incoming.clone(), Account::MerchantPending(self.shop.merchant), earned);
         if !surplus.is_zero() {
-            legs.extend(self.legs(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
+            lines.extend(self.lines(incoming, Account::Suspense(self.shop.merchant, Suspense::Surplus), surplus));
             let detail = format!("{surplus} base units of {} above what was due", self.asset);
             let request = ReviewRequest { amount: Some(surplus), ..self.review(reviews::Kind::PaymentSurplus, detail) };
             effects.reviews.push(ReviewChange::Open(request));
@@ -217,7 +217,7 @@ impl InvoiceUpdate {
         self.changed = true;
         self.payment = Some(payments::State::Success);
         let name = format!("invoice/{}/paid/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice paid", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice paid", lines));
         true
     }
 
@@ -230,14 +230,14 @@ impl InvoiceUpdate {
             Some(_) => Account::MerchantAvailable(merchant),
             None => Account::MerchantPending(merchant),
         };
-        let mut legs = self.legs(earned_account, incoming.clone(), settled);
+        let mut lines = self.lines(earned_account, incoming.clone(), settled);
         let surplus = before.saturating_sub(settled);
         if !surplus.is_zero() {
-            legs.extend(self.legs(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
+            lines.extend(self.lines(Account::Suspense(merchant, Suspense::Surplus), incoming, surplus));
             effects.reviews.push(self.retraction(reviews::Kind::PaymentSurplus, None));
         }
         let name = format!("invoice/{}/reversed/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice reversed", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice reversed", lines));
         let lost = machine::next(State::Paid, Input::Lost(left), self.due, self.tolerance).is_some();
         let invoice = &mut self.invoice;
         invoice.state = State::Reversed;
@@ -257,9 +257,9 @@ impl InvoiceUpdate {
         let earned = self.settled.filter(|_| self.state == State::Paid && self.released_at.is_none());
         let Some(earned) = earned else { return };
         let merchant = self.shop.merchant;
-        let legs = self.legs(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
+        let lines = self.lines(Account::MerchantPending(merchant), Account::MerchantAvailable(merchant), earned);
         let name = format!("invoice/{}/final/{}", self.id, self.settlements);
-        effects.entries.push(Entry::posted(self.shop.mode, name, "invoice final", legs));
+        effects.entries.push(JournalEntry::post(self.shop.mode, name, "invoice final", lines));
         self.invoice.released_at = Some(now);
         self.changed = true;
     }
@@ -283,10 +283,11 @@ impl InvoiceUpdate {
         effects.reviews.push(self.retraction(reviews::Kind::PaymentShort, replacement));
     }
 
-    /// Returns the legs that move `amount`: several where it exceeds the largest posting.
-    fn legs(&self, debit: Account, credit: Account, amount: Amount) -> Vec<Leg> {
-        let leg = |amount| Leg { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
-        ledger::parts(amount).map(leg).collect()
+    /// Sums of deposits may be more than one posting carries.
+    fn lines(&self, debit: Account, credit: Account, amount: Amount) -> Vec<EntryLine> {
+        let line =
+            |amount| EntryLine { debit: debit.clone(), credit: credit.clone(), asset: self.asset.clone(), amount };
+        ledger::split_into_postable(amount).map(line).collect()
     }
 
     fn payment_id(&self) -> PaymentId {
@@ -387,9 +388,9 @@ pub(crate) async fn expire(
         if !received.confirmed.is_zero() {
             let merchant = update.shop.merchant;
             let short = Account::Suspense(merchant, Suspense::Short);
-            let legs = update.legs(Account::MerchantIncoming(merchant), short, received.confirmed);
+            let lines = update.lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
-            effects.entries.push(Entry::posted(update.shop.mode, name, "invoice expired short", legs));
+            effects.entries.push(JournalEntry::post(update.shop.mode, name, "invoice expired short", lines));
             store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
             effects.reviews.push(ReviewChange::Open(update.short_review(received.confirmed)));
         }

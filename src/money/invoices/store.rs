@@ -8,7 +8,9 @@ use crate::deposits::Grace;
 use crate::invoices::{Disposition, Invoice, NewInvoice, State};
 use crate::unconfirmed::PendingAmount;
 use clock::Instant;
-use db::{self, Batch, Locked, ResultRef, Tx, deferred_each, execute, given, row, rows, rows_each, statement};
+use db::{
+    self, Batch, Locked, ResultRef, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each, statement,
+};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 /// The money that an invoice has received and counts, or counted until it expired. Amounts are base units of its asset.
@@ -83,9 +85,9 @@ pub async fn find_by_payment(tx: &mut Tx, payment: PaymentId) -> Result<Option<I
 
 /// Returns the invoices locked, in the order of their ids.
 pub async fn lock_invoices(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<Vec<Locked<Invoice>>, db::Error> {
-    let found = rows_each!(
+    let found = rows_for_each!(
         tx,
-        ids.iter().map(|id| given![*id]).collect(),
+        ids.iter().map(|id| batch_row![*id]).collect(),
         "with given (id bigint)
          select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
          i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at
@@ -101,9 +103,9 @@ pub async fn lock_invoices_by_address(
     chain: &ChainId,
     keys: &BTreeSet<AddressKey>,
 ) -> Result<Vec<(AddressKey, bool, Locked<Invoice>)>, db::Error> {
-    let found = rows_each!(
+    let found = rows_for_each!(
         tx,
-        keys.iter().map(|key| given![key.0]).collect(),
+        keys.iter().map(|key| batch_row![key.0]).collect(),
         "with given (key bytea)
          select i.id, i.payment_id, i.merchant_id, i.mode, i.chain, i.asset, i.address_id, a.text as address, i.state, i.amount_due,
          i.tolerance, i.confirmations, i.created_at, i.expires_at, i.settlement_count, i.credited_amount, i.closed_at, i.finalized_at, a.key,
@@ -199,9 +201,9 @@ impl Counted {
 }
 
 pub async fn list_counted(tx: &mut Tx, ids: &BTreeSet<InvoiceId>) -> Result<BTreeMap<InvoiceId, Counted>, db::Error> {
-    let found = rows_each!(
+    let found = rows_for_each!(
         tx,
-        ids.iter().map(|id| given![*id]).collect(),
+        ids.iter().map(|id| batch_row![*id]).collect(),
         "with given (id bigint)
          select d.invoice_id, d.amount, d.state from given, deposits d
          where d.invoice_id = given.id and d.disposition in ('counted', 'short') and d.state <> 'orphaned'"
@@ -282,7 +284,7 @@ pub async fn list_expirable(
         held_since,
         limit
     )?);
-    found.iter().map(|row| row.at(0)).collect()
+    found.iter().map(|row| row.get_at(0)).collect()
 }
 
 /// Stores locked invoices that changed, each with the state that it had before.
@@ -294,7 +296,7 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
             State::Reversed => Some(now.plus_ms(window_ms).max(invoice.expires_at)),
             State::Open | State::Paid | State::Expired | State::Cancelled => None,
         };
-        given![
+        batch_row![
             invoice.id,
             *was,
             invoice.state,
@@ -305,7 +307,7 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
             reversed_until
         ]
     });
-    deferred_each!(
+    deferred_for_each!(
         tx,
         given.collect(),
         "with given (id bigint, was text, state text, credited_amount bytea, settlement_count bigint, closed_at bigint, finalized_at bigint,

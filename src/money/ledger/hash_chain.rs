@@ -1,4 +1,5 @@
-//! The hash chain over postings. Canonical bytes are versioned and length-prefixed, so that no field bleeds into another.
+//! The hash chain over the postings. Each hash covers the previous one, so a change of a posting invalidates its hash, and a
+//! removed posting leaves a gap.
 
 use sha2::{Digest, Sha256};
 
@@ -6,61 +7,65 @@ use crate::ledger::store;
 use db::{self, Tx};
 
 /// The hash before the first posting.
-pub(super) const GENESIS: [u8; 32] = [0; 32];
+pub(crate) const GENESIS_HASH: [u8; 32] = [0; 32];
 
-/// A posting as it is hashed.
+/// The fields of a posting that its hash covers.
 #[derive(Debug, Clone)]
-pub(super) struct Canonical<'a> {
-    pub seal_no: i64,
+pub(super) struct HashedFields<'a> {
+    pub hash_chain_no: i64,
     pub seq: i64,
     pub entry: &'a str,
-    pub leg: i64,
+    pub line_no: i64,
     pub kind: &'a str,
-    pub pending_seq: Option<i64>,
-    pub debit_id: i64,
-    pub credit_id: i64,
+    pub hold_seq: Option<i64>,
+    pub debit_account_id: i64,
+    pub credit_account_id: i64,
     pub amount: [u8; 32],
     pub reason: &'a str,
-    pub at: i64,
+    pub created_at: i64,
 }
 
-impl Canonical<'_> {
-    /// SHA-256 over the version, the previous hash and every field behind its length.
+impl HashedFields<'_> {
+    /// Returns the SHA-256 hash of a version, the previous hash, and every field after its length. The lengths keep two
+    /// different postings from having the same bytes.
     pub fn hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"settled posting v1");
         hasher.update(previous);
         let mut field = |bytes: &[u8]| {
-            let length = u32::try_from(bytes.len()).expect("fields of a posting are short");
+            let length = u32::try_from(bytes.len()).expect("a field of a posting is shorter than 4 GiB");
             hasher.update(length.to_be_bytes());
             hasher.update(bytes);
         };
-        field(&self.seal_no.to_be_bytes());
+        field(&self.hash_chain_no.to_be_bytes());
         field(&self.seq.to_be_bytes());
         field(self.entry.as_bytes());
-        field(&self.leg.to_be_bytes());
+        field(&self.line_no.to_be_bytes());
         field(self.kind.as_bytes());
-        field(&self.pending_seq.map(i64::to_be_bytes).unwrap_or_default());
-        field(&self.debit_id.to_be_bytes());
-        field(&self.credit_id.to_be_bytes());
+        field(&self.hold_seq.map(i64::to_be_bytes).unwrap_or_default());
+        field(&self.debit_account_id.to_be_bytes());
+        field(&self.credit_account_id.to_be_bytes());
         field(&self.amount);
         field(self.reason.as_bytes());
-        field(&self.at.to_be_bytes());
+        field(&self.created_at.to_be_bytes());
         hasher.finalize().into()
     }
 }
 
-/// Chains postings that are stored but not sealed, at most `limit`; returns how many. Only the instance that leads does it.
-/// On SQLite there are none: the one writer seals each posting as it stores it.
+/// Appends stored postings to the hash chain, at most `limit`, and returns their number. Only one instance at a time may
+/// call it. On SQLite there are none, because the single writer hashes each posting when it inserts it.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn append_to_hash_chain(tx: &mut Tx, limit: i64) -> Result<usize, db::Error> {
-    let (mut no, mut previous) = store::find_last_append_to_hash_chain(tx).await?;
-    let unsealed = store::list_unsealed(tx, limit).await?;
-    let seals = unsealed.iter().map(|posting| {
-        no += 1;
-        previous = posting.canonical(no).hash(&previous);
-        (posting.seq, no, previous)
+    let (mut hash_chain_no, mut previous) = store::find_hash_chain_end(tx).await?;
+    let postings = store::list_without_hash(tx, limit).await?;
+    let hashes = postings.iter().map(|posting| {
+        hash_chain_no += 1;
+        previous = posting.hash_after(&previous, hash_chain_no);
+        (posting.seq, hash_chain_no, previous)
     });
-    let seals: Vec<_> = seals.collect();
-    store::set_seals(tx, &seals).await?;
-    Ok(unsealed.len())
+    let hashes: Vec<_> = hashes.collect();
+    store::set_hashes(tx, &hashes).await?;
+    Ok(postings.len())
 }

@@ -1,11 +1,12 @@
 //! The double-entry ledger: immutable postings, holds that are posted or voided exactly once, corrections by new postings.
 //!
-//! A posting has one debit, one credit and one asset, so debits equal credits by construction. An account that is non_negative
-//! never has less than zero of `credits − debits − held debits`; its balance row is locked and current in every
-//! transaction. All other accounts have no row that a transaction waits for: [`roll_up`] sums them up later.
-//! Postings are chained by hashes; [`audit`] recomputes everything.
+//! Invariants:
+//! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
+//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero or
+//!   more. Every transaction that posts to it locks and updates its balance row.
+//! - All other accounts have a balance row that no transaction waits for; [`roll_up`] updates it later.
+//! - Every posting is in one hash chain, so a later change of a posting is found by [`crate::audit`].
 
-pub mod audit;
 mod hash_chain;
 mod store;
 
@@ -23,44 +24,48 @@ use ids::{AccountId, MerchantId, Mode, UserId};
 
 pub use hash_chain::append_to_hash_chain;
 
-/// Amounts stay below this, so that sums of any realistic number of them cannot leave 256 bits.
-const LIMIT: u32 = 127;
+pub(crate) use hash_chain::GENESIS_HASH;
+pub(crate) use store::{StoredPosting, list_hashed_after, list_without_hash};
 
-/// The chart of accounts.
+/// Amounts have at most this many bits, so that no realistic number of them adds up to more than 256 bits.
+const AMOUNT_BITS_MAX: u32 = 127;
+
+/// An account of the chart of accounts. It exists once for each mode and asset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Account {
     /// Assets at deposit addresses of a chain. Grows by debits.
     OnChain(ChainId),
-    /// Confirmed for a merchant's invoices that are not paid yet.
+    /// Confirmed deposits to a merchant's invoices that are not paid yet.
     MerchantIncoming(MerchantId),
     /// Earned by paid invoices, from deposits that are not final yet.
     MerchantPending(MerchantId),
-    /// Earned and final: what payouts may spend.
+    /// Earned and final: the amount that payouts may spend. Non-negative.
     MerchantAvailable(MerchantId),
-    /// Received for a merchant without an invoice that asks for it.
+    /// Unallocated: received for a merchant, and no invoice of the merchant asks for it.
     Suspense(MerchantId, Suspense),
-    /// A buyer's balance at a shop.
+    /// A buyer's balance at a shop. Non-negative.
     User(UserId),
-    /// The operator's own means: where credits by hand come from.
+    /// The operator's own funds, which pay the credits that an administrator gives.
     OperatorEquity,
 }
 
+/// Why money is unallocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Suspense {
-    /// Part payments of invoices that expired.
+    /// Partial payments of invoices that expired.
     Short,
-    /// More than was asked.
+    /// More than the invoice asked for.
     Surplus,
-    /// Arrived after the window.
+    /// It arrived after the invoice expired.
     Late,
-    /// Another asset than was asked.
+    /// It is another asset than the invoice asked for.
     Foreign,
-    /// Too little to be anybody's payment.
+    /// It is too little to be a payment.
     Dust,
 }
 
 impl Account {
-    /// The stable name under which the database knows the account.
+    /// Returns the stable name of the account in the database, such as `merchant:7:available`.
     pub fn code(&self) -> String {
         match self {
             Account::OnChain(chain) => format!("onchain:{chain}"),
@@ -77,8 +82,8 @@ impl Account {
         }
     }
 
-    /// Whether it may never go below zero.
-    pub fn non_negative(&self) -> bool {
+    /// Returns true when the account may not go below zero.
+    pub fn is_non_negative(&self) -> bool {
         match self {
             Account::MerchantAvailable(_) | Account::User(_) => true,
             Account::OnChain(_)
@@ -90,39 +95,54 @@ impl Account {
     }
 }
 
-/// One movement of an entry.
+/// One line of a journal entry; it becomes one posting.
 #[derive(Debug, Clone)]
-pub struct Leg {
+pub struct EntryLine {
+    /// The account that is debited.
     pub debit: Account,
+    /// The account that is credited.
     pub credit: Account,
+    /// The asset of both accounts.
     pub asset: AssetId,
+    /// Base units of the asset; from 1 to 2^127 − 1.
     pub amount: Amount,
 }
 
-/// Sums of one account, each only growing but for the pending ones.
+/// The sums of the postings of one account, in base units of its asset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
+    /// Debits of holds that are open.
     pub debits_pending: Amount,
+    /// Debits that were posted. Never decreases.
     pub debits_posted: Amount,
+    /// Credits of holds that are open.
     pub credits_pending: Amount,
+    /// Credits that were posted. Never decreases.
     pub credits_posted: Amount,
 }
 
 impl Balance {
-    /// What a non_negative account may still give: posted credits less posted and held debits.
+    /// Returns the amount that a non-negative account can still spend: posted credits minus posted and held debits.
     pub fn available(&self) -> Amount {
         self.credits_posted.saturating_sub(self.debits_posted).saturating_sub(self.debits_pending)
     }
 
-    fn apply(&mut self, side: Side, movement: Movement) -> Option<()> {
+    /// Returns true when the posted and held debits exceed the posted credits.
+    pub(crate) fn is_below_zero(&self) -> bool {
+        let debits = self.debits_posted.checked_add(self.debits_pending);
+        debits.is_none_or(|debits| debits > self.credits_posted)
+    }
+
+    /// Applies a posting to one of its two accounts. Returns `None` when a sum leaves the range of amounts.
+    pub(crate) fn apply(&mut self, side: Side, change: BalanceChange) -> Option<()> {
         let (pending, posted) = match side {
             Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
             Side::Credit => (&mut self.credits_pending, &mut self.credits_posted),
         };
-        match movement {
-            Movement::Posted(amount) => *posted = posted.checked_add(amount)?,
-            Movement::Pending(amount) => *pending = pending.checked_add(amount)?,
-            Movement::Resolved { held, posted: amount } => {
+        match change {
+            BalanceChange::Posted(amount) => *posted = posted.checked_add(amount)?,
+            BalanceChange::Held(amount) => *pending = pending.checked_add(amount)?,
+            BalanceChange::Resolved { held, posted: amount } => {
                 *pending = pending.checked_sub(held)?;
                 *posted = posted.checked_add(amount)?;
             }
@@ -131,247 +151,301 @@ impl Balance {
     }
 }
 
+/// The side of a posting that an account is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(crate) enum Side {
     Debit,
     Credit,
 }
 
-/// What a posting does to the two accounts that it names.
+/// The effect of a posting on the balances of its two accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Movement {
+pub(crate) enum BalanceChange {
     Posted(Amount),
-    Pending(Amount),
-    /// A hold ends; `posted` of it moves, nothing when it is voided.
+    Held(Amount),
+    /// A hold ends. `posted` is the part of it that is posted: zero when the hold is voided.
     Resolved {
         held: Amount,
         posted: Amount,
     },
 }
 
+/// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum PostingKind {
     Posted,
+    /// A hold.
     Pending,
+    /// Posts a hold, or a part of it.
     Post,
+    /// Voids a hold.
     Void,
 }
 
-db::text_enum!(Kind { Posted => "posted", Pending => "pending", Post => "post", Void => "void" });
+db::text_enum!(PostingKind { Posted => "posted", Pending => "pending", Post => "post", Void => "void" });
 
+/// Why journal entries were not booked. Nothing of them is stored then.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
+    /// A non-negative account would go below zero. `available` is its balance before the posting.
     #[error("available balance is {available}")]
-    Insufficient { available: Amount },
-    #[error("an amount of {0} is zero or beyond 2^{LIMIT}")]
+    Insufficient {
+        /// Base units that the account could spend before.
+        available: Amount,
+    },
+    /// An amount is zero, or 2^127 or more.
+    #[error("an amount of {0} is zero, or 2^{AMOUNT_BITS_MAX} or more")]
     BadAmount(Amount),
-    /// There never was one, or it was posted or voided already.
+    /// There is no hold with this name, or it was posted or voided already.
     #[error("hold `{0}` is not open")]
     NoHold(String),
-    #[error("more than the held {held} was posted")]
-    AboveHold { held: Amount },
-    #[error("account {0:?} would leave the range of amounts")]
+    /// More than the held amount would be posted.
+    #[error("the hold covers only {held}")]
+    AboveHold {
+        /// Base units that the hold covers.
+        held: Amount,
+    },
+    /// A sum of the account would leave the range of amounts.
+    #[error("the balance of account {0} would leave the range of amounts")]
     OutOfRange(AccountId),
+    /// The database failed; a name that was used before is a unique violation.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// What is booked under a name that is used once for ever: a second attempt is a unique violation.
+/// A journal entry: a set of postings that is booked once under a name. A second entry with the same name is a unique
+/// violation.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct JournalEntry {
     name: String,
     reason: &'static str,
-    act: Act,
+    operation: Operation,
 }
 
 #[derive(Debug, Clone)]
-enum Act {
-    Posted { mode: Mode, legs: Vec<Leg> },
-    Hold { mode: Mode, leg: Leg },
-    Post { hold: String, amount: Option<Amount> },
-    Void { hold: String },
+enum Operation {
+    Post {
+        mode: Mode,
+        lines: Vec<EntryLine>,
+    },
+    Hold {
+        mode: Mode,
+        line: EntryLine,
+    },
+    /// `amount` is `None` for all of the hold.
+    PostHold {
+        hold: String,
+        amount: Option<Amount>,
+    },
+    VoidHold {
+        hold: String,
+    },
 }
 
-impl Entry {
-    /// All legs move at once.
-    pub fn posted(mode: Mode, name: impl Into<String>, reason: &'static str, legs: Vec<Leg>) -> Entry {
-        Entry { name: name.into(), reason, act: Act::Posted { mode, legs } }
+impl JournalEntry {
+    /// Posts all lines.
+    pub fn post(mode: Mode, name: impl Into<String>, reason: &'static str, lines: Vec<EntryLine>) -> JournalEntry {
+        JournalEntry { name: name.into(), reason, operation: Operation::Post { mode, lines } }
     }
 
-    /// The leg's amount is set aside on both accounts until the hold is posted or voided.
-    pub fn hold(mode: Mode, name: impl Into<String>, reason: &'static str, leg: Leg) -> Entry {
-        Entry { name: name.into(), reason, act: Act::Hold { mode, leg } }
+    /// Sets the amount of the line aside on both accounts, until the hold is posted or voided.
+    pub fn hold(mode: Mode, name: impl Into<String>, reason: &'static str, line: EntryLine) -> JournalEntry {
+        JournalEntry { name: name.into(), reason, operation: Operation::Hold { mode, line } }
     }
 
-    /// What the entry `hold` set aside moves, or only `amount` of it; the rest is free again.
-    pub fn post(name: impl Into<String>, reason: &'static str, hold: String, amount: Option<Amount>) -> Entry {
-        Entry { name: name.into(), reason, act: Act::Post { hold, amount } }
+    /// Posts the hold of the entry named `hold`, or only `amount` of it, and releases the rest.
+    pub fn post_hold(
+        name: impl Into<String>,
+        reason: &'static str,
+        hold: String,
+        amount: Option<Amount>,
+    ) -> JournalEntry {
+        JournalEntry { name: name.into(), reason, operation: Operation::PostHold { hold, amount } }
     }
 
-    /// The hold ends; nothing moves.
-    pub fn void(name: impl Into<String>, reason: &'static str, hold: String) -> Entry {
-        Entry { name: name.into(), reason, act: Act::Void { hold } }
+    /// Releases the hold of the entry named `hold`. Nothing is posted.
+    pub fn void_hold(name: impl Into<String>, reason: &'static str, hold: String) -> JournalEntry {
+        JournalEntry { name: name.into(), reason, operation: Operation::VoidHold { hold } }
     }
 
-    fn legs(&self) -> (Option<Mode>, &[Leg]) {
-        match &self.act {
-            Act::Posted { mode, legs } => (Some(*mode), legs),
-            Act::Hold { mode, leg } => (Some(*mode), std::slice::from_ref(leg)),
-            Act::Post { .. } | Act::Void { .. } => (None, &[]),
+    /// Returns the lines of the entry and their mode. An entry that resolves a hold has none.
+    fn lines(&self) -> Option<(Mode, &[EntryLine])> {
+        match &self.operation {
+            Operation::Post { mode, lines } => Some((*mode, lines)),
+            Operation::Hold { mode, line } => Some((*mode, std::slice::from_ref(line))),
+            Operation::PostHold { .. } | Operation::VoidHold { .. } => None,
         }
     }
 
-    fn resolves(&self) -> Option<&str> {
-        match &self.act {
-            Act::Post { hold, .. } | Act::Void { hold } => Some(hold),
-            Act::Posted { .. } | Act::Hold { .. } => None,
+    /// Returns the name of the hold that the entry resolves.
+    fn resolved_hold(&self) -> Option<&str> {
+        match &self.operation {
+            Operation::PostHold { hold, .. } | Operation::VoidHold { hold } => Some(hold),
+            Operation::Post { .. } | Operation::Hold { .. } => None,
         }
     }
 }
 
-/// Books the entries in their order, all or none. A hold may be resolved by a later entry of the same set.
-pub async fn book(tx: &mut Tx, now: Instant, entries: &[Entry]) -> Result<(), PostError> {
-    let accounts = accounts_of(tx, entries).await?;
-    let mut holds = holds_of(tx, entries).await?;
+/// Books the entries in their order, all or none. A later entry may resolve the hold of an earlier one.
+///
+/// # Errors
+/// Every variant of [`PostError`].
+pub async fn book(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result<(), PostError> {
+    let accounts = find_or_create_accounts(tx, entries).await?;
+    let mut holds = find_holds(tx, entries).await?;
     let mut postings = Vec::with_capacity(entries.len());
     for entry in entries {
-        let (mode, legs) = entry.legs();
-        for (number, leg) in (0i64..).zip(legs) {
-            let amount = checked(leg.amount)?;
-            let account = |account: &Account| accounts.get(&Key::new(mode, account, &leg.asset)).copied();
-            let sides = account(&leg.debit).zip(account(&leg.credit));
-            let (debit, credit) = sides.ok_or_else(|| db::Error::Statement("an account was not looked up".into()))?;
-            let kind = match entry.act {
-                Act::Hold { .. } => {
-                    holds.insert(&entry.name, store::Hold { seq: None, debit, credit, amount });
-                    Kind::Pending
-                }
-                Act::Posted { .. } | Act::Post { .. } | Act::Void { .. } => Kind::Posted,
-            };
-            let (name, reason) = (&entry.name, entry.reason);
-            postings.push(store::NewPosting {
-                entry: name,
-                leg: number,
-                kind,
-                debit,
-                credit,
-                amount,
-                reason,
-                of: None,
-            });
+        let (name, reason) = (entry.name.as_str(), entry.reason);
+        if let Some((mode, lines)) = entry.lines() {
+            for (line_no, line) in (0i64..).zip(lines) {
+                let amount = check_amount(line.amount)?;
+                let account = |account: &Account| accounts.get(&AccountKey::new(mode, account, &line.asset)).copied();
+                let sides = account(&line.debit).zip(account(&line.credit));
+                let (debit, credit) =
+                    sides.ok_or_else(|| db::Error::Statement("an account was not looked up".into()))?;
+                let kind = match entry.operation {
+                    Operation::Hold { .. } => {
+                        holds.insert(name, store::Hold { seq: None, debit, credit, amount });
+                        PostingKind::Pending
+                    }
+                    Operation::Post { .. } | Operation::PostHold { .. } | Operation::VoidHold { .. } => {
+                        PostingKind::Posted
+                    }
+                };
+                let resolves = None;
+                postings.push(store::NewPosting {
+                    entry: name,
+                    line_no,
+                    kind,
+                    debit,
+                    credit,
+                    amount,
+                    reason,
+                    resolves,
+                });
+            }
         }
-        let Some(name) = entry.resolves() else { continue };
-        let held = holds.remove(name).ok_or_else(|| PostError::NoHold(name.to_owned()))?;
-        let (kind, amount) = match &entry.act {
-            Act::Post { amount, .. } => (Kind::Post, amount.unwrap_or(held.amount)),
-            Act::Posted { .. } | Act::Hold { .. } | Act::Void { .. } => (Kind::Void, held.amount),
+        let Some(hold_name) = entry.resolved_hold() else { continue };
+        let hold = holds.remove(hold_name).ok_or_else(|| PostError::NoHold(hold_name.to_owned()))?;
+        let (kind, amount) = match &entry.operation {
+            Operation::PostHold { amount, .. } => (PostingKind::Post, amount.unwrap_or(hold.amount)),
+            Operation::Post { .. } | Operation::Hold { .. } | Operation::VoidHold { .. } => {
+                (PostingKind::Void, hold.amount)
+            }
         };
-        if amount > held.amount {
-            return Err(PostError::AboveHold { held: held.amount });
+        if amount > hold.amount {
+            return Err(PostError::AboveHold { held: hold.amount });
         }
-        postings.push(store::NewPosting {
-            entry: &entry.name,
-            leg: 0,
-            kind,
-            debit: held.debit,
-            credit: held.credit,
-            amount,
-            reason: entry.reason,
-            of: Some(store::Of { name, seq: held.seq, amount: held.amount }),
-        });
+        let resolves = Some(store::ResolvedHold { name: hold_name, seq: hold.seq, amount: hold.amount });
+        let (debit, credit) = (hold.debit, hold.credit);
+        postings.push(store::NewPosting { entry: name, line_no: 0, kind, debit, credit, amount, reason, resolves });
     }
     enforce_non_negative(tx, &postings).await?;
     match tx.backend() {
-        Backend::Sqlite => store::insert_sealed(tx, now, &postings).await?,
-        Backend::Postgres => store::insert_unsealed(tx, now, &postings).await?,
+        Backend::Sqlite => store::insert_with_hashes(tx, now, &postings).await?,
+        Backend::Postgres => store::insert_without_hashes(tx, now, &postings).await?,
     }
     Ok(())
 }
 
-/// Current sums; an account that was never used has none.
+/// Returns the current sums of an account; all zero when it was never used.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn balance(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId) -> Result<Balance, db::Error> {
     match store::find_account(tx, mode, account, asset).await? {
-        Some(account) => current(tx, &account).await,
+        Some(account) => current_balance(tx, &account).await,
         None => Ok(Balance::default()),
     }
 }
 
-/// Folds what was sealed since into the balances of accounts that have no current row. A worker calls it now and then, so
-/// that [`balance`] never reads far.
-pub async fn roll_up(tx: &mut Tx, accounts: i64) -> Result<usize, db::Error> {
-    let behind = store::list_accounts_to_roll_up(tx, accounts).await?;
-    for account in &behind {
+/// Adds new postings to the balance rows of at most `accounts_max` accounts that are not non-negative, and returns the
+/// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls it now and then, so
+/// that [`balance`] reads few postings.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
+pub async fn roll_up(tx: &mut Tx, accounts_max: i64) -> Result<usize, db::Error> {
+    let accounts = store::list_accounts_to_roll_up(tx, accounts_max).await?;
+    for account in &accounts {
         let mut balances = store::lock_balances(tx, &BTreeSet::from([account.id])).await?;
-        let Some((balance, last)) = balances.get_mut(&account.id) else { continue };
-        let through = *last;
-        for (no, side, movement) in store::list_sealed_movements(tx, account.id, through).await? {
-            balance.apply(side, movement).ok_or_else(|| out_of_range(account.id))?;
-            *last = no;
+        let Some((balance, rolled_up_to)) = balances.get_mut(&account.id) else { continue };
+        let after = *rolled_up_to;
+        for (hash_chain_no, side, change) in store::list_hashed_changes_after(tx, account.id, after).await? {
+            balance.apply(side, change).ok_or_else(|| out_of_range(account.id))?;
+            *rolled_up_to = hash_chain_no;
         }
         store::set_balances(tx, &balances).await?;
     }
-    Ok(behind.len())
+    Ok(accounts.len())
 }
 
-/// The accounts that were ever used through this handle: an account never changes.
+/// The accounts that this process has used. An account never changes, so they are never read again.
 #[derive(Default)]
-struct Known(Mutex<HashMap<Key, store::Row>>);
+struct AccountCache(Mutex<HashMap<AccountKey, store::AccountRow>>);
+
+impl AccountCache {
+    fn get(&self, key: &AccountKey) -> Option<store::AccountRow> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    fn insert(&self, key: AccountKey, account: store::AccountRow) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, account);
+    }
+}
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    mode: Option<Mode>,
+struct AccountKey {
+    mode: Mode,
     account: Account,
     asset: AssetId,
 }
 
-impl Key {
-    fn new(mode: Option<Mode>, account: &Account, asset: &AssetId) -> Key {
-        Key { mode, account: account.clone(), asset: asset.clone() }
+impl AccountKey {
+    fn new(mode: Mode, account: &Account, asset: &AssetId) -> AccountKey {
+        AccountKey { mode, account: account.clone(), asset: asset.clone() }
     }
 }
 
-/// The accounts of all legs, created where they are used for the first time.
-async fn accounts_of(tx: &mut Tx, entries: &[Entry]) -> Result<HashMap<Key, store::Row>, db::Error> {
-    let known = tx.cache::<Known>();
+/// Finds the accounts of all lines, and creates those that are used for the first time.
+async fn find_or_create_accounts(
+    tx: &mut Tx,
+    entries: &[JournalEntry],
+) -> Result<HashMap<AccountKey, store::AccountRow>, db::Error> {
+    let cache = tx.cache::<AccountCache>();
     let mut accounts = HashMap::new();
-    let mut used = Vec::with_capacity(entries.len());
-    for (mode, legs) in entries.iter().map(Entry::legs) {
-        used.extend(legs.iter().map(|leg| (mode, leg)));
-    }
-    for (mode, leg) in used {
-        for account in [&leg.debit, &leg.credit] {
-            let key = Key::new(mode, account, &leg.asset);
-            if accounts.contains_key(&key) {
-                continue;
-            }
-            let remembered = known.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-            let found = match (remembered, mode) {
-                (Some(found), _) => found,
-                (None, None) => continue,
-                (None, Some(mode)) => {
-                    let found = store::insert_or_find_account(tx, mode, account, &leg.asset).await?;
-                    let (known, key) = (known.clone(), key.clone());
-                    tx.after_commit(move || {
-                        known.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found);
-                    });
-                    found
+    for (mode, lines) in entries.iter().filter_map(JournalEntry::lines) {
+        for line in lines {
+            for account in [&line.debit, &line.credit] {
+                let key = AccountKey::new(mode, account, &line.asset);
+                if accounts.contains_key(&key) {
+                    continue;
                 }
-            };
-            accounts.insert(key, found);
+                let found = match cache.get(&key) {
+                    Some(found) => found,
+                    None => {
+                        let found = store::find_or_insert_account(tx, mode, account, &line.asset).await?;
+                        let (cache, key) = (cache.clone(), key.clone());
+                        tx.after_commit(move || cache.insert(key, found));
+                        found
+                    }
+                };
+                accounts.insert(key, found);
+            }
         }
     }
     Ok(accounts)
 }
 
-/// The holds that the entries resolve, open and not made by the entries themselves.
-async fn holds_of<'e>(tx: &mut Tx, entries: &'e [Entry]) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
-    let made: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    let names: BTreeSet<&str> =
-        entries.iter().filter_map(Entry::resolves).filter(|name| !made.contains(name)).collect();
+/// Finds the open holds that the entries resolve, without those that an entry of the same set creates.
+async fn find_holds<'e>(tx: &mut Tx, entries: &'e [JournalEntry]) -> Result<HashMap<&'e str, store::Hold>, db::Error> {
+    let created: HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    let resolved = entries.iter().filter_map(JournalEntry::resolved_hold);
+    let names: BTreeSet<&str> = resolved.filter(|name| !created.contains(name)).collect();
     store::find_holds(tx, names.into_iter().collect()).await
 }
 
-/// Moves the balances of non_negative accounts, locked in the order of their ids.
+/// Updates the balances of the non-negative accounts, which are locked in the order of their ids.
 async fn enforce_non_negative(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
     let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
     let non_negative = postings.iter().flat_map(sides).filter(|(account, _)| account.non_negative);
@@ -383,39 +457,30 @@ async fn enforce_non_negative(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -
     for posting in postings {
         for (account, side) in sides(posting) {
             let Some((balance, _)) = balances.get_mut(&account.id) else { continue };
-            let before = balance.available();
-            balance.apply(side, posting.movement()).ok_or(PostError::OutOfRange(account.id))?;
-            if owed(balance).is_none_or(|owed| owed > balance.credits_posted) {
-                return Err(PostError::Insufficient { available: before });
+            let available = balance.available();
+            balance.apply(side, posting.balance_change()).ok_or(PostError::OutOfRange(account.id))?;
+            if balance.is_below_zero() {
+                return Err(PostError::Insufficient { available });
             }
         }
     }
     Ok(store::set_balances(tx, &balances).await?)
 }
 
-/// Posted and held debits of an account.
-fn owed(balance: &Balance) -> Option<Amount> {
-    balance.debits_posted.checked_add(balance.debits_pending)
-}
-
-async fn current(tx: &mut Tx, account: &store::Row) -> Result<Balance, db::Error> {
-    let (mut balance, through) = store::find_balance(tx, account.id).await?;
+/// Returns the balance row of an account plus the postings that it does not include yet.
+async fn current_balance(tx: &mut Tx, account: &store::AccountRow) -> Result<Balance, db::Error> {
+    let (mut balance, rolled_up_to) = store::find_balance(tx, account.id).await?;
     if !account.non_negative {
-        for (side, movement) in store::list_movements_after(tx, account.id, through).await? {
-            balance.apply(side, movement).ok_or_else(|| out_of_range(account.id))?;
+        for (side, change) in store::list_changes_after(tx, account.id, rolled_up_to).await? {
+            balance.apply(side, change).ok_or_else(|| out_of_range(account.id))?;
         }
     }
     Ok(balance)
 }
 
-/// Whether an amount can be posted: more than nothing and below the limit.
-fn is_postable(amount: Amount) -> bool {
-    !amount.is_zero() && amount.units().bit_len() <= usize::try_from(LIMIT).expect("a small number")
-}
-
-/// An amount in parts that can be posted, none for nothing. Few, because what is summed up is far below the limit.
-pub fn parts(amount: Amount) -> impl Iterator<Item = Amount> {
-    let largest = Amount::from_units((1 << LIMIT) - 1);
+/// Splits an amount into amounts that one posting each can hold; zero into none.
+pub fn split_into_postable(amount: Amount) -> impl Iterator<Item = Amount> {
+    let largest = Amount::from_units((1 << AMOUNT_BITS_MAX) - 1);
     let mut rest = amount;
     std::iter::from_fn(move || {
         let part = rest.min(largest);
@@ -424,7 +489,11 @@ pub fn parts(amount: Amount) -> impl Iterator<Item = Amount> {
     })
 }
 
-fn checked(amount: Amount) -> Result<Amount, PostError> {
+fn is_postable(amount: Amount) -> bool {
+    !amount.is_zero() && amount.units().bit_len() <= usize::try_from(AMOUNT_BITS_MAX).expect("127 fits into a usize")
+}
+
+fn check_amount(amount: Amount) -> Result<Amount, PostError> {
     if is_postable(amount) { Ok(amount) } else { Err(PostError::BadAmount(amount)) }
 }
 

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::audit::{Report, audit_ledger};
 use db::both;
 use db::{Db, execute, testing};
 
@@ -14,26 +15,26 @@ fn cny() -> AssetId {
     AssetId::fiat("CNY")
 }
 
-fn leg(debit: Account, credit: Account, units: u128) -> Leg {
-    Leg { debit, credit, asset: cny(), amount: Amount::from_units(units) }
+fn line(debit: Account, credit: Account, units: u128) -> EntryLine {
+    EntryLine { debit, credit, asset: cny(), amount: Amount::from_units(units) }
 }
 
-async fn book_one(db: &Db, entry: Entry) -> Result<(), PostError> {
+async fn book_one(db: &Db, entry: JournalEntry) -> Result<(), PostError> {
     db.write("book", move |tx| Box::pin(async move { book(tx, NOW, &[entry]).await })).await
 }
 
-async fn post_one(db: &Db, name: &str, leg: Leg) -> Result<(), PostError> {
-    book_one(db, Entry::posted(Mode::Live, name, "test", vec![leg])).await
+async fn post_one(db: &Db, name: &str, line: EntryLine) -> Result<(), PostError> {
+    book_one(db, JournalEntry::post(Mode::Live, name, "test", vec![line])).await
 }
 
-async fn hold_one(db: &Db, name: &str, leg: Leg) -> Result<(), PostError> {
-    book_one(db, Entry::hold(Mode::Live, name, "test", leg)).await
+async fn hold_one(db: &Db, name: &str, line: EntryLine) -> Result<(), PostError> {
+    book_one(db, JournalEntry::hold(Mode::Live, name, "test", line)).await
 }
 
-async fn end_hold(db: &Db, name: &str, hold: &str, amount: Option<u128>, void: bool) -> Result<(), PostError> {
+async fn resolve_hold(db: &Db, name: &str, hold: &str, amount: Option<u128>, void: bool) -> Result<(), PostError> {
     let entry = match void {
-        true => Entry::void(name, "test", hold.to_owned()),
-        false => Entry::post(name, "test", hold.to_owned(), amount.map(Amount::from_units)),
+        true => JournalEntry::void_hold(name, "test", hold.to_owned()),
+        false => JournalEntry::post_hold(name, "test", hold.to_owned(), amount.map(Amount::from_units)),
     };
     book_one(db, entry).await
 }
@@ -46,60 +47,62 @@ async fn available(db: &Db, account: Account) -> u128 {
     balance.available().units().try_into().unwrap()
 }
 
-async fn run_audit(db: &Db) -> audit::Report {
-    db.read("audit", |tx| Box::pin(async move { audit::audit(tx).await })).await.unwrap()
+async fn run_audit(db: &Db) -> Report {
+    db.read("audit", |tx| Box::pin(async move { audit_ledger(tx).await })).await.unwrap()
 }
 
-async fn seal_all(db: &Db) {
-    db.write("seal", |tx| Box::pin(async move { append_to_hash_chain(tx, 10_000).await })).await.unwrap();
+async fn append_all_to_hash_chain(db: &Db) {
+    db.write("append_to_hash_chain", |tx| Box::pin(async move { append_to_hash_chain(tx, 10_000).await }))
+        .await
+        .unwrap();
 }
 
 both! {
-    async fn a_floored_account_never_goes_below_zero(db: Db) {
-        post_one(&db, "credit/1", leg(Account::OperatorEquity, Account::User(USER), 100)).await.unwrap();
-        let spend = |units| leg(Account::User(USER), Account::MerchantAvailable(MERCHANT), units);
+    async fn a_non_negative_account_never_goes_below_zero(db: Db) {
+        post_one(&db, "credit/1", line(Account::OperatorEquity, Account::User(USER), 100)).await.unwrap();
+        let spend = |units| line(Account::User(USER), Account::MerchantAvailable(MERCHANT), units);
         let refused = post_one(&db, "spend/1", spend(101)).await.unwrap_err();
         assert!(matches!(refused, PostError::Insufficient { available } if available == Amount::from_units(100)));
         post_one(&db, "spend/2", spend(60)).await.unwrap();
         hold_one(&db, "hold/1", spend(40)).await.unwrap();
-        assert_eq!(available(&db, Account::User(USER)).await, 0, "what is held cannot be spent");
+        assert_eq!(available(&db, Account::User(USER)).await, 0, "a held amount cannot be spent");
         assert!(matches!(post_one(&db, "spend/3", spend(1)).await, Err(PostError::Insufficient { .. })));
-        end_hold(&db, "hold/1/post", "hold/1", Some(30), false).await.unwrap();
-        assert_eq!(available(&db, Account::User(USER)).await, 10, "the rest of a hold is free again");
+        resolve_hold(&db, "hold/1/post", "hold/1", Some(30), false).await.unwrap();
+        assert_eq!(available(&db, Account::User(USER)).await, 10, "the rest of a posted hold is released");
         assert_eq!(available(&db, Account::MerchantAvailable(MERCHANT)).await, 90);
         assert!(run_audit(&db).await.is_clean());
     }
 
-    async fn a_hold_ends_once(db: Db) {
-        post_one(&db, "credit/1", leg(Account::OperatorEquity, Account::User(USER), 100)).await.unwrap();
-        hold_one(&db, "hold/1", leg(Account::User(USER), Account::OperatorEquity, 40)).await.unwrap();
-        assert!(matches!(end_hold(&db, "too/much", "hold/1", Some(41), false).await, Err(PostError::AboveHold { .. })));
-        end_hold(&db, "hold/1/void", "hold/1", None, true).await.unwrap();
-        let again = end_hold(&db, "hold/1/post", "hold/1", None, false).await.unwrap_err();
+    async fn a_hold_is_resolved_once(db: Db) {
+        post_one(&db, "credit/1", line(Account::OperatorEquity, Account::User(USER), 100)).await.unwrap();
+        hold_one(&db, "hold/1", line(Account::User(USER), Account::OperatorEquity, 40)).await.unwrap();
+        assert!(matches!(resolve_hold(&db, "too/much", "hold/1", Some(41), false).await, Err(PostError::AboveHold { .. })));
+        resolve_hold(&db, "hold/1/void", "hold/1", None, true).await.unwrap();
+        let again = resolve_hold(&db, "hold/1/post", "hold/1", None, false).await.unwrap_err();
         assert!(matches!(again, PostError::NoHold(name) if name == "hold/1"));
-        assert!(matches!(end_hold(&db, "x", "credit/1", None, true).await, Err(PostError::NoHold(_))));
+        assert!(matches!(resolve_hold(&db, "x", "credit/1", None, true).await, Err(PostError::NoHold(_))));
         assert_eq!(available(&db, Account::User(USER)).await, 100);
         assert!(run_audit(&db).await.is_clean());
     }
 
-    async fn an_entry_is_posted_once(db: Db) {
-        let credit = || leg(Account::OperatorEquity, Account::User(USER), 5);
+    async fn an_entry_is_booked_once(db: Db) {
+        let credit = || line(Account::OperatorEquity, Account::User(USER), 5);
         post_one(&db, "credit/1", credit()).await.unwrap();
         assert!(matches!(post_one(&db, "credit/1", credit()).await, Err(PostError::Db(error)) if error.is_unique()));
         assert_eq!(available(&db, Account::User(USER)).await, 5);
         for bad in [0, 1 << 127] {
-            let leg = leg(Account::OperatorEquity, Account::User(USER), bad);
-            assert!(matches!(post_one(&db, "credit/2", leg).await, Err(PostError::BadAmount(_))));
+            let line = line(Account::OperatorEquity, Account::User(USER), bad);
+            assert!(matches!(post_one(&db, "credit/2", line).await, Err(PostError::BadAmount(_))));
         }
     }
 
     async fn concurrent_spenders_cannot_overdraw(db: Db) {
-        post_one(&db, "credit/1", leg(Account::OperatorEquity, Account::User(USER), 10)).await.unwrap();
+        post_one(&db, "credit/1", line(Account::OperatorEquity, Account::User(USER), 10)).await.unwrap();
         let spenders = (0..40).map(|n| {
             let db = db.clone();
             async move {
-                let leg = leg(Account::User(USER), Account::MerchantAvailable(MERCHANT), 1);
-                post_one(&db, &format!("spend/{n}"), leg).await
+                let line = line(Account::User(USER), Account::MerchantAvailable(MERCHANT), 1);
+                post_one(&db, &format!("spend/{n}"), line).await
             }
         });
         let outcomes = futures_util::future::join_all(spenders).await;
@@ -108,12 +111,12 @@ both! {
         assert!(run_audit(&db).await.is_clean());
     }
 
-    async fn the_audit_names_a_changed_posting(db: Db) {
+    async fn the_audit_reports_a_changed_posting(db: Db) {
         for n in 0..5u32 {
-            let leg = leg(Account::OperatorEquity, Account::User(USER), 10);
-            post_one(&db, &format!("credit/{n}"), leg).await.unwrap();
+            let line = line(Account::OperatorEquity, Account::User(USER), 10);
+            post_one(&db, &format!("credit/{n}"), line).await.unwrap();
         }
-        seal_all(&db).await;
+        append_all_to_hash_chain(&db).await;
         assert!(run_audit(&db).await.is_clean());
         db.write("corrupt", |tx| Box::pin(async move {
             execute!(tx, "update postings set amount = $1 where entry = 'credit/2'", Amount::from_units(11))
@@ -124,12 +127,12 @@ both! {
         assert!(report.findings.iter().any(|finding| finding.contains("user:7")), "{report}");
     }
 
-    async fn the_audit_sees_a_removed_posting(db: Db) {
+    async fn the_audit_reports_a_removed_posting(db: Db) {
         for n in 0..4u32 {
-            let leg = leg(Account::OperatorEquity, Account::User(USER), 10);
-            post_one(&db, &format!("credit/{n}"), leg).await.unwrap();
+            let line = line(Account::OperatorEquity, Account::User(USER), 10);
+            post_one(&db, &format!("credit/{n}"), line).await.unwrap();
         }
-        seal_all(&db).await;
+        append_all_to_hash_chain(&db).await;
         db.write("corrupt", |tx| Box::pin(async move {
             execute!(tx, "delete from postings where entry = 'credit/1'")
         })).await.unwrap();
@@ -137,9 +140,9 @@ both! {
         assert!(report.findings.iter().any(|finding| finding.contains("(credit/2)") && finding.contains("missing")), "{report}");
     }
 
-    async fn roll_uping_finds_what_is_new_without_what_is_old(db: Db) {
+    async fn a_roll_up_reads_only_new_postings(db: Db) {
         let plan = db
-            .write("explain", |tx| Box::pin(async move { store::explain_sealed_movements(tx, AccountId(1), 1).await }))
+            .write("explain", |tx| Box::pin(async move { store::explain_hashed_changes(tx, AccountId(1), 1).await }))
             .await
             .unwrap();
         let bounds = match db.backend() {
@@ -151,21 +154,21 @@ both! {
         }
     }
 
-    async fn roll_uping_changes_no_balance(db: Db) {
+    async fn a_roll_up_changes_no_balance(db: Db) {
         for n in 0..20u32 {
-            let leg = leg(Account::OperatorEquity, Account::User(USER), u128::from(n + 1));
-            post_one(&db, &format!("credit/{n}"), leg).await.unwrap();
+            let line = line(Account::OperatorEquity, Account::User(USER), u128::from(n + 1));
+            post_one(&db, &format!("credit/{n}"), line).await.unwrap();
             if n % 5 == 0 {
-                seal_all(&db).await;
-                db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
+                append_all_to_hash_chain(&db).await;
+                db.write("roll_up", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
             }
         }
-        hold_one(&db, "hold", leg(Account::User(USER), Account::OperatorEquity, 9)).await.unwrap();
-        seal_all(&db).await;
-        db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
-        end_hold(&db, "hold/void", "hold", None, true).await.unwrap();
-        seal_all(&db).await;
-        db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
+        hold_one(&db, "hold", line(Account::User(USER), Account::OperatorEquity, 9)).await.unwrap();
+        append_all_to_hash_chain(&db).await;
+        db.write("roll_up", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
+        resolve_hold(&db, "hold/void", "hold", None, true).await.unwrap();
+        append_all_to_hash_chain(&db).await;
+        db.write("roll_up", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
         let equity = db
             .read("balance", |tx| Box::pin(async move { balance(tx, Mode::Live, &Account::OperatorEquity, &cny()).await }))
             .await
@@ -173,14 +176,14 @@ both! {
         assert_eq!(equity.debits_posted, Amount::from_units(210));
         assert_eq!(equity.credits_pending, Amount::ZERO);
         assert!(run_audit(&db).await.is_clean());
-        let idle = db.write("fold", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
-        assert_eq!(idle, 0, "what is folded is not folded again");
+        let idle = db.write("roll_up", |tx| Box::pin(async move { roll_up(tx, 100).await })).await.unwrap();
+        assert_eq!(idle, 0, "nothing is rolled up twice");
     }
 }
 
-/// What a random client may do.
+/// An operation of a random client.
 #[derive(Debug, Clone)]
-enum Act {
+enum RandomOperation {
     Credit { user: u8, amount: u64 },
     Spend { user: u8, amount: u64 },
     Hold { user: u8, amount: u64 },
@@ -188,20 +191,20 @@ enum Act {
     Void { pick: usize },
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| Act::Credit { user, amount }),
-        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| Act::Spend { user, amount }),
-        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| Act::Hold { user, amount }),
-        (any::<usize>(), 0u64..1_000).prop_map(|(pick, part)| Act::Post { pick, part }),
-        any::<usize>().prop_map(|pick| Act::Void { pick }),
+fn operations() -> impl Strategy<Value = Vec<RandomOperation>> {
+    let operation = prop_oneof![
+        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| RandomOperation::Credit { user, amount }),
+        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| RandomOperation::Spend { user, amount }),
+        (0u8..3, 1u64..1_000).prop_map(|(user, amount)| RandomOperation::Hold { user, amount }),
+        (any::<usize>(), 0u64..1_000).prop_map(|(pick, part)| RandomOperation::Post { pick, part }),
+        any::<usize>().prop_map(|pick| RandomOperation::Void { pick }),
     ];
-    proptest::collection::vec(act, 1..60)
+    proptest::collection::vec(operation, 1..60)
 }
 
 #[test]
-fn an_amount_is_the_sum_of_its_parts() {
-    let limit = Amount::from_units(1 << LIMIT);
+fn a_split_amount_is_the_sum_of_its_parts() {
+    let limit = Amount::from_units(1 << AMOUNT_BITS_MAX);
     let one = Amount::from_units(1);
     for (amount, count) in [
         (Amount::ZERO, 0),
@@ -210,7 +213,7 @@ fn an_amount_is_the_sum_of_its_parts() {
         (limit, 2),
         (limit.checked_mul(40).unwrap(), 41),
     ] {
-        let parts: Vec<Amount> = parts(amount).collect();
+        let parts: Vec<Amount> = split_into_postable(amount).collect();
         assert!(parts.iter().all(|part| is_postable(*part)));
         assert_eq!((parts.len(), Amount::checked_sum(parts)), (count, Some(amount)));
     }
@@ -219,45 +222,45 @@ fn an_amount_is_the_sum_of_its_parts() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// The ledger agrees with a map of integers after every act, and the audit with both.
+    /// The ledger matches a map of integers after every operation, and the audit finds no difference.
     #[test]
-    fn the_ledger_is_a_map_of_integers(acts in acts()) {
+    fn the_ledger_matches_a_map_of_integers(operations in operations()) {
         tokio::runtime::Runtime::new().unwrap().block_on(async {
-            let db = testing::fresh(Backend::Sqlite).await;
+            let db = testing::open_migrated(Backend::Sqlite).await;
             let mut model: HashMap<u8, (u64, u64)> = HashMap::new();
             let mut holds: Vec<(String, u8, u64)> = Vec::new();
             let user = |number: u8| Account::User(UserId(i64::from(number) + 1));
-            for (n, act) in acts.into_iter().enumerate() {
-                match act {
-                    Act::Credit { user: u, amount } => {
-                        post_one(&db, &format!("{n}"), leg(Account::OperatorEquity, user(u), amount.into())).await.unwrap();
+            for (n, operation) in operations.into_iter().enumerate() {
+                match operation {
+                    RandomOperation::Credit { user: u, amount } => {
+                        post_one(&db, &format!("{n}"), line(Account::OperatorEquity, user(u), amount.into())).await.unwrap();
                         model.entry(u).or_default().0 += amount;
                     }
-                    Act::Spend { user: u, amount } => {
-                        let done = post_one(&db, &format!("{n}"), leg(user(u), Account::OperatorEquity, amount.into())).await;
+                    RandomOperation::Spend { user: u, amount } => {
+                        let done = post_one(&db, &format!("{n}"), line(user(u), Account::OperatorEquity, amount.into())).await;
                         let (has, held) = model.entry(u).or_default();
                         assert_eq!(done.is_ok(), *has - *held >= amount);
                         if done.is_ok() { *has -= amount; }
                     }
-                    Act::Hold { user: u, amount } => {
-                        let done = hold_one(&db, &format!("{n}"), leg(user(u), Account::OperatorEquity, amount.into())).await;
+                    RandomOperation::Hold { user: u, amount } => {
+                        let done = hold_one(&db, &format!("{n}"), line(user(u), Account::OperatorEquity, amount.into())).await;
                         let (has, held) = model.entry(u).or_default();
                         assert_eq!(done.is_ok(), *has - *held >= amount);
                         if done.is_ok() { *held += amount; holds.push((format!("{n}"), u, amount)); }
                     }
-                    Act::Post { pick, part } => {
+                    RandomOperation::Post { pick, part } => {
                         if holds.is_empty() { continue; }
                         let (hold, u, amount) = holds.remove(pick % holds.len());
                         let part = (part % amount).max(1).min(amount);
-                        end_hold(&db, &format!("{n}"), &hold, Some(part.into()), false).await.unwrap();
+                        resolve_hold(&db, &format!("{n}"), &hold, Some(part.into()), false).await.unwrap();
                         let (has, held) = model.entry(u).or_default();
                         *held -= amount;
                         *has -= part;
                     }
-                    Act::Void { pick } => {
+                    RandomOperation::Void { pick } => {
                         if holds.is_empty() { continue; }
                         let (hold, u, amount) = holds.remove(pick % holds.len());
-                        end_hold(&db, &format!("{n}"), &hold, None, true).await.unwrap();
+                        resolve_hold(&db, &format!("{n}"), &hold, None, true).await.unwrap();
                         model.entry(u).or_default().1 -= amount;
                     }
                 }

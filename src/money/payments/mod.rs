@@ -9,7 +9,7 @@ use chain::{Amount, AssetId};
 
 use clock::Instant;
 use db::{self, Batch, ResultRef, Tx};
-use ids::{OrderId, PaymentId};
+use ids::{OrderId, PaymentId, Shop, UserId};
 
 /// The way in which a payment is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,6 +88,10 @@ pub struct Taken {
 pub struct NewPayment {
     /// The order, stored in the same batch.
     pub order: ResultRef<OrderId>,
+    /// The shop of the order.
+    pub shop: Shop,
+    /// The user whose balance pays; `None` for every other method.
+    pub user: Option<UserId>,
     /// The way in which it is paid.
     pub method: Method,
     /// The state in which it is stored.
@@ -101,9 +105,18 @@ pub struct NewPayment {
 }
 
 impl NewPayment {
-    /// Returns a payment that waits for money.
-    pub fn pending(order: ResultRef<OrderId>, method: Method) -> NewPayment {
-        NewPayment { order, method, state: State::Pending, taken: None, pay_url: None, provider_ref: None }
+    /// A payment that waits for money from outside.
+    pub fn pending(order: ResultRef<OrderId>, shop: Shop, method: Method) -> NewPayment {
+        NewPayment {
+            order,
+            shop,
+            user: None,
+            method,
+            state: State::Pending,
+            taken: None,
+            pay_url: None,
+            provider_ref: None,
+        }
     }
 }
 

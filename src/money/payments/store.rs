@@ -2,7 +2,7 @@
 
 use crate::payments::{NewPayment, State};
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx, deferred_each, execute, given, row, statement};
+use db::{self, Batch, ResultRef, Tx, batch_row, deferred_for_each, execute, row, statement};
 use ids::{OrderId, PaymentId};
 
 pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
@@ -11,12 +11,16 @@ pub fn insert_payment(links: &mut Batch, now: Instant, new: &NewPayment) -> Resu
         rate.map(|(rate, source, at)| (Some(rate), Some(source), Some(at))).unwrap_or_default();
     statement!(
         links,
-        "insert into payments (public_id, order_id, method, state, asset, amount, pay_url, provider_ref, rate, rate_source,
-         rated_at, created_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning id",
+        "insert into payments (public_id, order_id, merchant_id, mode, method, state, user_id, asset, amount, pay_url,
+         provider_ref, rate, rate_source, rated_at, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",
         uuid::Uuid::new_v4().to_string(),
         new.order,
+        new.shop.merchant,
+        new.shop.mode,
         new.method,
         new.state,
+        new.user,
         new.taken.as_ref().map(|taken| taken.asset.as_str()),
         new.taken.as_ref().map(|taken| taken.amount),
         new.pay_url.as_deref(),
@@ -44,9 +48,9 @@ pub async fn set_states(tx: &mut Tx, now: Instant, to: &[(PaymentId, State)]) ->
             State::Pending | State::Confirming => None,
             State::Success | State::Failed | State::Expired => Some(now),
         };
-        given![*id, *state, closed_at]
+        batch_row![*id, *state, closed_at]
     });
-    deferred_each!(
+    deferred_for_each!(
         tx,
         given.collect(),
         "with given (id bigint, state text, closed_at bigint)

@@ -1,4 +1,4 @@
-//! Rates and quotes. A quote freezes a rate for one payment; without a fresh rate there is no quote.
+//! Rates and quotes. A quote freezes a rate for one payment. Without a fresh rate there is no quote.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -15,21 +15,25 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-/// A currency's ISO 4217 code, three capital letters. All have two decimal places here.
+/// The ISO 4217 code of a currency: three capital letters. All currencies have two decimal places here.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency([u8; 3]);
 
 impl Currency {
+    /// Chinese yuan.
     pub const CNY: Currency = Currency(*b"CNY");
+    /// United States dollar.
     pub const USD: Currency = Currency(*b"USD");
 
+    /// Returns `None` unless the code is three capital ASCII letters.
     pub fn new(code: &str) -> Option<Currency> {
         let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
         bytes.iter().all(u8::is_ascii_uppercase).then_some(Currency(bytes))
     }
 
+    /// Returns the code, such as `USD`.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("ASCII by construction")
+        std::str::from_utf8(&self.0).expect("`new` accepts ASCII only")
     }
 }
 
@@ -57,134 +61,187 @@ impl db::FromValue for Currency {
     }
 }
 
-/// An amount of a currency in minor units (cents, fen); never negative where it is a price.
+/// An amount of a currency. A price is never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fiat {
+    /// The currency of the amount.
     pub currency: Currency,
+    /// Minor units (cents, fen).
     pub minor: i64,
 }
 
 impl Fiat {
+    /// Returns `minor` minor units of `currency`.
     pub const fn new(currency: Currency, minor: i64) -> Fiat {
         Fiat { currency, minor }
     }
 
-    /// Exact decimal, two places at most: 50 fen are `0.5`.
+    /// Returns the exact decimal with at most two places: `0.5` for 50 fen.
     pub fn to_decimal(self) -> Decimal {
         Decimal::new(self.minor, 2).normalize()
     }
 }
 
-/// A rate as it was accepted: `value` units of the quote currency for one of the base.
+/// An accepted rate of one base currency or asset in a quote currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
+    /// Units of the quote currency for one unit of the base.
     pub value: Decimal,
+    /// The tickers or the setting that the rate comes from.
     pub source: String,
-    pub at: Instant,
+    /// When the rate was observed.
+    pub observed_at: Instant,
 }
 
-/// What a payment has to bring, and why.
+/// The amount that a payment must bring, and the rate behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
-    /// Currency units per whole coin, spread included.
+    /// Units of the currency for one whole unit of the asset, spread included.
     pub rate: Decimal,
+    /// The source of the rate.
     pub source: String,
+    /// When the rate was observed.
     pub rated_at: Instant,
-    /// Base units, rounded up to the decimal places that a buyer can type.
+    /// Base units of the asset, rounded up to the number of decimal places that buyers use.
     pub due: Amount,
 }
 
+/// Why there is no quote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
+    /// No rate was accepted for the pair, or it was withdrawn.
     #[error("there is no rate for {base}/{quote}")]
-    NoRate { base: String, quote: String },
-    #[error("the newest rate for {base}/{quote} is too old")]
-    Stale { base: String, quote: String },
-    #[error("the amount cannot be expressed")]
+    NoRate {
+        /// The currency or asset that is priced.
+        base: String,
+        /// The currency of the price.
+        quote: String,
+    },
+    /// The latest rate is older than the configured limit.
+    #[error("the latest rate for {base}/{quote} is too old")]
+    Stale {
+        /// The currency or asset that is priced.
+        base: String,
+        /// The currency of the price.
+        quote: String,
+    },
+    /// The amount or the rate leaves the range of its type.
+    #[error("the amount is out of range")]
     OutOfRange,
 }
 
-/// The rates in force, shared by everybody who quotes. Updated by the rates worker only.
+/// The current rates, shared by all quotes. Only the rates worker updates them.
 #[derive(Debug, Clone)]
 pub struct RateBook {
     rates: Arc<RwLock<HashMap<(String, String), Rate>>>,
-    /// A rate older than this quotes nothing. Configured crosses count as always fresh (`at` in the far future).
+    /// A rate that is older gives no quote. Configured rates never get old: they were observed in the far future.
     stale_after_ms: i64,
-    /// Added to what the buyer pays, in basis points.
+    /// Reduces the rate of a quote, so that the buyer pays more; in basis points.
     spread_basis_points: u32,
 }
 
 impl RateBook {
+    /// Returns a book without rates.
     pub fn new(stale_after_ms: i64, spread_basis_points: u32) -> RateBook {
         RateBook { rates: Arc::default(), stale_after_ms, spread_basis_points }
     }
 
+    /// Sets the rate of a pair.
     pub fn set(&self, base: &str, quote: &str, rate: Rate) {
-        let mut rates = self.rates.write().expect("no holder of the rates panics");
+        let mut rates = self.rates.write().expect("no thread panics while it holds the lock");
         rates.insert((base.to_owned(), quote.to_owned()), rate);
     }
 
-    /// A rate that may not be used any more, because its sources disagree.
+    /// Removes the rate of a pair, because its sources disagree.
     pub fn withdraw(&self, base: &str, quote: &str) {
-        self.rates.write().expect("no holder of the rates panics").remove(&(base.to_owned(), quote.to_owned()));
+        self.rates
+            .write()
+            .expect("no thread panics while it holds the lock")
+            .remove(&(base.to_owned(), quote.to_owned()));
     }
 
+    /// Returns the latest rate of a pair, however old; `None` when there is none.
     pub fn get(&self, base: &str, quote: &str) -> Option<Rate> {
-        self.rates.read().expect("no holder of the rates panics").get(&(base.to_owned(), quote.to_owned())).cloned()
+        self.rates
+            .read()
+            .expect("no thread panics while it holds the lock")
+            .get(&(base.to_owned(), quote.to_owned()))
+            .cloned()
     }
 
-    /// What one `base` costs in `quote`: directly, or across USD.
+    /// Returns the rate of `base` in `quote`: the rate of the pair, or the product of both rates to USD.
+    ///
+    /// # Errors
+    /// [`QuoteError::NoRate`] and [`QuoteError::Stale`] when no fresh rate is known, [`QuoteError::OutOfRange`] for a product
+    /// that is too large.
     pub fn rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         if base == quote {
-            return Ok(Rate { value: Decimal::ONE, source: "same".into(), at: now });
+            return Ok(Rate { value: Decimal::ONE, source: "same".into(), observed_at: now });
         }
         if self.get(base, quote).is_some() || base == "USD" || quote == "USD" {
-            return self.fresh(now, base, quote);
+            return self.fresh_rate(now, base, quote);
         }
-        let (to_usd, from_usd) = (self.fresh(now, base, "USD")?, self.fresh(now, "USD", quote)?);
+        let (to_usd, from_usd) = (self.fresh_rate(now, base, "USD")?, self.fresh_rate(now, "USD", quote)?);
         Ok(Rate {
             value: to_usd.value.checked_mul(from_usd.value).ok_or(QuoteError::OutOfRange)?,
             source: format!("{} x {}", to_usd.source, from_usd.source),
-            at: to_usd.at.min(from_usd.at),
+            observed_at: to_usd.observed_at.min(from_usd.observed_at),
         })
     }
 
-    /// How much of `base` (with `decimals`, cut to `keep` places, rounded up) pays `price`.
-    pub fn quote(&self, now: Instant, base: &str, decimals: u8, keep: u8, price: Fiat) -> Result<Quote, QuoteError> {
+    /// Returns the amount of the asset `base` that pays `price`. The asset has `decimals` decimal places; the amount is rounded
+    /// up to `kept_decimals` of them.
+    ///
+    /// # Errors
+    /// [`QuoteError::NoRate`] and [`QuoteError::Stale`] when no fresh rate is known, [`QuoteError::OutOfRange`] when the amount
+    /// is too large.
+    pub fn quote(
+        &self,
+        now: Instant,
+        base: &str,
+        decimals: u8,
+        kept_decimals: u8,
+        price: Fiat,
+    ) -> Result<Quote, QuoteError> {
         let rate = self.rate(now, base, price.currency.as_str())?;
         let spread = Decimal::new(i64::from(self.spread_basis_points), 4);
         let net = Decimal::ONE.checked_sub(spread).and_then(|share| rate.value.checked_mul(share));
         let net = net.filter(|rate| *rate > Decimal::ZERO).ok_or(QuoteError::OutOfRange)?;
-        let due = amount_for(price, net, decimals).and_then(|due| due.round_up(decimals, keep));
-        let rated_at = rate.at.min(now);
+        let due = amount_for(price, net, decimals).and_then(|due| due.round_up(decimals, kept_decimals));
+        let rated_at = rate.observed_at.min(now);
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }
 
-    fn fresh(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
-        let pair = || (base.to_owned(), quote.to_owned());
+    /// Returns the rate of a pair, unless it is too old.
+    fn fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         let Some(rate) = self.get(base, quote) else {
-            let (base, quote) = pair();
-            return Err(QuoteError::NoRate { base, quote });
+            return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });
         };
-        if now.since(rate.at) > self.stale_after_ms {
-            let (base, quote) = pair();
-            return Err(QuoteError::Stale { base, quote });
+        if now.since(rate.observed_at) > self.stale_after_ms {
+            return Err(QuoteError::Stale { base: base.to_owned(), quote: quote.to_owned() });
         }
         Ok(rate)
     }
 }
 
-/// Writes an accepted rate down.
+/// Stores an accepted rate.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn accept(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result<(), db::Error> {
     store::insert_rate(tx, base, quote, rate).await
 }
 
-/// The rate that was accepted last, however old.
+/// Returns the latest accepted rate of a pair, however old; `None` when there never was one.
+///
+/// # Errors
+/// Any [`db::Error`] of the database.
 pub async fn find_accepted(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<Rate>, db::Error> {
     store::find_latest(tx, base, quote).await
 }
 
-/// `price / rate` in base units, rounded up; exact integer arithmetic on the rate's digits.
+/// Returns `price / rate` in base units of an asset with `decimals` decimal places, rounded up, by exact integer arithmetic.
+/// `None` when the price is negative, the rate is not positive, or the amount is too large.
 pub fn amount_for(price: Fiat, rate: Decimal, decimals: u8) -> Option<Amount> {
     let ten = Units::from(10);
     let minor = u64::try_from(price.minor).ok()?;

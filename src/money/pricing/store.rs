@@ -13,7 +13,7 @@ pub async fn insert_rate(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> R
         quote,
         rate.value.to_string(),
         &rate.source,
-        rate.at
+        rate.observed_at
     )?;
     db::expect_changed(inserted, 1)
 }
@@ -29,5 +29,5 @@ pub async fn find_latest(tx: &mut Tx, base: &str, quote: &str) -> Result<Option<
     let text: String = found.get("rate")?;
     let value: Decimal =
         text.parse().map_err(|_| db::Error::Value { column: "rate".into(), reason: "it is not a decimal".into() })?;
-    Ok(Some(Rate { value, source: found.get("source")?, at: found.get("observed_at")? }))
+    Ok(Some(Rate { value, source: found.get("source")?, observed_at: found.get("observed_at")? }))
 }

@@ -7,6 +7,7 @@ mod store;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::audit_log::{self, Action, Actor};
 use chain::Amount;
 use clock::Instant;
 use db::{self, FromValue, Tx};
@@ -135,9 +136,21 @@ pub async fn retract(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note:
     store::set_closed(tx, now, kind, subject, ClosingReason::Retracted, note).await
 }
 
-/// Closes a review because the operator decided. Returns false when no such review is open.
-pub async fn decide(tx: &mut Tx, now: Instant, kind: Kind, subject: &str, note: &str) -> Result<bool, db::Error> {
-    store::set_closed(tx, now, kind, subject, ClosingReason::Decided, note).await
+/// Closes a review that an operator decided and records the action in the audit log. Returns false when no review of this
+/// kind and subject is open.
+pub async fn close_by_operator(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    kind: Kind,
+    subject: &str,
+    note: &str,
+) -> Result<bool, db::Error> {
+    let is_closed = store::set_closed(tx, now, kind, subject, ClosingReason::Decided, note).await?;
+    if is_closed {
+        audit_log::record(tx, now, actor, Action::ReviewClose, subject, &format!("{kind}: {note}")).await?;
+    }
+    Ok(is_closed)
 }
 
 /// Returns the open reviews, oldest first.

@@ -94,5 +94,5 @@ pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error
 
 pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
     let counted = row!(tx, "select count(*) as n from reviews where closed_at is null")?;
-    counted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("n")
+    counted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("n")
 }

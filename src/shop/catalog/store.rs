@@ -6,7 +6,7 @@ use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 
-/// Rows of one list: a product has one for each of its texts.
+/// Maximum number of rows of a list. A product has one row for each of its texts.
 const LIST_ROWS_MAX: u32 = 100_000;
 
 pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
@@ -25,10 +25,10 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
         currency,
         LIST_ROWS_MAX
     )?;
-    gather(currency, &found)
+    group_texts(currency, &found)
 }
 
-/// Products with the price of one unit in each currency that they have one in. A row for each price, or one without.
+/// Selects products with their unit price at quantity 1: one row for each currency, or one row for a product without a price.
 macro_rules! with_prices {
     ($condition:literal) => {
         concat!(
@@ -51,7 +51,7 @@ pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWith
         shop.mode,
         LIST_ROWS_MAX
     )?;
-    gather_prices(&found)
+    group_prices(&found)
 }
 
 pub async fn find_with_prices_by_public_id(
@@ -61,7 +61,7 @@ pub async fn find_with_prices_by_public_id(
 ) -> Result<Option<ProductWithPrices>, db::Error> {
     let found =
         rows!(tx, with_prices!("and p.public_id = $3 order by c.currency"), shop.merchant, shop.mode, public_id)?;
-    Ok(gather_prices(&found)?.pop())
+    Ok(group_prices(&found)?.pop())
 }
 
 pub async fn find_with_prices_by_slug(
@@ -70,11 +70,11 @@ pub async fn find_with_prices_by_slug(
     slug: &str,
 ) -> Result<Option<ProductWithPrices>, db::Error> {
     let found = rows!(tx, with_prices!("and p.slug = $3 order by c.currency"), shop.merchant, shop.mode, slug)?;
-    Ok(gather_prices(&found)?.pop())
+    Ok(group_prices(&found)?.pop())
 }
 
-/// Rows of one product stand together.
-fn gather_prices(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
+/// Groups rows by product. The rows of one product are adjacent.
+fn group_prices(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
     let mut products: Vec<ProductWithPrices> = Vec::new();
     for row in rows {
         let id: ProductId = row.get("id")?;
@@ -118,7 +118,7 @@ pub async fn find_by_public_id(
         currency,
         public_id
     )?;
-    Ok(gather(currency, &found)?.pop())
+    Ok(group_texts(currency, &found)?.pop())
 }
 
 pub async fn find_by_slug(
@@ -141,11 +141,11 @@ pub async fn find_by_slug(
         currency,
         slug
     )?;
-    Ok(gather(currency, &found)?.pop())
+    Ok(group_texts(currency, &found)?.pop())
 }
 
-/// Rows of one product stand together, one for each text, or one without.
-fn gather(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
+/// Groups rows by product. The rows of one product are adjacent: one for each text, or one for a product without texts.
+fn group_texts(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
     let mut products: Vec<Product> = Vec::new();
     for row in rows {
         let id: ProductId = row.get("id")?;
@@ -170,6 +170,7 @@ fn gather(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Error> {
     Ok(products)
 }
 
+/// Returns the SKU of an active product with the price of the largest tier that `reached_quantity` reaches.
 pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
@@ -202,7 +203,7 @@ pub async fn find_orderable_sku(
     }))
 }
 
-/// `None` when the slug is taken.
+/// Returns `None` when the slug is taken.
 pub async fn insert_product(
     tx: &mut Tx,
     now: Instant,
@@ -234,7 +235,7 @@ pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<S
         product,
         code
     )?;
-    inserted.ok_or(db::Error::Changed { expected: 1, found: 0 })?.get("id")
+    inserted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("id")
 }
 
 pub async fn set_limits(

@@ -1,7 +1,7 @@
 use uuid::Uuid;
 
 use crate::catalog::{self, EditError, LocalizedTexts, NewProduct, OrderableSku, PriceTier, PricingScheme, State};
-use crate::fixture::{Fixture, NOW, mailbox, read, write};
+use crate::fixture::{Fixture, NOW, OPERATOR, mailbox, read, write};
 use ids::{Mode, Shop};
 use money::pricing::{Currency, Fiat};
 
@@ -12,13 +12,13 @@ async fn find(shop: &Fixture, name: &str) -> Option<catalog::Product> {
     read(&shop.db, move |tx| Box::pin(async move { catalog::find_active(tx, owner, CNY, &name).await })).await
 }
 
-async fn offer(shop: &Fixture, quantity: u32, prices: PricingScheme) -> Option<OrderableSku> {
+async fn find_sku(shop: &Fixture, quantity: u32, scheme: PricingScheme) -> Option<OrderableSku> {
     let (owner, id) = (shop.shop, shop.product_id);
-    read(&shop.db, move |tx| Box::pin(catalog::find_orderable_sku(tx, owner, CNY, id, quantity, prices))).await
+    read(&shop.db, move |tx| Box::pin(catalog::find_orderable_sku(tx, owner, CNY, id, quantity, scheme))).await
 }
 
 db::both! {
-    async fn products_are_listed_in_their_order_with_stock_price_and_texts(db: Db) {
+    async fn products_are_listed_by_position_with_stock_price_and_texts(db: Db) {
         let shop = Fixture::new(db, 3).await;
         let owner = shop.shop;
         let first = NewProduct { slug: "first".into(), position: -1, texts: LocalizedTexts::default(), ..mailbox(Uuid::new_v4()) };
@@ -40,7 +40,7 @@ db::both! {
         assert!(read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, owner, Currency::USD))).await.is_empty());
     }
 
-    async fn an_id_in_any_spelling_and_the_slug_find_one_product(db: Db) {
+    async fn a_product_is_found_by_its_slug_and_by_its_id_in_any_notation(db: Db) {
         let shop = Fixture::new(db, 0).await;
         let id = shop.product_id;
         for name in [id.to_string(), id.to_string().to_uppercase(), id.simple().to_string(), "mailbox".into()] {
@@ -51,20 +51,20 @@ db::both! {
         }
     }
 
-    async fn what_is_inactive_is_absent_until_it_is_active_again(db: Db) {
+    async fn an_inactive_product_is_hidden_until_it_is_active_again(db: Db) {
         let shop = Fixture::new(db, 5).await;
         let (owner, product) = (shop.shop, shop.product);
-        write(&shop.db, move |tx| Box::pin(catalog::set_state(tx, product, State::Inactive))).await;
+        write(&shop.db, move |tx| Box::pin(catalog::set_state(tx, NOW, &OPERATOR, product, "mailbox", State::Inactive))).await;
         assert_eq!(find(&shop, "mailbox").await, None);
-        assert_eq!(offer(&shop, 1, PricingScheme::Tiered).await, None);
+        assert_eq!(find_sku(&shop, 1, PricingScheme::Tiered).await, None);
         assert!(read(&shop.db, move |tx| Box::pin(catalog::list_active(tx, owner, CNY))).await.is_empty());
         let any = read(&shop.db, move |tx| Box::pin(catalog::find(tx, owner, CNY, "mailbox"))).await;
         assert_eq!(any.unwrap().state, State::Inactive);
-        write(&shop.db, move |tx| Box::pin(catalog::set_state(tx, product, State::Active))).await;
+        write(&shop.db, move |tx| Box::pin(catalog::set_state(tx, NOW, &OPERATOR, product, "mailbox", State::Active))).await;
         assert_eq!(find(&shop, "mailbox").await.unwrap().stock, 5);
     }
 
-    async fn an_operator_finds_products_whatever_they_cost(db: Db) {
+    async fn an_operator_finds_products_with_prices_in_any_currency(db: Db) {
         let shop = Fixture::new(db, 2).await;
         let owner = shop.shop;
         let elsewhere = Uuid::new_v4();
@@ -85,7 +85,7 @@ db::both! {
         assert_eq!(stored("Abroad").await, None);
         write(&shop.db, move |tx| Box::pin(async move {
             catalog::set_prices(tx, sku, CNY, &[PriceTier { from_quantity: 1, unit_price: 60 }]).await.unwrap();
-            catalog::set_state(tx, product, State::Inactive).await
+            catalog::set_state(tx, NOW, &OPERATOR, product, "mailbox", State::Inactive).await
         })).await;
         let list = read(&shop.db, move |tx| Box::pin(catalog::list_with_prices(tx, owner))).await;
         let seen: Vec<_> = list.iter().map(|p| (p.slug.as_str(), p.state, p.stock, p.unit_prices.clone())).collect();
@@ -97,18 +97,18 @@ db::both! {
         assert!(read(&shop.db, move |tx| Box::pin(catalog::list_with_prices(tx, live))).await.is_empty());
     }
 
-    async fn the_price_is_that_of_the_greatest_quantity_reached(db: Db) {
+    async fn the_price_is_that_of_the_largest_tier_reached(db: Db) {
         let shop = Fixture::new(db, 0).await;
-        for (quantity, prices, minor) in [
+        for (quantity, scheme, minor) in [
             (1, PricingScheme::Tiered, 50), (99, PricingScheme::Tiered, 50), (100, PricingScheme::Tiered, 40), (500, PricingScheme::Tiered, 40),
             (500, PricingScheme::PerUnit, 50),
         ] {
-            let offer = offer(&shop, quantity, prices).await.unwrap();
-            assert_eq!(offer.unit_price.minor, minor, "{quantity} {prices:?}");
+            let sku = find_sku(&shop, quantity, scheme).await.unwrap();
+            assert_eq!(sku.unit_price.minor, minor, "{quantity} {scheme:?}");
         }
     }
 
-    async fn edits_that_make_no_sense_are_refused(db: Db) {
+    async fn invalid_changes_are_refused(db: Db) {
         let shop = Fixture::new(db, 0).await;
         let (owner, product, sku) = (shop.shop, shop.product, shop.sku);
         let create = |new: NewProduct| {
@@ -121,7 +121,7 @@ db::both! {
         }
         for (min_quantity, max_quantity) in [(0, 5), (6, 5)] {
             let new = NewProduct { slug: "x".into(), min_quantity, max_quantity, ..other() };
-            assert_eq!(create(new).await, Err(EditError::BadLimits));
+            assert_eq!(create(new).await, Err(EditError::BadLimits { min: min_quantity, max: max_quantity }));
         }
         let tier = |from_quantity, unit_price| PriceTier { from_quantity, unit_price };
         for tiers in [vec![], vec![tier(2, 1)], vec![tier(1, 1), tier(1, 2)], vec![tier(1, -1)]] {
@@ -139,6 +139,6 @@ db::both! {
         let product = find(&shop, "mailbox").await.unwrap();
         assert_eq!((product.min_quantity, product.max_quantity, product.unit_price.minor), (5, 10, 60));
         assert_eq!(product.texts.get("name", "en"), Some("Mailbox"));
-        assert_eq!(offer(&shop, 100, PricingScheme::Tiered).await.unwrap().unit_price.minor, 60);
+        assert_eq!(find_sku(&shop, 100, PricingScheme::Tiered).await.unwrap().unit_price.minor, 60);
     }
 }

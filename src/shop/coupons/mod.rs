@@ -1,4 +1,4 @@
-//! Coupons: a discount for who knows the code. A use is counted when an order is created and given back when it ends unpaid.
+//! Coupons: codes that give a discount. Creating an order counts one use; an order that ends unpaid releases its use.
 
 pub mod machine;
 mod store;
@@ -10,38 +10,46 @@ use clock::Instant;
 use db::{self, Tx};
 use ids::{CouponId, Shop};
 use money::pricing::{Currency, Fiat};
+use records::audit_log::{self, Action, Actor};
 
 pub use machine::{BasketLine, CouponRefusal, Discount, Terms};
 
 const CODE_LENGTH_MAX: usize = 64;
 
+/// A coupon to be created.
 #[derive(Debug, Clone)]
 pub struct NewCoupon {
+    /// Upper and lower case are the same, and outer blanks are ignored.
     pub code: String,
     pub terms: Terms,
-    /// Without it there is no bound.
+    /// Maximum number of orders that may use it; `None` for no limit.
     pub max_uses: Option<u32>,
 }
 
+/// A stored coupon.
 #[derive(Debug, Clone)]
 pub struct Coupon {
     pub id: CouponId,
     pub terms: Terms,
+    /// Maximum number of uses; `None` for no limit.
     pub max_uses: Option<u32>,
+    /// Number of orders that used it and did not end unpaid.
     pub uses: u32,
 }
 
+/// A coupon use that was counted, with the discount that it gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedCoupon {
     pub coupon: CouponId,
     pub discount: Fiat,
 }
 
+/// The reason why a coupon was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("a code is 1 to {CODE_LENGTH_MAX} characters")]
+    #[error("a code has 1 to {CODE_LENGTH_MAX} characters")]
     BadCode,
-    #[error("a percentage is 1 to 10000 basis points, a fixed discount more than nothing, a minimum not negative")]
+    #[error("a percentage is 0.01 to 100, a fixed discount is more than 0, and a minimum amount is not negative")]
     BadTerms,
     #[error("another coupon has this code")]
     CodeTaken,
@@ -49,6 +57,7 @@ pub enum CreateError {
     Db(#[from] db::Error),
 }
 
+/// The reason why a coupon was not redeemed.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeemError {
     #[error(transparent)]
@@ -57,15 +66,24 @@ pub enum RedeemError {
     Db(#[from] db::Error),
 }
 
-pub async fn create(tx: &mut Tx, now: Instant, shop: Shop, new: NewCoupon) -> Result<CouponId, CreateError> {
-    let code = normalised(&new.code).ok_or(CreateError::BadCode)?;
+/// Creates a coupon and records the action in the audit log.
+pub async fn create(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    shop: Shop,
+    new: NewCoupon,
+) -> Result<CouponId, CreateError> {
+    let code = normalize_code(&new.code).ok_or(CreateError::BadCode)?;
     if !new.terms.are_valid() {
         return Err(CreateError::BadTerms);
     }
-    store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateError::CodeTaken)
+    let coupon = store::insert_coupon(tx, now, shop, &code, &new).await?.ok_or(CreateError::CodeTaken)?;
+    audit_log::record(tx, now, actor, Action::CouponCreate, &new.code, "").await?;
+    Ok(coupon)
 }
 
-/// Counts one use and says what it is worth. Two orders at once cannot both have the last use.
+/// Counts one use of a coupon and returns its discount. Concurrent orders cannot both take the last use.
 pub async fn redeem(
     tx: &mut Tx,
     now: Instant,
@@ -74,40 +92,37 @@ pub async fn redeem(
     currency: Currency,
     basket: &[BasketLine],
 ) -> Result<AppliedCoupon, RedeemError> {
-    let code = normalised(code).ok_or(CouponRefusal::Unknown)?;
+    let code = normalize_code(code).ok_or(CouponRefusal::Unknown)?;
     let coupon = store::find_coupon(tx, shop, &code).await?.ok_or(CouponRefusal::Unknown)?;
-    let discount = machine::discount(&coupon.terms, now, currency, basket)?;
-    if !store::set_used(tx, coupon.id).await? {
+    let discount = machine::discount_for(&coupon.terms, now, currency, basket)?;
+    if !store::claim_use(tx, coupon.id).await? {
         return Err(CouponRefusal::Exhausted.into());
     }
     Ok(AppliedCoupon { coupon: coupon.id, discount })
 }
 
-/// Takes a counted use back: the order that had it ended unpaid.
+/// Releases one use of a coupon, because its order ended unpaid.
 pub async fn release_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
-    store::set_unused(tx, coupon).await
+    store::release_use(tx, coupon).await
 }
 
-/// The active coupon with this code.
-pub async fn find(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<Coupon>, db::Error> {
-    match normalised(code) {
-        Some(code) => store::find_coupon(tx, shop, &code).await,
-        None => Ok(None),
-    }
-}
-
-/// Active coupons with their codes.
+/// Returns the active coupons of a shop with their codes, by code.
 pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
     store::list(tx, shop).await
 }
 
-/// Ends a coupon; orders that used it keep their discount.
-pub async fn deactivate(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
-    store::set_inactive(tx, coupon).await
+/// Deactivates a coupon and records the action in the audit log. Orders that used it keep their discount. Returns false when
+/// no active coupon has this code.
+pub async fn deactivate(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, code: &str) -> Result<bool, db::Error> {
+    let Some(normalized) = normalize_code(code) else { return Ok(false) };
+    let Some(coupon) = store::find_coupon(tx, shop, &normalized).await? else { return Ok(false) };
+    store::set_inactive(tx, coupon.id).await?;
+    audit_log::record(tx, now, actor, Action::CouponDeactivate, code, "").await?;
+    Ok(true)
 }
 
-/// Trimmed and in capitals: how a code is stored and compared.
-fn normalised(code: &str) -> Option<String> {
+/// Returns a code as it is stored and compared: trimmed and in upper case. `None` when it is empty or too long.
+fn normalize_code(code: &str) -> Option<String> {
     let code = code.trim();
     let fits = !code.is_empty() && code.chars().count() <= CODE_LENGTH_MAX;
     fits.then(|| code.to_uppercase())

@@ -13,7 +13,7 @@ enum DiscountKind {
 
 db::text_enum!(DiscountKind { Percent => "percent", Fixed => "fixed" });
 
-/// `None` when the code is taken.
+/// Returns `None` when the code is taken.
 pub async fn insert_coupon(
     tx: &mut Tx,
     now: Instant,
@@ -21,7 +21,7 @@ pub async fn insert_coupon(
     code: &str,
     new: &NewCoupon,
 ) -> Result<Option<CouponId>, db::Error> {
-    let (kind, value) = match new.terms.value {
+    let (kind, value) = match new.terms.discount {
         Discount::Percent(points) => (DiscountKind::Percent, points),
         Discount::Fixed(minor) => (DiscountKind::Fixed, minor),
     };
@@ -59,7 +59,7 @@ pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<C
     found.as_ref().map(coupon).transpose()
 }
 
-/// Coupons of one list.
+/// Maximum number of coupons that `list` returns.
 const LIST_MAX: u32 = 10_000;
 
 pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
@@ -79,7 +79,7 @@ fn coupon(row: &Row) -> Result<Coupon, db::Error> {
     Ok(Coupon {
         id: row.get("id")?,
         terms: Terms {
-            value: match row.get("kind")? {
+            discount: match row.get("kind")? {
                 DiscountKind::Percent => Discount::Percent(value),
                 DiscountKind::Fixed => Discount::Fixed(value),
             },
@@ -94,8 +94,8 @@ fn coupon(row: &Row) -> Result<Coupon, db::Error> {
     })
 }
 
-/// False when all uses are counted already.
-pub async fn set_used(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
+/// Counts one use. Returns false when the coupon is inactive or has no use left.
+pub async fn claim_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
         "update coupons set uses = uses + 1 where id = $1 and state = 'active' and (max_uses is null or uses < max_uses)",
@@ -104,7 +104,7 @@ pub async fn set_used(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> 
     Ok(n == 1)
 }
 
-pub async fn set_unused(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
+pub async fn release_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set uses = uses - 1 where id = $1 and uses > 0", coupon)?;
     expect_changed(n, 1)
 }

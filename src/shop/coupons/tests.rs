@@ -1,9 +1,9 @@
 use futures_util::future::join_all;
 use proptest::prelude::*;
 
-use crate::coupons::machine::discount;
+use crate::coupons::machine::discount_for;
 use crate::coupons::{self, BasketLine, CouponRefusal, CreateError, Discount, NewCoupon, Terms};
-use crate::fixture::{Fixture, NOW};
+use crate::fixture::{Fixture, NOW, OPERATOR, write};
 use crate::orders::CreateError as OrderError;
 use crate::orders::NewOrder;
 use clock::Instant;
@@ -18,7 +18,7 @@ fn line(product: i64, total: i64) -> BasketLine {
 
 async fn create(shop: &Fixture, code: &str, terms: Terms, max_uses: Option<u32>) -> Result<CouponId, CreateError> {
     let (owner, new) = (shop.shop, NewCoupon { code: code.into(), terms, max_uses });
-    shop.db.write("create_coupon", move |tx| Box::pin(coupons::create(tx, NOW, owner, new))).await
+    shop.db.write("create_coupon", move |tx| Box::pin(coupons::create(tx, NOW, &OPERATOR, owner, new))).await
 }
 
 fn with_coupon(shop: &Fixture, quantity: u32, code: &str) -> NewOrder {
@@ -26,7 +26,7 @@ fn with_coupon(shop: &Fixture, quantity: u32, code: &str) -> NewOrder {
 }
 
 #[test]
-fn what_a_coupon_is_worth() {
+fn the_discount_follows_the_terms() {
     let percent = |points| Terms::unrestricted(Discount::Percent(points), CNY);
     let fixed = |minor| Terms::unrestricted(Discount::Fixed(minor), CNY);
     let table = [
@@ -47,9 +47,9 @@ fn what_a_coupon_is_worth() {
             Err(CouponRefusal::BelowMinimum { min_amount: Fiat::new(CNY, 101) }),
         ),
         (Terms { starts_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::NotYet)),
+        (Terms { starts_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::NotYetValid)),
         (Terms { ends_at: Some(NOW.plus_ms(1)), ..fixed(1) }, vec![line(1, 9)], Ok(1)),
-        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::Over)),
+        (Terms { ends_at: Some(NOW), ..fixed(1) }, vec![line(1, 9)], Err(CouponRefusal::Expired)),
         (
             Terms::unrestricted(Discount::Fixed(1), Currency::USD),
             vec![line(1, 9)],
@@ -57,7 +57,7 @@ fn what_a_coupon_is_worth() {
         ),
     ];
     for (terms, basket, expected) in table {
-        let found = discount(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);
+        let found = discount_for(&terms, NOW, CNY, &basket).map(|fiat| fiat.minor);
         assert_eq!(found, expected, "{terms:?} {basket:?}");
     }
 }
@@ -66,24 +66,24 @@ proptest! {
     #[test]
     fn a_discount_is_the_exact_share_rounded_down(total in 0_i64..i64::MAX, points in 1_i64..=10_000) {
         let terms = Terms::unrestricted(Discount::Percent(points), CNY);
-        let found = i128::from(discount(&terms, Instant(0), CNY, &[line(1, total)]).unwrap().minor);
+        let found = i128::from(discount_for(&terms, Instant(0), CNY, &[line(1, total)]).unwrap().minor);
         let exact = i128::from(total) * i128::from(points);
         prop_assert!(found * 10_000 <= exact && exact < (found + 1) * 10_000);
         prop_assert!(found <= i128::from(total));
     }
 
     #[test]
-    fn no_discount_is_more_than_what_counts(
+    fn no_discount_exceeds_the_eligible_total(
         totals in prop::collection::vec((0_i64..4, 0_i64..1_000_000_000), 1..6),
         value in prop_oneof![(1_i64..=10_000).prop_map(Discount::Percent), (1_i64..2_000_000_000).prop_map(Discount::Fixed)],
         bound_to in prop::option::of(0_i64..4),
     ) {
         let basket: Vec<BasketLine> = totals.iter().map(|(product, total)| line(*product, *total)).collect();
         let terms = Terms { product: bound_to.map(ProductId), ..Terms::unrestricted(value, CNY) };
-        let counting: i64 =
+        let eligible: i64 =
             totals.iter().filter(|(product, _)| bound_to.is_none_or(|b| b == *product)).map(|(_, total)| total).sum();
-        match discount(&terms, NOW, CNY, &basket) {
-            Ok(fiat) => prop_assert!((0..=counting).contains(&fiat.minor)),
+        match discount_for(&terms, NOW, CNY, &basket) {
+            Ok(fiat) => prop_assert!((0..=eligible).contains(&fiat.minor)),
             Err(refusal) => {
                 prop_assert_eq!(refusal, CouponRefusal::OtherProduct);
                 prop_assert!(totals.iter().all(|(product, _)| Some(*product) != bound_to));
@@ -93,7 +93,7 @@ proptest! {
 }
 
 db::both! {
-    async fn a_code_is_known_in_any_case_and_with_blanks(db: Db) {
+    async fn a_code_is_found_in_any_case_and_with_outer_blanks(db: Db) {
         let shop = Fixture::new(db, 10).await;
         create(&shop, " Spring10 ", Terms::unrestricted(Discount::Percent(1_000), CNY), None).await.unwrap();
         let created = shop.create(with_coupon(&shop, 3, "\tspring10 ")).await.unwrap();
@@ -107,7 +107,7 @@ db::both! {
         assert_eq!(shop.count("select count(*) from orders").await, 1);
     }
 
-    async fn coupons_that_make_no_sense_are_refused(db: Db) {
+    async fn invalid_coupons_are_refused(db: Db) {
         let shop = Fixture::new(db, 0).await;
         let fixed = || Terms::unrestricted(Discount::Fixed(1), CNY);
         create(&shop, "A", fixed(), None).await.unwrap();
@@ -118,7 +118,7 @@ db::both! {
         }
     }
 
-    async fn orders_at_once_cannot_use_a_coupon_more_often_than_it_allows(db: Db) {
+    async fn concurrent_orders_cannot_exceed_the_uses_of_a_coupon(db: Db) {
         let shop = Fixture::new(db, 50).await;
         create(&shop, "three", Terms::unrestricted(Discount::Percent(1_000), CNY), Some(3)).await.unwrap();
         let outcomes = join_all((0..20).map(|_| shop.create(with_coupon(&shop, 1, "three")))).await;
@@ -127,13 +127,18 @@ db::both! {
         assert_eq!((outcomes.iter().filter(|outcome| outcome.is_ok()).count(), exhausted), (3, 17));
         assert_eq!(shop.count("select uses from coupons").await, 3);
         assert_eq!(shop.stock().await, 47);
-        shop.assert_sound().await;
+        shop.assert_stock_counts().await;
     }
 
-    async fn a_coupon_that_was_ended_is_unknown(db: Db) {
+    async fn a_deactivated_coupon_is_unknown(db: Db) {
         let shop = Fixture::new(db, 5).await;
-        let id = create(&shop, "gone", Terms::unrestricted(Discount::Fixed(10), CNY), None).await.unwrap();
-        shop.db.write("deactivate", move |tx| Box::pin(coupons::deactivate(tx, id))).await.unwrap();
+        let owner = shop.shop;
+        create(&shop, "gone", Terms::unrestricted(Discount::Fixed(10), CNY), None).await.unwrap();
+        let deactivate = |code: &'static str| write(&shop.db, move |tx| {
+            Box::pin(coupons::deactivate(tx, NOW, &OPERATOR, owner, code))
+        });
+        assert!(deactivate(" GONE ").await);
+        assert!(!deactivate("gone").await && !deactivate("other").await);
         let refused = shop.create(with_coupon(&shop, 1, "gone")).await;
         assert!(matches!(refused, Err(OrderError::CouponInvalid(CouponRefusal::Unknown))));
     }

@@ -1,42 +1,45 @@
-//! What follows a failed delivery. Pure: no database, no clock.
+//! The retry schedule of failed deliveries. Pure: no database, no clock.
 
-/// Failed attempts after which an order is given up.
+/// Number of failed attempts after which the order has failed.
 pub const ATTEMPTS_MAX: u32 = 8;
 
 const FIRST_DELAY_MS: i64 = 10_000;
 const LONGEST_DELAY_MS: i64 = 15 * 60_000;
 
-/// Why an attempt failed.
+/// The cause of a failed delivery attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// The goods are not what they were: nobody expects them to come back by themselves.
-    Goods,
-    /// The key that reads them is not there, or another one has its name. The order was paid and has its goods, so it waits until somebody restores the key.
-    Key,
+pub enum FailureCause {
+    /// Items are missing or damaged. They are not expected to recover by themselves.
+    DamagedItems,
+    /// The key that decrypts the items is missing, or another key has its id. The order waits until an operator restores the
+    /// key.
+    MissingKey,
 }
 
+/// The step after a failed delivery attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// With the attempts that failed so far.
+pub enum NextStep {
     Retry {
+        /// The number of failed attempts to store.
         attempts: u32,
         after_ms: i64,
     },
-    GiveUp,
+    /// The order has failed.
+    Fail,
 }
 
-/// One more attempt failed, after `attempts` failed ones.
-pub fn after_failure(failure: Failure, attempts: u32) -> Next {
-    match failure {
-        // These attempts do not count: what fails later for another reason has all of its own.
-        Failure::Key => Next::Retry { attempts, after_ms: LONGEST_DELAY_MS },
-        Failure::Goods => {
+/// Returns the step after an attempt failed; `attempts` is the number of attempts that had failed before.
+pub fn next_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
+    match cause {
+        // Attempts without the key are not counted, so that a later failure for another reason gets all its attempts.
+        FailureCause::MissingKey => NextStep::Retry { attempts, after_ms: LONGEST_DELAY_MS },
+        FailureCause::DamagedItems => {
             let failed = attempts.saturating_add(1);
             if failed >= ATTEMPTS_MAX {
-                return Next::GiveUp;
+                return NextStep::Fail;
             }
             let after_ms = FIRST_DELAY_MS.saturating_mul(1_i64.checked_shl(2 * attempts).unwrap_or(i64::MAX));
-            Next::Retry { attempts: failed, after_ms: after_ms.min(LONGEST_DELAY_MS) }
+            NextStep::Retry { attempts: failed, after_ms: after_ms.min(LONGEST_DELAY_MS) }
         }
     }
 }
@@ -46,21 +49,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_until_it_is_given_up() {
+    fn delays_grow_until_the_order_fails() {
         let seconds = [10, 40, 160, 640, 900, 900, 900];
         for (attempts, seconds) in (0_u32..).zip(seconds) {
-            let expected = Next::Retry { attempts: attempts + 1, after_ms: seconds * 1000 };
-            assert_eq!(after_failure(Failure::Goods, attempts), expected);
+            let expected = NextStep::Retry { attempts: attempts + 1, after_ms: seconds * 1000 };
+            assert_eq!(next_after_failure(FailureCause::DamagedItems, attempts), expected);
         }
-        assert_eq!(after_failure(Failure::Goods, ATTEMPTS_MAX - 1), Next::GiveUp);
-        assert_eq!(after_failure(Failure::Goods, u32::MAX), Next::GiveUp);
+        assert_eq!(next_after_failure(FailureCause::DamagedItems, ATTEMPTS_MAX - 1), NextStep::Fail);
+        assert_eq!(next_after_failure(FailureCause::DamagedItems, u32::MAX), NextStep::Fail);
     }
 
     #[test]
-    fn a_missing_key_is_waited_for() {
+    fn a_missing_key_is_retried_without_end() {
         for attempts in [0, ATTEMPTS_MAX - 1, u32::MAX] {
-            let expected = Next::Retry { attempts, after_ms: 15 * 60_000 };
-            assert_eq!(after_failure(Failure::Key, attempts), expected);
+            let expected = NextStep::Retry { attempts, after_ms: 15 * 60_000 };
+            assert_eq!(next_after_failure(FailureCause::MissingKey, attempts), expected);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Handing out what was paid. A paid order leaves a row of work behind; delivering it removes the row in the same
-//! transaction, so that a crash at any point delivers once: before it nothing, after it everything.
+//! The delivery of paid orders. A paid order has one row of delivery work. The delivery deletes that row in its own
+//! transaction, so that a crash at any point leaves the order either undelivered with its work, or delivered once.
 
 pub mod machine;
 mod store;
@@ -14,25 +14,27 @@ use futures_util::StreamExt;
 use crate::orders::{self, LineState, Order, State};
 use crate::stock::{self, SealedItem};
 use clock::Instant;
-use db::{self, Db, Locked, Tx};
+use db::{self, Batch, Bind, Db, Locked, ResultRef, Tx};
 use envelope::{Envelope, OpenError};
 use ids::OrderId;
 use records::{events, reviews};
 
-use machine::{Failure, Next};
+use machine::{FailureCause, NextStep};
 
-/// The review of an order that waits for a key.
+/// The kind of the review for an order that waits for a missing key.
 const UNREADABLE: reviews::Kind = reviews::Kind::OrderUnreadable;
 
-/// Orders of one round; the rest is due in the next.
-const ROUND: u32 = 256;
-/// Orders delivered at once: on SQLite they share commits, on PostgreSQL they use as many connections.
-const AT_ONCE: usize = 8;
+/// Maximum number of orders that one run delivers. The others stay due for the next run.
+const ORDERS_PER_RUN_MAX: u32 = 256;
+/// Number of deliveries that run concurrently: SQLite commits them together, and PostgreSQL needs one connection for each.
+const CONCURRENT_DELIVERIES: usize = 8;
 
-/// What the letter to the buyer says. Never the goods: e-mail is read by many.
+/// The settings of the e-mail to the buyer. The e-mail never contains the delivered items, because e-mail is not
+/// confidential.
 #[derive(Debug, Clone)]
 pub struct EmailTemplates {
-    /// Where the buyer looks the order up, with `{order_no}` for its number. Empty: nowhere in particular.
+    /// The page where the buyer looks the order up; `{order_no}` stands for its number. When it is empty, the e-mail has no
+    /// link.
     pub order_url: String,
 }
 
@@ -46,18 +48,32 @@ enum DeliverError {
     Db(#[from] db::Error),
 }
 
-/// Delivers orders whose work is due and returns how many were completed. What cannot be delivered is tried again later
-/// and given up in the end, but not for want of a key; what only met a database that was not available stays due.
+/// Adds a statement to the batch that schedules the delivery of a paid order at once. Its result has no row when the delivery
+/// is scheduled already.
+pub fn schedule(batch: &mut Batch, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
+    store::insert(batch, now, order.into())
+}
+
+/// Removes the scheduled delivery of an order, if there is one.
+pub async fn suspend(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
+    store::delete(tx, order).await?;
+    Ok(())
+}
+
+/// Delivers the orders whose delivery is due and returns the number of completed orders.
+///
+/// A failed delivery is retried later, and after [`machine::ATTEMPTS_MAX`] attempts the order fails. Without the key of its
+/// items an order is retried without end. After a database error the order stays due.
 pub async fn deliver_due(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
-    letters: &Arc<EmailTemplates>,
+    templates: &Arc<EmailTemplates>,
 ) -> Result<usize, db::Error> {
-    let due = db.read("list_due_fulfilments", move |tx| Box::pin(store::list_due(tx, now, ROUND))).await?;
-    let deliveries = due.into_iter().map(|order| deliver_or_postpone(db, now, envelope, letters, order));
+    let due = db.read("list_due_fulfilments", move |tx| Box::pin(store::list_due(tx, now, ORDERS_PER_RUN_MAX))).await?;
+    let deliveries = due.into_iter().map(|order| deliver_or_postpone(db, now, envelope, templates, order));
     let outcomes: Vec<Result<bool, db::Error>> =
-        futures_util::stream::iter(deliveries).buffer_unordered(AT_ONCE).collect().await;
+        futures_util::stream::iter(deliveries).buffer_unordered(CONCURRENT_DELIVERIES).collect().await;
     let mut delivered = 0;
     for outcome in outcomes {
         delivered += usize::from(outcome?);
@@ -65,18 +81,20 @@ pub async fn deliver_due(
     Ok(delivered)
 }
 
+/// Delivers one order and returns true when it was completed. After a failure the next attempt is scheduled.
 async fn deliver_or_postpone(
     db: &Db,
     now: Instant,
     envelope: &Arc<Envelope>,
-    letters: &Arc<EmailTemplates>,
+    templates: &Arc<EmailTemplates>,
     order: OrderId,
 ) -> Result<bool, db::Error> {
-    let (keys, envelope, letters) = (envelope.clone(), envelope.clone(), letters.clone());
-    let attempt = db
-        .write("deliver_order", move |tx| Box::pin(async move { deliver(tx, now, &envelope, &letters, order).await }));
+    let (keys, envelope, templates) = (envelope.clone(), envelope.clone(), templates.clone());
+    let attempt = db.write("deliver_order", move |tx| {
+        Box::pin(async move { deliver(tx, now, &envelope, &templates, order).await })
+    });
     match attempt.await {
-        Ok(delivered) => Ok(delivered),
+        Ok(is_delivered) => Ok(is_delivered),
         Err(DeliverError::Db(error)) => Err(error),
         Err(error) => {
             tracing::error!(order.id = %order, "order {order} could not be delivered: {error}");
@@ -89,24 +107,24 @@ async fn deliver_or_postpone(
     }
 }
 
-/// False when somebody else is at it, or was.
+/// Delivers an order and returns true. Returns false when its work is done or another transaction holds it.
 async fn deliver(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
-    letters: &EmailTemplates,
+    templates: &EmailTemplates,
     order: OrderId,
 ) -> Result<bool, DeliverError> {
     if store::claim(tx, now, order).await?.is_none() {
         return Ok(false);
     }
-    let Some(order) = deliverable(tx, now, order).await? else { return Ok(false) };
+    let Some(order) = lock_deliverable(tx, now, order).await? else { return Ok(false) };
     for line in orders::list_lines(tx, &order).await? {
         let items = stock::deliver(tx, line.id).await?;
         if u32::try_from(items.len()) != Ok(line.quantity) {
             return Err(DeliverError::Missing { expected: line.quantity, found: items.len() });
         }
-        // Completed means that the buyer can read them: a lost key shows now, not when he looks.
+        // An order is completed only when its buyer can read the items, so that a lost key is noticed at the delivery.
         for item in items {
             if let Err(error) = stock::decrypt_item(envelope, &item) {
                 return Err(DeliverError::Unreadable { error, item });
@@ -116,19 +134,25 @@ async fn deliver(
     }
     let order = orders::advance(tx, now, order, State::Completed).await?;
     orders::record(tx, now, &order, events::Kind::OrderCompleted).await?;
-    reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the key is there again, and the order was delivered")
-        .await?;
+    let note = "the key was restored, and the order was delivered";
+    reviews::resolve(tx, now, UNREADABLE, &order.public_id, note).await?;
     if let Some(email) = orders::find_email(tx, order.id).await? {
-        let (subject, body) = letter(&order, letters);
+        let (subject, body) = completion_email(&order, templates);
         mail::queue(tx, now, &email, &subject, &body).await?;
     }
-    store::delete(tx, order.id).await?;
+    finish(tx, order.id).await?;
     Ok(true)
 }
 
-/// The order in `processing`; `None`, and no more work, when it is past that.
-async fn deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
-    let order = orders::lock(tx, id).await?.ok_or(db::Error::Changed { expected: 1, found: 0 })?;
+/// Deletes the delivery work of an order.
+async fn finish(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
+    db::expect_changed(store::delete(tx, order).await?, 1)
+}
+
+/// Locks an order and moves it to `processing`. Returns `None`, and deletes the delivery work, when the order is past that
+/// state.
+async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
+    let order = orders::lock(tx, id).await?.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?;
     match order.state {
         State::Paid => orders::advance(tx, now, order, State::Processing).await.map(Some),
         State::Processing => Ok(Some(order)),
@@ -141,66 +165,67 @@ async fn deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Lo
         | State::Cancelled
         | State::Failed
         | State::Refunded => {
-            store::delete(tx, id).await?;
+            finish(tx, id).await?;
             Ok(None)
         }
     }
 }
 
-/// Whose fault it was. What its key refuses is damaged, where the key reads other items; where it reads none, it is another
-/// key with the same id, and the right one may come back.
-async fn failure_of(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> Result<Failure, db::Error> {
+/// Returns the cause of a failed attempt. When the key refuses an item but decrypts others, the item is damaged. When the key
+/// decrypts none, another key has taken its id, and the right key may be restored.
+async fn classify_failure(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> Result<FailureCause, db::Error> {
     match error {
-        DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(Failure::Key),
+        DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
         DeliverError::Unreadable { error: OpenError::Refused, item } => {
             match stock::key_opens_other_items(tx, envelope, item).await? {
-                true => Ok(Failure::Goods),
-                false => Ok(Failure::Key),
+                true => Ok(FailureCause::DamagedItems),
+                false => Ok(FailureCause::MissingKey),
             }
         }
         DeliverError::Unreadable { error: OpenError::Malformed, .. } | DeliverError::Missing { .. } => {
-            Ok(Failure::Goods)
+            Ok(FailureCause::DamagedItems)
         }
         DeliverError::Db(error) => Err(error.clone()),
     }
 }
 
-/// Notes a failed attempt. After the last one the order has failed, and a person has to look; at once, where a key is missing.
+/// Schedules the next attempt after a failed one. A missing key opens a review at once. After the last attempt the order
+/// fails, and a review is opened.
 async fn postpone(
     tx: &mut Tx,
     now: Instant,
     envelope: &Envelope,
     id: OrderId,
-    why: &DeliverError,
+    error: &DeliverError,
 ) -> Result<(), db::Error> {
     let Some(attempts) = store::claim(tx, now, id).await? else { return Ok(()) };
-    let Some(order) = deliverable(tx, now, id).await? else { return Ok(()) };
-    let failure = failure_of(tx, envelope, why).await?;
-    if failure == Failure::Key {
-        let detail = format!("order {} is paid and waits until its goods can be read: {why}", order.order_no);
+    let Some(order) = lock_deliverable(tx, now, id).await? else { return Ok(()) };
+    let cause = classify_failure(tx, envelope, error).await?;
+    if cause == FailureCause::MissingKey {
+        let detail = format!("order {} is paid and waits until its items can be decrypted: {error}", order.order_no);
         reviews::open(tx, now, UNREADABLE, &order.public_id, &detail).await?;
     }
-    match machine::after_failure(failure, attempts) {
-        Next::Retry { attempts, after_ms } => store::set_next(tx, id, attempts, now.plus_ms(after_ms)).await,
-        Next::GiveUp => {
+    match machine::next_after_failure(cause, attempts) {
+        NextStep::Retry { attempts, after_ms } => store::set_next(tx, id, attempts, now.plus_ms(after_ms)).await,
+        NextStep::Fail => {
             for line in orders::list_lines(tx, &order).await? {
                 orders::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = orders::advance(tx, now, order, State::Failed).await?;
             orders::record(tx, now, &order, events::Kind::OrderFailed).await?;
-            let detail = format!("order {} is paid and could not be delivered: {why}", order.order_no);
+            let detail = format!("order {} is paid and could not be delivered: {error}", order.order_no);
             reviews::open(tx, now, reviews::Kind::OrderUndeliverable, &order.public_id, &detail).await?;
             reviews::resolve(tx, now, UNREADABLE, &order.public_id, "the order failed for another reason").await?;
-            store::delete(tx, id).await
+            finish(tx, id).await
         }
     }
 }
 
-/// Subject and body, in English and Chinese.
-fn letter(order: &Order, letters: &EmailTemplates) -> (String, String) {
+/// Returns subject and body of the e-mail to the buyer, in English and Chinese.
+fn completion_email(order: &Order, templates: &EmailTemplates) -> (String, String) {
     let number = &order.order_no;
     let subject = format!("Order {number} is complete / 订单 {number} 已完成");
-    let url = letters.order_url.replace("{order_no}", number);
+    let url = templates.order_url.replace("{order_no}", number);
     let (colon, wide_colon, end, wide_end) = if url.is_empty() { ("", "", ".", "。") } else { (": ", "：", "", "") };
     let body = format!(
         "Your order {number} is complete. Look it up with its number and this e-mail address{colon}{url}{end}\n\n\

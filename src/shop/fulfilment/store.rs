@@ -1,9 +1,21 @@
 //! All SQL of fulfilments.
 
 use clock::Instant;
-use db::{self, Tx, execute, expect_changed, row, rows};
+use db::{self, Batch, Bind, ResultRef, Tx, execute, expect_changed, row, rows, statement};
 use ids::OrderId;
 
+/// Inserts the delivery work of an order. The result has no row when the order has such work already.
+pub fn insert(batch: &mut Batch, now: Instant, order: Bind) -> ResultRef<OrderId> {
+    statement!(
+        batch,
+        "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)
+         on conflict (order_id) do nothing returning order_id as id",
+        order,
+        now
+    )
+}
+
+/// Returns the orders whose delivery is due, the longest overdue first.
 pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
     let due = rows!(
         tx,
@@ -14,7 +26,8 @@ pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<Order
     due.iter().map(|row| row.get("order_id")).collect()
 }
 
-/// How many attempts failed, when the work is due and nobody else is at it.
+/// Locks the delivery work of an order and returns the number of failed attempts. `None` when the work is not due, is done,
+/// or is locked by another transaction.
 pub async fn claim(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u32>, db::Error> {
     let found = row!(
         tx,
@@ -36,7 +49,7 @@ pub async fn set_next(tx: &mut Tx, order: OrderId, attempts: u32, next_at: Insta
     expect_changed(n, 1)
 }
 
-pub async fn delete(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
-    let n = execute!(tx, "delete from fulfilments where order_id = $1", order)?;
-    expect_changed(n, 1)
+/// Deletes the delivery work of an order and returns the number of deleted rows.
+pub async fn delete(tx: &mut Tx, order: OrderId) -> Result<u64, db::Error> {
+    execute!(tx, "delete from fulfilments where order_id = $1", order)
 }

@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, row, rows};
 use ids::MerchantId;
 
-/// `None` when the slug is taken.
+/// Returns `None` when the slug is taken.
 pub async fn insert_merchant(
     tx: &mut Tx,
     now: Instant,

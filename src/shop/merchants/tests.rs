@@ -1,12 +1,12 @@
 use uuid::Uuid;
 
-use crate::fixture::{NOW, read, write};
+use crate::fixture::{NOW, OPERATOR, read, write};
 use crate::merchants::{self, CreateError};
 
 db::both! {
     async fn a_slug_names_one_merchant(db: Db) {
         let create = |slug: &'static str, name: &'static str| {
-            db.write("test", move |tx| Box::pin(merchants::create(tx, NOW, Uuid::new_v4(), slug, name)))
+            db.write("test", move |tx| Box::pin(merchants::create(tx, NOW, &OPERATOR, Uuid::new_v4(), slug, name)))
         };
         let id = create("acme", "Acme").await.unwrap();
         assert!(matches!(create("acme", "Other").await, Err(CreateError::SlugTaken)));

@@ -1,4 +1,4 @@
-//! What an order is made of, before it is paid: products at their prices, a coupon, reserved stock.
+//! The line items of a new order: products with their prices, the coupon, and the reservation of stock.
 
 use crate::catalog::{self, OrderableSku};
 use crate::coupons::{self, AppliedCoupon, BasketLine, RedeemError};
@@ -8,52 +8,53 @@ use clock::Instant;
 use db::{Batch, BatchResult, ResultRef, Tx};
 use ids::{LineId, OrderId};
 
-/// What each line asks for, after the limits that do not depend on stock.
+/// Returns the SKU of each line, with its price. Checks the product, the quantity limits and the number of lines.
 pub(super) async fn find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<OrderableSku>, CreateError> {
     if !(1..=LINES_MAX).contains(&new.lines.len()) {
         return Err(CreateError::BadLines);
     }
-    let mut offers: Vec<OrderableSku> = Vec::new();
+    let mut skus: Vec<OrderableSku> = Vec::new();
     for line in &new.lines {
-        let offer =
-            catalog::find_orderable_sku(tx, new.shop, new.currency, line.product, line.quantity, new.pricing_scheme)
-                .await?;
-        let offer = offer.ok_or(CreateError::ProductNotFound)?;
-        let max = offer.max_quantity.min(new.quantity_max);
-        if line.quantity < offer.min_quantity {
-            return Err(CreateError::QuantityBelowMinimum { min: offer.min_quantity });
+        let sku =
+            catalog::find_orderable_sku(tx, new.shop, new.currency, line.product, line.quantity, new.pricing_scheme);
+        let sku = sku.await?.ok_or(CreateError::ProductNotFound)?;
+        let max = sku.max_quantity.min(new.quantity_max);
+        if line.quantity < sku.min_quantity {
+            return Err(CreateError::QuantityBelowMinimum { min: sku.min_quantity });
         }
         if line.quantity > max {
             return Err(CreateError::QuantityAboveMaximum { max });
         }
-        if offers.iter().any(|other| other.sku == offer.sku) {
+        if skus.iter().any(|other| other.sku == sku.sku) {
             return Err(CreateError::BadLines);
         }
-        offers.push(offer);
+        skus.push(sku);
     }
-    Ok(offers)
+    Ok(skus)
 }
 
-fn line_total(line: &NewLine, offer: &OrderableSku) -> Option<i64> {
-    offer.unit_price.minor.checked_mul(i64::from(line.quantity))
+fn line_total(line: &NewLine, sku: &OrderableSku) -> Option<i64> {
+    sku.unit_price.minor.checked_mul(i64::from(line.quantity))
 }
 
-pub(super) fn total(new: &NewOrder, offers: &[OrderableSku]) -> Option<i64> {
-    new.lines.iter().zip(offers).try_fold(0_i64, |sum, (line, offer)| sum.checked_add(line_total(line, offer)?))
+/// Returns the total before any discount, in minor units; `None` when it is out of range.
+pub(super) fn total(new: &NewOrder, skus: &[OrderableSku]) -> Option<i64> {
+    new.lines.iter().zip(skus).try_fold(0_i64, |sum, (line, sku)| sum.checked_add(line_total(line, sku)?))
 }
 
+/// Counts one use of the order's coupon and returns its discount; `None` when the order has no coupon.
 pub(super) async fn redeem_coupon(
     tx: &mut Tx,
     now: Instant,
     new: &NewOrder,
-    offers: &[OrderableSku],
+    skus: &[OrderableSku],
 ) -> Result<Option<AppliedCoupon>, CreateError> {
     let Some(code) = &new.coupon else { return Ok(None) };
     let basket: Option<Vec<BasketLine>> = new
         .lines
         .iter()
-        .zip(offers)
-        .map(|(line, offer)| Some(BasketLine { product: offer.product, total: line_total(line, offer)? }))
+        .zip(skus)
+        .map(|(line, sku)| Some(BasketLine { product: sku.product, total: line_total(line, sku)? }))
         .collect();
     let basket = basket.ok_or(CreateError::AmountOutOfRange)?;
     match coupons::redeem(tx, now, new.shop, code, new.currency, &basket).await {
@@ -63,54 +64,59 @@ pub(super) async fn redeem_coupon(
     }
 }
 
-/// Refuses what there is not enough of before anything is stored. What is enough here may be gone when it is reserved.
-pub(super) fn check_stock(new: &NewOrder, offers: &[OrderableSku]) -> Result<(), CreateError> {
-    let enough = new.lines.iter().zip(offers).all(|(line, offer)| u64::from(line.quantity) <= offer.stock);
-    if enough { Ok(()) } else { Err(CreateError::InsufficientStock) }
+/// Refuses an order that exceeds the stock before anything is stored. Other orders may still take the stock before
+/// [`reserve`] does.
+pub(super) fn check_stock(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), CreateError> {
+    let is_enough = new.lines.iter().zip(skus).all(|(line, sku)| u64::from(line.quantity) <= sku.stock);
+    if is_enough { Ok(()) } else { Err(CreateError::InsufficientStock) }
 }
 
-/// Lines in a chain, and the items that are set aside for them.
-pub(super) struct Reserving {
+/// Order lines that a batch inserts, with the stock that it reserves for them.
+pub(super) struct ReservedLines {
     lines: Vec<(OrderLine, ResultRef<LineId>)>,
-    items: Vec<Reservation>,
+    reservations: Vec<Reservation>,
 }
 
-/// Stores the lines and sets their items aside, in the order of the SKUs: orders that want the same ones do not deadlock.
+/// Adds statements to the batch that insert the lines and reserve their items. SKUs are locked by ascending id, so that two
+/// orders for the same SKUs never wait for each other.
 pub(super) fn reserve(
-    links: &mut Batch,
+    batch: &mut Batch,
     order: ResultRef<OrderId>,
     new: &NewOrder,
-    offers: &[OrderableSku],
-) -> Reserving {
+    skus: &[OrderableSku],
+) -> ReservedLines {
     let mut lines = Vec::new();
-    for (number, (wanted, offer)) in (1_i64..).zip(new.lines.iter().zip(offers)) {
+    for (number, (new_line, sku)) in (1_i64..).zip(new.lines.iter().zip(skus)) {
         let line = OrderLine {
             id: LineId(0),
-            product: wanted.product.to_string(),
-            sku: offer.sku,
-            quantity: wanted.quantity,
-            unit_price: offer.unit_price,
+            product: new_line.product.to_string(),
+            sku: sku.sku,
+            quantity: new_line.quantity,
+            unit_price: sku.unit_price,
             state: LineState::Pending,
         };
-        let id = store::insert_line(links, order, number, &line);
+        let id = store::insert_line(batch, order, number, &line);
         lines.push((line, id));
     }
     let mut by_sku: Vec<_> = lines.iter().collect();
     by_sku.sort_unstable_by_key(|(line, _)| line.sku);
-    let items = by_sku.iter().map(|(line, id)| stock::reserve(links, line.sku, *id, line.quantity)).collect();
-    Reserving { lines, items }
+    let reservations = by_sku.iter().map(|(line, id)| stock::reserve(batch, line.sku, *id, line.quantity)).collect();
+    ReservedLines { lines, reservations }
 }
 
-impl Reserving {
-    /// With the ids that they got, if there was enough for all of them.
-    pub fn lines(self, done: &BatchResult) -> Result<Vec<OrderLine>, CreateError> {
-        for reserved in &self.items {
-            reserved.ensure_complete(done).map_err(|error| match error {
+impl ReservedLines {
+    /// Returns the lines with their stored ids.
+    ///
+    /// # Errors
+    /// Fails when there was not enough stock for one of the lines.
+    pub fn into_lines(self, results: &BatchResult) -> Result<Vec<OrderLine>, CreateError> {
+        for reservation in &self.reservations {
+            reservation.ensure_complete(results).map_err(|error| match error {
                 ReserveError::Insufficient => CreateError::InsufficientStock,
                 ReserveError::Db(error) => CreateError::Db(error),
             })?;
         }
-        let with_id = |(line, id)| Ok(OrderLine { id: done.id(id)?, ..line });
+        let with_id = |(line, id)| Ok(OrderLine { id: results.id(id)?, ..line });
         self.lines.into_iter().map(with_id).collect()
     }
 }

@@ -1,20 +1,20 @@
-//! The states of an order. Pure: no database, no clock.
+//! The states of an order and the steps between them. Pure: no database, no clock.
 
-/// Forward only: see [`State::leads_to`].
+/// The state of an order. [`State::leads_to`] lists the possible steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     Created,
     AwaitingPayment,
     Paid,
-    /// Goods are being handed out.
+    /// The items are being delivered.
     Processing,
     PartiallyDelivered,
     Delivered,
     Completed,
-    /// The window ended without full payment.
+    /// The payment window ended without full payment.
     Expired,
     Cancelled,
-    /// Paid, and it cannot be delivered.
+    /// The order was paid, but it cannot be delivered, or its money disappeared in a reorg.
     Failed,
     Refunded,
 }
@@ -34,6 +34,7 @@ db::text_enum!(State {
 });
 
 impl State {
+    /// All states, in the order of their declaration.
     pub const ALL: [State; 11] = [
         State::Created,
         State::AwaitingPayment,
@@ -48,17 +49,17 @@ impl State {
         State::Refunded,
     ];
 
-    /// Whether an order may go from here to `to` in one step. Nothing leads to itself.
+    /// Returns true when an order may go from this state to `to` in one step. No state leads to itself.
     pub const fn leads_to(self, to: State) -> bool {
         match self {
-            // A balance or a coupon pays at once.
+            // An order that a balance or a coupon pays is paid at creation.
             State::Created => {
                 matches!(to, State::AwaitingPayment | State::Paid | State::Expired | State::Cancelled)
             }
             State::AwaitingPayment => matches!(to, State::Paid | State::Expired | State::Cancelled),
-            // Cancelled after payment: only where a surface offers it, together with a refund.
+            // A paid order is cancelled only by a surface that refunds it in the same transaction.
             State::Paid => matches!(to, State::Processing | State::Failed | State::Cancelled | State::Refunded),
-            // Goods without a way to the buyer are complete when they are delivered.
+            // Digital items need no shipping, so delivery completes the order.
             State::Processing => matches!(
                 to,
                 State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded
@@ -70,7 +71,7 @@ impl State {
         }
     }
 
-    /// Whether it still waits for money.
+    /// Returns true while the order waits for its payment.
     pub const fn is_unpaid(self) -> bool {
         match self {
             State::Created | State::AwaitingPayment => true,
@@ -92,8 +93,8 @@ mod tests {
     use super::State::{self, *};
 
     #[test]
-    fn every_pair() {
-        // Rows: from; columns: to, in the order of `ALL`.
+    fn only_the_listed_steps_are_possible() {
+        // A row is the state before the step, a column the state after it, in the order of `State::ALL`.
         let table = [
             (Created, ".xx....xx.."),
             (AwaitingPayment, "..x....xx.."),
@@ -116,15 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn no_way_leads_back() {
+    fn no_sequence_of_steps_returns_to_a_state() {
         for start in State::ALL {
-            let (mut reached, mut open) = (Vec::new(), vec![start]);
-            while let Some(state) = open.pop() {
+            let (mut reached, mut pending) = (Vec::new(), vec![start]);
+            while let Some(state) = pending.pop() {
                 for next in State::ALL.into_iter().filter(|next| state.leads_to(*next)) {
-                    assert_ne!(next, start, "a circle through {start:?}");
+                    assert_ne!(next, start, "the steps form a cycle through {start:?}");
                     if !reached.contains(&next) {
                         reached.push(next);
-                        open.push(next);
+                        pending.push(next);
                     }
                 }
             }
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_delivered_unpaid() {
+    fn an_unpaid_order_cannot_be_delivered() {
         for from in State::ALL.into_iter().filter(|state| state.is_unpaid()) {
             for to in [Processing, PartiallyDelivered, Delivered, Completed, Failed, Refunded] {
                 assert!(!from.leads_to(to), "{from:?} to {to:?}");

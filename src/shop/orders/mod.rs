@@ -1,7 +1,7 @@
-//! Orders: what was bought, for how much, and how far it is.
+//! Orders: the products that a buyer orders, their price, and the state of payment and delivery.
 //!
-//! An order exists together with its reserved stock, its counted coupon and its payment, or not at all. It learns what
-//! became of its payment in the transaction in which that happened, and its state only moves forward.
+//! An order is stored together with its reserved stock, its coupon use and its payment in one transaction. A change of a
+//! payment reaches the order in the transaction that makes the change. The state of an order only moves forward.
 
 mod order_reference;
 pub mod payment;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::catalog::PricingScheme;
 use crate::coupons::CouponRefusal;
+use crate::fulfilment;
 use crate::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService};
 use crate::orders::store::OrderStatusRow;
 use crate::stock;
@@ -29,42 +30,49 @@ use money::effects::PaymentListener;
 use money::invoices::{self, InvoiceTerms, Received};
 use money::payments::{self, Method, PaymentChange};
 use money::pricing::{Currency, Fiat};
+use records::audit_log::{self, Action, Actor};
 use records::events;
 
 pub use machine::State;
 pub use order_reference::OrderReference;
 
+/// Maximum number of lines of one order.
 pub const LINES_MAX: usize = 50;
 
-/// Orders that one transaction ends.
-const ROUND: u32 = 100;
+/// Maximum number of external payments that one transaction expires.
+const EXPIRED_PER_RUN_MAX: u32 = 100;
 
+/// An order to be created.
 #[derive(Debug, Clone)]
 pub struct NewOrder {
     pub reference: OrderReference,
     pub shop: Shop,
-    /// Only this surface finds the order by its number.
+    /// The name of the surface that creates the order. No other surface can look the order up.
     pub surface: &'static str,
     pub currency: Currency,
     pub pricing_scheme: PricingScheme,
     pub lines: Vec<NewLine>,
-    /// What the surface allows of one product, whatever the product allows.
+    /// Maximum quantity of one line that the surface allows. A product may set a lower maximum.
     pub quantity_max: u32,
-    /// A valid address; how it is written is kept, its case and outer blanks do not count when it is compared.
+    /// The buyer's valid e-mail address. It is stored as written and compared in its [normalized](normalize_email) form.
     pub email: String,
     pub user: Option<UserId>,
+    /// The coupon code that the buyer entered.
     pub coupon: Option<String>,
     pub payment_method: PaymentMethod,
-    /// How long stock and rate are kept for the buyer.
+    /// The time for which stock and exchange rate are reserved for the buyer, in milliseconds.
     pub window_ms: i64,
 }
 
+/// One line of an order to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewLine {
+    /// The public id of the product.
     pub product: Uuid,
     pub quantity: u32,
 }
 
+/// A stored order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     pub id: OrderId,
@@ -75,21 +83,23 @@ pub struct Order {
     pub state: State,
     pub original_amount: Fiat,
     pub discount_amount: Fiat,
-    /// What is due: original less discount.
+    /// The amount due: `original_amount` minus `discount_amount`.
     pub amount: Fiat,
     pub user: Option<UserId>,
     pub coupon: Option<CouponId>,
     pub created_at: Instant,
-    /// The end of the payment window; none when it was paid at once.
+    /// The end of the payment window; `None` when the order was paid at creation.
     pub expires_at: Option<Instant>,
     pub paid_at: Option<Instant>,
+    /// The time at which the order was completed, expired, cancelled, failed or refunded.
     pub closed_at: Option<Instant>,
 }
 
+/// One stored line of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderLine {
     pub id: LineId,
-    /// The product's public id.
+    /// The public id of the product.
     pub product: String,
     pub sku: SkuId,
     pub quantity: u32,
@@ -97,6 +107,7 @@ pub struct OrderLine {
     pub state: LineState,
 }
 
+/// The delivery state of one order line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LineState {
     Pending,
@@ -106,6 +117,7 @@ pub enum LineState {
 
 db::text_enum!(LineState { Pending => "pending", Delivered => "delivered", Failed => "failed" });
 
+/// An order that was just created, with the instructions for its buyer.
 #[derive(Debug)]
 pub struct PlacedOrder {
     pub order: Order,
@@ -113,27 +125,29 @@ pub struct PlacedOrder {
     pub instructions: PaymentInstructions,
 }
 
-/// How far an order is.
+/// The state of an order and of its newest payment. It holds nothing that only the buyer may see.
 #[derive(Debug)]
 pub struct OrderStatus {
     pub state: State,
     pub expires_at: Option<Instant>,
-    /// Of the newest attempt to pay it.
+    /// The method of the newest payment.
     pub method: Method,
+    /// The state of the newest payment.
     pub payment_state: payments::State,
-    /// On somebody else's page.
+    /// The page of an external provider where the buyer pays; `None` for other methods.
     pub pay_url: Option<String>,
-    /// What a payment on a chain asks, and what reached it.
+    /// The invoice of an on-chain payment and the amounts that it received; `None` for other methods.
     pub invoice: Option<(InvoiceTerms, Received)>,
 }
 
-/// Both of one row.
+/// An order together with its status.
 #[derive(Debug)]
 pub struct OrderDetails {
     pub order: Order,
     pub status: OrderStatus,
 }
 
+/// The reason why an order was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     #[error("an order has 1 to {LINES_MAX} lines")]
@@ -148,9 +162,9 @@ pub enum CreateError {
     InsufficientStock,
     #[error(transparent)]
     CouponInvalid(#[from] CouponRefusal),
-    #[error("this way to pay is not available")]
+    #[error("this payment method is not available")]
     MethodUnavailable,
-    #[error("a balance can be used by its user only")]
+    #[error("paying from a balance requires an authenticated user")]
     UserRequired,
     #[error("the balance does not cover the amount")]
     InsufficientBalance,
@@ -162,11 +176,12 @@ pub enum CreateError {
     Db(#[from] db::Error),
 }
 
+/// The reason why an order was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {
     #[error("there is no such order")]
     NotFound,
-    #[error("the order is {} already", .0.as_str())]
+    #[error("the order is already {}", .0.as_str())]
     TooLate(State),
     #[error("money for the order is on its way")]
     MoneyArrived,
@@ -174,8 +189,11 @@ pub enum CancelError {
     Db(#[from] db::Error),
 }
 
-/// One transaction: the order with its stock, its coupon and its payment. Paid from a balance, or free, it is paid at once.
-/// `address` is what the [payment_service prepared](PaymentService::prepare) for the means of this order.
+/// Stores an order with its reserved stock, its coupon use and its payment. An order that is free or paid from a balance is
+/// paid at once. `address` is the result of [`PaymentService::reserve_address`] for the order's payment method.
+///
+/// # Errors
+/// Every error means that nothing of the order may be stored: the caller must roll the transaction back.
 pub async fn create(
     tx: &mut Tx,
     now: Instant,
@@ -183,53 +201,52 @@ pub async fn create(
     new: NewOrder,
     address: Option<ReservedAddress>,
 ) -> Result<PlacedOrder, CreateError> {
-    let offers = line_items::find_skus(tx, &new).await?;
-    let original = line_items::total(&new, &offers).ok_or(CreateError::AmountOutOfRange)?;
-    let applied = line_items::redeem_coupon(tx, now, &new, &offers).await?;
+    let skus = line_items::find_skus(tx, &new).await?;
+    let original = line_items::total(&new, &skus).ok_or(CreateError::AmountOutOfRange)?;
+    let applied = line_items::redeem_coupon(tx, now, &new, &skus).await?;
     let discount = applied.map_or(0, |applied| applied.discount.minor);
     let amount = Fiat::new(new.currency, original.checked_sub(discount).ok_or(CreateError::AmountOutOfRange)?);
     let plan = payment_service.plan(now, new.shop, new.user, &new.payment_method, amount)?;
-    line_items::check_stock(&new, &offers)?;
+    line_items::check_stock(&new, &skus)?;
 
-    let settled = plan.is_paid_at_once();
-    let state = if settled { State::Paid } else { State::AwaitingPayment };
+    let is_paid = plan.is_paid_at_once();
     let order = Order {
         id: OrderId(0),
         public_id: new.reference.public_id.to_string(),
         order_no: new.reference.order_no.clone(),
         shop: new.shop,
         surface: new.surface.to_owned(),
-        state,
+        state: if is_paid { State::Paid } else { State::AwaitingPayment },
         original_amount: Fiat::new(new.currency, original),
         discount_amount: Fiat::new(new.currency, discount),
         amount,
         user: new.user,
         coupon: applied.map(|applied| applied.coupon),
         created_at: now,
-        expires_at: (!settled).then(|| now.plus_ms(new.window_ms)),
-        paid_at: settled.then_some(now),
+        expires_at: (!is_paid).then(|| now.plus_ms(new.window_ms)),
+        paid_at: is_paid.then_some(now),
         closed_at: None,
     };
-    let mut links = Batch::default();
-    let id = store::insert_order(&mut links, &order);
-    store::insert_contact(&mut links, id, new.email.trim(), &normalize_email(&new.email));
-    record_in(&mut links, now, &order, events::Kind::OrderCreated);
-    let asked = payment::request_payment(&mut links, now, &order, id, plan, address)?;
-    if settled {
-        store::insert_fulfilment_in(&mut links, now, id);
-        record_in(&mut links, now, &order, events::Kind::OrderPaid);
+    let mut batch = Batch::default();
+    let id = store::insert_order(&mut batch, &order);
+    store::insert_contact(&mut batch, id, new.email.trim(), &normalize_email(&new.email));
+    record_in(&mut batch, now, &order, events::Kind::OrderCreated);
+    let requested = payment::request_payment(&mut batch, now, &order, id, plan, address)?;
+    if is_paid {
+        fulfilment::schedule(&mut batch, now, id);
+        record_in(&mut batch, now, &order, events::Kind::OrderPaid);
     }
-    // Last, because buyers of the same product wait for each other from here on.
-    let reserved = line_items::reserve(&mut links, id, &new, &offers);
-    let done = tx.chain(links).await?;
+    // The stock comes last: it locks the rows of the SKUs, and orders for the same SKU wait from here on.
+    let reserved = line_items::reserve(&mut batch, id, &new, &skus);
+    let results = tx.run_batch(batch).await?;
 
-    let order = Order { id: done.id(id)?, ..order };
-    let lines = reserved.lines(&done)?;
-    let instructions = payment::finish_payment_request(tx, now, &order, asked, &done).await?;
+    let order = Order { id: results.id(id)?, ..order };
+    let lines = reserved.into_lines(&results)?;
+    let instructions = payment::finish_payment_request(tx, now, &order, requested, &results).await?;
     Ok(PlacedOrder { order, lines, instructions })
 }
 
-/// Moves orders on when their payments change.
+/// Applies changes of payments to their orders.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentChangeHandler;
 
@@ -244,24 +261,25 @@ impl PaymentListener for PaymentChangeHandler {
     }
 }
 
-/// Moves the orders of changed payments on, in the transaction in which the payments changed.
+/// Applies changes of payments to their orders, in the transaction that changed the payments.
 async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChange]) -> Result<(), db::Error> {
-    let mut over = Vec::new();
+    let mut unpaid = Vec::new();
     for change in changes {
         match *change {
             PaymentChange::Confirming(_) => {}
             PaymentChange::Paid(payment) => payment_changes::apply_paid(tx, now, payment).await?,
-            PaymentChange::Expired(payment) => over.extend(payment_changes::lock_expired_order(tx, payment).await?),
-            PaymentChange::Lost(payment) => over.extend(payment_changes::apply_lost(tx, now, payment).await?),
+            PaymentChange::Expired(payment) => unpaid.extend(payment_changes::lock_expired_order(tx, payment).await?),
+            PaymentChange::Lost(payment) => unpaid.extend(payment_changes::apply_lost(tx, now, payment).await?),
             PaymentChange::Reversed(payment) => payment_changes::apply_reversed(tx, now, payment).await?,
         }
     }
-    payment_changes::end_unpaid(tx, now, over, State::Expired, events::Kind::OrderExpired).await
+    payment_changes::end_unpaid(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
 }
 
-/// Takes an unpaid order back, unless money for it is on its way. What reaches its address later is booked and reviewed.
+/// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches its address later is booked and opens
+/// a review.
 pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
-    // The invoice is locked before the order, as it is when money arrives.
+    // The invoice is locked before the order: deposits lock them in the same sequence.
     if let Some(payment) = payments::find_newest(tx, id).await? {
         payments::close_external(tx, now, payment, false).await?;
         if let Some(invoice) = invoices::find_by_payment(tx, payment).await?
@@ -278,18 +296,32 @@ pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), Cancel
     Ok(payment_changes::end_unpaid(tx, now, vec![order], State::Cancelled, events::Kind::OrderCancelled).await?)
 }
 
-/// Ends orders whose window on somebody else's page is over, and returns how many. Orders on a chain end with their
-/// invoices, which wait for the chain.
+/// [Cancels](cancel) an order at the request of an operator and records the action in the audit log.
+pub async fn cancel_by_operator(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    order: &OrderDetails,
+) -> Result<(), CancelError> {
+    cancel(tx, now, order.order.id).await?;
+    let OrderDetails { order, status } = order;
+    let detail = audit_detail(order, status.method);
+    Ok(audit_log::record(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
+}
+
+/// Expires orders whose window for paying at an external provider has passed, and returns their number. On-chain orders
+/// expire with their invoices instead.
 pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
-    for payment in store::list_external_overdue(tx, now, ROUND).await? {
+    for payment in store::list_external_overdue(tx, now, EXPIRED_PER_RUN_MAX).await? {
         changes.extend(payments::close_external(tx, now, payment, false).await?);
     }
     apply_payment_changes(tx, now, &changes).await?;
     Ok(changes.len())
 }
 
-/// A person saw the money on somebody else's page; false when the order does not wait for it.
+/// Marks the payment of an order as received at the external provider. Returns false, and changes nothing, when the order
+/// does not wait for an external payment.
 pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
     let Some(payment) = payments::find_newest(tx, id).await? else { return Ok(false) };
     let change = payments::close_external(tx, now, payment, true).await?;
@@ -297,8 +329,25 @@ pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) ->
     Ok(change.is_some())
 }
 
-/// By its public id, without anything that only its buyer may see. Many ask, again and again: it is one look, unless
-/// something is on its way that no block holds.
+/// [Confirms](confirm_external_payment) the external payment of an order for an operator who saw it at the provider, and
+/// records the action in the audit log.
+pub async fn confirm_external_payment_by_operator(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    order: &OrderDetails,
+) -> Result<bool, db::Error> {
+    let OrderDetails { order, status } = order;
+    let is_confirmed = confirm_external_payment(tx, now, order.id).await?;
+    if is_confirmed {
+        let detail = audit_detail(order, status.method);
+        audit_log::record(tx, now, actor, Action::OrderConfirm, &order.order_no, &detail).await?;
+    }
+    Ok(is_confirmed)
+}
+
+/// Returns the status of an order by its public id; `None` when this surface and shop have no such order. Clients poll it,
+/// so it is one statement, and a second one only while an unconfirmed transfer to the order is known.
 pub async fn find_status(
     db: &Db,
     shop: Shop,
@@ -306,25 +355,25 @@ pub async fn find_status(
     public_id: Uuid,
 ) -> Result<Option<OrderStatus>, db::Error> {
     let id = public_id.to_string();
-    let look = db.select_one("order_standing", move |tx| {
+    let row = db.select_one("order_status", move |tx| {
         Box::pin(async move { store::find_status(tx, shop, surface, &id).await })
     });
-    match look.await? {
-        Some(found) if found.has_unconfirmed => {
+    match row.await? {
+        Some(row) if row.has_unconfirmed => {
             let id = public_id.to_string();
-            let read = db.read("order_standing", move |tx| {
+            let status = db.read("order_status", move |tx| {
                 Box::pin(async move {
-                    let Some(found) = store::find_status(tx, shop, surface, &id).await? else { return Ok(None) };
-                    with_unconfirmed(tx, found).await.map(Some)
+                    let Some(row) = store::find_status(tx, shop, surface, &id).await? else { return Ok(None) };
+                    add_unconfirmed(tx, row).await.map(Some)
                 })
             });
-            read.await
+            status.await
         }
-        found => Ok(found.map(|found| found.status)),
+        row => Ok(row.map(|row| row.status)),
     }
 }
 
-/// By its number, for who knows the e-mail address it was made with.
+/// Returns an order by its number; `None` unless `email` is the address that the order was created with.
 pub async fn find_by_number(
     tx: &mut Tx,
     shop: Shop,
@@ -333,21 +382,24 @@ pub async fn find_by_number(
     email: &str,
 ) -> Result<Option<OrderDetails>, db::Error> {
     let found = store::find_by_number(tx, shop, surface, order_no.trim(), &normalize_email(email)).await?;
-    view(tx, found).await
+    to_details(tx, found).await
 }
 
-/// By its number or its public id, whosever it is: for the operator.
+/// Returns an order of any shop by its number or its public id. It checks no access rights: for operators only.
 pub async fn find_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<OrderDetails>, db::Error> {
-    let found = store::find_by_number_or_id(tx, number_or_id).await?;
-    view(tx, found).await
+    // A UUID can be written in several ways; the hyphenated lower-case form is stored.
+    let number_or_id = number_or_id.trim();
+    let stored = number_or_id.parse::<Uuid>().map_or_else(|_| number_or_id.to_owned(), |id| id.to_string());
+    let found = store::find_by_number_or_id(tx, &stored).await?;
+    to_details(tx, found).await
 }
 
-/// What was bought, in the order of its lines.
+/// Returns the lines of an order, by line number.
 pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     store::list_lines(tx, order).await
 }
 
-/// The delivered lines, still encrypted, once the order is complete; before and after that there are none to see.
+/// Returns the delivered items of an order, still encrypted; `None` unless the order is delivered or completed.
 pub async fn find_delivered_items(
     tx: &mut Tx,
     order: &Order,
@@ -365,28 +417,32 @@ pub async fn find_delivered_items(
         | State::Failed
         | State::Refunded => return Ok(None),
     }
-    let mut goods = Vec::new();
+    let mut items = Vec::new();
     for line in lines {
-        goods.extend(stock::list_delivered(tx, line.id).await?);
+        items.extend(stock::list_delivered(tx, line.id).await?);
     }
-    Ok(Some(goods))
+    Ok(Some(items))
 }
 
-/// Trimmed and in lower case: how addresses are compared.
+/// Returns an e-mail address trimmed and in lower case. Addresses are compared in this form.
 pub fn normalize_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-pub(crate) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
-    store::lock_order(tx, id).await
-}
-
-/// The buyer's address as it was written; `None` once it was erased.
+/// Returns the buyer's e-mail address as written; `None` after it was erased.
 pub async fn find_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::Error> {
     store::find_email(tx, id).await
 }
 
-/// One step of the machine.
+/// Returns an order with its row locked; `None` when it does not exist.
+pub(crate) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
+    store::lock_order(tx, id).await
+}
+
+/// Moves an order to the state `to`.
+///
+/// # Errors
+/// Fails when the [state machine](State::leads_to) has no such step.
 pub(crate) async fn advance(
     tx: &mut Tx,
     now: Instant,
@@ -400,19 +456,21 @@ pub(crate) async fn advance(
     store::set_state(tx, now, order, to).await
 }
 
+/// Sets the delivery state of one line.
 pub(crate) async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
     store::set_line_state(tx, now, line, to).await
 }
 
+/// Records an event about an order in the event log.
 pub(crate) async fn record(tx: &mut Tx, now: Instant, order: &Order, kind: events::Kind) -> Result<(), db::Error> {
     events::record(tx, now, order.shop, kind, &order.public_id, &event_payload(order)).await
 }
 
-fn record_in(links: &mut Batch, now: Instant, order: &Order, kind: events::Kind) {
-    events::record_in(links, now, order.shop, kind, &order.public_id, &event_payload(order));
+fn record_in(batch: &mut Batch, now: Instant, order: &Order, kind: events::Kind) {
+    events::record_in(batch, now, order.shop, kind, &order.public_id, &event_payload(order));
 }
 
-/// What an event says of an order.
+/// Returns the JSON body of an event about an order.
 fn event_payload(order: &Order) -> String {
     let body = serde_json::json!({
         "order_id": order.public_id,
@@ -425,17 +483,22 @@ fn event_payload(order: &Order) -> String {
     body.to_string()
 }
 
-/// With what is on its way to it.
-async fn view(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<OrderDetails>, db::Error> {
-    let Some((order, found)) = found else { return Ok(None) };
-    Ok(Some(OrderDetails { order, status: with_unconfirmed(tx, found).await? }))
+/// Returns the text for the audit log, such as `0.5 CNY by alipay`.
+fn audit_detail(order: &Order, method: Method) -> String {
+    format!("{} {} by {}", order.amount.to_decimal(), order.amount.currency, method.as_str())
 }
 
-async fn with_unconfirmed(tx: &mut Tx, found: OrderStatusRow) -> Result<OrderStatus, db::Error> {
-    let OrderStatusRow { mut status, has_unconfirmed } = found;
-    if has_unconfirmed && let Some((asked, received)) = status.invoice.take() {
-        let received = invoices::progress(tx, &asked, received).await?;
-        status.invoice = Some((asked, received));
+async fn to_details(tx: &mut Tx, found: Option<(Order, OrderStatusRow)>) -> Result<Option<OrderDetails>, db::Error> {
+    let Some((order, row)) = found else { return Ok(None) };
+    Ok(Some(OrderDetails { order, status: add_unconfirmed(tx, row).await? }))
+}
+
+/// Adds the unconfirmed transfers to the amounts that the invoice received.
+async fn add_unconfirmed(tx: &mut Tx, row: OrderStatusRow) -> Result<OrderStatus, db::Error> {
+    let OrderStatusRow { mut status, has_unconfirmed } = row;
+    if has_unconfirmed && let Some((invoice, received)) = status.invoice.take() {
+        let received = invoices::progress(tx, &invoice, received).await?;
+        status.invoice = Some((invoice, received));
     }
     Ok(status)
 }

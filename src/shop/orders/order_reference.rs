@@ -1,15 +1,16 @@
-//! Order numbers: `CO20260211K7Q2M9XD4TAB`, the surface's prefix, the day in UTC, 60 random bits.
+//! Order numbers such as `CO20260211K7Q2M9XD4TAB`: the surface's prefix, the day in UTC, and 60 random bits.
 
 use rand::CryptoRng;
 use uuid::Uuid;
 
 use clock::Instant;
 
-/// Crockford's base 32: no I, L, O and U, which are misread or make words.
+/// The digits of Crockford's base 32. It leaves out I, L and O, which are misread, and U, which could form words.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const RANDOM_DIGITS: usize = 12;
 
-/// How the world knows an order: drawn before its transaction, so that a repeated attempt gets new ones.
+/// The public id and the number of an order. Each attempt to create an order generates new ones, because another order may
+/// have taken the number of the failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderReference {
     pub public_id: Uuid,
@@ -17,6 +18,7 @@ pub struct OrderReference {
 }
 
 impl OrderReference {
+    /// Returns a random public id (UUID version 4) and a random number that starts with `prefix`.
     pub fn generate(rng: &mut impl CryptoRng, prefix: &str, now: Instant) -> OrderReference {
         let mut bytes = [0; 16];
         rng.fill_bytes(&mut bytes);
@@ -28,7 +30,7 @@ impl OrderReference {
     }
 }
 
-/// `20260211`; the time of day is dropped.
+/// Returns the day in UTC as digits, such as `20260211`.
 fn day(now: Instant) -> String {
     let text = now.to_string();
     text.chars().take(10).filter(|c| *c != '-').collect()

@@ -1,4 +1,4 @@
-//! How an order is paid: what its price comes to is decided before anything is stored, then asked for or taken.
+//! Paying for an order. The payment is planned before anything is stored; then an invoice is created, or a balance is debited.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use ids::{OrderId, PaymentId, Shop, UserId};
 use money::addresses::{Addresses, ReservedAddress};
 use money::assets::{self, Assets, PaymentAsset};
 use money::invoices::{self, NewInvoice};
-use money::ledger::{self, Account, Entry, Leg, PostError};
+use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::payments::{self, Method, NewPayment, Taken};
 use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 
-/// What taking money needs beside the database. Fixed while the daemon runs, but for the rates in it.
+/// The assets, rates and addresses that new payments need. Only the rates change while the daemon runs.
 #[derive(Debug, Clone)]
 pub struct PaymentService {
     pub assets: Arc<Assets>,
@@ -25,53 +25,48 @@ pub struct PaymentService {
     pub tolerance: Tolerance,
 }
 
-/// How far below the quote an on-chain payment still counts as paid: a share of it or a value, whichever is more, and never
-/// more than half of it.
+/// The amount by which an on-chain payment may fall short of the quote and still be accepted: a share of the quote or a
+/// value, whichever is larger, but at most half of the quote.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerance {
+    /// The share of the quote.
     pub basis_points: u32,
+    /// The value in USD.
     pub usd: Fiat,
 }
 
-/// How the buyer wants to pay.
+/// The payment method that the buyer chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentMethod {
-    /// On a chain, with the coin of this code.
+    /// An on-chain payment in the asset with this code, such as `trc20_usdt`.
     Crypto(String),
+    /// The user's balance in CNY.
     BalanceCny,
+    /// The user's balance in USD, which is topped up with crypto assets.
     BalanceCrypto,
-    /// On the page of somebody else, who was asked for it before.
-    External {
-        provider: Provider,
-        pay_url: String,
-        provider_ref: Option<String>,
-    },
+    /// A payment on the page of an external provider.
+    External { provider: Provider, pay_url: String, provider_ref: Option<String> },
 }
 
+/// An external payment provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     Alipay,
     Wechat,
 }
 
-/// What the buyer has to do now.
+/// The next step for the buyer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentInstructions {
-    /// Nothing: it is paid.
+    /// The order is paid; the buyer has nothing to do.
     AlreadyPaid,
-    /// Send `due` base units of the asset to the address.
-    Transfer {
-        asset: Asset,
-        family: Family,
-        address: String,
-        due: Amount,
-    },
-    External {
-        pay_url: String,
-    },
+    /// The buyer sends `due` base units of the asset to the address.
+    Transfer { asset: Asset, family: Family, address: String, due: Amount },
+    /// The buyer pays on the page of the external provider.
+    External { pay_url: String },
 }
 
-/// What a price comes to.
+/// A payment that was planned and is not stored yet.
 pub(super) enum PaymentPlan {
     Free { method: Method },
     Invoice { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
@@ -92,6 +87,7 @@ impl PaymentMethod {
 }
 
 impl PaymentPlan {
+    /// Returns true when storing the payment also pays the order.
     pub fn is_paid_at_once(&self) -> bool {
         match self {
             PaymentPlan::Free { .. } | PaymentPlan::Balance { .. } => true,
@@ -101,8 +97,8 @@ impl PaymentPlan {
 }
 
 impl PaymentService {
-    /// What an order with these means needs beside its transaction, and before it: an address, where it has to be paid on a
-    /// chain. None for a coin that is not taken here, which is for the order to refuse.
+    /// Reserves an address for an on-chain payment, before the transaction of the order. Returns `None` for other payment
+    /// methods, and for an asset that is not accepted here: [`plan`](Self::plan) refuses the order then.
     pub async fn reserve_address(
         &self,
         db: &Db,
@@ -118,7 +114,7 @@ impl PaymentService {
         }
     }
 
-    /// Fails closed: without a fresh rate a method that needs one is not available.
+    /// Plans the payment of `price`. Without a fresh exchange rate, methods that need one are unavailable.
     pub(super) fn plan(
         &self,
         now: Instant,
@@ -132,11 +128,11 @@ impl PaymentService {
             PaymentMethod::Crypto(code) => self.plan_invoice(now, shop, code, price)?,
             PaymentMethod::BalanceCny => {
                 let user = user.ok_or(CreateError::UserRequired)?;
-                PaymentPlan::Balance { method, user, taken: take_cny(price)? }
+                PaymentPlan::Balance { method, user, taken: debit_in_cny(price)? }
             }
             PaymentMethod::BalanceCrypto => {
                 let user = user.ok_or(CreateError::UserRequired)?;
-                PaymentPlan::Balance { method, user, taken: self.take_usd(now, price)? }
+                PaymentPlan::Balance { method, user, taken: self.debit_in_usd(now, price)? }
             }
             PaymentMethod::External { pay_url, provider_ref, .. } => {
                 PaymentPlan::External { method, pay_url: pay_url.clone(), provider_ref: provider_ref.clone() }
@@ -146,40 +142,42 @@ impl PaymentService {
     }
 
     fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
-        let (chain, coin) = self.assets.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
+        let (chain, payment_asset) = self.assets.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
         if !self.addresses.can_issue(&chain.id) {
             return Err(CreateError::MethodUnavailable);
         }
-        let asset = coin.asset.clone();
-        let quote = self.rates.quote(now, &coin.rate_symbol, asset.decimals, asset.quote_decimals, price);
+        let asset = payment_asset.asset.clone();
+        let quote = self.rates.quote(now, &payment_asset.rate_symbol, asset.decimals, asset.quote_decimals, price);
         let quote = quote.map_err(|_| CreateError::MethodUnavailable)?;
-        let tolerance = self.tolerance(now, coin, quote.due).ok_or(CreateError::AmountOutOfRange)?;
+        let tolerance = self.tolerance(now, payment_asset, quote.due).ok_or(CreateError::AmountOutOfRange)?;
         let confirmations = chain.depths.confirmations(assets::worth_in_usd(&self.rates, now, price));
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
-    /// Of the two the share alone, while nobody knows what the coin is worth in USD.
-    fn tolerance(&self, now: Instant, coin: &PaymentAsset, due: Amount) -> Option<Amount> {
+    /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh rate in USD only the
+    /// share counts.
+    fn tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
-        let rate = self.rates.rate(now, &coin.rate_symbol, Currency::USD.as_str()).ok();
-        let value = rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, coin.asset.decimals));
+        let rate = self.rates.rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
+        let value =
+            rate.and_then(|rate| pricing::amount_for(self.tolerance.usd, rate.value, payment_asset.asset.decimals));
         Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
-    /// At the rate in force, rounded up to the balance's last decimal place.
-    fn take_usd(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
+    /// Converts the price to USD at the current rate and rounds it up to the last decimal place of the balance.
+    fn debit_in_usd(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
         let rate = self.rates.rate(now, "USD", price.currency.as_str()).map_err(|_| CreateError::MethodUnavailable)?;
         let amount = pricing::amount_for(price, rate.value, users::USD_DECIMALS);
         Ok(Taken {
             asset: users::balance_asset(Currency::USD),
             amount: amount.ok_or(CreateError::AmountOutOfRange)?,
-            rate: Some((rate.value.normalize().to_string(), rate.source, rate.at.min(now))),
+            rate: Some((rate.value.normalize().to_string(), rate.source, rate.observed_at.min(now))),
         })
     }
 }
 
-/// The order's amount as it is.
-fn take_cny(price: Fiat) -> Result<Taken, CreateError> {
+/// Returns the debit of a CNY balance: the price itself.
+fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
     if price.currency != Currency::CNY {
         return Err(CreateError::MethodUnavailable);
     }
@@ -187,17 +185,17 @@ fn take_cny(price: Fiat) -> Result<Taken, CreateError> {
     Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// What a payment needs after the chain that stores it.
+/// A payment whose rows are in the batch, with the data for [`finish_payment_request`].
 pub(super) enum RequestedPayment {
-    Nothing,
-    Page { pay_url: String },
-    PaymentAsset { asset: Asset, family: Family, due: Amount, address: ReservedAddress },
+    Free,
+    External { pay_url: String },
+    Invoice { asset: Asset, family: Family, due: Amount, address: ReservedAddress },
     Balance { payment: ResultRef<PaymentId>, user: UserId, taken: Taken },
 }
 
-/// Stores the payment, and what it asks for, with its order.
+/// Adds statements to the batch that store the payment and, for an on-chain payment, its invoice.
 pub(super) fn request_payment(
-    links: &mut Batch,
+    batch: &mut Batch,
     now: Instant,
     order: &Order,
     id: ResultRef<OrderId>,
@@ -206,28 +204,29 @@ pub(super) fn request_payment(
 ) -> Result<RequestedPayment, CreateError> {
     match plan {
         PaymentPlan::Free { method } => {
-            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, method) };
-            payments::request(links, now, &free);
-            Ok(RequestedPayment::Nothing)
+            let free = NewPayment { state: payments::State::Success, ..NewPayment::pending(id, order.shop, method) };
+            payments::request(batch, now, &free);
+            Ok(RequestedPayment::Free)
         }
         PaymentPlan::Balance { method, user, taken } => {
-            let pending = NewPayment::pending(id, method);
-            let settled = NewPayment { state: payments::State::Success, taken: Some(taken.clone()), ..pending };
-            let payment = payments::request(links, now, &settled);
+            let pending = NewPayment::pending(id, order.shop, method);
+            let paid =
+                NewPayment { state: payments::State::Success, user: Some(user), taken: Some(taken.clone()), ..pending };
+            let payment = payments::request(batch, now, &paid);
             Ok(RequestedPayment::Balance { payment, user, taken })
         }
         PaymentPlan::External { method, pay_url, provider_ref } => {
-            let pending = NewPayment::pending(id, method);
+            let pending = NewPayment::pending(id, order.shop, method);
             let external = NewPayment { pay_url: Some(pay_url.clone()), provider_ref, ..pending };
-            payments::request(links, now, &external);
-            Ok(RequestedPayment::Page { pay_url })
+            payments::request(batch, now, &external);
+            Ok(RequestedPayment::External { pay_url })
         }
         PaymentPlan::Invoice { asset, family, quote, tolerance, confirmations } => {
             let address = address.filter(|address| *address.chain() == asset.chain);
             let address = address.ok_or(CreateError::MethodUnavailable)?;
             let due = quote.due;
             let invoice = NewInvoice {
-                payment: payments::request(links, now, &NewPayment::pending(id, Method::Crypto)),
+                payment: payments::request(batch, now, &NewPayment::pending(id, order.shop, Method::Crypto)),
                 shop: order.shop,
                 asset: asset.clone(),
                 price: order.amount,
@@ -236,47 +235,49 @@ pub(super) fn request_payment(
                 confirmations,
                 expires_at: order.expires_at.unwrap_or(now),
             };
-            invoices::request(links, now, &address, &invoice);
-            Ok(RequestedPayment::PaymentAsset { asset, family, due, address })
+            invoices::request(batch, now, &address, &invoice);
+            Ok(RequestedPayment::Invoice { asset, family, due, address })
         }
     }
 }
 
-/// Hands the address out, or takes the money; the chain has run, and refused nothing.
+/// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It runs
+/// after the batch, in the same transaction.
 pub(super) async fn finish_payment_request(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
-    asked: RequestedPayment,
-    done: &BatchResult,
+    requested: RequestedPayment,
+    results: &BatchResult,
 ) -> Result<PaymentInstructions, CreateError> {
-    match asked {
-        RequestedPayment::Nothing => Ok(PaymentInstructions::AlreadyPaid),
-        RequestedPayment::Page { pay_url } => Ok(PaymentInstructions::External { pay_url }),
-        RequestedPayment::PaymentAsset { asset, family, due, address } => {
+    match requested {
+        RequestedPayment::Free => Ok(PaymentInstructions::AlreadyPaid),
+        RequestedPayment::External { pay_url } => Ok(PaymentInstructions::External { pay_url }),
+        RequestedPayment::Invoice { asset, family, due, address } => {
             Ok(PaymentInstructions::Transfer { asset, family, address: address.issue(), due })
         }
         RequestedPayment::Balance { payment, user, taken } => {
-            take(tx, now, order, done.id(payment)?, user, taken).await
+            debit_balance(tx, now, order, results.id(payment)?, user, taken).await?;
+            Ok(PaymentInstructions::AlreadyPaid)
         }
     }
 }
 
-async fn take(
+async fn debit_balance(
     tx: &mut Tx,
     now: Instant,
     order: &Order,
     payment: PaymentId,
     user: UserId,
     taken: Taken,
-) -> Result<PaymentInstructions, CreateError> {
+) -> Result<(), CreateError> {
     let (asset, amount): (AssetId, Amount) = (taken.asset, taken.amount);
     let credit = Account::MerchantAvailable(order.shop.merchant);
-    let leg = Leg { debit: Account::User(user), credit, asset, amount };
+    let line = EntryLine { debit: Account::User(user), credit, asset, amount };
     let entry = format!("payment/{payment}/paid");
-    let entry = Entry::posted(order.shop.mode, entry, "order paid from a balance", vec![leg]);
+    let entry = JournalEntry::post(order.shop.mode, entry, "order paid from a balance", vec![line]);
     match ledger::book(tx, now, &[entry]).await {
-        Ok(()) => Ok(PaymentInstructions::AlreadyPaid),
+        Ok(()) => Ok(()),
         Err(PostError::Insufficient { .. }) => Err(CreateError::InsufficientBalance),
         Err(
             PostError::BadAmount(_) | PostError::OutOfRange(_) | PostError::AboveHold { .. } | PostError::NoHold(_),

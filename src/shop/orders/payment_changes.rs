@@ -1,11 +1,12 @@
-//! What becomes of an order when something became of its payment.
+//! The effects of a payment change on its order.
 
 use crate::coupons;
+use crate::fulfilment;
 use crate::orders::{LineState, Order, State, advance, record, store};
 use crate::stock;
 use clock::Instant;
-use db::{self, Locked, Tx};
-use ids::{CouponId, PaymentId};
+use db::{self, Batch, Locked, Tx};
+use ids::{CouponId, OrderId, PaymentId};
 use money::payments;
 use records::{events, reviews};
 
@@ -15,63 +16,59 @@ async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked
     store::lock_order(tx, order).await?.ok_or_else(missing)
 }
 
+/// Marks the order as paid and schedules its delivery. A payment for an order that has ended opens a review instead.
 pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
+    let confirmed_again = "the payment was confirmed again";
     match order.state {
         State::Created | State::AwaitingPayment => {
             let order = advance(tx, now, order, State::Paid).await?;
-            store::insert_fulfilment(tx, now, order.id).await?;
+            db::expect_changed(schedule_fulfilment(tx, now, order.id).await?, 1)?;
             record(tx, now, &order, events::Kind::OrderPaid).await
         }
-        // Its money had vanished with a block and came back before the goods were handed out.
+        // A reorg had reversed the payment before the items were delivered, and the payment was confirmed again.
         State::Paid | State::Processing => {
-            store::insert_fulfilment_again(tx, now, order.id).await?;
-            reviews::resolve(
-                tx,
-                now,
-                reviews::Kind::PaymentReversed,
-                &order.public_id,
-                "the payment was confirmed again",
-            )
-            .await
+            schedule_fulfilment(tx, now, order.id).await?;
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
         }
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded => {
-            reviews::resolve(
-                tx,
-                now,
-                reviews::Kind::PaymentReversed,
-                &order.public_id,
-                "the payment was confirmed again",
-            )
-            .await
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
         }
-        // The stock went back: whether there is enough for it now is for a person to say.
+        // The reserved stock was released, so an operator decides whether the order can still be delivered.
         State::Expired | State::Cancelled => {
-            let detail = format!("order {} was paid after it ended", order.order_no);
+            let detail = format!("order {} was paid after it had ended", order.order_no);
             reviews::open(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
         }
     }
 }
 
-/// The order stays what it is: goods that were handed out cannot be taken back, and a person decides.
+/// Schedules the delivery of an order and returns the number of rows inserted: 0 when it is scheduled already.
+async fn schedule_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
+    let mut batch = Batch::default();
+    let scheduled = fulfilment::schedule(&mut batch, now, order);
+    Ok(tx.run_batch(batch).await?.count_rows(scheduled))
+}
+
+/// Suspends the delivery of an order whose payment a reorg reversed, and opens a review. The order keeps its state, because
+/// delivered items cannot be taken back.
 pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
-    // What was not handed out yet waits until the money is back.
-    store::delete_fulfilment(tx, order.id).await?;
-    let detail = format!("the payment of order {} ({}) lost its block", order.order_no, order.state.as_str());
+    fulfilment::suspend(tx, order.id).await?;
+    let detail = format!("a reorg reversed the payment of order {} ({})", order.order_no, order.state.as_str());
     reviews::open(tx, now, reviews::Kind::PaymentReversed, &order.public_id, &detail).await?;
     record(tx, now, &order, events::Kind::PaymentReversed).await
 }
 
-/// The order whose last hope this payment was.
+/// Returns the unpaid order of an expired payment, with its row locked; `None` when the order is paid, has ended, or has a
+/// newer payment.
 pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Result<Option<Locked<Order>>, db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     let is_newest = payments::find_newest(tx, order.id).await? == Some(payment);
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
-/// The order that ends because the money that paid it is gone for good. One whose goods are out stays what it is, and a
-/// person decides.
+/// Applies the final loss of a payment that a reorg reversed. Returns the order when it must end: it was not delivered yet.
+/// For a delivered order a review is opened, and `None` is returned.
 pub(super) async fn apply_lost(
     tx: &mut Tx,
     now: Instant,
@@ -81,8 +78,8 @@ pub(super) async fn apply_lost(
     match order.state {
         State::Created | State::AwaitingPayment => Ok(Some(order)),
         State::Paid | State::Processing => {
-            store::delete_fulfilment(tx, order.id).await?;
-            let note = "the money did not come back, and the order has failed";
+            fulfilment::suspend(tx, order.id).await?;
+            let note = "the payment was not confirmed again, so the order has failed";
             reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
             reviews::resolve(tx, now, reviews::Kind::OrderUnreadable, &order.public_id, note).await?;
             Ok(Some(order))
@@ -90,46 +87,49 @@ pub(super) async fn apply_lost(
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Refunded => {
             let (number, state) = (&order.order_no, order.state.as_str());
             let detail =
-                format!("order {number} is {state}, and its money vanished with a block and did not come back");
+                format!("order {number} is {state}, but a reorg reversed its payment and it was not confirmed again");
             reviews::open(tx, now, reviews::Kind::OrderUnpaid, &order.public_id, &detail).await?;
-            let note = "the money did not come back: see the review order.unpaid";
+            let note = "the payment was not confirmed again: see the review order.unpaid";
             reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, note).await?;
             record(tx, now, &order, events::Kind::OrderUnpaid).await?;
             Ok(None)
         }
         State::Expired | State::Cancelled | State::Failed => {
-            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, "the order had ended already")
+            reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, "the order had already ended")
                 .await?;
             Ok(None)
         }
     }
 }
 
-/// Coupons first, then stock, both in the order of their ids: as creating orders locks them. What was paid once cannot go
-/// back to unpaid: it has failed.
+/// Ends orders that have no payment and releases their coupons and stock. An unpaid order goes to the state `to` with an
+/// event of the given kind; an order that was paid before has failed instead.
+///
+/// Coupons are locked before SKUs, each by ascending id. Creating an order locks them in the same sequence, so that two
+/// transactions never wait for each other.
 pub(super) async fn end_unpaid(
     tx: &mut Tx,
     now: Instant,
     orders: Vec<Locked<Order>>,
     to: State,
-    kind: events::Kind,
+    event_kind: events::Kind,
 ) -> Result<(), db::Error> {
     let mut coupons: Vec<CouponId> = orders.iter().filter_map(|order| order.coupon).collect();
     coupons.sort_unstable();
     let mut lines = Vec::new();
     for order in orders {
-        let of_order = store::list_lines(tx, &order).await?;
+        let order_lines = store::list_lines(tx, &order).await?;
         if order.state.is_unpaid() {
             let order = advance(tx, now, order, to).await?;
-            record(tx, now, &order, kind).await?;
+            record(tx, now, &order, event_kind).await?;
         } else {
-            for line in &of_order {
+            for line in &order_lines {
                 store::set_line_state(tx, now, line.id, LineState::Failed).await?;
             }
             let order = advance(tx, now, order, State::Failed).await?;
             record(tx, now, &order, events::Kind::OrderFailed).await?;
         }
-        lines.extend(of_order);
+        lines.extend(order_lines);
     }
     for coupon in coupons {
         coupons::release_use(tx, coupon).await?;

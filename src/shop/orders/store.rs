@@ -9,9 +9,9 @@ use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
 use money::invoices::{self, InvoiceTerms, Received};
 use money::pricing::{Currency, Fiat};
 
-pub fn insert_order(links: &mut Batch, order: &Order) -> ResultRef<OrderId> {
+pub fn insert_order(batch: &mut Batch, order: &Order) -> ResultRef<OrderId> {
     statement!(
-        links,
+        batch,
         "insert into orders (public_id, order_no, merchant_id, mode, surface, state, currency, original_amount,
             discount_amount, amount, user_id, coupon_id, created_at, expires_at, paid_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) returning id",
@@ -34,13 +34,13 @@ pub fn insert_order(links: &mut Batch, order: &Order) -> ResultRef<OrderId> {
 }
 
 pub fn insert_contact(
-    links: &mut Batch,
+    batch: &mut Batch,
     order: ResultRef<OrderId>,
     email: &str,
     email_key: &str,
 ) -> ResultRef<OrderId> {
     statement!(
-        links,
+        batch,
         "insert into order_contacts (order_id, email, normalized_email) values ($1, $2, $3) returning order_id as id",
         order,
         email,
@@ -48,9 +48,9 @@ pub fn insert_contact(
     )
 }
 
-pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
+pub fn insert_line(batch: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
     statement!(
-        links,
+        batch,
         "insert into order_lines (order_id, line_no, sku_id, quantity, unit_price, state)
          values ($1, $2, $3, $4, $5, $6) returning id",
         order,
@@ -62,49 +62,16 @@ pub fn insert_line(links: &mut Batch, order: ResultRef<OrderId>, number: i64, li
     )
 }
 
-/// The work that payment starts. An order has it once.
-pub async fn insert_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
-    let n =
-        execute!(tx, "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2)", order, now)?;
-    expect_changed(n, 1)
-}
-
-/// The same, for an order of the same chain.
-pub fn insert_fulfilment_in(links: &mut Batch, now: Instant, order: ResultRef<OrderId>) -> ResultRef<OrderId> {
-    statement!(
-        links,
-        "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2) returning order_id as id",
-        order,
-        now
-    )
-}
-
-/// After a reversal: the work may be there already.
-pub async fn insert_fulfilment_again(tx: &mut Tx, now: Instant, order: OrderId) -> Result<(), db::Error> {
-    execute!(
-        tx,
-        "insert into fulfilments (order_id, attempts, next_attempt_at) values ($1, 0, $2) on conflict (order_id) do nothing",
-        order,
-        now
-    )?;
-    Ok(())
-}
-
-pub async fn delete_fulfilment(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
-    execute!(tx, "delete from fulfilments where order_id = $1", order)?;
-    Ok(())
-}
-
-/// What one statement tells of an order.
+/// The status of an order as one statement reads it.
 pub struct OrderStatusRow {
-    /// Without what is on its way.
+    /// The status without unconfirmed transfers.
     pub status: OrderStatus,
-    /// Whether anything is.
+    /// True when an unconfirmed transfer to the order's invoice is known.
     pub has_unconfirmed: bool,
 }
 
-/// How far an order is: with its newest payment, and with the invoice of that and what reached it. One row for each deposit
-/// that counts, or one without; those of earlier payments follow.
+/// Selects the status of an order: one row for each counted deposit of each payment, or one row for a payment without
+/// deposits. The rows of the newest payment come first.
 macro_rules! select_status {
     ($columns:literal, $condition:literal) => {
         concat!(
@@ -128,7 +95,7 @@ macro_rules! select_status {
     };
 }
 
-/// The same with the order itself.
+/// Selects the columns of the order in addition to its status.
 macro_rules! select_order_and_status {
     ($condition:literal) => {
         select_status!(
@@ -186,7 +153,7 @@ pub async fn find_by_number_or_id(
     found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
-/// Of the newest payment, whose rows come first.
+/// Returns the status with the newest payment only. `first` is the first of the `rows`.
 fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
         Some(id) => Some((parse_invoice(id, first)?, Received::of(rows_of_newest_payment(first, rows)?)?)),
@@ -203,6 +170,7 @@ fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> 
     Ok(OrderStatusRow { status, has_unconfirmed: first.get("has_unconfirmed")? })
 }
 
+/// Returns the leading rows, which belong to the same payment as `first`.
 fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     let newest: PaymentId = first.get("payment_id")?;
     for (number, row) in rows.iter().enumerate() {
@@ -227,6 +195,7 @@ fn parse_invoice(id: InvoiceId, row: &Row) -> Result<InvoiceTerms, db::Error> {
     })
 }
 
+/// Returns an order with its row locked; `None` when it does not exist.
 pub async fn lock_order(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
     let found = row!(
         tx,
@@ -260,7 +229,7 @@ fn parse_order(row: &Row) -> Result<Order, db::Error> {
     })
 }
 
-/// Attempts on somebody else's page whose order's window is over.
+/// Returns pending external payments of orders whose payment window has passed.
 pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<PaymentId>, db::Error> {
     let found = rows!(
         tx,
@@ -272,7 +241,7 @@ pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Res
     found.iter().map(|row| row.get("id")).collect()
 }
 
-/// In their order.
+/// Returns the lines of an order, by line number.
 pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     let found = rows!(
         tx,
@@ -294,13 +263,13 @@ pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db
     found.iter().map(line).collect()
 }
 
-/// `None` once it was erased.
+/// Returns the buyer's e-mail address as written; `None` after it was erased.
 pub async fn find_email(tx: &mut Tx, order: OrderId) -> Result<Option<String>, db::Error> {
     let found = row!(tx, "select email from order_contacts where order_id = $1", order)?;
     found.map(|row| row.get("email")).transpose()
 }
 
-/// Also writes down when it was paid, or when it ended.
+/// Sets the state, and the time at which the order was paid or closed.
 pub async fn set_state(tx: &mut Tx, now: Instant, order: Locked<Order>, to: State) -> Result<Locked<Order>, db::Error> {
     let (paid_at, closed_at) = match to {
         State::Paid => (Some(now), order.closed_at),

@@ -1,5 +1,5 @@
-//! Stock: secret lines, each delivered at most once. `skus.available` always equals the lines in stock, because every
-//! change of both holds the SKU's row.
+//! Stock: encrypted items, each a line of text that is delivered at most once. `skus.available` always equals the number of
+//! items in stock, because a transaction locks the row of the SKU before it changes either of them.
 
 mod store;
 
@@ -12,21 +12,30 @@ use clock::Instant;
 use db::{self, Batch, BatchResult, ResultRef, Tx};
 use envelope::{Envelope, OpenError};
 use ids::{LineId, SkuId, StockItemId};
+use records::audit_log::{self, Action, Actor};
 use records::reviews;
 
 pub use store::CountMismatch;
 
-/// Lines of one import; more are imported in several.
-pub const IMPORT_MAX: usize = 5_000;
+/// Maximum number of lines of one import.
+pub const IMPORT_LINES_MAX: usize = 5_000;
+/// Maximum length of one line, in bytes.
 pub const LINE_BYTES_MAX: usize = 8_192;
 
+/// The purpose of the ciphertexts of stock items; see [`Envelope::seal`].
 const PURPOSE: &str = "stock";
 
+/// The kind of the review for items that cannot be decrypted.
+const UNREADABLE: reviews::Kind = reviews::Kind::StockUnreadable;
+
+/// The state of a stock item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     InStock,
+    /// Set aside for an order line.
     Reserved,
     Delivered,
+    /// Taken off sale by an operator.
     Withdrawn,
 }
 
@@ -37,27 +46,30 @@ db::text_enum!(State {
     Withdrawn => "withdrawn",
 });
 
-/// A line as it is stored: encrypted, and with a keyed digest that knows it again.
+/// An item to be imported: the encrypted line, and a keyed digest by which a duplicate line is recognized.
 pub struct NewItem {
-    sealed: Vec<u8>,
+    ciphertext: Vec<u8>,
     digest: [u8; 32],
 }
 
+/// The numbers of imported and skipped lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportResult {
     pub added: u64,
-    /// Lines that this SKU has, or had, already.
+    /// Lines that were skipped, because the SKU already has an item with the same text in any state.
     pub duplicates: u64,
 }
 
+/// The reason why lines were not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     #[error("line {number} is empty or has more than {LINE_BYTES_MAX} bytes")]
     BadLine { number: usize },
-    #[error("{found} lines in one import; at most {IMPORT_MAX}")]
+    #[error("one import has at most {IMPORT_LINES_MAX} lines; this one has at least {found}")]
     TooMany { found: usize },
 }
 
+/// The reason why items were not reserved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReserveError {
     #[error("there are not enough items in stock")]
@@ -66,65 +78,74 @@ pub enum ReserveError {
     Db(#[from] db::Error),
 }
 
-/// A delivered line as it is stored.
+/// The ciphertext of an item.
 #[derive(Debug)]
 pub struct SealedItem {
     pub sku: SkuId,
-    pub sealed: Vec<u8>,
+    pub ciphertext: Vec<u8>,
 }
 
-/// An item as its operator sees it: never what stands in it.
+/// An item without its text, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Item {
+pub struct ItemSummary {
     pub id: StockItemId,
     pub state: State,
     pub imported_at: Instant,
 }
 
-/// Encrypts lines before the transaction that imports them; outer blanks do not count.
+/// Encrypts the lines of an import; blanks at both ends of a line are removed. It runs before the transaction of the import,
+/// because encrypting takes time.
 pub fn encrypt_lines<'a>(
     envelope: &Envelope,
     sku: SkuId,
     lines: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<NewItem>, ImportError> {
-    let mut sealed = Vec::new();
+    let mut items = Vec::new();
     for (number, line) in (1..).zip(lines) {
         let line = line.trim();
         if line.is_empty() || line.len() > LINE_BYTES_MAX {
             return Err(ImportError::BadLine { number });
         }
-        if number > IMPORT_MAX {
+        if number > IMPORT_LINES_MAX {
             return Err(ImportError::TooMany { found: number });
         }
-        sealed.push(NewItem {
-            sealed: envelope.seal(PURPOSE, &owner(sku), line.as_bytes()),
+        items.push(NewItem {
+            ciphertext: envelope.seal(PURPOSE, &envelope_owner(sku), line.as_bytes()),
             digest: envelope.digest(PURPOSE, line.as_bytes()),
         });
     }
-    Ok(sealed)
+    Ok(items)
 }
 
-/// The line in plain text: for its buyer.
+/// Decrypts an item for its buyer.
 pub fn decrypt_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<String>, OpenError> {
-    let bytes = envelope.open(PURPOSE, &owner(item.sku), &item.sealed)?;
+    let bytes = envelope.open(PURPOSE, &envelope_owner(item.sku), &item.ciphertext)?;
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Adds lines. The same line of the same SKU is counted as a duplicate, whatever became of the first.
-pub async fn import(tx: &mut Tx, now: Instant, sku: SkuId, lines: Vec<NewItem>) -> Result<ImportResult, db::Error> {
+/// Adds items to the stock of a SKU and records the action in the audit log. A line that the SKU already has is skipped.
+pub async fn import(
+    tx: &mut Tx,
+    now: Instant,
+    actor: &Actor,
+    product_slug: &str,
+    sku: SkuId,
+    items: Vec<NewItem>,
+) -> Result<ImportResult, db::Error> {
     store::lock_sku(tx, sku).await?;
-    let mut imported = ImportResult::default();
-    for line in lines {
-        match store::insert_item(tx, now, sku, line.sealed, line.digest).await? {
-            true => imported.added += 1,
-            false => imported.duplicates += 1,
+    let mut result = ImportResult::default();
+    for item in items {
+        match store::insert_item(tx, now, sku, item.ciphertext, item.digest).await? {
+            true => result.added += 1,
+            false => result.duplicates += 1,
         }
     }
-    store::add_available(tx, sku, imported.added).await?;
-    Ok(imported)
+    store::add_available(tx, sku, result.added).await?;
+    audit_log::record(tx, now, actor, Action::StockImport, product_slug, &result.added.to_string()).await?;
+    Ok(result)
 }
 
-/// Items that a chain sets aside.
+/// Items that a batch reserves.
 #[derive(Debug)]
 pub struct Reservation {
     sku: ResultRef<SkuId>,
@@ -132,111 +153,127 @@ pub struct Reservation {
     quantity: u32,
 }
 
-/// Sets items aside for a line of an order. The SKU's row is locked from here to the end of the transaction: what stands
-/// behind it in the chain holds up whoever wants the same.
-pub fn reserve(links: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
-    let sku = store::take_available_in(links, sku, quantity);
-    let items = store::set_reserved(links, sku, line.into(), quantity);
+/// Adds statements to the batch that reserve items for an order line. They lock the row of the SKU until the end of the
+/// transaction, so they should be the last ones of the batch: other transactions for the same SKU wait.
+pub fn reserve(batch: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
+    let sku = store::take_available(batch, sku, quantity);
+    let items = store::set_reserved(batch, sku, line.into(), quantity);
     Reservation { sku, items, quantity }
 }
 
 impl Reservation {
-    /// All of them, or the transaction must not be stored.
-    pub fn ensure_complete(&self, done: &BatchResult) -> Result<(), ReserveError> {
-        if done.rows(self.sku) == 0 {
+    /// Checks that the batch reserved all items.
+    ///
+    /// # Errors
+    /// The caller must roll the transaction back.
+    pub fn ensure_complete(&self, results: &BatchResult) -> Result<(), ReserveError> {
+        if results.count_rows(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
         }
-        if done.rows(self.items) == u64::from(self.quantity) {
+        if results.count_rows(self.items) == u64::from(self.quantity) {
             return Ok(());
         }
-        // PostgreSQL: the count was waited for, and what came back meanwhile is not seen by a statement that began before.
-        Err(ReserveError::Db(db::Error::Conflict("items came back while they were reserved".into())))
+        // On PostgreSQL the statement may have waited for the row of the SKU. Items that another transaction released
+        // meanwhile are in the new count, but not in the snapshot of the statement. A retry sees them.
+        Err(ReserveError::Db(db::Error::Conflict("items were released while they were being reserved".into())))
     }
 }
 
-/// Puts the reserved items of a line back: its order ended unpaid.
+/// Puts the reserved items of an order line back in stock.
 pub async fn release(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
     store::add_available(tx, sku, u64::from(quantity)).await?;
     store::set_released(tx, line, quantity).await
 }
 
-/// Hands the reserved items of a line out, and returns them.
+/// Marks the reserved items of an order line as delivered and returns them.
 pub async fn deliver(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     store::set_delivered(tx, line).await
 }
 
-/// What was handed out for a line, in the order of its items.
+/// Returns the delivered items of an order line, by id.
 pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     store::list_delivered(tx, line).await
 }
 
-/// Items of a SKU that can be sold, by number, from behind `after` on.
-pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+/// Returns the items of a SKU that are in stock and have an id above `after`, by id.
+pub async fn list_in_stock(
+    tx: &mut Tx,
+    sku: SkuId,
+    after: StockItemId,
+    limit: u32,
+) -> Result<Vec<ItemSummary>, db::Error> {
     store::list_in_stock(tx, sku, after, limit).await
 }
 
-/// The same with those that are sold, reserved or withdrawn.
-pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+/// Returns the items of a SKU in any state that have an id above `after`, by id.
+pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
     store::list(tx, sku, after, limit).await
 }
 
-/// Takes an item that is in stock off sale for ever; false when it is not in stock.
-pub async fn withdraw(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error> {
+/// Takes an item off sale for good and records the action in the audit log. Returns false when the item is not in stock.
+pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemId) -> Result<bool, db::Error> {
     let Some(sku) = store::find_sku(tx, item).await? else { return Ok(false) };
     store::lock_sku(tx, sku).await?;
     if !store::set_withdrawn(tx, item).await? {
         return Ok(false);
     }
-    store::take_available(tx, sku, 1).await
+    let mut batch = Batch::default();
+    let taken = store::take_available(&mut batch, sku, 1);
+    db::expect_changed(tx.run_batch(batch).await?.count_rows(taken), 1)?;
+    audit_log::record(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
+    Ok(true)
 }
 
-/// SKUs whose count of available items is not the number of items in stock: none, unless somebody changed the database
-/// by hand.
+/// Returns the SKUs whose count of available items differs from the number of items in stock. It differs only when the
+/// database was changed by hand.
 pub async fn list_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
     store::list_count_mismatches(tx).await
 }
 
-/// A key under which items are stored, and whether the one of that name in the ring reads them.
+/// A key that encrypted stock items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInUse {
     pub id: u32,
+    /// The reason why the key cannot decrypt the items; `None` when it can.
     pub error: Option<OpenError>,
 }
 
-/// The keys of all items, each tried on one of them.
+/// Returns the keys of all items. Each key is tried on one item.
 pub async fn list_keys_in_use(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut keys = Vec::new();
     for item in store::list_one_of_each_key(tx).await? {
-        let Some(id) = Envelope::key_of(&item.sealed) else { continue };
+        let Some(id) = Envelope::key_of(&item.ciphertext) else { continue };
         keys.push(KeyInUse { id, error: decrypt_item(envelope, &item).err() });
     }
     Ok(keys)
 }
 
-/// Whether the key that an item was sealed under reads others. Then an item that it refuses is damaged; else somebody put
-/// another key in its place.
+/// Returns true when the key of an item decrypts other items. If the key refuses the item nevertheless, the item is damaged;
+/// if the key decrypts no item at all, another key has taken its id.
 pub async fn key_opens_other_items(tx: &mut Tx, envelope: &Envelope, item: &SealedItem) -> Result<bool, db::Error> {
-    let others = store::list_of_key(tx, &item.sealed).await?;
+    let others = store::list_of_key(tx, &item.ciphertext).await?;
     Ok(others.iter().any(|other| decrypt_item(envelope, other).is_ok()))
 }
 
-/// Opens a review for each key without which items cannot be read, closes those of keys that are back, and returns what is
-/// missing. Orders go on, because money that is on its way does: what cannot be read is not handed out meanwhile.
+/// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the keys that
+/// cannot. Orders are still accepted, because payments for them may be under way; items that cannot be decrypted are not
+/// delivered.
 pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut missing = Vec::new();
     for key in list_keys_in_use(tx, envelope).await? {
         let subject = format!("key/{}", key.id);
         let Some(error) = &key.error else {
-            reviews::resolve(tx, now, reviews::Kind::StockUnreadable, &subject, "the key is there again").await?;
+            reviews::resolve(tx, now, UNREADABLE, &subject, "the key was restored").await?;
             continue;
         };
-        reviews::open(tx, now, reviews::Kind::StockUnreadable, &subject, &format!("stock cannot be read: {error}"))
-            .await?;
+        reviews::open(tx, now, UNREADABLE, &subject, &format!("stock cannot be decrypted: {error}")).await?;
         missing.push(key);
     }
     Ok(missing)
 }
 
-fn owner(sku: SkuId) -> String {
+/// Returns the owner of a SKU's ciphertexts; see [`Envelope::seal`]. A ciphertext that is moved to another SKU cannot be
+/// decrypted.
+fn envelope_owner(sku: SkuId) -> String {
     format!("sku:{sku}")
 }

@@ -1,24 +1,27 @@
 //! All SQL of stock.
 
-use crate::stock::{Item, SealedItem, State};
+use crate::stock::{ItemSummary, SealedItem, State};
 use clock::Instant;
 use db::{self, Batch, Bind, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{LineId, SkuId, StockItemId};
 
-/// Findings of one audit.
+/// Maximum number of mismatches that one audit returns.
 const MISMATCHES_MAX: u32 = 100;
 
-/// Keys that are tried at a start.
+/// Maximum number of keys that one check tries.
 const KEYS_MAX: u32 = 1_000;
 
-/// Items of one key that are tried, of each state: more than anybody damages by hand.
+/// Number of items of one key that are tried, for each state. It exceeds the number of items that are damaged at once in
+/// practice.
 const SAMPLES_MAX: u32 = 8;
 
-/// A SKU that counts wrongly.
+/// A SKU whose count of available items is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountMismatch {
     pub sku: SkuId,
+    /// The stored count.
     pub available: u64,
+    /// The number of items in stock.
     pub in_stock: u64,
 }
 
@@ -27,12 +30,12 @@ pub async fn lock_sku(tx: &mut Tx, sku: SkuId) -> Result<(), db::Error> {
     expect_changed(u64::from(found.is_some()), 1)
 }
 
-/// False when the SKU knows the line already.
+/// Inserts an item in stock. Returns false when the SKU already has an item with this digest.
 pub async fn insert_item(
     tx: &mut Tx,
     now: Instant,
     sku: SkuId,
-    sealed: Vec<u8>,
+    ciphertext: Vec<u8>,
     digest: [u8; 32],
 ) -> Result<bool, db::Error> {
     let n = execute!(
@@ -41,7 +44,7 @@ pub async fn insert_item(
          on conflict (sku_id, digest) do nothing",
         sku,
         State::InStock,
-        sealed,
+        ciphertext,
         digest,
         now
     )?;
@@ -53,27 +56,21 @@ pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(),
     expect_changed(n, 1)
 }
 
-/// False when there are not as many. The row stays locked, so that the items can be chosen.
-pub async fn take_available(tx: &mut Tx, sku: SkuId, quantity: u32) -> Result<bool, db::Error> {
-    let n =
-        execute!(tx, "update skus set available = available - $2 where id = $1 and available >= $2", sku, quantity)?;
-    Ok(n == 1)
-}
-
-/// No row when there are not as many.
-pub fn take_available_in(links: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+/// Lowers the count of available items. The result has no row when there are not enough. The row of the SKU stays locked, so
+/// that the items can be chosen.
+pub fn take_available(batch: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     statement!(
-        links,
+        batch,
         "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
         sku,
         quantity
     )
 }
 
-/// None, when the SKU had not as many.
-pub fn set_reserved(links: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
+/// Reserves the oldest items of a SKU. The result has no row when `sku` has none.
+pub fn set_reserved(batch: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
     statement!(
-        links,
+        batch,
         "with chosen as materialized (
             select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
             for update skip locked)
@@ -100,7 +97,7 @@ pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>,
         "update stock_items set state = 'delivered' where order_line_id = $1 and state = 'reserved' returning sku_id, ciphertext",
         line
     )?;
-    changed.iter().map(delivered).collect()
+    changed.iter().map(parse_item).collect()
 }
 
 pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
@@ -109,12 +106,12 @@ pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>
         "select sku_id, ciphertext from stock_items where order_line_id = $1 and state = 'delivered' order by id",
         line
     )?;
-    found.iter().map(delivered).collect()
+    found.iter().map(parse_item).collect()
 }
 
-/// One item of each key that items were sealed under: version and id of the key are the first five bytes. The newest that
-/// is for sale or was sold and not handed out, if there is one: whether those can be read is what matters. Walks from key to
-/// key through an index, so that a start does not read all of the stock.
+/// Returns one item of each key; the first five bytes of a ciphertext are the version and id of its key. Prefers the newest
+/// item that is in stock, then the newest that is reserved, because these still have to be decrypted. The query steps from key
+/// to key through an index, so that it does not read all items.
 pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
@@ -133,34 +130,38 @@ pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Er
          limit $1",
         KEYS_MAX
     )?;
-    found.iter().map(delivered).collect()
+    found.iter().map(parse_item).collect()
 }
 
-/// Some of the items that begin with the same bytes as one of them: that were sealed under the same key. The newest in each
-/// state, which are found through an index.
-pub async fn list_of_key(tx: &mut Tx, sealed: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
+/// Returns the newest items of each state that have the same key as `ciphertext`. An index on the first five bytes finds them.
+pub async fn list_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
     let mut items = Vec::new();
     for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
         let found = rows!(
             tx,
             "select sku_id, ciphertext from stock_items where substr(ciphertext, 1, 5) = substr($1, 1, 5) and state = $2
              order by id desc limit $3",
-            sealed.to_vec(),
+            ciphertext.to_vec(),
             state,
             SAMPLES_MAX
         )?;
         for row in &found {
-            items.push(delivered(row)?);
+            items.push(parse_item(row)?);
         }
     }
     Ok(items)
 }
 
-fn delivered(row: &Row) -> Result<SealedItem, db::Error> {
-    Ok(SealedItem { sku: row.get("sku_id")?, sealed: row.get("ciphertext")? })
+fn parse_item(row: &Row) -> Result<SealedItem, db::Error> {
+    Ok(SealedItem { sku: row.get("sku_id")?, ciphertext: row.get("ciphertext")? })
 }
 
-pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+pub async fn list_in_stock(
+    tx: &mut Tx,
+    sku: SkuId,
+    after: StockItemId,
+    limit: u32,
+) -> Result<Vec<ItemSummary>, db::Error> {
     let found = rows!(
         tx,
         "select id, state, imported_at from stock_items where sku_id = $1 and state = 'in_stock' and id > $2
@@ -169,10 +170,10 @@ pub async fn list_in_stock(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u
         after,
         limit
     )?;
-    found.iter().map(item).collect()
+    found.iter().map(parse_summary).collect()
 }
 
-pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<Item>, db::Error> {
+pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
     let found = rows!(
         tx,
         "select id, state, imported_at from stock_items where sku_id = $1 and id > $2 order by id limit $3",
@@ -180,11 +181,11 @@ pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Re
         after,
         limit
     )?;
-    found.iter().map(item).collect()
+    found.iter().map(parse_summary).collect()
 }
 
-fn item(row: &Row) -> Result<Item, db::Error> {
-    Ok(Item { id: row.get("id")?, state: row.get("state")?, imported_at: row.get("imported_at")? })
+fn parse_summary(row: &Row) -> Result<ItemSummary, db::Error> {
+    Ok(ItemSummary { id: row.get("id")?, state: row.get("state")?, imported_at: row.get("imported_at")? })
 }
 
 pub async fn find_sku(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {

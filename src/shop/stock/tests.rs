@@ -1,6 +1,6 @@
 use futures_util::future::join_all;
 
-use crate::fixture::{Fixture, NOW, read, write};
+use crate::fixture::{Fixture, NOW, OPERATOR, read, write};
 use crate::orders::CreateError;
 use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
 use db::Batch;
@@ -11,24 +11,24 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
     let sku = shop.sku;
     let reserved = shop.db.write("reserve", move |tx| {
         Box::pin(async move {
-            let mut links = Batch::default();
-            let reserved = stock::reserve(&mut links, sku, LineId(line), quantity);
-            reserved.ensure_complete(&tx.chain(links).await?)
+            let mut batch = Batch::default();
+            let reserved = stock::reserve(&mut batch, sku, LineId(line), quantity);
+            reserved.ensure_complete(&tx.run_batch(batch).await?)
         })
     });
     reserved.await
 }
 
 db::both! {
-    async fn the_same_line_is_imported_once(db: Db) {
+    async fn a_duplicate_line_is_imported_once(db: Db) {
         let shop = Fixture::new(db, 0).await;
         assert_eq!(shop.import([1, 2, 2, 3]).await, ImportResult { added: 3, duplicates: 1 });
         assert_eq!(shop.import([3, 4]).await, ImportResult { added: 1, duplicates: 1 });
         assert_eq!(shop.stock().await, 4);
-        shop.assert_sound().await;
+        shop.assert_stock_counts().await;
     }
 
-    async fn a_reservation_is_whole_or_not_at_all(db: Db) {
+    async fn a_reservation_covers_the_whole_quantity_or_fails(db: Db) {
         let shop = Fixture::new(db, 5).await;
         reserve(&shop, 1, 3).await.unwrap();
         assert!(matches!(reserve(&shop, 2, 3).await, Err(ReserveError::Insufficient)));
@@ -38,76 +38,76 @@ db::both! {
         let sku = shop.sku;
         write(&shop.db, move |tx| Box::pin(stock::release(tx, sku, LineId(1), 3))).await;
         assert_eq!(shop.stock().await, 3);
-        shop.assert_sound().await;
+        shop.assert_stock_counts().await;
     }
 
-    async fn what_is_delivered_opens_once_imported_lines_again(db: Db) {
+    async fn delivered_items_decrypt_to_the_imported_lines(db: Db) {
         let shop = Fixture::new(db, 4).await;
         reserve(&shop, 7, 3).await.unwrap();
-        let given = write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await;
-        assert_eq!(given.len(), 3);
+        let delivered = write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await;
+        assert_eq!(delivered.len(), 3);
         assert!(write(&shop.db, |tx| Box::pin(stock::deliver(tx, LineId(7)))).await.is_empty());
         let listed = read(&shop.db, |tx| Box::pin(stock::list_delivered(tx, LineId(7)))).await;
         let opened: Vec<String> = listed.iter().map(|item| stock::decrypt_item(&shop.envelope, item).unwrap().to_string()).collect();
         let expected: Vec<String> = (0..3).map(|n| format!("user{n}@example.org----pass{n}")).collect();
         assert_eq!(opened, expected);
         assert_eq!(shop.stock().await, 1);
-        shop.assert_sound().await;
+        shop.assert_stock_counts().await;
     }
 
-    async fn a_key_that_is_not_there_is_named_until_it_is_back(db: Db) {
+    async fn a_missing_key_has_an_open_review_until_it_is_restored(db: Db) {
         let shop = Fixture::new(db, 3).await;
-        let reviewed = || {
+        let review_keys = || {
             let envelope = shop.envelope.clone();
             write(&shop.db, move |tx| Box::pin(async move { stock::review_missing_keys(tx, NOW, &envelope).await }))
         };
         let open = "select count(*) from reviews where kind = 'stock.unreadable' and closed_at is null";
-        assert_eq!(reviewed().await, []);
+        assert_eq!(review_keys().await, []);
         let replace = |sealed: Vec<u8>| {
             write(&shop.db, move |tx| Box::pin(async move {
                 let item = "update stock_items set ciphertext = $1 where id = (select max(id) from stock_items)";
                 tx.execute(item, vec![sealed.into()]).await
             }))
         };
-        // Sealed under key 9.
+        // A ciphertext of key 9.
         replace([vec![1, 0, 0, 0, 9], vec![0; 40]].concat()).await;
-        assert_eq!(reviewed().await, [KeyInUse { id: 9, error: Some(OpenError::UnknownKey(9)) }]);
+        assert_eq!(review_keys().await, [KeyInUse { id: 9, error: Some(OpenError::UnknownKey(9)) }]);
         assert_eq!(shop.count(open).await, 1);
-        // A ring of somebody else has a key 1, too, and it is another one.
+        // Another key ring also has a key 1, with other key bytes.
         let foreign = Envelope::generate();
         let keys = read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &foreign).await })).await;
         let expected = [(1, Some(OpenError::Refused)), (9, Some(OpenError::UnknownKey(9)))];
         assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
-        // Nothing that was sealed at all is no question of a key.
+        // A malformed ciphertext names no key.
         replace(vec![7]).await;
-        assert_eq!(reviewed().await, []);
+        assert_eq!(review_keys().await, []);
     }
 
-    async fn a_key_is_tried_on_what_is_still_to_be_handed_out(db: Db) {
+    async fn a_key_is_tried_on_undelivered_items_first(db: Db) {
         let shop = Fixture::new(db, 4).await;
-        let tried = || {
+        let list_keys = || {
             let envelope = shop.envelope.clone();
             read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &envelope).await }))
         };
         let change = |sql: &'static str| write(&shop.db, move |tx| Box::pin(async move { db::execute!(tx, sql) }));
         let readable = [KeyInUse { id: 1, error: None }];
         reserve(&shop, 7, 2).await.unwrap();
-        // The key refuses the oldest item.
+        // The oldest item is damaged.
         write(&shop.db, |tx| Box::pin(async move {
             let damaged = [vec![1, 0, 0, 0, 1], vec![0; 40]].concat();
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", damaged)
         })).await;
-        assert_eq!(tried().await, readable, "others are in stock");
+        assert_eq!(list_keys().await, readable, "other items are in stock");
         change("update stock_items set state = 'withdrawn' where state = 'in_stock'").await;
-        assert_eq!(tried().await, readable, "of what is reserved, the newest");
+        assert_eq!(list_keys().await, readable, "the newest reserved item is tried");
         change("update stock_items set state = 'delivered' where state = 'reserved' and id > (select min(id) from stock_items)").await;
-        assert_eq!(tried().await, [KeyInUse { id: 1, error: Some(OpenError::Refused) }], "what was sold counts first");
+        assert_eq!(list_keys().await, [KeyInUse { id: 1, error: Some(OpenError::Refused) }], "the reserved item is tried before delivered ones");
     }
 
-    async fn only_what_is_in_stock_is_withdrawn(db: Db) {
+    async fn only_an_item_in_stock_can_be_withdrawn(db: Db) {
         let shop = Fixture::new(db, 2).await;
         reserve(&shop, 1, 1).await.unwrap();
-        let withdraw = |id: i64| write(&shop.db, move |tx| Box::pin(stock::withdraw(tx, StockItemId(id))));
+        let withdraw = |id: i64| write(&shop.db, move |tx| Box::pin(stock::withdraw(tx, NOW, &OPERATOR, StockItemId(id))));
         let (reserved, free) = (shop.count("select min(id) from stock_items").await, shop.count("select max(id) from stock_items").await);
         assert!(!withdraw(reserved).await);
         assert!(withdraw(free).await);
@@ -115,17 +115,17 @@ db::both! {
         assert!(!withdraw(999_999).await);
         assert_eq!(shop.stock().await, 0);
         assert_eq!(shop.import([1]).await, ImportResult { added: 0, duplicates: 1 });
-        shop.assert_sound().await;
+        shop.assert_stock_counts().await;
     }
 
-    async fn an_audit_finds_what_was_changed_by_hand(db: Db) {
+    async fn a_count_changed_by_hand_is_listed_as_a_mismatch(db: Db) {
         let shop = Fixture::new(db, 2).await;
         write(&shop.db, |tx| Box::pin(async move { db::execute!(tx, "update skus set available = 9") })).await;
         let found = read(&shop.db, |tx| Box::pin(stock::list_count_mismatches(tx))).await;
         assert_eq!(found, [stock::CountMismatch { sku: shop.sku, available: 9, in_stock: 2 }]);
     }
 
-    async fn fifty_buyers_of_the_last_twenty_items(db: Db) {
+    async fn fifty_concurrent_buyers_get_the_last_twenty_items(db: Db) {
         let shop = Fixture::new(db, 20).await;
         let outcomes = join_all((0..50).map(|_| shop.create(shop.order(1)))).await;
         let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(CreateError::InsufficientStock))).count();
@@ -134,28 +134,28 @@ db::both! {
         assert_eq!(shop.count("select count(*) from orders").await, 20);
         assert_eq!(shop.count("select count(distinct order_line_id) from stock_items where state = 'reserved'").await, 20);
         assert_eq!(shop.watched.len(), 20);
-        shop.assert_sound().await;
+        shop.assert_stock_counts().await;
     }
 
-    async fn imports_and_orders_at_once_keep_the_count(db: Db) {
+    async fn concurrent_imports_and_orders_keep_the_count_correct(db: Db) {
         let shop = Fixture::new(db, 5).await;
         let imports = join_all((0..10).map(|n| shop.import((n * 5)..(n * 5 + 10))));
         let orders = join_all((0..20).map(|_| shop.create(shop.order(2))));
         let (_, orders) = futures_util::join!(imports, orders);
         let sold = orders.iter().filter(|order| order.is_ok()).count();
         assert_eq!(usize::try_from(shop.stock().await).unwrap(), 55 - 2 * sold);
-        shop.assert_sound().await;
+        shop.assert_stock_counts().await;
     }
 }
 
 #[test]
-fn lines_that_cannot_be_sold_are_refused() {
+fn invalid_lines_are_refused() {
     let envelope = envelope::Envelope::generate();
     let seal = |lines: &[&str]| {
         stock::encrypt_lines(&envelope, ids::SkuId(1), lines.iter().copied()).map(|sealed| sealed.len())
     };
     assert!(matches!(seal(&["a", " "]), Err(ImportError::BadLine { number: 2 })));
     assert!(matches!(seal(&[&"x".repeat(stock::LINE_BYTES_MAX + 1)]), Err(ImportError::BadLine { number: 1 })));
-    assert!(matches!(seal(&vec!["a"; stock::IMPORT_MAX + 1]), Err(ImportError::TooMany { .. })));
+    assert!(matches!(seal(&vec!["a"; stock::IMPORT_LINES_MAX + 1]), Err(ImportError::TooMany { .. })));
     assert_eq!(seal(&["a", " b ", "b"]).unwrap(), 3);
 }

@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{Shop, UserId};
 
-/// `None` when the name is taken.
+/// Returns `None` when the name is taken.
 pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -> Result<Option<UserId>, db::Error> {
     let inserted = row!(
         tx,
@@ -37,7 +37,7 @@ pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<
     found.as_ref().map(user).transpose()
 }
 
-/// Users of one list.
+/// Maximum number of users that `list` returns.
 const LIST_MAX: u32 = 10_000;
 
 pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {

@@ -1,23 +1,34 @@
-//! The one credential: the token of a logged-in user of this shop, needed to pay from a balance.
+//! Authentication: the token of a logged-in user of this shop, which payments from a balance need.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use crate::Checkout;
-use crate::error::Error;
 use access::tokens;
 use ids::UserId;
 
-pub async fn user(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, Error> {
-    let token = bearer(headers).ok_or(Error::Unauthorized)?.to_owned();
-    let (now, shop) = (checkout.now(), checkout.shop);
-    let found = checkout.db.read("authenticate_user", move |tx| {
-        Box::pin(async move { tokens::authenticate(tx, now, shop, &token).await })
-    });
-    found.await?.ok_or(Error::Unauthorized)
+/// Why a request is not authenticated.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// The request has no token, or the token is unknown, expired or of another shop.
+    #[error("this payment needs the token of a logged-in user")]
+    Unauthorized,
+    #[error(transparent)]
+    Db(#[from] db::Error),
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// Returns the user whose token the request carries.
+pub async fn authenticate(checkout: &Checkout, headers: &HeaderMap) -> Result<UserId, AuthError> {
+    let token = bearer_token(headers).ok_or(AuthError::Unauthorized)?.to_owned();
+    let (now, shop) = (checkout.now(), checkout.shop);
+    let user = checkout.db.read("authenticate_user", move |tx| {
+        Box::pin(async move { tokens::authenticate(tx, now, shop, &token).await })
+    });
+    let user: Result<Option<UserId>, db::Error> = user.await;
+    user?.ok_or(AuthError::Unauthorized)
+}
+
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -1,20 +1,21 @@
-//! What this surface refuses: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching status.
+//! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching status. Each
+//! operation has a `RouteError` of its own, which becomes a response here.
+
+use std::fmt::Display;
 
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 use tracing::error;
 use utoipa::ToSchema;
 
 use access::limits::Limited;
-use envelope::OpenError;
-use shop::orders::CreateError;
 use web::body::BadRequest;
 use web::http_error::HttpError;
 use web::reply;
 
-/// What went wrong.
+/// The body of every error response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub struct Body {
@@ -25,7 +26,7 @@ pub struct Body {
     message: String,
 }
 
-/// Stable: programs decide by it.
+/// The reason for an error. Codes are stable, so that programs can decide by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -44,115 +45,37 @@ pub enum Code {
     InternalError,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    BadRequest(#[from] BadRequest),
-    #[error("this payment needs the token of a logged-in user")]
-    Unauthorized,
-    #[error("there is no such product")]
-    ProductNotFound,
-    #[error("there is no order with this id")]
-    OrderNotFound,
-    #[error("there is no order with this number and e-mail address")]
-    LookupFailed,
-    #[error("this payment method is not available at the moment")]
-    MethodUnavailable,
-    #[error(transparent)]
-    Order(CreateError),
-    #[error("this Idempotency-Key was used with another request")]
-    IdempotencyConflict,
-    #[error("too many requests; try again in {} s", .0.after_seconds)]
-    RateLimited(#[from] Limited),
-    #[error("something went wrong on our side")]
-    Db(#[from] db::Error),
-    #[error("something went wrong on our side")]
-    Goods(#[from] OpenError),
+/// Returns an error response.
+pub fn response(status: StatusCode, code: Code, message: impl Display) -> Response {
+    reply::json(status, &Body { success: false, error: code, message: message.to_string() })
 }
 
-impl Error {
-    fn code(&self) -> (StatusCode, Code) {
-        match self {
-            Error::BadRequest(_) => (StatusCode::BAD_REQUEST, Code::ValidationError),
-            Error::Unauthorized => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
-            Error::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
-            Error::OrderNotFound | Error::LookupFailed => (StatusCode::NOT_FOUND, Code::OrderNotFound),
-            Error::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
-            Error::Order(refused) => order_code(refused),
-            Error::IdempotencyConflict => (StatusCode::CONFLICT, Code::IdempotencyConflict),
-            Error::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, Code::RateLimited),
-            Error::Db(_) | Error::Goods(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError),
-        }
-    }
-
-    /// What only the operator may read.
-    fn cause(&self) -> Option<String> {
-        match self {
-            Error::Db(cause) => Some(cause.to_string()),
-            Error::Goods(cause) => Some(cause.to_string()),
-            Error::Order(CreateError::Db(cause)) => Some(cause.to_string()),
-            Error::Order(CreateError::Issue(cause)) => Some(cause.to_string()),
-            Error::Order(_)
-            | Error::BadRequest(_)
-            | Error::Unauthorized
-            | Error::ProductNotFound
-            | Error::OrderNotFound
-            | Error::LookupFailed
-            | Error::MethodUnavailable
-            | Error::IdempotencyConflict
-            | Error::RateLimited(_) => None,
-        }
-    }
+/// Returns the response to a request with a missing or wrong field.
+pub fn bad_request(error: &BadRequest) -> Response {
+    response(StatusCode::BAD_REQUEST, Code::ValidationError, error)
 }
 
-fn order_code(refused: &CreateError) -> (StatusCode, Code) {
-    match refused {
-        CreateError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
-        CreateError::BadLines
-        | CreateError::QuantityBelowMinimum { .. }
-        | CreateError::QuantityAboveMaximum { .. }
-        | CreateError::AmountOutOfRange => (StatusCode::BAD_REQUEST, Code::ValidationError),
-        CreateError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
-        CreateError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
-        CreateError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
-        CreateError::UserRequired => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
-        CreateError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
-        CreateError::Issue(_) | CreateError::Db(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError),
-    }
+/// Returns the response to a request without a valid token.
+pub fn unauthorized(message: impl Display) -> Response {
+    let response = response(StatusCode::UNAUTHORIZED, Code::Unauthorized, message);
+    reply::with_header(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-impl From<CreateError> for Error {
-    fn from(refused: CreateError) -> Error {
-        Error::Order(refused)
-    }
+/// Returns the response to a request beyond a rate limit.
+pub fn rate_limited(limited: Limited) -> Response {
+    let after_seconds = limited.after_seconds;
+    let message = format_args!("too many requests; try again in {after_seconds} s");
+    let response = response(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
+    reply::with_header(response, RETRY_AFTER, after_seconds.into())
 }
 
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
-        let (status, code) = self.code();
-        let cause = self.cause();
-        if let Some(cause) = &cause {
-            error!("a request of the checkout surface failed: {cause}");
-        }
-        let message = if cause.is_some() { "something went wrong on our side".to_owned() } else { self.to_string() };
-        let response = reply::json(status, &Body { success: false, error: code, message });
-        match self {
-            Error::RateLimited(limited) => reply::with_header(response, RETRY_AFTER, limited.after_seconds.into()),
-            Error::Unauthorized => reply::with_header(response, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Error::BadRequest(_)
-            | Error::ProductNotFound
-            | Error::OrderNotFound
-            | Error::LookupFailed
-            | Error::MethodUnavailable
-            | Error::Order(_)
-            | Error::IdempotencyConflict
-            | Error::Db(_)
-            | Error::Goods(_) => response,
-        }
-    }
+/// Logs the cause, which only the operator may read, and returns the response to an internal error.
+pub fn internal_error(cause: impl Display) -> Response {
+    error!("a request of the checkout surface failed: {cause}");
+    response(StatusCode::INTERNAL_SERVER_ERROR, Code::InternalError, "an internal error occurred")
 }
 
-/// What the listener refuses, in this surface's shape.
+/// Renders an error of the listener in this surface's error format.
 pub fn render_http_error(error: HttpError) -> Response {
     let code = match error {
         HttpError::NotFound => Code::NotFound,

@@ -1,5 +1,5 @@
-//! External checkouts: where a buyer is sent who pays by Alipay or WeChat Pay. A template in the configuration makes the
-//! link; without one the method is off.
+//! External checkouts: the pages on which buyers pay by Alipay or WeChat Pay. The link to a page is made from a template in
+//! the configuration; without a template the method is off.
 
 use shop::orders::OrderReference;
 use shop::orders::payment::{PaymentMethod, Provider};
@@ -7,23 +7,26 @@ use shop::orders::payment::{PaymentMethod, Provider};
 /// Stands for the order's number in a template.
 const ORDER_NO: &str = "{order_no}";
 
+/// The templates of the links to external checkouts; an empty template means that the provider is off.
 pub struct PayLinks {
     alipay: String,
     wechat: String,
 }
 
 impl PayLinks {
+    /// Takes the templates from the surface's options.
     pub fn new(options: &config::Checkout) -> PayLinks {
         PayLinks { alipay: options.alipay_url.clone(), wechat: options.wechat_url.clone() }
     }
 
+    /// Returns true when buyers can pay through the provider.
     pub fn is_on(&self, provider: Provider) -> bool {
         !self.template(provider).is_empty()
     }
 
-    /// The way to pay on the provider's page, or `None` when the provider is off.
-    pub fn open(&self, provider: Provider, labels: &OrderReference) -> Option<PaymentMethod> {
-        let pay_url = self.template(provider).replace(ORDER_NO, &labels.order_no);
+    /// Returns the payment method that sends the buyer to the provider's page for this order; `None` when the provider is off.
+    pub fn payment_method(&self, provider: Provider, reference: &OrderReference) -> Option<PaymentMethod> {
+        let pay_url = self.template(provider).replace(ORDER_NO, &reference.order_no);
         self.is_on(provider).then_some(PaymentMethod::External { provider, pay_url, provider_ref: None })
     }
 

@@ -1,8 +1,8 @@
-//! What this surface shows of ids: UUIDs in their usual spelling. Anything else is the id of nothing.
+//! The ids of this surface: UUIDs in their usual spelling, with hyphens.
 
 use uuid::Uuid;
 
-/// With hyphens, in either case; the other spellings that a parser may take are no ids here.
+/// Parses a UUID with hyphens, in either case. The other spellings that `Uuid` can parse are not ids of this surface.
 pub fn parse(text: &str) -> Option<Uuid> {
     if text.len() == 36 { text.parse().ok() } else { None }
 }
@@ -12,7 +12,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_spelling() {
+    fn only_the_spelling_with_hyphens_is_an_id() {
         assert!(parse("30a6d792-9e06-4023-85f4-736dfd9af07d").is_some());
         assert!(parse("30A6D792-9E06-4023-85F4-736DFD9AF07D").is_some());
         for text in [

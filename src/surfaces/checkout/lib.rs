@@ -1,9 +1,10 @@
 //! The checkout surface: a buyer lists products, orders without an account, pays, and looks the order up.
 //!
-//! Whoever knows an order's id sees how far it is; only who knows its number and e-mail address sees what was bought.
+//! A client that knows an order's id can read its status. The goods are shown only to a client that knows the order's number
+//! and e-mail address.
 
-mod auth;
 mod assets;
+mod auth;
 mod error;
 mod external;
 mod ids;
@@ -34,12 +35,12 @@ use external::PayLinks;
 pub use error::render_http_error;
 pub use openapi::openapi_document;
 
-/// Under this name the core knows whose orders they are.
+/// The name of this surface in orders and idempotency keys.
 const SURFACE: &str = "checkout";
-/// The shop's prices, and therefore its orders, are in this currency.
+/// The currency of the shop's prices and orders.
 const CURRENCY: Currency = Currency::CNY;
 
-/// What the endpoints share.
+/// The state that the endpoints share.
 struct Checkout {
     options: config::Checkout,
     shop: Shop,
@@ -49,9 +50,9 @@ struct Checkout {
     envelope: Arc<Envelope>,
     wake: Wake,
     pay_links: PayLinks,
-    /// Query Order: by client, and by order number with e-mail address.
+    /// Limits of Query Order: by client, and by order number with e-mail address.
     lookups: Windows<2>,
-    /// Create Order: by client.
+    /// Limit of Create Order by client.
     orders: Windows<1>,
 }
 
@@ -78,35 +79,42 @@ impl Checkout {
     }
 }
 
-/// What the daemon hands to the surface.
+/// The services of the daemon that the surface uses.
 pub struct Services {
+    /// The surface's options.
     pub options: config::Checkout,
-    /// Whose products are sold.
+    /// The shop whose products are sold.
     pub shop: Shop,
+    /// The database.
     pub db: Db,
+    /// The clock.
     pub clock: Clock,
+    /// Reserves addresses and starts payments.
     pub payment_service: PaymentService,
+    /// The keys that decrypt goods.
     pub envelope: Arc<Envelope>,
+    /// Wakes the workers when an order is paid at once.
     pub wake: Wake,
 }
 
+/// Returns the routes of the surface, without its prefix.
 pub fn routes(services: Services) -> Router {
     Router::new()
         .route("/api/products", get(products::list::list))
         .route("/api/products/{id_or_slug}", get(products::show::show))
         .route("/api/orders", post(orders::create::create))
-        .route("/api/orders/query", get(orders::query::by_url).post(orders::query::by_body))
+        .route("/api/orders/query", get(orders::query::query_by_url).post(orders::query::query_by_body))
         .route("/api/orders/{id}/status", get(orders::status::status))
         .route("/api/payment-config", get(payment_config::show::show))
-        // The least specific path: what lies under `/api` and is nobody else's is answered in this surface's shape.
-        .route("/api", any(nothing))
-        .route("/api/", any(nothing))
-        .route("/api/{*rest}", any(nothing))
+        // Other paths under `/api` that no surface serves are answered in this surface's error format.
+        .route("/api", any(not_found))
+        .route("/api/", any(not_found))
+        .route("/api/{*rest}", any(not_found))
         .method_not_allowed_fallback(async || render_http_error(HttpError::MethodNotAllowed))
         .with_state(Arc::new(Checkout::new(services)))
 }
 
-async fn nothing() -> Response {
+async fn not_found() -> Response {
     render_http_error(HttpError::NotFound)
 }
 

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of this surface, made from the endpoints themselves.
+//! The OpenAPI 3.1 document of this surface, generated from its endpoints.
 
 use url::Url;
 use utoipa::openapi::response::{Response, ResponseBuilder};
@@ -23,8 +23,8 @@ use config::{Config, Mount};
         products::list::list,
         products::show::show,
         orders::create::create,
-        orders::query::by_url,
-        orders::query::by_body,
+        orders::query::query_by_url,
+        orders::query::query_by_body,
         orders::status::status,
         payment_config::show::show,
     ),
@@ -32,52 +32,56 @@ use config::{Config, Mount};
 )]
 struct Document;
 
+/// Adds the user token to the document's security schemes.
 struct UserToken;
 
 impl Modify for UserToken {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The token of a logged-in user; only payments from a balance need it."))
+            .description(Some("The token of a logged-in user. Only payments from a balance need it."))
             .build();
         document.components.get_or_insert_default().add_security_scheme("user_token", SecurityScheme::Http(scheme));
     }
 }
 
-/// What any operation may answer beside what it says itself.
-const EVERYWHERE: [(&str, &str); 5] = [
-    ("408", "`validation_error`: the body did not come in time"),
+/// Responses that every operation may have besides its own.
+const COMMON_RESPONSES: [(&str, &str); 5] = [
+    ("408", "`validation_error`: the body did not arrive in time"),
     ("413", "`validation_error`: the body is too large"),
     ("429", "`rate_limited`; see `Retry-After`"),
-    ("500", "`internal_error`: something went wrong on our side"),
-    ("503", "`internal_error`: there was no answer in time"),
+    ("500", "`internal_error`: an internal error occurred"),
+    ("503", "`internal_error`: the request took too long; it may still be completed"),
 ];
 
-/// As this installation serves it: at its address, with its limits.
+/// Returns the document with the address of this installation.
 pub fn openapi_document(config: &Config) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
-    document.servers = Some(vec![Server::new(server(&config.server.public_url, &config.surfaces.checkout.mount))]);
+    document.servers = Some(vec![Server::new(base_url(&config.server.public_url, &config.surfaces.checkout.mount))]);
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
-            for (status, description) in EVERYWHERE {
-                let known = operation.responses.responses.entry(status.to_owned());
-                known.or_insert_with(|| refusal(description).into());
+            for (status, description) in COMMON_RESPONSES {
+                let documented = operation.responses.responses.entry(status.to_owned());
+                documented.or_insert_with(|| error_response(description).into());
             }
         }
     }
     document
 }
 
-/// A surface with a host of its own is found under that.
-fn server(public_url: &Url, mount: &Mount) -> String {
+/// Returns the base URL of the surface: the public URL, with the surface's own host if it has one, and its prefix.
+fn base_url(public_url: &Url, mount: &Mount) -> String {
     let mut url = public_url.clone();
     if !mount.host.is_empty() && url.set_host(Some(&mount.host)).is_err() {
-        tracing::warn!("surfaces.checkout.host is no host name: {}", mount.host);
+        tracing::warn!(
+            "surfaces.checkout.host is not a host name: {}; the OpenAPI document names the public URL instead",
+            mount.host
+        );
     }
     format!("{}{}", url.as_str().trim_end_matches('/'), mount.prefix)
 }
 
-fn refusal(description: &str) -> Response {
+fn error_response(description: &str) -> Response {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Error"))).build();
     ResponseBuilder::new().description(description).content("application/json", body).build()
 }

@@ -1,4 +1,4 @@
-//! The answers of this surface, and how core states read in its words.
+//! The values of this surface's responses, and the mapping of the core's states to them.
 
 use chain::Family;
 use chain::payment_uri::payment_uri;
@@ -14,10 +14,10 @@ use shop::orders::payment::PaymentInstructions;
 use shop::orders::{self, OrderDetails, OrderLine, OrderStatus, PlacedOrder};
 use web::number::Number;
 
-/// An active product with its one price.
+/// An active product with its price.
 #[derive(Serialize, ToSchema)]
 pub struct Product {
-    /// UUID; what an order names as `productId`.
+    /// UUID; the `productId` of a new order.
     id: String,
     slug: String,
     name_zh: String,
@@ -26,16 +26,16 @@ pub struct Product {
     stock: u64,
     /// Smallest quantity per order.
     min_quantity: u32,
-    /// Of one unit, in CNY.
+    /// Price of one unit in CNY.
     price: Number,
 }
 
-/// An order as its creation answers it.
+/// A new order.
 #[derive(Serialize, ToSchema)]
 pub struct Order {
-    /// UUID, for the status endpoint.
+    /// UUID; identifies the order at the status endpoint.
     id: String,
-    /// For Query Order, together with the e-mail address.
+    /// Identifies the order at Query Order, together with the e-mail address.
     order_no: String,
     status: Status,
     payment_status: PaymentStatus,
@@ -52,36 +52,37 @@ pub struct Order {
     payment_method: Method,
     /// RFC 3339, UTC.
     created_at: String,
-    /// The end of the payment window; `null` when it was paid at once.
+    /// The end of the payment window; `null` when the order was paid at once.
     #[schema(required)]
     expires_at: Option<String>,
 }
 
-/// What the buyer has to do to pay.
+/// The buyer's instructions to pay.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Payment {
     /// Send the amount to the address.
-    PaymentAsset(CoinPayment),
+    OnChain(OnChainPayment),
     /// Open the page.
     External(ExternalPayment),
 }
 
-/// `crypto`: what to send where.
+/// Payment method `crypto`: the amount to send, and the address to send it to.
 #[derive(Serialize, ToSchema)]
-pub struct CoinPayment {
+#[schema(as = CoinPayment)]
+pub struct OnChainPayment {
     coin: String,
-    /// Used for this order alone.
+    /// The address; it is used for this order alone.
     address: String,
-    /// Exact decimal amount of the coin.
+    /// Exact decimal amount to send.
     expected_amount: String,
-    /// What a QR code for it holds: a BIP21 text on Bitcoin, the address elsewhere.
+    /// The text for a QR code: a BIP 21 URI on Bitcoin, the address on other chains.
     qr_code: String,
     #[schema(required)]
     expires_at: Option<String>,
 }
 
-/// `alipay`, `wechat`: where to send the buyer.
+/// Payment methods `alipay` and `wechat`: the page to send the buyer to.
 #[derive(Serialize, ToSchema)]
 pub struct ExternalPayment {
     pay_url: String,
@@ -89,7 +90,7 @@ pub struct ExternalPayment {
     expires_at: Option<String>,
 }
 
-/// An order as its buyer sees it.
+/// An order that its buyer looked up.
 #[derive(Serialize, ToSchema)]
 pub struct FoundOrder {
     id: String,
@@ -108,34 +109,36 @@ pub struct FoundOrder {
     credentials: Option<Vec<String>>,
 }
 
-/// How far a payment is.
+/// The progress of a payment.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Progress {
-    PaymentAsset(CoinProgress),
+    OnChain(OnChainProgress),
     External(ExternalPayment),
 }
 
-/// How far an on-chain payment is.
+/// The progress of a payment on a chain.
 #[derive(Serialize, ToSchema)]
-pub struct CoinProgress {
+#[schema(as = CoinProgress)]
+pub struct OnChainProgress {
     coin: String,
     address: String,
     expected_amount: String,
-    /// What has arrived so far, confirmed or not.
+    /// The amount that has arrived so far, confirmed or not.
     received_amount: String,
-    /// Of the transfer that has the fewest.
+    /// Confirmations of the transfer that has the fewest.
     confirmations: u64,
     required_confirmations: u32,
-    /// The newest transfer's transaction.
+    /// The transaction of the newest transfer; `null` before the first.
     #[schema(required)]
     tx_hash: Option<String>,
-    /// What a QR code for the rest holds; `null` when nothing more is asked for.
+    /// The text for a QR code for the amount that is missing; `null` when nothing more is to be paid.
     #[schema(required)]
     qr_code: Option<String>,
     expires_at: String,
 }
 
+/// The state of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -149,6 +152,7 @@ pub enum Status {
     Refunded,
 }
 
+/// The state of an order's payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PaymentStatus {
@@ -160,6 +164,7 @@ pub enum PaymentStatus {
     Refunded,
 }
 
+/// The state of an order's delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FulfillmentStatus {
@@ -169,6 +174,7 @@ pub enum FulfillmentStatus {
     Failed,
 }
 
+/// A payment method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -198,6 +204,7 @@ impl From<catalog::Product> for Product {
 }
 
 impl Order {
+    /// Describes an order that was just created.
     pub fn new(created: &PlacedOrder, method: payments::Method) -> Order {
         let order = &created.order;
         let line = created.lines.first();
@@ -223,13 +230,13 @@ impl Order {
 }
 
 impl Payment {
-    /// `None` when nothing is left to pay. `coin` is the one that was asked for.
-    pub fn new(created: &PlacedOrder, coin: Option<&str>) -> Option<Payment> {
+    /// Returns the buyer's instructions to pay; `None` when nothing is left to pay. `asset_code` is the one of the request.
+    pub fn new(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
             PaymentInstructions::AlreadyPaid => None,
-            PaymentInstructions::Transfer { asset, family, address, due } => Some(Payment::PaymentAsset(CoinPayment {
-                coin: coin.unwrap_or_default().to_owned(),
+            PaymentInstructions::Transfer { asset, family, address, due } => Some(Payment::OnChain(OnChainPayment {
+                coin: asset_code.unwrap_or_default().to_owned(),
                 address: address.clone(),
                 expected_amount: due.to_decimal(asset.decimals),
                 qr_code: payment_uri(*family, asset, address, *due),
@@ -243,20 +250,21 @@ impl Payment {
 }
 
 impl FoundOrder {
-    pub fn new(view: &OrderDetails, lines: &[OrderLine], credentials: Option<Vec<String>>) -> FoundOrder {
-        let order = &view.order;
+    /// Describes an order to its buyer. `credentials` are the delivered goods.
+    pub fn new(details: &OrderDetails, lines: &[OrderLine], credentials: Option<Vec<String>>) -> FoundOrder {
+        let order = &details.order;
         let line = lines.first();
         FoundOrder {
             id: order.public_id.clone(),
             order_no: order.order_no.clone(),
             status: order.state.into(),
-            payment_status: payment_status(&view.status),
+            payment_status: payment_status(&details.status),
             fulfillment_status: order.state.into(),
             product_id: line.map(|line| line.product.clone()).unwrap_or_default(),
             quantity: line.map_or(0, |line| line.quantity),
             amount: order.amount.to_decimal().into(),
             currency: order.amount.currency.to_string(),
-            payment_method: view.status.method.into(),
+            payment_method: details.status.method.into(),
             created_at: order.created_at.to_string(),
             credentials,
         }
@@ -264,37 +272,38 @@ impl FoundOrder {
 }
 
 impl Progress {
-    /// `None` for balances, and for a coin that is not configured any more.
-    pub fn new(standing: &OrderStatus, now: Instant, coins: &Assets) -> Option<Progress> {
-        if let Some((asked, received)) = &standing.invoice {
-            return CoinProgress::new(asked, received, now, coins).map(Progress::PaymentAsset);
+    /// Returns the progress of the order's payment; `None` for payments from a balance, and for an asset that is no longer
+    /// configured.
+    pub fn new(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
+        if let Some((terms, received)) = &status.invoice {
+            return OnChainProgress::new(terms, received, now, assets).map(Progress::OnChain);
         }
-        let pay_url = standing.pay_url.clone()?;
-        let expires_at = standing.expires_at.map(|at| at.to_string());
+        let pay_url = status.pay_url.clone()?;
+        let expires_at = status.expires_at.map(|at| at.to_string());
         Some(Progress::External(ExternalPayment { pay_url, expires_at }))
     }
 }
 
-impl CoinProgress {
-    fn new(asked: &InvoiceTerms, received: &Received, now: Instant, coins: &Assets) -> Option<CoinProgress> {
-        let coin = coins.by_asset(&asked.asset)?;
-        let family = coins.chain(&asked.chain)?.family;
-        let rest = asked.due.saturating_sub(received.total());
-        // What is on its way may hold an invoice open after its window, but more might come late.
-        let is_asked = asked.state == invoices::State::Open && rest > asked.tolerance && now <= asked.expires_at;
-        Some(CoinProgress {
-            coin: coin.code.clone(),
-            address: asked.address.clone(),
-            expected_amount: asked.due.to_decimal(coin.asset.decimals),
-            received_amount: received.total().to_decimal(coin.asset.decimals),
+impl OnChainProgress {
+    fn new(terms: &InvoiceTerms, received: &Received, now: Instant, assets: &Assets) -> Option<OnChainProgress> {
+        let payment_asset = assets.by_asset(&terms.asset)?;
+        let family = assets.chain(&terms.chain)?.family;
+        let missing = terms.due.saturating_sub(received.total());
+        // An unconfirmed transfer keeps the invoice open after its window, but another payment would come too late.
+        let is_payable = terms.state == invoices::State::Open && missing > terms.tolerance && now <= terms.expires_at;
+        Some(OnChainProgress {
+            coin: payment_asset.code.clone(),
+            address: terms.address.clone(),
+            expected_amount: terms.due.to_decimal(payment_asset.asset.decimals),
+            received_amount: received.total().to_decimal(payment_asset.asset.decimals),
             confirmations: received.confirmations.unwrap_or(0),
-            required_confirmations: asked.confirmations,
+            required_confirmations: terms.confirmations,
             tx_hash: received.txid.map(|txid| match family {
                 Family::Evm => format!("0x{txid}"),
                 Family::Bitcoin | Family::Tron => txid.to_string(),
             }),
-            qr_code: is_asked.then(|| payment_uri(family, &coin.asset, &asked.address, rest)),
-            expires_at: asked.expires_at.to_string(),
+            qr_code: is_payable.then(|| payment_uri(family, &payment_asset.asset, &terms.address, missing)),
+            expires_at: terms.expires_at.to_string(),
         })
     }
 }
@@ -323,7 +332,7 @@ impl From<orders::State> for FulfillmentStatus {
             | orders::State::Expired
             | orders::State::Cancelled => FulfillmentStatus::Pending,
             orders::State::Processing | orders::State::PartiallyDelivered => FulfillmentStatus::Processing,
-            // What was delivered before a refund is delivered.
+            // A refund does not undo the delivery.
             orders::State::Delivered | orders::State::Completed | orders::State::Refunded => {
                 FulfillmentStatus::Delivered
             }
@@ -344,10 +353,11 @@ impl From<payments::Method> for Method {
     }
 }
 
-pub fn payment_status(standing: &OrderStatus) -> PaymentStatus {
-    match standing.state {
+/// Returns the payment status of an order.
+pub fn payment_status(status: &OrderStatus) -> PaymentStatus {
+    match status.state {
         orders::State::Refunded => PaymentStatus::Refunded,
-        // Whatever became of the payment, there is nothing to pay any more.
+        // The order can no longer be paid, whatever the state of its payment is.
         orders::State::Expired | orders::State::Cancelled => PaymentStatus::Expired,
         orders::State::Created
         | orders::State::AwaitingPayment
@@ -356,13 +366,13 @@ pub fn payment_status(standing: &OrderStatus) -> PaymentStatus {
         | orders::State::PartiallyDelivered
         | orders::State::Delivered
         | orders::State::Completed
-        | orders::State::Failed => attempt_status(standing),
+        | orders::State::Failed => attempt_status(status),
     }
 }
 
-fn attempt_status(standing: &OrderStatus) -> PaymentStatus {
-    match (&standing.invoice, standing.payment_state) {
-        (Some((asked, received)), _) => invoice_status(asked.state, received),
+fn attempt_status(status: &OrderStatus) -> PaymentStatus {
+    match (&status.invoice, status.payment_state) {
+        (Some((terms, received)), _) => invoice_status(terms.state, received),
         (None, payments::State::Pending) => PaymentStatus::Pending,
         (None, payments::State::Confirming) => PaymentStatus::Confirming,
         (None, payments::State::Success) => PaymentStatus::Paid,
@@ -385,7 +395,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_of_an_order_has_its_words() {
+    fn every_state_of_an_order_has_a_status() {
         use FulfillmentStatus as F;
         use Status as S;
         use orders::State::*;
@@ -409,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_invoice_says_what_reached_it() {
+    fn the_payment_status_of_an_invoice_shows_what_has_arrived() {
         use invoices::State::*;
         let received = |seen: u128, confirmed: u128| Received {
             seen: chain::Amount::from_units(seen),

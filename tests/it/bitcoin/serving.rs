@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use chain::Amount;
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use provision::wallet::TestWallet;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ struct Installation {
     url: String,
     daemon: Option<Child>,
     folder: tempfile::TempDir,
-    _scratch: Scratch,
+    _scratch: TestDatabase,
 }
 
 impl Installation {
@@ -31,7 +31,7 @@ impl Installation {
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join(".cookie"), "settled:of-a-test").expect("a file is written");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        let scratch = Scratch::sqlite();
+        let scratch = TestDatabase::sqlite();
         let text = format!(
             "[server]\nlisten = \"{address}\"\nrequests_per_minute = 1_000_000\n[data]\nfolder = \"{}\"\n\
              [database]\nurl = \"{}\"\n[surfaces.checkout]\nmode = \"test\"\n\

@@ -60,7 +60,7 @@ async fn spent_outputs_return_after_a_reorg(world: &mut Onchain, kind: AddressKi
     let chain = world.chain_of(COIN);
     let listed = request(world, "admin", json!({ "list-unspent": { "chain": chain.as_str() } })).await.unwrap();
     let line = format!("{}:2 ", all[2].output.txid);
-    assert!(listed.to_string().contains(&line) && listed.to_string().contains("3 outputs with 0.0000"), "{listed}");
+    assert!(listed.to_string().contains(&line) && listed.to_string().contains("3 outputs, 0.0000"), "{listed}");
 
     let txid = sweep(world, kind, &all[..2]).await;
     world.mine(1).await;

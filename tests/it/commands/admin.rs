@@ -42,9 +42,9 @@ async fn an_operator_sets_up_a_shop() {
     std::fs::write(&goods, "line\none----1\ntwo----2\n").unwrap();
     let goods = goods.to_str().unwrap();
     let added = admin(&["stock", "import", "box", "--file", goods], "").await.done();
-    assert_eq!(added.trim(), "2 items were added to `box`, 0 it had before.");
+    assert_eq!(added.trim(), "2 items were added to `box`; 0 duplicates were skipped.");
     let added = admin(&["stock", "import", "box", "--file", "-"], "two----2\n\nthree----3\n").await.done();
-    assert_eq!(added.trim(), "1 items were added to `box`, 1 it had before.");
+    assert_eq!(added.trim(), "1 items were added to `box`; 1 duplicates were skipped.");
     assert!(admin(&["product", "list"], "").await.done().contains("3 in stock"));
     let numbers = async |more: &[&str]| {
         let listed = admin(&[&["stock", "list", "box"], more].concat(), "").await.done();
@@ -60,16 +60,16 @@ async fn an_operator_sets_up_a_shop() {
     assert!(numbers(&["--all"]).await.starts_with(&format!("{number}\twithdrawn\timported 2")));
     let page = numbers(&["--limit", "1"]).await;
     let after = page.split_once('\t').unwrap().0;
-    assert!(page.contains(&format!("and more: go on with --after {after}")), "{page}");
+    assert!(page.contains(&format!("and more: continue with --after {after}")), "{page}");
     assert_eq!(numbers(&["--limit", "1", "--after", after]).await.lines().count(), 1, "the last one");
-    assert!(admin(&["stock", "list", "vpn"], "").await.done().contains("nothing in stock"));
+    assert!(admin(&["stock", "list", "vpn"], "").await.done().contains("no such items"));
     assert_eq!(admin(&["stock", "list", "none"], "").await.code, 1);
 
     admin(&["user", "create", "alice", "--email", "alice@example.com"], "").await.done();
     let credit = ["credit", "alice", "--amount", "100.00", "--currency", "CNY", "--reference", "r1"];
     assert!(admin(&credit, "").await.done().contains("the balance is 100 CNY"));
     let twice = admin(&credit, "").await;
-    assert!(twice.code == 1 && twice.err.contains("before"), "{twice:?}");
+    assert!(twice.code == 1 && twice.err.contains("already received credit"), "{twice:?}");
     assert!(admin(&["user", "list"], "").await.done().contains("100 CNY"));
     assert!(admin(&["token", "issue", "alice", "--days", "30"], "").await.done().starts_with("ut_"));
     assert!(admin(&["token", "revoke", "alice"], "").await.done().starts_with("1 tokens"));
@@ -231,7 +231,7 @@ async fn check_compares_the_configuration_with_the_database() {
     };
     pin("identity of ethereum", "1");
     let check = run(&["check", "--config", &config]).await;
-    assert!(check.out.contains("1 stored facts are what is configured"), "{check:?}");
+    assert!(check.out.contains("1 stored facts match the configuration"), "{check:?}");
 
     pin("identity of ethereum", "56");
     pin("decimals of ethereum/0xdAC17F958D2ee523a2206206994597C13D831ec7", "18");

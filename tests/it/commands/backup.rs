@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use envelope::Envelope;
 use rusqlite::Connection;
 use tokio::process::{Child, Command};
@@ -150,7 +150,7 @@ async fn the_command_moves_the_copy_of_a_confined_daemon() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn backup_of_postgresql_names_its_own_tools() {
     let server = tokio::task::block_in_place(provision::postgres::url).unwrap();
-    let scratch = Scratch::postgres(&server).await;
+    let scratch = TestDatabase::postgres(&server).await;
     let folder = tempfile::tempdir().unwrap();
     let (config, data) = (on_postgres(folder.path(), &scratch), folder.path().join("data"));
     std::fs::create_dir_all(&data).unwrap();

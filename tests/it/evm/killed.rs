@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use chain::{Amount, Asset};
-use db::testing::Scratch;
+use db::testing::TestDatabase;
 use db::{Backend, Db};
 use envelope::Envelope;
 use ids::Mode;
@@ -36,7 +36,7 @@ pub struct Installation {
     daemon: Option<Child>,
     product: String,
     node: Node,
-    scratch: Scratch,
+    scratch: TestDatabase,
     folder: tempfile::TempDir,
 }
 
@@ -44,10 +44,10 @@ impl Installation {
     pub async fn start(backend: Backend) -> Installation {
         let node = Node::start_today(Network::Ethereum).await;
         let scratch = match backend {
-            Backend::Sqlite => Scratch::sqlite(),
+            Backend::Sqlite => TestDatabase::sqlite(),
             Backend::Postgres => {
                 let url = tokio::task::block_in_place(provision::postgres::url).unwrap_or_else(|e| panic!("{e}"));
-                Scratch::postgres(&url).await
+                TestDatabase::postgres(&url).await
             }
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -215,7 +215,7 @@ impl Drop for Installation {
     }
 }
 
-fn configuration(address: SocketAddr, scratch: &Scratch, folder: &tempfile::TempDir, node: &Node) -> String {
+fn configuration(address: SocketAddr, scratch: &TestDatabase, folder: &tempfile::TempDir, node: &Node) -> String {
     let mut database = Url::parse(&scratch.config().url).expect("a URL");
     let password = folder.path().join("password");
     let mut password_file = String::new();

@@ -11,19 +11,19 @@ const FAULTS: [GatewayFault; 18] = [
     GatewayFault::Throttled,
     GatewayFault::Unavailable,
     GatewayFault::ErrorIn200,
-    GatewayFault::Babbling,
-    GatewayFault::Lost,
-    GatewayFault::Cut,
+    GatewayFault::WebPage,
+    GatewayFault::LostAnswer,
+    GatewayFault::TruncatedAnswer,
     GatewayFault::Slow,
     GatewayFault::Silent,
     GatewayFault::Lagging(60),
-    GatewayFault::Torn(60),
+    GatewayFault::LaggingExceptTip(60),
     GatewayFault::NoReceipts,
-    GatewayFault::LostReceipt,
+    GatewayFault::MissingReceipt,
     GatewayFault::NoTransactions,
     GatewayFault::HalfRange,
-    GatewayFault::Forged,
-    GatewayFault::Foreign,
+    GatewayFault::ForgedPayment,
+    GatewayFault::WrongChain,
     GatewayFault::SlowRanges(1),
     GatewayFault::None,
 ];
@@ -44,7 +44,7 @@ both! {
     }
 
     async fn empty_responses_are_not_trusted(world: Onchain) {
-        for fault in [GatewayFault::NoReceipts, GatewayFault::LostReceipt, GatewayFault::NoTransactions, GatewayFault::Forged] {
+        for fault in [GatewayFault::NoReceipts, GatewayFault::MissingReceipt, GatewayFault::NoTransactions, GatewayFault::ForgedPayment] {
             let order = world.place_order("trx").await;
             world.gateways[0].set_fault(fault);
             world.pay(&order, order.due);

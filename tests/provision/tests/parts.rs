@@ -1,4 +1,4 @@
-//! The parts themselves: they start, they do what the tests will ask of them, and they end.
+//! Tests of the provided programs: they start, support what other tests need, and end.
 
 use alloy_primitives::{Address, U256};
 use alloy_sol_types::SolCall;
@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection, Row};
 
 #[tokio::test]
-async fn anvil_mines_as_told_and_forgets_a_transaction_in_a_reorganisation() {
+async fn anvil_mines_manually_and_a_reorg_removes_a_transaction() {
     let anvil =
         Anvil::start(AnvilOptions { chain_id: 1337, mining: Mining::Manual, ..AnvilOptions::default() }).await.unwrap();
     assert_eq!(anvil.rpc("eth_chainId", json!([])).await.unwrap(), "0x539");
@@ -43,7 +43,7 @@ async fn anvil_mines_as_told_and_forgets_a_transaction_in_a_reorganisation() {
 }
 
 #[tokio::test]
-async fn anvil_is_gone_when_dropped_and_comes_back_on_its_port() {
+async fn a_dropped_anvil_ends_and_another_can_use_its_port() {
     let anvil = Anvil::start(AnvilOptions::default()).await.unwrap();
     let port = anvil.port();
     drop(anvil);
@@ -56,14 +56,14 @@ async fn anvil_is_gone_when_dropped_and_comes_back_on_its_port() {
 }
 
 #[tokio::test]
-async fn an_error_of_anvil_quotes_its_words() {
+async fn an_error_contains_the_output_of_anvil() {
     let extra = vec![String::from("--no-such-option")];
     let error = Anvil::start(AnvilOptions { extra, ..AnvilOptions::default() }).await.err().unwrap().to_string();
-    assert!(error.contains("ended instead of becoming ready") && error.contains("--no-such-option"), "{error}");
+    assert!(error.contains("ended before it was ready") && error.contains("--no-such-option"), "{error}");
 }
 
 #[tokio::test]
-async fn postgres_is_one_cluster_with_the_durability_settled_asks_for() {
+async fn postgres_is_a_shared_cluster_with_synchronous_commits() {
     let url = postgres::url().unwrap();
     assert_eq!(postgres::url().unwrap(), url);
     let mut connection = PgConnection::connect(&url).await.unwrap();
@@ -75,7 +75,7 @@ async fn postgres_is_one_cluster_with_the_durability_settled_asks_for() {
 }
 
 #[tokio::test]
-async fn contracts_compile_and_behave_as_they_say() {
+async fn contracts_compile_and_behave_as_documented() {
     let anvil = Anvil::start(AnvilOptions::default()).await.unwrap();
     let accounts = anvil.accounts().await.unwrap();
     let (owner, buyer) = (accounts[0], accounts[1]);
@@ -140,7 +140,7 @@ async fn contracts_compile_and_behave_as_they_say() {
 }
 
 #[tokio::test]
-async fn wallets_of_others_pay_and_derive() {
+async fn third_party_wallets_pay_and_derive_addresses() {
     let anvil = Anvil::start(AnvilOptions { chain_id: 56, ..AnvilOptions::default() }).await.unwrap();
     let owner = anvil.accounts().await.unwrap()[0];
     let shop = Address::repeat_byte(0x53);

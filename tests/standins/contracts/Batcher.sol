@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 
-/// Pays many receivers in one transaction, the way exchanges and payroll tools do.
+/// Pays many receivers in one transaction, as exchanges and payroll tools do.
 contract Batcher {
     error LengthsDiffer();
     error NotPaid(address to);
@@ -9,7 +9,7 @@ contract Batcher {
 
     receive() external payable {}
 
-    /// Moves tokens of the caller, who has approved this contract; copes with tokens that return nothing.
+    /// Moves tokens of the caller, who must have approved this contract. Supports tokens that return no value.
     function payToken(address token, address[] calldata to, uint256[] calldata value) external {
         if (to.length != value.length) revert LengthsDiffer();
         for (uint256 i = 0; i < to.length; i++) {
@@ -20,14 +20,15 @@ contract Batcher {
         }
     }
 
-    /// Native payments that leave no log: only a trace shows them. What is left over goes back to the caller.
+    /// Makes native payments, which emit no log and are visible only in a trace. Returns the rest to the caller.
     function payEther(address[] calldata to, uint256[] calldata value) public payable {
         if (to.length != value.length) revert LengthsDiffer();
         for (uint256 i = 0; i < to.length; i++) send(to[i], value[i]);
         send(msg.sender, address(this).balance);
     }
 
-    /// The same payments inside a call that reverts: a trace shows them all, the transaction succeeds, nobody is paid.
+    /// Makes the same payments inside a call that reverts. The transaction succeeds and its trace contains the payments, but
+    /// no receiver is paid.
     function payEtherThroughRevert(address[] calldata to, uint256[] calldata value) external payable {
         try this.payAndUndo(to, value) {} catch {}
         send(msg.sender, address(this).balance);
@@ -38,7 +39,7 @@ contract Batcher {
         revert Undone();
     }
 
-    /// Pays by the death of a contract, which no receiver can refuse and which is no call in a trace.
+    /// Pays through SELFDESTRUCT, which no receiver can refuse and which a trace does not show as a call.
     function payByDestruct(address payable to) external payable {
         new Bomb{value: msg.value}(to);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 
-/// A well-behaved token of the kind found on BNB Smart Chain: eighteen decimals, every call says whether it worked.
+/// A standard token as on BNB Smart Chain: eighteen decimals, and every call returns whether it succeeded.
 contract Bep20Like {
     string public constant name = "Binance-Peg BSC-USD";
     string public constant symbol = "USDT";

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 
-/// Claims to be USDT and announces transfers that nobody made. Whoever believes a symbol, or a log of any contract, or a
-/// log of any shape, is paid with this.
+/// A fake USDT that emits logs of transfers that did not happen. It deceives software that trusts the symbol of a token, or
+/// logs of any contract or of any format.
 contract FakeToken {
     string public constant name = "Tether USD";
     string public constant symbol = "USDT";
@@ -14,7 +14,7 @@ contract FakeToken {
 
     error Undone();
 
-    /// A log without a movement; with a value of zero it is what address poisoning looks like.
+    /// Emits a log without a transfer. With a value of zero it is an address poisoning attack.
     function phantom(address from, address to, uint256 value) public {
         emit Transfer(from, to, value);
     }
@@ -23,12 +23,12 @@ contract FakeToken {
         for (uint256 i = 0; i < count; i++) phantom(from, to, value);
     }
 
-    /// Says that it worked and does nothing at all, not even a log.
+    /// Returns true without moving tokens or emitting a log.
     function transfer(address, uint256) external pure returns (bool) {
         return true;
     }
 
-    /// The transaction succeeds while the log is taken back with the inner call.
+    /// Emits a log in an inner call that reverts. The transaction succeeds without the log.
     function reverted(address from, address to, uint256 value) external {
         try this.announceAndUndo(from, to, value) {} catch {}
     }
@@ -38,8 +38,8 @@ contract FakeToken {
         revert Undone();
     }
 
-    /// Logs under the topic of Transfer that are no ERC-20 transfer: the value indexed as in ERC-721, nothing indexed,
-    /// no data, data too short and data too long.
+    /// Emits logs with the topic of Transfer that are not ERC-20 transfers: the value indexed as in ERC-721, nothing indexed,
+    /// no data, data that are too short, and data that are too long.
     function misshapen(address from, address to, uint256 value) external {
         bytes32 topic = Transfer.selector;
         assembly {

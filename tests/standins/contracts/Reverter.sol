@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 
-/// A receiver that treats a payment as told.
+/// A receiver that accepts or refuses payments, depending on its mode.
 contract Reverter {
-    /// 0 refuses, 1 accepts, 2 accepts after more work than the 21 000 gas of a plain payment allow, 3 burns all gas.
+    /// 0 refuses, 1 accepts, 2 accepts but needs more than the 21,000 gas of a plain payment, 3 uses all gas.
     uint8 public mode;
     uint256 private counter;
 

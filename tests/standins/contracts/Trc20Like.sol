@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 
-/// Behaves like Tether on TRON: `transfer` says false although it worked, because the function that it inherits has no
-/// return statement; `transferFrom` says true. Six decimals, a pause and a black list.
+/// Behaves like Tether on TRON: `transfer` returns false after a success, because the inherited function has no return
+/// statement, and `transferFrom` returns true. It has six decimals, a pause and a black list.
 contract Trc20Like {
     string public constant name = "Tether USD";
     string public constant symbol = "USDT";

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.20;
 
-/// Behaves like Tether on Ethereum where a payment processor can trip over it: six decimals, no return values, a fee
-/// that the owner may switch on, a pause and a block list.
+/// Has the peculiarities of Tether on Ethereum that a payment processor must handle: six decimals, no return values, a fee
+/// that the owner can switch on, a pause and a block list.
 contract UsdtLike {
     string public constant name = "Tether USD";
     string public constant symbol = "USDT";
@@ -55,14 +55,14 @@ contract UsdtLike {
         move(from, to, value);
     }
 
-    /// Like the real one, a changed allowance has to go through zero.
+    /// As in Tether, an allowance can change from one value to another only through zero.
     function approve(address spender, uint256 value) external {
         require(value == 0 || allowance[msg.sender][spender] == 0, "set the allowance to zero first");
         allowance[msg.sender][spender] = value;
         emit Approval(msg.sender, spender, value);
     }
 
-    /// The fee is taken out of what the receiver gets and is a transfer of its own.
+    /// The fee is deducted from the amount that the receiver gets, and emits its own transfer log.
     function move(address from, address to, uint256 value) private {
         require(!paused, "paused");
         require(!isBlocked[from], "the sender is blocked");

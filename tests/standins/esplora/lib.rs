@@ -1,5 +1,5 @@
-//! Esplora's public HTTP interface (github.com/Blockstream/esplora, API.md) over a node of Bitcoin Core: the same paths,
-//! statuses and shapes, for the part that settled asks.
+//! The public HTTP API of Esplora (github.com/Blockstream/esplora, API.md) in front of a Bitcoin Core node: the methods that
+//! settled uses, with the same paths, statuses and formats.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,29 +17,31 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-/// How the server behaves.
+/// The behaviour of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
+    /// All answers are correct.
     Honest,
-    /// 503 to everything, as behind a broken gateway.
+    /// Answers every request with 503.
     Down,
-    /// 429 to everything.
+    /// Answers every request with 429.
     Throttled,
-    /// A few answers in each half of a second, and 429 to the others.
+    /// Answers eight requests in each half second, and the others with 429.
     RateLimited,
-    /// Blocks lack their last transaction.
+    /// Leaves out the last transaction of each block.
     OmitsTransaction,
-    /// The mempool is as long as that of the main network, as far as anybody counts.
+    /// Reports as many transactions in the mempool as the main network has in busy times.
     HugeMempool,
-    /// A byte of the last transaction of each block is another.
+    /// Changes one byte of the last transaction of each block.
     CorruptsTransaction,
 }
 
-/// Answers of a sparing server in each window, and how long one is.
-const SPARED: u32 = 8;
+/// The number of answers of a rate-limited server per window.
+const ANSWERS_PER_WINDOW: u32 = 8;
+/// The length of a window of a rate-limited server.
 const WINDOW: Duration = Duration::from_millis(500);
 
-/// A running server; dropping it ends it.
+/// A running server. Dropping it stops the server.
 pub struct Esplora {
     pub url: String,
     shared: Arc<Shared>,
@@ -50,13 +52,13 @@ struct Shared {
     upstream: String,
     client: reqwest::Client,
     behaviour: Mutex<Behaviour>,
-    /// When the window of a sparing server began, and its answers since.
-    spared: Mutex<(Instant, u32)>,
+    /// The start of the current window of a rate-limited server, and the number of requests in it.
+    window: Mutex<(Instant, u32)>,
 }
 
 type EsploraResult = Result<Response, EsploraError>;
 
-/// A status and a plain text, as every error of Esplora is.
+/// An error of Esplora: an HTTP status with a plain text.
 struct EsploraError(StatusCode, String);
 
 impl IntoResponse for EsploraError {
@@ -66,52 +68,53 @@ impl IntoResponse for EsploraError {
 }
 
 impl Esplora {
-    /// Over the node at `upstream`, a URL with user and password.
+    /// Starts a server in front of the node at `upstream`, a JSON-RPC URL with user and password.
     pub async fn start(upstream: &str) -> Esplora {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let (behaviour, spared) = (Mutex::new(Behaviour::Honest), Mutex::new((Instant::now(), 0)));
-        let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, behaviour, spared });
+        let client = reqwest::Client::builder().no_proxy().build().expect("the client has no options that can fail");
+        let (behaviour, window) = (Mutex::new(Behaviour::Honest), Mutex::new((Instant::now(), 0)));
+        let shared = Arc::new(Shared { upstream: upstream.to_owned(), client, behaviour, window });
         let router = Router::new()
             .route("/api/blocks/tip/hash", get(tip_hash))
             .route("/api/blocks/tip/height", get(tip_height))
-            .route("/api/block-height/{height}", get(hash_at))
+            .route("/api/block-height/{height}", get(block_hash))
             .route("/api/block/{hash}", get(block))
             .route("/api/block/{hash}/raw", get(raw_block))
-            .route("/api/mempool", get(crowd))
-            .route("/api/mempool/txids", get(waiting))
-            .route("/api/address/{address}/txs/mempool", get(waiting_for))
+            .route("/api/mempool", get(mempool_info))
+            .route("/api/mempool/txids", get(mempool_txids))
+            .route("/api/address/{address}/txs/mempool", get(mempool_of_address))
             .route("/api/tx/{txid}/raw", get(raw_transaction))
-            .route("/api/fee-estimates", get(estimates))
+            .route("/api/fee-estimates", get(fee_estimates))
             .route("/api/tx", post(broadcast))
             .with_state(shared.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("the machine has a free port");
         let url = format!("http://{}/api", listener.local_addr().expect("a bound listener has an address"));
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.expect("the server runs until it is dropped") });
         Esplora { url, shared, _server: server }
     }
 
+    /// Sets the behaviour for all later requests.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
-        *self.shared.behaviour.lock().expect("no holder panics") = behaviour;
+        *self.shared.behaviour.lock().expect("the lock is never poisoned: no code panics while holding it") = behaviour;
     }
 }
 
 impl Shared {
     fn behaviour(&self) -> Behaviour {
-        *self.behaviour.lock().expect("no holder panics")
+        *self.behaviour.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 
     fn may_answer(&self) -> bool {
-        let mut spared = self.spared.lock().expect("no holder panics");
-        if spared.0.elapsed() >= WINDOW {
-            *spared = (Instant::now(), 0);
+        let mut window = self.window.lock().expect("the lock is never poisoned: no code panics while holding it");
+        if window.0.elapsed() >= WINDOW {
+            *window = (Instant::now(), 0);
         }
-        spared.1 += 1;
-        spared.1 <= SPARED
+        window.1 += 1;
+        window.1 <= ANSWERS_PER_WINDOW
     }
 
-    /// The node's result, or its complaint as Esplora passes it on.
-    async fn ask(&self, method: &str, params: Value) -> Result<Value, EsploraError> {
+    /// Calls the node and returns its result, or its error in the form of Esplora.
+    async fn call(&self, method: &str, params: Value) -> Result<Value, EsploraError> {
         match self.behaviour() {
             Behaviour::Down => {
                 return Err(EsploraError(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error".to_owned()));
@@ -126,9 +129,9 @@ impl Shared {
             | Behaviour::CorruptsTransaction => {}
         }
         let call = json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params });
-        let gone = |_| EsploraError(StatusCode::INTERNAL_SERVER_ERROR, "electrs is not connected".to_owned());
-        let response = self.client.post(&self.upstream).json(&call).send().await.map_err(gone)?;
-        let mut answer: Value = response.json().await.map_err(gone)?;
+        let disconnected = |_| EsploraError(StatusCode::INTERNAL_SERVER_ERROR, "electrs is not connected".to_owned());
+        let response = self.client.post(&self.upstream).json(&call).send().await.map_err(disconnected)?;
+        let mut answer: Value = response.json().await.map_err(disconnected)?;
         match answer.get("error").filter(|error| !error.is_null()) {
             Some(error) => {
                 let status = match method {
@@ -147,30 +150,32 @@ impl Shared {
     }
 }
 
-fn text(value: &Value) -> EsploraResult {
+fn text_response(value: &Value) -> EsploraResult {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     Ok(([("content-type", "text/plain")], text).into_response())
 }
 
-fn bytes(value: &Value) -> Result<Vec<u8>, EsploraError> {
+fn decode_hex(value: &Value) -> Result<Vec<u8>, EsploraError> {
     let bytes = value.as_str().and_then(|text| const_hex::decode(text).ok());
-    bytes.ok_or_else(|| EsploraError(StatusCode::INTERNAL_SERVER_ERROR, "no bytes".to_owned()))
+    bytes.ok_or_else(|| {
+        EsploraError(StatusCode::INTERNAL_SERVER_ERROR, "the node returned invalid hexadecimal".to_owned())
+    })
 }
 
 async fn tip_hash(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    text(&shared.ask("getbestblockhash", json!([])).await?)
+    text_response(&shared.call("getbestblockhash", json!([])).await?)
 }
 
 async fn tip_height(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    text(&shared.ask("getblockcount", json!([])).await?)
+    text_response(&shared.call("getblockcount", json!([])).await?)
 }
 
-async fn hash_at(State(shared): State<Arc<Shared>>, Path(height): Path<u64>) -> EsploraResult {
-    text(&shared.ask("getblockhash", json!([height])).await?)
+async fn block_hash(State(shared): State<Arc<Shared>>, Path(height): Path<u64>) -> EsploraResult {
+    text_response(&shared.call("getblockhash", json!([height])).await?)
 }
 
 async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
-    let block = shared.ask("getblock", json!([hash, 1])).await?;
+    let block = shared.call("getblock", json!([hash, 1])).await?;
     let bits = block["bits"].as_str().and_then(|text| u32::from_str_radix(text, 16).ok());
     Ok(axum::Json(json!({
         "id": block["hash"], "height": block["height"], "version": block["version"], "timestamp": block["time"],
@@ -182,12 +187,12 @@ async fn block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> E
 }
 
 async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) -> EsploraResult {
-    let mut raw = bytes(&shared.ask("getblock", json!([hash, 0])).await?)?;
+    let mut raw = decode_hex(&shared.call("getblock", json!([hash, 0])).await?)?;
     match shared.behaviour() {
-        Behaviour::OmitsTransaction => hide_last(&mut raw),
+        Behaviour::OmitsTransaction => omit_last_transaction(&mut raw),
         Behaviour::CorruptsTransaction => {
-            let place = raw.len().saturating_sub(60);
-            raw[place] ^= 1;
+            let position = raw.len().saturating_sub(60);
+            raw[position] ^= 1;
         }
         Behaviour::Honest
         | Behaviour::HugeMempool
@@ -198,30 +203,30 @@ async fn raw_block(State(shared): State<Arc<Shared>>, Path(hash): Path<String>) 
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }
 
-/// One transaction fewer by the count; its bytes are left over.
-fn hide_last(raw: &mut [u8]) {
+/// Reduces the transaction count by one. The bytes of the last transaction stay.
+fn omit_last_transaction(raw: &mut [u8]) {
     if let Some(count) = raw.get_mut(80).filter(|count| (2..=252).contains(*count)) {
         *count -= 1;
     }
 }
 
-async fn waiting(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    Ok(axum::Json(shared.ask("getrawmempool", json!([])).await?).into_response())
+async fn mempool_txids(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    Ok(axum::Json(shared.call("getrawmempool", json!([])).await?).into_response())
 }
 
-async fn crowd(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    let info = shared.ask("getmempoolinfo", json!([])).await?;
+async fn mempool_info(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    let info = shared.call("getmempoolinfo", json!([])).await?;
     let count = if shared.behaviour() == Behaviour::HugeMempool { json!(120_000) } else { info["size"].clone() };
     Ok(axum::Json(json!({ "count": count, "vsize": info["bytes"], "total_fee": 0, "fee_histogram": [] }))
         .into_response())
 }
 
-/// At most fifty, the newest first.
-async fn waiting_for(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> EsploraResult {
-    let listed = shared.ask("getrawmempool", json!([])).await?;
+/// Returns the transactions in the mempool that pay an address, at most fifty.
+async fn mempool_of_address(State(shared): State<Arc<Shared>>, Path(address): Path<String>) -> EsploraResult {
+    let listed = shared.call("getrawmempool", json!([])).await?;
     let mut found = Vec::new();
     for txid in listed.as_array().into_iter().flatten() {
-        let tx = shared.ask("getrawtransaction", json!([txid, true])).await?;
+        let tx = shared.call("getrawtransaction", json!([txid, true])).await?;
         let pays = |output: &Value| output["scriptPubKey"]["address"] == address.as_str();
         if tx["vout"].as_array().is_some_and(|outputs| outputs.iter().any(pays)) {
             found.push(json!({ "txid": txid, "version": tx["version"], "status": { "confirmed": false } }));
@@ -232,17 +237,17 @@ async fn waiting_for(State(shared): State<Arc<Shared>>, Path(address): Path<Stri
 }
 
 async fn raw_transaction(State(shared): State<Arc<Shared>>, Path(txid): Path<String>) -> EsploraResult {
-    let raw = bytes(&shared.ask("getrawtransaction", json!([txid])).await?)?;
+    let raw = decode_hex(&shared.call("getrawtransaction", json!([txid])).await?)?;
     Ok(([("content-type", "application/octet-stream")], raw).into_response())
 }
 
-async fn estimates(State(shared): State<Arc<Shared>>) -> EsploraResult {
-    shared.ask("getblockcount", json!([])).await?;
+async fn fee_estimates(State(shared): State<Arc<Shared>>) -> EsploraResult {
+    shared.call("getblockcount", json!([])).await?;
     let estimates = r#"{"1":87.882,"2":87.882,"3":87.882,"6":68.285,"144":1.027,"504":1.027,"1008":0.5}"#;
     Ok(([("content-type", "application/json")], estimates).into_response())
 }
 
 async fn broadcast(State(shared): State<Arc<Shared>>, body: Bytes) -> EsploraResult {
     let hex = String::from_utf8_lossy(&body).into_owned();
-    text(&shared.ask("sendrawtransaction", json!([hex])).await?)
+    text_response(&shared.call("sendrawtransaction", json!([hex])).await?)
 }

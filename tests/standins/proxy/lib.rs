@@ -1,4 +1,5 @@
-//! A JSON-RPC node that passes questions on to a real one and does what a trick says with some of them.
+//! A JSON-RPC proxy in front of a real node. A test decides for each request whether it is forwarded, changed or answered by
+//! the proxy.
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
@@ -16,23 +17,27 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-/// What happens to one question.
+/// The action of the proxy on one request.
 pub enum Intervention {
+    /// Forwards the request unchanged.
     Pass,
-    /// The same question with other parameters.
+    /// Forwards the request with other parameters.
     ReplaceParams(Value),
-    /// The true result, edited.
+    /// Forwards the request and edits its result.
     Edit(Box<dyn Fn(&mut Value) + Send>),
+    /// Answers with this result.
     Result(Value),
+    /// Answers with a JSON-RPC error: code and message.
     Error(i64, &'static str),
-    /// The whole HTTP exchange ends with this.
+    /// Answers the whole HTTP request with this status, headers and body.
     Http(StatusCode, Vec<(&'static str, &'static str)>, String),
-    /// The connection stays open and nothing ever comes.
+    /// Never answers and keeps the connection open.
     Hang,
 }
 
 type Interceptor = dyn Fn(&str, &Value) -> Intervention + Send + Sync;
 
+/// A running proxy. Dropping it stops the server.
 pub struct Proxy {
     pub url: String,
     shared: Arc<Shared>,
@@ -42,23 +47,28 @@ pub struct Proxy {
 struct Shared {
     upstream: String,
     client: reqwest::Client,
-    trick: Box<Interceptor>,
-    takes_batches: bool,
-    asked: Mutex<Vec<String>>,
+    interceptor: Box<Interceptor>,
+    accepts_batches: bool,
+    /// The method of every request so far.
+    methods: Mutex<Vec<String>>,
     largest_batch: AtomicUsize,
 }
 
 impl Proxy {
-    /// `trick` sees the method and the parameters of every question.
-    pub async fn start(upstream: &str, trick: impl Fn(&str, &Value) -> Intervention + Send + Sync + 'static) -> Proxy {
-        Proxy::with(upstream, true, Box::new(trick)).await
+    /// Starts a proxy in front of the node at `upstream`. `interceptor` gets the method and the parameters of each request.
+    pub async fn start(
+        upstream: &str,
+        interceptor: impl Fn(&str, &Value) -> Intervention + Send + Sync + 'static,
+    ) -> Proxy {
+        Proxy::with(upstream, true, Box::new(interceptor)).await
     }
 
+    /// Starts a proxy that rejects JSON-RPC batches.
     pub async fn without_batches(upstream: &str) -> Proxy {
         Proxy::with(upstream, false, Box::new(|_, _| Intervention::Pass)).await
     }
 
-    /// Passes everything but some methods, which it does not know.
+    /// Starts a proxy for which the given methods do not exist.
     pub async fn without_methods(upstream: &str, methods: &'static [&'static str]) -> Proxy {
         Proxy::start(upstream, move |method, _| {
             if methods.contains(&method) {
@@ -70,16 +80,16 @@ impl Proxy {
         .await
     }
 
-    async fn with(upstream: &str, takes_batches: bool, trick: Box<Interceptor>) -> Proxy {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let (upstream, asked) = (upstream.to_owned(), Mutex::new(Vec::new()));
+    async fn with(upstream: &str, accepts_batches: bool, interceptor: Box<Interceptor>) -> Proxy {
+        let client = reqwest::Client::builder().no_proxy().build().expect("the client has no options that can fail");
+        let (upstream, methods) = (upstream.to_owned(), Mutex::new(Vec::new()));
         let largest_batch = AtomicUsize::new(0);
-        let shared = Arc::new(Shared { upstream, client, trick, takes_batches, asked, largest_batch });
+        let shared = Arc::new(Shared { upstream, client, interceptor, accepts_batches, methods, largest_batch });
         let router = Router::new()
-            .route("/", post(answer))
+            .route("/", post(answer_http))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(shared.clone());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("the machine has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
         let url = format!("http://{address}/");
         let mut server = JoinSet::new();
@@ -87,57 +97,58 @@ impl Proxy {
         Proxy { url, shared, _server: server }
     }
 
-    /// How often a method was asked for.
+    /// Returns the number of requests so far for a method.
     pub fn request_count(&self, method: &str) -> usize {
-        self.shared.asked().iter().filter(|asked| *asked == method).count()
+        self.shared.methods().iter().filter(|requested| *requested == method).count()
     }
 
-    /// Questions in the largest batch so far.
+    /// Returns the number of requests in the largest batch so far.
     pub fn largest_batch(&self) -> usize {
         self.shared.largest_batch.load(Ordering::Relaxed)
     }
 }
 
 impl Shared {
-    fn asked(&self) -> MutexGuard<'_, Vec<String>> {
-        self.asked.lock().expect("no panic while it is held")
+    fn methods(&self) -> MutexGuard<'_, Vec<String>> {
+        self.methods.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 
-    async fn upstream(&self, call: &Value) -> reqwest::Result<Value> {
+    async fn forward(&self, call: &Value) -> reqwest::Result<Value> {
         self.client.post(&self.upstream).json(call).send().await?.json().await
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
-    let question: Value = serde_json::from_slice(&body).expect("a question is JSON");
-    let Value::Array(calls) = question else {
-        return one(&shared, question)
+async fn answer_http(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let request: Value = serde_json::from_slice(&body).expect("the driver sends JSON");
+    let Value::Array(calls) = request else {
+        return answer_call(&shared, request)
             .await
             .map_or_else(|response| response, |answer| axum::Json(answer).into_response());
     };
-    if !shared.takes_batches {
+    if !shared.accepts_batches {
         let error = json!({ "code": -32600, "message": "batches are not supported" });
         return axum::Json(json!({ "jsonrpc": "2.0", "id": null, "error": error })).into_response();
     }
     shared.largest_batch.fetch_max(calls.len(), Ordering::Relaxed);
     let mut answers = Vec::new();
     for call in calls {
-        match one(&shared, call).await {
+        match answer_call(&shared, call).await {
             Ok(answer) => answers.push(answer),
             Err(response) => return response,
         }
     }
-    // Nodes may answer a batch in any order.
+    // A node may answer a batch in any order; the reverse order shows that the driver does not depend on it.
     answers.reverse();
     axum::Json(answers).into_response()
 }
 
-async fn one(shared: &Shared, mut call: Value) -> Result<Value, Response> {
-    let method = call["method"].as_str().expect("a question has a method").to_owned();
-    shared.asked().push(method.clone());
+/// Answers one call of a request. The error is a response to the whole HTTP request.
+async fn answer_call(shared: &Shared, mut call: Value) -> Result<Value, Response> {
+    let method = call["method"].as_str().expect("a JSON-RPC request has a method").to_owned();
+    shared.methods().push(method.clone());
     let id = call["id"].clone();
     let result = |result: Value| json!({ "jsonrpc": "2.0", "id": id, "result": result });
-    let edit = match (shared.trick)(&method, &call["params"]) {
+    let edit = match (shared.interceptor)(&method, &call["params"]) {
         Intervention::Pass => None,
         Intervention::ReplaceParams(params) => {
             call["params"] = params;
@@ -151,13 +162,13 @@ async fn one(shared: &Shared, mut call: Value) -> Result<Value, Response> {
         Intervention::Http(status, headers, body) => {
             let mut response = (status, body).into_response();
             for (name, value) in headers {
-                response.headers_mut().insert(name, value.parse().expect("a header value"));
+                response.headers_mut().insert(name, value.parse().expect("the test gives a valid header value"));
             }
             return Err(response);
         }
         Intervention::Hang => std::future::pending().await,
     };
-    let mut answer = shared.upstream(&call).await.expect("the node behind the proxy answers");
+    let mut answer = shared.forward(&call).await.expect("the node behind the proxy answers");
     if let (Some(edit), Some(result)) = (edit, answer.get_mut("result")) {
         edit(result);
     }

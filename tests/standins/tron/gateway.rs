@@ -1,5 +1,5 @@
-//! What clients talk to: a port in front of the chain, which lags, throttles, babbles or cuts when it is told to. Several
-//! gateways show one chain.
+//! HTTP servers in front of the model chain. A test can make a gateway lag, throttle, or return broken answers. Several
+//! gateways can serve one chain.
 
 use std::{
     collections::BTreeMap,
@@ -23,55 +23,56 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use crate::{api::NodeApi, jsonrpc, model::ChainModel};
 
 const BODY_MAX: usize = 4 << 20;
-/// Longer than any client waits.
+/// The time after which a silent gateway answers; longer than any client waits.
 const SILENCE: Duration = Duration::from_secs(60);
-/// So that not even `{}` ends before its client loses patience.
-const BETWEEN_BYTES: Duration = Duration::from_secs(5);
+/// The pause before each byte of a slow answer. Even the answer `{}` takes longer than a client waits.
+const BYTE_DELAY: Duration = Duration::from_secs(5);
 
-/// How a gateway misbehaves.
+/// A fault of a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GatewayFault {
     None,
-    /// Answers as a node that is so many blocks behind, with `{}` and `[]` for what it lacks.
+    /// Lags by this number of blocks. The answer for a missing block is `{}` or `[]`.
     Lagging(u64),
-    /// A newest block from an up-to-date node, everything else from one that is so many blocks behind.
-    Torn(u64),
-    /// `[]` instead of receipts.
+    /// Returns the current newest block, but lags by this number of blocks for all other requests.
+    LaggingExceptTip(u64),
+    /// Returns `[]` instead of receipts.
     NoReceipts,
-    /// One receipt too few.
-    LostReceipt,
-    /// Blocks whose transactions are left out.
+    /// Leaves out one receipt.
+    MissingReceipt,
+    /// Leaves out the transactions of blocks.
     NoTransactions,
-    /// Only the first half of a range.
+    /// Returns only the first half of a range.
     HalfRange,
-    /// A payment that nobody made, under the id of another.
-    Forged,
+    /// Changes the content of transactions and keeps their ids.
+    ForgedPayment,
     /// HTTP 429.
     Throttled,
     /// HTTP 503.
     Unavailable,
-    /// HTTP 403 for so many seconds, in words.
+    /// HTTP 403 with the text that TronGrid sends when it suspends a key for this number of seconds.
     Suspended(u64),
-    /// HTTP 200 with an error.
+    /// HTTP 200 with an error in the body.
     ErrorIn200,
-    /// A web page.
-    Babbling,
-    /// No answer.
+    /// HTTP 200 with an HTML page.
+    WebPage,
+    /// Does not answer.
     Silent,
-    /// What is asked for is done, and the line breaks before the answer.
-    Lost,
-    /// Half of the answer.
-    Cut,
-    /// A byte of the answer now and then.
+    /// Processes the request, then closes the connection without an answer.
+    LostAnswer,
+    /// Returns the first half of the answer.
+    TruncatedAnswer,
+    /// Returns one byte of the answer every [`BYTE_DELAY`].
     Slow,
-    /// The solidified view is of another chain.
-    Foreign,
-    /// No answer to ranges of more blocks than these.
+    /// Returns the genesis block of another chain.
+    WrongChain,
+    /// Does not answer requests for ranges of more than this number of blocks.
     SlowRanges(u64),
-    /// As with `vm.supportConstant = false`, which is java-tron's default.
-    NoConstant,
+    /// Simulates no calls, as with `vm.supportConstant = false`, the default of java-tron.
+    NoSimulation,
 }
 
+/// A running HTTP server; dropping it stops the server.
 pub struct Gateway {
     pub url: String,
     shared: Arc<Shared>,
@@ -81,29 +82,36 @@ pub struct Gateway {
 struct Shared {
     model: Arc<Mutex<ChainModel>>,
     fault: Mutex<GatewayFault>,
-    asked: Mutex<BTreeMap<String, u64>>,
+    /// The number of requests, by path.
+    requests: Mutex<BTreeMap<String, u64>>,
     key: Option<String>,
 }
 
 impl Gateway {
-    /// Listens at `address`. With a `key`, requests need it in `TRON-PRO-API-KEY`.
+    /// Listens on `address`. With a `key`, requests must send it in the header `TRON-PRO-API-KEY`.
     pub async fn open(model: Arc<Mutex<ChainModel>>, address: SocketAddr, key: Option<String>) -> io::Result<Gateway> {
-        let shared = Arc::new(Shared { model, fault: Mutex::new(GatewayFault::None), asked: Mutex::default(), key });
+        let shared = Arc::new(Shared { model, fault: Mutex::new(GatewayFault::None), requests: Mutex::default(), key });
         let listener = TcpListener::bind(address).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let app = Router::new().fallback(serve).with_state(shared.clone());
-        #[expect(clippy::disallowed_methods, reason = "a stand-in ends with its test, not with the daemon's tasks")]
-        let task = tokio::spawn(async move { axum::serve(listener, app).await.expect("the listener lives") });
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a stand-in is aborted when its test drops it, not with the daemon's tasks"
+        )]
+        let task = tokio::spawn(async move {
+            axum::serve(listener, app).await.expect("the server runs until its task is aborted")
+        });
         Ok(Gateway { url, shared, task })
     }
 
+    /// Sets the fault of all later requests; [`GatewayFault::None`] removes it.
     pub fn set_fault(&self, fault: GatewayFault) {
         *lock(&self.shared.fault) = fault;
     }
 
-    /// Requests so far whose path ends with `call`.
-    pub fn request_count(&self, call: &str) -> u64 {
-        lock(&self.shared.asked).iter().filter(|(path, _)| path.ends_with(call)).map(|(_, times)| times).sum()
+    /// Returns the number of requests so far whose path ends with `method`; an empty `method` counts all.
+    pub fn request_count(&self, method: &str) -> u64 {
+        lock(&self.shared.requests).iter().filter(|(path, _)| path.ends_with(method)).map(|(_, count)| count).sum()
     }
 }
 
@@ -113,15 +121,15 @@ impl Drop for Gateway {
     }
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().expect("no holder panics")
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("the lock is never poisoned: no code panics while holding it")
 }
 
 async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().trim_matches('/').to_owned();
-    *lock(&shared.asked).entry(path.clone()).or_default() += 1;
-    if !shared.knows_key(&parts.headers) {
+    *lock(&shared.requests).entry(path.clone()).or_default() += 1;
+    if !shared.accepts_key(&parts.headers) {
         return (StatusCode::UNAUTHORIZED, "{\"Error\":\"ApiKey not exists\"}").into_response();
     }
     let fault = *lock(&shared.fault);
@@ -135,69 +143,70 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         }
         GatewayFault::ErrorIn200 => {
             let text = "class java.lang.IllegalAccessException : lack of computing resources";
-            return reply(&json!({ "Error": text }));
+            return json_response(&json!({ "Error": text }));
         }
-        GatewayFault::Babbling => return "<html>Bad gateway</html>".into_response(),
+        GatewayFault::WebPage => return "<html>Bad gateway</html>".into_response(),
         GatewayFault::Silent => tokio::time::sleep(SILENCE).await,
         GatewayFault::None
         | GatewayFault::Lagging(_)
-        | GatewayFault::Torn(_)
+        | GatewayFault::LaggingExceptTip(_)
         | GatewayFault::NoReceipts
-        | GatewayFault::LostReceipt
+        | GatewayFault::MissingReceipt
         | GatewayFault::NoTransactions
         | GatewayFault::HalfRange
-        | GatewayFault::Forged
-        | GatewayFault::Lost
-        | GatewayFault::Cut
+        | GatewayFault::ForgedPayment
+        | GatewayFault::LostAnswer
+        | GatewayFault::TruncatedAnswer
         | GatewayFault::Slow
-        | GatewayFault::Foreign
+        | GatewayFault::WrongChain
         | GatewayFault::SlowRanges(_)
-        | GatewayFault::NoConstant => {}
+        | GatewayFault::NoSimulation => {}
     }
     let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let question = question(&parts.method, &parts.uri, &body);
-    if let GatewayFault::SlowRanges(most) = fault
-        && blocks_asked(&question) > most
+    let request = parse_request(&parts.method, &parts.uri, &body);
+    if let GatewayFault::SlowRanges(blocks_max) = fault
+        && range_length(&request) > blocks_max
     {
         tokio::time::sleep(SILENCE).await;
     }
     let answer = if path == "jsonrpc" {
-        shared.json_rpc(&question, fault)
+        shared.json_rpc(&request, fault)
     } else {
-        let Some((state, call)) = path.split_once('/') else { return StatusCode::NOT_FOUND.into_response() };
-        shared.answer(state == "walletsolidity", call, &question, fault)
+        let Some((prefix, method)) = path.split_once('/') else { return StatusCode::NOT_FOUND.into_response() };
+        shared.answer(prefix == "walletsolidity", method, &request, fault)
     };
     let text = answer.to_string();
-    if fault == GatewayFault::Lost {
-        body_of(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]))
-    } else if fault == GatewayFault::Cut {
-        json_text(text[..text.len() / 2].to_owned())
+    if fault == GatewayFault::LostAnswer {
+        stream_response(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]))
+    } else if fault == GatewayFault::TruncatedAnswer {
+        text_response(text[..text.len() / 2].to_owned())
     } else if fault == GatewayFault::Slow {
-        body_of(stream::iter(text.into_bytes()).then(|byte| async move {
-            tokio::time::sleep(BETWEEN_BYTES).await;
+        stream_response(stream::iter(text.into_bytes()).then(|byte| async move {
+            tokio::time::sleep(BYTE_DELAY).await;
             Ok(Bytes::from(vec![byte]))
         }))
     } else {
-        json_text(text)
+        text_response(text)
     }
 }
 
-fn reply(answer: &Value) -> Response {
-    json_text(answer.to_string())
+fn json_response(answer: &Value) -> Response {
+    text_response(answer.to_string())
 }
 
-fn json_text(text: String) -> Response {
+fn text_response(text: String) -> Response {
     ([(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-fn body_of(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
+fn stream_response(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Response {
     ([(CONTENT_TYPE, "application/json")], Body::from_stream(bytes)).into_response()
 }
 
-/// The body of a POST, which may be empty or a form without fields, or the query of a GET.
-fn question(method: &Method, uri: &Uri, body: &Bytes) -> Value {
+/// Returns the JSON body of a POST request, or the query of a GET request as an object of strings. An invalid or empty
+/// body counts as `{}`.
+fn parse_request(method: &Method, uri: &Uri, body: &Bytes) -> Value {
     if method == Method::POST {
         return serde_json::from_slice(body).unwrap_or_else(|_| json!({}));
     }
@@ -206,53 +215,60 @@ fn question(method: &Method, uri: &Uri, body: &Bytes) -> Value {
     Value::Object(pairs)
 }
 
-/// How long the range is that is asked for.
-fn blocks_asked(question: &Value) -> u64 {
-    let at = |field: &str| question[field].as_u64().unwrap_or(0);
-    at("endNum").saturating_sub(at("startNum"))
+/// Returns the number of blocks in a requested range; 0 when the request has no range.
+fn range_length(request: &Value) -> u64 {
+    let number = |field: &str| request[field].as_u64().unwrap_or(0);
+    number("endNum").saturating_sub(number("startNum"))
 }
 
 impl Shared {
-    fn knows_key(&self, headers: &HeaderMap) -> bool {
+    /// Returns true when the headers contain the required API key, or none is required.
+    fn accepts_key(&self, headers: &HeaderMap) -> bool {
         let sent = headers.get("TRON-PRO-API-KEY").and_then(|value| value.to_str().ok());
         self.key.is_none() || sent == self.key.as_deref()
     }
 
-    /// Of the head view. One that is torn lags here altogether: there is one interface, and it stands before one node.
-    fn json_rpc(&self, question: &Value, fault: GatewayFault) -> Value {
-        let behind = if let GatewayFault::Lagging(blocks) | GatewayFault::Torn(blocks) = fault { blocks } else { 0 };
-        jsonrpc::answer(&lock(&self.model), behind, question)
+    /// Answers a JSON-RPC request from the head view. With [`GatewayFault::LaggingExceptTip`] all answers lag, because the
+    /// JSON-RPC API belongs to a single node.
+    fn json_rpc(&self, request: &Value, fault: GatewayFault) -> Value {
+        let behind =
+            if let GatewayFault::Lagging(blocks) | GatewayFault::LaggingExceptTip(blocks) = fault { blocks } else { 0 };
+        jsonrpc::answer(&lock(&self.model), behind, request)
     }
 
-    fn answer(&self, solid: bool, call: &str, question: &Value, fault: GatewayFault) -> Value {
+    /// Answers a request of the HTTP API.
+    fn answer(&self, solid: bool, method: &str, request: &Value, fault: GatewayFault) -> Value {
         let mut model = lock(&self.model);
         let newest = if solid { model.solid_height() } else { model.head_height() };
-        let asks_newest = matches!(call, "getnowblock") || (call == "getblock" && question["id_or_num"].is_null());
+        let requests_newest = method == "getnowblock" || (method == "getblock" && request["id_or_num"].is_null());
         let behind = if let GatewayFault::Lagging(blocks) = fault {
             blocks
-        } else if let GatewayFault::Torn(blocks) = fault
-            && !asks_newest
+        } else if let GatewayFault::LaggingExceptTip(blocks) = fault
+            && !requests_newest
         {
             blocks
         } else {
             0
         };
-        let mut view = NodeApi { model: &mut model, top: newest.saturating_sub(behind), solid };
-        let mut answer = view.answer(call, question);
-        distort(call, question, fault, &mut answer);
+        let mut api = NodeApi { model: &mut model, top: newest.saturating_sub(behind), solid };
+        let mut answer = api.answer(method, request);
+        apply_fault(method, request, fault, &mut answer);
         answer
     }
 }
 
-fn distort(call: &str, question: &Value, fault: GatewayFault, answer: &mut Value) {
-    match (fault, call) {
-        (GatewayFault::NoConstant, "triggerconstantcontract" | "estimateenergy") => {
+/// Changes an answer as the fault demands.
+fn apply_fault(method: &str, request: &Value, fault: GatewayFault, answer: &mut Value) {
+    match (fault, method) {
+        (GatewayFault::NoSimulation, "triggerconstantcontract" | "estimateenergy") => {
             let text = "Contract validate error : this node does not support constant";
             let refused = json!({ "code": "CONTRACT_VALIDATE_ERROR", "message": const_hex::encode(text) });
             *answer = json!({ "result": refused });
         }
         (GatewayFault::NoReceipts, "gettransactioninfobyblocknum") => *answer = json!([]),
-        (GatewayFault::LostReceipt, "gettransactioninfobyblocknum") => drop(answer.as_array_mut().and_then(Vec::pop)),
+        (GatewayFault::MissingReceipt, "gettransactioninfobyblocknum") => {
+            drop(answer.as_array_mut().and_then(Vec::pop))
+        }
         (GatewayFault::NoTransactions, _) => {
             for block in blocks(answer) {
                 block.remove("transactions");
@@ -263,7 +279,7 @@ fn distort(call: &str, question: &Value, fault: GatewayFault, answer: &mut Value
                 blocks.truncate(blocks.len() / 2);
             }
         }
-        (GatewayFault::Forged, _) => {
+        (GatewayFault::ForgedPayment, _) => {
             for block in blocks(answer) {
                 for transaction in block.get_mut("transactions").and_then(Value::as_array_mut).into_iter().flatten() {
                     let raw = transaction["raw_data_hex"].as_str().unwrap_or_default();
@@ -271,16 +287,17 @@ fn distort(call: &str, question: &Value, fault: GatewayFault, answer: &mut Value
                 }
             }
         }
-        (GatewayFault::Foreign, "getblockbynum") if question["num"] == 0 => {
+        (GatewayFault::WrongChain, "getblockbynum") if request["num"] == 0 => {
             answer["blockID"] = json!(format!("{:064x}", 7));
         }
         _ => {}
     }
 }
 
+/// Returns the blocks of an answer: those of a range, or the answer itself.
 fn blocks(answer: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
-    let many = answer.get("block").is_some_and(Value::is_array);
+    let is_range = answer.get("block").is_some_and(Value::is_array);
     let blocks: Vec<&mut Value> =
-        if many { answer["block"].as_array_mut().into_iter().flatten().collect() } else { vec![answer] };
+        if is_range { answer["block"].as_array_mut().into_iter().flatten().collect() } else { vec![answer] };
     blocks.into_iter().filter_map(Value::as_object_mut)
 }

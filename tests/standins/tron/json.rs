@@ -1,5 +1,5 @@
-//! java-tron's JSON of blocks, transactions and receipts, in both of its spellings: hex, or `visible` addresses and texts.
-//! Fields at their default are left out.
+//! The JSON of blocks, transactions and receipts, in both forms of java-tron: hexadecimal, or with `visible` addresses and
+//! texts. Fields with default values are left out.
 
 use alloy_primitives::Address;
 use chain::{AddressKey, derive::tron_address};
@@ -18,20 +18,23 @@ use crate::{
     state::FeeSchedule,
 };
 
-/// How addresses and texts are written.
+/// The form of addresses and texts in JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct JsonEncoding {
+    /// True for Base58Check addresses and plain texts, false for hexadecimal ones.
     pub visible: bool,
 }
 
 impl JsonEncoding {
-    pub fn of(question: &Value) -> JsonEncoding {
-        let visible = &question["visible"];
+    /// Returns the form that a request asks for with `visible`.
+    pub fn requested_by(request: &Value) -> JsonEncoding {
+        let visible = &request["visible"];
         JsonEncoding { visible: visible.as_bool().unwrap_or(visible == "true") }
     }
 
-    pub fn address(self, of: Address) -> String {
-        let key = AddressKey(of.0.0);
+    /// Returns an address in this form.
+    pub fn address(self, address: Address) -> String {
+        let key = AddressKey(address.0.0);
         if self.visible { tron_address(key).text } else { address::to_hex(key) }
     }
 
@@ -40,17 +43,19 @@ impl JsonEncoding {
         key.map_or_else(|| json!(const_hex::encode(bytes)), |key| json!(self.address(Address::from(key.0))))
     }
 
-    /// Reads an address in either spelling, whatever was announced: java-tron's clients mix them.
-    pub fn read(self, text: &Value) -> Option<Address> {
+    /// Parses an address in either form, because clients of java-tron mix them.
+    pub fn parse_address(self, text: &Value) -> Option<Address> {
         let text = text.as_str()?;
         let key = address::from_hex(text).or_else(|| address::parse(text).ok().map(|address| address.key));
         key.map(|key| Address::from(key.0))
     }
 
+    /// Returns a text in this form: plain or hexadecimal.
     pub fn text(self, text: &str) -> String {
         if self.visible { text.to_owned() } else { const_hex::encode(text) }
     }
 
+    /// Returns the JSON of a block, with its transactions if `detail` is true.
     pub fn block(self, block: &Block, detail: bool) -> Value {
         let raw = &block.header;
         let header = without_defaults(json!({
@@ -71,12 +76,14 @@ impl JsonEncoding {
         answer
     }
 
+    /// Returns the JSON of a transaction in a block.
     pub fn included(self, included: &IncludedTransaction) -> Value {
         let mut transaction = self.transaction(&included.tx);
         transaction["ret"] = json!([{ "contractRet": included.ret.name() }]);
         transaction
     }
 
+    /// Returns the JSON of a broadcast transaction.
     pub fn transaction(self, tx: &BroadcastTransaction) -> Value {
         let signature: Vec<String> = tx.signature.iter().map(const_hex::encode).collect();
         let mut transaction = self.unsigned(&tx.message, &tx.raw, &tx.txid);
@@ -84,6 +91,7 @@ impl JsonEncoding {
         transaction
     }
 
+    /// Returns the JSON of an unsigned transaction.
     pub fn unsigned(self, message: &proto::TransactionRaw, raw: &[u8], txid: &[u8; 32]) -> Value {
         let contracts: Vec<Value> = message.contract.iter().map(|contract| self.contract(contract)).collect();
         let memo = if self.visible {
@@ -115,12 +123,12 @@ impl JsonEncoding {
             })),
             Ok(ContractType::DelegateResource) => DelegateResourceContract::decode(any.value.as_slice()).map(|c| json!({
                 "owner_address": self.bytes(&c.owner_address), "receiver_address": self.bytes(&c.receiver_address),
-                "resource": resource(c.resource), "balance": c.balance, "lock": c.lock, "lock_period": c.lock_period,
+                "resource": resource_name(c.resource), "balance": c.balance, "lock": c.lock, "lock_period": c.lock_period,
             })),
             Ok(ContractType::UnDelegateResource) => {
                 UnDelegateResourceContract::decode(any.value.as_slice()).map(|c| json!({
                     "owner_address": self.bytes(&c.owner_address), "receiver_address": self.bytes(&c.receiver_address),
-                    "resource": resource(c.resource), "balance": c.balance,
+                    "resource": resource_name(c.resource), "balance": c.balance,
                 }))
             }
             Ok(ContractType::AccountCreate) | Err(_) => Ok(json!({})),
@@ -132,12 +140,13 @@ impl JsonEncoding {
         }))
     }
 
-    pub fn info(self, block: &Block, included: &IncludedTransaction) -> Value {
-        let Receipt { fee, net_usage, net_fee, energy_usage, energy_fee, energy_total, penalty, .. } = included.info;
-        let called = included.info.contract;
+    /// Returns the JSON of a receipt.
+    pub fn receipt(self, block: &Block, included: &IncludedTransaction) -> Value {
+        let Receipt { fee, net_usage, net_fee, energy_usage, energy_fee, energy_total, penalty, .. } = included.receipt;
+        let called = included.receipt.contract;
         let failed = included.ret != ContractRet::Success;
         let logs: Vec<Value> = included
-            .info
+            .receipt
             .logs
             .iter()
             .map(|log| {
@@ -149,7 +158,7 @@ impl JsonEncoding {
             })
             .collect();
         let internal_transfers: Vec<Value> = included
-            .info
+            .receipt
             .internal_transfers
             .iter()
             .enumerate()
@@ -169,10 +178,10 @@ impl JsonEncoding {
             "fee": fee,
             "blockNumber": block.header.number,
             "blockTimeStamp": block.header.timestamp,
-            "contractResult": [const_hex::encode(&included.info.output)],
+            "contractResult": [const_hex::encode(&included.receipt.output)],
             "contract_address": called.map(|contract| self.address(contract)),
             "result": failed.then_some("FAILED"),
-            "resMessage": included.info.message.as_deref().map(|message| self.text(message)),
+            "resMessage": included.receipt.message.as_deref().map(|message| self.text(message)),
             "receipt": without_defaults(json!({
                 "net_usage": net_usage, "net_fee": net_fee, "energy_usage": energy_usage, "energy_fee": energy_fee,
                 "energy_usage_total": energy_total, "energy_penalty_total": penalty,
@@ -183,12 +192,12 @@ impl JsonEncoding {
         }))
     }
 
-    /// The message that a JSON transaction describes. `raw_data_hex` beside it is not looked at, as in java-tron.
-    pub fn message(self, transaction: &Value) -> Option<proto::TransactionRaw> {
+    /// Parses a transaction from its JSON. `raw_data_hex` is ignored, as in java-tron.
+    pub fn parse_transaction(self, transaction: &Value) -> Option<proto::TransactionRaw> {
         let raw = &transaction["raw_data"];
         let hex = |value: &Value| value.as_str().and_then(|text| const_hex::decode(text).ok());
         let contract =
-            raw["contract"].as_array()?.iter().map(|contract| self.contract_of(contract)).collect::<Option<_>>()?;
+            raw["contract"].as_array()?.iter().map(|contract| self.parse_contract(contract)).collect::<Option<_>>()?;
         let memo = raw["data"].as_str().unwrap_or_default();
         Some(proto::TransactionRaw {
             ref_block_bytes: hex(&raw["ref_block_bytes"])?,
@@ -201,16 +210,17 @@ impl JsonEncoding {
         })
     }
 
-    fn contract_of(self, contract: &Value) -> Option<proto::Contract> {
+    fn parse_contract(self, contract: &Value) -> Option<proto::Contract> {
         let (name, value) = (contract["type"].as_str()?, &contract["parameter"]["value"]);
-        let address = |field: &str| self.read(&value[field]).map(|of| address::to_bytes(AddressKey(of.0.0)));
+        let address_bytes =
+            |field: &str| self.parse_address(&value[field]).map(|address| address::to_bytes(AddressKey(address.0.0)));
         let number = |field: &str| value[field].as_i64().unwrap_or(0);
         let (kind, value) = match name {
             "TransferContract" => (
                 ContractType::Transfer,
                 TransferContract {
-                    owner_address: address("owner_address")?,
-                    to_address: address("to_address")?,
+                    owner_address: address_bytes("owner_address")?,
+                    to_address: address_bytes("to_address")?,
                     amount: number("amount"),
                 }
                 .encode_to_vec(),
@@ -218,8 +228,8 @@ impl JsonEncoding {
             "TriggerSmartContract" => (
                 ContractType::TriggerSmart,
                 TriggerSmartContract {
-                    owner_address: address("owner_address")?,
-                    contract_address: address("contract_address")?,
+                    owner_address: address_bytes("owner_address")?,
+                    contract_address: address_bytes("contract_address")?,
                     call_value: number("call_value"),
                     data: const_hex::decode(value["data"].as_str().unwrap_or_default()).ok()?,
                 }
@@ -228,10 +238,10 @@ impl JsonEncoding {
             "DelegateResourceContract" => (
                 ContractType::DelegateResource,
                 DelegateResourceContract {
-                    owner_address: address("owner_address")?,
+                    owner_address: address_bytes("owner_address")?,
                     resource: i32::from(value["resource"] == "ENERGY"),
                     balance: number("balance"),
-                    receiver_address: address("receiver_address")?,
+                    receiver_address: address_bytes("receiver_address")?,
                     lock: value["lock"].as_bool().unwrap_or(false),
                     lock_period: number("lock_period"),
                 }
@@ -240,10 +250,10 @@ impl JsonEncoding {
             "UnDelegateResourceContract" => (
                 ContractType::UnDelegateResource,
                 UnDelegateResourceContract {
-                    owner_address: address("owner_address")?,
+                    owner_address: address_bytes("owner_address")?,
                     resource: i32::from(value["resource"] == "ENERGY"),
                     balance: number("balance"),
-                    receiver_address: address("receiver_address")?,
+                    receiver_address: address_bytes("receiver_address")?,
                 }
                 .encode_to_vec(),
             ),
@@ -255,11 +265,12 @@ impl JsonEncoding {
     }
 }
 
-/// A resource by its name; bandwidth is the default and left out.
-fn resource(code: i32) -> Option<&'static str> {
+/// Returns the name of a resource. Bandwidth is the default value, so it is left out.
+fn resource_name(code: i32) -> Option<&'static str> {
     (code == 1).then_some("ENERGY")
 }
 
+/// Returns the chain parameters (`getchainparameters`).
 pub fn parameters(prices: &FeeSchedule) -> Value {
     let all = [
         ("getMaintenanceTimeInterval", 21_600_000),
@@ -277,10 +288,10 @@ pub fn parameters(prices: &FeeSchedule) -> Value {
     json!({ "chainParameter": all.into_iter().map(parameter).collect::<Vec<_>>() })
 }
 
-/// An object without the fields that protobuf would not write.
+/// Removes the fields with default values, which protobuf does not encode.
 pub fn without_defaults(object: Value) -> Value {
     let Value::Object(fields) = object else { return object };
-    let says = |value: &Value| match value {
+    let is_set = |value: &Value| match value {
         Value::Null => false,
         Value::Bool(value) => *value,
         Value::Number(number) => number.as_i64() != Some(0),
@@ -288,5 +299,5 @@ pub fn without_defaults(object: Value) -> Value {
         Value::Array(items) => !items.is_empty(),
         Value::Object(_) => true,
     };
-    Value::Object(fields.into_iter().filter(|(_, value)| says(value)).collect::<Map<_, _>>())
+    Value::Object(fields.into_iter().filter(|(_, value)| is_set(value)).collect::<Map<_, _>>())
 }

@@ -1,5 +1,5 @@
-//! The node's JSON-RPC, as far as a reader of blocks and logs uses it: 20-byte addresses, times in seconds, and the bounds
-//! that java-tron has unless it is configured otherwise. A transaction that ran out of time shows its logs here as well.
+//! The JSON-RPC API of a node, with the methods for blocks and logs: 20-byte addresses, times in seconds, and the default
+//! limits of java-tron. Like java-tron it returns the logs of transactions that ran out of time.
 
 use serde_json::{Value, json};
 use tron::proto::ContractRet;
@@ -10,7 +10,7 @@ use crate::{
 };
 
 const RANGE_MAX: u64 = 5_000;
-/// Addresses of a filter, and alternatives of one topic.
+/// The maximum number of addresses in a filter, and of alternatives for one topic.
 const ALTERNATIVES_MAX: usize = 1_000;
 const TOPICS_MAX: usize = 4;
 const FOUND_MAX: usize = 10_000;
@@ -20,38 +20,40 @@ const INVALID_PARAMS: i64 = -32_602;
 const NO_METHOD: i64 = -32_601;
 const TOO_MANY: i64 = -32_005;
 
-/// Code and message.
+/// The code and the message of an error.
 type JsonRpcError = (i64, String);
 
-/// Answers one question, or several at once, as a node that is so many blocks behind.
-pub fn answer(model: &ChainModel, behind: u64, question: &Value) -> Value {
-    let seen = |height: u64| height.saturating_sub(behind);
-    let node = JsonRpcNode { model, top: seen(model.head_height()), solid: seen(model.solid_height()) };
-    let Some(questions) = question.as_array() else { return node.answer(question) };
-    if questions.len() > BATCH_MAX {
+/// Answers one request or a batch, as a node that lags by `behind` blocks.
+pub fn answer(model: &ChainModel, behind: u64, request: &Value) -> Value {
+    let top = model.head_height().saturating_sub(behind);
+    let node = JsonRpcNode { model, top, solid: model.solid_height().saturating_sub(behind) };
+    let Some(requests) = request.as_array() else { return node.answer(request) };
+    if requests.len() > BATCH_MAX {
         return json!({ "jsonrpc": "2.0", "id": null, "error": { "code": TOO_MANY, "message": "exceed max batch size" } });
     }
-    questions.iter().map(|question| node.answer(question)).collect()
+    requests.iter().map(|request| node.answer(request)).collect()
 }
 
+/// A node that has the model chain up to some height.
 struct JsonRpcNode<'a> {
     model: &'a ChainModel,
-    /// The newest block that this node has, and the newest solidified one.
+    /// The height of the newest block.
     top: u64,
+    /// The height of the newest solidified block.
     solid: u64,
 }
 
-/// What a log must have.
+/// The filter of `eth_getLogs`.
 struct LogFilter {
     addresses: Vec<String>,
-    /// Alternatives of each topic; none where any will do.
+    /// The accepted values of each topic; an empty list accepts any value.
     topics: Vec<Vec<String>>,
 }
 
 impl LogFilter {
-    fn read(question: &Value) -> Result<LogFilter, JsonRpcError> {
-        let addresses = alternatives(&question["address"]);
-        let topics: Vec<Vec<String>> = question["topics"].as_array().into_iter().flatten().map(alternatives).collect();
+    fn parse(request: &Value) -> Result<LogFilter, JsonRpcError> {
+        let addresses = alternatives(&request["address"]);
+        let topics: Vec<Vec<String>> = request["topics"].as_array().into_iter().flatten().map(alternatives).collect();
         let invalid = |why: &str| Err((INVALID_PARAMS, why.to_owned()));
         if addresses.len() > ALTERNATIVES_MAX {
             return invalid("exceed max addresses");
@@ -63,19 +65,19 @@ impl LogFilter {
     }
 
     fn matches(&self, log: &Log) -> bool {
-        let any = |allowed: &[String], has: &str| allowed.is_empty() || allowed.iter().any(|text| text == has);
-        any(&self.addresses, &hex(log.address))
-            && self.topics.iter().enumerate().all(|(place, allowed)| {
-                allowed.is_empty() || log.topics.get(place).is_some_and(|has| any(allowed, &hex(has)))
+        let accepts = |allowed: &[String], value: &str| allowed.is_empty() || allowed.iter().any(|text| text == value);
+        accepts(&self.addresses, &hex(log.address))
+            && self.topics.iter().enumerate().all(|(index, allowed)| {
+                allowed.is_empty() || log.topics.get(index).is_some_and(|topic| accepts(allowed, &hex(topic)))
             })
     }
 }
 
 impl JsonRpcNode<'_> {
-    fn answer(&self, question: &Value) -> Value {
-        let method = question["method"].as_str().unwrap_or_default();
-        let mut answer = json!({ "jsonrpc": "2.0", "id": question["id"] });
-        match self.result(method, &question["params"]) {
+    fn answer(&self, request: &Value) -> Value {
+        let method = request["method"].as_str().unwrap_or_default();
+        let mut answer = json!({ "jsonrpc": "2.0", "id": request["id"] });
+        match self.result(method, &request["params"]) {
             Ok(result) => answer["result"] = result,
             Err((code, message)) => answer["error"] = json!({ "code": code, "message": message }),
         }
@@ -85,13 +87,13 @@ impl JsonRpcNode<'_> {
     fn result(&self, method: &str, params: &Value) -> Result<Value, JsonRpcError> {
         match method {
             "eth_chainId" | "net_version" => {
-                let genesis = self.model.block(0).expect("there is a genesis block");
+                let genesis = self.model.block(0).expect("the chain has a genesis block");
                 Ok(json!(format!("0x{}", const_hex::encode(&genesis.id[28..]).trim_start_matches('0'))))
             }
             "eth_blockNumber" => Ok(quantity(self.top)),
             "eth_getBlockByNumber" => {
                 let full = params[1].as_bool().unwrap_or(false);
-                Ok(self.block(self.height(&params[0])?).map_or(Value::Null, |block| self.shown(block, full)))
+                Ok(self.block(self.height(&params[0])?).map_or(Value::Null, |block| self.block_json(block, full)))
             }
             "eth_getLogs" => self.logs(&params[0]),
             "eth_getTransactionReceipt" => Ok(self.receipt(&params[0])),
@@ -119,10 +121,10 @@ impl JsonRpcNode<'_> {
         }
     }
 
-    fn logs(&self, question: &Value) -> Result<Value, JsonRpcError> {
-        let filter = LogFilter::read(question)?;
-        let heights = match question["blockHash"].as_str() {
-            Some(_) if !question["fromBlock"].is_null() || !question["toBlock"].is_null() => {
+    fn logs(&self, request: &Value) -> Result<Value, JsonRpcError> {
+        let filter = LogFilter::parse(request)?;
+        let heights = match request["blockHash"].as_str() {
+            Some(_) if !request["fromBlock"].is_null() || !request["toBlock"].is_null() => {
                 return Err((INVALID_PARAMS, "cannot specify both blockHash and fromBlock/toBlock".to_owned()));
             }
             Some(hash) => {
@@ -132,10 +134,10 @@ impl JsonRpcNode<'_> {
                 height..=height
             }
             None => {
-                // Without an end it is open: a block that is not there yet has no logs.
-                let open = question["toBlock"].is_null() || question["toBlock"] == "latest";
-                let to = if open { u64::MAX } else { self.height(&question["toBlock"])? };
-                let from = &question["fromBlock"];
+                // A range without an end is valid: blocks that do not exist yet have no logs.
+                let open = request["toBlock"].is_null() || request["toBlock"] == "latest";
+                let to = if open { u64::MAX } else { self.height(&request["toBlock"])? };
+                let from = &request["fromBlock"];
                 let from = if from.is_null() { to.min(self.top) } else { self.height(from)? };
                 if from > to {
                     return Err((INVALID_PARAMS, "please verify: fromBlock <= toBlock".to_owned()));
@@ -148,8 +150,9 @@ impl JsonRpcNode<'_> {
         };
         let mut found = Vec::new();
         for block in heights.filter_map(|height| self.block(height)) {
-            let logs = block.included.iter().enumerate().flat_map(|(place, included)| logs_of(block, place, included));
-            found.extend(logs.filter(|(log, _)| filter.matches(log)).map(|(_, shown)| shown));
+            let logs =
+                block.included.iter().enumerate().flat_map(|(index, included)| list_logs(block, index, included));
+            found.extend(logs.filter(|(log, _)| filter.matches(log)).map(|(_, json)| json));
             if found.len() > FOUND_MAX {
                 return Err((TOO_MANY, format!("query returned more than {FOUND_MAX} results")));
             }
@@ -161,20 +164,20 @@ impl JsonRpcNode<'_> {
         let txid = txid.as_str().and_then(|text| const_hex::decode_to_array::<_, 32>(text).ok());
         let found = txid.and_then(|txid| self.model.find(&txid, self.top));
         found.map_or(Value::Null, |(block, included)| {
-            let place = block.included.iter().position(|other| other.tx.txid == included.tx.txid).unwrap_or(0);
+            let index = block.included.iter().position(|other| other.tx.txid == included.tx.txid).unwrap_or(0);
             json!({
                 "transactionHash": hex(included.tx.txid),
-                "transactionIndex": quantity(u64::try_from(place).unwrap_or(0)),
+                "transactionIndex": quantity(u64::try_from(index).unwrap_or(0)),
                 "blockHash": hex(block.id),
                 "blockNumber": quantity(height_of(block)),
                 "status": if included.ret == ContractRet::Success { "0x1" } else { "0x0" },
-                "gasUsed": quantity(included.info.energy_total),
-                "logs": logs_of(block, place, included).map(|(_, shown)| shown).collect::<Vec<_>>(),
+                "gasUsed": quantity(included.receipt.energy_total),
+                "logs": list_logs(block, index, included).map(|(_, json)| json).collect::<Vec<_>>(),
             })
         })
     }
 
-    fn shown(&self, block: &Block, full: bool) -> Value {
+    fn block_json(&self, block: &Block, full: bool) -> Value {
         let transaction = |included: &IncludedTransaction| match full {
             true => json!({ "hash": hex(included.tx.txid), "blockHash": hex(block.id), "type": "0x0" }),
             false => json!(hex(included.tx.txid)),
@@ -190,30 +193,30 @@ impl JsonRpcNode<'_> {
     }
 }
 
-/// The logs of the transaction at `place`, beside their JSON. Their index counts through the whole block.
-fn logs_of<'a>(
+/// Returns the logs of the transaction with the index `tx_index`, each with its JSON. Log indices count through the block.
+fn list_logs<'a>(
     block: &'a Block,
-    place: usize,
+    tx_index: usize,
     included: &'a IncludedTransaction,
 ) -> impl Iterator<Item = (&'a Log, Value)> {
-    let before: usize = block.included.iter().take(place).map(|earlier| earlier.info.logs.len()).sum();
-    included.info.logs.iter().enumerate().map(move |(index, log)| {
-        let shown = json!({
+    let before: usize = block.included.iter().take(tx_index).map(|earlier| earlier.receipt.logs.len()).sum();
+    included.receipt.logs.iter().enumerate().map(move |(index, log)| {
+        let json = json!({
             "address": hex(log.address),
             "topics": log.topics.iter().map(hex).collect::<Vec<_>>(),
             "data": hex(&log.data),
             "blockHash": hex(block.id),
             "blockNumber": quantity(height_of(block)),
             "transactionHash": hex(included.tx.txid),
-            "transactionIndex": quantity(u64::try_from(place).unwrap_or(0)),
+            "transactionIndex": quantity(u64::try_from(tx_index).unwrap_or(0)),
             "logIndex": quantity(u64::try_from(before + index).unwrap_or(0)),
             "removed": false,
         });
-        (log, shown)
+        (log, json)
     })
 }
 
-/// A text, or each of several; lower case.
+/// Returns a string, or each string of an array, in lower case.
 fn alternatives(value: &Value) -> Vec<String> {
     let one = value.as_str().into_iter();
     let many = value.as_array().into_iter().flatten().filter_map(Value::as_str);

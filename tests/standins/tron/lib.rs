@@ -1,8 +1,8 @@
-//! A TRON node for tests and development: the HTTP interface of java-tron over a chain in memory.
+//! A TRON node for tests and development: the HTTP API of java-tron in front of a chain in memory.
 //!
-//! Transactions are real protobuf with real signatures, hold_pending to their reference block and expiration; TRC20 runs in a real
-//! EVM; bandwidth and energy are charged so that transfers fail as they do on the chain. What this node believes of
-//! encodings it believes with the driver: unchanged clients (TronWeb, tronpy) are the judges of both.
+//! Transactions are real protobuf with real signatures, and reference block and expiration are checked; TRC20 runs in a real
+//! EVM; bandwidth and energy are charged, so transfers fail as they do on the real chain. This node and the driver share
+//! their encodings, so tests with unchanged clients (TronWeb, tronpy) verify both.
 
 pub mod gateway;
 pub mod state;
@@ -30,19 +30,19 @@ use tron::{
     transaction::{self, Operation, TransactionParams},
 };
 
-/// Sun that rich accounts begin with.
-const PLENTY: u64 = 1_000_000_000_000_000;
-/// Of the transactions that the node's own helpers make.
+/// The balance of a funded account, in sun.
+const FUNDED_SUN: u64 = 1_000_000_000_000_000;
+/// The fee limit of [`TronNode::send`], in sun.
 const FEE_LIMIT: i64 = 1_000_000_000;
 
-/// A chain with its gateways.
+/// A model chain, to which gateways can be opened.
 pub struct TronNode {
     model: Arc<Mutex<ChainModel>>,
-    /// Makes equal transactions different.
+    /// The last timestamp of a transaction, in unix milliseconds. Each transaction gets the next, so no two are equal.
     clock: Mutex<i64>,
 }
 
-/// A key of the tests, and its account.
+/// An account and its private key.
 #[derive(Clone)]
 pub struct FundedAccount {
     pub key: k256::ecdsa::SigningKey,
@@ -50,73 +50,76 @@ pub struct FundedAccount {
 }
 
 impl FundedAccount {
-    /// The key with this secret.
+    /// Returns the account of a private key. It has no TRX before [`TronNode::fund`].
     pub fn new(secret: [u8; 32]) -> FundedAccount {
-        let key = k256::ecdsa::SigningKey::from_slice(&secret).expect("a secret of a test is a key");
+        let key = k256::ecdsa::SigningKey::from_slice(&secret).expect("the secret is a valid private key");
         FundedAccount { account: transaction::account_of(key.verifying_key()), key }
     }
 
-    pub fn text(&self) -> String {
+    /// Returns the Base58Check form of the address.
+    pub fn address(&self) -> String {
         chain::derive::tron_address(self.account).text
     }
 }
 
 impl TronNode {
-    /// A chain that begins at a time in unix milliseconds.
+    /// Returns a chain with a genesis block at `genesis_ms`, in unix milliseconds. `chain_id` is the end of its id.
     pub fn new(chain_id: u32, genesis_ms: i64) -> TronNode {
         TronNode { model: Arc::new(Mutex::new(ChainModel::new(chain_id, genesis_ms))), clock: Mutex::new(genesis_ms) }
     }
 
+    /// Locks the model chain.
     pub fn model(&self) -> MutexGuard<'_, ChainModel> {
-        self.model.lock().expect("no holder panics")
+        self.model.lock().expect("the lock is never poisoned: no code panics while holding it")
     }
 
-    /// At a free port of this machine.
+    /// Opens a gateway on a free port of this machine.
     pub async fn gateway(&self) -> Gateway {
-        self.gateway_at(0).await.expect("a free port")
+        self.gateway_at(0).await.expect("the machine has a free port")
     }
 
+    /// Opens a gateway on a port of this machine.
     pub async fn gateway_at(&self, port: u16) -> io::Result<Gateway> {
         Gateway::open(self.model.clone(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)), None).await
     }
 
-    /// Its requests need the key in `TRON-PRO-API-KEY`.
+    /// Opens a gateway whose requests need the key in the header `TRON-PRO-API-KEY`.
     pub async fn gateway_with_key(&self, key: &str) -> Gateway {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Gateway::open(self.model.clone(), address, Some(key.to_owned())).await.expect("a free port")
+        Gateway::open(self.model.clone(), address, Some(key.to_owned())).await.expect("the machine has a free port")
     }
 
     /// Activates an account and gives it a billion TRX.
     pub fn fund(&self, account: AddressKey) {
-        self.set_balance(account, PLENTY);
+        self.set_balance(account, FUNDED_SUN);
     }
 
     /// Activates an account and sets its balance, in sun, without a transaction.
     pub fn set_balance(&self, account: AddressKey, sun: u64) {
-        let of = Address::from(account.0);
+        let address = Address::from(account.0);
         self.model().change_state(|state| {
-            state.activate(of, 0);
-            state.set_balance(of, sun);
+            state.activate(address, 0);
+            state.set_balance(address, sun);
         });
     }
 
-    /// Lends energy.
+    /// Sets the energy that an account has from stake, without a transaction.
     pub fn lend_energy(&self, account: AddressKey, energy: u64) {
-        let of = Address::from(account.0);
+        let address = Address::from(account.0);
         self.model().change_state(|state| {
-            if let Some(account) = state.accounts.get_mut(&of) {
+            if let Some(account) = state.accounts.get_mut(&address) {
                 account.energy_limit = energy;
             }
         });
     }
 
-    /// Creates a contract from what the compiler made. `factor` is its penalty in thousandths.
+    /// Deploys a compiled contract and returns its address. `factor` is its energy penalty, in thousandths of the energy.
     pub fn deploy(&self, owner: &FundedAccount, name: &str, abi: &Value, code: &[u8], factor: u64) -> AddressKey {
-        let published = ContractMetadata { name: name.to_owned(), abi: entries(abi), factor };
-        AddressKey(self.model().deploy(Address::from(owner.account.0), code.to_vec(), published).0.0)
+        let metadata = ContractMetadata { name: name.to_owned(), abi: java_tron_abi(abi), factor };
+        AddressKey(self.model().deploy(Address::from(owner.account.0), code.to_vec(), metadata).0.0)
     }
 
-    /// So many blocks, the first not before a time in unix milliseconds.
+    /// Produces a number of blocks, the first not before `at_least_ms`, in unix milliseconds.
     pub fn produce(&self, blocks: u64, at_least_ms: i64) {
         let mut model = self.model();
         for _ in 0..blocks {
@@ -124,60 +127,70 @@ impl TronNode {
         }
     }
 
-    /// Broadcasts a transaction of a rich account; it waits for a block. Its id.
-    pub fn send(&self, from: &FundedAccount, act: &Operation) -> [u8; 32] {
-        self.try_send(from, act, FEE_LIMIT).unwrap_or_else(|(code, message)| panic!("{code}: {message}"))
+    /// Broadcasts a transaction of a funded account and returns its id. It is pending until the next block.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the node refuses the transaction.
+    pub fn send(&self, from: &FundedAccount, operation: &Operation) -> [u8; 32] {
+        self.try_send(from, operation, FEE_LIMIT).unwrap_or_else(|(code, message)| panic!("{code}: {message}"))
     }
 
-    /// The same with a fee limit in sun, which the node may refuse.
+    /// Broadcasts a transaction with a fee limit in sun and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the code and the message of java-tron when the node refuses the transaction.
     pub fn try_send(
         &self,
         from: &FundedAccount,
-        act: &Operation,
+        operation: &Operation,
         fee_limit: i64,
     ) -> Result<[u8; 32], model::BroadcastRefusal> {
         let mut model = self.model();
         let timestamp = {
-            let mut clock = self.clock.lock().expect("no holder panics");
+            let mut clock = self.clock.lock().expect("the lock is never poisoned: no code panics while holding it");
             *clock += 1;
             *clock
         };
-        let solid = model.block(model.solid_height()).expect("a solidified block").clone();
+        let solid = model.block(model.solid_height()).expect("the chain has a solidified block").clone();
         let reference = chain::BlockRef { height: model::height_of(&solid), hash: chain::BlockHash(solid.id) };
         let expiration = model.head().header.timestamp + 300_000;
-        let limit = if matches!(act, Operation::Trigger { .. }) { fee_limit } else { 0 };
-        let frame = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
-        let signed = transaction::build(from.account, act, &frame).sign(&from.key).expect("the owner signs");
-        let message = proto::Transaction::decode(signed.bytes.as_slice()).expect("it was encoded just now");
+        let limit = if matches!(operation, Operation::Trigger { .. }) { fee_limit } else { 0 };
+        let params = TransactionParams::new(reference, expiration, timestamp).with_fee_limit(limit);
+        let signed =
+            transaction::build(from.account, operation, &params).sign(&from.key).expect("the key is that of the owner");
+        let message =
+            proto::Transaction::decode(signed.bytes.as_slice()).expect("the transaction was encoded by this crate");
         let raw = message.raw_data.as_ref().map(Message::encode_to_vec).unwrap_or_default();
         model.accept(&message, raw)
     }
 
-    /// Runs the transaction out of time when its block is made.
+    /// Makes a pending transaction run out of time when its block is produced.
     pub fn force_out_of_time(&self, txid: [u8; 32]) {
-        self.model().doomed.insert(txid);
+        self.model().forced_out_of_time.insert(txid);
     }
 }
 
-/// The compiler's ABI in java-tron's words.
-fn entries(abi: &Value) -> Value {
-    let capital = |text: &Value| {
+/// Converts an ABI of the compiler to the form of java-tron, which capitalises types and mutabilities and omits errors.
+fn java_tron_abi(abi: &Value) -> Value {
+    let capitalised = |text: &Value| {
         let text = text.as_str().unwrap_or_default();
         let mut letters = text.chars();
         json!(letters.next().map(|first| first.to_uppercase().collect::<String>() + letters.as_str()))
     };
     let entry = |entry: &Value| {
         let mut entry = entry.clone();
-        entry["type"] = capital(&entry["type"]);
+        entry["type"] = capitalised(&entry["type"]);
         if entry["stateMutability"].is_string() {
-            entry["stateMutability"] = capital(&entry["stateMutability"]);
+            entry["stateMutability"] = capitalised(&entry["stateMutability"]);
         }
         entry
     };
     abi.as_array().into_iter().flatten().filter(|item| item["type"] != "error").map(entry).collect()
 }
 
-/// The hex text of an account as the node's JSON has it.
-pub fn hex(of: AddressKey) -> String {
-    address::to_hex(of)
+/// Returns the hexadecimal form of an address in the node's JSON.
+pub fn hex(address: AddressKey) -> String {
+    address::to_hex(address)
 }

@@ -1,5 +1,5 @@
-//! A TRON for the development machine, by `cargo xtask tron`: the node at a port, with blocks by the clock, a token and two
-//! rich accounts.
+//! A TRON node for the development machine, started by `cargo xtask tron`: it listens on a port and produces blocks by the
+//! clock. It has a token and two funded accounts.
 
 use std::{
     thread,
@@ -14,36 +14,40 @@ use provision::contracts::{abi, artifact_blocking};
 use tron::transaction::Operation;
 use tronnode::{FundedAccount, TronNode, model::BLOCK_MS};
 
-/// No network's.
+/// A chain id that no public network uses.
 const CHAIN_ID: u32 = 0x5e77_1ed0;
-/// Base units of the token that each account has: a billion USDT.
-const PLENTY: u64 = 1_000_000_000_000_000;
-/// The penalty of USDT at its cap, in thousandths.
+/// The balance of each account in the token: a billion USDT, in base units.
+const TOKEN_BALANCE: u64 = 1_000_000_000_000_000;
+/// The maximum energy penalty of USDT, in thousandths of the energy.
 const FACTOR: u64 = 3_400;
-/// So that a solidified block is there from the start.
-const BLOCKS_BEFORE: u64 = 40;
+/// The number of blocks produced at the start, so that a solidified block exists.
+const INITIAL_BLOCKS: u64 = 40;
 
 fn main() -> anyhow::Result<()> {
-    let port = std::env::args().nth(1).context("the port to listen on is missing")?.parse()?;
+    let port = std::env::args()
+        .nth(1)
+        .context("the port is missing; start this program with `cargo xtask tron --port PORT`")?
+        .parse()?;
     let token = artifact_blocking("Trc20Like")?;
-    let before = i64::try_from(BLOCKS_BEFORE)? * BLOCK_MS;
+    let before = i64::try_from(INITIAL_BLOCKS)? * BLOCK_MS;
     let node = TronNode::new(CHAIN_ID, now_ms()? - before);
-    let rich = [1, 2].map(|number| FundedAccount::new([number; 32]));
-    rich.iter().for_each(|rich| node.fund(rich.account));
-    let usdt = node.deploy(&rich[0], "TetherToken", &token.abi, &token.bytecode, FACTOR);
-    for holder in &rich {
-        let mint = abi::Trc20Like::mintCall { to: Address::from(holder.account.0), value: U256::from(PLENTY) };
-        node.send(&rich[0], &Operation::Trigger { contract: usdt, call_value: 0, data: mint.abi_encode() });
+    let accounts = [1, 2].map(|number| FundedAccount::new([number; 32]));
+    accounts.iter().for_each(|account| node.fund(account.account));
+    let usdt = node.deploy(&accounts[0], "TetherToken", &token.abi, &token.bytecode, FACTOR);
+    for holder in &accounts {
+        let mint = abi::Trc20Like::mintCall { to: Address::from(holder.account.0), value: U256::from(TOKEN_BALANCE) };
+        node.send(&accounts[0], &Operation::Trigger { contract: usdt, call_value: 0, data: mint.abi_encode() });
     }
-    node.produce(BLOCKS_BEFORE, 0);
+    node.produce(INITIAL_BLOCKS, 0);
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let taken = || format!("port {port} cannot be listened on; choose another with --port");
-    let gateway = runtime.block_on(node.gateway_at(port)).with_context(taken)?;
+    let cannot_listen = || format!("cannot listen on port {port}; choose another with `cargo xtask tron --port PORT`");
+    let gateway = runtime.block_on(node.gateway_at(port)).with_context(cannot_listen)?;
     let (url, usdt) = (&gateway.url, tron_address(usdt).text);
     println!(
-        "A TRON node for development listens on {url}, with a block every three seconds. In settled.toml, beside
-mode = \"test\" under [surfaces.checkout] and what `settled-signer keys xpubs SEED --purpose deposit-test` prints:
+        "A TRON node for development listens on {url} and produces a block every three seconds. To use it, set
+mode = \"test\" under [surfaces.checkout] in settled.toml, add the output of
+`settled-signer keys xpubs SEED --purpose deposit-test`, and add:
 
 [chains.tron]
 enabled = true
@@ -55,14 +59,15 @@ assets = [
     {{ code = \"usdt\", contract = \"{usdt}\", symbol = \"USDT\", decimals = 6, quote_decimals = 6 }},
 ]
 
-Accounts with a billion TRX and a billion USDT each, and their secrets, which are worthless:
+Each of these accounts has a billion TRX and a billion USDT. The private key stands beside the address; neither is worth
+anything on a real network:
 "
     );
-    for (number, rich) in (1u8..).zip(&rich) {
-        println!("{}  {}", rich.text(), format!("{number:02x}").repeat(32));
+    for (number, account) in (1u8..).zip(&accounts) {
+        println!("{}  {}", account.address(), format!("{number:02x}").repeat(32));
     }
     println!(
-        "\nAny wallet that can be given a node pays from them: new TronWeb({{ fullHost: '{url}', privateKey: '0101…' }})."
+        "\nTo pay from them, use any wallet with a configurable node: new TronWeb({{ fullHost: '{url}', privateKey: '0101…' }})."
     );
     loop {
         thread::sleep(Duration::from_millis(BLOCK_MS.unsigned_abs()));
@@ -71,7 +76,7 @@ Accounts with a billion TRX and a billion USDT each, and their secrets, which ar
 }
 
 fn now_ms() -> anyhow::Result<i64> {
-    #[expect(clippy::disallowed_methods, reason = "blocks of this chain follow the machine's clock")]
+    #[expect(clippy::disallowed_methods, reason = "this chain produces blocks by the machine's clock")]
     let now = SystemTime::now();
     Ok(i64::try_from(now.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?)
 }

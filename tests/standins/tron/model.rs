@@ -1,5 +1,5 @@
-//! The chain itself: producers that take turns, blocks that are linked, a solidified block that follows where 19 of 27
-//! producers have built, and transactions that are checked in java-tron's order before they are taken.
+//! The model chain: block producers take turns, the solidified block is the newest one on which 19 of 27 producers have
+//! built, and transactions are checked in the order of java-tron before they are accepted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,48 +19,52 @@ use crate::{
     vm::{self, ContractCall, ExecutionStatus, InternalCall, Log},
 };
 
+/// The time between two blocks, in milliseconds.
 pub const BLOCK_MS: i64 = 3_000;
 const PRODUCERS: usize = 27;
-/// A block is solidified when all but eight producers have built on it.
+/// Among the newest blocks of all producers in ascending order, the index of the solidified one: all but eight producers
+/// have built on it.
 const SOLID_INDEX: usize = 8;
 const DAY_MS: i64 = 86_400_000;
 const SIZE_MAX: usize = 500 * 1024;
-/// Reference blocks that are remembered.
+/// The number of newest blocks that a transaction may refer to.
 const REFERENCES: u64 = 65_536;
 const RESULT_BYTES: u64 = 64;
 
-/// A refused broadcast: java-tron's code and message.
+/// The code and the message of java-tron for a refused broadcast.
 pub type BroadcastRefusal = (&'static str, String);
 
-/// What a token or any other contract is to those who ask for it.
+/// The published metadata of a contract.
 #[derive(Clone)]
 pub struct ContractMetadata {
     pub name: String,
-    /// As java-tron has it.
+    /// The ABI in the form of java-tron.
     pub abi: serde_json::Value,
-    /// Penalty in thousandths.
+    /// The energy penalty, in thousandths of the energy.
     pub factor: u64,
 }
 
-/// A transaction as it was broadcast.
+/// A broadcast transaction.
 #[derive(Clone)]
 pub struct BroadcastTransaction {
+    /// The serialised content, whose hash is the id.
     pub raw: Vec<u8>,
     pub message: proto::TransactionRaw,
     pub signature: Vec<Vec<u8>>,
     pub txid: [u8; 32],
+    /// The bandwidth of the transaction.
     pub bytes: u64,
 }
 
-/// A transaction in a block, with what became of it.
+/// A transaction in a block, with its result.
 #[derive(Clone)]
 pub struct IncludedTransaction {
     pub tx: BroadcastTransaction,
     pub ret: ContractRet,
-    pub info: Receipt,
+    pub receipt: Receipt,
 }
 
-/// The receipt. Fees are sun.
+/// The receipt of a transaction. Fees are in sun.
 #[derive(Clone, Default)]
 pub struct Receipt {
     pub fee: u64,
@@ -77,6 +81,7 @@ pub struct Receipt {
     pub internal_transfers: Vec<InternalCall>,
 }
 
+/// A block of the model chain.
 #[derive(Clone)]
 pub struct Block {
     pub id: [u8; 32],
@@ -84,42 +89,44 @@ pub struct Block {
     pub included: Vec<IncludedTransaction>,
 }
 
+/// A chain in memory, with the node that serves it.
 pub struct ChainModel {
     blocks: Vec<Block>,
     pub state: ChainState,
-    /// After each block that is not below the solidified one.
+    /// The state after each block from the solidified one on.
     states: BTreeMap<u64, ChainState>,
     pub pending: VecDeque<BroadcastTransaction>,
     known: BTreeSet<[u8; 32]>,
-    /// The newest block of each producer.
+    /// The height of the newest block of each producer.
     latest: [u64; PRODUCERS],
-    /// How many of them work.
+    /// The number of producers that work, at most 27.
     pub producers: usize,
+    /// The index of the next producer.
     turn: usize,
     pub prices: FeeSchedule,
-    pub published: BTreeMap<Address, ContractMetadata>,
-    /// Transactions that will run out of time, with logs of what never happened.
-    pub doomed: BTreeSet<[u8; 32]>,
-    /// Taken and never included.
+    pub contracts: BTreeMap<Address, ContractMetadata>,
+    /// Ids of transactions that will run out of time. Their receipts keep the logs of transfers that never happened.
+    pub forced_out_of_time: BTreeSet<[u8; 32]>,
+    /// When true, the node accepts transactions and never includes them.
     pub drop_broadcasts: bool,
-    /// Blocks are made without what waits, which is included when this ends, unless it has expired.
+    /// When true, blocks are empty and pending transactions stay pending.
     pub hold_pending: bool,
-    /// The pool is full.
+    /// When true, the pool is full and broadcasts are refused.
     pub busy: bool,
-    /// Other nodes that this one is connected with.
+    /// The number of peers; with 0, broadcasts are refused.
     pub peers: usize,
-    /// The node keeps what accounts had after each block; java-tron's default is that it does not.
+    /// When true, the node keeps the history of balances (java-tron's default is false).
     pub history: bool,
-    /// What each account has had since which block.
+    /// The balances of each account in sun, by the height at which they changed.
     balances: BTreeMap<(Address, u64), u64>,
-    /// The node keeps what contracts call (`vm.saveInternalTx`); java-tron's default is that it does not.
+    /// When true, the node keeps internal transactions (`vm.saveInternalTx`; java-tron's default is false).
     pub internal_transfers: bool,
-    /// With so many blocks above the solidified one broadcasts are turned away; java-tron's default is no bound.
+    /// With this number of blocks above the solidified one, broadcasts are refused. `None` is no limit, java-tron's default.
     pub unsolidified_max: Option<u64>,
 }
 
 impl ChainModel {
-    /// `chain_id` ends the id of the genesis block.
+    /// Returns a chain with a genesis block at `genesis_ms`. `chain_id` is the end of its id.
     pub fn new(chain_id: u32, genesis_ms: i64) -> ChainModel {
         let mut id = [0u8; 32];
         id[28..].copy_from_slice(&chain_id.to_be_bytes());
@@ -139,8 +146,8 @@ impl ChainModel {
             producers: PRODUCERS,
             turn: 0,
             prices: FeeSchedule::default(),
-            published: BTreeMap::new(),
-            doomed: BTreeSet::new(),
+            contracts: BTreeMap::new(),
+            forced_out_of_time: BTreeSet::new(),
             drop_broadcasts: false,
             hold_pending: false,
             busy: false,
@@ -154,57 +161,60 @@ impl ChainModel {
         model
     }
 
+    /// Returns the newest block.
     pub fn head(&self) -> &Block {
-        self.blocks.last().expect("there is a genesis block")
+        self.blocks.last().expect("the chain has a genesis block")
     }
 
     pub fn head_height(&self) -> u64 {
         height_of(self.head())
     }
 
+    /// Returns the block at a height, or `None` above the head.
     pub fn block(&self, height: u64) -> Option<&Block> {
         self.blocks.get(usize::try_from(height).ok()?)
     }
 
+    /// Returns the height of the solidified block.
     pub fn solid_height(&self) -> u64 {
         let mut latest = self.latest;
         latest.sort_unstable();
         latest[SOLID_INDEX]
     }
 
-    /// The accounts after a block, as far as they are remembered.
+    /// Returns the state after a block. States below the solidified block are not kept; the current state is returned then.
     pub fn state_at(&self, height: u64) -> &ChainState {
         self.states.range(..=height).next_back().map_or(&self.state, |(_, state)| state)
     }
 
-    /// Makes a change that no transaction makes, such as money out of nowhere.
+    /// Changes the state without a transaction, after every block whose state is kept.
     pub fn change_state(&mut self, change: impl Fn(&mut ChainState)) {
         change(&mut self.state);
         self.states.values_mut().for_each(change);
     }
 
-    /// The next producer makes a block of everything that waits, not before `at_least_ms`.
+    /// Produces a block with all pending transactions, not before `at_least_ms`, in unix milliseconds.
     pub fn produce(&mut self, at_least_ms: i64) {
         let time = (self.head().header.timestamp + BLOCK_MS).max(at_least_ms);
         let height = self.head_height() + 1;
-        let parent = self.head().header.timestamp;
+        let parent_time = self.head().header.timestamp;
         let mut included = Vec::new();
-        let waiting = if self.hold_pending { VecDeque::new() } else { std::mem::take(&mut self.pending) };
-        for tx in waiting {
-            // Only the parent's time decides.
-            if parent >= tx.message.expiration {
+        let pending = if self.hold_pending { VecDeque::new() } else { std::mem::take(&mut self.pending) };
+        for tx in pending {
+            // java-tron compares the expiration with the time of the parent block.
+            if parent_time >= tx.message.expiration {
                 continue;
             }
-            if let Ok(done) = self.execute(&tx, time, height) {
-                included.push(done);
+            if let Ok(executed) = self.execute(&tx, time, height) {
+                included.push(executed);
             }
         }
         let header = HeaderRaw {
             timestamp: time,
-            tx_trie_root: root(&included).to_vec(),
+            tx_trie_root: merkle_root(&included).to_vec(),
             parent_hash: self.head().id.to_vec(),
-            number: i64::try_from(height).expect("few blocks"),
-            witness_address: witness(self.turn),
+            number: i64::try_from(height).expect("a test produces few blocks"),
+            witness_address: producer_address(self.turn),
             version: 34,
             ..HeaderRaw::default()
         };
@@ -214,16 +224,17 @@ impl ChainModel {
         self.latest[self.turn] = height;
         self.turn = (self.turn + 1) % self.producers.clamp(1, PRODUCERS);
         self.states.insert(height, self.state.clone());
-        self.note_balances(height);
+        self.record_balances(height);
         let solid = self.solid_height();
         self.states = self.states.split_off(&solid);
     }
 
-    /// Takes back the newest `depth` blocks, which are not solidified. Their transactions wait again if `keep` says so.
+    /// Removes the newest `depth` blocks, which must not be solidified. Their transactions become pending again if `keep`
+    /// returns true, and are forgotten otherwise.
     pub fn orphan_blocks(&mut self, depth: u64, keep: impl Fn(&[u8; 32]) -> bool) {
         let to = self.head_height() - depth;
-        assert!(to >= self.solid_height(), "a solidified block is not taken back");
-        for block in self.blocks.split_off(usize::try_from(to).expect("few blocks") + 1) {
+        assert!(to >= self.solid_height(), "solidified blocks cannot be orphaned");
+        for block in self.blocks.split_off(usize::try_from(to).expect("a test produces few blocks") + 1) {
             for included in block.included {
                 if keep(&included.tx.txid) {
                     self.pending.push_back(included.tx);
@@ -236,40 +247,47 @@ impl ChainModel {
         self.states.split_off(&(to + 1));
         self.balances.retain(|(_, height), _| *height <= to);
         self.latest.iter_mut().for_each(|latest| *latest = (*latest).min(to));
-        // Another producer, so that the new blocks are others.
+        // Another producer is next, so the new blocks differ from the removed ones.
         self.turn = (self.turn + 1) % self.producers.clamp(1, PRODUCERS);
     }
 
-    fn note_balances(&mut self, height: u64) {
-        let of = self.state.accounts.keys().map(|of| (*of, self.state.balance(*of)));
-        let changed =
-            of.filter(|(of, balance)| self.balance_noted(*of, height).map(|(_, known)| known) != Some(*balance));
-        let changed: Vec<_> = changed.map(|(of, balance)| ((of, height), balance)).collect();
+    fn record_balances(&mut self, height: u64) {
+        let balances = self.state.accounts.keys().map(|account| (*account, self.state.balance(*account)));
+        let changed = balances.filter(|(account, balance)| {
+            self.find_recorded_balance(*account, height).map(|(_, recorded)| recorded) != Some(*balance)
+        });
+        let changed: Vec<_> = changed.map(|(account, balance)| ((account, height), balance)).collect();
         self.balances.extend(changed);
     }
 
-    fn balance_noted(&self, of: Address, height: u64) -> Option<(u64, u64)> {
-        let found = self.balances.range((of, 0)..=(of, height)).next_back();
+    fn find_recorded_balance(&self, account: Address, height: u64) -> Option<(u64, u64)> {
+        let found = self.balances.range((account, 0)..=(account, height)).next_back();
         found.map(|((_, changed), balance)| (*changed, *balance))
     }
 
-    /// In which block the balance changed last, and to what; nothing of what is not known.
-    pub fn balance_after(&self, of: Address, height: u64) -> Option<(u64, u64)> {
-        self.balance_noted(of, height).filter(|_| self.history)
+    /// Returns the height at which an account's balance changed last, up to `height`, and the balance in sun. `None` for an
+    /// unknown account, and when the node keeps no history.
+    pub fn balance_after(&self, account: Address, height: u64) -> Option<(u64, u64)> {
+        self.find_recorded_balance(account, height).filter(|_| self.history)
     }
 
+    /// Returns a transaction with its block, or `None` when it is in no block up to the height `up_to`.
     pub fn find(&self, txid: &[u8; 32], up_to: u64) -> Option<(&Block, &IncludedTransaction)> {
         let blocks = self.blocks.iter().take_while(|block| height_of(block) <= up_to);
         blocks.rev_find(|block| block.included.iter().find(|included| included.tx.txid == *txid))
     }
 
-    /// Takes a transaction into the pool, or says why not, in the order of java-tron's checks.
+    /// Adds a transaction to the pool and returns its id. The checks run in the order of java-tron.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the code and the message of java-tron.
     pub fn accept(&mut self, signed: &proto::Transaction, raw: Vec<u8>) -> Result<[u8; 32], BroadcastRefusal> {
-        let tx = read(signed, raw).ok_or(("OTHER_ERROR", "Other error: no raw data".to_owned()))?;
+        let tx = parse_signed(signed, raw).ok_or(("OTHER_ERROR", "Other error: no raw data".to_owned()))?;
         if signed.signature.iter().any(|signature| !(65..=68).contains(&signature.len())) {
             return Err(("SIGERROR", "Validate signature error: the signature length is invalid".to_owned()));
         }
-        self.takes_any()?;
+        self.check_availability()?;
         let (Some(contract), 1) = (tx.message.contract.first(), tx.message.contract.len()) else {
             return Err((
                 "CONTRACT_VALIDATE_ERROR",
@@ -282,7 +300,7 @@ impl ChainModel {
         }
         let owner = owner(contract);
         let signers: Vec<_> =
-            signed.signature.iter().map(|signature| transaction::signer(chain_txid(&tx), signature)).collect();
+            signed.signature.iter().map(|signature| transaction::recover_signer(chain_txid(&tx), signature)).collect();
         if owner.is_none() || signers.len() != 1 || signers[0].map(|key| Address::from(key.0)) != owner {
             return Err(("SIGERROR", "Validate signature error: the signer is not in the permission".to_owned()));
         }
@@ -298,12 +316,12 @@ impl ChainModel {
         if !self.known.insert(tx.txid) {
             return Err(("DUP_TRANSACTION_ERROR", "Dup transaction.".to_owned()));
         }
-        // On trial, on top of those that wait already; like java-tron the id stays known even if this fails.
+        // Execute the transaction on trial after the pending ones. As in java-tron, its id stays known even if this fails.
         let before = self.state.clone();
         let (time, height) = (head_ms + BLOCK_MS, self.head_height() + 1);
-        for waiting in self.pending.clone() {
-            // Whatever it did not manage is found when the block is made.
-            self.execute(&waiting, time, height).ok();
+        for pending in self.pending.clone() {
+            // A pending transaction that fails is dropped when the block is produced.
+            self.execute(&pending, time, height).ok();
         }
         let trial = self.execute(&tx, time, height);
         self.state = before;
@@ -315,8 +333,8 @@ impl ChainModel {
         Ok(txid)
     }
 
-    /// Whether the node takes broadcasts at all.
-    fn takes_any(&self) -> Result<(), BroadcastRefusal> {
+    /// Fails when the node refuses every broadcast.
+    fn check_availability(&self) -> Result<(), BroadcastRefusal> {
         let unsolidified = self.head_height() - self.solid_height();
         if self.unsolidified_max.is_some_and(|max| unsolidified >= max) {
             return Err(("BLOCK_UNSOLIDIFIED", "Block unsolidified.".to_owned()));
@@ -338,7 +356,7 @@ impl ChainModel {
         })
     }
 
-    /// Charges and runs a transaction. An error means that no block may have it.
+    /// Charges and executes a transaction. After an error, no block may include it.
     fn execute(
         &mut self,
         tx: &BroadcastTransaction,
@@ -346,15 +364,15 @@ impl ChainModel {
         height: u64,
     ) -> Result<IncludedTransaction, BroadcastRefusal> {
         let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
-        let contract = tx.message.contract.first().expect("checked");
+        let contract = tx.message.contract.first().expect("a pending transaction has one contract");
         let owner = owner(contract).ok_or_else(|| invalid("Invalid ownerAddress"))?;
         if !self.state.accounts.contains_key(&owner) {
             return Err(invalid("account does not exist"));
         }
         let before = self.state.clone();
-        let mut info = Receipt::default();
-        match self.charge_and_run(tx, owner, ParsedContract::of(contract), time, height, &mut info) {
-            Ok(ret) => Ok(IncludedTransaction { tx: tx.clone(), ret, info }),
+        let mut receipt = Receipt::default();
+        match self.charge_and_run(tx, owner, ParsedContract::parse(contract), time, height, &mut receipt) {
+            Ok(ret) => Ok(IncludedTransaction { tx: tx.clone(), ret, receipt }),
             Err(refusal) => {
                 self.state = before;
                 Err(refusal)
@@ -366,36 +384,36 @@ impl ChainModel {
         &mut self,
         tx: &BroadcastTransaction,
         owner: Address,
-        wish: Option<ParsedContract>,
+        contract: Option<ParsedContract>,
         time: i64,
         height: u64,
-        info: &mut Receipt,
+        receipt: &mut Receipt,
     ) -> Result<ContractRet, BroadcastRefusal> {
         let invalid = |why: &str| ("CONTRACT_VALIDATE_ERROR", format!("Contract validate error : {why}"));
-        let poor = || ("BANDWITH_ERROR", "Account resource insufficient error.".to_owned());
-        let to = match &wish {
+        let insufficient = || ("BANDWITH_ERROR", "Account resource insufficient error.".to_owned());
+        let to = match &contract {
             Some(ParsedContract::Transfer(transfer)) => address(&transfer.to_address),
             Some(ParsedContract::Trigger(_) | ParsedContract::Lend(_) | ParsedContract::TakeBack(_)) | None => None,
         };
         let creates = to.is_some_and(|to| !self.state.accounts.contains_key(&to));
         if creates {
             let fee = self.prices.new_account_bandwidth;
-            self.state.burn(owner, fee).then_some(()).ok_or_else(poor)?;
-            info.net_fee = fee;
+            self.state.burn(owner, fee).then_some(()).ok_or_else(insufficient)?;
+            receipt.net_fee = fee;
         } else {
-            let taken = self.state.take_bandwidth(owner, tx.bytes, &self.prices, time).ok_or_else(poor)?;
-            (info.net_usage, info.net_fee) = taken;
+            let charged = self.state.take_bandwidth(owner, tx.bytes, &self.prices, time).ok_or_else(insufficient)?;
+            (receipt.net_usage, receipt.net_fee) = charged;
         }
-        info.fee += info.net_fee;
+        receipt.fee += receipt.net_fee;
         if !tx.message.data.is_empty() {
             let memo = self.prices.memo;
-            self.state.burn(owner, memo).then_some(()).ok_or_else(poor)?;
-            info.fee += memo;
+            self.state.burn(owner, memo).then_some(()).ok_or_else(insufficient)?;
+            receipt.fee += memo;
         }
-        let trigger = match wish {
+        let trigger = match contract {
             Some(ParsedContract::Transfer(transfer)) => {
                 let to = to.ok_or_else(|| invalid("Invalid toAddress!"))?;
-                info.fee += self.transfer(owner, to, transfer.amount, creates, time).map_err(invalid)?;
+                receipt.fee += self.transfer(owner, to, transfer.amount, creates, time).map_err(invalid)?;
                 return Ok(ContractRet::Success);
             }
             Some(ParsedContract::Lend(lend)) => {
@@ -409,20 +427,21 @@ impl ChainModel {
                 return Ok(ContractRet::Success);
             }
             Some(ParsedContract::Trigger(trigger)) => trigger,
-            None => return Err(invalid("this node of a test does not know the contract")),
+            None => return Err(invalid("the stand-in node does not support this contract type")),
         };
-        let contract = address(&trigger.contract_address).filter(|of| self.state.is_contract(*of));
+        let contract = address(&trigger.contract_address).filter(|address| self.state.is_contract(*address));
         let contract = contract.ok_or_else(|| invalid("No contract or not a valid smart contract"))?;
         let fee_limit = u64::try_from(tx.message.fee_limit).ok().filter(|limit| *limit <= self.prices.fee_limit_max);
         let fee_limit = fee_limit.ok_or_else(|| invalid("feeLimit must be >= 0 and <= the maximum"))?;
         let value = u64::try_from(trigger.call_value).map_err(|_| invalid("callValue must be >= 0"))?;
-        let spare = self.state.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
-        let affordable = self.state.energy_left(owner, time) + spare / self.prices.energy;
+        let spendable =
+            self.state.balance(owner).checked_sub(value).ok_or_else(|| invalid("balance is not sufficient"))?;
+        let affordable = self.state.energy_left(owner, time) + spendable / self.prices.energy;
         let limit = affordable.min(fee_limit / self.prices.energy);
-        Ok(self.call(tx, owner, contract, value, trigger.data, limit, time, height, info))
+        Ok(self.call(tx, owner, contract, value, trigger.data, limit, time, height, receipt))
     }
 
-    /// What it cost beside the amount.
+    /// Moves TRX and returns the fee besides the amount, in sun.
     fn transfer(
         &mut self,
         owner: Address,
@@ -445,8 +464,8 @@ impl ChainModel {
         }
         self.state.burn(owner, amount + fee);
         self.state.activate(to, time);
-        let hold_pending = self.state.balance(to);
-        self.state.set_balance(to, hold_pending + amount);
+        let before = self.state.balance(to);
+        self.state.set_balance(to, before + amount);
         Ok(fee)
     }
 
@@ -461,58 +480,62 @@ impl ChainModel {
         limit: u64,
         time: i64,
         height: u64,
-        info: &mut Receipt,
+        receipt: &mut Receipt,
     ) -> ContractRet {
-        let factor = self.published.get(&contract).map_or(0, |published| published.factor);
+        let factor = self.contracts.get(&contract).map_or(0, |metadata| metadata.factor);
         let call = ContractCall { from: owner, to: Some(contract), sun: value, data, limit, factor };
-        let doomed = self.doomed.contains(&tx.txid);
-        let ran = vm::run(&mut self.state.vm, call, time, height, !doomed);
-        let (ret, energy) = match ran.end {
-            _ if doomed => (ContractRet::OutOfTime, limit),
-            ExecutionStatus::Success => (ContractRet::Success, ran.energy),
-            ExecutionStatus::Revert => (ContractRet::Revert, ran.energy),
-            ExecutionStatus::OutOfEnergy => (ContractRet::OutOfEnergy, ran.energy),
-            ExecutionStatus::Illegal => (ContractRet::IllegalOperation, ran.energy),
+        let out_of_time = self.forced_out_of_time.contains(&tx.txid);
+        let execution = vm::run(&mut self.state.vm, call, time, height, !out_of_time);
+        let (ret, energy) = match execution.status {
+            _ if out_of_time => (ContractRet::OutOfTime, limit),
+            ExecutionStatus::Success => (ContractRet::Success, execution.energy),
+            ExecutionStatus::Revert => (ContractRet::Revert, execution.energy),
+            ExecutionStatus::OutOfEnergy => (ContractRet::OutOfEnergy, execution.energy),
+            ExecutionStatus::Illegal => (ContractRet::IllegalOperation, execution.energy),
         };
-        (info.energy_usage, info.energy_fee) = self.state.take_energy(owner, energy, &self.prices, time);
-        info.energy_total = energy;
-        info.penalty = ran.penalty.min(energy);
-        info.fee += info.energy_fee;
-        info.contract = Some(contract);
-        info.output = ran.output;
-        // What ran out of time keeps its logs: the node rolls back the state only.
-        info.logs = ran.logs;
-        info.internal_transfers = ran.internal_transfers;
-        let moved: Vec<InternalCall> = info.internal_transfers.clone();
+        (receipt.energy_usage, receipt.energy_fee) = self.state.take_energy(owner, energy, &self.prices, time);
+        receipt.energy_total = energy;
+        receipt.penalty = execution.penalty.min(energy);
+        receipt.fee += receipt.energy_fee;
+        receipt.contract = Some(contract);
+        receipt.output = execution.output;
+        // A transaction that ran out of time keeps its logs, because java-tron rolls back only the state.
+        receipt.logs = execution.logs;
+        receipt.internal_transfers = execution.internal_transfers;
+        let calls: Vec<InternalCall> = receipt.internal_transfers.clone();
         if !self.internal_transfers {
-            info.internal_transfers.clear();
+            receipt.internal_transfers.clear();
         }
         if ret != ContractRet::Success {
-            info.message = Some(message(ret).to_owned());
-            info.internal_transfers.iter_mut().for_each(|internal| internal.rejected = true);
+            receipt.message = Some(failure_message(ret).to_owned());
+            receipt.internal_transfers.iter_mut().for_each(|internal| internal.rejected = true);
         }
-        let moves = ret == ContractRet::Success;
-        for internal in moved.iter().filter(|internal| moves && !internal.rejected && internal.sun > 0) {
+        let succeeded = ret == ContractRet::Success;
+        for internal in calls.iter().filter(|internal| succeeded && !internal.rejected && internal.sun > 0) {
             self.state.activate(internal.to, time);
         }
         ret
     }
 
-    /// Puts a contract on the chain without a transaction.
-    pub fn deploy(&mut self, owner: Address, code: Vec<u8>, published: ContractMetadata) -> Address {
+    /// Deploys a contract without a transaction and returns its address.
+    ///
+    /// # Panics
+    ///
+    /// Panics when the constructor fails.
+    pub fn deploy(&mut self, owner: Address, code: Vec<u8>, metadata: ContractMetadata) -> Address {
         let call = ContractCall { from: owner, to: None, sun: 0, data: code, limit: u64::MAX / 4, factor: 0 };
         let (time, height) = (self.head().header.timestamp, self.head_height());
-        let ran = vm::run(&mut self.state.vm, call, time, height, true);
-        assert_eq!(ran.end, ExecutionStatus::Success, "the contract cannot be created");
-        let address = ran.created.expect("a created contract has an address");
-        self.published.insert(address, published);
+        let execution = vm::run(&mut self.state.vm, call, time, height, true);
+        assert_eq!(execution.status, ExecutionStatus::Success, "the constructor of the contract failed");
+        let address = execution.created.expect("a created contract has an address");
+        self.contracts.insert(address, metadata);
         let state = self.state.clone();
         self.states.insert(height, state);
         address
     }
 }
 
-/// What a transaction is for.
+/// The decoded contract of a transaction.
 enum ParsedContract {
     Transfer(TransferContract),
     Trigger(TriggerSmartContract),
@@ -521,7 +544,7 @@ enum ParsedContract {
 }
 
 impl ParsedContract {
-    fn of(contract: &proto::Contract) -> Option<ParsedContract> {
+    fn parse(contract: &proto::Contract) -> Option<ParsedContract> {
         let value = contract.parameter.as_ref()?.value.as_slice();
         match ContractType::try_from(contract.r#type).ok()? {
             ContractType::Transfer => TransferContract::decode(value).ok().map(ParsedContract::Transfer),
@@ -535,6 +558,7 @@ impl ParsedContract {
     }
 }
 
+/// Searches the newest block first.
 trait RevFind<'a> {
     fn rev_find<T>(self, find: impl Fn(&'a Block) -> Option<T>) -> Option<(&'a Block, T)>;
 }
@@ -545,12 +569,13 @@ impl<'a, I: Iterator<Item = &'a Block>> RevFind<'a> for I {
     }
 }
 
+/// Returns the height of a block.
 pub fn height_of(block: &Block) -> u64 {
     u64::try_from(block.header.number).unwrap_or(0)
 }
 
-/// Takes a signed transaction apart. `raw` are the bytes that were hashed.
-fn read(signed: &proto::Transaction, raw: Vec<u8>) -> Option<BroadcastTransaction> {
+/// Parses a signed transaction. `raw` is its serialised content.
+fn parse_signed(signed: &proto::Transaction, raw: Vec<u8>) -> Option<BroadcastTransaction> {
     let message = signed.raw_data.clone()?;
     let txid = Sha256::digest(&raw).into();
     let stripped = proto::Transaction { ret: Vec::new(), ..signed.clone() };
@@ -563,10 +588,10 @@ fn chain_txid(tx: &BroadcastTransaction) -> chain::TxId {
     chain::TxId(tx.txid)
 }
 
-/// The owner is the first field of every contract.
+/// Returns the owner of a contract, which is the first field of every contract type.
 pub fn owner(contract: &proto::Contract) -> Option<Address> {
     let value = contract.parameter.as_ref()?.value.as_slice();
-    /// What every contract begins with.
+    /// The common first field of all contract types.
     #[derive(Clone, PartialEq, Message)]
     struct ContractOwner {
         #[prost(bytes = "vec", tag = "1")]
@@ -575,18 +600,19 @@ pub fn owner(contract: &proto::Contract) -> Option<Address> {
     address(&ContractOwner::decode(value).ok()?.owner_address)
 }
 
+/// Parses the 21 bytes of an address in a protobuf field.
 pub fn address(bytes: &[u8]) -> Option<Address> {
     tron::address::from_bytes(bytes).map(|key| Address::from(key.0))
 }
 
-fn witness(turn: usize) -> Vec<u8> {
+fn producer_address(turn: usize) -> Vec<u8> {
     let mut address = vec![tron::address::PREFIX; 21];
     address[20] = u8::try_from(turn).unwrap_or(0);
     address
 }
 
-/// Hashes of whole transactions, in pairs; a single one goes up as it is.
-fn root(included: &[IncludedTransaction]) -> [u8; 32] {
+/// Returns the Merkle root of transactions with their results. A node without a sibling moves up unchanged.
+fn merkle_root(included: &[IncludedTransaction]) -> [u8; 32] {
     let leaf = |included: &IncludedTransaction| -> [u8; 32] {
         let ret = vec![proto::TransactionResult {
             contract_ret: i32::from(included.ret),
@@ -607,13 +633,13 @@ fn root(included: &[IncludedTransaction]) -> [u8; 32] {
     level.first().copied().unwrap_or([0; 32])
 }
 
-/// What the node says of a call that failed.
+/// The messages for failed calls.
 const MESSAGES: [(ContractRet, &str); 3] = [
     (ContractRet::Revert, "REVERT opcode executed"),
     (ContractRet::OutOfEnergy, "Not enough energy for 'SSTORE' operation executing"),
     (ContractRet::OutOfTime, "CPU timeout for 'PUSH1' operation executing"),
 ];
 
-fn message(ret: ContractRet) -> &'static str {
-    MESSAGES.iter().find(|(of, _)| *of == ret).map_or("illegal operation", |(_, message)| message)
+fn failure_message(ret: ContractRet) -> &'static str {
+    MESSAGES.iter().find(|(result, _)| *result == ret).map_or("illegal operation", |(_, message)| message)
 }

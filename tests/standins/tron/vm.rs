@@ -1,5 +1,5 @@
-//! The virtual machine: an EVM whose wei are sun. Gas rules are those of Istanbul, which are nearest to TRON's energy: a
-//! storage slot that is taken for the first time costs 15,000 more than one that is changed.
+//! The virtual machine: an EVM in which one wei stands for one sun. It uses the gas rules of Istanbul, which are closest to
+//! TRON's energy: the first use of a storage slot costs 15,000 more than a change.
 
 use alloy_primitives::{Address, Bytes, TxKind, U256};
 use revm::{
@@ -13,24 +13,28 @@ use revm::{
     primitives::hardfork::SpecId,
 };
 
+/// Accounts and storage of the EVM.
 pub type EvmState = CacheDB<EmptyDB>;
 
-/// Gas of a transaction before its first instruction, which TRON does not charge.
-const INTRINSIC: u64 = 21_000;
-const INTRINSIC_CREATE: u64 = 32_000;
+/// The gas that an EVM charges before the first instruction. TRON does not charge it.
+const INTRINSIC_GAS: u64 = 21_000;
+/// The additional gas for the creation of a contract.
+const INTRINSIC_CREATE_GAS: u64 = 32_000;
 
+/// A call of a contract, or its creation.
 pub struct ContractCall {
     pub from: Address,
     /// `None` creates a contract.
     pub to: Option<Address>,
     pub sun: u64,
     pub data: Vec<u8>,
-    /// Energy that may be spent.
+    /// The maximum energy.
     pub limit: u64,
-    /// Penalty of the contract in thousandths of the plain energy.
+    /// The penalty of the contract, in thousandths of the energy without it.
     pub factor: u64,
 }
 
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecutionStatus {
     Success,
@@ -39,10 +43,12 @@ pub enum ExecutionStatus {
     Illegal,
 }
 
+/// The effects of a call.
 pub struct Execution {
-    pub end: ExecutionStatus,
-    /// With the penalty.
+    pub status: ExecutionStatus,
+    /// The used energy, with the penalty.
     pub energy: u64,
+    /// The part of the energy that is the penalty.
     pub penalty: u64,
     pub output: Vec<u8>,
     pub logs: Vec<Log>,
@@ -50,6 +56,7 @@ pub struct Execution {
     pub created: Option<Address>,
 }
 
+/// A log of a contract.
 #[derive(Clone)]
 pub struct Log {
     pub address: Address,
@@ -65,14 +72,15 @@ pub struct InternalCall {
     pub sun: u64,
     /// `call`, `create` or `suicide`.
     pub note: &'static str,
+    /// True when the call, or one around it, was reverted.
     pub rejected: bool,
 }
 
-/// Notes what a transaction calls, but for the outermost call.
+/// Records the calls inside a transaction, without the outermost one.
 #[derive(Default)]
 struct InternalCallRecorder {
     internal_transfers: Vec<InternalCall>,
-    /// Where the calls below each open frame begin.
+    /// For each call that has not returned, the index of the first call that it made.
     open: Vec<usize>,
 }
 
@@ -84,10 +92,10 @@ impl InternalCallRecorder {
         }
     }
 
-    fn leave(&mut self, done: bool) {
-        let begin = self.open.pop().unwrap_or(0);
-        if !done {
-            self.internal_transfers[begin..].iter_mut().for_each(|internal| internal.rejected = true);
+    fn leave(&mut self, succeeded: bool) {
+        let first = self.open.pop().unwrap_or(0);
+        if !succeeded {
+            self.internal_transfers[first..].iter_mut().for_each(|internal| internal.rejected = true);
         }
     }
 }
@@ -128,14 +136,15 @@ impl<CTX> Inspector<CTX> for InternalCallRecorder {
     }
 }
 
+/// Returns a value of the EVM in sun, at most `u64::MAX`.
 pub fn sun(value: U256) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-/// Runs a call. What it changes is kept only if it succeeds and `commit` is true.
+/// Runs a call. Changes are kept only if the call succeeds and `commit` is true.
 pub fn run(state: &mut EvmState, call: ContractCall, time_ms: i64, height: u64, commit: bool) -> Execution {
-    let intrinsic = INTRINSIC
-        + if call.to.is_none() { INTRINSIC_CREATE } else { 0 }
+    let intrinsic = INTRINSIC_GAS
+        + if call.to.is_none() { INTRINSIC_CREATE_GAS } else { 0 }
         + call.data.iter().map(|byte| if *byte == 0 { 4 } else { 16 }).sum::<u64>();
     let plain_limit = call.limit.saturating_mul(1_000) / (1_000 + call.factor);
     let context = Context::mainnet()
@@ -157,16 +166,16 @@ pub fn run(state: &mut EvmState, call: ContractCall, time_ms: i64, height: u64, 
         .data(Bytes::from(call.data))
         .gas_limit(plain_limit.saturating_add(intrinsic))
         .build()
-        .expect("a legacy transaction");
-    let result = vm.inspect_one_tx(transaction).expect("a transaction that was validated");
+        .expect("the builder has all fields of a legacy transaction");
+    let result = vm.inspect_one_tx(transaction).expect("the transaction was validated before");
     let internal_transfers = std::mem::take(&mut vm.inspector.internal_transfers);
     let changed = vm.finalize();
     drop(vm);
     let plain = result.gas().total_gas_spent().saturating_sub(intrinsic);
     let energy = plain.saturating_mul(1_000 + call.factor) / 1_000;
-    let logs = logs_of(&result);
+    let logs = list_logs(&result);
     let created = result.created_address();
-    let (end, output, energy) = match result {
+    let (status, output, energy) = match result {
         ExecutionResult::Success { output: Output::Call(output) | Output::Create(output, _), .. } => {
             (ExecutionStatus::Success, output.to_vec(), energy)
         }
@@ -176,13 +185,13 @@ pub fn run(state: &mut EvmState, call: ContractCall, time_ms: i64, height: u64, 
         }
         ExecutionResult::Halt { .. } => (ExecutionStatus::Illegal, Vec::new(), call.limit),
     };
-    if end == ExecutionStatus::Success && commit {
+    if status == ExecutionStatus::Success && commit {
         state.commit(changed);
     }
-    Execution { end, energy, penalty: energy.saturating_sub(plain), output, logs, internal_transfers, created }
+    Execution { status, energy, penalty: energy.saturating_sub(plain), output, logs, internal_transfers, created }
 }
 
-fn logs_of(result: &ExecutionResult) -> Vec<Log> {
+fn list_logs(result: &ExecutionResult) -> Vec<Log> {
     if !result.is_success() {
         return Vec::new();
     }

@@ -1,7 +1,7 @@
-//! Nothing that a server says is used unless the chain proves it; another one answers instead.
+//! Answers that the chain does not confirm are rejected, and another endpoint gets the request.
 
 use bitcoin::{block::Header, consensus};
-use btc::{Access, Bitcoin};
+use btc::{Backend, Bitcoin};
 use chain::{Source, SourceError};
 use esplora::{Behaviour, Esplora};
 use proxy::{Intervention, Proxy};
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::world::{World, read, transfers};
 
-/// A block with three payments, two of them to us.
-async fn paid(world: &World) -> u64 {
+/// Mines a block with three payments, two of them to watched addresses, and returns its height.
+async fn mine_payments(world: &World) -> u64 {
     for n in 0..3usize {
         world.pay(&[(&world.ours[n * 2], 1_000)]).await;
     }
@@ -19,20 +19,22 @@ async fn paid(world: &World) -> u64 {
 }
 
 #[tokio::test]
-async fn what_a_public_server_hides_or_invents_is_asked_elsewhere() {
+async fn a_block_that_a_server_falsifies_comes_from_the_next_server() {
     let world = World::start().await;
-    let height = paid(&world).await;
-    let truth = read(&world.bitcoin(Access::Core), height, height, &world.watched).await;
-    assert_eq!(transfers(&truth).len(), 2);
+    let height = mine_payments(&world).await;
+    let expected_blocks = read(&world.bitcoin(Backend::Core), height, height, &world.watched).await;
+    assert_eq!(transfers(&expected_blocks).len(), 2);
     let honest = Esplora::start(&world.node.url()).await;
-    for mood in [Behaviour::OmitsTransaction, Behaviour::CorruptsTransaction, Behaviour::Down, Behaviour::Throttled] {
-        let alone = world.bitcoin(Access::Esplora);
+    for behaviour in
+        [Behaviour::OmitsTransaction, Behaviour::CorruptsTransaction, Behaviour::Down, Behaviour::Throttled]
+    {
+        let alone = world.bitcoin(Backend::Esplora);
         let urls = [world.esplora.url.as_str(), honest.url.as_str()];
-        let helped = Bitcoin::new(world.config(Access::Esplora, &urls)).unwrap();
+        let with_fallback = Bitcoin::new(world.config(Backend::Esplora, &urls)).unwrap();
         alone.tip().await.unwrap();
-        world.esplora.set_behaviour(mood);
+        world.esplora.set_behaviour(behaviour);
         let answer = alone.blocks(height, height, &world.watched).await;
-        let expected = match mood {
+        let is_expected = match behaviour {
             Behaviour::OmitsTransaction | Behaviour::CorruptsTransaction => {
                 matches!(answer, Err(SourceError::InvalidResponse(_)))
             }
@@ -44,14 +46,14 @@ async fn what_a_public_server_hides_or_invents_is_asked_elsewhere() {
                 matches!(answer, Err(SourceError::Unavailable(_)))
             }
         };
-        assert!(expected, "{mood:?}: {answer:?}");
-        assert_eq!(read(&helped, height, height, &world.watched).await, truth, "{mood:?}");
+        assert!(is_expected, "{behaviour:?}: {answer:?}");
+        assert_eq!(read(&with_fallback, height, height, &world.watched).await, expected_blocks, "{behaviour:?}");
         world.esplora.set_behaviour(Behaviour::Honest);
     }
 }
 
-/// The block's bytes, changed.
-fn changed(edit: impl Fn(&mut Vec<u8>) + Send + 'static) -> Intervention {
+/// Changes the bytes of a block in the reply.
+fn edit_block(edit: impl Fn(&mut Vec<u8>) + Send + 'static) -> Intervention {
     Intervention::Edit(Box::new(move |result: &mut Value| {
         let mut raw = const_hex::decode(result.as_str().unwrap()).unwrap();
         edit(&mut raw);
@@ -59,50 +61,55 @@ fn changed(edit: impl Fn(&mut Vec<u8>) + Send + 'static) -> Intervention {
     }))
 }
 
-async fn refused(world: &World, height: u64, trick: impl Fn(&str, &Value) -> Intervention + Send + Sync + 'static) {
-    let proxy = Proxy::start(&world.node.url(), trick).await;
-    let source = Bitcoin::new(world.config(Access::Core, &[&proxy.url])).unwrap();
+/// Asserts that the driver rejects the block at this height when a proxy intervenes.
+async fn assert_rejected(
+    world: &World,
+    height: u64,
+    intervene: impl Fn(&str, &Value) -> Intervention + Send + Sync + 'static,
+) {
+    let proxy = Proxy::start(&world.node.url(), intervene).await;
+    let source = Bitcoin::new(world.config(Backend::Core, &[&proxy.url])).unwrap();
     let answer = source.blocks(height, height, &world.watched).await;
     assert!(matches!(answer, Err(SourceError::InvalidResponse(_))), "{answer:?}");
 }
 
 #[tokio::test]
-async fn a_block_is_believed_only_with_its_commitments() {
+async fn a_block_that_does_not_match_its_hash_or_its_roots_is_rejected() {
     let world = World::start().await;
-    let height = paid(&world).await;
+    let height = mine_payments(&world).await;
     let on_block = |edit: fn(&mut Vec<u8>)| {
-        move |method: &str, _: &Value| if method == "getblock" { changed(edit) } else { Intervention::Pass }
+        move |method: &str, _: &Value| if method == "getblock" { edit_block(edit) } else { Intervention::Pass }
     };
-    // Of the witness of the last payment only, which no transaction's name covers.
-    refused(
+    // A byte in the witness of the last payment, which no transaction id covers.
+    assert_rejected(
         &world,
         height,
         on_block(|raw| {
-            let place = raw.len() - 10;
-            raw[place] ^= 1;
+            let index = raw.len() - 10;
+            raw[index] ^= 1;
         }),
     )
     .await;
-    // Of its last payment's amount.
-    refused(
+    // A byte in the amount of the last payment.
+    assert_rejected(
         &world,
         height,
         on_block(|raw| {
-            let place = raw.len() - 145;
-            raw[place] ^= 1;
+            let index = raw.len() - 145;
+            raw[index] ^= 1;
         }),
     )
     .await;
-    // Cut off, and with something after the end.
-    refused(&world, height, on_block(|raw| raw.truncate(200))).await;
-    refused(&world, height, on_block(|raw| raw.push(0))).await;
-    // Another header, which hashes to something else.
-    refused(&world, height, on_block(|raw| raw[70] ^= 1)).await;
-    // The block below, under this height.
-    let below = world.node.rpc("getblockhash", json!([height - 1])).await.unwrap();
-    refused(&world, height, move |method, params| {
+    // A truncated block, and a block followed by another byte.
+    assert_rejected(&world, height, on_block(|raw| raw.truncate(200))).await;
+    assert_rejected(&world, height, on_block(|raw| raw.push(0))).await;
+    // A header with another hash.
+    assert_rejected(&world, height, on_block(|raw| raw[70] ^= 1)).await;
+    // The block below in place of the block at this height.
+    let block_below = world.node.rpc("getblockhash", json!([height - 1])).await.unwrap();
+    assert_rejected(&world, height, move |method, params| {
         if method == "getblockhash" && params[0] != json!(0) {
-            Intervention::Result(below.clone())
+            Intervention::Result(block_below.clone())
         } else {
             Intervention::Pass
         }
@@ -111,53 +118,53 @@ async fn a_block_is_believed_only_with_its_commitments() {
 }
 
 #[tokio::test]
-async fn a_header_costs_what_mining_costs() {
+async fn a_header_without_proof_of_work_is_rejected() {
     let world = World::start().await;
     let height = world.node.height().await.unwrap();
     let hash = world.node.rpc("getbestblockhash", json!([])).await.unwrap();
     let raw = world.node.rpc("getblock", json!([hash, 0])).await.unwrap();
     let mut raw = const_hex::decode(raw.as_str().unwrap()).unwrap();
-    // The same block with a nonce that was not worked for: its hash misses even the easiest target there is.
+    // The same block with a nonce whose hash does not meet even the easiest target.
     let mut header: Header = consensus::deserialize(&raw[..80]).unwrap();
     while header.target().is_met_by(header.block_hash()) {
         header.nonce += 1;
     }
     raw[..80].copy_from_slice(&consensus::serialize(&header));
-    let (name, block) = (json!(header.block_hash().to_string()), json!(const_hex::encode(raw)));
-    let trick = move |method: &str, params: &Value| match method {
+    let (hash, block) = (json!(header.block_hash().to_string()), json!(const_hex::encode(raw)));
+    let intervene = move |method: &str, params: &Value| match method {
         "getblock" => Intervention::Result(block.clone()),
-        "getblockhash" if params[0] != json!(0) => Intervention::Result(name.clone()),
+        "getblockhash" if params[0] != json!(0) => Intervention::Result(hash.clone()),
         _ => Intervention::Pass,
     };
-    let proxy = Proxy::start(&world.node.url(), trick).await;
-    let source = Bitcoin::new(world.config(Access::Core, &[&proxy.url])).unwrap();
+    let proxy = Proxy::start(&world.node.url(), intervene).await;
+    let source = Bitcoin::new(world.config(Backend::Core, &[&proxy.url])).unwrap();
     let answer = source.blocks(height, height, &world.watched).await;
     assert!(matches!(&answer, Err(SourceError::InvalidResponse(why)) if why.contains("work")), "{answer:?}");
 }
 
-/// A public server with a quota nobody wrote down is read to the end, at its pace.
+/// A public server has a rate limit that is not in the configuration. The driver reads all blocks at its pace.
 #[tokio::test]
-async fn a_server_that_spares_its_answers_is_caught_up_with() {
+async fn a_rate_limited_server_is_read_to_the_end() {
     let world = World::start().await;
-    let height = paid(&world).await;
+    let height = mine_payments(&world).await;
     world.node.mine(15).await.unwrap();
-    let truth = read(&world.bitcoin(Access::Core), height, height + 15, &world.watched).await;
+    let expected_blocks = read(&world.bitcoin(Backend::Core), height, height + 15, &world.watched).await;
     world.esplora.set_behaviour(Behaviour::RateLimited);
-    let sparing = world.bitcoin(Access::Esplora);
-    assert_eq!(read(&sparing, height, height + 15, &world.watched).await, truth);
+    let rate_limited = world.bitcoin(Backend::Esplora);
+    assert_eq!(read(&rate_limited, height, height + 15, &world.watched).await, expected_blocks);
 }
 
 #[tokio::test]
-async fn what_was_answered_is_kept_when_the_rest_was_not() {
+async fn blocks_before_the_first_failed_request_are_returned() {
     let world = World::start().await;
-    let height = paid(&world).await;
+    let height = mine_payments(&world).await;
     world.node.mine(15).await.unwrap();
-    let busy = move |method: &str, params: &Value| {
-        let far = method == "getblockhash" && params[0].as_u64() > Some(height + 4);
-        if far { Intervention::Error(-32603, "work queue depth exceeded") } else { Intervention::Pass }
+    let intervene = move |method: &str, params: &Value| {
+        let is_above = method == "getblockhash" && params[0].as_u64() > Some(height + 4);
+        if is_above { Intervention::Error(-32603, "work queue depth exceeded") } else { Intervention::Pass }
     };
-    let proxy = Proxy::start(&world.node.url(), busy).await;
-    let source = Bitcoin::new(world.config(Access::Core, &[&proxy.url])).unwrap();
+    let proxy = Proxy::start(&world.node.url(), intervene).await;
+    let source = Bitcoin::new(world.config(Backend::Core, &[&proxy.url])).unwrap();
     let blocks = source.blocks(height, height + 15, &world.watched).await.unwrap();
     assert_eq!(blocks.len(), 5);
     let answer = source.blocks(height + 5, height + 15, &world.watched).await;

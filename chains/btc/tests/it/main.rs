@@ -1,6 +1,6 @@
-//! The driver against a real node, over both accesses, honest and behind servers that lie.
+//! The driver with a real Bitcoin Core node, over both backends, with honest servers and with servers that lie.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 mod world;
 

@@ -1,8 +1,8 @@
-//! What is read is what happened, whoever is asked.
+//! The blocks that the driver returns, over each backend.
 
 use std::collections::HashSet;
 
-use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
+use btc::{AddressType, Backend, Bitcoin, BitcoinConfig, Verify};
 use chain::{Amount, InternalTransfers, Source, SourceError, TxPart, WatchSet};
 use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use rpc::Endpoint;
@@ -10,86 +10,87 @@ use simnet::conformance::{Subject, check};
 
 use crate::world::{NODE, World, read, transfers};
 
-async fn conforms(access: Access, kind: Kind) {
-    let world = World::with(kind).await;
-    let source = world.bitcoin(access);
+async fn check_contract(backend: Backend, address_type: AddressType) {
+    let world = World::with(address_type).await;
+    let source = world.bitcoin(backend);
     let addresses = [world.ours[3].clone(), world.ours[4].clone(), world.ours[5].clone()];
     check(Subject { source: &source, assets: &[world.asset()], addresses }, &mut &world).await;
     assert_eq!(source.internal_transfers(), InternalTransfers::None);
 }
 
 #[tokio::test]
-async fn bitcoin_core_keeps_the_contract() {
-    conforms(Access::Core, Kind::P2wpkh).await;
+async fn bitcoin_core_meets_the_contract_of_a_source() {
+    check_contract(Backend::Core, AddressType::P2wpkh).await;
 }
 
 #[tokio::test]
-async fn esplora_keeps_the_contract() {
-    conforms(Access::Esplora, Kind::P2wpkh).await;
+async fn esplora_meets_the_contract_of_a_source() {
+    check_contract(Backend::Esplora, AddressType::P2wpkh).await;
 }
 
 #[tokio::test]
-async fn taproot_keeps_the_contract() {
-    conforms(Access::Core, Kind::P2tr).await;
+async fn taproot_meets_the_contract_of_a_source() {
+    check_contract(Backend::Core, AddressType::P2tr).await;
 }
 
 #[tokio::test]
-async fn every_output_counts_once_and_other_kinds_never() {
+async fn every_output_counts_once_and_outputs_of_another_type_do_not_count() {
     let world = World::start().await;
-    let [a, b, c] = &world.ours[..3] else { panic!("three are watched") };
-    let taproot = World::with(Kind::P2tr).await.ours;
+    let [a, b, c] = &world.ours[..3] else { panic!("three addresses are watched") };
+    let taproot = World::with(AddressType::P2tr).await.ours;
     let first = world.node.height().await.unwrap() + 1;
     let txid = world.pay(&[(a, 1_001), (b, 1_002), (a, 1_003), (&taproot[0], 1_004), (c, 1_005), (a, 1_006)]).await;
     world.pay(&[(&taproot[1], 1_009)]).await;
     world.node.mine(1).await.unwrap();
 
-    let mut readings = Vec::new();
-    for access in [Access::Core, Access::Esplora] {
-        let source = world.bitcoin(access);
+    let mut results = Vec::new();
+    for backend in [Backend::Core, Backend::Esplora] {
+        let source = world.bitcoin(backend);
         let found = transfers(&read(&source, first, first, &world.watched).await);
-        let told: Vec<_> = found.iter().map(|found| (found.index.part, found.to, found.amount)).collect();
+        let outputs: Vec<_> =
+            found.iter().map(|transfer| (transfer.index.part, transfer.to, transfer.amount)).collect();
         let output = |vout, to: &chain::Address, sats: u64| (TxPart::Output(vout), to.key, Amount::from(sats));
         let expected = [(0, a), (1, b), (2, a), (4, c), (5, a)];
-        assert_eq!(told, expected.map(|(vout, to)| output(vout, to, 1_001 + u64::from(vout))));
-        assert!(found.iter().all(|found| found.txid.to_string() == txid && found.index.tx_index >= 1));
-        readings.push(found);
+        assert_eq!(outputs, expected.map(|(vout, to)| output(vout, to, 1_001 + u64::from(vout))));
+        assert!(found.iter().all(|transfer| transfer.txid.to_string() == txid && transfer.index.tx_index >= 1));
+        results.push(found);
     }
-    assert_eq!(readings[0], readings[1]);
+    assert_eq!(results[0], results[1]);
 
-    // Without the proofs the reading is the same.
-    let unproven = BitcoinConfig {
+    // Without verification the result is the same.
+    let unverified = BitcoinConfig {
         verify: Verify { work: false, commitments: false },
-        ..world.config(Access::Core, &[&world.node.url()])
+        ..world.config(Backend::Core, &[&world.node.url()])
     };
-    let unproven = Bitcoin::new(unproven).unwrap();
-    assert_eq!(transfers(&read(&unproven, first, first, &world.watched).await), readings[0]);
+    let unverified = Bitcoin::new(unverified).unwrap();
+    assert_eq!(transfers(&read(&unverified, first, first, &world.watched).await), results[0]);
 }
 
 #[tokio::test]
-async fn a_coinbase_counts_when_it_may_be_spent() {
+async fn a_coinbase_output_counts_when_it_may_be_spent() {
     let world = World::start().await;
     let first = world.node.height().await.unwrap() + 1;
     world.node.mine_to(&world.ours[0].text, 1).await.unwrap();
     world.node.mine(105).await.unwrap();
     let head = world.node.height().await.unwrap();
-    for access in [Access::Core, Access::Esplora] {
-        // In one go, and by a driver that was started in between.
-        let whole = read(&world.bitcoin(access), first, head, &world.watched).await;
-        let late = read(&world.bitcoin(access), first + 97, head, &world.watched).await;
-        assert_eq!(whole[97..], late);
-        let paid: Vec<u64> =
-            whole.iter().filter(|block| !block.transfers.is_empty()).map(|block| block.header.height).collect();
-        assert_eq!(paid, [first + 99], "the block with which it is a hundred deep");
-        let transfer = &whole[99].transfers[0];
+    for backend in [Backend::Core, Backend::Esplora] {
+        // Once from the beginning, and once by a driver that starts in between.
+        let complete = read(&world.bitcoin(backend), first, head, &world.watched).await;
+        let late = read(&world.bitcoin(backend), first + 97, head, &world.watched).await;
+        assert_eq!(complete[97..], late);
+        let heights_with_transfers: Vec<u64> =
+            complete.iter().filter(|block| !block.transfers.is_empty()).map(|block| block.header.height).collect();
+        assert_eq!(heights_with_transfers, [first + 99], "the hundredth block, the coinbase's own counted");
+        let transfer = &complete[99].transfers[0];
         assert_eq!((transfer.to, transfer.index.tx_index), (world.ours[0].key, 0));
     }
 }
 
 #[tokio::test]
-async fn a_reorganised_chain_is_read_as_it_now_is() {
+async fn after_a_reorg_the_new_branch_is_returned() {
     let world = World::start().await;
-    for access in [Access::Core, Access::Esplora] {
-        let source = world.bitcoin(access);
+    for backend in [Backend::Core, Backend::Esplora] {
+        let source = world.bitcoin(backend);
         world.node.mine(2).await.unwrap();
         world.pay(&[(&world.ours[0], 50_000)]).await;
         world.node.mine(3).await.unwrap();
@@ -98,7 +99,7 @@ async fn a_reorganised_chain_is_read_as_it_now_is() {
         assert_eq!(transfers(&before).len(), 1);
         world.node.reorg(4).await.unwrap();
         let after = read(&source, head - 4, head, &world.watched).await;
-        assert!(transfers(&after).is_empty(), "what was in the old blocks waits");
+        assert!(transfers(&after).is_empty(), "the payment is back in the mempool");
         assert_eq!(before[0], after[0]);
         assert_ne!(before[4].header.hash, after[4].header.hash);
         world.node.mine(1).await.unwrap();
@@ -111,30 +112,30 @@ async fn a_reorganised_chain_is_read_as_it_now_is() {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_twice() {
+async fn known_headers_and_blocks_are_not_requested_again() {
     let world = World::start().await;
     world.node.mine(120).await.unwrap();
     let head = world.node.height().await.unwrap();
-    let source = world.bitcoin(Access::Core);
+    let source = world.bitcoin(Backend::Core);
     source.tip().await.unwrap();
-    let proof_and_tip = source.requests();
-    assert_eq!(proof_and_tip, 3);
+    let chain_check_and_tip = source.requests();
+    assert_eq!(chain_check_and_tip, 3);
     source.tip().await.unwrap();
-    assert_eq!(source.requests(), proof_and_tip + 1, "an unmoved head costs one request");
+    assert_eq!(source.requests(), chain_check_and_tip + 1, "an unmoved head costs one request");
     read(&source, head - 109, head - 10, &world.watched).await;
-    let caught_up = source.requests();
+    let before = source.requests();
     read(&source, head - 9, head - 9, &world.watched).await;
-    assert_eq!(source.requests() - caught_up, 2, "a hash and a block");
+    assert_eq!(source.requests() - before, 2, "one request for the hash and one for the block");
     assert!(read(&source, head - 8, head, &WatchSet::default()).await.iter().all(|block| block.transfers.is_empty()));
 }
 
 #[tokio::test]
-async fn a_login_file_opens_a_node() {
+async fn the_login_file_is_read_for_every_request() {
     let world = World::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(".cookie");
     let bare = format!("http://127.0.0.1:{}", world.node.port());
-    let mut config = world.config(Access::Core, &[]);
+    let mut config = world.config(Backend::Core, &[]);
     config.pool = rpc::Config::new(vec![Endpoint::new(&bare).unwrap().with_login_file(file.clone())]);
     let source = Bitcoin::new(config).unwrap();
     assert!(matches!(source.tip().await, Err(SourceError::Unavailable(why)) if why.contains("login file")));
@@ -145,59 +146,62 @@ async fn a_login_file_opens_a_node() {
 }
 
 #[tokio::test]
-async fn what_a_node_is_stands_in_its_report() {
+async fn the_report_describes_the_node() {
     let world = World::start().await;
-    let words = async |source: &Bitcoin| source.check_endpoints().await.remove(0).outcome;
-    let whole = words(&world.bitcoin(Access::Core)).await.unwrap();
-    assert!(whole.contains("regtest") && whole.contains("complete"), "{whole}");
-    assert!(words(&world.bitcoin(Access::Esplora)).await.unwrap().contains("Esplora"));
+    let report = async |source: &Bitcoin| source.check_endpoints().await.remove(0).outcome;
+    let complete = report(&world.bitcoin(Backend::Core)).await.unwrap();
+    assert!(complete.contains("regtest") && complete.contains("complete"), "{complete}");
+    assert!(report(&world.bitcoin(Backend::Esplora)).await.unwrap().contains("Esplora"));
 
-    // Its newest block is from 2011: for all that it knows, it has years to read.
+    // Its newest block is from 2011, so the node reports that it is still syncing.
     let fresh = Bitcoind::start(BitcoindOptions::default()).await.unwrap();
-    let syncing = Bitcoin::new(world.config(Access::Core, &[&fresh.url()])).unwrap();
-    assert!(words(&syncing).await.unwrap_err().contains("still syncs"));
+    let syncing = Bitcoin::new(world.config(Backend::Core, &[&fresh.url()])).unwrap();
+    assert!(report(&syncing).await.unwrap_err().contains("still syncs"));
 
     let pruning = BitcoindOptions { extra: vec!["-prune=1".into(), "-fastprune".into()], ..BitcoindOptions::default() };
     let pruned = Bitcoind::start(pruning).await.unwrap();
     pruned.mine(1_000).await.unwrap();
     pruned.rpc("pruneblockchain", serde_json::json!([700])).await.unwrap();
-    let source = Bitcoin::new(world.config(Access::Core, &[&pruned.url()])).unwrap();
-    assert!(words(&source).await.unwrap().contains("pruned below block"));
-    let gone = source.blocks(1, 2, &world.watched).await;
-    assert!(matches!(&gone, Err(SourceError::Unsupported(why)) if why.contains("pruned")), "{gone:?}");
+    let source = Bitcoin::new(world.config(Backend::Core, &[&pruned.url()])).unwrap();
+    assert!(report(&source).await.unwrap().contains("pruned below block"));
+    let pruned_blocks = source.blocks(1, 2, &world.watched).await;
+    assert!(
+        matches!(&pruned_blocks, Err(SourceError::Unsupported(why)) if why.contains("pruned")),
+        "{pruned_blocks:?}"
+    );
 
-    let mut config = world.config(Access::Core, &[&world.node.url()]);
+    let mut config = world.config(Backend::Core, &[&world.node.url()]);
     config.network = bitcoin::Network::Signet;
     let other = Bitcoin::new(config).unwrap();
-    assert!(words(&other).await.unwrap_err().contains("another network"));
+    assert!(report(&other).await.unwrap_err().contains("another network"));
     assert!(matches!(other.identity().await, Err(SourceError::InvalidResponse(_))));
     assert!(other.tip().await.is_err());
 }
 
 #[tokio::test]
-async fn fees_are_told_within_bounds() {
+async fn fee_rates_stay_within_their_bounds() {
     let world = World::start().await;
-    let core = world.bitcoin(Access::Core).fee_rate(2).await.unwrap();
-    assert_eq!(core, btc::fees::LEAST, "a node that saw nothing has no opinion");
-    let esplora = world.bitcoin(Access::Esplora);
+    let core = world.bitcoin(Backend::Core).fee_rate(2).await.unwrap();
+    assert_eq!(core, btc::fees::FeeRate::MIN, "a new node has no estimate");
+    let esplora = world.bitcoin(Backend::Esplora);
     assert_eq!(esplora.fee_rate(4).await.unwrap().0, 68_285);
-    assert_eq!(esplora.fee_rate(1_000).await.unwrap(), btc::fees::LEAST, "clamped");
+    assert_eq!(esplora.fee_rate(1_000).await.unwrap(), btc::fees::FeeRate::MIN, "an estimate below the minimum");
 }
 
 #[tokio::test]
-async fn a_busy_block_is_read_whole() {
+async fn all_transfers_of_a_large_block_are_found() {
     let world = World::start().await;
-    let strangers = World::with(Kind::P2wpkh).await.payer.address();
+    let other_address = World::with(AddressType::P2wpkh).await.payer.address();
     let first = world.node.height().await.unwrap() + 1;
     for n in 0..10u64 {
-        let mut to: Vec<(&str, u64)> = (0..150).map(|_| (strangers.as_str(), 1_000)).collect();
+        let mut to: Vec<(&str, u64)> = (0..150).map(|_| (other_address.as_str(), 1_000)).collect();
         to[usize::try_from(n).unwrap() * 7] = (&world.ours[1].text, 1_000 + n);
         world.payer.pay(&world.node, &to).await.expect(NODE);
     }
     world.node.mine(1).await.unwrap();
-    let found = transfers(&read(&world.bitcoin(Access::Core), first, first, &world.watched).await);
-    let sum: u128 = found.iter().map(|found| found.amount.units().to::<u128>()).sum();
+    let found = transfers(&read(&world.bitcoin(Backend::Core), first, first, &world.watched).await);
+    let sum: u128 = found.iter().map(|transfer| transfer.amount.units().to::<u128>()).sum();
     assert_eq!(sum, (0..10u128).map(|n| 1_000 + n).sum());
-    let names: HashSet<_> = found.iter().map(|found| (found.txid, found.index.part)).collect();
-    assert_eq!(names.len(), 10);
+    let unique: HashSet<_> = found.iter().map(|transfer| (transfer.txid, transfer.index.part)).collect();
+    assert_eq!(unique.len(), 10);
 }

@@ -1,8 +1,8 @@
-//! A node with a payer and a few addresses that we watch, read over JSON-RPC or through Esplora.
+//! A Bitcoin Core node with a funded wallet, an Esplora server in front of it, and a few watched addresses.
 
 use async_trait::async_trait;
 use bitcoin::{KnownHrp, Network};
-use btc::{Access, Bitcoin, BitcoinConfig, Kind, Verify};
+use btc::{AddressType, Backend, Bitcoin, BitcoinConfig, Verify};
 use chain::{
     Address, Amount, Asset, AssetKind, Block, ChainId, Deriver, Source, Transfer, WatchSet, derive::AddressScheme,
 };
@@ -14,67 +14,70 @@ use provision::{
 use rpc::Endpoint;
 use simnet::conformance::Operator;
 
-/// Why a helper may panic: without the node there is no test.
-pub const NODE: &str = "the node does as it is told";
-/// The account of the BIP84 test phrase.
+/// Message of panics in helpers: a test cannot continue without its node.
+pub const NODE: &str = "the node carries out the command";
+/// Account public key of the mnemonic in the test vectors of BIP84.
 const XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
+/// A node, a payer and six addresses, of which the first three are watched.
 pub struct World {
     pub node: Bitcoind,
     pub esplora: Esplora,
     pub payer: TestWallet,
     pub ours: Vec<Address>,
     pub watched: WatchSet,
-    pub kind: Kind,
+    pub address_type: AddressType,
 }
 
 impl World {
     pub async fn start() -> World {
-        World::with(Kind::P2wpkh).await
+        World::with(AddressType::P2wpkh).await
     }
 
-    pub async fn with(kind: Kind) -> World {
+    pub async fn with(address_type: AddressType) -> World {
         let node = Bitcoind::start(BitcoindOptions::default()).await.expect(NODE);
         let payer = TestWallet::with_funds(&node, 1).await.expect(NODE);
         let esplora = Esplora::start(&node.url()).await;
-        let scheme = match kind {
-            Kind::P2wpkh => AddressScheme::P2wpkh(KnownHrp::Regtest),
-            Kind::P2tr => AddressScheme::P2tr(KnownHrp::Regtest),
+        let scheme = match address_type {
+            AddressType::P2wpkh => AddressScheme::P2wpkh(KnownHrp::Regtest),
+            AddressType::P2tr => AddressScheme::P2tr(KnownHrp::Regtest),
         };
-        let deriver = Deriver::new(XPUB, scheme).expect("an account");
-        let ours: Vec<Address> = (0..6).map(|index| deriver.derive_address(index).expect("an address")).collect();
+        let deriver = Deriver::new(XPUB, scheme).expect("the account key is valid");
+        let ours: Vec<Address> =
+            (0..6).map(|index| deriver.derive_address(index).expect("every index has an address")).collect();
         let watched = WatchSet::default();
         for address in &ours[..3] {
             watched.insert(address.key);
         }
-        World { node, esplora, payer, ours, watched, kind }
+        World { node, esplora, payer, ours, watched, address_type }
     }
 
     pub fn asset(&self) -> Asset {
-        Asset::new(ChainId::new("bitcoin").expect("a name"), AssetKind::Native, "BTC", 8, 8)
+        Asset::new(ChainId::new("bitcoin").expect("the chain id is valid"), AssetKind::Native, "BTC", 8, 8)
     }
 
-    pub fn config(&self, access: Access, urls: &[&str]) -> BitcoinConfig {
+    pub fn config(&self, backend: Backend, urls: &[&str]) -> BitcoinConfig {
         BitcoinConfig {
             address_pause: std::time::Duration::ZERO,
             network: Network::Regtest,
             asset: self.asset(),
-            access,
-            kind: self.kind,
+            backend,
+            address_type: self.address_type,
             verify: Verify::ALL,
-            pool: rpc::Config::new(urls.iter().map(|url| Endpoint::new(url).expect("a URL")).collect()),
+            pool: rpc::Config::new(urls.iter().map(|url| Endpoint::new(url).expect("the URL is valid")).collect()),
         }
     }
 
-    pub fn bitcoin(&self, access: Access) -> Bitcoin {
-        let url = match access {
-            Access::Core => self.node.url(),
-            Access::Esplora => self.esplora.url.clone(),
+    pub fn bitcoin(&self, backend: Backend) -> Bitcoin {
+        let url = match backend {
+            Backend::Core => self.node.url(),
+            Backend::Esplora => self.esplora.url.clone(),
         };
-        Bitcoin::new(self.config(access, &[&url])).expect("a driver")
+        Bitcoin::new(self.config(backend, &[&url])).expect("the configuration is valid")
     }
 
+    /// Pays addresses in satoshi and returns the transaction id.
     pub async fn pay(&self, to: &[(&Address, u64)]) -> String {
         let to: Vec<(&str, u64)> = to.iter().map(|(address, sats)| (address.text.as_str(), *sats)).collect();
         self.payer.pay(&self.node, &to).await.expect(NODE).txid
@@ -96,11 +99,12 @@ impl Operator for &World {
     }
 }
 
-/// Reads `from..=to`, as many calls as it takes.
+/// Returns the blocks `from..=to`, with as many calls as needed.
 pub async fn read(source: &Bitcoin, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
     simnet::conformance::read(source as &dyn Source, from, to, watched).await
 }
 
+/// Returns the transfers of all blocks.
 pub fn transfers(blocks: &[Block]) -> Vec<Transfer> {
     blocks.iter().flat_map(|block| block.transfers.clone()).collect()
 }

@@ -1,4 +1,4 @@
-//! What an address holds is proven or told alike by two; a balance that one node makes up is no money.
+//! A balance is used only if it is proven or returned by two endpoints; a balance that one endpoint invents is not.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,20 +14,20 @@ use serde_json::{Value, json};
 use crate::false_answers::{Edit, edit_answer, start_with_busy_block};
 use crate::test_chain::{self, ANVIL, ETHER, TestChain, read_blocks};
 
-/// The balances of all watched addresses at the head, by a driver that asks `urls`.
-async fn balances(chain: &TestChain, urls: &[&str], asset: &AssetKind) -> Result<Vec<u64>, SourceError> {
+/// Reads the balances of all watched addresses at the head with a driver that uses the endpoints `urls`.
+async fn read_balances(chain: &TestChain, urls: &[&str], asset: &AssetKind) -> Result<Vec<u64>, SourceError> {
     let last =
         read_blocks(&chain.evm(&[&chain.anvil.url()]), 0, chain.anvil.height().await.expect(ANVIL), &chain.watched)
             .await;
     let last = last.last().expect("a block was read").header.block_ref();
     let addresses: Vec<chain::Address> =
-        chain.watched_addresses.iter().map(|ours| test_chain::to_chain_address(*ours)).collect();
+        chain.watched_addresses.iter().map(|watched_address| test_chain::to_chain_address(*watched_address)).collect();
     let found = chain.evm(urls).balances(&last, asset, &addresses).await?;
     Ok(found.iter().map(|amount| amount.units().to::<u64>()).collect())
 }
 
 #[tokio::test]
-async fn a_made_up_balance_is_not_believed() {
+async fn an_invented_balance_is_rejected() {
     let (chain, _, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let ether = u64::try_from(ETHER).unwrap();
@@ -36,47 +36,51 @@ async fn a_made_up_balance_is_not_believed() {
         |proof| proof["nonce"] = json!("0x7"),
         |proof| proof["accountProof"] = json!([]),
         |proof| drop(proof["accountProof"].as_array_mut().unwrap().pop()),
-        // The state of the next block would be just as well proven, by another root.
+        // A proof for another state root would be rejected in the same way.
         |proof| proof["accountProof"].as_array_mut().unwrap().reverse(),
     ];
     for (n, edit) in edits.into_iter().enumerate() {
         let false_proxy = Proxy::start(&url, edit_answer("eth_getProof", edit)).await;
-        let found = balances(&chain, &[&false_proxy.url, &url], &AssetKind::Native).await;
+        let found = read_balances(&chain, &[&false_proxy.url, &url], &AssetKind::Native).await;
         assert_eq!(found, Ok(vec![ether, 0, 8, 15]), "edit {n}");
         assert!(false_proxy.request_count("eth_getProof") > 0);
-        let alone = balances(&chain, &[&false_proxy.url], &AssetKind::Native).await;
+        let alone = read_balances(&chain, &[&false_proxy.url], &AssetKind::Native).await;
         assert!(
             matches!(alone, Err(SourceError::InvalidResponse(_) | SourceError::Unavailable(_))),
             "edit {n} alone: {alone:?}"
         );
-        assert_eq!(false_proxy.request_count("eth_getBalance"), 0, "a false_proxy is not asked for less");
+        assert_eq!(
+            false_proxy.request_count("eth_getBalance"),
+            0,
+            "an endpoint with a false proof is not asked for an unproven balance"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_node_that_tells_its_newest_balance_instead_is_not_believed() {
+async fn the_latest_balance_is_rejected_when_an_older_block_was_requested() {
     let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
     chain.pay_ether(1, chain.watched_addresses[0], ETHER).await;
     chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
     chain.anvil.mine(1).await.unwrap();
-    let newest = |method: &str, params: &Value| match method {
+    let use_latest_block = |method: &str, params: &Value| match method {
         "eth_getProof" => Intervention::ReplaceParams(json!([params[0], params[1], "latest"])),
         "eth_getBalance" | "eth_call" => Intervention::ReplaceParams(json!([params[0], "latest"])),
         _ => Intervention::Pass,
     };
-    let latest_only_proxies = [Proxy::start(&url, newest).await, Proxy::start(&url, newest).await];
+    let latest_only_proxies = [Proxy::start(&url, use_latest_block).await, Proxy::start(&url, use_latest_block).await];
     let evm = chain.evm(&[&latest_only_proxies[0].url, &latest_only_proxies[1].url]);
-    let ours = test_chain::to_chain_address(chain.watched_addresses[0]);
-    let native = evm.balances(&last, &AssetKind::Native, std::slice::from_ref(&ours)).await;
+    let watched_address = test_chain::to_chain_address(chain.watched_addresses[0]);
+    let native = evm.balances(&last, &AssetKind::Native, std::slice::from_ref(&watched_address)).await;
     assert!(matches!(native, Err(SourceError::InvalidResponse(_))), "{native:?}");
     let evm = chain.evm(&[&latest_only_proxies[0].url, &latest_only_proxies[1].url]);
     let token = evm.balances(&last, &token(&chain), &[test_chain::to_chain_address(chain.watched_addresses[1])]).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
 }
 
-/// What a gateway answers once to the question whether it heeds hashes, before it ignores them as ever.
+/// Answers that a gateway gives once when the driver tests its support of block hashes. Afterwards it ignores the hashes.
 const EVASIONS: [fn() -> Intervention; 4] = [
     || Intervention::Hang,
     || Intervention::Error(-32005, "daily request count exceeded"),
@@ -85,7 +89,7 @@ const EVASIONS: [fn() -> Intervention; 4] = [
 ];
 
 #[tokio::test]
-async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
+async fn one_failed_test_of_block_hashes_does_not_count_as_support() {
     let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
@@ -105,14 +109,14 @@ async fn a_gateway_that_evades_the_question_once_is_not_trusted_for_ever() {
         let mut config = chain.config(&[&one.url, &two.url], TraceApi::None);
         config.pool.deadline = Duration::from_secs(2);
         let evm = Evm::new(config).unwrap();
-        let ours = [test_chain::to_chain_address(chain.watched_addresses[1])];
-        let evaded = evm.balances(&last, &token(&chain), &ours).await;
+        let watched_address = [test_chain::to_chain_address(chain.watched_addresses[1])];
+        let evaded = evm.balances(&last, &token(&chain), &watched_address).await;
         assert!(
             matches!(evaded, Err(SourceError::Unavailable(_) | SourceError::InvalidResponse(_))),
             "evasion {n}: {evaded:?}"
         );
-        let known = evm.balances(&last, &token(&chain), &ours).await;
-        assert!(matches!(known, Err(SourceError::Unsupported(_))), "evasion {n}: {known:?}");
+        let second_try = evm.balances(&last, &token(&chain), &watched_address).await;
+        assert!(matches!(second_try, Err(SourceError::Unsupported(_))), "evasion {n}: {second_try:?}");
     }
 }
 
@@ -121,23 +125,23 @@ fn token(chain: &TestChain) -> AssetKind {
 }
 
 #[tokio::test]
-async fn what_nothing_proves_two_endpoints_must_tell() {
+async fn an_unproven_balance_must_be_returned_by_two_endpoints() {
     let (chain, _, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let ether = u64::try_from(ETHER).unwrap();
-    let plain = || Proxy::without_methods(&url, &["eth_getProof"]);
-    let (one, two) = (plain().await, plain().await);
+    let start_without_proofs = || Proxy::without_methods(&url, &["eth_getProof"]);
+    let (one, two) = (start_without_proofs().await, start_without_proofs().await);
     let both = [one.url.as_str(), &two.url];
-    assert_eq!(balances(&chain, &both, &AssetKind::Native).await, Ok(vec![ether, 0, 8, 15]));
-    // Each is asked once besides whether it heeds which block is meant.
+    assert_eq!(read_balances(&chain, &both, &AssetKind::Native).await, Ok(vec![ether, 0, 8, 15]));
+    // Each endpoint also gets one request that tests its support of block hashes.
     assert_eq!(
         (one.request_count("eth_getBalance"), two.request_count("eth_getBalance")),
         (4 + 1, 3 + 1),
-        "zeros need no second word"
+        "a zero balance needs no confirmation"
     );
-    assert_eq!(balances(&chain, &both, &token(&chain)).await, Ok(vec![40, 1_500_020, 0, 0]));
+    assert_eq!(read_balances(&chain, &both, &token(&chain)).await, Ok(vec![40, 1_500_020, 0, 0]));
 
-    let more = |method: &str, _: &Value| match method {
+    let change_last_digit = |method: &str, _: &Value| match method {
         "eth_getProof" => Intervention::Error(-32601, "method not found"),
         "eth_getBalance" | "eth_call" => Intervention::Edit(Box::new(|answer| {
             let text = answer.as_str().unwrap().to_owned();
@@ -146,18 +150,18 @@ async fn what_nothing_proves_two_endpoints_must_tell() {
         })),
         _ => Intervention::Pass,
     };
-    let false_proxy = Proxy::start(&url, more).await;
+    let false_proxy = Proxy::start(&url, change_last_digit).await;
     for urls in [[false_proxy.url.as_str(), &one.url], [&one.url, &false_proxy.url]] {
         for asset in [AssetKind::Native, token(&chain)] {
-            let found = balances(&chain, &urls, &asset).await;
+            let found = read_balances(&chain, &urls, &asset).await;
             assert!(matches!(found, Err(SourceError::InvalidResponse(_))), "{found:?}");
         }
     }
     for asset in [AssetKind::Native, token(&chain)] {
-        let alone = balances(&chain, &[&one.url], &asset).await;
+        let alone = read_balances(&chain, &[&one.url], &asset).await;
         assert!(matches!(alone, Err(SourceError::Unsupported(_))), "{alone:?}");
     }
-    // Nothing is no rise, whoever says it.
+    // A zero balance needs no confirmation.
     let bep20 = AssetKind::Token { contract: chain.fake.to_checksum(None) };
-    assert_eq!(balances(&chain, &[&one.url], &bep20).await, Ok(vec![0; 4]));
+    assert_eq!(read_balances(&chain, &[&one.url], &bep20).await, Ok(vec![0; 4]));
 }

@@ -1,4 +1,4 @@
-//! A node that omits, invents or lags costs time, never a payment.
+//! An endpoint that omits or invents payments, or lags behind, causes a delay but never a wrong credit.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::test_chain::{ETHER, TestChain, read_blocks, transfers};
 
-/// A chain with one start_with_busy_block block, and what an expected honest_node of it finds.
+/// Starts a chain with one busy block. Returns the chain, its height and the block as read from the node itself.
 pub async fn start_with_busy_block() -> (TestChain, u64, Vec<chain::Block>) {
     let chain = TestChain::start().await;
     chain.mine_busy_block().await;
@@ -22,14 +22,15 @@ pub async fn start_with_busy_block() -> (TestChain, u64, Vec<chain::Block>) {
     (chain, head, expected)
 }
 
+/// A change of a node's answer.
 pub type Edit = fn(&mut Value);
 
 pub fn edit_answer(method: &'static str, edit: Edit) -> impl Fn(&str, &Value) -> Intervention + Send + Sync {
-    move |asked, _| if asked == method { Intervention::Edit(Box::new(edit)) } else { Intervention::Pass }
+    move |requested, _| if requested == method { Intervention::Edit(Box::new(edit)) } else { Intervention::Pass }
 }
 
 #[tokio::test]
-async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
+async fn a_false_answer_is_detected_and_another_endpoint_is_asked() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let edits: [(&str, Edit); 9] = [
@@ -39,8 +40,8 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
         ("eth_getBlockByNumber", |block| block["transactions"][0]["value"] = json!("0xde0b6b3a7640001")),
         ("eth_getBlockByNumber", |block| block["number"] = json!("0x1")),
         ("eth_getBlockReceipts", |receipts| {
-            let logged = receipts.as_array_mut().unwrap().iter_mut().find(|receipt| receipt["logs"][0].is_object());
-            drop(logged.unwrap()["logs"].as_array_mut().unwrap().remove(0));
+            let with_logs = receipts.as_array_mut().unwrap().iter_mut().find(|receipt| receipt["logs"][0].is_object());
+            drop(with_logs.unwrap()["logs"].as_array_mut().unwrap().remove(0));
         }),
         ("eth_getBlockReceipts", |receipts| receipts[0]["status"] = json!("0x0")),
         ("eth_getBlockReceipts", |receipts| drop(receipts.as_array_mut().unwrap().pop())),
@@ -50,7 +51,7 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
         let false_proxy = Proxy::start(&url, edit_answer(method, edit)).await;
         let both = chain.evm(&[&false_proxy.url, &url]);
         assert_eq!(read_blocks(&both, head, head, &chain.watched).await, expected, "edit {n}");
-        assert!(false_proxy.request_count(method) > 0, "edit {n} was told");
+        assert!(false_proxy.request_count(method) > 0, "edit {n} was not requested");
 
         let alone = chain.evm(&[&false_proxy.url]);
         let refused = alone.blocks(head, head, &chain.watched).await;
@@ -59,7 +60,7 @@ async fn every_contradiction_is_noticed_and_another_endpoint_asked() {
 }
 
 #[tokio::test]
-async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
+async fn an_invented_transaction_type_does_not_disable_the_verification() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let edits: [Edit; 3] = [
@@ -68,7 +69,7 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
             block["transactions"][1]["type"] = json!("0x77");
         },
         |block| block["transactions"][1]["type"] = json!("0x77"),
-        // Ether that nobody sent us.
+        // An invented payment of ether to a watched address.
         |block| {
             let tx = &mut block["transactions"][1];
             tx["type"] = json!("0x77");
@@ -84,7 +85,8 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
         );
         let alone = chain.evm(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
         assert!(matches!(alone, Err(SourceError::InvalidResponse(_))), "edit {n} alone: {alone:?}");
-        // Nobody has the bytes that would prove it: what transactions carry is left to balances, the rest is proven.
+        // No endpoint has the raw bytes of the transaction. Native payments are then left to the comparison of balances, and
+        // the token transfers are still proven.
         let without_method_proxy = Proxy::start(&url, move |method, _| match method {
             "eth_getBlockByNumber" => Intervention::Edit(Box::new(edit)),
             "eth_getRawTransactionByHash" => Intervention::Error(-32601, "method not found"),
@@ -102,7 +104,7 @@ async fn a_made_up_transaction_type_does_not_switch_the_proof_off() {
 }
 
 #[tokio::test]
-async fn a_made_up_type_of_receipts_does_not_either() {
+async fn an_invented_receipt_type_does_not_disable_the_verification() {
     let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let mut config = chain.config(&[&url], TraceApi::None);
@@ -123,7 +125,7 @@ async fn a_made_up_type_of_receipts_does_not_either() {
     assert_eq!(read_blocks(&Evm::new(config).unwrap(), head, head, &chain.watched).await, expected);
 }
 
-/// Changes one character of an answer, at a place that `step` names.
+/// Changes the character of an answer at position `step`, modulo its length.
 fn alter_character(answer: &mut Value, step: usize) {
     let mut text = answer.to_string().into_bytes();
     let at = step % text.len();
@@ -133,40 +135,40 @@ fn alter_character(answer: &mut Value, step: usize) {
         b'"' | b'{' | b'}' | b'[' | b']' | b',' | b':' => b' ',
         other => other ^ 1,
     };
-    *answer = serde_json::from_slice(&text).unwrap_or_else(|_| json!("torn"));
+    *answer = serde_json::from_slice(&text).unwrap_or_else(|_| json!("malformed"));
 }
 
 #[tokio::test]
-async fn no_changed_character_changes_what_is_credited() {
+async fn no_changed_character_changes_the_credited_transfers() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     for method in ["eth_getBlockByNumber", "eth_getBlockReceipts"] {
         let step = Arc::new(AtomicUsize::new(0));
         let steps = step.clone();
-        let altering_proxy = Proxy::start(&url, move |asked, _| {
+        let altering_proxy = Proxy::start(&url, move |requested, _| {
             let step = steps.load(Ordering::Relaxed);
-            if asked == method {
+            if requested == method {
                 Intervention::Edit(Box::new(move |answer| alter_character(answer, step)))
             } else {
                 Intervention::Pass
             }
         })
         .await;
-        let mut noticed = 0;
+        let mut detected = 0;
         for n in 0..150 {
             step.store(n * 211, Ordering::Relaxed);
-            // A new driver each time, because a caught false_proxy rests.
+            // A new driver each time, because an endpoint that gave a false answer is not asked again for a while.
             match chain.evm(&[&altering_proxy.url]).blocks(head, head, &chain.watched).await {
                 Ok(blocks) => assert_eq!(blocks, expected, "{method}, character {}", n * 211),
-                Err(_) => noticed += 1,
+                Err(_) => detected += 1,
             }
         }
-        assert!(noticed > 75, "{noticed} of 150 changes of {method} were noticed, the others meant nothing");
+        assert!(detected > 75, "only {detected} of 150 changes of {method} were detected");
     }
 }
 
 #[tokio::test]
-async fn a_node_of_another_chain_is_never_believed() {
+async fn an_endpoint_of_another_chain_is_never_used() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let foreign_proxy = Proxy::start(&url, |method, _| match method {
@@ -177,12 +179,12 @@ async fn a_node_of_another_chain_is_never_believed() {
     let evm = chain.evm(&[&foreign_proxy.url, &url]);
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
     assert_eq!(foreign_proxy.request_count("eth_getBlockByNumber"), 0);
-    // At a start, when nobody rests yet, it is named.
+    // A new driver names the endpoint in the error.
     assert!(matches!(chain.evm(&[&foreign_proxy.url, &url]).identity().await, Err(SourceError::InvalidResponse(_))));
 }
 
 #[tokio::test]
-async fn a_node_that_lags_does_not_hold_the_others_back() {
+async fn an_endpoint_that_lags_behind_does_not_delay_the_others() {
     let (chain, _, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let stale_head = Arc::new(AtomicU64::new(3));
@@ -208,7 +210,7 @@ async fn a_node_that_lags_does_not_hold_the_others_back() {
 }
 
 #[tokio::test]
-async fn chains_that_cannot_be_proven_are_still_held_against_their_bloom() {
+async fn without_provable_roots_logs_are_still_checked_against_the_bloom() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let config = |urls: &[&str]| EvmConfig {
@@ -227,9 +229,9 @@ async fn chains_that_cannot_be_proven_are_still_held_against_their_bloom() {
     let evm = Evm::new(config(&[&false_proxy.url, &url])).unwrap();
     assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected);
 
-    let blind = EvmConfig {
+    let unverified = EvmConfig {
         verify: Commitments { header: false, transactions: false, receipts: false },
         ..chain.config(&[&url], TraceApi::None)
     };
-    assert_eq!(read_blocks(&Evm::new(blind).unwrap(), head, head, &chain.watched).await, expected);
+    assert_eq!(read_blocks(&Evm::new(unverified).unwrap(), head, head, &chain.watched).await, expected);
 }

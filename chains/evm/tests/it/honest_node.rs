@@ -1,4 +1,4 @@
-//! What is read from an expected node is what happened.
+//! Reading from a node that answers correctly, directly or behind a proxy.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,7 @@ use crate::test_chain::{self, ETHER, TestChain, read_blocks, sum_by_asset, trans
 use proxy::{Intervention, Proxy};
 
 #[tokio::test]
-async fn everything_that_reached_us_is_found_and_nothing_else() {
+async fn exactly_the_transfers_to_watched_addresses_are_found() {
     let chain = TestChain::start().await;
     chain.mine_busy_block().await;
     chain.anvil.mine(3).await.unwrap();
@@ -26,130 +26,140 @@ async fn everything_that_reached_us_is_found_and_nothing_else() {
 
     let mut by_trace = Vec::new();
     for trace in [TraceApi::Debug, TraceApi::Parity] {
-        let near = evm::Evm::new(chain.config(&[&url], trace)).unwrap();
-        assert_eq!(near.internal_transfers(), InternalTransfers::Included);
-        let near = read_blocks(&near, 0, head, &chain.watched).await;
-        assert_eq!(sum_by_asset(&transfers(&near)), expected, "{trace:?}");
-        let settled = read_blocks(&chain.evm_by_range(&[&url], trace).await, 0, head, &chain.watched).await;
-        assert_eq!(near, settled, "by hash and by range are one honest_node");
-        by_trace.push(near);
+        let by_block = evm::Evm::new(chain.config(&[&url], trace)).unwrap();
+        assert_eq!(by_block.internal_transfers(), InternalTransfers::Included);
+        let by_block = read_blocks(&by_block, 0, head, &chain.watched).await;
+        assert_eq!(sum_by_asset(&transfers(&by_block)), expected, "{trace:?}");
+        let by_range = read_blocks(&chain.evm_by_range(&[&url], trace).await, 0, head, &chain.watched).await;
+        assert_eq!(by_block, by_range, "reading by hash and by range finds the same blocks");
+        by_trace.push(by_block);
     }
-    assert_eq!(by_trace[0], by_trace[1], "both trace interfaces name the same movements");
+    assert_eq!(by_trace[0], by_trace[1], "both trace methods find the same transfers");
 
     let found = transfers(&by_trace[0]);
-    let mut places = HashSet::new();
+    let mut positions = HashSet::new();
     for block in &by_trace[0] {
         for transfer in &block.transfers {
-            assert!(places.insert((block.header.height, transfer.index)), "{transfer:?} stands where another does");
+            assert!(
+                positions.insert((block.header.height, transfer.index)),
+                "{transfer:?} has the same position as another transfer"
+            );
         }
     }
-    let parts = |wanted: fn(&TxPart) -> bool| found.iter().filter(|found| wanted(&found.index.part)).count();
-    assert_eq!(parts(|part| matches!(part, TxPart::Value)), 2);
-    assert_eq!(parts(|part| matches!(part, TxPart::Log(_))), 2 * 5);
-    assert_eq!(parts(|part| matches!(part, TxPart::Internal(_))), 2 * 4);
+    let count_parts = |wanted: fn(&TxPart) -> bool| found.iter().filter(|found| wanted(&found.index.part)).count();
+    assert_eq!(count_parts(|part| matches!(part, TxPart::Value)), 2);
+    assert_eq!(count_parts(|part| matches!(part, TxPart::Log(_))), 2 * 5);
+    assert_eq!(count_parts(|part| matches!(part, TxPart::Internal(_))), 2 * 4);
     assert!(found.iter().all(|found| found.from.as_ref().is_some_and(|from| from.starts_with("0x"))));
 }
 
 #[tokio::test]
-async fn without_traces_internal_payments_show_in_balances_only() {
+async fn without_traces_internal_transfers_are_visible_only_in_balances() {
     let chain = TestChain::start().await;
     chain.mine_busy_block().await;
     let head = chain.anvil.height().await.unwrap();
     let evm = chain.evm(&[&chain.anvil.url()]);
     assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     let blocks = read_blocks(&evm, 0, head, &chain.watched).await;
-    let seen = sum_by_asset(&transfers(&blocks));
+    let found = sum_by_asset(&transfers(&blocks));
 
     let addresses: Vec<chain::Address> =
         chain.watched_addresses.iter().map(|address| test_chain::to_chain_address(*address)).collect();
     let last = blocks.last().unwrap().header.block_ref();
     let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
     let native = chain.config(&[], TraceApi::None).assets[0].id.clone();
-    let hidden: Vec<Amount> = addresses
+    let missing: Vec<Amount> = addresses
         .iter()
         .zip(&balances)
         .map(|(address, balance)| {
-            balance.saturating_sub(*seen.get(&(native.clone(), address.key)).unwrap_or(&Amount::ZERO))
+            balance.saturating_sub(*found.get(&(native.clone(), address.key)).unwrap_or(&Amount::ZERO))
         })
         .collect();
-    assert_eq!(hidden, [0u64, 0, 8, 15].map(Amount::from));
+    assert_eq!(missing, [0u64, 0, 8, 15].map(Amount::from));
 
-    // The first block of this node has no state root.
+    // The first block of anvil has no state root, so the second one is read.
     let before = evm.balances(&blocks[1].header.block_ref(), &AssetKind::Native, &addresses).await.unwrap();
     assert_eq!(before, vec![Amount::ZERO; 4]);
-    let gone = BlockRef { height: last.height, hash: chain::BlockHash([9; 32]) };
-    assert!(evm.balances(&gone, &AssetKind::Native, &addresses).await.is_err());
+    let unknown_block = BlockRef { height: last.height, hash: chain::BlockHash([9; 32]) };
+    assert!(evm.balances(&unknown_block, &AssetKind::Native, &addresses).await.is_err());
 }
 
 #[tokio::test]
-async fn many_balances_are_asked_in_batches_and_what_one_endpoint_refuses_another_tells() {
+async fn balances_are_read_in_batches_and_a_refused_item_from_another_endpoint() {
     let chain = TestChain::start().await;
     chain.mine_busy_block().await;
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
-    // Ours stand among strangers that have nothing.
-    let strangers = (1..=246u8).map(|n| Address::with_last_byte(n).create(u64::from(n)));
-    let mut asked: Vec<Address> = strangers.collect();
-    for (n, ours) in chain.watched_addresses.iter().enumerate() {
-        asked.insert(60 * n, *ours);
+    // The watched addresses stand between addresses without a balance.
+    let empty_addresses = (1..=246u8).map(|n| Address::with_last_byte(n).create(u64::from(n)));
+    let mut requested: Vec<Address> = empty_addresses.collect();
+    for (n, watched_address) in chain.watched_addresses.iter().enumerate() {
+        requested.insert(60 * n, *watched_address);
     }
-    let addresses: Vec<chain::Address> = asked.iter().map(|address| test_chain::to_chain_address(*address)).collect();
+    let addresses: Vec<chain::Address> =
+        requested.iter().map(|address| test_chain::to_chain_address(*address)).collect();
     let refused = addresses[60].text.clone();
     let limited_proxy = Proxy::start(&url, move |method, params| match (method, params[0].as_str()) {
-        ("eth_getProof", Some(address)) if address == refused => Intervention::Error(-32000, "not this one"),
+        ("eth_getProof", Some(address)) if address == refused => {
+            Intervention::Error(-32000, "this address is not served")
+        }
         _ => Intervention::Pass,
     })
     .await;
     let evm = chain.evm(&[&limited_proxy.url, &url]);
     let before = evm.requests();
     let balances = evm.balances(&last, &AssetKind::Native, &addresses).await.unwrap();
-    for (address, balance) in asked.iter().zip(&balances) {
+    for (address, balance) in requested.iter().zip(&balances) {
         assert_eq!(balance.units(), chain.anvil.balance(*address).await.unwrap(), "{address}");
     }
-    // Two proofs of the chain, one header, 250 items of batches, and the one that was refused once more at both endpoints.
+    // Two checks of the chain id, one header, 250 items in batches, and the refused item once more at both endpoints.
     assert_eq!((balances.len(), evm.requests() - before), (250, 250 + 2 + 1 + 2));
     assert_eq!(limited_proxy.request_count("eth_getProof"), 250 + 1);
 
     let again = evm.balances(&last, &AssetKind::Native, &addresses[..1]).await.unwrap();
-    assert_eq!((again, evm.requests() - before), (balances[..1].to_vec(), 250 + 2 + 1 + 2 + 1), "the header is known");
+    assert_eq!(
+        (again, evm.requests() - before),
+        (balances[..1].to_vec(), 250 + 2 + 1 + 2 + 1),
+        "the state root is cached"
+    );
 }
 
 #[tokio::test]
-async fn quiet_blocks_cost_one_request_and_paid_ones_two() {
+async fn a_block_without_transfers_costs_one_request_and_one_with_transfers_two() {
     let chain = TestChain::start().await;
     chain.anvil.mine(40).await.unwrap();
     chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
     chain.anvil.mine(1).await.unwrap();
     let evm = chain.evm(&[&chain.anvil.url()]);
     let head = chain.anvil.height().await.unwrap();
-    let (from, proof) = (head - 40, 1);
+    let (from, chain_check) = (head - 40, 1);
     assert!(transfers(&read_blocks(&evm, from, head, &chain.watched).await).is_empty());
-    assert_eq!(evm.requests(), 41 + proof, "the bloom proves that a transfer to somebody else is not ours");
+    assert_eq!(evm.requests(), 41 + chain_check, "the bloom proves that no watched address was paid");
 
     chain.pay_token(chain.usdt, chain.watched_addresses[0], 5).await;
     chain.anvil.mine(1).await.unwrap();
     assert_eq!(transfers(&read_blocks(&evm, head + 1, head + 1, &chain.watched).await).len(), 1);
-    assert_eq!(evm.requests(), 41 + proof + 2);
+    assert_eq!(evm.requests(), 41 + chain_check + 2);
 
-    let settled = chain.evm_by_range(&[&chain.anvil.url()], TraceApi::None).await;
-    let before = settled.requests();
-    assert_eq!(transfers(&read_blocks(&settled, from, head + 1, &chain.watched).await).len(), 1);
-    assert_eq!(
-        settled.requests() - before,
-        42 + 1,
-        "receipts of the start_with_token_payment block, and no logs at all"
-    );
+    let by_range = chain.evm_by_range(&[&chain.anvil.url()], TraceApi::None).await;
+    let before = by_range.requests();
+    assert_eq!(transfers(&read_blocks(&by_range, from, head + 1, &chain.watched).await).len(), 1);
+    assert_eq!(by_range.requests() - before, 42 + 1, "the receipts of the paid block, and no logs");
 
     chain.watch_many_addresses();
     let url = chain.anvil.url();
-    let wide = chain.evm_by_range(&[&url, &url], TraceApi::None).await;
-    let before = wide.requests();
-    assert_eq!(transfers(&read_blocks(&wide, from, head + 1, &chain.watched).await).len(), 1);
-    assert_eq!(wide.requests() - before, 42 + 2 + 1, "one range of logs from two endpoints for all blocks");
+    let with_many = chain.evm_by_range(&[&url, &url], TraceApi::None).await;
+    let before = with_many.requests();
+    assert_eq!(transfers(&read_blocks(&with_many, from, head + 1, &chain.watched).await).len(), 1);
+    assert_eq!(
+        with_many.requests() - before,
+        42 + 2 + 1,
+        "one range of logs from each of two endpoints for all blocks"
+    );
 }
 
 #[tokio::test]
-async fn a_reorganised_chain_is_read_as_it_now_is() {
+async fn after_a_reorg_the_new_branch_is_read() {
     let chain = TestChain::start().await;
     let evm = chain.evm(&[&chain.anvil.url()]);
     chain.anvil.mine(2).await.unwrap();
@@ -162,16 +172,20 @@ async fn a_reorganised_chain_is_read_as_it_now_is() {
     chain.anvil.reorg(4).await.unwrap();
     let after = read_blocks(&evm, head - 5, head, &chain.watched).await;
     assert!(transfers(&after).is_empty());
-    assert_eq!(before[1], after[1], "below the fork nothing changed");
+    assert_eq!(before[1], after[1], "blocks below the fork are unchanged");
     assert_ne!(before[5].header.hash, after[5].header.hash);
     assert_eq!(evm.header(head - 4).await.unwrap(), Some(after[1].header));
     assert_eq!(evm.header(head + 1).await.unwrap(), None);
     assert_eq!(evm.blocks(head + 1, head + 2, &chain.watched).await, Err(SourceError::BlockNotFound(head + 1)));
-    assert_eq!(evm.blocks(head, head + 9, &chain.watched).await.unwrap().len(), 1, "as far as the node goes");
+    assert_eq!(
+        evm.blocks(head, head + 9, &chain.watched).await.unwrap().len(),
+        1,
+        "blocks above the node's head are left out"
+    );
 }
 
 #[tokio::test]
-async fn the_tip_has_a_final_mark_that_can_be_withdrawn() {
+async fn the_finalized_block_of_the_tip_can_move_back() {
     let chain = TestChain::start_with_args(&["--slots-in-an-epoch", "2"]).await;
     chain.anvil.mine(20).await.unwrap();
     let url = chain.anvil.url();
@@ -179,51 +193,54 @@ async fn the_tip_has_a_final_mark_that_can_be_withdrawn() {
     let tip = evm.tip().await.unwrap();
     let head = chain.anvil.height().await.unwrap();
     assert_eq!(tip.head.height, head);
-    let mark = tip.finalized.unwrap();
-    assert!(mark.height > 0 && mark.height < head);
-    assert_eq!(evm.header(mark.height).await.unwrap().map(|header| header.block_ref()), Some(mark));
+    let finalized = tip.finalized.unwrap();
+    assert!(finalized.height > 0 && finalized.height < head);
+    assert_eq!(evm.header(finalized.height).await.unwrap().map(|header| header.block_ref()), Some(finalized));
 
-    let asked = evm.requests();
+    let request_count = evm.requests();
     assert_eq!(evm.tip().await.unwrap(), tip);
-    assert_eq!(evm.requests(), asked + 1, "an unmoved head costs one request");
+    assert_eq!(evm.requests(), request_count + 1, "an unchanged head costs one request");
 
     chain.anvil.rollback(5).await.unwrap();
-    let back = evm.tip().await.unwrap();
-    assert_eq!(back.head.height, head - 5);
-    assert!(back.finalized.unwrap().height < mark.height);
+    let rewound = evm.tip().await.unwrap();
+    assert_eq!(rewound.head.height, head - 5);
+    assert!(rewound.finalized.unwrap().height < finalized.height);
     chain.anvil.mine(30).await.unwrap();
     evm.tip().await.unwrap();
     chain.anvil.mine(1).await.unwrap();
-    assert!(evm.tip().await.unwrap().finalized.unwrap().height > mark.height);
+    assert!(evm.tip().await.unwrap().finalized.unwrap().height > finalized.height);
 }
 
 #[tokio::test]
-async fn a_second_endpoint_is_asked_whether_it_has_a_block_too() {
+async fn a_cross_check_asks_a_second_endpoint_for_the_block() {
     let chain = TestChain::start().await;
     chain.anvil.mine(3).await.unwrap();
     let (url, height) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     let evm = chain.evm(&[&url, &url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
-    let asked = evm.requests();
+    let request_count = evm.requests();
     assert_eq!((evm.independent_endpoints(), evm.cross_check(&block).await), (2, CrossCheckResult::Confirmed));
-    assert_eq!(evm.requests() - asked, 1 + 1, "and the proof that it is of our chain");
-    let asked = evm.requests();
+    assert_eq!(evm.requests() - request_count, 1 + 1, "the block and a check of the chain id");
+    let request_count = evm.requests();
     assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
-    assert_eq!(evm.requests() - asked, 1);
+    assert_eq!(evm.requests() - request_count, 1);
 
-    let made_up = BlockRef { hash: BlockHash([7; 32]), ..block };
-    let differs = evm.cross_check(&made_up).await;
-    assert!(matches!(&differs, CrossCheckResult::Conflicting { hash, .. } if *hash == block.hash), "{differs:?}");
-    let above = evm.cross_check(&BlockRef { height: height + 1, ..block }).await;
-    assert!(matches!(&above, CrossCheckResult::Behind { head, .. } if head.block_ref() == block), "{above:?}");
+    let invented = BlockRef { hash: BlockHash([7; 32]), ..block };
+    let conflicting = evm.cross_check(&invented).await;
+    assert!(
+        matches!(&conflicting, CrossCheckResult::Conflicting { hash, .. } if *hash == block.hash),
+        "{conflicting:?}"
+    );
+    let behind = evm.cross_check(&BlockRef { height: height + 1, ..block }).await;
+    assert!(matches!(&behind, CrossCheckResult::Behind { head, .. } if head.block_ref() == block), "{behind:?}");
 
     let alone = chain.evm(&[&url]);
-    let silent = alone.cross_check(&block).await;
-    assert!(alone.independent_endpoints() == 1 && matches!(silent, CrossCheckResult::NoAnswer(_)), "{silent:?}");
+    let no_answer = alone.cross_check(&block).await;
+    assert!(alone.independent_endpoints() == 1 && matches!(no_answer, CrossCheckResult::NoAnswer(_)), "{no_answer:?}");
 }
 
 #[tokio::test]
-async fn a_second_opinion_is_waited_for_behind_a_throttle() {
+async fn a_cross_check_waits_for_a_rate_limited_endpoint() {
     let chain = TestChain::start().await;
     chain.anvil.mine(3).await.unwrap();
     let (url, height) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
@@ -238,28 +255,32 @@ async fn a_second_opinion_is_waited_for_behind_a_throttle() {
     .await;
     let evm = chain.evm(&[&origin_proxy.url, &throttled_proxy.url]);
     let block = read_blocks(&evm, height, height, &chain.watched).await[0].header.block_ref();
-    let asked = origin_proxy.request_count("eth_getBlockByNumber");
+    let request_count = origin_proxy.request_count("eth_getBlockByNumber");
     assert_eq!(evm.cross_check(&block).await, CrossCheckResult::Confirmed);
-    assert_eq!(origin_proxy.request_count("eth_getBlockByNumber"), asked, "what it thinks of its own block is known");
+    assert_eq!(
+        origin_proxy.request_count("eth_getBlockByNumber"),
+        request_count,
+        "the origin of a block is not request_count to confirm it"
+    );
     assert_eq!(throttled_proxy.request_count("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]
-async fn a_wide_watch_set_reads_the_same() {
+async fn many_watched_addresses_give_the_same_blocks() {
     let chain = TestChain::start().await;
     chain.mine_busy_block().await;
     chain.anvil.mine(2).await.unwrap();
     let head = chain.anvil.height().await.unwrap();
     let url = chain.anvil.url();
-    let few = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let with_few = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
     chain.watch_many_addresses();
-    let near = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
-    let settled = read_blocks(&chain.evm_by_range(&[&url, &url], TraceApi::None).await, 0, head, &chain.watched).await;
-    assert_eq!((&few, &few), (&near, &settled));
+    let by_block = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
+    let by_range = read_blocks(&chain.evm_by_range(&[&url, &url], TraceApi::None).await, 0, head, &chain.watched).await;
+    assert_eq!((&with_few, &with_few), (&by_block, &by_range));
 }
 
 #[tokio::test]
-async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
+async fn blocks_of_every_hard_fork_with_every_transaction_type_are_verified() {
     for fork in ["london", "paris", "shanghai", "cancun", "prague", "osaka"] {
         let chain = TestChain::start_with_args(&["--hardfork", fork]).await;
         let (to, funded) = (chain.watched_addresses[0], chain.funded[4]);
@@ -279,12 +300,12 @@ async fn blocks_of_every_fork_and_transactions_of_every_type_are_proven() {
         let found = transfers(&read_blocks(&chain.evm(&[&chain.anvil.url()]), 0, head, &chain.watched).await);
         assert_eq!(found.len(), 3, "{fork}");
         let payer = test_chain::to_chain_address(funded).text;
-        assert!(found.iter().all(|found| found.from.as_ref() == Some(&payer)), "signers are recovered: {found:?}");
+        assert!(found.iter().all(|found| found.from.as_ref() == Some(&payer)), "the sender is recovered: {found:?}");
     }
 }
 
 #[tokio::test]
-async fn the_chain_is_named_and_endpoints_are_judged_one_by_one() {
+async fn the_chain_is_identified_and_each_endpoint_is_reported() {
     let chain = TestChain::start().await;
     let url = chain.anvil.url();
     let without_method_proxy = Proxy::without_methods(&url, &["eth_getBlockReceipts"]).await;

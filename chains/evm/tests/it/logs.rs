@@ -1,4 +1,4 @@
-//! Logs that no receipt proves are a hint where to look, whatever they say.
+//! Unproven logs only show which blocks need their receipts read; false logs change nothing.
 
 use std::sync::{
     Arc,
@@ -16,7 +16,7 @@ use crate::false_answers::{Edit, edit_answer, start_with_busy_block};
 use crate::test_chain::{ANVIL, TestChain, read_blocks, transfers};
 
 #[tokio::test]
-async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
+async fn without_receipts_by_block_each_receipt_is_requested() {
     let (chain, head, expected) = start_with_busy_block().await;
     let without_method_proxy = Proxy::without_methods(&chain.anvil.url(), &["eth_getBlockReceipts"]).await;
     let evm = chain.evm(&[&without_method_proxy.url]);
@@ -25,17 +25,17 @@ async fn nodes_without_receipts_by_block_are_asked_for_each_one() {
     assert_eq!(
         without_method_proxy.request_count("eth_getBlockReceipts"),
         1,
-        "a missing method is not asked for again"
+        "a missing method is requested only once"
     );
     assert_eq!(
         without_method_proxy.request_count("eth_getLogs"),
         0,
-        "the block pays us by its transactions, so that receipts are needed anyway"
+        "the block has native payments, so its receipts are needed in any case"
     );
 }
 
 #[tokio::test]
-async fn receipts_are_asked_by_number_where_no_hash_is_taken() {
+async fn receipts_are_requested_by_number_when_the_hash_is_refused() {
     let (chain, head, expected) = start_with_busy_block().await;
     let by_number_proxy = Proxy::start(&chain.anvil.url(), |method, params| match (method, params[0].as_str()) {
         ("eth_getBlockReceipts", Some(text)) if text.len() > 20 => Intervention::Error(-32602, "hex number > 64 bits"),
@@ -47,11 +47,11 @@ async fn receipts_are_asked_by_number_where_no_hash_is_taken() {
 }
 
 #[tokio::test]
-async fn no_single_receipt_is_believed_either() {
+async fn a_false_single_receipt_is_detected() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let edits: [Edit; 3] = [
-        // A payment that failed, or one that did not.
+        // A successful transaction reported as failed, or the reverse.
         |receipt| receipt["status"] = if receipt["status"] == "0x0" { json!("0x1") } else { json!("0x0") },
         |receipt| receipt["logs"] = json!([]),
         |receipt| receipt["transactionHash"] = receipt["blockHash"].clone(),
@@ -74,10 +74,10 @@ async fn no_single_receipt_is_believed_either() {
 }
 
 #[tokio::test]
-async fn an_unwell_node_is_no_reason_to_believe_less() {
+async fn refused_receipts_are_not_replaced_by_unproven_logs() {
     let (chain, head, expected) = start_with_busy_block().await;
-    let words = [(-32603, "internal error"), (-32000, "not available on your plan")];
-    for (code, message) in words {
+    let errors = [(-32603, "internal error"), (-32000, "not available on your plan")];
+    for (code, message) in errors {
         let refusing_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" => Intervention::Error(code, message),
             _ => Intervention::Pass,
@@ -89,7 +89,11 @@ async fn an_unwell_node_is_no_reason_to_believe_less() {
             "{message}"
         );
         assert!(refusing_proxy.request_count("eth_getTransactionReceipt") > 0);
-        assert_eq!(refusing_proxy.request_count("eth_getLogs"), 0, "single receipts are as proven, and logs are not");
+        assert_eq!(
+            refusing_proxy.request_count("eth_getLogs"),
+            0,
+            "single receipts prove as much, and logs prove nothing"
+        );
 
         let refusing_all_proxy = Proxy::start(&chain.anvil.url(), move |method, _| match method {
             "eth_getBlockReceipts" | "eth_getTransactionReceipt" => Intervention::Error(code, message),
@@ -101,7 +105,8 @@ async fn an_unwell_node_is_no_reason_to_believe_less() {
     }
 }
 
-/// A block in which one token payment reaches us, and what an expected node leads to.
+/// Starts a chain with one block that has one token payment to a watched address. Returns the chain, its height and the block
+/// as read from the node itself.
 async fn start_with_token_payment() -> (TestChain, u64, Vec<chain::Block>) {
     let chain = TestChain::start().await;
     chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;
@@ -112,8 +117,8 @@ async fn start_with_token_payment() -> (TestChain, u64, Vec<chain::Block>) {
     (chain, head, expected)
 }
 
-/// A node that gives receipts one by one only, and does so with a question for logs.
-async fn without_receipts(url: &str, logs: impl Fn() -> Intervention + Send + Sync + 'static) -> Proxy {
+/// Starts a proxy that offers only single receipts and answers `eth_getLogs` with `logs`.
+async fn start_without_receipts(url: &str, logs: impl Fn() -> Intervention + Send + Sync + 'static) -> Proxy {
     Proxy::start(url, move |method, _| match method {
         "eth_getBlockReceipts" => Intervention::Error(-32601, "method not found"),
         "eth_getLogs" => logs(),
@@ -123,78 +128,78 @@ async fn without_receipts(url: &str, logs: impl Fn() -> Intervention + Send + Sy
 }
 
 #[tokio::test]
-async fn an_address_in_the_bloom_is_looked_for_in_receipts_and_not_in_logs() {
+async fn an_address_in_the_bloom_is_searched_in_receipts_and_not_in_logs() {
     let (chain, head, expected) = start_with_token_payment().await;
     let url = chain.anvil.url();
-    let false_proxy = || without_receipts(&url, || Intervention::Result(json!([])));
-    let (one, two) = (false_proxy().await, false_proxy().await);
+    let start_false_proxy = || start_without_receipts(&url, || Intervention::Result(json!([])));
+    let (one, two) = (start_false_proxy().await, start_false_proxy().await);
     assert_eq!(read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await, expected);
     assert_eq!(one.request_count("eth_getLogs") + two.request_count("eth_getLogs"), 0);
 }
 
 #[tokio::test]
-async fn no_endpoint_alone_says_that_nothing_reached_us() {
+async fn a_single_endpoint_cannot_hide_a_transfer_by_omitting_logs() {
     let (chain, head, expected) = start_with_token_payment().await;
     let url = chain.anvil.url();
     chain.watch_many_addresses();
     for (n, edit) in OMISSIONS.into_iter().enumerate() {
-        let false_proxy = || without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
-        let (false_proxy, same) = (false_proxy().await, false_proxy().await);
+        let start_false_proxy = || start_without_receipts(&url, move || Intervention::Edit(Box::new(edit)));
+        let (false_proxy, same) = (start_false_proxy().await, start_false_proxy().await);
         assert_eq!(
             read_blocks(&chain.evm(&[&false_proxy.url]), head, head, &chain.watched).await,
             expected,
             "edit {n} alone"
         );
-        assert_eq!(false_proxy.request_count("eth_getLogs"), 0, "nobody could contradict");
+        assert_eq!(false_proxy.request_count("eth_getLogs"), 0, "no second endpoint could contradict the logs");
 
         let others: [fn() -> Intervention; 3] = [
             || Intervention::Pass,
             || Intervention::Error(-32000, "not available on your plan"),
             || Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "120")], String::new()),
         ];
-        for (other, act) in others.into_iter().enumerate() {
-            let other_proxy = without_receipts(&url, act).await;
+        for (other, intervention) in others.into_iter().enumerate() {
+            let other_proxy = start_without_receipts(&url, intervention).await;
             let evm = chain.evm(&[&false_proxy.url, &other_proxy.url]);
             assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "edit {n} beside {other}");
             assert_eq!(other_proxy.request_count("eth_getLogs"), 1);
         }
-        let honest_proxy = without_receipts(&url, || Intervention::Pass).await;
-        let outvoted = chain.evm(&[&false_proxy.url, &same.url, &honest_proxy.url]);
-        let blocks = read_blocks(&outvoted, head, head, &chain.watched).await;
-        let unlike_the_bloom = n != 2;
+        let correct_proxy = start_without_receipts(&url, || Intervention::Pass).await;
+        let evm_with_two_false = chain.evm(&[&false_proxy.url, &same.url, &correct_proxy.url]);
+        let blocks = read_blocks(&evm_with_two_false, head, head, &chain.watched).await;
+        let contradicts_bloom = n != 2;
         assert_eq!(
             blocks == expected,
-            unlike_the_bloom,
-            "edit {n} of two: only what the bloom bears out needs no third"
+            contradicts_bloom,
+            "edit {n} by two endpoints: a third is asked only when the logs contradict the bloom"
         );
     }
 }
 
 #[tokio::test]
-async fn a_busy_block_without_us_costs_no_single_receipts() {
+async fn a_busy_block_without_watched_transfers_needs_no_single_receipts() {
     let chain = TestChain::start().await;
     chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
     chain.anvil.mine(1).await.unwrap();
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     chain.watch_many_addresses();
     let nodes: [Proxy; 3] = [
-        without_receipts(&url, || Intervention::Pass).await,
-        without_receipts(&url, || Intervention::Pass).await,
-        without_receipts(&url, || Intervention::Pass).await,
+        start_without_receipts(&url, || Intervention::Pass).await,
+        start_without_receipts(&url, || Intervention::Pass).await,
+        start_without_receipts(&url, || Intervention::Pass).await,
     ];
     let evm = chain.evm(&[&nodes[0].url, &nodes[1].url, &nodes[2].url]);
     assert_eq!(transfers(&read_blocks(&evm, head, head, &chain.watched).await), []);
-    assert_eq!(nodes.each_ref().map(|node| node.request_count("eth_getLogs")), [1, 1, 0], "two agree");
+    assert_eq!(nodes.each_ref().map(|node| node.request_count("eth_getLogs")), [1, 1, 0], "two endpoints agree");
     assert_eq!(nodes.each_ref().map(|node| node.request_count("eth_getTransactionReceipt")), [0; 3]);
 
-    // Against the bloom, which may err, they are believed if nobody is left who could know better.
-    let empty = || without_receipts(&url, || Intervention::Result(json!([])));
+    // Logs that contradict the bloom are used when all endpoints agree, because a bloom has false positives.
+    let empty = || start_without_receipts(&url, || Intervention::Result(json!([])));
     let (one, two) = (empty().await, empty().await);
     assert_eq!(transfers(&read_blocks(&chain.evm(&[&one.url, &two.url]), head, head, &chain.watched).await), []);
     assert_eq!(one.request_count("eth_getTransactionReceipt") + two.request_count("eth_getTransactionReceipt"), 0);
 }
 
-/// Edits of a range answer that leave something out.
+/// Changes of an `eth_getLogs` answer that hide transfers.
 const OMISSIONS: [Edit; 4] = [
     |logs| *logs = json!([]),
     |logs| {
@@ -202,13 +207,13 @@ const OMISSIONS: [Edit; 4] = [
             log["blockHash"] = json!(format!("0x{}", "77".repeat(32)));
         }
     },
-    // Every contract is still named, but not for us.
+    // Every contract still has a log, but none names a watched address.
     |logs| logs.as_array_mut().into_iter().flatten().for_each(|log| log["topics"][2] = log["topics"][1].clone()),
     |logs| drop(logs.as_array_mut().and_then(Vec::pop)),
 ];
 
 #[tokio::test]
-async fn a_range_that_leaves_logs_out_is_healed_by_the_blooms() {
+async fn omitted_logs_of_a_range_are_detected_by_the_blooms() {
     let (chain, head, expected) = start_with_busy_block().await;
     chain.watch_many_addresses();
     let url = chain.anvil.url();
@@ -222,7 +227,11 @@ async fn a_range_that_leaves_logs_out_is_healed_by_the_blooms() {
         let alone = chain.evm_by_range(&[&false_proxy.url], TraceApi::None).await;
         let blocks = read_blocks(&alone, head - 2, head, &chain.watched).await;
         assert_eq!(blocks[2..], expected[..], "edit {n} alone");
-        assert_eq!(false_proxy.request_count("eth_getLogs"), 1, "nobody could contradict, so receipts are read");
+        assert_eq!(
+            false_proxy.request_count("eth_getLogs"),
+            1,
+            "no second endpoint could contradict the logs, so receipts are read"
+        );
     }
 }
 
@@ -232,14 +241,14 @@ async fn invented_logs_are_not_credited() {
     chain.pay_token(chain.usdt, Address::repeat_byte(0x55), 5).await;
     chain.anvil.mine(1).await.unwrap();
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
-    let ours = format!("0x{}{}", "00".repeat(12), "b1".repeat(20));
-    let invent = move |logs: &mut Value| {
+    let watched_topic = format!("0x{}{}", "00".repeat(12), "b1".repeat(20));
+    let add_log = move |logs: &mut Value| {
         let mut log = logs[0].clone();
-        log["topics"][2] = json!(ours);
+        log["topics"][2] = json!(watched_topic);
         logs.as_array_mut().unwrap().push(log);
     };
     let intervene = move |method: &str, _: &Value| match method {
-        "eth_getLogs" => Intervention::Edit(Box::new(invent.clone())),
+        "eth_getLogs" => Intervention::Edit(Box::new(add_log.clone())),
         _ => Intervention::Pass,
     };
     let false_proxy = Proxy::start(&url, intervene.clone()).await;
@@ -248,8 +257,8 @@ async fn invented_logs_are_not_credited() {
         _ => intervene(method, params),
     })
     .await;
-    for strangers in [false, true] {
-        if strangers {
+    for has_many_addresses in [false, true] {
+        if has_many_addresses {
             chain.watch_many_addresses();
         }
         for urls in [
@@ -267,21 +276,21 @@ async fn invented_logs_are_not_credited() {
 }
 
 #[tokio::test]
-async fn a_made_up_head_does_not_settle_the_chain() {
+async fn an_invented_head_does_not_make_recent_blocks_stable() {
     let (chain, head, expected) = start_with_busy_block().await;
     chain.watch_many_addresses();
     let url = chain.anvil.url();
-    let is_lying = Arc::new(AtomicUsize::new(1));
-    let lies_now = is_lying.clone();
-    let far = move |block: &mut Value| {
+    let reports_false_head = Arc::new(AtomicUsize::new(1));
+    let is_false_now = reports_false_head.clone();
+    let raise_height = move |block: &mut Value| {
         let mut header: alloy_consensus::Header = serde_json::from_value(block.clone()).unwrap();
         header.number = 1 << 60;
         block["number"] = json!(format!("{:#x}", header.number));
         block["hash"] = json!(header.hash_slow());
     };
     let false_head_proxy = Proxy::start(&url, move |method, params| {
-        if method == "eth_getBlockByNumber" && params[0] == "latest" && lies_now.load(Ordering::Relaxed) == 1 {
-            return Intervention::Edit(Box::new(far));
+        if method == "eth_getBlockByNumber" && params[0] == "latest" && is_false_now.load(Ordering::Relaxed) == 1 {
+            return Intervention::Edit(Box::new(raise_height));
         }
         Intervention::Pass
     })
@@ -289,8 +298,12 @@ async fn a_made_up_head_does_not_settle_the_chain() {
     let config = EvmConfig { range_depth: 1_000, ..chain.config(&[&false_head_proxy.url, &url], TraceApi::None) };
     let evm = Evm::new(config).unwrap();
     assert_eq!(evm.tip().await.unwrap().head.height, 1 << 60);
-    assert_eq!(evm.blocks(head, 1 << 60, &chain.watched).await.unwrap(), expected, "correct all the same");
-    is_lying.store(0, Ordering::Relaxed);
+    assert_eq!(
+        evm.blocks(head, 1 << 60, &chain.watched).await.unwrap(),
+        expected,
+        "the blocks are correct in any case"
+    );
+    reports_false_head.store(0, Ordering::Relaxed);
     evm.tip().await.unwrap();
     let before = false_head_proxy.request_count("eth_getLogs");
     chain.anvil.mine(1).await.unwrap();
@@ -300,7 +313,7 @@ async fn a_made_up_head_does_not_settle_the_chain() {
 }
 
 #[tokio::test]
-async fn ranges_shrink_to_what_the_node_takes() {
+async fn log_ranges_shrink_to_what_the_endpoint_accepts() {
     let (chain, head, _) = start_with_busy_block().await;
     chain.watch_many_addresses();
     chain.anvil.mine(60).await.unwrap();
@@ -320,13 +333,17 @@ async fn ranges_shrink_to_what_the_node_takes() {
     .await;
     let evm = chain.evm_by_range(&[&narrow_proxy.url, &url], TraceApi::None).await;
     assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, expected);
-    assert!(narrow_proxy.request_count("eth_getLogs") < 30, "learnt once, kept");
+    assert!(narrow_proxy.request_count("eth_getLogs") < 30, "the accepted size is remembered");
 
-    let nothing = Proxy::start(&url, |method, _| match method {
+    let no_logs_proxy = Proxy::start(&url, |method, _| match method {
         "eth_getLogs" => Intervention::Error(-32005, "query returned more than 10000 results"),
         _ => Intervention::Pass,
     })
     .await;
-    let evm = chain.evm_by_range(&[&url, &nothing.url], TraceApi::None).await;
-    assert_eq!(read_blocks(&evm, 0, head, &chain.watched).await, expected, "block by block where no range is taken");
+    let evm = chain.evm_by_range(&[&url, &no_logs_proxy.url], TraceApi::None).await;
+    assert_eq!(
+        read_blocks(&evm, 0, head, &chain.watched).await,
+        expected,
+        "blocks are read one by one when no range is accepted"
+    );
 }

@@ -1,4 +1,4 @@
-//! The driver against a real node, expected and behind proxies that edit.
+//! Tests of the EVM driver with a real node, both directly and behind proxies that falsify its answers.
 
 mod test_chain;
 

@@ -1,4 +1,4 @@
-//! A chain with the contracts of the stand-ins and a few addresses that we watch.
+//! An anvil chain with test contracts, funded accounts and a few watched addresses.
 
 use std::collections::HashMap;
 
@@ -15,28 +15,33 @@ use provision::{
 use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
-/// Why a helper may panic: without the node there is no test.
+/// The text of an `expect`: the helpers panic when anvil fails.
 pub const ANVIL: &str = "anvil and the test contracts work";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
+/// A running anvil node with its contracts and accounts.
 pub struct TestChain {
     pub anvil: Anvil,
     pub usdt: Address,
     pub bep20: Address,
     pub fake: Address,
     pub batcher: Address,
+    /// The accounts that anvil funds with ether.
     pub funded: Vec<Address>,
+    /// The four watched addresses of the merchant.
     pub watched_addresses: Vec<Address>,
+    /// The watch set with these addresses.
     pub watched: WatchSet,
 }
 
 impl TestChain {
-    /// Transactions wait until [`Anvil::mine`]; the contracts stand, and the first funded account has tokens and allowed the
-    /// batcher to spend them.
+    /// Starts anvil and deploys the contracts. The first funded account has tokens and has allowed the batcher to spend them.
+    /// Transactions wait until [`Anvil::mine`].
     pub async fn start() -> TestChain {
         TestChain::start_with_args(&[]).await
     }
 
+    /// Starts anvil with additional command-line arguments.
     pub async fn start_with_args(extra: &[&str]) -> TestChain {
         let extra = extra.iter().map(|arg| (*arg).to_owned()).collect();
         let options = AnvilOptions { chain_id: CHAIN_ID, mining: Mining::Manual, extra, ..AnvilOptions::default() };
@@ -62,14 +67,14 @@ impl TestChain {
         chain
     }
 
-    /// More watched addresses than are looked up in a bloom.
+    /// Watches more addresses than the driver looks up in a bloom.
     pub fn watch_many_addresses(&self) {
         for n in 0..2_000u64 {
             self.watched.insert(address_key(Address::from_word(U256::from(n + (1 << 40)).into())));
         }
     }
 
-    /// A call from a funded account, waiting to be mined.
+    /// Sends a contract call from a funded account; it waits to be mined.
     pub async fn send(&self, from: usize, to: Address, wei: u128, call: impl SolCall) -> B256 {
         self.anvil.send(self.funded[from], to, U256::from(wei), &call.abi_encode()).await.expect(ANVIL)
     }
@@ -82,7 +87,7 @@ impl TestChain {
         self.send(0, token, 0, abi::UsdtLike::transferCall { to, value: U256::from(units) }).await
     }
 
-    /// One block with every kind of movement, credited and not.
+    /// Mines one block with every kind of transfer that is credited, and transactions that look like one but are not.
     pub async fn mine_busy_block(&self) {
         let [a, b, c, d] = self.watched_addresses[..] else { panic!("four addresses are watched") };
         let units = |n: u64| U256::from(n);
@@ -99,7 +104,7 @@ impl TestChain {
         let (to, value) = (vec![c, d], vec![units(1_000), units(1_000)]);
         self.send(2, self.batcher, 2_000, abi::Batcher::payEtherThroughRevertCall { to, value }).await;
         self.send(3, self.batcher, 11, abi::Batcher::payByDestructCall { to: d }).await;
-        // Announced, not moved.
+        // Transfer events without a transfer.
         self.send(3, self.fake, 0, abi::FakeToken::phantomCall { from: self.funded[0], to: a, value: units(5) }).await;
         self.send(3, self.fake, 0, abi::FakeToken::misshapenCall { from: self.funded[0], to: a, value: units(5) })
             .await;
@@ -108,7 +113,7 @@ impl TestChain {
         self.anvil.mine(1).await.expect(ANVIL);
     }
 
-    /// Transactions that are mined and fail: ether to a contract that takes none, tokens that nobody has.
+    /// Sends transactions that are mined and fail: ether to a contract that accepts none, and tokens that the sender lacks.
     async fn send_failing_transactions(&self, to: Address) {
         for (call, target, wei) in [
             (abi::UsdtLike::transferCall { to, value: U256::from(1) }.abi_encode(), self.usdt, 0u64),
@@ -139,37 +144,37 @@ impl TestChain {
         }
     }
 
-    /// A driver that reads near the head, block by block.
+    /// Builds a driver that reads block by block, as near the head.
     pub fn evm(&self, urls: &[&str]) -> Evm {
         Evm::new(self.config(urls, TraceApi::None)).expect(ANVIL)
     }
 
-    /// A driver that takes everything for settled and reads by range.
+    /// Builds a driver that reads every block by range, as during catch-up.
     pub async fn evm_by_range(&self, urls: &[&str], trace: TraceApi) -> Evm {
         let evm = Evm::new(EvmConfig { range_depth: 0, ..self.config(urls, trace) }).expect(ANVIL);
         evm.tip().await.expect(ANVIL);
         evm
     }
 
-    /// What our addresses hold, as the node tells: the expected that every honest_node is compared with.
+    /// Returns the balances of the watched addresses above zero, as the node reports them.
     pub async fn balances_on_node(&self) -> HashMap<(AssetId, AddressKey), Amount> {
-        let mut balances_on_node = HashMap::new();
+        let mut balances = HashMap::new();
         let config = self.config(&[], TraceApi::None);
         for owner in &self.watched_addresses {
             for asset in &config.assets {
-                let held = match &asset.kind {
+                let balance = match &asset.kind {
                     AssetKind::Native => self.anvil.balance(*owner).await.expect(ANVIL),
                     AssetKind::Token { contract } => {
                         let call = abi::UsdtLike::balanceOfCall { owner: *owner }.abi_encode();
                         U256::from_be_slice(&self.anvil.call(contract.parse().expect(ANVIL), &call).await.expect(ANVIL))
                     }
                 };
-                if !held.is_zero() {
-                    balances_on_node.insert((asset.id.clone(), address_key(*owner)), Amount::new(held));
+                if !balance.is_zero() {
+                    balances.insert((asset.id.clone(), address_key(*owner)), Amount::new(balance));
                 }
             }
         }
-        balances_on_node
+        balances
     }
 }
 
@@ -181,7 +186,7 @@ pub fn to_chain_address(address: Address) -> chain::Address {
     evm_address(address_key(address))
 }
 
-/// Reads `from..=to`, as many calls as it takes.
+/// Reads blocks `from..=to` with as many calls as needed, and checks that they are linked.
 pub async fn read_blocks(evm: &Evm, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = from;

@@ -1,4 +1,4 @@
-//! Traces that are too large, forgotten or refused hold up no block.
+//! Traces that are too large, pruned or refused never block the chain.
 
 use std::sync::{
     Arc,
@@ -15,13 +15,13 @@ use crate::false_answers::start_with_busy_block;
 use crate::test_chain::{read_blocks, transfers};
 
 #[tokio::test]
-async fn no_trace_holds_up_a_block() {
-    let (chain, head, without) = start_with_busy_block().await;
+async fn a_block_is_read_without_its_traces_when_they_fail() {
+    let (chain, head, without_traces) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let expected =
         read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
-    assert_eq!(transfers(&expected).len(), transfers(&without).len() + 4);
-    let acts: [fn() -> Intervention; 6] = [
+    assert_eq!(transfers(&expected).len(), transfers(&without_traces).len() + 4);
+    let interventions: [fn() -> Intervention; 6] = [
         || Intervention::Http(StatusCode::OK, vec![], format!("{{\"result\":\"{}\"}}", "0".repeat(70 << 20))),
         || Intervention::Error(-32000, "required historical state unavailable (reexec=128)"),
         || Intervention::Error(-32000, "response size exceeded"),
@@ -29,18 +29,18 @@ async fn no_trace_holds_up_a_block() {
         || Intervention::Error(-32000, "execution aborted"),
         || Intervention::Edit(Box::new(|traces| traces[0] = json!({ "error": "execution timeout" }))),
     ];
-    for (n, act) in acts.into_iter().enumerate() {
+    for (n, intervention) in interventions.into_iter().enumerate() {
         let failing = Arc::new(AtomicUsize::new(1));
         let fails = failing.clone();
         let failing_proxy = Proxy::start(&url, move |method, _| match method {
-            "debug_traceBlockByHash" if fails.load(Ordering::Relaxed) == 1 => act(),
+            "debug_traceBlockByHash" if fails.load(Ordering::Relaxed) == 1 => intervention(),
             _ => Intervention::Pass,
         })
         .await;
         let evm = Evm::new(chain.config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
         assert_eq!(evm.internal_transfers(), InternalTransfers::Included);
-        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, without, "act {n}");
-        assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance, "act {n}");
+        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, without_traces, "intervention {n}");
+        assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance, "intervention {n}");
         assert_eq!(
             read_blocks(
                 &Evm::new(chain.config(&[&failing_proxy.url, &url], TraceApi::Debug)).unwrap(),
@@ -54,23 +54,23 @@ async fn no_trace_holds_up_a_block() {
 
         let before = failing_proxy.request_count("debug_traceBlockByHash");
         for _ in 0..5 {
-            // A caught false_proxy rests; a new question waits for it no longer than the driver has patience.
+            // An endpoint that gave a false answer is paused; a new request waits for it for a limited time.
             let _ = evm.blocks(head, head, &chain.watched).await;
         }
         assert!(
             failing_proxy.request_count("debug_traceBlockByHash") - before <= 2,
-            "act {n}: what always fails is not asked for always"
+            "intervention {n}: repeated failures pause the trace requests"
         );
 
         failing.store(0, Ordering::Relaxed);
-        let well = Evm::new(chain.config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
-        assert_eq!(read_blocks(&well, head, head, &chain.watched).await, expected, "act {n}");
-        assert_eq!(well.internal_transfers(), InternalTransfers::Included);
+        let recovered = Evm::new(chain.config(&[&failing_proxy.url], TraceApi::Debug)).unwrap();
+        assert_eq!(read_blocks(&recovered, head, head, &chain.watched).await, expected, "intervention {n}");
+        assert_eq!(recovered.internal_transfers(), InternalTransfers::Included);
     }
 }
 
 #[tokio::test]
-async fn a_silent_node_is_asked_for_its_traces_again() {
+async fn a_block_waits_for_traces_while_the_endpoint_is_silent() {
     let (chain, head, _) = start_with_busy_block().await;
     let silent = Proxy::start(&chain.anvil.url(), |method, _| match method {
         "debug_traceBlockByHash" => Intervention::Http(StatusCode::BAD_GATEWAY, vec![], String::new()),
@@ -80,20 +80,20 @@ async fn a_silent_node_is_asked_for_its_traces_again() {
     let evm = Evm::new(chain.config(&[&silent.url], TraceApi::Debug)).unwrap();
     let refused = evm.blocks(head, head, &chain.watched).await;
     assert!(matches!(refused, Err(SourceError::Unavailable(_))), "{refused:?}");
-    assert_eq!(evm.internal_transfers(), InternalTransfers::Included, "no block went without");
+    assert_eq!(evm.internal_transfers(), InternalTransfers::Included, "no block was read without traces");
 }
 
 #[tokio::test]
-async fn a_made_up_trace_is_held_against_balances() {
-    let (chain, head, without) = start_with_busy_block().await;
+async fn an_invented_trace_is_rejected_by_the_proven_balances() {
+    let (chain, head, without_traces) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let invent = |traces: &mut Value| {
-        let ours = format!("0x{}", "b1".repeat(20));
-        let call = json!({ "type": "CALL", "from": ours.replace("b1", "77"), "to": ours, "value": "0x5" });
+    let add_call = |traces: &mut Value| {
+        let watched_address = format!("0x{}", "b1".repeat(20));
+        let call = json!({ "type": "CALL", "from": watched_address.replace("b1", "77"), "to": watched_address, "value": "0x5" });
         traces[0]["result"]["calls"] = json!([call]);
     };
     let intervene = move |method: &str, _: &Value| match method {
-        "debug_traceBlockByHash" => Intervention::Edit(Box::new(invent)),
+        "debug_traceBlockByHash" => Intervention::Edit(Box::new(add_call)),
         _ => Intervention::Pass,
     };
     let false_proxy = Proxy::start(&url, intervene).await;
@@ -106,10 +106,10 @@ async fn a_made_up_trace_is_held_against_balances() {
         read_blocks(&Evm::new(chain.config(&[&url], TraceApi::Debug)).unwrap(), head, head, &chain.watched).await;
     for urls in [&[false_proxy.url.as_str()][..], &[&without_method_proxy.url, &url]] {
         let evm = Evm::new(chain.config(urls, TraceApi::Debug)).unwrap();
-        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "the others are real");
+        assert_eq!(read_blocks(&evm, head, head, &chain.watched).await, expected, "the other transfers are kept");
         assert_eq!(evm.internal_transfers(), InternalTransfers::ByBalance);
     }
-    assert!(transfers(&expected).len() > transfers(&without).len());
-    // Two headers and two batches for the three addresses that contracts seem to have start_with_token_payment.
+    assert!(transfers(&expected).len() > transfers(&without_traces).len());
+    // Two headers, and proofs in two blocks for the three addresses that contracts seem to have paid.
     assert_eq!((false_proxy.request_count("eth_getBlockByHash"), false_proxy.request_count("eth_getProof")), (2, 6));
 }

@@ -1,4 +1,4 @@
-//! A node that throttles, takes no batches or babbles is asked for less, and another one for the rest.
+//! Endpoints that limit the rate, reject batches or return garbage get fewer requests, and other endpoints the rest.
 
 use std::{
     sync::Mutex,
@@ -16,19 +16,19 @@ use crate::false_answers::start_with_busy_block;
 use crate::test_chain::{TestChain, read_blocks};
 
 #[tokio::test]
-async fn nodes_without_batches_are_asked_one_by_one() {
+async fn an_endpoint_without_batches_gets_single_requests() {
     let (chain, head, _) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
-    let plain = Proxy::without_batches(&url).await;
-    assert_eq!(read_blocks(&chain.evm(&[&plain.url]), 0, head, &chain.watched).await, expected);
+    let no_batch_proxy = Proxy::without_batches(&url).await;
+    assert_eq!(read_blocks(&chain.evm(&[&no_batch_proxy.url]), 0, head, &chain.watched).await, expected);
 }
 
 #[tokio::test]
-async fn babble_and_floods_count_for_nothing() {
+async fn malformed_and_huge_answers_are_ignored() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
-    let acts: [fn() -> Intervention; 7] = [
+    let interventions: [fn() -> Intervention; 7] = [
         || Intervention::Http(StatusCode::OK, vec![], "<html>503</html>".to_owned()),
         || Intervention::Http(StatusCode::OK, vec![], String::new()),
         || Intervention::Http(StatusCode::BAD_GATEWAY, vec![], "bad gateway".to_owned()),
@@ -37,11 +37,11 @@ async fn babble_and_floods_count_for_nothing() {
         || Intervention::Result(json!({ "number": {} })),
         || Intervention::Error(-32603, "internal error"),
     ];
-    for (n, act) in acts.into_iter().enumerate() {
+    for (n, intervention) in interventions.into_iter().enumerate() {
         let failing_proxy =
             Proxy::start(
                 &url,
-                move |method, _| if method == "eth_getBlockByNumber" { act() } else { Intervention::Pass },
+                move |method, _| if method == "eth_getBlockByNumber" { intervention() } else { Intervention::Pass },
             )
             .await;
         let both = chain.evm(&[&failing_proxy.url, &url]);
@@ -54,7 +54,7 @@ async fn babble_and_floods_count_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_throttled_endpoint_is_left_alone_as_long_as_it_asks() {
+async fn a_rate_limited_endpoint_gets_no_request_until_its_retry_after_time() {
     let (chain, head, expected) = start_with_busy_block().await;
     let url = chain.anvil.url();
     let throttled_proxy = Proxy::start(&url, |method, _| match method {
@@ -72,26 +72,26 @@ async fn a_throttled_endpoint_is_left_alone_as_long_as_it_asks() {
     let alone = chain.evm(&[&throttled_proxy.url]);
     for _ in 0..3 {
         let error = alone.blocks(head, head, &chain.watched).await.unwrap_err();
-        assert!(matches!(&error, SourceError::Unavailable(why) if why.contains("429")), "{error}");
+        assert!(matches!(&error, SourceError::Unavailable(reason) if reason.contains("429")), "{error}");
     }
     assert_eq!(throttled_proxy.request_count("eth_getBlockByNumber"), 2);
 }
 
 #[tokio::test]
-async fn catching_up_goes_on_behind_a_throttle() {
+async fn catch_up_continues_with_a_rate_limited_endpoint() {
     let chain = TestChain::start().await;
     chain.anvil.mine(30).await.unwrap();
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     let expected = read_blocks(&chain.evm(&[&url]), 0, head, &chain.watched).await;
     let window = Mutex::new((Instant::now(), 0));
     let limited_proxy = Proxy::start(&url, move |method, _| {
-        let (since, asked) = &mut *window.lock().unwrap();
-        if since.elapsed() > Duration::from_millis(300) {
-            (*since, *asked) = (Instant::now(), 0);
+        let (window_start, count) = &mut *window.lock().unwrap();
+        if window_start.elapsed() > Duration::from_millis(300) {
+            (*window_start, *count) = (Instant::now(), 0);
         }
-        *asked += 1;
-        let refused = method == "eth_getBlockByNumber" && *asked > 4;
-        if refused { Intervention::Error(-32005, "rate limit of 4 requests exceeded") } else { Intervention::Pass }
+        *count += 1;
+        let is_limited = method == "eth_getBlockByNumber" && *count > 4;
+        if is_limited { Intervention::Error(-32005, "rate limit of 4 requests exceeded") } else { Intervention::Pass }
     })
     .await;
     let evm = chain.evm(&[&limited_proxy.url]);
@@ -108,7 +108,7 @@ async fn catching_up_goes_on_behind_a_throttle() {
 }
 
 #[tokio::test]
-async fn no_batch_is_larger_than_a_second_allows() {
+async fn no_batch_exceeds_the_requests_allowed_per_second() {
     let chain = TestChain::start().await;
     chain.anvil.mine(10).await.unwrap();
     let (proxy, head) =

@@ -1,3 +1,3 @@
-//! The pool against stand-in servers.
+//! The pool in front of stand-in servers.
 
 mod pool;

@@ -1,6 +1,6 @@
-//! The signer as operators and other wallets meet it.
+//! Tests of the signer from outside: the command line, and the addresses that other wallets derive.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic, and so may what it is told with")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod keys;
 mod wallets;

@@ -1,4 +1,4 @@
-//! What a transfer costs is known before it is sent, and the limit that follows from it is enough.
+//! Tests of cost estimates: a simulated cost is the real one, and the fee limit computed from it is sufficient.
 
 use chain::{AddressKey, Amount};
 use serde_json::json;
@@ -10,41 +10,43 @@ use tron::{
 
 use crate::world::World;
 
-/// Bandwidth of a token transfer.
-const BYTES: u64 = 345;
-const CEILING: u64 = 40_000_000;
+/// Bandwidth of a token transfer, in bytes.
+const TRANSFER_BYTES: u64 = 345;
+/// The maximum fee limit of the operator, in sun.
+const FEE_LIMIT_MAX: u64 = 40_000_000;
 
-fn transfer(world: &World, to: AddressKey, amount: u128) -> Operation {
+fn token_transfer(world: &World, to: AddressKey, amount: u128) -> Operation {
     Operation::Trigger { contract: world.usdt, call_value: 0, data: abi::transfer(to, Amount::from_units(amount)) }
 }
 
-async fn simulated(world: &World, from: AddressKey, to: AddressKey, amount: u128) -> Simulation {
+async fn simulate(world: &World, from: AddressKey, to: AddressKey, amount: u128) -> Simulation {
     world.driver().simulate(from, world.usdt, &abi::transfer(to, Amount::from_units(amount))).await.unwrap()
 }
 
-fn ended(world: &World, txid: &[u8; 32]) -> String {
+/// Produces a block and returns the result of a transaction.
+fn include(world: &World, txid: &[u8; 32]) -> String {
     world.node.produce(1, 0);
     let model = world.node.model();
     model.find(txid, model.head_height()).unwrap().1.ret.name().to_owned()
 }
 
 #[tokio::test]
-async fn a_new_holder_costs_one_storage_slot_more() {
+async fn a_transfer_to_a_new_holder_costs_one_more_storage_slot() {
     let world = World::start().await;
     let (from, new) = (world.rich[0].account, AddressKey([5; 20]));
-    let first = simulated(&world, from, new, 7).await;
-    let txid = world.node.send(&world.rich[0], &transfer(&world, new, 7));
-    assert_eq!(ended(&world, &txid), "SUCCESS");
-    let second = simulated(&world, from, new, 7).await;
+    let first = simulate(&world, from, new, 7).await;
+    let txid = world.node.send(&world.rich[0], &token_transfer(&world, new, 7));
+    assert_eq!(include(&world, &txid), "SUCCESS");
+    let second = simulate(&world, from, new, 7).await;
     assert_eq!(first.energy - second.energy, 66_000, "15,000 at the factor of 4.4");
-    // Tether's transfer says false when it worked.
+    // The `transfer` of Tether on TRON returns false after a success.
     assert_eq!(second.outcome, Ok(vec!["0".repeat(64)]));
-    let used = world.node.model().find(&txid, u64::MAX).unwrap().1.info.energy_total;
-    assert_eq!(used, first.energy, "what was simulated is what is used");
+    let used = world.node.model().find(&txid, u64::MAX).unwrap().1.receipt.energy_total;
+    assert_eq!(used, first.energy, "the transfer uses the simulated energy");
 }
 
 #[tokio::test]
-async fn the_limit_of_a_bill_is_enough_and_half_of_it_is_not() {
+async fn the_computed_fee_limit_is_sufficient_and_half_of_it_is_not() {
     let world = World::start().await;
     let driver = world.driver();
     let (from, to) = (&world.rich[0], AddressKey([6; 20]));
@@ -52,65 +54,69 @@ async fn the_limit_of_a_bill_is_enough_and_half_of_it_is_not() {
     assert_eq!((prices.energy, prices.bandwidth, prices.fee_limit_max), (100, 1_000, 15_000_000_000));
     let have = driver.resources(from.account).await.unwrap();
     assert_eq!((have.energy, have.bandwidth), (0, 0));
-    let needed = simulated(&world, from.account, to, 7).await.energy;
-    let bill = prices.call_cost(needed, BYTES, have, CEILING).unwrap();
-    let limit = i64::try_from(bill.fee_limit).unwrap();
-    let starved = world.node.try_send(from, &transfer(&world, to, 7), limit / 2).unwrap();
-    assert_eq!(ended(&world, &starved), "OUT_OF_ENERGY");
-    let before = driver_balance(&world, from.account);
-    let paid = world.node.try_send(from, &transfer(&world, to, 7), limit).unwrap();
-    assert_eq!(ended(&world, &paid), "SUCCESS");
-    assert!(before - driver_balance(&world, from.account) <= bill.trx_needed);
+    let needed = simulate(&world, from.account, to, 7).await.energy;
+    let cost = prices.call_cost(needed, TRANSFER_BYTES, have, FEE_LIMIT_MAX).unwrap();
+    let limit = i64::try_from(cost.fee_limit).unwrap();
+    let starved = world.node.try_send(from, &token_transfer(&world, to, 7), limit / 2).unwrap();
+    assert_eq!(include(&world, &starved), "OUT_OF_ENERGY");
+    let before = balance(&world, from.account);
+    let paid = world.node.try_send(from, &token_transfer(&world, to, 7), limit).unwrap();
+    assert_eq!(include(&world, &paid), "SUCCESS");
+    assert!(before - balance(&world, from.account) <= cost.trx_needed);
 }
 
-fn driver_balance(world: &World, of: AddressKey) -> u64 {
-    world.node.model().state.balance(alloy_primitives::Address::from(of.0))
+/// Returns the balance of an account in the model, in sun.
+fn balance(world: &World, account: AddressKey) -> u64 {
+    world.node.model().state.balance(alloy_primitives::Address::from(account.0))
 }
 
 #[tokio::test]
-async fn lent_energy_is_capped_by_the_limit_too() {
+async fn the_fee_limit_caps_lent_energy_too() {
     let world = World::start().await;
     let (from, to) = (&world.rich[0], AddressKey([7; 20]));
     world.node.lend_energy(from.account, 200_000);
     let have = world.driver().resources(from.account).await.unwrap();
     assert_eq!(have.energy, 200_000);
-    let starved = world.node.try_send(from, &transfer(&world, to, 7), 5_000_000).unwrap();
-    assert_eq!(ended(&world, &starved), "OUT_OF_ENERGY");
+    let starved = world.node.try_send(from, &token_transfer(&world, to, 7), 5_000_000).unwrap();
+    assert_eq!(include(&world, &starved), "OUT_OF_ENERGY");
     let have = world.driver().resources(from.account).await.unwrap();
-    assert_eq!(have, Resources { energy: 150_000, ..have }, "and all that it allowed is gone");
-    let before = driver_balance(&world, from.account);
-    let paid = world.node.try_send(from, &transfer(&world, to, 7), 20_000_000).unwrap();
-    assert_eq!(ended(&world, &paid), "SUCCESS");
-    assert!(before - driver_balance(&world, from.account) <= 345_000, "nothing but bandwidth is burned");
+    assert_eq!(have, Resources { energy: 150_000, ..have }, "the failed call used all energy that the limit allowed");
+    let before = balance(&world, from.account);
+    let paid = world.node.try_send(from, &token_transfer(&world, to, 7), 20_000_000).unwrap();
+    assert_eq!(include(&world, &paid), "SUCCESS");
+    assert!(before - balance(&world, from.account) <= 345_000, "nothing but bandwidth is burned");
 }
 
 #[tokio::test]
-async fn energy_is_lent_and_taken_back_here_and_by_tronweb() {
+async fn the_driver_and_tronweb_lend_energy_and_take_it_back() {
     let world = World::start().await;
     let (lender, borrower) = (&world.rich[0], world.rich[1].account);
     world.node.lend_energy(lender.account, 1_000_000);
-    let left = async || world.driver().resources(borrower).await.unwrap().energy;
+    let energy_left = async || world.driver().resources(borrower).await.unwrap().energy;
     let sun = 1_000_000_000;
     let lent = world.node.send(lender, &Operation::Delegate { resource: Resource::Energy, sun, to: borrower });
-    assert_eq!(ended(&world, &lent), "SUCCESS");
-    let energy = left().await;
+    assert_eq!(include(&world, &lent), "SUCCESS");
+    let energy = energy_left().await;
     assert!(energy > 9_000, "{energy}");
-    let wish = |what: &str| json!({ "node": world.gateway.url, "secret": "01".repeat(32), "to": world.rich[1].text(), what: sun });
-    for (what, expected) in [("lend", 2 * energy), ("back", energy)] {
-        let sent = provision::node::run_script("tronlend", wish(what)).await.unwrap_or_else(|e| panic!("{e}"));
+    let input = |action: &str| json!({ "node": world.gateway.url, "secret": "01".repeat(32), "to": world.rich[1].address(), action: sun });
+    for (action, expected) in [("lend", 2 * energy), ("back", energy)] {
+        let sent = provision::node::run_script("tronlend", input(action)).await.unwrap_or_else(|e| panic!("{e}"));
         let txid = const_hex::decode_to_array(sent["txid"].as_str().unwrap()).unwrap();
-        assert_eq!(ended(&world, &txid), "SUCCESS", "{what}");
-        assert_eq!(left().await, expected, "{what}");
+        assert_eq!(include(&world, &txid), "SUCCESS", "{action}");
+        assert_eq!(energy_left().await, expected, "{action}");
     }
     let back = world.node.send(lender, &Operation::Undelegate { resource: Resource::Energy, sun, from: borrower });
-    assert_eq!(ended(&world, &back), "SUCCESS");
-    assert_eq!(left().await, 0);
+    assert_eq!(include(&world, &back), "SUCCESS");
+    assert_eq!(energy_left().await, 0);
     for (refused, why) in [
         (Operation::Undelegate { resource: Resource::Energy, sun, from: borrower }, "nothing is lent"),
         (Operation::Delegate { resource: Resource::Energy, sun: 999_999, to: borrower }, "less than a TRX"),
         (Operation::Delegate { resource: Resource::Energy, sun, to: lender.account }, "to oneself"),
         (Operation::Delegate { resource: Resource::Energy, sun, to: world.usdt }, "to a contract"),
-        (Operation::Delegate { resource: Resource::Energy, sun, to: AddressKey([9; 20]) }, "to nobody"),
+        (
+            Operation::Delegate { resource: Resource::Energy, sun, to: AddressKey([9; 20]) },
+            "to an account that does not exist",
+        ),
     ] {
         let (code, _) = world.node.try_send(lender, &refused, 0).expect_err(why);
         assert_eq!(code, "CONTRACT_VALIDATE_ERROR", "{why}");
@@ -118,9 +124,9 @@ async fn energy_is_lent_and_taken_back_here_and_by_tronweb() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_would_fail_says_so_before() {
+async fn the_simulation_of_a_failing_transfer_returns_its_error() {
     let world = World::start().await;
-    let simulation = simulated(&world, world.rich[2].account, AddressKey([8; 20]), 1).await;
+    let simulation = simulate(&world, world.rich[2].account, AddressKey([8; 20]), 1).await;
     assert_eq!(simulation.outcome, Err("REVERT opcode executed".to_owned()));
     assert_eq!(world.driver().resources(AddressKey([8; 20])).await.unwrap(), Resources::default(), "not activated");
     assert_eq!(world.driver().balance(AddressKey([8; 20])).await.unwrap(), 0);

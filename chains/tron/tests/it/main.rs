@@ -1,6 +1,6 @@
-//! The driver against the stand-in node, over HTTP, and its bytes against vectors.
+//! Tests of the driver against the stand-in node over HTTP, and of its encodings against published vectors.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod costing;
 mod reading;

@@ -1,4 +1,4 @@
-//! What a node is asked, and what of its answers is believed.
+//! Tests of reading: the requests that the driver sends, and the answers that it accepts.
 
 use std::time::Duration;
 
@@ -9,16 +9,19 @@ use tronnode::gateway::GatewayFault;
 use crate::world::{CHAIN_ID, World};
 
 #[tokio::test]
-async fn a_chain_is_known_by_its_genesis_block() {
+async fn a_chain_is_identified_by_its_genesis_block() {
     let world = World::start().await;
     assert_eq!(world.driver().identity().await.unwrap().id, CHAIN_ID.to_string());
-    world.gateway.set_fault(GatewayFault::Foreign);
+    world.gateway.set_fault(GatewayFault::WrongChain);
     assert!(matches!(world.driver().identity().await, Err(SourceError::InvalidResponse(_))));
-    assert!(matches!(world.driver().tip().await, Err(SourceError::Unavailable(_))), "nor is it asked anything else");
+    assert!(
+        matches!(world.driver().tip().await, Err(SourceError::Unavailable(_))),
+        "an endpoint of another chain is not used"
+    );
 }
 
 #[tokio::test]
-async fn the_tip_is_solidified() {
+async fn the_tip_is_the_solidified_block() {
     let world = World::start().await;
     let driver = world.driver();
     let tip = driver.tip().await.unwrap();
@@ -33,7 +36,7 @@ async fn the_tip_is_solidified() {
 }
 
 #[tokio::test]
-async fn a_node_with_two_ports_and_a_key() {
+async fn an_endpoint_may_have_two_ports_and_an_api_key() {
     let world = World::start().await;
     let (full, solid) =
         (world.node.gateway_with_key("secret-key").await, world.node.gateway_with_key("secret-key").await);
@@ -57,7 +60,7 @@ async fn a_node_with_two_ports_and_a_key() {
 }
 
 #[tokio::test]
-async fn a_long_range_is_cut_where_answers_are_too_large() {
+async fn a_range_becomes_smaller_where_answers_are_too_large() {
     let world = World::start().await;
     for _ in 0..30 {
         for _ in 0..20 {
@@ -84,7 +87,7 @@ async fn a_long_range_is_cut_where_answers_are_too_large() {
 }
 
 #[tokio::test]
-async fn a_block_costs_one_request_and_a_range_one_more() {
+async fn reading_takes_one_request_per_range_and_one_per_block_with_transactions() {
     let world = World::start().await;
     let (full, empty) = (40, 20);
     for _ in 0..full {
@@ -104,36 +107,36 @@ async fn a_block_costs_one_request_and_a_range_one_more() {
 }
 
 #[tokio::test]
-async fn past_balances_are_those_of_nodes_that_keep_them() {
+async fn past_balances_come_from_nodes_that_keep_their_history() {
     let world = World::start().await;
     let driver = world.driver();
-    let (rich, nobody) =
+    let (rich, unknown) =
         (chain::derive::tron_address(world.rich[1].account), chain::derive::tron_address(AddressKey([7; 20])));
     let before = driver.tip().await.unwrap().head.block_ref();
     world.node.send(&world.rich[0], &Operation::Transfer { to: world.rich[1].account, sun: 5 });
     world.node.produce(30, 0);
     let after = driver.tip().await.unwrap().head.block_ref();
-    let balances = async |at: &BlockRef, of: &Address| {
-        driver.balances(at, &AssetKind::Native, std::slice::from_ref(of)).await.map(|balances| balances[0])
+    let balance = async |at: &BlockRef, address: &Address| {
+        driver.balances(at, &AssetKind::Native, std::slice::from_ref(address)).await.map(|balances| balances[0])
     };
-    // A node without a history does not say so: it says that there is nothing.
-    assert_eq!(balances(&after, &rich).await, Ok(Amount::ZERO));
+    // A node without the history reports no error but a balance of zero.
+    assert_eq!(balance(&after, &rich).await, Ok(Amount::ZERO));
     world.node.model().history = true;
-    let (had, has) = (balances(&before, &rich).await.unwrap(), balances(&after, &rich).await.unwrap());
-    assert_eq!(has, had.checked_add(Amount::from_units(5)).unwrap());
-    assert_eq!(balances(&after, &nobody).await, Ok(Amount::ZERO));
-    let elsewhere = BlockRef { height: after.height, hash: before.hash };
-    assert!(balances(&elsewhere, &rich).await.is_err(), "no block has this height and this hash");
+    let (old, new) = (balance(&before, &rich).await.unwrap(), balance(&after, &rich).await.unwrap());
+    assert_eq!(new, old.checked_add(Amount::from_units(5)).unwrap());
+    assert_eq!(balance(&after, &unknown).await, Ok(Amount::ZERO));
+    let mismatched = BlockRef { height: after.height, hash: before.hash };
+    assert!(balance(&mismatched, &rich).await.is_err(), "no block has this height and this hash");
     let contract = chain::derive::tron_address(world.usdt).text;
     let token = driver.balances(&after, &AssetKind::Token { contract }, std::slice::from_ref(&rich)).await;
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
 }
 
 #[tokio::test]
-async fn a_range_that_takes_too_long_becomes_smaller() {
+async fn a_range_becomes_smaller_after_a_timeout() {
     let world = World::start().await;
     world.gateway.set_fault(GatewayFault::SlowRanges(6));
-    let driver = world.impatient();
+    let driver = world.driver_with_short_deadline();
     let watched = WatchSet::default();
     let blocks = async {
         loop {
@@ -144,28 +147,30 @@ async fn a_range_that_takes_too_long_becomes_smaller() {
             }
         }
     };
-    let blocks = tokio::time::timeout(Duration::from_secs(60), blocks).await.expect("a range that is small enough");
+    let blocks = tokio::time::timeout(Duration::from_secs(60), blocks)
+        .await
+        .expect("the driver finds a range that is small enough");
     assert!((1..=6).contains(&blocks.len()), "{}", blocks.len());
 }
 
 #[tokio::test]
-async fn an_own_node_must_offer_calls() {
+async fn a_node_that_does_not_simulate_calls_is_reported() {
     let world = World::start().await;
-    world.gateway.set_fault(GatewayFault::NoConstant);
+    world.gateway.set_fault(GatewayFault::NoSimulation);
     let driver = world.driver();
     let contract = chain::derive::tron_address(world.usdt).text;
     let refused = driver.decimals(&contract).await;
     assert!(matches!(&refused, Err(SourceError::Unsupported(_))), "{refused:?}");
     let report = driver.check_endpoints().await.remove(0).outcome.unwrap_err();
     assert!(report.contains("vm.supportConstant = true"), "{report}");
-    // Another endpoint is asked instead.
+    // The driver uses another endpoint instead.
     let other = world.node.gateway().await;
     let endpoints = [&world.gateway.url, &other.url].map(|url| rpc::Endpoint::new(url).unwrap());
     assert_eq!(world.driver_of(endpoints.to_vec()).decimals(&contract).await, Ok(6));
 }
 
 #[tokio::test]
-async fn a_node_that_is_behind_takes_nothing_back() {
+async fn a_lagging_node_removes_no_unconfirmed_transfer() {
     let world = World::start().await;
     let behind = world.node.gateway().await;
     behind.set_fault(GatewayFault::Lagging(3));
@@ -180,15 +185,15 @@ async fn a_node_that_is_behind_takes_nothing_back() {
         driver.tip().await.unwrap();
         seen.push(driver.unconfirmed(&watched, &[]).await.unwrap().unwrap().len());
     }
-    let first = seen.iter().position(|seen| *seen == 1).expect("one endpoint shows it");
+    let first = seen.iter().position(|seen| *seen == 1).expect("one endpoint has the transfer");
     assert!(seen[first..].iter().all(|seen| *seen == 1), "{seen:?}");
     let receipts = world.gateway.request_count("gettransactioninfobyblocknum")
         + behind.request_count("gettransactioninfobyblocknum");
-    assert_eq!(receipts, 1, "each block is read once");
+    assert_eq!(receipts, 1, "each block is requested once");
 }
 
 #[tokio::test]
-async fn what_is_solidified_stays_on_its_way_until_it_was_read() {
+async fn a_transfer_stays_unconfirmed_until_its_block_is_stored() {
     let world = World::start().await;
     let driver = world.driver();
     let watched = WatchSet::default();
@@ -199,11 +204,11 @@ async fn what_is_solidified_stays_on_its_way_until_it_was_read() {
     assert_eq!(seen().await, 1);
     world.node.produce(18, 0);
     let tip = driver.tip().await.unwrap().head.height;
-    assert_eq!(seen().await, 1, "solidified, and not yet booked by anybody");
+    assert_eq!(seen().await, 1, "the block is solidified and not booked yet");
     driver.blocks(tip, tip, &watched).await.unwrap();
-    assert_eq!(seen().await, 1, "read, and perhaps not yet stored");
+    assert_eq!(seen().await, 1, "the block was read, but may not be stored yet");
     world.node.produce(1, 0);
     driver.tip().await.unwrap();
     driver.blocks(tip + 1, tip + 1, &watched).await.unwrap();
-    assert_eq!(seen().await, 0, "who asks for the next block has stored this one");
+    assert_eq!(seen().await, 0, "a caller that requests the next block has stored this one");
 }

@@ -1,4 +1,5 @@
-//! Every vector of the protocol notes: made by TronWeb offline and computed again by two other implementations.
+//! Test vectors for addresses, transactions and signatures. TronWeb produced them offline, and two other implementations
+//! confirmed them.
 
 use bip32::{ChildNumber, XPrv};
 use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
@@ -15,8 +16,8 @@ const XPUB: &str =
 const REFERENCE: &str = "0000000003fe262d52bfa4b2814f816fd2e57af5b98a33d60d8630a03a908e0e";
 const USDT: &str = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t";
 
-/// Index, address, hex, private key.
-const OF_ABANDON: [(u32, &str, &str, &str); 8] = [
+/// Keys of the phrase [`ABANDON`]: index, address, hexadecimal address, private key.
+const ABANDON_KEYS: [(u32, &str, &str, &str); 8] = [
     (
         0,
         "TUEZSdKsoDHQMeZwihtdoBiN46zxhGWYdH",
@@ -67,7 +68,7 @@ const OF_ABANDON: [(u32, &str, &str, &str); 8] = [
     ),
 ];
 
-/// USDT of the networks with their chain ids, which end the ids of their genesis blocks.
+/// USDT on each network: preset, contract, hexadecimal contract, chain id. The chain id is the end of the genesis block's id.
 const CONTRACTS: [(&str, &str, &str, u32); 3] = [
     (
         include_str!("../../../../config/chains/tron.toml"),
@@ -89,8 +90,8 @@ const CONTRACTS: [(&str, &str, &str, u32); 3] = [
     ),
 ];
 
-/// Index, address, private key.
-const OF_JUNK: [(u32, &str, &str); 5] = [
+/// Keys of the phrase [`JUNK`]: index, address, private key.
+const JUNK_KEYS: [(u32, &str, &str); 5] = [
     (0, "TWer2Ygk5TEheHp3TPuYeqxmB6SsGZmaL6", "15f0bbb1774be40b7a8d7965d637f324bda2f711fc5726a3dcc19585c6950954"),
     (1, "TPjjvMwjPoDC32V2dGDYTkLH4E5LAtBZ6C", "9b6ac6a6faf1dc64240f654475a7e668141e4205262367feb7269ef332113929"),
     (2, "TB7mhtkvfhsRBRhe5FuRa4tFXSEyGDe4eA", "0c88a7fee5bfbe5a354c225bfa8a9d09557466cdf56f887cc2d000e7354f9453"),
@@ -119,39 +120,39 @@ fn private_key(seed: &[u8], index: u32) -> SigningKey {
     SigningKey::from_slice(&key.private_key().to_bytes()).unwrap()
 }
 
-fn text_of(key: &SigningKey) -> String {
+fn address_text(key: &SigningKey) -> String {
     chain::derive::tron_address(transaction::account_of(key.verifying_key())).text
 }
 
-fn key_of(index: usize) -> SigningKey {
-    SigningKey::from_slice(&const_hex::decode(OF_ABANDON[index].3).unwrap()).unwrap()
+fn signing_key(index: usize) -> SigningKey {
+    SigningKey::from_slice(&const_hex::decode(ABANDON_KEYS[index].3).unwrap()).unwrap()
 }
 
 fn account(index: usize) -> AddressKey {
-    address::parse(OF_ABANDON[index].1).unwrap().key
+    address::parse(ABANDON_KEYS[index].1).unwrap().key
 }
 
-fn frame() -> TransactionParams {
+fn params() -> TransactionParams {
     let hash = BlockHash(const_hex::decode_to_array(REFERENCE).unwrap());
     TransactionParams::new(BlockRef { height: 66_987_565, hash }, 1_777_445_181_000, 1_777_445_121_000)
 }
 
-fn trx(sun: i64) -> Operation {
+fn trx_transfer(sun: i64) -> Operation {
     Operation::Transfer { to: account(1), sun }
 }
 
-fn token(amount: Amount) -> Operation {
+fn token_transfer(amount: Amount) -> Operation {
     let contract = address::parse(USDT).unwrap().key;
     Operation::Trigger { contract, call_value: 0, data: abi::transfer(account(1), amount) }
 }
 
-fn built(act: &Operation, frame: &TransactionParams) -> UnsignedTransaction {
-    transaction::build(account(0), act, frame)
+fn build(operation: &Operation, params: &TransactionParams) -> UnsignedTransaction {
+    transaction::build(account(0), operation, params)
 }
 
-fn assert_signed(draft: &UnsignedTransaction, raw: &str, txid: &str, signature: &str, bytes: &str) {
-    let signed = draft.sign(&key_of(0)).unwrap();
-    assert_eq!(const_hex::encode(&draft.raw), raw);
+fn assert_signed(unsigned: &UnsignedTransaction, raw: &str, txid: &str, signature: &str, bytes: &str) {
+    let signed = unsigned.sign(&signing_key(0)).unwrap();
+    assert_eq!(const_hex::encode(&unsigned.raw), raw);
     assert_eq!(signed.txid.to_string(), txid);
     assert_eq!(const_hex::encode(signed.signature), signature);
     assert_eq!(const_hex::encode(&signed.bytes), bytes);
@@ -161,22 +162,22 @@ fn assert_signed(draft: &UnsignedTransaction, raw: &str, txid: &str, signature: 
 fn addresses_are_derived_from_the_seed_and_from_the_account_key() {
     let seed = seed(ABANDON, "");
     let deriver = Deriver::new(XPUB, AddressScheme::Tron).unwrap();
-    for (index, text, hex, secret) in OF_ABANDON {
+    for (index, text, hex, secret) in ABANDON_KEYS {
         let derived = deriver.derive_address(index).unwrap();
         assert_eq!((derived.text.as_str(), address::to_hex(derived.key).as_str()), (text, hex));
         assert_eq!(address::from_hex(hex), Some(derived.key));
         let key = private_key(&seed, index);
         assert_eq!(const_hex::encode(key.to_bytes()), secret);
-        assert_eq!(text_of(&key), text);
+        assert_eq!(address_text(&key), text);
     }
 }
 
 #[test]
-fn addresses_of_the_other_phrases() {
+fn other_phrases_derive_the_published_addresses() {
     let junk = seed(JUNK, "");
-    for (index, text, secret) in OF_JUNK {
+    for (index, text, secret) in JUNK_KEYS {
         let key = private_key(&junk, index);
-        assert_eq!((text_of(&key).as_str(), const_hex::encode(key.to_bytes()).as_str()), (text, secret));
+        assert_eq!((address_text(&key).as_str(), const_hex::encode(key.to_bytes()).as_str()), (text, secret));
     }
     let art = seed(&format!("{}art", "abandon ".repeat(23)), "TREZOR");
     for (index, text) in [
@@ -184,12 +185,12 @@ fn addresses_of_the_other_phrases() {
         (1, "TK2isNzNqQQ4paoAqRoMFjnp7ZS76wjuPm"),
         (2, "TDTBBPHWbSAixmjjXG5P13fEGxuyagueLx"),
     ] {
-        assert_eq!(text_of(&private_key(&art, index)), text);
+        assert_eq!(address_text(&private_key(&art, index)), text);
     }
 }
 
 #[test]
-fn the_contracts_of_the_networks() {
+fn the_presets_contain_the_usdt_contracts_and_chain_ids() {
     for (preset, text, hex, chain_id) in CONTRACTS {
         assert_eq!(address::to_hex(address::parse(text).unwrap().key), hex);
         assert!(preset.contains(&format!("contract = \"{text}\"")), "{preset}");
@@ -198,61 +199,61 @@ fn the_contracts_of_the_networks() {
 }
 
 #[test]
-fn calls_and_logs_of_tokens() {
-    let of = account(1);
+fn token_calls_have_the_published_selectors_and_layouts() {
+    let holder = account(1);
     for (data, selector, words) in [
-        (abi::transfer(of, Amount::from_units(1)), "a9059cbb", 2),
-        (abi::balance_of(of), "70a08231", 1),
+        (abi::transfer(holder, Amount::from_units(1)), "a9059cbb", 2),
+        (abi::balance_of(holder), "70a08231", 1),
         (abi::decimals(), "313ce567", 0),
-        (abi::is_black_listed(of), "e47d6060", 1),
+        (abi::is_black_listed(holder), "e47d6060", 1),
         (abi::paused(), "5c975abb", 0),
     ] {
         assert_eq!((const_hex::encode(&data[..4]).as_str(), data.len()), (selector, 4 + 32 * words));
-        assert!(words == 0 || (data[4..16] == [0; 12] && data[16..36] == of.0), "{selector}");
+        assert!(words == 0 || (data[4..16] == [0; 12] && data[16..36] == holder.0), "{selector}");
     }
     let topic = alloy_primitives::keccak256("Transfer(address,address,uint256)");
     assert_eq!(abi::TRANSFER_TOPIC, const_hex::encode(topic));
 }
 
 #[test]
-fn a_payment_of_trx() {
-    let draft = built(&trx(1_500_000), &frame());
-    assert_signed(&draft, TRX_RAW, TRX_TXID, TRX_SIG, TRX_TX);
-    assert_eq!(transaction::bandwidth(&draft.sign(&key_of(0)).unwrap().bytes), 267);
+fn a_trx_transfer_matches_its_vector() {
+    let unsigned = build(&trx_transfer(1_500_000), &params());
+    assert_signed(&unsigned, TRX_RAW, TRX_TXID, TRX_SIG, TRX_TX);
+    assert_eq!(transaction::bandwidth(&unsigned.sign(&signing_key(0)).unwrap().bytes), 267);
     for (sun, txid) in [
         (1, "1dd09e525627c6c7eb0515591cb63bc3f091c03409f09d489076d3468c0e6c4b"),
         (127, "2f3c99ff675efdf296db4b60b508c9068ed339c6e4a7b938a56d93b6274fd4d7"),
         (128, "2170a1c796debc45820dc1c2c4b962497ae1162fb8bc21ec433211f054b48b73"),
         (9_007_199_254_740_991, "9573622ab257b2576be8b76b7e2349b9509f53f73defd21b552272a25e640449"),
     ] {
-        assert_eq!(built(&trx(sun), &frame()).txid.to_string(), txid);
+        assert_eq!(build(&trx_transfer(sun), &params()).txid.to_string(), txid);
     }
 }
 
 #[test]
-fn a_millisecond_or_a_permission_makes_another_transaction() {
-    let later = TransactionParams { timestamp_ms: 1_777_445_121_001, ..frame() };
-    let txid = built(&trx(1_500_000), &later).txid.to_string();
+fn another_timestamp_or_permission_gives_another_id() {
+    let later = TransactionParams { timestamp_ms: 1_777_445_121_001, ..params() };
+    let txid = build(&trx_transfer(1_500_000), &later).txid.to_string();
     assert_eq!(txid, "d9bb858b05441588e96ebc127833adb45ba4083fa679b323c479ba4cbf5b7ef2");
-    let permitted = TransactionParams { permission_id: 2, ..frame() };
-    let txid = built(&trx(1_500_000), &permitted).txid.to_string();
+    let permitted = TransactionParams { permission_id: 2, ..params() };
+    let txid = build(&trx_transfer(1_500_000), &permitted).txid.to_string();
     assert_eq!(txid, "b85c43fde60151712d2cf24e4b927b5afb7565e3121be10a518f40b6cda0b9cf");
 }
 
 #[test]
-fn a_payment_of_usdt() {
-    let draft = built(&token(Amount::from_units(12_345_678)), &frame().with_fee_limit(30_000_000));
-    assert_signed(&draft, TOKEN_RAW, TOKEN_TXID, TOKEN_SIG, TOKEN_TX);
-    assert_eq!(transaction::bandwidth(&draft.sign(&key_of(0)).unwrap().bytes), 345);
-    let all = built(&token(Amount::MAX), &frame().with_fee_limit(100_000_000));
-    assert_eq!(all.txid.to_string(), "8e4fb2be98aa0a8113e84a760ebb264720d36fa60e8f8f569b64644ee1e6bef0");
+fn a_usdt_transfer_matches_its_vector() {
+    let unsigned = build(&token_transfer(Amount::from_units(12_345_678)), &params().with_fee_limit(30_000_000));
+    assert_signed(&unsigned, TOKEN_RAW, TOKEN_TXID, TOKEN_SIG, TOKEN_TX);
+    assert_eq!(transaction::bandwidth(&unsigned.sign(&signing_key(0)).unwrap().bytes), 345);
+    let maximum = build(&token_transfer(Amount::MAX), &params().with_fee_limit(100_000_000));
+    assert_eq!(maximum.txid.to_string(), "8e4fb2be98aa0a8113e84a760ebb264720d36fa60e8f8f569b64644ee1e6bef0");
 }
 
 #[test]
-fn a_memo() {
-    let draft = built(&trx(1), &TransactionParams { memo: b"hello".to_vec(), ..frame() });
-    assert_eq!(draft.txid.to_string(), "fc0abaf733ebcea63d3bdba2794a9d91cdcd7f4522dfdb93033d335df496bb3e");
-    let signature = const_hex::encode(draft.sign(&key_of(0)).unwrap().signature);
+fn a_transaction_with_a_memo_matches_its_vector() {
+    let unsigned = build(&trx_transfer(1), &TransactionParams { memo: b"hello".to_vec(), ..params() });
+    assert_eq!(unsigned.txid.to_string(), "fc0abaf733ebcea63d3bdba2794a9d91cdcd7f4522dfdb93033d335df496bb3e");
+    let signature = const_hex::encode(unsigned.sign(&signing_key(0)).unwrap().signature);
     assert_eq!(
         signature,
         "ece64cad2bfc1dcc6487846e3c31768e1fb607b17add1838835ed84553933e2b\
@@ -261,29 +262,29 @@ fn a_memo() {
 }
 
 #[test]
-fn energy_is_lent_and_taken_back() {
+fn lending_and_taking_back_energy_match_their_vectors() {
     let sun = 1_000_000_000;
-    let lend = built(&Operation::Delegate { resource: Resource::Energy, sun, to: account(1) }, &frame());
+    let lend = build(&Operation::Delegate { resource: Resource::Energy, sun, to: account(1) }, &params());
     assert_eq!(const_hex::encode(&lend.raw), DELEGATE_RAW);
     assert_eq!(lend.txid.to_string(), "0ec9f067c88adea7103a3eef3f1196f2a13ea540f793066a1323b797611b34ae");
-    let take_back = built(&Operation::Undelegate { resource: Resource::Energy, sun, from: account(1) }, &frame());
+    let take_back = build(&Operation::Undelegate { resource: Resource::Energy, sun, from: account(1) }, &params());
     assert_eq!(take_back.txid.to_string(), "d63c1c4060ef7f8657475b90b836f7e8edc3527cf790f7086239f434fab2e821");
 }
 
 #[test]
-fn a_transaction_that_a_node_built() {
+fn the_id_of_a_transaction_that_a_node_built_matches() {
     let raw = const_hex::decode(FOREIGN_RAW).unwrap();
     let txid = transaction::txid(&raw).to_string();
     assert_eq!(txid, "6303c7639f591407ef9f34a7ac8c9c9a21151f5a6af21924502515734fc267ab");
 }
 
 #[test]
-fn signatures_name_their_signer_and_strangers_sign_nothing() {
-    let draft = built(&trx(1_500_000), &frame());
-    let mut signature = draft.sign(&key_of(0)).unwrap().signature;
-    assert_eq!(transaction::signer(draft.txid, &signature), Some(account(0)));
+fn a_signature_recovers_to_its_signer_and_another_key_cannot_sign() {
+    let unsigned = build(&trx_transfer(1_500_000), &params());
+    let mut signature = unsigned.sign(&signing_key(0)).unwrap().signature;
+    assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(account(0)));
     signature[64] -= 27;
-    assert_eq!(transaction::signer(draft.txid, &signature), Some(account(0)));
-    assert_eq!(draft.sign(&key_of(1)), Err(transaction::SignError::NotTheOwner));
-    assert_eq!(transaction::signer(draft.txid, &signature[..64]), None);
+    assert_eq!(transaction::recover_signer(unsigned.txid, &signature), Some(account(0)));
+    assert_eq!(unsigned.sign(&signing_key(1)), Err(transaction::SignError::NotTheOwner));
+    assert_eq!(transaction::recover_signer(unsigned.txid, &signature[..64]), None);
 }

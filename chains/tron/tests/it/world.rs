@@ -1,4 +1,4 @@
-//! A chain of the stand-in with a token, and drivers that read it.
+//! The test world: a chain of the stand-in node with a token, and drivers that read it.
 
 use std::time::Duration;
 
@@ -12,17 +12,19 @@ use tron::{
 };
 use tronnode::{FundedAccount, TronNode, gateway::Gateway};
 
+/// The chain id of the model chain.
 pub const CHAIN_ID: u32 = 0x2b66_53dc;
-/// Milliseconds since 1970 at which the chain begins.
+/// The time of the genesis block, in unix milliseconds.
 const GENESIS_MS: i64 = 1_770_000_000_000;
-/// The penalty of USDT at its cap, in thousandths.
+/// The maximum energy penalty of USDT, in thousandths of the energy.
 pub const FACTOR: u64 = 3_400;
 
+/// A chain with a token, funded accounts and one gateway.
 pub struct World {
     pub node: TronNode,
     pub gateway: Gateway,
     pub usdt: AddressKey,
-    /// The first owns the token and has some of it.
+    /// Accounts with TRX. The first owns the token contract and has a million USDT.
     pub rich: Vec<FundedAccount>,
 }
 
@@ -31,21 +33,22 @@ impl World {
         let node = TronNode::new(CHAIN_ID, GENESIS_MS);
         let rich: Vec<FundedAccount> = (1..=3).map(|number| FundedAccount::new([number; 32])).collect();
         rich.iter().for_each(|rich| node.fund(rich.account));
-        let made = artifact("Trc20Like").await.unwrap();
-        let usdt = node.deploy(&rich[0], "TetherToken", &made.abi, &made.bytecode, FACTOR);
+        let compiled = artifact("Trc20Like").await.unwrap();
+        let usdt = node.deploy(&rich[0], "TetherToken", &compiled.abi, &compiled.bytecode, FACTOR);
         let gateway = node.gateway().await;
         let world = World { node, gateway, usdt, rich };
         world.call(abi::Trc20Like::mintCall {
-            to: evm(world.rich[0].account),
+            to: evm_address(world.rich[0].account),
             value: U256::from(1_000_000_000_000_u64),
         });
         world.node.produce(40, 0);
         world
     }
 
+    /// Sends a call of the token from the first account.
     pub fn call(&self, call: impl SolCall) -> [u8; 32] {
-        let act = Operation::Trigger { contract: self.usdt, call_value: 0, data: call.abi_encode() };
-        self.node.send(&self.rich[0], &act)
+        let operation = Operation::Trigger { contract: self.usdt, call_value: 0, data: call.abi_encode() };
+        self.node.send(&self.rich[0], &operation)
     }
 
     pub fn chain(&self) -> ChainId {
@@ -60,6 +63,7 @@ impl World {
         ]
     }
 
+    /// A driver that reads from the gateway.
     pub fn driver(&self) -> Tron {
         self.driver_of(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()])
     }
@@ -68,8 +72,8 @@ impl World {
         self.driver_with(rpc::Config::new(endpoints))
     }
 
-    /// Waits a moment for an answer.
-    pub fn impatient(&self) -> Tron {
+    /// A driver that waits two seconds for an answer.
+    pub fn driver_with_short_deadline(&self) -> Tron {
         let mut pool = rpc::Config::new(vec![rpc::Endpoint::new(&self.gateway.url).unwrap()]);
         pool.deadline = Duration::from_secs(2);
         self.driver_with(pool)
@@ -81,11 +85,11 @@ impl World {
     }
 }
 
-pub fn evm(of: AddressKey) -> Address {
-    Address::from(of.0)
+pub fn evm_address(account: AddressKey) -> Address {
+    Address::from(account.0)
 }
 
-/// TRX of the first rich account to the second.
-pub fn draft(world: &World, frame: &TransactionParams) -> UnsignedTransaction {
-    build(world.rich[0].account, &Operation::Transfer { to: world.rich[1].account, sun: 1_000 }, frame)
+/// Returns an unsigned transfer of TRX from the first account to the second.
+pub fn unsigned(world: &World, params: &TransactionParams) -> UnsignedTransaction {
+    build(world.rich[0].account, &Operation::Transfer { to: world.rich[1].account, sun: 1_000 }, params)
 }

@@ -6,34 +6,33 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use crate::error::{self, Error};
+use crate::auth::AuthError;
+use crate::error::{self, Code};
 use crate::orders::request::{OrderRequest, OrderRequestSchema, Payment};
 use crate::{CURRENCY, Checkout, SURFACE, auth, wire};
-use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
-use access::limits::Key;
+use access::limits::{Key, Limited};
 use clock::Instant;
-use db::{self, Tx};
 use ids::UserId;
 use money::addresses::ReservedAddress;
 use shop::catalog::PricingScheme;
 use shop::orders::OrderReference;
-use shop::orders::payment::{PaymentInstructions, PaymentMethod, PaymentService, Provider};
-use shop::orders::{self, NewLine, NewOrder};
+use shop::orders::payment::{PaymentInstructions, PaymentMethod, Provider};
+use shop::orders::{self, CreateError, NewLine, NewOrder, PlacedOrder};
 use web::body::{BadRequest, Fields};
 use web::client::Client;
+use web::idempotent::{self, IdempotencyKey, OperationError, Retention, Scope, StoredResponse};
 use web::reply;
 
 const NUMBER_PREFIX: &str = "CO";
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const KEEP_KEYS_SECONDS: i64 = 24 * 60 * 60;
-/// Two orders may want the same rows in opposite order; one of them is asked to try again, and this is how often it does.
-const ATTEMPTS_MAX: usize = 4;
+/// The time for which an idempotency key is stored when the order takes no money from a balance.
+const KEY_RETENTION_SECONDS: i64 = 24 * 60 * 60;
 
+/// The response to a new order.
 #[derive(Serialize, ToSchema)]
 pub struct CreatedOrder {
     /// Always `true`.
@@ -44,12 +43,82 @@ pub struct CreatedOrder {
     payment: Option<wire::Payment>,
 }
 
+/// Why no order was created.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    #[error(transparent)]
+    RateLimited(#[from] Limited),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    #[error("this payment method is not available at the moment")]
+    MethodUnavailable,
+    #[error(transparent)]
+    Order(#[from] CreateError),
+    #[error("this Idempotency-Key was used with another request")]
+    KeyReused,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl IntoResponse for RouteError {
+    fn into_response(self) -> Response {
+        match &self {
+            RouteError::BadRequest(bad_request) => error::bad_request(bad_request),
+            RouteError::RateLimited(limited) => error::rate_limited(*limited),
+            RouteError::Auth(AuthError::Unauthorized) => error::unauthorized(&self),
+            RouteError::MethodUnavailable => {
+                error::response(StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable, &self)
+            }
+            RouteError::KeyReused => error::response(StatusCode::CONFLICT, Code::IdempotencyConflict, &self),
+            RouteError::Order(refused) => refused_order_response(refused),
+            RouteError::Auth(AuthError::Db(cause)) | RouteError::Db(cause) => error::internal_error(cause),
+        }
+    }
+}
+
+fn refused_order_response(refused: &CreateError) -> Response {
+    let (status, code) = match refused {
+        CreateError::ProductNotFound => (StatusCode::NOT_FOUND, Code::ProductNotFound),
+        CreateError::BadLines
+        | CreateError::QuantityBelowMinimum { .. }
+        | CreateError::QuantityAboveMaximum { .. }
+        | CreateError::AmountOutOfRange => (StatusCode::BAD_REQUEST, Code::ValidationError),
+        CreateError::InsufficientStock => (StatusCode::CONFLICT, Code::InsufficientStock),
+        CreateError::CouponInvalid(_) => (StatusCode::BAD_REQUEST, Code::CouponInvalid),
+        CreateError::MethodUnavailable => (StatusCode::BAD_REQUEST, Code::PaymentMethodUnavailable),
+        CreateError::UserRequired => return error::unauthorized(refused),
+        CreateError::InsufficientBalance => (StatusCode::PAYMENT_REQUIRED, Code::InsufficientBalance),
+        CreateError::Issue(_) | CreateError::Db(_) => return error::internal_error(refused),
+    };
+    error::response(status, code, refused)
+}
+
+impl OperationError for RouteError {
+    fn key_reused() -> RouteError {
+        RouteError::KeyReused
+    }
+
+    fn database_error(&self) -> Option<&db::Error> {
+        match self {
+            RouteError::Db(error) | RouteError::Order(CreateError::Db(error)) => Some(error),
+            RouteError::BadRequest(_)
+            | RouteError::RateLimited(_)
+            | RouteError::Auth(_)
+            | RouteError::MethodUnavailable
+            | RouteError::Order(_)
+            | RouteError::KeyReused => None,
+        }
+    }
+}
+
 /// Create an order
 ///
 /// Reserves the stock for the payment window. A balance payment is taken in the same step; the order is then paid at once.
 #[utoipa::path(post, path = "/api/orders", tag = "Orders", request_body = OrderRequestSchema,
     params(("Idempotency-Key" = Option<String>, Header,
-        description = "Repeating a request with the same key and body answers the first order and makes no second one")),
+        description = "Repeating a request with the same key and body returns the first order and creates no second one")),
     responses(
         (status = 201, body = CreatedOrder, description = "The order, and what is left to do to pay it"),
         (status = 400, body = error::Body,
@@ -66,141 +135,95 @@ pub async fn create(
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Error> {
+) -> Result<Response, RouteError> {
     checkout.orders.admit(checkout.clock.steady(), [Key::ip(client.0)])?;
-    let wanted = OrderRequest::parse(&Fields::from_json(&headers, &body)?)?;
-    let user = match wanted.payment {
-        Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::user(&checkout, &headers).await?),
+    let request = OrderRequest::parse(&Fields::from_json(&headers, &body)?)?;
+    let user = match request.payment {
+        Payment::BalanceCny | Payment::BalanceCrypto => Some(auth::authenticate(&checkout, &headers).await?),
         Payment::Crypto { .. } | Payment::Alipay | Payment::Wechat => None,
     };
-    let call = call(&checkout, &headers, &wanted, user)?;
-    let Ordered { answer, is_paid } = order(&checkout, &wanted, user, call).await?;
-    if is_paid {
+    let key = idempotency_key(&checkout, &headers, &request, user)?;
+    let (payment_service, wire_request) = (checkout.payment_service.clone(), request.clone());
+    let outcome = idempotent::execute(
+        &checkout.db,
+        &checkout.clock,
+        "create_order",
+        key,
+        |now| prepare(&checkout, &request, user, now),
+        move |tx, now, (new_order, address)| {
+            Box::pin(async move {
+                let created = orders::create(tx, now, &payment_service, new_order, address).await?;
+                let body = response_body(&created, &wire_request)?;
+                let is_paid = created.instructions == PaymentInstructions::AlreadyPaid;
+                Ok((StoredResponse { status: StatusCode::CREATED, body }, is_paid))
+            })
+        },
+    )
+    .await?;
+    if outcome.executed == Some(true) {
         checkout.wake.wake();
     }
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::CREATED);
-    Ok(reply::json_text(status, answer.body))
+    Ok(reply::json_text(outcome.response.status, outcome.response.body))
 }
 
-struct Ordered {
-    answer: Answer,
-    /// Paid by this very call: there are goods to hand out.
-    is_paid: bool,
-}
-
-/// The call that a repetition would repeat, if the client named it.
-fn call(
+fn idempotency_key(
     checkout: &Checkout,
     headers: &HeaderMap,
-    wanted: &OrderRequest,
+    request: &OrderRequest,
     user: Option<UserId>,
-) -> Result<Option<Call>, Error> {
-    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let visible = key.to_str().ok().filter(|key| (1..=KEY_LENGTH_MAX).contains(&key.len()));
-    let problem = "must be 1 to 255 visible ASCII characters";
-    let key = visible.ok_or_else(|| BadRequest::field("Idempotency-Key", problem))?;
-    let shop = checkout.shop;
-    // Strangers share no keys: whoever guesses one learns nothing of the order that was made with it.
+) -> Result<Option<IdempotencyKey>, BadRequest> {
+    // A guest's keys belong to the e-mail address, so that a client which guesses another buyer's key does not get that
+    // buyer's order.
     let owner = match user {
         Some(user) => format!("user/{user}"),
-        None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::normalize_email(&wanted.email)))),
+        None => format!("guest/{}", const_hex::encode(Sha256::digest(orders::normalize_email(&request.email)))),
     };
-    let scope = format!("{SURFACE}/{}/{}/orders/{owner}", shop.merchant, shop.mode.as_str());
-    let body = serde_json::to_vec(wanted).map_err(|e| BadRequest::Malformed(e.to_string()))?;
-    Ok(Some(Call::new(scope, key, &body)))
+    let scope = Scope { surface: SURFACE, shop: checkout.shop, operation: "orders", owner: &owner };
+    let fingerprinted = serde_json::to_vec(request).map_err(|e| BadRequest::Malformed(e.to_string()))?;
+    let retention = if user.is_some() { Retention::Forever } else { Retention::Seconds(KEY_RETENTION_SECONDS) };
+    IdempotencyKey::from_headers(headers, &scope, &fingerprinted, retention)
+        .map_err(|invalid| BadRequest::field("Idempotency-Key", invalid.to_string()))
 }
 
-async fn order(
+/// Draws the order's number and reserves an address for a payment on a chain.
+async fn prepare(
     checkout: &Checkout,
-    wanted: &OrderRequest,
-    user: Option<UserId>,
-    call: Option<Call>,
-) -> Result<Ordered, Error> {
-    let mut attempts = 1;
-    loop {
-        let (now, payment_service, call) = (checkout.now(), checkout.payment_service.clone(), call.clone());
-        let (new, wanted) = (new_order(checkout, wanted, user, now)?, wanted.clone());
-        let db = &checkout.db;
-        let address = payment_service.reserve_address(db, new.shop, &new.payment_method).await?;
-        let ordered = db.write("create_order", move |tx| {
-            Box::pin(async move { once(tx, now, &payment_service, new, address, &wanted, call).await })
-        });
-        match ordered.await {
-            Err(Error::Db(db::Error::Conflict(_)) | Error::Order(orders::CreateError::Db(db::Error::Conflict(_))))
-                if attempts < ATTEMPTS_MAX =>
-            {
-                attempts += 1;
-            }
-            answered => return answered,
-        }
-    }
-}
-
-fn new_order(
-    checkout: &Checkout,
-    wanted: &OrderRequest,
+    request: &OrderRequest,
     user: Option<UserId>,
     now: Instant,
-) -> Result<NewOrder, Error> {
-    let labels = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
-    let external = |provider| checkout.pay_links.open(provider, &labels).ok_or(Error::MethodUnavailable);
-    let means = match &wanted.payment {
+) -> Result<(NewOrder, Option<ReservedAddress>), RouteError> {
+    let reference = OrderReference::generate(&mut rand::rng(), NUMBER_PREFIX, now);
+    let external =
+        |provider| checkout.pay_links.payment_method(provider, &reference).ok_or(RouteError::MethodUnavailable);
+    let payment_method = match &request.payment {
         Payment::Crypto { coin } => PaymentMethod::Crypto(coin.clone()),
         Payment::BalanceCny => PaymentMethod::BalanceCny,
         Payment::BalanceCrypto => PaymentMethod::BalanceCrypto,
         Payment::Alipay => external(Provider::Alipay)?,
         Payment::Wechat => external(Provider::Wechat)?,
     };
-    let options = &checkout.options;
-    Ok(NewOrder {
-        reference: labels,
+    let address = checkout.payment_service.reserve_address(&checkout.db, checkout.shop, &payment_method).await?;
+    let new_order = NewOrder {
+        reference,
         shop: checkout.shop,
         surface: SURFACE,
         currency: CURRENCY,
         pricing_scheme: PricingScheme::PerUnit,
-        lines: vec![NewLine { product: wanted.product, quantity: wanted.quantity }],
-        quantity_max: options.max_quantity,
-        email: wanted.email.clone(),
+        lines: vec![NewLine { product: request.product, quantity: request.quantity }],
+        quantity_max: checkout.options.max_quantity,
+        email: request.email.clone(),
         user,
-        coupon: wanted.coupon.clone(),
-        payment_method: means,
-        window_ms: i64::try_from(options.order_window.as_millis()).unwrap_or(i64::MAX),
-    })
+        coupon: request.coupon.clone(),
+        payment_method,
+        window_ms: i64::try_from(checkout.options.order_window.as_millis()).unwrap_or(i64::MAX),
+    };
+    Ok((new_order, address))
 }
 
-/// The order and the answer to it, or the answer that the same call got before.
-async fn once(
-    tx: &mut Tx,
-    now: Instant,
-    payment_service: &PaymentService,
-    new: NewOrder,
-    address: Option<ReservedAddress>,
-    wanted: &OrderRequest,
-    call: Option<Call>,
-) -> Result<Ordered, Error> {
-    let keep = match new.user {
-        Some(_) => Keep::ForEver,
-        None => Keep::Until(now.plus_seconds(KEEP_KEYS_SECONDS)),
-    };
-    let claimed = match call {
-        None => None,
-        Some(call) => match idempotency::claim(tx, now, keep, &call).await? {
-            Claim::Same(answer) => return Ok(Ordered { answer, is_paid: false }),
-            Claim::Mismatch => return Err(Error::IdempotencyConflict),
-            Claim::New(claimed) => Some(claimed),
-        },
-    };
-    let created = orders::create(tx, now, payment_service, new, address).await?;
-    let answer = Answer { status: StatusCode::CREATED.as_u16(), body: written(&created, wanted)? };
-    if let Some(claimed) = claimed {
-        claimed.keep(tx, &answer).await?;
-    }
-    Ok(Ordered { answer, is_paid: created.instructions == PaymentInstructions::AlreadyPaid })
-}
-
-fn written(created: &orders::PlacedOrder, wanted: &OrderRequest) -> Result<String, db::Error> {
-    let order = wire::Order::new(created, wanted.payment.method());
-    let payment = wire::Payment::new(created, wanted.payment.coin());
+fn response_body(created: &PlacedOrder, request: &OrderRequest) -> Result<String, db::Error> {
+    let order = wire::Order::new(created, request.payment.method());
+    let payment = wire::Payment::new(created, request.payment.asset_code());
     let body = CreatedOrder { success: true, order, payment };
-    serde_json::to_string(&body).map_err(|e| db::Error::Statement(format!("an answer could not be written: {e}")))
+    serde_json::to_string(&body)
+        .map_err(|e| db::Error::Statement(format!("the response to a new order cannot be serialised: {e}")))
 }

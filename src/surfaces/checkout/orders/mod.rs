@@ -1,4 +1,4 @@
-//! Orders: made, looked up by their buyer, followed by anybody who knows their id.
+//! Orders: created by a buyer, looked up with their number and e-mail address, followed by their id.
 
 pub mod create;
 pub mod query;

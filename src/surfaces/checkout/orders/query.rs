@@ -6,15 +6,16 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{self, Error};
+use crate::error::{self, Code};
 use crate::wire::FoundOrder;
 use crate::{Checkout, SURFACE};
-use access::limits::Key;
+use access::limits::{Key, Limited};
 use db::{self, Tx};
+use envelope::OpenError;
 use ids::Shop;
 use shop::orders::{self, OrderDetails, OrderLine};
 use shop::stock::{self, SealedItem};
@@ -22,8 +23,10 @@ use web::body::{BadRequest, Fields};
 use web::client::Client;
 use web::reply;
 
+/// The response to a look-up.
 #[derive(Serialize, ToSchema)]
-pub struct Found {
+#[schema(as = Found)]
+pub struct OrderResponse {
     /// Always `true`.
     success: bool,
     order: FoundOrder,
@@ -32,7 +35,7 @@ pub struct Found {
 /// The body of Query Order.
 #[derive(ToSchema)]
 #[schema(as = OrderQuery)]
-#[expect(dead_code, reason = "it documents what `Lookup::parse` reads")]
+#[expect(dead_code, reason = "it documents what `Lookup::parse` parses")]
 pub struct LookupSchema {
     #[schema(rename = "orderNo")]
     order_no: String,
@@ -40,6 +43,7 @@ pub struct LookupSchema {
     email: String,
 }
 
+/// The order number and the e-mail address that a client looks an order up with.
 struct Lookup {
     order_no: String,
     email: String,
@@ -52,66 +56,98 @@ impl Lookup {
     }
 }
 
+/// Why no order is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    #[error(transparent)]
+    RateLimited(#[from] Limited),
+    /// The number is unknown, or the order has another e-mail address. The client cannot tell which.
+    #[error("there is no order with this number and e-mail address")]
+    NotFound,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+    #[error(transparent)]
+    Goods(#[from] OpenError),
+}
+
+impl IntoResponse for RouteError {
+    fn into_response(self) -> Response {
+        match &self {
+            RouteError::BadRequest(bad_request) => error::bad_request(bad_request),
+            RouteError::RateLimited(limited) => error::rate_limited(*limited),
+            RouteError::NotFound => error::response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
+            RouteError::Db(_) | RouteError::Goods(_) => error::internal_error(&self),
+        }
+    }
+}
+
 /// Look an order up
 ///
-/// By its number and the e-mail address it was made with. At most 3 requests per client and 2 per number and address within
-/// 60 seconds. The delivered credentials are in the answer once the order is completed.
+/// Finds an order by its number and its e-mail address. At most 3 requests per client and 2 per number and address are
+/// allowed within 60 seconds. The response has the delivered credentials once the order is completed.
 #[utoipa::path(get, path = "/api/orders/query", tag = "Orders",
     params(("orderNo" = String, Query, description = "Order number"),
         ("email" = String, Query, description = "The order's e-mail address, in any case")),
     responses(
-        (status = 200, body = Found, description = "The order, with its credentials once it is completed"),
+        (status = 200, body = OrderResponse, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
         (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
     ))]
-pub async fn by_url(
+pub async fn query_by_url(
     State(checkout): State<Arc<Checkout>>,
     Extension(client): Extension<Client>,
     RawQuery(query): RawQuery,
-) -> Result<Response, Error> {
-    answer(&checkout, client, Lookup::parse(&Fields::from_query(query.as_deref()))?).await
+) -> Result<Response, RouteError> {
+    query_order(&checkout, client, Lookup::parse(&Fields::from_query(query.as_deref()))?).await
 }
 
 /// Look an order up, without its e-mail address in the URL
 #[utoipa::path(post, path = "/api/orders/query", tag = "Orders", request_body = LookupSchema,
     responses(
-        (status = 200, body = Found, description = "The order, with its credentials once it is completed"),
+        (status = 200, body = OrderResponse, description = "The order, with its credentials once it is completed"),
         (status = 400, body = error::Body, description = "`validation_error`"),
         (status = 404, body = error::Body, description = "No order with this number and address (`order_not_found`)"),
         (status = 429, body = error::Body, description = "`rate_limited`; see `Retry-After`"),
     ))]
-pub async fn by_body(
+pub async fn query_by_body(
     State(checkout): State<Arc<Checkout>>,
     Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Error> {
-    answer(&checkout, client, Lookup::parse(&Fields::from_json(&headers, &body)?)?).await
+) -> Result<Response, RouteError> {
+    query_order(&checkout, client, Lookup::parse(&Fields::from_json(&headers, &body)?)?).await
 }
 
-/// Every look-up counts, found or not; a refused one does not.
-async fn answer(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, Error> {
+/// Counts the look-up against both limits, whether it finds an order or not. A look-up beyond a limit is not counted.
+async fn query_order(checkout: &Checkout, client: Client, lookup: Lookup) -> Result<Response, RouteError> {
     let pair = Key::of((&lookup.order_no, orders::normalize_email(&lookup.email)));
     checkout.lookups.admit(checkout.clock.steady(), [Key::ip(client.0), pair])?;
     let shop = checkout.shop;
-    let found = checkout.db.read("query_order", move |tx| Box::pin(async move { find(tx, shop, &lookup).await }));
-    let (view, lines, goods) = found.await?.ok_or(Error::LookupFailed)?;
+    let found = checkout.db.read("query_order", move |tx| Box::pin(async move { find_order(tx, shop, &lookup).await }));
+    let found: Result<_, db::Error> = found.await;
+    let OrderWithGoods { details, lines, goods } = found?.ok_or(RouteError::NotFound)?;
     let envelope = &checkout.envelope;
-    let open = |item: SealedItem| stock::decrypt_item(envelope, &item).map(|line| line.as_str().to_owned());
-    let credentials = goods.map(|goods| goods.into_iter().map(open).collect::<Result<Vec<_>, _>>()).transpose()?;
-    let order = FoundOrder::new(&view, &lines, credentials);
-    Ok(reply::json(StatusCode::OK, &Found { success: true, order }))
+    let decrypt = |item: SealedItem| stock::decrypt_item(envelope, &item).map(|line| line.as_str().to_owned());
+    let credentials = goods.map(|goods| goods.into_iter().map(decrypt).collect::<Result<Vec<_>, _>>()).transpose()?;
+    let order = FoundOrder::new(&details, &lines, credentials);
+    Ok(reply::json(StatusCode::OK, &OrderResponse { success: true, order }))
 }
 
-/// The order with what was bought and, once it is complete, what was delivered.
-type Whole = (OrderDetails, Vec<OrderLine>, Option<Vec<SealedItem>>);
+/// An order with its lines and, once it is completed, its delivered goods.
+struct OrderWithGoods {
+    details: OrderDetails,
+    lines: Vec<OrderLine>,
+    goods: Option<Vec<SealedItem>>,
+}
 
-async fn find(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<Whole>, db::Error> {
-    let Some(view) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
+async fn find_order(tx: &mut Tx, shop: Shop, lookup: &Lookup) -> Result<Option<OrderWithGoods>, db::Error> {
+    let Some(details) = orders::find_by_number(tx, shop, SURFACE, &lookup.order_no, &lookup.email).await? else {
         return Ok(None);
     };
-    let lines = orders::list_lines(tx, &view.order).await?;
-    let goods = orders::find_delivered_items(tx, &view.order, &lines).await?;
-    Ok(Some((view, lines, goods)))
+    let lines = orders::list_lines(tx, &details.order).await?;
+    let goods = orders::find_delivered_items(tx, &details.order, &lines).await?;
+    Ok(Some(OrderWithGoods { details, lines, goods }))
 }

@@ -1,20 +1,21 @@
-//! What a buyer asks for, read and checked as far as that needs no database.
+//! The body of Create Order, parsed and checked as far as that needs no database.
 
 use email_address::{EmailAddress, Options};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{assets, ids};
+use crate::{assets, ids, wire};
 use money::payments::Method;
 use web::body::{BadRequest, Fields};
 
+/// Longest e-mail address, in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
 const EMAIL_LENGTH_MAX: usize = 254;
 
 /// The body of Create Order.
 #[derive(ToSchema)]
 #[schema(as = NewOrder)]
-#[expect(dead_code, reason = "it documents what `OrderRequest::parse` reads")]
+#[expect(dead_code, reason = "it documents what `OrderRequest::parse` parses")]
 pub struct OrderRequestSchema {
     /// The product's `id`; a slug is not accepted here.
     #[schema(rename = "productId")]
@@ -27,23 +28,31 @@ pub struct OrderRequestSchema {
     contact_email: String,
     /// `crypto`, `balance_cny`, `balance_crypto`, `alipay` or `wechat`.
     #[schema(rename = "paymentMethod")]
-    payment_method: crate::wire::Method,
+    payment_method: wire::Method,
     /// Only with `crypto`: `trc20_usdt`, `erc20_usdt`, `bep20_usdt`, `btc`, `eth`, `trx` or `bnb`.
     coin: Option<String>,
+    /// Compared without regard to case.
     #[schema(rename = "couponCode")]
     coupon_code: Option<String>,
 }
 
-/// Serialised, it is what an idempotency key belongs to: equal requests read equal.
+/// A parsed request. Its serialisation is the fingerprint that is stored with an idempotency key, so it is the same for equal
+/// requests, however they were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
+    /// The product's id.
     pub product: Uuid,
+    /// Units, at least 1.
     pub quantity: u32,
+    /// The buyer's e-mail address.
     pub email: String,
+    /// The buyer's choice of payment.
     pub payment: Payment,
+    /// The coupon's code.
     pub coupon: Option<String>,
 }
 
+/// The buyer's choice of payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Payment {
     Crypto { coin: String },
@@ -54,12 +63,13 @@ pub enum Payment {
 }
 
 impl OrderRequest {
+    /// Parses the fields of the body; fields that the surface does not know are ignored.
     pub fn parse(fields: &Fields) -> Result<OrderRequest, BadRequest> {
         let product = ids::parse(fields.text("productId")?);
         Ok(OrderRequest {
             product: product.ok_or_else(|| BadRequest::field("productId", "must be the id of a product"))?,
-            quantity: quantity(fields.integer("quantity")?)?,
-            email: email(fields.text("contactEmail")?)?,
+            quantity: parse_quantity(fields.integer("quantity")?)?,
+            email: parse_email(fields.text("contactEmail")?)?,
             payment: Payment::parse(fields)?,
             coupon: fields.optional_text("couponCode")?.map(|code| code.trim().to_owned()),
         })
@@ -67,7 +77,7 @@ impl OrderRequest {
 }
 
 impl Payment {
-    /// `coin` is read only where it matters.
+    /// `coin` is ignored unless the method is `crypto`.
     fn parse(fields: &Fields) -> Result<Payment, BadRequest> {
         match fields.text("paymentMethod")? {
             "crypto" => match fields.text("coin")? {
@@ -85,6 +95,7 @@ impl Payment {
         }
     }
 
+    /// Returns the payment method.
     pub fn method(&self) -> Method {
         match self {
             Payment::Crypto { .. } => Method::Crypto,
@@ -95,7 +106,8 @@ impl Payment {
         }
     }
 
-    pub fn coin(&self) -> Option<&str> {
+    /// Returns the code of the asset to pay in; `None` unless the payment is on a chain.
+    pub fn asset_code(&self) -> Option<&str> {
         match self {
             Payment::Crypto { coin } => Some(coin),
             Payment::BalanceCny | Payment::BalanceCrypto | Payment::Alipay | Payment::Wechat => None,
@@ -103,16 +115,16 @@ impl Payment {
     }
 }
 
-/// One that does not fit is refused later, by the product's own limits, like any other that is too large.
-fn quantity(wanted: u64) -> Result<u32, BadRequest> {
-    match u32::try_from(wanted).unwrap_or(u32::MAX) {
+/// Quantities above `u32::MAX` are reduced to it: the product's limits refuse them later, like any other that is too large.
+fn parse_quantity(quantity: u64) -> Result<u32, BadRequest> {
+    match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::field("quantity", "must be a positive integer")),
         quantity => Ok(quantity),
     }
 }
 
-/// An address that mail can reach: without a name beside it, with a domain of at least two labels.
-pub fn email(text: &str) -> Result<String, BadRequest> {
+/// Parses an e-mail address without a display name and with a domain of at least two labels.
+fn parse_email(text: &str) -> Result<String, BadRequest> {
     let options = Options { minimum_sub_domains: 2, allow_domain_literal: false, allow_display_text: false };
     let text = text.trim();
     let valid = text.len() <= EMAIL_LENGTH_MAX && EmailAddress::parse_with_options(text, options).is_ok();
@@ -124,9 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn only_plain_addresses_with_a_domain_are_accepted() {
         for text in ["buyer@example.com", " Buyer+tag@Example.co.uk ", "a.b@x-y.example"] {
-            assert_eq!(email(text).unwrap(), text.trim());
+            assert_eq!(parse_email(text).unwrap(), text.trim());
         }
         let long = format!("{}@example.com", "a".repeat(250));
         for text in [
@@ -143,7 +155,7 @@ mod tests {
             "a@example.com, b@example.com",
             &long,
         ] {
-            assert!(email(text).is_err(), "{text}");
+            assert!(parse_email(text).is_err(), "{text}");
         }
     }
 }

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{self, Error};
+use crate::error::{self, Code};
 use crate::wire::{self, FulfillmentStatus, PaymentStatus, Progress, Status};
 use crate::{Checkout, SURFACE, ids};
 use shop::orders;
 use web::reply;
 
-/// Needs no credential, so that it holds nothing that only the buyer may see.
+/// The status of an order. It can be read without a credential, so it has nothing that only the buyer may see.
 #[derive(Serialize, ToSchema)]
-pub struct OrderStatus {
+#[schema(as = OrderStatus)]
+pub struct StatusResponse {
     /// Always `true`.
     success: bool,
     order_id: String,
@@ -29,26 +30,44 @@ pub struct OrderStatus {
     payment: Option<Progress>,
 }
 
-/// How far one order is
+/// Why no status is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    #[error("there is no order with this id")]
+    NotFound,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl IntoResponse for RouteError {
+    fn into_response(self) -> Response {
+        match &self {
+            RouteError::NotFound => error::response(StatusCode::NOT_FOUND, Code::OrderNotFound, &self),
+            RouteError::Db(cause) => error::internal_error(cause),
+        }
+    }
+}
+
+/// Get the status of an order
 #[utoipa::path(get, path = "/api/orders/{id}/status", tag = "Orders",
     params(("id" = String, Path, description = "The order's id")),
     responses(
-        (status = 200, body = OrderStatus, description = "The states of payment and fulfilment"),
+        (status = 200, body = StatusResponse, description = "The states of payment and fulfilment"),
         (status = 404, body = error::Body, description = "No such order (`order_not_found`)"),
     ))]
 pub async fn status(
     State(checkout): State<Arc<Checkout>>,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Response, Error> {
-    let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(Error::OrderNotFound)?;
-    let standing = orders::find_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(Error::OrderNotFound)?;
-    let answer = OrderStatus {
+) -> Result<Response, RouteError> {
+    let id = path.ok().and_then(|Path(id)| ids::parse(&id)).ok_or(RouteError::NotFound)?;
+    let status = orders::find_status(&checkout.db, checkout.shop, SURFACE, id).await?.ok_or(RouteError::NotFound)?;
+    let response = StatusResponse {
         success: true,
         order_id: id.to_string(),
-        status: standing.state.into(),
-        payment_status: wire::payment_status(&standing),
-        fulfillment_status: standing.state.into(),
-        payment: Progress::new(&standing, checkout.now(), &checkout.payment_service.assets),
+        status: status.state.into(),
+        payment_status: wire::payment_status(&status),
+        fulfillment_status: status.state.into(),
+        payment: Progress::new(&status, checkout.now(), &checkout.payment_service.assets),
     };
-    Ok(reply::json(StatusCode::OK, &answer))
+    Ok(reply::json(StatusCode::OK, &response))
 }

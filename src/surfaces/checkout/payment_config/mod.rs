@@ -1,3 +1,3 @@
-//! Which ways to pay are open.
+//! The payment methods that can be used now.
 
 pub mod show;

@@ -13,13 +13,16 @@ use money::pricing::Currency;
 use shop::orders::payment::Provider;
 use web::reply;
 
+/// The response with the payment methods.
 #[derive(Serialize, ToSchema)]
-pub struct PaymentConfig {
+#[schema(as = PaymentConfig)]
+pub struct PaymentConfigResponse {
     /// Always `true`.
     success: bool,
     methods: Methods,
 }
 
+/// The availability of each payment method.
 #[derive(Serialize, ToSchema)]
 struct Methods {
     crypto: Crypto,
@@ -32,7 +35,7 @@ struct Methods {
 #[derive(Serialize, ToSchema)]
 struct Crypto {
     enabled: bool,
-    /// What can be sent as `coin` now.
+    /// The values that `coin` may have in a new order now.
     coins: Vec<&'static str>,
 }
 
@@ -41,11 +44,11 @@ struct Availability {
     enabled: bool,
 }
 
-/// Which payment methods and coins can be used now
+/// List the payment methods and coins that can be used now
 ///
-/// It changes while the shop runs: without a fresh exchange rate a coin is not available.
+/// The list changes while the shop runs: a coin without a fresh exchange rate is not available.
 #[utoipa::path(get, path = "/api/payment-config", tag = "Payment methods", responses(
-    (status = 200, body = PaymentConfig, description = "All five methods, each with its availability"),
+    (status = 200, body = PaymentConfigResponse, description = "All five methods, each with its availability"),
 ))]
 pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
     let now = checkout.now();
@@ -60,5 +63,5 @@ pub async fn show(State(checkout): State<Arc<Checkout>>) -> Response {
         alipay: external(Provider::Alipay),
         wechat: external(Provider::Wechat),
     };
-    reply::json(StatusCode::OK, &PaymentConfig { success: true, methods })
+    reply::json(StatusCode::OK, &PaymentConfigResponse { success: true, methods })
 }

@@ -4,35 +4,53 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{self, Error};
+use crate::error;
 use crate::wire::Product;
 use crate::{CURRENCY, Checkout};
 use shop::catalog;
 use web::reply;
 
+/// The response with all products.
 #[derive(Serialize, ToSchema)]
-pub struct Products {
+#[schema(as = Products)]
+pub struct ProductsResponse {
     /// Always `true`.
     success: bool,
     products: Vec<Product>,
 }
 
+/// Why no products are returned.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl IntoResponse for RouteError {
+    fn into_response(self) -> Response {
+        match self {
+            RouteError::Db(cause) => error::internal_error(cause),
+        }
+    }
+}
+
 /// List all active products
 ///
-/// Each with a single price per unit. There are no pages.
+/// Each product has a single price per unit. The list is not paged.
 #[utoipa::path(get, path = "/api/products", tag = "Products", responses(
-    (status = 200, body = Products, description = "Every active product"),
+    (status = 200, body = ProductsResponse, description = "Every active product"),
     (status = 429, body = error::Body, description = "Too many requests of this client; see `Retry-After`"),
 ))]
-pub async fn list(State(checkout): State<Arc<Checkout>>) -> Result<Response, Error> {
+pub async fn list(State(checkout): State<Arc<Checkout>>) -> Result<Response, RouteError> {
     let shop = checkout.shop;
-    let listed = checkout
+    let products = checkout
         .db
         .read("list_products", move |tx| Box::pin(async move { catalog::list_active(tx, shop, CURRENCY).await }));
-    let products = listed.await?.into_iter().map(Product::from).collect();
-    Ok(reply::json(StatusCode::OK, &Products { success: true, products }))
+    let products: Result<Vec<catalog::Product>, db::Error> = products.await;
+    let products = products?.into_iter().map(Product::from).collect();
+    Ok(reply::json(StatusCode::OK, &ProductsResponse { success: true, products }))
 }

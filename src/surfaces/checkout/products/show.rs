@@ -5,39 +5,60 @@ use std::sync::Arc;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error::{self, Error};
+use crate::error::{self, Code};
 use crate::wire::Product;
 use crate::{CURRENCY, Checkout};
 use shop::catalog;
 use web::reply;
 
+/// The response with one product.
 #[derive(Serialize, ToSchema)]
-pub struct Shown {
+#[schema(as = Shown)]
+pub struct ProductResponse {
     /// Always `true`.
     success: bool,
     product: Product,
 }
 
-/// One product, by its id or its slug
+/// Why no product is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    #[error("there is no such product")]
+    NotFound,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl IntoResponse for RouteError {
+    fn into_response(self) -> Response {
+        match &self {
+            RouteError::NotFound => error::response(StatusCode::NOT_FOUND, Code::ProductNotFound, &self),
+            RouteError::Db(cause) => error::internal_error(cause),
+        }
+    }
+}
+
+/// Get one product by its id or its slug
 #[utoipa::path(get, path = "/api/products/{idOrSlug}", tag = "Products",
     params(("idOrSlug" = String, Path, description = "The product's id or its slug")),
     responses(
-        (status = 200, body = Shown, description = "The product"),
+        (status = 200, body = ProductResponse, description = "The product"),
         (status = 404, body = error::Body, description = "No such active product (`product_not_found`)"),
     ))]
 pub async fn show(
     State(checkout): State<Arc<Checkout>>,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Response, Error> {
-    let Path(id_or_slug) = path.map_err(|_| Error::ProductNotFound)?;
+) -> Result<Response, RouteError> {
+    let Path(id_or_slug) = path.map_err(|_| RouteError::NotFound)?;
     let shop = checkout.shop;
     let found = checkout.db.read("find_product", move |tx| {
         Box::pin(async move { catalog::find_active(tx, shop, CURRENCY, &id_or_slug).await })
     });
-    let product = found.await?.ok_or(Error::ProductNotFound)?.into();
-    Ok(reply::json(StatusCode::OK, &Shown { success: true, product }))
+    let found: Result<Option<catalog::Product>, db::Error> = found.await;
+    let product = found?.ok_or(RouteError::NotFound)?.into();
+    Ok(reply::json(StatusCode::OK, &ProductResponse { success: true, product }))
 }

@@ -1,0 +1,90 @@
+//! The blocks of one branch that were read last: headers, to check the difficulty of their children, and coinbase outputs,
+//! until they may be spent. Pure.
+
+use std::collections::VecDeque;
+
+use bitcoin::{BlockHash, block::Header};
+
+use crate::block::PaidOutput;
+
+/// Maximum number of blocks; more than the 100 after which a coinbase may be spent.
+const BLOCKS_MAX: usize = 200;
+
+/// The part of a block that later blocks need.
+#[derive(Debug, Clone)]
+pub struct RecentBlock {
+    pub hash: BlockHash,
+    pub header: Header,
+    /// Coinbase outputs to addresses of the configured type.
+    pub coinbase: Vec<PaidOutput>,
+}
+
+/// Blocks of one branch, oldest first, each the parent of the next.
+#[derive(Debug, Default)]
+pub struct RecentBlocks(VecDeque<RecentBlock>);
+
+impl RecentBlocks {
+    /// Adds a block and removes the blocks that are not its ancestors.
+    pub fn push(&mut self, block: RecentBlock) {
+        while self.0.back().is_some_and(|last| last.hash != block.header.prev_blockhash) {
+            self.0.pop_back();
+        }
+        self.0.push_back(block);
+        while self.0.len() > BLOCKS_MAX {
+            self.0.pop_front();
+        }
+    }
+
+    /// Returns the block that is `depth` blocks below the newest one.
+    pub fn find_below(&self, depth: usize) -> Option<&RecentBlock> {
+        self.0.len().checked_sub(depth + 1).and_then(|index| self.0.get(index))
+    }
+
+    /// Returns the header of the block with this hash.
+    pub fn find_header(&self, hash: BlockHash) -> Option<Header> {
+        self.0.iter().rev().find(|block| block.hash == hash).map(|block| block.header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::{Network, constants::genesis_block};
+
+    use super::*;
+
+    fn child(parent: &RecentBlock, nonce: u32) -> RecentBlock {
+        let mut header = parent.header;
+        header.prev_blockhash = parent.hash;
+        header.nonce = nonce;
+        RecentBlock { hash: header.block_hash(), header, coinbase: Vec::new() }
+    }
+
+    #[test]
+    fn only_one_branch_is_kept_in_whatever_order_blocks_are_read() {
+        let header = genesis_block(Network::Regtest).header;
+        let mut blocks = vec![RecentBlock { hash: header.block_hash(), header, coinbase: Vec::new() }];
+        for _ in 0..300 {
+            blocks.push(child(blocks.last().unwrap(), 1));
+        }
+        let mut recent = RecentBlocks::default();
+        for block in &blocks {
+            recent.push(block.clone());
+        }
+        assert_eq!(recent.find_below(99).map(|block| block.hash), Some(blocks[201].hash));
+        assert_eq!(recent.find_below(BLOCKS_MAX).map(|block| block.hash), None);
+        assert_eq!(recent.find_header(blocks[10].hash), None);
+
+        let fork = child(&blocks[250], 2);
+        recent.push(fork.clone());
+        assert_eq!(recent.find_below(1).map(|block| block.hash), Some(blocks[250].hash));
+        assert_eq!(recent.find_header(blocks[251].hash), None);
+        recent.push(fork);
+        assert_eq!(
+            recent.find_below(1).map(|block| block.hash),
+            Some(blocks[250].hash),
+            "a block that is read twice is kept once"
+        );
+        recent.push(blocks[5].clone());
+        assert_eq!(recent.find_below(1).map(|block| block.hash), None);
+    }
+}

@@ -1,0 +1,45 @@
+//! Parses amounts, currencies, times and modes from the command line and from imported files, and formats prices.
+
+use chain::Amount;
+
+use clock::Instant;
+use ids::Mode;
+use money::pricing::{Currency, Fiat};
+
+/// Parses a mode: `live` or `test`.
+pub fn parse_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "live" => Ok(Mode::Live),
+        "test" => Ok(Mode::Test),
+        _ => Err("the mode is `live` or `test`".into()),
+    }
+}
+
+/// Parses a price such as `0.50` into minor units, here 50. Signs, exponents and more than two decimal places are refused.
+pub fn parse_minor_units(text: &str) -> Result<i64, String> {
+    let units = Amount::parse_decimal(text, 2).map_err(|e| e.to_string())?.units();
+    i64::try_from(units).map_err(|_| format!("{text} is too large"))
+}
+
+/// Parses a percentage such as `2.5` into basis points, here 250.
+pub fn parse_basis_points(text: &str) -> Result<i64, String> {
+    // One basis point is a hundredth of a percent, so a percentage is parsed like a price with two decimal places.
+    parse_minor_units(text)
+}
+
+/// Parses a currency code such as `CNY`.
+pub fn parse_currency(code: &str) -> Result<Currency, String> {
+    Currency::new(code).ok_or_else(|| format!("`{code}` is not a currency such as CNY"))
+}
+
+/// Parses a time such as `2026-02-11T12:00:00Z`.
+pub fn parse_instant(text: &str) -> Result<Instant, String> {
+    let parsed = text.parse::<jiff::Timestamp>();
+    let refused = |_| format!("`{text}` is not a time such as 2026-02-11T12:00:00Z");
+    parsed.map(|at| Instant(at.as_millisecond())).map_err(refused)
+}
+
+/// Formats a price, such as `0.5 CNY`.
+pub fn format_fiat(price: Fiat) -> String {
+    format!("{} {}", price.to_decimal(), price.currency)
+}

@@ -1,0 +1,162 @@
+//! From the configuration to drivers: the RPC pool of each chain, and the source behind it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use chain::{ChainId, Family, Source};
+use secrecy::ExposeSecret;
+
+use config::{ChainConfig, Config, Driver};
+
+/// Pause between two searches of Esplora servers for the same addresses: public servers limit requests per minute.
+const ADDRESS_PAUSE: Duration = Duration::from_secs(60);
+
+/// Opens the sources of all enabled chains. `simnet` holds the model chains.
+///
+/// # Errors
+/// Fails when a chain's configuration cannot be used, or when a chain is a model chain and `simnet` does not have it.
+pub fn open_sources(
+    config: &Config,
+    simnet: Option<&simnet::Simnet>,
+) -> anyhow::Result<BTreeMap<ChainId, Arc<dyn Source>>> {
+    let mut sources: BTreeMap<ChainId, Arc<dyn Source>> = BTreeMap::new();
+    for chain in config.chains.values().filter(|chain| chain.enabled) {
+        let source = match chain.driver {
+            Driver::Simnet => simnet.and_then(|simnet| simnet.source(&chain.id)).with_context(|| {
+                format!(
+                    "[chains.{}] has driver = \"simnet\", which only `settled dev` supports; set driver = \"node\"",
+                    chain.id
+                )
+            })?,
+            Driver::Node => open_node_source(chain)?,
+        };
+        sources.insert(chain.id.clone(), source);
+    }
+    Ok(sources)
+}
+
+/// Opens the source of a chain that is read from nodes.
+///
+/// # Errors
+/// Fails when the chain's configuration cannot be used.
+pub fn open_node_source(chain: &ChainConfig) -> anyhow::Result<Arc<dyn Source>> {
+    let source: anyhow::Result<Arc<dyn Source>> = match chain.family {
+        Family::Evm => open_evm(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
+        Family::Tron => open_tron(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
+        Family::Bitcoin => open_bitcoin(chain).map(|driver| Arc::new(driver) as Arc<dyn Source>),
+    };
+    source.with_context(|| format!("[chains.{}]", chain.id))
+}
+
+fn open_evm(chain: &ChainConfig) -> anyhow::Result<evm::Evm> {
+    let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
+    Ok(evm::Evm::new(evm::EvmConfig {
+        chain: chain.id.clone(),
+        chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
+        assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
+        pool: pool_config(chain)?,
+        finality: match chain.finality {
+            config::Finality::Tag => evm::FinalitySource::Tag,
+            config::Finality::Depth => evm::FinalitySource::Depth,
+        },
+        range_depth: chain.final_depth,
+        verify: evm::Commitments {
+            header: chain.verify.header,
+            transactions: chain.verify.transactions,
+            receipts: chain.verify.receipts,
+        },
+        trace: match chain.trace {
+            config::Trace::None => evm::TraceApi::None,
+            config::Trace::Debug => evm::TraceApi::Debug,
+            config::Trace::Parity => evm::TraceApi::Parity,
+        },
+    })?)
+}
+
+fn open_tron(chain: &ChainConfig) -> anyhow::Result<tron::Tron> {
+    let chain_id = chain.identity.as_deref().context("identity must be the chain id")?;
+    Ok(tron::Tron::new(tron::TronConfig {
+        chain: chain.id.clone(),
+        chain_id: chain_id.parse().with_context(|| format!("identity `{chain_id}` is not a chain id"))?,
+        assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
+        pool: pool_config(chain)?,
+    })?)
+}
+
+fn open_bitcoin(chain: &ChainConfig) -> anyhow::Result<btc::Bitcoin> {
+    let (_, asset) = chain.assets().next().context("assets is empty")?;
+    Ok(btc::Bitcoin::new(btc::BitcoinConfig {
+        address_pause: ADDRESS_PAUSE,
+        network: chain.network,
+        asset: asset.clone(),
+        backend: match chain.api {
+            config::Api::Core => btc::Backend::Core,
+            config::Api::Esplora => btc::Backend::Esplora,
+        },
+        address_type: match chain.address_kind {
+            config::AddressKind::P2wpkh => btc::AddressType::P2wpkh,
+            config::AddressKind::P2tr => btc::AddressType::P2tr,
+        },
+        verify: btc::Verify { work: chain.verify.header, commitments: chain.verify.transactions },
+        pool: pool_config(chain)?,
+    })?)
+}
+
+fn pool_config(chain: &ChainConfig) -> anyhow::Result<rpc::Config> {
+    let mut endpoints = Vec::new();
+    for endpoint in &chain.endpoints {
+        endpoints.push(endpoint_config(endpoint)?);
+    }
+    let mut pool = rpc::Config::new(endpoints).with_block_time(chain.block_time);
+    pool.deadline = chain.timeout;
+    pool.body_bytes_max = usize::try_from(chain.answer_bytes_max)?;
+    Ok(pool)
+}
+
+fn endpoint_config(endpoint: &config::Endpoint) -> anyhow::Result<rpc::Endpoint> {
+    let url = match (&endpoint.url, endpoint.url_file.read()?) {
+        (_, Some(url)) => url,
+        (Some(url), None) => url.to_string().into(),
+        (None, None) => bail!("an endpoint has neither `url` nor `url_file`"),
+    };
+    let roles: Vec<rpc::Role> = endpoint
+        .roles
+        .iter()
+        .map(|role| match role {
+            config::Role::Read => rpc::Role::Read,
+            config::Role::Broadcast => rpc::Role::Broadcast,
+        })
+        .collect();
+    let limits = rpc::Limits { per_second: endpoint.requests_per_second, per_day: endpoint.requests_per_day };
+    let mut configured = rpc::Endpoint::new(url.expose_secret())?.with_roles(&roles).with_limits(limits);
+    if let Some(solidity) = &endpoint.solidity_url {
+        configured = configured.with_path_override("walletsolidity", solidity.as_str())?;
+    }
+    if let Some(file) = endpoint.login_file.path()? {
+        configured = configured.with_login_file(file);
+    }
+    let Some(headers) = endpoint.headers_file.read()? else { return Ok(configured) };
+    for line in headers.expose_secret().lines().filter(|line| !line.trim().is_empty()) {
+        let (name, value) = line.split_once(':').context("a line of headers_file is not `Name: value`")?;
+        configured = configured.with_header(name.trim(), value.trim())?;
+    }
+    Ok(configured)
+}
+
+/// Returns the specifications of the model chains that the configuration enables.
+pub fn simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
+    let chains = config.chains.values().filter(|chain| chain.enabled && chain.driver == Driver::Simnet);
+    chains
+        .map(|chain| simnet::ChainSpec {
+            chain: chain.id.clone(),
+            family: chain.family,
+            assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
+            finality: match chain.finality {
+                config::Finality::Tag => simnet::Finality::Depth(chain.final_depth),
+                config::Finality::Depth => simnet::Finality::None,
+            },
+        })
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! The workers of the daemon, and what they share: sources, addresses, reconcilers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use chain::{ChainId, Family, Source};
+
+use crate::daemon::assets::{build_assets, open_addresses};
+use crate::daemon::drivers::open_node_source;
+use crate::feeds::Feeds;
+use crate::workers::rescan::Rescan;
+use crate::workers::{Worker, Workers, balance_check, expiry, follow, fulfil, ledger, mempool, rates};
+use clock::Clock;
+use config::{ChainConfig, Config, Driver, RatesMode};
+use db::Db;
+use envelope::Envelope;
+use money::addresses::Addresses;
+use money::assets::{Assets, FollowedChain};
+use money::deposits::{self, DepositService, Grace};
+use money::pricing::RateBook;
+use shop::fulfilment::EmailTemplates;
+use shop::orders::PaymentChangeHandler;
+use tasks::Wake;
+
+/// Time that a start waits for the nodes of all chains. A chain whose nodes do not answer in time is followed later.
+const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest block time for which a payment window waits for a block that is younger than the window's end.
+const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
+/// Blocks in one request while the follower catches up.
+const BATCH_BLOCKS: u64 = 100;
+/// The tip is stale after this many block times …
+const TIP_AGE_MAX_BLOCKS: u32 = 10;
+/// … and never earlier, because blocks are irregular and clocks differ.
+const TIP_AGE_MIN: Duration = Duration::from_secs(120);
+
+/// The services that workers use.
+pub struct WorkerServices<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The clock.
+    pub clock: &'a Clock,
+    /// The database.
+    pub db: &'a Db,
+    /// The keys that decrypt goods.
+    pub envelope: &'a Arc<Envelope>,
+    /// The source of each chain.
+    pub sources: &'a BTreeMap<ChainId, Arc<dyn Source>>,
+    /// The payment assets and their chains.
+    pub assets: &'a Assets,
+    /// The deposit addresses.
+    pub addresses: &'a Arc<Addresses>,
+    /// The exchange rates.
+    pub rates: &'a RateBook,
+    /// The position after blocks without transfers is stored at most this late, in milliseconds.
+    pub cursor_flush_ms: i64,
+}
+
+/// The workers of a daemon.
+pub struct DaemonWorkers {
+    /// All workers.
+    pub all: Workers,
+    /// The followers among them, which a start runs once before it serves.
+    pub followers: Vec<Arc<dyn Worker>>,
+    /// The rescan of each followed chain.
+    pub rescans: HashMap<ChainId, Rescan>,
+}
+
+/// Builds all workers. They run in this order when they run one after the other.
+///
+/// # Errors
+/// Fails when the configuration of the feeds or of the mail transport cannot be used.
+pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Result<DaemonWorkers> {
+    let WorkerServices { config, clock, db, envelope, sources, assets, rates, .. } = services;
+    let (db, clock) = (|| (*db).clone(), || (*clock).clone());
+    let mut all: Vec<Arc<dyn Worker>> = Vec::new();
+    let mut followers: Vec<Arc<dyn Worker>> = Vec::new();
+    let mut rescans = HashMap::new();
+    if config.rates.mode == RatesMode::Feeds {
+        let feeds = Feeds::new(&config.rates, clock())?;
+        all.push(Arc::new(rates::Rates::new(db(), clock(), &config.rates, assets, feeds, (*rates).clone())));
+    }
+    for chain in assets.chains() {
+        let Some(source) = sources.get(&chain.id).cloned() else { continue };
+        let chain_config = config.chains.get(&chain.id).context("the chain of an asset is configured")?;
+        warn_of_single_endpoint(chain_config, source.as_ref());
+        let deposits = deposit_service(config, chain_config, chain);
+        let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
+        rescans.insert(chain.id.clone(), Rescan::new(reconciler.clone()));
+        all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
+        let follower = build_follower(services, chain_config, reconciler);
+        followers.push(follower.clone());
+        all.push(follower);
+        // After the follower, because transfers in the blocks it has just read are no longer unconfirmed.
+        all.push(build_mempool_worker(services, chain, chain_config, source));
+    }
+    let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
+    let transport = Arc::new(mail::Transport::new(&config.mail, &config.data.folder)?);
+    all.push(Arc::new(fulfil::FulfilmentWorker::new(db(), clock(), (*envelope).clone(), templates)));
+    all.push(Arc::new(expiry::ExpiryWorker::new(db(), clock())));
+    all.push(Arc::new(crate::workers::mail::Mail::new(db(), clock(), transport)));
+    all.push(Arc::new(ledger::Seal::new(db())));
+    all.push(Arc::new(ledger::Fold::new(db())));
+    Ok(DaemonWorkers { all: Workers::new(all, wake), followers, rescans })
+}
+
+fn build_follower(
+    services: &WorkerServices<'_>,
+    chain: &ChainConfig,
+    reconciler: balance_check::BalanceReconciler,
+) -> Arc<follow::FollowWorker> {
+    let config = services.config;
+    let limits = follow::Limits {
+        batch: BATCH_BLOCKS,
+        tip_age_max_ms: tip_age_max_ms(chain),
+        quiet_tip_max_ms: quiet_tip_max_ms(chain),
+        start_height: chain.start_height,
+        cursor_flush_ms: services.cursor_flush_ms,
+        probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
+    };
+    let assets = chain.assets().map(|(_, asset)| asset.clone()).collect();
+    Arc::new(follow::FollowWorker::new(reconciler, services.addresses.clone(), assets, limits, chain.poll))
+}
+
+fn build_mempool_worker(
+    services: &WorkerServices<'_>,
+    chain: &FollowedChain,
+    chain_config: &ChainConfig,
+    source: Arc<dyn Source>,
+) -> Arc<mempool::MempoolWorker> {
+    let (db, clock) = (services.db.clone(), services.clock.clone());
+    Arc::new(mempool::MempoolWorker::new(db, clock, chain.clone(), source, chain_config.poll))
+}
+
+fn warn_of_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
+    if chain.family == Family::Evm && chain.driver == Driver::Node && source.independent_endpoints() < 2 {
+        tracing::warn!(
+            chain = %chain.id,
+            "{} has a single RPC endpoint, so its answers cannot be cross-checked; add a second, independent one",
+            chain.id
+        );
+    }
+}
+
+/// Runs every follower once, so that the assets of its chain are offered from the first request on. A chain whose nodes do
+/// not answer in time is offered later.
+pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
+    let runs = followers.iter().map(|follower| tokio::time::timeout(FIRST_RUN_TIMEOUT, follower.run()));
+    for (follower, outcome) in followers.iter().zip(futures_util::future::join_all(runs).await) {
+        match outcome {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!("the worker {} failed and will be repeated: {error:#}", follower.name()),
+            Err(_elapsed) => {
+                let seconds = FIRST_RUN_TIMEOUT.as_secs();
+                tracing::warn!("the worker {} got no answer within {seconds} s and will be repeated", follower.name());
+            }
+        }
+    }
+}
+
+/// Opens the rescan of a chain for a process without a daemon.
+///
+/// # Errors
+/// Fails when the chain is not enabled, is a model chain, or cannot be opened.
+pub async fn open_rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescan> {
+    let chain_config = config.chains.get(id).filter(|chain| chain.enabled);
+    let chain_config = chain_config.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
+    if chain_config.driver == Driver::Simnet {
+        bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
+    }
+    let assets = build_assets(config, &rates::book(&config.rates))?;
+    open_addresses(config, &assets, db, clock.now()).await?;
+    let chain = assets.chain(id).context("an enabled chain is followed")?;
+    let deposits = deposit_service(config, chain_config, chain);
+    let source = open_node_source(chain_config)?;
+    let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
+    Ok(Rescan::new(reconciler))
+}
+
+/// Returns the age from which on the newest block shows that the node or the chain is behind, in milliseconds.
+fn tip_age_max_ms(chain: &ChainConfig) -> i64 {
+    let age = chain.block_time.saturating_mul(TIP_AGE_MAX_BLOCKS).max(TIP_AGE_MIN);
+    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Returns the time for which a payment window waits for a block younger than its end, in milliseconds; `None` when it waits
+/// without a limit, because blocks are frequent. With slow blocks it is two block times: one block in seven takes longer.
+fn quiet_tip_max_ms(chain: &ChainConfig) -> Option<i64> {
+    let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;
+    is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Returns the service that books the deposits of a chain. Orders follow the changes of their payments.
+fn deposit_service(config: &Config, chain_config: &ChainConfig, chain: &FollowedChain) -> DepositService {
+    let grace = Grace { ms: i64::try_from(config.policy.grace.as_millis()).unwrap_or(i64::MAX) };
+    let limits = deposits::Limits { grace, keep: chain_config.keep_blocks };
+    DepositService::new(chain.clone(), limits, Arc::new(PaymentChangeHandler))
+}

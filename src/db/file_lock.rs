@@ -1,0 +1,81 @@
+//! An exclusive lock on a file, which the kernel releases when the process ends. One daemon may use a data folder, and one
+//! daemon may serve an SQLite database.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Name of the lock file in a data folder.
+const DATA_FOLDER_FILE: &str = "lock";
+/// Maximum length of the owner's name in a lock file, in bytes.
+const OWNER_LENGTH_MAX: u64 = 100;
+
+/// The exclusive right of this process to use a data folder. Dropping it releases the lock.
+#[derive(Debug)]
+pub struct DataFolderLock {
+    _file: FileLock,
+}
+
+/// Why a data folder could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum DataFolderLockError {
+    /// Another process has the lock. `holder` names it, such as `process 7`.
+    #[error("{} is used by another process ({holder})", folder.display())]
+    Held { folder: PathBuf, holder: String },
+    /// The lock file cannot be opened, locked or written.
+    #[error("cannot lock {}: {source}", folder.display())]
+    Io { folder: PathBuf, source: io::Error },
+}
+
+impl DataFolderLock {
+    /// Locks the folder without waiting.
+    ///
+    /// # Errors
+    /// [`DataFolderLockError::Held`] while another process has the lock.
+    pub fn acquire(folder: &Path) -> Result<DataFolderLock, DataFolderLockError> {
+        let owner = format!("process {}", std::process::id());
+        match FileLock::acquire(&folder.join(DATA_FOLDER_FILE), &owner) {
+            Ok(file) => Ok(DataFolderLock { _file: file }),
+            Err(FileLockError::Held { holder }) => Err(DataFolderLockError::Held { folder: folder.to_owned(), holder }),
+            Err(FileLockError::Io(source)) => Err(DataFolderLockError::Io { folder: folder.to_owned(), source }),
+        }
+    }
+}
+
+/// An exclusive lock on a file, which holds the name of its owner. Dropping it releases the lock.
+#[derive(Debug)]
+pub(crate) struct FileLock {
+    _file: File,
+}
+
+pub(crate) enum FileLockError {
+    Held { holder: String },
+    Io(io::Error),
+}
+
+impl FileLock {
+    /// Locks the file without waiting, and creates it if needed.
+    pub fn acquire(path: &Path, owner: &str) -> Result<FileLock, FileLockError> {
+        let mut options = OpenOptions::new();
+        // Opening must not truncate: until the lock is taken, the text names the process that holds it.
+        let options = options.create(true).truncate(false).read(true).write(true).mode(0o600);
+        let mut file = options.open(path).map_err(FileLockError::Io)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(FileLockError::Held { holder: read_owner(&mut file) }),
+            Err(error) => return Err(FileLockError::Io(error.into())),
+        }
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{owner}"));
+        written.map_err(FileLockError::Io)?;
+        Ok(FileLock { _file: file })
+    }
+}
+
+fn read_owner(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.take(OWNER_LENGTH_MAX).read_to_string(&mut text);
+    if read.is_ok() && !text.trim().is_empty() { text.trim().to_owned() } else { "unknown".to_owned() }
+}

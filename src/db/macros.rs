@@ -1,0 +1,89 @@
+//! Macros that bind values of any type to a statement. Each takes a `Tx` (or a `Batch`), the SQL text and the values of
+//! `$1`, `$2`, … in order.
+
+/// `execute!(tx, "update … where id = $1", id)?` runs a statement and returns the number of changed rows.
+#[macro_export]
+macro_rules! execute {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let binds = vec![$($crate::Bind::from($bind)),*];
+        $tx.execute(sql, binds).await
+    }};
+}
+
+/// `rows!(tx, "select … where a = $1", a)?` returns all rows.
+#[macro_export]
+macro_rules! rows {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let binds = vec![$($crate::Bind::from($bind)),*];
+        $tx.rows(sql, binds).await
+    }};
+}
+
+/// `row!(tx, "select … where id = $1", id)?` returns the row, or `None`. More than one row is an error.
+#[macro_export]
+macro_rules! row {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let binds = vec![$($crate::Bind::from($bind)),*];
+        $tx.row(sql, binds).await
+    }};
+}
+
+/// `batch_row![id, state]` makes one row of [`BatchRows`](crate::BatchRows).
+#[macro_export]
+macro_rules! batch_row {
+    ($($bind:expr),+ $(,)?) => { vec![$($crate::Bind::from($bind)),+] };
+}
+
+/// `rows_for_each!(tx, batch_rows, "with given (id bigint) select … from given, orders where …", mode)?` runs a statement
+/// for each given row and returns the rows of all runs, in no order.
+#[macro_export]
+macro_rules! rows_for_each {
+    ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let given: $crate::BatchRows = $given;
+        let binds = vec![$($crate::Bind::from($bind)),*];
+        $tx.rows_for_each(sql, given, binds).await
+    }};
+}
+
+/// `deferred!(tx, "update … where id = $1", id)?` schedules a statement that must change exactly one row. It runs before
+/// the next statement that is not deferred, or at the end of the transaction; see
+/// [`Tx::execute_deferred`](crate::Tx::execute_deferred).
+#[macro_export]
+macro_rules! deferred {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let binds = vec![$($crate::Bind::from($bind)),*];
+        $tx.execute_deferred(sql, Vec::new(), binds, Some(1)).await
+    }};
+}
+
+/// `deferred_for_each!(tx, batch_rows, "with given (id bigint) update … from given where …", mode)?` schedules a statement
+/// that must change exactly one row for each given row.
+#[macro_export]
+macro_rules! deferred_for_each {
+    ($tx:expr, $given:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let given: $crate::BatchRows = $given;
+        let binds = vec![$($crate::Bind::from($bind)),*];
+        let expected = u64::try_from(given.len()).unwrap_or(u64::MAX);
+        match given.is_empty() {
+            true => Ok(()),
+            false => $tx.execute_deferred(sql, given, binds, Some(expected)).await,
+        }
+    }};
+}
+
+/// `statement!(batch, "insert into … values ($1) returning id", a)` adds a statement to a [`Batch`](crate::Batch) and
+/// returns a [`ResultRef`](crate::ResultRef) that stands for the id it will return.
+#[macro_export]
+macro_rules! statement {
+    ($batch:expr, $sql:expr $(, $bind:expr)* $(,)?) => {{
+        let sql: &'static str = $sql;
+        let binds = vec![$($crate::Bind::from($bind)),*];
+        $batch.add(sql, binds)
+    }};
+}

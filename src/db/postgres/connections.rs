@@ -1,0 +1,231 @@
+//! The connections to the server, and the transactions that run on them.
+//!
+//! This is not sqlx's pool, because here a connection is only taken and put back by transactions: it needs no ping between
+//! two of them, and a broken one is dropped. A transaction begins on an idle connection, or on the next one when that is
+//! dead.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::statement::{control, rows, to_error};
+use crate::instance_lock;
+use crate::lease::Epoch;
+use crate::transaction_body::{TransactionBody, run_body};
+use crate::tx::{DbConnection, Stats, TxKind, run_hooks};
+use crate::{Bind, Error, Row, Tx};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub fn closed() -> Error {
+    Error::Unavailable("the database is closed".into())
+}
+
+/// All connections to the server, at most `count_max` of them.
+pub struct Connections {
+    options: PgConnectOptions,
+    idle: Mutex<Idle>,
+    permits: Arc<Semaphore>,
+    count_max: u32,
+    stats: Arc<Stats>,
+}
+
+struct Idle {
+    connections: Vec<PgConnection>,
+    fence: FenceState,
+}
+
+/// Whether this process may open connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceState {
+    /// It may, like any number of other processes: it does not hold the instance lock and keeps no state in memory.
+    Open,
+    /// It may while the instance lock has this epoch.
+    Fenced(Epoch),
+    /// It may not: it held the instance lock and lost it.
+    Lost,
+}
+
+#[derive(Clone, Copy)]
+pub enum Access {
+    Write,
+    Read,
+}
+
+impl Access {
+    const fn begin_sql(self) -> &'static str {
+        match self {
+            Access::Write => "begin isolation level read committed",
+            Access::Read => "begin isolation level repeatable read read only",
+        }
+    }
+}
+
+impl Connections {
+    pub fn new(options: PgConnectOptions, count_max: u32, stats: Arc<Stats>) -> Result<Connections, Error> {
+        let count_max = count_max.max(1);
+        let permits = usize::try_from(count_max).map_err(|_| Error::Unsupported("too many connections".into()))?;
+        let permits = Arc::new(Semaphore::new(permits));
+        let idle = Mutex::new(Idle { connections: Vec::new(), fence: FenceState::Open });
+        Ok(Connections { options, idle, permits, count_max, stats })
+    }
+
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// Waits until a transaction may use a connection.
+    pub async fn acquire_permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        self.permits.clone().acquire_owned().await.map_err(|_| closed())
+    }
+
+    pub async fn run<T, E, F>(&self, name: &'static str, access: Access, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: TransactionBody<T, E>,
+    {
+        let connection = self.begin(access).await?;
+        self.stats.count_transaction();
+        let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
+        let outcome = run_body(name, &mut tx, body).await;
+        let effects = tx.take_commit_effects();
+        let DbConnection::Postgres(mut connection) = tx.connection else { return outcome };
+        if outcome.is_err() {
+            // A connection that cannot roll back is dropped, and the server rolls back.
+            if control(&mut connection, "rollback").await.is_ok() {
+                self.put_back(connection);
+            }
+            return outcome;
+        }
+        match control(&mut connection, "commit").await {
+            Ok(()) => {}
+            Err(sqlx::Error::Database(rejection)) => {
+                let error = to_error(&sqlx::Error::Database(rejection));
+                self.put_back(connection);
+                return Err(error.into());
+            }
+            Err(lost) => return Err(Error::CommitUnknown(lost.to_string()).into()),
+        }
+        if effects.changed && matches!(access, Access::Write) {
+            self.stats.count_commit();
+        }
+        self.put_back(connection);
+        run_hooks(effects.hooks);
+        outcome
+    }
+
+    pub async fn select_one<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: TransactionBody<T, E>,
+    {
+        let connection = match self.take_idle() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        self.stats.count_transaction();
+        let mut tx = Tx::new(DbConnection::Postgres(connection), self.stats.clone());
+        tx.set_kind(TxKind::SelectOne { fallback: Some(self.clone()), has_selected: false });
+        let outcome = run_body(name, &mut tx, body).await;
+        let (failure, effects) = (tx.failure(), tx.take_commit_effects());
+        if let (DbConnection::Postgres(connection), None) = (tx.connection, failure) {
+            self.put_back(connection);
+        }
+        if outcome.is_ok() {
+            run_hooks(effects.hooks);
+        }
+        outcome
+    }
+
+    /// Runs a `select`, and again on other connections while the one it runs on turns out to have died while it was idle.
+    pub async fn select_with_retry(
+        &self,
+        connection: &mut PgConnection,
+        sql: &'static str,
+        binds: Vec<Bind>,
+    ) -> Result<Vec<Row>, Error> {
+        loop {
+            match rows(connection, sql, Vec::new(), binds.clone()).await {
+                Err(Error::Unavailable(why)) => tracing::debug!("an idle connection was dead: {why}"),
+                result => return result,
+            }
+            match self.take_idle() {
+                Some(idle) => *connection = idle,
+                None => {
+                    *connection = self.connect().await?;
+                    return rows(connection, sql, Vec::new(), binds).await;
+                }
+            }
+        }
+    }
+
+    async fn begin(&self, access: Access) -> Result<PgConnection, Error> {
+        loop {
+            let Some(mut connection) = self.take_idle() else { break };
+            match control(&mut connection, access.begin_sql()).await {
+                Ok(()) => return Ok(connection),
+                // It died while it was idle; another idle connection may still be alive.
+                Err(error) => tracing::debug!("an idle connection was dead: {error}"),
+            }
+        }
+        let mut connection = self.connect().await?;
+        control(&mut connection, access.begin_sql()).await.map_err(|e| to_error(&e))?;
+        Ok(connection)
+    }
+
+    /// Opens a connection, if the fence allows it.
+    pub async fn connect(&self) -> Result<PgConnection, Error> {
+        let fence = self.idle().fence;
+        if fence == FenceState::Lost {
+            return Err(Error::Unavailable("another daemon has taken over the database".into()));
+        }
+        let connection = tokio::time::timeout(CONNECT_TIMEOUT, self.options.connect()).await;
+        let connection = connection.map_err(|_| Error::Unavailable("the server does not answer".into()))?;
+        let mut connection = connection.map_err(|e| to_error(&e))?;
+        if let FenceState::Fenced(epoch) = fence {
+            instance_lock::enter_fence(&mut connection, epoch).await?;
+        }
+        Ok(connection)
+    }
+
+    fn take_idle(&self) -> Option<PgConnection> {
+        self.idle().connections.pop()
+    }
+
+    pub fn put_back(&self, connection: PgConnection) {
+        let mut idle = self.idle();
+        if idle.fence != FenceState::Lost {
+            idle.connections.push(connection);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the fence and drops the idle connections, which were opened under the previous one.
+    pub fn set_fence(&self, fence: FenceState) {
+        let mut idle = self.idle();
+        idle.fence = fence;
+        idle.connections.clear();
+    }
+
+    /// Waits for the running transactions, then refuses new ones.
+    pub async fn close(&self) {
+        if let Ok(all) = self.permits.acquire_many(self.count_max).await {
+            self.permits.close();
+            drop(all);
+        }
+        let idle = std::mem::take(&mut self.idle().connections);
+        for connection in idle {
+            if let Err(error) = connection.close().await {
+                tracing::debug!("a connection closed with an error: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! PostgreSQL: every transaction runs on a task of its own, with a connection of its own.
+
+mod connections;
+mod statement;
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::oneshot;
+
+use crate::transaction_body::TransactionBody;
+use crate::tx::Stats;
+use crate::{Error, Row};
+
+pub(super) use connections::{Connections, FenceState};
+pub(super) use statement::{execute, execute_deferred, only_row, rows, run_script};
+
+use connections::{Access, closed};
+
+const OLDEST_VERSION: i64 = 140_000;
+const STATEMENT_CACHE: usize = 512;
+/// Longer than every time limit of the server, so that it ends only transactions whose connection went silent.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// Settings of every session.
+const SESSION: [(&str, &str); 3] =
+    [("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "5s"), ("statement_timeout", "30s")];
+
+/// The time that a transaction may take.
+#[derive(Clone, Copy)]
+pub(super) enum TimeLimit {
+    /// [`TRANSACTION_TIMEOUT`].
+    Standard,
+    /// A migration may rewrite a table, and an audit reads all of them.
+    None,
+}
+
+/// An open database on a PostgreSQL server.
+pub(super) struct Engine(Arc<Connections>);
+
+impl Engine {
+    /// Opens one connection and checks the server's version and settings.
+    pub async fn open(url: &str, connections_max: u32, stats: Arc<Stats>) -> Result<Engine, Error> {
+        // The parser's error is dropped, because it may quote the password.
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_| Error::Unsupported("the database URL is not a valid PostgreSQL URL".into()))?
+            .application_name("settled")
+            .statement_cache_capacity(STATEMENT_CACHE)
+            .options(SESSION)
+            .disable_statement_logging();
+        let connections = Connections::new(options, connections_max, stats)?;
+        let mut connection = connections.connect().await?;
+        let sql = "select cast(current_setting('server_version_num') as bigint) as version,
+            current_setting('synchronous_commit') as durable, current_setting('server_encoding') as encoding";
+        let settings = rows(&mut connection, sql, Vec::new(), Vec::new()).await?;
+        check(settings.first().ok_or_else(|| Error::Statement("the server returned no settings".into()))?)?;
+        connections.put_back(connection);
+        Ok(Engine(Arc::new(connections)))
+    }
+
+    pub fn connections(&self) -> Arc<Connections> {
+        self.0.clone()
+    }
+
+    pub async fn write<T, E, F>(&self, name: &'static str, limit: TimeLimit, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: TransactionBody<T, E>,
+    {
+        self.submit(name, limit, |connections| async move { connections.run(name, Access::Write, body).await }).await
+    }
+
+    pub async fn read<T, E, F>(&self, name: &'static str, limit: TimeLimit, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: TransactionBody<T, E>,
+    {
+        self.submit(name, limit, |connections| async move { connections.run(name, Access::Read, body).await }).await
+    }
+
+    pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: TransactionBody<T, E>,
+    {
+        let limit = TimeLimit::Standard;
+        self.submit(name, limit, |connections| async move { connections.select_one(name, body).await }).await
+    }
+
+    /// Runs a transaction on a task of its own as soon as a connection is free.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a transaction must outlive its caller, and `run_body` catches its panics"
+    )]
+    async fn submit<T, E, R>(
+        &self,
+        name: &'static str,
+        limit: TimeLimit,
+        run: impl FnOnce(Arc<Connections>) -> R,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        R: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        // A caller that is dropped while it waits here has started nothing.
+        let permit = self.0.acquire_permit().await?;
+        let (sender, receiver) = oneshot::channel();
+        let run = run(self.0.clone());
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let outcome = match limit {
+                TimeLimit::None => run.await,
+                TimeLimit::Standard => tokio::time::timeout(TRANSACTION_TIMEOUT, run).await.unwrap_or_else(|_| {
+                    Err(Error::CommitUnknown("the server did not answer for two minutes".into()).into())
+                }),
+            };
+            drop(permit);
+            tracing::debug!(name, elapsed_us = start.elapsed().as_micros(), "transaction {name} ended");
+            // The caller may have been dropped; the transaction is done all the same.
+            let _caller_dropped = sender.send(outcome);
+        });
+        receiver.await.unwrap_or_else(|_| Err(closed().into()))
+    }
+
+    /// Waits for the running transactions, then refuses new ones.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+/// Checks the settings that [`Engine::open`] selects.
+fn check(settings: &Row) -> Result<(), Error> {
+    let version: i64 = settings.get("version")?;
+    if version < OLDEST_VERSION {
+        return Err(Error::Unsupported(format!(
+            "PostgreSQL {} is not supported; upgrade the server to version 14 or newer",
+            version / 10_000
+        )));
+    }
+    if settings.get::<String>("durable")? == "off" {
+        return Err(Error::Unsupported(
+            "`synchronous_commit` is off, so the server could lose committed transactions; set it to on".into(),
+        ));
+    }
+    let encoding: String = settings.get("encoding")?;
+    if encoding != "UTF8" {
+        return Err(Error::Unsupported(format!(
+            "the encoding of the database is {encoding}; create a database with encoding UTF8"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! Statements, rows and errors of PostgreSQL.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sqlx::encode::{Encode, IsNull};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueRef};
+use sqlx::{
+    Arguments, AssertSqlSafe, Column, Decode, Executor, PgConnection, Postgres, Row as _, SqlSafeStr, SqlStr, Type,
+};
+use sqlx::{TypeInfo, ValueRef};
+
+use crate::batch_rows::{BatchRows, ColumnType, append, has_given_rows, sql_for_postgres};
+use crate::error::Constraint;
+use crate::tx::DeferredStatement;
+use crate::{Bind, Error, FromValue, Row, expect_changed};
+
+/// Runs a statement without binds, such as `commit`.
+pub async fn control(connection: &mut PgConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+    connection.execute(sqlx::raw_sql(sql)).await.map(drop)
+}
+
+pub async fn run_script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
+    control(connection, sql).await.map_err(|e| to_error(&e))
+}
+
+/// Runs a statement and returns the number of rows that it changed.
+pub async fn execute(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    given: BatchRows,
+    binds: Vec<Bind>,
+) -> Result<u64, Error> {
+    let (text, arguments) = prepare(sql, given, binds)?;
+    let query = sqlx::query_with(text, arguments);
+    let done = query.execute(connection).await.map_err(|e| to_error(&e))?;
+    Ok(done.rows_affected())
+}
+
+/// Runs deferred statements as one, checks the number of rows that each of them changed, and returns the sum.
+pub async fn execute_deferred(connection: &mut PgConnection, deferred: Vec<DeferredStatement>) -> Result<u64, Error> {
+    let (mut text, mut arguments) = (String::new(), PgArguments::default());
+    for (number, statement) in deferred.iter().enumerate() {
+        let (sql, types) = sql_for_postgres(statement.sql, statement.binds.len(), arguments.len())?;
+        let sql = sql.replace("changed_before", &format!("c{}", number.saturating_sub(1)));
+        let returning = if sql.contains(" returning ") { "" } else { " returning 1" };
+        append(&mut text, format_args!("{} c{number} as ({sql}{returning})", if number > 0 { "," } else { "with" }));
+        add(&mut arguments, statement.binds.clone(), types, statement.given.clone())?;
+    }
+    for number in 0..deferred.len() {
+        let separator = if number > 0 { "," } else { " select" };
+        append(&mut text, format_args!("{separator} (select count(*) from c{number})"));
+    }
+    let query = sqlx::query_with(AssertSqlSafe(text), arguments);
+    let counts = query.fetch_one(connection).await.map_err(|e| to_error(&e))?;
+    let mut changed = 0;
+    for (number, statement) in deferred.iter().enumerate() {
+        let found = Bind::Int(counts.try_get(number).map_err(|e| to_error(&e))?);
+        let found = u64::from_value(&found).unwrap_or_default();
+        statement.expected.map_or(Ok(()), |expected| expect_changed(found, expected))?;
+        changed += found;
+    }
+    Ok(changed)
+}
+
+/// Runs a statement and returns its rows.
+pub async fn rows(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    given: BatchRows,
+    binds: Vec<Bind>,
+) -> Result<Vec<Row>, Error> {
+    let (text, arguments) = prepare(sql, given, binds)?;
+    let found = sqlx::query_with(text, arguments).fetch_all(connection).await.map_err(|e| to_error(&e))?;
+    let Some(first) = found.first() else { return Ok(Vec::new()) };
+    let columns = columns_of(sql, first);
+    found.iter().map(|row| Ok(Row::new(columns.clone(), values(row)?))).collect()
+}
+
+/// Runs a statement that was built at run time and returns its only row, whose columns have no names.
+pub async fn only_row(connection: &mut PgConnection, sql: String, binds: Vec<Bind>) -> Result<Row, Error> {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, binds, Vec::new(), Vec::new())?;
+    let query = sqlx::query_with(AssertSqlSafe(sql), arguments);
+    let found = query.fetch_one(connection).await.map_err(|e| to_error(&e))?;
+    Ok(Row::new(Arc::default(), values(&found)?))
+}
+
+fn values(row: &PgRow) -> Result<Box<[Bind]>, Error> {
+    (0..row.len()).map(|index| value(row, index)).collect()
+}
+
+/// Returns the text to send and its arguments. A statement without given rows is sent unchanged.
+fn prepare(sql: &'static str, given: BatchRows, binds: Vec<Bind>) -> Result<(SqlStr, PgArguments), Error> {
+    let mut arguments = PgArguments::default();
+    if !has_given_rows(sql) {
+        add(&mut arguments, binds, Vec::new(), given)?;
+        return Ok((sql.into_sql_str(), arguments));
+    }
+    let (text, types) = sql_for_postgres(sql, binds.len(), 0)?;
+    add(&mut arguments, binds, types, given)?;
+    Ok((AssertSqlSafe(text).into_sql_str(), arguments))
+}
+
+/// The names of the columns of a statement, by the address and length of its text, which is static.
+type Columns = HashMap<(*const u8, usize), Arc<[Box<str>]>>;
+
+thread_local! {
+    static COLUMNS: RefCell<Columns> = RefCell::default();
+}
+
+fn columns_of(sql: &'static str, row: &PgRow) -> Arc<[Box<str>]> {
+    COLUMNS.with_borrow_mut(|columns| {
+        let names = || row.columns().iter().map(|column| Box::from(column.name())).collect();
+        columns.entry((sql.as_ptr(), sql.len())).or_insert_with(names).clone()
+    })
+}
+
+/// Adds the binds, then each column of the given rows as an array.
+fn add(arguments: &mut PgArguments, binds: Vec<Bind>, types: Vec<ColumnType>, given: BatchRows) -> Result<(), Error> {
+    for bind in binds {
+        arguments.add(bind).map_err(|e| Error::Statement(e.to_string()))?;
+    }
+    let (width, mut rows) = (types.len(), given);
+    if rows.iter().any(|row| row.len() != width) {
+        return Err(Error::Statement("the given rows do not have the columns of the statement".into()));
+    }
+    for (index, column_type) in types.into_iter().enumerate() {
+        let column =
+            rows.iter_mut().filter_map(|row| row.get_mut(index)).map(|bind| std::mem::replace(bind, Bind::Null));
+        let added = match column_type {
+            ColumnType::Int => arguments.add(to_array::<i64>(column)?),
+            ColumnType::Text => arguments.add(to_array::<String>(column)?),
+            ColumnType::Blob => arguments.add(to_array::<Vec<u8>>(column)?),
+        };
+        added.map_err(|e| Error::Statement(e.to_string()))?;
+    }
+    Ok(())
+}
+
+fn to_array<T: FromValue>(column: impl Iterator<Item = Bind>) -> Result<Vec<Option<T>>, Error> {
+    let value = |bind: Bind| {
+        let invalid = || Error::Statement(format!("{} is not of the type of its given column", bind.kind()));
+        Option::<T>::from_value(&bind).ok_or_else(invalid)
+    };
+    column.map(value).collect()
+}
+
+impl Type<Postgres> for Bind {
+    /// The type of a null, which the server infers from its place in the statement.
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(UNKNOWN)
+    }
+}
+
+/// The pseudo-type `unknown`.
+const UNKNOWN: sqlx::postgres::types::Oid = sqlx::postgres::types::Oid(705);
+
+impl Encode<'_, Postgres> for Bind {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        match self {
+            Bind::Null => Ok(IsNull::Yes),
+            Bind::Int(value) => value.encode_by_ref(buffer),
+            Bind::Text(value) => value.encode_by_ref(buffer),
+            Bind::Blob(value) => value.encode_by_ref(buffer),
+            Bind::TooLarge(_) | Bind::ResultRef(_) => Err(format!("{} was bound", self.kind()).into()),
+        }
+    }
+
+    fn produces(&self) -> Option<PgTypeInfo> {
+        match self {
+            Bind::Null | Bind::TooLarge(_) | Bind::ResultRef(_) => None,
+            Bind::Int(_) => Some(<i64 as Type<Postgres>>::type_info()),
+            Bind::Text(_) => Some(<String as Type<Postgres>>::type_info()),
+            Bind::Blob(_) => Some(<Vec<u8> as Type<Postgres>>::type_info()),
+        }
+    }
+}
+
+fn value(row: &PgRow, index: usize) -> Result<Bind, Error> {
+    let value = row.try_get_raw(index).map_err(|e| to_error(&e))?;
+    if value.is_null() {
+        return Ok(Bind::Null);
+    }
+    let decode: fn(PgValueRef<'_>) -> Result<Bind, BoxDynError> = match value.type_info().name() {
+        "INT8" | "INT4" | "INT2" => |value| i64::decode(value).map(Bind::Int),
+        "BOOL" => |value| bool::decode(value).map(Bind::from),
+        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "UNKNOWN" => |value| String::decode(value).map(Bind::Text),
+        "BYTEA" => |value| Vec::<u8>::decode(value).map(Bind::Blob),
+        "VOID" => |_| Ok(Bind::Null),
+        _ => |value| {
+            let name = value.type_info().name().to_owned();
+            Err(format!("type {name} is not supported; cast it to bigint, text or bytea").into())
+        },
+    };
+    let invalid =
+        |error: BoxDynError| Error::Value { column: row.column(index).name().to_owned(), reason: error.to_string() };
+    decode(value).map_err(invalid)
+}
+
+pub fn to_error(error: &sqlx::Error) -> Error {
+    if let Some(rejection) = error.as_database_error() {
+        let code = rejection.code().unwrap_or_default();
+        return error_of_code(&code, rejection.message());
+    }
+    let is_of_statement = matches!(
+        error,
+        sqlx::Error::Encode(_)
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. }
+            | sqlx::Error::TypeNotFound { .. }
+    );
+    if is_of_statement { Error::Statement(error.to_string()) } else { Error::Unavailable(error.to_string()) }
+}
+
+/// Classifies an SQLSTATE of PostgreSQL's appendix A.
+fn error_of_code(code: &str, message: &str) -> Error {
+    let kind = match code {
+        "23505" | "23P01" => Some(Constraint::Unique),
+        "23503" | "23001" => Some(Constraint::ForeignKey),
+        "23514" => Some(Constraint::Check),
+        "23502" => Some(Constraint::NotNull),
+        "P0001" => Some(Constraint::Trigger),
+        _ => None,
+    };
+    if let Some(kind) = kind {
+        return Error::Constraint { kind, detail: message.to_owned() };
+    }
+    let message = format!("{message} ({code})");
+    match code {
+        "40001" | "40P01" | "55P03" => Error::Conflict(message),
+        // A cancelled statement and an idle session that the server ended.
+        "57014" | "25P03" => Error::Unavailable(message),
+        // Classes: connection, authorization, database, resources, operator intervention, system, internal error.
+        _ if ["08", "28", "3D", "53", "57P", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
+            Error::Unavailable(message)
+        }
+        _ => Error::Statement(message),
+    }
+}

@@ -1,0 +1,64 @@
+//! Connections for `select_one`, used on the thread of the caller: a row that an index finds is read in less time than two
+//! threads need to pass it on.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+
+use crate::sqlite::open_reader;
+use crate::transaction_body::{TransactionBody, run_body};
+use crate::tx::{DbConnection, Stats, TxKind, run_hooks};
+use crate::{Error, Tx};
+
+pub(super) struct DirectReaders {
+    /// `None` once they are closed.
+    idle: Mutex<Option<Vec<Tx>>>,
+    stats: Arc<Stats>,
+}
+
+impl DirectReaders {
+    pub fn open(path: &Path, count: u32, stats: &Arc<Stats>) -> Result<DirectReaders, Error> {
+        let open = |_| Ok(Tx::new(DbConnection::Sqlite(open_reader(path)?), stats.clone()));
+        let idle = (0..count).map(open).collect::<Result<_, Error>>()?;
+        Ok(DirectReaders { idle: Mutex::new(Some(idle)), stats: stats.clone() })
+    }
+
+    /// Returns an idle connection, or `None` when all are in use or closed.
+    pub fn take(&self) -> Option<Tx> {
+        self.idle().as_mut()?.pop()
+    }
+
+    /// Runs `body` on a connection from [`DirectReaders::take`] and puts the connection back.
+    pub fn run<T, E, F>(&self, name: &'static str, mut tx: Tx, body: F) -> Result<T, E>
+    where
+        E: From<Error>,
+        F: TransactionBody<T, E>,
+    {
+        self.stats.count_transaction();
+        tx.set_kind(TxKind::SelectOne { fallback: None, has_selected: false });
+        // Statements of SQLite never wait, so a closure that is pending awaits something other than its database.
+        let outcome = run_body(name, &mut tx, body).now_or_never();
+        let outcome = outcome.unwrap_or_else(|| Err(Error::Suspended { name }.into()));
+        let effects = tx.take_commit_effects();
+        self.put_back(tx);
+        if outcome.is_ok() {
+            run_hooks(effects.hooks);
+        }
+        outcome
+    }
+
+    pub fn close(&self) {
+        *self.idle() = None;
+    }
+
+    fn put_back(&self, tx: Tx) {
+        if let Some(idle) = self.idle().as_mut() {
+            idle.push(tx);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Vec<Tx>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

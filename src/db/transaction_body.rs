@@ -1,0 +1,40 @@
+//! The closure of a transaction, run in the same way on both databases.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::{Error, Tx};
+
+/// The closure of a transaction. It must await nothing but its [`Tx`].
+pub trait TransactionBody<T, E>: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static {}
+
+impl<T, E, F> TransactionBody<T, E> for F where
+    F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static
+{
+}
+
+/// Runs the closure and the statements that it deferred. A panic of the closure becomes [`Error::Panicked`].
+pub(super) async fn run_body<T, E, F>(name: &'static str, tx: &mut Tx, body: F) -> Result<T, E>
+where
+    F: TransactionBody<T, E>,
+    E: From<Error>,
+{
+    let run = async {
+        let value = body(&mut *tx).await?;
+        // Also fails when an earlier statement failed and the closure ignored that.
+        tx.run_deferred().await?;
+        Ok(value)
+    };
+    match AssertUnwindSafe(run).catch_unwind().await {
+        Ok(outcome) => outcome,
+        Err(payload) => Err(Error::Panicked { name, message: panic_message(payload.as_ref()) }.into()),
+    }
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message").to_owned()
+}

@@ -1,0 +1,207 @@
+//! The key ring and its file, which only its owner may read. Each line has a key id and a key of 64 hexadecimal digits.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rand::{TryRng, rngs::SysRng};
+use zeroize::Zeroizing;
+
+use crate::{Envelope, KEY_LENGTH};
+
+/// Name of the key file, in the data folder or among the credentials that systemd passes.
+pub const FILE_NAME: &str = "envelope.keys";
+
+/// Maximum keys in one key ring, enough for a weekly rotation over 19 years.
+const KEYS_MAX: usize = 1_000;
+
+/// First line of the key file.
+const FILE_COMMENT: &str =
+    "# Encryption keys of settled. Without them undelivered stock is lost: keep a copy apart from the backups.\n";
+
+/// Why the key file cannot be read, created or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The file system returned an error.
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
+    /// The file to create exists already.
+    #[error("{0} already exists and was not changed")]
+    Exists(PathBuf),
+    /// Other users may read the file.
+    #[error("{path} can be read by other users (mode {mode:o}); run `chmod 600 {path}`")]
+    ReadableByOthers { path: PathBuf, mode: u32 },
+    /// A line of the file is not a key.
+    #[error("{path}, line {line}: {problem}")]
+    Malformed { path: PathBuf, line: usize, problem: &'static str },
+    /// The file has the maximum number of keys.
+    #[error("{0} already has the maximum of {KEYS_MAX} keys")]
+    Full(PathBuf),
+    /// The file is a systemd credential.
+    #[error("{0} is a systemd credential and cannot be changed here; add the key to its source")]
+    Credential(PathBuf),
+}
+
+/// The keys with their ids, ascending by id and never empty.
+pub struct KeyRing(Vec<(u32, Zeroizing<[u8; KEY_LENGTH]>)>);
+
+impl Envelope {
+    /// Reads the key file: `$CREDENTIALS_DIRECTORY/envelope.keys` if systemd passes it, else the file in the data folder.
+    ///
+    /// # Errors
+    /// When the file is missing, malformed, or readable by other users.
+    pub fn load(data_folder: &Path) -> Result<Envelope, KeysError> {
+        let credential = credential_path().filter(|path| path.exists());
+        let ring = match credential {
+            Some(path) => KeyRing::load(&path)?,
+            None => KeyRing::load_private(&data_folder.join(FILE_NAME))?,
+        };
+        Ok(Envelope::from_ring(&ring))
+    }
+
+    /// Creates the key file in the data folder with one random key. Never overwrites a file, because everything encrypted with
+    /// its keys would be lost.
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written.
+    pub fn create(data_folder: &Path) -> Result<Envelope, KeysError> {
+        let (ring, path) = (KeyRing::generate(), data_folder.join(FILE_NAME));
+        ring.write_new(&path)?;
+        Ok(Envelope::from_ring(&ring))
+    }
+
+    /// Reads the key file, or creates it in the data folder when there is none. Does not create a file when systemd passes one:
+    /// the new file would be ignored from the next start on, and everything encrypted with its key would be lost.
+    ///
+    /// # Errors
+    /// As for [`Envelope::load`] and [`Envelope::create`].
+    pub fn load_or_create(data_folder: &Path) -> Result<Envelope, KeysError> {
+        match Envelope::load(data_folder) {
+            Err(KeysError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                Envelope::create(data_folder)
+            }
+            found => found,
+        }
+    }
+}
+
+/// Adds a random key to the file in the data folder and returns its id. A running daemon uses it from its next start on.
+///
+/// # Errors
+/// When the file is missing, malformed, full or a systemd credential, or cannot be replaced.
+pub fn rotate(data_folder: &Path) -> Result<u32, KeysError> {
+    if let Some(path) = credential_path().filter(|path| path.exists()) {
+        return Err(KeysError::Credential(path));
+    }
+    let path = data_folder.join(FILE_NAME);
+    let mut ring = KeyRing::load_private(&path)?;
+    let id = ring.add(&path)?;
+    let new_path = data_folder.join(format!("{FILE_NAME}.new"));
+    if let Err(error) = fs::remove_file(&new_path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(KeysError::Io { path: new_path, error });
+    }
+    ring.write_new(&new_path)?;
+    let replaced = fs::rename(&new_path, &path).and_then(|()| sync_folder_of(&path));
+    replaced.map_err(|error| KeysError::Io { path, error })?;
+    Ok(id)
+}
+
+impl KeyRing {
+    /// Creates a key ring with one random key.
+    pub fn generate() -> KeyRing {
+        KeyRing(vec![(1, random_key())])
+    }
+
+    /// Returns the keys with their ids, ascending by id.
+    pub fn keys(&self) -> &[(u32, Zeroizing<[u8; KEY_LENGTH]>)] {
+        &self.0
+    }
+
+    /// Returns the oldest key.
+    pub fn first(&self) -> &[u8; KEY_LENGTH] {
+        &self.0.first().expect("a key ring is never empty").1
+    }
+
+    /// Adds a random key and returns its id. `path` is only used in the error.
+    fn add(&mut self, path: &Path) -> Result<u32, KeysError> {
+        let newest = self.0.last().map_or(0, |(id, _)| *id);
+        let id = newest.checked_add(1).filter(|_| self.0.len() < KEYS_MAX);
+        let id = id.ok_or_else(|| KeysError::Full(path.to_owned()))?;
+        self.0.push((id, random_key()));
+        Ok(id)
+    }
+
+    /// Reads a key file, and fails when other users may read it.
+    fn load_private(path: &Path) -> Result<KeyRing, KeysError> {
+        let metadata = fs::metadata(path).map_err(|error| KeysError::Io { path: path.to_owned(), error })?;
+        let mode = metadata.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(KeysError::ReadableByOthers { path: path.to_owned(), mode });
+        }
+        KeyRing::load(path)
+    }
+
+    /// Reads a key file without checking its permissions.
+    fn load(path: &Path) -> Result<KeyRing, KeysError> {
+        let text = fs::read_to_string(path).map_err(|error| KeysError::Io { path: path.to_owned(), error })?;
+        let text = Zeroizing::new(text);
+        let malformed = |line, problem| KeysError::Malformed { path: path.to_owned(), line, problem };
+        let mut keys: Vec<(u32, Zeroizing<[u8; KEY_LENGTH]>)> = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.starts_with('#') || line.trim().is_empty() {
+                continue;
+            }
+            let (id, key) =
+                line.split_once(' ').ok_or_else(|| malformed(number, "the line is not an id, a space and a key"))?;
+            let id: u32 = id.parse().map_err(|_| malformed(number, "the id is not a number"))?;
+            if keys.last().is_some_and(|(previous, _)| id <= *previous) {
+                return Err(malformed(number, "the id is not greater than the one before"));
+            }
+            let mut bytes = Zeroizing::new([0; KEY_LENGTH]);
+            const_hex::decode_to_slice(key.trim_end(), bytes.as_mut_slice())
+                .map_err(|_| malformed(number, "the key is not 64 hexadecimal digits"))?;
+            keys.push((id, bytes));
+        }
+        if keys.is_empty() { Err(malformed(1, "the file has no key")) } else { Ok(KeyRing(keys)) }
+    }
+
+    /// Writes the keys to a new file that only its owner may read, and makes it durable.
+    fn write_new(&self, path: &Path) -> Result<(), KeysError> {
+        let mut text = Zeroizing::new(String::from(FILE_COMMENT));
+        for (id, key) in &self.0 {
+            let digits = Zeroizing::new(const_hex::encode(key.as_slice()));
+            text.push_str(&format!("{id} "));
+            text.push_str(&digits);
+            text.push('\n');
+        }
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path);
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+        written.and_then(|()| sync_folder_of(path)).map_err(|error| {
+            let path = path.to_owned();
+            let exists = error.kind() == io::ErrorKind::AlreadyExists;
+            if exists { KeysError::Exists(path) } else { KeysError::Io { path, error } }
+        })
+    }
+}
+
+fn random_key() -> Zeroizing<[u8; KEY_LENGTH]> {
+    let mut key = Zeroizing::new([0; KEY_LENGTH]);
+    SysRng.try_fill_bytes(key.as_mut_slice()).expect("the operating system provides random bytes");
+    key
+}
+
+/// Returns the path that the key file has as a systemd credential, or `None` when systemd passes no credentials.
+fn credential_path() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(FILE_NAME))
+}
+
+/// Flushes the folder of a file to disk, because only then a new or renamed file is durable.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}

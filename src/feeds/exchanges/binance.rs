@@ -1,0 +1,41 @@
+//! Binance Spot, `GET /api/v3/ticker/24hr?symbols=[…]&type=MINI`: returns the last price and the time of the statistics.
+//! Binance has no markets in US dollars, so the prices are in USDT.
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{FeedError, Observation, extend_url, parse_json, parse_price};
+use clock::Instant;
+use config::{Pair, SourceName};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BinanceTicker<'a> {
+    symbol: &'a str,
+    last_price: &'a str,
+    close_time: i64,
+}
+
+/// Returns the URL that requests the tickers of these pairs.
+pub fn build_url(root: &Url, pairs: &[Pair]) -> Url {
+    let symbols: Vec<String> = pairs.iter().map(|pair| format!("\"{}\"", symbol(pair))).collect();
+    extend_url(root, "/api/v3/ticker/24hr", &[("symbols", &format!("[{}]", symbols.join(","))), ("type", "MINI")])
+}
+
+/// Parses the tickers of the requested pairs.
+pub fn parse_response(pairs: &[Pair], body: &[u8]) -> Result<Vec<Observation>, FeedError> {
+    let tickers: Vec<BinanceTicker<'_>> = parse_json(body)?;
+    let requested = tickers.iter().filter_map(|ticker| {
+        let pair = pairs.iter().find(|pair| symbol(pair) == ticker.symbol)?;
+        Some((pair, ticker))
+    });
+    let to_observation = |(pair, ticker): (&Pair, &BinanceTicker<'_>)| {
+        let (pair, at) = (Pair::new(&pair.base, "USDT"), Instant(ticker.close_time));
+        Ok(Observation { source: SourceName::Binance, pair, price: parse_price(ticker.last_price)?, at })
+    };
+    requested.map(to_observation).collect()
+}
+
+fn symbol(pair: &Pair) -> String {
+    format!("{}USDT", pair.base)
+}

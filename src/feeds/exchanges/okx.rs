@@ -1,0 +1,50 @@
+//! OKX, `GET /api/v5/market/ticker?instId=BTC-USDT`: returns the last price and the time of the snapshot. Prices are in USDT.
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{FeedError, Observation, extend_url, parse_json, parse_price};
+use clock::Instant;
+use config::{Pair, SourceName};
+
+#[derive(Deserialize)]
+struct OkxResponse<'a> {
+    code: &'a str,
+    msg: String,
+    #[serde(borrow, default)]
+    data: Vec<OkxTicker<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OkxTicker<'a> {
+    inst_id: &'a str,
+    last: &'a str,
+    ts: &'a str,
+}
+
+/// Returns the URL that requests the ticker of one pair.
+pub fn build_url(root: &Url, pair: &Pair) -> Url {
+    extend_url(root, "/api/v5/market/ticker", &[("instId", &instrument_id(pair))])
+}
+
+/// Parses the ticker of the requested pair.
+pub fn parse_response(pair: &Pair, body: &[u8]) -> Result<Observation, FeedError> {
+    let response: OkxResponse<'_> = parse_json(body)?;
+    if response.code != "0" {
+        return Err(FeedError::rejected(&format!("{} {}", response.code, response.msg)));
+    }
+    let ticker = response.data.iter().find(|ticker| ticker.inst_id == instrument_id(pair));
+    let ticker = ticker.ok_or_else(|| FeedError::malformed("the requested pair is missing"))?;
+    let at = Instant(ticker.ts.parse().map_err(FeedError::malformed)?);
+    Ok(Observation {
+        source: SourceName::Okx,
+        pair: Pair::new(&pair.base, "USDT"),
+        price: parse_price(ticker.last)?,
+        at,
+    })
+}
+
+fn instrument_id(pair: &Pair) -> String {
+    format!("{}-USDT", pair.base)
+}

@@ -1,0 +1,297 @@
+//! Compares the stored deposits, invoices and payments with their postings: amounts and accounts must match, and nothing may
+//! be missing on either side.
+
+use std::collections::HashMap;
+
+use chain::{Amount, AssetId};
+
+use crate::audit::posting_index::{AccountedAmount, DepositPostings, InvoicePosting, InvoiceStep};
+use crate::audit::{Auditor, PAGE, store};
+use crate::deposits;
+use crate::invoices::{self, Disposition};
+use crate::ledger::{Account, Suspense};
+use db::{self, Tx};
+use ids::{AccountId, MerchantId, Mode};
+
+/// The ids of accounts by mode, code and asset.
+pub type AccountIds = HashMap<(Mode, String, AssetId), AccountId>;
+
+/// The sums of an invoice's deposits, in base units of the invoice's asset.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Received {
+    /// Deposits that count and are confirmed or final.
+    counted: Amount,
+    /// Deposits that counted until the invoice expired, orphaned ones included.
+    short: Amount,
+}
+
+/// The accounts of a merchant in one asset. `None` for an account that was never used.
+struct MerchantAccounts {
+    incoming: Option<AccountId>,
+    pending: Option<AccountId>,
+    available: Option<AccountId>,
+    short: Option<AccountId>,
+    surplus: Option<AccountId>,
+}
+
+impl MerchantAccounts {
+    fn new(account_ids: &AccountIds, mode: Mode, merchant: MerchantId, asset: &AssetId) -> MerchantAccounts {
+        let find = |account: Account| account_ids.get(&(mode, account.code(), asset.clone())).copied();
+        MerchantAccounts {
+            incoming: find(Account::MerchantIncoming(merchant)),
+            pending: find(Account::MerchantPending(merchant)),
+            available: find(Account::MerchantAvailable(merchant)),
+            short: find(Account::Suspense(merchant, Suspense::Short)),
+            surplus: find(Account::Suspense(merchant, Suspense::Surplus)),
+        }
+    }
+}
+
+impl Auditor {
+    /// Checks that each deposit has one hold between its accounts, resolved as its state requires, that a deposit which no
+    /// invoice counts is unallocated, and that an orphaned deposit was reversed. Returns the sums for each invoice.
+    pub(super) async fn check_deposits(
+        &mut self,
+        tx: &mut Tx,
+        account_ids: &AccountIds,
+    ) -> Result<HashMap<i64, Received>, db::Error> {
+        let (mut after, mut received) = (0, HashMap::new());
+        loop {
+            let page = store::list_deposits(tx, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for deposit in &page {
+                self.report.deposits += 1;
+                let postings = self.posting_index.deposits.remove(&deposit.id).unwrap_or_default();
+                if let Err(difference) = self.check_deposit(account_ids, deposit, &postings) {
+                    self.report.add_finding(format!(
+                        "deposit {} ({} {} on {}): {difference}",
+                        deposit.id, deposit.amount, deposit.asset, deposit.chain
+                    ));
+                }
+                let sums: &mut Received = received.entry(deposit.invoice).or_default();
+                let sum = match (deposit.disposition, deposit.state) {
+                    (Disposition::Counted, deposits::State::Confirmed | deposits::State::Final) => &mut sums.counted,
+                    (Disposition::Short, _) => &mut sums.short,
+                    (
+                        Disposition::Counted
+                        | Disposition::Surplus
+                        | Disposition::Late
+                        | Disposition::Foreign
+                        | Disposition::Dust,
+                        _,
+                    ) => continue,
+                };
+                *sum = add(*sum, deposit.amount);
+            }
+        }
+        let left = std::mem::take(&mut self.posting_index.deposits);
+        self.report_unmatched("deposit", left.into_keys().collect());
+        Ok(received)
+    }
+
+    fn check_deposit(
+        &self,
+        account_ids: &AccountIds,
+        deposit: &store::Deposit,
+        postings: &DepositPostings,
+    ) -> Result<(), String> {
+        let find = |account: Account| account_ids.get(&(deposit.mode, account.code(), deposit.asset.clone())).copied();
+        let (merchant, amount) = (deposit.merchant, deposit.amount);
+        let on_chain = find(Account::OnChain(deposit.chain.clone()));
+        let incoming = find(Account::MerchantIncoming(merchant));
+        let suspense = deposit.disposition.suspense().map(|suspense| find(Account::Suspense(merchant, suspense)));
+        // The account that holds the money now. The expiry of its invoice moved a short deposit, with an entry of its own.
+        let current = suspense.unwrap_or(incoming);
+        let unallocated_in = suspense.filter(|_| deposit.disposition != Disposition::Short);
+        let between = |debit: Option<AccountId>, credit: Option<AccountId>| {
+            debit.zip(credit).map(|(debit, credit)| AccountedAmount { debit, credit, amount })
+        };
+
+        let Some((seq, hold)) = postings.hold else { return Err("the ledger has no hold for it".into()) };
+        if Some(hold) != between(on_chain, incoming) {
+            return Err("its hold has another amount, or is between other accounts".into());
+        }
+        let resolved = self.resolved_holds.get(&seq).copied();
+        let is_posted = resolved == Some(Some(amount));
+        let matches = match deposit.state {
+            deposits::State::Seen => resolved.is_none() && postings.reversal.is_none(),
+            deposits::State::Confirmed | deposits::State::Final => is_posted && postings.reversal.is_none(),
+            deposits::State::Orphaned if is_posted => {
+                postings.reversal.is_some() && postings.reversal == between(current, on_chain)
+            }
+            deposits::State::Orphaned => resolved == Some(None) && postings.reversal.is_none(),
+        };
+        if !matches {
+            return Err(format!("its postings do not match its state {}", deposit.state.as_str()));
+        }
+        let disposition = deposit.disposition.as_str();
+        match unallocated_in.filter(|_| is_posted) {
+            Some(account) if postings.unallocated.is_none() || postings.unallocated != between(incoming, account) => {
+                Err(format!("it is {disposition}, and the ledger does not have it as unallocated"))
+            }
+            None if postings.unallocated.is_some() => {
+                Err(format!("it is {disposition}, and the ledger has it as unallocated"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Checks that each invoice was settled, reversed, finalized and expired as it is stored, with the money that its
+    /// deposits brought.
+    pub(super) async fn check_invoices(
+        &mut self,
+        tx: &mut Tx,
+        account_ids: &AccountIds,
+        mut received: HashMap<i64, Received>,
+    ) -> Result<(), db::Error> {
+        let mut after = 0;
+        loop {
+            let page = store::list_invoices(tx, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for invoice in &page {
+                let postings = self.posting_index.invoices.remove(&invoice.id).unwrap_or_default();
+                let received = received.remove(&invoice.id).unwrap_or_default();
+                let accounts = MerchantAccounts::new(account_ids, invoice.mode, invoice.merchant, &invoice.asset);
+                if let Err(difference) = check_invoice(invoice, &accounts, &postings, received) {
+                    let state = invoice.state.as_str();
+                    self.report.add_finding(format!("invoice {} ({state}): {difference}", invoice.id));
+                }
+            }
+        }
+        let left = std::mem::take(&mut self.posting_index.invoices);
+        self.report_unmatched("invoice", left.into_keys().collect());
+        Ok(())
+    }
+
+    /// Checks that each payment from a balance was taken from its user and given to its merchant.
+    pub(super) async fn check_balance_payments(
+        &mut self,
+        tx: &mut Tx,
+        account_ids: &AccountIds,
+    ) -> Result<(), db::Error> {
+        let mut after = 0;
+        loop {
+            let page = store::list_balance_payments(tx, after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for payment in &page {
+                let find =
+                    |account: Account| account_ids.get(&(payment.mode, account.code(), payment.asset.clone())).copied();
+                let debit = payment.user.and_then(|user| find(Account::User(user)));
+                let credit = find(Account::MerchantAvailable(payment.merchant));
+                let amount = payment.amount;
+                let expected = debit.zip(credit).map(|(debit, credit)| AccountedAmount { debit, credit, amount });
+                let posted = self.posting_index.payments.remove(&payment.id);
+                if posted.is_none() || posted != expected {
+                    self.report.add_finding(format!(
+                        "payment {} ({} of {}): the ledger did not take it from the balance of its user",
+                        payment.id, payment.amount, payment.asset
+                    ));
+                }
+            }
+        }
+        let left = std::mem::take(&mut self.posting_index.payments);
+        self.report_unmatched("payment", left.into_keys().collect());
+        Ok(())
+    }
+
+    /// Reports postings of objects that are not stored, or that should have no postings in their state.
+    fn report_unmatched(&mut self, noun: &str, mut ids: Vec<i64>) {
+        ids.sort_unstable();
+        for id in ids {
+            self.report.add_finding(format!(
+                "{noun} {id}: the ledger has entries for it, but it is not stored in such a state"
+            ));
+        }
+    }
+}
+
+/// Returns the sum, or the largest amount where it leaves the range: no stored amount equals that.
+fn add(one: Amount, other: Amount) -> Amount {
+    one.checked_add(other).unwrap_or(Amount::MAX)
+}
+
+fn check_invoice(
+    invoice: &store::Invoice,
+    accounts: &MerchantAccounts,
+    postings: &[InvoicePosting],
+    received: Received,
+) -> Result<(), String> {
+    let sum_of = |step: InvoiceStep, number: i64, debit: Option<AccountId>, credit: Option<AccountId>| {
+        let matching = postings.iter().filter(|posting| {
+            (posting.step, posting.settlement) == (step, number)
+                && (Some(posting.posted.debit), Some(posting.posted.credit)) == (debit, credit)
+        });
+        Amount::checked_sum(matching.map(|posting| posting.posted.amount)).unwrap_or(Amount::MAX)
+    };
+    let MerchantAccounts { incoming, pending, available, short, surplus } = *accounts;
+    let is_paid = invoice.state == invoices::State::Paid;
+    // The sum of the postings that belong to a settlement or to the expiry. In the end it must be the sum of all.
+    let mut explained = Amount::ZERO;
+    let mut last = (Amount::ZERO, Amount::ZERO);
+    for number in 1..=invoice.settlement_count {
+        let earned = sum_of(InvoiceStep::Paid, number, incoming, pending);
+        let surplus_part = sum_of(InvoiceStep::Paid, number, incoming, surplus);
+        let finalized = sum_of(InvoiceStep::Final, number, pending, available);
+        let reversed_pending = sum_of(InvoiceStep::Reversed, number, pending, incoming);
+        let reversed_available = sum_of(InvoiceStep::Reversed, number, available, incoming);
+        let reversed_surplus = sum_of(InvoiceStep::Reversed, number, surplus, incoming);
+        if earned.is_zero() {
+            return Err(format!("settlement {number} has no entry, or one between other accounts"));
+        }
+        let is_current = is_paid && number == invoice.settlement_count;
+        let (to_reverse, surplus_to_reverse) =
+            if is_current { (Amount::ZERO, Amount::ZERO) } else { (earned, surplus_part) };
+        // The reversal takes the money from where it was: pending before it is final, available after.
+        let expected_pending = if finalized.is_zero() { to_reverse } else { Amount::ZERO };
+        let expected_available = if finalized == earned { to_reverse } else { Amount::ZERO };
+        let is_reversed = reversed_pending == expected_pending
+            && reversed_available == expected_available
+            && reversed_surplus == surplus_to_reverse;
+        if !is_reversed || !(finalized.is_zero() || finalized == earned) {
+            return Err(format!("settlement {number}: its entries do not match its reversal or its finality"));
+        }
+        if is_current && finalized.is_zero() == invoice.is_final {
+            return Err(format!("settlement {number}: its entries do not match its finality"));
+        }
+        last = (earned, surplus_part);
+        for sum in [earned, surplus_part, finalized, reversed_pending, reversed_available, reversed_surplus] {
+            explained = add(explained, sum);
+        }
+    }
+    let expired = sum_of(InvoiceStep::Expired, 0, incoming, short);
+    let all = Amount::checked_sum(postings.iter().map(|posting| posting.posted.amount)).unwrap_or(Amount::MAX);
+    if add(explained, expired) != all {
+        return Err("the ledger has further entries for it, or entries between other accounts".into());
+    }
+    let was_settled = invoice.settlement_count > 0;
+    let matches_state = match invoice.state {
+        invoices::State::Open | invoices::State::Cancelled => !was_settled,
+        invoices::State::Paid | invoices::State::Reversed => was_settled,
+        invoices::State::Expired => true,
+    };
+    if !matches_state || invoice.credited_amount.is_some() != is_paid {
+        return Err(format!("{} settlements do not match its state", invoice.settlement_count));
+    }
+    if is_paid && (invoice.credited_amount != Some(last.0) || add(last.0, last.1) != received.counted) {
+        return Err("it was not settled with the money that its deposits brought".into());
+    }
+    let least = invoice.amount_due.saturating_sub(invoice.tolerance);
+    let is_covered = !received.counted.is_zero() && received.counted >= least;
+    match invoice.state {
+        invoices::State::Open | invoices::State::Reversed if is_covered => {
+            Err("its deposits brought enough, and it was not settled".into())
+        }
+        invoices::State::Expired | invoices::State::Cancelled if !received.counted.is_zero() => {
+            Err("deposits count for it although it has ended".into())
+        }
+        _ if received.short != expired => Err("not all of its partial payments were moved when it expired".into()),
+        invoices::State::Open
+        | invoices::State::Reversed
+        | invoices::State::Paid
+        | invoices::State::Expired
+        | invoices::State::Cancelled => Ok(()),
+    }
+}

@@ -1,0 +1,161 @@
+//! All SQL of the audit. It only reads: balances, deposits, invoices and payments.
+
+use chain::{Amount, AssetId, ChainId};
+
+use crate::deposits;
+use crate::invoices::{self, Disposition};
+use crate::ledger::Balance;
+use clock::Instant;
+use db::{self, Tx, rows};
+use ids::{AccountId, MerchantId, Mode, UserId};
+
+/// A ledger account with its balance row.
+pub struct Account {
+    pub id: AccountId,
+    pub mode: Mode,
+    pub code: String,
+    pub asset: AssetId,
+    pub non_negative: bool,
+    pub balance: Balance,
+    /// The hash chain number up to which the balance row includes the postings.
+    pub rolled_up_to: i64,
+}
+
+pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<Account>, db::Error> {
+    let found = rows!(
+        tx,
+        "select a.id, a.mode, a.code, a.asset, a.non_negative, b.debits_pending, b.debits_posted, b.credits_pending,
+         b.credits_posted, b.rolled_up_to from accounts a left join balances b on b.account_id = a.id order by a.id"
+    )?;
+    let account = |row: &db::Row| {
+        Ok(Account {
+            id: row.get("id")?,
+            mode: row.get("mode")?,
+            code: row.get("code")?,
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
+            non_negative: row.get("non_negative")?,
+            balance: Balance {
+                debits_pending: row.get("debits_pending")?,
+                debits_posted: row.get("debits_posted")?,
+                credits_pending: row.get("credits_pending")?,
+                credits_posted: row.get("credits_posted")?,
+            },
+            rolled_up_to: row.get("rolled_up_to")?,
+        })
+    };
+    found.iter().map(account).collect()
+}
+
+/// A deposit with the shop of its invoice.
+pub struct Deposit {
+    pub id: i64,
+    pub chain: ChainId,
+    pub asset: AssetId,
+    pub amount: Amount,
+    pub state: deposits::State,
+    pub disposition: Disposition,
+    pub invoice: i64,
+    pub merchant: MerchantId,
+    pub mode: Mode,
+}
+
+/// Lists deposits with ids above `after`, in the order of their ids.
+pub async fn list_deposits(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Deposit>, db::Error> {
+    let found = rows!(
+        tx,
+        "select d.id, d.chain, d.asset, d.amount, d.state, d.disposition, d.invoice_id, i.merchant_id, i.mode
+         from deposits d join invoices i on i.id = d.invoice_id where d.id > $1 order by d.id limit $2",
+        after,
+        limit
+    )?;
+    let deposit = |row: &db::Row| {
+        Ok(Deposit {
+            id: row.get("id")?,
+            chain: invoices::stored_chain(&row.get::<String>("chain")?)?,
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
+            amount: row.get("amount")?,
+            state: row.get("state")?,
+            disposition: row.get("disposition")?,
+            invoice: row.get("invoice_id")?,
+            merchant: row.get("merchant_id")?,
+            mode: row.get("mode")?,
+        })
+    };
+    found.iter().map(deposit).collect()
+}
+
+/// An invoice.
+pub struct Invoice {
+    pub id: i64,
+    pub merchant: MerchantId,
+    pub mode: Mode,
+    pub asset: AssetId,
+    pub state: invoices::State,
+    pub amount_due: Amount,
+    pub tolerance: Amount,
+    pub settlement_count: i64,
+    /// `None` unless it is paid.
+    pub credited_amount: Option<Amount>,
+    /// True when the deposits behind its last settlement are final.
+    pub is_final: bool,
+}
+
+/// Lists invoices with ids above `after`, in the order of their ids.
+pub async fn list_invoices(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Invoice>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, merchant_id, mode, asset, state, amount_due, tolerance, settlement_count, credited_amount, finalized_at
+         from invoices where id > $1 order by id limit $2",
+        after,
+        limit
+    )?;
+    let invoice = |row: &db::Row| {
+        Ok(Invoice {
+            id: row.get("id")?,
+            merchant: row.get("merchant_id")?,
+            mode: row.get("mode")?,
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
+            state: row.get("state")?,
+            amount_due: row.get("amount_due")?,
+            tolerance: row.get("tolerance")?,
+            settlement_count: row.get("settlement_count")?,
+            credited_amount: row.get("credited_amount")?,
+            is_final: row.get::<Option<Instant>>("finalized_at")?.is_some(),
+        })
+    };
+    found.iter().map(invoice).collect()
+}
+
+/// A payment that was taken from a user's balance.
+pub struct BalancePayment {
+    pub id: i64,
+    pub asset: AssetId,
+    pub amount: Amount,
+    pub merchant: MerchantId,
+    pub mode: Mode,
+    pub user: Option<UserId>,
+}
+
+/// Lists successful payments from balances with ids above `after`, in the order of their ids. Free orders are left out,
+/// because nothing was taken for them.
+pub async fn list_balance_payments(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<BalancePayment>, db::Error> {
+    let found = rows!(
+        tx,
+        "select id, asset, amount, merchant_id, mode, user_id from payments
+         where id > $1 and method in ('balance_cny', 'balance_crypto') and state = 'success' and amount is not null
+         order by id limit $2",
+        after,
+        limit
+    )?;
+    let payment = |row: &db::Row| {
+        Ok(BalancePayment {
+            id: row.get("id")?,
+            asset: AssetId::from_stored(&row.get::<String>("asset")?),
+            amount: row.get("amount")?,
+            merchant: row.get("merchant_id")?,
+            mode: row.get("mode")?,
+            user: row.get("user_id")?,
+        })
+    };
+    found.iter().map(payment).collect()
+}

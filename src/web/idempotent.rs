@@ -1,0 +1,301 @@
+//! Executes the transaction of a call. After a conflict with a concurrent transaction the call is executed again. A call
+//! with an idempotency key is executed once: a repetition returns the stored response of the first one.
+//!
+//! Every surface uses this executor; what differs between their operations are parameters.
+
+use std::fmt;
+
+use axum::http::{HeaderMap, StatusCode};
+use futures_util::future::BoxFuture;
+
+use access::idempotency::{self, Answer, Call, Claim, KEY_LENGTH_MAX, Keep};
+use clock::{Clock, Instant};
+use db::{Db, Tx};
+use ids::Shop;
+
+/// The request header that carries an idempotency key.
+const HEADER: &str = "idempotency-key";
+/// Executions of a call whose transactions all conflict with concurrent ones; the error of the last one is returned.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// The time for which a key and its response are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// For calls that move money.
+    Forever,
+    /// Seconds after the first call.
+    Seconds(i64),
+}
+
+/// The calls among which a key is unique. Callers of different scopes never see each other's responses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope<'a> {
+    /// The name of the surface.
+    pub surface: &'a str,
+    /// The shop.
+    pub shop: Shop,
+    /// The name of the operation, such as `orders`.
+    pub operation: &'a str,
+    /// The caller, such as `user/5`.
+    pub owner: &'a str,
+}
+
+/// An idempotency key with everything that decides on a repetition.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    call: Call,
+    retention: Retention,
+}
+
+/// The response of a call, as it is stored with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredResponse {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// JSON text.
+    pub body: String,
+}
+
+/// The outcome of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallOutcome<T> {
+    /// The response for the client.
+    pub response: StoredResponse,
+    /// The value that the transaction returned with the response; `None` when the response is the stored one of an earlier call.
+    pub executed: Option<T>,
+}
+
+/// The header `Idempotency-Key` is not 1 to 255 visible ASCII characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to {KEY_LENGTH_MAX} visible ASCII characters")]
+pub struct InvalidKey;
+
+/// The error of an operation, as far as the executor needs to know it.
+pub trait OperationError: From<db::Error> {
+    /// Returns the error of a call whose key was used with another request before.
+    fn key_reused() -> Self;
+
+    /// Returns the database error that caused this error; `None` for all other errors.
+    fn database_error(&self) -> Option<&db::Error>;
+}
+
+impl IdempotencyKey {
+    /// Reads the key from the request's headers; `None` when the client sent none. `request` is the parsed request in a form
+    /// that is the same for equal requests, such as its serialisation.
+    ///
+    /// # Errors
+    /// Fails when the header is not 1 to 255 visible ASCII characters.
+    pub fn from_headers(
+        headers: &HeaderMap,
+        scope: &Scope<'_>,
+        request: &[u8],
+        retention: Retention,
+    ) -> Result<Option<IdempotencyKey>, InvalidKey> {
+        let Some(header) = headers.get(HEADER) else { return Ok(None) };
+        let key = header.to_str().ok().filter(|key| (1..=KEY_LENGTH_MAX).contains(&key.len())).ok_or(InvalidKey)?;
+        Ok(Some(IdempotencyKey { call: Call::new(scope.to_string(), key, request), retention }))
+    }
+}
+
+/// The text under which the scope is stored: `checkout/1/live/orders/user/5`.
+impl fmt::Display for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Scope { surface, shop, operation, owner } = self;
+        write!(f, "{surface}/{}/{}/{operation}/{owner}", shop.merchant, shop.mode.as_str())
+    }
+}
+
+/// Executes a call. `prepare` runs before each transaction, for work that belongs into none; `transact` is the transaction,
+/// and returns the response and whatever else the caller needs. `name` names the transaction in logs.
+///
+/// # Errors
+/// Returns the error of the operation. A failed call stores no key, so it may be repeated with the same one.
+pub async fn execute<P, T, E, Preparing>(
+    db: &Db,
+    clock: &Clock,
+    name: &'static str,
+    key: Option<IdempotencyKey>,
+    prepare: impl Fn(Instant) -> Preparing,
+    transact: impl for<'t> FnOnce(&'t mut Tx, Instant, P) -> BoxFuture<'t, Result<(StoredResponse, T), E>>
+    + Clone
+    + Send
+    + 'static,
+) -> Result<CallOutcome<T>, E>
+where
+    Preparing: Future<Output = Result<P, E>>,
+    P: Send + 'static,
+    T: Send + 'static,
+    E: OperationError + Send + 'static,
+{
+    let mut attempt = 1;
+    loop {
+        let now = clock.now();
+        let prepared = prepare(now).await?;
+        let (key, transact) = (key.clone(), transact.clone());
+        let outcome = db.write(name, move |tx| {
+            Box::pin(async move {
+                let Some(key) = key else {
+                    let (response, value) = transact(tx, now, prepared).await?;
+                    return Ok(CallOutcome { response, executed: Some(value) });
+                };
+                match idempotency::claim(tx, now, key.retention.until(now), &key.call).await? {
+                    Claim::Same(stored) => {
+                        Ok(CallOutcome { response: StoredResponse::from_stored(stored)?, executed: None })
+                    }
+                    Claim::Mismatch => Err(E::key_reused()),
+                    Claim::New(claimed) => {
+                        let (response, value) = transact(tx, now, prepared).await?;
+                        claimed.keep(tx, &response.to_stored()).await?;
+                        Ok(CallOutcome { response, executed: Some(value) })
+                    }
+                }
+            })
+        });
+        match outcome.await {
+            Err(error) if is_conflict(&error) && attempt < ATTEMPTS_MAX => attempt += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_conflict<E: OperationError>(error: &E) -> bool {
+    matches!(error.database_error(), Some(db::Error::Conflict(_)))
+}
+
+impl Retention {
+    fn until(self, now: Instant) -> Keep {
+        match self {
+            Retention::Forever => Keep::ForEver,
+            Retention::Seconds(seconds) => Keep::Until(now.plus_seconds(seconds)),
+        }
+    }
+}
+
+impl StoredResponse {
+    fn from_stored(stored: Answer) -> Result<StoredResponse, db::Error> {
+        let status = StatusCode::from_u16(stored.status)
+            .map_err(|_| db::Error::Statement(format!("the stored status {} is not an HTTP status", stored.status)))?;
+        Ok(StoredResponse { status, body: stored.body })
+    }
+
+    fn to_stored(&self) -> Answer {
+        Answer { status: self.status.as_u16(), body: self.body.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use ids::{MerchantId, Mode};
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Error {
+        KeyReused,
+        Db(db::Error),
+    }
+
+    impl From<db::Error> for Error {
+        fn from(error: db::Error) -> Error {
+            Error::Db(error)
+        }
+    }
+
+    impl OperationError for Error {
+        fn key_reused() -> Error {
+            Error::KeyReused
+        }
+
+        fn database_error(&self) -> Option<&db::Error> {
+            match self {
+                Error::Db(error) => Some(error),
+                Error::KeyReused => None,
+            }
+        }
+    }
+
+    fn key(owner: &str, request: &[u8]) -> Option<IdempotencyKey> {
+        let headers = [(HEADER.parse().unwrap(), "key-1".parse().unwrap())].into_iter().collect();
+        let shop = Shop { merchant: MerchantId(1), mode: Mode::Live };
+        let scope = Scope { surface: "checkout", shop, operation: "orders", owner };
+        IdempotencyKey::from_headers(&headers, &scope, request, Retention::Forever).unwrap()
+    }
+
+    /// Executes a call whose transactions fail with a conflict as long as `conflicts` allows, and count in `executions`.
+    async fn call(
+        db: &Db,
+        key: Option<IdempotencyKey>,
+        conflicts: u32,
+        executions: &Arc<AtomicU32>,
+    ) -> Result<CallOutcome<u32>, Error> {
+        let executions = executions.clone();
+        let clock = Clock::manual(Instant(0));
+        execute(
+            db,
+            &clock,
+            "call",
+            key,
+            async |_| Ok(7),
+            move |_, _, number: u32| {
+                Box::pin(async move {
+                    let n = executions.fetch_add(1, Ordering::SeqCst) + 1;
+                    if n <= conflicts {
+                        return Err(db::Error::Conflict("with a concurrent transaction".into()).into());
+                    }
+                    Ok((StoredResponse { status: StatusCode::CREATED, body: format!("response {n}") }, number))
+                })
+            },
+        )
+        .await
+    }
+
+    fn response(text: &str) -> StoredResponse {
+        StoredResponse { status: StatusCode::CREATED, body: text.into() }
+    }
+
+    db::both! {
+        async fn a_repeated_call_gets_the_stored_response(db: Db) {
+            let executions = Arc::default();
+            let first = call(&db, key("a", b"1"), 0, &executions).await;
+            assert_eq!(first, Ok(CallOutcome { response: response("response 1"), executed: Some(7) }));
+            let second = call(&db, key("a", b"1"), 0, &executions).await;
+            assert_eq!(second, Ok(CallOutcome { response: response("response 1"), executed: None }));
+            assert_eq!(call(&db, key("a", b"2"), 0, &executions).await, Err(Error::KeyReused));
+            let other_owner = call(&db, key("b", b"2"), 0, &executions).await.unwrap();
+            assert_eq!(other_owner.response, response("response 2"));
+            let without_key = call(&db, None, 0, &executions).await.unwrap();
+            assert_eq!(without_key.response, response("response 3"));
+        }
+
+        async fn a_conflict_is_retried_a_bounded_number_of_times(db: Db) {
+            let executions = Arc::default();
+            let outcome = call(&db, key("a", b"1"), ATTEMPTS_MAX - 1, &executions).await.unwrap();
+            assert_eq!((outcome.response, outcome.executed), (response("response 4"), Some(7)));
+            let executions = Arc::default();
+            let refused = call(&db, None, ATTEMPTS_MAX, &executions).await;
+            assert!(matches!(refused, Err(Error::Db(db::Error::Conflict(_)))), "{refused:?}");
+            assert_eq!(executions.load(Ordering::SeqCst), ATTEMPTS_MAX);
+        }
+    }
+
+    #[test]
+    fn a_key_is_visible_ascii_of_bounded_length() {
+        let shop = Shop { merchant: MerchantId(1), mode: Mode::Live };
+        let scope = Scope { surface: "checkout", shop, operation: "orders", owner: "user/5" };
+        assert_eq!(scope.to_string(), "checkout/1/live/orders/user/5");
+        let parse = |key: &[u8]| {
+            let value = axum::http::HeaderValue::from_bytes(key).unwrap();
+            let headers = [(HEADER.parse().unwrap(), value)].into_iter().collect();
+            IdempotencyKey::from_headers(&headers, &scope, b"", Retention::Seconds(1)).map(|key| key.is_some())
+        };
+        assert_eq!(parse(b"k"), Ok(true));
+        assert_eq!(parse(&[b'k'; KEY_LENGTH_MAX]), Ok(true));
+        for key in [&b""[..], "é".as_bytes(), &[b'k'; KEY_LENGTH_MAX + 1]] {
+            assert_eq!(parse(key), Err(InvalidKey), "{key:?}");
+        }
+        assert!(IdempotencyKey::from_headers(&HeaderMap::new(), &scope, b"", Retention::Forever).unwrap().is_none());
+    }
+}
