@@ -64,7 +64,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     ));
     if sum.doubtful > 0 {
         print_line(format_args!(
-            "{} transfers may be booked already by the balance of their address: see the reviews `rescan.doubtful` in `{}`.",
+            "{} transfers may be booked already by the balance of their address: see the reviews `rescan.possible_duplicate` in `{}`.",
             sum.doubtful,
             admin::reviews::LIST
         ));

@@ -13,7 +13,7 @@ use clock::Clock;
 use db::{self, Db};
 use money::assets::FollowedChain;
 use money::invoices;
-use money::unconfirmed::{self, Look};
+use money::unconfirmed::{self, MempoolSnapshot};
 
 /// Maximum number of open invoices whose addresses are looked up in one run where the source cannot read the whole mempool, in
 /// addition to those with an unconfirmed transfer.
@@ -43,7 +43,7 @@ impl MempoolWorker {
     async fn is_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
-            Box::pin(async move { unconfirmed::is_awaited(tx, &chain).await })
+            Box::pin(async move { unconfirmed::is_expected(tx, &chain).await })
         });
         waiting.await
     }
@@ -92,7 +92,7 @@ impl Worker for MempoolWorker {
         // Read after the mempool: a transaction that was mined before is in a block at or below this head.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
-        let look = Look { unconfirmed: unconfirmed.clone(), head };
+        let look = MempoolSnapshot { unconfirmed: unconfirmed.clone(), head };
         let observed = self
             .db
             .write("observe_unconfirmed", move |tx| {

@@ -152,7 +152,7 @@ impl FollowWorker {
                 Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
             }
             Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
-            Action::FindNewestDue(position) => Observation::NewestDue(self.find_newest_due(position).await?),
+            Action::FindNewestDue(position) => Observation::NewestDue(self.find_highest_due(position).await?),
             Action::FindConfirmedAbove(height) => Observation::ConfirmedAbove(self.has_confirmed_above(height).await?),
             Action::CrossCheck(block) => Observation::CrossChecked(self.source.cross_check(&block).await),
             Action::OpenDispute(why) => self.open_dispute(why).await?,
@@ -173,10 +173,10 @@ impl FollowWorker {
         })
     }
 
-    async fn find_newest_due(&self, position: Position) -> Result<Option<u64>, db::Error> {
+    async fn find_highest_due(&self, position: Position) -> Result<Option<u64>, db::Error> {
         let chain = self.chain.id.clone();
         let newest = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::newest_due(tx, &chain, position).await })
+            Box::pin(async move { deposits::find_highest_due(tx, &chain, position).await })
         });
         newest.await
     }

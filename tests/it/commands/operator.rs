@@ -5,7 +5,7 @@ use std::path::Path;
 use clock::Clock;
 use db::{Backend, Db, Row};
 use provision::postgres;
-use records::reviews;
+use records::reviews::{self, Kind};
 use url::Url;
 
 use crate::aftermath::request;
@@ -90,8 +90,9 @@ both! {
         assert_eq!(desk.admin(&["review", "list"]).await.done().trim(), "Nothing waits for a person.");
         let now = world.clock.now();
         world.db.write("open", move |tx| Box::pin(async move {
-            for (seconds, kind, subject) in [(7, "payment.short", "invoice/3"), (5, "deposit.apart", "deposit/1"),
-                (6, "payment.short", "invoice/2")] {
+            for (seconds, kind, subject) in [(7, Kind::PaymentShort, "invoice/3"),
+                (5, Kind::DepositUnallocated, "deposit/1"),
+                (6, Kind::PaymentShort, "invoice/2")] {
                 let detail = format!("{subject} was short");
                 reviews::open(tx, now.plus_seconds(seconds), kind, subject, &detail).await?;
             }
@@ -101,7 +102,7 @@ both! {
         let all = desk.admin(&["review", "list"]).await.done();
         let blocks: Vec<&str> = all.trim().split("\n\n").collect();
         assert_eq!(blocks, [
-            "deposit.apart deposit/1\n  since 2026-02-11T12:00:05Z\n  deposit/1 was short",
+            "deposit.unallocated deposit/1\n  since 2026-02-11T12:00:05Z\n  deposit/1 was short",
             "payment.short invoice/2\n  since 2026-02-11T12:00:06Z\n  invoice/2 was short",
             "payment.short invoice/3\n  since 2026-02-11T12:00:07Z\n  invoice/3 was short",
         ]);
