@@ -5,7 +5,8 @@ use chain::Height;
 
 /// Number of blocks between two adjustments of the difficulty.
 const PERIOD: u64 = 2_016;
-/// Height from which the difficulty of mainnet was never below 13.6 T; a block that claims much less is invented.
+/// Height from which the difficulty of mainnet was never below 13.6 T. A block above it with a difficulty below 10 T is
+/// invented.
 const MAINNET_MIN_DIFFICULTY_FROM: Height = 700_000;
 /// Compact target of difficulty 10 T.
 const MAINNET_MIN_DIFFICULTY_BITS: u32 = 0x171c_25a6;

@@ -19,7 +19,7 @@ pub enum MempoolRejection {
     ReplacementUnderpriced,
     /// The fee is below the node's present minimum.
     FeeTooLow,
-    /// The transaction is not valid yet: because of a lock time, or because a coinbase is not mature.
+    /// The transaction is not valid yet, because of its lock time or because it spends an immature coinbase.
     NotFinal,
     /// The transaction is invalid and can never be accepted.
     InvalidTransaction,
@@ -28,7 +28,7 @@ pub enum MempoolRejection {
 }
 
 impl MempoolRejection {
-    /// Returns the code that a refusal's text begins with.
+    /// Returns the code with which the text of a refusal begins.
     pub fn code(self) -> &'static str {
         match self {
             MempoolRejection::AlreadyKnown => "already_known",
@@ -94,7 +94,7 @@ const ERROR_LENGTH_MAX: usize = 300;
 
 #[async_trait]
 impl Sender for Bitcoin {
-    /// Broadcasts to every endpoint with the role `broadcast`. The text of a refusal begins with its code:
+    /// Broadcasts to every endpoint with the role `broadcast`. The text of a refusal begins with the code of its class:
     /// `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let Ok(tx) = Reader::new(raw).read_tx(|_| {}) else {
