@@ -56,7 +56,8 @@ impl Evm {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        // An endpoint that reported a false head also raised this height, so it is lowered to the requested range again.
+        // An endpoint that reported a false head also raised this height, so the height is lowered to the requested
+        // range again.
         let stable_height = self.stable_height.fetch_min(to, Ordering::Relaxed).min(to);
         let (bodies, mut log_summaries) = if stable_height > from && self.uses_log_ranges(watched) {
             let to = stable_height.min(from.saturating_add(BLOCKS_PER_RANGE_MAX - 1));
@@ -180,8 +181,8 @@ impl Evm {
         Ok(full.unproven.is_some() && self.has_proven_transactions(&full).await?)
     }
 
-    /// Returns the block with all its transfers to watched addresses. `log_summary` is what two endpoints agree on about its
-    /// logs, or `None` when the logs were not requested by range.
+    /// Returns the block with all its transfers to watched addresses. `log_summary` is the summary of its logs on which
+    /// two endpoints agree, or `None` when the logs were not requested by range.
     async fn complete_block(
         &self,
         mut body: BlockBody,

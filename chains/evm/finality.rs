@@ -1,7 +1,7 @@
 //! Decides which block is final from the claims of several endpoints. Pure: the time is a parameter.
 //!
-//! A single endpoint cannot advance the final block while a second one answers. Only recent claims are kept, so the final
-//! block can also move back; the follower decides what that means.
+//! While a second endpoint answers, a single endpoint cannot advance the final block. Only recent claims are kept, so
+//! the final block can also move back; the follower decides how to react.
 
 use std::cmp::Reverse;
 use std::time::Duration;

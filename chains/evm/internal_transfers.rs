@@ -89,8 +89,8 @@ impl Evm {
         Ok(Vec::new())
     }
 
-    /// Removes the transfers to addresses whose proven balance shows that they did not receive so much. No header commits to
-    /// traces, but balances can be proven where an endpoint offers proofs.
+    /// Removes the transfers to addresses whose proven balance shows that they did not receive that much. No header
+    /// commits to traces, but balances can be proven where an endpoint offers proofs.
     async fn drop_contradicted(
         &self,
         body: &BlockBody,

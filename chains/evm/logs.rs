@@ -20,12 +20,17 @@ const BLOOM_LOOKUPS_MAX: usize = 1_000;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventLog<'a> {
+    /// The contract that emitted the log, in hexadecimal.
     pub address: &'a str,
+    /// The indexed event arguments; the first topic is usually the hash of the event's signature.
     #[serde(borrow)]
     pub topics: Topics<'a>,
+    /// The ABI-encoded arguments that are not indexed, in hexadecimal.
     pub data: &'a str,
+    /// Hash of the log's block as reported by the node; `None` when missing.
     #[serde(default)]
     pub block_hash: Option<&'a str>,
+    /// Number of the log's block in hexadecimal, as reported by the node; `None` when missing.
     #[serde(default)]
     pub block_number: Option<&'a str>,
     #[serde(default)]
@@ -191,8 +196,9 @@ impl TokenTransfer {
 }
 
 impl EventLog<'_> {
-    /// Returns the transfer if this log is one of an accepted contract to a watched address: exactly the ERC-20 `Transfer`
-    /// event with two indexed addresses and an amount above zero. Does not check [`EventLog::is_removed`].
+    /// Returns the transfer if this log is an ERC-20 `Transfer` event of an accepted contract, with two indexed
+    /// addresses, a watched recipient and an amount above zero; otherwise `None`. Does not check
+    /// [`EventLog::is_removed`].
     pub fn parse_transfer(&self, contracts: &TokenContracts, watched: &WatchedAddresses<'_>) -> Option<TokenTransfer> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
         let to = parse_address_topic(to).filter(|to| watched.contains(to))?;

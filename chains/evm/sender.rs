@@ -31,7 +31,7 @@ pub enum TxPoolError {
 }
 
 impl TxPoolError {
-    /// Returns the code that a refusal's text begins with.
+    /// Returns the code with which the text of a refusal begins.
     pub fn code(self) -> &'static str {
         match self {
             TxPoolError::AlreadyKnown => "already_known",
@@ -110,8 +110,8 @@ pub fn classify(text: &str) -> TxPoolError {
 
 #[async_trait]
 impl Sender for Evm {
-    /// Sends the transaction to every endpoint with the broadcast role. The text of a refusal begins with its class:
-    /// `fee_too_low: host:port: …`.
+    /// Sends the transaction to every endpoint with the role `broadcast`. The text of a refusal begins with the code of
+    /// its class: `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];

@@ -1,7 +1,8 @@
 //! Tracks whether call traces are available, so that blocks include the transfers by contracts. Pure: the time is a parameter.
 //!
-//! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very large,
-//! and after an outage nodes have pruned old states. Such a block is read without traces, and balances are compared for a while.
+//! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very
+//! large, and after an outage nodes have pruned old states. Such a block is read without traces, and balances are
+//! compared for the time of [`DEGRADED_FOR`].
 
 use std::{collections::BTreeSet, time::Duration};
 

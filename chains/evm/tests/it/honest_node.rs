@@ -1,4 +1,4 @@
-//! Reading from a node that answers correctly, directly or behind a proxy.
+//! Tests with a node that answers correctly, directly or behind a proxy.
 
 use std::{
     collections::{HashMap, HashSet},

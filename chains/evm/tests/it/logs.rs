@@ -1,4 +1,4 @@
-//! Unproven logs only show which blocks need their receipts read; false logs change nothing.
+//! Tests that unproven logs only show which blocks need their receipts read, and that false logs change nothing.
 
 use std::sync::{
     Arc,

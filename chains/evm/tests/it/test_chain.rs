@@ -15,7 +15,7 @@ use provision::{
 use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
-/// The text of an `expect`: the helpers panic when anvil fails.
+/// The text of every `expect` in the helpers, which panic when anvil fails.
 pub const ANVIL: &str = "anvil and the test contracts work";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
