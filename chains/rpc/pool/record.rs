@@ -1,4 +1,4 @@
-//! Records the result of an exchange, in the attempts of its request and in the health of its endpoint.
+//! Records the result of an exchange, both in the attempts of its request and in the health of its endpoint.
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
