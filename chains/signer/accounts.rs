@@ -32,8 +32,10 @@ pub const HOT_WALLET_MAX: u8 = 89;
 /// The account does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
+    /// The number of the hot wallet is above [`HOT_WALLET_MAX`].
     #[error("there is no hot wallet {0}; hot wallets have the numbers 0 to {HOT_WALLET_MAX}")]
     NoSuchWallet(u8),
+    /// The epoch is above [`EPOCH_MAX`].
     #[error("there is no epoch {0}; epochs have the numbers 0 to {EPOCH_MAX}")]
     NoSuchEpoch(u32),
 }
@@ -126,18 +128,22 @@ impl KeyAccount {
         KeyAccount { kind, ..self }
     }
 
+    /// Returns the chain family.
     pub fn family(&self) -> Family {
         self.family
     }
 
+    /// Returns the Bitcoin network. It has no meaning for the other families.
     pub fn network(&self) -> Network {
         self.network
     }
 
+    /// Returns the purpose, which decides the account number within the epoch.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
 
+    /// Returns the epoch, from 0 to [`EPOCH_MAX`].
     pub fn epoch(&self) -> u32 {
         self.epoch
     }

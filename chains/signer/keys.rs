@@ -449,7 +449,7 @@ impl EncryptionArgs {
 
 impl PassphraseArgs {
     fn open(&self, file: &Path) -> anyhow::Result<Seed> {
-        // Read the file before asking for the passphrase, because a damaged file cannot be opened with any.
+        // Read the file before asking for the passphrase: a damaged file cannot be opened with any passphrase.
         let seed_file = SeedFile::read(file).with_context(|| file.display().to_string())?;
         let passphrase = match self.read_stored()? {
             Some(passphrase) => passphrase,

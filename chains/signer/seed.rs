@@ -30,14 +30,19 @@ const WORDS_CAPACITY: usize = 24 * 9;
 /// Words or entropy are not a seed. No variant contains a word, because an error may be written to a log.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
+    /// The number of words is not that of a mnemonic.
     #[error("a mnemonic has 12, 15, 18, 21 or 24 words, not {0}")]
     WordCount(usize),
+    /// A word is not in the list. The number is its position, counted from 1.
     #[error("word {0} is not in the English BIP39 list")]
     UnknownWord(usize),
+    /// All words are valid, but their last bits do not match the hash of the others.
     #[error("the BIP39 checksum is wrong: a word is wrong, or the order of the words is")]
     Checksum,
+    /// The entropy has this length, in bits, which gives no mnemonic.
     #[error("entropy has 128 to 256 bits in steps of 32, not {0}")]
     EntropyBits(usize),
+    /// The passphrase does not fit into the seed file; see [`PASSPHRASE_MAX`].
     #[error("the BIP39 passphrase is longer than {PASSPHRASE_MAX} bytes")]
     PassphraseTooLong,
 }
@@ -112,8 +117,8 @@ impl Seed {
         &self.passphrase
     }
 
-    /// Returns the private key at a path from the master key. It is wiped on drop; derive it where it is used and do not
-    /// store it.
+    /// Returns the private key at a path from the master key. The key is wiped on drop; callers derive it where they
+    /// use it and do not store it.
     pub(crate) fn key_at(&self, path: &[ChildNumber]) -> XPrv {
         let master = XPrv::new(self.stretched.expose_secret());
         path.iter()

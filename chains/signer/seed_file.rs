@@ -84,12 +84,16 @@ impl KdfCost {
 /// A seed file cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// A file with this name exists; it is left unchanged.
     #[error("the file exists already, and a seed file is never overwritten; choose another name")]
     Exists,
+    /// The key cannot be derived from the passphrase, for example because memory is short.
     #[error("Argon2id: {0}")]
     Kdf(argon2::Error),
+    /// The salt and the nonce cannot be generated.
     #[error("the operating system returned no entropy: {0}")]
     Entropy(#[from] SysError),
+    /// The file cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -97,16 +101,22 @@ pub enum CreateError {
 /// A seed file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The file does not begin with the magic bytes.
     #[error("the file is not a seed file of settled")]
     NotASeedFile,
+    /// The file has this version, which is not supported.
     #[error("the file has version {0}, but this program supports only version {VERSION}")]
     Version(u16),
+    /// The file was changed or cut off. The text names the part that is wrong.
     #[error("the file is damaged: {0}; restore it from a backup or import the words again")]
     Damaged(&'static str),
+    /// The tag does not match, although the checksum does.
     #[error("the passphrase is wrong (or the file was forged)")]
     WrongPassphrase,
+    /// The key cannot be derived from the passphrase, for example because memory is short.
     #[error("Argon2id: {0}")]
     Kdf(argon2::Error),
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
