@@ -20,14 +20,16 @@ const NO_TRANSACTIONS: [u8; 32] = [0; 32];
 /// A verified block before its receipts are read.
 #[derive(Debug)]
 pub struct ParsedBlock {
+    /// Header whose hash matches the block id.
     pub header: Header,
+    /// Verified transaction ids, in block order. The receipts must have the same ids in the same order.
     pub txids: Vec<TxId>,
     /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the receipts.
     pub payments: Vec<Transfer>,
 }
 
-/// Parses a header and verifies that the block id is its hash. Returns `None` for `{}`, with which a node answers when it
-/// does not have the block (yet).
+/// Parses a header and verifies that the block id is its hash. Returns `None` for `{}`, which a node returns for a
+/// block that it does not have (yet).
 pub fn parse_header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
     let (Some(id), Some(header)) = (block.id, &block.block_header) else { return Ok(None) };
     let raw = &header.raw_data;

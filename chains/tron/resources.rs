@@ -27,9 +27,10 @@ pub struct ResourcePrices {
     pub fee_limit_max: u64,
 }
 
-/// The resources that an account can use without burning TRX.
+/// The resources that an account can still use without burning TRX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resources {
+    /// Energy from staked TRX, or lent by another account.
     pub energy: u64,
     /// Bandwidth from staked TRX, in bytes.
     pub bandwidth: u64,
@@ -43,7 +44,7 @@ pub struct Resources {
 pub struct Simulation {
     /// Energy that the call uses, with the penalty of popular contracts.
     pub energy: u64,
-    /// The returned words in hexadecimal, or the reason for the failure.
+    /// The returned values, each as 64 hexadecimal digits, or the reason for the failure.
     pub outcome: Result<Vec<String>, String>,
 }
 
@@ -64,6 +65,7 @@ pub enum CallCostError {
     /// The fee limit is above the maximum of the operator or of the chain. Both values are in sun.
     #[error("the call needs a fee limit of {needed} sun, but at most {allowed} sun are allowed")]
     TooExpensive { needed: u64, allowed: u64 },
+    /// The cost in sun is too large to compute.
     #[error("the cost of the transaction exceeds 64 bits")]
     OutOfRange,
 }
@@ -247,8 +249,8 @@ impl Tron {
                 }
                 let height =
                     u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
-                // Nodes leave the result out where the virtual machine did not run. Where it ran, a missing result is not
-                // a success.
+                // Nodes leave the result out if the virtual machine did not run. If it ran, a missing result is not a
+                // success.
                 let default = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
                 let vm = info.receipt.result.unwrap_or(default);
                 let failed = info.result == Some("FAILED") || vm != "SUCCESS";
@@ -259,7 +261,7 @@ impl Tron {
     }
 }
 
-/// Returns the words that a simulated call returned, or the reason for its failure. A node reports a revert as
+/// Returns the values that a simulated call returned, or the reason for its failure. A node reports a revert as
 /// `result: true` with a message, or in the `ret` of the transaction.
 fn simulation_outcome(call: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
     let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));

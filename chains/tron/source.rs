@@ -32,6 +32,7 @@ const RANGE_MAX: u64 = 100;
 /// The configuration of a TRON chain.
 #[derive(Debug, Clone)]
 pub struct TronConfig {
+    /// The configured name of the chain, to which all assets must belong.
     pub chain: ChainId,
     /// The last four bytes of the genesis block's id. An endpoint is used only after it returned that block.
     pub chain_id: u32,
@@ -45,8 +46,10 @@ pub struct TronConfig {
 /// The driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// A token contract is not a TRON address.
     #[error(transparent)]
     Contract(#[from] BadAddress),
+    /// The endpoint pool rejects its configuration.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
     /// The asset belongs to another chain.
@@ -60,9 +63,9 @@ pub struct Tron {
     pub(crate) pool: Pool,
     pub(crate) assets: TrackedAssets,
     pub(crate) span: Mutex<AdaptiveSize>,
-    /// The next endpoint to request the newest block from, for each view. The endpoints take turns.
+    /// For each view, the endpoint that gets the next request for the newest block. The endpoints take turns.
     next_endpoint: [AtomicUsize; 2],
-    /// The height of the solidified block that was returned last; 0 before the first answer.
+    /// The height of the newest solidified block that an endpoint returned; 0 before the first answer.
     solid: AtomicU64,
     /// The height up to which the follower has stored all blocks.
     stored: AtomicU64,
@@ -266,7 +269,7 @@ impl Source for Tron {
             while let Some((from, to)) = heads.missing_range(above, &head) {
                 let blocks = match self.read_blocks(ApiView::Head, from, to, watched).await {
                     Ok(blocks) => blocks,
-                    // Another node of the same gateway lacks the rest; the cached blocks are still valid.
+                    // Another node of the same gateway does not have the other blocks; the cached ones are still valid.
                     Err(_) if !heads.is_empty() => break,
                     Err(error) => return Err(error),
                 };

@@ -1,5 +1,5 @@
-//! Builds, hashes and signs transactions, byte for byte as java-tron's own clients do. Nothing that a node built is signed,
-//! and every signed id was computed here.
+//! Builds, hashes and signs transactions, with the same bytes as java-tron's own clients. Transactions are never built
+//! by a node, and the id that is signed is always computed here.
 
 use alloy_primitives::keccak256;
 use chain::{AddressKey, BlockRef, TxId};
@@ -32,10 +32,12 @@ pub enum Operation {
     Undelegate { resource: Resource, sun: i64, from: AddressKey },
 }
 
-/// A resource that staked TRX give.
+/// A resource that an account gets for staked TRX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
+    /// Pays for the bytes of transactions.
     Bandwidth,
+    /// Pays for the work of contracts.
     Energy,
 }
 
@@ -74,6 +76,7 @@ impl TransactionParams {
 pub struct UnsignedTransaction {
     /// The serialised `raw_data`; its SHA-256 hash is the transaction id.
     pub raw: Vec<u8>,
+    /// The transaction id, which is signed.
     pub txid: TxId,
 }
 
@@ -82,6 +85,7 @@ pub struct UnsignedTransaction {
 pub struct SignedTransaction {
     /// The serialised transaction, as `broadcasthex` expects it.
     pub bytes: Vec<u8>,
+    /// The transaction id, which the signature does not change.
     pub txid: TxId,
     /// `r`, `s`, and the recovery id as 27 or 28.
     pub signature: [u8; 65],
@@ -90,6 +94,7 @@ pub struct SignedTransaction {
 /// A transaction cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
+    /// The owner that the transaction names is not the account of the key.
     #[error("the key does not belong to the owner of the transaction")]
     NotTheOwner,
 }
