@@ -1,19 +1,22 @@
-//! Address texts in the real format of each family.
+//! Parses and formats addresses in the real text format of each family.
 
 use std::str::FromStr;
 
 use bitcoin::{WitnessVersion, address::NetworkUnchecked, base58};
 use chain::{Address, AddressKey, Family, derive};
 
+/// The text is not an address that the model of this family supports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an address: {reason}")]
 pub struct BadAddress {
+    /// The rejected text, shortened to 100 characters.
     pub text: String,
+    /// The reason, as the end of the error message.
     pub reason: &'static str,
 }
 
-/// The recipient that a text names, or why a wallet of that family would refuse it. Bitcoin: P2WPKH and P2TR of any
-/// network, because the prefix is the only difference between a model of mainnet and one of regtest.
+/// Parses an address in the form that wallets of the family use. For Bitcoin, P2WPKH and P2TR addresses of any network
+/// are valid, because the models of mainnet and of regtest differ in the prefix only.
 pub fn parse(family: Family, text: &str) -> Result<Address, BadAddress> {
     let parsed = match family {
         Family::Bitcoin => bitcoin(text),
@@ -23,7 +26,8 @@ pub fn parse(family: Family, text: &str) -> Result<Address, BadAddress> {
     parsed.map_err(|reason| BadAddress { text: text.chars().take(100).collect(), reason })
 }
 
-/// The address that a public key owns, as a wallet of that family shows it (Bitcoin: P2WPKH of regtest).
+/// Returns the address of a public key, in the form that wallets of the family use. For Bitcoin this is P2WPKH on
+/// regtest.
 pub fn of_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
     let account = || {
         let hash = alloy_primitives::keccak256(&key.serialize_uncompressed()[1..]);

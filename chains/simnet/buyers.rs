@@ -1,5 +1,5 @@
-//! The buyers' wallets: real keys, funded from the beginning. Payments rotate over them, so they come from different
-//! senders and rarely depend on each other.
+//! The wallets of the buyers, with real keys and with funds from genesis on. Payments rotate over the wallets, so they
+//! come from different senders and rarely depend on each other.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,13 @@ use crate::{
 
 const BUYERS: u64 = 64;
 
+/// The wallets of the buyers of one chain.
 #[derive(Debug)]
 pub struct Buyers {
     chain: ChainId,
     family: Family,
     wallets: Vec<Wallet>,
-    /// Whose turn it is.
+    /// Index of the wallet that pays next.
     turn: usize,
 }
 
@@ -36,6 +37,8 @@ impl std::fmt::Debug for Wallet {
 }
 
 impl Buyers {
+    /// Returns 64 wallets whose keys follow from the chain and the seed, so that the same seed gives the same
+    /// addresses.
     pub fn new(chain: &ChainId, family: Family, seed: u64) -> Buyers {
         let wallet = |index: u64| {
             let bytes = secret_bytes(chain, seed, index);
@@ -45,11 +48,12 @@ impl Buyers {
         Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), turn: 0 }
     }
 
+    /// Returns the accounts of all wallets, which the ledger funds at genesis.
     pub fn accounts(&self) -> BTreeSet<AddressKey> {
         self.wallets.iter().map(|wallet| wallet.address.key).collect()
     }
 
-    /// A signed payment from the next wallet that has enough, or `None`.
+    /// Returns a signed payment from the next wallet with sufficient funds, or `None` if no wallet has them.
     pub fn pay(&mut self, ledger: &Ledger, moves: Vec<Move>, reverts: bool) -> Option<Tx> {
         let count = self.wallets.len();
         let (turn, order, moves) = (0..count).find_map(|ahead| {
@@ -62,8 +66,8 @@ impl Buyers {
         Some(draft.sign(self.family, &[self.wallets[turn].secret]))
     }
 
-    /// The same wallet's transaction that takes the place of `paid` and gives the money back to itself; `None` when
-    /// it was not a buyer who paid.
+    /// Returns a conflicting transaction of the wallet that sent `paid`, in which the wallet sends the money to itself.
+    /// Returns `None` when the sender of `paid` is not a buyer.
     pub fn take_back(&self, ledger: &Ledger, paid: &Tx) -> Option<Tx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
         let amount = match &paid.draft.order {
@@ -76,7 +80,8 @@ impl Buyers {
     }
 }
 
-/// How that wallet can pay all of it: the next nonce, or enough coins with an output for the change.
+/// Returns the order and the moves with which the wallet can pay all of `moves`: the next nonce, or unspent outputs and
+/// an additional output for the change. Returns `None` when its funds are insufficient.
 fn order(ledger: &Ledger, payer: &Address, moves: &[Move]) -> Option<(Order, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
     if ledger.rules.family != Family::Bitcoin {
@@ -104,7 +109,7 @@ fn order(ledger: &Ledger, payer: &Address, moves: &[Move]) -> Option<(Order, Vec
     Some((Order::Coins(coins), moves))
 }
 
-/// Takes the fees. A hash and no key: what is there stays there.
+/// Returns the account that receives the fees. It is a hash without a known key, so nothing is ever spent from it.
 pub fn miner(chain: &ChainId, seed: u64) -> AddressKey {
     AddressKey(secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
 }

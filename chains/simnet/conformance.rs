@@ -1,28 +1,37 @@
-//! What the contract promises of every source, asked of a real one. Drivers call [`check`] in their tests.
+//! The conformance check of the chain contract: it asserts that a source keeps every promise of [`Source`]. Drivers
+//! call [`check`] in their tests.
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, AssetKind, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
 
-/// Whoever can make things happen on the chain under test.
+/// Controls the chain under test: pays, mines and reorganises.
 #[async_trait]
 pub trait Operator: Send {
-    /// Somebody pays; it is in the next mined block.
+    /// Sends a payment that the next mined block contains.
     async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount);
 
+    /// Mines this many blocks.
     async fn mine(&mut self, blocks: u64);
 
     /// Replaces the last `depth` blocks by a longer branch.
     async fn reorg(&mut self, depth: u64);
 }
 
-/// What the check needs: three addresses of ours that nobody ever paid, and the assets that are listed.
+/// The source under test with its assets and addresses.
 pub struct Subject<'a> {
+    /// The source under test.
     pub source: &'a dyn Source,
+    /// The listed assets, with which the operator pays.
     pub assets: &'a [Asset],
+    /// Three addresses that have never received a payment. The check watches the first two only.
     pub addresses: [Address; 3],
 }
 
-/// Reads like a follower: as many answers as it takes, no block twice, no gap.
+/// Reads the blocks `from..=to` as the follower does, with as many calls as needed.
+///
+/// # Panics
+/// Panics when a request fails, when an answer is empty, when heights have a gap, when blocks are not linked, or when
+/// transfers are not in block order.
 pub async fn read(source: &dyn Source, from: Height, to: Height, watched: &WatchSet) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = from;
@@ -44,7 +53,7 @@ pub async fn read(source: &dyn Source, from: Height, to: Height, watched: &Watch
 }
 
 /// # Panics
-/// When the source breaks a promise.
+/// Panics when the source breaks a promise of the contract.
 pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
     let Subject { source, assets, addresses } = subject;
     assert_eq!(source.identity().await, source.identity().await, "a chain stays the same chain");
@@ -53,7 +62,7 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
     let before = edges(source).await;
     assert!(source.requests() > asked, "requests are counted");
 
-    // Two addresses are watched, the third one is somebody else's.
+    // Two addresses are watched; the third one belongs to another owner.
     let watched = WatchSet::default();
     watched.insert(addresses[0].key);
     watched.insert(addresses[1].key);
@@ -101,7 +110,7 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
     assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
 }
 
-/// The tip agrees with headers, and nothing is above it.
+/// Asserts that the tip agrees with the headers and that there is no block above it. Returns the head.
 async fn edges(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {
@@ -116,7 +125,7 @@ async fn edges(source: &dyn Source) -> BlockRef {
     head
 }
 
-/// Native balances stand at exactly the block that is asked for, in the order asked.
+/// Asserts that native balances are those after the requested block, in the order of the requested addresses.
 async fn balances(source: &dyn Source, assets: &[Asset], addresses: &[Address], before: BlockRef, after: BlockRef) {
     let paid = assets.iter().zip(1_000_000u64..).find(|(asset, _)| asset.is_native()).map_or(0, |(_, units)| units);
     let at = async |block: &BlockRef, asked: &[Address]| match source.balances(block, &AssetKind::Native, asked).await {

@@ -1,47 +1,50 @@
-//! What can be wrong with a node.
+//! The faults that a test can switch on in a model node.
 
-/// Stays until it is switched off. Buyers use nodes of their own and notice nothing.
+/// A fault of a node, active until it is switched off. Buyers use nodes without faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody answers; what is broadcast arrives nowhere and its fate is unknown.
+    /// The node does not answer. The outcome of a broadcast is unknown, and the transaction does not reach the node.
     Unavailable,
-    /// Everything looks as it did that many blocks ago.
+    /// All answers are those of this many blocks ago.
     Stale(u64),
-    /// Blocks come without their transfers: a lie.
+    /// The node lies: it returns blocks without their transfers.
     HideTransfers,
-    /// The first block of an answer names another parent: a lie.
+    /// The node lies: the first block of each answer has another parent hash.
     WrongParent,
-    /// Another endpoint has other blocks at every height.
+    /// The independent endpoint of [`chain::Source::cross_check`] has a different block at every height.
     Disputed,
-    /// The node says that it does not have the blocks that its own tip promises.
+    /// The node returns no blocks, although its tip includes them.
     NotThere,
-    /// So many of the newest blocks are promised by the tip and not given, as on a chain that is faster than it is read.
+    /// The tip includes this many of the newest blocks, but the node does not return them yet, as on a chain that grows
+    /// faster than it can be read.
     Withheld(u64),
-    /// Nobody tells balances; everything else is as usual.
+    /// Requests for balances fail; all other requests work.
     NoBalances,
-    /// The mark of final blocks falls back to half its height.
+    /// The finalized block moves back to half its height.
     GoBack,
-    /// Another chain answers under this name.
+    /// The node reports the genesis hash of another chain.
     OtherChain,
-    /// Token contracts report one decimal place more than they have.
+    /// Token contracts report one decimal place too many.
     WrongDecimals,
-    /// What is broadcast is taken, but the answer gets lost.
+    /// The node accepts broadcast transactions, but its answer is lost.
     AnswerLost,
-    /// What is broadcast is acknowledged and then forgotten.
+    /// The node reports that it accepted a broadcast transaction, but drops it.
     BroadcastLost,
-    /// Every transaction is refused.
+    /// The node refuses every broadcast transaction.
     RefuseBroadcast,
 }
 
+/// The active faults of one node.
 #[derive(Debug, Default)]
 pub struct Faults {
     on: Vec<Fault>,
-    /// Calls that fail before anything else is looked at.
+    /// Number of the next calls that fail, before any other fault applies.
     pub fail_next: u64,
 }
 
 impl Faults {
-    /// A fault replaces another one of its kind: `Stale(3)` ends `Stale(5)`, and any `Stale` switches all of them off.
+    /// Switches a fault on or off. A fault replaces another one of its kind: `Stale(3)` ends `Stale(5)`, and switching
+    /// off any `Stale` ends all of them.
     pub fn set(&mut self, fault: Fault, on: bool) {
         self.on.retain(|other| std::mem::discriminant(other) != std::mem::discriminant(&fault));
         if on {
@@ -49,17 +52,18 @@ impl Faults {
         }
     }
 
+    /// Returns true if exactly this fault is active, with the same number of blocks.
     pub fn has(&self, fault: Fault) -> bool {
         self.on.contains(&fault)
     }
 
-    /// Newest blocks that the tip promises in vain.
+    /// Returns the number of newest blocks that the tip includes but the node does not return; see [`Fault::Withheld`].
     pub fn withheld(&self) -> u64 {
         let withheld = |fault: &Fault| if let Fault::Withheld(blocks) = fault { Some(*blocks) } else { None };
         self.on.iter().find_map(withheld).unwrap_or(0)
     }
 
-    /// Blocks by which answers lag behind.
+    /// Returns the number of blocks by which answers lag; see [`Fault::Stale`].
     pub fn lag(&self) -> u64 {
         let lag = |fault: &Fault| if let Fault::Stale(blocks) = fault { Some(*blocks) } else { None };
         self.on.iter().find_map(lag).unwrap_or(0)

@@ -1,7 +1,8 @@
-//! A chain on disk: a file of lines, the first one a snapshot, each other one a block or a way back.
+//! Stores a chain on disk, in a file of lines: a snapshot first, then one line for each new block and one for each
+//! rewind.
 //!
-//! Blocks are written before anybody is told of them. Replaying a block must give the hash that was stored, so a file
-//! that was changed is noticed. A last line that was torn by a crash is dropped: nobody had seen that block.
+//! A block is written before any reader can see it. Replaying a block must give the stored hash, so a changed file is
+//! detected. An incomplete last line, left by a crash, is dropped, because no reader saw that block.
 
 use std::{
     collections::BTreeMap,
@@ -21,31 +22,39 @@ use crate::{
     tx::{OutPoint, Tx, read_amount, read_txid},
 };
 
-/// Lines after which the file is written anew.
+/// Number of lines from which the file is rewritten.
 const LONG: usize = 4 * KEPT_BLOCKS;
 
-/// Version of the lines.
+/// Version of the file format.
 const VERSION: u32 = 1;
 
+/// The reason for which a chain cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The file cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// A line cannot be parsed or applied, or a block does not have its stored hash. Lines are counted from 1.
     #[error("{path}: line {line} is damaged: {reason}", path = path.display())]
     Damaged { path: PathBuf, line: usize, reason: String },
+    /// The file contains a chain with another name or of another family.
     #[error("{path} keeps the {found:?} chain `{chain}`, not what is asked for", path = path.display())]
     OtherChain { path: PathBuf, chain: ChainId, found: Family },
 }
 
+/// One line of the file, as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Line {
+    /// The state after the oldest kept block; always the first line and only there.
     Snapshot(Box<Snapshot>),
+    /// A block on top of the one before it.
     Block(BlockLine),
-    /// Every block above this height was replaced; the next line is the first of the new ones.
+    /// Every block above this height was replaced; the next line is the first block of the new branch.
     Rewind(Height),
 }
 
+/// The oldest kept block and the ledger after it. Hashes, accounts and ids are hexadecimal, amounts are decimal.
 #[derive(Serialize, Deserialize)]
 pub struct Snapshot {
     version: u32,
@@ -64,6 +73,7 @@ pub struct Snapshot {
     used: Vec<(String, i64)>,
 }
 
+/// A block with its transactions in order, as they were broadcast.
 #[derive(Serialize, Deserialize)]
 pub struct BlockLine {
     hash: String,
@@ -72,6 +82,7 @@ pub struct BlockLine {
     txs: Vec<Box<RawValue>>,
 }
 
+/// The open file of one chain.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -79,7 +90,10 @@ pub struct Journal {
     lines: usize,
 }
 
-/// The chain that the file keeps, or a new one begun with `seed`.
+/// Opens the chain that the file in `folder` contains, or creates a new chain with `seed` when there is no file.
+///
+/// # Errors
+/// Fails when the file cannot be read or written, is damaged, or contains another chain.
 pub fn open(folder: &Path, spec: ChainSpec, seed: u64, genesis_time: i64) -> Result<Model, OpenError> {
     let path = folder.join(format!("{}.journal", spec.chain));
     let failed = |source| OpenError::Io { path: path.clone(), source };
@@ -101,6 +115,7 @@ impl Journal {
         Ok(Journal { path, file, lines })
     }
 
+    /// Appends lines and waits until they are on disk.
     pub fn append(&mut self, lines: impl Iterator<Item = Line>) -> io::Result<()> {
         let mut text = Vec::new();
         for line in lines {
@@ -112,17 +127,20 @@ impl Journal {
         self.file.sync_data()
     }
 
+    /// Returns true when the file has so many lines that it should be rewritten.
     pub fn is_long(&self) -> bool {
         self.lines > LONG
     }
 
+    /// Replaces the file by a snapshot of the oldest kept block and the blocks after it.
     pub fn rewrite(&mut self, model: &Model) -> io::Result<()> {
         (self.file, self.lines) = write_anew(&self.path, model)?;
         Ok(())
     }
 }
 
-/// Replaces the file as a whole: it is the old one or the new one after any crash.
+/// Replaces the file atomically: after a crash, either the old or the new file exists completely. Returns the open file
+/// and its number of lines.
 fn write_anew(path: &Path, model: &Model) -> io::Result<(File, usize)> {
     let draft = path.with_extension("journal.new");
     let mut out = BufWriter::new(File::create(&draft)?);
@@ -165,10 +183,12 @@ fn read(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<Model, OpenError> 
 }
 
 impl Line {
+    /// Returns the line for the removal of every block above `to`.
     pub fn rewind(to: Height) -> Line {
         Line::Rewind(to)
     }
 
+    /// Returns the line for a block.
     pub fn block(block: &Sealed) -> Line {
         let raw = |tx: &Tx| RawValue::from_string(tx.raw().to_owned()).expect("a transaction's bytes are JSON");
         Line::Block(BlockLine {
@@ -179,6 +199,7 @@ impl Line {
         })
     }
 
+    /// Returns the line for the oldest kept block and the ledger after it.
     pub fn snapshot(model: &Model) -> Line {
         let base = model.blocks.front().expect("never empty");
         let ledger = model.ledger_at_base();

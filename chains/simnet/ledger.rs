@@ -1,7 +1,7 @@
-//! Who owns what on a model chain. Every transaction that is applied can be taken back.
+//! The balances of a model chain. Every applied transaction can be undone.
 //!
-//! Balances are kept for all families, coins for Bitcoin besides. Value is neither made nor lost: the sum over all
-//! balances of an asset is the same after every block.
+//! Balances are kept for all families, and unspent outputs for Bitcoin in addition. Transactions neither create nor
+//! destroy value: the sum over all balances of an asset is the same after every block.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,49 +9,61 @@ use chain::{AddressKey, Amount, AssetId, Family, TxId};
 
 use crate::tx::{Order, OutPoint, Tx};
 
-/// How far ahead a transaction may expire, in seconds (as on TRON).
+/// Maximum time between the block time and the expiry of a transaction, in seconds (as on TRON).
 pub const LONGEST_LIFE: i64 = 86_400;
 
+/// The reason for which a transaction cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// A transaction with this nonce was already applied; `next` is the next free one.
     #[error("nonce too low: next is {next}")]
     NonceTooLow { next: u64 },
-    /// A node keeps it until the ones before it arrive.
+    /// The nonce is above the next free one. A node keeps the transaction until the missing ones arrive.
     #[error("nonce too high: next is {next}")]
     NonceGap { next: u64 },
+    /// An input is spent already, does not exist, or belongs to an account that did not sign.
     #[error("missing or spent coin")]
     MissingCoin,
+    /// The balance does not cover amounts and fee, or inputs and outputs of a Bitcoin transaction differ.
     #[error("insufficient funds")]
     InsufficientFunds,
+    /// The expiry is before the block time, or more than [`LONGEST_LIFE`] after it.
     #[error("expired or expires too late")]
     BadExpiry,
+    /// The same transaction was already applied.
     #[error("already mined")]
     Mined,
+    /// The chain's family has no such transaction.
     #[error("not a transaction of this family")]
     WrongFamily,
 }
 
-/// What does not change while the chain lives.
+/// The constant facts of a chain.
 #[derive(Debug, Clone)]
 pub struct Rules {
+    /// The family, which decides the form of transactions.
     pub family: Family,
+    /// The native coin, in which fees are paid.
     pub native: AssetId,
-    /// Takes the fees; nobody has its key.
+    /// Account that receives the fees; its key is not known.
     pub miner: AddressKey,
-    /// Accounts that own something of every asset from the beginning.
+    /// Accounts that own an amount of every listed asset at genesis.
     pub funded: BTreeSet<AddressKey>,
-    /// Listed assets with what each funded account owns in the beginning. Others are worth nothing and are not counted.
+    /// Listed assets with the amount that each funded account owns at genesis, in base units. Transfers of other assets
+    /// change no balance.
     pub endowment: BTreeMap<AssetId, Amount>,
 }
 
-/// A map that remembers what every write replaced.
+/// A map that records the value that each write replaced, so that the write can be undone.
 #[derive(Debug, Clone)]
 pub struct Table<K, V> {
+    /// The current rows.
     pub rows: BTreeMap<K, V>,
     replaced: Vec<(K, Option<V>)>,
 }
 
 impl<K: Ord + Clone, V: Clone> Table<K, V> {
+    /// Returns a table with these rows and nothing to undo.
     pub fn new(rows: BTreeMap<K, V>) -> Table<K, V> {
         Table { rows, replaced: Vec::new() }
     }
@@ -77,7 +89,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
 type Balances = Table<(AssetId, AddressKey), Amount>;
 type CoinKey = (AddressKey, OutPoint);
 
-/// What a transaction replaced, oldest first.
+/// The values that one transaction replaced, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct Undo {
     balances: Vec<((AssetId, AddressKey), Option<Amount>)>,
@@ -87,25 +99,31 @@ pub struct Undo {
 }
 
 impl Undo {
-    /// What the balance was before, if it was touched. The inner `None` is the untouched beginning.
+    /// Returns the balance before the transaction, or `None` when the transaction did not change it. The inner `None`
+    /// means that the account still had its endowment.
     fn balance_before(&self, key: &(AssetId, AddressKey)) -> Option<Option<Amount>> {
         self.balances.iter().find(|(touched, _)| touched == key).map(|(_, old)| *old)
     }
 }
 
+/// The balances, nonces and unspent outputs of one chain.
 #[derive(Debug, Clone)]
 pub struct Ledger {
+    /// The constant facts of the chain.
     pub rules: Rules,
+    /// Balances that were changed at least once. An account without a row has its endowment, or zero if it is not
+    /// funded.
     pub balances: Balances,
+    /// Next nonce of each account; 0 without a row.
     pub nonces: Table<AddressKey, u64>,
-    /// Unspent outputs by owner.
+    /// Unspent outputs with their amounts, ordered by owner.
     pub coins: Table<CoinKey, Amount>,
-    /// Mined transactions without a nonce, until they expire.
+    /// Applied transactions without a nonce, with their expiry in unix seconds.
     pub used: Table<TxId, i64>,
 }
 
 impl Ledger {
-    /// `birth` names the coins with which funded accounts begin.
+    /// Returns the ledger at genesis. `birth` is the transaction id of the outputs that funded accounts own at genesis.
     pub fn new(rules: Rules, birth: TxId) -> Ledger {
         let mut coins = BTreeMap::new();
         if rules.family == Family::Bitcoin {
@@ -123,11 +141,12 @@ impl Ledger {
         }
     }
 
+    /// Returns the balance in base units; zero for an asset that is not listed.
     pub fn balance(&self, asset: &AssetId, account: AddressKey) -> Amount {
         self.read(&(asset.clone(), account), self.balances.rows.get(&(asset.clone(), account)).copied())
     }
 
-    /// The balance before all of `undos`, which are the latest and come oldest first.
+    /// Returns the balance before all of `undos`, which must be the latest ones, oldest first.
     pub fn balance_before<'a>(
         &self,
         asset: &AssetId,
@@ -141,17 +160,19 @@ impl Ledger {
         }
     }
 
+    /// Returns the nonce of the account's next transaction.
     pub fn next_nonce(&self, account: AddressKey) -> u64 {
         self.nonces.rows.get(&account).copied().unwrap_or(0)
     }
 
+    /// Returns the unspent outputs of an account with their amounts, ordered by transaction id and index.
     pub fn coins_of(&self, account: AddressKey) -> impl Iterator<Item = (OutPoint, Amount)> + '_ {
         let first = OutPoint { txid: TxId([0; 32]), index: 0 };
         let last = OutPoint { txid: TxId([0xff; 32]), index: u32::MAX };
         self.coins.rows.range((account, first)..=(account, last)).map(|((_, coin), amount)| (*coin, *amount))
     }
 
-    /// Everything that exists of an asset.
+    /// Returns the sum of all balances of an asset.
     pub fn supply(&self, asset: &AssetId) -> Amount {
         let written = self.balances.rows.iter().filter(|((of, _), _)| of == asset).map(|(_, amount)| *amount);
         let untouched =
@@ -160,7 +181,7 @@ impl Ledger {
         Amount::checked_sum(written.chain(untouched.map(|_| each))).expect("all that exists fits into 256 bits")
     }
 
-    /// Applies a transaction at a block time, or leaves everything as it was.
+    /// Applies a transaction at a block time in unix seconds. After an error the ledger is unchanged.
     pub fn apply(&mut self, tx: &Tx, time: i64) -> Result<Undo, Refusal> {
         let outcome = self.try_apply(tx, time);
         let undo = Undo {
@@ -175,7 +196,7 @@ impl Ledger {
         outcome.map(|()| undo)
     }
 
-    /// Takes back the latest transaction that is still applied.
+    /// Undoes the latest applied transaction.
     pub fn undo(&mut self, undo: &Undo) {
         self.balances.put_back(&undo.balances);
         self.nonces.put_back(&undo.nonces);
@@ -226,7 +247,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Inputs equal outputs plus fee; all of it in the native coin, nothing can revert.
+    /// Applies a Bitcoin transaction. Its inputs must equal outputs plus fee, all in the native coin, and it cannot
+    /// revert.
     fn apply_coins(&mut self, tx: &Tx, coins: &[OutPoint]) -> Result<(), Refusal> {
         let native = self.rules.native.clone();
         let foreign = tx.draft.moves.iter().any(|m| m.asset != native || m.internal);

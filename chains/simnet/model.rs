@@ -1,7 +1,8 @@
-//! One model chain: recent blocks, the ledger that they made, the transactions that wait.
+//! One model chain: its recent blocks, its ledger and its mempool.
 //!
-//! Nothing happens unless it is told, and the same calls make the same hashes. The ledger stands after the pool, not
-//! after the head; what the pool and recent blocks replaced is kept, so every recent block's balances can be told.
+//! The chain changes only when a method is called, and the same calls give the same hashes. The ledger is the one after
+//! the mempool, not after the head. The values that the mempool and recent blocks replaced are kept, so the balances
+//! after every recent block can be computed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,68 +26,86 @@ use crate::{
     tx::Tx,
 };
 
-/// Blocks that are kept with their transactions. Older ones are forgotten; what they did stays in the ledger.
+/// Number of blocks that are kept with their transactions. Older ones are dropped; their effects stay in the ledger.
 pub const KEPT_BLOCKS: usize = 5_000;
 
-/// What becomes of the transactions of blocks that are replaced.
+/// The treatment of the transactions of replaced blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// They wait again and the first new block takes them, unless the pool is held.
+    /// The transactions wait again, and the first new block contains them, unless the mempool is held.
     Remine,
-    /// They are gone.
+    /// The transactions are dropped.
     Drop,
-    /// Buyers spent the same money on themselves; transactions of others wait again.
+    /// Buyers replace their payments by transactions to themselves. Transactions of other senders wait again.
     DoubleSpend,
 }
 
+/// A mined block.
 #[derive(Debug)]
 pub struct Sealed {
+    /// Position, hash, parent and time.
     pub header: Header,
-    /// How many reorganisations there were; makes two blocks with equal content differ.
+    /// Number of reorganisations before this block. It is hashed, so that blocks with equal content on two branches
+    /// differ.
     pub branch: u64,
+    /// The transactions in block order.
     pub txs: Vec<Arc<Tx>>,
     undos: Vec<Undo>,
 }
 
-/// What a node knows of one transaction.
+/// The status of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxStatus {
+    /// Id of the transaction.
     pub txid: TxId,
-    /// `None` while it waits.
+    /// The block that contains the transaction; `None` while it waits.
     pub block: Option<BlockRef>,
-    /// 1 in the head, 0 while it waits.
+    /// Number of blocks from this one to the head: 1 in the head, 0 while the transaction waits.
     pub confirmations: u64,
-    /// It was mined and moved nothing.
+    /// True if the transaction was mined and reverted, so it moved nothing.
     pub reverted: bool,
 }
 
+/// The state of one model chain.
 #[derive(Debug)]
 pub struct Model {
+    /// The description of the chain.
     pub spec: ChainSpec,
+    /// Seed of the wallets' keys and of the genesis hash.
     pub seed: u64,
+    /// Hash of the genesis block, which identifies the chain.
     pub genesis: BlockHash,
+    /// The ledger after all transactions in the mempool.
     pub ledger: Ledger,
-    /// Ascending, never empty, each the parent of the next.
+    /// The kept blocks, oldest first and never empty; each is the parent of the next.
     pub blocks: VecDeque<Sealed>,
+    /// Number of reorganisations so far.
     pub branch: u64,
+    /// The mempool.
     pub pool: Pool,
+    /// The wallets of the buyers.
     pub buyers: Buyers,
+    /// The way in which the node reports transfers by contracts.
     pub internal_transfers: InternalTransfers,
+    /// The active faults of the node.
     pub faults: Faults,
     mined: HashMap<TxId, Height>,
     journal: Option<Journal>,
-    /// Why the chain stands still for good: what it did could not be stored.
+    /// The reason for which the chain has stopped for good, because a block could not be stored; `None` while it works.
     pub broken: Option<String>,
 }
 
-/// Which movements a reader is shown.
+/// The selection of transfers that a reader gets.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
+    /// Only transfers to these addresses are returned.
     pub watched: &'a WatchedAddresses<'a>,
+    /// Transfers by contracts are returned only with `Included`.
     pub internal_transfers: InternalTransfers,
 }
 
 impl Model {
+    /// Returns a chain with a genesis block only. `genesis_time` is in unix seconds.
     pub fn new(spec: ChainSpec, seed: u64, genesis_time: i64) -> Model {
         let hash = Sha256::new()
             .chain_update("simnet genesis")
@@ -99,7 +118,7 @@ impl Model {
         Model::at(spec, seed, hash, header)
     }
 
-    /// A chain whose oldest kept block is `base`, with the ledger of the beginning.
+    /// Returns a chain whose oldest kept block is `base`, with the ledger at genesis.
     pub fn at(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> Model {
         let buyers = Buyers::new(&spec.chain, spec.family, seed);
         let rules = spec.rules(buyers::miner(&spec.chain, seed), buyers.accounts());
@@ -124,18 +143,23 @@ impl Model {
         }
     }
 
+    /// Stores all future blocks in the journal.
     pub fn store_in(&mut self, journal: Journal) {
         self.journal = Some(journal);
     }
 
+    /// Returns the newest block.
     pub fn head(&self) -> Header {
         self.blocks.back().expect("never empty").header
     }
 
+    /// Returns the newest block and the finalized one.
     pub fn tip(&self) -> Tip {
         Tip { head: self.head(), finalized: self.finalized(self.head().height) }
     }
 
+    /// Returns the finalized block of a chain with the head at this height, or `None` when the chain has none or it is
+    /// no longer kept.
     pub fn finalized(&self, head: Height) -> Option<BlockRef> {
         match self.spec.finality {
             Finality::Depth(depth) => self.position(head.saturating_sub(depth)),
@@ -143,22 +167,23 @@ impl Model {
         }
     }
 
-    /// The block at a height, if it is kept.
+    /// Returns the block at a height, or `None` above the head and below the oldest kept block.
     pub fn position(&self, height: Height) -> Option<BlockRef> {
         self.block(height).map(|block| block.header.block_ref())
     }
 
+    /// Returns the height of the oldest kept block.
     pub fn base(&self) -> Height {
         self.blocks.front().expect("never empty").header.height
     }
 
-    /// `None` above the head and below the oldest kept block.
+    /// Returns the block at a height with its transactions, or `None` above the head and below the oldest kept block.
     pub fn block(&self, height: Height) -> Option<&Sealed> {
         let index = usize::try_from(height.checked_sub(self.base())?).ok()?;
         self.blocks.get(index)
     }
 
-    /// Takes signed bytes as a node does.
+    /// Adds a signed transaction to the mempool, as a node does.
     pub fn broadcast(&mut self, raw: &[u8]) -> BroadcastOutcome {
         let tx = match Tx::decode(self.spec.family, &self.spec.chain, raw) {
             Ok(tx) => tx,
@@ -174,12 +199,13 @@ impl Model {
         self.pool.add(&mut self.ledger, tx, now)
     }
 
+    /// Drops all waiting transactions.
     pub fn drop_pool(&mut self) {
         self.pool.drain(&mut self.ledger);
     }
 
-    /// The first of `count` new blocks takes the pool. The last one has that time, those before it a second less each;
-    /// no block is older than its parent.
+    /// Mines `count` blocks, of which the first contains the waiting transactions. The last block gets the time `time`,
+    /// in unix seconds; the blocks before it are one second apart, and no block is older than its parent.
     pub fn mine(&mut self, count: u64, time: i64) -> BlockRef {
         if self.broken.is_none() {
             let from = self.head().height;
@@ -189,7 +215,7 @@ impl Model {
         self.head().block_ref()
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones; the oldest kept block always stays.
+    /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest kept block is never replaced.
     pub fn reorg(&mut self, depth: u64, keep: Keep, time: i64) -> BlockRef {
         if self.broken.is_some() {
             return self.head().block_ref();
@@ -211,7 +237,7 @@ impl Model {
         self.head().block_ref()
     }
 
-    /// Takes back every block above `to`. Returns their transactions in the order of the chain.
+    /// Removes every block above `to`. Returns their transactions in the order of the chain.
     pub fn rewind(&mut self, to: Height) -> Vec<Arc<Tx>> {
         let mut removed: Vec<Sealed> = Vec::new();
         while self.head().height > to && self.blocks.len() > 1 {
@@ -225,7 +251,7 @@ impl Model {
         removed.into_iter().rev().flat_map(|block| block.txs).collect()
     }
 
-    /// Appends a stored block. `false` when it is not the block that was stored.
+    /// Appends a stored block. Returns false when the hash of the appended block differs from `hash`.
     pub fn replay(&mut self, hash: BlockHash, time: i64, branch: u64, txs: Vec<Tx>) -> Result<bool, Refusal> {
         self.branch = branch;
         let txs: Vec<Arc<Tx>> = txs.into_iter().map(Arc::new).collect();
@@ -234,6 +260,7 @@ impl Model {
         Ok(self.head().hash == hash)
     }
 
+    /// Returns the status of a transaction, or `None` when it is neither waiting nor in a kept block.
     pub fn status(&self, txid: TxId) -> Option<TxStatus> {
         if let Some(height) = self.mined.get(&txid) {
             let block = self.block(*height).expect("mined transactions stand in kept blocks");
@@ -245,14 +272,14 @@ impl Model {
         self.pool.find(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
     }
 
-    /// The balance after the block at `height`, which is kept.
+    /// Returns the balance after the block at `height`, which must be a kept block.
     pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
         let above = usize::try_from(height - self.base() + 1).unwrap_or(usize::MAX);
         let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
         self.ledger.balance_before(asset, account, blocks.chain(self.pool.undos()))
     }
 
-    /// The ledger after the oldest kept block.
+    /// Returns the ledger after the oldest kept block.
     pub fn ledger_at_base(&self) -> Ledger {
         let mut ledger = self.ledger.clone();
         let undos: Vec<&Undo> =
@@ -261,7 +288,8 @@ impl Model {
         ledger
     }
 
-    /// What transactions that wait would move to watched addresses. Senders of this model never announce a replacement.
+    /// Returns the transfers of waiting transactions to watched addresses. Senders of this model never signal a
+    /// replacement.
     pub fn unconfirmed(&self, view: View<'_>) -> Vec<UnconfirmedTransfer> {
         let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
@@ -274,7 +302,7 @@ impl Model {
         self.transfers(self.pool.ready(), view).into_iter().map(unconfirmed).collect()
     }
 
-    /// What the transactions of a block move to watched addresses, in the order of places.
+    /// Returns the transfers of a block's transactions to watched addresses, in block order.
     pub fn transfers<'t>(&self, txs: impl IntoIterator<Item = &'t Arc<Tx>>, view: View<'_>) -> Vec<Transfer> {
         let mut logs = 0u32..;
         let mut found = Vec::new();
@@ -352,7 +380,8 @@ impl Model {
         self.blocks.push_back(Sealed { header, branch: self.branch, txs, undos });
     }
 
-    /// Writes the blocks above `from`, after `rewound` when blocks were replaced, and forgets what is too old.
+    /// Writes the blocks above `from` to the journal, after a rewind to `rewound` when blocks were replaced. Drops
+    /// blocks that are too old.
     fn store(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut journal) = self.journal.take() {
             let known = usize::try_from(from - self.base() + 1).unwrap_or(usize::MAX);
@@ -368,7 +397,7 @@ impl Model {
         }
     }
 
-    /// Drops what is older than the blocks that are kept.
+    /// Drops the blocks that are older than the newest [`KEPT_BLOCKS`] and the expired transaction ids.
     pub fn forget(&mut self) {
         if self.blocks.len() <= KEPT_BLOCKS {
             return;
@@ -382,7 +411,7 @@ impl Model {
         self.ledger.used.rows.retain(|_, until| *until >= oldest);
     }
 
-    /// All lines that make this chain again.
+    /// Returns the journal lines from which this chain can be restored.
     pub fn lines(&self) -> impl Iterator<Item = Line> + '_ {
         iter::once(Line::snapshot(self)).chain(self.blocks.iter().skip(1).map(Line::block))
     }

@@ -1,4 +1,4 @@
-//! The chain contract on a model chain: how settled reads it and broadcasts to it.
+//! Implements the chain contract on a model chain: settled reads the chain and broadcasts to it through this module.
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
@@ -17,10 +17,10 @@ use crate::{
     model::{Model, View},
 };
 
-/// Blocks of one answer at most.
+/// Maximum number of blocks in one answer.
 const PAGE: u64 = 500;
 
-/// One chain with a door for its operator and one for its readers.
+/// One chain, with direct access for its operator and the chain contract for its readers.
 #[derive(Debug)]
 pub struct Node {
     model: Mutex<Model>,
@@ -28,15 +28,17 @@ pub struct Node {
 }
 
 impl Node {
+    /// Returns a node of the chain that has received no requests.
     pub fn new(model: Model) -> Arc<Node> {
         Arc::new(Node { model: Mutex::new(model), requests: AtomicU64::new(0) })
     }
 
+    /// Locks and returns the chain.
     pub fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().expect("nobody panics while holding a chain")
     }
 
-    /// Counts a request and lets the faults speak that concern all of them.
+    /// Counts a request and applies the faults that concern every request. Returns the locked chain.
     fn ask(&self) -> Result<MutexGuard<'_, Model>, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut model = self.model();
@@ -54,7 +56,7 @@ impl Node {
     }
 }
 
-/// The head that this node admits to.
+/// Returns the head that the node reports, which lags behind with [`Fault::Stale`].
 fn head_of(model: &Model) -> Header {
     let height = model.head().height.saturating_sub(model.faults.lag()).max(model.base());
     model.block(height).expect("between the oldest kept block and the head").header
@@ -94,7 +96,7 @@ impl Source for Node {
         model.block(height).map(|block| Some(block.header)).ok_or_else(|| forgotten(height))
     }
 
-    /// Where a block proves nothing there is somebody else to ask, who has no faults.
+    /// On EVM chains, where a block proves nothing, a second endpoint without faults exists.
     fn independent_endpoints(&self) -> usize {
         if self.model().spec.family == Family::Evm { 2 } else { 1 }
     }
@@ -155,7 +157,7 @@ impl Source for Node {
         Ok(addresses.iter().map(|address| model.balance_at(at.height, &asset, address.key)).collect())
     }
 
-    /// On Bitcoin, where a mempool says something of what will be mined.
+    /// Supported on Bitcoin only, where the mempool shows the payments that will probably be mined.
     async fn unconfirmed(
         &self,
         watched: &WatchSet,

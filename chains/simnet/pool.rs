@@ -1,5 +1,5 @@
-//! Transactions that wait for a block. The ready ones are applied to the ledger already, in order; mining them is
-//! moving them into a block.
+//! Transactions that wait for a block. The ready ones are already applied to the ledger, in order; mining only moves
+//! them into a block.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -10,45 +10,50 @@ use crate::{
     tx::{Order, Tx},
 };
 
-/// Transactions that wait at most.
+/// Maximum number of ready transactions.
 const READY_LIMIT: usize = 100_000;
 
-/// Transactions that wait for the ones before them at most.
+/// Maximum number of parked transactions.
 const PARKED_LIMIT: usize = 1_000;
 
+/// The mempool of one chain.
 #[derive(Debug, Default)]
 pub struct Pool {
     ready: Vec<(Arc<Tx>, Undo)>,
-    /// Their nonce is not next yet.
+    /// Transactions whose nonce is above the next one. They become ready when the missing ones arrive.
     parked: Vec<Arc<Tx>>,
     known: HashSet<TxId>,
-    /// Blocks stay empty.
+    /// While true, blocks are empty and all transactions wait.
     pub held: bool,
 }
 
 impl Pool {
+    /// Returns true if the transaction waits, ready or parked.
     pub fn contains(&self, txid: &TxId) -> bool {
         self.known.contains(txid)
     }
 
+    /// Returns the waiting transaction with this id.
     pub fn find(&self, txid: &TxId) -> Option<&Arc<Tx>> {
         self.ready.iter().map(|(tx, _)| tx).chain(&self.parked).find(|tx| tx.txid == *txid)
     }
 
+    /// Returns the ids of all waiting transactions: the ready ones in order, then the parked ones.
     pub fn txids(&self) -> impl Iterator<Item = TxId> + '_ {
         self.ready.iter().map(|(tx, _)| tx.txid).chain(self.parked.iter().map(|tx| tx.txid))
     }
 
-    /// What the next block would take, oldest first.
+    /// Returns the transactions for the next block, oldest first.
     pub fn ready(&self) -> impl Iterator<Item = &Arc<Tx>> {
         self.ready.iter().map(|(tx, _)| tx)
     }
 
-    /// What the pool has done to the ledger, oldest first.
+    /// Returns the ledger values that the ready transactions replaced, oldest first.
     pub fn undos(&self) -> impl Iterator<Item = &Undo> {
         self.ready.iter().map(|(_, undo)| undo)
     }
 
+    /// Adds a transaction and applies it to the ledger, or parks it. `now` is the time of the head, in unix seconds.
     pub fn add(&mut self, ledger: &mut Ledger, tx: Tx, now: i64) -> BroadcastOutcome {
         if self.contains(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
@@ -68,7 +73,7 @@ impl Pool {
         }
     }
 
-    /// Takes everything back from the ledger and forgets it.
+    /// Undoes all ready transactions in the ledger, empties the mempool, and returns all its transactions.
     pub fn drain(&mut self, ledger: &mut Ledger) -> Vec<Arc<Tx>> {
         for (_, undo) in self.ready.iter().rev() {
             ledger.undo(undo);
@@ -77,7 +82,7 @@ impl Pool {
         self.ready.drain(..).map(|(tx, _)| tx).chain(self.parked.drain(..)).collect()
     }
 
-    /// Adds those that are still possible, in order, and forgets the others.
+    /// Adds the transactions that can still be applied, in order, and drops the others.
     pub fn refill(&mut self, ledger: &mut Ledger, txs: impl IntoIterator<Item = Arc<Tx>>, now: i64) {
         for tx in txs {
             if self.contains(&tx.txid) {
@@ -90,7 +95,8 @@ impl Pool {
         }
     }
 
-    /// What the next block takes: nothing while held, otherwise everything that has not expired by its time.
+    /// Removes and returns the transactions of the next block: none while held, otherwise all ready ones that have not
+    /// expired at `block_time`. `now` is the time of the head. Both are in unix seconds.
     pub fn take(&mut self, ledger: &mut Ledger, now: i64, block_time: i64) -> (Vec<Arc<Tx>>, Vec<Undo>) {
         if self.held {
             return (Vec::new(), Vec::new());
@@ -114,7 +120,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Each parked transaction whose turn has come makes way for the next one.
+    /// Moves parked transactions to the ready ones as long as one of them has the next nonce.
     fn unpark(&mut self, ledger: &mut Ledger, now: i64) {
         let mut index = 0;
         while let Some(tx) = self.parked.get(index) {
@@ -131,7 +137,8 @@ impl Pool {
         }
     }
 
-    /// A transaction replaces the waiting ones that it excludes if it pays more than all of them.
+    /// Replaces the waiting transactions that conflict with `tx`, if `tx` pays a higher fee than all of them together.
+    /// Returns `refusal` when no transaction conflicts.
     fn replace(&mut self, ledger: &mut Ledger, tx: Arc<Tx>, now: i64, refusal: &Refusal) -> BroadcastOutcome {
         let rivals: Vec<Amount> =
             self.ready.iter().filter(|(r, _)| r.excludes(&tx)).map(|(r, _)| r.draft.fee).collect();

@@ -1,4 +1,4 @@
-//! What the model of one chain is to look like.
+//! The description of a model chain: its name, family, assets and finality.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,31 +7,37 @@ use ruint::aliases::U256;
 
 use crate::ledger::Rules;
 
-/// Bitcoin that each buyer's wallet begins with, in satoshi: 64 wallets stay below all that can exist.
+/// Amount that each buyer's wallet owns at genesis on Bitcoin, in satoshi. The 64 wallets together own less than 21
+/// million bitcoins.
 const COIN_OF_A_BUYER: u64 = 100_000 * 100_000_000;
 
-/// Whole coins of every asset that a buyer's wallet begins with on account-based chains, as a power of ten.
+/// Power of ten of the whole coins of every asset that each buyer's wallet owns at genesis on account-based chains.
 const ENDOWMENT_DIGITS: u8 = 9;
 
+/// The description of one model chain.
 #[derive(Debug, Clone)]
 pub struct ChainSpec {
+    /// Name of the chain.
     pub chain: ChainId,
+    /// Family, which decides the formats of addresses and transactions.
     pub family: Family,
-    /// Only these are ever reported; a native asset need not be among them.
+    /// Listed assets. Transfers of other assets are never reported. The native coin need not be listed.
     pub assets: Vec<Asset>,
+    /// The rule for the finalized block.
     pub finality: Finality,
 }
 
-/// What the model says of final blocks.
+/// The rule by which the model reports a finalized block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finality {
-    /// The mark trails the head by so many blocks.
+    /// The finalized block is this many blocks below the head.
     Depth(u64),
-    /// There is no mark; depth alone decides, as on Bitcoin.
+    /// No block is reported as finalized, as on Bitcoin, where only the number of confirmations counts.
     None,
 }
 
 impl ChainSpec {
+    /// Returns the id of the native coin, whether or not it is listed.
     pub fn native(&self) -> AssetId {
         AssetId::on_chain(&self.chain, &AssetKind::Native)
     }

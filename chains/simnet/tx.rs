@@ -1,7 +1,7 @@
-//! Transactions of a model chain: what they move, how they are signed, how they look as bytes.
+//! Transactions of a model chain: their content, signatures and serialised form.
 //!
-//! The bytes are JSON with a fixed order of fields; a node takes no other spelling of the same content. The
-//! identifier covers what is signed and by whom but not the signatures, so nobody can change it on the way.
+//! The bytes are JSON with a fixed order of fields; a node rejects any other JSON with the same content. The id covers
+//! the content and the public keys but not the signatures, so it cannot be changed after signing.
 
 use std::sync::LazyLock;
 
@@ -14,86 +14,107 @@ use crate::address;
 
 static CURVE: LazyLock<Secp256k1<All>> = LazyLock::new(Secp256k1::new);
 
-/// Bytes of one transaction that a node reads at most.
+/// Maximum size of one transaction, in bytes.
 const RAW_LIMIT: usize = 1 << 20;
 
-/// One output of one transaction.
+/// The reference to one output of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutPoint {
+    /// Id of the transaction.
     pub txid: TxId,
+    /// Index of the output in the transaction, from 0.
     pub index: u32,
 }
 
-/// What makes a transaction happen at most once, and excludes others.
+/// The part of a transaction that prevents a second inclusion and decides which transactions conflict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// The sender's transaction number (EVM; the model's TRON takes it too).
+    /// The nonce of the sender (EVM; the model of TRON accepts it too).
     Nonce(u64),
-    /// Until that block time in unix seconds, at most a day ahead (TRON). `salt` tells equal payments apart.
+    /// The block time until which the transaction is valid, in unix seconds, at most one day ahead (TRON). `salt`
+    /// distinguishes equal payments.
     Until { time: i64, salt: u64 },
-    /// The coins that are spent as a whole (Bitcoin); the moves are the outputs.
+    /// The outputs that are spent (Bitcoin).
     Coins(Vec<OutPoint>),
 }
 
+/// One payment inside a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
+    /// The asset, listed or not.
     pub asset: AssetId,
+    /// The recipient.
     pub to: Address,
+    /// Amount in base units; may be zero.
     pub amount: Amount,
-    /// The native coin is sent by a contract on the way and not by the transaction itself.
+    /// True if a contract sends the native coin during the transaction; false if the amount is the value of the
+    /// transaction.
     pub internal: bool,
 }
 
-/// What is signed.
+/// The content of a transaction, which is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
+    /// The chain, so that the transaction is invalid on another one.
     pub chain: ChainId,
+    /// The nonce, expiry or inputs.
     pub order: Order,
+    /// The payments, in order; on Bitcoin they are the outputs.
     pub moves: Vec<Move>,
-    /// Native base units for the miner; the higher one of two that exclude each other wins in the pool.
+    /// Fee for the miner, in base units of the native coin. In the mempool, the higher fee of two conflicting
+    /// transactions wins.
     pub fee: Amount,
-    /// It is mined, pays its fee and moves nothing, like a contract call that reverts.
+    /// True if the transaction pays its fee and moves nothing, like a contract call that reverts.
     pub reverts: bool,
 }
 
 /// A public key with its signature over [`Draft::digest`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Witness {
+    /// Key of a signer.
     pub key: PublicKey,
+    /// ECDSA signature over secp256k1.
     pub signature: Signature,
 }
 
-/// A draft with its signatures, decoded and canonical; whether they hold is asked by [`Tx::verify`].
+/// A signed transaction in canonical form. Its signatures are not necessarily valid; [`Tx::verify`] verifies them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tx {
+    /// The signed content.
     pub draft: Draft,
+    /// The id, which is [`Draft::digest`] with the signers' keys.
     pub txid: TxId,
-    /// Who signed, in the order of the signatures. An account pays from the first, coins may belong to any.
+    /// Accounts of the signers, in the order of the signatures. On account-based chains the first one pays; on Bitcoin
+    /// each signer may own some of the inputs.
     pub signers: Vec<AddressKey>,
     witnesses: Vec<Witness>,
     raw: String,
 }
 
+/// The reason for which bytes are not a valid transaction of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadTx {
+    /// The bytes are too long, not JSON of the expected form, or not canonical.
     #[error("not a transaction: {0}")]
     Malformed(String),
+    /// The transaction is for this other chain.
     #[error("it is for chain {0}")]
     OtherChain(ChainId),
+    /// A signature is malformed or does not match its key.
     #[error("a signature does not hold")]
     BadSignature,
 }
 
 impl Draft {
-    /// What these keys sign, in the order of their signatures: SHA-256 over the draft and all of them. It is the
-    /// transaction's identifier too.
+    /// Returns the hash that the owners of these keys sign, in the order of their signatures: the SHA-256 hash of the
+    /// draft and all keys. It is also the transaction id.
     pub fn digest(&self, keys: &[PublicKey]) -> [u8; 32] {
         let text = serde_json::to_string(&WireDraft::from(self)).expect("a draft has only texts and numbers");
         let hash = Sha256::new().chain_update("simnet transaction").chain_update(text);
         keys.iter().fold(hash, |hash, key| hash.chain_update(key.serialize())).finalize().into()
     }
 
-    /// Signed by these keys, each once; the first one is the paying account.
+    /// Signs with these keys, once each. The first key belongs to the paying account.
     pub fn sign(self, family: Family, keys: &[SecretKey]) -> Tx {
         let public: Vec<PublicKey> = keys.iter().map(public_key).collect();
         let message = Message::from_digest(self.digest(&public));
@@ -104,7 +125,7 @@ impl Draft {
 }
 
 impl Tx {
-    /// Puts signatures that were made elsewhere to their draft.
+    /// Returns the transaction of a draft and signatures that were made elsewhere. Does not verify the signatures.
     pub fn assemble(family: Family, draft: Draft, witnesses: Vec<Witness>) -> Tx {
         let signers = witnesses.iter().map(|w| address::of_key(family, &w.key).key).collect();
         let wire =
@@ -114,6 +135,7 @@ impl Tx {
         Tx { txid: TxId(draft.digest(&keys)), draft, signers, witnesses, raw }
     }
 
+    /// Parses a transaction of `chain` without verifying its signatures.
     pub fn decode(family: Family, chain: &ChainId, raw: &[u8]) -> Result<Tx, BadTx> {
         let malformed = |reason: &str| BadTx::Malformed(reason.to_owned());
         if raw.len() > RAW_LIMIT {
@@ -132,22 +154,24 @@ impl Tx {
         Ok(tx)
     }
 
+    /// Verifies all signatures.
     pub fn verify(&self) -> Result<(), BadTx> {
         let message = Message::from_digest(self.txid.0);
         let holds = |w: &Witness| CURVE.verify_ecdsa(&message, &w.signature, &w.key).is_ok();
         if self.witnesses.iter().all(holds) { Ok(()) } else { Err(BadTx::BadSignature) }
     }
 
-    /// The account that pays.
+    /// Returns the account that pays: that of the first signature.
     pub fn sender(&self) -> AddressKey {
         self.signers[0]
     }
 
+    /// Returns the bytes to broadcast, which are JSON.
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// Whether at most one of the two can ever be mined.
+    /// Returns true if the transactions conflict, so that at most one of them can be mined.
     pub fn excludes(&self, other: &Tx) -> bool {
         match (&self.draft.order, &other.draft.order) {
             (Order::Nonce(a), Order::Nonce(b)) => a == b && self.sender() == other.sender(),
@@ -158,7 +182,7 @@ impl Tx {
     }
 }
 
-/// The public key of a secret one.
+/// Returns the public key of a secret key.
 pub fn public_key(key: &SecretKey) -> PublicKey {
     key.public_key(&CURVE)
 }

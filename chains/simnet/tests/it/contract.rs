@@ -1,4 +1,4 @@
-//! The suite that every driver passes.
+//! Runs the conformance check that every driver passes.
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, ChainId, Family};

@@ -1,4 +1,4 @@
-//! Nodes that lie, lag or do not answer.
+//! Tests of nodes that lie, lag or do not answer.
 
 use chain::{Amount, AssetKind, BroadcastOutcome, Family, InternalTransfers, SourceError};
 use simnet::Fault;

@@ -1,4 +1,4 @@
-//! Chains on disk.
+//! Tests of chains that are stored on disk.
 
 use std::{fs, path::Path};
 

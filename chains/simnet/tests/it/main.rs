@@ -1,4 +1,4 @@
-//! Model chains from the outside: as a buyer, an operator and a follower see them.
+//! Tests of model chains through their public interface, as buyers, operators and a follower use it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 

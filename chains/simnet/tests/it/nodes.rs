@@ -1,4 +1,4 @@
-//! What nodes say to signed bytes.
+//! Tests of a node's answers to signed transactions.
 
 use bitcoin::secp256k1::SecretKey;
 use chain::{Address, BroadcastOutcome, Family};
@@ -17,7 +17,7 @@ fn address_of(family: Family, byte: u8) -> Address {
     address::of_key(family, &tx::public_key(&key(byte)))
 }
 
-/// Gives the account of that key 1,000 units to spend.
+/// Pays 1,000 units to the account of this key.
 fn fund(simnet: &Simnet, name: &str, family: Family, byte: u8) {
     let chain = id(name);
     simnet.pay(&chain, &native(&chain), &address_of(family, byte).text, units(1_000)).unwrap();

@@ -1,4 +1,4 @@
-//! What buyers can do and what a reader sees of it.
+//! Tests of the payments of buyers and of the transfers that a reader gets for them.
 
 use chain::{Family, TxPart};
 use simnet::{PayError, Simnet};
@@ -146,7 +146,7 @@ fn the_pool_can_be_held_and_dropped() {
     assert_eq!(simnet.balance(&chain, &coin, BITCOIN), units(1));
 }
 
-/// More payments than there are buyers: their transactions build on each other.
+/// There are more payments than buyers, so some transactions spend outputs of earlier ones.
 #[test]
 fn many_payments_fit_into_one_block() {
     for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {

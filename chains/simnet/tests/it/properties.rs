@@ -1,4 +1,5 @@
-//! Whatever happens on a chain: value stays the same, and a follower ends with what the winning branch holds.
+//! Properties that hold after any sequence of events: the supply stays the same, and a follower ends with the transfers
+//! of the winning branch.
 
 use std::path::Path;
 
@@ -36,7 +37,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Our address number `index`; nobody spends from it.
+/// Returns watched address number `index`, from which nothing is ever spent.
 fn ours(family: Family, index: u8) -> String {
     let key = bitcoin::secp256k1::SecretKey::from_slice(&[index + 1; 32]).unwrap();
     address::of_key(family, &tx::public_key(&key)).text

@@ -1,4 +1,4 @@
-//! Branches that lose.
+//! Tests of blocks that a reorganisation replaces.
 
 use chain::Family;
 use simnet::{Keep, Simnet};
