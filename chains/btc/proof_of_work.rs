@@ -1,4 +1,5 @@
-//! Checks of a header's proof of work and of its difficulty, so that inventing a block costs as much as mining it. Pure.
+//! Checks of a header's proof of work and of its difficulty, so that inventing a block costs as much as mining it.
+//! Pure.
 
 use bitcoin::{CompactTarget, Network, Target, block::Header, params::Params};
 use chain::Height;
@@ -29,7 +30,8 @@ pub fn check_work(network: Network, height: Height, header: &Header) -> Result<(
     if target.is_met_by(hash) { Ok(()) } else { Err(format!("block {hash} does not have the work that it claims")) }
 }
 
-/// Checks that the claimed difficulty may follow the parent's. Testnets allow exceptions, so the check always succeeds there.
+/// Checks that the claimed difficulty may follow the parent's. Testnets allow exceptions, so the check always succeeds
+/// there.
 pub fn check_difficulty(network: Network, height: Height, header: &Header, parent: &Header) -> Result<(), String> {
     let constant = network == Network::Regtest;
     if !constant && !difficulty_follows_parent(network) {

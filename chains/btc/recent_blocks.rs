@@ -1,5 +1,5 @@
-//! The blocks of one branch that were read last: headers, to check the difficulty of their children, and coinbase outputs,
-//! until they may be spent. Pure.
+//! The blocks of one branch that were read last: headers, to check the difficulty of their children, and coinbase
+//! outputs, until they may be spent. Pure.
 
 use std::collections::VecDeque;
 

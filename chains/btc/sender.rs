@@ -1,4 +1,5 @@
-//! Broadcasts signed transactions and classifies the replies. A reply that cannot be classified never counts as a refusal.
+//! Broadcasts signed transactions and classifies the replies. A reply that cannot be classified never counts as a
+//! refusal.
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
@@ -7,8 +8,8 @@ use tracing::info;
 
 use crate::{Backend, Bitcoin, block::display_order, transaction::Reader};
 
-/// The class of a node's error text, which says what it means for a broadcast attempt. The texts are those of Bitcoin Core,
-/// which Esplora passes on.
+/// The class of a node's error text, which decides the outcome of a broadcast attempt. The texts are those of Bitcoin
+/// Core, which Esplora passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MempoolRejection {
     /// The transaction is already in the mempool or in a block.

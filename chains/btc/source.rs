@@ -1,5 +1,5 @@
-//! The reading half of the driver: blocks, headers and the mempool, from a node of the operator or from Esplora servers. Both
-//! are verified in the same way.
+//! The reading half of the driver: blocks, headers and the mempool, from a node of the operator or from Esplora
+//! servers. Both are verified in the same way.
 
 use std::{
     sync::{

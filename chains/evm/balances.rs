@@ -1,8 +1,9 @@
 //! Reads the balances of addresses after a block. A balance increase may be booked as a payment, so an answer of one
 //! endpoint is used only with a proof.
 //!
-//! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its own
-//! way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the same one.
+//! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its
+//! own way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the
+//! same one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -276,8 +277,8 @@ impl Evm {
 }
 
 impl AccountProof<'_> {
-    /// Returns the account if the proof matches the state root, else `None`. An account that the proof shows to be absent is
-    /// empty.
+    /// Returns the account if the proof matches the state root, else `None`. An account that the proof shows to be
+    /// absent is empty.
     fn verify(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
         let (nonce, balance) = (hex::parse_quantity(self.nonce)?, hex::parse_u256(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));

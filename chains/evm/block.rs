@@ -192,8 +192,8 @@ pub fn parse_block(
     Ok(body)
 }
 
-/// Returns the pseudo transaction hash of the state sync that Polygon's bor node added to a block before PIP-74. It is derived
-/// from the block's height and hash only.
+/// Returns the pseudo transaction hash of the state sync that Polygon's bor node added to a block before PIP-74. It is
+/// derived from the block's height and hash only.
 pub fn bor_state_sync_txid(header: &chain::Header) -> B256 {
     keccak256([b"matic-bor-receipt-".as_slice(), &header.height.to_be_bytes(), &header.hash.0].concat())
 }
@@ -229,8 +229,8 @@ enum EncodedTx {
     Unknown(u64),
 }
 
-/// A signed transaction. Its sender is recovered only for payments to watched addresses, because recovery is by far the most
-/// expensive step of parsing a block.
+/// A signed transaction. Its sender is recovered only for payments to watched addresses, because recovery is by far the
+/// most expensive step of parsing a block.
 struct SignedTx(Box<TxEnvelope>);
 
 impl SignedTx {

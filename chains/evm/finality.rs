@@ -36,8 +36,9 @@ impl FinalityClaims {
         self.list_fresh(now).len()
     }
 
-    /// Returns the second-highest recent claim, because two endpoints confirm at least that height. With a single recent
-    /// claim, returns that one. Returns `None` without claims, or when the two highest name different blocks of one height.
+    /// Returns the second-highest recent claim, because two endpoints confirm at least that height. With a single
+    /// recent claim, returns that one. Returns `None` without claims, or when the two highest name different blocks of
+    /// one height.
     pub fn agreed_block(&self, now: Instant) -> Option<BlockRef> {
         let mut fresh = self.list_fresh(now);
         fresh.sort_unstable_by_key(|claim| Reverse(claim.height));

@@ -1,5 +1,5 @@
-//! Reads `eth_getLogs` by block range or for one block. No header commits to these answers, so they only show which blocks
-//! have no transfer to a watched address; they never become transfers.
+//! Reads `eth_getLogs` by block range or for one block. No header commits to these answers, so they only show which
+//! blocks have no transfer to a watched address; they never become transfers.
 
 use std::{collections::BTreeMap, sync::MutexGuard};
 
@@ -27,8 +27,8 @@ pub struct LogSummary {
 }
 
 impl LogSummary {
-    /// Returns true when no transfer reached a watched address and the logs include every contract in `in_bloom`, so that
-    /// none seems to be left out.
+    /// Returns true when no transfer reached a watched address and the logs include every contract in `in_bloom`, so
+    /// that none seems to be left out.
     pub fn excludes_transfers(&self, in_bloom: &[usize]) -> bool {
         !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
     }
@@ -143,10 +143,10 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Returns false when the block's logs surely have no transfer to a watched address. Used where receipts would cost one
-    /// request per transaction. Nothing proves that `eth_getLogs` left no log out, so two endpoints must show the same
-    /// contracts as the bloom. Logs that show fewer contracts count only when all endpoints agree, because a bloom has false
-    /// positives.
+    /// Returns false when the block's logs surely have no transfer to a watched address. Used where receipts would cost
+    /// one request per transaction. Nothing proves that `eth_getLogs` left no log out, so two endpoints must show the
+    /// same contracts as the bloom. Logs that show fewer contracts count only when all endpoints agree, because a bloom
+    /// has false positives.
     pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, in_bloom: &[usize], watched: &WatchSet) -> bool {
         let bloom_is_proven = self.config.verify.header;
         if self.count_read_endpoints() < 2

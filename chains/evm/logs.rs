@@ -1,5 +1,5 @@
-//! Finds token transfers to watched addresses in event logs. Logs are parsed without copying and matched in memory, so that
-//! logs of other transfers cost no allocation.
+//! Finds token transfers to watched addresses in event logs. Logs are parsed without copying and matched in memory, so
+//! that logs of other transfers cost no allocation.
 
 use alloy_primitives::{Address, B256, Bloom, BloomInput, b256};
 use chain::{
@@ -77,7 +77,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Topics<'a> {
     }
 }
 
-/// The accepted token contracts of a chain. A token is identified by its contract alone, and other tokens are never credited.
+/// The accepted token contracts of a chain. A token is identified by its contract alone, and other tokens are never
+/// credited.
 #[derive(Debug, Clone)]
 pub struct TokenContracts {
     entries: Vec<TokenContract>,
@@ -100,7 +101,7 @@ impl TokenContracts {
     /// Collects the token contracts among the assets of one chain.
     ///
     /// # Errors
-    /// When a contract is not an address.
+    /// Fails when a contract is not an address.
     pub fn new(assets: &[Asset]) -> Result<TokenContracts, InvalidContract> {
         let mut entries = Vec::new();
         for asset in assets {
@@ -139,8 +140,8 @@ impl TokenContracts {
         watched.len() <= BLOOM_LOOKUPS_MAX
     }
 
-    /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this bloom. A
-    /// missing bit proves that there is none; a set bit may be a false positive.
+    /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this
+    /// bloom. A missing bit proves that there is none; a set bit may be a false positive.
     pub fn list_in_bloom(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();
@@ -213,7 +214,7 @@ impl EventLog<'_> {
         Some(TokenTransfer { asset, from: parse_address_topic(from)?, to, amount })
     }
 
-    /// Returns whether the bloom contains the log's contract and all its topics, or `None` when they are malformed.
+    /// Returns true if the bloom contains the log's contract and all its topics, or `None` when they are malformed.
     pub fn is_in_bloom(&self, bloom: &Bloom) -> Option<bool> {
         let mut own = Bloom::ZERO;
         self.accrue_to_bloom(&mut own)?;
@@ -242,11 +243,11 @@ fn is_transfer_topic(topic: &str) -> bool {
     hex::parse_hash(topic) == Some(TRANSFER_TOPIC)
 }
 
-/// Parses an answer to `eth_getLogs` and calls `found` for every transfer to a watched address. Returns the number of logs in
-/// the answer.
+/// Parses an answer to `eth_getLogs` and calls `found` for every transfer to a watched address. Returns the number of
+/// logs in the answer.
 ///
 /// # Errors
-/// When the answer is an error or malformed.
+/// Fails when the answer is an error or malformed.
 pub fn for_each_watched_transfer<'a>(
     body: &'a [u8],
     watched: &WatchedAddresses<'_>,

@@ -32,15 +32,9 @@ pub struct Exchange {
 pub enum TransportError {
     /// The exchange failed. The reason contains no secrets; `retry_after` is the time that a `Retry-After` header
     /// names.
-    Failed {
-        class: ErrorClass,
-        reason: String,
-        retry_after: Option<Duration>,
-    },
+    Failed { class: ErrorClass, reason: String, retry_after: Option<Duration> },
     /// The body is longer than the limit of `bytes_max` bytes.
-    TooLarge {
-        bytes_max: usize,
-    },
+    TooLarge { bytes_max: usize },
 }
 
 impl TransportError {
@@ -80,8 +74,8 @@ impl Client {
         Ok(Client(client))
     }
 
-    /// Sends a request and reads a body of at most `bytes_max` bytes. Error statuses with a JSON-RPC error in the body are
-    /// returned as a reply.
+    /// Sends a request and reads a body of at most `bytes_max` bytes. Error statuses with a JSON-RPC error in the body
+    /// are returned as a reply.
     pub async fn send(
         &self,
         endpoint: &Endpoint,

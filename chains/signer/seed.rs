@@ -1,7 +1,7 @@
 //! The seed, from which all keys are derived (BIP39, BIP32).
 //!
-//! A [`Seed`] has no `Debug`, no `Clone` and no serialisation. It leaves this process only in a seed file, or as the words
-//! that are shown once when it is created.
+//! A [`Seed`] has no `Debug`, no `Clone` and no serialisation. It leaves this process only in a seed file, or as the
+//! words that are shown once when it is created.
 
 use std::fmt::Write as _;
 
@@ -23,8 +23,8 @@ const NEW_ENTROPY: usize = 32;
 /// The length of the BIP39 seed that is derived from the words, in bytes.
 const STRETCHED: usize = 64;
 
-/// The capacity for 24 words with a space after each; the longest English word has 8 letters. A reallocation would leave a
-/// copy of the words in memory.
+/// The capacity for 24 words with a space after each; the longest English word has 8 letters. A reallocation would
+/// leave a copy of the words in memory.
 const WORDS_CAPACITY: usize = 24 * 9;
 
 /// Words or entropy are not a seed. No variant contains a word, because an error may be written to a log.
@@ -36,7 +36,7 @@ pub enum SeedError {
     /// A word is not in the list. The number is its position, counted from 1.
     #[error("word {0} is not in the English BIP39 list")]
     UnknownWord(usize),
-    /// All words are valid, but their last bits do not match the hash of the others.
+    /// All words are in the list, but the checksum in the last word does not match.
     #[error("the BIP39 checksum is wrong: a word is wrong, or the order of the words is")]
     Checksum,
     /// The entropy has this length, in bits, which gives no mnemonic.
@@ -65,7 +65,8 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Returns a new seed of 24 words, with 256 bits of entropy from the operating system and without a BIP39 passphrase.
+    /// Returns a new seed of 24 words, with 256 bits of entropy from the operating system and without a BIP39
+    /// passphrase.
     ///
     /// # Errors
     ///
@@ -78,7 +79,8 @@ impl Seed {
         Ok(Seed::stretch(words, SecretString::default()))
     }
 
-    /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means none.
+    /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means
+    /// none.
     ///
     /// # Errors
     ///

@@ -90,8 +90,8 @@ fn parse_secret(bytes: &[u8]) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// Switches off the echo of a terminal until it is dropped. The interrupt key (Ctrl-C) ends the line instead of the program,
-/// because a killed program could not switch the echo on again.
+/// Switches off the echo of a terminal until it is dropped. The interrupt key (Ctrl-C) ends the line instead of the
+/// program, because a killed program could not switch the echo on again.
 struct EchoOff<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,

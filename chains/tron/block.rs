@@ -1,5 +1,5 @@
-//! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash of
-//! its content, and an empty transaction list against the transaction root.
+//! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash
+//! of its content, and an empty transaction list against the transaction root.
 
 use chain::{
     AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
@@ -24,7 +24,8 @@ pub struct ParsedBlock {
     pub header: Header,
     /// Verified transaction ids, in block order. The receipts must have the same ids in the same order.
     pub txids: Vec<TxId>,
-    /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the receipts.
+    /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the
+    /// receipts.
     pub payments: Vec<Transfer>,
 }
 
@@ -61,8 +62,8 @@ fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
     Ok(Sha256::digest(raw.encode_to_vec()).into())
 }
 
-/// Parses a block with its transactions and verifies their ids. Returns `None` when the node does not have the block, or
-/// left out its transactions. With `native`, successful TRX transfers to `watched` addresses are collected.
+/// Parses a block with its transactions and verifies their ids. Returns `None` when the node does not have the block,
+/// or left out its transactions. With `native`, successful TRX transfers to `watched` addresses are collected.
 pub fn parse_block(
     block: &wire::Block<'_>,
     native: Option<&AssetId>,

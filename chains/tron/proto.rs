@@ -1,5 +1,5 @@
-//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Fields that are not
-//! listed here are ignored when a message is decoded and never encoded.
+//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Fields that are
+//! not listed here are ignored when a message is decoded and never encoded.
 
 use prost::{Enumeration, Message};
 

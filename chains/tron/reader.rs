@@ -43,8 +43,8 @@ impl ApiView {
 }
 
 impl Tron {
-    /// Returns consecutive blocks that begin with `from` and end at `to` or earlier, at least one, with their transfers to
-    /// `watched` addresses.
+    /// Returns consecutive blocks that begin with `from` and end at `to` or earlier, at least one, with their transfers
+    /// to `watched` addresses.
     pub(crate) async fn read_blocks(
         &self,
         view: ApiView,
@@ -67,8 +67,8 @@ impl Tron {
         Ok(blocks)
     }
 
-    /// Returns the header at `height`, or of the newest block, with the index of the endpoint that returned it. Requests for
-    /// the newest block begin with the endpoint `first`. Returns `None` when no endpoint has the block.
+    /// Returns the header at `height`, or of the newest block, with the index of the endpoint that returned it.
+    /// Requests for the newest block begin with the endpoint `first`. Returns `None` when no endpoint has the block.
     pub(crate) async fn read_header(
         &self,
         view: ApiView,
@@ -95,7 +95,8 @@ impl Tron {
         self.pool.send(Request::post(&path, body(&request)).to(target), accept).await
     }
 
-    /// Returns consecutive blocks from `from` on, without receipts: as many as one endpoint has and one answer can hold.
+    /// Returns consecutive blocks from `from` on, without receipts: as many as one endpoint has and one answer can
+    /// hold.
     async fn read_range(
         &self,
         view: ApiView,

@@ -1,6 +1,6 @@
-//! Finds transfers in transaction receipts: token transfers in logs, and TRX that contracts sent in internal transactions.
-//! Only receipts with the result SUCCESS count, because a transaction that ran out of time keeps logs of transfers that
-//! never happened.
+//! Finds transfers in transaction receipts: token transfers in logs, and TRX that contracts sent in internal
+//! transactions. Only receipts with the result SUCCESS count, because a transaction that ran out of time keeps logs of
+//! transfers that never happened.
 
 use chain::{
     Address, AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart,

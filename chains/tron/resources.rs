@@ -1,6 +1,6 @@
-//! Computes the cost of a transaction: bandwidth for its bytes, energy for the contract's work, and the fee limit, which
-//! caps burned and lent energy together. Prices are chain parameters that block producers vote on, so they are read from
-//! the chain.
+//! Computes the cost of a transaction: bandwidth for its bytes, energy for the contract's work, and the fee limit,
+//! which caps burned and lent energy together. Prices are chain parameters that block producers vote on, so they are
+//! read from the chain.
 
 use chain::{AddressKey, SourceError};
 use rpc::{Rejection, Request, RpcError, Verdict};
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::{Tron, address, reader::ApiView, source::body, transaction::TransactionParams, wire};
 
-/// The energy that a fee limit covers, in percent of the simulated energy. A call may need more when it runs than in the
-/// simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
+/// The energy that a fee limit covers, in percent of the simulated energy. A call may need more when it runs than in
+/// the simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
 const LIMIT_PERCENT: u64 = 125;
 
 /// The chain's prices, in sun.
@@ -34,8 +34,8 @@ pub struct Resources {
     pub energy: u64,
     /// Bandwidth from staked TRX, in bytes.
     pub bandwidth: u64,
-    /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth, never a
-    /// part of each.
+    /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth,
+    /// never a part of each.
     pub free_bandwidth: u64,
 }
 
@@ -51,11 +51,11 @@ pub struct Simulation {
 /// The cost of a contract call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallCost {
-    /// The fee limit for the transaction, in sun. The chain counts staked and lent energy against it too, so it covers all
-    /// energy of the call.
+    /// The fee limit for the transaction, in sun. The chain counts staked and lent energy against it too, so it covers
+    /// all energy of the call.
     pub fee_limit: u64,
-    /// The balance that the sender needs, in sun. With less, the chain lowers the limit without an error and the call runs
-    /// out of energy.
+    /// The balance that the sender needs, in sun. With less, the chain lowers the limit without an error and the call
+    /// runs out of energy.
     pub trx_needed: u64,
 }
 
@@ -71,8 +71,8 @@ pub enum CallCostError {
 }
 
 impl ResourcePrices {
-    /// Returns the cost of a call that uses `energy` and `bytes` of bandwidth, for an account with the resources `have`.
-    /// `fee_limit_max` is the maximum fee limit that the operator allows, in sun.
+    /// Returns the cost of a call that uses `energy` and `bytes` of bandwidth, for an account with the resources
+    /// `have`. `fee_limit_max` is the maximum fee limit that the operator allows, in sun.
     ///
     /// # Errors
     ///
@@ -96,8 +96,8 @@ impl ResourcePrices {
         Ok(CallCost { fee_limit, trx_needed })
     }
 
-    /// Returns the price of `bytes` of bandwidth, in sun. It is 0 when the staked or the free bandwidth covers all bytes;
-    /// otherwise all bytes are paid.
+    /// Returns the price of `bytes` of bandwidth, in sun. It is 0 when the staked or the free bandwidth covers all
+    /// bytes; otherwise all bytes are paid.
     ///
     /// # Errors
     ///
@@ -109,8 +109,8 @@ impl ResourcePrices {
         bytes.checked_mul(self.bandwidth).ok_or(CallCostError::OutOfRange)
     }
 
-    /// Returns the fee of a TRX transfer, in sun. `creates_account` is true when the receiver does not exist yet; then the
-    /// free bandwidth is not used.
+    /// Returns the fee of a TRX transfer, in sun. `creates_account` is true when the receiver does not exist yet; then
+    /// the free bandwidth is not used.
     ///
     /// # Errors
     ///
@@ -214,8 +214,8 @@ impl Tron {
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after the
-    /// time of the head block.
+    /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after
+    /// the time of the head block.
     ///
     /// # Errors
     ///
@@ -231,8 +231,8 @@ impl Tron {
         Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
-    /// Returns the height of the solidified block that contains a transaction, and the transaction's result. `None` while
-    /// no endpoint has it in a solidified block.
+    /// Returns the height of the solidified block that contains a transaction, and the transaction's result. `None`
+    /// while no endpoint has it in a solidified block.
     ///
     /// # Errors
     ///

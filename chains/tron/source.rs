@@ -38,8 +38,8 @@ pub struct TronConfig {
     pub chain_id: u32,
     /// The accepted assets: listed tokens, and TRX only if it is accepted for payments.
     pub assets: Vec<Asset>,
-    /// Endpoints and their limits. [`Tron::new`] replaces its `chain_check`. Where a node serves the solidified view on another
-    /// port, the endpoint maps `walletsolidity` to that URL.
+    /// Endpoints and their limits. [`Tron::new`] replaces its `chain_check`. Where a node serves the solidified view on
+    /// another port, the endpoint maps `walletsolidity` to that URL.
     pub pool: rpc::Config,
 }
 
@@ -75,8 +75,8 @@ pub struct Tron {
 impl Tron {
     /// # Errors
     ///
-    /// Fails when an asset belongs to another chain, a token contract is not a TRON address, or the endpoint pool rejects
-    /// its configuration.
+    /// Fails when an asset belongs to another chain, a token contract is not a TRON address, or the endpoint pool
+    /// rejects its configuration.
     pub fn new(config: TronConfig) -> Result<Tron, BuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
@@ -215,10 +215,10 @@ impl Source for Tron {
         self.read_blocks(ApiView::Solid, from, to, watched).await
     }
 
-    /// Returns past balances of TRX, from nodes that keep the history of balances (`storage.balance.history.lookup`). Such a
-    /// node returns the block in which the balance changed last (java-tron: `Wallet.getAccountBalance`). A balance of 0 that
-    /// changed in the requested block proves nothing: nodes return it for unknown accounts too, and nodes without the
-    /// history return it for all accounts.
+    /// Returns past balances of TRX, from nodes that keep the history of balances (`storage.balance.history.lookup`).
+    /// Such a node returns the block in which the balance changed last (java-tron: `Wallet.getAccountBalance`). A
+    /// balance of 0 that changed in the requested block proves nothing: nodes return it for unknown accounts too, and
+    /// nodes without the history return it for all accounts.
     async fn balances(
         &self,
         at: &BlockRef,

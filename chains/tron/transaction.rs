@@ -48,8 +48,8 @@ pub struct TransactionParams {
     pub reference: BlockRef,
     /// Unix milliseconds, at most one day after the time of the head block.
     pub expiration_ms: i64,
-    /// Unix milliseconds, strictly increasing. Nodes do not check it, but two transactions with equal fields have the same
-    /// id, and the second is refused as a duplicate.
+    /// Unix milliseconds, strictly increasing. Nodes do not check it, but two transactions with equal fields have the
+    /// same id, and the second is refused as a duplicate.
     pub timestamp_ms: i64,
     /// Maximum of TRX burned for energy, in sun; 0 unless the operation is a call.
     pub fee_limit: i64,
@@ -194,7 +194,8 @@ struct ContractOwner {
     owner_address: Vec<u8>,
 }
 
-/// Returns the serialised transaction. `raw` is copied, not encoded again, so the bytes that were hashed stay as they are.
+/// Returns the serialised transaction. `raw` is copied, not encoded again, so the bytes that were hashed stay as they
+/// are.
 fn with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(raw.len() + 80);
     for (tag, field) in [(0x0a, raw), (0x12, signature.as_slice())] {

@@ -325,8 +325,8 @@ pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejec
     reply.json()
 }
 
-/// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it, the
-/// answer is an error of the kind [`NodeErrorKind::MethodMissing`].
+/// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it,
+/// the answer is an error of the kind [`NodeErrorKind::MethodMissing`].
 pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
     let call: ConstantCall<'a> = parse_reply(reply)?;
     let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
@@ -378,8 +378,8 @@ fn node_error_kind(message: &str) -> NodeErrorKind {
     }
 }
 
-/// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal, others
-/// do not.
+/// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal,
+/// others do not.
 pub fn decode_message(message: &str) -> String {
     let text = const_hex::decode(message).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     text.unwrap_or_else(|| message.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()

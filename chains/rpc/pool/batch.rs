@@ -105,8 +105,8 @@ impl Pool {
         BatchReply { results, error: None }
     }
 
-    /// Sends the first calls as one batch and stores the accepted values. Returns the number of calls sent, or `None` if no
-    /// reply was accepted. This is never an error: the caller sends the remaining calls one by one.
+    /// Sends the first calls as one batch and stores the accepted values. Returns the number of calls sent, or `None`
+    /// if no reply was accepted. This is never an error: the caller sends the remaining calls one by one.
     async fn send_batch<T, P, F>(
         &self,
         method: &str,

@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Pool {
-    /// Sends the chain check to an endpoint that has not passed it yet. Fails with the error class and the reason if the
-    /// endpoint cannot be used.
+    /// Sends the chain check to an endpoint that has not passed it yet. Fails with the error class and the reason if
+    /// the endpoint cannot be used.
     pub(super) async fn verify_chain(&self, endpoint: usize, timeout: Duration) -> Result<(), (ErrorClass, String)> {
         let Some(check) = &self.config.chain_check else { return Ok(()) };
         let state = &self.endpoints[endpoint];
