@@ -174,7 +174,12 @@ pub async fn credit(
     // The ledger books an entry with this name only once, so repeating the command credits nothing.
     let entry = format!("user/{}/credit/{reference}", user.id);
     let entry = JournalEntry::post(shop.mode, entry, "credit by the operator", vec![line]);
-    ledger::book(tx, now, &[entry]).await.map_err(|error| match error {
+    // PostgreSQL sends the entry together with the next query, so that the query may return the error of the entry.
+    let booked = match ledger::book(tx, now, &[entry]).await {
+        Ok(()) => available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
+        Err(error) => Err(error),
+    };
+    let balance = booked.map_err(|error| match error {
         PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) => {
             CreditError::ReferenceUsed(reference.clone())
         }
@@ -182,7 +187,7 @@ pub async fn credit(
     })?;
     let detail = format!("{} {currency}, reference {reference}", amount.to_decimal(decimals));
     audit_log::record(tx, now, actor, Action::UserCredit, &user.name, &detail).await?;
-    Ok(available_balance(tx, shop, user.id, &asset).await?)
+    Ok(balance)
 }
 
 /// Issues an access token to the user and records the action in the audit log. When `expires_at` is `None`, the token
