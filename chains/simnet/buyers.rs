@@ -1,28 +1,29 @@
-//! The wallets of the buyers, with real keys and with funds from genesis on. Payments rotate over the wallets, so they
-//! come from different senders and rarely depend on each other.
+//! The buyers' wallets: real keys, funded at genesis. Payments rotate over them, so that they come from different senders and
+//! rarely depend on each other.
 
 use std::collections::BTreeSet;
 
 use bitcoin::secp256k1::SecretKey;
-use chain::{Address, AddressKey, Amount, AssetId, ChainId, Family};
+use chain::{Address, AddressKey, Amount, AssetId, ChainId, Family, OutPoint};
 use sha2::{Digest, Sha256};
 
 use crate::{
     address,
-    ledger::Ledger,
-    tx::{self, Draft, Move, Order, OutPoint, Tx},
+    chain_state::ChainState,
+    transaction::{self, Move, ReplayProtection, SignedTx, TxDraft},
 };
 
+/// The number of buyers' wallets.
 const BUYERS: u64 = 64;
 
-/// The wallets of the buyers of one chain.
+/// All buyers' wallets of one chain.
 #[derive(Debug)]
 pub struct Buyers {
     chain: ChainId,
     family: Family,
     wallets: Vec<Wallet>,
-    /// Index of the wallet that pays next.
-    turn: usize,
+    /// The index of the wallet that pays next, if it has enough.
+    next_wallet: usize,
 }
 
 struct Wallet {
@@ -37,64 +38,62 @@ impl std::fmt::Debug for Wallet {
 }
 
 impl Buyers {
-    /// Returns 64 wallets whose keys follow from the chain and the seed, so that the same seed gives the same
-    /// addresses.
+    /// The wallets that this seed makes.
     pub fn new(chain: &ChainId, family: Family, seed: u64) -> Buyers {
         let wallet = |index: u64| {
             let bytes = secret_bytes(chain, seed, index);
-            let secret = SecretKey::from_slice(&bytes).expect("all but 2^-128 of all hashes are keys");
-            Wallet { address: address::of_key(family, &tx::public_key(&secret)), secret }
+            let secret = SecretKey::from_slice(&bytes).expect("a hash is a valid key except with probability 2^-128");
+            Wallet { address: address::from_public_key(family, &transaction::public_key(&secret)), secret }
         };
-        Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), turn: 0 }
+        Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), next_wallet: 0 }
     }
 
-    /// Returns the accounts of all wallets, which the ledger funds at genesis.
+    /// The accounts of all wallets.
     pub fn accounts(&self) -> BTreeSet<AddressKey> {
         self.wallets.iter().map(|wallet| wallet.address.key).collect()
     }
 
-    /// Returns a signed payment from the next wallet with sufficient funds, or `None` if no wallet has them.
-    pub fn pay(&mut self, ledger: &Ledger, moves: Vec<Move>, reverts: bool) -> Option<Tx> {
+    /// A signed payment from the next wallet that has enough; `None` when no wallet has.
+    pub fn pay(&mut self, state: &ChainState, moves: Vec<Move>, reverts: bool) -> Option<SignedTx> {
         let count = self.wallets.len();
-        let (turn, order, moves) = (0..count).find_map(|ahead| {
-            let turn = (self.turn + ahead) % count;
-            let (order, moves) = order(ledger, &self.wallets[turn].address, &moves)?;
-            Some((turn, order, moves))
+        let (turn, replay_protection, moves) = (0..count).find_map(|ahead| {
+            let turn = (self.next_wallet + ahead) % count;
+            let (replay_protection, moves) = plan_payment(state, &self.wallets[turn].address, &moves)?;
+            Some((turn, replay_protection, moves))
         })?;
-        self.turn = (turn + 1) % count;
-        let draft = Draft { chain: self.chain.clone(), order, moves, fee: Amount::ZERO, reverts };
+        self.next_wallet = (turn + 1) % count;
+        let draft = TxDraft { chain: self.chain.clone(), replay_protection, moves, fee: Amount::ZERO, reverts };
         Some(draft.sign(self.family, &[self.wallets[turn].secret]))
     }
 
-    /// Returns a conflicting transaction of the wallet that sent `paid`, in which the wallet sends the money to itself.
-    /// Returns `None` when the sender of `paid` is not a buyer.
-    pub fn take_back(&self, ledger: &Ledger, paid: &Tx) -> Option<Tx> {
+    /// A transaction that excludes `paid` and pays the money back to the same wallet; `None` when no buyer paid.
+    pub fn double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
-        let amount = match &paid.draft.order {
-            Order::Coins(_) => Amount::checked_sum(paid.draft.moves.iter().map(|m| m.amount))?,
-            Order::Nonce(_) | Order::Until { .. } => Amount::ZERO,
+        let amount = match &paid.draft.replay_protection {
+            ReplayProtection::Inputs(_) => Amount::checked_sum(paid.draft.moves.iter().map(|m| m.amount))?,
+            ReplayProtection::Nonce(_) | ReplayProtection::Expiry { .. } => Amount::ZERO,
         };
-        let back = Move { asset: ledger.rules.native.clone(), to: wallet.address.clone(), amount, internal: false };
-        let draft = Draft { moves: vec![back], reverts: false, ..paid.draft.clone() };
+        let back = Move { asset: state.rules.native.clone(), to: wallet.address.clone(), amount, internal: false };
+        let draft = TxDraft { moves: vec![back], reverts: false, ..paid.draft.clone() };
         Some(draft.sign(self.family, &[wallet.secret]))
     }
 }
 
-/// Returns the order and the moves with which the wallet can pay all of `moves`: the next nonce, or unspent outputs and
-/// an additional output for the change. Returns `None` when its funds are insufficient.
-fn order(ledger: &Ledger, payer: &Address, moves: &[Move]) -> Option<(Order, Vec<Move>)> {
+/// The nonce or inputs with which the wallet can make these moves, and the moves with an output for the change. `None` when
+/// the wallet has too little.
+fn plan_payment(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
-    if ledger.rules.family != Family::Bitcoin {
-        let listed = moves.iter().map(|m| &m.asset).filter(|asset| ledger.rules.endowment.contains_key(asset));
+    if state.rules.family != Family::Bitcoin {
+        let listed = moves.iter().map(|m| &m.asset).filter(|asset| state.rules.endowment.contains_key(asset));
         for asset in listed {
-            ledger.balance(asset, payer.key).checked_sub(total(asset)?)?;
+            state.balance(asset, payer.key).checked_sub(total(asset)?)?;
         }
-        return Some((Order::Nonce(ledger.next_nonce(payer.key)), moves.to_vec()));
+        return Some((ReplayProtection::Nonce(state.next_nonce(payer.key)), moves.to_vec()));
     }
-    let due = total(&ledger.rules.native)?;
+    let due = total(&state.rules.native)?;
     let mut coins: Vec<OutPoint> = Vec::new();
     let mut found = Amount::ZERO;
-    for (coin, amount) in ledger.coins_of(payer.key) {
+    for (coin, amount) in state.list_coins(payer.key) {
         coins.push(coin);
         found = found.checked_add(amount)?;
         if found >= due {
@@ -104,12 +103,12 @@ fn order(ledger: &Ledger, payer: &Address, moves: &[Move]) -> Option<(Order, Vec
     let change = found.checked_sub(due)?;
     let mut moves = moves.to_vec();
     if !change.is_zero() {
-        moves.push(Move { asset: ledger.rules.native.clone(), to: payer.clone(), amount: change, internal: false });
+        moves.push(Move { asset: state.rules.native.clone(), to: payer.clone(), amount: change, internal: false });
     }
-    Some((Order::Coins(coins), moves))
+    Some((ReplayProtection::Inputs(coins), moves))
 }
 
-/// Returns the account that receives the fees. It is a hash without a known key, so nothing is ever spent from it.
+/// The account that receives the fees. It is a hash for which no secret key is known.
 pub fn miner(chain: &ChainId, seed: u64) -> AddressKey {
     AddressKey(secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
 }

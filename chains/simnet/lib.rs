@@ -1,139 +1,153 @@
-//! Model chains that implement the chain contract. The demo, test mode and the simulator use them.
+//! Model chains behind the chain contract, for the demo, test mode and the simulator.
 //!
-//! Addresses and keys have the real formats; everything else is a model. A block is mined only when a caller requests
-//! it, with the time that the caller gives. Nothing here reads a clock, and the same seed with the same calls gives the
-//! same hashes. Operators and buyers act through [`Simnet`]; settled reads and broadcasts through [`Source`] and
-//! [`Sender`].
+//! Addresses and keys are real; everything else is a model. A block is mined when the caller says so, with the time that the
+//! caller gives. This crate reads no clock, and the same seed with the same calls makes the same hashes. Operators and buyers
+//! use [`Simnet`]; settled reads and broadcasts through [`Source`] and [`Sender`].
 
 pub mod address;
 mod buyers;
 pub mod conformance;
 pub mod fault;
-mod journal;
-mod ledger;
-mod model;
-mod node;
-mod pool;
+mod block_file;
+mod chain_state;
+mod model_chain;
+mod model_node;
+mod mempool;
 pub mod spec;
-pub mod tx;
+pub mod transaction;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chain::{
     Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, BroadcastOutcome, ChainId, Family, InternalTransfers,
-    Sender, Source, Tip, TxId, derive,
+    OutPoint, Sender, Source, Tip, TxId, derive,
 };
-use model::Model;
-use node::Node;
+use model_chain::ModelChain;
+use model_node::ModelNode;
 use rand::Rng as _;
 
-pub use fault::Fault;
-pub use journal::OpenError;
-pub use model::{KEPT_BLOCKS, Keep, TxStatus};
-pub use spec::{ChainSpec, Finality};
+pub use block_file::OpenError;
+pub use fault::NodeFault;
+pub use model_chain::{KEPT_BLOCKS, ReplacedTxs, TxStatus};
+pub use spec::{ChainSpec, FinalityMark};
 
-use crate::tx::{Move, OutPoint};
+use crate::transaction::Move;
 
-/// A set of model chains. Clones share the same chains.
-///
-/// The payments, such as [`Simnet::pay`], return an error for an unknown chain. [`Simnet::source`] and
-/// [`Simnet::sender`] return `None`.
+/// A set of model chains. Clones share the chains.
 ///
 /// # Panics
-/// All other methods with a parameter `chain` panic when the chain is not in the set.
+/// All methods panic when the set has no such chain, except the payments ([`PayError::UnknownChain`]), [`Simnet::source`] and
+/// [`Simnet::sender`] (`None`).
 #[derive(Clone, Debug)]
 pub struct Simnet {
-    nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
+    nodes: Arc<BTreeMap<ChainId, Arc<ModelNode>>>,
 }
 
-/// The reason for which a buyer's payment failed.
+/// The reason why a buyer cannot pay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayError {
-    /// The set has no chain with this name.
+    /// The set has no such chain.
     #[error("there is no model chain {0}")]
     UnknownChain(ChainId),
-    /// The asset is not listed on the chain.
+    /// The asset is not listed.
     #[error("{0} is not listed")]
     UnknownAsset(AssetId),
-    /// The recipient is not a valid address of the chain.
+    /// The recipient is not an address of the chain's family.
     #[error(transparent)]
-    BadAddress(#[from] address::BadAddress),
-    /// No buyer's wallet has sufficient funds.
+    InvalidAddress(#[from] address::InvalidAddress),
+    /// No buyer's wallet has enough.
     #[error("no buyer has that much")]
     InsufficientFunds,
-    /// The chain's family has no payment of this kind.
+    /// The family has no such payments.
     #[error("the family has no such payment")]
     Unsupported,
-    /// The node refused or lost the transaction, for the given reason.
+    /// The node refused the transaction.
     #[error("the node refuses it: {0}")]
     Refused(String),
 }
 
 impl Simnet {
-    /// Returns chains in memory, which are lost with the last clone. `genesis_time` is in unix seconds.
+    /// Chains in memory, which are dropped with the last clone.
     pub fn in_memory(specs: Vec<ChainSpec>, seed: u64, genesis_time: i64) -> Simnet {
-        let node = |spec: ChainSpec| (spec.chain.clone(), Node::new(Model::new(spec, seed, genesis_time)));
+        let node = |spec: ChainSpec| (spec.chain.clone(), ModelNode::new(ModelChain::new(spec, seed, genesis_time)));
         Simnet { nodes: Arc::new(specs.into_iter().map(node).collect()) }
     }
 
-    /// Opens chains that are stored in a folder, one file per chain. A chain without a file starts with a random seed
-    /// at `genesis_time`, in unix seconds. Transactions in a mempool are not stored. Only one process may open the
-    /// folder at a time.
+    /// Chains in a folder, one file each. A chain without a file is created with the genesis time `genesis_time` (unix seconds).
+    /// Mempools are not stored. Only one process at a time may use the folder.
     ///
     /// # Errors
-    /// Fails when a file cannot be read or written, is damaged, or contains another chain.
+    /// A file cannot be read or written, is damaged, or has another chain.
     pub fn open(folder: &Path, specs: Vec<ChainSpec>, genesis_time: i64) -> Result<Simnet, OpenError> {
         let mut nodes = BTreeMap::new();
         for spec in specs {
             let seed = rand::rng().next_u64();
-            nodes.insert(spec.chain.clone(), Node::new(journal::open(folder, spec, seed, genesis_time)?));
+            nodes.insert(spec.chain.clone(), ModelNode::new(block_file::open(folder, spec, seed, genesis_time)?));
         }
         Ok(Simnet { nodes: Arc::new(nodes) })
     }
 
-    /// Returns the source with which settled reads the chain, or `None` when the chain is not in the set.
+    /// The reading half of a chain.
     pub fn source(&self, chain: &ChainId) -> Option<Arc<dyn Source>> {
         Some(self.nodes.get(chain)?.clone())
     }
 
-    /// Returns the sender with which settled broadcasts to the chain, or `None` when the chain is not in the set.
+    /// The broadcasting half of a chain.
     pub fn sender(&self, chain: &ChainId) -> Option<Arc<dyn Sender>> {
         Some(self.nodes.get(chain)?.clone())
     }
 
-    /// Returns the names of all chains, in alphabetical order.
+    /// The names of all chains.
     pub fn chains(&self) -> Vec<ChainId> {
         self.nodes.keys().cloned().collect()
     }
 
-    /// Sends a payment from a buyer's wallet. It waits in the mempool until a block is mined.
+    /// A buyer pays. The payment is in the mempool until a block is mined.
+    ///
+    /// # Errors
+    /// See [`PayError`].
     pub fn pay(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
         self.pay_many(chain, vec![(asset.clone(), to.to_owned(), amount)])
     }
 
-    /// Sends several payments in one transaction. On account-based chains the first native payment is the value of the
-    /// transaction, and further native payments are internal, as those of a distributing contract.
+    /// Several payments in one transaction. On account-based chains the first native one is the transaction's value, and
+    /// further ones are internal, as a distributing contract makes them.
+    ///
+    /// # Errors
+    /// See [`PayError`].
     pub fn pay_many(&self, chain: &ChainId, payments: Vec<(AssetId, String, Amount)>) -> Result<TxId, PayError> {
-        self.payment(chain, payments, Manner::Plain)
+        self.send_payment(chain, payments, PaymentKind::Plain)
     }
 
-    /// Sends the native coin from a contract inside a transaction. Bitcoin does not support this.
+    /// A payment of the native coin by a contract inside a transaction.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
     pub fn pay_internal(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.payment(chain, vec![(native(chain), to.to_owned(), amount)], Manner::Internal)
+        self.send_payment(chain, vec![(native(chain), to.to_owned(), amount)], PaymentKind::Internal)
     }
 
-    /// Sends a payment that is mined and reverts, so it moves nothing. Bitcoin does not support this.
-    pub fn pay_failing(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.payment(chain, vec![(asset.clone(), to.to_owned(), amount)], Manner::Failing)
+    /// A payment that is mined, reverts and moves nothing.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
+    pub fn pay_reverting(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+        self.send_payment(chain, vec![(asset.clone(), to.to_owned(), amount)], PaymentKind::Reverting)
     }
 
-    /// Sends a transfer of amount zero, as in address poisoning attacks.
-    pub fn zero_value(&self, chain: &ChainId, asset: &AssetId, to: &str) -> Result<TxId, PayError> {
+    /// A transfer of amount zero, as address poisoning uses it.
+    ///
+    /// # Errors
+    /// See [`PayError`].
+    pub fn pay_zero(&self, chain: &ChainId, asset: &AssetId, to: &str) -> Result<TxId, PayError> {
         self.pay(chain, asset, to, Amount::ZERO)
     }
 
-    /// Sends a transfer of an unlisted token. Bitcoin does not support this.
-    pub fn fake_token(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+    /// A transfer of a token that is not listed, as with a token that only copies a listed symbol.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
+    pub fn pay_fake_token(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
         let account = AddressKey([0xfa; 20]);
         let contract = match self.family(chain)? {
             Family::Bitcoin => return Err(PayError::Unsupported),
@@ -141,35 +155,33 @@ impl Simnet {
             Family::Tron => derive::tron_address(account).text,
         };
         let fake = AssetId::on_chain(chain, &AssetKind::Token { contract });
-        self.payment(chain, vec![(fake, to.to_owned(), amount)], Manner::Unlisted)
+        self.send_payment(chain, vec![(fake, to.to_owned(), amount)], PaymentKind::Unlisted)
     }
 
-    /// Mines `blocks` blocks. The first one contains the waiting transactions. `time` is the time of the last block, in
-    /// unix seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the
-    /// head.
+    /// Mines `blocks` blocks; the first one includes the mempool. The last one has the time `time` (unix seconds) and those
+    /// before it one second less each; no block is older than its parent. Returns the head.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
         self.model(chain).mine(blocks, time)
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones, of which the first contains the waiting transactions.
-    /// `then` decides about the transactions of the replaced blocks. The oldest kept block is never replaced. `time`
-    /// has the same meaning as in [`Simnet::mine`]. Returns the head.
-    pub fn reorg(&self, chain: &ChainId, depth: u64, then: Keep, time: i64) -> BlockRef {
-        self.model(chain).reorg(depth, then, time)
+    /// Replaces the last `depth` blocks by `depth + 1` new ones, the first of which includes the mempool. The oldest kept block
+    /// always stays. `time` is as in [`Simnet::mine`]. Returns the head.
+    pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
+        self.model(chain).reorg(depth, replaced, time)
     }
 
-    /// Switches a fault on or off. A fault replaces another one of its kind.
-    pub fn set_fault(&self, chain: &ChainId, fault: Fault, on: bool) {
+    /// Switches a fault of the chain's node on or off. A fault replaces another one of its kind.
+    pub fn set_fault(&self, chain: &ChainId, fault: NodeFault, on: bool) {
         self.model(chain).faults.set(fault, on);
     }
 
-    /// Makes the next `calls` calls of source and sender fail as if the node did not answer.
+    /// Makes the next `calls` requests of source and sender fail as unavailable.
     pub fn fail_next(&self, chain: &ChainId, calls: u64) {
         self.model(chain).faults.fail_next = calls;
     }
 
-    /// With `on`, transfers by contracts are left out of blocks and show only in balances. Has no effect on Bitcoin.
-    pub fn internals_by_balance(&self, chain: &ChainId, on: bool) {
+    /// Sets whether internal transfers are left out of blocks and show in balances only.
+    pub fn set_internal_by_balance(&self, chain: &ChainId, on: bool) {
         let mut model = self.model(chain);
         model.internal_transfers = match (model.spec.family, on) {
             (Family::Bitcoin, _) => InternalTransfers::None,
@@ -178,76 +190,74 @@ impl Simnet {
         };
     }
 
-    /// Returns the true tip, which faults do not change.
-    pub fn head(&self, chain: &ChainId) -> Tip {
+    /// The true tip, without faults.
+    pub fn tip(&self, chain: &ChainId) -> Tip {
         self.model(chain).tip()
     }
 
-    /// Returns the balance of an address after the head; zero for an invalid address.
+    /// The balance of an address after the head; zero for a text that is not an address.
     pub fn balance(&self, chain: &ChainId, asset: &AssetId, address: &str) -> Amount {
         let model = self.model(chain);
         let account = address::parse(model.spec.family, address);
         account.map_or(Amount::ZERO, |account| model.balance_at(model.head().height, asset, account.key))
     }
 
-    /// Returns the sum of all balances of an asset, which is the same after every block.
+    /// The supply of an asset, which is the same after every block.
     pub fn supply(&self, chain: &ChainId, asset: &AssetId) -> Amount {
-        self.model(chain).ledger.supply(asset)
+        self.model(chain).state.supply(asset)
     }
 
-    /// Returns the status of a transaction, or `None` for one that was never broadcast, was dropped, or is in a block
-    /// older than [`KEPT_BLOCKS`].
-    pub fn transaction(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
+    /// Finds a transaction in the mempool or in a kept block.
+    pub fn find_transaction(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
         self.model(chain).status(txid)
     }
 
-    /// Returns the nonce of an account's next transaction, after the waiting ones.
+    /// The next nonce of an account, after the transactions in the mempool.
     pub fn next_nonce(&self, chain: &ChainId, account: AddressKey) -> u64 {
-        self.model(chain).ledger.next_nonce(account)
+        self.model(chain).state.next_nonce(account)
     }
 
-    /// Returns the unspent outputs of an account on Bitcoin with their amounts, including outputs of waiting
-    /// transactions.
-    pub fn coins(&self, chain: &ChainId, owner: AddressKey) -> Vec<(OutPoint, Amount)> {
-        self.model(chain).ledger.coins_of(owner).collect()
+    /// The coins that an account can spend, including outputs of transactions in the mempool.
+    pub fn list_coins(&self, chain: &ChainId, owner: AddressKey) -> Vec<(OutPoint, Amount)> {
+        self.model(chain).state.list_coins(owner).collect()
     }
 
-    /// Returns the ids of the waiting transactions, in the order in which blocks will contain them.
-    pub fn mempool(&self, chain: &ChainId) -> Vec<TxId> {
-        self.model(chain).pool.txids().collect()
+    /// The transactions in the mempool, in the order in which a block includes them.
+    pub fn list_mempool(&self, chain: &ChainId) -> Vec<TxId> {
+        self.model(chain).mempool.txids().collect()
     }
 
-    /// Drops all transactions that wait for a block.
+    /// Drops all transactions in the mempool.
     pub fn drop_mempool(&self, chain: &ChainId) {
-        self.model(chain).drop_pool();
+        self.model(chain).drop_mempool();
     }
 
-    /// With `hold`, blocks are empty and all transactions wait, until `hold` is switched off.
-    pub fn hold_mempool(&self, chain: &ChainId, hold: bool) {
-        self.model(chain).pool.held = hold;
+    /// Sets whether the mempool is held. While it is, blocks are empty and all transactions wait.
+    pub fn set_mempool_held(&self, chain: &ChainId, held: bool) {
+        self.model(chain).mempool.held = held;
     }
 
-    fn payment(
+    fn send_payment(
         &self,
         chain: &ChainId,
         payments: Vec<(AssetId, String, Amount)>,
-        manner: Manner,
+        kind: PaymentKind,
     ) -> Result<TxId, PayError> {
         let family = self.family(chain)?;
-        if family == Family::Bitcoin && matches!(manner, Manner::Internal | Manner::Failing) {
+        if family == Family::Bitcoin && matches!(kind, PaymentKind::Internal | PaymentKind::Reverting) {
             return Err(PayError::Unsupported);
         }
         let mut model = self.model(chain);
         let mut moves = Vec::new();
         for (asset, to, amount) in payments {
             let to: Address = address::parse(family, &to)?;
-            if manner != Manner::Unlisted && !model.ledger.rules.endowment.contains_key(&asset) {
+            if kind != PaymentKind::Unlisted && !model.state.rules.endowment.contains_key(&asset) {
                 return Err(PayError::UnknownAsset(asset));
             }
-            moves.push(Move { asset, to, amount, internal: manner == Manner::Internal });
+            moves.push(Move { asset, to, amount, internal: kind == PaymentKind::Internal });
         }
-        let Model { buyers, ledger, .. } = &mut *model;
-        let tx = buyers.pay(ledger, moves, manner == Manner::Failing).ok_or(PayError::InsufficientFunds)?;
+        let ModelChain { buyers, state, .. } = &mut *model;
+        let tx = buyers.pay(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
         match model.broadcast(tx.raw().as_bytes()) {
             BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
             BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
@@ -259,8 +269,8 @@ impl Simnet {
         Ok(node.model().spec.family)
     }
 
-    fn model(&self, chain: &ChainId) -> std::sync::MutexGuard<'_, Model> {
-        self.nodes.get(chain).expect("the chain is one of those that the set was made of").model()
+    fn model(&self, chain: &ChainId) -> std::sync::MutexGuard<'_, ModelChain> {
+        self.nodes.get(chain).expect("the set has this chain").model()
     }
 }
 
@@ -269,9 +279,9 @@ fn native(chain: &ChainId) -> AssetId {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum PaymentKind {
     Plain,
     Internal,
-    Failing,
+    Reverting,
     Unlisted,
 }

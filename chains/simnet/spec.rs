@@ -1,58 +1,56 @@
-//! The description of a model chain: its name, family, assets and finality.
+//! The specification of a model chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chain::{AddressKey, Amount, Asset, AssetId, AssetKind, ChainId, Family};
 use ruint::aliases::U256;
 
-use crate::ledger::Rules;
+use crate::chain_state::ChainRules;
 
-/// Amount that each buyer's wallet owns at genesis on Bitcoin, in satoshi. The 64 wallets together own less than 21
-/// million bitcoins.
-const COIN_OF_A_BUYER: u64 = 100_000 * 100_000_000;
+/// Initial bitcoin of each buyer's wallet, in satoshi. 64 wallets together stay below 21 million bitcoin.
+const BUYER_SATOSHI: u64 = 100_000 * 100_000_000;
 
-/// Power of ten of the whole coins of every asset that each buyer's wallet owns at genesis on account-based chains.
+/// Initial whole coins of every asset in each buyer's wallet on account-based chains, as a power of ten.
 const ENDOWMENT_DIGITS: u8 = 9;
 
-/// The description of one model chain.
+/// The specification of one model chain.
 #[derive(Debug, Clone)]
 pub struct ChainSpec {
-    /// Name of the chain.
+    /// The chain's name.
     pub chain: ChainId,
-    /// Family, which decides the formats of addresses and transactions.
+    /// The chain's family.
     pub family: Family,
-    /// Listed assets. Transfers of other assets are never reported. The native coin need not be listed.
+    /// The listed assets. Transfers of others are never reported, not even of the native coin.
     pub assets: Vec<Asset>,
-    /// The rule for the finalized block.
-    pub finality: Finality,
+    pub finality: FinalityMark,
 }
 
-/// The rule by which the model reports a finalized block.
+/// The model's mark of final blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finality {
-    /// The finalized block is this many blocks below the head.
+pub enum FinalityMark {
+    /// The mark is this many blocks below the head.
     Depth(u64),
-    /// No block is reported as finalized, as on Bitcoin, where only the number of confirmations counts.
+    /// There is no mark; only depth decides, as on Bitcoin.
     None,
 }
 
 impl ChainSpec {
-    /// Returns the id of the native coin, whether or not it is listed.
+    /// The chain's native coin.
     pub fn native(&self) -> AssetId {
         AssetId::on_chain(&self.chain, &AssetKind::Native)
     }
 
-    pub(crate) fn rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> Rules {
+    pub(crate) fn rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> ChainRules {
         let native = self.native();
         let mut endowment: BTreeMap<AssetId, Amount> = BTreeMap::new();
         endowment.insert(native.clone(), self.endowment(18));
         endowment.extend(self.assets.iter().map(|asset| (asset.id.clone(), self.endowment(asset.decimals))));
-        Rules { family: self.family, native, miner, funded, endowment }
+        ChainRules { family: self.family, native, miner, funded, endowment }
     }
 
     fn endowment(&self, decimals: u8) -> Amount {
         match self.family {
-            Family::Bitcoin => Amount::from(COIN_OF_A_BUYER),
+            Family::Bitcoin => Amount::from(BUYER_SATOSHI),
             Family::Evm | Family::Tron => {
                 let digits = U256::from(decimals.saturating_add(ENDOWMENT_DIGITS).min(60));
                 Amount::new(U256::from(10).pow(digits))

@@ -51,7 +51,7 @@ pub(super) enum DbConnection {
 
 pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 
-/// What has to happen when the transaction commits.
+/// The effects that the commit of a transaction has on this process.
 pub(super) struct CommitEffects {
     /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,

@@ -1,5 +1,5 @@
-//! Finds money that blocks did not show: native coins that a contract sent where nothing can be traced, and whatever an
-//! endpoint left out. Balances are compared with what deposits explain, and a rise is traced to its block by bisection.
+//! Finds credits that blocks did not show: internal transfers on chains where the source cannot trace them, and transfers that
+//! an endpoint left out. Balances are compared with deposits, and the block of an unexplained increase is found by bisection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use db::Db;
 use ids::InvoiceId;
 use money::deposits::{self, BalanceCheck, DepositService, UnexplainedCredit};
 
-/// Addresses compared in one run.
+/// Maximum number of invoices whose balances are compared in one run.
 const COMPARE_MAX: i64 = 500;
 
-/// Compares balances and books what they show.
+/// Compares balances of one chain with its deposits and books unexplained credits.
 #[derive(Clone)]
 pub struct BalanceReconciler {
     pub(super) db: Db,
@@ -28,11 +28,16 @@ pub struct BalanceReconciler {
 }
 
 impl BalanceReconciler {
+    /// A reconciler that reads balances from `source`.
     pub fn new(db: Db, clock: Clock, deposits: DepositService, source: Arc<dyn Source>) -> BalanceReconciler {
         BalanceReconciler { db, clock, deposits, source }
     }
 
-    /// Whether the invoices' addresses have no more at `cursor` than their deposits explain. What was missed is booked.
+    /// Returns true when deposits explain the balances of the invoices' addresses after the block `cursor`. Otherwise books the
+    /// unexplained credits and returns false.
+    ///
+    /// # Errors
+    /// [`SourceError`] when balances are not available.
     pub async fn is_explained(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
         let checks = self
             .db
@@ -41,27 +46,30 @@ impl BalanceReconciler {
             })
             .await?;
         let mut explained = true;
-        for (asset, checks) in by_asset(checks) {
+        for (asset, checks) in group_by_asset(checks) {
             let addresses: Vec<Address> = checks.iter().map(|check| check.address.clone()).collect();
             let balances = match self.source.balances(&cursor, &asset, &addresses).await {
-                // A node without this state cannot tell; the scan is all there is.
+                // The node has forgotten the balances at this block, so they cannot be compared.
                 Err(SourceError::Unsupported(_)) => continue,
                 answer => answer?,
             };
             if balances.len() != checks.len() {
-                return Err(SourceError::InvalidResponse("other balances came than were asked for".into()).into());
+                return Err(SourceError::InvalidResponse(
+                    "the number of balances differs from the number of addresses".into(),
+                )
+                .into());
             }
             for (check, balance) in checks.iter().zip(balances).filter(|(check, has)| *has > check.explained) {
-                let (block, rise) = self.locate_unexplained_credit(check, cursor, balance).await?;
-                self.book(check, block, rise).await?;
+                let (block, credit) = self.locate_unexplained_credit(check, cursor, balance).await?;
+                self.book(check, block, credit).await?;
                 explained = false;
             }
         }
         Ok(explained)
     }
 
-    /// The first block with which the address had more than is explained, and how much more. What later blocks added is
-    /// left to the next look: it may vanish with them.
+    /// The first block after which the balance was higher than deposits explain, and the difference. Credits of later blocks are
+    /// found by the next check, because they may be reorganised separately.
     async fn locate_unexplained_credit(
         &self,
         check: &BalanceCheck,
@@ -71,10 +79,14 @@ impl BalanceReconciler {
         let (mut low, mut high) = (check.since.min(cursor.height.saturating_sub(1)), cursor);
         while high.height - low > 1 {
             let middle = low + (high.height - low) / 2;
-            let header = self.source.header(middle).await?.with_context(|| format!("block {middle} vanished"))?;
+            let header = self
+                .source
+                .header(middle)
+                .await?
+                .with_context(|| format!("block {middle} is not on the node's chain any more"))?;
             match self.balance_at(check, header.block_ref()).await {
                 Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
-                // Where old states are forgotten, the rise is booked where it was noticed.
+                // Where old balances are forgotten, the credit is booked in the block at which it was found.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
@@ -84,35 +96,39 @@ impl BalanceReconciler {
 
     async fn balance_at(&self, check: &BalanceCheck, at: BlockRef) -> Result<Amount, SourceError> {
         let balances = self.source.balances(&at, &check.asset, std::slice::from_ref(&check.address)).await?;
-        balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("no balance came".into()))
+        balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the answer has no balance".into()))
     }
 
-    /// In a block of the branch that we follow, so that it is taken back with that block; any other is looked at again.
-    async fn book(&self, check: &BalanceCheck, at: BlockRef, rise: Amount) -> anyhow::Result<()> {
+    /// Books the credit in a block of our branch, so that it is reversed with that block. A credit in a block of another branch is
+    /// an error, and is looked for again.
+    async fn book(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
         let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
         let chain = &self.deposits.chain().id;
         let outcome = self
             .db
             .write("book_unexplained_credit", move |tx| {
-                Box::pin(async move { deposits.book_unexplained_credit(tx, now, at, &check, rise).await })
+                Box::pin(async move { deposits.book_unexplained_credit(tx, now, at, &check, credit).await })
             })
             .await?;
         match outcome {
             UnexplainedCredit::Booked => {
-                info!(%chain, height = at.height, "a balance rose without a visible transfer and was booked");
+                info!(%chain, height = at.height, "a balance increased without a visible transfer; the credit was booked");
                 Ok(())
             }
-            // The next look compares with what was booked meanwhile.
+            // A deposit was booked meanwhile; the next check compares with it.
             UnexplainedCredit::Outdated => Ok(()),
             UnexplainedCredit::OffBranch => {
-                bail!("{chain}: a balance rose in block {}, which is not on the branch that is followed", at.height)
+                bail!(
+                    "{chain}: a balance increased in block {}, which is not on the branch that is followed",
+                    at.height
+                )
             }
         }
     }
 }
 
-/// One question may ask for one asset.
-fn by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
+/// Groups the checks by asset, because one request reads balances of one asset.
+fn group_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
     let mut groups: Vec<(AssetKind, Vec<BalanceCheck>)> = Vec::new();
     for check in checks {
         match groups.iter_mut().find(|(asset, _)| *asset == check.asset) {
@@ -123,12 +139,13 @@ fn by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
     groups
 }
 
-/// Looks now and then at open native invoices, on chains whose blocks do not show what contracts send.
+/// Checks the balances of open native invoices at intervals, on chains whose blocks do not show internal transfers.
 pub struct BalanceCheckWorker {
     reconciler: BalanceReconciler,
 }
 
 impl BalanceCheckWorker {
+    /// A worker for the reconciler's chain.
     pub fn new(reconciler: BalanceReconciler) -> BalanceCheckWorker {
         BalanceCheckWorker { reconciler }
     }
@@ -137,7 +154,7 @@ impl BalanceCheckWorker {
 #[async_trait]
 impl Worker for BalanceCheckWorker {
     fn name(&self) -> String {
-        format!("probe {}", self.reconciler.deposits.chain().id)
+        format!("balance check {}", self.reconciler.deposits.chain().id)
     }
 
     fn pause(&self) -> Duration {
@@ -162,7 +179,7 @@ impl Worker for BalanceCheckWorker {
             .await?;
         let Some(cursor) = cursor else { return Ok(Ran::Idle) };
         if i64::try_from(invoices.len())? == COMPARE_MAX {
-            warn!(chain = %self.reconciler.deposits.chain().id, "more native invoices are open than are compared at once; tracing scales better");
+            warn!(chain = %self.reconciler.deposits.chain().id, "more native invoices are open than are compared at once ({COMPARE_MAX}); configure an endpoint that can trace");
         }
         let explained = self.reconciler.is_explained(cursor, invoices).await?;
         Ok(if explained { Ran::Idle } else { Ran::Worked })

@@ -10,20 +10,22 @@ use clock::Clock;
 use db::Db;
 use mail::{self, Transport};
 
-pub struct Mail {
+/// Sends queued e-mails that are due.
+pub struct MailWorker {
     db: Db,
     clock: Clock,
     transport: Arc<Transport>,
 }
 
-impl Mail {
-    pub fn new(db: Db, clock: Clock, transport: Arc<Transport>) -> Mail {
-        Mail { db, clock, transport }
+impl MailWorker {
+    /// A worker that sends through `transport`.
+    pub fn new(db: Db, clock: Clock, transport: Arc<Transport>) -> MailWorker {
+        MailWorker { db, clock, transport }
     }
 }
 
 #[async_trait]
-impl Worker for Mail {
+impl Worker for MailWorker {
     fn name(&self) -> String {
         "mail".into()
     }

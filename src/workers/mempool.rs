@@ -1,4 +1,4 @@
-//! Looks at what is on its way on one chain.
+//! Reads the unconfirmed transfers of one chain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,28 +15,32 @@ use money::assets::FollowedChain;
 use money::invoices;
 use money::unconfirmed::{self, Look};
 
-/// Open invoices whose addresses a public server is asked for at one look, beside those with something on its way.
-const AWAITED_MAX: i64 = 20;
+/// Maximum number of open invoices whose addresses are looked up in one run where the source cannot read the whole mempool, in
+/// addition to those with an unconfirmed transfer.
+const EXPECTING_PAYMENT_MAX: i64 = 20;
 
+/// Reads the mempool of one chain and stores its transfers to watched addresses.
 pub struct MempoolWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
     source: Arc<dyn Source>,
     pause: Duration,
-    /// What was stored last, so that an unchanged mempool costs no transaction. `None`: not known.
+    /// The transfers that were stored last, so that an unchanged mempool costs no transaction; `None` when that is not known.
     last: Mutex<Option<Vec<UnconfirmedTransfer>>>,
 }
 
 impl MempoolWorker {
+    /// A worker that reads `source` after each `pause`.
     pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, pause: Duration) -> MempoolWorker {
         MempoolWorker { db, clock, chain, source, pause, last: Mutex::new(None) }
     }
 }
 
 impl MempoolWorker {
-    /// Whether a look could tell anybody anything: nodes bill each question.
-    async fn is_anybody_waiting(&self) -> Result<bool, db::Error> {
+    /// Returns true when an open invoice or a stored transfer needs the mempool. Otherwise no request is sent, because providers
+    /// bill each one.
+    async fn is_needed(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
             Box::pin(async move { unconfirmed::is_awaited(tx, &chain).await })
@@ -44,14 +48,14 @@ impl MempoolWorker {
         waiting.await
     }
 
-    /// Only Esplora may have to be asked for addresses.
-    async fn awaited(&self) -> Result<Vec<Address>, db::Error> {
+    /// The addresses that the source may have to look up one by one. Only Esplora, on Bitcoin, needs them.
+    async fn list_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
         }
         let chain = self.chain.id.clone();
         let list = self.db.read("list_expecting_payment", move |tx| {
-            Box::pin(async move { invoices::list_expecting_payment(tx, &chain, AWAITED_MAX).await })
+            Box::pin(async move { invoices::list_expecting_payment(tx, &chain, EXPECTING_PAYMENT_MAX).await })
         });
         list.await
     }
@@ -60,7 +64,7 @@ impl MempoolWorker {
 #[async_trait]
 impl Worker for MempoolWorker {
     fn name(&self) -> String {
-        format!("sight {}", self.chain.id)
+        format!("mempool {}", self.chain.id)
     }
 
     fn pause(&self) -> Duration {
@@ -71,33 +75,33 @@ impl Worker for MempoolWorker {
         false
     }
 
-    /// A look for each pause, whatever it found: endpoints of different heights would have it run in circles.
+    /// Reads once for each pause and always returns `Idle`: endpoints at different heights would keep it busy without end.
     async fn run(&self) -> anyhow::Result<Ran> {
-        if !self.is_anybody_waiting().await? {
+        if !self.is_needed().await? {
             *self.last.lock().await = None;
             return Ok(Ran::Idle);
         }
-        let awaited = self.awaited().await?;
-        let Some(unconfirmed) = self.source.unconfirmed(&self.chain.watched, &awaited).await? else {
+        let expecting_payment = self.list_expecting_payment().await?;
+        let Some(unconfirmed) = self.source.unconfirmed(&self.chain.watched, &expecting_payment).await? else {
             return Ok(Ran::Idle);
         };
         let mut last = self.last.lock().await;
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-        // Asked afterwards: whatever was mined before the look stands at or below this head.
+        // Read after the mempool: a transaction that was mined before is in a block at or below this head.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let look = Look { unconfirmed: unconfirmed.clone(), head };
         let observed = self
             .db
-            .write("observe_sightings", move |tx| {
+            .write("observe_unconfirmed", move |tx| {
                 Box::pin(async move { unconfirmed::observe(tx, now, &chain, &look).await })
             })
             .await?;
         *last = (!observed.open).then_some(unconfirmed);
         if observed.appeared + observed.ended > 0 {
-            debug!(chain = %self.chain.id, appeared = observed.appeared, ended = observed.ended, "on its way");
+            debug!(chain = %self.chain.id, appeared = observed.appeared, ended = observed.ended, "unconfirmed transfers changed");
         }
         Ok(Ran::Idle)
     }

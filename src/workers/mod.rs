@@ -1,8 +1,8 @@
-//! Loops that wake and call one verb. A worker is a clock: it has no input, and the first run, a later one and the one
-//! after a crash are the same.
+//! Workers: loops that wake up and call one verb of a feature. A worker has no input, so that the first run, a later run and the
+//! run after a crash are the same.
 
 pub mod follow;
-pub mod fulfil;
+pub mod fulfilment;
 pub mod expiry;
 pub mod ledger;
 pub mod mail;
@@ -22,35 +22,40 @@ use tracing::{error, warn};
 
 use tasks::{Tasks, Wake};
 
-/// Errors in a row after which a worker waits longest between two runs.
+/// Maximum pause of a worker between two runs after errors in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Runs of [`Workers::run_until_idle`] after which somebody is working in circles.
+/// Maximum number of passes of [`Workers::run_until_idle`]. More of them mean that a worker never becomes idle.
 const PASSES_MAX: usize = 10_000;
 
+/// The result of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ran {
-    /// Something was done; there may be more.
+    /// The worker did something, and there may be more to do.
     Worked,
-    /// Nothing to do.
+    /// There was nothing to do.
     Idle,
 }
 
+/// A loop of the daemon.
 #[async_trait]
 pub trait Worker: Send + Sync {
+    /// The name in logs, in `settled status` and in `/readyz`.
     fn name(&self) -> String;
 
-    /// How long to wait after an idle run.
+    /// The pause after an idle run.
     fn pause(&self) -> Duration;
 
-    /// Whether a hint that there may be work ends the pause early. Not for what costs the same whether there is work or not.
+    /// Returns true when a hint that there may be work ends the pause early. False for workers whose runs cost the same with and
+    /// without work.
     fn wakeable(&self) -> bool {
         true
     }
 
+    /// Does the work that is due, and returns whether there was any.
     async fn run(&self) -> anyhow::Result<Ran>;
 }
 
-/// All workers of a daemon, and what wakes them early.
+/// All workers of a daemon, with the signal that wakes them early.
 #[derive(Clone, Default)]
 pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
@@ -58,34 +63,36 @@ pub struct Workers {
     beats: Heartbeats,
 }
 
-/// When each worker came to the end of a run, for whoever watches over them.
+/// The last run of each worker, for the watchdog and `/readyz`.
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
 struct LastRun {
     ended: Instant,
-    /// Why it fails, and since when.
+    /// The error of the last run and the time of the first error in a row; `None` after a success.
     failing: Option<(String, Instant)>,
 }
 
-/// How a worker gets on.
+/// The state of one worker.
 pub struct Heartbeat {
+    /// The time since its last run ended.
     pub since_end: Duration,
-    /// Why it fails, and for how long.
+    /// The error of its last run, and the time since the first error in a row; `None` after a success.
     pub failing: Option<(String, Duration)>,
 }
 
 impl Heartbeats {
+    /// All workers with their states, by name.
     pub fn all(&self) -> Vec<(String, Heartbeat)> {
         let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |(name, kept): (&String, &LastRun)| {
+        let to_heartbeat = |(name, kept): (&String, &LastRun)| {
             let failing = kept.failing.as_ref().map(|(why, since)| (why.clone(), since.elapsed()));
             (name.clone(), Heartbeat { since_end: kept.ended.elapsed(), failing })
         };
-        beats.iter().map(read).collect()
+        beats.iter().map(to_heartbeat).collect()
     }
 
-    fn keep(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
+    fn record(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
         let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Instant::now();
         let since = beats.get(worker).and_then(|kept| kept.failing.as_ref()).map_or(ended, |(_, since)| *since);
@@ -95,15 +102,17 @@ impl Heartbeats {
 }
 
 impl Workers {
+    /// Workers that `wake` wakes early.
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
         Workers { all: Arc::new(all), wake, beats: Heartbeats::default() }
     }
 
+    /// The last runs of the workers.
     pub fn beats(&self) -> Heartbeats {
         self.beats.clone()
     }
 
-    /// One loop for each worker, until `stop` says so.
+    /// Runs one loop for each worker until `stop` is true.
     pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
@@ -113,8 +122,8 @@ impl Workers {
             .collect()
     }
 
-    /// Runs every worker until none has anything left to do: how tests and single commands drive a daemon. The first
-    /// failure of each worker in a row is not final, because a fault may be what is being tested.
+    /// Runs every worker until none has anything left to do. Tests and single commands drive a daemon like this. A failure is
+    /// logged and does not end the run, because the test may have caused it.
     pub async fn run_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;
@@ -135,10 +144,10 @@ impl Workers {
 async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
     let name = worker.name();
-    beats.keep(&name, Ok(()));
+    beats.record(&name, Ok(()));
     while !*stop.borrow() {
         let ran = worker.run().await;
-        beats.keep(&name, ran.as_ref().map(drop));
+        beats.record(&name, ran.as_ref().map(drop));
         let pause = match ran {
             Ok(Ran::Worked) => {
                 failures = 0;
@@ -157,7 +166,7 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut st
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // After a failure the pause is what protects the other side.
+            // After a failure the whole pause is kept, to protect the failing service.
             () = wake.woken(), if failures == 0 && worker.wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }

@@ -1,4 +1,5 @@
-//! Keeps the rates in force: asks the exchanges, accepts what they agree on, withdraws what they contradict.
+//! Refreshes the exchange rates: requests tickers, accepts the rates that enough exchanges agree on, and withdraws those of
+//! assets that lost their peg.
 
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use db::Db;
 use money::assets::Assets;
 use money::pricing::{self, Rate, RateBook};
 
-/// What everything is quoted in; other currencies are crossed from it.
+/// The currency of all requested pairs; rates in other currencies are computed from it.
 const USD: &str = "USD";
 
-/// A book with the configured rates in it. They never grow old: whoever configured them answers for them.
-pub fn book(settings: &config::Rates) -> RateBook {
+/// A rate book with the configured fixed rates, which never become stale.
+pub fn configured_rate_book(settings: &config::Rates) -> RateBook {
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
     for (pair, value) in &settings.fixed {
@@ -29,34 +30,45 @@ pub fn book(settings: &config::Rates) -> RateBook {
     book
 }
 
-pub struct Rates {
+/// Refreshes the rates that are not configured.
+pub struct RateWorker {
     db: Db,
     clock: Clock,
     feeds: Feeds,
     book: RateBook,
-    /// What the exchanges are asked for: every coin that has no configured rate.
+    /// The pairs to request: those of all assets without a configured rate.
     pairs: Vec<Pair>,
     refresh: Duration,
-    round: Mutex<Round>,
+    state: Mutex<RefreshState>,
 }
 
-struct Round {
+struct RefreshState {
     consensus: RateConsensus,
-    last: Option<Instant>,
+    /// The start of the last refresh.
+    last_at: Option<Instant>,
+    /// Whether the stored rates were loaded.
     resumed: bool,
 }
 
-impl Rates {
-    pub fn new(db: Db, clock: Clock, settings: &config::Rates, coins: &Assets, feeds: Feeds, book: RateBook) -> Rates {
-        let mut pairs: Vec<Pair> = coins.all().map(|coin| Pair::new(&coin.rate_symbol, USD)).collect();
+impl RateWorker {
+    /// A worker that refreshes the pairs of all assets without a configured rate.
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        settings: &config::Rates,
+        assets: &Assets,
+        feeds: Feeds,
+        book: RateBook,
+    ) -> RateWorker {
+        let mut pairs: Vec<Pair> = assets.all().map(|asset| Pair::new(&asset.rate_symbol, USD)).collect();
         pairs.sort();
         pairs.dedup();
         pairs.retain(|pair| !settings.fixed.contains_key(pair));
-        let round = Mutex::new(Round { consensus: RateConsensus::new(settings), last: None, resumed: false });
-        Rates { db, clock, feeds, book, pairs, refresh: settings.refresh, round }
+        let state = Mutex::new(RefreshState { consensus: RateConsensus::new(settings), last_at: None, resumed: false });
+        RateWorker { db, clock, feeds, book, pairs, refresh: settings.refresh, state }
     }
 
-    /// The last accepted rates are what the first round's jumps are measured from.
+    /// Loads the last accepted rates, from which jumps of the first new rates are measured.
     async fn resume(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();
@@ -75,10 +87,10 @@ impl Rates {
 
     async fn accept(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
         let rate = Rate { value, source, observed_at: at };
-        let (stored, of) = (rate.clone(), pair.clone());
+        let (accepted, accepted_pair) = (rate.clone(), pair.clone());
         self.db
             .write("accept_rate", move |tx| {
-                Box::pin(async move { pricing::accept(tx, &of.base, &of.quote, &stored).await })
+                Box::pin(async move { pricing::accept(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await })
             })
             .await?;
         self.book.set(&pair.base, &pair.quote, rate);
@@ -87,7 +99,7 @@ impl Rates {
 }
 
 #[async_trait]
-impl Worker for Rates {
+impl Worker for RateWorker {
     fn name(&self) -> String {
         "rates".into()
     }
@@ -97,26 +109,26 @@ impl Worker for Rates {
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {
-        let mut round = self.round.lock().await;
+        let mut state = self.state.lock().await;
         let now = self.clock.now();
         let refresh_ms = i64::try_from(self.refresh.as_millis()).unwrap_or(i64::MAX);
-        if self.pairs.is_empty() || round.last.is_some_and(|last| now.since(last) < refresh_ms) {
+        if self.pairs.is_empty() || state.last_at.is_some_and(|last_at| now.since(last_at) < refresh_ms) {
             return Ok(Ran::Idle);
         }
-        if !round.resumed {
-            self.resume(&mut round.consensus).await?;
-            round.resumed = true;
+        if !state.resumed {
+            self.resume(&mut state.consensus).await?;
+            state.resumed = true;
         }
-        round.last = Some(now);
-        let heard = self.feeds.observe(&self.pairs).await;
-        for (pair, outcome) in round.consensus.evaluate_round(self.clock.now(), &self.pairs, &heard) {
+        state.last_at = Some(now);
+        let tickers = self.feeds.observe(&self.pairs).await;
+        for (pair, outcome) in state.consensus.evaluate_round(self.clock.now(), &self.pairs, &tickers) {
             match outcome {
                 Ok(agreed) => self.accept(pair, agreed.value, agreed.to_string(), agreed.at).await?,
                 Err(refused) => {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
                         RateRefusal::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
-                        // The last rate stays in force until it is too old.
+                        // The last rate is used until it is stale.
                         RateRefusal::TooFew { .. } | RateRefusal::Disagreement { .. } | RateRefusal::Jump { .. } => {}
                     }
                 }

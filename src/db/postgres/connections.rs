@@ -38,7 +38,7 @@ struct Idle {
     fence: FenceState,
 }
 
-/// Whether this process may open connections.
+/// The right of this process to open connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceState {
     /// It may, like any number of other processes: it does not hold the instance lock and keeps no state in memory.

@@ -1,148 +1,37 @@
-//! What other endpoints say of the blocks that money rests on: it is confirmed, and taken back, only where a second one shows
-//! them too.
+//! What second endpoints showed of the blocks that money rests on. Deposits are confirmed and reversed only where a second
+//! endpoint has the same blocks.
 
-use chain::source::CrossCheckResult;
-use chain::{Block, BlockRef, Height};
-use tracing::{error, warn};
+use chain::BlockRef;
 
-use crate::workers::follow::{FollowWorker, Following};
 use clock::Instant;
-use money::deposits::{self, Position};
 
-/// What other endpoints said of blocks that money rests on.
-#[derive(Default)]
-pub struct CrossCheck {
-    /// Whether a review says that they differ; not known after a start.
-    pub disputed: Option<bool>,
-    /// The head of an endpoint that is behind, and when it was first seen there.
-    pub behind: Option<(BlockRef, Instant)>,
-    /// Whether it was told that one is.
-    pub told_behind: bool,
-    /// The last head beside our branch that was told.
-    pub objection: Option<BlockRef>,
-}
-
-/// How far a second endpoint shows our branch.
-enum Corroboration {
-    Whole,
-    /// As far as its head.
+/// The part of our branch that a second endpoint has too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Corroboration {
+    /// All of it.
+    Full,
+    /// The part up to its head, which is this block.
     UpTo(BlockRef),
-    Not,
+    /// Nothing, or another branch.
+    None,
 }
 
-impl FollowWorker {
-    /// How far a second endpoint shows the blocks whose deposits would move on. The newest of them speaks for those below it,
-    /// so that this costs one request where there is something to gain from a lie, and none otherwise. One that is behind
-    /// speaks for what it has.
-    pub(super) async fn shown_of(&self, state: &Following, reached: Position) -> anyhow::Result<Option<Position>> {
-        if self.source.independent_endpoints() < 2 {
-            self.settle_dispute().await?;
-            return Ok(Some(reached));
-        }
-        let paid = |block: &&Block| !block.transfers.is_empty();
-        if !(state.unfinished || state.pending.iter().any(|block| paid(&block))) {
-            return Ok(Some(reached));
-        }
-        let least = u64::from(self.chain.depths.confirmations(Some(0)));
-        let deep = |height: Height| height <= reached.last || height + least - 1 <= reached.cursor;
-        let fresh =
-            state.pending.iter().filter(paid).map(|block| block.header.height).filter(|height| deep(*height)).max();
-        let chain = self.chain.id.clone();
-        let stored = self.db.select_one("newest_due", move |tx| {
-            Box::pin(async move { deposits::newest_due(tx, &chain, reached).await })
-        });
-        let stored: Result<_, db::Error> = stored.await;
-        let Some(height) = stored?.max(fresh) else { return Ok(Some(reached)) };
-        Ok(match self.shown(state.follower.nearest_block(height)).await? {
-            Corroboration::Whole => Some(reached),
-            Corroboration::UpTo(head) if state.follower.contains(head) == Some(true) => {
-                Some(Position { cursor: reached.cursor.min(head.height), last: reached.last.min(head.height) })
-            }
-            Corroboration::UpTo(_) | Corroboration::Not => None,
-        })
-    }
+/// The dispute between endpoints of one chain, and what was logged about endpoints that are behind.
+#[derive(Debug, Default)]
+pub struct EndpointDispute {
+    /// Whether the review of contradicting endpoints is open; `None` when that is not known, as after a start.
+    pub is_open: Option<bool>,
+    /// Whether it was logged that an endpoint is behind.
+    pub behind_logged: bool,
+    /// The head of an endpoint that is behind, and when that head was first seen.
+    behind: Option<(BlockRef, Instant)>,
+}
 
-    /// Whether another endpoint has the block too. One that says nothing, or stands still, does not stop the shop; one that is
-    /// a little behind is waited for, because what a liar invents is ahead of the others.
-    async fn shown(&self, block: BlockRef) -> anyhow::Result<Corroboration> {
-        let (now, chain) = (self.clock.now(), &self.chain.id);
-        match self.source.cross_check(&block).await {
-            CrossCheckResult::Confirmed => {
-                self.settle_dispute().await?;
-                self.cross_check.lock().await.told_behind = false;
-                Ok(Corroboration::Whole)
-            }
-            CrossCheckResult::Conflicting { endpoint, hash } => {
-                self.dispute(format!(
-                    "{endpoint} has block {hash} at height {}, another endpoint has {}: nothing is confirmed or taken back \
-                     until they agree; compare them with others, and take out the one that is wrong",
-                    block.height, block.hash
-                ))
-                .await?;
-                Ok(Corroboration::Not)
-            }
-            CrossCheckResult::Behind { endpoint, head } => {
-                let mut cross_check = self.cross_check.lock().await;
-                let since =
-                    cross_check.behind.filter(|(at, _)| *at == head.block_ref()).map_or(now, |(_, since)| since);
-                cross_check.behind = Some((head.block_ref(), since));
-                let stands = now.since(since) >= self.limits.tip_age_max_ms;
-                if stands || !std::mem::replace(&mut cross_check.told_behind, true) {
-                    let so = if stands { "it stands still and is not waited for" } else { "it is waited for" };
-                    let height = block.height;
-                    warn!(chain = %chain, "{endpoint} is at block {} and has no block {height} yet: {so}", head.height);
-                }
-                Ok(if stands { Corroboration::Whole } else { Corroboration::UpTo(head.block_ref()) })
-            }
-            CrossCheckResult::NoAnswer(why) => {
-                warn!(chain = %chain, "block {} is believed on the word of one endpoint: {why}", block.height);
-                Ok(Corroboration::Whole)
-            }
-        }
-    }
-
-    /// Opens the review of endpoints that differ, once.
-    pub(super) async fn dispute(&self, why: String) -> anyhow::Result<()> {
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        let mut cross_check = self.cross_check.lock().await;
-        if cross_check.disputed != Some(true) {
-            error!(chain = %chain, "endpoints of {chain} differ: {why}");
-            let opened = self
-                .db
-                .write("dispute", move |tx| Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await }));
-            opened.await?;
-            cross_check.disputed = Some(true);
-        }
-        Ok(())
-    }
-
-    /// Closes it, once.
-    async fn settle_dispute(&self) -> anyhow::Result<()> {
-        let (now, chain) = (self.clock.now(), self.chain.id.clone());
-        let mut cross_check = self.cross_check.lock().await;
-        if cross_check.disputed != Some(false) {
-            self.db.write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await })).await?;
-            cross_check.disputed = Some(false);
-        }
-        Ok(())
-    }
-
-    /// Whether our branch may be left for the one with this block: not on the word of one endpoint, if that takes back money
-    /// that counts or stops the chain.
-    pub(super) async fn may_rewind(&self, to: Option<BlockRef>, theirs: BlockRef) -> anyhow::Result<bool> {
-        if self.source.independent_endpoints() < 2 {
-            return Ok(true);
-        }
-        if let Some(to) = to {
-            let chain = self.chain.id.clone();
-            let counts = self.db.select_one("confirmed_above", move |tx| {
-                Box::pin(async move { deposits::has_confirmed_above(tx, &chain, to.height).await })
-            });
-            let counts: Result<_, db::Error> = counts.await;
-            if !counts? {
-                return Ok(true);
-            }
-        }
-        Ok(matches!(self.shown(theirs).await?, Corroboration::Whole))
+impl EndpointDispute {
+    /// Records the head of an endpoint that is behind. Returns true when that head has not moved for `stall_ms` milliseconds.
+    pub fn is_stalled(&mut self, now: Instant, head: BlockRef, stall_ms: i64) -> bool {
+        let since = self.behind.filter(|(seen, _)| *seen == head).map_or(now, |(_, since)| since);
+        self.behind = Some((head, since));
+        now.since(since) >= stall_ms
     }
 }

@@ -6,7 +6,7 @@ use btc::{AddressType, Backend, Bitcoin, BitcoinConfig, Verify};
 use chain::{Amount, InternalTransfers, Source, SourceError, TxPart, WatchSet};
 use provision::bitcoind::{Bitcoind, BitcoindOptions};
 use rpc::Endpoint;
-use simnet::conformance::{Subject, check};
+use simnet::conformance::{SourceUnderTest, check_source};
 
 use crate::world::{NODE, World, read, transfers};
 
