@@ -27,6 +27,7 @@ const CLOCK_SKEW_SECONDS_MAX: i64 = 60;
 /// Free space below which a warning is printed, in MiB.
 const FREE_MIB_MIN: u64 = 2_048;
 
+/// The arguments of `settled check`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -52,6 +52,7 @@ impl Installation {
 
 /// An installation that no daemon uses. The data folder is locked until the value is dropped.
 pub struct Offline {
+    /// The context in which operations run in this process.
     pub context: Context,
     _lock: DataFolderLock,
 }
@@ -111,8 +112,11 @@ pub async fn require_schema(db: &Db) -> Result<(), CommandError> {
 
 /// A database with the schema of this version, locked for this process, and the keys that decrypt the goods in it.
 pub struct Prepared {
+    /// The open and migrated database.
     pub db: Db,
+    /// The lock that keeps other daemons from serving this database.
     pub instance_lock: InstanceLock,
+    /// The keys that decrypt goods.
     pub envelope: Arc<Envelope>,
     /// The names of the migrations that were applied.
     pub applied: Vec<String>,

@@ -36,6 +36,7 @@ const LIST_KEYS: [(&str, &[&str]); 4] = [
 pub struct Layers<'a> {
     /// The file's name in messages; empty when there are only defaults.
     pub file: String,
+    /// The TOML text of the file; empty when there are only defaults.
     pub text: &'a str,
     /// Environment variables that begin with `SETTLED__`.
     pub env: Vec<(String, String)>,

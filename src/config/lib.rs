@@ -221,6 +221,7 @@ pub enum SmtpSecurity {
 /// All problems of a configuration. Each sentence names the option and says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
+    /// One sentence for each problem; never empty.
     pub problems: Vec<String>,
 }
 

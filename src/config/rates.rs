@@ -61,9 +61,13 @@ pub enum RatesMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceName {
+    /// Binance Spot, which quotes in USDT.
     Binance,
+    /// Kraken Spot, which quotes in US dollars.
     Kraken,
+    /// Coinbase Exchange, which quotes in US dollars.
     Coinbase,
+    /// OKX, which quotes in USDT.
     Okx,
 }
 

@@ -16,7 +16,9 @@ pub struct Batch {
 
 #[derive(Debug)]
 pub(super) struct Statement {
+    /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
+    /// The values of the placeholders, in order.
     pub binds: Vec<Bind>,
 }
 
@@ -36,6 +38,7 @@ pub struct BatchResult {
 /// The ids that one statement returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ReturnedIds {
+    /// The number of rows that the statement returned.
     pub rows: u64,
     /// The least id; `None` when no row was returned.
     pub least: Option<i64>,

@@ -52,6 +52,7 @@ pub enum InstanceLockError {
     /// The file beside an SQLite database cannot be opened, locked or written.
     #[error("cannot lock {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] Error),
 }

@@ -6,8 +6,11 @@ use crate::{Backend, Db, Error, Tx, execute, row, rows};
 
 /// One step of the schema, as a text for each database.
 pub(super) struct Migration {
+    /// Name of the file without `.sql`, which the database records when the migration is applied.
     pub name: &'static str,
+    /// The SQL script for SQLite.
     pub sqlite: &'static str,
+    /// The SQL script for PostgreSQL.
     pub postgres: &'static str,
 }
 

@@ -27,8 +27,11 @@ pub struct Tx {
 
 /// A statement whose result the closure does not need.
 pub(super) struct DeferredStatement {
+    /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
+    /// The rows for which the statement runs; empty for a statement without given rows, which runs once.
     pub given: BatchRows,
+    /// The values of the placeholders, in order.
     pub binds: Vec<Bind>,
     /// The number of rows it must change; `None` where any number is fine.
     pub expected: Option<u64>,
@@ -55,6 +58,7 @@ pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 pub(super) struct CommitEffects {
     /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,
+    /// The functions that run once after the commit, in the order in which they were registered.
     pub hooks: Vec<CommitHook>,
 }
 
@@ -349,14 +353,17 @@ pub(super) struct Stats {
 }
 
 impl Stats {
+    /// Counts one durable commit that changed rows.
     pub fn count_commit(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts one transaction that ran, whatever its outcome.
     pub fn count_transaction(&self) {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns the current counts.
     pub fn counters(&self) -> Counters {
         Counters {
             sql_statements: self.statements.load(Ordering::Relaxed),

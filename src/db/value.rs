@@ -11,9 +11,13 @@ use clock::Instant;
 /// A value of a statement or a row. A type of a feature is stored by implementing `From<TheType> for Bind` and [`FromValue`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Bind {
+    /// No value: SQL `null`.
     Null,
+    /// An integer, in a column of type BIGINT.
     Int(i64),
+    /// A text, in a column of type TEXT.
     Text(String),
+    /// Bytes, in a column of type BLOB on SQLite and BYTEA on PostgreSQL.
     Blob(Vec<u8>),
     /// An unsigned integer above `i64::MAX`, which no column can hold: a statement that binds it fails.
     TooLarge(u64),

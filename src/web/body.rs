@@ -10,10 +10,13 @@ const TEXT_LENGTH_MAX: usize = 1000;
 /// The error of a request, worded for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
+    /// The header `Content-Type` is not `application/json`.
     #[error("the Content-Type must be application/json")]
     NotJson,
+    /// The body is not a JSON object, for the reason that the parser gives.
     #[error("the body is not a JSON object: {0}")]
     Malformed(String),
+    /// A field is missing or wrong. `problem` continues the sentence that begins with the field's name.
     #[error("`{field}` {problem}")]
     Field { field: &'static str, problem: String },
 }

@@ -42,8 +42,11 @@ pub struct Files {
 /// One part of an import.
 #[derive(Serialize, Deserialize)]
 pub struct Import {
+    /// The merchant of the product, and the mode.
     pub owner: Owner,
+    /// Id or slug of the product.
     pub product: String,
+    /// The texts of the items, at most 1 MiB in total.
     pub lines: Vec<String>,
 }
 

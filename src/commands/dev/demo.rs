@@ -36,6 +36,7 @@ const REVIEWS_MAX: i64 = 1_000;
 /// The simulated chains of the demo and the state of their miners.
 #[derive(Clone)]
 pub struct Demo {
+    /// The simulated chains; the demo mines their blocks and sends the buyer's payments on them.
     pub simnet: Simnet,
     /// The URL of the node that `--evm` names.
     node: Option<Url>,
@@ -67,7 +68,9 @@ pub enum DemoCommand {
 /// An order, as far as a buyer needs it to pay.
 #[derive(Serialize, Deserialize)]
 pub struct DemoOrder {
+    /// The number that the buyer sees.
     pub order_no: String,
+    /// The state of the order, such as `delivered`.
     pub state: String,
     /// The URL of the status endpoint for this order.
     pub status_url: String,
@@ -78,11 +81,15 @@ pub struct DemoOrder {
 /// The invoice of an on-chain payment.
 #[derive(Serialize, Deserialize)]
 pub struct DemoInvoice {
+    /// The name of the chain in the configuration.
     pub chain: String,
     /// False for the chain of `--evm`.
     pub simulated: bool,
+    /// The symbol of the asset to pay in, such as `USDT`.
     pub symbol: String,
+    /// The number of decimal places of the asset.
     pub decimals: u8,
+    /// The deposit address, which belongs to this invoice alone.
     pub address: String,
     /// The amount due, in base units.
     pub due: String,
@@ -92,12 +99,14 @@ pub struct DemoInvoice {
     pub confirmations: u32,
     /// The depth from which a block is final, in blocks.
     pub final_depth: u64,
+    /// The end of the payment window, RFC 3339 in UTC.
     pub expires_at: String,
 }
 
 /// Finds the order with this number or id.
 #[derive(Serialize, Deserialize)]
 pub struct FindOrder {
+    /// The number or id.
     pub order: String,
 }
 
@@ -109,7 +118,9 @@ pub struct DemoContext {
 
 /// Handles requests of the control socket: the operations of the demo, and all operations of a daemon.
 pub struct DemoHandler {
+    /// Carries out the operations that every daemon offers.
     pub dispatcher: Dispatcher,
+    /// The simulated chains, for the operations that only the demo offers.
     pub demo: Demo,
 }
 

@@ -75,6 +75,7 @@ struct PaymentRun {
     last_status: StatusResponse,
 }
 
+/// Pays an order as the arguments say, and prints each change of its status.
 pub async fn run(args: Args) -> Result<(), CommandError> {
     // A wrong folder is reported as such, and not as a demo that does not run.
     load_config(&args.data)?;

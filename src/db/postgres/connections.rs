@@ -20,6 +20,7 @@ use crate::{Bind, Error, Row, Tx};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Returns the error of a call to a database that was closed.
 pub fn closed() -> Error {
     Error::Unavailable("the database is closed".into())
 }
@@ -49,9 +50,12 @@ pub enum FenceState {
     Lost,
 }
 
+/// The kind of a transaction, which decides its isolation level.
 #[derive(Clone, Copy)]
 pub enum Access {
+    /// May change rows. Each statement sees what was committed before it (`read committed`).
     Write,
+    /// Cannot change rows. All statements see one snapshot (`repeatable read`).
     Read,
 }
 
@@ -65,6 +69,7 @@ impl Access {
 }
 
 impl Connections {
+    /// Creates the pool without any connection; a transaction that finds none idle opens one. At least one is allowed.
     pub fn new(options: PgConnectOptions, count_max: u32, stats: Arc<Stats>) -> Result<Connections, Error> {
         let count_max = count_max.max(1);
         let permits = usize::try_from(count_max).map_err(|_| Error::Unsupported("too many connections".into()))?;
@@ -73,6 +78,7 @@ impl Connections {
         Ok(Connections { options, idle, permits, count_max, stats })
     }
 
+    /// Returns the options with which connections are opened.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
     }
@@ -82,6 +88,7 @@ impl Connections {
         self.permits.clone().acquire_owned().await.map_err(|_| closed())
     }
 
+    /// Runs a transaction on one connection: begins, runs `body`, and commits, or rolls back after an error.
     pub async fn run<T, E, F>(&self, name: &'static str, access: Access, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -118,6 +125,7 @@ impl Connections {
         outcome
     }
 
+    /// Runs a body of exactly one `select` without `begin` and `commit`, which saves two round trips.
     pub async fn select_one<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -197,6 +205,7 @@ impl Connections {
         self.idle().connections.pop()
     }
 
+    /// Gives a connection back to the pool, or closes it when the instance lock was lost meanwhile.
     pub fn put_back(&self, connection: PgConnection) {
         let mut idle = self.idle();
         if idle.fence != FenceState::Lost {

@@ -60,10 +60,12 @@ impl Engine {
         Ok(Engine(Arc::new(connections)))
     }
 
+    /// Returns the connections, which the instance lock fences.
     pub fn connections(&self) -> Arc<Connections> {
         self.0.clone()
     }
 
+    /// Runs `body` in a transaction that may change rows.
     pub async fn write<T, E, F>(&self, name: &'static str, limit: TimeLimit, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -73,6 +75,7 @@ impl Engine {
         self.submit(name, limit, |connections| async move { connections.run(name, Access::Write, body).await }).await
     }
 
+    /// Runs `body` in a read-only transaction on one snapshot.
     pub async fn read<T, E, F>(&self, name: &'static str, limit: TimeLimit, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -82,6 +85,7 @@ impl Engine {
         self.submit(name, limit, |connections| async move { connections.run(name, Access::Read, body).await }).await
     }
 
+    /// Runs a body of exactly one `select`, without a transaction around it.
     pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,

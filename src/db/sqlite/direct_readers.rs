@@ -18,6 +18,7 @@ pub(super) struct DirectReaders {
 }
 
 impl DirectReaders {
+    /// Opens `count` read-only connections to the file.
     pub fn open(path: &Path, count: u32, stats: &Arc<Stats>) -> Result<DirectReaders, Error> {
         let open = |_| Ok(Tx::new(DbConnection::Sqlite(open_reader(path)?), stats.clone()));
         let idle = (0..count).map(open).collect::<Result<_, Error>>()?;
@@ -48,6 +49,7 @@ impl DirectReaders {
         outcome
     }
 
+    /// Closes the idle connections. A connection in use is closed when its `select` has ended.
     pub fn close(&self) {
         *self.idle() = None;
     }

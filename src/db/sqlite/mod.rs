@@ -45,6 +45,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
+    /// Opens the file, or creates it, and starts the writer thread and `readers` reader threads, at least one.
     pub fn open(path: &Path, readers: u32, stats: &Arc<Stats>) -> Result<Engine, Error> {
         check_version(rusqlite::version_number())?;
         create_private(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
@@ -65,10 +66,12 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Returns the path of the database file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Runs `body` on the writer thread and returns when its changes are durable.
     pub async fn write<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -78,6 +81,7 @@ impl Engine {
         submit(&self.writes, name, body).await
     }
 
+    /// Runs `body` on a reader thread, on a snapshot of the committed data.
     pub async fn read<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,

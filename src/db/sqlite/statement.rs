@@ -68,6 +68,7 @@ pub fn returned_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) 
     Ok(ids)
 }
 
+/// Runs several statements without binds, such as those of a migration.
 pub fn run_script(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.execute_batch(sql).map_err(|e| to_error(&e))
 }
@@ -208,6 +209,7 @@ fn to_bind(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Result<Bi
     }
 }
 
+/// Converts an error of rusqlite to the error that both databases share.
 pub fn to_error(error: &rusqlite::Error) -> Error {
     let Some(code) = error.sqlite_error() else { return Error::Statement(error.to_string()) };
     let kind = match code.extended_code {

@@ -26,10 +26,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Creates the writer. `tx` holds the connection through which all changes are made.
     pub fn new(tx: Tx, stats: Arc<Stats>) -> Writer {
         Writer { tx, stats, halted: None }
     }
 
+    /// Runs the transactions of the queue in groups, until the queue is closed. The writer thread does nothing else.
     pub fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(GROUP_MAX);
         while queue.blocking_recv_many(&mut messages, GROUP_MAX) > 0 {

@@ -113,7 +113,9 @@ pub struct FoundOrder {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Progress {
+    /// Payment method `crypto`: the amount that has arrived, and its confirmations.
     OnChain(OnChainProgress),
+    /// Payment methods `alipay` and `wechat`: the page on which the buyer pays.
     External(ExternalPayment),
 }
 
@@ -142,13 +144,21 @@ pub struct OnChainProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
+    /// The order waits for its payment.
     Pending,
+    /// The order is paid, and its delivery has not begun.
     Paid,
+    /// The delivery is in progress.
     Processing,
+    /// All items are delivered.
     Completed,
+    /// The payment window ended without full payment.
     Expired,
+    /// The order was cancelled and will not be delivered.
     Cancelled,
+    /// The order was paid, but it cannot be delivered, or its payment disappeared in a reorganisation of the chain.
     Failed,
+    /// The payment was returned to the buyer.
     Refunded,
 }
 
@@ -156,11 +166,17 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PaymentStatus {
+    /// No payment has arrived.
     Pending,
+    /// A payment has arrived and waits for confirmations.
     Confirming,
+    /// Everything that has arrived is confirmed, and it is less than the amount due.
     Underpaid,
+    /// The amount due is paid and confirmed.
     Paid,
+    /// The order can no longer be paid.
     Expired,
+    /// The payment was returned to the buyer.
     Refunded,
 }
 
@@ -168,9 +184,13 @@ pub enum PaymentStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FulfillmentStatus {
+    /// The delivery has not begun.
     Pending,
+    /// The delivery is in progress.
     Processing,
+    /// All items are delivered. A later refund does not change this.
     Delivered,
+    /// The order cannot be delivered.
     Failed,
 }
 
@@ -178,10 +198,15 @@ pub enum FulfillmentStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
+    /// A transfer on a chain.
     Crypto,
+    /// The balance of a logged-in user in CNY.
     BalanceCny,
+    /// The balance of a logged-in user in USD.
     BalanceCrypto,
+    /// The page of Alipay.
     Alipay,
+    /// The page of WeChat Pay.
     Wechat,
 }
 

@@ -55,10 +55,15 @@ pub struct OrderRequest {
 /// The buyer's choice of payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Payment {
+    /// A transfer on a chain, in the asset with the code `coin`, such as `trc20_usdt`.
     Crypto { coin: String },
+    /// The user's CNY balance.
     BalanceCny,
+    /// The user's USD balance.
     BalanceCrypto,
+    /// The page of Alipay.
     Alipay,
+    /// The page of WeChat Pay.
     Wechat,
 }
 

@@ -26,6 +26,7 @@ pub struct ProductsResponse {
 /// Why no products are returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
