@@ -1,5 +1,6 @@
-//! Finds money that blocks did not show: native coins that a contract sent where nothing can be traced, and whatever an
-//! endpoint left out. Balances are compared with what deposits explain, and a rise is traced to its block by bisection.
+//! Finds money that was not seen in blocks: native coins that a contract sent on a chain without traces, and transfers
+//! that an endpoint left out. The balance of each address is compared with the sum of its deposits, and the block in
+//! which the balance rose is found by bisection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use db::Db;
 use ids::InvoiceId;
 use money::deposits::{self, BalanceCheck, DepositService, UnexplainedCredit};
 
-/// Addresses compared in one run.
+/// Maximum number of invoices whose addresses are compared in one run.
 const COMPARE_MAX: i64 = 500;
 
-/// Compares balances and books what they show.
+/// Compares balances with deposits and books money that no deposit explains.
 #[derive(Clone)]
 pub struct BalanceReconciler {
     pub(super) db: Db,
@@ -28,11 +29,13 @@ pub struct BalanceReconciler {
 }
 
 impl BalanceReconciler {
+    /// Creates a reconciler of the chain whose deposits `deposits` books.
     pub fn new(db: Db, clock: Clock, deposits: DepositService, source: Arc<dyn Source>) -> BalanceReconciler {
         BalanceReconciler { db, clock, deposits, source }
     }
 
-    /// Whether the invoices' addresses have no more at `cursor` than their deposits explain. What was missed is booked.
+    /// Returns true when no address of these invoices has more money at `cursor` than its deposits explain. Otherwise
+    /// the missing deposits are booked.
     pub async fn is_explained(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
         let checks = self
             .db
@@ -44,7 +47,7 @@ impl BalanceReconciler {
         for (asset, checks) in by_asset(checks) {
             let addresses: Vec<Address> = checks.iter().map(|check| check.address.clone()).collect();
             let balances = match self.source.balances(&cursor, &asset, &addresses).await {
-                // A node without this state cannot tell; the scan is all there is.
+                // The node does not have the state of this block, so the blocks remain the only evidence.
                 Err(SourceError::Unsupported(_)) => continue,
                 answer => answer?,
             };
@@ -60,8 +63,8 @@ impl BalanceReconciler {
         Ok(explained)
     }
 
-    /// The first block with which the address had more than is explained, and how much more. What later blocks added is
-    /// left to the next look: it may vanish with them.
+    /// Returns the first block at which the address had more than its deposits explain, and the excess at that block.
+    /// An increase in a later block is left to the next run, because a reorg may remove that block alone.
     async fn locate_unexplained_credit(
         &self,
         check: &BalanceCheck,
@@ -74,7 +77,8 @@ impl BalanceReconciler {
             let header = self.source.header(middle).await?.with_context(|| format!("block {middle} vanished"))?;
             match self.balance_at(check, header.block_ref()).await {
                 Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
-                // Where old states are forgotten, the rise is booked where it was noticed.
+                // If the node has pruned the older states, the increase is booked at the oldest block whose balance is
+                // known.
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
@@ -87,7 +91,8 @@ impl BalanceReconciler {
         balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("no balance came".into()))
     }
 
-    /// In a block of the branch that we follow, so that it is taken back with that block; any other is looked at again.
+    /// Books the increase as a deposit in a block of the followed branch, so that a reorg of that block reverses it. An
+    /// increase in any other block is an error, and the next run compares again.
     async fn book(&self, check: &BalanceCheck, at: BlockRef, rise: Amount) -> anyhow::Result<()> {
         let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
         let chain = &self.deposits.chain().id;
@@ -102,7 +107,7 @@ impl BalanceReconciler {
                 info!(%chain, height = at.height, "a balance rose without a visible transfer and was booked");
                 Ok(())
             }
-            // The next look compares with what was booked meanwhile.
+            // Another transaction has booked a deposit meanwhile; the next run compares with it.
             UnexplainedCredit::Outdated => Ok(()),
             UnexplainedCredit::OffBranch => {
                 bail!("{chain}: a balance rose in block {}, which is not on the branch that is followed", at.height)
@@ -111,7 +116,7 @@ impl BalanceReconciler {
     }
 }
 
-/// One question may ask for one asset.
+/// Groups the checks by asset, because one request returns balances of one asset.
 fn by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
     let mut groups: Vec<(AssetKind, Vec<BalanceCheck>)> = Vec::new();
     for check in checks {
@@ -123,12 +128,13 @@ fn by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
     groups
 }
 
-/// Looks now and then at open native invoices, on chains whose blocks do not show what contracts send.
+/// Checks the balances of open native invoices, on chains where transfers by contracts cannot be traced.
 pub struct BalanceCheckWorker {
     reconciler: BalanceReconciler,
 }
 
 impl BalanceCheckWorker {
+    /// Creates the worker for the reconciler's chain.
     pub fn new(reconciler: BalanceReconciler) -> BalanceCheckWorker {
         BalanceCheckWorker { reconciler }
     }

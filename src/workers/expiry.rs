@@ -1,4 +1,4 @@
-//! Ends what only the clock ends: orders whose window on somebody else's page is over, and idempotency keys past their time.
+//! Expires records that depend on the clock alone: unpaid orders with an external checkout, and idempotency keys.
 
 use std::time::Duration;
 
@@ -10,15 +10,17 @@ use clock::Clock;
 use db::Db;
 use shop::orders;
 
-/// Keys forgotten in one transaction.
+/// Maximum number of keys that are deleted in one transaction.
 const KEYS_MAX: u32 = 1_000;
 
+/// Expires external orders, and deletes expired idempotency keys.
 pub struct ExpiryWorker {
     db: Db,
     clock: Clock,
 }
 
 impl ExpiryWorker {
+    /// Creates the worker; one serves the whole daemon.
     pub fn new(db: Db, clock: Clock) -> ExpiryWorker {
         ExpiryWorker { db, clock }
     }

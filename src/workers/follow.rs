@@ -1,5 +1,5 @@
-//! Follows one chain: reads blocks, rewinds forks, advances deposits, ends windows. The cursor and what it saw move in one
-//! transaction; a failed block is read again, never skipped.
+//! Follows one chain: reads blocks, rewinds after reorgs, advances deposits, and expires invoices. Transfers and the
+//! cursor are stored in one transaction. A block that failed is read again, never skipped.
 
 mod cross_check;
 
@@ -24,74 +24,78 @@ use money::deposits::{self, Position};
 use money::immutable_facts::{self, Fact};
 use money::invoices;
 
-/// Windows ended in one transaction.
+/// Maximum number of invoices that expire in one transaction.
 const EXPIRE_MAX: i64 = 100;
-/// While blocks come without an end, windows are looked at this often.
+/// Time between two searches for windows that have ended, while blocks are read without a break, in milliseconds.
 const EXPIRE_PAUSE_MS: i64 = 5_000;
-/// While another endpoint's word is waited for, it is asked this often between blocks.
+/// Time between two cross-checks while a second endpoint does not confirm a block, in milliseconds.
 const HELD_PAUSE_MS: i64 = 1_000;
-/// A block at which balances are asked for is not kept longer: nodes forget old states.
+/// Depth from which on balances are requested at a newer block, because nodes prune old states.
 const PROBE_DEPTH_MAX: u64 = 64;
 
-/// Numbers of one follower.
+/// The limits of one follower.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most blocks asked for at once.
+    /// Maximum number of blocks in one request.
     pub batch: u64,
-    /// An older tip is warned of: the node may be cut off.
+    /// Age from which on a tip is reported as stale, in milliseconds: the node may be cut off from the network.
     pub tip_age_max_ms: i64,
-    /// Where blocks are rare, a tip at most this old stands for the present when two looks in a row showed it. `None` where
-    /// blocks come so steadily that a window waits for one that is younger than its end.
+    /// On a chain with slow blocks: the maximum age of a tip, in milliseconds, at which two polls in a row prove that
+    /// no newer block exists. `None` on a chain with frequent blocks, where a window waits for a block that is younger
+    /// than its end.
     pub quiet_tip_max_ms: Option<i64>,
-    /// The first block to read, where one is configured; else one that cannot vanish any more.
+    /// The first block to read; `None` for a final block at the time when the chain is followed for the first time.
     pub start_height: Option<u64>,
-    /// Blocks without a transfer may wait this long before their cursor is stored; reading them again is harmless.
+    /// Longest time for which the cursor is not stored after blocks without transfers, in milliseconds. After a crash
+    /// those blocks are read again, which is harmless.
     pub cursor_flush_ms: i64,
-    /// How long windows are cross_check_pending_at open because nobody tells balances.
+    /// Time for which windows stay open because no node reports balances, in milliseconds.
     pub probe_patience_ms: i64,
 }
 
+/// Follows one chain.
 pub struct FollowWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
-    /// Told whether the chain is followed: nobody is given an address that nobody watches.
+    /// Addresses are issued only on chains that are followed, so the follower reports here when it follows the chain.
     addresses: Arc<Addresses>,
-    /// What the chain is configured to pay with; tokens are compared with the chain before the first block is read.
+    /// The configured assets of the chain. The decimals of tokens are compared with the chain before the first block is
+    /// read.
     assets: Vec<Asset>,
     source: Arc<dyn Source>,
     reconciler: BalanceReconciler,
     limits: Limits,
     pause: Duration,
     state: Mutex<Option<Following>>,
-    /// Since when nobody tells balances.
+    /// The time since which no node reports balances; `None` while nodes report them.
     balances_unavailable_since: Mutex<Option<Instant>>,
     cross_check: Mutex<CrossCheck>,
 }
 
-/// What is known in memory; dropped after any failure and read again from the database.
+/// The state in memory. After most failures it is dropped and loaded from the database again.
 struct Following {
     follower: Follower,
-    /// Where the stored cursor stands.
+    /// The block of the stored cursor.
     stored: BlockRef,
     stored_at: Instant,
     /// Blocks without transfers, read after the stored cursor.
     pending: Vec<Block>,
-    /// Block time of the follower's cursor, unix seconds, but not after it was read: miners may date a block ahead, and it
-    /// says nothing of what comes until then.
+    /// The block time of the follower's cursor in unix seconds, at most the time at which the block was read. Miners
+    /// may date a block in the future; such a time does not prove that all earlier payments have been read.
     time: i64,
-    /// When the last look showed that the tip is our cursor, and young; only where blocks are rare.
+    /// The time of the last poll at which the tip was the cursor and young enough; only on chains with slow blocks.
     looked_at: Option<Instant>,
-    /// The look before that one: nothing that was there by then is unread.
+    /// The time of the poll before `looked_at`. Every block that existed at this time has been read.
     quiet_until: Option<Instant>,
-    /// When it was last asked which windows have ended.
+    /// The time of the last search for windows that have ended.
     expired_at: Instant,
-    /// Whether there are deposits that are not final.
+    /// True when the chain may have deposits that are not final.
     unfinished: bool,
-    /// Whether deposits that are deep enough wait for another endpoint's word, and when it was asked last.
+    /// The time of the last cross-check that did not confirm all blocks, so that deposits wait; `None` when none wait.
     cross_check_pending_at: Option<Instant>,
-    /// The block at which addresses are asked for their balances, while they are not told: another endpoint may be a little
-    /// behind, and would never have the newest block.
+    /// The block at which balances are requested, kept until a request succeeds: an endpoint that lags a little would
+    /// never have the newest block.
     probed_at: Option<BlockRef>,
     halted: bool,
 }
@@ -125,7 +129,7 @@ impl FollowWorker {
         }
     }
 
-    /// Refuses to follow another chain than last time, or a token whose decimals are not what is configured.
+    /// Fails when the node serves another chain than before, or when a token has other decimals than configured.
     async fn agree(&self) -> anyhow::Result<()> {
         let mut facts = vec![Fact::identity(&self.chain.id, self.source.identity().await?.id)];
         for asset in &self.assets {
@@ -185,7 +189,8 @@ impl FollowWorker {
         Box::pin(self.open()).await
     }
 
-    /// A block that will not vanish: nothing below it was ever paid to us.
+    /// Returns the block at which a chain's first cursor is set: the configured one, or one that cannot be reorganised
+    /// any more. No address was issued on the chain before, so no deposit can be below it.
     async fn first_block(&self) -> anyhow::Result<Header> {
         let tip = self.source.tip().await?;
         if let Some(height) = self.limits.start_height {
@@ -216,9 +221,10 @@ impl FollowWorker {
         }
     }
 
-    /// Some endpoint's head, not above our cursor, is not on our branch. The endpoint that is asked first decides whether ours is
-    /// left. Where it does not follow, the objection takes nothing back, but is told: neighbours of a head differ for a
-    /// moment, those of an invented branch for ever.
+    /// Handles a head that is not above the cursor and not on the followed branch. The header of this height is
+    /// requested again, and the branch is left only if the first endpoint returns a block of another branch too.
+    /// Otherwise the conflict is logged: the heads of honest endpoints differ for a moment, but that of an invented
+    /// branch differs permanently.
     async fn handle_conflicting_head(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         (state.looked_at, state.quiet_until) = (None, None);
         let Some(theirs) = self.source.header(tip.head.height).await? else { return Ok(Ran::Idle) };
@@ -235,10 +241,10 @@ impl FollowWorker {
         self.at_tip(state, tip).await
     }
 
-    /// The node's tip is our cursor. Where blocks come steadily that says nothing: the tip may be a minute old, as TRON's
-    /// solidified block is, and the next one brings what was paid meanwhile. Where they are rare a window does not wait for
-    /// one, but for a second look, which another endpoint answers where there is one; and not on the word of a node that is
-    /// cut off and stands still.
+    /// Records a poll at which the tip was the cursor. With frequent blocks this proves nothing: the tip may be a
+    /// minute old, as TRON's solidified block is, and the next block may hold a payment. With slow blocks a window does
+    /// not wait for the next block, but for a second poll, which another endpoint answers if there is one. A stale tip
+    /// does not count, because its node may be cut off from the network.
     fn track_quiet_tip(&self, state: &mut Following, tip: &Tip) {
         let now = self.clock.now();
         let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
@@ -284,12 +290,12 @@ impl FollowWorker {
         if !(quiet && young && few) {
             self.store(state, tip).await?;
         }
-        // A chain may be as fast as its blocks are read, so that its tip is never the cursor. Far behind, where nodes may not
-        // know balances any more, windows wait for the way to the tip.
+        // Blocks may come as fast as they are read, so that the cursor never reaches the tip. So windows are ended here
+        // too, but not far below the tip, where nodes may have pruned the balances.
         let near = tip.head.height.saturating_sub(state.follower.cursor().height) < self.limits.batch;
         if near && now.since(state.expired_at) >= EXPIRE_PAUSE_MS {
             match self.expire(state, tip).await {
-                // Windows wait; the chain does not.
+                // The windows stay open until the next search. The chain is followed nevertheless.
                 Err(error) if error.downcast_ref::<SourceError>().is_some() => {
                     debug!(chain = %self.chain.id, "windows of {} wait: {error:#}", self.chain.id);
                 }
@@ -299,7 +305,7 @@ impl FollowWorker {
         Ok(Ran::Worked)
     }
 
-    /// Stores pending blocks and the cursor, advances deposits, and tells the shop, all in one transaction.
+    /// Stores the pending blocks and the cursor, advances deposits and informs the shop, all in one transaction.
     async fn store(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<()> {
         let (now, deposits, from) = (self.clock.now(), self.reconciler.deposits.clone(), state.stored);
         let whole = self.reached(state, tip);
@@ -331,8 +337,9 @@ impl FollowWorker {
         Ok(())
     }
 
-    /// How far deposits may move on. Above the cursor, or below what is remembered, the chain's final mark says nothing of our
-    /// branch, and depth decides. The mark itself while it names a block beside our branch.
+    /// Returns the position up to which deposits may advance. If the node's final block is above the cursor or older
+    /// than the blocks in memory, it cannot be compared with the followed branch, and depth decides. The error is the
+    /// node's final block when it is on another branch.
     fn reached(&self, state: &Following, tip: &Tip) -> Result<Position, BlockRef> {
         let ours = tip.finalized.and_then(|mark| state.follower.contains(mark).map(|ours| (mark, ours)));
         match ours {
@@ -344,13 +351,13 @@ impl FollowWorker {
         }
     }
 
-    /// CursorRow the tip: late confirmations by the final mark, and windows that ended.
+    /// Handles a tip at the cursor: finishes deposits that the node's final block has reached, and ends windows.
     async fn at_tip(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let cursor_moved = !state.pending.is_empty();
         let stale = self.clock.now().since(state.stored_at) >= self.limits.cursor_flush_ms;
         let finishes = |reached: Position| reached.last > state.follower.final_height();
         let may_finish = match state.cross_check_pending_at {
-            // Asked again now and then, not at each look of a fast chain.
+            // A cross-check is repeated after a pause and not at each poll, which may come several times a second.
             Some(asked_at) => self.clock.now().since(asked_at) >= HELD_PAUSE_MS,
             None => self.reached(state, tip).is_ok_and(finishes),
         };
@@ -365,7 +372,8 @@ impl FollowWorker {
         self.expire(state, tip).await
     }
 
-    /// Ends windows that clock *and* chain have passed: no block that could still bring money in time is unread.
+    /// Ends windows that are over by the clock *and* by the chain: every block that could hold a payment in time has
+    /// been read.
     async fn expire(&self, state: &mut Following, tip: &Tip) -> anyhow::Result<Ran> {
         let now = self.clock.now();
         state.expired_at = now;
@@ -380,14 +388,14 @@ impl FollowWorker {
             })
             .await?;
         if ended.is_empty() {
-            // Nothing was to be told: an earlier failure says nothing of the next one.
+            // No balance is needed now, so the time of an earlier failure does not count for the next window.
             *self.balances_unavailable_since.lock().await = None;
             return Ok(Ran::Idle);
         }
         if !state.pending.is_empty() {
             self.store(state, tip).await?;
         }
-        // The safety net: before a window ends, the address itself is asked whether the scan missed anything.
+        // Before a window ends, the balance of its address is read, in case the scan missed a transfer.
         let mut blind = None;
         if self.chain.family != Family::Bitcoin {
             let cursor = state.follower.cursor();
@@ -416,8 +424,9 @@ impl FollowWorker {
         Ok(Ran::Worked)
     }
 
-    /// Blocks were read and verified without the balances, so a node that cannot tell them holds windows open for a while,
-    /// not for ever. The words are for whoever compares the addresses by hand.
+    /// Returns the reason for ending windows without balances, for the operator who compares the addresses by hand.
+    /// Returns `error` until `probe_patience_ms` has passed. Windows need not wait forever, because the blocks were
+    /// read and verified without the balances.
     async fn balance_timeout(&self, now: Instant, error: anyhow::Error) -> anyhow::Result<String> {
         if error.downcast_ref::<SourceError>().is_none() {
             return Err(error);
@@ -431,7 +440,8 @@ impl FollowWorker {
         Ok(format!("its window ended although nobody told the balance of its address for {minutes} minutes: {error:#}"))
     }
 
-    /// Finds the last block that is common with the branch of a block that forks, and takes back what lies above it.
+    /// Finds the last common block of the followed branch and the branch of `forking`, and reverses everything above
+    /// it.
     async fn rewind(&self, state: &mut Following, forking: Header) -> anyhow::Result<Ran> {
         let mut lowest = forking;
         let to = loop {
@@ -472,7 +482,7 @@ impl FollowWorker {
         Ok(Ran::Worked)
     }
 
-    /// A person may have looked at it meanwhile.
+    /// Returns true while the stored chain is halted. An operator may have resumed it since the state was loaded.
     async fn is_halted(&self) -> anyhow::Result<bool> {
         let chain = self.chain.id.clone();
         let halted = self.db.read("find_halted", move |tx| Box::pin(async move { deposits::halted(tx, &chain).await }));
@@ -525,7 +535,8 @@ impl Worker for FollowWorker {
                 *guard = Some(state);
                 Ok(ran)
             }
-            // Whatever was read but not stored is read again.
+            // Without pending blocks the state in memory equals the stored one and is kept. Otherwise it is loaded
+            // again, and the pending blocks are read again.
             Err(error) if error.downcast_ref::<SourceError>().is_some() && state.pending.is_empty() => {
                 *guard = Some(state);
                 Err(error)

@@ -1,4 +1,4 @@
-//! Hands out what was paid.
+//! Delivers paid orders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use db::Db;
 use envelope::Envelope;
 use shop::fulfilment::{self, EmailTemplates};
 
+/// Delivers the items of paid orders.
 pub struct FulfilmentWorker {
     db: Db,
     clock: Clock,
@@ -19,6 +20,7 @@ pub struct FulfilmentWorker {
 }
 
 impl FulfilmentWorker {
+    /// Creates the worker. `letters` are the templates of the e-mails that announce a delivery.
     pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, letters: EmailTemplates) -> FulfilmentWorker {
         FulfilmentWorker { db, clock, envelope, letters: Arc::new(letters) }
     }

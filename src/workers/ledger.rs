@@ -1,4 +1,4 @@
-//! Seals what is not in the hash chain yet, and folds balances that nobody waits for.
+//! Appends postings to the hash chain, and keeps the balance rows of accounts that may go below zero up to date.
 
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use money::ledger;
 const SEAL_MAX: i64 = 2_000;
 const FOLD_MAX: i64 = 200;
 
+/// Appends new postings to the hash chain on PostgreSQL. On SQLite every transaction appends its own postings.
 pub struct Seal {
     db: Db,
 }
 
 impl Seal {
+    /// Creates the worker; one serves the whole daemon.
     pub fn new(db: Db) -> Seal {
         Seal { db }
     }
@@ -43,11 +45,13 @@ impl Worker for Seal {
     }
 }
 
+/// Adds new postings to the balance rows of accounts that may go below zero. All other balance rows are always current.
 pub struct Fold {
     db: Db,
 }
 
 impl Fold {
+    /// Creates the worker; one serves the whole daemon.
     pub fn new(db: Db) -> Fold {
         Fold { db }
     }

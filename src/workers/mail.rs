@@ -10,6 +10,7 @@ use clock::Clock;
 use db::Db;
 use mail::{self, Transport};
 
+/// Sends queued e-mails when they are due.
 pub struct Mail {
     db: Db,
     clock: Clock,
@@ -17,6 +18,7 @@ pub struct Mail {
 }
 
 impl Mail {
+    /// Creates the worker; one serves the whole daemon.
     pub fn new(db: Db, clock: Clock, transport: Arc<Transport>) -> Mail {
         Mail { db, clock, transport }
     }

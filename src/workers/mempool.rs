@@ -1,4 +1,4 @@
-//! Looks at what is on its way on one chain.
+//! Polls the unconfirmed transfers of one chain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,27 +15,32 @@ use money::assets::FollowedChain;
 use money::invoices;
 use money::unconfirmed::{self, Look};
 
-/// Open invoices whose addresses a public server is asked for at one look, beside those with something on its way.
+/// Maximum number of open invoices whose addresses are requested from an Esplora server in one poll, in addition to
+/// those that already have an unconfirmed transfer.
 const AWAITED_MAX: i64 = 20;
 
+/// Polls the unconfirmed transfers of one chain and shows them on open invoices.
 pub struct MempoolWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
     source: Arc<dyn Source>,
     pause: Duration,
-    /// What was stored last, so that an unchanged mempool costs no transaction. `None`: not known.
+    /// The transfers that were stored last, so that an unchanged mempool costs no transaction. `None` when they are not
+    /// known.
     last: Mutex<Option<Vec<UnconfirmedTransfer>>>,
 }
 
 impl MempoolWorker {
+    /// Creates the worker of a chain, which polls once per `pause`.
     pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, pause: Duration) -> MempoolWorker {
         MempoolWorker { db, clock, chain, source, pause, last: Mutex::new(None) }
     }
 }
 
 impl MempoolWorker {
-    /// Whether a look could tell anybody anything: nodes bill each question.
+    /// Returns true when an invoice waits for a transfer. Otherwise the poll is skipped, because providers bill each
+    /// request.
     async fn is_anybody_waiting(&self) -> Result<bool, db::Error> {
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
@@ -44,7 +49,8 @@ impl MempoolWorker {
         waiting.await
     }
 
-    /// Only Esplora may have to be asked for addresses.
+    /// Returns the addresses to request from the server; empty except on Bitcoin, because only Esplora is queried by
+    /// address.
     async fn awaited(&self) -> Result<Vec<Address>, db::Error> {
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
@@ -71,7 +77,8 @@ impl Worker for MempoolWorker {
         false
     }
 
-    /// A look for each pause, whatever it found: endpoints of different heights would have it run in circles.
+    /// Polls once. It always returns `Idle`, so that the next poll comes after the pause: two endpoints with different
+    /// mempools would otherwise make it run without a pause.
     async fn run(&self) -> anyhow::Result<Ran> {
         if !self.is_anybody_waiting().await? {
             *self.last.lock().await = None;
@@ -85,7 +92,8 @@ impl Worker for MempoolWorker {
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-        // Asked afterwards: whatever was mined before the look stands at or below this head.
+        // The head is requested after the mempool, so a transfer that was mined before the poll is at or below this
+        // head.
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let look = Look { unconfirmed: unconfirmed.clone(), head };

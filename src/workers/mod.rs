@@ -1,5 +1,5 @@
-//! Loops that wake and call one verb. A worker is a clock: it has no input, and the first run, a later one and the one
-//! after a crash are the same.
+//! Workers: loops that wake and call one function of a feature. A worker has no input but the database and the nodes,
+//! so its first run, every later one, and the one after a crash are the same.
 
 pub mod follow;
 pub mod fulfil;
@@ -22,27 +22,30 @@ use tracing::{error, warn};
 
 use tasks::{Tasks, Wake};
 
-/// Errors in a row after which a worker waits longest between two runs.
+/// Longest pause between two runs of a worker that fails again and again.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Runs of [`Workers::run_until_idle`] after which somebody is working in circles.
+/// Maximum number of passes of [`Workers::run_until_idle`]. More passes mean that two workers undo each other's work.
 const PASSES_MAX: usize = 10_000;
 
+/// The outcome of a successful run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ran {
-    /// Something was done; there may be more.
+    /// The run did some work, and there may be more.
     Worked,
-    /// Nothing to do.
+    /// There was no work.
     Idle,
 }
 
+/// A loop that the daemon runs until it stops.
 #[async_trait]
 pub trait Worker: Send + Sync {
     fn name(&self) -> String;
 
-    /// How long to wait after an idle run.
+    /// Returns the pause after an idle run.
     fn pause(&self) -> Duration;
 
-    /// Whether a hint that there may be work ends the pause early. Not for what costs the same whether there is work or not.
+    /// Returns true when [`Wake`] ends the pause early. False for a worker whose run costs the same with and without
+    /// work, such as a request to a node.
     fn wakeable(&self) -> bool {
         true
     }
@@ -50,7 +53,7 @@ pub trait Worker: Send + Sync {
     async fn run(&self) -> anyhow::Result<Ran>;
 }
 
-/// All workers of a daemon, and what wakes them early.
+/// All workers of a daemon, and the signal that wakes them early.
 #[derive(Clone, Default)]
 pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
@@ -58,24 +61,26 @@ pub struct Workers {
     beats: Heartbeats,
 }
 
-/// When each worker came to the end of a run, for whoever watches over them.
+/// The last run of each worker, by its name. The daemon's supervision reads it.
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
 struct LastRun {
     ended: Instant,
-    /// Why it fails, and since when.
+    /// The error of a failing worker, and the time of its first failure in a row.
     failing: Option<(String, Instant)>,
 }
 
-/// How a worker gets on.
+/// The state of a worker.
 pub struct Heartbeat {
+    /// The time since the worker's last run ended, or since the worker started.
     pub since_end: Duration,
-    /// Why it fails, and for how long.
+    /// The last error of a failing worker, and the time since its first failure in a row; `None` after a success.
     pub failing: Option<(String, Duration)>,
 }
 
 impl Heartbeats {
+    /// Returns the state of every worker, by the worker's name.
     pub fn all(&self) -> Vec<(String, Heartbeat)> {
         let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |(name, kept): (&String, &LastRun)| {
@@ -95,15 +100,17 @@ impl Heartbeats {
 }
 
 impl Workers {
+    /// Creates the set of workers; none runs before [`Workers::spawn`] or [`Workers::run_until_idle`].
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
         Workers { all: Arc::new(all), wake, beats: Heartbeats::default() }
     }
 
+    /// Returns the record of all workers' runs, which stays current.
     pub fn beats(&self) -> Heartbeats {
         self.beats.clone()
     }
 
-    /// One loop for each worker, until `stop` says so.
+    /// Starts one loop for each worker. The loops end when `stop` becomes true.
     pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
@@ -113,8 +120,8 @@ impl Workers {
             .collect()
     }
 
-    /// Runs every worker until none has anything left to do: how tests and single commands drive a daemon. The first
-    /// failure of each worker in a row is not final, because a fault may be what is being tested.
+    /// Runs all workers in turn until none has work left, for tests and for single commands. A failure is logged, and
+    /// the other workers run on.
     pub async fn run_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;
@@ -157,7 +164,7 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut st
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // After a failure the pause is what protects the other side.
+            // After a failure the whole pause is waited for, so that a failing node is not overloaded.
             () = wake.woken(), if failures == 0 && worker.wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }

@@ -1,4 +1,5 @@
-//! Keeps the rates in force: asks the exchanges, accepts what they agree on, withdraws what they contradict.
+//! Keeps the exchange rates fresh: requests prices from the exchanges, stores the rates on which enough exchanges
+//! agree, and withdraws the rate of USDT when its peg is lost.
 
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use db::Db;
 use money::assets::Assets;
 use money::pricing::{self, Rate, RateBook};
 
-/// What everything is quoted in; other currencies are crossed from it.
+/// The currency in which all assets are quoted; rates in other currencies are computed from it.
 const USD: &str = "USD";
 
-/// A book with the configured rates in it. They never grow old: whoever configured them answers for them.
+/// Returns a rate book with the fixed rates of the configuration. A fixed rate never becomes stale.
 pub fn book(settings: &config::Rates) -> RateBook {
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
@@ -29,12 +30,13 @@ pub fn book(settings: &config::Rates) -> RateBook {
     book
 }
 
+/// Refreshes the exchange rates of all assets without a configured rate.
 pub struct Rates {
     db: Db,
     clock: Clock,
     feeds: Feeds,
     book: RateBook,
-    /// What the exchanges are asked for: every coin that has no configured rate.
+    /// The pairs to request: one for each asset without a fixed rate.
     pairs: Vec<Pair>,
     refresh: Duration,
     round: Mutex<Round>,
@@ -47,6 +49,7 @@ struct Round {
 }
 
 impl Rates {
+    /// Creates the worker. Accepted rates are written to `book` and to the database.
     pub fn new(db: Db, clock: Clock, settings: &config::Rates, coins: &Assets, feeds: Feeds, book: RateBook) -> Rates {
         let mut pairs: Vec<Pair> = coins.all().map(|coin| Pair::new(&coin.rate_symbol, USD)).collect();
         pairs.sort();
@@ -56,7 +59,7 @@ impl Rates {
         Rates { db, clock, feeds, book, pairs, refresh: settings.refresh, round }
     }
 
-    /// The last accepted rates are what the first round's jumps are measured from.
+    /// Loads the last accepted rates, so that the first round is compared with them and a jump is noticed.
     async fn resume(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();
@@ -116,7 +119,7 @@ impl Worker for Rates {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
                         RateRefusal::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
-                        // The last rate stays in force until it is too old.
+                        // The last rate stays in use until it is too old.
                         RateRefusal::TooFew { .. } | RateRefusal::Disagreement { .. } | RateRefusal::Jump { .. } => {}
                     }
                 }

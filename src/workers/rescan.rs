@@ -1,4 +1,5 @@
-//! Reads blocks of one chain again, for a token that was added late. It runs when a person asks for it, beside the follower.
+//! Reads blocks of one chain again, for a token that was added late. An operator requests it; the follower runs on
+//! meanwhile.
 
 use anyhow::bail;
 use chain::{Height, SourceError};
@@ -11,30 +12,36 @@ use money::deposits::{
 };
 use records::audit_log::{self, Action, Actor};
 
-/// Blocks of one piece at most, so that whoever asked sees how it gets on.
+/// Maximum number of blocks in one piece. The command prints its progress after each piece.
 const PIECE_BLOCKS: u64 = 1_000;
 
+/// Reads blocks of one chain again.
 #[derive(Clone)]
 pub struct Rescan {
     reconciler: BalanceReconciler,
 }
 
-/// What came of a piece.
+/// The result of one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
     /// The last block that was read.
     pub to: Height,
+    /// Transfers that were booked now.
     pub booked: u64,
+    /// Transfers that were booked before.
     pub known: u64,
+    /// Transfers that a balance check may have booked before without their transaction; the operator compares them.
     pub doubtful: u64,
 }
 
 impl Rescan {
+    /// Creates the rescan of the reconciler's chain, which runs beside the chain's follower.
     pub fn new(reconciler: BalanceReconciler) -> Rescan {
         Rescan { reconciler }
     }
 
-    /// Reads from `from` on, at most up to `to`, and books what is missing. What is not read yet is the follower's.
+    /// Reads the blocks from `from` to `to`, at most [`PIECE_BLOCKS`], and books missing transfers. Fails when `to` is
+    /// above the follower's cursor, because the follower reads those blocks.
     pub async fn piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<Piece> {
         let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self

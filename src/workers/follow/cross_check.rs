@@ -1,5 +1,5 @@
-//! What other endpoints say of the blocks that money rests on: it is confirmed, and taken back, only where a second one shows
-//! them too.
+//! Cross-checks: deposits are confirmed, and confirmed deposits are reversed, only when a second, independent endpoint
+//! has the same block.
 
 use chain::source::CrossCheckResult;
 use chain::{Block, BlockRef, Height};
@@ -9,31 +9,33 @@ use crate::workers::follow::{FollowWorker, Following};
 use clock::Instant;
 use money::deposits::{self, Position};
 
-/// What other endpoints said of blocks that money rests on.
+/// The results of earlier cross-checks, by which repeated log lines and reviews are avoided.
 #[derive(Default)]
 pub struct CrossCheck {
-    /// Whether a review says that they differ; not known after a start.
+    /// True while a review reports that endpoints differ; `None` before the first cross-check after a start.
     pub disputed: Option<bool>,
-    /// The head of an endpoint that is behind, and when it was first seen there.
+    /// The head of a lagging endpoint, and the time at which the endpoint first reported this head.
     pub behind: Option<(BlockRef, Instant)>,
-    /// Whether it was told that one is.
+    /// True when the log has a warning about the lagging endpoint.
     pub told_behind: bool,
-    /// The last head beside our branch that was told.
+    /// The last head on another branch that was logged.
     pub objection: Option<BlockRef>,
 }
 
-/// How far a second endpoint shows our branch.
+/// The part of the followed branch that a second endpoint confirms.
 enum Corroboration {
+    /// All blocks up to the requested one.
     Whole,
-    /// As far as its head.
+    /// The blocks up to this head of the second endpoint, which is below the requested block.
     UpTo(BlockRef),
+    /// None: the second endpoint has another block at this height.
     Not,
 }
 
 impl FollowWorker {
-    /// How far a second endpoint shows the blocks whose deposits would move on. The newest of them speaks for those below it,
-    /// so that this costs one request where there is something to gain from a lie, and none otherwise. One that is behind
-    /// speaks for what it has.
+    /// Returns the part of `reached` that a second endpoint confirms; `None` when it confirms nothing. Only the newest
+    /// block whose deposits would advance is checked, because the older ones are its ancestors. So a cross-check costs
+    /// one request, and none when no deposit would advance. An endpoint that lags confirms the blocks up to its head.
     pub(super) async fn shown_of(&self, state: &Following, reached: Position) -> anyhow::Result<Option<Position>> {
         if self.source.independent_endpoints() < 2 {
             self.settle_dispute().await?;
@@ -62,8 +64,9 @@ impl FollowWorker {
         })
     }
 
-    /// Whether another endpoint has the block too. One that says nothing, or stands still, does not stop the shop; one that is
-    /// a little behind is waited for, because what a liar invents is ahead of the others.
+    /// Checks whether a second endpoint has the block. An endpoint that does not answer, or whose head does not move,
+    /// counts as confirming, so that it cannot stop the shop. An endpoint that lags is waited for, because an invented
+    /// block is ahead of the heads of honest endpoints.
     async fn shown(&self, block: BlockRef) -> anyhow::Result<Corroboration> {
         let (now, chain) = (self.clock.now(), &self.chain.id);
         match self.source.cross_check(&block).await {
@@ -101,7 +104,7 @@ impl FollowWorker {
         }
     }
 
-    /// Opens the review of endpoints that differ, once.
+    /// Opens the review that reports differing endpoints, unless it is open.
     pub(super) async fn dispute(&self, why: String) -> anyhow::Result<()> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         let mut cross_check = self.cross_check.lock().await;
@@ -116,7 +119,7 @@ impl FollowWorker {
         Ok(())
     }
 
-    /// Closes it, once.
+    /// Closes the review that reports differing endpoints, unless it is closed.
     async fn settle_dispute(&self) -> anyhow::Result<()> {
         let (now, chain) = (self.clock.now(), self.chain.id.clone());
         let mut cross_check = self.cross_check.lock().await;
@@ -127,8 +130,9 @@ impl FollowWorker {
         Ok(())
     }
 
-    /// Whether our branch may be left for the one with this block: not on the word of one endpoint, if that takes back money
-    /// that counts or stops the chain.
+    /// Returns true when the followed branch may be left for the branch of the block `theirs`. A second endpoint must
+    /// confirm that block if the rewind would reverse confirmed deposits or halt the chain. `to` is the last common
+    /// block; `None` when it is too deep for a rewind.
     pub(super) async fn may_rewind(&self, to: Option<BlockRef>, theirs: BlockRef) -> anyhow::Result<bool> {
         if self.source.independent_endpoints() < 2 {
             return Ok(true);
