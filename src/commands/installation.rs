@@ -14,7 +14,7 @@ use db::file_lock::DataFolderLock;
 use db::instance_lock::InstanceLock;
 use envelope::{Envelope, KeysError};
 
-/// Begins the name of the first migration.
+/// The prefix of the first migration's name.
 const FIRST_MIGRATION: &str = "0001";
 
 /// The configuration file that commands use unless another is named.
@@ -58,8 +58,8 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon and
-    /// `settled migrate` migrate.
+    /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon
+    /// and `settled migrate` migrate.
     pub async fn open(config: Config, lock: DataFolderLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
         require_schema(&db).await?;
@@ -122,8 +122,8 @@ pub struct Prepared {
     pub applied: Vec<String>,
 }
 
-/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: next to
-/// an existing one they would hide that its keys are lost.
+/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database:
+/// next to an existing one they would hide that its keys are lost.
 pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
     // The lock comes first, so that no schema is changed while another daemon runs.

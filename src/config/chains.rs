@@ -1,4 +1,5 @@
-//! `[chains.NAME]`: the facts of a chain, its nodes, its assets, and the depths at which deposits are confirmed and final.
+//! `[chains.NAME]`: the facts of a chain, its nodes, its assets, and the depths at which deposits are confirmed and
+//! final.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -33,9 +34,9 @@ pub struct ChainConfig {
     pub mode: Mode,
     /// The RPC endpoints.
     pub endpoints: Vec<Endpoint>,
-    /// Time for one request to an endpoint.
+    /// Time limit of one request to an endpoint.
     pub timeout: Duration,
-    /// Largest response of an endpoint.
+    /// Largest response of an endpoint, in bytes.
     pub answer_bytes_max: u64,
     /// Time between two requests for the tip.
     pub poll: Duration,
@@ -49,11 +50,11 @@ pub struct ChainConfig {
     pub block_time: Duration,
     /// The criterion by which a block is final.
     pub finality: Finality,
-    /// Least depth of a final block, even if the node marks it earlier.
+    /// Minimum depth of a final block, in blocks, even if the node marks it as final earlier.
     pub final_depth_min: u64,
-    /// Depth of a final block where nodes do not mark final blocks.
+    /// Depth of a final block on a chain whose nodes do not mark final blocks, in blocks.
     pub final_depth: u64,
-    /// Recent blocks that are stored, which is the depth of the deepest reorganisation that can be followed.
+    /// Number of recent blocks that are stored. The chain is halted by a reorganisation that is deeper.
     pub keep_blocks: u64,
     /// The tiers in ascending order; only the last one has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
@@ -67,7 +68,7 @@ pub struct ChainConfig {
     pub address_kind: AddressKind,
     /// The API of Bitcoin nodes.
     pub api: Api,
-    /// By code.
+    /// The assets by their codes.
     assets: BTreeMap<String, Asset>,
 }
 

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file over `config/default.toml`, environment variables over both.
 //!
-//! A returned configuration is valid: every key is known, every value lies within its bounds, and everything that is enabled
-//! has what it needs. Files with secrets are only named; they are read when their secret is used.
+//! A returned configuration is valid: every key is known, every value lies within its bounds, and everything that is
+//! enabled has what it needs. Files with secrets are only named; they are read when their secret is used.
 
 mod accounts;
 mod chains;
@@ -86,7 +86,7 @@ pub struct Server {
     pub connections_per_client: u32,
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
-    /// Time in which a body must arrive, and again for the response.
+    /// Time within which a request's body must arrive. The response may take the same time again.
     #[serde(rename = "request_timeout_ms", deserialize_with = "text::milliseconds")]
     pub request_timeout: Duration,
     #[serde(rename = "stall_timeout_ms", deserialize_with = "text::milliseconds")]
@@ -146,10 +146,10 @@ pub struct Policy {
     /// Shortfall of a payment that still counts as paid, as a share of the amount due.
     pub tolerance_basis_points: u32,
     #[serde(rename = "tolerance_usd", deserialize_with = "text::cents")]
-    /// The same as a value; the larger of both applies.
+    /// The same shortfall as a value in US cents. The larger of the two limits applies.
     pub tolerance_usd_cents: i64,
     #[serde(rename = "dust_usd", deserialize_with = "text::cents")]
-    /// Value below which a deposit is dust.
+    /// Value below which a deposit is dust, in US cents.
     pub dust_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
     /// Time after its window before an unpaid invoice expires.
@@ -201,7 +201,7 @@ pub struct Smtp {
     pub user: String,
     /// The password for the login.
     pub password_file: SecretFile,
-    /// Time for sending one mail.
+    /// Time limit for sending one mail.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
 }
@@ -247,7 +247,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the file and the environment variables of this process. Relative paths in the file are relative to its folder.
+    /// Reads the file and the environment variables of this process. Relative paths in the file are relative to its
+    /// folder.
     ///
     /// # Errors
     /// Fails when the file cannot be read or an option is wrong.
@@ -269,8 +270,8 @@ impl Config {
         Config::parse(path, &text, env)
     }
 
-    /// Parses a configuration and environment variables. `path` is the file's name in messages; relative paths in `text` are
-    /// relative to its folder.
+    /// Parses a configuration and environment variables. `path` is the file's name in messages; relative paths in
+    /// `text` are relative to its folder.
     ///
     /// # Errors
     /// Fails when an option is wrong.
@@ -305,8 +306,8 @@ impl Config {
         }
     }
 
-    /// Returns the options to open the database with: the password is read from its file, and the path of a SQLite file is
-    /// absolute.
+    /// Returns the options to open the database with: the password is read from its file, and the path of a SQLite file
+    /// is absolute.
     ///
     /// # Errors
     /// Fails when the password file cannot be read.
@@ -319,8 +320,8 @@ impl Config {
         Ok(db::Config { readers: *readers, pg_pool: *pool, ..db::Config::new(url) })
     }
 
-    /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain is not
-    /// enabled. `code` is the surface's code, such as `erc20_usdt`.
+    /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain
+    /// is not enabled. `code` is the surface's code, such as `erc20_usdt`.
     pub fn checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
         let asset = self.surfaces.checkout.assets.get(code)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;

@@ -24,7 +24,7 @@ pub struct Rates {
     /// Age beyond which a ticker or a rate is not used.
     #[serde(rename = "staleness_seconds", deserialize_with = "text::seconds")]
     pub staleness: Duration,
-    /// Time for one request to a source.
+    /// Time limit of one request to a source.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
     /// Deviation from the median beyond which a source is ignored.

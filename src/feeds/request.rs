@@ -92,7 +92,7 @@ pub async fn fetch_body(client: &Client, url: Url) -> Result<Vec<u8>, FeedError>
     if status.is_success() {
         Ok(body)
     } else if status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_FOUND {
-        // Binance and Coinbase answer so for a pair that they do not know.
+        // Binance and Coinbase answer with this status when they do not know a pair.
         Err(FeedError::rejected(&String::from_utf8_lossy(&body)))
     } else {
         Err(FeedError::Status(status.as_u16()))

@@ -1,7 +1,7 @@
 //! Sends e-mail. A mail is queued in the database transaction that causes it, sent later, and retried after a failure.
 //!
-//! A mail is sent at least once: after a crash between sending and recording it, it is sent again. Recipients and texts are
-//! personal data: they appear in no log and no error text, and are erased when the mail is sent or given up.
+//! A mail is sent at least once: after a crash between sending and recording it, it is sent again. Recipients and texts
+//! are personal data: they appear in no log and no error text, and are erased when the mail is sent or given up.
 
 mod store;
 mod transport;
@@ -33,9 +33,9 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(6 * 3_600);
 pub enum State {
     /// Not sent yet, or to be retried.
     Queued,
-    /// Accepted by the mail server, or written.
+    /// Accepted by the mail server, or written to the folder or the log.
     Sent,
-    /// Given up.
+    /// Given up after a permanent refusal or the last attempt.
     Failed,
 }
 

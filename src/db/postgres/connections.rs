@@ -1,8 +1,8 @@
 //! The connections to the server, and the transactions that run on them.
 //!
-//! This is not sqlx's pool, because here a connection is only taken and put back by transactions: it needs no ping between
-//! two of them, and a broken one is dropped. A transaction begins on an idle connection, or on the next one when that is
-//! dead.
+//! This is not sqlx's pool, because here a connection is only taken and put back by transactions: it needs no ping
+//! between two of them, and a broken one is dropped. A transaction begins on an idle connection, or on the next one
+//! when that is dead.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,14 +39,15 @@ struct Idle {
     fence: FenceState,
 }
 
-/// Whether this process may open connections.
+/// The permission of this process to open connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceState {
-    /// It may, like any number of other processes: it does not hold the instance lock and keeps no state in memory.
+    /// Connections may be opened, because the process does not hold the instance lock and keeps no state in memory. Any
+    /// number of processes may do so.
     Open,
-    /// It may while the instance lock has this epoch.
+    /// Connections may be opened while the instance lock has this epoch.
     Fenced(Epoch),
-    /// It may not: it held the instance lock and lost it.
+    /// Connections may not be opened, because the process has lost the instance lock.
     Lost,
 }
 
@@ -150,7 +151,7 @@ impl Connections {
         outcome
     }
 
-    /// Runs a `select`, and again on other connections while the one it runs on turns out to have died while it was idle.
+    /// Runs a `select`. When the connection has died while it was idle, the `select` runs again on another connection.
     pub async fn select_with_retry(
         &self,
         connection: &mut PgConnection,
@@ -177,7 +178,7 @@ impl Connections {
             let Some(mut connection) = self.take_idle() else { break };
             match control(&mut connection, access.begin_sql()).await {
                 Ok(()) => return Ok(connection),
-                // It died while it was idle; another idle connection may still be alive.
+                // The connection died while it was idle; another idle connection may still be alive.
                 Err(error) => tracing::debug!("an idle connection was dead: {error}"),
             }
         }

@@ -22,18 +22,19 @@ use connections::{Access, closed};
 
 const OLDEST_VERSION: i64 = 140_000;
 const STATEMENT_CACHE: usize = 512;
-/// Longer than every time limit of the server, so that it ends only transactions whose connection went silent.
+/// Time limit of a transaction. It is longer than every time limit of the server, so it ends only transactions whose
+/// connection does not respond any more.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// Settings of every session.
 const SESSION: [(&str, &str); 3] =
     [("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "5s"), ("statement_timeout", "30s")];
 
-/// The time that a transaction may take.
+/// The time limit of a transaction.
 #[derive(Clone, Copy)]
 pub(super) enum TimeLimit {
     /// [`TRANSACTION_TIMEOUT`].
     Standard,
-    /// A migration may rewrite a table, and an audit reads all of them.
+    /// No limit: a migration may rewrite a table, and an audit reads all tables.
     None,
 }
 
@@ -126,7 +127,7 @@ impl Engine {
             };
             drop(permit);
             tracing::debug!(name, elapsed_us = start.elapsed().as_micros(), "transaction {name} ended");
-            // The caller may have been dropped; the transaction is done all the same.
+            // Sending fails when the caller was dropped. The transaction has run nevertheless.
             let _caller_dropped = sender.send(outcome);
         });
         receiver.await.unwrap_or_else(|_| Err(closed().into()))

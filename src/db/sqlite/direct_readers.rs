@@ -1,5 +1,5 @@
-//! Connections for `select_one`, used on the thread of the caller: a row that an index finds is read in less time than two
-//! threads need to pass it on.
+//! Connections for `select_one`, used on the thread of the caller: a row that an index finds is read in less time than
+//! two threads need to pass it on.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::tx::{DbConnection, Stats, TxKind, run_hooks};
 use crate::{Error, Tx};
 
 pub(super) struct DirectReaders {
-    /// `None` once they are closed.
+    /// The connections that are not in use; `None` after [`DirectReaders::close`].
     idle: Mutex<Option<Vec<Tx>>>,
     stats: Arc<Stats>,
 }

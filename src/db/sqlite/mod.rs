@@ -24,12 +24,14 @@ use direct_readers::DirectReaders;
 use statement::to_error;
 use writer::Writer;
 
-/// Older versions can lose commits when two connections write and checkpoint at the same time.
+/// The oldest usable version of SQLite. Older ones can lose commits when two connections write and checkpoint at the
+/// same time.
 const OLDEST_VERSION: i32 = 3_051_003;
 /// Transactions that may wait for a thread; further callers wait before they are queued.
 const QUEUE_MAX: usize = 4096;
 const STATEMENT_CACHE: usize = 512;
-/// 64 MiB of write-ahead log between two checkpoints. Only the writer makes checkpoints.
+/// Number of pages in the write-ahead log, 64 MiB, after which the writer makes a checkpoint. No other connection makes
+/// one.
 const CHECKPOINT_PAGES: i64 = 16_384;
 const WRITER_CACHE_KIB: i64 = 65_536;
 const READER_CACHE_KIB: i64 = 16_384;
@@ -91,7 +93,8 @@ impl Engine {
         submit(&self.reads, name, body).await
     }
 
-    /// Runs on the thread of the caller, for some microseconds, or on a reader thread when all direct readers are in use.
+    /// Runs on the thread of the caller, for some microseconds, or on a reader thread when all direct readers are in
+    /// use.
     pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -159,7 +162,8 @@ pub(super) fn check_version(version: i32) -> Result<(), Error> {
     )))
 }
 
-/// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its permissions.
+/// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its
+/// permissions.
 fn create_private(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }

@@ -1,5 +1,5 @@
-//! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching status. Each
-//! operation has a `RouteError` of its own, which becomes a response here.
+//! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching
+//! status. Each operation has a `RouteError` of its own, which becomes a response here.
 
 use std::fmt::Display;
 
@@ -22,7 +22,7 @@ pub struct Body {
     /// Always `false`.
     success: bool,
     error: Code,
-    /// For people; its wording may change.
+    /// A sentence for people. Its wording may change, so programs should decide by `error`.
     message: String,
 }
 

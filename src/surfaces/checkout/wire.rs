@@ -43,14 +43,14 @@ pub struct Order {
     product_id: String,
     quantity: u32,
     unit_price: Number,
-    /// Before the coupon's discount.
+    /// The amount before the coupon's discount.
     original_amount: Number,
     discount_amount: Number,
     /// The amount due.
     amount: Number,
     currency: String,
     payment_method: Method,
-    /// RFC 3339, UTC.
+    /// The time of creation, RFC 3339 in UTC.
     created_at: String,
     /// The end of the payment window; `null` when the order was paid at once.
     #[schema(required)]
@@ -128,7 +128,7 @@ pub struct OnChainProgress {
     expected_amount: String,
     /// The amount that has arrived so far, confirmed or not.
     received_amount: String,
-    /// Confirmations of the transfer that has the fewest.
+    /// The confirmations of the transfer that has the fewest.
     confirmations: u64,
     required_confirmations: u32,
     /// The transaction of the newest transfer; `null` before the first.
@@ -255,7 +255,8 @@ impl Order {
 }
 
 impl Payment {
-    /// Returns the buyer's instructions to pay; `None` when nothing is left to pay. `asset_code` is the one of the request.
+    /// Returns the buyer's instructions to pay; `None` when nothing is left to pay. `asset_code` is the one of the
+    /// request.
     pub fn new(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
@@ -297,8 +298,8 @@ impl FoundOrder {
 }
 
 impl Progress {
-    /// Returns the progress of the order's payment; `None` for payments from a balance, and for an asset that is no longer
-    /// configured.
+    /// Returns the progress of the order's payment; `None` for payments from a balance, and for an asset that is no
+    /// longer configured.
     pub fn new(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
         if let Some((terms, received)) = &status.invoice {
             return OnChainProgress::new(terms, received, now, assets).map(Progress::OnChain);

@@ -31,13 +31,13 @@ pub struct OrderRequestSchema {
     payment_method: wire::Method,
     /// Only with `crypto`: `trc20_usdt`, `erc20_usdt`, `bep20_usdt`, `btc`, `eth`, `trx` or `bnb`.
     coin: Option<String>,
-    /// Compared without regard to case.
+    /// The code of a coupon, in upper or lower case.
     #[schema(rename = "couponCode")]
     coupon_code: Option<String>,
 }
 
-/// A parsed request. Its serialisation is the fingerprint that is stored with an idempotency key, so it is the same for equal
-/// requests, however they were written.
+/// A parsed request. Its serialisation is the fingerprint that is stored with an idempotency key, so it is the same for
+/// equal requests, however they were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
     /// The product's id.
@@ -120,7 +120,8 @@ impl Payment {
     }
 }
 
-/// Quantities above `u32::MAX` are reduced to it: the product's limits refuse them later, like any other that is too large.
+/// Quantities above `u32::MAX` are reduced to it: the product's limits refuse them later, like any other that is too
+/// large.
 fn parse_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::field("quantity", "must be a positive integer")),
