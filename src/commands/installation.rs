@@ -112,7 +112,7 @@ pub async fn require_schema(db: &Db) -> Result<(), CommandError> {
 
 /// A database with the schema of this version, locked for this process, and the keys that decrypt the goods in it.
 pub struct Prepared {
-    /// The open and migrated database.
+    /// The database, open and migrated.
     pub db: Db,
     /// The lock that keeps other daemons from serving this database.
     pub instance_lock: InstanceLock,

@@ -22,9 +22,9 @@ const POLL_MIN_MS: u64 = 400;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChain")]
 pub struct ChainConfig {
-    /// The name of the chain's table.
+    /// The name in `[chains.NAME]`, by which the database and commands name the chain.
     pub id: ChainId,
-    /// The chain's name for people.
+    /// The name that buyers see.
     pub title: String,
     /// True when the chain is followed.
     pub enabled: bool,
@@ -32,7 +32,7 @@ pub struct ChainConfig {
     pub driver: Driver,
     /// Live or test.
     pub mode: Mode,
-    /// The RPC endpoints.
+    /// The RPC endpoints; empty for a model chain.
     pub endpoints: Vec<Endpoint>,
     /// Time limit of one request to an endpoint.
     pub timeout: Duration,
@@ -40,7 +40,7 @@ pub struct ChainConfig {
     pub answer_bytes_max: u64,
     /// Time between two requests for the tip.
     pub poll: Duration,
-    /// The first block to read; `None` for the tip at the time when the chain is enabled for the first time.
+    /// The first block to read; `None` to start near the tip when the chain is enabled for the first time.
     pub start_height: Option<u64>,
     /// The format of addresses and transactions.
     pub family: Family,
@@ -56,7 +56,7 @@ pub struct ChainConfig {
     pub final_depth: u64,
     /// Number of recent blocks that are stored. The chain is halted by a reorganisation that is deeper.
     pub keep_blocks: u64,
-    /// The tiers in ascending order; only the last one has no `below_usd`.
+    /// The confirmation depths by the value of an invoice, ascending; only the last one has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
     /// The commitments of a block that are recomputed.
     pub verify: Verify,
@@ -64,9 +64,9 @@ pub struct ChainConfig {
     pub trace: Trace,
     /// The network whose prefix Bitcoin addresses have.
     pub network: bitcoin::Network,
-    /// The kind of Bitcoin addresses.
+    /// The kind of the addresses that are derived on a Bitcoin chain; other chains ignore it.
     pub address_kind: AddressKind,
-    /// The API of Bitcoin nodes.
+    /// The API that the nodes of a Bitcoin chain offer; other chains ignore it.
     pub api: Api,
     /// The assets by their codes.
     assets: BTreeMap<String, Asset>,
@@ -86,7 +86,7 @@ pub enum Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
-    /// The node marks final blocks.
+    /// A block is final when the node marks it as final.
     Tag,
     /// A block is final at `final_depth`.
     Depth,
@@ -158,12 +158,12 @@ pub struct Endpoint {
     /// Requests per day; `None` for no limit.
     #[serde(default)]
     pub requests_per_day: Option<u32>,
-    /// The uses of the endpoint.
+    /// The purposes for which the endpoint is used.
     #[serde(default = "Role::all")]
     pub roles: Vec<Role>,
 }
 
-/// A use of an endpoint.
+/// A purpose for which an endpoint is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -177,11 +177,11 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// The block's hash.
+    /// True when the hash of a block is recomputed from its header.
     pub header: bool,
-    /// The root of the transactions.
+    /// True when the root of the transactions is recomputed.
     pub transactions: bool,
-    /// The root of the receipts.
+    /// True when the root of the receipts is recomputed.
     pub receipts: bool,
 }
 

@@ -44,19 +44,19 @@ const ENV_PREFIX: &str = "SETTLED__";
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The listener.
+    /// `[server]`: the listener of all surfaces.
     pub server: Server,
-    /// The data folder.
+    /// `[data]`: the folder of the daemon's files.
     pub data: Data,
-    /// The database.
+    /// `[database]`: the address and the connections of the database.
     pub database: Database,
-    /// The log.
+    /// `[log]`: the format and the levels of the log.
     pub log: Log,
-    /// The HTTP surfaces.
+    /// `[surfaces]`: the APIs that are served, and for which shop.
     pub surfaces: Surfaces,
-    /// The chains by their names.
+    /// `[chains.NAME]`: the chains, by their names.
     pub chains: chains::Chains,
-    /// The account keys from which deposit addresses are derived.
+    /// `[[accounts]]`: the account keys from which deposit addresses are derived.
     #[serde(default)]
     pub accounts: Vec<Account>,
     /// Exchange rates.
@@ -73,7 +73,7 @@ pub struct Config {
 pub struct Server {
     /// Address and port of the listener.
     pub listen: SocketAddr,
-    /// The address that clients use.
+    /// The address at which clients reach the daemon, for links and for the API documents.
     #[serde(deserialize_with = "text::url")]
     pub public_url: Url,
     /// Networks whose `X-Forwarded-For` header is used.
@@ -101,7 +101,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// The folder's path.
+    /// The path of the folder that holds the database, the keys and the control socket.
     pub folder: PathBuf,
 }
 
@@ -123,7 +123,7 @@ pub struct Database {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// The format of log lines.
+    /// Text for people, or JSON for programs.
     pub format: LogFormat,
     /// A level, or levels by module, such as `info,settled::feeds=debug`.
     pub level: String,
@@ -165,13 +165,13 @@ pub struct Policy {
 pub struct Mail {
     /// The way in which mail leaves the daemon.
     pub transport: MailTransport,
-    /// The sender of every mail.
+    /// The sender of every mail, such as `Shop <orders@example.com>`.
     pub from: String,
     /// The page on which buyers look orders up, with `{order_no}` for the number; empty for none.
     pub order_url: String,
     /// Attempts before a mail is given up.
     pub attempts_max: u32,
-    /// The mail server.
+    /// `[mail.smtp]`: the mail server, which only the transport `smtp` needs.
     pub smtp: Smtp,
 }
 
@@ -191,15 +191,15 @@ pub enum MailTransport {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Smtp {
-    /// The server's host name.
+    /// The host name, which the server's TLS certificate must have.
     pub host: String,
-    /// The server's port.
+    /// The TCP port of the mail server.
     pub port: u16,
     /// The encryption of the connection.
     pub security: SmtpSecurity,
     /// The user name for the login; empty for none.
     pub user: String,
-    /// The password for the login.
+    /// The file with the password for the login.
     pub password_file: SecretFile,
     /// Time limit for sending one mail.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]

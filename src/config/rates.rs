@@ -12,7 +12,7 @@ use crate::text;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
-    /// The origin of all rates.
+    /// Exchanges, or fixed rates alone.
     pub mode: RatesMode,
     /// The exchanges whose tickers are read.
     pub sources: Vec<SourceName>,
@@ -94,7 +94,7 @@ impl fmt::Display for SourceName {
 pub struct Pair {
     /// The symbol of which one unit is priced.
     pub base: String,
-    /// The symbol of the price.
+    /// The symbol of the currency or asset in which the price is given.
     pub quote: String,
 }
 

@@ -69,7 +69,7 @@ pub struct Checkout {
 /// An asset of a configured chain, written `ethereum/usdt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssetRef {
-    /// The chain's name.
+    /// The name of the chain, as in `[chains.NAME]`.
     pub chain: ChainId,
     /// The asset's code on that chain.
     pub code: String,

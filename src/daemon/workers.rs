@@ -37,21 +37,21 @@ const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
 pub struct WorkerServices<'a> {
-    /// The configuration.
+    /// The configuration of chains, rates, payment policy and mail.
     pub config: &'a Config,
-    /// The clock.
+    /// The clock by which payment windows and retries run.
     pub clock: &'a Clock,
-    /// The database.
+    /// The database that all workers share.
     pub db: &'a Db,
-    /// The keys that decrypt goods.
+    /// The keys that decrypt goods for their delivery.
     pub envelope: &'a Arc<Envelope>,
-    /// The source of each chain.
+    /// The source of each enabled chain.
     pub sources: &'a BTreeMap<ChainId, Arc<dyn Source>>,
     /// The payment assets and their chains.
     pub assets: &'a Assets,
-    /// The deposit addresses.
+    /// The deposit addresses that the followers watch.
     pub addresses: &'a Arc<Addresses>,
-    /// The exchange rates.
+    /// The exchange rates, which one of the workers refreshes.
     pub rates: &'a RateBook,
     /// The position after blocks without transfers is stored at most this late, in milliseconds.
     pub cursor_flush_ms: i64,
@@ -59,7 +59,7 @@ pub struct WorkerServices<'a> {
 
 /// The workers of a daemon.
 pub struct DaemonWorkers {
-    /// All workers.
+    /// Every worker, the followers included.
     pub all: Workers,
     /// The followers among them, which a start runs once before it serves.
     pub followers: Vec<Arc<dyn Worker>>,

@@ -1,8 +1,8 @@
-//! Batches: statements of which later ones bind ids that earlier ones return.
+//! Batches: lists of statements that are sent together. A later statement may bind the id that an earlier one returns.
 //!
-//! PostgreSQL runs a batch as one statement, because each statement costs a round trip; SQLite runs its statements one after
-//! another. So a statement of a batch sees no change of the earlier ones, only the ids that they returned. Every statement
-//! of a batch returns a column `id`.
+//! PostgreSQL runs a batch as one statement, because each statement costs a round trip; SQLite runs its statements one
+//! after another. So a statement of a batch sees no change of the earlier ones, only the ids that they returned. Every
+//! statement of a batch returns a column `id`.
 
 use std::marker::PhantomData;
 
@@ -103,8 +103,8 @@ impl Statement {
     }
 }
 
-/// Combines all statements into one for PostgreSQL. Its only row holds, for each of them, the number of rows and the least
-/// id that it returned.
+/// Combines all statements into one for PostgreSQL. Its only row holds, for each of them, the number of rows and the
+/// least id that it returned.
 pub(super) fn combine(statements: Vec<Statement>) -> Result<(String, Vec<Bind>), Error> {
     let (mut sql, mut binds) = (String::with_capacity(4096), Vec::new());
     let mut results = String::from(" select ");

@@ -74,7 +74,7 @@ struct Session {
     connections: Arc<Connections>,
     owner: String,
     connection: PgConnection,
-    /// `None` before [`InstanceLock::fence`].
+    /// The epoch of this daemon; `None` before [`InstanceLock::fence`].
     epoch: Option<Epoch>,
 }
 

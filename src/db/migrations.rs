@@ -29,9 +29,9 @@ pub(super) const ALL: &[Migration] = migrations! {
     "0001_initial"
 };
 
-/// First migrations of versions before release 0.1.0. Until that release the schema may be squashed again, so a database
-/// that recorded one of these, with another text than this version has, cannot be upgraded. The release removes
-/// `0001_initial` from this list.
+/// First migrations of versions before release 0.1.0. Until that release the schema may be squashed again, so a
+/// database that recorded one of these, with another text than this version has, cannot be upgraded. The release
+/// removes `0001_initial` from this list.
 const UNRELEASED: &[&str] = &["0001_core", "0001_initial"];
 
 impl Migration {
@@ -47,8 +47,8 @@ impl Migration {
     }
 }
 
-/// Applies the pending migrations and returns their names. Several instances may start at once: each step takes a lock and
-/// reads again which migrations are applied.
+/// Applies the pending migrations and returns their names. Several instances may start at once: each step takes a lock
+/// and reads again which migrations are applied.
 pub(super) async fn apply_pending(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     while let Some(name) = db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next(tx, all))).await? {
@@ -95,8 +95,8 @@ async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'s
     Ok(Some(next.name))
 }
 
-/// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the time
-/// limits of statements are lifted, because a migration may rewrite a table.
+/// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the
+/// time limits of statements are lifted, because a migration may rewrite a table.
 async fn lock_schema(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),
@@ -167,7 +167,7 @@ fn find_pending(
     Ok(all.get(applied.len()..).unwrap_or_default())
 }
 
-/// Returns what the operator is told about a database of an unreleased version.
+/// Returns the instructions for an operator whose database was made by an unreleased version.
 fn unreleased_message(backend: Backend) -> &'static str {
     match backend {
         Backend::Sqlite => {

@@ -49,7 +49,7 @@ pub const OVERHEAD: usize = HEADER_LENGTH + NONCE_LENGTH + 16;
 
 /// Encrypts and decrypts with the keys of one key ring.
 pub struct Envelope {
-    /// Ascending by id; never empty.
+    /// The keys with their ids, ascending by id; never empty.
     keys: Vec<(u32, XChaCha20Poly1305)>,
     digest_key: Zeroizing<[u8; KEY_LENGTH]>,
 }

@@ -31,7 +31,7 @@ pub enum FeedError {
     /// No response within the configured time.
     #[error("the exchange did not answer in time")]
     TimedOut,
-    /// An unexpected HTTP status.
+    /// The exchange answered with this HTTP status, which is neither success nor a known refusal.
     #[error("the exchange answered with HTTP status {0}")]
     Status(u16),
     /// The exchange limits the request rate.

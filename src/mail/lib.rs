@@ -31,7 +31,7 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// The state of a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not sent yet, or to be retried.
+    /// Not sent yet; a failed attempt may have come before.
     Queued,
     /// Accepted by the mail server, or written to the folder or the log.
     Sent,
@@ -77,7 +77,7 @@ pub async fn deliver_due(db: &Db, now: Instant, transport: &Transport) -> Result
     Ok(sent)
 }
 
-/// What happens to a mail after an attempt.
+/// The next step of a mail after an attempt to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeliveryStep {
     Sent,

@@ -64,7 +64,7 @@ pub enum SendError {
     /// The recipient is not an e-mail address.
     #[error("the recipient is not an address")]
     InvalidRecipient,
-    /// The message cannot be built.
+    /// The message cannot be built from the subject and the text.
     #[error("the message cannot be built")]
     InvalidMessage,
     /// The file system returned an error.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// Longest text of a field, in bytes.
 const TEXT_LENGTH_MAX: usize = 1000;
 
-/// The error of a request, worded for the client.
+/// The error of a request, in words for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
     /// The header `Content-Type` is not `application/json`.

@@ -21,7 +21,7 @@ const ATTEMPTS_MAX: u32 = 4;
 /// The time for which a key and its response are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
-    /// For calls that move money.
+    /// The key never expires: for calls that move money.
     Forever,
     /// Seconds after the first call.
     Seconds(i64),
@@ -30,9 +30,9 @@ pub enum Retention {
 /// The calls among which a key is unique. Callers of different scopes never see each other's responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope<'a> {
-    /// The name of the surface.
+    /// The surface that received the call, such as `checkout`.
     pub surface: &'a str,
-    /// The shop.
+    /// The merchant and mode whose objects the call changes.
     pub shop: Shop,
     /// The name of the operation, such as `orders`.
     pub operation: &'a str,
@@ -50,13 +50,13 @@ pub struct IdempotencyKey {
 /// The response of a call, as it is stored with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
-    /// The HTTP status.
+    /// The HTTP status of the response.
     pub status: StatusCode,
-    /// JSON text.
+    /// The body of the response, as JSON text.
     pub body: String,
 }
 
-/// The outcome of a call.
+/// The response to a call, with the value of its execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome<T> {
     /// The response for the client.

@@ -76,7 +76,7 @@ pub struct FollowWorker {
 /// The state in memory. After most failures it is dropped and loaded from the database again.
 struct Following {
     follower: Follower,
-    /// The block of the stored cursor.
+    /// The block at which the stored cursor is.
     stored: BlockRef,
     stored_at: Instant,
     /// Blocks without transfers, read after the stored cursor.

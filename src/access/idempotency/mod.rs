@@ -40,9 +40,9 @@ impl Call {
 /// The stored answer of the first call: its HTTP status and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The HTTP status code.
+    /// The HTTP status code of the response.
     pub status: u16,
-    /// The body, as it was sent.
+    /// The body of the response, as it was sent.
     pub body: String,
 }
 
@@ -55,7 +55,7 @@ pub enum Keep {
     Until(Instant),
 }
 
-/// The outcome of claiming a key.
+/// The result of claiming a key.
 #[derive(Debug)]
 pub enum Claim {
     /// The key is new: the caller does the work and stores the answer.

@@ -1,4 +1,5 @@
-//! The operations that only the demo offers: paying as a buyer, reorganising the simulated chains, and advancing the clock.
+//! The operations that only the demo offers: paying as a buyer, reorganising the simulated chains, and advancing the
+//! clock.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -83,7 +84,7 @@ pub struct DemoOrder {
 pub struct DemoInvoice {
     /// The name of the chain in the configuration.
     pub chain: String,
-    /// False for the chain of `--evm`.
+    /// True on a chain that the demo simulates, false on the node of `--evm`.
     pub simulated: bool,
     /// The symbol of the asset to pay in, such as `USDT`.
     pub symbol: String,
@@ -106,7 +107,7 @@ pub struct DemoInvoice {
 /// Finds the order with this number or id.
 #[derive(Serialize, Deserialize)]
 pub struct FindOrder {
-    /// The number or id.
+    /// The number or id of the order.
     pub order: String,
 }
 
@@ -177,8 +178,8 @@ impl Demo {
     }
 }
 
-/// Returns the system clock, ahead by as much as the previous run of the demo left it. So the demo's clock never goes back
-/// behind stored times.
+/// Returns the system clock, ahead by as much as the previous run of the demo left it. So the demo's clock never goes
+/// back behind stored times.
 pub fn open_clock(folder: &Path) -> Result<Clock, CommandError> {
     let file = folder.join(CLOCK_FILE);
     match std::fs::read_to_string(&file) {

@@ -46,7 +46,7 @@ pub struct Order {
     /// The amount before the coupon's discount.
     original_amount: Number,
     discount_amount: Number,
-    /// The amount due.
+    /// The amount to pay, after the coupon's discount.
     amount: Number,
     currency: String,
     payment_method: Method,

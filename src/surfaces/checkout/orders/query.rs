@@ -65,7 +65,7 @@ pub enum RouteError {
     /// The client, or this pair of number and e-mail address, had too many look-ups.
     #[error(transparent)]
     RateLimited(#[from] Limited),
-    /// The number is unknown, or the order has another e-mail address. The client cannot tell which.
+    /// The number is unknown, or the order has another e-mail address. The response does not show which of the two.
     #[error("there is no order with this number and e-mail address")]
     NotFound,
     /// The database returned an error.

@@ -40,15 +40,15 @@ pub struct OrderRequestSchema {
 /// equal requests, however they were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
-    /// The product's id.
+    /// The `id` of the product to order.
     pub product: Uuid,
     /// Units, at least 1.
     pub quantity: u32,
-    /// The buyer's e-mail address.
+    /// The e-mail address of the buyer, to which the mails about the order are sent.
     pub email: String,
     /// The buyer's choice of payment.
     pub payment: Payment,
-    /// The coupon's code.
+    /// The code of a coupon; `None` for an order without a discount.
     pub coupon: Option<String>,
 }
 
