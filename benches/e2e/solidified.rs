@@ -149,7 +149,7 @@ impl BenchFollower {
             quiet_tip_max_ms: None,
             start_height: Some(FIRST),
             cursor_flush_ms: 0,
-            probe_patience_ms: 0,
+            balance_patience_ms: 0,
         };
         let addresses = Arc::new(Addresses::default());
         BenchFollower { db, worker: FollowWorker::new(reconciler, addresses, vec![usdt()], limits, Duration::ZERO) }

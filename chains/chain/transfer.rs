@@ -80,7 +80,7 @@ pub struct Transfer {
 }
 
 /// A reference to an output of a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OutPoint {
     /// The transaction that created the output.
     pub txid: TxId,

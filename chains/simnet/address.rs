@@ -1,30 +1,33 @@
-//! Address texts in the real format of each family.
+//! Addresses in the real format of each family.
 
 use std::str::FromStr;
 
 use bitcoin::{WitnessVersion, address::NetworkUnchecked, base58};
 use chain::{Address, AddressKey, Family, derive};
 
+/// A text that is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an address: {reason}")]
-pub struct BadAddress {
+pub struct InvalidAddress {
+    /// The text, cut to 100 characters.
     pub text: String,
+    /// The reason why a wallet would refuse it.
     pub reason: &'static str,
 }
 
-/// The recipient that a text names, or why a wallet of that family would refuse it. Bitcoin: P2WPKH and P2TR of any
-/// network, because the prefix is the only difference between a model of mainnet and one of regtest.
-pub fn parse(family: Family, text: &str) -> Result<Address, BadAddress> {
+/// Parses an address as a wallet of the family does. On Bitcoin it accepts P2WPKH and P2TR of any network, because the prefix
+/// is the only difference between a model of mainnet and one of regtest.
+pub fn parse(family: Family, text: &str) -> Result<Address, InvalidAddress> {
     let parsed = match family {
         Family::Bitcoin => bitcoin(text),
         Family::Evm => evm(text),
         Family::Tron => tron(text),
     };
-    parsed.map_err(|reason| BadAddress { text: text.chars().take(100).collect(), reason })
+    parsed.map_err(|reason| InvalidAddress { text: text.chars().take(100).collect(), reason })
 }
 
 /// The address that a public key owns, as a wallet of that family shows it (Bitcoin: P2WPKH of regtest).
-pub fn of_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
+pub fn from_public_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
     let account = || {
         let hash = alloy_primitives::keccak256(&key.serialize_uncompressed()[1..]);
         AddressKey(hash[12..].try_into().expect("32 − 12 bytes"))
@@ -43,7 +46,7 @@ pub fn of_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
 
 fn bitcoin(text: &str) -> Result<Address, &'static str> {
     let address = bitcoin::Address::<NetworkUnchecked>::from_str(text)
-        .map_err(|_| "neither Bech32 nor its checksum holds")?
+        .map_err(|_| "it is not Bech32, or its checksum is wrong")?
         .assume_checked();
     let program = address.witness_program().ok_or("only P2WPKH and P2TR are supported")?;
     let bytes = program.program().as_bytes();
@@ -61,20 +64,20 @@ fn bitcoin(text: &str) -> Result<Address, &'static str> {
 
 fn evm(text: &str) -> Result<Address, &'static str> {
     let digits = text.strip_prefix("0x").ok_or("it does not begin with 0x")?;
-    let key: [u8; 20] = const_hex::decode_to_array(digits).map_err(|_| "it has not 40 hexadecimal digits")?;
+    let key: [u8; 20] = const_hex::decode_to_array(digits).map_err(|_| "it does not have 40 hexadecimal digits")?;
     let address = derive::evm_address(AddressKey(key));
     let has = |case: fn(&char) -> bool| digits.chars().any(|c| case(&c));
     if has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase) && address.text != text {
-        return Err("its EIP-55 checksum does not hold");
+        return Err("its EIP-55 checksum is wrong");
     }
     Ok(address)
 }
 
 fn tron(text: &str) -> Result<Address, &'static str> {
-    let payload = base58::decode_check(text).map_err(|_| "its Base58Check checksum does not hold")?;
+    let payload = base58::decode_check(text).map_err(|_| "it is not Base58, or its checksum is wrong")?;
     match payload.as_slice() {
         [0x41, key @ ..] if key.len() == 20 => {
-            Ok(derive::tron_address(AddressKey(key.try_into().expect("20 bytes were counted"))))
+            Ok(derive::tron_address(AddressKey(key.try_into().expect("the length was checked"))))
         }
         _ => Err("it is not a TRON account (version 0x41, 20 bytes)"),
     }
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_every_family() {
+    fn valid_texts_of_every_family_are_parsed() {
         let good = [
             (
                 Family::Bitcoin,
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_wallets_refuse() {
+    fn texts_that_wallets_refuse_are_invalid() {
         let bad = [
             (Family::Bitcoin, "bc1qcr8te4kr609gcawutmrza0j4xv80jy8z306fyv"),
             (Family::Bitcoin, "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"),

@@ -1,27 +1,29 @@
-//! The buyers' wallets: real keys, funded from the beginning. Payments rotate over them, so they come from different
-//! senders and rarely depend on each other.
+//! The buyers' wallets: real keys, funded at genesis. Payments rotate over them, so that they come from different senders and
+//! rarely depend on each other.
 
 use std::collections::BTreeSet;
 
 use bitcoin::secp256k1::SecretKey;
-use chain::{Address, AddressKey, Amount, AssetId, ChainId, Family};
+use chain::{Address, AddressKey, Amount, AssetId, ChainId, Family, OutPoint};
 use sha2::{Digest, Sha256};
 
 use crate::{
     address,
-    ledger::Ledger,
-    tx::{self, Draft, Move, Order, OutPoint, Tx},
+    chain_state::ChainState,
+    transaction::{self, Move, ReplayProtection, SignedTx, TxDraft},
 };
 
+/// The number of buyers' wallets.
 const BUYERS: u64 = 64;
 
+/// All buyers' wallets of one chain.
 #[derive(Debug)]
 pub struct Buyers {
     chain: ChainId,
     family: Family,
     wallets: Vec<Wallet>,
-    /// Whose turn it is.
-    turn: usize,
+    /// The index of the wallet that pays next, if it has enough.
+    next_wallet: usize,
 }
 
 struct Wallet {
@@ -36,60 +38,62 @@ impl std::fmt::Debug for Wallet {
 }
 
 impl Buyers {
+    /// The wallets that this seed makes.
     pub fn new(chain: &ChainId, family: Family, seed: u64) -> Buyers {
         let wallet = |index: u64| {
             let bytes = secret_bytes(chain, seed, index);
-            let secret = SecretKey::from_slice(&bytes).expect("all but 2^-128 of all hashes are keys");
-            Wallet { address: address::of_key(family, &tx::public_key(&secret)), secret }
+            let secret = SecretKey::from_slice(&bytes).expect("a hash is a valid key except with probability 2^-128");
+            Wallet { address: address::from_public_key(family, &transaction::public_key(&secret)), secret }
         };
-        Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), turn: 0 }
+        Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), next_wallet: 0 }
     }
 
+    /// The accounts of all wallets.
     pub fn accounts(&self) -> BTreeSet<AddressKey> {
         self.wallets.iter().map(|wallet| wallet.address.key).collect()
     }
 
-    /// A signed payment from the next wallet that has enough, or `None`.
-    pub fn pay(&mut self, ledger: &Ledger, moves: Vec<Move>, reverts: bool) -> Option<Tx> {
+    /// A signed payment from the next wallet that has enough; `None` when no wallet has.
+    pub fn pay(&mut self, state: &ChainState, moves: Vec<Move>, reverts: bool) -> Option<SignedTx> {
         let count = self.wallets.len();
-        let (turn, order, moves) = (0..count).find_map(|ahead| {
-            let turn = (self.turn + ahead) % count;
-            let (order, moves) = order(ledger, &self.wallets[turn].address, &moves)?;
-            Some((turn, order, moves))
+        let (turn, replay_protection, moves) = (0..count).find_map(|ahead| {
+            let turn = (self.next_wallet + ahead) % count;
+            let (replay_protection, moves) = plan_payment(state, &self.wallets[turn].address, &moves)?;
+            Some((turn, replay_protection, moves))
         })?;
-        self.turn = (turn + 1) % count;
-        let draft = Draft { chain: self.chain.clone(), order, moves, fee: Amount::ZERO, reverts };
+        self.next_wallet = (turn + 1) % count;
+        let draft = TxDraft { chain: self.chain.clone(), replay_protection, moves, fee: Amount::ZERO, reverts };
         Some(draft.sign(self.family, &[self.wallets[turn].secret]))
     }
 
-    /// The same wallet's transaction that takes the place of `paid` and gives the money back to itself; `None` when
-    /// it was not a buyer who paid.
-    pub fn take_back(&self, ledger: &Ledger, paid: &Tx) -> Option<Tx> {
+    /// A transaction that excludes `paid` and pays the money back to the same wallet; `None` when no buyer paid.
+    pub fn double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
-        let amount = match &paid.draft.order {
-            Order::Coins(_) => Amount::checked_sum(paid.draft.moves.iter().map(|m| m.amount))?,
-            Order::Nonce(_) | Order::Until { .. } => Amount::ZERO,
+        let amount = match &paid.draft.replay_protection {
+            ReplayProtection::Inputs(_) => Amount::checked_sum(paid.draft.moves.iter().map(|m| m.amount))?,
+            ReplayProtection::Nonce(_) | ReplayProtection::Expiry { .. } => Amount::ZERO,
         };
-        let back = Move { asset: ledger.rules.native.clone(), to: wallet.address.clone(), amount, internal: false };
-        let draft = Draft { moves: vec![back], reverts: false, ..paid.draft.clone() };
+        let back = Move { asset: state.rules.native.clone(), to: wallet.address.clone(), amount, internal: false };
+        let draft = TxDraft { moves: vec![back], reverts: false, ..paid.draft.clone() };
         Some(draft.sign(self.family, &[wallet.secret]))
     }
 }
 
-/// How that wallet can pay all of it: the next nonce, or enough coins with an output for the change.
-fn order(ledger: &Ledger, payer: &Address, moves: &[Move]) -> Option<(Order, Vec<Move>)> {
+/// The nonce or inputs with which the wallet can make these moves, and the moves with an output for the change. `None` when
+/// the wallet has too little.
+fn plan_payment(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
-    if ledger.rules.family != Family::Bitcoin {
-        let listed = moves.iter().map(|m| &m.asset).filter(|asset| ledger.rules.endowment.contains_key(asset));
+    if state.rules.family != Family::Bitcoin {
+        let listed = moves.iter().map(|m| &m.asset).filter(|asset| state.rules.endowment.contains_key(asset));
         for asset in listed {
-            ledger.balance(asset, payer.key).checked_sub(total(asset)?)?;
+            state.balance(asset, payer.key).checked_sub(total(asset)?)?;
         }
-        return Some((Order::Nonce(ledger.next_nonce(payer.key)), moves.to_vec()));
+        return Some((ReplayProtection::Nonce(state.next_nonce(payer.key)), moves.to_vec()));
     }
-    let due = total(&ledger.rules.native)?;
+    let due = total(&state.rules.native)?;
     let mut coins: Vec<OutPoint> = Vec::new();
     let mut found = Amount::ZERO;
-    for (coin, amount) in ledger.coins_of(payer.key) {
+    for (coin, amount) in state.list_coins(payer.key) {
         coins.push(coin);
         found = found.checked_add(amount)?;
         if found >= due {
@@ -99,12 +103,12 @@ fn order(ledger: &Ledger, payer: &Address, moves: &[Move]) -> Option<(Order, Vec
     let change = found.checked_sub(due)?;
     let mut moves = moves.to_vec();
     if !change.is_zero() {
-        moves.push(Move { asset: ledger.rules.native.clone(), to: payer.clone(), amount: change, internal: false });
+        moves.push(Move { asset: state.rules.native.clone(), to: payer.clone(), amount: change, internal: false });
     }
-    Some((Order::Coins(coins), moves))
+    Some((ReplayProtection::Inputs(coins), moves))
 }
 
-/// Takes the fees. A hash and no key: what is there stays there.
+/// The account that receives the fees. It is a hash for which no secret key is known.
 pub fn miner(chain: &ChainId, seed: u64) -> AddressKey {
     AddressKey(secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
 }

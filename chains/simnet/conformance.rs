@@ -1,29 +1,36 @@
-//! What the contract promises of every source, asked of a real one. Drivers call [`check`] in their tests.
+//! The conformance suite of the chain contract. Drivers run it in their tests with [`check_source`].
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, AssetKind, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
 
-/// Whoever can make things happen on the chain under test.
+/// Makes payments and blocks on the chain under test.
 #[async_trait]
-pub trait Operator: Send {
-    /// Somebody pays; it is in the next mined block.
+pub trait ChainOperator: Send {
+    /// Sends a payment, which the next mined block includes.
     async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount);
 
+    /// Mines blocks.
     async fn mine(&mut self, blocks: u64);
 
     /// Replaces the last `depth` blocks by a longer branch.
     async fn reorg(&mut self, depth: u64);
 }
 
-/// What the check needs: three addresses of ours that nobody ever paid, and the assets that are listed.
-pub struct Subject<'a> {
+/// The source under test.
+pub struct SourceUnderTest<'a> {
+    /// The source.
     pub source: &'a dyn Source,
+    /// The listed assets.
     pub assets: &'a [Asset],
+    /// Three addresses that were never paid.
     pub addresses: [Address; 3],
 }
 
-/// Reads like a follower: as many answers as it takes, no block twice, no gap.
-pub async fn read(source: &dyn Source, from: Height, to: Height, watched: &WatchSet) -> Vec<Block> {
+/// Reads the blocks `from..=to` with as many requests as it takes.
+///
+/// # Panics
+/// When an answer is empty, has a gap, or has transfers that are not in order.
+pub async fn read_blocks(source: &dyn Source, from: Height, to: Height, watched: &WatchSet) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = from;
     while next <= to {
@@ -34,8 +41,8 @@ pub async fn read(source: &dyn Source, from: Height, to: Height, watched: &Watch
             if let Some(parent) = blocks.last() {
                 assert_eq!(block.header.parent, parent.header.hash, "each block is the parent of the next");
             }
-            let places: Vec<_> = block.transfers.iter().map(|transfer| transfer.index).collect();
-            assert!(places.is_sorted_by(|a, b| a < b), "no place of a block is named twice, and they ascend");
+            let indices: Vec<_> = block.transfers.iter().map(|transfer| transfer.index).collect();
+            assert!(indices.is_sorted_by(|a, b| a < b), "transfers ascend by an index that is unique in the block");
             blocks.push(block);
             next += 1;
         }
@@ -43,17 +50,19 @@ pub async fn read(source: &dyn Source, from: Height, to: Height, watched: &Watch
     blocks
 }
 
+/// Runs the suite.
+///
 /// # Panics
-/// When the source breaks a promise.
-pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
-    let Subject { source, assets, addresses } = subject;
+/// When the source breaks a rule of the contract.
+pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn ChainOperator) {
+    let SourceUnderTest { source, assets, addresses } = subject;
     assert_eq!(source.identity().await, source.identity().await, "a chain stays the same chain");
-    let asked = source.requests();
+    let requests_before = source.requests();
     operator.mine(1).await;
-    let before = edges(source).await;
-    assert!(source.requests() > asked, "requests are counted");
+    let before = check_tip(source).await;
+    assert!(source.requests() > requests_before, "requests are counted");
 
-    // Two addresses are watched, the third one is somebody else's.
+    // The first two addresses are watched, the third one is not.
     let watched = WatchSet::default();
     watched.insert(addresses[0].key);
     watched.insert(addresses[1].key);
@@ -65,10 +74,10 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
         expected.extend(addresses[..2].iter().map(|to| (asset.id.clone(), to.key, Amount::from(units))));
     }
     operator.mine(3).await;
-    let after = edges(source).await;
+    let after = check_tip(source).await;
     assert!(after.height >= before.height + 3);
 
-    let blocks = read(source, before.height + 1, after.height, &watched).await;
+    let blocks = read_blocks(source, before.height + 1, after.height, &watched).await;
     assert_eq!(blocks[0].header.parent, before.hash);
     let found = blocks.iter().flat_map(|block| &block.transfers);
     let mut found: Vec<_> = found.map(|t: &Transfer| (t.asset.clone(), t.to, t.amount)).collect();
@@ -78,13 +87,13 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
 
     let mut one_by_one = Vec::new();
     for height in before.height + 1..=after.height {
-        one_by_one.extend(read(source, height, height, &watched).await);
+        one_by_one.extend(read_blocks(source, height, height, &watched).await);
     }
-    assert_eq!(one_by_one, blocks, "how blocks are asked for does not change them");
-    let unwatched = read(source, before.height + 1, after.height, &WatchSet::default()).await;
+    assert_eq!(one_by_one, blocks, "the blocks do not depend on the size of the requests");
+    let unwatched = read_blocks(source, before.height + 1, after.height, &WatchSet::default()).await;
     assert!(unwatched.iter().all(|block| block.transfers.is_empty()));
 
-    balances(source, assets, &addresses, before, after).await;
+    check_balances(source, assets, &addresses, before, after).await;
     for asset in assets {
         if let chain::AssetKind::Token { contract } = &asset.kind {
             assert_eq!(source.decimals(contract).await, Ok(asset.decimals));
@@ -93,20 +102,20 @@ pub async fn check(subject: Subject<'_>, operator: &mut dyn Operator) {
     assert!(source.check_endpoints().await.iter().all(|report| report.outcome.is_ok()));
 
     operator.reorg(2).await;
-    let forked = edges(source).await;
+    let forked = check_tip(source).await;
     assert_ne!(source.header(after.height).await.unwrap_or(None).map(|header| header.hash), Some(after.hash));
     let fork = after.height - 2;
     let fork = source.header(fork).await.expect("the node answers").expect("below the head").block_ref();
-    let branch = read(source, fork.height + 1, forked.height, &watched).await;
+    let branch = read_blocks(source, fork.height + 1, forked.height, &watched).await;
     assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
 }
 
-/// The tip agrees with headers, and nothing is above it.
-async fn edges(source: &dyn Source) -> BlockRef {
+/// The head, after a check that the tip agrees with the headers and that no block is above it.
+async fn check_tip(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {
-        let there = source.header(mark.height).await.map(|header| header.map(|header| header.block_ref()));
-        assert_eq!(there, Ok(Some(mark)), "no block is final that is not there");
+        let header = source.header(mark.height).await.map(|header| header.map(|header| header.block_ref()));
+        assert_eq!(header, Ok(Some(mark)), "the final block is on the node's branch");
     }
     let head = tip.head.block_ref();
     assert_eq!(source.header(head.height).await, Ok(Some(tip.head)));
@@ -116,16 +125,23 @@ async fn edges(source: &dyn Source) -> BlockRef {
     head
 }
 
-/// Native balances stand at exactly the block that is asked for, in the order asked.
-async fn balances(source: &dyn Source, assets: &[Asset], addresses: &[Address], before: BlockRef, after: BlockRef) {
+/// Checks that native balances are those directly after the requested block, in the requested order.
+async fn check_balances(
+    source: &dyn Source,
+    assets: &[Asset],
+    addresses: &[Address],
+    before: BlockRef,
+    after: BlockRef,
+) {
     let paid = assets.iter().zip(1_000_000u64..).find(|(asset, _)| asset.is_native()).map_or(0, |(_, units)| units);
-    let at = async |block: &BlockRef, asked: &[Address]| match source.balances(block, &AssetKind::Native, asked).await {
-        Ok(balances) => Some(balances),
-        Err(SourceError::Unsupported(_)) => None,
-        Err(other) => panic!("balances at {block:?}: {other}"),
-    };
+    let balances_at =
+        async |block: &BlockRef, asked: &[Address]| match source.balances(block, &AssetKind::Native, asked).await {
+            Ok(balances) => Some(balances),
+            Err(SourceError::Unsupported(_)) => None,
+            Err(other) => panic!("balances at {block:?}: {other}"),
+        };
     let empty = vec![Amount::ZERO; addresses.len()];
     let filled = vec![Amount::from(paid); addresses.len()];
-    assert!(at(&before, addresses).await.is_none_or(|balances| balances == empty));
-    assert!(at(&after, addresses).await.is_none_or(|balances| balances == filled));
+    assert!(balances_at(&before, addresses).await.is_none_or(|balances| balances == empty));
+    assert!(balances_at(&after, addresses).await.is_none_or(|balances| balances == filled));
 }

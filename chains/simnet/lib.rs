@@ -1,123 +1,153 @@
-//! Model chains behind the chain contract: the demo, test mode and the simulator run on them.
+//! Model chains behind the chain contract, for the demo, test mode and the simulator.
 //!
-//! Addresses and keys are real, everything else is a model: a block is what somebody said should be mined, at the time
-//! that was said. Nothing here reads a clock, and the same seed with the same calls makes the same hashes. Operators
-//! and buyers act through [`Simnet`]; settled reads and broadcasts through [`Source`] and [`Sender`].
+//! Addresses and keys are real; everything else is a model. A block is mined when the caller says so, with the time that the
+//! caller gives. This crate reads no clock, and the same seed with the same calls makes the same hashes. Operators and buyers
+//! use [`Simnet`]; settled reads and broadcasts through [`Source`] and [`Sender`].
 
 pub mod address;
 mod buyers;
 pub mod conformance;
 pub mod fault;
-mod journal;
-mod ledger;
-mod model;
-mod node;
-mod pool;
+mod block_file;
+mod chain_state;
+mod model_chain;
+mod model_node;
+mod mempool;
 pub mod spec;
-pub mod tx;
+pub mod transaction;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use chain::{
     Address, AddressKey, Amount, AssetId, AssetKind, BlockRef, BroadcastOutcome, ChainId, Family, InternalTransfers,
-    Sender, Source, Tip, TxId, derive,
+    OutPoint, Sender, Source, Tip, TxId, derive,
 };
-use model::Model;
-use node::Node;
+use model_chain::ModelChain;
+use model_node::ModelNode;
 use rand::Rng as _;
 
-pub use fault::Fault;
-pub use journal::OpenError;
-pub use model::{KEPT_BLOCKS, Keep, TxStatus};
-pub use spec::{ChainSpec, Finality};
+pub use block_file::OpenError;
+pub use fault::NodeFault;
+pub use model_chain::{KEPT_BLOCKS, ReplacedTxs, TxStatus};
+pub use spec::{ChainSpec, FinalityMark};
 
-use crate::tx::{Move, OutPoint};
+use crate::transaction::Move;
 
-/// A set of model chains. Clones are the same chains.
-///
-/// Only [`Simnet::pay`] and its kin, [`Simnet::source`] and [`Simnet::sender`] expect unknown chains.
+/// A set of model chains. Clones share the chains.
 ///
 /// # Panics
-/// Everything else panics when the chain is not one of those that the set was made of.
+/// All methods panic when the set has no such chain, except the payments ([`PayError::UnknownChain`]), [`Simnet::source`] and
+/// [`Simnet::sender`] (`None`).
 #[derive(Clone, Debug)]
 pub struct Simnet {
-    nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
+    nodes: Arc<BTreeMap<ChainId, Arc<ModelNode>>>,
 }
 
+/// The reason why a buyer cannot pay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayError {
+    /// The set has no such chain.
     #[error("there is no model chain {0}")]
     UnknownChain(ChainId),
+    /// The asset is not listed.
     #[error("{0} is not listed")]
     UnknownAsset(AssetId),
+    /// The recipient is not an address of the chain's family.
     #[error(transparent)]
-    BadAddress(#[from] address::BadAddress),
+    InvalidAddress(#[from] address::InvalidAddress),
+    /// No buyer's wallet has enough.
     #[error("no buyer has that much")]
     InsufficientFunds,
+    /// The family has no such payments.
     #[error("the family has no such payment")]
     Unsupported,
+    /// The node refused the transaction.
     #[error("the node refuses it: {0}")]
     Refused(String),
 }
 
 impl Simnet {
-    /// Chains that are gone with the last clone.
+    /// Chains in memory, which are dropped with the last clone.
     pub fn in_memory(specs: Vec<ChainSpec>, seed: u64, genesis_time: i64) -> Simnet {
-        let node = |spec: ChainSpec| (spec.chain.clone(), Node::new(Model::new(spec, seed, genesis_time)));
+        let node = |spec: ChainSpec| (spec.chain.clone(), ModelNode::new(ModelChain::new(spec, seed, genesis_time)));
         Simnet { nodes: Arc::new(specs.into_iter().map(node).collect()) }
     }
 
-    /// Chains that are kept in a folder, one file each, begun at `genesis_time` (unix seconds) when it is not there
-    /// yet. What waits in a pool is not kept. One process at a time.
+    /// Chains in a folder, one file each. A chain without a file is created with the genesis time `genesis_time` (unix seconds).
+    /// Mempools are not stored. Only one process at a time may use the folder.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, is damaged, or has another chain.
     pub fn open(folder: &Path, specs: Vec<ChainSpec>, genesis_time: i64) -> Result<Simnet, OpenError> {
         let mut nodes = BTreeMap::new();
         for spec in specs {
             let seed = rand::rng().next_u64();
-            nodes.insert(spec.chain.clone(), Node::new(journal::open(folder, spec, seed, genesis_time)?));
+            nodes.insert(spec.chain.clone(), ModelNode::new(block_file::open(folder, spec, seed, genesis_time)?));
         }
         Ok(Simnet { nodes: Arc::new(nodes) })
     }
 
+    /// The reading half of a chain.
     pub fn source(&self, chain: &ChainId) -> Option<Arc<dyn Source>> {
         Some(self.nodes.get(chain)?.clone())
     }
 
+    /// The broadcasting half of a chain.
     pub fn sender(&self, chain: &ChainId) -> Option<Arc<dyn Sender>> {
         Some(self.nodes.get(chain)?.clone())
     }
 
+    /// The names of all chains.
     pub fn chains(&self) -> Vec<ChainId> {
         self.nodes.keys().cloned().collect()
     }
 
-    /// A buyer pays. The payment waits until a block is mined.
+    /// A buyer pays. The payment is in the mempool until a block is mined.
+    ///
+    /// # Errors
+    /// See [`PayError`].
     pub fn pay(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
         self.pay_many(chain, vec![(asset.clone(), to.to_owned(), amount)])
     }
 
-    /// Several movements in one transaction. On account-based chains the first native one is the transaction's value,
+    /// Several payments in one transaction. On account-based chains the first native one is the transaction's value, and
     /// further ones are internal, as a distributing contract makes them.
+    ///
+    /// # Errors
+    /// See [`PayError`].
     pub fn pay_many(&self, chain: &ChainId, payments: Vec<(AssetId, String, Amount)>) -> Result<TxId, PayError> {
-        self.payment(chain, payments, Manner::Plain)
+        self.send_payment(chain, payments, PaymentKind::Plain)
     }
 
-    /// The native coin, sent by a contract inside a transaction.
+    /// A payment of the native coin by a contract inside a transaction.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
     pub fn pay_internal(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.payment(chain, vec![(native(chain), to.to_owned(), amount)], Manner::Internal)
+        self.send_payment(chain, vec![(native(chain), to.to_owned(), amount)], PaymentKind::Internal)
     }
 
-    /// A payment that is mined and reverts: it moves nothing.
-    pub fn pay_failing(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
-        self.payment(chain, vec![(asset.clone(), to.to_owned(), amount)], Manner::Failing)
+    /// A payment that is mined, reverts and moves nothing.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
+    pub fn pay_reverting(&self, chain: &ChainId, asset: &AssetId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+        self.send_payment(chain, vec![(asset.clone(), to.to_owned(), amount)], PaymentKind::Reverting)
     }
 
-    /// A transfer of nothing, as address poisoning uses it.
-    pub fn zero_value(&self, chain: &ChainId, asset: &AssetId, to: &str) -> Result<TxId, PayError> {
+    /// A transfer of amount zero, as address poisoning uses it.
+    ///
+    /// # Errors
+    /// See [`PayError`].
+    pub fn pay_zero(&self, chain: &ChainId, asset: &AssetId, to: &str) -> Result<TxId, PayError> {
         self.pay(chain, asset, to, Amount::ZERO)
     }
 
-    /// A transfer of a token that nobody listed, whatever it calls itself.
-    pub fn fake_token(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
+    /// A transfer of a token that is not listed, as with a token that only copies a listed symbol.
+    ///
+    /// # Errors
+    /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
+    pub fn pay_fake_token(&self, chain: &ChainId, to: &str, amount: Amount) -> Result<TxId, PayError> {
         let account = AddressKey([0xfa; 20]);
         let contract = match self.family(chain)? {
             Family::Bitcoin => return Err(PayError::Unsupported),
@@ -125,33 +155,33 @@ impl Simnet {
             Family::Tron => derive::tron_address(account).text,
         };
         let fake = AssetId::on_chain(chain, &AssetKind::Token { contract });
-        self.payment(chain, vec![(fake, to.to_owned(), amount)], Manner::Unlisted)
+        self.send_payment(chain, vec![(fake, to.to_owned(), amount)], PaymentKind::Unlisted)
     }
 
-    /// Mines `blocks` blocks; the first takes what waits. `time` is the last one's, in unix seconds; those before it
-    /// are a second apart, and none is older than its parent. Returns the head.
+    /// Mines `blocks` blocks; the first one includes the mempool. The last one has the time `time` (unix seconds) and those
+    /// before it one second less each; no block is older than its parent. Returns the head.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
         self.model(chain).mine(blocks, time)
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones, the first of which takes what waits. Never passes the
-    /// oldest kept block. `time` as in [`Simnet::mine`]. Returns the head.
-    pub fn reorg(&self, chain: &ChainId, depth: u64, then: Keep, time: i64) -> BlockRef {
-        self.model(chain).reorg(depth, then, time)
+    /// Replaces the last `depth` blocks by `depth + 1` new ones, the first of which includes the mempool. The oldest kept block
+    /// always stays. `time` is as in [`Simnet::mine`]. Returns the head.
+    pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
+        self.model(chain).reorg(depth, replaced, time)
     }
 
-    /// Switches a fault on or off; a fault replaces another one of its kind.
-    pub fn set_fault(&self, chain: &ChainId, fault: Fault, on: bool) {
+    /// Switches a fault of the chain's node on or off. A fault replaces another one of its kind.
+    pub fn set_fault(&self, chain: &ChainId, fault: NodeFault, on: bool) {
         self.model(chain).faults.set(fault, on);
     }
 
-    /// The next `calls` calls of source and sender fail as if nobody answered.
+    /// Makes the next `calls` requests of source and sender fail as unavailable.
     pub fn fail_next(&self, chain: &ChainId, calls: u64) {
         self.model(chain).faults.fail_next = calls;
     }
 
-    /// Whether native coins that contracts send are left out of blocks and show in balances only.
-    pub fn internals_by_balance(&self, chain: &ChainId, on: bool) {
+    /// Sets whether internal transfers are left out of blocks and show in balances only.
+    pub fn set_internal_by_balance(&self, chain: &ChainId, on: bool) {
         let mut model = self.model(chain);
         model.internal_transfers = match (model.spec.family, on) {
             (Family::Bitcoin, _) => InternalTransfers::None,
@@ -160,73 +190,74 @@ impl Simnet {
         };
     }
 
-    /// The true tip, whatever faults say.
-    pub fn head(&self, chain: &ChainId) -> Tip {
+    /// The true tip, without faults.
+    pub fn tip(&self, chain: &ChainId) -> Tip {
         self.model(chain).tip()
     }
 
-    /// What an address has after the head; zero for a text that is no address.
+    /// The balance of an address after the head; zero for a text that is not an address.
     pub fn balance(&self, chain: &ChainId, asset: &AssetId, address: &str) -> Amount {
         let model = self.model(chain);
         let account = address::parse(model.spec.family, address);
         account.map_or(Amount::ZERO, |account| model.balance_at(model.head().height, asset, account.key))
     }
 
-    /// All that exists of an asset: the same after every block.
+    /// The supply of an asset, which is the same after every block.
     pub fn supply(&self, chain: &ChainId, asset: &AssetId) -> Amount {
-        self.model(chain).ledger.supply(asset)
+        self.model(chain).state.supply(asset)
     }
 
-    /// `None` for transactions that the chain never had, lost, or forgot with their block.
-    pub fn transaction(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
+    /// Finds a transaction in the mempool or in a kept block.
+    pub fn find_transaction(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
         self.model(chain).status(txid)
     }
 
-    /// The number of the next transaction of an account, after those that wait.
+    /// The next nonce of an account, after the transactions in the mempool.
     pub fn next_nonce(&self, chain: &ChainId, account: AddressKey) -> u64 {
-        self.model(chain).ledger.next_nonce(account)
+        self.model(chain).state.next_nonce(account)
     }
 
-    /// The coins that an address can spend, with the outputs of what waits.
-    pub fn coins(&self, chain: &ChainId, owner: AddressKey) -> Vec<(OutPoint, Amount)> {
-        self.model(chain).ledger.coins_of(owner).collect()
+    /// The coins that an account can spend, including outputs of transactions in the mempool.
+    pub fn list_coins(&self, chain: &ChainId, owner: AddressKey) -> Vec<(OutPoint, Amount)> {
+        self.model(chain).state.list_coins(owner).collect()
     }
 
-    /// What waits for a block, in the order in which it will be taken.
-    pub fn mempool(&self, chain: &ChainId) -> Vec<TxId> {
-        self.model(chain).pool.txids().collect()
+    /// The transactions in the mempool, in the order in which a block includes them.
+    pub fn list_mempool(&self, chain: &ChainId) -> Vec<TxId> {
+        self.model(chain).mempool.txids().collect()
     }
 
+    /// Drops all transactions in the mempool.
     pub fn drop_mempool(&self, chain: &ChainId) {
-        self.model(chain).drop_pool();
+        self.model(chain).drop_mempool();
     }
 
-    /// While held, blocks stay empty and everything waits.
-    pub fn hold_mempool(&self, chain: &ChainId, hold: bool) {
-        self.model(chain).pool.held = hold;
+    /// Sets whether the mempool is held. While it is, blocks are empty and all transactions wait.
+    pub fn set_mempool_held(&self, chain: &ChainId, held: bool) {
+        self.model(chain).mempool.held = held;
     }
 
-    fn payment(
+    fn send_payment(
         &self,
         chain: &ChainId,
         payments: Vec<(AssetId, String, Amount)>,
-        manner: Manner,
+        kind: PaymentKind,
     ) -> Result<TxId, PayError> {
         let family = self.family(chain)?;
-        if family == Family::Bitcoin && matches!(manner, Manner::Internal | Manner::Failing) {
+        if family == Family::Bitcoin && matches!(kind, PaymentKind::Internal | PaymentKind::Reverting) {
             return Err(PayError::Unsupported);
         }
         let mut model = self.model(chain);
         let mut moves = Vec::new();
         for (asset, to, amount) in payments {
             let to: Address = address::parse(family, &to)?;
-            if manner != Manner::Unlisted && !model.ledger.rules.endowment.contains_key(&asset) {
+            if kind != PaymentKind::Unlisted && !model.state.rules.endowment.contains_key(&asset) {
                 return Err(PayError::UnknownAsset(asset));
             }
-            moves.push(Move { asset, to, amount, internal: manner == Manner::Internal });
+            moves.push(Move { asset, to, amount, internal: kind == PaymentKind::Internal });
         }
-        let Model { buyers, ledger, .. } = &mut *model;
-        let tx = buyers.pay(ledger, moves, manner == Manner::Failing).ok_or(PayError::InsufficientFunds)?;
+        let ModelChain { buyers, state, .. } = &mut *model;
+        let tx = buyers.pay(state, moves, kind == PaymentKind::Reverting).ok_or(PayError::InsufficientFunds)?;
         match model.broadcast(tx.raw().as_bytes()) {
             BroadcastOutcome::Accepted | BroadcastOutcome::AlreadyKnown => Ok(tx.txid),
             BroadcastOutcome::Refused(reason) | BroadcastOutcome::Unknown(reason) => Err(PayError::Refused(reason)),
@@ -238,8 +269,8 @@ impl Simnet {
         Ok(node.model().spec.family)
     }
 
-    fn model(&self, chain: &ChainId) -> std::sync::MutexGuard<'_, Model> {
-        self.nodes.get(chain).expect("the chain is one of those that the set was made of").model()
+    fn model(&self, chain: &ChainId) -> std::sync::MutexGuard<'_, ModelChain> {
+        self.nodes.get(chain).expect("the set has this chain").model()
     }
 }
 
@@ -248,9 +279,9 @@ fn native(chain: &ChainId) -> AssetId {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum PaymentKind {
     Plain,
     Internal,
-    Failing,
+    Reverting,
     Unlisted,
 }

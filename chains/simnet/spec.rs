@@ -1,52 +1,56 @@
-//! What the model of one chain is to look like.
+//! The specification of a model chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chain::{AddressKey, Amount, Asset, AssetId, AssetKind, ChainId, Family};
 use ruint::aliases::U256;
 
-use crate::ledger::Rules;
+use crate::chain_state::ChainRules;
 
-/// Bitcoin that each buyer's wallet begins with, in satoshi: 64 wallets stay below all that can exist.
-const COIN_OF_A_BUYER: u64 = 100_000 * 100_000_000;
+/// Initial bitcoin of each buyer's wallet, in satoshi. 64 wallets together stay below 21 million bitcoin.
+const BUYER_SATOSHI: u64 = 100_000 * 100_000_000;
 
-/// Whole coins of every asset that a buyer's wallet begins with on account-based chains, as a power of ten.
+/// Initial whole coins of every asset in each buyer's wallet on account-based chains, as a power of ten.
 const ENDOWMENT_DIGITS: u8 = 9;
 
+/// The specification of one model chain.
 #[derive(Debug, Clone)]
 pub struct ChainSpec {
+    /// The chain's name.
     pub chain: ChainId,
+    /// The chain's family.
     pub family: Family,
-    /// Only these are ever reported; a native asset need not be among them.
+    /// The listed assets. Transfers of others are never reported, not even of the native coin.
     pub assets: Vec<Asset>,
-    pub finality: Finality,
+    pub finality: FinalityMark,
 }
 
-/// What the model says of final blocks.
+/// The model's mark of final blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finality {
-    /// The mark trails the head by so many blocks.
+pub enum FinalityMark {
+    /// The mark is this many blocks below the head.
     Depth(u64),
-    /// There is no mark; depth alone decides, as on Bitcoin.
+    /// There is no mark; only depth decides, as on Bitcoin.
     None,
 }
 
 impl ChainSpec {
+    /// The chain's native coin.
     pub fn native(&self) -> AssetId {
         AssetId::on_chain(&self.chain, &AssetKind::Native)
     }
 
-    pub(crate) fn rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> Rules {
+    pub(crate) fn rules(&self, miner: AddressKey, funded: BTreeSet<AddressKey>) -> ChainRules {
         let native = self.native();
         let mut endowment: BTreeMap<AssetId, Amount> = BTreeMap::new();
         endowment.insert(native.clone(), self.endowment(18));
         endowment.extend(self.assets.iter().map(|asset| (asset.id.clone(), self.endowment(asset.decimals))));
-        Rules { family: self.family, native, miner, funded, endowment }
+        ChainRules { family: self.family, native, miner, funded, endowment }
     }
 
     fn endowment(&self, decimals: u8) -> Amount {
         match self.family {
-            Family::Bitcoin => Amount::from(COIN_OF_A_BUYER),
+            Family::Bitcoin => Amount::from(BUYER_SATOSHI),
             Family::Evm | Family::Tron => {
                 let digits = U256::from(decimals.saturating_add(ENDOWMENT_DIGITS).min(60));
                 Amount::new(U256::from(10).pow(digits))

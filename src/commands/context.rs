@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chain::ChainId;
 
 use crate::daemon::Daemon;
-use crate::workers::rescan::Rescan;
+use crate::workers::rescan::Rescanner;
 use clock::{Clock, Instant};
 use config::Config;
 use db::Db;
@@ -45,7 +45,7 @@ pub struct RunningDaemon {
     /// The chains that the daemon follows.
     pub chains: Vec<ChainId>,
     /// The rescan of each followed chain.
-    pub rescans: HashMap<ChainId, Rescan>,
+    pub rescans: HashMap<ChainId, Rescanner>,
     /// The problems that keep the daemon from its work.
     pub health: Health,
 }

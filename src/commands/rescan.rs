@@ -10,7 +10,7 @@ use crate::commands::installation::Installation;
 use crate::commands::operation::{self, Operation};
 use crate::commands::out::print_line;
 use crate::daemon;
-use crate::workers::rescan::Piece;
+use crate::workers::rescan::RescanPiece;
 
 /// Use this after a token was added to the configuration: its transfers in blocks that were read before are not booked yet.
 /// Transfers that are booked already stay as they are, so a range can be read any number of times. A transfer that no
@@ -45,7 +45,7 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
     if from > to {
         return Err(CommandError::usage(format!("the first block {from} is behind the last block {to}")));
     }
-    let (mut next, mut sum) = (from, Piece { to, booked: 0, known: 0, doubtful: 0 });
+    let (mut next, mut sum) = (from, RescanPiece { to, booked: 0, known: 0, doubtful: 0 });
     while next <= to {
         let range = RescanRange { chain: chain.clone(), from: next, to };
         let piece = operation::execute(&installation, range).await?;
@@ -75,9 +75,9 @@ pub async fn run(args: Args) -> Result<(), CommandError> {
 impl Operation for RescanRange {
     const NAME: &'static str = "rescan";
     type Context = Context;
-    type Output = Piece;
+    type Output = RescanPiece;
 
-    async fn execute(self, context: &Context) -> Result<Piece, String> {
+    async fn execute(self, context: &Context) -> Result<RescanPiece, String> {
         let in_words = |error: anyhow::Error| format!("{error:#}");
         let chain = ChainId::new(&self.chain).map_err(|e| e.to_string())?;
         if self.from > self.to {
@@ -89,6 +89,6 @@ impl Operation for RescanRange {
                 .await
                 .map_err(in_words)?,
         };
-        rescan.piece(&context.actor, self.from, self.to).await.map_err(in_words)
+        rescan.rescan_piece(&context.actor, self.from, self.to).await.map_err(in_words)
     }
 }

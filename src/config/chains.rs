@@ -24,7 +24,7 @@ const POLL_MIN_MS: u64 = 400;
 pub struct ChainConfig {
     /// The name in `[chains.NAME]`, by which the database and commands name the chain.
     pub id: ChainId,
-    /// The name that buyers see.
+    /// A name of the chain for people; by default the name of its table.
     pub title: String,
     /// True when the chain is followed.
     pub enabled: bool,

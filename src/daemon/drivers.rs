@@ -154,8 +154,8 @@ pub fn simnet_specs(config: &Config) -> Vec<simnet::ChainSpec> {
             family: chain.family,
             assets: chain.assets().map(|(_, asset)| asset.clone()).collect(),
             finality: match chain.finality {
-                config::Finality::Tag => simnet::Finality::Depth(chain.final_depth),
-                config::Finality::Depth => simnet::Finality::None,
+                config::Finality::Tag => simnet::FinalityMark::Depth(chain.final_depth),
+                config::Finality::Depth => simnet::FinalityMark::None,
             },
         })
         .collect()

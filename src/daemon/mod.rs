@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::daemon::workers::{DaemonWorkers, WorkerServices};
-use crate::workers::rescan::Rescan;
+use crate::workers::rescan::Rescanner;
 use crate::workers::{Heartbeats, Workers, rates};
 use clock::{Clock, Instant};
 use config::Config;
@@ -70,7 +70,7 @@ pub struct Daemon {
     /// The background tasks of the daemon, and the number of their panics.
     pub tasks: Tasks,
     /// The rescan of each followed chain.
-    pub rescans: HashMap<ChainId, Rescan>,
+    pub rescans: HashMap<ChainId, Rescanner>,
     /// Wakes the workers early.
     pub wake: Wake,
     workers: Workers,
@@ -89,7 +89,7 @@ impl Daemon {
         let tasks = Tasks::default();
         let wake = Wake::default();
         let sources = drivers::open_sources(&config, simnet.as_ref())?;
-        let rates = rates::book(&config.rates);
+        let rates = rates::configured_rate_book(&config.rates);
         let assets = Arc::new(assets::build_assets(&config, &rates)?);
         let addresses = Arc::new(assets::open_addresses(&config, &assets, &db, clock.now()).await?);
         warn_of_orphaned_invoices(&assets, &db).await?;

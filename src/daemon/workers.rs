@@ -10,8 +10,8 @@ use chain::{ChainId, Family, Source};
 use crate::daemon::assets::{build_assets, open_addresses};
 use crate::daemon::drivers::open_node_source;
 use crate::feeds::Feeds;
-use crate::workers::rescan::Rescan;
-use crate::workers::{Worker, Workers, balance_check, expiry, follow, fulfil, ledger, mempool, rates};
+use crate::workers::rescan::Rescanner;
+use crate::workers::{Worker, Workers, balance_check, expiry, follow, fulfilment, ledger, mempool, rates};
 use clock::Clock;
 use config::{ChainConfig, Config, Driver, RatesMode};
 use db::Db;
@@ -64,7 +64,7 @@ pub struct DaemonWorkers {
     /// The followers among them, which a start runs once before it serves.
     pub followers: Vec<Arc<dyn Worker>>,
     /// The rescan of each followed chain.
-    pub rescans: HashMap<ChainId, Rescan>,
+    pub rescans: HashMap<ChainId, Rescanner>,
 }
 
 /// Builds all workers. They run in this order when they run one after the other.
@@ -79,7 +79,7 @@ pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Resul
     let mut rescans = HashMap::new();
     if config.rates.mode == RatesMode::Feeds {
         let feeds = Feeds::new(&config.rates, clock())?;
-        all.push(Arc::new(rates::Rates::new(db(), clock(), &config.rates, assets, feeds, (*rates).clone())));
+        all.push(Arc::new(rates::RateWorker::new(db(), clock(), &config.rates, assets, feeds, (*rates).clone())));
     }
     for chain in assets.chains() {
         let Some(source) = sources.get(&chain.id).cloned() else { continue };
@@ -87,7 +87,7 @@ pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Resul
         warn_of_single_endpoint(chain_config, source.as_ref());
         let deposits = deposit_service(config, chain_config, chain);
         let reconciler = balance_check::BalanceReconciler::new(db(), clock(), deposits, source.clone());
-        rescans.insert(chain.id.clone(), Rescan::new(reconciler.clone()));
+        rescans.insert(chain.id.clone(), Rescanner::new(reconciler.clone()));
         all.push(Arc::new(balance_check::BalanceCheckWorker::new(reconciler.clone())));
         let follower = build_follower(services, chain_config, reconciler);
         followers.push(follower.clone());
@@ -97,11 +97,11 @@ pub fn build_workers(services: &WorkerServices<'_>, wake: Wake) -> anyhow::Resul
     }
     let templates = EmailTemplates { order_url: config.mail.order_url.clone() };
     let transport = Arc::new(mail::Transport::new(&config.mail, &config.data.folder)?);
-    all.push(Arc::new(fulfil::FulfilmentWorker::new(db(), clock(), (*envelope).clone(), templates)));
+    all.push(Arc::new(fulfilment::FulfilmentWorker::new(db(), clock(), (*envelope).clone(), templates)));
     all.push(Arc::new(expiry::ExpiryWorker::new(db(), clock())));
-    all.push(Arc::new(crate::workers::mail::Mail::new(db(), clock(), transport)));
-    all.push(Arc::new(ledger::Seal::new(db())));
-    all.push(Arc::new(ledger::Fold::new(db())));
+    all.push(Arc::new(crate::workers::mail::MailWorker::new(db(), clock(), transport)));
+    all.push(Arc::new(ledger::HashChainWorker::new(db())));
+    all.push(Arc::new(ledger::BalanceRollUpWorker::new(db())));
     Ok(DaemonWorkers { all: Workers::new(all, wake), followers, rescans })
 }
 
@@ -117,7 +117,7 @@ fn build_follower(
         quiet_tip_max_ms: quiet_tip_max_ms(chain),
         start_height: chain.start_height,
         cursor_flush_ms: services.cursor_flush_ms,
-        probe_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
+        balance_patience_ms: i64::try_from(config.policy.balance_timeout.as_millis()).unwrap_or(i64::MAX),
     };
     let assets = chain.assets().map(|(_, asset)| asset.clone()).collect();
     Arc::new(follow::FollowWorker::new(reconciler, services.addresses.clone(), assets, limits, chain.poll))
@@ -163,19 +163,19 @@ pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
 ///
 /// # Errors
 /// Fails when the chain is not enabled, is a model chain, or cannot be opened.
-pub async fn open_rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescan> {
+pub async fn open_rescan(config: &Config, db: &Db, clock: Clock, id: &ChainId) -> anyhow::Result<Rescanner> {
     let chain_config = config.chains.get(id).filter(|chain| chain.enabled);
     let chain_config = chain_config.with_context(|| format!("[chains.{id}] is not enabled in the configuration"))?;
     if chain_config.driver == Driver::Simnet {
         bail!("[chains.{id}] is a model chain, which only the running `settled dev` has");
     }
-    let assets = build_assets(config, &rates::book(&config.rates))?;
+    let assets = build_assets(config, &rates::configured_rate_book(&config.rates))?;
     open_addresses(config, &assets, db, clock.now()).await?;
     let chain = assets.chain(id).context("an enabled chain is followed")?;
     let deposits = deposit_service(config, chain_config, chain);
     let source = open_node_source(chain_config)?;
     let reconciler = balance_check::BalanceReconciler::new(db.clone(), clock, deposits, source);
-    Ok(Rescan::new(reconciler))
+    Ok(Rescanner::new(reconciler))
 }
 
 /// Returns the age from which on the newest block shows that the node or the chain is behind, in milliseconds.

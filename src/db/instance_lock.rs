@@ -22,9 +22,9 @@ use crate::{Db, Engine, Error};
 
 /// Name of the lease that carries the epoch.
 const LEASE: &str = "daemon";
-/// Time to wait for a daemon that is just ending.
+/// Maximum time to wait for a daemon that is just ending.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time to wait for the connections of the previous daemon, longer than any statement may take.
+/// Maximum time to wait for the connections of the previous daemon; longer than any statement may take.
 const PREVIOUS_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Time between two checks that the lock is still held.

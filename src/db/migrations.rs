@@ -167,7 +167,7 @@ fn find_pending(
     Ok(all.get(applied.len()..).unwrap_or_default())
 }
 
-/// Returns the instructions for an operator whose database was made by an unreleased version.
+/// Returns the message for the operator about a database of an unreleased version.
 fn unreleased_message(backend: Backend) -> &'static str {
     match backend {
         Backend::Sqlite => {

@@ -343,10 +343,10 @@ both! {
         list_ids(&db).await;
         let none = db.write("nothing", |tx| Box::pin(async move { execute!(tx, "update items set amount = 2 where id = 9") })).await;
         assert_eq!(none, Ok(0));
-        let looked = db.write::<_, Error, _>("locks", |tx| Box::pin(async move {
+        let locked = db.write::<_, Error, _>("locks", |tx| Box::pin(async move {
             Ok(rows!(tx, "select id from items where id = $1 for update", 1_i64)?.len())
         })).await;
-        assert_eq!(looked, Ok(1));
+        assert_eq!(locked, Ok(1));
         let after = db.counters();
         assert_eq!(after.commits, before.commits);
         assert_eq!(after.transactions, before.transactions + 3);

@@ -55,7 +55,7 @@ pub(super) enum DbConnection {
 
 pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 
-/// The work that remains when a transaction has committed.
+/// The effects that the commit of a transaction has on this process.
 pub(super) struct CommitEffects {
     /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,

@@ -33,12 +33,13 @@ pub async fn claim_due(
     let claimed = rows!(
         tx,
         "update mails set attempts = attempts + 1, next_attempt_at = $2
-         where id in (select id from mails where state = 'queued' and next_attempt_at <= $1 order by next_attempt_at, id limit $3)
+         where id in (select id from mails where state = 'queued' and next_attempt_at <= $1
+             order by next_attempt_at, id limit $3)
            and state = 'queued' and next_attempt_at <= $1
          returning id, recipient, subject, body, attempts",
         now,
         until,
-               count_max
+        count_max
     )?;
     let mut mails = claimed.iter().map(parse_mail).collect::<Result<Vec<QueuedMail>, db::Error>>()?;
     mails.sort_by_key(|mail| mail.id);

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 //! Expires records that depend on the clock alone: unpaid orders with an external checkout, and idempotency keys.
+=======
+//! Expires what depends on the clock alone: orders whose payment on an external page is overdue, and idempotency keys.
+>>>>>>> main
 
 use std::time::Duration;
 
@@ -10,17 +14,28 @@ use clock::Clock;
 use db::Db;
 use shop::orders;
 
+<<<<<<< HEAD
 /// Maximum number of keys that are deleted in one transaction.
 const KEYS_MAX: u32 = 1_000;
 
 /// Expires external orders, and deletes expired idempotency keys.
+=======
+/// Maximum number of idempotency keys deleted in one transaction.
+const KEYS_MAX: u32 = 1_000;
+
+/// Expires overdue orders with external payments, and idempotency keys.
+>>>>>>> main
 pub struct ExpiryWorker {
     db: Db,
     clock: Clock,
 }
 
 impl ExpiryWorker {
+<<<<<<< HEAD
     /// Creates the worker; one serves the whole daemon.
+=======
+    /// A worker on this database.
+>>>>>>> main
     pub fn new(db: Db, clock: Clock) -> ExpiryWorker {
         ExpiryWorker { db, clock }
     }
@@ -29,7 +44,7 @@ impl ExpiryWorker {
 #[async_trait]
 impl Worker for ExpiryWorker {
     fn name(&self) -> String {
-        "lapse".into()
+        "expiry".into()
     }
 
     fn pause(&self) -> Duration {
@@ -38,12 +53,11 @@ impl Worker for ExpiryWorker {
 
     async fn run(&self) -> anyhow::Result<Ran> {
         let now = self.clock.now();
-        let ended =
+        let expired =
             self.db.write("expire_external_orders", move |tx| Box::pin(orders::expire_overdue_external(tx, now)));
-        let ended = ended.await?;
-        let forgotten =
-            self.db.write("forget_keys", move |tx| Box::pin(idempotency::forget_expired(tx, now, KEYS_MAX)));
-        let worked = ended > 0 || forgotten.await? > 0;
+        let expired = expired.await?;
+        let deleted = self.db.write("forget_keys", move |tx| Box::pin(idempotency::forget_expired(tx, now, KEYS_MAX)));
+        let worked = expired > 0 || deleted.await? > 0;
         Ok(if worked { Ran::Worked } else { Ran::Idle })
     }
 }

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 //! Appends postings to the hash chain, and keeps the balance rows of accounts that may go below zero up to date.
+=======
+//! Ledger maintenance: appends postings to the hash chain and rolls up balances.
+>>>>>>> main
 
 use std::time::Duration;
 
@@ -8,9 +12,12 @@ use crate::workers::{Ran, Worker};
 use db::{self, Db};
 use money::ledger;
 
-const SEAL_MAX: i64 = 2_000;
-const FOLD_MAX: i64 = 200;
+/// Maximum number of postings appended in one transaction.
+const HASH_CHAIN_MAX: i64 = 2_000;
+/// Maximum number of balances rolled up in one transaction.
+const ROLL_UP_MAX: i64 = 200;
 
+<<<<<<< HEAD
 /// Appends new postings to the hash chain on PostgreSQL. On SQLite every transaction appends its own postings.
 pub struct Seal {
     db: Db,
@@ -20,13 +27,24 @@ impl Seal {
     /// Creates the worker; one serves the whole daemon.
     pub fn new(db: Db) -> Seal {
         Seal { db }
+=======
+/// Appends postings to the hash chain. Only needed on PostgreSQL: on SQLite the posting transaction does it.
+pub struct HashChainWorker {
+    db: Db,
+}
+
+impl HashChainWorker {
+    /// A worker on this database.
+    pub fn new(db: Db) -> HashChainWorker {
+        HashChainWorker { db }
+>>>>>>> main
     }
 }
 
 #[async_trait]
-impl Worker for Seal {
+impl Worker for HashChainWorker {
     fn name(&self) -> String {
-        "seal".into()
+        "ledger hash chain".into()
     }
 
     fn pause(&self) -> Duration {
@@ -37,14 +55,17 @@ impl Worker for Seal {
         if self.db.backend() == db::Backend::Sqlite {
             return Ok(Ran::Idle);
         }
-        let sealed = self
+        let appended = self
             .db
-            .write("seal", |tx| Box::pin(async move { ledger::append_to_hash_chain(tx, SEAL_MAX).await }))
+            .write("append_to_hash_chain", |tx| {
+                Box::pin(async move { ledger::append_to_hash_chain(tx, HASH_CHAIN_MAX).await })
+            })
             .await?;
-        Ok(if sealed > 0 { Ran::Worked } else { Ran::Idle })
+        Ok(if appended > 0 { Ran::Worked } else { Ran::Idle })
     }
 }
 
+<<<<<<< HEAD
 /// Adds new postings to the balance rows of accounts that may go below zero. All other balance rows are always current.
 pub struct Fold {
     db: Db,
@@ -54,13 +75,24 @@ impl Fold {
     /// Creates the worker; one serves the whole daemon.
     pub fn new(db: Db) -> Fold {
         Fold { db }
+=======
+/// Rolls up the balances of accounts without a balance row of their own, which no transaction waits for.
+pub struct BalanceRollUpWorker {
+    db: Db,
+}
+
+impl BalanceRollUpWorker {
+    /// A worker on this database.
+    pub fn new(db: Db) -> BalanceRollUpWorker {
+        BalanceRollUpWorker { db }
+>>>>>>> main
     }
 }
 
 #[async_trait]
-impl Worker for Fold {
+impl Worker for BalanceRollUpWorker {
     fn name(&self) -> String {
-        "fold".into()
+        "ledger roll-up".into()
     }
 
     fn pause(&self) -> Duration {
@@ -68,7 +100,10 @@ impl Worker for Fold {
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {
-        let folded = self.db.write("fold", |tx| Box::pin(async move { ledger::roll_up(tx, FOLD_MAX).await })).await?;
-        Ok(if folded > 0 { Ran::Worked } else { Ran::Idle })
+        let rolled_up = self
+            .db
+            .write("roll_up_balances", |tx| Box::pin(async move { ledger::roll_up(tx, ROLL_UP_MAX).await }))
+            .await?;
+        Ok(if rolled_up > 0 { Ran::Worked } else { Ran::Idle })
     }
 }

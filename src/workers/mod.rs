@@ -1,8 +1,13 @@
+<<<<<<< HEAD
 //! Workers: loops that wake and call one function of a feature. A worker has no input but the database and the nodes,
 //! so its first run, every later one, and the one after a crash are the same.
+=======
+//! Workers: loops that wake up and call one verb of a feature. A worker has no input, so that the first run, a later run and the
+//! run after a crash are the same.
+>>>>>>> main
 
 pub mod follow;
-pub mod fulfil;
+pub mod fulfilment;
 pub mod expiry;
 pub mod ledger;
 pub mod mail;
@@ -22,6 +27,7 @@ use tracing::{error, warn};
 
 use tasks::{Tasks, Wake};
 
+<<<<<<< HEAD
 /// Longest pause between two runs of a worker that fails again and again.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Maximum number of passes of [`Workers::run_until_idle`]. More passes mean that two workers undo each other's work.
@@ -37,23 +43,54 @@ pub enum Ran {
 }
 
 /// A loop that the daemon runs until it stops.
+=======
+/// Maximum pause of a worker between two runs after errors in a row.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Maximum number of passes of [`Workers::run_until_idle`]. More of them mean that a worker never becomes idle.
+const PASSES_MAX: usize = 10_000;
+
+/// The result of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// The worker did something, and there may be more to do.
+    Worked,
+    /// There was nothing to do.
+    Idle,
+}
+
+/// A loop of the daemon.
+>>>>>>> main
 #[async_trait]
 pub trait Worker: Send + Sync {
+    /// The name in logs, in `settled status` and in `/readyz`.
     fn name(&self) -> String;
 
+<<<<<<< HEAD
     /// Returns the pause after an idle run.
     fn pause(&self) -> Duration;
 
     /// Returns true when [`Wake`] ends the pause early. False for a worker whose run costs the same with and without
     /// work, such as a request to a node.
+=======
+    /// The pause after an idle run.
+    fn pause(&self) -> Duration;
+
+    /// Returns true when a hint that there may be work ends the pause early. False for workers whose runs cost the same with and
+    /// without work.
+>>>>>>> main
     fn wakeable(&self) -> bool {
         true
     }
 
+    /// Does the work that is due, and returns whether there was any.
     async fn run(&self) -> anyhow::Result<Ran>;
 }
 
+<<<<<<< HEAD
 /// All workers of a daemon, and the signal that wakes them early.
+=======
+/// All workers of a daemon, with the signal that wakes them early.
+>>>>>>> main
 #[derive(Clone, Default)]
 pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
@@ -61,12 +98,17 @@ pub struct Workers {
     beats: Heartbeats,
 }
 
+<<<<<<< HEAD
 /// The last run of each worker, by its name. The daemon's supervision reads it.
+=======
+/// The last run of each worker, for the watchdog and `/readyz`.
+>>>>>>> main
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
 struct LastRun {
     ended: Instant,
+<<<<<<< HEAD
     /// The error of a failing worker, and the time of its first failure in a row.
     failing: Option<(String, Instant)>,
 }
@@ -76,21 +118,36 @@ pub struct Heartbeat {
     /// The time since the worker's last run ended, or since the worker started.
     pub since_end: Duration,
     /// The last error of a failing worker, and the time since its first failure in a row; `None` after a success.
+=======
+    /// The error of the last run and the time of the first error in a row; `None` after a success.
+    failing: Option<(String, Instant)>,
+}
+
+/// The state of one worker.
+pub struct Heartbeat {
+    /// The time since its last run ended.
+    pub since_end: Duration,
+    /// The error of its last run, and the time since the first error in a row; `None` after a success.
+>>>>>>> main
     pub failing: Option<(String, Duration)>,
 }
 
 impl Heartbeats {
+<<<<<<< HEAD
     /// Returns the state of every worker, by the worker's name.
+=======
+    /// All workers with their states, by name.
+>>>>>>> main
     pub fn all(&self) -> Vec<(String, Heartbeat)> {
         let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = |(name, kept): (&String, &LastRun)| {
+        let to_heartbeat = |(name, kept): (&String, &LastRun)| {
             let failing = kept.failing.as_ref().map(|(why, since)| (why.clone(), since.elapsed()));
             (name.clone(), Heartbeat { since_end: kept.ended.elapsed(), failing })
         };
-        beats.iter().map(read).collect()
+        beats.iter().map(to_heartbeat).collect()
     }
 
-    fn keep(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
+    fn record(&self, worker: &str, outcome: Result<(), &anyhow::Error>) {
         let mut beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Instant::now();
         let since = beats.get(worker).and_then(|kept| kept.failing.as_ref()).map_or(ended, |(_, since)| *since);
@@ -100,17 +157,29 @@ impl Heartbeats {
 }
 
 impl Workers {
+<<<<<<< HEAD
     /// Creates the set of workers; none runs before [`Workers::spawn`] or [`Workers::run_until_idle`].
+=======
+    /// Workers that `wake` wakes early.
+>>>>>>> main
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
         Workers { all: Arc::new(all), wake, beats: Heartbeats::default() }
     }
 
+<<<<<<< HEAD
     /// Returns the record of all workers' runs, which stays current.
+=======
+    /// The last runs of the workers.
+>>>>>>> main
     pub fn beats(&self) -> Heartbeats {
         self.beats.clone()
     }
 
+<<<<<<< HEAD
     /// Starts one loop for each worker. The loops end when `stop` becomes true.
+=======
+    /// Runs one loop for each worker until `stop` is true.
+>>>>>>> main
     pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
@@ -120,8 +189,13 @@ impl Workers {
             .collect()
     }
 
+<<<<<<< HEAD
     /// Runs all workers in turn until none has work left, for tests and for single commands. A failure is logged, and
     /// the other workers run on.
+=======
+    /// Runs every worker until none has anything left to do. Tests and single commands drive a daemon like this. A failure is
+    /// logged and does not end the run, because the test may have caused it.
+>>>>>>> main
     pub async fn run_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;
@@ -142,10 +216,10 @@ impl Workers {
 async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut stop: watch::Receiver<bool>) {
     let mut failures = 0u32;
     let name = worker.name();
-    beats.keep(&name, Ok(()));
+    beats.record(&name, Ok(()));
     while !*stop.borrow() {
         let ran = worker.run().await;
-        beats.keep(&name, ran.as_ref().map(drop));
+        beats.record(&name, ran.as_ref().map(drop));
         let pause = match ran {
             Ok(Ran::Worked) => {
                 failures = 0;
@@ -164,7 +238,11 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut st
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+<<<<<<< HEAD
             // After a failure the whole pause is waited for, so that a failing node is not overloaded.
+=======
+            // After a failure the whole pause is kept, to protect the failing service.
+>>>>>>> main
             () = wake.woken(), if failures == 0 && worker.wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }

@@ -1,5 +1,10 @@
+<<<<<<< HEAD
 //! Keeps the exchange rates fresh: requests prices from the exchanges, stores the rates on which enough exchanges
 //! agree, and withdraws the rate of USDT when its peg is lost.
+=======
+//! Refreshes the exchange rates: requests tickers, accepts the rates that enough exchanges agree on, and withdraws those of
+//! assets that lost their peg.
+>>>>>>> main
 
 use std::time::Duration;
 
@@ -16,11 +21,19 @@ use db::Db;
 use money::assets::Assets;
 use money::pricing::{self, Rate, RateBook};
 
+<<<<<<< HEAD
 /// The currency in which all assets are quoted; rates in other currencies are computed from it.
 const USD: &str = "USD";
 
 /// Returns a rate book with the fixed rates of the configuration. A fixed rate never becomes stale.
 pub fn book(settings: &config::Rates) -> RateBook {
+=======
+/// The currency of all requested pairs; rates in other currencies are computed from it.
+const USD: &str = "USD";
+
+/// A rate book with the configured fixed rates, which never become stale.
+pub fn configured_rate_book(settings: &config::Rates) -> RateBook {
+>>>>>>> main
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
     for (pair, value) in &settings.fixed {
@@ -30,36 +43,65 @@ pub fn book(settings: &config::Rates) -> RateBook {
     book
 }
 
+<<<<<<< HEAD
 /// Refreshes the exchange rates of all assets without a configured rate.
 pub struct Rates {
+=======
+/// Refreshes the rates that are not configured.
+pub struct RateWorker {
+>>>>>>> main
     db: Db,
     clock: Clock,
     feeds: Feeds,
     book: RateBook,
+<<<<<<< HEAD
     /// The pairs to request: one for each asset without a fixed rate.
+=======
+    /// The pairs to request: those of all assets without a configured rate.
+>>>>>>> main
     pairs: Vec<Pair>,
     refresh: Duration,
-    round: Mutex<Round>,
+    state: Mutex<RefreshState>,
 }
 
-struct Round {
+struct RefreshState {
     consensus: RateConsensus,
-    last: Option<Instant>,
+    /// The start of the last refresh.
+    last_at: Option<Instant>,
+    /// Whether the stored rates were loaded.
     resumed: bool,
 }
 
+<<<<<<< HEAD
 impl Rates {
     /// Creates the worker. Accepted rates are written to `book` and to the database.
     pub fn new(db: Db, clock: Clock, settings: &config::Rates, coins: &Assets, feeds: Feeds, book: RateBook) -> Rates {
         let mut pairs: Vec<Pair> = coins.all().map(|coin| Pair::new(&coin.rate_symbol, USD)).collect();
+=======
+impl RateWorker {
+    /// A worker that refreshes the pairs of all assets without a configured rate.
+    pub fn new(
+        db: Db,
+        clock: Clock,
+        settings: &config::Rates,
+        assets: &Assets,
+        feeds: Feeds,
+        book: RateBook,
+    ) -> RateWorker {
+        let mut pairs: Vec<Pair> = assets.all().map(|asset| Pair::new(&asset.rate_symbol, USD)).collect();
+>>>>>>> main
         pairs.sort();
         pairs.dedup();
         pairs.retain(|pair| !settings.fixed.contains_key(pair));
-        let round = Mutex::new(Round { consensus: RateConsensus::new(settings), last: None, resumed: false });
-        Rates { db, clock, feeds, book, pairs, refresh: settings.refresh, round }
+        let state = Mutex::new(RefreshState { consensus: RateConsensus::new(settings), last_at: None, resumed: false });
+        RateWorker { db, clock, feeds, book, pairs, refresh: settings.refresh, state }
     }
 
+<<<<<<< HEAD
     /// Loads the last accepted rates, so that the first round is compared with them and a jump is noticed.
+=======
+    /// Loads the last accepted rates, from which jumps of the first new rates are measured.
+>>>>>>> main
     async fn resume(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();
@@ -78,10 +120,10 @@ impl Rates {
 
     async fn accept(&self, pair: Pair, value: Decimal, source: String, at: Instant) -> anyhow::Result<()> {
         let rate = Rate { value, source, observed_at: at };
-        let (stored, of) = (rate.clone(), pair.clone());
+        let (accepted, accepted_pair) = (rate.clone(), pair.clone());
         self.db
             .write("accept_rate", move |tx| {
-                Box::pin(async move { pricing::accept(tx, &of.base, &of.quote, &stored).await })
+                Box::pin(async move { pricing::accept(tx, &accepted_pair.base, &accepted_pair.quote, &accepted).await })
             })
             .await?;
         self.book.set(&pair.base, &pair.quote, rate);
@@ -90,7 +132,7 @@ impl Rates {
 }
 
 #[async_trait]
-impl Worker for Rates {
+impl Worker for RateWorker {
     fn name(&self) -> String {
         "rates".into()
     }
@@ -100,26 +142,30 @@ impl Worker for Rates {
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {
-        let mut round = self.round.lock().await;
+        let mut state = self.state.lock().await;
         let now = self.clock.now();
         let refresh_ms = i64::try_from(self.refresh.as_millis()).unwrap_or(i64::MAX);
-        if self.pairs.is_empty() || round.last.is_some_and(|last| now.since(last) < refresh_ms) {
+        if self.pairs.is_empty() || state.last_at.is_some_and(|last_at| now.since(last_at) < refresh_ms) {
             return Ok(Ran::Idle);
         }
-        if !round.resumed {
-            self.resume(&mut round.consensus).await?;
-            round.resumed = true;
+        if !state.resumed {
+            self.resume(&mut state.consensus).await?;
+            state.resumed = true;
         }
-        round.last = Some(now);
-        let heard = self.feeds.observe(&self.pairs).await;
-        for (pair, outcome) in round.consensus.evaluate_round(self.clock.now(), &self.pairs, &heard) {
+        state.last_at = Some(now);
+        let tickers = self.feeds.observe(&self.pairs).await;
+        for (pair, outcome) in state.consensus.evaluate_round(self.clock.now(), &self.pairs, &tickers) {
             match outcome {
                 Ok(agreed) => self.accept(pair, agreed.value, agreed.to_string(), agreed.at).await?,
                 Err(refused) => {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
                         RateRefusal::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
+<<<<<<< HEAD
                         // The last rate stays in use until it is too old.
+=======
+                        // The last rate is used until it is stale.
+>>>>>>> main
                         RateRefusal::TooFew { .. } | RateRefusal::Disagreement { .. } | RateRefusal::Jump { .. } => {}
                     }
                 }

@@ -1,5 +1,9 @@
+<<<<<<< HEAD
 //! Reads blocks of one chain again, for a token that was added late. An operator requests it; the follower runs on
 //! meanwhile.
+=======
+//! Reads blocks of one chain again, for a token that was listed late. It runs when an operator requests it, beside the follower.
+>>>>>>> main
 
 use anyhow::bail;
 use chain::{Height, SourceError};
@@ -12,20 +16,32 @@ use money::deposits::{
 };
 use records::audit_log::{self, Action, Actor};
 
+<<<<<<< HEAD
 /// Maximum number of blocks in one piece. The command prints its progress after each piece.
 const PIECE_BLOCKS: u64 = 1_000;
 
 /// Reads blocks of one chain again.
+=======
+/// Maximum number of blocks of one piece, so that the operator sees the progress.
+const PIECE_BLOCKS_MAX: u64 = 1_000;
+
+/// Rescans one chain.
+>>>>>>> main
 #[derive(Clone)]
-pub struct Rescan {
+pub struct Rescanner {
     reconciler: BalanceReconciler,
 }
 
+<<<<<<< HEAD
 /// The result of one piece.
+=======
+/// The result of one piece of a rescan.
+>>>>>>> main
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Piece {
+pub struct RescanPiece {
     /// The last block that was read.
     pub to: Height,
+<<<<<<< HEAD
     /// Transfers that were booked now.
     pub booked: u64,
     /// Transfers that were booked before.
@@ -43,6 +59,29 @@ impl Rescan {
     /// Reads the blocks from `from` to `to`, at most [`PIECE_BLOCKS`], and books missing transfers. Fails when `to` is
     /// above the follower's cursor, because the follower reads those blocks.
     pub async fn piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<Piece> {
+=======
+    /// The number of transfers that were booked.
+    pub booked: u64,
+    /// The number of transfers that were booked already.
+    pub known: u64,
+    /// The number of transfers that opened a review instead.
+    pub doubtful: u64,
+}
+
+impl Rescanner {
+    /// A rescanner of the reconciler's chain.
+    pub fn new(reconciler: BalanceReconciler) -> Rescanner {
+        Rescanner { reconciler }
+    }
+
+    /// Reads blocks from `from` on, at most up to `to`, and books transfers that are missing. Blocks above the cursor are left to
+    /// the follower.
+    ///
+    /// # Errors
+    /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;
+    /// [`SourceError`] when the node does not return the blocks.
+    pub async fn rescan_piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
+>>>>>>> main
         let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self
             .reconciler
@@ -54,8 +93,8 @@ impl Rescan {
         if to > at.height {
             return Err(RescanError::Ahead(to, at.height).into());
         }
-        let end = to.min(from.saturating_add(PIECE_BLOCKS - 1));
-        let mut piece = Piece { to: from, booked: 0, known: 0, doubtful: 0 };
+        let end = to.min(from.saturating_add(PIECE_BLOCKS_MAX - 1));
+        let mut piece = RescanPiece { to: from, booked: 0, known: 0, doubtful: 0 };
         let mut next = from;
         while next <= end {
             let blocks = self.reconciler.source.blocks(next, end, &self.reconciler.deposits.chain().watched).await?;
@@ -63,12 +102,15 @@ impl Rescan {
                 bail!(SourceError::BlockNotFound(next))
             };
             if blocks.first().map(|block| block.header.height) != Some(next) || last > end {
-                bail!("{}: block {next} was asked for and another came", self.reconciler.deposits.chain().id);
+                bail!(
+                    "{}: block {next} was requested and another one was returned",
+                    self.reconciler.deposits.chain().id
+                );
             }
-            let came = self.book(actor, blocks).await?;
-            piece.booked += came.booked;
-            piece.known += came.known;
-            piece.doubtful += came.doubtful;
+            let rescanned = self.book(actor, blocks).await?;
+            piece.booked += rescanned.booked;
+            piece.known += rescanned.known;
+            piece.doubtful += rescanned.doubtful;
             piece.to = last;
             next = last + 1;
         }
@@ -78,20 +120,20 @@ impl Rescan {
     async fn book(&self, actor: &Actor, blocks: Vec<chain::Block>) -> anyhow::Result<Rescanned> {
         let (now, deposits) = (self.reconciler.clock.now(), self.reconciler.deposits.clone());
         let actor = actor.clone();
-        let came = self.reconciler.db.write("rescan_blocks", move |tx| {
+        let written = self.reconciler.db.write("rescan_blocks", move |tx| {
             Box::pin(async move {
-                let came = deposits.rescan(tx, now, &blocks).await?;
-                if let (true, Some(first), Some(last)) = (came.booked > 0, blocks.first(), blocks.last()) {
+                let rescanned = deposits.rescan(tx, now, &blocks).await?;
+                if let (true, Some(first), Some(last)) = (rescanned.booked > 0, blocks.first(), blocks.last()) {
                     let detail = format!(
                         "blocks {} to {}: {} transfers were booked",
-                        first.header.height, last.header.height, came.booked
+                        first.header.height, last.header.height, rescanned.booked
                     );
                     audit_log::record(tx, now, &actor, Action::ChainRescan, deposits.chain().id.as_str(), &detail)
                         .await?;
                 }
-                Ok::<_, RescanError>(came)
+                Ok::<_, RescanError>(rescanned)
             })
         });
-        Ok(came.await?)
+        Ok(written.await?)
     }
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use settled::commands::context::{Context, RunningDaemon};
 use settled::commands::dispatch::dispatch;
 use settled::control::Request;
-use settled::workers::rescan::Piece;
-use simnet::{Fault, Keep};
+use settled::workers::rescan::RescanPiece;
+use simnet::{NodeFault, ReplacedTxs};
 
 use crate::placed_order::PlacedOrder;
 use crate::world::{SETUP, World, accounts};
@@ -37,7 +37,7 @@ async fn resume(world: &World, chain: &str) -> Result<String, String> {
 /// Rescans from block 1 and returns the number of transfers that were booked, known before, and uncertain.
 async fn rescan(world: &World, chain: &ChainId, to: u64) -> Result<(u64, u64, u64), String> {
     let output = request(world, "rescan", json!({ "chain": chain.as_str(), "from": 1, "to": to })).await?;
-    let piece: Piece = serde_json::from_value(output).expect("the rescanned blocks");
+    let piece: RescanPiece = serde_json::from_value(output).expect("the rescanned blocks");
     assert_eq!(piece.to, to);
     Ok((piece.booked, piece.known, piece.doubtful))
 }
@@ -75,7 +75,7 @@ both! {
     async fn a_reversed_payment_that_does_not_return_expires(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let needed = pay_until_completed(&world, &order).await;
-        world.simnet.reorg(&world.chain_of(order.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), needed, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "pending").await;
         advance_and_mine(&world, order.coin, 29 * 60).await;
@@ -101,7 +101,7 @@ both! {
         world.mine(order.coin, 12);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        world.simnet.reorg(&world.chain_of(order.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), 12, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.merchant_incoming(order.coin).await, part);
         advance_and_mine(&world, order.coin, 32 * 60).await;
@@ -116,7 +116,7 @@ both! {
         world.advance_seconds(29 * 60);
         let needed = pay_until_completed(&world, &order).await;
         world.advance_seconds(20 * 60);
-        world.simnet.reorg(&world.chain_of(order.coin), needed, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), needed, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         advance_and_mine(&world, order.coin, 20 * 60).await;
         world.pay_order(&order, order.due);
@@ -138,7 +138,7 @@ both! {
         assert_eq!(world.suspense("erc20_usdt", Suspense::Foreign).await, usdt);
         assert!(world.has_open_review("deposit.apart").await);
 
-        world.simnet.reorg(&world.chain_of("eth"), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of("eth"), 20, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.suspense("eth", Suspense::Foreign).await, Amount::ZERO, "no credit outlives its block");
 
@@ -156,7 +156,7 @@ both! {
     async fn a_node_without_balances_delays_expiry_by_ten_minutes_at_most(world: World) {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
-        world.simnet.set_fault(&chain, Fault::NoBalances, true);
+        world.simnet.set_fault(&chain, NodeFault::NoBalances, true);
         advance_and_mine(&world, order.coin, 32 * 60).await;
         world.assert_status(&order, "pending", "pending").await;
         advance_and_mine(&world, order.coin, 9 * 60).await;
@@ -167,7 +167,7 @@ both! {
         let blind = reviews.iter().find(|review| review.kind == "probe.blind").unwrap();
         assert!(blind.subject.starts_with("invoice/") && blind.detail.contains("11 minutes"), "{blind:?}");
 
-        world.simnet.set_fault(&chain, Fault::NoBalances, false);
+        world.simnet.set_fault(&chain, NodeFault::NoBalances, false);
         let next = world.place_order("erc20_usdt").await;
         advance_and_mine(&world, next.coin, 32 * 60).await;
         world.assert_status(&next, "expired", "expired").await;
@@ -210,7 +210,7 @@ both! {
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
         assert!(world.has_open_review("payment.surplus").await && world.has_open_review("deposit.apart").await);
-        world.simnet.reorg(&world.chain_of(order.coin), 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), 12, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert!(!world.has_open_review("payment.surplus").await && !world.has_open_review("deposit.apart").await);
 
@@ -235,7 +235,7 @@ both! {
         assert!(world.has_open_review("payment.short").await);
         let chain = world.chain_of(order.coin);
         for (depth, left) in [(13, Some("50000 of ")), (15, None)] {
-            world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+            world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
             world.run_until_idle().await;
             let reviews = world.open_reviews().await;
             let short = reviews.iter().find(|review| review.kind == "payment.short");
@@ -252,7 +252,7 @@ both! {
         world.mine(order.coin, 12);
         advance_and_mine(&world, order.coin, 3 * 60).await;
         close_review(&world, "payment.short").await;
-        world.simnet.reorg(&world.chain_of(order.coin), 13, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), 13, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.suspense(order.coin, Suspense::Short).await, world.amount(order.coin, "0.05"));
         assert!(!world.has_open_review("payment.short").await);
@@ -270,7 +270,7 @@ both! {
             world.assert_status(&order, "completed", "paid").await;
         };
         let vanish = async || {
-            world.simnet.reorg(&chain, 12, Keep::DoubleSpend, world.clock.now().unix_seconds());
+            world.simnet.reorg(&chain, 12, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
             world.run_until_idle().await;
         };
         pay(3).await;
@@ -293,9 +293,9 @@ both! {
         let chain = world.chain_of(order.coin);
         world.pay_order(&order, order.due);
         world.mine(order.coin, 1);
-        let first = world.simnet.head(&chain).head.height;
+        let first = world.simnet.tip(&chain).head.height;
         world.pay_order(&order, order.due);
-        while world.simnet.head(&chain).finalized.is_none_or(|last| last.height < first) {
+        while world.simnet.tip(&chain).finalized.is_none_or(|last| last.height < first) {
             world.mine(order.coin, 1);
         }
         world.run_until_idle().await;
@@ -304,8 +304,8 @@ both! {
         let asset = world.asset(order.coin).id;
         let earned = || world.account(world.shop.mode, available.clone(), asset.clone());
         assert_eq!(earned().await.available(), Amount::ZERO, "the second payment may still vanish");
-        let depth = world.simnet.head(&chain).head.height - first;
-        world.simnet.reorg(&chain, depth, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        let depth = world.simnet.tip(&chain).head.height - first;
+        world.simnet.reorg(&chain, depth, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(earned().await.available(), order.due);
         world.assert_status(&order, "completed", "paid").await;
@@ -373,7 +373,7 @@ both! {
         world.mine(order.coin, 20);
         world.run_until_idle().await;
         assert_eq!(world.suspense(order.coin, Suspense::Dust).await, Amount::from_units(1));
-        world.simnet.reorg(&world.chain_of(order.coin), 20, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), 20, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.suspense(order.coin, Suspense::Dust).await, Amount::ZERO);
         advance_and_mine(&world, order.coin, 32 * 60).await;
@@ -419,7 +419,7 @@ both! {
         assert!(resume(&world, "dogecoin").await.unwrap_err().contains("no chain `dogecoin`"));
 
         // The fork still exists, so the chain halts again and the review opens again.
-        world.simnet.reorg(&chain, 120, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 120, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert!(world.has_open_review("chain.halted").await);
         resume(&world, "ethereum").await.unwrap();
@@ -433,14 +433,14 @@ both! {
         world.pay_order(&other, other.due);
         world.mine(other.coin, 1);
         world.run_until_idle().await;
-        world.simnet.set_fault(&chain, Fault::HideTransfers, true);
+        world.simnet.set_fault(&chain, NodeFault::HideTransfers, true);
         world.pay_order(&order, order.due);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
-        world.simnet.set_fault(&chain, Fault::HideTransfers, false);
+        world.simnet.set_fault(&chain, NodeFault::HideTransfers, false);
         world.assert_status(&order, "pending", "pending").await;
 
-        let head = world.simnet.head(&chain).head.height;
+        let head = world.simnet.tip(&chain).head.height;
         assert!(rescan(&world, &chain, head + 1).await.unwrap_err().contains("was not read yet"));
         assert_eq!(rescan(&world, &chain, head).await, Ok((1, 1, 0)));
         world.run_until_idle().await;
@@ -453,15 +453,15 @@ both! {
     async fn a_rescan_does_not_book_a_balance_credit_again(world: World) {
         let order = world.place_order("eth").await;
         let chain = world.chain_of("eth");
-        world.simnet.internals_by_balance(&chain, true);
+        world.simnet.set_internal_by_balance(&chain, true);
         world.simnet.pay_internal(&chain, &order.address, order.due).unwrap();
         world.mine("eth", 20);
         world.run_until_idle().await;
         world.mine_deep("eth");
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        world.simnet.internals_by_balance(&chain, false);
-        let head = world.simnet.head(&chain).head.height;
+        world.simnet.set_internal_by_balance(&chain, false);
+        let head = world.simnet.tip(&chain).head.height;
         assert_eq!(rescan(&world, &chain, head).await, Ok((0, 0, 1)));
         assert!(world.has_open_review("rescan.doubtful").await);
         assert_eq!(world.suspense("eth", Suspense::Surplus).await, Amount::ZERO);

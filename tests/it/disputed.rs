@@ -2,7 +2,7 @@
 
 use chain::Amount;
 use money::ledger::Account;
-use simnet::{Fault, Keep};
+use simnet::{NodeFault, ReplacedTxs};
 
 use crate::placed_order::PlacedOrder;
 use crate::world::World;
@@ -20,12 +20,12 @@ async fn pay_and_confirm(world: &World) -> (PlacedOrder, u64) {
 }
 
 fn set_conflicting(world: &World, on: bool) {
-    world.simnet.set_fault(&world.chain_of("erc20_usdt"), Fault::Disputed, on);
+    world.simnet.set_fault(&world.chain_of("erc20_usdt"), NodeFault::ConflictingEndpoint, on);
 }
 
 fn reorg_dropping(world: &World, depth: u64) {
     let now = world.clock.now().unix_seconds();
-    world.simnet.reorg(&world.chain_of("erc20_usdt"), depth, Keep::Drop, now);
+    world.simnet.reorg(&world.chain_of("erc20_usdt"), depth, ReplacedTxs::Drop, now);
 }
 
 async fn pending(world: &World) -> Amount {

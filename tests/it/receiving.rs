@@ -3,7 +3,7 @@
 use chain::Amount;
 use config::Config;
 use money::ledger::{Account, Suspense};
-use simnet::{Fault, Keep};
+use simnet::{NodeFault, ReplacedTxs};
 
 use crate::placed_order::PlacedOrder;
 use crate::world::World;
@@ -118,7 +118,7 @@ both! {
         let asset = world.asset(order.coin).id;
         assert_eq!(world.account(world.shop.mode, incoming.clone(), asset.clone()).await.available(), Amount::ZERO);
 
-        world.simnet.reorg(&world.chain_of(order.coin), 12, Keep::Drop, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), 12, ReplacedTxs::Drop, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.suspense(order.coin, Suspense::Surplus).await, Amount::ZERO);
         let pending = Account::MerchantPending(world.shop.merchant);
@@ -134,7 +134,7 @@ both! {
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
         world.advance_seconds(5 * 60);
-        world.simnet.reorg(&world.chain_of(order.coin), 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), 1, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         world.mine_deep(order.coin);
         world.run_until_idle().await;
@@ -149,14 +149,14 @@ both! {
         world.mine(order.coin, 1);
         world.run_until_idle().await;
         world.advance_seconds(5 * 60);
-        world.simnet.hold_mempool(&chain, true);
-        world.simnet.reorg(&chain, 1, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.set_mempool_held(&chain, true);
+        world.simnet.reorg(&chain, 1, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         world.advance_seconds(20 * 60);
         world.mine(order.coin, 1);
         world.run_until_idle().await;
         assert_eq!(world.status(&order.id).await.text_at("status"), "pending", "it was in time, and nobody could mine it");
-        world.simnet.hold_mempool(&chain, false);
+        world.simnet.set_mempool_held(&chain, false);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
@@ -170,7 +170,7 @@ both! {
         world.mine(order.coin, 1);
         world.run_until_idle().await;
         world.advance_seconds(5 * 60);
-        world.simnet.reorg(&world.chain_of(order.coin), 1, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&world.chain_of(order.coin), 1, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         for (seconds, status) in [(29 * 60, "pending"), (3 * 60, "expired")] {
             world.advance_seconds(seconds);
@@ -240,12 +240,12 @@ both! {
         world.advance_seconds(20 * 60);
         world.pay_order(&order, order.due);
         world.mine(order.coin, 1);
-        world.simnet.set_fault(&world.chain_of(order.coin), Fault::Unavailable, true);
+        world.simnet.set_fault(&world.chain_of(order.coin), NodeFault::Unavailable, true);
         world.run_until_idle().await;
         world.advance_seconds(3 * 3_600);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "pending").await;
-        world.simnet.set_fault(&world.chain_of(order.coin), Fault::Unavailable, false);
+        world.simnet.set_fault(&world.chain_of(order.coin), NodeFault::Unavailable, false);
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
@@ -255,9 +255,9 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let asset = world.asset(order.coin);
         let due = order.due;
-        world.simnet.zero_value(&asset.chain, &asset.id, &order.address).unwrap();
-        world.simnet.fake_token(&asset.chain, &order.address, due).unwrap();
-        world.simnet.pay_failing(&asset.chain, &asset.id, &order.address, due).unwrap();
+        world.simnet.pay_zero(&asset.chain, &asset.id, &order.address).unwrap();
+        world.simnet.pay_fake_token(&asset.chain, &order.address, due).unwrap();
+        world.simnet.pay_reverting(&asset.chain, &asset.id, &order.address, due).unwrap();
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "pending").await;
@@ -304,7 +304,7 @@ both! {
 
     async fn internal_transfers_are_found_by_balance(world: World) {
         let chain = world.chain_of("eth");
-        world.simnet.internals_by_balance(&chain, true);
+        world.simnet.set_internal_by_balance(&chain, true);
         let order = world.place_order("eth").await;
         world.mine("eth", 40);
         world.run_until_idle().await;
@@ -320,7 +320,7 @@ both! {
         let order = world.place_order("erc20_usdt").await;
         let chain = world.chain_of(order.coin);
         world.advance_seconds(60);
-        world.simnet.set_fault(&chain, Fault::HideTransfers, true);
+        world.simnet.set_fault(&chain, NodeFault::HideTransfers, true);
         world.pay_order(&order, order.due);
         world.mine(order.coin, 40);
         world.run_until_idle().await;
@@ -363,7 +363,7 @@ both! {
         world.mine(order.coin, 3);
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
-        world.simnet.reorg(&chain, 3, Keep::Remine, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 3, ReplacedTxs::Remine, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         world.assert_status(&order, "pending", "confirming").await;
         world.mine_deep(order.coin);
@@ -377,7 +377,7 @@ both! {
         world.pay_order(&order, order.due);
         world.mine(order.coin, 4);
         world.run_until_idle().await;
-        world.simnet.reorg(&chain, 4, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 4, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         let answer = world.status(&order.id).await;
         assert_eq!(answer.text_at("payment.received_amount"), "0", "{}", answer.text);
@@ -401,7 +401,7 @@ both! {
         let due = order.due;
         assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available(), due);
 
-        world.simnet.reorg(&chain, needed, Keep::Drop, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, needed, ReplacedTxs::Drop, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert_eq!(world.account(world.shop.mode, pending.clone(), asset.clone()).await.available(), Amount::ZERO, "no credit outlives its block");
         assert_eq!(world.status(&order.id).await.text_at("status"), "completed", "what was delivered stays delivered");
@@ -419,8 +419,8 @@ both! {
         for depth in 1..=64 {
             world.mine(order.coin, 1);
             world.run_until_idle().await;
-            let most = world.simnet.head(&chain).finalized.map_or(64, |mark| world.simnet.head(&chain).head.height - mark.height);
-            world.simnet.reorg(&chain, depth.min(most), Keep::Remine, world.clock.now().unix_seconds());
+            let most = world.simnet.tip(&chain).finalized.map_or(64, |mark| world.simnet.tip(&chain).head.height - mark.height);
+            world.simnet.reorg(&chain, depth.min(most), ReplacedTxs::Remine, world.clock.now().unix_seconds());
             world.run_until_idle().await;
         }
         world.pay_order(&order, order.due);
@@ -434,7 +434,7 @@ both! {
         let chain = world.chain_of(order.coin);
         world.pay_order(&order, order.due);
         world.mine(order.coin, 20);
-        for fault in [Fault::Stale(5), Fault::WrongParent, Fault::NotThere, Fault::GoBack] {
+        for fault in [NodeFault::Stale(5), NodeFault::WrongParent, NodeFault::MissingBlocks, NodeFault::FinalityRegresses] {
             world.simnet.set_fault(&chain, fault, true);
             world.run_until_idle().await;
             world.simnet.set_fault(&chain, fault, false);
@@ -451,7 +451,7 @@ both! {
         world.mine_deep(order.coin);
         world.run_until_idle().await;
         world.assert_status(&order, "completed", "paid").await;
-        world.simnet.reorg(&chain, 120, Keep::DoubleSpend, world.clock.now().unix_seconds());
+        world.simnet.reorg(&chain, 120, ReplacedTxs::DoubleSpend, world.clock.now().unix_seconds());
         world.run_until_idle().await;
         assert!(world.has_open_review("chain.halted").await);
     }

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use simnet::{Fault, Keep};
+use simnet::{NodeFault, ReplacedTxs};
 
 use crate::commands::program::{Running, run};
 use crate::placed_order::PlacedOrder;
@@ -107,8 +107,9 @@ impl Play {
 
     fn reorg_random_chain(&mut self) {
         let (chain, depth) = (self.any_chain(), self.rng.random_range(1..=DEPTH_MAX));
-        let keep =
-            *[Keep::Remine, Keep::Remine, Keep::Drop, Keep::DoubleSpend].choose(&mut self.rng).expect("not empty");
+        let keep = *[ReplacedTxs::Remine, ReplacedTxs::Remine, ReplacedTxs::Drop, ReplacedTxs::DoubleSpend]
+            .choose(&mut self.rng)
+            .expect("not empty");
         self.world.simnet.reorg(&chain, depth, keep, self.world.clock.now().unix_seconds());
         self.note(format!("{depth} blocks of {chain} replaced, {keep:?}"));
     }
@@ -116,7 +117,13 @@ impl Play {
     /// Makes a node faulty, or repairs it.
     fn toggle_fault(&mut self) {
         let (chain, on) = (self.any_chain(), self.rng.random_bool(0.4));
-        let faults = [Fault::Unavailable, Fault::Stale(3), Fault::NotThere, Fault::WrongParent, Fault::GoBack];
+        let faults = [
+            NodeFault::Unavailable,
+            NodeFault::Stale(3),
+            NodeFault::MissingBlocks,
+            NodeFault::WrongParent,
+            NodeFault::FinalityRegresses,
+        ];
         if on {
             let fault = *faults.choose(&mut self.rng).expect("not empty");
             self.world.simnet.set_fault(&chain, fault, true);
@@ -158,7 +165,13 @@ impl Play {
     async fn settle_everything(&mut self) {
         let chains = self.world.simnet.chains();
         for chain in &chains {
-            for fault in [Fault::Unavailable, Fault::Stale(3), Fault::NotThere, Fault::WrongParent, Fault::GoBack] {
+            for fault in [
+                NodeFault::Unavailable,
+                NodeFault::Stale(3),
+                NodeFault::MissingBlocks,
+                NodeFault::WrongParent,
+                NodeFault::FinalityRegresses,
+            ] {
                 self.world.simnet.set_fault(chain, fault, false);
             }
             self.world.simnet.fail_next(chain, 0);

@@ -3,7 +3,7 @@
 use chain::{Amount, ChainId};
 use money::ledger::{Account, Suspense};
 use shop::orders::{self, CancelError};
-use simnet::Keep;
+use simnet::ReplacedTxs;
 
 use crate::placed_order::PlacedOrder;
 use crate::world::{Answer, World};
@@ -62,28 +62,28 @@ both! {
     async fn a_payment_seen_in_time_pays_whenever_it_is_mined(world: World) {
         let order = world.place_order("btc").await;
         let other = world.place_order("btc").await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.pay_order(&order, order.due);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
         world.advance_seconds(3 * 3_600);
         world.mine("btc", 3);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
         assert_status_when_idle(&world, &other, "expired", "expired").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);
         assert_status_when_idle(&world, &order, "completed", "paid").await;
     }
 
     async fn what_was_seen_in_the_grace_is_in_time_too(world: World) {
         let order = world.place_order("btc").await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.advance_seconds(30 * 60 + 30);
         world.pay_order(&order, order.due);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
         world.advance_seconds(3_600);
         world.mine("btc", 1);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);
         assert_status_when_idle(&world, &order, "completed", "paid").await;
     }
@@ -111,7 +111,7 @@ both! {
     async fn nothing_more_is_asked_for_when_the_window_is_over(world: World) {
         let order = world.place_order("btc").await;
         let due = order.due;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.pay("btc", &order.address, &due.checked_mul_ratio(1, 2).unwrap().to_decimal(8));
         let answer = assert_status_when_idle(&world, &order, "pending", "confirming").await;
         assert!(answer.text_at("payment.qr_code").starts_with("bitcoin:"), "the rest: {}", answer.text);
@@ -122,13 +122,13 @@ both! {
 
     async fn what_nobody_mines_for_a_day_holds_nothing_any_more(world: World) {
         let order = world.place_order("btc").await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.pay_order(&order, order.due);
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
         world.advance_seconds(25 * 3_600);
         world.mine("btc", 1);
         assert_status_when_idle(&world, &order, "expired", "expired").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine_deep("btc");
         assert_status_when_idle(&world, &order, "expired", "expired").await;
         let late = Account::Suspense(world.shop.merchant, Suspense::Late);
@@ -142,10 +142,10 @@ both! {
         assert_status_when_idle(&world, &order, "pending", "confirming").await;
         world.mine("btc", 1);
         assert_status_when_idle(&world, &order, "completed", "paid").await;
-        world.simnet.hold_mempool(&bitcoin(&world), true);
+        world.simnet.set_mempool_held(&bitcoin(&world), true);
         world.simnet.reorg(&bitcoin(&world), 1, Keep::Remine, world.clock.now().unix_seconds());
         assert_status_when_idle(&world, &order, "completed", "confirming").await;
-        world.simnet.hold_mempool(&bitcoin(&world), false);
+        world.simnet.set_mempool_held(&bitcoin(&world), false);
         world.mine("btc", 1);
         assert_status_when_idle(&world, &order, "completed", "paid").await;
     }

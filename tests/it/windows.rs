@@ -2,7 +2,7 @@
 //! contain a payment in time was read.
 
 use money::invoices;
-use simnet::Fault;
+use simnet::NodeFault;
 
 use crate::world::World;
 

@@ -39,7 +39,8 @@ pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], A
 pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &Answer) -> Result<(), db::Error> {
     let n = execute!(
         tx,
-        "update idempotency_keys set response_status = $3, response_body = $4 where scope = $1 and key = $2 and response_status = 0",
+        "update idempotency_keys set response_status = $3, response_body = $4
+         where scope = $1 and key = $2 and response_status = 0",
         scope,
         key,
         answer.status,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chain::{Amount, AssetId, ChainId};
 use serde::{Deserialize, Serialize};
-use simnet::{Keep, Simnet};
+use simnet::{ReplacedTxs, Simnet};
 use url::Url;
 
 use crate::commands::context::Context;
@@ -206,13 +206,14 @@ async fn execute(context: &Context, demo: &Demo, command: DemoCommand) -> Result
         }
         DemoCommand::Reorg { chain, blocks } => {
             let chain = find_simulated_chain(demo, &chain)?;
-            demo.simnet.hold_mempool(&chain, true);
-            let head = demo.simnet.reorg(&chain, blocks.min(1_000), Keep::Remine, context.clock.now().unix_seconds());
+            demo.simnet.set_mempool_held(&chain, true);
+            let head =
+                demo.simnet.reorg(&chain, blocks.min(1_000), ReplacedTxs::Remine, context.clock.now().unix_seconds());
             Ok(head.height.to_string())
         }
         DemoCommand::Release { chain } => {
             let chain = find_simulated_chain(demo, &chain)?;
-            demo.simnet.hold_mempool(&chain, false);
+            demo.simnet.set_mempool_held(&chain, false);
             demo.pause(&chain, context.clock.now());
             Ok(String::new())
         }

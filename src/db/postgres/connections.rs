@@ -39,7 +39,7 @@ struct Idle {
     fence: FenceState,
 }
 
-/// The permission of this process to open connections.
+/// The right of this process to open connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceState {
     /// Connections may be opened, because the process does not hold the instance lock and keeps no state in memory. Any

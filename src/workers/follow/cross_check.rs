@@ -1,14 +1,16 @@
+<<<<<<< HEAD
 //! Cross-checks: deposits are confirmed, and confirmed deposits are reversed, only when a second, independent endpoint
 //! has the same block.
+=======
+//! What second endpoints showed of the blocks that money rests on. Deposits are confirmed and reversed only where a second
+//! endpoint has the same blocks.
+>>>>>>> main
 
-use chain::source::CrossCheckResult;
-use chain::{Block, BlockRef, Height};
-use tracing::{error, warn};
+use chain::BlockRef;
 
-use crate::workers::follow::{FollowWorker, Following};
 use clock::Instant;
-use money::deposits::{self, Position};
 
+<<<<<<< HEAD
 /// The results of earlier cross-checks, by which repeated log lines and reviews are avoided.
 #[derive(Default)]
 pub struct CrossCheck {
@@ -148,5 +150,35 @@ impl FollowWorker {
             }
         }
         Ok(matches!(self.shown(theirs).await?, Corroboration::Whole))
+=======
+/// The part of our branch that a second endpoint has too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Corroboration {
+    /// All of it.
+    Full,
+    /// The part up to its head, which is this block.
+    UpTo(BlockRef),
+    /// Nothing, or another branch.
+    None,
+}
+
+/// The dispute between endpoints of one chain, and what was logged about endpoints that are behind.
+#[derive(Debug, Default)]
+pub struct EndpointDispute {
+    /// Whether the review of contradicting endpoints is open; `None` when that is not known, as after a start.
+    pub is_open: Option<bool>,
+    /// Whether it was logged that an endpoint is behind.
+    pub behind_logged: bool,
+    /// The head of an endpoint that is behind, and when that head was first seen.
+    behind: Option<(BlockRef, Instant)>,
+}
+
+impl EndpointDispute {
+    /// Records the head of an endpoint that is behind. Returns true when that head has not moved for `stall_ms` milliseconds.
+    pub fn is_stalled(&mut self, now: Instant, head: BlockRef, stall_ms: i64) -> bool {
+        let since = self.behind.filter(|(seen, _)| *seen == head).map_or(now, |(_, since)| since);
+        self.behind = Some((head, since));
+        now.since(since) >= stall_ms
+>>>>>>> main
     }
 }

@@ -76,6 +76,19 @@ pub fn on_postgres(folder: &Path, scratch: &TestDatabase) -> String {
     file.to_str().unwrap().to_owned()
 }
 
+/// An installation with a separate data folder that uses the SQLite database in `database`.
+fn on_sqlite(folder: &Path, database: &Path) -> String {
+    let file = folder.join("settled.toml");
+    let (data, database) = (folder.join("data"), database.display());
+    let text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[data]\nfolder = \"{}\"\n\
+         [database]\nurl = \"sqlite:{database}\"\n[rates]\nmode = \"fixed\"\n",
+        data.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
 async fn serving(config: &str) -> (Child, String) {
     started(settled(&["serve", "--config", config])).await
 }
@@ -145,4 +158,28 @@ async fn a_second_daemon_waits_until_the_first_one_has_stopped() {
     let (mut last, _) = serving(&first).await;
     Running::terminate(&last);
     assert!(last.wait().await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_daemon_is_refused_the_sqlite_database_of_a_running_one() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let database = folders[0].path().join("data/settled.db");
+    let [first, second] = folders.each_ref().map(|folder| on_sqlite(folder.path(), &database));
+    let (mut daemon, _) = serving(&first).await;
+    let holder = format!("process {} on ", daemon.id().unwrap());
+    for command in ["serve", "migrate"] {
+        let refused = run(&[command, "--config", &second]).await;
+        assert_eq!(refused.code, 4, "{refused:?}");
+        assert!(refused.err.contains(&holder) && refused.err.contains("stop that one"), "{refused:?}");
+    }
+
+    Running::terminate(&daemon);
+    assert!(daemon.wait().await.unwrap().success());
+    let [data, copy] = folders.each_ref().map(|folder| folder.path().join("data"));
+    std::fs::create_dir_all(&copy).unwrap();
+    std::fs::copy(data.join("envelope.keys"), copy.join("envelope.keys")).unwrap();
+    let (mut next, _) = serving(&second).await;
+    assert_eq!(run(&["serve", "--config", &first]).await.code, 4);
+    Running::terminate(&next);
+    assert!(next.wait().await.unwrap().success());
 }

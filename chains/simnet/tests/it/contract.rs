@@ -1,8 +1,8 @@
-//! The suite that every driver passes.
+//! Model chains pass the conformance suite of the chain contract.
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, ChainId, Family};
-use simnet::{Keep, Simnet, address, conformance};
+use simnet::{ReplacedTxs, Simnet, address, conformance};
 
 use crate::support::{self, GENESIS};
 
@@ -12,7 +12,7 @@ struct Operator<'a> {
 }
 
 #[async_trait]
-impl conformance::Operator for Operator<'_> {
+impl conformance::ChainOperator for Operator<'_> {
     async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount) {
         self.simnet.pay(self.chain, &asset.id, &to.text, amount).unwrap();
     }
@@ -22,12 +22,12 @@ impl conformance::Operator for Operator<'_> {
     }
 
     async fn reorg(&mut self, depth: u64) {
-        self.simnet.reorg(self.chain, depth, Keep::Drop, GENESIS);
+        self.simnet.reorg(self.chain, depth, ReplacedTxs::Drop, GENESIS);
     }
 }
 
 #[tokio::test]
-async fn every_family_keeps_the_contract() {
+async fn every_family_passes_the_conformance_suite() {
     for spec in support::specs() {
         let simnet = support::simnet();
         let source = simnet.source(&spec.chain).unwrap();
@@ -35,11 +35,14 @@ async fn every_family_keeps_the_contract() {
             let mut secret = [byte; 32];
             secret[0] = 1;
             let key = bitcoin::secp256k1::SecretKey::from_slice(&secret).unwrap();
-            address::of_key(spec.family, &simnet::tx::public_key(&key))
+            address::from_public_key(spec.family, &simnet::transaction::public_key(&key))
         };
-        let subject =
-            conformance::Subject { source: &*source, assets: &spec.assets, addresses: [fresh(1), fresh(2), fresh(3)] };
-        conformance::check(subject, &mut Operator { simnet: &simnet, chain: &spec.chain }).await;
+        let source_under_test = conformance::SourceUnderTest {
+            source: &*source,
+            assets: &spec.assets,
+            addresses: [fresh(1), fresh(2), fresh(3)],
+        };
+        conformance::check_source(source_under_test, &mut Operator { simnet: &simnet, chain: &spec.chain }).await;
         let tip = source.tip().await.unwrap();
         assert_eq!(tip.finalized.is_none(), spec.family == Family::Bitcoin);
     }

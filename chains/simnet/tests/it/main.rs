@@ -1,12 +1,12 @@
-//! Model chains from the outside: as a buyer, an operator and a follower see them.
+//! Model chains as a buyer, an operator and a follower see them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod support;
 
+mod block_file;
 mod contract;
 mod faults;
-mod journal;
 mod nodes;
 mod payments;
 mod properties;

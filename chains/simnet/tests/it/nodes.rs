@@ -1,10 +1,10 @@
-//! What nodes say to signed bytes.
+//! Broadcasting transactions to model nodes.
 
 use bitcoin::secp256k1::SecretKey;
 use chain::{Address, BroadcastOutcome, Family};
 use simnet::{
-    Fault, Simnet, address,
-    tx::{self, Draft, Move, Order, Tx},
+    NodeFault, Simnet, address,
+    transaction::{self, Move, ReplayProtection, SignedTx, TxDraft},
 };
 
 use crate::support::{self, BITCOIN, EVM, GENESIS, TRON, id, native, now, units};
@@ -14,24 +14,24 @@ fn key(byte: u8) -> SecretKey {
 }
 
 fn address_of(family: Family, byte: u8) -> Address {
-    address::of_key(family, &tx::public_key(&key(byte)))
+    address::from_public_key(family, &transaction::public_key(&key(byte)))
 }
 
-/// Gives the account of that key 1,000 units to spend.
+/// Pays 1,000 units to the account of that key.
 fn fund(simnet: &Simnet, name: &str, family: Family, byte: u8) {
     let chain = id(name);
     simnet.pay(&chain, &native(&chain), &address_of(family, byte).text, units(1_000)).unwrap();
     simnet.mine(&chain, 1, GENESIS);
 }
 
-fn draft(name: &str, family: Family, order: Order, to: &str, amount: u64, fee: u64) -> Draft {
+fn draft(name: &str, family: Family, replay_protection: ReplayProtection, to: &str, amount: u64, fee: u64) -> TxDraft {
     let chain = id(name);
     let to = address::parse(family, to).unwrap();
     let moves = vec![Move { asset: native(&chain), to, amount: units(amount), internal: false }];
-    Draft { chain, order, moves, fee: units(fee), reverts: false }
+    TxDraft { chain, replay_protection, moves, fee: units(fee), reverts: false }
 }
 
-fn broadcast(simnet: &Simnet, name: &str, tx: &Tx) -> BroadcastOutcome {
+fn broadcast(simnet: &Simnet, name: &str, tx: &SignedTx) -> BroadcastOutcome {
     now(simnet.sender(&id(name)).unwrap().broadcast(tx.raw().as_bytes()))
 }
 
@@ -45,15 +45,15 @@ fn an_account_pays_in_the_order_of_its_nonces() {
     let simnet = support::simnet();
     fund(&simnet, "ethereum", Family::Evm, 1);
     let pay = |nonce: u64, amount: u64, fee: u64| {
-        draft("ethereum", Family::Evm, Order::Nonce(nonce), EVM, amount, fee).sign(Family::Evm, &[key(1)])
+        draft("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, amount, fee).sign(Family::Evm, &[key(1)])
     };
     assert_eq!(
         broadcast(&simnet, "ethereum", &pay(1, 20, 1)),
         BroadcastOutcome::Accepted,
-        "it waits for the one before it"
+        "it waits for the nonce before it"
     );
     simnet.mine(&id("ethereum"), 1, GENESIS);
-    assert_eq!(simnet.transaction(&id("ethereum"), pay(1, 20, 1).txid).unwrap().confirmations, 0);
+    assert_eq!(simnet.find_transaction(&id("ethereum"), pay(1, 20, 1).txid).unwrap().confirmations, 0);
     assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::Accepted);
     assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 10, 1)), BroadcastOutcome::AlreadyKnown);
     assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(0, 11, 1))), "replacement transaction underpriced");
@@ -65,21 +65,21 @@ fn an_account_pays_in_the_order_of_its_nonces() {
         simnet.balance(&id("ethereum"), &native(&id("ethereum")), &address_of(Family::Evm, 1).text),
         units(1_000 - 31 - 3)
     );
-    assert_eq!(simnet.transaction(&id("ethereum"), pay(0, 10, 1).txid), None);
-    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), BroadcastOutcome::AlreadyKnown, "the chain has it");
+    assert_eq!(simnet.find_transaction(&id("ethereum"), pay(0, 10, 1).txid), None);
+    assert_eq!(broadcast(&simnet, "ethereum", &pay(0, 11, 2)), BroadcastOutcome::AlreadyKnown, "it is mined");
     assert_eq!(refusal(broadcast(&simnet, "ethereum", &pay(0, 12, 9))), "nonce too low: next is 2");
 }
 
 #[test]
-fn coins_of_several_owners_are_spent_together_and_once() {
+fn coins_of_several_owners_are_spent_together_and_only_once() {
     let (simnet, chain) = (support::simnet(), id("bitcoin"));
     for byte in [1, 2] {
         fund(&simnet, "bitcoin", Family::Bitcoin, byte);
     }
-    let coins = [1, 2].map(|byte| simnet.coins(&chain, address_of(Family::Bitcoin, byte).key)[0].0).to_vec();
+    let coins = [1, 2].map(|byte| simnet.list_coins(&chain, address_of(Family::Bitcoin, byte).key)[0].0).to_vec();
     let pay = |keys: &[SecretKey], amount: u64, fee: u64| {
-        let order = Order::Coins(coins.clone());
-        draft("bitcoin", Family::Bitcoin, order, BITCOIN, amount, fee).sign(Family::Bitcoin, keys)
+        let inputs = ReplayProtection::Inputs(coins.clone());
+        draft("bitcoin", Family::Bitcoin, inputs, BITCOIN, amount, fee).sign(Family::Bitcoin, keys)
     };
     let both = [key(1), key(2)];
     assert_eq!(refusal(broadcast(&simnet, "bitcoin", &pay(&both[..1], 1_990, 10))), "missing or spent coin");
@@ -97,7 +97,7 @@ fn a_tron_transaction_expires() {
     let (simnet, chain) = (support::simnet(), id("tron"));
     fund(&simnet, "tron", Family::Tron, 1);
     let pay = |time: i64, salt: u64| {
-        draft("tron", Family::Tron, Order::Until { time, salt }, TRON, 10, 0).sign(Family::Tron, &[key(1)])
+        draft("tron", Family::Tron, ReplayProtection::Expiry { time, salt }, TRON, 10, 0).sign(Family::Tron, &[key(1)])
     };
     assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), BroadcastOutcome::Accepted);
     assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 2)), BroadcastOutcome::Accepted);
@@ -107,16 +107,20 @@ fn a_tron_transaction_expires() {
     assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 60, 1)), BroadcastOutcome::AlreadyKnown);
     assert_eq!(broadcast(&simnet, "tron", &pay(GENESIS + 99, 4)), BroadcastOutcome::Accepted);
     simnet.mine(&chain, 1, GENESIS + 100);
-    assert_eq!(simnet.transaction(&chain, pay(GENESIS + 99, 4).txid), None, "no block took it in time");
+    assert_eq!(
+        simnet.find_transaction(&chain, pay(GENESIS + 99, 4).txid),
+        None,
+        "it expired before a block included it"
+    );
     assert_eq!(simnet.balance(&chain, &native(&chain), TRON), units(20));
 }
 
 #[test]
-fn bytes_that_no_node_takes() {
+fn invalid_transactions_are_refused() {
     let simnet = support::simnet();
     fund(&simnet, "ethereum", Family::Evm, 1);
     let send = |raw: &[u8]| now(simnet.sender(&id("ethereum")).unwrap().broadcast(raw));
-    let good = draft("ethereum", Family::Evm, Order::Nonce(0), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
+    let good = draft("ethereum", Family::Evm, ReplayProtection::Nonce(0), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
     let reject = |raw: &str| assert!(matches!(send(raw.as_bytes()), BroadcastOutcome::Refused(_)), "{raw}");
     reject("");
     reject("{}");
@@ -124,28 +128,31 @@ fn bytes_that_no_node_takes() {
     reject(&good.raw().replace("\"10\"", "\"010\""));
     reject(&good.raw().replace(':', ": "));
     reject(&good.raw()[1..]);
-    let unsigned = Tx::assemble(Family::Evm, good.draft.clone(), Vec::new());
+    let unsigned = SignedTx::assemble(Family::Evm, good.draft.clone(), Vec::new());
     reject(unsigned.raw());
-    let elsewhere = draft("tron", Family::Tron, Order::Nonce(0), TRON, 10, 0).sign(Family::Tron, &[key(1)]);
+    let elsewhere = draft("tron", Family::Tron, ReplayProtection::Nonce(0), TRON, 10, 0).sign(Family::Tron, &[key(1)]);
     reject(elsewhere.raw());
-    let coins = draft("ethereum", Family::Evm, Order::Coins(Vec::new()), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
+    let coins =
+        draft("ethereum", Family::Evm, ReplayProtection::Inputs(Vec::new()), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
     reject(coins.raw());
     assert_eq!(send(good.raw().as_bytes()), BroadcastOutcome::Accepted);
 }
 
 #[test]
-fn answers_to_a_broadcast_can_be_wrong() {
+fn broadcast_faults_return_the_wrong_outcome() {
     let (simnet, chain) = (support::simnet(), id("ethereum"));
     fund(&simnet, "ethereum", Family::Evm, 1);
-    let pay = |nonce: u64| draft("ethereum", Family::Evm, Order::Nonce(nonce), EVM, 10, 0).sign(Family::Evm, &[key(1)]);
-    simnet.set_fault(&chain, Fault::RefuseBroadcast, true);
+    let pay = |nonce: u64| {
+        draft("ethereum", Family::Evm, ReplayProtection::Nonce(nonce), EVM, 10, 0).sign(Family::Evm, &[key(1)])
+    };
+    simnet.set_fault(&chain, NodeFault::RefuseBroadcast, true);
     refusal(broadcast(&simnet, "ethereum", &pay(0)));
-    simnet.set_fault(&chain, Fault::RefuseBroadcast, false);
-    simnet.set_fault(&chain, Fault::BroadcastLost, true);
+    simnet.set_fault(&chain, NodeFault::RefuseBroadcast, false);
+    simnet.set_fault(&chain, NodeFault::BroadcastLost, true);
     assert_eq!(broadcast(&simnet, "ethereum", &pay(0)), BroadcastOutcome::Accepted);
-    assert!(simnet.mempool(&chain).is_empty());
-    simnet.set_fault(&chain, Fault::BroadcastLost, false);
-    simnet.set_fault(&chain, Fault::AnswerLost, true);
+    assert!(simnet.list_mempool(&chain).is_empty());
+    simnet.set_fault(&chain, NodeFault::BroadcastLost, false);
+    simnet.set_fault(&chain, NodeFault::AnswerLost, true);
     assert!(matches!(broadcast(&simnet, "ethereum", &pay(0)), BroadcastOutcome::Unknown(_)));
-    assert_eq!(simnet.mempool(&chain), [pay(0).txid]);
+    assert_eq!(simnet.list_mempool(&chain), [pay(0).txid]);
 }

@@ -1,4 +1,4 @@
-//! What buyers can do and what a reader sees of it.
+//! Payments of buyers, and the transfers that a reader sees.
 
 use chain::{Family, TxPart};
 use simnet::{PayError, Simnet};
@@ -12,25 +12,29 @@ fn the_same_calls_make_the_same_chain() {
         let chain = id("bitcoin");
         let txid = simnet.pay(&chain, &native(&chain), BITCOIN, units(1_000)).unwrap();
         simnet.mine(&chain, 3, GENESIS + 60);
-        (txid, simnet.reorg(&chain, 2, simnet::Keep::Remine, GENESIS + 61))
+        (txid, simnet.reorg(&chain, 2, simnet::ReplacedTxs::Remine, GENESIS + 61))
     };
     assert_eq!(play(1), play(1));
     assert_ne!(play(1), play(2));
 }
 
 #[test]
-fn a_payment_waits_is_mined_and_grows_deeper() {
+fn a_payment_waits_is_mined_and_gains_confirmations() {
     for (name, family, to) in
         [("bitcoin", Family::Bitcoin, BITCOIN), ("ethereum", Family::Evm, EVM), ("tron", Family::Tron, TRON)]
     {
         let (simnet, chain) = (support::simnet(), id(name));
         let txid = simnet.pay(&chain, &native(&chain), to, units(700)).unwrap();
-        let waiting = simnet.transaction(&chain, txid).unwrap();
+        let waiting = simnet.find_transaction(&chain, txid).unwrap();
         assert_eq!((waiting.block, waiting.confirmations), (None, 0));
-        assert_eq!(simnet.balance(&chain, &native(&chain), to), units(0), "what waits has not been paid");
+        assert_eq!(
+            simnet.balance(&chain, &native(&chain), to),
+            units(0),
+            "a payment in the mempool is not in the balance"
+        );
         simnet.mine(&chain, 1, GENESIS + 10);
         simnet.mine(&chain, 2, GENESIS + 12);
-        let mined = simnet.transaction(&chain, txid).unwrap();
+        let mined = simnet.find_transaction(&chain, txid).unwrap();
         assert_eq!((mined.block.unwrap().height, mined.confirmations), (1, 3));
         assert_eq!(simnet.balance(&chain, &native(&chain), to), units(700));
 
@@ -55,7 +59,7 @@ fn block_times_never_go_backwards() {
 }
 
 #[test]
-fn movements_of_one_block_have_places() {
+fn transfers_of_one_block_have_ascending_indices() {
     let (simnet, chain) = (support::simnet(), id("ethereum"));
     let (coin, usdt) = (native(&chain), token(&chain));
     let watched = support::watching(Family::Evm, &[EVM]);
@@ -72,9 +76,9 @@ fn movements_of_one_block_have_places() {
             ],
         )
         .unwrap();
-    let failed = simnet.pay_failing(&chain, &usdt, EVM, units(6)).unwrap();
-    simnet.zero_value(&chain, &usdt, EVM).unwrap();
-    simnet.fake_token(&chain, EVM, units(7)).unwrap();
+    let failed = simnet.pay_reverting(&chain, &usdt, EVM, units(6)).unwrap();
+    simnet.pay_zero(&chain, &usdt, EVM).unwrap();
+    simnet.pay_fake_token(&chain, EVM, units(7)).unwrap();
     simnet.pay_internal(&chain, EVM, units(8)).unwrap();
     simnet.pay(&chain, &usdt, EVM, units(9)).unwrap();
     simnet.mine(&chain, 1, GENESIS);
@@ -89,13 +93,13 @@ fn movements_of_one_block_have_places() {
         (4, TxPart::Internal(0), units(8)),
         (5, TxPart::Log(5), units(9)),
     ];
-    assert_eq!(found, expected, "failed, empty and unlisted ones are not transfers, but logs count");
-    assert!(simnet.transaction(&chain, failed).unwrap().reverted);
+    assert_eq!(found, expected, "reverted, zero and unlisted transfers are left out, but their logs are counted");
+    assert!(simnet.find_transaction(&chain, failed).unwrap().reverted);
     assert_eq!(simnet.balance(&chain, &usdt, EVM), units(15));
 }
 
 #[test]
-fn outputs_of_a_bitcoin_transaction() {
+fn bitcoin_transfers_are_outputs() {
     let (simnet, chain) = (support::simnet(), id("bitcoin"));
     let coin = native(&chain);
     let payments = [3, 4].map(|amount| (coin.clone(), BITCOIN.to_owned(), units(amount)));
@@ -107,7 +111,7 @@ fn outputs_of_a_bitcoin_transaction() {
 }
 
 #[test]
-fn what_a_wallet_refuses() {
+fn invalid_payments_are_refused() {
     let simnet = support::simnet();
     let (bitcoin, ethereum, tron) = (id("bitcoin"), id("ethereum"), id("tron"));
     let pay = |chain: &chain::ChainId, to: &str| simnet.pay(chain, &native(chain), to, units(1));
@@ -117,36 +121,36 @@ fn what_a_wallet_refuses() {
         (&tron, BITCOIN),
         (&ethereum, "0x9858eFFD232B4033E47d90003D41EC34EcaEda94"),
     ] {
-        assert!(matches!(pay(chain, to), Err(PayError::BadAddress(_))), "{chain} {to}");
+        assert!(matches!(pay(chain, to), Err(PayError::InvalidAddress(_))), "{chain} {to}");
     }
     assert_eq!(pay(&id("bsc"), EVM), Err(PayError::UnknownChain(id("bsc"))));
     assert_eq!(simnet.pay(&ethereum, &native(&tron), EVM, units(1)), Err(PayError::UnknownAsset(native(&tron))));
     assert_eq!(simnet.pay(&tron, &native(&tron), TRON, chain::Amount::MAX), Err(PayError::InsufficientFunds));
     assert_eq!(simnet.pay_internal(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
-    assert_eq!(simnet.fake_token(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
-    assert!(simnet.mempool(&ethereum).is_empty());
+    assert_eq!(simnet.pay_fake_token(&bitcoin, BITCOIN, units(1)), Err(PayError::Unsupported));
+    assert!(simnet.list_mempool(&ethereum).is_empty());
 }
 
 #[test]
-fn the_pool_can_be_held_and_dropped() {
+fn the_mempool_can_be_held_and_dropped() {
     let (simnet, chain) = (support::simnet(), id("bitcoin"));
     let coin = native(&chain);
-    simnet.hold_mempool(&chain, true);
+    simnet.set_mempool_held(&chain, true);
     let slow = simnet.pay(&chain, &coin, BITCOIN, units(1)).unwrap();
     simnet.mine(&chain, 5, GENESIS);
-    assert_eq!(simnet.transaction(&chain, slow).unwrap().confirmations, 0);
-    simnet.hold_mempool(&chain, false);
+    assert_eq!(simnet.find_transaction(&chain, slow).unwrap().confirmations, 0);
+    simnet.set_mempool_held(&chain, false);
     simnet.mine(&chain, 1, GENESIS);
-    assert_eq!(simnet.transaction(&chain, slow).unwrap().confirmations, 1);
+    assert_eq!(simnet.find_transaction(&chain, slow).unwrap().confirmations, 1);
 
     let lost = simnet.pay(&chain, &coin, BITCOIN, units(2)).unwrap();
     simnet.drop_mempool(&chain);
     simnet.mine(&chain, 1, GENESIS);
-    assert_eq!(simnet.transaction(&chain, lost), None);
+    assert_eq!(simnet.find_transaction(&chain, lost), None);
     assert_eq!(simnet.balance(&chain, &coin, BITCOIN), units(1));
 }
 
-/// More payments than there are buyers: their transactions build on each other.
+/// There are more payments than buyers, so that transactions depend on each other.
 #[test]
 fn many_payments_fit_into_one_block() {
     for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
@@ -156,6 +160,6 @@ fn many_payments_fit_into_one_block() {
         }
         simnet.mine(&chain, 1, GENESIS);
         assert_eq!(simnet.balance(&chain, &native(&chain), to), units(2_000), "{name}");
-        assert!(simnet.mempool(&chain).is_empty());
+        assert!(simnet.list_mempool(&chain).is_empty());
     }
 }

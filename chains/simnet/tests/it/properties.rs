@@ -1,10 +1,10 @@
-//! Whatever happens on a chain: value stays the same, and a follower ends with what the winning branch holds.
+//! Properties of every sequence of events: the supply is constant, and a follower ends with the transfers of the current branch.
 
 use std::path::Path;
 
 use chain::{Amount, AssetId, ChainId, Family};
 use proptest::prelude::*;
-use simnet::{Keep, Simnet, address, tx};
+use simnet::{ReplacedTxs, Simnet, address, transaction};
 
 use crate::support::{self, GENESIS, Reader, native, now, token, units};
 
@@ -14,7 +14,7 @@ enum Act {
     PayMany(Vec<(bool, u8, u64)>),
     Internal { to: u8, amount: u64 },
     Mine(u64),
-    Reorg(u64, Keep),
+    Reorg(u64, ReplacedTxs),
     Hold(bool),
     DropMempool,
     Poll,
@@ -22,7 +22,7 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let keep = prop_oneof![Just(Keep::Remine), Just(Keep::Drop), Just(Keep::DoubleSpend)];
+    let keep = prop_oneof![Just(ReplacedTxs::Remine), Just(ReplacedTxs::Drop), Just(ReplacedTxs::DoubleSpend)];
     prop_oneof![
         4 => (any::<bool>(), 0u8..4, 0u64..1000).prop_map(|(token, to, amount)| Act::Pay { token, to, amount }),
         1 => prop::collection::vec((any::<bool>(), 0u8..4, 0u64..1000), 1..4).prop_map(Act::PayMany),
@@ -36,10 +36,10 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Our address number `index`; nobody spends from it.
-fn ours(family: Family, index: u8) -> String {
+/// A watched address; its key never signs.
+fn watched_address(family: Family, index: u8) -> String {
     let key = bitcoin::secp256k1::SecretKey::from_slice(&[index + 1; 32]).unwrap();
-    address::of_key(family, &tx::public_key(&key)).text
+    address::from_public_key(family, &transaction::public_key(&key)).text
 }
 
 struct Play {
@@ -59,7 +59,7 @@ impl Play {
     fn payment(&self, is_token: bool, to: u8, amount: u64) -> (AssetId, String, Amount) {
         let is_token = is_token && self.family != Family::Bitcoin;
         let asset = if is_token { token(&self.chain) } else { native(&self.chain) };
-        (asset, ours(self.family, to), units(amount))
+        (asset, watched_address(self.family, to), units(amount))
     }
 
     fn act(&mut self, act: Act, reader: &mut Reader) {
@@ -74,7 +74,7 @@ impl Play {
                 self.simnet.pay_many(&self.chain, payments.collect()).unwrap();
             }
             Act::Internal { to, amount } => {
-                let paid = self.simnet.pay_internal(&self.chain, &ours(self.family, to), units(amount));
+                let paid = self.simnet.pay_internal(&self.chain, &watched_address(self.family, to), units(amount));
                 assert_eq!(paid.is_ok(), self.family != Family::Bitcoin);
             }
             Act::Mine(blocks) => {
@@ -83,7 +83,7 @@ impl Play {
             Act::Reorg(depth, keep) => {
                 self.simnet.reorg(&self.chain, depth, keep, self.time);
             }
-            Act::Hold(hold) => self.simnet.hold_mempool(&self.chain, hold),
+            Act::Hold(hold) => self.simnet.set_mempool_held(&self.chain, hold),
             Act::DropMempool => self.simnet.drop_mempool(&self.chain),
             Act::Poll => now(reader.poll(&*self.simnet.source(&self.chain).unwrap(), &self.watched())),
             Act::Reopen => self.simnet = open(self.folder.path(), &self.chain),
@@ -91,7 +91,7 @@ impl Play {
     }
 
     fn watched(&self) -> chain::WatchSet {
-        let texts: Vec<String> = (0..4).map(|index| ours(self.family, index)).collect();
+        let texts: Vec<String> = (0..4).map(|index| watched_address(self.family, index)).collect();
         support::watching(self.family, &texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
@@ -110,20 +110,20 @@ fn play(name: &str, family: Family, acts: Vec<Act>) {
     let folder = tempfile::tempdir().unwrap();
     let chain = support::id(name);
     let mut play = Play { simnet: open(folder.path(), &chain), folder, chain, family, time: GENESIS };
-    let mut reader = Reader::new(play.simnet.head(&play.chain).head.block_ref());
+    let mut reader = Reader::new(play.simnet.tip(&play.chain).head.block_ref());
     let supplies = play.supplies();
     for act in acts {
         play.act(act, &mut reader);
-        assert_eq!(play.supplies(), supplies, "value is neither made nor lost");
+        assert_eq!(play.supplies(), supplies, "value is neither created nor destroyed");
     }
     play.act(Act::Poll, &mut reader);
 
-    assert_eq!(reader.cursor(), play.simnet.head(&play.chain).head.block_ref());
+    assert_eq!(reader.cursor(), play.simnet.tip(&play.chain).head.block_ref());
     let read: Vec<_> = reader.found.into_values().flatten().collect();
     assert_eq!(read, support::transfers(&play.simnet, &play.chain, &play.watched()));
     for asset in play.assets() {
         for index in 0..4 {
-            let text = ours(family, index);
+            let text = watched_address(family, index);
             let key = address::parse(family, &text).unwrap().key;
             let reached = read.iter().filter(|t| t.asset == asset && t.to == key).map(|t| t.amount);
             assert_eq!(Amount::checked_sum(reached), Some(play.simnet.balance(&play.chain, &asset, &text)));
@@ -135,17 +135,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn on_bitcoin(acts in prop::collection::vec(act(), 1..40)) {
+    fn bitcoin_keeps_value_and_converges(acts in prop::collection::vec(act(), 1..40)) {
         play("bitcoin", Family::Bitcoin, acts);
     }
 
     #[test]
-    fn on_evm(acts in prop::collection::vec(act(), 1..40)) {
+    fn evm_keeps_value_and_converges(acts in prop::collection::vec(act(), 1..40)) {
         play("ethereum", Family::Evm, acts);
     }
 
     #[test]
-    fn on_tron(acts in prop::collection::vec(act(), 1..40)) {
+    fn tron_keeps_value_and_converges(acts in prop::collection::vec(act(), 1..40)) {
         play("tron", Family::Tron, acts);
     }
 }

@@ -1,7 +1,7 @@
-//! Branches that lose.
+//! Reorganisations of a model chain.
 
 use chain::Family;
-use simnet::{Keep, Simnet};
+use simnet::{ReplacedTxs, Simnet};
 
 use crate::support::{self, BITCOIN, EVM, GENESIS, Reader, id, native, now, units};
 
@@ -14,76 +14,77 @@ fn paid(simnet: &Simnet, name: &str, to: &str) -> chain::TxId {
 }
 
 #[test]
-fn transactions_are_mined_again() {
+fn remined_transactions_get_a_new_block() {
     for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
         let (simnet, chain) = (support::simnet(), id(name));
         let txid = paid(&simnet, name, to);
-        let old = simnet.transaction(&chain, txid).unwrap();
+        let old = simnet.find_transaction(&chain, txid).unwrap();
         assert_eq!(old.confirmations, 3);
-        let head = simnet.reorg(&chain, 3, Keep::Remine, GENESIS + 9);
+        let head = simnet.reorg(&chain, 3, ReplacedTxs::Remine, GENESIS + 9);
         assert_eq!(head.height, 9);
-        let new = simnet.transaction(&chain, txid).unwrap();
+        let new = simnet.find_transaction(&chain, txid).unwrap();
         assert_eq!((new.block.unwrap().height, new.confirmations), (6, 4));
         assert_ne!(new.block, old.block);
         assert_eq!(simnet.balance(&chain, &native(&chain), to), units(9));
 
-        simnet.hold_mempool(&chain, true);
-        simnet.reorg(&chain, 4, Keep::Remine, GENESIS + 9);
-        assert_eq!(simnet.transaction(&chain, txid).unwrap().confirmations, 0, "it waits again");
+        simnet.set_mempool_held(&chain, true);
+        simnet.reorg(&chain, 4, ReplacedTxs::Remine, GENESIS + 9);
+        assert_eq!(simnet.find_transaction(&chain, txid).unwrap().confirmations, 0, "it is in the mempool again");
         assert_eq!(simnet.balance(&chain, &native(&chain), to), units(0));
     }
 }
 
 #[test]
-fn transactions_are_gone() {
+fn dropped_transactions_are_lost() {
     for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
         let (simnet, chain) = (support::simnet(), id(name));
         let txid = paid(&simnet, name, to);
         let waiting = simnet.pay(&chain, &native(&chain), to, units(4)).unwrap();
-        simnet.reorg(&chain, 3, Keep::Drop, GENESIS + 9);
+        simnet.reorg(&chain, 3, ReplacedTxs::Drop, GENESIS + 9);
         simnet.mine(&chain, 1, GENESIS + 10);
-        assert_eq!(simnet.transaction(&chain, txid), None);
-        assert!(simnet.transaction(&chain, waiting).is_some(), "what waited is mined");
+        assert_eq!(simnet.find_transaction(&chain, txid), None);
+        assert!(simnet.find_transaction(&chain, waiting).is_some(), "a transaction that waited is mined");
         assert_eq!(simnet.balance(&chain, &native(&chain), to), units(4));
     }
 }
 
 #[test]
-fn money_is_spent_twice() {
+fn double_spent_payments_are_reversed() {
     for (name, to) in [("bitcoin", BITCOIN), ("ethereum", EVM)] {
         let (simnet, chain) = (support::simnet(), id(name));
         let txid = paid(&simnet, name, to);
-        simnet.reorg(&chain, 3, Keep::DoubleSpend, GENESIS + 9);
-        assert_eq!(simnet.transaction(&chain, txid), None);
+        simnet.reorg(&chain, 3, ReplacedTxs::DoubleSpend, GENESIS + 9);
+        assert_eq!(simnet.find_transaction(&chain, txid), None);
         assert_eq!(simnet.balance(&chain, &native(&chain), to), units(0));
-        assert!(simnet.mempool(&chain).is_empty());
+        assert!(simnet.list_mempool(&chain).is_empty());
     }
 }
 
 #[test]
-fn the_deepest_one_stops_at_the_oldest_block() {
+fn a_reorg_keeps_the_oldest_block() {
     let (simnet, chain) = (support::simnet(), id("ethereum"));
-    let genesis = simnet.head(&chain).head.block_ref();
+    let genesis = simnet.tip(&chain).head.block_ref();
     simnet.mine(&chain, 3, GENESIS);
-    assert_eq!(simnet.reorg(&chain, 99, Keep::Drop, GENESIS).height, 4);
+    assert_eq!(simnet.reorg(&chain, 99, ReplacedTxs::Drop, GENESIS).height, 4);
     assert_eq!(support::blocks(&simnet, &chain, &chain::WatchSet::default())[0].header.parent, genesis.hash);
-    assert_eq!(simnet.reorg(&chain, 0, Keep::Drop, GENESIS).height, 5, "a fork at the head only extends it");
+    assert_eq!(simnet.reorg(&chain, 0, ReplacedTxs::Drop, GENESIS).height, 5, "depth 0 only adds a block");
 }
 
 #[test]
-fn a_follower_arrives_on_the_winning_branch_from_every_depth() {
+fn a_follower_reaches_the_new_branch_at_every_depth() {
     let (simnet, chain) = (support::simnet(), id("ethereum"));
     let source = simnet.source(&chain).unwrap();
     let watched = support::watching(Family::Evm, &[EVM]);
-    let mut reader = Reader::new(simnet.head(&chain).head.block_ref());
+    let mut reader = Reader::new(simnet.tip(&chain).head.block_ref());
     simnet.mine(&chain, 80, GENESIS + 80);
     for depth in 1..=64 {
         now(reader.poll(&*source, &watched));
         simnet.pay(&chain, &native(&chain), EVM, units(depth)).unwrap();
-        let keep = [Keep::Remine, Keep::Drop, Keep::DoubleSpend][usize::try_from(depth % 3).unwrap()];
+        let keep =
+            [ReplacedTxs::Remine, ReplacedTxs::Drop, ReplacedTxs::DoubleSpend][usize::try_from(depth % 3).unwrap()];
         simnet.reorg(&chain, depth, keep, GENESIS + 80);
         now(reader.poll(&*source, &watched));
-        assert_eq!(reader.cursor(), simnet.head(&chain).head.block_ref());
+        assert_eq!(reader.cursor(), simnet.tip(&chain).head.block_ref());
     }
     let read: Vec<_> = reader.found.into_values().flatten().collect();
     assert_eq!(read, support::transfers(&simnet, &chain, &watched));

@@ -4,7 +4,7 @@ use chain::{
     Amount, Asset, AssetId, AssetKind, Block, BlockRef, ChainId, Family, Header, Source, Transfer, WatchSet,
     follower::{Follower, ForkSearch, NextBlock, NextStep},
 };
-use simnet::{ChainSpec, Finality, Simnet, address, conformance};
+use simnet::{ChainSpec, FinalityMark, Simnet, address, conformance};
 
 pub const GENESIS: i64 = 1_800_000_000;
 
@@ -17,7 +17,7 @@ const USDT_TRON: &str = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t";
 
 /// One chain of each family.
 pub fn specs() -> Vec<ChainSpec> {
-    let spec = |name: &str, family: Family, token: Option<&str>, coin: (&str, u8), finality: Finality| {
+    let spec = |name: &str, family: Family, token: Option<&str>, coin: (&str, u8), finality: FinalityMark| {
         let chain = id(name);
         let mut assets = vec![Asset::new(chain.clone(), AssetKind::Native, coin.0, coin.1, 8)];
         let kind = token.map(|contract| AssetKind::Token { contract: contract.to_owned() });
@@ -25,9 +25,9 @@ pub fn specs() -> Vec<ChainSpec> {
         ChainSpec { chain, family, assets, finality }
     };
     vec![
-        spec("bitcoin", Family::Bitcoin, None, ("BTC", 8), Finality::None),
-        spec("ethereum", Family::Evm, Some(USDT), ("ETH", 18), Finality::Depth(12)),
-        spec("tron", Family::Tron, Some(USDT_TRON), ("TRX", 6), Finality::Depth(19)),
+        spec("bitcoin", Family::Bitcoin, None, ("BTC", 8), FinalityMark::None),
+        spec("ethereum", Family::Evm, Some(USDT), ("ETH", 18), FinalityMark::Depth(12)),
+        spec("tron", Family::Tron, Some(USDT_TRON), ("TRX", 6), FinalityMark::Depth(19)),
     ]
 }
 
@@ -58,22 +58,22 @@ pub fn watching(family: Family, texts: &[&str]) -> WatchSet {
     watched
 }
 
-/// Runs a future that never waits for anything.
+/// Runs a future that never waits.
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// Every block above genesis, as a reader sees them.
+/// All blocks above genesis, as a reader sees them.
 pub fn blocks(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Block> {
-    let head = simnet.head(chain).head.height;
-    now(conformance::read(&*simnet.source(chain).unwrap(), 1, head, watched))
+    let head = simnet.tip(chain).head.height;
+    now(conformance::read_blocks(&*simnet.source(chain).unwrap(), 1, head, watched))
 }
 
 pub fn transfers(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Transfer> {
     blocks(simnet, chain, watched).into_iter().flat_map(|block| block.transfers).collect()
 }
 
-/// Follows a chain as the daemon does and keeps what it read.
+/// Follows a chain as the daemon does, and keeps the transfers that it read.
 pub struct Reader {
     follower: Follower,
     pub found: BTreeMap<u64, Vec<Transfer>>,
@@ -88,7 +88,7 @@ impl Reader {
         self.follower.cursor()
     }
 
-    /// Until there is nothing more to read.
+    /// Reads until there is nothing more to read.
     pub async fn poll(&mut self, source: &dyn Source, watched: &WatchSet) {
         loop {
             let tip = source.tip().await.unwrap();
@@ -97,7 +97,7 @@ impl Reader {
                 NextStep::CompareHead => match self.follower.contains(tip.head.block_ref()) {
                     Some(true) => return,
                     Some(false) => self.rewind(source, tip.head).await,
-                    None => panic!("{:?} is older than what is kept", tip.head),
+                    None => panic!("{:?} is older than the kept blocks", tip.head),
                 },
                 NextStep::ReadBlocks { from, to } => self.extend(source, from, to, watched).await,
             }
@@ -112,7 +112,7 @@ impl Reader {
                     self.found.insert(block.header.height, block.transfers);
                 }
                 NextBlock::Forks => return self.rewind(source, block.header).await,
-                NextBlock::WrongHeight => panic!("{:?} was not asked for", block.header),
+                NextBlock::WrongHeight => panic!("{:?} was not requested", block.header),
             }
         }
     }
@@ -130,7 +130,7 @@ impl Reader {
                     self.found.retain(|height, _| *height <= block.height);
                     return;
                 }
-                ForkSearch::TooDeep => panic!("the fork is within what is kept"),
+                ForkSearch::TooDeep => panic!("the fork is within the kept blocks"),
             }
         }
     }

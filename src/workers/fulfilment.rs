@@ -11,25 +11,35 @@ use db::Db;
 use envelope::Envelope;
 use shop::fulfilment::{self, EmailTemplates};
 
+<<<<<<< HEAD:src/workers/fulfil.rs
 /// Delivers the items of paid orders.
+=======
+/// Delivers the items of paid orders that are due.
+>>>>>>> main:src/workers/fulfilment.rs
 pub struct FulfilmentWorker {
     db: Db,
     clock: Clock,
     envelope: Arc<Envelope>,
-    letters: Arc<EmailTemplates>,
+    templates: Arc<EmailTemplates>,
 }
 
 impl FulfilmentWorker {
+<<<<<<< HEAD:src/workers/fulfil.rs
     /// Creates the worker. `letters` are the templates of the e-mails that announce a delivery.
     pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, letters: EmailTemplates) -> FulfilmentWorker {
         FulfilmentWorker { db, clock, envelope, letters: Arc::new(letters) }
+=======
+    /// A worker that decrypts stock with `envelope` and queues e-mails made of `templates`.
+    pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, templates: EmailTemplates) -> FulfilmentWorker {
+        FulfilmentWorker { db, clock, envelope, templates: Arc::new(templates) }
+>>>>>>> main:src/workers/fulfilment.rs
     }
 }
 
 #[async_trait]
 impl Worker for FulfilmentWorker {
     fn name(&self) -> String {
-        "fulfil".into()
+        "fulfilment".into()
     }
 
     fn pause(&self) -> Duration {
@@ -37,7 +47,7 @@ impl Worker for FulfilmentWorker {
     }
 
     async fn run(&self) -> anyhow::Result<Ran> {
-        let delivered = fulfilment::deliver_due(&self.db, self.clock.now(), &self.envelope, &self.letters).await?;
+        let delivered = fulfilment::deliver_due(&self.db, self.clock.now(), &self.envelope, &self.templates).await?;
         Ok(if delivered > 0 { Ran::Worked } else { Ran::Idle })
     }
 }

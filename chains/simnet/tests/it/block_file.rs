@@ -1,9 +1,9 @@
-//! Chains on disk.
+//! Model chains on disk.
 
 use std::{fs, path::Path};
 
 use chain::{Family, SourceError, WatchSet};
-use simnet::{KEPT_BLOCKS, Keep, OpenError, Simnet};
+use simnet::{KEPT_BLOCKS, OpenError, ReplacedTxs, Simnet};
 
 use crate::support::{self, BITCOIN, EVM, GENESIS, id, native, now, token, units};
 
@@ -12,7 +12,7 @@ fn open(folder: &Path) -> Simnet {
 }
 
 #[test]
-fn a_second_opening_finds_the_chain() {
+fn reopening_restores_the_chain() {
     let folder = tempfile::tempdir().unwrap();
     let simnet = open(folder.path());
     let (bitcoin, ethereum) = (id("bitcoin"), id("ethereum"));
@@ -22,12 +22,12 @@ fn a_second_opening_finds_the_chain() {
         simnet.mine(&bitcoin, 2, GENESIS + 60);
         simnet.mine(&ethereum, 2, GENESIS + 60);
     }
-    simnet.reorg(&bitcoin, 2, Keep::DoubleSpend, GENESIS + 60);
+    simnet.reorg(&bitcoin, 2, ReplacedTxs::DoubleSpend, GENESIS + 60);
     let lost = simnet.pay(&bitcoin, &native(&bitcoin), BITCOIN, units(5)).unwrap();
     for _ in 0..2 {
         let again = open(folder.path());
         for chain in simnet.chains() {
-            assert_eq!(again.head(&chain), simnet.head(&chain));
+            assert_eq!(again.tip(&chain), simnet.tip(&chain));
             let identity = |simnet: &Simnet| now(simnet.source(&chain).unwrap().identity()).unwrap();
             assert_eq!(identity(&again), identity(&simnet));
             let watched = support::watching(Family::Evm, &[EVM]);
@@ -36,47 +36,47 @@ fn a_second_opening_finds_the_chain() {
         }
         assert_eq!(again.balance(&bitcoin, &native(&bitcoin), BITCOIN), units(10));
         assert_eq!(again.balance(&ethereum, &token(&ethereum), EVM), units(15));
-        assert_eq!(again.transaction(&bitcoin, lost), None, "what waits is not kept");
+        assert_eq!(again.find_transaction(&bitcoin, lost), None, "the mempool is not stored");
     }
     let again = open(folder.path());
     again.pay(&bitcoin, &native(&bitcoin), BITCOIN, units(5)).unwrap();
     again.mine(&bitcoin, 1, GENESIS + 61);
-    assert_eq!(again.balance(&bitcoin, &native(&bitcoin), BITCOIN), units(15), "it goes on");
+    assert_eq!(again.balance(&bitcoin, &native(&bitcoin), BITCOIN), units(15), "the reopened chain accepts payments");
 }
 
 #[test]
-fn two_folders_are_two_chains() {
+fn two_folders_have_different_chains() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let chain = id("bitcoin");
-    assert_ne!(open(one.path()).head(&chain).head.hash, open(other.path()).head(&chain).head.hash);
+    assert_ne!(open(one.path()).tip(&chain).head.hash, open(other.path()).tip(&chain).head.hash);
 }
 
 #[test]
-fn a_torn_last_line_is_dropped() {
+fn an_incomplete_last_line_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let chain = id("ethereum");
     let file = folder.path().join("ethereum.journal");
     let simnet = open(folder.path());
     simnet.pay(&chain, &native(&chain), EVM, units(5)).unwrap();
     simnet.mine(&chain, 1, GENESIS);
-    let before = simnet.head(&chain);
+    let before = simnet.tip(&chain);
     let whole = fs::read(&file).unwrap();
     simnet.pay(&chain, &native(&chain), EVM, units(5)).unwrap();
     simnet.mine(&chain, 1, GENESIS);
-    let after = simnet.head(&chain);
+    let after = simnet.tip(&chain);
     let written = fs::read(&file).unwrap();
     for length in (whole.len()..written.len()).step_by(37).chain([written.len() - 1]) {
         fs::write(&file, &written[..length]).unwrap();
-        assert_eq!(open(folder.path()).head(&chain), before, "{length} of {} bytes", written.len());
+        assert_eq!(open(folder.path()).tip(&chain), before, "{length} of {} bytes", written.len());
     }
     fs::write(&file, &written).unwrap();
-    assert_eq!(open(folder.path()).head(&chain), after);
+    assert_eq!(open(folder.path()).tip(&chain), after);
     fs::write(&file, [written.as_slice(), &[0; 100], b"\n"].concat()).unwrap();
-    assert_eq!(open(folder.path()).head(&chain), after);
+    assert_eq!(open(folder.path()).tip(&chain), after);
 }
 
 #[test]
-fn a_changed_file_is_noticed() {
+fn a_changed_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let chain = id("ethereum");
     let file = folder.path().join("ethereum.journal");
@@ -86,23 +86,26 @@ fn a_changed_file_is_noticed() {
         simnet.mine(&chain, 1, GENESIS);
     }
     let text = fs::read_to_string(&file).unwrap();
-    let damaged = |text: &str| {
+    let open_changed = |text: &str| {
         fs::write(&file, text).unwrap();
         Simnet::open(folder.path(), support::specs(), GENESIS).map(drop)
     };
-    assert!(matches!(damaged(&text.replace("\"71\"", "\"70\"")), Err(OpenError::Damaged { line: 2, .. })));
-    assert!(matches!(damaged(&text.replace("\"72\"", "\"70\"")), Err(OpenError::Damaged { line: 3, .. })));
-    assert!(matches!(damaged(&text.replacen("{\"block\"", "{\"blick\"", 1)), Err(OpenError::Damaged { line: 2, .. })));
-    assert!(matches!(damaged(""), Err(OpenError::Damaged { line: 1, .. })));
+    assert!(matches!(open_changed(&text.replace("\"71\"", "\"70\"")), Err(OpenError::Damaged { line: 2, .. })));
+    assert!(matches!(open_changed(&text.replace("\"72\"", "\"70\"")), Err(OpenError::Damaged { line: 3, .. })));
     assert!(matches!(
-        damaged(&text.replacen("\"family\":\"evm\"", "\"family\":\"tron\"", 1)),
+        open_changed(&text.replacen("{\"block\"", "{\"blick\"", 1)),
+        Err(OpenError::Damaged { line: 2, .. })
+    ));
+    assert!(matches!(open_changed(""), Err(OpenError::Damaged { line: 1, .. })));
+    assert!(matches!(
+        open_changed(&text.replacen("\"family\":\"evm\"", "\"family\":\"tron\"", 1)),
         Err(OpenError::OtherChain { found: Family::Tron, .. })
     ));
-    assert!(damaged(&text).is_ok());
+    assert!(open_changed(&text).is_ok());
 }
 
 #[test]
-fn old_blocks_are_forgotten_and_what_they_did_is_not() {
+fn old_blocks_are_dropped_and_their_effects_stay() {
     let folder = tempfile::tempdir().unwrap();
     let chain = id("ethereum");
     let simnet = open(folder.path());
@@ -115,17 +118,17 @@ fn old_blocks_are_forgotten_and_what_they_did_is_not() {
     simnet.pay(&chain, &native(&chain), EVM, units(6)).unwrap();
     simnet.mine(&chain, 1, GENESIS + 100_000);
     for simnet in [simnet, open(folder.path())] {
-        assert_eq!(simnet.transaction(&chain, txid), None);
+        assert_eq!(simnet.find_transaction(&chain, txid), None);
         assert_eq!(simnet.balance(&chain, &native(&chain), EVM), units(11));
         let source = simnet.source(&chain).unwrap();
         assert!(matches!(now(source.header(1)), Err(SourceError::Unsupported(_))));
-        let head = simnet.head(&chain).head;
+        let head = simnet.tip(&chain).head;
         let oldest = head.height + 1 - kept;
-        let blocks = now(simnet::conformance::read(&*source, oldest, head.height, &WatchSet::default()));
+        let blocks = now(simnet::conformance::read_blocks(&*source, oldest, head.height, &WatchSet::default()));
         assert_eq!(blocks.len(), KEPT_BLOCKS);
     }
     let lines = fs::read_to_string(folder.path().join("ethereum.journal")).unwrap().lines().count();
-    assert_eq!(lines, KEPT_BLOCKS, "a snapshot of the oldest block and every one after it");
+    assert_eq!(lines, KEPT_BLOCKS, "a snapshot of the oldest block, then one line for each later block");
 }
 
 #[test]
@@ -136,9 +139,9 @@ fn an_asset_can_be_listed_later() {
     specs[1].assets.truncate(1);
     let simnet = Simnet::open(folder.path(), specs, GENESIS).unwrap();
     simnet.mine(&chain, 3, GENESIS);
-    let head = simnet.head(&chain);
+    let head = simnet.tip(&chain);
     let simnet = open(folder.path());
-    assert_eq!(simnet.head(&chain), head);
+    assert_eq!(simnet.tip(&chain), head);
     simnet.pay(&chain, &token(&chain), EVM, units(5)).unwrap();
     simnet.mine(&chain, 1, GENESIS);
     assert_eq!(simnet.balance(&chain, &token(&chain), EVM), units(5));

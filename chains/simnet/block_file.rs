@@ -1,0 +1,299 @@
+//! A model chain on disk: a file of lines. The first line is a snapshot, every other one is a block or a rewind.
+//!
+//! A block is written before a reader sees it. Replaying a block must give the stored hash, so a changed file is detected. An
+//! incomplete last line, as a crash leaves it, is dropped: no reader had seen that block.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use chain::{AddressKey, AssetId, BlockHash, ChainId, Family, Header, Height, OutPoint, TxId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    chain_state::ReversibleMap,
+    model_chain::{KEPT_BLOCKS, ModelBlock, ModelChain},
+    spec::ChainSpec,
+    transaction::{SignedTx, parse_amount, parse_txid},
+};
+
+/// The number of lines after which the file is replaced by a shorter one.
+const LINES_MAX: usize = 4 * KEPT_BLOCKS;
+
+/// Version of the format of the lines.
+const VERSION: u32 = 1;
+
+/// The reason why a stored chain cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// A line is damaged or was changed.
+    #[error("{path}: line {line} is damaged: {reason}", path = path.display())]
+    Damaged { path: PathBuf, line: usize, reason: String },
+    /// The file has another chain than the requested one.
+    #[error("{path} has the {found:?} chain `{chain}`, which is not the requested one", path = path.display())]
+    OtherChain { path: PathBuf, chain: ChainId, found: Family },
+}
+
+/// One line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileLine {
+    /// The state after the oldest kept block.
+    Snapshot(Box<Snapshot>),
+    /// The next block.
+    Block(BlockRecord),
+    /// All blocks above this height were replaced; the next line is the first of the new ones.
+    Rewind(Height),
+}
+
+/// The oldest kept block with the state after it.
+#[derive(Serialize, Deserialize)]
+pub struct Snapshot {
+    version: u32,
+    chain: ChainId,
+    family: Family,
+    seed: u64,
+    genesis: String,
+    branch: u64,
+    height: Height,
+    hash: String,
+    parent: String,
+    time: i64,
+    balances: Vec<(AssetId, String, String)>,
+    nonces: Vec<(String, u64)>,
+    coins: Vec<(String, String, u32, String)>,
+    used: Vec<(String, i64)>,
+}
+
+/// A block with its encoded transactions.
+#[derive(Serialize, Deserialize)]
+pub struct BlockRecord {
+    hash: String,
+    time: i64,
+    branch: u64,
+    txs: Vec<Box<RawValue>>,
+}
+
+/// The open file of one chain.
+#[derive(Debug)]
+pub struct BlockFile {
+    path: PathBuf,
+    file: File,
+    lines: usize,
+}
+
+/// Opens the chain in the folder's file, or starts a new one with `seed`.
+pub fn open(folder: &Path, spec: ChainSpec, seed: u64, genesis_time: i64) -> Result<ModelChain, OpenError> {
+    let path = folder.join(format!("{}.journal", spec.chain));
+    let failed = |source| OpenError::Io { path: path.clone(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut model = match fs::read(&path) {
+        Ok(bytes) => parse_file(&path, spec, &bytes)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => ModelChain::new(spec, seed, genesis_time),
+        Err(e) => return Err(failed(e)),
+    };
+    model.prune();
+    let journal = BlockFile::create(path.clone(), &model).map_err(failed)?;
+    model.store_in(journal);
+    Ok(model)
+}
+
+impl BlockFile {
+    fn create(path: PathBuf, model: &ModelChain) -> io::Result<BlockFile> {
+        let (file, lines) = replace_file(&path, model)?;
+        Ok(BlockFile { path, file, lines })
+    }
+
+    /// Appends lines and waits until they are on disk.
+    pub fn append(&mut self, lines: impl Iterator<Item = FileLine>) -> io::Result<()> {
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+            self.lines += 1;
+        }
+        self.file.write_all(&text)?;
+        self.file.sync_data()
+    }
+
+    /// Returns true when the file has so many lines that it is to be rewritten.
+    pub fn is_long(&self) -> bool {
+        self.lines > LINES_MAX
+    }
+
+    /// Replaces the file by a snapshot and the kept blocks.
+    pub fn rewrite(&mut self, model: &ModelChain) -> io::Result<()> {
+        (self.file, self.lines) = replace_file(&self.path, model)?;
+        Ok(())
+    }
+}
+
+/// Replaces the whole file. After a crash it is either the old or the new one.
+fn replace_file(path: &Path, model: &ModelChain) -> io::Result<(File, usize)> {
+    let new_path = path.with_extension("journal.new");
+    let mut out = BufWriter::new(File::create(&new_path)?);
+    let mut lines = 0;
+    for line in model.lines() {
+        serde_json::to_writer(&mut out, &line)?;
+        out.write_all(b"\n")?;
+        lines += 1;
+    }
+    out.into_inner()?.sync_all()?;
+    fs::rename(&new_path, path)?;
+    let folder = path.parent().expect("the file is in a folder");
+    File::open(folder)?.sync_all()?;
+    Ok((OpenOptions::new().append(true).open(path)?, lines))
+}
+
+fn parse_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, OpenError> {
+    let damaged = |line: usize, reason: String| OpenError::Damaged { path: path.to_owned(), line: line + 1, reason };
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    let mut lines = bytes[..whole].split_inclusive(|b| *b == b'\n').enumerate().peekable();
+    let parse = |line: &[u8]| serde_json::from_slice::<FileLine>(line).map_err(|e| e.to_string());
+    let snapshot = match lines.next().map(|(_, line)| parse(line)) {
+        Some(Ok(FileLine::Snapshot(snapshot))) => snapshot,
+        Some(Ok(FileLine::Block(_) | FileLine::Rewind(_))) | None => return Err(damaged(0, "no snapshot".into())),
+        Some(Err(reason)) => return Err(damaged(0, reason)),
+    };
+    if snapshot.chain != spec.chain || snapshot.family != spec.family {
+        let (chain, found) = (snapshot.chain, snapshot.family);
+        return Err(OpenError::OtherChain { path: path.to_owned(), chain, found });
+    }
+    let mut model = snapshot.restore(spec).map_err(|reason| damaged(0, reason))?;
+    while let Some((number, text)) = lines.next() {
+        match parse(text) {
+            Ok(line) => line.replay(&mut model).map_err(|reason| damaged(number, reason))?,
+            Err(_) if lines.peek().is_none() => break,
+            Err(reason) => return Err(damaged(number, reason)),
+        }
+    }
+    Ok(model)
+}
+
+impl FileLine {
+    /// The line for a rewind to this height.
+    pub fn rewind(to: Height) -> FileLine {
+        FileLine::Rewind(to)
+    }
+
+    /// The line for a block.
+    pub fn block(block: &ModelBlock) -> FileLine {
+        let raw = |tx: &SignedTx| RawValue::from_string(tx.raw().to_owned()).expect("an encoded transaction is JSON");
+        FileLine::Block(BlockRecord {
+            hash: block.header.hash.to_string(),
+            time: block.header.time,
+            branch: block.branch,
+            txs: block.txs.iter().map(|tx| raw(tx)).collect(),
+        })
+    }
+
+    /// The line for the oldest kept block and the state after it.
+    pub fn snapshot(model: &ModelChain) -> FileLine {
+        let base = model.blocks.front().expect("a chain has at least one block");
+        let state = model.state_at_base();
+        let hex = |key: &AddressKey| const_hex::encode(key.0);
+        let balance = |((asset, account), amount): (&(AssetId, AddressKey), &chain::Amount)| {
+            (asset.clone(), hex(account), amount.to_string())
+        };
+        let coin = |((owner, coin), amount): (&(AddressKey, OutPoint), &chain::Amount)| {
+            (hex(owner), coin.txid.to_string(), coin.vout, amount.to_string())
+        };
+        FileLine::Snapshot(Box::new(Snapshot {
+            version: VERSION,
+            chain: model.spec.chain.clone(),
+            family: model.spec.family,
+            seed: model.seed,
+            genesis: model.genesis.to_string(),
+            branch: base.branch,
+            height: base.header.height,
+            hash: base.header.hash.to_string(),
+            parent: base.header.parent.to_string(),
+            time: base.header.time,
+            balances: state.balances.rows.iter().map(balance).collect(),
+            nonces: state.nonces.rows.iter().map(|(account, next)| (hex(account), *next)).collect(),
+            coins: state.coins.rows.iter().map(coin).collect(),
+            used: state.used.rows.iter().map(|(txid, until)| (txid.to_string(), *until)).collect(),
+        }))
+    }
+
+    fn replay(self, model: &mut ModelChain) -> Result<(), String> {
+        match self {
+            FileLine::Snapshot(_) => Err("a second snapshot".into()),
+            FileLine::Rewind(to) if to < model.base() || to > model.head().height => {
+                Err("a rewind to a block that is not kept".into())
+            }
+            FileLine::Rewind(to) => {
+                model.rewind(to);
+                Ok(())
+            }
+            FileLine::Block(block) => {
+                let spec = model.spec.clone();
+                let decode = |raw: Box<RawValue>| SignedTx::decode(spec.family, &spec.chain, raw.get().as_bytes());
+                let txs = block
+                    .txs
+                    .into_iter()
+                    .map(decode)
+                    .collect::<Result<Vec<SignedTx>, _>>()
+                    .map_err(|e| e.to_string())?;
+                let same = model
+                    .replay(parse_hash(&block.hash)?, block.time, block.branch, txs)
+                    .map_err(|refusal| refusal.to_string())?;
+                if same { Ok(()) } else { Err("the block's hash does not match its content".into()) }
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    fn restore(self, spec: ChainSpec) -> Result<ModelChain, String> {
+        if self.version != VERSION {
+            return Err(format!("version {} is not supported", self.version));
+        }
+        let base = Header {
+            height: self.height,
+            hash: parse_hash(&self.hash)?,
+            parent: parse_hash(&self.parent)?,
+            time: self.time,
+        };
+        let mut model = ModelChain::at(spec, self.seed, parse_hash(&self.genesis)?, base);
+        model.branch = self.branch;
+        model.blocks.front_mut().expect("a chain has at least one block").branch = self.branch;
+        let mut balances = BTreeMap::new();
+        for (asset, account, amount) in self.balances {
+            balances.insert((asset, parse_key(&account)?), parse_amount(&amount)?);
+        }
+        let mut nonces = BTreeMap::new();
+        for (account, next) in self.nonces {
+            nonces.insert(parse_key(&account)?, next);
+        }
+        let mut coins = BTreeMap::new();
+        for (owner, txid, vout, amount) in self.coins {
+            let txid = parse_txid(&txid).ok_or("a coin has no identifier")?;
+            coins.insert((parse_key(&owner)?, OutPoint { txid, vout }), parse_amount(&amount)?);
+        }
+        let mut used: BTreeMap<TxId, i64> = BTreeMap::new();
+        for (txid, until) in self.used {
+            used.insert(parse_txid(&txid).ok_or("a transaction has no identifier")?, until);
+        }
+        model.state.balances = ReversibleMap::new(balances);
+        model.state.nonces = ReversibleMap::new(nonces);
+        model.state.coins = ReversibleMap::new(coins);
+        model.state.used = ReversibleMap::new(used);
+        Ok(model)
+    }
+}
+
+fn parse_hash(text: &str) -> Result<BlockHash, String> {
+    const_hex::decode_to_array(text).map(BlockHash).map_err(|e| e.to_string())
+}
+
+fn parse_key(text: &str) -> Result<AddressKey, String> {
+    const_hex::decode_to_array(text).map(AddressKey).map_err(|e| e.to_string())
+}

@@ -1,0 +1,284 @@
+//! The state of a model chain: balances, nonces and coins. Every applied transaction can be undone.
+//!
+//! Balances are kept for all families, and coins for Bitcoin in addition. Value is neither created nor destroyed: the sum over
+//! all balances of an asset is the same after every block.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain::{AddressKey, Amount, AssetId, Family, OutPoint, TxId};
+
+use crate::transaction::{ReplayProtection, SignedTx};
+
+/// The maximum time between a block and the expiry of a transaction in it, in seconds (as on TRON).
+pub const EXPIRY_SECONDS_MAX: i64 = 86_400;
+
+/// The reason why a transaction cannot be applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TxRefusal {
+    #[error("nonce too low: next is {next}")]
+    NonceTooLow { next: u64 },
+    /// A node keeps such a transaction until the ones before it arrive.
+    #[error("nonce too high: next is {next}")]
+    NonceGap { next: u64 },
+    #[error("missing or spent coin")]
+    MissingCoin,
+    #[error("insufficient funds")]
+    InsufficientFunds,
+    #[error("expired or expires too late")]
+    BadExpiry,
+    #[error("already mined")]
+    Mined,
+    #[error("not a transaction of this family")]
+    WrongFamily,
+}
+
+/// The facts about a chain that never change.
+#[derive(Debug, Clone)]
+pub struct ChainRules {
+    pub family: Family,
+    pub native: AssetId,
+    /// The account that receives the fees. No secret key for it exists.
+    pub miner: AddressKey,
+    /// Accounts that own some of every asset from the genesis block on.
+    pub funded: BTreeSet<AddressKey>,
+    /// The listed assets, with the initial balance of each funded account. Balances of other assets are not kept.
+    pub endowment: BTreeMap<AssetId, Amount>,
+}
+
+/// A map that records the value that every write replaced.
+#[derive(Debug, Clone)]
+pub struct ReversibleMap<K, V> {
+    pub rows: BTreeMap<K, V>,
+    replaced: Vec<(K, Option<V>)>,
+}
+
+impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
+    pub fn new(rows: BTreeMap<K, V>) -> ReversibleMap<K, V> {
+        ReversibleMap { rows, replaced: Vec::new() }
+    }
+
+    fn set(&mut self, key: K, value: Option<V>) {
+        let old = match value {
+            Some(value) => self.rows.insert(key.clone(), value),
+            None => self.rows.remove(&key),
+        };
+        self.replaced.push((key, old));
+    }
+
+    fn restore(&mut self, replaced: &[(K, Option<V>)]) {
+        for (key, old) in replaced.iter().rev() {
+            match old {
+                Some(old) => self.rows.insert(key.clone(), old.clone()),
+                None => self.rows.remove(key),
+            };
+        }
+    }
+}
+
+type Balances = ReversibleMap<(AssetId, AddressKey), Amount>;
+type CoinKey = (AddressKey, OutPoint);
+
+/// The values that a transaction replaced, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct Undo {
+    balances: Vec<((AssetId, AddressKey), Option<Amount>)>,
+    nonces: Vec<(AddressKey, Option<u64>)>,
+    coins: Vec<(CoinKey, Option<Amount>)>,
+    used: Vec<(TxId, Option<i64>)>,
+}
+
+impl Undo {
+    /// The balance before the transaction; `None` when it did not change it. The inner `None` is the initial balance.
+    fn balance_before(&self, key: &(AssetId, AddressKey)) -> Option<Option<Amount>> {
+        self.balances.iter().find(|(touched, _)| touched == key).map(|(_, old)| *old)
+    }
+}
+
+/// Balances, nonces and coins after the applied transactions.
+#[derive(Debug, Clone)]
+pub struct ChainState {
+    pub rules: ChainRules,
+    pub balances: Balances,
+    pub nonces: ReversibleMap<AddressKey, u64>,
+    /// Unspent outputs by owner.
+    pub coins: ReversibleMap<CoinKey, Amount>,
+    /// Mined transactions without a nonce, until they expire.
+    pub used: ReversibleMap<TxId, i64>,
+}
+
+impl ChainState {
+    /// The state at genesis. `genesis_txid` is the transaction of the initial coins of funded accounts.
+    pub fn new(rules: ChainRules, genesis_txid: TxId) -> ChainState {
+        let mut coins = BTreeMap::new();
+        if rules.family == Family::Bitcoin {
+            let each = rules.endowment.get(&rules.native).copied().unwrap_or(Amount::ZERO);
+            for (vout, account) in (0u32..).zip(&rules.funded) {
+                coins.insert((*account, OutPoint { txid: genesis_txid, vout }), each);
+            }
+        }
+        ChainState {
+            rules,
+            balances: ReversibleMap::new(BTreeMap::new()),
+            nonces: ReversibleMap::new(BTreeMap::new()),
+            coins: ReversibleMap::new(coins),
+            used: ReversibleMap::new(BTreeMap::new()),
+        }
+    }
+
+    /// The present balance.
+    pub fn balance(&self, asset: &AssetId, account: AddressKey) -> Amount {
+        self.or_initial(&(asset.clone(), account), self.balances.rows.get(&(asset.clone(), account)).copied())
+    }
+
+    /// The balance before the transactions of `undos`, which are the latest ones, oldest first.
+    pub fn balance_before<'a>(
+        &self,
+        asset: &AssetId,
+        account: AddressKey,
+        undos: impl IntoIterator<Item = &'a Undo>,
+    ) -> Amount {
+        let key = (asset.clone(), account);
+        match undos.into_iter().find_map(|undo| undo.balance_before(&key)) {
+            Some(old) => self.or_initial(&key, old),
+            None => self.balance(asset, account),
+        }
+    }
+
+    /// The next nonce of an account.
+    pub fn next_nonce(&self, account: AddressKey) -> u64 {
+        self.nonces.rows.get(&account).copied().unwrap_or(0)
+    }
+
+    /// The unspent outputs of an account.
+    pub fn list_coins(&self, account: AddressKey) -> impl Iterator<Item = (OutPoint, Amount)> + '_ {
+        let first = OutPoint { txid: TxId([0; 32]), vout: 0 };
+        let last = OutPoint { txid: TxId([0xff; 32]), vout: u32::MAX };
+        self.coins.rows.range((account, first)..=(account, last)).map(|((_, coin), amount)| (*coin, *amount))
+    }
+
+    /// The sum of all balances of an asset.
+    pub fn supply(&self, asset: &AssetId) -> Amount {
+        let written = self.balances.rows.iter().filter(|((of, _), _)| of == asset).map(|(_, amount)| *amount);
+        let untouched =
+            self.rules.funded.iter().filter(|account| !self.balances.rows.contains_key(&(asset.clone(), **account)));
+        let each = self.rules.endowment.get(asset).copied().unwrap_or(Amount::ZERO);
+        Amount::checked_sum(written.chain(untouched.map(|_| each))).expect("the supply fits into 256 bits")
+    }
+
+    /// Applies a transaction at a block time (unix seconds). After an error the state is unchanged.
+    pub fn apply(&mut self, tx: &SignedTx, time: i64) -> Result<Undo, TxRefusal> {
+        let outcome = self.apply_unchecked(tx, time);
+        let undo = Undo {
+            balances: std::mem::take(&mut self.balances.replaced),
+            nonces: std::mem::take(&mut self.nonces.replaced),
+            coins: std::mem::take(&mut self.coins.replaced),
+            used: std::mem::take(&mut self.used.replaced),
+        };
+        if outcome.is_err() {
+            self.undo(&undo);
+        }
+        outcome.map(|()| undo)
+    }
+
+    /// Undoes the latest transaction that is still applied.
+    pub fn undo(&mut self, undo: &Undo) {
+        self.balances.restore(&undo.balances);
+        self.nonces.restore(&undo.nonces);
+        self.coins.restore(&undo.coins);
+        self.used.restore(&undo.used);
+    }
+
+    fn apply_unchecked(&mut self, tx: &SignedTx, time: i64) -> Result<(), TxRefusal> {
+        let spends_coins = matches!(tx.draft.replay_protection, ReplayProtection::Inputs(_));
+        if spends_coins != (self.rules.family == Family::Bitcoin) {
+            return Err(TxRefusal::WrongFamily);
+        }
+        match &tx.draft.replay_protection {
+            ReplayProtection::Nonce(nonce) => self.use_nonce(tx.sender(), *nonce)?,
+            ReplayProtection::Expiry { time: until, .. } => self.use_txid_once(tx.txid, *until, time)?,
+            ReplayProtection::Inputs(coins) => return self.apply_coins(tx, coins),
+        }
+        self.pay(&self.rules.native.clone(), tx.sender(), self.rules.miner, tx.draft.fee)?;
+        if tx.draft.reverts {
+            return Ok(());
+        }
+        tx.draft.moves.iter().try_for_each(|m| self.pay(&m.asset, tx.sender(), m.to.key, m.amount))
+    }
+
+    fn use_nonce(&mut self, account: AddressKey, nonce: u64) -> Result<(), TxRefusal> {
+        let next = self.next_nonce(account);
+        if nonce < next {
+            return Err(TxRefusal::NonceTooLow { next });
+        }
+        if nonce > next {
+            return Err(TxRefusal::NonceGap { next });
+        }
+        self.nonces.set(account, Some(next + 1));
+        Ok(())
+    }
+
+    fn use_txid_once(&mut self, txid: TxId, until: i64, time: i64) -> Result<(), TxRefusal> {
+        if self.rules.family != Family::Tron {
+            return Err(TxRefusal::WrongFamily);
+        }
+        if self.used.rows.contains_key(&txid) {
+            return Err(TxRefusal::Mined);
+        }
+        if until < time || until > time.saturating_add(EXPIRY_SECONDS_MAX) {
+            return Err(TxRefusal::BadExpiry);
+        }
+        self.used.set(txid, Some(until));
+        Ok(())
+    }
+
+    /// Applies a Bitcoin transaction: its inputs equal its outputs plus the fee, all in the native coin, and it cannot revert.
+    fn apply_coins(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRefusal> {
+        let native = self.rules.native.clone();
+        let foreign = tx.draft.moves.iter().any(|m| m.asset != native || m.internal);
+        if tx.draft.reverts || foreign || coins.is_empty() {
+            return Err(TxRefusal::WrongFamily);
+        }
+        let mut inputs = Amount::ZERO;
+        for coin in coins {
+            let owned = |owner: &AddressKey| self.coins.rows.get(&(*owner, *coin)).map(|amount| (*owner, *amount));
+            let (owner, amount) = tx.signers.iter().find_map(owned).ok_or(TxRefusal::MissingCoin)?;
+            self.coins.set((owner, *coin), None);
+            self.change_balance(&native, owner, amount, false)?;
+            inputs = inputs.checked_add(amount).ok_or(TxRefusal::InsufficientFunds)?;
+        }
+        let mut outputs = tx.draft.fee;
+        self.change_balance(&native, self.rules.miner, tx.draft.fee, true)?;
+        for (vout, output) in (0u32..).zip(&tx.draft.moves) {
+            outputs = outputs.checked_add(output.amount).ok_or(TxRefusal::InsufficientFunds)?;
+            self.coins.set((output.to.key, OutPoint { txid: tx.txid, vout }), Some(output.amount));
+            self.change_balance(&native, output.to.key, output.amount, true)?;
+        }
+        if inputs == outputs { Ok(()) } else { Err(TxRefusal::InsufficientFunds) }
+    }
+
+    fn pay(&mut self, asset: &AssetId, from: AddressKey, to: AddressKey, amount: Amount) -> Result<(), TxRefusal> {
+        if !self.rules.endowment.contains_key(asset) || amount.is_zero() {
+            return Ok(());
+        }
+        self.change_balance(asset, from, amount, false)?;
+        self.change_balance(asset, to, amount, true)
+    }
+
+    fn change_balance(
+        &mut self,
+        asset: &AssetId,
+        account: AddressKey,
+        amount: Amount,
+        is_credit: bool,
+    ) -> Result<(), TxRefusal> {
+        let old = self.balance(asset, account);
+        let new = if is_credit { old.checked_add(amount) } else { old.checked_sub(amount) };
+        self.balances.set((asset.clone(), account), Some(new.ok_or(TxRefusal::InsufficientFunds)?));
+        Ok(())
+    }
+
+    fn or_initial(&self, key: &(AssetId, AddressKey), written: Option<Amount>) -> Amount {
+        let initial = || self.rules.endowment.get(&key.0).copied().filter(|_| self.rules.funded.contains(&key.1));
+        written.or_else(initial).unwrap_or(Amount::ZERO)
+    }
+}

@@ -1,0 +1,172 @@
+//! The mempool of a model chain. Its ready transactions are already applied to the state, in order, so that mining only moves
+//! them into a block.
+
+use std::{collections::HashSet, sync::Arc};
+
+use chain::{Amount, BroadcastOutcome, TxId};
+
+use crate::{
+    chain_state::{ChainState, TxRefusal, Undo},
+    transaction::{ReplayProtection, SignedTx},
+};
+
+/// Maximum number of ready transactions.
+const READY_MAX: usize = 100_000;
+
+/// Maximum number of parked transactions.
+const PARKED_MAX: usize = 1_000;
+
+/// Transactions that wait for a block.
+#[derive(Debug, Default)]
+pub struct Mempool {
+    ready: Vec<(Arc<SignedTx>, Undo)>,
+    /// Transactions whose nonce is not next yet.
+    parked: Vec<Arc<SignedTx>>,
+    known: HashSet<TxId>,
+    /// While true, blocks stay empty.
+    pub held: bool,
+}
+
+impl Mempool {
+    /// Returns true when the transaction waits.
+    pub fn contains(&self, txid: &TxId) -> bool {
+        self.known.contains(txid)
+    }
+
+    /// Finds a waiting transaction.
+    pub fn find(&self, txid: &TxId) -> Option<&Arc<SignedTx>> {
+        self.ready.iter().map(|(tx, _)| tx).chain(&self.parked).find(|tx| tx.txid == *txid)
+    }
+
+    /// The identifiers of all waiting transactions.
+    pub fn txids(&self) -> impl Iterator<Item = TxId> + '_ {
+        self.ready.iter().map(|(tx, _)| tx.txid).chain(self.parked.iter().map(|tx| tx.txid))
+    }
+
+    /// The transactions that the next block would include, oldest first.
+    pub fn ready(&self) -> impl Iterator<Item = &Arc<SignedTx>> {
+        self.ready.iter().map(|(tx, _)| tx)
+    }
+
+    /// The values that ready transactions replaced in the state, oldest first.
+    pub fn undos(&self) -> impl Iterator<Item = &Undo> {
+        self.ready.iter().map(|(_, undo)| undo)
+    }
+
+    /// Adds a transaction, or refuses it.
+    pub fn add(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
+        if self.contains(&tx.txid) {
+            return BroadcastOutcome::AlreadyKnown;
+        }
+        if self.ready.len() >= READY_MAX {
+            return BroadcastOutcome::Refused("the mempool is full".into());
+        }
+        let tx = Arc::new(tx);
+        match self.try_add(state, tx.clone(), now) {
+            Ok(()) => BroadcastOutcome::Accepted,
+            Err(TxRefusal::NonceGap { .. }) if self.parked.len() < PARKED_MAX => {
+                self.known.insert(tx.txid);
+                self.parked.push(tx);
+                BroadcastOutcome::Accepted
+            }
+            Err(refusal) => self.replace(state, tx, now, &refusal),
+        }
+    }
+
+    /// Removes all transactions, undoes the ready ones and returns all of them.
+    pub fn drain(&mut self, state: &mut ChainState) -> Vec<Arc<SignedTx>> {
+        for (_, undo) in self.ready.iter().rev() {
+            state.undo(undo);
+        }
+        self.known.clear();
+        self.ready.drain(..).map(|(tx, _)| tx).chain(self.parked.drain(..)).collect()
+    }
+
+    /// Adds, in order, the transactions that are still valid, and drops the others.
+    pub fn refill(&mut self, state: &mut ChainState, txs: impl IntoIterator<Item = Arc<SignedTx>>, now: i64) {
+        for tx in txs {
+            if self.contains(&tx.txid) {
+                continue;
+            }
+            if let Err(TxRefusal::NonceGap { .. }) = self.try_add(state, tx.clone(), now) {
+                self.known.insert(tx.txid);
+                self.parked.push(tx);
+            }
+        }
+    }
+
+    /// Removes the transactions for the next block: none while held, otherwise all that have not expired by its time.
+    pub fn take_for_block(
+        &mut self,
+        state: &mut ChainState,
+        now: i64,
+        block_time: i64,
+    ) -> (Vec<Arc<SignedTx>>, Vec<Undo>) {
+        if self.held {
+            return (Vec::new(), Vec::new());
+        }
+        let expired = |tx: &SignedTx| matches!(tx.draft.replay_protection, ReplayProtection::Expiry { time, .. } if time < block_time);
+        if self.ready.iter().any(|(tx, _)| expired(tx)) {
+            let all = self.drain(state);
+            self.refill(state, all.into_iter().filter(|tx| !expired(tx)), now);
+        }
+        for (tx, _) in &self.ready {
+            self.known.remove(&tx.txid);
+        }
+        self.ready.drain(..).unzip()
+    }
+
+    fn try_add(&mut self, state: &mut ChainState, tx: Arc<SignedTx>, now: i64) -> Result<(), TxRefusal> {
+        let undo = state.apply(&tx, now)?;
+        self.known.insert(tx.txid);
+        self.ready.push((tx, undo));
+        self.apply_parked(state, now);
+        Ok(())
+    }
+
+    /// Applies parked transactions whose nonce is next, until there is none.
+    fn apply_parked(&mut self, state: &mut ChainState, now: i64) {
+        let mut index = 0;
+        while let Some(tx) = self.parked.get(index) {
+            match state.apply(tx, now) {
+                Ok(undo) => {
+                    self.ready.push((self.parked.remove(index), undo));
+                    index = 0;
+                }
+                Err(TxRefusal::NonceGap { .. }) => index += 1,
+                Err(_) => {
+                    self.known.remove(&self.parked.remove(index).txid);
+                }
+            }
+        }
+    }
+
+    /// Replaces the waiting transactions that `tx` excludes, if its fee is higher than theirs together.
+    fn replace(
+        &mut self,
+        state: &mut ChainState,
+        tx: Arc<SignedTx>,
+        now: i64,
+        refusal: &TxRefusal,
+    ) -> BroadcastOutcome {
+        let rivals: Vec<Amount> =
+            self.ready.iter().filter(|(r, _)| r.excludes(&tx)).map(|(r, _)| r.draft.fee).collect();
+        if rivals.is_empty() {
+            return BroadcastOutcome::Refused(refusal.to_string());
+        }
+        if Amount::checked_sum(rivals).is_none_or(|rivals| tx.draft.fee <= rivals) {
+            return BroadcastOutcome::Refused("replacement transaction underpriced".into());
+        }
+        let before = self.drain(state);
+        let first_rival = before.iter().position(|rival| rival.excludes(&tx)).unwrap_or(before.len());
+        let (head, tail) = before.split_at(first_rival);
+        let rest = tail.iter().filter(|rival| !rival.excludes(&tx));
+        self.refill(state, head.iter().chain([&tx]).chain(rest).cloned(), now);
+        if self.contains(&tx.txid) {
+            return BroadcastOutcome::Accepted;
+        }
+        self.drain(state);
+        self.refill(state, before, now);
+        BroadcastOutcome::Refused(refusal.to_string())
+    }
+}

@@ -1,0 +1,408 @@
+//! One model chain: its recent blocks, the state after them, and its mempool.
+//!
+//! It changes only when it is called, and the same calls make the same hashes. The state includes the transactions of the
+//! mempool. The values that the mempool and recent blocks replaced are kept, so that the balances after every recent block are
+//! known.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    iter,
+    sync::Arc,
+};
+
+use chain::{
+    AddressKey, Amount, AssetId, BlockHash, BlockRef, BroadcastOutcome, Family, Header, Height, InternalTransfers, Tip,
+    Transfer, TransferIndex, TxId, TxPart, UnconfirmedTransfer, derive, watch::WatchedAddresses,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    block_file::{BlockFile, FileLine},
+    buyers::{self, Buyers},
+    chain_state::{ChainState, TxRefusal, Undo},
+    fault::ActiveFaults,
+    mempool::Mempool,
+    spec::{ChainSpec, FinalityMark},
+    transaction::SignedTx,
+};
+
+/// The number of blocks that are kept with their transactions. Older ones are dropped; their effects stay in the state.
+pub const KEPT_BLOCKS: usize = 5_000;
+
+/// The fate of transactions in blocks that a reorganisation replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplacedTxs {
+    /// They return to the mempool and the first new block includes them, unless the mempool is held.
+    Remine,
+    /// They are dropped.
+    Drop,
+    /// Buyers' transactions are replaced by ones that pay the same money back to the buyers; others return to the mempool.
+    DoubleSpend,
+}
+
+/// A kept block.
+#[derive(Debug)]
+pub struct ModelBlock {
+    pub header: Header,
+    /// The number of reorganisations before the block. It makes two blocks with equal content differ.
+    pub branch: u64,
+    pub txs: Vec<Arc<SignedTx>>,
+    undos: Vec<Undo>,
+}
+
+/// The status of one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxStatus {
+    /// The transaction.
+    pub txid: TxId,
+    /// Its block; `None` while it is in the mempool.
+    pub block: Option<BlockRef>,
+    /// 1 in the head block, 0 in the mempool.
+    pub confirmations: u64,
+    /// True when it was mined and moved nothing.
+    pub reverted: bool,
+}
+
+/// One model chain.
+#[derive(Debug)]
+pub struct ModelChain {
+    pub spec: ChainSpec,
+    pub seed: u64,
+    pub genesis: BlockHash,
+    pub state: ChainState,
+    /// Ascending, never empty, each the parent of the next.
+    pub blocks: VecDeque<ModelBlock>,
+    pub branch: u64,
+    pub mempool: Mempool,
+    pub buyers: Buyers,
+    pub internal_transfers: InternalTransfers,
+    pub faults: ActiveFaults,
+    mined: HashMap<TxId, Height>,
+    file: Option<BlockFile>,
+    /// The error because of which a block could not be stored; the chain has no further blocks.
+    pub storage_error: Option<String>,
+}
+
+/// The transfers that a reader is shown.
+#[derive(Clone, Copy)]
+pub struct TransferFilter<'a> {
+    pub watched: &'a WatchedAddresses<'a>,
+    pub internal_transfers: InternalTransfers,
+}
+
+impl ModelChain {
+    /// A chain with a genesis block only.
+    pub fn new(spec: ChainSpec, seed: u64, genesis_time: i64) -> ModelChain {
+        let hash = Sha256::new()
+            .chain_update("simnet genesis")
+            .chain_update(spec.chain.as_str())
+            .chain_update(format!("{:?}", spec.family))
+            .chain_update(seed.to_be_bytes())
+            .chain_update(genesis_time.to_be_bytes());
+        let hash = BlockHash(hash.finalize().into());
+        let header = Header { height: 0, hash, parent: BlockHash([0; 32]), time: genesis_time };
+        ModelChain::at(spec, seed, hash, header)
+    }
+
+    /// A chain whose oldest kept block is `base`, with the state at genesis.
+    pub fn at(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
+        let buyers = Buyers::new(&spec.chain, spec.family, seed);
+        let rules = spec.rules(buyers::miner(&spec.chain, seed), buyers.accounts());
+        let internal_transfers = match spec.family {
+            Family::Bitcoin => InternalTransfers::None,
+            Family::Evm | Family::Tron => InternalTransfers::Included,
+        };
+        ModelChain {
+            state: ChainState::new(rules, TxId(genesis.0)),
+            spec,
+            seed,
+            genesis,
+            blocks: VecDeque::from([ModelBlock { header: base, branch: 0, txs: Vec::new(), undos: Vec::new() }]),
+            branch: 0,
+            mempool: Mempool::default(),
+            buyers,
+            internal_transfers,
+            faults: ActiveFaults::default(),
+            mined: HashMap::new(),
+            file: None,
+            storage_error: None,
+        }
+    }
+
+    /// Stores all further blocks in this file.
+    pub fn store_in(&mut self, file: BlockFile) {
+        self.file = Some(file);
+    }
+
+    /// The newest block.
+    pub fn head(&self) -> Header {
+        self.blocks.back().expect("a chain has at least one block").header
+    }
+
+    /// The newest block and the mark of final blocks.
+    pub fn tip(&self) -> Tip {
+        Tip { head: self.head(), finalized: self.finalized(self.head().height) }
+    }
+
+    /// The mark of final blocks when `head` is the newest height.
+    pub fn finalized(&self, head: Height) -> Option<BlockRef> {
+        match self.spec.finality {
+            FinalityMark::Depth(depth) => self.block_ref(head.saturating_sub(depth)),
+            FinalityMark::None => None,
+        }
+    }
+
+    /// The block at a height, if it is kept.
+    pub fn block_ref(&self, height: Height) -> Option<BlockRef> {
+        self.block(height).map(|block| block.header.block_ref())
+    }
+
+    /// The height of the oldest kept block.
+    pub fn base(&self) -> Height {
+        self.blocks.front().expect("a chain has at least one block").header.height
+    }
+
+    /// The block at a height; `None` above the head and below the oldest kept block.
+    pub fn block(&self, height: Height) -> Option<&ModelBlock> {
+        let index = usize::try_from(height.checked_sub(self.base())?).ok()?;
+        self.blocks.get(index)
+    }
+
+    /// Accepts or refuses an encoded transaction as a node does.
+    pub fn broadcast(&mut self, raw: &[u8]) -> BroadcastOutcome {
+        let tx = match SignedTx::decode(self.spec.family, &self.spec.chain, raw) {
+            Ok(tx) => tx,
+            Err(bad) => return BroadcastOutcome::Refused(bad.to_string()),
+        };
+        if self.mined.contains_key(&tx.txid) {
+            return BroadcastOutcome::AlreadyKnown;
+        }
+        if let Err(bad) = tx.verify() {
+            return BroadcastOutcome::Refused(bad.to_string());
+        }
+        let now = self.head().time;
+        self.mempool.add(&mut self.state, tx, now)
+    }
+
+    /// Drops all waiting transactions.
+    pub fn drop_mempool(&mut self) {
+        self.mempool.drain(&mut self.state);
+    }
+
+    /// Mines `count` blocks; the first one includes the mempool. The last one has this time (unix seconds) and those before it
+    /// one second less each; no block is older than its parent.
+    pub fn mine(&mut self, count: u64, time: i64) -> BlockRef {
+        if self.storage_error.is_none() {
+            let from = self.head().height;
+            self.mine_blocks(count, time);
+            self.store(None, from);
+        }
+        self.head().block_ref()
+    }
+
+    /// Replaces the last `depth` blocks by `depth + 1` new ones; the oldest kept block always stays.
+    pub fn reorg(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
+        if self.storage_error.is_some() {
+            return self.head().block_ref();
+        }
+        let fork = self.head().height.saturating_sub(depth).max(self.base());
+        let depth = self.head().height - fork;
+        let waiting = self.mempool.drain(&mut self.state);
+        let removed = self.rewind(fork);
+        self.branch += 1;
+        let returning: Vec<Arc<SignedTx>> = match keep {
+            ReplacedTxs::Remine => removed,
+            ReplacedTxs::Drop => Vec::new(),
+            ReplacedTxs::DoubleSpend => removed.into_iter().map(|paid| self.double_spend(paid)).collect(),
+        };
+        let now = self.head().time;
+        self.mempool.refill(&mut self.state, returning.into_iter().chain(waiting), now);
+        self.mine_blocks(depth + 1, time);
+        self.store(Some(fork), fork);
+        self.head().block_ref()
+    }
+
+    /// Removes all blocks above `to` and returns their transactions in the order of the chain.
+    pub fn rewind(&mut self, to: Height) -> Vec<Arc<SignedTx>> {
+        let mut removed: Vec<ModelBlock> = Vec::new();
+        while self.head().height > to && self.blocks.len() > 1 {
+            let block = self.blocks.pop_back().expect("a chain has at least one block");
+            block.undos.iter().rev().for_each(|undo| self.state.undo(undo));
+            block.txs.iter().for_each(|tx| {
+                self.mined.remove(&tx.txid);
+            });
+            removed.push(block);
+        }
+        removed.into_iter().rev().flat_map(|block| block.txs).collect()
+    }
+
+    /// Appends a stored block again. Returns false when its hash differs from the stored one.
+    pub fn replay(&mut self, hash: BlockHash, time: i64, branch: u64, txs: Vec<SignedTx>) -> Result<bool, TxRefusal> {
+        self.branch = branch;
+        let txs: Vec<Arc<SignedTx>> = txs.into_iter().map(Arc::new).collect();
+        let undos = txs.iter().map(|tx| self.state.apply(tx, time)).collect::<Result<Vec<Undo>, TxRefusal>>()?;
+        self.append(time, txs, undos);
+        Ok(self.head().hash == hash)
+    }
+
+    /// The status of a transaction in a kept block or in the mempool.
+    pub fn status(&self, txid: TxId) -> Option<TxStatus> {
+        if let Some(height) = self.mined.get(&txid) {
+            let block = self.block(*height).expect("the index has kept blocks only");
+            let tx = block.txs.iter().find(|tx| tx.txid == txid).expect("the index has the right block");
+            let confirmations = self.head().height - height + 1;
+            let block = Some(block.header.block_ref());
+            return Some(TxStatus { txid, block, confirmations, reverted: tx.draft.reverts });
+        }
+        self.mempool.find(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
+    }
+
+    /// The balance after the kept block at `height`.
+    pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
+        let above = usize::try_from(height - self.base() + 1).unwrap_or(usize::MAX);
+        let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
+        self.state.balance_before(asset, account, blocks.chain(self.mempool.undos()))
+    }
+
+    /// The state after the oldest kept block.
+    pub fn state_at_base(&self) -> ChainState {
+        let mut state = self.state.clone();
+        let undos: Vec<&Undo> =
+            self.blocks.iter().skip(1).flat_map(|block| &block.undos).chain(self.mempool.undos()).collect();
+        undos.into_iter().rev().for_each(|undo| state.undo(undo));
+        state
+    }
+
+    /// The transfers of waiting transactions to watched addresses. Transactions of this model never signal a replacement.
+    pub fn unconfirmed(&self, filter: TransferFilter<'_>) -> Vec<UnconfirmedTransfer> {
+        let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
+            txid: transfer.txid,
+            part: transfer.index.part,
+            asset: transfer.asset,
+            to: transfer.to,
+            amount: transfer.amount,
+            replaceable: false,
+        };
+        self.transfers(self.mempool.ready(), filter).into_iter().map(unconfirmed).collect()
+    }
+
+    /// The transfers of a block's transactions to watched addresses, ascending by their index.
+    pub fn transfers<'t>(
+        &self,
+        txs: impl IntoIterator<Item = &'t Arc<SignedTx>>,
+        filter: TransferFilter<'_>,
+    ) -> Vec<Transfer> {
+        let mut logs = 0u32..;
+        let mut found = Vec::new();
+        for (tx_index, tx) in (0u32..).zip(txs).filter(|(_, tx)| !tx.draft.reverts) {
+            let (mut internal_transfers, mut is_value_unused) = (0u32.., true);
+            for (index, moved) in (0u32..).zip(&tx.draft.moves) {
+                let next = |counter: &mut dyn Iterator<Item = u32>| counter.next().expect("fewer than 2^32");
+                let part = match self.spec.family {
+                    Family::Bitcoin => TxPart::Output(index),
+                    Family::Evm | Family::Tron if moved.asset != self.state.rules.native => {
+                        TxPart::Log(next(&mut logs))
+                    }
+                    Family::Evm | Family::Tron if !moved.internal && is_value_unused => {
+                        is_value_unused = false;
+                        TxPart::Value
+                    }
+                    Family::Evm | Family::Tron => TxPart::Internal(next(&mut internal_transfers)),
+                };
+                let hidden =
+                    matches!(part, TxPart::Internal(_)) && filter.internal_transfers != InternalTransfers::Included;
+                let listed = self.spec.assets.iter().any(|asset| asset.id == moved.asset);
+                if hidden || !listed || moved.amount.is_zero() || !filter.watched.contains(&moved.to.key) {
+                    continue;
+                }
+                found.push(Transfer {
+                    txid: tx.txid,
+                    index: TransferIndex { tx_index, part },
+                    asset: moved.asset.clone(),
+                    to: moved.to.key,
+                    from: self.account_text(tx.sender()),
+                    amount: moved.amount,
+                });
+            }
+        }
+        found.sort_by_key(|transfer| transfer.index);
+        found
+    }
+
+    fn account_text(&self, account: AddressKey) -> Option<String> {
+        match self.spec.family {
+            Family::Bitcoin => None,
+            Family::Evm => Some(derive::evm_address(account).text),
+            Family::Tron => Some(derive::tron_address(account).text),
+        }
+    }
+
+    fn double_spend(&self, paid: Arc<SignedTx>) -> Arc<SignedTx> {
+        self.buyers.double_spend(&self.state, &paid).map_or(paid, Arc::new)
+    }
+
+    fn mine_blocks(&mut self, count: u64, time: i64) {
+        for remaining in (0..count).rev() {
+            let parent = self.head();
+            let earlier = i64::try_from(remaining).unwrap_or(i64::MAX);
+            let time = time.saturating_sub(earlier).max(parent.time);
+            let first = remaining + 1 == count;
+            let (txs, undos) = if first {
+                self.mempool.take_for_block(&mut self.state, parent.time, time)
+            } else {
+                (Vec::new(), Vec::new())
+            };
+            self.append(time, txs, undos);
+        }
+    }
+
+    fn append(&mut self, time: i64, txs: Vec<Arc<SignedTx>>, undos: Vec<Undo>) {
+        let parent = self.head();
+        let height = parent.height + 1;
+        let hash = Sha256::new()
+            .chain_update("simnet block")
+            .chain_update(parent.hash.0)
+            .chain_update(height.to_be_bytes())
+            .chain_update(time.to_be_bytes())
+            .chain_update(self.branch.to_be_bytes());
+        let hash = txs.iter().fold(hash, |hash, tx| hash.chain_update(tx.txid.0));
+        let header = Header { height, hash: BlockHash(hash.finalize().into()), parent: parent.hash, time };
+        self.mined.extend(txs.iter().map(|tx| (tx.txid, height)));
+        self.blocks.push_back(ModelBlock { header, branch: self.branch, txs, undos });
+    }
+
+    /// Stores the blocks above `from`, after a rewind to `rewound` when blocks were replaced, and drops the oldest blocks.
+    fn store(&mut self, rewound: Option<Height>, from: Height) {
+        if let Some(mut file) = self.file.take() {
+            let known = usize::try_from(from - self.base() + 1).unwrap_or(usize::MAX);
+            let above = self.blocks.iter().skip(known);
+            let lines = rewound.map(FileLine::rewind).into_iter().chain(above.map(FileLine::block));
+            let stored = file.append(lines);
+            self.prune();
+            let stored = stored.and_then(|()| if file.is_long() { file.rewrite(self) } else { Ok(()) });
+            self.storage_error = stored.err().map(|e| format!("the chain's file cannot be written: {e}"));
+            self.file = Some(file);
+        } else {
+            self.prune();
+        }
+    }
+
+    /// Drops all but the newest [`KEPT_BLOCKS`] blocks.
+    pub fn prune(&mut self) {
+        if self.blocks.len() <= KEPT_BLOCKS {
+            return;
+        }
+        for old in self.blocks.drain(..self.blocks.len() - KEPT_BLOCKS) {
+            old.txs.iter().for_each(|tx| {
+                self.mined.remove(&tx.txid);
+            });
+        }
+        let oldest = self.blocks.front().expect("a chain has at least one block").header.time;
+        self.state.used.rows.retain(|_, until| *until >= oldest);
+    }
+
+    /// The lines from which this chain can be loaded again.
+    pub fn lines(&self) -> impl Iterator<Item = FileLine> + '_ {
+        iter::once(FileLine::snapshot(self)).chain(self.blocks.iter().skip(1).map(FileLine::block))
+    }
+}

@@ -1,0 +1,210 @@
+//! The chain contract on a model chain: how settled reads it and broadcasts to it.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use chain::{
+    Address, Amount, AssetId, AssetKind, Block, BlockHash, BlockRef, BroadcastOutcome, Family, Header, Height,
+    Identity, InternalTransfers, Sender, Source, SourceError, Tip, UnconfirmedTransfer, WatchSet,
+    source::{CrossCheckResult, EndpointReport},
+};
+
+use crate::{
+    fault::NodeFault,
+    model_chain::{ModelChain, TransferFilter},
+};
+
+/// Maximum number of blocks of one answer.
+const BLOCKS_MAX: u64 = 500;
+
+/// The node of one model chain.
+#[derive(Debug)]
+pub struct ModelNode {
+    model: Mutex<ModelChain>,
+    requests: AtomicU64,
+}
+
+impl ModelNode {
+    /// A node of this chain.
+    pub fn new(model: ModelChain) -> Arc<ModelNode> {
+        Arc::new(ModelNode { model: Mutex::new(model), requests: AtomicU64::new(0) })
+    }
+
+    /// Locks the chain.
+    pub fn model(&self) -> MutexGuard<'_, ModelChain> {
+        self.model.lock().expect("no thread panics while it holds the lock")
+    }
+
+    /// Counts a request, and fails it when a fault concerns all requests.
+    fn begin_request(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut model = self.model();
+        if let Some(reason) = &model.storage_error {
+            return Err(SourceError::Unavailable(reason.clone()));
+        }
+        if model.faults.fail_next > 0 {
+            model.faults.fail_next -= 1;
+            return Err(SourceError::Unavailable("the test makes this request fail".into()));
+        }
+        if model.faults.has(NodeFault::Unavailable) {
+            return Err(SourceError::Unavailable("the model chain is switched off".into()));
+        }
+        Ok(model)
+    }
+}
+
+/// The head that the node shows.
+fn visible_head(model: &ModelChain) -> Header {
+    let height = model.head().height.saturating_sub(model.faults.lag_blocks()).max(model.base());
+    model.block(height).expect("the height is between those of the oldest kept block and the head").header
+}
+
+#[async_trait]
+impl Source for ModelNode {
+    async fn identity(&self) -> Result<Identity, SourceError> {
+        let model = self.begin_request()?;
+        let genesis = if model.faults.has(NodeFault::OtherChain) { BlockHash([0xee; 32]) } else { model.genesis };
+        Ok(Identity { id: genesis.to_string() })
+    }
+
+    async fn decimals(&self, contract: &str) -> Result<u8, SourceError> {
+        let model = self.begin_request()?;
+        let is_contract = |kind: &AssetKind| matches!(kind, AssetKind::Token { contract: c } if c == contract);
+        let asset = model.spec.assets.iter().find(|asset| is_contract(&asset.kind));
+        let decimals = asset.map(|asset| asset.decimals);
+        let decimals = decimals.ok_or_else(|| SourceError::Unsupported(format!("no token contract at {contract}")))?;
+        Ok(if model.faults.has(NodeFault::WrongDecimals) { decimals.saturating_add(1) } else { decimals })
+    }
+
+    async fn tip(&self) -> Result<Tip, SourceError> {
+        let model = self.begin_request()?;
+        let head = visible_head(&model);
+        let finalized = model.finalized(head.height);
+        let halved = model.faults.has(NodeFault::FinalityRegresses);
+        let finalized = finalized.and_then(|mark| if halved { model.block_ref(mark.height / 2) } else { Some(mark) });
+        Ok(Tip { head, finalized })
+    }
+
+    async fn header(&self, height: Height) -> Result<Option<Header>, SourceError> {
+        let model = self.begin_request()?;
+        if height > visible_head(&model).height {
+            return Ok(None);
+        }
+        model.block(height).map(|block| Some(block.header)).ok_or_else(|| pruned(height))
+    }
+
+    /// On EVM chains, whose blocks cost nothing to invent, there is a second endpoint, which has no faults.
+    fn independent_endpoints(&self) -> usize {
+        if self.model().spec.family == Family::Evm { 2 } else { 1 }
+    }
+
+    async fn cross_check(&self, at: &BlockRef) -> CrossCheckResult {
+        let (model, endpoint) = (self.model(), "another model node".to_owned());
+        if model.faults.has(NodeFault::ConflictingEndpoint) {
+            return CrossCheckResult::Conflicting { endpoint, hash: BlockHash([0xee; 32]) };
+        }
+        match model.block_ref(at.height) {
+            Some(block) if block == *at => CrossCheckResult::Confirmed,
+            Some(block) => CrossCheckResult::Conflicting { endpoint, hash: block.hash },
+            None if at.height > model.head().height => CrossCheckResult::Behind { endpoint, head: model.head() },
+            None => CrossCheckResult::NoAnswer(format!("block {} is not kept any more", at.height)),
+        }
+    }
+
+    async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
+        let model = self.begin_request()?;
+        let head = visible_head(&model).height.saturating_sub(model.faults.withheld_blocks());
+        if from > head || from > to || model.faults.has(NodeFault::MissingBlocks) {
+            return Err(SourceError::BlockNotFound(from));
+        }
+        let addresses = watched.read_addresses();
+        let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
+        let last = to.min(head).min(from.saturating_add(BLOCKS_MAX - 1));
+        let mut blocks = Vec::new();
+        for height in from..=last {
+            let block = model.block(height).ok_or_else(|| pruned(height))?;
+            let hidden = block.txs.is_empty() || model.faults.has(NodeFault::HideTransfers);
+            let transfers = if hidden { Vec::new() } else { model.transfers(&block.txs, filter) };
+            blocks.push(Block { header: block.header, transfers, spends: Vec::new() });
+        }
+        if model.faults.has(NodeFault::WrongParent) {
+            blocks[0].header.parent = BlockHash([0xee; 32]);
+        }
+        Ok(blocks)
+    }
+
+    async fn balances(
+        &self,
+        at: &BlockRef,
+        asset: &AssetKind,
+        addresses: &[Address],
+    ) -> Result<Vec<Amount>, SourceError> {
+        let model = self.begin_request()?;
+        if model.faults.has(NodeFault::NoBalances) {
+            return Err(SourceError::Unavailable("no endpoint returns balances".into()));
+        }
+        if at.height > visible_head(&model).height {
+            return Err(SourceError::BlockNotFound(at.height));
+        }
+        let block = model.block(at.height).ok_or_else(|| pruned(at.height))?;
+        if block.header.hash != at.hash {
+            return Err(SourceError::BlockNotFound(at.height));
+        }
+        let asset = AssetId::on_chain(&model.spec.chain, asset);
+        Ok(addresses.iter().map(|address| model.balance_at(at.height, &asset, address.key)).collect())
+    }
+
+    /// Available on Bitcoin only, as with real nodes.
+    async fn unconfirmed(
+        &self,
+        watched: &WatchSet,
+        _expecting_payment: &[Address],
+    ) -> Result<Option<Vec<UnconfirmedTransfer>>, SourceError> {
+        let model = self.begin_request()?;
+        let addresses = watched.read_addresses();
+        let filter = TransferFilter { watched: &addresses, internal_transfers: model.internal_transfers };
+        Ok((model.spec.family == Family::Bitcoin).then(|| model.unconfirmed(filter)))
+    }
+
+    fn internal_transfers(&self) -> InternalTransfers {
+        self.model().internal_transfers
+    }
+
+    fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    async fn check_endpoints(&self) -> Vec<EndpointReport> {
+        let outcome = self.begin_request().map(|model| format!("model chain, block {}", visible_head(&model).height));
+        vec![EndpointReport { endpoint: "simnet".into(), outcome: outcome.map_err(|e| e.to_string()) }]
+    }
+}
+
+fn pruned(height: Height) -> SourceError {
+    SourceError::Unsupported(format!("block {height} is older than the kept blocks"))
+}
+
+#[async_trait]
+impl Sender for ModelNode {
+    async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
+        let mut model = match self.begin_request() {
+            Ok(model) => model,
+            Err(e) => return BroadcastOutcome::Unknown(e.to_string()),
+        };
+        if model.faults.has(NodeFault::RefuseBroadcast) {
+            return BroadcastOutcome::Refused("this node refuses all transactions".into());
+        }
+        if model.faults.has(NodeFault::BroadcastLost) {
+            return BroadcastOutcome::Accepted;
+        }
+        let outcome = model.broadcast(raw);
+        if model.faults.has(NodeFault::AnswerLost) {
+            BroadcastOutcome::Unknown("the answer was lost".into())
+        } else {
+            outcome
+        }
+    }
+}

@@ -1,0 +1,874 @@
+//! The decisions of a chain's follower. Pure: the machine is given what the worker observed and returns what the worker must
+//! do next. It has no database, no clock and no I/O, so that its rules can be tested as tables.
+//!
+//! One run starts with [`Machine::start`] and ends with [`Action::Finish`]. A run that fails in between is started again; only
+//! blocks that were read and not stored force the worker to load the stored cursor first (see [`Machine::has_unstored_blocks`]).
+
+use chain::follower::{Follower, ForkSearch, NextBlock, NextStep};
+use chain::source::CrossCheckResult;
+use chain::{Block, BlockRef, Family, Header, Height, SourceError, Tip};
+
+use crate::workers::Ran;
+use crate::workers::follow::cross_check::{Corroboration, EndpointDispute};
+use clock::Instant;
+use ids::InvoiceId;
+use money::assets::FollowedChain;
+use money::deposits::{self, Cursor, Position};
+
+/// While the follower reads blocks without reaching the tip, it looks for expired invoices this often, in milliseconds.
+const EXPIRY_INTERVAL_MS: i64 = 5_000;
+/// While deposits wait for a second endpoint, it is asked again this often at the tip, in milliseconds.
+const CROSS_CHECK_INTERVAL_MS: i64 = 1_000;
+/// Balances are requested at the same block until they are known, but not at one that is this deep, in blocks: nodes forget
+/// old states.
+const BALANCE_BLOCK_DEPTH_MAX: u64 = 64;
+
+/// The numbers of one follower.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Maximum number of blocks of one request.
+    pub batch: u64,
+    /// The age from which a tip is logged as too old, in milliseconds: the node may have lost its peers.
+    pub tip_age_max_ms: i64,
+    /// On chains with rare blocks, a tip up to this age (in milliseconds) that two reads in a row returned counts as the present
+    /// state of the chain. `None` on chains with steady blocks: there, an invoice expires only after a block that is younger
+    /// than its end.
+    pub quiet_tip_max_ms: Option<i64>,
+    /// The height of the first block to read. `None` for the newest block that cannot be reorganised.
+    pub start_height: Option<u64>,
+    /// Maximum time, in milliseconds, during which a cursor over blocks without transfers stays unstored. Reading those blocks
+    /// again is harmless.
+    pub cursor_flush_ms: i64,
+    /// Maximum time, in milliseconds, during which invoices stay open because no endpoint returns balances.
+    pub balance_patience_ms: i64,
+}
+
+/// What the worker must do next. Every action except [`Action::Finish`] is followed by one call of [`Machine::next`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read the node's tip.
+    ReadTip,
+    /// Read the blocks `from..=to`, or the first of them.
+    ReadBlocks {
+        /// The first height.
+        from: Height,
+        /// The last height.
+        to: Height,
+    },
+    /// Read the node's header at this height.
+    ReadHeader(Height),
+    /// Find the height of the newest stored deposit that would be confirmed or final at this position.
+    FindNewestDue(Position),
+    /// Find out whether a confirmed deposit is above this height.
+    FindConfirmedAbove(Height),
+    /// Ask a second endpoint for this block.
+    CrossCheck(BlockRef),
+    /// Open the review of endpoints that contradict each other, with this reason.
+    OpenDispute(String),
+    /// Close that review.
+    CloseDispute,
+    /// Store these blocks after the stored cursor `from`, and advance deposits as far as `reached`.
+    StoreBlocks {
+        /// The stored cursor.
+        from: BlockRef,
+        /// The blocks that follow it; may be empty.
+        blocks: Vec<Block>,
+        /// The position up to which deposits are confirmed and final; `None` when none may advance.
+        reached: Option<Position>,
+    },
+    /// List the invoices that have expired by the clock and by the chain.
+    ListExpirable {
+        /// The time up to which no unread block can bring a payment, less the grace.
+        passed: Instant,
+    },
+    /// Compare the balances of the invoices' addresses with their deposits.
+    CheckBalances {
+        /// The block at which balances are read.
+        at: BlockRef,
+        /// The invoices that are about to expire.
+        invoices: Vec<InvoiceId>,
+    },
+    /// Expire these invoices.
+    ExpireInvoices {
+        /// The invoices.
+        invoices: Vec<InvoiceId>,
+        /// The text of a review for each of them, when their balances could not be checked.
+        unchecked: Option<String>,
+    },
+    /// Reverse all stored blocks above `to`.
+    Rewind {
+        /// The stored cursor.
+        from: BlockRef,
+        /// The block that becomes the cursor.
+        to: BlockRef,
+    },
+    /// Halt the chain until an operator decides, with this reason.
+    Halt(String),
+    /// The run is over.
+    Finish(Ran),
+}
+
+/// The result of an [`Action`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// Of [`Action::ReadTip`].
+    Tip(Tip),
+    /// Of [`Action::ReadBlocks`].
+    Blocks(Vec<Block>),
+    /// Of [`Action::ReadHeader`]: `None` above the node's head.
+    Header(Option<Header>),
+    /// Of [`Action::FindNewestDue`]: `None` when no stored deposit would advance.
+    NewestDue(Option<Height>),
+    /// Of [`Action::FindConfirmedAbove`].
+    ConfirmedAbove(bool),
+    /// Of [`Action::CrossCheck`].
+    CrossChecked(CrossCheckResult),
+    /// Of [`Action::StoreBlocks`].
+    Stored {
+        /// The height of the highest final block.
+        final_height: Height,
+        /// Whether there are deposits that are not final.
+        unfinished: bool,
+    },
+    /// Of [`Action::ListExpirable`].
+    Expirable(Vec<InvoiceId>),
+    /// Of [`Action::CheckBalances`]: whether deposits explain all balances. Any other credit was booked meanwhile.
+    Balances(Result<bool, SourceError>),
+    /// Of every other action.
+    Done,
+}
+
+/// A fact that the worker logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The node's newest block is old.
+    OldTip {
+        /// Its age, in milliseconds.
+        age_ms: i64,
+    },
+    /// An endpoint has this block at its head, which is not on our branch, but the preferred endpoint follows our branch.
+    ConflictingHead(BlockRef),
+    /// A second endpoint does not have the block `height` yet.
+    EndpointBehind {
+        /// The second endpoint.
+        endpoint: String,
+        /// The height of its newest block.
+        head: Height,
+        /// The height that it was asked for.
+        height: Height,
+        /// True when its head has not moved for a long time, so that the follower does not wait for it.
+        stalled: bool,
+    },
+    /// No second endpoint answered, so the block is accepted from a single one.
+    NotCrossChecked {
+        /// The block.
+        height: Height,
+        /// Why no second endpoint answered.
+        reason: String,
+    },
+    /// The chain was reorganised.
+    Reorganised {
+        /// The number of blocks that are reversed.
+        depth: u64,
+        /// The height of the last common block.
+        to: Height,
+    },
+    /// No invoice expires now, because balances are not available. Reading goes on.
+    ExpiryDelayed(String),
+    /// Invoices expire although balances were not available for this long.
+    ExpiredUnchecked {
+        /// For how long, in minutes.
+        minutes: i64,
+        /// Why balances are not available.
+        reason: String,
+    },
+}
+
+/// The reason why a run failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// The endpoint's answers contradict each other or do not help.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Invoices stay open because the balances of their addresses are not available.
+    #[error("an invoice stays open until the balance of its address is known")]
+    BalancesUnavailable(#[source] SourceError),
+    /// The source returned a block of another height than the requested one.
+    #[error("block {requested} was requested and block {returned} was returned")]
+    WrongHeight {
+        /// The requested height.
+        requested: Height,
+        /// The returned height.
+        returned: Height,
+    },
+    /// The source returned blocks that are not a chain.
+    #[error("block {0} does not follow the block before it in the same answer")]
+    BrokenSequence(Height),
+    /// The worker reported something that the machine did not ask for.
+    #[error("the follower was given an observation that it did not ask for: {0}")]
+    UnexpectedObservation(String),
+}
+
+/// The decisions of one chain's follower, with all that they rest on.
+#[derive(Debug)]
+pub struct Machine {
+    chain: FollowedChain,
+    limits: Limits,
+    deposit_limits: deposits::Limits,
+    branch: Branch,
+    /// Whether a second endpoint can be asked.
+    cross_checkable: bool,
+    dispute: EndpointDispute,
+    /// The conflicting head that was logged last.
+    conflicting_head: Option<BlockRef>,
+    /// Since when no endpoint returns balances.
+    balances_unavailable_since: Option<Instant>,
+    phase: Phase,
+    notices: Vec<Notice>,
+}
+
+/// Our branch as far as it was read. Loaded from the database; everything read after the stored cursor is lost with it.
+#[derive(Debug)]
+struct Branch {
+    follower: Follower,
+    /// The stored cursor.
+    stored: BlockRef,
+    stored_at: Instant,
+    /// The blocks that were read after the stored cursor.
+    pending: Vec<Block>,
+    /// Timestamp of the cursor's block in unix seconds, but not after the time at which it was read: miners may date a block
+    /// ahead, and such a block does not prove that earlier ones are complete.
+    time: i64,
+    /// When the last read showed that the tip is the cursor, and young. Only on chains with rare blocks.
+    quiet_at: Option<Instant>,
+    /// When the read before that one showed the same: no block of before that time is unread.
+    quiet_until: Option<Instant>,
+    /// When expired invoices were looked for.
+    expiry_checked_at: Instant,
+    /// Whether there are deposits that are not final.
+    unfinished: bool,
+    /// When a second endpoint was last asked about deposits that are deep enough; `None` when no deposit waits for it.
+    cross_check_pending_at: Option<Instant>,
+    /// The block at which balances are requested until they are known: an endpoint that is a little behind would never have the
+    /// newest block.
+    balance_block: Option<BlockRef>,
+    halted: bool,
+}
+
+/// What the machine waits for.
+#[derive(Debug, Default)]
+enum Phase {
+    /// Nothing: no run is under way.
+    #[default]
+    Stopped,
+    Tip,
+    Blocks(Tip),
+    /// The preferred endpoint's header at the height of a conflicting head.
+    ConflictingHeader(Tip),
+    /// The parent of the lowest known block of another branch.
+    ForkParent {
+        lowest: Header,
+        height: Height,
+    },
+    ConfirmedAbove {
+        to: BlockRef,
+        theirs: BlockRef,
+    },
+    NewestDue {
+        whole: Position,
+        then: AfterStore,
+    },
+    CrossCheck {
+        block: BlockRef,
+        purpose: Purpose,
+    },
+    DisputeOpened(Purpose),
+    DisputeClosed(Purpose),
+    Stored {
+        last: BlockRef,
+        stored_at: Instant,
+        pending_cross_check: bool,
+        then: AfterStore,
+    },
+    Expirable(ExpiryCheck),
+    Balances {
+        invoices: Vec<InvoiceId>,
+        check: ExpiryCheck,
+    },
+    Expired(ExpiryCheck),
+    Rewound(BlockRef),
+    Halted,
+}
+
+/// The reason why a second endpoint is asked, and what follows.
+#[derive(Debug)]
+enum Purpose {
+    /// To store blocks and advance deposits as far as `whole`; `None` when they may not advance anyhow.
+    Store { whole: Option<Position>, then: AfterStore },
+    /// To leave our branch for another one, back to `to` or, when there is no common block, by halting the chain.
+    Rewind { to: Option<BlockRef> },
+}
+
+/// What follows when blocks are stored.
+#[derive(Debug)]
+enum AfterStore {
+    /// Blocks were read.
+    Extended { tip: Tip },
+    /// The tip was reached. `cursor_moved` and `final_height` tell what the cursor was before.
+    AtTip { tip: Tip, cursor_moved: bool, final_height: Height },
+    /// These invoices have expired, but their balances are not compared yet.
+    InvoicesExpired { invoices: Vec<InvoiceId>, check: ExpiryCheck },
+    /// A credit was booked that blocks did not show.
+    CreditBooked,
+}
+
+/// One search for expired invoices.
+#[derive(Debug, Clone, Copy)]
+struct ExpiryCheck {
+    tip: Tip,
+    /// True when blocks were read in the same run. Then a failure delays the invoices but does not stop the follower.
+    while_reading: bool,
+}
+
+impl ExpiryCheck {
+    fn finish(self, ran: Ran) -> Action {
+        Action::Finish(if self.while_reading { Ran::Worked } else { ran })
+    }
+}
+
+impl Machine {
+    /// A machine that continues after a stored cursor; `None` when the cursor has no block.
+    pub fn new(
+        chain: FollowedChain,
+        limits: Limits,
+        deposit_limits: deposits::Limits,
+        cursor: Cursor,
+        now: Instant,
+    ) -> Option<Machine> {
+        let branch = Branch::load(&limits, &deposit_limits, cursor, now)?;
+        Some(Machine {
+            chain,
+            limits,
+            deposit_limits,
+            branch,
+            cross_checkable: false,
+            dispute: EndpointDispute::default(),
+            conflicting_head: None,
+            balances_unavailable_since: None,
+            phase: Phase::Stopped,
+            notices: Vec::new(),
+        })
+    }
+
+    /// Continues after another stored cursor and forgets what was read since. Returns false when the cursor has no block.
+    pub fn reload(&mut self, cursor: Cursor, now: Instant) -> bool {
+        let Some(branch) = Branch::load(&self.limits, &self.deposit_limits, cursor, now) else { return false };
+        self.branch = branch;
+        true
+    }
+
+    /// Returns true when the chain is halted until an operator decides.
+    pub fn is_halted(&self) -> bool {
+        self.branch.halted
+    }
+
+    /// Returns true when blocks were read and are not stored yet. They must be read again after a failure.
+    pub fn has_unstored_blocks(&self) -> bool {
+        !self.branch.pending.is_empty()
+    }
+
+    /// The facts to log since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Starts a run. `cross_checkable` says whether the source has a second endpoint that can be asked about blocks.
+    pub fn start(&mut self, cross_checkable: bool) -> Action {
+        self.cross_checkable = cross_checkable;
+        self.phase = Phase::Tip;
+        Action::ReadTip
+    }
+
+    /// Takes the result of the last action and returns the next one.
+    ///
+    /// # Errors
+    /// The run cannot go on: the answers of the endpoint contradict each other, or balances are not available.
+    pub fn next(&mut self, now: Instant, observation: Observation) -> Result<Action, StepError> {
+        match (std::mem::take(&mut self.phase), observation) {
+            (Phase::Tip, Observation::Tip(tip)) => Ok(self.on_tip(now, tip)),
+            (Phase::Blocks(tip), Observation::Blocks(blocks)) => self.on_blocks(now, tip, blocks),
+            (Phase::ConflictingHeader(tip), Observation::Header(header)) => self.on_conflicting_head(now, tip, header),
+            (Phase::ForkParent { lowest, height }, Observation::Header(header)) => {
+                self.on_fork_parent(lowest, height, header)
+            }
+            (Phase::ConfirmedAbove { to, .. }, Observation::ConfirmedAbove(false)) => Ok(self.rewind_to(to)),
+            (Phase::ConfirmedAbove { to, theirs }, Observation::ConfirmedAbove(true)) => {
+                Ok(self.cross_check(theirs, Purpose::Rewind { to: Some(to) }))
+            }
+            (Phase::NewestDue { whole, then }, Observation::NewestDue(stored)) => {
+                Ok(self.on_newest_due(now, whole, stored, then))
+            }
+            (Phase::CrossCheck { block, purpose }, Observation::CrossChecked(result)) => {
+                Ok(self.on_cross_checked(now, block, result, purpose))
+            }
+            (Phase::DisputeOpened(purpose), Observation::Done) => {
+                self.dispute.is_open = Some(true);
+                Ok(self.conclude(now, purpose, Corroboration::None))
+            }
+            (Phase::DisputeClosed(purpose), Observation::Done) => {
+                self.dispute.is_open = Some(false);
+                self.dispute.behind_logged = false;
+                Ok(self.conclude(now, purpose, Corroboration::Full))
+            }
+            (
+                Phase::Stored { last, stored_at, pending_cross_check, then },
+                Observation::Stored { final_height, unfinished },
+            ) => {
+                self.branch.stored = last;
+                self.branch.stored_at = stored_at;
+                self.branch.cross_check_pending_at = pending_cross_check.then_some(stored_at);
+                self.branch.unfinished = unfinished;
+                self.branch.follower.raise_final_height(final_height);
+                Ok(self.after_store(now, then))
+            }
+            (Phase::Expirable(check), Observation::Expirable(invoices)) => Ok(self.on_expirable(now, invoices, check)),
+            (Phase::Balances { invoices, check }, Observation::Balances(result)) => {
+                self.on_balances(now, invoices, result, check)
+            }
+            (Phase::Expired(check), Observation::Done) => Ok(check.finish(Ran::Worked)),
+            (Phase::Rewound(to), Observation::Done) => {
+                self.branch.stored = to;
+                self.branch.unfinished = true;
+                self.branch.follower.rewind(to);
+                Ok(Action::Finish(Ran::Worked))
+            }
+            (Phase::Halted, Observation::Done) => {
+                self.branch.halted = true;
+                Ok(Action::Finish(Ran::Worked))
+            }
+            (phase, observation) => Err(StepError::UnexpectedObservation(format!("{observation:?} in {phase:?}"))),
+        }
+    }
+
+    fn on_tip(&mut self, now: Instant, tip: Tip) -> Action {
+        match self.branch.follower.next_step(&tip) {
+            NextStep::Wait => {
+                self.track_quiet_tip(now, &tip);
+                self.at_tip(now, tip)
+            }
+            NextStep::ReadBlocks { from, to } => {
+                (self.branch.quiet_at, self.branch.quiet_until) = (None, None);
+                self.phase = Phase::Blocks(tip);
+                Action::ReadBlocks { from, to }
+            }
+            NextStep::CompareHead if self.branch.follower.contains(tip.head.block_ref()) == Some(false) => {
+                (self.branch.quiet_at, self.branch.quiet_until) = (None, None);
+                self.phase = Phase::ConflictingHeader(tip);
+                Action::ReadHeader(tip.head.height)
+            }
+            NextStep::CompareHead => self.at_tip(now, tip),
+        }
+    }
+
+    /// Some endpoint's head, not above the cursor, is not on our branch. The preferred endpoint, whose header this is, decides
+    /// whether our branch is left. If it stays on ours, the conflict is logged and changes nothing: heads differ for a moment
+    /// when two blocks compete, and for ever when a branch is invented.
+    fn on_conflicting_head(&mut self, now: Instant, tip: Tip, preferred: Option<Header>) -> Result<Action, StepError> {
+        let Some(preferred) = preferred else { return Ok(Action::Finish(Ran::Idle)) };
+        if self.branch.follower.contains(preferred.block_ref()) == Some(false) {
+            return self.search_fork(preferred);
+        }
+        let head = tip.head.block_ref();
+        if self.conflicting_head.replace(head) != Some(head) {
+            self.notices.push(Notice::ConflictingHead(head));
+        }
+        Ok(self.at_tip(now, tip))
+    }
+
+    /// Records that the node's tip is the cursor. On chains with steady blocks that proves nothing: the tip may be a minute old,
+    /// as TRON's solidified block is, and the next block brings what was paid meanwhile. Where blocks are rare, an invoice does
+    /// not wait for the next block but for a second read, which another endpoint answers where there is one. An old tip does
+    /// not count, because the node may have lost its peers.
+    fn track_quiet_tip(&mut self, now: Instant, tip: &Tip) {
+        let age_ms = now.since(Instant::from_unix_seconds(tip.head.time));
+        if age_ms > self.limits.tip_age_max_ms {
+            self.notices.push(Notice::OldTip { age_ms });
+        }
+        let branch = &mut self.branch;
+        if self.limits.quiet_tip_max_ms.is_some_and(|max_ms| (-max_ms..=max_ms).contains(&age_ms)) {
+            branch.quiet_until = branch.quiet_at.or(branch.quiet_until);
+            branch.quiet_at = Some(now);
+        } else {
+            (branch.quiet_at, branch.quiet_until) = (None, None);
+        }
+    }
+
+    fn on_blocks(&mut self, now: Instant, tip: Tip, blocks: Vec<Block>) -> Result<Action, StepError> {
+        let Some(first) = blocks.first() else { return Ok(Action::Finish(Ran::Idle)) };
+        match self.branch.follower.check_next(&first.header) {
+            NextBlock::Extends => {}
+            NextBlock::Forks => return self.search_fork(first.header),
+            NextBlock::WrongHeight => {
+                let requested = self.branch.follower.cursor().height + 1;
+                return Err(StepError::WrongHeight { requested, returned: first.header.height });
+            }
+        }
+        for block in blocks {
+            if self.branch.follower.check_next(&block.header) != NextBlock::Extends {
+                return Err(StepError::BrokenSequence(block.header.height));
+            }
+            self.branch.follower.push(block.header.block_ref());
+            self.branch.time = block.header.time.min(now.unix_seconds());
+            self.branch.pending.push(block);
+        }
+        let quiet = !self.branch.unfinished && !self.branch.pending.iter().any(Block::has_watched_activity);
+        let young = now.since(self.branch.stored_at) < self.limits.cursor_flush_ms;
+        let few = u64::try_from(self.branch.pending.len()).is_ok_and(|count| count < self.deposit_limits.keep);
+        let then = AfterStore::Extended { tip };
+        Ok(if quiet && young && few { self.after_store(now, then) } else { self.prepare_store(now, &tip, then) })
+    }
+
+    /// The node's tip is the cursor, or an older block of our branch: the chain's mark may have made deposits final, and
+    /// invoices may have expired.
+    fn at_tip(&mut self, now: Instant, tip: Tip) -> Action {
+        let branch = &self.branch;
+        let cursor_moved = !branch.pending.is_empty();
+        let stale = now.since(branch.stored_at) >= self.limits.cursor_flush_ms;
+        let may_finish = match branch.cross_check_pending_at {
+            // A second endpoint is asked again at intervals, not whenever a fast chain has a new tip.
+            Some(asked_at) => now.since(asked_at) >= CROSS_CHECK_INTERVAL_MS,
+            None => self.position(&tip).is_ok_and(|reached| reached.last > branch.follower.final_height()),
+        };
+        if (cursor_moved && stale) || (branch.unfinished && may_finish) {
+            let then = AfterStore::AtTip { tip, cursor_moved, final_height: branch.follower.final_height() };
+            return self.prepare_store(now, &tip, then);
+        }
+        self.list_expirable(now, ExpiryCheck { tip, while_reading: false })
+    }
+
+    /// The position up to which deposits may advance. The chain's final mark counts while our branch has its block. Above the
+    /// cursor and below the kept blocks the mark proves nothing, and only depth decides.
+    ///
+    /// # Errors
+    /// The mark itself, when it is another block than ours.
+    fn position(&self, tip: &Tip) -> Result<Position, BlockRef> {
+        let follower = &self.branch.follower;
+        let known = tip.finalized.and_then(|mark| follower.contains(mark).map(|is_ours| (mark, is_ours)));
+        match known {
+            Some((mark, false)) => Err(mark),
+            Some((mark, true)) => Ok(deposits::position(&self.chain, follower.cursor().height, Some(mark.height))),
+            None => Ok(deposits::position(&self.chain, follower.cursor().height, None)),
+        }
+    }
+
+    /// Finds out how far deposits may advance before pending blocks are stored.
+    fn prepare_store(&mut self, now: Instant, tip: &Tip, then: AfterStore) -> Action {
+        let whole = match self.position(tip) {
+            Ok(whole) => whole,
+            Err(mark) => {
+                let why = format!(
+                    "an endpoint calls block {} at height {} final, but another block of that height is followed: no deposit is \
+                     confirmed until they agree; compare the endpoints with independent ones",
+                    mark.hash, mark.height
+                );
+                return self.open_dispute(now, why, Purpose::Store { whole: None, then });
+            }
+        };
+        let purpose = |then| Purpose::Store { whole: Some(whole), then };
+        if !self.cross_checkable {
+            return self.close_dispute(now, purpose(then));
+        }
+        if !self.branch.unfinished && self.branch.pending.iter().all(|block| block.transfers.is_empty()) {
+            return self.conclude(now, purpose(then), Corroboration::Full);
+        }
+        self.phase = Phase::NewestDue { whole, then };
+        Action::FindNewestDue(whole)
+    }
+
+    /// The newest block with a deposit that would advance is cross-checked: it stands for all blocks below it. That costs one
+    /// request when an invented block could gain something, and none otherwise.
+    fn on_newest_due(&mut self, now: Instant, whole: Position, stored: Option<Height>, then: AfterStore) -> Action {
+        let least_depth = u64::from(self.chain.depths.confirmations(Some(0)));
+        let advances = |height: &Height| *height <= whole.last || height + least_depth - 1 <= whole.cursor;
+        let paid = self.branch.pending.iter().filter(|block| !block.transfers.is_empty());
+        let unstored = paid.map(|block| block.header.height).filter(advances).max();
+        let purpose = Purpose::Store { whole: Some(whole), then };
+        match stored.max(unstored) {
+            Some(height) => self.cross_check(self.branch.follower.nearest_block(height), purpose),
+            None => self.conclude(now, purpose, Corroboration::Full),
+        }
+    }
+
+    fn cross_check(&mut self, block: BlockRef, purpose: Purpose) -> Action {
+        self.phase = Phase::CrossCheck { block, purpose };
+        Action::CrossCheck(block)
+    }
+
+    /// A second endpoint that does not answer, or whose head does not move, does not stop the shop. One that is a little behind
+    /// is waited for, because an invented block is ahead of all honest endpoints.
+    fn on_cross_checked(
+        &mut self,
+        now: Instant,
+        block: BlockRef,
+        result: CrossCheckResult,
+        purpose: Purpose,
+    ) -> Action {
+        match result {
+            CrossCheckResult::Confirmed => self.close_dispute(now, purpose),
+            CrossCheckResult::Conflicting { endpoint, hash } => {
+                let why = format!(
+                    "{endpoint} has block {hash} at height {}, another endpoint has {}: nothing is confirmed or reversed until \
+                     they agree; compare them with independent endpoints and remove the wrong one",
+                    block.height, block.hash
+                );
+                self.open_dispute(now, why, purpose)
+            }
+            CrossCheckResult::Behind { endpoint, head } => {
+                let stalled = self.dispute.is_stalled(now, head.block_ref(), self.limits.tip_age_max_ms);
+                if stalled || !std::mem::replace(&mut self.dispute.behind_logged, true) {
+                    let (head, height) = (head.height, block.height);
+                    self.notices.push(Notice::EndpointBehind { endpoint, head, height, stalled });
+                }
+                let shown = if stalled { Corroboration::Full } else { Corroboration::UpTo(head.block_ref()) };
+                self.conclude(now, purpose, shown)
+            }
+            CrossCheckResult::NoAnswer(reason) => {
+                self.notices.push(Notice::NotCrossChecked { height: block.height, reason });
+                self.conclude(now, purpose, Corroboration::Full)
+            }
+        }
+    }
+
+    /// Opens the review of contradicting endpoints, unless it is open.
+    fn open_dispute(&mut self, now: Instant, why: String, purpose: Purpose) -> Action {
+        if self.dispute.is_open == Some(true) {
+            return self.conclude(now, purpose, Corroboration::None);
+        }
+        self.phase = Phase::DisputeOpened(purpose);
+        Action::OpenDispute(why)
+    }
+
+    /// Closes the review of contradicting endpoints, unless it is closed.
+    fn close_dispute(&mut self, now: Instant, purpose: Purpose) -> Action {
+        if self.dispute.is_open == Some(false) {
+            self.dispute.behind_logged = false;
+            return self.conclude(now, purpose, Corroboration::Full);
+        }
+        self.phase = Phase::DisputeClosed(purpose);
+        Action::CloseDispute
+    }
+
+    fn conclude(&mut self, now: Instant, purpose: Purpose, shown: Corroboration) -> Action {
+        match purpose {
+            Purpose::Store { whole, then } => {
+                let reached = whole.and_then(|whole| self.limit(whole, shown));
+                self.store(now, whole, reached, then)
+            }
+            Purpose::Rewind { to } => match (shown, to) {
+                (Corroboration::Full, Some(to)) => self.rewind_to(to),
+                (Corroboration::Full, None) => self.halt(),
+                (Corroboration::UpTo(_) | Corroboration::None, _) => Action::Finish(Ran::Idle),
+            },
+        }
+    }
+
+    /// The part of `whole` that a second endpoint has too. A head of another branch corroborates nothing.
+    fn limit(&self, whole: Position, shown: Corroboration) -> Option<Position> {
+        match shown {
+            Corroboration::Full => Some(whole),
+            Corroboration::UpTo(head) if self.branch.follower.contains(head) == Some(true) => {
+                Some(Position { cursor: whole.cursor.min(head.height), last: whole.last.min(head.height) })
+            }
+            Corroboration::UpTo(_) | Corroboration::None => None,
+        }
+    }
+
+    fn store(&mut self, now: Instant, whole: Option<Position>, reached: Option<Position>, then: AfterStore) -> Action {
+        let from = self.branch.stored;
+        let blocks = std::mem::take(&mut self.branch.pending);
+        let last = blocks.last().map_or(from, |block| block.header.block_ref());
+        let pending_cross_check = reached.is_none() || whole != reached;
+        self.phase = Phase::Stored { last, stored_at: now, pending_cross_check, then };
+        Action::StoreBlocks { from, blocks, reached }
+    }
+
+    fn after_store(&mut self, now: Instant, then: AfterStore) -> Action {
+        match then {
+            AfterStore::Extended { tip } => {
+                // Blocks may come as fast as they are read, so that the tip is never the cursor. Far behind the tip, where nodes
+                // may not know the balances any more, invoices stay open until the follower is near it.
+                let behind = tip.head.height.saturating_sub(self.branch.follower.cursor().height);
+                if behind < self.limits.batch && now.since(self.branch.expiry_checked_at) >= EXPIRY_INTERVAL_MS {
+                    return self.list_expirable(now, ExpiryCheck { tip, while_reading: true });
+                }
+                Action::Finish(Ran::Worked)
+            }
+            AfterStore::AtTip { cursor_moved, final_height, .. }
+                if cursor_moved || self.branch.follower.final_height() > final_height =>
+            {
+                Action::Finish(Ran::Worked)
+            }
+            AfterStore::AtTip { tip, .. } => self.list_expirable(now, ExpiryCheck { tip, while_reading: false }),
+            AfterStore::InvoicesExpired { invoices, check } => self.check_balances(invoices, check),
+            AfterStore::CreditBooked => Action::Finish(Ran::Worked),
+        }
+    }
+
+    /// Looks for invoices that have expired by the clock *and* by the chain: no block that could still bring a payment in time
+    /// is unread.
+    fn list_expirable(&mut self, now: Instant, check: ExpiryCheck) -> Action {
+        self.branch.expiry_checked_at = now;
+        let read_until = Instant::from_unix_seconds(self.branch.time);
+        let seen_until = self.branch.quiet_until.map_or(read_until, |quiet| quiet.max(read_until)).min(now);
+        self.phase = Phase::Expirable(check);
+        Action::ListExpirable { passed: seen_until.plus_ms(-self.deposit_limits.grace.ms) }
+    }
+
+    fn on_expirable(&mut self, now: Instant, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
+        if invoices.is_empty() {
+            // No balances were needed: the time since an earlier failure does not count for the next one.
+            self.balances_unavailable_since = None;
+            return check.finish(Ran::Idle);
+        }
+        if self.branch.pending.is_empty() {
+            return self.check_balances(invoices, check);
+        }
+        self.prepare_store(now, &check.tip, AfterStore::InvoicesExpired { invoices, check })
+    }
+
+    /// Before invoices expire, the balances of their addresses are compared with their deposits, in case the scan of the blocks
+    /// missed a transfer. On Bitcoin blocks show every output and prove that they are complete.
+    fn check_balances(&mut self, invoices: Vec<InvoiceId>, check: ExpiryCheck) -> Action {
+        if self.chain.family == Family::Bitcoin {
+            return self.expire(invoices, None, check);
+        }
+        let branch = &mut self.branch;
+        let cursor = branch.follower.cursor();
+        let is_near = |block: &BlockRef| cursor.height.saturating_sub(block.height) < BALANCE_BLOCK_DEPTH_MAX;
+        let is_usable = |block: &BlockRef| is_near(block) && branch.follower.contains(*block) == Some(true);
+        let at = branch.balance_block.filter(is_usable).unwrap_or(cursor);
+        branch.balance_block = Some(at);
+        self.phase = Phase::Balances { invoices: invoices.clone(), check };
+        Action::CheckBalances { at, invoices }
+    }
+
+    fn on_balances(
+        &mut self,
+        now: Instant,
+        invoices: Vec<InvoiceId>,
+        result: Result<bool, SourceError>,
+        check: ExpiryCheck,
+    ) -> Result<Action, StepError> {
+        let error = match result {
+            Ok(explained) => {
+                (self.branch.balance_block, self.balances_unavailable_since) = (None, None);
+                return Ok(match explained {
+                    true => self.expire(invoices, None, check),
+                    // The booked credit may be in a block that is deep enough already.
+                    false => self.prepare_store(now, &check.tip, AfterStore::CreditBooked),
+                });
+            }
+            Err(error) => error,
+        };
+        // Blocks were read and verified without balances, so an endpoint that does not return them keeps invoices open for a
+        // while, but not for ever.
+        let unavailable_ms = now.since(*self.balances_unavailable_since.get_or_insert(now));
+        if unavailable_ms < self.limits.balance_patience_ms {
+            if check.while_reading {
+                self.notices.push(Notice::ExpiryDelayed(error.to_string()));
+                return Ok(check.finish(Ran::Idle));
+            }
+            return Err(StepError::BalancesUnavailable(error));
+        }
+        let (minutes, reason) = (unavailable_ms / 60_000, error.to_string());
+        let why = format!(
+            "the invoice expired without a check of its address's balance, because no endpoint returned balances for {minutes} \
+             minutes: {reason}"
+        );
+        self.notices.push(Notice::ExpiredUnchecked { minutes, reason });
+        Ok(self.expire(invoices, Some(why), check))
+    }
+
+    fn expire(&mut self, invoices: Vec<InvoiceId>, unchecked: Option<String>, check: ExpiryCheck) -> Action {
+        self.phase = Phase::Expired(check);
+        Action::ExpireInvoices { invoices, unchecked }
+    }
+
+    /// One step of the search for the last block that our branch and the branch of `lowest` have in common. Our branch is left
+    /// at once where no second endpoint can be asked and where no confirmed deposit is reversed; otherwise a second endpoint
+    /// must have the other branch too.
+    fn search_fork(&mut self, lowest: Header) -> Result<Action, StepError> {
+        let theirs = lowest.block_ref();
+        Ok(match self.branch.follower.search_fork(&lowest) {
+            ForkSearch::RequestHeader(height) => {
+                self.phase = Phase::ForkParent { lowest, height };
+                Action::ReadHeader(height)
+            }
+            ForkSearch::RewindTo(to) if !self.cross_checkable => self.rewind_to(to),
+            ForkSearch::RewindTo(to) => {
+                self.phase = Phase::ConfirmedAbove { to, theirs };
+                Action::FindConfirmedAbove(to.height)
+            }
+            ForkSearch::TooDeep if !self.cross_checkable => self.halt(),
+            ForkSearch::TooDeep => self.cross_check(theirs, Purpose::Rewind { to: None }),
+        })
+    }
+
+    fn on_fork_parent(&mut self, lowest: Header, height: Height, parent: Option<Header>) -> Result<Action, StepError> {
+        match parent {
+            Some(parent) if parent.hash == lowest.parent => self.search_fork(parent),
+            Some(_) => {
+                let why = format!(
+                    "block {} was returned, and then a block {height} that is not its parent: the branch changed or is invented",
+                    lowest.height
+                );
+                Err(SourceError::InvalidResponse(why).into())
+            }
+            None => Err(SourceError::BlockNotFound(height).into()),
+        }
+    }
+
+    fn rewind_to(&mut self, to: BlockRef) -> Action {
+        let depth = self.branch.follower.cursor().height - to.height;
+        self.notices.push(Notice::Reorganised { depth, to: to.height });
+        if to.height >= self.branch.stored.height {
+            self.branch.pending.retain(|block| block.header.height <= to.height);
+            self.branch.follower.rewind(to);
+            return Action::Finish(Ran::Worked);
+        }
+        self.branch.pending.clear();
+        self.phase = Phase::Rewound(to);
+        Action::Rewind { from: self.branch.stored, to }
+    }
+
+    fn halt(&mut self) -> Action {
+        self.phase = Phase::Halted;
+        Action::Halt(format!(
+            "the node's branch leaves ours below the final block {} or deeper than {} blocks; compare the nodes before anything \
+             is paid out",
+            self.branch.follower.final_height(),
+            self.deposit_limits.keep
+        ))
+    }
+}
+
+impl Branch {
+    fn load(limits: &Limits, deposit_limits: &deposits::Limits, cursor: Cursor, now: Instant) -> Option<Branch> {
+        let stored = cursor.recent.last().copied()?;
+        let keep = usize::try_from(deposit_limits.keep).unwrap_or(usize::MAX);
+        Some(Branch {
+            follower: Follower::new(cursor.recent, cursor.final_height, keep, limits.batch),
+            stored,
+            stored_at: now,
+            pending: Vec::new(),
+            time: cursor.time.min(now.unix_seconds()),
+            quiet_at: None,
+            quiet_until: None,
+            expiry_checked_at: Instant(0),
+            unfinished: true,
+            cross_check_pending_at: None,
+            balance_block: None,
+            halted: cursor.halted.is_some(),
+        })
+    }
+}

@@ -1,0 +1,367 @@
+//! Follows one chain: reads blocks, rewinds forks, advances deposits, expires invoices. [`machine`] decides; the worker does
+//! what it decides. The cursor and the deposits move in one transaction; a failed block is read again, never skipped.
+
+mod cross_check;
+pub mod machine;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use chain::{Asset, AssetKind, Block, BlockRef, Header, Source, SourceError};
+use tokio::sync::Mutex;
+use tracing::{debug, error, info, warn};
+
+use crate::workers::balance_check::BalanceReconciler;
+use crate::workers::follow::machine::{Action, Machine, Notice, Observation, StepError};
+use crate::workers::{Ran, Worker};
+use clock::{Clock, Instant};
+use db::Db;
+use ids::InvoiceId;
+use money::addresses::Addresses;
+use money::assets::FollowedChain;
+use money::deposits::{self, Cursor, Position};
+use money::immutable_facts::{self, Fact};
+use money::invoices;
+
+pub use machine::Limits;
+
+/// Maximum number of invoices that expire in one transaction.
+const EXPIRE_MAX: i64 = 100;
+
+/// The worker that follows one chain.
+pub struct FollowWorker {
+    db: Db,
+    clock: Clock,
+    chain: FollowedChain,
+    /// Is told whether the chain is followed: no address of a chain is issued while no follower watches it.
+    addresses: Arc<Addresses>,
+    /// The chain's configured assets; tokens are compared with the chain before the first block is read.
+    assets: Vec<Asset>,
+    source: Arc<dyn Source>,
+    reconciler: BalanceReconciler,
+    limits: Limits,
+    pause: Duration,
+    state: Mutex<FollowState>,
+}
+
+#[derive(Default)]
+struct FollowState {
+    /// `None` before the first run.
+    machine: Option<Machine>,
+    /// False when a run was interrupted, so that the stored cursor must be loaded first.
+    loaded: bool,
+}
+
+impl FollowWorker {
+    /// A worker that follows the reconciler's chain through the reconciler's source.
+    pub fn new(
+        reconciler: BalanceReconciler,
+        addresses: Arc<Addresses>,
+        assets: Vec<Asset>,
+        limits: Limits,
+        pause: Duration,
+    ) -> FollowWorker {
+        let BalanceReconciler { db, clock, deposits, source } = reconciler.clone();
+        let chain = deposits.chain().clone();
+        addresses.set_followed(&chain.id, false);
+        let state = Mutex::default();
+        FollowWorker { db, clock, chain, addresses, assets, source, reconciler, limits, pause, state }
+    }
+
+    /// Refuses to follow another chain than at the first start, or a token whose decimals differ from the configuration.
+    async fn verify_immutable_facts(&self) -> anyhow::Result<()> {
+        let mut facts = vec![Fact::identity(&self.chain.id, self.source.identity().await?.id)];
+        for asset in &self.assets {
+            let AssetKind::Token { contract } = &asset.kind else { continue };
+            let decimals = self.source.decimals(contract).await?;
+            if decimals != asset.decimals {
+                bail!("{} has {decimals} decimals on the chain and {} in the configuration", asset.id, asset.decimals);
+            }
+            facts.push(Fact::decimals(&asset.id, decimals));
+        }
+        let now = self.clock.now();
+        Ok(self
+            .db
+            .write("pin_facts", move |tx| {
+                Box::pin(async move { immutable_facts::record_or_compare(tx, now, &facts).await })
+            })
+            .await?)
+    }
+
+    /// The stored cursor, after the chain's facts were verified. A chain without a cursor gets one.
+    async fn load_cursor(&self) -> anyhow::Result<Cursor> {
+        self.verify_immutable_facts().await?;
+        if let Some(cursor) = self.find_cursor().await? {
+            if let Some(why) = &cursor.halted {
+                warn!(chain = %self.chain.id, "{} is halted: {why}", self.chain.id);
+            }
+            return Ok(cursor);
+        }
+        let header = self.read_first_header().await?;
+        let id = self.chain.id.clone();
+        self.db
+            .write("start_chain", move |tx| Box::pin(async move { deposits::start(tx, &id, &header).await }))
+            .await?;
+        info!(chain = %self.chain.id, height = header.height, "{} is followed from block {}", self.chain.id, header.height);
+        self.find_cursor().await?.with_context(|| format!("{}: the stored cursor is missing", self.chain.id))
+    }
+
+    async fn find_cursor(&self) -> Result<Option<Cursor>, db::Error> {
+        let id = self.chain.id.clone();
+        self.db.read("load_cursor", move |tx| Box::pin(async move { deposits::cursor(tx, &id).await })).await
+    }
+
+    /// The header of the configured first block, or else of the newest block that cannot be reorganised: no address was paid
+    /// below it.
+    async fn read_first_header(&self) -> anyhow::Result<Header> {
+        let height = match self.limits.start_height {
+            Some(height) => height,
+            None => {
+                let tip = self.source.tip().await?;
+                let depth = u64::from(self.chain.depths.last);
+                let mark = tip.finalized.map_or(0, |mark| mark.height);
+                mark.max(tip.head.height.saturating_sub(depth))
+            }
+        };
+        self.source.header(height).await?.with_context(|| format!("the node has no block {height}"))
+    }
+
+    /// Runs the machine until it has nothing more to do.
+    async fn drive(&self, machine: &mut Machine) -> anyhow::Result<Ran> {
+        let mut action = machine.start(self.source.independent_endpoints() > 1);
+        loop {
+            if let Action::Finish(ran) = action {
+                return Ok(ran);
+            }
+            let observation = self.execute(action).await?;
+            let next = machine.next(self.clock.now(), observation);
+            machine.take_notices().into_iter().for_each(|notice| self.log(notice));
+            action = next.map_err(|error| self.to_anyhow(error))?;
+        }
+    }
+
+    async fn execute(&self, action: Action) -> anyhow::Result<Observation> {
+        Ok(match action {
+            Action::ReadTip => Observation::Tip(self.source.tip().await?),
+            Action::ReadBlocks { from, to } => {
+                Observation::Blocks(self.source.blocks(from, to, &self.chain.watched).await?)
+            }
+            Action::ReadHeader(height) => Observation::Header(self.source.header(height).await?),
+            Action::FindNewestDue(position) => Observation::NewestDue(self.find_newest_due(position).await?),
+            Action::FindConfirmedAbove(height) => Observation::ConfirmedAbove(self.has_confirmed_above(height).await?),
+            Action::CrossCheck(block) => Observation::CrossChecked(self.source.cross_check(&block).await),
+            Action::OpenDispute(why) => self.open_dispute(why).await?,
+            Action::CloseDispute => self.close_dispute().await?,
+            Action::StoreBlocks { from, blocks, reached } => self.store_blocks(from, blocks, reached).await?,
+            Action::ListExpirable { passed } => Observation::Expirable(self.list_expirable(passed).await?),
+            Action::CheckBalances { at, invoices } => {
+                match self.reconciler.is_explained(at, invoices).await.map_err(anyhow::Error::downcast::<SourceError>) {
+                    Ok(explained) => Observation::Balances(Ok(explained)),
+                    Err(Ok(unavailable)) => Observation::Balances(Err(unavailable)),
+                    Err(Err(error)) => return Err(error),
+                }
+            }
+            Action::ExpireInvoices { invoices, unchecked } => self.expire_invoices(invoices, unchecked).await?,
+            Action::Rewind { from, to } => self.rewind(from, to).await?,
+            Action::Halt(why) => self.halt(why).await?,
+            Action::Finish(_) => Observation::Done,
+        })
+    }
+
+    async fn find_newest_due(&self, position: Position) -> Result<Option<u64>, db::Error> {
+        let chain = self.chain.id.clone();
+        let newest = self.db.select_one("newest_due", move |tx| {
+            Box::pin(async move { deposits::newest_due(tx, &chain, position).await })
+        });
+        newest.await
+    }
+
+    async fn has_confirmed_above(&self, height: u64) -> Result<bool, db::Error> {
+        let chain = self.chain.id.clone();
+        let confirmed = self.db.select_one("confirmed_above", move |tx| {
+            Box::pin(async move { deposits::has_confirmed_above(tx, &chain, height).await })
+        });
+        confirmed.await
+    }
+
+    async fn open_dispute(&self, why: String) -> anyhow::Result<Observation> {
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        error!(chain = %chain, "endpoints of {chain} contradict each other: {why}");
+        self.db
+            .write("dispute", move |tx| Box::pin(async move { deposits::dispute(tx, now, &chain, &why).await }))
+            .await?;
+        Ok(Observation::Done)
+    }
+
+    async fn close_dispute(&self) -> anyhow::Result<Observation> {
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        self.db.write("agree", move |tx| Box::pin(async move { deposits::agree(tx, now, &chain).await })).await?;
+        Ok(Observation::Done)
+    }
+
+    /// Stores blocks and the cursor, advances deposits and informs the shop, all in one transaction.
+    async fn store_blocks(
+        &self,
+        from: BlockRef,
+        blocks: Vec<Block>,
+        reached: Option<Position>,
+    ) -> anyhow::Result<Observation> {
+        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
+        let applied = self
+            .db
+            .write("apply_blocks", move |tx| {
+                Box::pin(async move { deposits.apply_blocks(tx, now, from, &blocks, reached).await })
+            })
+            .await?;
+        Ok(Observation::Stored { final_height: applied.final_height, unfinished: applied.unfinished })
+    }
+
+    async fn list_expirable(&self, passed: Instant) -> Result<Vec<InvoiceId>, db::Error> {
+        let (now, chain, grace) = (self.clock.now(), self.chain.id.clone(), self.reconciler.deposits.limits().grace);
+        self.db
+            .read("list_expirable", move |tx| {
+                Box::pin(async move { invoices::list_expirable(tx, &chain, now, passed, grace, EXPIRE_MAX).await })
+            })
+            .await
+    }
+
+    async fn expire_invoices(&self, expired: Vec<InvoiceId>, unchecked: Option<String>) -> anyhow::Result<Observation> {
+        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
+        let expired = expired.into_iter().collect();
+        self.db
+            .write("expire_invoices", move |tx| {
+                Box::pin(async move { deposits.expire_invoices(tx, now, &expired, unchecked.as_deref()).await })
+            })
+            .await?;
+        Ok(Observation::Done)
+    }
+
+    async fn rewind(&self, from: BlockRef, to: BlockRef) -> anyhow::Result<Observation> {
+        let (now, deposits) = (self.clock.now(), self.reconciler.deposits.clone());
+        self.db
+            .write("rewind_chain", move |tx| Box::pin(async move { deposits.rewind(tx, now, from, to).await }))
+            .await?;
+        Ok(Observation::Done)
+    }
+
+    async fn halt(&self, why: String) -> anyhow::Result<Observation> {
+        error!(chain = %self.chain.id, "{} is halted: {why}", self.chain.id);
+        let (now, chain) = (self.clock.now(), self.chain.id.clone());
+        self.db
+            .write("halt_chain", move |tx| Box::pin(async move { deposits::halt(tx, now, &chain, &why).await }))
+            .await?;
+        Ok(Observation::Done)
+    }
+
+    /// Returns true when the chain is still halted: an operator may have decided meanwhile.
+    async fn is_halted(&self) -> anyhow::Result<bool> {
+        let chain = self.chain.id.clone();
+        let halted = self.db.read("find_halted", move |tx| Box::pin(async move { deposits::halted(tx, &chain).await }));
+        Ok(halted.await?.is_some())
+    }
+
+    fn to_anyhow(&self, error: StepError) -> anyhow::Error {
+        match error {
+            StepError::Source(error) => error.into(),
+            StepError::BalancesUnavailable(source) => {
+                let context = StepError::BalancesUnavailable(source.clone()).to_string();
+                anyhow::Error::from(source).context(context)
+            }
+            StepError::WrongHeight { .. } | StepError::BrokenSequence(_) | StepError::UnexpectedObservation(_) => {
+                anyhow::Error::from(error).context(self.chain.id.to_string())
+            }
+        }
+    }
+
+    fn log(&self, notice: Notice) {
+        let chain = &self.chain.id;
+        match notice {
+            Notice::OldTip { age_ms } => warn!(%chain, "the tip of {chain} is {} s old", age_ms / 1_000),
+            Notice::ConflictingHead(BlockRef { height, hash }) => warn!(
+                %chain, height, %hash,
+                "an endpoint of {chain} has block {hash} at height {height}, which is not on the branch that is followed"
+            ),
+            Notice::EndpointBehind { endpoint, head, height, stalled: false } => warn!(
+                %chain,
+                "{endpoint} is at block {head} and has no block {height} yet: deposits wait until it has"
+            ),
+            Notice::EndpointBehind { endpoint, head, height, stalled: true } => warn!(
+                %chain,
+                "{endpoint} is at block {head}, does not move and has no block {height}: deposits do not wait for it"
+            ),
+            Notice::NotCrossChecked { height, reason } => {
+                warn!(%chain, "block {height} of {chain} was accepted from a single endpoint: {reason}");
+            }
+            Notice::Reorganised { depth, to } => {
+                warn!(%chain, depth, "{chain} was reorganised: {depth} blocks are reversed, back to block {to}");
+            }
+            Notice::ExpiryDelayed(reason) => {
+                debug!(%chain, "invoices of {chain} stay open until balances are known: {reason}");
+            }
+            Notice::ExpiredUnchecked { minutes, reason } => warn!(
+                %chain,
+                "invoices of {chain} expire although no endpoint has returned balances for {minutes} minutes: {reason}"
+            ),
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for FollowWorker {
+    fn name(&self) -> String {
+        format!("follow {}", self.chain.id)
+    }
+
+    fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    async fn run(&self) -> anyhow::Result<Ran> {
+        let mut state = self.state.lock().await;
+        let FollowState { machine, loaded } = &mut *state;
+        // A run that fails or is cancelled leaves it false.
+        let was_loaded = std::mem::replace(loaded, false);
+        let mut machine = match machine {
+            Some(machine) if was_loaded && !machine.is_halted() => machine,
+            Some(machine) if was_loaded && self.is_halted().await? => machine,
+            Some(machine) => {
+                if was_loaded {
+                    info!(chain = %self.chain.id, "{} is followed again", self.chain.id);
+                }
+                let cursor = self.load_cursor().await?;
+                if !machine.reload(cursor, self.clock.now()) {
+                    bail!("{}: no block is stored", self.chain.id);
+                }
+                machine
+            }
+            None => {
+                let cursor = self.load_cursor().await?;
+                let created = Machine::new(
+                    self.chain.clone(),
+                    self.limits,
+                    self.reconciler.deposits.limits(),
+                    cursor,
+                    self.clock.now(),
+                );
+                machine.insert(created.with_context(|| format!("{}: no block is stored", self.chain.id))?)
+            }
+        };
+        self.addresses.set_followed(&self.chain.id, !machine.is_halted());
+        if machine.is_halted() {
+            *loaded = true;
+            bail!("{} is halted until an operator decides: see the review `chain.halted`", self.chain.id);
+        }
+        let outcome = self.drive(&mut machine).await;
+        *loaded = match &outcome {
+            Ok(_) => true,
+            // Everything that was read and not stored is read again.
+            Err(error) => error.downcast_ref::<SourceError>().is_some() && !machine.has_unstored_blocks(),
+        };
+        outcome
+    }
+}
