@@ -1,11 +1,5 @@
-<<<<<<< HEAD
-//! Finds money that was not seen in blocks: native coins that a contract sent on a chain without traces, and transfers
-//! that an endpoint left out. The balance of each address is compared with the sum of its deposits, and the block in
-//! which the balance rose is found by bisection.
-=======
 //! Finds credits that blocks did not show: internal transfers on chains where the source cannot trace them, and transfers that
 //! an endpoint left out. Balances are compared with deposits, and the block of an unexplained increase is found by bisection.
->>>>>>> main
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +15,10 @@ use db::Db;
 use ids::InvoiceId;
 use money::deposits::{self, BalanceCheck, DepositService, UnexplainedCredit};
 
-<<<<<<< HEAD
-/// Maximum number of invoices whose addresses are compared in one run.
-const COMPARE_MAX: i64 = 500;
-
-/// Compares balances with deposits and books money that no deposit explains.
-=======
 /// Maximum number of invoices whose balances are compared in one run.
 const COMPARE_MAX: i64 = 500;
 
 /// Compares balances of one chain with its deposits and books unexplained credits.
->>>>>>> main
 #[derive(Clone)]
 pub struct BalanceReconciler {
     pub(super) db: Db,
@@ -41,25 +28,16 @@ pub struct BalanceReconciler {
 }
 
 impl BalanceReconciler {
-<<<<<<< HEAD
-    /// Creates a reconciler of the chain whose deposits `deposits` books.
-=======
     /// A reconciler that reads balances from `source`.
->>>>>>> main
     pub fn new(db: Db, clock: Clock, deposits: DepositService, source: Arc<dyn Source>) -> BalanceReconciler {
         BalanceReconciler { db, clock, deposits, source }
     }
 
-<<<<<<< HEAD
-    /// Returns true when no address of these invoices has more money at `cursor` than its deposits explain. Otherwise
-    /// the missing deposits are booked.
-=======
     /// Returns true when deposits explain the balances of the invoices' addresses after the block `cursor`. Otherwise books the
     /// unexplained credits and returns false.
     ///
     /// # Errors
     /// [`SourceError`] when balances are not available.
->>>>>>> main
     pub async fn is_explained(&self, cursor: BlockRef, invoices: Vec<InvoiceId>) -> anyhow::Result<bool> {
         let checks = self
             .db
@@ -71,11 +49,7 @@ impl BalanceReconciler {
         for (asset, checks) in group_by_asset(checks) {
             let addresses: Vec<Address> = checks.iter().map(|check| check.address.clone()).collect();
             let balances = match self.source.balances(&cursor, &asset, &addresses).await {
-<<<<<<< HEAD
-                // The node does not have the state of this block, so the blocks remain the only evidence.
-=======
                 // The node has forgotten the balances at this block, so they cannot be compared.
->>>>>>> main
                 Err(SourceError::Unsupported(_)) => continue,
                 answer => answer?,
             };
@@ -94,13 +68,8 @@ impl BalanceReconciler {
         Ok(explained)
     }
 
-<<<<<<< HEAD
-    /// Returns the first block at which the address had more than its deposits explain, and the excess at that block.
-    /// An increase in a later block is left to the next run, because a reorg may remove that block alone.
-=======
     /// The first block after which the balance was higher than deposits explain, and the difference. Credits of later blocks are
     /// found by the next check, because they may be reorganised separately.
->>>>>>> main
     async fn locate_unexplained_credit(
         &self,
         check: &BalanceCheck,
@@ -117,12 +86,7 @@ impl BalanceReconciler {
                 .with_context(|| format!("block {middle} is not on the node's chain any more"))?;
             match self.balance_at(check, header.block_ref()).await {
                 Ok(more) if more > check.explained => (high, balance) = (header.block_ref(), more),
-<<<<<<< HEAD
-                // If the node has pruned the older states, the increase is booked at the oldest block whose balance is
-                // known.
-=======
                 // Where old balances are forgotten, the credit is booked in the block at which it was found.
->>>>>>> main
                 Ok(_) | Err(SourceError::Unsupported(_)) => low = middle,
                 Err(error) => return Err(error.into()),
             }
@@ -135,15 +99,9 @@ impl BalanceReconciler {
         balances.first().copied().ok_or_else(|| SourceError::InvalidResponse("the answer has no balance".into()))
     }
 
-<<<<<<< HEAD
-    /// Books the increase as a deposit in a block of the followed branch, so that a reorg of that block reverses it. An
-    /// increase in any other block is an error, and the next run compares again.
-    async fn book(&self, check: &BalanceCheck, at: BlockRef, rise: Amount) -> anyhow::Result<()> {
-=======
     /// Books the credit in a block of our branch, so that it is reversed with that block. A credit in a block of another branch is
     /// an error, and is looked for again.
     async fn book(&self, check: &BalanceCheck, at: BlockRef, credit: Amount) -> anyhow::Result<()> {
->>>>>>> main
         let (now, deposits, check) = (self.clock.now(), self.deposits.clone(), check.clone());
         let chain = &self.deposits.chain().id;
         let outcome = self
@@ -157,11 +115,7 @@ impl BalanceReconciler {
                 info!(%chain, height = at.height, "a balance increased without a visible transfer; the credit was booked");
                 Ok(())
             }
-<<<<<<< HEAD
-            // Another transaction has booked a deposit meanwhile; the next run compares with it.
-=======
             // A deposit was booked meanwhile; the next check compares with it.
->>>>>>> main
             UnexplainedCredit::Outdated => Ok(()),
             UnexplainedCredit::OffBranch => {
                 bail!(
@@ -173,13 +127,8 @@ impl BalanceReconciler {
     }
 }
 
-<<<<<<< HEAD
-/// Groups the checks by asset, because one request returns balances of one asset.
-fn by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
-=======
 /// Groups the checks by asset, because one request reads balances of one asset.
 fn group_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck>)> {
->>>>>>> main
     let mut groups: Vec<(AssetKind, Vec<BalanceCheck>)> = Vec::new();
     for check in checks {
         match groups.iter_mut().find(|(asset, _)| *asset == check.asset) {
@@ -190,21 +139,13 @@ fn group_by_asset(checks: Vec<BalanceCheck>) -> Vec<(AssetKind, Vec<BalanceCheck
     groups
 }
 
-<<<<<<< HEAD
-/// Checks the balances of open native invoices, on chains where transfers by contracts cannot be traced.
-=======
 /// Checks the balances of open native invoices at intervals, on chains whose blocks do not show internal transfers.
->>>>>>> main
 pub struct BalanceCheckWorker {
     reconciler: BalanceReconciler,
 }
 
 impl BalanceCheckWorker {
-<<<<<<< HEAD
-    /// Creates the worker for the reconciler's chain.
-=======
     /// A worker for the reconciler's chain.
->>>>>>> main
     pub fn new(reconciler: BalanceReconciler) -> BalanceCheckWorker {
         BalanceCheckWorker { reconciler }
     }

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! Expires records that depend on the clock alone: unpaid orders with an external checkout, and idempotency keys.
-=======
 //! Expires what depends on the clock alone: orders whose payment on an external page is overdue, and idempotency keys.
->>>>>>> main
 
 use std::time::Duration;
 
@@ -14,28 +10,17 @@ use clock::Clock;
 use db::Db;
 use shop::orders;
 
-<<<<<<< HEAD
-/// Maximum number of keys that are deleted in one transaction.
-const KEYS_MAX: u32 = 1_000;
-
-/// Expires external orders, and deletes expired idempotency keys.
-=======
 /// Maximum number of idempotency keys deleted in one transaction.
 const KEYS_MAX: u32 = 1_000;
 
 /// Expires overdue orders with external payments, and idempotency keys.
->>>>>>> main
 pub struct ExpiryWorker {
     db: Db,
     clock: Clock,
 }
 
 impl ExpiryWorker {
-<<<<<<< HEAD
-    /// Creates the worker; one serves the whole daemon.
-=======
     /// A worker on this database.
->>>>>>> main
     pub fn new(db: Db, clock: Clock) -> ExpiryWorker {
         ExpiryWorker { db, clock }
     }

@@ -11,11 +11,7 @@ use db::Db;
 use envelope::Envelope;
 use shop::fulfilment::{self, EmailTemplates};
 
-<<<<<<< HEAD:src/workers/fulfil.rs
-/// Delivers the items of paid orders.
-=======
 /// Delivers the items of paid orders that are due.
->>>>>>> main:src/workers/fulfilment.rs
 pub struct FulfilmentWorker {
     db: Db,
     clock: Clock,
@@ -24,15 +20,9 @@ pub struct FulfilmentWorker {
 }
 
 impl FulfilmentWorker {
-<<<<<<< HEAD:src/workers/fulfil.rs
-    /// Creates the worker. `letters` are the templates of the e-mails that announce a delivery.
-    pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, letters: EmailTemplates) -> FulfilmentWorker {
-        FulfilmentWorker { db, clock, envelope, letters: Arc::new(letters) }
-=======
     /// A worker that decrypts stock with `envelope` and queues e-mails made of `templates`.
     pub fn new(db: Db, clock: Clock, envelope: Arc<Envelope>, templates: EmailTemplates) -> FulfilmentWorker {
         FulfilmentWorker { db, clock, envelope, templates: Arc::new(templates) }
->>>>>>> main:src/workers/fulfilment.rs
     }
 }
 

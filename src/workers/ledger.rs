@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! Appends postings to the hash chain, and keeps the balance rows of accounts that may go below zero up to date.
-=======
 //! Ledger maintenance: appends postings to the hash chain and rolls up balances.
->>>>>>> main
 
 use std::time::Duration;
 
@@ -17,17 +13,6 @@ const HASH_CHAIN_MAX: i64 = 2_000;
 /// Maximum number of balances rolled up in one transaction.
 const ROLL_UP_MAX: i64 = 200;
 
-<<<<<<< HEAD
-/// Appends new postings to the hash chain on PostgreSQL. On SQLite every transaction appends its own postings.
-pub struct Seal {
-    db: Db,
-}
-
-impl Seal {
-    /// Creates the worker; one serves the whole daemon.
-    pub fn new(db: Db) -> Seal {
-        Seal { db }
-=======
 /// Appends postings to the hash chain. Only needed on PostgreSQL: on SQLite the posting transaction does it.
 pub struct HashChainWorker {
     db: Db,
@@ -37,7 +22,6 @@ impl HashChainWorker {
     /// A worker on this database.
     pub fn new(db: Db) -> HashChainWorker {
         HashChainWorker { db }
->>>>>>> main
     }
 }
 
@@ -65,17 +49,6 @@ impl Worker for HashChainWorker {
     }
 }
 
-<<<<<<< HEAD
-/// Adds new postings to the balance rows of accounts that may go below zero. All other balance rows are always current.
-pub struct Fold {
-    db: Db,
-}
-
-impl Fold {
-    /// Creates the worker; one serves the whole daemon.
-    pub fn new(db: Db) -> Fold {
-        Fold { db }
-=======
 /// Rolls up the balances of accounts without a balance row of their own, which no transaction waits for.
 pub struct BalanceRollUpWorker {
     db: Db,
@@ -85,7 +58,6 @@ impl BalanceRollUpWorker {
     /// A worker on this database.
     pub fn new(db: Db) -> BalanceRollUpWorker {
         BalanceRollUpWorker { db }
->>>>>>> main
     }
 }
 

@@ -10,29 +10,17 @@ use clock::Clock;
 use db::Db;
 use mail::{self, Transport};
 
-<<<<<<< HEAD
-/// Sends queued e-mails when they are due.
-pub struct Mail {
-=======
 /// Sends queued e-mails that are due.
 pub struct MailWorker {
->>>>>>> main
     db: Db,
     clock: Clock,
     transport: Arc<Transport>,
 }
 
-<<<<<<< HEAD
-impl Mail {
-    /// Creates the worker; one serves the whole daemon.
-    pub fn new(db: Db, clock: Clock, transport: Arc<Transport>) -> Mail {
-        Mail { db, clock, transport }
-=======
 impl MailWorker {
     /// A worker that sends through `transport`.
     pub fn new(db: Db, clock: Clock, transport: Arc<Transport>) -> MailWorker {
         MailWorker { db, clock, transport }
->>>>>>> main
     }
 }
 

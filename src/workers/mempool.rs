@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! Polls the unconfirmed transfers of one chain.
-=======
 //! Reads the unconfirmed transfers of one chain.
->>>>>>> main
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,55 +15,32 @@ use money::assets::FollowedChain;
 use money::invoices;
 use money::unconfirmed::{self, Look};
 
-<<<<<<< HEAD
-/// Maximum number of open invoices whose addresses are requested from an Esplora server in one poll, in addition to
-/// those that already have an unconfirmed transfer.
-const AWAITED_MAX: i64 = 20;
-
-/// Polls the unconfirmed transfers of one chain and shows them on open invoices.
-=======
 /// Maximum number of open invoices whose addresses are looked up in one run where the source cannot read the whole mempool, in
 /// addition to those with an unconfirmed transfer.
 const EXPECTING_PAYMENT_MAX: i64 = 20;
 
 /// Reads the mempool of one chain and stores its transfers to watched addresses.
->>>>>>> main
 pub struct MempoolWorker {
     db: Db,
     clock: Clock,
     chain: FollowedChain,
     source: Arc<dyn Source>,
     pause: Duration,
-<<<<<<< HEAD
-    /// The transfers that were stored last, so that an unchanged mempool costs no transaction. `None` when they are not
-    /// known.
-=======
     /// The transfers that were stored last, so that an unchanged mempool costs no transaction; `None` when that is not known.
->>>>>>> main
     last: Mutex<Option<Vec<UnconfirmedTransfer>>>,
 }
 
 impl MempoolWorker {
-<<<<<<< HEAD
-    /// Creates the worker of a chain, which polls once per `pause`.
-=======
     /// A worker that reads `source` after each `pause`.
->>>>>>> main
     pub fn new(db: Db, clock: Clock, chain: FollowedChain, source: Arc<dyn Source>, pause: Duration) -> MempoolWorker {
         MempoolWorker { db, clock, chain, source, pause, last: Mutex::new(None) }
     }
 }
 
 impl MempoolWorker {
-<<<<<<< HEAD
-    /// Returns true when an invoice waits for a transfer. Otherwise the poll is skipped, because providers bill each
-    /// request.
-    async fn is_anybody_waiting(&self) -> Result<bool, db::Error> {
-=======
     /// Returns true when an open invoice or a stored transfer needs the mempool. Otherwise no request is sent, because providers
     /// bill each one.
     async fn is_needed(&self) -> Result<bool, db::Error> {
->>>>>>> main
         let chain = self.chain.id.clone();
         let waiting = self.db.select_one("is_unconfirmed_awaited", move |tx| {
             Box::pin(async move { unconfirmed::is_awaited(tx, &chain).await })
@@ -75,14 +48,8 @@ impl MempoolWorker {
         waiting.await
     }
 
-<<<<<<< HEAD
-    /// Returns the addresses to request from the server; empty except on Bitcoin, because only Esplora is queried by
-    /// address.
-    async fn awaited(&self) -> Result<Vec<Address>, db::Error> {
-=======
     /// The addresses that the source may have to look up one by one. Only Esplora, on Bitcoin, needs them.
     async fn list_expecting_payment(&self) -> Result<Vec<Address>, db::Error> {
->>>>>>> main
         if self.chain.family != Family::Bitcoin {
             return Ok(Vec::new());
         }
@@ -108,12 +75,7 @@ impl Worker for MempoolWorker {
         false
     }
 
-<<<<<<< HEAD
-    /// Polls once. It always returns `Idle`, so that the next poll comes after the pause: two endpoints with different
-    /// mempools would otherwise make it run without a pause.
-=======
     /// Reads once for each pause and always returns `Idle`: endpoints at different heights would keep it busy without end.
->>>>>>> main
     async fn run(&self) -> anyhow::Result<Ran> {
         if !self.is_needed().await? {
             *self.last.lock().await = None;
@@ -127,12 +89,7 @@ impl Worker for MempoolWorker {
         if last.as_ref() == Some(&unconfirmed) {
             return Ok(Ran::Idle);
         }
-<<<<<<< HEAD
-        // The head is requested after the mempool, so a transfer that was mined before the poll is at or below this
-        // head.
-=======
         // Read after the mempool: a transaction that was mined before is in a block at or below this head.
->>>>>>> main
         let head = self.source.tip().await?.head.height;
         let (now, chain) = (self.clock.now(), self.chain.clone());
         let look = Look { unconfirmed: unconfirmed.clone(), head };

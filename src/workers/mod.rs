@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-//! Workers: loops that wake and call one function of a feature. A worker has no input but the database and the nodes,
-//! so its first run, every later one, and the one after a crash are the same.
-=======
 //! Workers: loops that wake up and call one verb of a feature. A worker has no input, so that the first run, a later run and the
 //! run after a crash are the same.
->>>>>>> main
 
 pub mod follow;
 pub mod fulfilment;
@@ -27,23 +22,6 @@ use tracing::{error, warn};
 
 use tasks::{Tasks, Wake};
 
-<<<<<<< HEAD
-/// Longest pause between two runs of a worker that fails again and again.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Maximum number of passes of [`Workers::run_until_idle`]. More passes mean that two workers undo each other's work.
-const PASSES_MAX: usize = 10_000;
-
-/// The outcome of a successful run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ran {
-    /// The run did some work, and there may be more.
-    Worked,
-    /// There was no work.
-    Idle,
-}
-
-/// A loop that the daemon runs until it stops.
-=======
 /// Maximum pause of a worker between two runs after errors in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Maximum number of passes of [`Workers::run_until_idle`]. More of them mean that a worker never becomes idle.
@@ -59,25 +37,16 @@ pub enum Ran {
 }
 
 /// A loop of the daemon.
->>>>>>> main
 #[async_trait]
 pub trait Worker: Send + Sync {
     /// The name in logs, in `settled status` and in `/readyz`.
     fn name(&self) -> String;
 
-<<<<<<< HEAD
-    /// Returns the pause after an idle run.
-    fn pause(&self) -> Duration;
-
-    /// Returns true when [`Wake`] ends the pause early. False for a worker whose run costs the same with and without
-    /// work, such as a request to a node.
-=======
     /// The pause after an idle run.
     fn pause(&self) -> Duration;
 
     /// Returns true when a hint that there may be work ends the pause early. False for workers whose runs cost the same with and
     /// without work.
->>>>>>> main
     fn wakeable(&self) -> bool {
         true
     }
@@ -86,11 +55,7 @@ pub trait Worker: Send + Sync {
     async fn run(&self) -> anyhow::Result<Ran>;
 }
 
-<<<<<<< HEAD
-/// All workers of a daemon, and the signal that wakes them early.
-=======
 /// All workers of a daemon, with the signal that wakes them early.
->>>>>>> main
 #[derive(Clone, Default)]
 pub struct Workers {
     all: Arc<Vec<Arc<dyn Worker>>>,
@@ -98,27 +63,12 @@ pub struct Workers {
     beats: Heartbeats,
 }
 
-<<<<<<< HEAD
-/// The last run of each worker, by its name. The daemon's supervision reads it.
-=======
 /// The last run of each worker, for the watchdog and `/readyz`.
->>>>>>> main
 #[derive(Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<String, LastRun>>>);
 
 struct LastRun {
     ended: Instant,
-<<<<<<< HEAD
-    /// The error of a failing worker, and the time of its first failure in a row.
-    failing: Option<(String, Instant)>,
-}
-
-/// The state of a worker.
-pub struct Heartbeat {
-    /// The time since the worker's last run ended, or since the worker started.
-    pub since_end: Duration,
-    /// The last error of a failing worker, and the time since its first failure in a row; `None` after a success.
-=======
     /// The error of the last run and the time of the first error in a row; `None` after a success.
     failing: Option<(String, Instant)>,
 }
@@ -128,16 +78,11 @@ pub struct Heartbeat {
     /// The time since its last run ended.
     pub since_end: Duration,
     /// The error of its last run, and the time since the first error in a row; `None` after a success.
->>>>>>> main
     pub failing: Option<(String, Duration)>,
 }
 
 impl Heartbeats {
-<<<<<<< HEAD
-    /// Returns the state of every worker, by the worker's name.
-=======
     /// All workers with their states, by name.
->>>>>>> main
     pub fn all(&self) -> Vec<(String, Heartbeat)> {
         let beats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let to_heartbeat = |(name, kept): (&String, &LastRun)| {
@@ -157,29 +102,17 @@ impl Heartbeats {
 }
 
 impl Workers {
-<<<<<<< HEAD
-    /// Creates the set of workers; none runs before [`Workers::spawn`] or [`Workers::run_until_idle`].
-=======
     /// Workers that `wake` wakes early.
->>>>>>> main
     pub fn new(all: Vec<Arc<dyn Worker>>, wake: Wake) -> Workers {
         Workers { all: Arc::new(all), wake, beats: Heartbeats::default() }
     }
 
-<<<<<<< HEAD
-    /// Returns the record of all workers' runs, which stays current.
-=======
     /// The last runs of the workers.
->>>>>>> main
     pub fn beats(&self) -> Heartbeats {
         self.beats.clone()
     }
 
-<<<<<<< HEAD
-    /// Starts one loop for each worker. The loops end when `stop` becomes true.
-=======
     /// Runs one loop for each worker until `stop` is true.
->>>>>>> main
     pub fn spawn(&self, tasks: &Tasks, stop: &watch::Receiver<bool>) -> Vec<tokio::task::JoinHandle<()>> {
         self.all
             .iter()
@@ -189,13 +122,8 @@ impl Workers {
             .collect()
     }
 
-<<<<<<< HEAD
-    /// Runs all workers in turn until none has work left, for tests and for single commands. A failure is logged, and
-    /// the other workers run on.
-=======
     /// Runs every worker until none has anything left to do. Tests and single commands drive a daemon like this. A failure is
     /// logged and does not end the run, because the test may have caused it.
->>>>>>> main
     pub async fn run_until_idle(&self) {
         for _ in 0..PASSES_MAX {
             let mut worked = false;
@@ -238,11 +166,7 @@ async fn run_loop(worker: Arc<dyn Worker>, wake: Wake, beats: Heartbeats, mut st
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-<<<<<<< HEAD
-            // After a failure the whole pause is waited for, so that a failing node is not overloaded.
-=======
             // After a failure the whole pause is kept, to protect the failing service.
->>>>>>> main
             () = wake.woken(), if failures == 0 && worker.wakeable() => {}
             changed = stop.changed() => if changed.is_err() { return },
         }

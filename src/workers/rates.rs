@@ -1,10 +1,5 @@
-<<<<<<< HEAD
-//! Keeps the exchange rates fresh: requests prices from the exchanges, stores the rates on which enough exchanges
-//! agree, and withdraws the rate of USDT when its peg is lost.
-=======
 //! Refreshes the exchange rates: requests tickers, accepts the rates that enough exchanges agree on, and withdraws those of
 //! assets that lost their peg.
->>>>>>> main
 
 use std::time::Duration;
 
@@ -21,19 +16,11 @@ use db::Db;
 use money::assets::Assets;
 use money::pricing::{self, Rate, RateBook};
 
-<<<<<<< HEAD
-/// The currency in which all assets are quoted; rates in other currencies are computed from it.
-const USD: &str = "USD";
-
-/// Returns a rate book with the fixed rates of the configuration. A fixed rate never becomes stale.
-pub fn book(settings: &config::Rates) -> RateBook {
-=======
 /// The currency of all requested pairs; rates in other currencies are computed from it.
 const USD: &str = "USD";
 
 /// A rate book with the configured fixed rates, which never become stale.
 pub fn configured_rate_book(settings: &config::Rates) -> RateBook {
->>>>>>> main
     let stale_after_ms = i64::try_from(settings.staleness.as_millis()).unwrap_or(i64::MAX);
     let book = RateBook::new(stale_after_ms, settings.spread_basis_points);
     for (pair, value) in &settings.fixed {
@@ -43,22 +30,13 @@ pub fn configured_rate_book(settings: &config::Rates) -> RateBook {
     book
 }
 
-<<<<<<< HEAD
-/// Refreshes the exchange rates of all assets without a configured rate.
-pub struct Rates {
-=======
 /// Refreshes the rates that are not configured.
 pub struct RateWorker {
->>>>>>> main
     db: Db,
     clock: Clock,
     feeds: Feeds,
     book: RateBook,
-<<<<<<< HEAD
-    /// The pairs to request: one for each asset without a fixed rate.
-=======
     /// The pairs to request: those of all assets without a configured rate.
->>>>>>> main
     pairs: Vec<Pair>,
     refresh: Duration,
     state: Mutex<RefreshState>,
@@ -72,12 +50,6 @@ struct RefreshState {
     resumed: bool,
 }
 
-<<<<<<< HEAD
-impl Rates {
-    /// Creates the worker. Accepted rates are written to `book` and to the database.
-    pub fn new(db: Db, clock: Clock, settings: &config::Rates, coins: &Assets, feeds: Feeds, book: RateBook) -> Rates {
-        let mut pairs: Vec<Pair> = coins.all().map(|coin| Pair::new(&coin.rate_symbol, USD)).collect();
-=======
 impl RateWorker {
     /// A worker that refreshes the pairs of all assets without a configured rate.
     pub fn new(
@@ -89,7 +61,6 @@ impl RateWorker {
         book: RateBook,
     ) -> RateWorker {
         let mut pairs: Vec<Pair> = assets.all().map(|asset| Pair::new(&asset.rate_symbol, USD)).collect();
->>>>>>> main
         pairs.sort();
         pairs.dedup();
         pairs.retain(|pair| !settings.fixed.contains_key(pair));
@@ -97,11 +68,7 @@ impl RateWorker {
         RateWorker { db, clock, feeds, book, pairs, refresh: settings.refresh, state }
     }
 
-<<<<<<< HEAD
-    /// Loads the last accepted rates, so that the first round is compared with them and a jump is noticed.
-=======
     /// Loads the last accepted rates, from which jumps of the first new rates are measured.
->>>>>>> main
     async fn resume(&self, consensus: &mut RateConsensus) -> anyhow::Result<()> {
         for pair in &self.pairs {
             let wanted = pair.clone();
@@ -161,11 +128,7 @@ impl Worker for RateWorker {
                     warn!(%pair, "no new rate for {pair}: {refused}");
                     match refused {
                         RateRefusal::Depegged(_) => self.book.withdraw(&pair.base, &pair.quote),
-<<<<<<< HEAD
-                        // The last rate stays in use until it is too old.
-=======
                         // The last rate is used until it is stale.
->>>>>>> main
                         RateRefusal::TooFew { .. } | RateRefusal::Disagreement { .. } | RateRefusal::Jump { .. } => {}
                     }
                 }

@@ -1,9 +1,4 @@
-<<<<<<< HEAD
-//! Reads blocks of one chain again, for a token that was added late. An operator requests it; the follower runs on
-//! meanwhile.
-=======
 //! Reads blocks of one chain again, for a token that was listed late. It runs when an operator requests it, beside the follower.
->>>>>>> main
 
 use anyhow::bail;
 use chain::{Height, SourceError};
@@ -16,50 +11,20 @@ use money::deposits::{
 };
 use records::audit_log::{self, Action, Actor};
 
-<<<<<<< HEAD
-/// Maximum number of blocks in one piece. The command prints its progress after each piece.
-const PIECE_BLOCKS: u64 = 1_000;
-
-/// Reads blocks of one chain again.
-=======
 /// Maximum number of blocks of one piece, so that the operator sees the progress.
 const PIECE_BLOCKS_MAX: u64 = 1_000;
 
 /// Rescans one chain.
->>>>>>> main
 #[derive(Clone)]
 pub struct Rescanner {
     reconciler: BalanceReconciler,
 }
 
-<<<<<<< HEAD
-/// The result of one piece.
-=======
 /// The result of one piece of a rescan.
->>>>>>> main
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RescanPiece {
     /// The last block that was read.
     pub to: Height,
-<<<<<<< HEAD
-    /// Transfers that were booked now.
-    pub booked: u64,
-    /// Transfers that were booked before.
-    pub known: u64,
-    /// Transfers that a balance check may have booked before without their transaction; the operator compares them.
-    pub doubtful: u64,
-}
-
-impl Rescan {
-    /// Creates the rescan of the reconciler's chain, which runs beside the chain's follower.
-    pub fn new(reconciler: BalanceReconciler) -> Rescan {
-        Rescan { reconciler }
-    }
-
-    /// Reads the blocks from `from` to `to`, at most [`PIECE_BLOCKS`], and books missing transfers. Fails when `to` is
-    /// above the follower's cursor, because the follower reads those blocks.
-    pub async fn piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<Piece> {
-=======
     /// The number of transfers that were booked.
     pub booked: u64,
     /// The number of transfers that were booked already.
@@ -81,7 +46,6 @@ impl Rescanner {
     /// [`RescanError`] when the chain is not followed yet, when `to` is above the cursor, or when the database fails;
     /// [`SourceError`] when the node does not return the blocks.
     pub async fn rescan_piece(&self, actor: &Actor, from: Height, to: Height) -> anyhow::Result<RescanPiece> {
->>>>>>> main
         let chain = self.reconciler.deposits.chain().id.clone();
         let cursor = self
             .reconciler
