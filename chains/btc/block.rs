@@ -18,7 +18,9 @@ const WITNESS_COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 /// The type of the addresses that receive payments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressType {
+    /// Pay to witness public key hash (BIP141): a program of 20 bytes, `bc1q…` on mainnet.
     P2wpkh,
+    /// Pay to Taproot (BIP341): a program of 32 bytes, `bc1p…` on mainnet.
     P2tr,
 }
 
@@ -31,6 +33,7 @@ pub struct PaidOutput {
     pub txid: sha256d::Hash,
     /// Index of the output in its transaction.
     pub vout: u32,
+    /// Key of the paid address in the watch set.
     pub to: AddressKey,
     /// Amount in satoshi.
     pub sats: u64,
@@ -55,35 +58,43 @@ impl PaidOutput {
     }
 }
 
-/// The part of a parsed block that the driver uses.
+/// The parts of a parsed block that the driver uses.
 #[derive(Debug, Clone)]
 pub struct ParsedBlock {
+    /// The header as serialised in the block; its height is not part of it.
     pub header: Header,
     /// Outputs to watched addresses, except those of the coinbase.
     pub outputs: Vec<PaidOutput>,
-    /// Coinbase outputs to any address of the configured type. They count when they may be spent, 100 blocks later, and an
-    /// address may become watched until then.
+    /// Coinbase outputs to any address of the configured type. They become transfers when they may be spent, 100 blocks
+    /// later. All of them are kept, because an address may be added to the watch set until then.
     pub coinbase_outputs: Vec<PaidOutput>,
-    /// Height in the coinbase (BIP34), `None` if there is none.
+    /// Height that the coinbase contains (BIP34), `None` if it contains none.
     pub coinbase_height: Option<Height>,
 }
 
-/// Why a block is rejected.
+/// The reason for which a block is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBlock {
+    /// A transaction cannot be parsed.
     #[error(transparent)]
     Transaction(#[from] MalformedTransaction),
+    /// The header or the transaction count is truncated, or bytes follow the last transaction.
     #[error("the bytes of a block are not a header followed by its transactions")]
     Malformed,
+    /// The Merkle root of the txids differs from the one in the header, or the list of transactions repeats its end
+    /// (CVE-2012-2459).
     #[error("the transactions of a block do not match the Merkle root in its header")]
     TransactionRoot,
+    /// The commitment computed from the witnesses differs from the one in the coinbase (BIP141), or the coinbase has
+    /// none.
     #[error("the witnesses of a block do not match the root in its coinbase")]
     WitnessRoot,
+    /// The first transaction is not a coinbase, or a later one is.
     #[error("a block does not begin with a coinbase, or has more than one")]
     Coinbase,
 }
 
-/// Parses a block. With `verify` the Merkle roots in the header and the coinbase are checked.
+/// Parses a block. Checks the Merkle roots in the header and the coinbase if `verify` is true.
 pub fn parse(
     bytes: &[u8],
     address_type: AddressType,
@@ -134,8 +145,8 @@ pub fn parse(
     if verify { roots.check(&header).map(|()| block) } else { Ok(block) }
 }
 
-/// Returns the watched outputs that the transactions of a block spend. This is separate from [`parse`], because blocks are
-/// parsed concurrently, and one may spend outputs of the one before.
+/// Returns the watched outputs that the transactions of a block spend. [`parse`] does not return them, because blocks
+/// are parsed concurrently and a block may spend outputs of the block before it.
 pub fn find_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result<Vec<Spend>, InvalidBlock> {
     let mut spends = Vec::new();
     if watched.is_empty() {
@@ -161,7 +172,8 @@ pub fn find_spends(bytes: &[u8], watched: &WatchedOutputs<'_>) -> Result<Vec<Spe
     Ok(spends)
 }
 
-/// Returns the outputs of a single transaction to watched addresses, whether it may be replaced, and its id.
+/// Returns the outputs of a single transaction to watched addresses, whether the transaction may be replaced, and its
+/// id.
 pub fn parse_tx(
     bytes: &[u8],
     address_type: AddressType,
@@ -183,8 +195,9 @@ pub fn parse_tx(
 }
 
 impl AddressType {
-    /// Returns the key of the recipient in the watch set, `None` for an output of another type. Only one type is accepted,
-    /// because a sender could choose the bytes of one to equal the key of an address of the other.
+    /// Returns the key under which the watch set holds the recipient, or `None` for an output of another type. Only one
+    /// type is accepted, because a sender could choose the bytes of an output of one type to equal the key of an
+    /// address of another type.
     pub fn parse_key(self, script: &[u8]) -> Option<AddressKey> {
         match (self, script) {
             (AddressType::P2wpkh, [0x00, 0x14, program @ ..]) => program.try_into().ok().map(AddressKey),
@@ -207,7 +220,7 @@ struct MerkleRoots<'a> {
 
 impl<'a> MerkleRoots<'a> {
     fn new(count: usize) -> MerkleRoots<'a> {
-        // The count is not verified yet, so it does not decide how much memory is allocated.
+        // The transaction count is not verified yet, so it must not decide how much memory is allocated.
         let capacity = count.min(1 << 14);
         let (txids, wtxids) = (Vec::with_capacity(capacity), Vec::with_capacity(capacity));
         MerkleRoots { txids, wtxids, has_witness: false, commitment: None, reserved: None }
@@ -254,8 +267,8 @@ impl<'a> MerkleRoots<'a> {
     }
 }
 
-/// Computes the Merkle root in place. Returns `None` if two neighbours are equal: a list with its end repeated has the same
-/// root, and a payment in it would count twice (CVE-2012-2459).
+/// Computes the Merkle root in place. Returns `None` if two neighbours are equal: a list whose end is repeated has the
+/// same root, and a payment in the repeated part would be credited twice (CVE-2012-2459).
 fn merkle_root(hashes: &mut Vec<sha256d::Hash>) -> Option<sha256d::Hash> {
     while hashes.len() > 1 {
         if hashes.chunks_exact(2).any(|pair| pair[0] == pair[1]) {
@@ -275,7 +288,8 @@ fn merkle_root(hashes: &mut Vec<sha256d::Hash>) -> Option<sha256d::Hash> {
     hashes.first().copied()
 }
 
-/// Returns the number pushed as the first item of a script: `OP_0`, `OP_1` to `OP_16`, or up to five bytes.
+/// Returns the number that a script pushes as its first item, with `OP_0`, `OP_1` to `OP_16`, or up to five bytes;
+/// `None` if the first item is not such a number.
 fn parse_coinbase_height(script: &[u8]) -> Option<Height> {
     match script {
         [0x00, ..] => Some(0),

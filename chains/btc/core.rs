@@ -31,11 +31,17 @@ struct VerboseHeader<'a> {
 /// Result of `getblockchaininfo`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ChainInfo {
+    /// Name of the network: `main`, `test`, `testnet4`, `signet` or `regtest`.
     pub chain: String,
+    /// Height of the newest block that the node has verified.
     pub blocks: Height,
+    /// Height of the newest header that the node has; above `blocks` while it syncs.
     pub headers: Height,
+    /// True until the node has caught up with the network for the first time.
     pub initialblockdownload: bool,
+    /// True if the node deletes old blocks.
     pub pruned: bool,
+    /// Height of the oldest block that a pruned node still has; `None` if the node does not prune.
     #[serde(default)]
     pub pruneheight: Option<Height>,
 }
@@ -52,8 +58,8 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
     pool.send(Request::call("getblockhash", &[0]).to(target), accept).await
 }
 
-/// Returns the block hashes at these heights of the node's branch, `None` above its head. The list ends before the first
-/// height for which no endpoint has an answer, because the hashes before it are useful on their own.
+/// Returns the hashes of the blocks at these heights on the node's branch, `None` for heights above its head. The list
+/// ends before the first height for which no endpoint answers; the hashes before that height are still usable.
 pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let params: Vec<[Height; 1]> = heights.iter().map(|height| [*height]).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
@@ -65,7 +71,7 @@ pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<O
     pool.batch("getblockhash", &params, BATCH_MAX, accept).await.into_prefix()
 }
 
-/// Returns the header with this hash and the height that the node reports for it, which is not verified.
+/// Returns the header with this hash and the height that the node reports for it. The height is not verified.
 pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let verbose: VerboseHeader<'_> = reply.result()?;
@@ -83,7 +89,7 @@ pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Heade
     pool.send(Request::call("getblockheader", &(hash.to_string(), true)), accept).await
 }
 
-/// Fetches the bytes of a block and returns what `parse` makes of them. Another endpoint gets the request if it fails.
+/// Fetches the bytes of a block and returns the result of `parse`. If `parse` fails, another endpoint gets the request.
 pub async fn fetch_block<T>(
     pool: &Pool,
     hash: BlockHash,
@@ -102,8 +108,8 @@ pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     pool.send(Request::call("getrawmempool", &[(); 0]), accept).await
 }
 
-/// Returns the bytes of mempool transactions, `None` for those that are gone. The list ends before the first transaction
-/// for which no endpoint has an answer.
+/// Returns the bytes of mempool transactions, `None` for transactions that left the mempool. The list ends before the
+/// first transaction for which no endpoint answers.
 pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let params: Vec<(String, bool)> = txids.iter().map(|txid| (txid.to_string(), false)).collect();
     let accept = |_: usize, reply: &Reply<'_>| match reply.result::<&str>() {
@@ -130,7 +136,7 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
     pool.send(Request::call("estimatesmartfee", &[blocks]), accept).await
 }
 
-/// Returns the state of one node.
+/// Returns the chain state that one node reports.
 pub async fn fetch_chain_info(pool: &Pool, endpoint: usize) -> Result<ChainInfo, RpcError> {
     let accept = |reply: &Reply<'_>| reply.result().map(Verdict::Accept);
     pool.send(Request::call("getblockchaininfo", &[(); 0]).to(Target::Probe(endpoint)), accept).await
@@ -145,19 +151,22 @@ pub fn check_hash(header: Header, hash: BlockHash) -> Result<Header, Rejection> 
     }
 }
 
+/// Parses a block hash of 64 hexadecimal digits in the displayed order.
 pub fn parse_block_hash(text: &str) -> Result<BlockHash, Rejection> {
     text.parse().map_err(|_| Rejection::Invalid("an invalid block hash".to_owned()))
 }
 
+/// Parses a transaction id of 64 hexadecimal digits in the displayed order.
 pub fn parse_txid(text: &str) -> Result<TxId, Rejection> {
     const_hex::decode_to_array(text).map(TxId).map_err(|_| Rejection::Invalid("an invalid transaction id".to_owned()))
 }
 
+/// Parses a Merkle root of 64 hexadecimal digits in the displayed order.
 pub fn parse_merkle_root(text: &str) -> Result<TxMerkleNode, Rejection> {
     text.parse().map_err(|_| Rejection::Invalid("an invalid Merkle root".to_owned()))
 }
 
-/// Returns the parent hash of the genesis block.
+/// Returns the hash of 32 zero bytes, which the genesis block names as its parent.
 pub fn zero_hash() -> BlockHash {
     bitcoin::hashes::Hash::all_zeros()
 }

@@ -1,5 +1,5 @@
-//! Requests to Esplora servers over HTTP (github.com/Blockstream/esplora, API.md). The operator needs no node; replies are
-//! used only if the block itself confirms them.
+//! Requests to Esplora servers over HTTP (github.com/Blockstream/esplora, API.md), for operators without a node of
+//! their own. The servers are not trusted: blocks are verified by their proof of work and their Merkle roots.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::core::{check_hash, parse_block_hash, parse_merkle_root, parse_txid, zero_hash};
 use crate::fees::FeeRate;
 
-/// Maximum number of small requests under way at once.
+/// Maximum number of concurrent small requests.
 const CONCURRENCY: usize = 4;
 /// Maximum length of a server's error text that is kept, in characters.
 const ERROR_LENGTH_MAX: usize = 200;
@@ -31,7 +31,7 @@ struct BlockInfo<'a> {
     previousblockhash: Option<&'a str>,
 }
 
-/// Path of the hash of the genesis block.
+/// URL path that returns the hash of the genesis block.
 pub const GENESIS_HASH_PATH: &str = "block-height/0";
 
 /// Returns the hash of the newest block and the index of the endpoint that returned it.
@@ -55,7 +55,7 @@ pub async fn fetch_genesis_hash(pool: &Pool, target: Target) -> Result<BlockHash
     pool.send(Request::get(GENESIS_HASH_PATH).with_method("block-height").to(target), accept).await
 }
 
-/// As [`crate::core::fetch_block_hashes`], with one request for each height.
+/// Returns the same as [`crate::core::fetch_block_hashes`], with one request for each height.
 pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<Option<BlockHash>>, RpcError> {
     let request_hash = |height: &Height| {
         let request = Request::get(&format!("block-height/{height}")).with_method("block-height");
@@ -69,7 +69,7 @@ pub async fn fetch_block_hashes(pool: &Pool, heights: &[Height]) -> Result<Vec<O
     collect_prefix(heights.iter().map(request_hash).collect()).await
 }
 
-/// As [`crate::core::fetch_header`].
+/// Returns the same as [`crate::core::fetch_header`].
 pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Header), RpcError> {
     let accept = |reply: &Reply<'_>| {
         let info: BlockInfo<'_> = check_status(reply)?.json()?;
@@ -86,7 +86,7 @@ pub async fn fetch_header(pool: &Pool, hash: BlockHash) -> Result<(Height, Heade
     pool.send(Request::get(&format!("block/{hash}")).with_method("block"), accept).await
 }
 
-/// As [`crate::core::fetch_block`].
+/// Returns the same as [`crate::core::fetch_block`].
 pub async fn fetch_block<T>(
     pool: &Pool,
     hash: BlockHash,
@@ -114,8 +114,8 @@ struct AddressTransaction<'a> {
     txid: &'a str,
 }
 
-/// Returns the ids of the mempool transactions that pay one of the addresses or spend from it. Esplora lists at most 50 for
-/// each address; any others are found when they are in a block.
+/// Returns the ids of the mempool transactions that pay to one of the addresses or spend from it. Esplora lists at most
+/// 50 transactions for each address. The driver finds any others when they are in a block.
 pub async fn list_mempool_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<TxId>, RpcError> {
     let request_txids = |address: &Address| {
         let path = format!("address/{}/txs/mempool", address.text);
@@ -133,7 +133,7 @@ pub async fn list_mempool_of(pool: &Pool, addresses: &[Address]) -> Result<Vec<T
     Ok(txids)
 }
 
-/// As [`crate::core::list_mempool`].
+/// Returns the same as [`crate::core::list_mempool`].
 pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let txids: Vec<&str> = check_status(reply)?.json()?;
@@ -142,7 +142,7 @@ pub async fn list_mempool(pool: &Pool) -> Result<Vec<TxId>, RpcError> {
     pool.send(Request::get("mempool/txids"), accept).await
 }
 
-/// As [`crate::core::fetch_transactions`], with one request for each transaction.
+/// Returns the same as [`crate::core::fetch_transactions`], with one request for each transaction.
 pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, RpcError> {
     let request_bytes = |txid: &TxId| {
         let request = Request::get(&format!("tx/{txid}/raw")).with_method("tx/raw");
@@ -155,7 +155,7 @@ pub async fn fetch_transactions(pool: &Pool, txids: &[TxId]) -> Result<Vec<Optio
     collect_prefix(txids.iter().map(request_bytes).collect()).await
 }
 
-/// Returns the results before the first request that failed. Fails if that is the first of all.
+/// Returns the results before the first failed request. Returns the error if the first request fails.
 async fn collect_prefix<T>(requests: Vec<impl Future<Output = Result<T, RpcError>>>) -> Result<Vec<T>, RpcError> {
     let mut results = Vec::with_capacity(requests.len());
     let mut pending = stream::iter(requests).buffered(CONCURRENCY);
@@ -169,7 +169,8 @@ async fn collect_prefix<T>(requests: Vec<impl Future<Output = Result<T, RpcError
     Ok(results)
 }
 
-/// Returns the estimated fee rate for the nearest listed target of at least `blocks` blocks, `None` if there is none.
+/// Returns the estimated fee rate for the smallest listed target of at least `blocks` blocks, `None` if no such target
+/// is listed.
 pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRate>, RpcError> {
     let accept = |reply: &Reply<'_>| {
         let estimates: BTreeMap<&str, &RawValue> = check_status(reply)?.json()?;
@@ -182,7 +183,7 @@ pub async fn estimate_fee_rate(pool: &Pool, blocks: u16) -> Result<Option<FeeRat
     pool.send(Request::get("fee-estimates"), accept).await
 }
 
-/// Rejects a reply with an error status; its body is a plain text.
+/// Rejects a reply with an error status, whose body is plain text.
 fn check_status<'r, 'a>(reply: &'r Reply<'a>) -> Result<&'r Reply<'a>, Rejection> {
     match reply.status {
         200 => Ok(reply),

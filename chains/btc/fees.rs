@@ -1,13 +1,13 @@
-//! Fee rates of transactions, kept between two bounds so that a wrong estimate of a node costs little.
+//! Fee rates of transactions, limited by two bounds so that a wrong estimate of a node costs little.
 
 /// A fee rate in satoshi per 1,000 virtual bytes, the unit of Bitcoin Core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FeeRate(pub u64);
 
 impl FeeRate {
-    /// 1 sat/vB, which every node relays.
+    /// 1 sat/vB, the minimum that nodes relay by default.
     pub const MIN: FeeRate = FeeRate(1_000);
-    /// 1,000 sat/vB, twice the highest rate that blocks ever needed for hours.
+    /// 1,000 sat/vB, twice the highest rate that blocks have required for hours.
     pub const MAX: FeeRate = FeeRate(1_000_000);
 
     /// Returns the nearest rate from [`FeeRate::MIN`] to [`FeeRate::MAX`].
@@ -15,7 +15,8 @@ impl FeeRate {
         self.clamp(FeeRate::MIN, FeeRate::MAX)
     }
 
-    /// Parses `decimal · 10^places`, rounded up: BTC/kvB has 8 places, sat/vB has 3. Estimates may have more digits.
+    /// Parses `decimal · 10^places`, rounded up. A number in BTC/kvB has 8 places and one in sat/vB has 3; estimates
+    /// may have more digits.
     pub(crate) fn parse(decimal: &str, places: usize) -> Option<FeeRate> {
         let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
         if whole.is_empty() || ![whole, fraction].iter().all(|part| part.bytes().all(|b| b.is_ascii_digit())) {

@@ -1,7 +1,7 @@
-//! The driver of the Bitcoin family. It verifies blocks, so that a node cannot invent a payment without the work of mining.
+//! The driver of the Bitcoin family. It verifies blocks, so a node could invent a payment only by mining a block.
 //!
-//! The driver hashes every block, checks that it follows its parent, and checks its proof of work and its commitments: the
-//! roots of its transactions and of their witnesses. A node of the operator ([`Backend::Core`]) and public servers
+//! The driver hashes every block, checks that it follows its parent, and checks its proof of work and its commitments:
+//! the roots of its transactions and of their witnesses. A node of the operator ([`Backend::Core`]) and public servers
 //! ([`Backend::Esplora`]) answer the same requests, and everything above them is the same code. The driver keeps no
 //! cursor, no database and no key.
 

@@ -1,15 +1,18 @@
-//! The transactions of a node's mempool that were already fetched, so that each one is fetched once. Pure.
+//! The transactions of a node's mempool that were already fetched, so that each one is fetched only once. This module
+//! does no I/O.
 
 use std::collections::HashMap;
 
 use chain::{TxId, UnconfirmedTransfer};
 
-/// The transfers to watched addresses of each transaction in the mempool. It holds as many transactions as the mempool.
+/// The transfers to watched addresses of each transaction in the mempool. It has one entry per mempool transaction, so
+/// it grows no larger than the node's mempool.
 #[derive(Debug, Default)]
 pub struct MempoolIndex(HashMap<TxId, Vec<UnconfirmedTransfer>, ahash::RandomState>);
 
 impl MempoolIndex {
-    /// Removes the transactions that are not listed any more. Returns the listed ones that were not added yet, in order.
+    /// Removes the transactions that are no longer listed. Returns the listed transactions that were not added yet, in
+    /// order.
     pub fn update(&mut self, listed: &[TxId]) -> Vec<TxId> {
         let mut kept = HashMap::with_capacity_and_hasher(listed.len(), ahash::RandomState::default());
         let mut new = Vec::new();
@@ -23,7 +26,7 @@ impl MempoolIndex {
         new
     }
 
-    /// Adds a transaction with its transfers to watched addresses, which may be none.
+    /// Adds a transaction with its transfers to watched addresses. The list of transfers may be empty.
     pub fn add(&mut self, txid: TxId, transfers: Vec<UnconfirmedTransfer>) {
         self.0.insert(txid, transfers);
     }

@@ -1,11 +1,13 @@
-//! Checks of a header's proof of work and of its difficulty, so that inventing a block costs as much as mining it. Pure.
+//! Checks of a header's proof of work and of its difficulty, so that inventing a block costs as much as mining it. This
+//! module does no I/O.
 
 use bitcoin::{CompactTarget, Network, Target, block::Header, params::Params};
 use chain::Height;
 
 /// Number of blocks between two adjustments of the difficulty.
 const PERIOD: u64 = 2_016;
-/// Height from which the difficulty of mainnet was never below 13.6 T; a block that claims much less is invented.
+/// Height from which the difficulty of mainnet was never below 13.6 T. A block above it with a difficulty below 10 T is
+/// invented.
 const MAINNET_MIN_DIFFICULTY_FROM: Height = 700_000;
 /// Compact target of difficulty 10 T.
 const MAINNET_MIN_DIFFICULTY_BITS: u32 = 0x171c_25a6;
@@ -28,7 +30,8 @@ pub fn check_work(network: Network, height: Height, header: &Header) -> Result<(
     if target.is_met_by(hash) { Ok(()) } else { Err(format!("block {hash} does not have the work that it claims")) }
 }
 
-/// Checks that the claimed difficulty may follow the parent's. Testnets allow exceptions, so the check always succeeds there.
+/// Checks that the claimed difficulty may follow the parent's. Testnets allow exceptions, so the check always succeeds
+/// there.
 pub fn check_difficulty(network: Network, height: Height, header: &Header, parent: &Header) -> Result<(), String> {
     let constant = network == Network::Regtest;
     if !constant && !difficulty_follows_parent(network) {

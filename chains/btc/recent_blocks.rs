@@ -1,5 +1,5 @@
-//! The blocks of one branch that were read last: headers, to check the difficulty of their children, and coinbase outputs,
-//! until they may be spent. Pure.
+//! The most recently read blocks of one branch: their headers, to check the difficulty of their children, and their
+//! coinbase outputs, until they may be spent. This module does no I/O.
 
 use std::collections::VecDeque;
 
@@ -7,13 +7,15 @@ use bitcoin::{BlockHash, block::Header};
 
 use crate::block::PaidOutput;
 
-/// Maximum number of blocks; more than the 100 after which a coinbase may be spent.
+/// Maximum number of blocks kept. It exceeds the 100 blocks after which a coinbase may be spent.
 const BLOCKS_MAX: usize = 200;
 
-/// The part of a block that later blocks need.
+/// The parts of a block that are needed to check the blocks after it.
 #[derive(Debug, Clone)]
 pub struct RecentBlock {
+    /// Hash of the header, computed and not taken from the node.
     pub hash: BlockHash,
+    /// Header, against which the difficulty of the next block is checked.
     pub header: Header,
     /// Coinbase outputs to addresses of the configured type.
     pub coinbase: Vec<PaidOutput>,

@@ -1,4 +1,5 @@
-//! Broadcasts signed transactions and classifies the replies. A reply that cannot be classified never counts as a refusal.
+//! Broadcasts signed transactions and classifies the replies. A reply that cannot be classified never counts as a
+//! refusal.
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
@@ -7,8 +8,8 @@ use tracing::info;
 
 use crate::{Backend, Bitcoin, block::display_order, transaction::Reader};
 
-/// The class of a node's error text, which says what it means for a broadcast attempt. The texts are those of Bitcoin Core,
-/// which Esplora passes on.
+/// The class of a node's error text, which decides the outcome of a broadcast attempt. The texts are those of Bitcoin
+/// Core, which Esplora passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MempoolRejection {
     /// The transaction is already in the mempool or in a block.
@@ -19,7 +20,7 @@ pub enum MempoolRejection {
     ReplacementUnderpriced,
     /// The fee is below the node's present minimum.
     FeeTooLow,
-    /// The transaction is not valid yet: because of a lock time, or because a coinbase is not mature.
+    /// The transaction is not valid yet, because of its lock time or because it spends an immature coinbase.
     NotFinal,
     /// The transaction is invalid and can never be accepted.
     InvalidTransaction,
@@ -28,7 +29,7 @@ pub enum MempoolRejection {
 }
 
 impl MempoolRejection {
-    /// Returns the code that a refusal's text begins with.
+    /// Returns the code with which the text of a refusal begins.
     pub fn code(self) -> &'static str {
         match self {
             MempoolRejection::AlreadyKnown => "already_known",
@@ -94,7 +95,7 @@ const ERROR_LENGTH_MAX: usize = 300;
 
 #[async_trait]
 impl Sender for Bitcoin {
-    /// Broadcasts to every endpoint with the role `broadcast`. The text of a refusal begins with its code:
+    /// Broadcasts to every endpoint with the role `broadcast`. The text of a refusal begins with the code of its class:
     /// `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let Ok(tx) = Reader::new(raw).read_tx(|_| {}) else {

@@ -1,5 +1,5 @@
-//! The reading half of the driver: blocks, headers and the mempool, from a node of the operator or from Esplora servers. Both
-//! are verified in the same way.
+//! The reading half of the driver: blocks, headers and the mempool, from a node of the operator or from Esplora
+//! servers. Both are verified in the same way.
 
 use std::{
     sync::{
@@ -28,18 +28,19 @@ use crate::{
     recent_blocks::{RecentBlock, RecentBlocks},
 };
 
-/// Maximum number of blocks under way at once; each may be eight megabytes of hexadecimal text.
+/// Maximum number of blocks fetched concurrently; each may be eight megabytes of hexadecimal text.
 const CONCURRENCY: usize = 3;
 /// Maximum number of blocks in one answer.
 const BLOCKS_MAX: u64 = 100;
-/// Number of blocks, with its own, after which the outputs of a coinbase may be spent. Until then they do not count.
+/// Number of blocks, including the coinbase's own block, after which the outputs of a coinbase may be spent. They do
+/// not become transfers before that.
 const COINBASE_MATURITY: usize = 100;
 /// Maximum number of mempool transactions fetched for one answer from a node of the operator.
 const CORE_FETCHES_MAX: usize = 20_000;
 /// Maximum number of mempool transactions fetched for one answer from a public server.
 const ESPLORA_FETCHES_MAX: usize = 200;
-/// Mempool size, in transactions, up to which a public server is asked for all of them. Above it, it is asked for the
-/// transactions of single addresses.
+/// Largest mempool, in transactions, of which the driver fetches all transactions from a public server. In a larger one
+/// it looks up only the transactions of single addresses.
 const ESPLORA_MEMPOOL_MAX: usize = 5_000;
 /// Height from which every coinbase of mainnet contains the height of its block (BIP34).
 const MAINNET_BIP34_FROM: Height = 227_931;
@@ -70,12 +71,15 @@ impl Verify {
 /// The configuration of a Bitcoin network.
 #[derive(Debug, Clone)]
 pub struct BitcoinConfig {
+    /// The network, which decides the genesis block and the rules of difficulty.
     pub network: Network,
     /// The coin of the network.
     pub asset: Asset,
+    /// The software that all endpoints of the pool run.
     pub backend: Backend,
     /// Type of all addresses that receive payments.
     pub address_type: AddressType,
+    /// The checks of each block.
     pub verify: Verify,
     /// Minimum time between two look-ups of single addresses at a public server.
     pub address_pause: Duration,
@@ -83,25 +87,27 @@ pub struct BitcoinConfig {
     pub pool: rpc::Config,
 }
 
-/// Why the driver cannot be built.
+/// The reason for which the driver cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// The endpoint pool rejects its configuration.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
+    /// The configured asset is not the native coin of the chain.
     #[error("asset {0} is a token, but Bitcoin has no tokens; configure its native coin")]
     TokenAsset(chain::AssetId),
 }
 
-/// One Bitcoin network behind several endpoints.
+/// One Bitcoin network, read from several endpoints.
 pub struct Bitcoin {
     pub(crate) config: BitcoinConfig,
     pub(crate) pool: Pool,
-    /// Counter by which the endpoints get the request for their head in turn.
+    /// Counter that selects the endpoint for the next request for the head; the endpoints take turns.
     head_turn: AtomicUsize,
     head: Mutex<Option<(BlockHash, Header)>>,
     recent_blocks: Mutex<RecentBlocks>,
     mempool: tokio::sync::Mutex<MempoolIndex>,
-    /// When single addresses were last looked up.
+    /// Time at which single addresses were last looked up; `None` before the first look-up.
     addresses_looked_up_at: Mutex<Option<Instant>>,
 }
 
@@ -133,11 +139,11 @@ impl Bitcoin {
         })
     }
 
-    /// Returns the fee rate for a confirmation within `blocks` blocks, between the bounds of [`FeeRate`], and the lower bound
-    /// if no endpoint has an estimate.
+    /// Returns the fee rate for a confirmation within `blocks` blocks, limited by [`FeeRate::MIN`] and
+    /// [`FeeRate::MAX`]. Returns the lower bound if no endpoint has an estimate.
     ///
     /// # Errors
-    /// [`SourceError::Unavailable`] if no endpoint answers.
+    /// Returns [`SourceError::Unavailable`] if no endpoint answers.
     pub async fn fee_rate(&self, blocks: u16) -> Result<FeeRate, SourceError> {
         let estimate = match self.config.backend {
             Backend::Core => core::estimate_fee_rate(&self.pool, blocks).await,
@@ -171,8 +177,8 @@ impl Bitcoin {
         Ok((height, header))
     }
 
-    /// Fetches the block with this hash and verifies it as far as possible without its parent. After an invalid block the
-    /// next endpoint gets the request. Returns the block with its bytes.
+    /// Fetches the block with this hash and checks everything that can be checked without its parent. If a block is
+    /// invalid, the next endpoint gets the request. Returns the block with its bytes.
     async fn fetch_block(
         &self,
         height: Height,
@@ -216,8 +222,8 @@ impl Bitcoin {
         proof_of_work::check_difficulty(network, height, header, &parent).map_err(SourceError::InvalidResponse)
     }
 
-    /// Returns the coinbase outputs that may be spent from the block after `height` on. The block at `height` must be the
-    /// newest of the recent blocks.
+    /// Returns the coinbase outputs that may be spent from the block at `height + 1` on. The block at `height` must be
+    /// the newest of the recent blocks.
     async fn matured_outputs(&self, height: Height) -> Result<Vec<PaidOutput>, SourceError> {
         let depth = COINBASE_MATURITY - 1;
         if let Some(block) = self.recent_blocks().find_below(depth) {
@@ -226,7 +232,7 @@ impl Bitcoin {
         let Some(mined_at) = height.checked_sub(u64::try_from(depth).expect("99 fits into 64 bits")) else {
             return Ok(Vec::new());
         };
-        // Only after a start or a reorganisation: otherwise the recent blocks reach this depth.
+        // This happens only after a start or a reorganisation; later the recent blocks reach this depth.
         let found = self.fetch_block_hashes(&[mined_at]).await.map_err(|error| error.into_source_error(mined_at))?;
         let hash = found.first().copied().flatten().ok_or(SourceError::BlockNotFound(mined_at))?;
         Ok(self.fetch_block(mined_at, hash, &WatchSet::default()).await?.0.coinbase_outputs)
@@ -255,7 +261,8 @@ impl Bitcoin {
         Ok(Block { header: block::to_chain_header(&header, height), transfers, spends })
     }
 
-    /// Fetches mempool transactions, `None` for those that are gone. The list may end early.
+    /// Fetches mempool transactions, `None` for transactions that left the mempool. The list may be shorter than
+    /// `txids`.
     async fn fetch_transactions(&self, txids: &[TxId]) -> Result<Vec<Option<Vec<u8>>>, SourceError> {
         match self.config.backend {
             Backend::Core => core::fetch_transactions(&self.pool, txids).await,
@@ -264,12 +271,12 @@ impl Bitcoin {
         .map_err(|error| error.into_source_error(0))
     }
 
-    /// Returns the ids of the mempool transactions of a public server. If its mempool is too large, these are only those of
-    /// the given addresses, or `None` if addresses were looked up less than `address_pause` ago.
+    /// Returns the ids of the mempool transactions of a public server. If its mempool is too large, returns only the
+    /// transactions of the given addresses, or `None` if addresses were looked up less than `address_pause` ago.
     async fn list_public_mempool(&self, addresses: &[Address]) -> Result<Option<Vec<TxId>>, RpcError> {
         if esplora::count_mempool(&self.pool).await? <= u64::try_from(ESPLORA_MEMPOOL_MAX).unwrap_or(u64::MAX) {
             let txids = esplora::list_mempool(&self.pool).await?;
-            // The count may come from another server, so the length is checked too.
+            // The count may come from a different server than the list, so the length of the list is checked too.
             if txids.len() <= ESPLORA_MEMPOOL_MAX {
                 return Ok(Some(txids));
             }
@@ -362,7 +369,7 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("Bitcoin has no tokens".to_owned()))
     }
 
-    /// Sends one request, and a second one if the head moved. Bitcoin has no final blocks.
+    /// Sends one request, and a second one if the head has changed. Bitcoin has no final blocks.
     async fn tip(&self) -> Result<Tip, SourceError> {
         let first = self.head_turn.fetch_add(1, Ordering::Relaxed);
         let (endpoint, hash) = match self.config.backend {
@@ -393,7 +400,8 @@ impl Source for Bitcoin {
         Ok(Some(block::to_chain_header(&header, height)))
     }
 
-    /// Fetches blocks by hash, so that a reorganisation cannot mix two branches: the list ends where it becomes visible.
+    /// Fetches blocks by hash, so that a reorganisation cannot mix two branches. The list ends before the first block
+    /// that does not follow the previous one.
     async fn blocks(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<Block>, SourceError> {
         let heights: Vec<Height> = (from..=to.min(from.saturating_add(BLOCKS_MAX - 1))).collect();
         let hashes = self.fetch_block_hashes(&heights).await.map_err(|error| error.into_source_error(from))?;
@@ -432,8 +440,8 @@ impl Source for Bitcoin {
         Err(SourceError::Unsupported("balances of addresses".to_owned()))
     }
 
-    /// Fetches each mempool transaction once. Fails until all are fetched, because an incomplete list would look as if the
-    /// missing transactions were dropped.
+    /// Fetches each mempool transaction once. Fails until all of them are fetched, because a transaction missing from
+    /// the list would look like a dropped one.
     async fn unconfirmed(
         &self,
         watched: &WatchSet,

@@ -19,6 +19,7 @@ pub struct Output<'a> {
     pub vout: u32,
     /// Amount in satoshi.
     pub sats: u64,
+    /// The output script (`scriptPubKey`), which names the recipient.
     pub script: &'a [u8],
 }
 
@@ -27,6 +28,7 @@ pub struct Output<'a> {
 pub struct Input {
     /// Transaction id in hash order, which is the reverse of the displayed order.
     pub txid: [u8; 32],
+    /// Index of the output in that transaction.
     pub vout: u32,
 }
 
@@ -35,20 +37,23 @@ pub struct Input {
 pub struct Tx<'a> {
     /// All bytes, witnesses included.
     whole: &'a [u8],
-    /// The bytes from the number of inputs to the end of the outputs, which the txid covers besides version and lock time.
+    /// The bytes from the number of inputs to the end of the outputs. The txid is the hash of the version, these bytes
+    /// and the lock time.
     body: &'a [u8],
+    /// True if the transaction is serialised with witnesses (BIP144).
     pub has_witness: bool,
+    /// True if the only input is that of a coinbase: a zero txid and the index 2^32 − 1.
     pub is_coinbase: bool,
-    /// An input signals that the transaction may be replaced (BIP125).
+    /// True if an input signals that the transaction may be replaced (BIP125).
     pub is_replaceable: bool,
 }
 
-/// A cursor over serialised data, which holds the bytes that are not read yet.
+/// A cursor over serialised data. It holds the bytes that are not read yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// A cursor at the beginning of `bytes`.
+    /// Returns a cursor at the beginning of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader(bytes)
     }
@@ -71,7 +76,7 @@ impl<'a> Reader<'a> {
         Ok(*front)
     }
 
-    /// Reads a compact size. It fails if the number exceeds the number of bytes left, because each counted item has at
+    /// Reads a compact size. Fails if the number exceeds the number of bytes left, because each counted item has at
     /// least one byte.
     pub fn read_count(&mut self) -> Result<usize, MalformedTransaction> {
         let [first] = self.take_array()?;
@@ -102,7 +107,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Tx<'a>, MalformedTransaction> {
         let start = self.0;
         self.take(4)?;
-        // A transaction has at least one input, so a zero here is the marker of a transaction with witnesses.
+        // A transaction has at least one input, so a zero here marks a transaction with witnesses.
         let has_witness = self.0.first() == Some(&0);
         if has_witness && self.take(2)?[1] != 1 {
             return Err(MalformedTransaction);

@@ -1,8 +1,9 @@
-//! Reads the balances of addresses after a block. A higher balance is booked as money, so a single unproven answer is never
-//! used.
+//! Reads the balances of addresses after a block. A balance increase may be booked as a payment, so an answer of one
+//! endpoint is used only with a proof.
 //!
-//! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its own
-//! way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the same one.
+//! Native balances are proven by the state root in the block's header. Each token contract stores its balances in its
+//! own way, so they cannot be proven in general: a token balance above zero counts only if two endpoints return the
+//! same one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -79,9 +80,9 @@ impl Evm {
         self.fetch_balances_from_two(at, asset, addresses).await
     }
 
-    /// Returns, for each received sum, whether the proven balances contradict it: the address cannot have received that much
-    /// in block `at`, whose parent is `parent`. Without a proof nothing is contradicted. An address that also sent something
-    /// in the block may have less and is not contradicted either.
+    /// Returns true for each received sum that the proven balances contradict: the address cannot have received that
+    /// much in block `at`, whose parent is `parent`. Without a proof, no sum is contradicted. A sum for an address that
+    /// also sent something in the block is not contradicted either, because its balance may be lower than the sum.
     pub(crate) async fn find_contradicted(
         &self,
         parent: &BlockRef,
@@ -93,8 +94,8 @@ impl Evm {
             return vec![false; received.len()];
         };
         let Ok(Some(before)) = self.fetch_proven_accounts(parent, &addresses).await else {
-            // Nodes prune the oldest states first, so only the parent's may be missing. An address that never sent anything
-            // has at least what it received.
+            // Nodes prune the oldest states first, so only the parent's state may be missing. An address that never
+            // sent anything has at least the amount that it received.
             let is_contradicted =
                 |((_, sum), after): (&(Address, Amount), &ProvenAccount)| after.nonce == 0 && after.balance < *sum;
             return received.iter().zip(&after).map(is_contradicted).collect();
@@ -225,9 +226,10 @@ impl Evm {
         Ok(confirmed.into_iter().map(|(balance, _)| balance).collect())
     }
 
-    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns its latest balance: the same money would count
-    /// twice, once as a higher balance and once with its block. The test asks for a block that does not exist. The result is
-    /// remembered, so only an answer about that block decides; a timeout or a gateway's error does not.
+    /// Fails when the endpoint ignores the block hash (EIP-1898) and returns its latest balance: the same money would
+    /// be credited twice, once as a higher balance and once with its block. The test requests the balance in a block
+    /// that does not exist. The result is remembered, so only an answer about that block decides it; a timeout or an
+    /// error of a gateway does not.
     async fn require_eip1898(&self, endpoint: usize, height: Height) -> Result<(), SourceError> {
         let cached = self.balance_cache().supports_eip1898.get(&endpoint).copied();
         let is_supported = match cached {
@@ -275,8 +277,8 @@ impl Evm {
 }
 
 impl AccountProof<'_> {
-    /// Returns the account if the proof matches the state root, else `None`. An account that the proof shows to be absent is
-    /// empty.
+    /// Returns the account if the proof matches the state root, else `None`. An account that the proof shows to be
+    /// absent is empty.
     fn verify(&self, address: &Address, root: B256) -> Option<ProvenAccount> {
         let (nonce, balance) = (hex::parse_quantity(self.nonce)?, hex::parse_u256(self.balance)?);
         let account = alloy_rlp::encode(TrieAccount::new(nonce, balance, self.storage_hash, self.code_hash));
@@ -288,8 +290,8 @@ impl AccountProof<'_> {
     }
 }
 
-/// Returns true when a node's refusal is about the requested block, not about the node itself. Nodes word the error for an
-/// unknown block in many ways, so an unclassified refusal counts too.
+/// Returns true when a node's refusal is about the requested block, not about the node itself. Nodes use many different
+/// texts for an unknown block, so an unclassified refusal counts too.
 fn is_about_the_block(kind: NodeErrorKind) -> bool {
     match kind {
         NodeErrorKind::NotFound | NodeErrorKind::Pruned | NodeErrorKind::Other => true,
@@ -297,7 +299,8 @@ fn is_about_the_block(kind: NodeErrorKind) -> bool {
     }
 }
 
-/// Returns the block parameter that selects a block by its hash (EIP-1898), so that a reorg cannot change which block is meant.
+/// Returns the parameter that selects a block by its hash (EIP-1898). A number would select another block after a
+/// reorg.
 fn block_parameter(at: &BlockRef) -> Value {
     json!({ "blockHash": B256::from(at.hash.0) })
 }

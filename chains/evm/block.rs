@@ -32,7 +32,8 @@ pub struct BlockBody {
     pub has_unproven_payment: bool,
     /// True when the transactions were read in full, not only their hashes.
     pub has_full_transactions: bool,
-    /// Set when some transactions cannot be encoded, so their raw bytes are needed to verify the transactions root.
+    /// The transactions whose raw bytes are needed to verify the transactions root, because this version cannot encode
+    /// some of them; `None` when the root is verified.
     pub unproven: Option<UnprovenTransactions>,
 }
 
@@ -52,8 +53,8 @@ impl UnprovenTransactions {
         (0..self.encoded.len()).filter(|index| self.encoded[*index].is_empty()).collect()
     }
 
-    /// Returns true when all transactions together have the root of the header. `missing` holds the missing raw bytes in block
-    /// order.
+    /// Returns true when the transactions root of all transactions together is that of the header. `missing` holds the
+    /// missing raw bytes in block order.
     pub fn matches_root(&self, missing: Vec<Vec<u8>>) -> bool {
         let mut encoded = self.encoded.clone();
         for (index, bytes) in self.missing_indexes().into_iter().zip(missing) {
@@ -93,7 +94,7 @@ struct TxJson<'a> {
     from: Option<&'a str>,
     #[serde(default)]
     to: Option<&'a str>,
-    /// Absent in some transaction types.
+    /// Missing in some transaction types.
     #[serde(default)]
     value: Option<&'a str>,
 }
@@ -174,7 +175,7 @@ pub fn parse_block(
         };
         let index = u32::try_from(index).map_err(|_| "too many transactions")?;
         if let Some(payment) = find_payment(&tx, index, hash, signed, watched)? {
-            // The fields of an unknown type cannot be checked against its hash.
+            // The fields of a transaction of unknown type cannot be checked against its hash.
             if encoded.last().is_some_and(Vec::is_empty) {
                 body.has_unproven_payment = true;
             } else {
@@ -191,8 +192,8 @@ pub fn parse_block(
     Ok(body)
 }
 
-/// Returns the pseudo transaction hash of the state sync that Polygon's bor node added to a block before PIP-74. It is derived
-/// from the block's height and hash only.
+/// Returns the pseudo transaction hash of the state sync that Polygon's bor node added to a block before PIP-74. It is
+/// derived from the block's height and hash only.
 pub fn bor_state_sync_txid(header: &chain::Header) -> B256 {
     keccak256([b"matic-bor-receipt-".as_slice(), &header.height.to_be_bytes(), &header.hash.0].concat())
 }
@@ -228,8 +229,8 @@ enum EncodedTx {
     Unknown(u64),
 }
 
-/// A signed transaction. Its sender is recovered only for payments to watched addresses, because recovery is by far the most
-/// expensive step of parsing a block.
+/// A signed transaction. Its sender is recovered only for payments to watched addresses, because recovery is by far the
+/// most expensive step of parsing a block.
 struct SignedTx(Box<TxEnvelope>);
 
 impl SignedTx {

@@ -1,8 +1,8 @@
 //! Reads blocks and their transfers in as few requests as the header's commitments allow.
 //!
-//! A block is requested by number once, and by hash from then on. Its bloom filter proves that most blocks have no transfer
-//! to a watched address; for the others, the receipts root proves that no log was left out. No header commits to the answer
-//! of `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
+//! A block is requested by number once, and by hash from then on. Its bloom filter proves that most blocks have no
+//! transfer to a watched address; for the others, the receipts root proves that no log was left out. No header commits
+//! to the answer of `eth_getLogs`, so these logs are only used to skip a block and never become transfers.
 
 use std::sync::atomic::Ordering;
 
@@ -44,7 +44,7 @@ enum ReceiptsAnswer {
     /// No endpoint offers the method.
     NotOffered,
     /// Every endpoint refused for an unclassified reason, which may be permanent or temporary. The receipts are then
-    /// requested one by one, which proves as much. Unproven logs are not used instead.
+    /// requested one by one, which proves the same. Unproven logs are not used instead.
     Refused,
 }
 
@@ -56,7 +56,8 @@ impl Evm {
         to: Height,
         watched: &WatchSet,
     ) -> Result<Vec<Block>, SourceError> {
-        // An endpoint that reported a false head also raised this height, so it is lowered to the requested range again.
+        // An endpoint that reported a false head also raised this height, so the height is lowered to the requested
+        // range again.
         let stable_height = self.stable_height.fetch_min(to, Ordering::Relaxed).min(to);
         let (bodies, mut log_summaries) = if stable_height > from && self.uses_log_ranges(watched) {
             let to = stable_height.min(from.saturating_add(BLOCKS_PER_RANGE_MAX - 1));
@@ -86,8 +87,8 @@ impl Evm {
         Ok(completed)
     }
 
-    /// Returns the verified bodies of blocks `from..=to`, each the parent of the next. Stops early where the endpoint has no
-    /// further block or the parent hash does not match. Never returns an empty list.
+    /// Returns the verified bodies of blocks `from..=to`, each the parent of the next. Stops early where the endpoint
+    /// has no further block or the parent hash does not match. Never returns an empty list.
     async fn fetch_bodies(&self, from: Height, to: Height, watched: &WatchSet) -> Result<Vec<BlockBody>, SourceError> {
         let native = self.native.is_some();
         let params: Vec<(String, bool)> = (from..=to).map(|height| (hex::to_quantity(height), native)).collect();
@@ -96,7 +97,8 @@ impl Evm {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let body = block::parse_block(raw, height, self.config.verify, native, &watched.read_addresses())
                 .map_err(Rejection::Invalid)?;
-            // The endpoint may have invented the unknown type, so an endpoint that proves the block at once is preferred.
+            // The endpoint may have invented the unknown type, so an endpoint whose answer can be verified at once is
+            // preferred.
             let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
             let origin_and_body = Some((reply.endpoint, body));
             Ok(if is_proven { Verdict::Accept(origin_and_body) } else { Verdict::Fallback(origin_and_body) })
@@ -106,7 +108,7 @@ impl Evm {
 
         let mut bodies: Vec<BlockBody> = Vec::with_capacity(answers.len());
         for (endpoint, body) in answers.into_iter().map_while(|found| found) {
-            // This block is on another branch: the endpoint changed its branch meanwhile, or another endpoint answered. The
+            // This block is on another branch: the endpoint switched to that branch, or another endpoint answered. The
             // blocks before it are valid.
             if bodies.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
@@ -117,8 +119,9 @@ impl Evm {
         if bodies.is_empty() { Err(SourceError::BlockNotFound(from)) } else { Ok(bodies) }
     }
 
-    /// Returns true when the block's transaction list matches its transactions root, or when the root need not be checked.
-    /// Transactions that this version cannot encode are fetched as raw bytes. Returns false when no endpoint has them.
+    /// Returns true when the block's transaction list matches its transactions root, or when the root need not be
+    /// checked. Transactions that this version cannot encode are fetched as raw bytes. Returns false when no endpoint
+    /// has them.
     async fn has_proven_transactions(&self, body: &BlockBody) -> Result<bool, SourceError> {
         let is_provable = self.config.verify.header && self.config.verify.transactions;
         let Some(unproven) = body.unproven.as_ref().filter(|_| is_provable) else { return Ok(true) };
@@ -158,8 +161,8 @@ impl Evm {
         )))
     }
 
-    /// Returns true when the block really has a transaction of an unknown type. Only then are receipts that do not match the
-    /// receipts root accepted, so an endpoint must not be able to invent such a type.
+    /// Returns true when the block really has a transaction of an unknown type. Only then are receipts that do not
+    /// match the receipts root accepted, so an endpoint must not be able to invent such a type.
     async fn has_unknown_tx_type(&self, body: &BlockBody, watched: &WatchSet) -> Result<bool, SourceError> {
         if body.has_full_transactions {
             return Ok(body.unproven.is_some() && self.has_proven_transactions(body).await?);
@@ -180,8 +183,8 @@ impl Evm {
         Ok(full.unproven.is_some() && self.has_proven_transactions(&full).await?)
     }
 
-    /// Returns the block with all its transfers to watched addresses. `log_summary` is what two endpoints agree on about its
-    /// logs, or `None` when the logs were not requested by range.
+    /// Returns the block with all its transfers to watched addresses. `log_summary` is the summary of its logs on which
+    /// two endpoints agree, or `None` when the logs were not requested by range.
     async fn complete_block(
         &self,
         mut body: BlockBody,
@@ -268,7 +271,8 @@ impl Evm {
     async fn fetch_block_receipts(&self, body: &BlockBody, watched: &WatchSet) -> Result<ReceiptsAnswer, SourceError> {
         let (height, hash) = (body.header.height, B256::from(body.header.hash.0));
         let answer = match self.request_block_receipts(json!([hash]), body, watched).await {
-            // Some nodes accept only a block number here. The receipts are verified against the block's hash in any case.
+            // Some nodes accept only a block number here. The receipts are verified against the block's hash in any
+            // case.
             Err(RpcError::NodeError(refusal)) if refusal.code == INVALID_PARAMS => {
                 self.request_block_receipts(json!([hex::to_quantity(height)]), body, watched).await
             }

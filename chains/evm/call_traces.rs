@@ -1,7 +1,8 @@
 //! Finds the native coins that contracts send inside transactions, in the call traces of a node.
 //!
-//! No header commits to traces, so they are only as reliable as the endpoint. A reverted call and all calls below it moved
-//! nothing, DELEGATECALL and STATICCALL carry no value of their own, and CALLCODE sends value from a contract to itself.
+//! No header commits to traces, so they are only as reliable as the endpoint. A reverted call and all calls below it
+//! moved nothing, DELEGATECALL and STATICCALL carry no value of their own, and CALLCODE sends value from a contract to
+//! itself.
 
 use alloy_primitives::{Address, B256};
 use chain::{
@@ -137,8 +138,8 @@ pub fn list_flat_transfers(
     Ok(transfers)
 }
 
-/// Appends the internal transfers of one transaction. They are numbered in trace order, so that both trace methods give a
-/// transfer the same position.
+/// Appends the internal transfers of one transaction. They are numbered in trace order, so that both trace methods give
+/// a transfer the same position.
 fn collect_transfers(
     frames: &[CallFrame],
     tx_index: usize,
@@ -216,8 +217,9 @@ enum OpenBracket {
     Other,
 }
 
-/// Parses geth's nested call frames. Works without recursion, because the sender of a transaction decides how deep its calls
-/// nest, up to 1,024 levels. The text is already known to be valid JSON. Returns `None` when a field is malformed.
+/// Parses geth's nested call frames. Works without recursion, because the sender of a transaction decides how deep its
+/// calls nest, up to 1,024 levels. The text is already known to be valid JSON. Returns `None` when a field is
+/// malformed.
 fn parse_call_frames(text: &str) -> Option<Vec<CallFrame>> {
     let mut frames: Vec<CallFrame> = Vec::new();
     let mut open: Vec<OpenBracket> = Vec::new();

@@ -1,5 +1,5 @@
-//! Checks that a second endpoint has the same block. A header proves nothing but its own hash, so a single endpoint could
-//! invent a whole branch.
+//! Checks that a second endpoint has the same block. The hash of a header does not prove that the block is on the
+//! chain, so a single endpoint could invent a whole branch.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,8 @@ impl Evm {
         self.block_origins.lock().expect("no panic while the block origins are locked").insert(block, endpoint);
     }
 
-    /// Asks another endpoint than the block's origin for the block. If the origin is not known, asks two endpoints.
+    /// Requests the block from an endpoint other than its origin. If the origin is not known, requests it from two
+    /// endpoints.
     pub(crate) async fn cross_check_block(&self, at: &BlockRef) -> CrossCheckResult {
         let mut origin = self.block_origins.lock().expect("no panic while the block origins are locked").find(at);
         let tag = hex::to_quantity(at.height);
@@ -57,8 +58,8 @@ impl Evm {
         }
     }
 
-    /// Requests a block from any endpoint except `origin`, and returns it with the endpoint that answered. The origin is not
-    /// asked, because its answer would end the wait for an independent one.
+    /// Requests a block from any endpoint except `origin`, and returns it with the endpoint that answered. The origin
+    /// gets no request, because its answer would end the wait for an independent one.
     async fn fetch_from_other_endpoint(
         &self,
         origin: Option<usize>,

@@ -1,7 +1,8 @@
-//! Decides which block is final from the claims of several endpoints. Pure: the time is a parameter.
+//! Decides which block is final from the claims of several endpoints. This module does no I/O and reads no clock: the
+//! time is a parameter.
 //!
-//! A single endpoint cannot advance the final block while a second one answers. Only recent claims are kept, so the final
-//! block can also move back; the follower decides what that means.
+//! While a second endpoint answers, a single endpoint cannot advance the final block. Only recent claims are kept, so
+//! the final block can also move back; the follower decides how to react.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -36,8 +37,9 @@ impl FinalityClaims {
         self.list_fresh(now).len()
     }
 
-    /// Returns the second-highest recent claim, because two endpoints confirm at least that height. With a single recent
-    /// claim, returns that one. Returns `None` without claims, or when the two highest name different blocks of one height.
+    /// Returns the second-highest recent claim, because two endpoints confirm at least that height. With a single
+    /// recent claim, returns that one. Returns `None` without claims, or when the two highest name different blocks of
+    /// one height.
     pub fn agreed_block(&self, now: Instant) -> Option<BlockRef> {
         let mut fresh = self.list_fresh(now);
         fresh.sort_unstable_by_key(|claim| Reverse(claim.height));

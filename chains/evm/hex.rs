@@ -1,4 +1,5 @@
-//! Parses the hexadecimal strings of Ethereum's JSON-RPC: quantities and byte strings. Malformed input is always `None`.
+//! Parses the hexadecimal strings of Ethereum's JSON-RPC: quantities and byte strings. Malformed input is always
+//! `None`.
 
 use alloy_primitives::{Address, B256};
 use ruint::aliases::U256;

@@ -1,5 +1,5 @@
-//! Reads the native coins that contracts send inside transactions, from call traces. A block is read without them when no
-//! endpoint returns usable traces.
+//! Reads the native coins that contracts send inside transactions, from call traces. A block is read without them when
+//! no endpoint returns usable traces.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Evm {
-    /// Returns the method and parameters that request a block's traces, or `None` when traces are not configured or the native
-    /// coin is not accepted.
+    /// Returns the method and parameters that request a block's traces, or `None` when traces are not configured or the
+    /// native coin is not accepted.
     pub(crate) fn trace_request(&self, header: &Header) -> Option<(&'static str, Value)> {
         self.native.as_ref()?;
         match self.config.trace {
@@ -34,8 +34,8 @@ impl Evm {
         }
     }
 
-    /// Returns the native coins that contracts sent to watched addresses in this block. `other_transfers` are the transfers
-    /// already found in it. Without usable traces the block is marked as incomplete and the list is empty.
+    /// Returns the native coins that contracts sent to watched addresses in this block. `other_transfers` are the
+    /// transfers already found in it. Without usable traces the block is marked as incomplete and the list is empty.
     pub(crate) async fn fetch_internal_transfers(
         &self,
         body: &BlockBody,
@@ -89,8 +89,8 @@ impl Evm {
         Ok(Vec::new())
     }
 
-    /// Removes the transfers to addresses whose proven balance shows that they did not receive so much. No header commits to
-    /// traces, but balances can be proven where an endpoint offers proofs.
+    /// Removes the transfers to addresses whose proven balance shows that they did not receive that much. No header
+    /// commits to traces, but balances can be proven where an endpoint offers proofs.
     async fn drop_contradicted(
         &self,
         body: &BlockBody,
@@ -125,7 +125,8 @@ impl Evm {
         transfers.into_iter().filter(|transfer| !contradicted.contains(&transfer.to)).collect()
     }
 
-    /// Records that the block may lack transfers, so that balances are compared for a while. Logs the first block of each cause.
+    /// Records that the block may lack transfers, so that balances are compared for a while. Logs the first block of
+    /// each cause.
     pub(crate) fn mark_incomplete(&self, body: &BlockBody, cause: &'static str, reason: &str) {
         if self.trace_health().record_incomplete_block(Instant::now(), cause) {
             warn!(

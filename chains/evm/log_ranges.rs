@@ -1,5 +1,5 @@
-//! Reads `eth_getLogs` by block range or for one block. No header commits to these answers, so they only show which blocks
-//! have no transfer to a watched address; they never become transfers.
+//! Reads `eth_getLogs` by block range or for one block. No header commits to these answers, so they only show which
+//! blocks have no transfer to a watched address; they never become transfers.
 
 use std::{collections::BTreeMap, sync::MutexGuard};
 
@@ -27,14 +27,14 @@ pub struct LogSummary {
 }
 
 impl LogSummary {
-    /// Returns true when no transfer reached a watched address and the logs include every contract in `in_bloom`, so that
-    /// none seems to be left out.
+    /// Returns true when no transfer reached a watched address and the logs include every contract in `in_bloom`, so
+    /// that none seems to be left out.
     pub fn excludes_transfers(&self, in_bloom: &[usize]) -> bool {
         !self.has_watched_transfer && in_bloom.iter().all(|contract| self.has_transfer_of[*contract])
     }
 
-    /// Combines the summaries of two endpoints: a watched transfer that either of them shows, and the contracts that both of
-    /// them show. Returns `None` when their block hashes differ.
+    /// Combines the summaries of two endpoints: a watched transfer counts if either of them shows it, a contract only
+    /// if both show it. Returns `None` when their block hashes differ.
     fn merge(self, other: LogSummary) -> Option<LogSummary> {
         let is_in_both = |(a, b): (&bool, &bool)| *a && *b;
         let has_transfer_of = self.has_transfer_of.iter().zip(&other.has_transfer_of).map(is_in_both).collect();
@@ -51,16 +51,17 @@ impl LogSummary {
 pub type LogSummaries = BTreeMap<Height, LogSummary>;
 
 impl Evm {
-    /// Returns true when requesting logs by range saves requests. With few watched addresses, each one is looked up in the
-    /// bloom, and only receipts can decide about a match. With many, some address matches every bloom by chance; two
-    /// endpoints that show no transfer to us then save the receipts. A single endpoint could leave a transfer out.
+    /// Returns true when requesting logs by range saves requests. With few watched addresses, each address is looked up
+    /// in the bloom, and only receipts can decide about a match. With many, every bloom matches some address by chance;
+    /// then two endpoints that show no transfer to a watched address save the request for receipts. A single endpoint
+    /// could leave a transfer out.
     pub(crate) fn uses_log_ranges(&self, watched: &WatchSet) -> bool {
         let has_many_addresses = !self.contracts.fits_bloom_lookup(&watched.read_addresses());
         has_many_addresses && !self.contracts.is_empty() && self.count_read_endpoints() > 1
     }
 
-    /// Returns what two endpoints agree on about the logs of blocks `from..=to`, requested in ranges as wide as both accept.
-    /// Blocks without a summary must be read one by one.
+    /// Returns the log summaries of blocks `from..=to` on which two endpoints agree. The logs are requested in ranges
+    /// as wide as both endpoints accept. Blocks without a summary must be read one by one.
     pub(crate) async fn fetch_log_summaries(&self, from: Height, to: Height, watched: &WatchSet) -> LogSummaries {
         let mut summaries = LogSummaries::new();
         let mut start = from;
@@ -110,7 +111,7 @@ impl Evm {
         summaries
     }
 
-    /// Groups logs by block and marks transfers to watched addresses. Fails on a log that the request did not ask for.
+    /// Groups logs by block and marks transfers to watched addresses. Fails on a log that is outside the request.
     fn summarize_logs(
         &self,
         logs: &[EventLog<'_>],
@@ -142,16 +143,17 @@ impl Evm {
         Ok(by_height)
     }
 
-    /// Returns false when the block's logs surely have no transfer to a watched address. Used where receipts would cost one
-    /// request per transaction. Nothing proves that `eth_getLogs` left no log out, so two endpoints must show the same
-    /// contracts as the bloom. Logs that show fewer contracts count only when all endpoints agree, because a bloom has false
-    /// positives.
+    /// Returns false when the block's logs surely have no transfer to a watched address. Used where receipts would cost
+    /// one request per transaction. Nothing proves that `eth_getLogs` left no log out, so two endpoints must show the
+    /// same contracts as the bloom. Logs that show fewer contracts count only when all endpoints agree, because a bloom
+    /// has false positives.
     pub(crate) async fn may_have_watched_logs(&self, body: &BlockBody, in_bloom: &[usize], watched: &WatchSet) -> bool {
         let bloom_is_proven = self.config.verify.header;
         if self.count_read_endpoints() < 2
             || bloom_is_proven && self.contracts.fits_bloom_lookup(&watched.read_addresses())
         {
-            // No second endpoint could contradict the answer, or the bloom itself contains a watched address.
+            // There is no second endpoint that could contradict the answer, or the bloom itself contains a watched
+            // address.
             return true;
         }
         let height = body.header.height;
@@ -171,7 +173,7 @@ impl Evm {
             if !bloom_is_proven || summary.is_some_and(|summary| summary.excludes_transfers(in_bloom)) {
                 consistent_answers += 1;
             }
-            // If the second endpoint does not answer, the first answer is not confirmed and stays doubtful.
+            // If the second endpoint does not answer, the first answer is not confirmed, so the receipts must be read.
             Ok(if consistent_answers < 2 { Verdict::Fallback(true) } else { Verdict::Accept(false) })
         });
         match answer.await {

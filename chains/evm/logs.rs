@@ -1,5 +1,5 @@
-//! Finds token transfers to watched addresses in event logs. Logs are parsed without copying and matched in memory, so that
-//! logs of other transfers cost no allocation.
+//! Finds token transfers to watched addresses in event logs. Logs are parsed without copying and matched in memory, so
+//! that logs of other transfers cost no allocation.
 
 use alloy_primitives::{Address, B256, Bloom, BloomInput, b256};
 use chain::{
@@ -20,12 +20,17 @@ const BLOOM_LOOKUPS_MAX: usize = 1_000;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventLog<'a> {
+    /// The contract that emitted the log, in hexadecimal.
     pub address: &'a str,
+    /// The indexed event arguments; the first topic is usually the hash of the event's signature.
     #[serde(borrow)]
     pub topics: Topics<'a>,
+    /// The ABI-encoded arguments that are not indexed, in hexadecimal.
     pub data: &'a str,
+    /// Hash of the log's block as reported by the node; `None` when missing.
     #[serde(default)]
     pub block_hash: Option<&'a str>,
+    /// Number of the log's block in hexadecimal, as reported by the node; `None` when missing.
     #[serde(default)]
     pub block_number: Option<&'a str>,
     #[serde(default)]
@@ -72,7 +77,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Topics<'a> {
     }
 }
 
-/// The accepted token contracts of a chain. A token is identified by its contract alone, and other tokens are never credited.
+/// The accepted token contracts of a chain. A token is identified by its contract alone, and other tokens are never
+/// credited.
 #[derive(Debug, Clone)]
 pub struct TokenContracts {
     entries: Vec<TokenContract>,
@@ -95,7 +101,7 @@ impl TokenContracts {
     /// Collects the token contracts among the assets of one chain.
     ///
     /// # Errors
-    /// When a contract is not an address.
+    /// Fails when a contract is not an address.
     pub fn new(assets: &[Asset]) -> Result<TokenContracts, InvalidContract> {
         let mut entries = Vec::new();
         for asset in assets {
@@ -134,8 +140,8 @@ impl TokenContracts {
         watched.len() <= BLOOM_LOOKUPS_MAX
     }
 
-    /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this bloom. A
-    /// missing bit proves that there is none; a set bit may be a false positive.
+    /// Returns the indexes of the contracts that may have logged a transfer to a watched address in a block with this
+    /// bloom. A missing bit proves that there is none; a set bit may be a false positive.
     pub fn list_in_bloom(&self, bloom: &Bloom, watched: &WatchedAddresses<'_>) -> Vec<usize> {
         let is_in_bloom = |i: &usize| bloom.contains(&self.entries[*i].bloom);
         let possible: Vec<usize> = (0..self.entries.len()).filter(is_in_bloom).collect();
@@ -191,8 +197,9 @@ impl TokenTransfer {
 }
 
 impl EventLog<'_> {
-    /// Returns the transfer if this log is one of an accepted contract to a watched address: exactly the ERC-20 `Transfer`
-    /// event with two indexed addresses and an amount above zero. Does not check [`EventLog::is_removed`].
+    /// Returns the transfer if this log is an ERC-20 `Transfer` event of an accepted contract, with two indexed
+    /// addresses, a watched recipient and an amount above zero; otherwise `None`. Does not check
+    /// [`EventLog::is_removed`].
     pub fn parse_transfer(&self, contracts: &TokenContracts, watched: &WatchedAddresses<'_>) -> Option<TokenTransfer> {
         let [kind, from, to] = self.topics.as_slice() else { return None };
         let to = parse_address_topic(to).filter(|to| watched.contains(to))?;
@@ -207,7 +214,7 @@ impl EventLog<'_> {
         Some(TokenTransfer { asset, from: parse_address_topic(from)?, to, amount })
     }
 
-    /// Returns whether the bloom contains the log's contract and all its topics, or `None` when they are malformed.
+    /// Returns true if the bloom contains the log's contract and all its topics, or `None` when they are malformed.
     pub fn is_in_bloom(&self, bloom: &Bloom) -> Option<bool> {
         let mut own = Bloom::ZERO;
         self.accrue_to_bloom(&mut own)?;
@@ -236,11 +243,11 @@ fn is_transfer_topic(topic: &str) -> bool {
     hex::parse_hash(topic) == Some(TRANSFER_TOPIC)
 }
 
-/// Parses an answer to `eth_getLogs` and calls `found` for every transfer to a watched address. Returns the number of logs in
-/// the answer.
+/// Parses an answer to `eth_getLogs` and calls `found` for every transfer to a watched address. Returns the number of
+/// logs in the answer.
 ///
 /// # Errors
-/// When the answer is an error or malformed.
+/// Fails when the answer is an error or malformed.
 pub fn for_each_watched_transfer<'a>(
     body: &'a [u8],
     watched: &WatchedAddresses<'_>,

@@ -47,8 +47,8 @@ pub struct BlockReceipts {
     pub transfers: Vec<Transfer>,
 }
 
-/// Verifies all receipts of `body` and returns the token transfers in them. Fails when a receipt is missing or does not belong
-/// to the block.
+/// Verifies all receipts of `body` and returns the token transfers in them. Fails when a receipt is missing or does not
+/// belong to the block.
 pub fn parse_receipts(
     receipts: &[TxReceipt<'_>],
     body: &BlockBody,
@@ -123,14 +123,14 @@ impl TxReceipt<'_> {
         self.r#type.map_or(Some(0), hex::parse_quantity)
     }
 
-    /// Returns true when the transaction succeeded. A receipt from before the Byzantium fork has no status and counts as
-    /// failed; the driver follows no blocks of that age.
+    /// Returns true when the transaction succeeded. A receipt from before the Byzantium fork has no status and counts
+    /// as failed; the driver follows no blocks of that age.
     fn has_succeeded(&self) -> bool {
         self.status.and_then(hex::parse_quantity) == Some(1)
     }
 
-    /// Encodes the receipt as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for deposits). Returns `None` when a
-    /// field is malformed.
+    /// Encodes the receipt as in the receipts trie (EIP-2718, EIP-658; specs.optimism.io for deposits). Returns `None`
+    /// when a field is malformed.
     fn encode_for_trie(&self, out: &mut Vec<u8>) -> Option<()> {
         let tx_type = self.tx_type()?;
         let mut fields = Vec::new();
@@ -177,8 +177,8 @@ fn encode_list(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// Returns true when the receipts match the receipts root. Returns false when they do not, but the block has transactions of
-/// an unknown type, whose receipts may have unknown fields. Fails on any other mismatch.
+/// Returns true when the receipts match the receipts root. Returns false when they do not, but the block has
+/// transactions of an unknown type, whose receipts may have unknown fields. Fails on any other mismatch.
 fn verify_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<bool, String> {
     let height = body.header.height;
     let mut encoded = Vec::with_capacity(receipts.len());
@@ -198,8 +198,8 @@ fn verify_root(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<bool, Str
     Err(format!("the receipts of block {height} do not match its receipts root"))
 }
 
-/// Checks that the logs set every bit of the header's bloom. Weaker than the receipts root, and used when that cannot be
-/// recomputed.
+/// Checks that the logs set every bit of the header's bloom. Weaker than the receipts root, and used when that cannot
+/// be recomputed.
 fn verify_bloom(receipts: &[TxReceipt<'_>], body: &BlockBody) -> Result<(), String> {
     let mut bloom = Bloom::ZERO;
     for log in receipts.iter().flat_map(|receipt| &receipt.logs) {

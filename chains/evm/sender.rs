@@ -1,4 +1,5 @@
-//! Broadcasts signed transactions and classifies the answers. An answer that cannot be classified never counts as a refusal.
+//! Broadcasts signed transactions and classifies the answers. An answer that cannot be classified never counts as a
+//! refusal.
 
 use alloy_primitives::keccak256;
 use async_trait::async_trait;
@@ -8,8 +9,8 @@ use tracing::info;
 
 use crate::{Evm, hex};
 
-/// The class of a node's error text, which says what it means for a broadcast attempt. The JSON-RPC error code is ignored,
-/// because nodes use −32000 and −32603 for everything.
+/// The class of a node's error text, which decides the outcome of a broadcast attempt. The JSON-RPC error code is
+/// ignored, because nodes use −32000 and −32603 for everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TxPoolError {
     /// The node already has this transaction.
@@ -26,12 +27,12 @@ pub enum TxPoolError {
     InsufficientFunds,
     /// The transaction is invalid and can never be accepted.
     InvalidTransaction,
-    /// The text is not recognised, or does not say whether the transaction is valid.
+    /// The text is not recognised, or does not show whether the transaction is valid.
     Unknown,
 }
 
 impl TxPoolError {
-    /// Returns the code that a refusal's text begins with.
+    /// Returns the code with which the text of a refusal begins.
     pub fn code(self) -> &'static str {
         match self {
             TxPoolError::AlreadyKnown => "already_known",
@@ -46,8 +47,9 @@ impl TxPoolError {
     }
 }
 
-/// Lower-case parts of the error texts of geth, erigon, nethermind, besu, reth and anvil. The first match wins: "replacement
-/// transaction underpriced" contains "transaction underpriced", and "unknown transaction" contains "known transaction".
+/// Lower-case parts of the error texts of geth, erigon, nethermind, besu, reth and anvil. The first match wins:
+/// "replacement transaction underpriced" contains "transaction underpriced", and "unknown transaction" contains "known
+/// transaction".
 const ERROR_TEXTS: [(TxPoolError, &[&str]); 8] = [
     (
         TxPoolError::Unknown,
@@ -110,8 +112,8 @@ pub fn classify(text: &str) -> TxPoolError {
 
 #[async_trait]
 impl Sender for Evm {
-    /// Sends the transaction to every endpoint with the broadcast role. The text of a refusal begins with its class:
-    /// `fee_too_low: host:port: …`.
+    /// Sends the transaction to every endpoint with the role `broadcast`. The text of a refusal begins with the code of
+    /// its class: `fee_too_low: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let txid = keccak256(raw);
         let params = [const_hex::encode_prefixed(raw)];

@@ -36,7 +36,7 @@ const LOG_RANGE_BLOCKS: (u64, u64) = (2_000, 10_000);
 /// Selector of `decimals()` (ERC-20).
 const DECIMALS_SELECTOR: &str = "0x313ce567";
 
-/// Why a driver cannot be built from its configuration.
+/// The reason for which a driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum EvmBuildError {
     /// A token's contract is not an address.
@@ -65,7 +65,8 @@ pub struct Evm {
     /// True after the warning that a single endpoint cannot confirm balances was logged.
     pub(crate) single_endpoint_warned: AtomicBool,
     trace_health: Mutex<TraceHealth>,
-    /// The endpoints are asked for their head and their final block in turn; these count the requests.
+    /// Counters of requests for the head and for the final block. They select the endpoint of the next request; the
+    /// endpoints take turns.
     next_head_endpoint: AtomicUsize,
     next_finality_endpoint: AtomicUsize,
     finality_claims: Mutex<FinalityClaims>,
@@ -115,8 +116,9 @@ impl Evm {
         last.replace(head) != Some(head)
     }
 
-    /// Asks the next endpoint in turn which block is final. Without an answer, the endpoint's last claim stays valid for a
-    /// while. The claim is ignored when the endpoint lags behind, or names a block above the best known head.
+    /// Requests the final block from the next endpoint in turn. Without an answer, the endpoint's last claim stays
+    /// valid for a while. A claim is ignored when its endpoint lags behind, or when it names a block above the best
+    /// known head.
     async fn poll_finality(&self) {
         let first = self.next_finality_endpoint.fetch_add(1, Ordering::Relaxed);
         let claim = self.pool.send(

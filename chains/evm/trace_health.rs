@@ -1,7 +1,9 @@
-//! Tracks whether call traces are available, so that blocks include the transfers by contracts. Pure: the time is a parameter.
+//! Tracks the availability of call traces, from which blocks get the transfers by contracts. This module does no I/O
+//! and reads no clock: the time is a parameter.
 //!
-//! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very large,
-//! and after an outage nodes have pruned old states. Such a block is read without traces, and balances are compared for a while.
+//! A missing trace must never block the chain: the sender of a cheap transaction can make the traces of its block very
+//! large, and after an outage nodes have pruned old states. Such a block is read without traces, and balances are
+//! compared for the time of [`DEGRADED_FOR`].
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,8 +15,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 const FAILURES_MAX: u32 = 3;
 /// Time without trace requests after repeated failures.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Time for which balances are compared after a block without its internal transfers. A payment that is not noticed within
-/// this time is found when its invoice expires.
+/// Time for which balances are compared after a block without its internal transfers. A payment that is not noticed
+/// within this time is found when its invoice expires.
 const DEGRADED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The recent successes and failures of trace requests.

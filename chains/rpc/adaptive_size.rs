@@ -1,11 +1,11 @@
-//! The number of blocks or calls that one request may cover, learnt from the sizes that the nodes accept. Pure.
+//! The number of blocks or calls in one request, adapted to the sizes that the nodes accept. This module does no I/O.
 
 use crate::RpcError;
 
 /// Number of successes in a row after which the size grows.
 const GROW_AFTER: u32 = 10;
 
-/// The size of the next request: it grows by a quarter after ten successes and halves when a request was too large.
+/// The size of the next request. It grows by a quarter after ten successes and halves when a request was too large.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveSize {
     size: u64,
@@ -14,7 +14,7 @@ pub struct AdaptiveSize {
 }
 
 impl AdaptiveSize {
-    /// Begins with `start` and stays between 1 and `max`.
+    /// Returns a size that begins with `start` and stays between 1 and `max`.
     pub fn new(start: u64, max: u64) -> AdaptiveSize {
         let max = max.max(1);
         AdaptiveSize { size: start.clamp(1, max), max, successes: 0 }
@@ -38,8 +38,9 @@ impl AdaptiveSize {
         }
     }
 
-    /// Records that a request of this size was too large. The next size is the range that the node's message proposes if
-    /// that is smaller, and half of `used` otherwise. Returns false if `used` was 1, so the request cannot be split.
+    /// Records that a request of this size was too large. The next size is the one that the node's message proposes if
+    /// that is smaller, and half of `used` otherwise. Returns false if `used` was 1, because such a request cannot be
+    /// split.
     pub fn record_too_large(&mut self, used: u64, message: &str) -> bool {
         self.successes = 0;
         let half = (used / 2).max(1);
@@ -47,8 +48,8 @@ impl AdaptiveSize {
         used > 1
     }
 
-    /// Records that a request of this size failed. Returns true if it was too large or timed out, so a request of the new
-    /// size may succeed.
+    /// Records that a request of this size failed. Returns true if the request was too large or timed out, so that a
+    /// smaller request may succeed.
     pub fn record_failure(&mut self, used: u64, error: &RpcError) -> bool {
         match error {
             RpcError::TooLarge(message) => self.record_too_large(used, message),
@@ -60,8 +61,8 @@ impl AdaptiveSize {
     }
 }
 
-/// Returns the number of blocks that an error message proposes: `[0x9, 0xfa0]`, `up to 500 blocks`, `10K block range`.
-/// Numbers of results or of bytes are ignored.
+/// Returns the number of blocks that an error message proposes, as in `[0x9, 0xfa0]`, `up to 500 blocks` or `10K block
+/// range`. Ignores numbers of results and of bytes.
 fn parse_proposal(message: &str) -> Option<u64> {
     parse_bracketed_range(message).or_else(|| parse_block_count(message)).filter(|blocks| *blocks > 0)
 }

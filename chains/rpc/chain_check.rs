@@ -1,11 +1,11 @@
-//! The request whose reply shows that an endpoint is a node of the configured chain.
+//! The check that an endpoint is a node of the configured chain.
 
 use serde_json::{Map, Value};
 
 use crate::{Rejection, Reply, Request};
 
-/// A request with the text that every node of the chain replies. The pool sends it once to each endpoint before it
-/// accepts any other reply of that endpoint.
+/// A request and the text that every node of the chain must reply to it. The pool sends the request once to each
+/// endpoint before it accepts any other reply from that endpoint.
 #[derive(Debug, Clone)]
 pub struct ChainCheck {
     pub(crate) request: Request,
@@ -26,17 +26,17 @@ enum Location {
 }
 
 impl ChainCheck {
-    /// Expects this text as the result of a JSON-RPC call.
+    /// Returns a check that expects this text as the result of a JSON-RPC call.
     pub fn result_is(request: Request, expected: &str) -> ChainCheck {
         ChainCheck::new(request, Location::Result, expected)
     }
 
-    /// Expects this text, and nothing else, as the body of the reply.
+    /// Returns a check that expects this text, and nothing else, as the body of the reply.
     pub fn body_is(request: Request, expected: &str) -> ChainCheck {
         ChainCheck::new(request, Location::Body, expected)
     }
 
-    /// Expects a JSON object with a text in `field` that ends with `expected`.
+    /// Returns a check that expects a JSON object whose `field` is a text that ends with `expected`.
     pub fn field_ends_with(request: Request, field: &str, expected: &str) -> ChainCheck {
         ChainCheck::new(request, Location::EndOfField(field.to_owned()), expected)
     }
@@ -45,14 +45,14 @@ impl ChainCheck {
         ChainCheck { request, expected: expected.to_owned(), location, find_error: |_| None }
     }
 
-    /// Sets a function that returns the error in a reply, for nodes that report errors with status 200 and without a
+    /// Sets a function that finds the error in a reply, for nodes that report errors with status 200 and without a
     /// JSON-RPC error object.
     pub fn with_errors(mut self, find_error: fn(&Reply<'_>) -> Option<Rejection>) -> ChainCheck {
         self.find_error = find_error;
         self
     }
 
-    /// Returns the text of a reply that must equal the expected one.
+    /// Returns the part of a reply that must equal the expected text.
     pub(crate) fn parse(&self, reply: &Reply<'_>) -> Result<String, Rejection> {
         if let Some(rejection) = (self.find_error)(reply) {
             return Err(rejection);

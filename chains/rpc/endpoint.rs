@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::health::Limits;
 
-/// Length from which a part of a URL is redacted; shorter parts are words such as `v2` or `mainnet`, not keys.
+/// Minimum length of a URL part that is redacted. Shorter parts are texts such as `v2` or `mainnet`, not keys.
 const SECRET_LENGTH_MIN: usize = 8;
 
 /// A use of an endpoint.
@@ -28,23 +28,24 @@ pub struct Endpoint {
     roles: Vec<Role>,
     limits: Limits,
     headers: HeaderMap,
-    /// First segment of the paths that have another base URL, and that URL.
+    /// First path segment of the requests that go to another base URL, and that URL; `None` if all requests use `url`.
     path_override: Option<(String, Url)>,
     login_file: Option<PathBuf>,
 }
 
-/// Why an endpoint of the configuration cannot be used.
+/// The reason for which a configured endpoint cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// The message leaves out the URL, because it may contain a key.
     #[error("an endpoint is not an http or https URL with a host")]
     BadUrl,
+    /// The header is not valid in HTTP. The text is its name and never its value.
     #[error("the name or the value of header `{0}` is not valid in HTTP")]
     BadHeader(String),
 }
 
 impl Endpoint {
-    /// An endpoint with every role and without rate limits.
+    /// Returns an endpoint with every role and without rate limits.
     pub fn new(url: &str) -> Result<Endpoint, EndpointError> {
         let url = parse_url(url)?;
         let roles = vec![Role::Read, Role::Broadcast];
@@ -80,19 +81,21 @@ impl Endpoint {
         Ok(self)
     }
 
-    /// Sets a file with `user:password`. It is read before every request, because Bitcoin Core writes a new one at each start.
+    /// Sets a file with `user:password`. The file is read before every request, because Bitcoin Core writes a new one
+    /// at each start.
     pub fn with_login_file(mut self, file: PathBuf) -> Endpoint {
         self.login_file = Some(file);
         self
     }
 
-    /// Sets another base URL for the paths with this first segment: java-tron has a port for each of its two views.
+    /// Sets another base URL for the paths with this first segment. It is needed for java-tron, which serves the head
+    /// and the solidified blocks on two ports.
     pub fn with_path_override(mut self, first_segment: &str, url: &str) -> Result<Endpoint, EndpointError> {
         self.path_override = Some((first_segment.to_owned(), parse_url(url)?));
         Ok(self)
     }
 
-    /// Returns true if the endpoint may be used for this.
+    /// Returns true if the endpoint has this role.
     pub fn has_role(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
@@ -102,7 +105,7 @@ impl Endpoint {
         self.limits
     }
 
-    /// Returns host and port, the only part of the URL that may be shown.
+    /// Returns host and port, the only part of the URL that logs and errors may contain.
     pub fn label(&self) -> String {
         let host = self.url.host_str().unwrap_or("?");
         match self.url.port_or_known_default() {
@@ -111,8 +114,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns a text of the node with every long part of the URL and every header value replaced by `…`, because an error
-    /// message may repeat the key of the request.
+    /// Returns a node's text with every long part of the URL and every header value replaced by `…`, because a node's
+    /// error message may repeat the key that the request contained.
     pub fn redact(&self, text: &str) -> String {
         let urls = || std::iter::once(&self.url).chain(self.path_override.iter().map(|(_, url)| url));
         let query = urls().flat_map(|url| url.query_pairs().map(|(_, value)| value.into_owned()));
@@ -136,7 +139,7 @@ impl Endpoint {
         &self.headers
     }
 
-    /// Returns the URL of a path, which may have a query; the URL of the endpoint itself for an empty path.
+    /// Returns the URL of a path, which may have a query. Returns the endpoint's own URL for an empty path.
     pub(crate) fn url(&self, path: &str) -> Url {
         let path_override = self.path_override.as_ref().filter(|(first, _)| path.split('/').next() == Some(first));
         let base = path_override.map_or(&self.url, |(_, url)| url);

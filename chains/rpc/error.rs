@@ -4,13 +4,14 @@ use chain::{Height, SourceError};
 
 use crate::{NodeError, NodeErrorKind};
 
-/// Why a request has no accepted reply from any endpoint.
+/// The reason for which no endpoint gave an accepted reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
     /// No endpoint gave a usable reply; the text holds the reason for each endpoint.
     #[error("{0}")]
     Unavailable(String),
-    /// As `Unavailable`, and at least one endpoint timed out or broke off its reply, so a smaller request may succeed.
+    /// No endpoint gave a usable reply, and at least one of them timed out or broke off its reply, so a smaller request
+    /// may succeed.
     #[error("{0}")]
     Timeout(String),
     /// No endpoint offers the method.
@@ -28,7 +29,7 @@ pub enum RpcError {
 }
 
 impl RpcError {
-    /// Returns the corresponding error of a source, for a request about the block at `height`.
+    /// Converts to the error of [`chain::Source`], for a request about the block at `height`.
     pub fn into_source_error(self, height: Height) -> SourceError {
         match self {
             RpcError::Unavailable(reason) | RpcError::Timeout(reason) => SourceError::Unavailable(reason),

@@ -1,5 +1,5 @@
-//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. Pure, the time is a
-//! parameter.
+//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. This module does
+//! no I/O and reads no clock: the time is a parameter.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 const COOL_DOWN_FIRST: Duration = Duration::from_millis(500);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(60);
-/// Longest cool-down that a provider can ask for. It gets a request after this time anyway, because operators often raise
-/// a rate limit by hand.
+/// Maximum cool-down that a provider can request. The endpoint gets a request after this time in any case, because
+/// operators often raise a rate limit by hand.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
-/// Time for which an endpoint that does not offer a method does not get requests of that method.
+/// Time for which an endpoint gets no requests of a method that it does not offer.
 const METHOD_MISSING_FOR: Duration = Duration::from_secs(600);
 /// Age from which a head is ignored.
 const HEAD_AGE_MAX: Duration = Duration::from_secs(60);
@@ -24,9 +24,9 @@ pub struct Health {
     failures_in_a_row: u32,
     cool_down: Option<CoolDown>,
     last_failure: String,
-    /// Methods that the endpoint does not offer, and until when they are not requested.
+    /// Methods that the endpoint does not offer, with the time until which no request of the method is sent.
     methods_missing: HashMap<String, Instant>,
-    /// Last known head, and when it was recorded.
+    /// Height of the last known head and the time at which it was recorded; `None` before the first one.
     head: Option<(Height, Instant)>,
     quotas: Vec<Quota>,
 }
@@ -38,19 +38,21 @@ struct CoolDown {
     ends_at: Instant,
 }
 
-/// Whether an endpoint may get a request.
+/// The availability of an endpoint for a request of one method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
+    /// A request may be sent now.
     Now,
-    /// A rate limit is used up until then.
+    /// A rate limit is exhausted until this time.
     RateLimited(Instant),
-    /// It failed and cools down until then.
+    /// The endpoint failed and cools down until this time.
     CoolingDown(Instant),
-    /// It does not offer the method.
+    /// The endpoint does not offer the method.
     MethodMissing,
 }
 
 impl Health {
+    /// Returns the health of an endpoint that has not received any request yet.
     pub fn new(limits: Limits) -> Health {
         let (second, day) = (limits.per_second.map(Quota::per_second), limits.per_day.map(Quota::per_day));
         Health {
@@ -63,7 +65,7 @@ impl Health {
         }
     }
 
-    /// Returns whether a request of this method may be sent now.
+    /// Returns the availability of the endpoint for a request of this method sent now.
     pub fn availability(&self, method: &str, now: Instant) -> Availability {
         if self.methods_missing.get(method).is_some_and(|until| *until > now) {
             return Availability::MethodMissing;
@@ -77,7 +79,7 @@ impl Health {
         }
     }
 
-    /// Charges requests to the rate limits if the endpoint is available now, and returns whether it is.
+    /// Charges requests to the rate limits if the endpoint is available now. Returns true if it is.
     pub fn try_charge(&mut self, method: &str, requests: u32, now: Instant) -> bool {
         let available = self.availability(method, now) == Availability::Now;
         if available {
@@ -86,15 +88,15 @@ impl Health {
         available
     }
 
-    /// Charges requests to the rate limits, even if these are used up.
+    /// Charges requests to the rate limits, even if the limits are exhausted.
     pub fn charge(&mut self, requests: u32, now: Instant) {
         for quota in &mut self.quotas {
             quota.charge(requests, now);
         }
     }
 
-    /// Records the success of a request sent at `sent_at`. A cool-down that began after that continues, because the node
-    /// asked for it later.
+    /// Records the success of a request sent at `sent_at`. A cool-down that began after `sent_at` continues, because
+    /// the node requested it later.
     pub fn record_success(&mut self, sent_at: Instant) {
         if !self.cool_down_began_since(sent_at) {
             self.failures_in_a_row = 0;
@@ -102,9 +104,9 @@ impl Health {
         }
     }
 
-    /// Records the failure of a request sent at `sent_at`. Each failure in a row doubles the cool-down, unless the node asks
-    /// for a time of its own. Requests that were under way together and failed together count as one failure, and none of
-    /// them shortens the cool-down.
+    /// Records the failure of a request sent at `sent_at`. Each failure in a row doubles the cool-down, unless the node
+    /// names a duration. Concurrent requests that fail together count as one failure, and none of them shortens the
+    /// cool-down.
     pub fn record_failure(&mut self, reason: String, retry_after: Option<Duration>, sent_at: Instant, now: Instant) {
         self.last_failure = reason;
         let current = self.cool_down.filter(|_| self.cool_down_began_since(sent_at));
@@ -123,7 +125,7 @@ impl Health {
         self.cool_down.is_some_and(|cool_down| cool_down.began_at >= sent_at)
     }
 
-    /// Returns the reason of the last failure, empty if there was none.
+    /// Returns the reason of the last failure, or an empty text if there was none.
     pub fn last_failure(&self) -> &str {
         &self.last_failure
     }
@@ -151,29 +153,31 @@ impl Health {
 /// The rate limits of a provider; `None` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
+    /// Maximum number of requests per second.
     pub per_second: Option<u32>,
+    /// Maximum number of requests in 24 hours.
     pub per_day: Option<u32>,
 }
 
-/// A rate limit: requests evenly spaced, with a burst. A batch is sent as soon as its first request may be, and delays the
-/// requests after it.
+/// A rate limit: evenly spaced requests with an allowed burst. A batch is sent as soon as its first request is allowed,
+/// and all its requests delay the ones after them.
 #[derive(Debug)]
 struct Quota {
     interval: Duration,
     burst: Duration,
-    /// When all requests so far would have been sent at an even pace.
+    /// The time at which all requests so far would have been sent at an even pace; `None` before the first request.
     charged_until: Option<Instant>,
 }
 
 impl Quota {
-    /// A limit per second, with a burst of the requests of a quarter of a second.
+    /// Returns a limit per second. The burst is the number of requests of a quarter of a second.
     fn per_second(allowed: u32) -> Quota {
         let interval = Duration::from_secs(1) / allowed.max(1);
         Quota { interval, burst: interval.saturating_mul((allowed / 4).max(1) - 1), charged_until: None }
     }
 
-    /// A limit per day. A quarter of the requests may be used at once, to catch up, and the others are spread over the day,
-    /// so that some are left in its last hour. Any 24 hours of one process stay within the limit.
+    /// Returns a limit per day. A quarter of the requests may be used at once, to catch up, and the others are spread
+    /// over the day, so that some are left in its last hour. Any 24 hours of one process stay within the limit.
     fn per_day(allowed: u32) -> Quota {
         let at_once = (allowed / 4).max(1);
         let interval = Duration::from_secs(86_400) / allowed.saturating_sub(at_once).max(1);

@@ -11,32 +11,30 @@ use reqwest::{
 use crate::{Endpoint, Request, reply};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shorter than the time after which nodes close an idle connection (Bitcoin Core: 30 s), so that no request is sent on a
-/// connection that is being closed.
+/// Time after which an idle connection is closed. It is shorter than the timeout of the nodes (Bitcoin Core: 30 s), so
+/// that no request is sent on a connection that the node is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Cloudflare's status for a node behind it that did not reply in time.
+/// HTTP status that Cloudflare returns when the node behind it did not reply in time.
 const CLOUDFLARE_TIMEOUT: u16 = 524;
 
 /// The reply of a node to one HTTP request, not yet parsed.
 #[derive(Debug)]
 pub struct Exchange {
+    /// HTTP status.
     pub status: u16,
+    /// The complete body, at most as long as the limit of the request.
     pub body: Vec<u8>,
 }
 
-/// Why there is no reply to parse. Never contains a URL.
+/// The reason for which there is no reply to parse. It never contains a URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransportError {
-    Failed {
-        class: ErrorClass,
-        reason: String,
-        retry_after: Option<Duration>,
-    },
-    /// The body is longer than the limit.
-    TooLarge {
-        bytes_max: usize,
-    },
+    /// The exchange failed. The reason contains no secrets; `retry_after` is the time that a `Retry-After` header
+    /// names.
+    Failed { class: ErrorClass, reason: String, retry_after: Option<Duration> },
+    /// The body is longer than the limit of `bytes_max` bytes.
+    TooLarge { bytes_max: usize },
 }
 
 impl TransportError {
@@ -45,24 +43,25 @@ impl TransportError {
     }
 }
 
-/// The kind of a failure, as far as the pool acts on it.
+/// The kind of a failure. The pool treats each kind differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
     /// No connection, an error status of a gateway, or an invalid reply.
     Broken,
     /// The reply did not come in time or broke off: a smaller request may succeed.
     Timeout,
-    /// Too many requests: the node did not process this one, so it may get it again.
+    /// The node rejected the request because it got too many. It did not process the request, so it may get the same
+    /// request again.
     Throttled,
 }
 
-/// An HTTP client without redirects and proxies.
+/// An HTTP client that follows no redirects and uses no proxies.
 #[derive(Debug, Clone)]
 pub struct Client(reqwest::Client);
 
 impl Client {
-    /// A client that follows no redirect and uses no proxy of the environment: they would send keys, and the login of a
-    /// node on this machine, to a host that is not in the configuration.
+    /// Returns a client that follows no redirects and ignores the proxy settings of the environment. A redirect or a
+    /// proxy would send keys, and the login of a local node, to a host that is not in the configuration.
     pub fn new() -> Result<Client, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())
@@ -75,8 +74,8 @@ impl Client {
         Ok(Client(client))
     }
 
-    /// Sends a request and reads a body of at most `bytes_max` bytes. Error statuses with a JSON-RPC error in the body are
-    /// returned as a reply.
+    /// Sends a request and reads a body of at most `bytes_max` bytes. Error statuses with a JSON-RPC error in the body
+    /// are returned as a reply.
     pub async fn send(
         &self,
         endpoint: &Endpoint,
@@ -136,20 +135,19 @@ fn is_throttled(status: StatusCode) -> bool {
     matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYMENT_REQUIRED)
 }
 
-/// Returns true for a status that comes from a gateway and not from the request itself, unless the body holds a JSON-RPC
-/// error.
+/// Returns true for a status that a gateway sends in place of the node, unless the body holds a JSON-RPC error.
 fn is_gateway_error(status: StatusCode) -> bool {
     status.is_server_error()
         || status.is_redirection()
         || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT)
 }
 
-/// Returns the time of a `Retry-After` header in seconds; nodes do not use its date form.
+/// Returns the duration in a `Retry-After` header that is a number of seconds. Nodes do not use its date form.
 fn parse_retry_after(response: &reqwest::Response) -> Option<Duration> {
     response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Returns the innermost cause, because "connection refused" is more useful than "error sending request".
+/// Returns the text of the innermost cause, because "connection refused" helps more than "error sending request".
 fn describe(endpoint: &Endpoint, error: reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();

@@ -1,7 +1,7 @@
 //! Sends requests to the HTTP nodes of a chain through a pool of several endpoints per chain.
 //!
-//! A reply counts only after the caller's closure accepted it; after an error or an invalid reply the next endpoint gets
-//! the request. Nothing here knows what a block is. Paths and credentials of endpoints never leave this crate, because
+//! A reply counts only after the caller's closure has accepted it; after an error or an invalid reply the next endpoint
+//! gets the request. This crate has no notion of blocks. Paths and credentials of endpoints never leave it, because
 //! they contain keys.
 
 pub mod endpoint;

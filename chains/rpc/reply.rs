@@ -1,11 +1,11 @@
-//! The reply of a node, parsed once and into borrowed types.
+//! The reply of a node. It is parsed once, into types that borrow from its body.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-/// Longest message of a node that is kept, in bytes or characters.
+/// Maximum length of a node's message that is kept, in bytes or characters.
 const MESSAGE_LENGTH_MAX: usize = 300;
 
 /// The reply of one endpoint to one request.
@@ -33,12 +33,12 @@ enum Content<'a> {
 pub enum Verdict<T> {
     /// The value is the result of the request.
     Accept(T),
-    /// The value is possible, but another endpoint may know more, for example a block that this one does not have yet. It
-    /// is the result only if no other endpoint's value is accepted.
+    /// The value may be right, but another endpoint may know more, for example a block that this endpoint does not have
+    /// yet. The value becomes the result only if no value of another endpoint is accepted.
     Fallback(T),
 }
 
-/// Why the caller's closure does not use a reply.
+/// The reason for which the caller's closure rejects a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
     /// The node replied with an error instead of a result. This does not count against its health.
@@ -53,11 +53,14 @@ pub enum Rejection {
 pub struct NodeError {
     /// Code of the JSON-RPC error, or the HTTP status.
     pub code: i64,
+    /// Beginning of the node's message, at most 300 characters, without control characters.
     pub message: String,
+    /// The meaning of the error, which decides about further attempts.
     pub kind: NodeErrorKind,
 }
 
-/// The meaning of a node's error, taken from its message: codes alone do not tell, −32000 and −32603 stand for everything.
+/// The meaning of a node's error, taken mainly from its message: nodes use the codes −32000 and −32603 for unrelated
+/// errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeErrorKind {
     /// The node does not offer the method.
@@ -70,6 +73,7 @@ pub enum NodeErrorKind {
     NotFound,
     /// The node no longer has the state or the history of the block.
     Pruned,
+    /// Any other error, and every message that is not recognised.
     Other,
 }
 
@@ -100,12 +104,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
 }
 
 impl<'a> Reply<'a> {
-    /// The reply of an endpoint, given by its index in the configuration.
+    /// Returns the reply of an endpoint, given by its index in the configuration.
     pub fn new(endpoint: usize, status: u16, body: &'a [u8]) -> Reply<'a> {
         Reply { endpoint, status, content: Content::Body(body) }
     }
 
-    /// Returns the whole body; empty for an item of a batch.
+    /// Returns the whole body, or nothing for an item of a batch.
     pub fn body(&self) -> &'a [u8] {
         match self.content {
             Content::Body(body) => body,
@@ -116,11 +120,11 @@ impl<'a> Reply<'a> {
     /// Returns the result of a JSON-RPC reply.
     ///
     /// # Errors
-    /// The node's error object, or [`Rejection::Invalid`] if the result is not a `T`.
+    /// Returns the node's error object, or [`Rejection::Invalid`] if the result is not a `T`.
     pub fn result<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
         match self.content {
             Content::Body(body) => {
-                // Old nodes send a `null` error beside a result.
+                // Old nodes send an error of `null` together with a result.
                 let envelope: Envelope<'a, T> = match serde_json::from_slice(body) {
                     Ok(envelope) => envelope,
                     Err(error) => {
@@ -144,8 +148,8 @@ impl<'a> Reply<'a> {
     /// Returns the body of a plain-text reply with status 200, without surrounding white space.
     ///
     /// # Errors
-    /// [`Rejection::NodeError`] for another status, of kind `NotFound` for 400 and 404, and [`Rejection::Invalid`] if the
-    /// body is not UTF-8.
+    /// Returns [`Rejection::NodeError`] for another status, of kind `NotFound` for 400 and 404, and
+    /// [`Rejection::Invalid`] if the body is not UTF-8.
     pub fn text(&self) -> Result<&'a str, Rejection> {
         match std::str::from_utf8(self.body()).map(str::trim) {
             Ok(text) if self.status == 200 => Ok(text),
@@ -158,10 +162,10 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Returns the JSON body of a reply that is not JSON-RPC, whatever its status.
+    /// Returns the JSON body of a reply that is not JSON-RPC. The HTTP status is ignored.
     ///
     /// # Errors
-    /// [`Rejection::Invalid`] if the body is not a `T`.
+    /// Returns [`Rejection::Invalid`] if the body is not a `T`.
     pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Rejection> {
         serde_json::from_slice(self.body()).map_err(unexpected_json)
     }
@@ -196,7 +200,8 @@ pub(crate) fn parse_batch(endpoint: usize, status: u16, body: &[u8]) -> Result<V
     Ok(replies)
 }
 
-/// Returns the time for which a gateway suspends requests: `… the query server is suspended for 30s`.
+/// Returns the time for which a gateway suspends requests, from a text such as `… the query server is suspended for
+/// 30s`.
 pub(crate) fn parse_suspension(text: &str) -> Option<Duration> {
     let seconds = text.split_once("suspended for ")?.1.split_once('s')?.0;
     seconds.trim().parse().ok().map(Duration::from_secs)
@@ -216,7 +221,8 @@ fn find_error(body: &[u8]) -> Option<NodeError> {
     parse_error(serde_json::from_slice::<ErrorOnly<'_>>(body).ok()?.error)
 }
 
-/// Returns `None` for `null`. Some gateways send a plain text instead of an object.
+/// Parses the `error` field of a reply. Returns `None` for `null`. Some gateways send a plain text instead of an
+/// object.
 fn parse_error(error: &RawValue) -> Option<NodeError> {
     #[derive(Deserialize)]
     struct Object {
@@ -249,8 +255,9 @@ fn shorten(message: &str) -> String {
     message.chars().filter(|c| !c.is_control()).take(MESSAGE_LENGTH_MAX).collect()
 }
 
-/// Returns the kind of an error by its message and, where the message says nothing, its code. Code −32005 is used for rate
-/// limits and for large ranges, so only a message that names ranges or results asks for a smaller range.
+/// Returns the kind of an error from its message or, if the message is not recognised, from its code. Nodes use code
+/// −32005 for rate limits and for large ranges, so a smaller range is requested only if the message mentions ranges or
+/// results.
 fn classify(code: i64, message: &str) -> NodeErrorKind {
     let text = message.to_ascii_lowercase();
     let contains_any = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));

@@ -1,11 +1,12 @@
-//! A request to the nodes of a chain and the endpoints that it may go to.
+//! A request to the nodes of a chain, and the endpoints that the request may go to.
 
 use serde::Serialize;
 
 /// One HTTP request to the nodes of a chain, either a JSON-RPC call or a plain GET or POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// JSON-RPC method or path, as logs and errors name it and as health records it when an endpoint does not offer it.
+    /// JSON-RPC method or path. It names the request in logs and errors, and in the health of an endpoint that does not
+    /// offer it.
     pub(crate) method: String,
     /// Path below the URL of the endpoint; empty for JSON-RPC.
     pub(crate) path: String,
@@ -17,19 +18,21 @@ pub struct Request {
 /// The endpoints that a request may go to, each given by its index in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Target {
-    /// One endpoint after the other until one answers, in order of preference.
+    /// One endpoint after another until one answers, in order of preference.
     #[default]
     Any,
-    /// One endpoint after the other, starting with this one, even if its head is behind. An index past the last endpoint
-    /// wraps around, so a caller who counts up visits every endpoint and learns when one has caught up.
+    /// One endpoint after another, starting with this one even if its head lags. An index past the last endpoint wraps
+    /// around, so a caller that increments the index sends a request to every endpoint in turn and learns their heads.
     From(usize),
-    /// Every endpoint but this one, starting with the next: confirms an answer of this endpoint independently. Waits for
-    /// rate limits and cool-downs of the others.
+    /// Every endpoint except this one, starting with the next, to confirm an answer of this endpoint independently.
+    /// Waits for rate limits and cool-downs of the others.
     Excluding(usize),
-    /// This endpoint, without fail-over, chain check or check of its role. Waits for its rate limits, fails while it cools
-    /// down, and records the result in its health: for requests that are repeated until they succeed.
+    /// Only this endpoint, without fail-over and without the chain check, even if it lacks the role `read`. Waits for
+    /// its rate limits, fails while it cools down, and records the result in its health. For requests that the caller
+    /// repeats until they succeed.
     Only(usize),
-    /// This endpoint, at once, even while it cools down, and without an effect on its health: for a diagnosis.
+    /// Only this endpoint, at once, even while it cools down, and without an effect on its health. For diagnosis by the
+    /// operator.
     Probe(usize),
 }
 
@@ -58,23 +61,23 @@ struct Call<'a, P: ?Sized> {
 }
 
 impl Request {
-    /// A JSON-RPC call.
+    /// Returns a JSON-RPC call.
     pub fn call<P: Serialize + ?Sized>(method: &str, params: &P) -> Request {
         Request::json_rpc(method, &Call { jsonrpc: "2.0", id: 0, method, params })
     }
 
-    /// JSON-RPC calls of one method in one HTTP request, with ids that count from zero.
+    /// Returns JSON-RPC calls of one method in one HTTP request, with ids that count from zero.
     pub(crate) fn batch<P: Serialize>(method: &str, params: &[P]) -> Request {
         let calls = params.iter().enumerate().map(|(id, params)| Call { jsonrpc: "2.0", id, method, params });
         Request::json_rpc(method, &calls.collect::<Vec<_>>())
     }
 
-    /// A GET of a path below the URL of the endpoint.
+    /// Returns a GET of a path below the URL of the endpoint.
     pub fn get(path: &str) -> Request {
         Request { method: path.to_owned(), path: path.to_owned(), body: None, target: Target::Any }
     }
 
-    /// A POST of JSON to a path below the URL of the endpoint.
+    /// Returns a POST of JSON to a path below the URL of the endpoint.
     pub fn post(path: &str, body: Vec<u8>) -> Request {
         Request { body: Some(body), ..Request::get(path) }
     }
@@ -84,7 +87,7 @@ impl Request {
         Request { method: method.to_owned(), path: String::new(), body: Some(body), target: Target::Any }
     }
 
-    /// Sets a method name for a path with parameters in it, so that all such paths count as one method.
+    /// Sets the method name of a request whose path has parameters, so that all paths of this form count as one method.
     pub fn with_method(mut self, method: &str) -> Request {
         method.clone_into(&mut self.method);
         self

@@ -1,12 +1,14 @@
 //! The accounts of a seed and their purposes.
 //!
-//! An account is a hardened child `m/purpose'/coin'/account'`: BIP84 or BIP86 for Bitcoin (coin 0 on mainnet, 1 elsewhere),
-//! BIP44 for EVM (coin 60) and TRON (coin 195). Every purpose has an account of its own, because an xpub and one private key
-//! below it reveal all other private keys below it; so deposits never share an account with hot wallets. Each kind of
-//! Bitcoin address has an account of its own too, because wallets search for Taproot addresses only below `m/86'`.
+//! An account is a hardened child `m/purpose'/coin'/account'`: BIP84 or BIP86 for Bitcoin (coin 0 on mainnet, 1
+//! elsewhere), BIP44 for EVM (coin 60) and TRON (coin 195). Every purpose has an account of its own, because an xpub
+//! and one private key below it reveal all other private keys below it; so deposits never share an account with hot
+//! wallets. Each kind of Bitcoin address has an account of its own too, because wallets search for Taproot addresses
+//! only below `m/86'`.
 //!
-//! The account number is `use + 100 × epoch`. The use is 0 for deposits, 1 for deposits in test mode, and 10 + n for hot
-//! wallet n. A restore of a backup increases the epoch, so that no address which was issued after the backup is issued again.
+//! The account number is `use + 100 × epoch`. The use is 0 for deposits, 1 for deposits in test mode, and 10 + n for
+//! hot wallet n. A restore of a backup increases the epoch, so that no address which was issued after the backup is
+//! issued again.
 
 use std::{fmt, str::FromStr};
 
@@ -32,8 +34,10 @@ pub const HOT_WALLET_MAX: u8 = 89;
 /// The account does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
+    /// The number of the hot wallet is above [`HOT_WALLET_MAX`].
     #[error("there is no hot wallet {0}; hot wallets have the numbers 0 to {HOT_WALLET_MAX}")]
     NoSuchWallet(u8),
+    /// The epoch is above [`EPOCH_MAX`].
     #[error("there is no epoch {0}; epochs have the numbers 0 to {EPOCH_MAX}")]
     NoSuchEpoch(u32),
 }
@@ -103,8 +107,8 @@ pub struct KeyAccount {
 }
 
 impl KeyAccount {
-    /// Returns an account. `network` matters for Bitcoin only, because EVM and TRON use the same keys on all networks. A
-    /// Bitcoin account has P2WPKH addresses unless [`KeyAccount::with_address_kind`] sets another kind.
+    /// Returns an account. `network` matters for Bitcoin only, because EVM and TRON use the same keys on all networks.
+    /// A Bitcoin account has P2WPKH addresses unless [`KeyAccount::with_address_kind`] sets another kind.
     ///
     /// # Errors
     ///
@@ -126,18 +130,22 @@ impl KeyAccount {
         KeyAccount { kind, ..self }
     }
 
+    /// Returns the chain family.
     pub fn family(&self) -> Family {
         self.family
     }
 
+    /// Returns the Bitcoin network. It has no meaning for the other families.
     pub fn network(&self) -> Network {
         self.network
     }
 
+    /// Returns the purpose, which decides the account number within the epoch.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
 
+    /// Returns the epoch, from 0 to [`EPOCH_MAX`].
     pub fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -193,14 +201,14 @@ impl KeyAccount {
 pub struct BadIndex(pub u32);
 
 impl Seed {
-    /// Returns the public account key (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it. The version is
-    /// `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
+    /// Returns the public account key (depth 3) in Base58Check (BIP32), as [`chain::Deriver::new`] expects it. The
+    /// version is `xpub` on all networks. The key reveals all addresses of the account and cannot spend.
     pub fn account_xpub(&self, account: &KeyAccount) -> String {
         self.key_at(&account.child_numbers()).public_key().to_extended_key(Prefix::XPUB).to_string()
     }
 
-    /// Returns the address at `…account'/0/index`, derived from the private key. The daemon derives the same address from
-    /// the xpub with another library, so each verifies the other.
+    /// Returns the address at `…account'/0/index`, derived from the private key. The daemon derives the same address
+    /// from the xpub with another library, so each verifies the other.
     ///
     /// # Errors
     ///
@@ -347,8 +355,8 @@ mod tests {
         }
     }
 
-    /// Compares public derivation (rust-bitcoin, as in the daemon) with private derivation (bip32), over families, networks,
-    /// purposes, epochs and indices up to the last.
+    /// Compares public derivation (rust-bitcoin, as in the daemon) with private derivation (bip32), over families,
+    /// networks, purposes, epochs and indices up to the last.
     #[test]
     fn the_xpub_and_the_seed_derive_the_same_addresses() {
         let seed = Seed::generate().unwrap();

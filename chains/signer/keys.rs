@@ -46,8 +46,9 @@ pub enum Command {
     Create(CreateArgs),
     /// Import the words of an existing seed and write them to a new encrypted file.
     ///
-    /// The program asks for the words on the terminal. When standard input is not a terminal, give one value per line: the
-    /// words; the BIP39 passphrase, with --ask-bip39-passphrase; the passphrase of the file, without --passphrase-file.
+    /// The program asks for the words on the terminal. When standard input is not a terminal, give one value per line:
+    /// the words; the BIP39 passphrase, with --ask-bip39-passphrase; the passphrase of the file, without
+    /// --passphrase-file.
     Import(ImportArgs),
     /// Print account xpubs as TOML for the configuration of settled.
     ///
@@ -88,8 +89,8 @@ pub struct ImportArgs {
 pub struct XpubsArgs {
     /// The seed file.
     file: PathBuf,
-    /// The chain families to print; without this option, all of them. Bitcoin has one account per kind of address. settled
-    /// uses the one that fits a chain's `address_kind`, so the configuration may contain both.
+    /// The chain families to print; without this option, all of them. Bitcoin has one account per kind of address.
+    /// settled uses the one that fits a chain's `address_kind`, so the configuration may contain both.
     #[arg(long, value_enum)]
     chain: Vec<FamilyArg>,
     /// The purpose of the accounts: deposit, deposit-test or hot-N. Can be repeated.
@@ -166,8 +167,8 @@ struct EncryptionArgs {
 /// The source of the seed file's passphrase.
 #[derive(Args)]
 struct PassphraseArgs {
-    /// Read the passphrase of the seed file from this file. Without this option, the program uses the systemd credential
-    /// `seed-passphrase` if there is one, and asks for the passphrase otherwise.
+    /// Read the passphrase of the seed file from this file. Without this option, the program uses the systemd
+    /// credential `seed-passphrase` if there is one, and asks for the passphrase otherwise.
     #[arg(long, value_name = "PATH")]
     passphrase_file: Option<PathBuf>,
 }
@@ -178,9 +179,9 @@ struct AccountArgs {
     /// The network of the Bitcoin accounts.
     #[arg(long, value_enum, default_value = "mainnet")]
     network: NetworkArg,
-    /// The kind of addresses of the Bitcoin accounts: `p2wpkh` (bc1q…, below m/84') or `p2tr` (bc1p…, below m/86'). Without
-    /// this option, `xpubs` prints both, `derive` uses p2wpkh, and `check` uses the kind of the given address and accepts
-    /// an xpub of either kind.
+    /// The kind of addresses of the Bitcoin accounts: `p2wpkh` (bc1q…, below m/84') or `p2tr` (bc1p…, below m/86').
+    /// Without this option, `xpubs` prints both, `derive` uses p2wpkh, and `check` uses the kind of the given address
+    /// and accepts an xpub of either kind.
     #[arg(long, value_enum)]
     kind: Option<AddressKindArg>,
     /// The epoch of the accounts. It increases by one with every restore of a backup.
@@ -347,7 +348,8 @@ fn xpubs(args: &XpubsArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes one `[[accounts]]` table for the configuration of settled. No value contains a character that TOML must escape.
+/// Writes one `[[accounts]]` table for the configuration of settled. No value contains a character that TOML must
+/// escape.
 fn write_account(seed: &Seed, account: &KeyAccount, out: &mut impl Write) -> std::io::Result<()> {
     let family = match account.family() {
         Family::Bitcoin => "bitcoin",
@@ -413,8 +415,8 @@ fn detect_address_kind(address: &str) -> AddressKindArg {
     }
 }
 
-/// Returns the address at an index. It is derived twice, from the private keys and from the xpub as the daemon does; the
-/// function fails if the results differ.
+/// Returns the address at an index. It is derived twice, from the private keys and from the xpub as the daemon does;
+/// the function fails if the results differ.
 fn derive_address(seed: &Seed, account: &KeyAccount, index: u32) -> anyhow::Result<String> {
     let from_seed = seed.address(account, index)?.text;
     let from_xpub = Deriver::new(&seed.account_xpub(account), account.scheme())?.derive_address(index)?.text;
@@ -449,7 +451,7 @@ impl EncryptionArgs {
 
 impl PassphraseArgs {
     fn open(&self, file: &Path) -> anyhow::Result<Seed> {
-        // Read the file before asking for the passphrase, because a damaged file cannot be opened with any.
+        // Read the file before asking for the passphrase: a damaged file cannot be opened with any passphrase.
         let seed_file = SeedFile::read(file).with_context(|| file.display().to_string())?;
         let passphrase = match self.read_stored()? {
             Some(passphrase) => passphrase,

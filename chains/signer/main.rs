@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Disables core dumps and debuggers of the same user, because either would reveal the seed.
+/// Disables core dumps and attaching debuggers of the same user, because both would reveal the seed.
 fn disable_core_dumps() -> anyhow::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("cannot disable core dumps")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)

@@ -1,7 +1,7 @@
 //! The seed, from which all keys are derived (BIP39, BIP32).
 //!
-//! A [`Seed`] has no `Debug`, no `Clone` and no serialisation. It leaves this process only in a seed file, or as the words
-//! that are shown once when it is created.
+//! A [`Seed`] has no `Debug`, no `Clone` and no serialisation. It leaves this process only in a seed file, or as the
+//! words that are shown once when it is created.
 
 use std::fmt::Write as _;
 
@@ -23,21 +23,26 @@ const NEW_ENTROPY: usize = 32;
 /// The length of the BIP39 seed that is derived from the words, in bytes.
 const STRETCHED: usize = 64;
 
-/// The capacity for 24 words with a space after each; the longest English word has 8 letters. A reallocation would leave a
-/// copy of the words in memory.
+/// The capacity for 24 words with a space after each; the longest English word has 8 letters. A reallocation would
+/// leave a copy of the words in memory.
 const WORDS_CAPACITY: usize = 24 * 9;
 
 /// Words or entropy are not a seed. No variant contains a word, because an error may be written to a log.
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
+    /// The number of words is not that of a mnemonic.
     #[error("a mnemonic has 12, 15, 18, 21 or 24 words, not {0}")]
     WordCount(usize),
+    /// A word is not in the list. The number is its position, counted from 1.
     #[error("word {0} is not in the English BIP39 list")]
     UnknownWord(usize),
+    /// All words are in the list, but the checksum in the last word does not match.
     #[error("the BIP39 checksum is wrong: a word is wrong, or the order of the words is")]
     Checksum,
+    /// The entropy has this length, in bits, which gives no mnemonic.
     #[error("entropy has 128 to 256 bits in steps of 32, not {0}")]
     EntropyBits(usize),
+    /// The passphrase does not fit into the seed file; see [`PASSPHRASE_MAX`].
     #[error("the BIP39 passphrase is longer than {PASSPHRASE_MAX} bytes")]
     PassphraseTooLong,
 }
@@ -60,7 +65,8 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Returns a new seed of 24 words, with 256 bits of entropy from the operating system and without a BIP39 passphrase.
+    /// Returns a new seed of 24 words, with 256 bits of entropy from the operating system and without a BIP39
+    /// passphrase.
     ///
     /// # Errors
     ///
@@ -73,7 +79,8 @@ impl Seed {
         Ok(Seed::stretch(words, SecretString::default()))
     }
 
-    /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means none.
+    /// Returns the seed of 12 to 24 English words (BIP39). Case and spacing do not matter. An empty passphrase means
+    /// none.
     ///
     /// # Errors
     ///
@@ -112,8 +119,8 @@ impl Seed {
         &self.passphrase
     }
 
-    /// Returns the private key at a path from the master key. It is wiped on drop; derive it where it is used and do not
-    /// store it.
+    /// Returns the private key at a path from the master key. The key is wiped on drop; callers derive it where they
+    /// use it and do not store it.
     pub(crate) fn key_at(&self, path: &[ChildNumber]) -> XPrv {
         let master = XPrv::new(self.stretched.expose_secret());
         path.iter()

@@ -1,4 +1,5 @@
-//! The encrypted seed file. Argon2id derives a key from the passphrase, and XChaCha20-Poly1305 encrypts the seed with it.
+//! The encrypted seed file. Argon2id derives a key from the passphrase, and XChaCha20-Poly1305 encrypts the seed with
+//! it.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -11,8 +12,9 @@
 //! | 16 | tag; the associated data is everything before the ciphertext, and [`PURPOSE`] |
 //! | 32 | SHA-256 of everything before |
 //!
-//! Numbers are big-endian. All files have the same size, so the size reveals nothing about the seed. A wrong checksum means
-//! that the file is damaged. A wrong tag with a correct checksum means that the passphrase is wrong or the file was forged.
+//! Numbers are big-endian. All files have the same size, so the size reveals nothing about the seed. A wrong checksum
+//! means that the file is damaged. A wrong tag with a correct checksum means that the passphrase is wrong or the file
+//! was forged.
 
 use std::{
     fs::File,
@@ -36,7 +38,8 @@ use crate::seed::{self, Seed};
 const MAGIC: [u8; 8] = *b"SETTSEED";
 const VERSION: u16 = 1;
 
-/// A part of the associated data, so that another kind of file with the same layout and passphrase does not open as a seed.
+/// A part of the associated data, so that another kind of file with the same layout and passphrase does not open as a
+/// seed.
 const PURPOSE: &[u8] = b"settled seed";
 
 const SALT: usize = 16;
@@ -67,8 +70,8 @@ impl KdfCost {
     /// 256 MiB, 3 passes and 1 lane; one guess takes about a second.
     pub const DEFAULT: KdfCost = KdfCost { memory_kib: 256 * 1024, passes: 3, lanes: 1 };
 
-    /// Checks the parameters. The same limits apply to the cost that a file contains, so that a forged file cannot exhaust
-    /// the machine.
+    /// Checks the parameters. The same limits apply to the cost that a file contains, so that a forged file cannot
+    /// exhaust the machine.
     ///
     /// # Errors
     ///
@@ -84,12 +87,16 @@ impl KdfCost {
 /// A seed file cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// A file with this name exists; it is left unchanged.
     #[error("the file exists already, and a seed file is never overwritten; choose another name")]
     Exists,
+    /// The key cannot be derived from the passphrase, for example because memory is short.
     #[error("Argon2id: {0}")]
     Kdf(argon2::Error),
+    /// The salt and the nonce cannot be generated.
     #[error("the operating system returned no entropy: {0}")]
     Entropy(#[from] SysError),
+    /// The file cannot be written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -97,16 +104,22 @@ pub enum CreateError {
 /// A seed file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The file does not begin with the magic bytes.
     #[error("the file is not a seed file of settled")]
     NotASeedFile,
+    /// The file has this version, which is not supported.
     #[error("the file has version {0}, but this program supports only version {VERSION}")]
     Version(u16),
+    /// The file was changed or cut off. The text names the part that is wrong.
     #[error("the file is damaged: {0}; restore it from a backup or import the words again")]
     Damaged(&'static str),
+    /// The tag does not match, although the checksum does.
     #[error("the passphrase is wrong (or the file was forged)")]
     WrongPassphrase,
+    /// The key cannot be derived from the passphrase, for example because memory is short.
     #[error("Argon2id: {0}")]
     Kdf(argon2::Error),
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -120,8 +133,8 @@ pub struct SeedFile {
 }
 
 impl SeedFile {
-    /// Encrypts `seed` into a new file that only its owner can read. The file is on disk when this returns. An existing file
-    /// is never overwritten.
+    /// Encrypts `seed` into a new file that only its owner can read. The file is on disk when this returns. An existing
+    /// file is never overwritten.
     ///
     /// # Errors
     ///
@@ -393,7 +406,8 @@ mod tests {
         assert!(matches!(open_error(&[&bytes[..], b"\n"].concat(), "right"), OpenError::Damaged(_)));
     }
 
-    /// An attacker who can write the file can correct its checksum. Then the tag is wrong, for every field of the header too.
+    /// An attacker with write access to the file can correct its checksum. The tag is then wrong, for every field of
+    /// the header too.
     #[test]
     fn a_forged_file_is_refused() {
         let bytes = seal("right");

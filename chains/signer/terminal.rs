@@ -34,7 +34,8 @@ pub(crate) fn read_secret(prompt: &str) -> anyhow::Result<SecretString> {
     read_line(stdin.as_fd(), cancel).with_context(|| prompt.to_owned())
 }
 
-/// Reads a new secret. A terminal is asked twice, because a typing error in a new passphrase would lock the seed for ever.
+/// Reads a new secret. On a terminal the operator must type it twice, because a typing error in a new passphrase would
+/// make the seed inaccessible for ever.
 pub(crate) fn read_new_secret(prompt: &str) -> anyhow::Result<SecretString> {
     let secret = read_secret(prompt)?;
     if isatty(io::stdin()) {
@@ -89,8 +90,8 @@ fn parse_secret(bytes: &[u8]) -> anyhow::Result<SecretString> {
     Ok(SecretString::from(line.strip_suffix('\r').unwrap_or(line)))
 }
 
-/// Switches off the echo of a terminal until it is dropped. The interrupt key (Ctrl-C) ends the line instead of the program,
-/// because a killed program could not switch the echo on again.
+/// Switches off the echo of a terminal until it is dropped. The interrupt key (Ctrl-C) ends the line instead of the
+/// program, because a killed program could not switch the echo on again.
 struct EchoOff<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
@@ -102,7 +103,7 @@ impl EchoOff<'_> {
         let mut without_echo = before.clone();
         without_echo.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
         without_echo.special_codes[SpecialCodeIndex::VEOL] = before.special_codes[SpecialCodeIndex::VINTR];
-        // The line break is still echoed, so that the next prompt starts on a new line.
+        // The line break that the operator types is still echoed, so that the next prompt starts on a new line.
         without_echo.local_modes |= LocalModes::ECHONL;
         tcsetattr(terminal, OptionalActions::Flush, &without_echo)?;
         Ok(EchoOff { terminal, before })

@@ -34,14 +34,14 @@ fn encode_call(selector: [u8; 4], words: &[[u8; 32]]) -> Vec<u8> {
     selector.into_iter().chain(words.iter().flatten().copied()).collect()
 }
 
-/// Returns an address left-padded with zeros to a 32-byte word.
+/// Returns an address left-padded with zeros to 32 bytes.
 fn address_word(address: AddressKey) -> [u8; 32] {
     let mut word = [0; 32];
     word[12..].copy_from_slice(&address.0);
     word
 }
 
-/// Parses an address from the 64 hexadecimal digits of a word. Returns `None` when the padding before it is not zero.
+/// Parses an address from 64 hexadecimal digits. Returns `None` when the padding before the address is not zero.
 pub fn parse_address_word(word: &str) -> Option<AddressKey> {
     let mut bytes = [0u8; 32];
     const_hex::decode_to_slice(word, &mut bytes).ok()?;
@@ -49,7 +49,7 @@ pub fn parse_address_word(word: &str) -> Option<AddressKey> {
     if padding == [0; 12] { key.try_into().ok().map(AddressKey) } else { None }
 }
 
-/// Parses a number from the 64 hexadecimal digits of one word.
+/// Parses an unsigned 256-bit number from 64 hexadecimal digits.
 pub fn parse_amount_word(word: &str) -> Option<Amount> {
     let mut bytes = [0u8; 32];
     const_hex::decode_to_slice(word, &mut bytes).ok()?;

@@ -1,10 +1,10 @@
 //! The two text forms of a TRON address: Base58Check in wallets, 42 hexadecimal digits in the node's API. The virtual
-//! machine uses the 20 bytes of the key alone.
+//! machine uses only the 20 bytes of the key.
 
 use bitcoin::base58;
 use chain::{Address, AddressKey, derive::tron_address};
 
-/// The byte before the key, in both text forms and in every protobuf field that holds an address.
+/// The byte that precedes the key in both text forms and in every protobuf field that holds an address.
 pub const PREFIX: u8 = 0x41;
 
 /// The text is not a TRON address.
@@ -33,7 +33,7 @@ pub fn from_bytes(bytes: &[u8]) -> Option<AddressKey> {
     if *prefix == PREFIX { key.try_into().ok().map(AddressKey) } else { None }
 }
 
-/// Returns 42 hexadecimal digits beginning with `41`, as nodes write addresses unless a request sets `visible`.
+/// Returns 42 hexadecimal digits beginning with `41`, the form that nodes use unless a request sets `visible`.
 pub fn to_hex(key: AddressKey) -> String {
     const_hex::encode(to_bytes(key))
 }

@@ -1,5 +1,5 @@
-//! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash of
-//! its content, and an empty transaction list against the transaction root.
+//! Parses blocks and verifies them: the block id against the hash of the header, each transaction id against the hash
+//! of its content, and an empty transaction list against the transaction root.
 
 use chain::{
     AssetId, BlockHash, Header, Height, Transfer, TransferIndex, TxId, TxPart, derive::tron_address,
@@ -20,14 +20,17 @@ const NO_TRANSACTIONS: [u8; 32] = [0; 32];
 /// A verified block before its receipts are read.
 #[derive(Debug)]
 pub struct ParsedBlock {
+    /// Header whose hash matches the block id.
     pub header: Header,
+    /// Verified transaction ids, in block order. The receipts must have the same ids in the same order.
     pub txids: Vec<TxId>,
-    /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the receipts.
+    /// Successful TRX transfers to watched addresses (`TransferContract`). Transfers made by contracts are in the
+    /// receipts.
     pub payments: Vec<Transfer>,
 }
 
-/// Parses a header and verifies that the block id is its hash. Returns `None` for `{}`, with which a node answers when it
-/// does not have the block (yet).
+/// Parses a header and verifies that the block id is its hash. Returns `None` for `{}`, which a node returns for a
+/// block that it does not have (yet).
 pub fn parse_header(block: &wire::Block<'_>) -> Result<Option<Header>, String> {
     let (Some(id), Some(header)) = (block.id, &block.block_header) else { return Ok(None) };
     let raw = &header.raw_data;
@@ -59,8 +62,8 @@ fn hash_header(raw: &wire::HeaderRaw<'_>) -> Result<[u8; 32], String> {
     Ok(Sha256::digest(raw.encode_to_vec()).into())
 }
 
-/// Parses a block with its transactions and verifies their ids. Returns `None` when the node does not have the block, or
-/// left out its transactions. With `native`, successful TRX transfers to `watched` addresses are collected.
+/// Parses a block with its transactions and verifies their ids. Returns `None` when the node does not have the block,
+/// or left out its transactions. With `native`, successful TRX transfers to `watched` addresses are collected.
 pub fn parse_block(
     block: &wire::Block<'_>,
     native: Option<&AssetId>,

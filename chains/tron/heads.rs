@@ -1,11 +1,11 @@
-//! A cache of the blocks above the solidified one, so that each is requested once. Pure: it performs no I/O.
+//! A cache of the blocks above the solidified one, so that each is requested only once. This module does no I/O.
 
 use std::collections::VecDeque;
 
 use chain::{Block, Header, Height, UnconfirmedTransfer};
 
-/// The maximum number of cached blocks. When fewer than 19 block producers work, no block is solidified while the head
-/// goes on, so the distance has no bound of its own.
+/// The maximum number of cached blocks. When fewer than 19 block producers work, no block becomes solidified while the
+/// head advances, so the number of blocks between them has no natural bound.
 pub const KEEP_MAX: usize = 600;
 
 /// The cached blocks, oldest first; each is the parent of the next.
@@ -15,10 +15,10 @@ pub struct HeadBlocks {
 }
 
 impl HeadBlocks {
-    /// Returns the first and last height that must be read so that the cache covers the blocks from above `solid` to
-    /// `head`. Returns `None` when nothing is missing, or when `head` is lower than the newest cached block: block
-    /// producers extend the longest branch, so such a head comes from a lagging node or from a losing branch. Removes a
-    /// cached block that `head` replaces.
+    /// Returns the first and last height that must be read so that the cache covers the blocks above `solid` up to
+    /// `head`. Returns `None` when no block is missing, or when `head` is lower than the newest cached block: block
+    /// producers extend the longest branch, so such a head comes from a lagging node or from a losing branch. Removes
+    /// the cached block that `head` replaces.
     pub fn missing_range(&mut self, solid: Height, head: &Header) -> Option<(Height, Height)> {
         if self.blocks.back().is_some_and(|last| last.header.height < solid) {
             self.blocks.clear();

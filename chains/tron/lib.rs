@@ -1,4 +1,5 @@
-//! The driver of the TRON family. It reads solidified blocks completely, so it finds a payment whichever contract made it.
+//! The driver of the TRON family. It reads every transaction and receipt of the solidified blocks, so it finds a
+//! payment no matter which contract made it.
 //!
 //! The daemon books only what `/walletsolidity` returns, because a solidified block is irreversible. Blocks above the
 //! solidified one are read for unconfirmed transfers only. Transactions are built, hashed and signed in this crate and

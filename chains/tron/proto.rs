@@ -1,5 +1,5 @@
-//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Fields that are not
-//! listed here are ignored when a message is decoded and never encoded.
+//! The protobuf messages of java-tron that payments need, with its field numbers (`core/Tron.proto`). Fields that are
+//! not listed here are ignored when a message is decoded and never encoded.
 
 use prost::{Enumeration, Message};
 
@@ -9,11 +9,13 @@ pub const TYPE_URL: &str = "type.googleapis.com/protocol.";
 /// A signed transaction (`Transaction`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Transaction {
+    /// The content; `None` is invalid.
     #[prost(message, optional, tag = "1")]
     pub raw_data: Option<TransactionRaw>,
+    /// One signature of 65 bytes per signing key: `r`, `s` and the recovery id.
     #[prost(bytes = "vec", repeated, tag = "2")]
     pub signature: Vec<Vec<u8>>,
-    /// Added by the block producer; empty in a broadcast.
+    /// Results, added by the block producer; empty in a broadcast.
     #[prost(message, repeated, tag = "5")]
     pub ret: Vec<TransactionResult>,
 }
@@ -27,15 +29,16 @@ pub struct TransactionRaw {
     /// Bytes 8..16 of the reference block's id.
     #[prost(bytes = "vec", tag = "4")]
     pub ref_block_hash: Vec<u8>,
-    /// Unix milliseconds.
+    /// Time after which no block may include the transaction, in unix milliseconds.
     #[prost(int64, tag = "8")]
     pub expiration: i64,
-    /// Memo.
+    /// The memo; empty for none.
     #[prost(bytes = "vec", tag = "10")]
     pub data: Vec<u8>,
+    /// The operations; the chain accepts exactly one.
     #[prost(message, repeated, tag = "11")]
     pub contract: Vec<Contract>,
-    /// Unix milliseconds. Nodes do not check it; it makes otherwise equal transactions different.
+    /// Creation time in unix milliseconds. Nodes do not check it; it makes otherwise equal transactions different.
     #[prost(int64, tag = "14")]
     pub timestamp: i64,
     /// Maximum of TRX burned for energy, in sun.
@@ -46,10 +49,13 @@ pub struct TransactionRaw {
 /// One operation of a transaction (`Transaction.Contract`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Contract {
+    /// The kind of operation, as a number of [`ContractType`].
     #[prost(enumeration = "ContractType", tag = "1")]
     pub r#type: i32,
+    /// The message of the operation, whose type depends on `type`; `None` is invalid.
     #[prost(message, optional, tag = "2")]
     pub parameter: Option<Any>,
+    /// The account permission that the signatures satisfy; 0 for the owner permission.
     #[prost(int32, tag = "5")]
     pub permission_id: i32,
 }
@@ -57,8 +63,10 @@ pub struct Contract {
 /// A typed message (`google.protobuf.Any`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Any {
+    /// [`TYPE_URL`] followed by the name of the message type.
     #[prost(string, tag = "1")]
     pub type_url: String,
+    /// The serialised message.
     #[prost(bytes = "vec", tag = "2")]
     pub value: Vec<u8>,
 }
@@ -67,21 +75,28 @@ pub struct Any {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub enum ContractType {
+    /// Activates an account.
     AccountCreate = 0,
+    /// Moves TRX; see [`TransferContract`].
     Transfer = 1,
+    /// Calls a smart contract; see [`TriggerSmartContract`].
     TriggerSmart = 31,
+    /// Lends a resource; see [`DelegateResourceContract`].
     DelegateResource = 57,
+    /// Takes a lent resource back; see [`UnDelegateResourceContract`].
     UnDelegateResource = 58,
 }
 
 /// Moves TRX.
 #[derive(Clone, PartialEq, Message)]
 pub struct TransferContract {
+    /// Paying account: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
+    /// Paid account: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub to_address: Vec<u8>,
-    /// Sun.
+    /// Amount in sun, above zero.
     #[prost(int64, tag = "3")]
     pub amount: i64,
 }
@@ -89,13 +104,16 @@ pub struct TransferContract {
 /// Calls a smart contract.
 #[derive(Clone, PartialEq, Message)]
 pub struct TriggerSmartContract {
+    /// Calling account: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
+    /// Called contract: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub contract_address: Vec<u8>,
-    /// Sun.
+    /// TRX sent to the contract, in sun.
     #[prost(int64, tag = "3")]
     pub call_value: i64,
+    /// Selector and arguments, ABI-encoded.
     #[prost(bytes = "vec", tag = "4")]
     pub data: Vec<u8>,
 }
@@ -103,18 +121,22 @@ pub struct TriggerSmartContract {
 /// Lends the resource of staked TRX to another account.
 #[derive(Clone, PartialEq, Message)]
 pub struct DelegateResourceContract {
+    /// Lending account: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
-    /// 0 for bandwidth, 1 for energy.
+    /// Lent resource: 0 for bandwidth, 1 for energy.
     #[prost(int32, tag = "2")]
     pub resource: i32,
-    /// Staked TRX, in sun.
+    /// Staked TRX whose resource is lent, in sun.
     #[prost(int64, tag = "3")]
     pub balance: i64,
+    /// Borrowing account: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub receiver_address: Vec<u8>,
+    /// True if the resource cannot be taken back before `lock_period` has passed.
     #[prost(bool, tag = "5")]
     pub lock: bool,
+    /// Duration of the lock, in blocks of 3 seconds; 0 for the default of three days.
     #[prost(int64, tag = "6")]
     pub lock_period: i64,
 }
@@ -122,12 +144,16 @@ pub struct DelegateResourceContract {
 /// Takes a lent resource back.
 #[derive(Clone, PartialEq, Message)]
 pub struct UnDelegateResourceContract {
+    /// Lending account: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub owner_address: Vec<u8>,
+    /// Lent resource: 0 for bandwidth, 1 for energy.
     #[prost(int32, tag = "2")]
     pub resource: i32,
+    /// Staked TRX whose resource is taken back, in sun.
     #[prost(int64, tag = "3")]
     pub balance: i64,
+    /// Borrowing account: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub receiver_address: Vec<u8>,
 }
@@ -135,12 +161,13 @@ pub struct UnDelegateResourceContract {
 /// The result of a transaction (`Transaction.Result`).
 #[derive(Clone, PartialEq, Message)]
 pub struct TransactionResult {
-    /// Sun.
+    /// Burned TRX, in sun.
     #[prost(int64, tag = "1")]
     pub fee: i64,
-    /// 0 for success, 1 for failure.
+    /// Result of the operation: 0 for success, 1 for failure.
     #[prost(int32, tag = "2")]
     pub ret: i32,
+    /// Result of the virtual machine, as a number of [`ContractRet`].
     #[prost(enumeration = "ContractRet", tag = "3")]
     pub contract_ret: i32,
 }
@@ -149,21 +176,37 @@ pub struct TransactionResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Enumeration)]
 #[repr(i32)]
 pub enum ContractRet {
+    /// No result was set.
     Default = 0,
+    /// The call succeeded; the only result with which transfers are credited.
     Success = 1,
+    /// The contract reverted the call.
     Revert = 2,
+    /// The contract jumped to an invalid position of its code.
     BadJumpDestination = 3,
+    /// The call needed more memory than the virtual machine allows.
     OutOfMemory = 4,
+    /// A built-in contract failed.
     PrecompiledContract = 5,
+    /// An instruction needed more values than the stack held.
     StackTooSmall = 6,
+    /// The stack exceeded its maximum size.
     StackTooLarge = 7,
+    /// The code has an invalid instruction.
     IllegalOperation = 8,
+    /// The stack of the virtual machine overflowed.
     StackOverflow = 9,
+    /// The fee limit did not cover the energy of the call.
     OutOfEnergy = 10,
+    /// The call exceeded the time limit of the block producer.
     OutOfTime = 11,
+    /// Calls were nested so deeply that the stack of java-tron overflowed.
     JvmStackOverFlow = 12,
+    /// Any other failure.
     Unknown = 13,
+    /// A transfer of TRX or TRC10 tokens inside the call failed.
     TransferFailed = 14,
+    /// The code of a created contract is invalid.
     InvalidCode = 15,
 }
 
@@ -194,21 +237,28 @@ impl ContractRet {
 /// The content of a block header (`BlockHeader.raw`). The last 24 bytes of the block id come from its SHA-256 hash.
 #[derive(Clone, PartialEq, Message)]
 pub struct HeaderRaw {
-    /// Unix milliseconds.
+    /// Time of the block, in unix milliseconds.
     #[prost(int64, tag = "1")]
     pub timestamp: i64,
+    /// Merkle root of the transactions; 32 zero bytes or empty without transactions.
     #[prost(bytes = "vec", tag = "2")]
     pub tx_trie_root: Vec<u8>,
+    /// Id of the parent block.
     #[prost(bytes = "vec", tag = "3")]
     pub parent_hash: Vec<u8>,
+    /// Height of the block.
     #[prost(int64, tag = "7")]
     pub number: i64,
+    /// Number of the block producer; usually 0.
     #[prost(int64, tag = "8")]
     pub witness_id: i64,
+    /// Account of the block producer: the prefix 0x41 and 20 bytes.
     #[prost(bytes = "vec", tag = "9")]
     pub witness_address: Vec<u8>,
+    /// Block version, which the producer's java-tron release sets.
     #[prost(int32, tag = "10")]
     pub version: i32,
+    /// Root of the account states; empty on networks that do not use it.
     #[prost(bytes = "vec", tag = "11")]
     pub account_state_root: Vec<u8>,
 }

@@ -1,7 +1,7 @@
 //! Reads blocks with their transfers: every transaction of a block and all its receipts, verified against each other.
 //!
-//! A gateway sends requests to nodes of different heights, and a lagging node answers `{}` or `[]` for a block that it does
-//! not have. So an empty answer is trusted only when the block's own transaction root is empty.
+//! A gateway distributes requests over nodes of different heights, and a lagging node answers `{}` or `[]` for a block
+//! that it does not have. So an empty answer is accepted only when the block's own transaction root is empty.
 
 use std::sync::MutexGuard;
 
@@ -25,7 +25,8 @@ const CONCURRENCY: usize = 3;
 /// The two views of the chain in a node's HTTP API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiView {
-    /// Blocks up to the solidified one, on which 19 of 27 block producers have built. They are irreversible.
+    /// Blocks up to the newest solidified one, on top of which 19 of the 27 block producers have built. These blocks
+    /// are irreversible.
     Solid,
     /// All blocks. Those above the solidified one may be orphaned.
     Head,
@@ -42,8 +43,8 @@ impl ApiView {
 }
 
 impl Tron {
-    /// Returns consecutive blocks that begin with `from` and end at `to` or earlier, at least one, with their transfers to
-    /// `watched` addresses.
+    /// Returns consecutive blocks that begin with `from` and end at `to` or earlier, at least one, with their transfers
+    /// to `watched` addresses.
     pub(crate) async fn read_blocks(
         &self,
         view: ApiView,
@@ -66,8 +67,8 @@ impl Tron {
         Ok(blocks)
     }
 
-    /// Returns the header at `height`, or of the newest block, with the index of the endpoint that returned it. Requests for
-    /// the newest block begin with the endpoint `first`. Returns `None` when no endpoint has the block.
+    /// Returns the header at `height`, or of the newest block, with the index of the endpoint that returned it.
+    /// Requests for the newest block begin with the endpoint `first`. Returns `None` when no endpoint has the block.
     pub(crate) async fn read_header(
         &self,
         view: ApiView,
@@ -94,7 +95,8 @@ impl Tron {
         self.pool.send(Request::post(&path, body(&request)).to(target), accept).await
     }
 
-    /// Returns consecutive blocks from `from` on, without receipts: as many as one endpoint has and one answer can hold.
+    /// Returns consecutive blocks from `from` on, without receipts: as many as one endpoint has and one answer can
+    /// hold.
     async fn read_range(
         &self,
         view: ApiView,
@@ -121,7 +123,7 @@ impl Tron {
                 }
                 Err(failure) => {
                     let smaller = self.span().record_failure(used, &failure);
-                    // After a timeout no time is left for another request; the worker comes back with a smaller range.
+                    // After a timeout no time is left for another request; the worker calls again with a smaller range.
                     if !smaller || !matches!(failure, RpcError::TooLarge(_)) {
                         return Err(failure.into_source_error(from));
                     }
@@ -146,7 +148,7 @@ impl Tron {
             if body.header.height != height {
                 return Err(format!("requested block {height}, received block {}", body.header.height));
             }
-            // The head changed to another branch; the blocks before this one are still linked.
+            // The node switched to another branch; the blocks before this one are still linked.
             if blocks.last().is_some_and(|last| last.header.hash != body.header.parent) {
                 break;
             }
@@ -169,7 +171,7 @@ impl Tron {
             match receipts::list_transfers(&found, &infos, &self.assets, &watched.read_addresses()) {
                 Ok(transfers) => Ok(Verdict::Accept(Some(transfers))),
                 Err(ReceiptsError::Incomplete) => Ok(Verdict::Fallback(None)),
-                // The head may have changed between the two requests.
+                // The node may have switched to another branch between the two requests.
                 Err(ReceiptsError::Wrong(_)) if view == ApiView::Head => Ok(Verdict::Fallback(None)),
                 Err(ReceiptsError::Wrong(reason)) => Err(Rejection::Invalid(reason)),
             }

@@ -1,6 +1,6 @@
-//! Finds transfers in transaction receipts: token transfers in logs, and TRX that contracts sent in internal transactions.
-//! Only receipts with the result SUCCESS count, because a transaction that ran out of time keeps logs of transfers that
-//! never happened.
+//! Finds transfers in transaction receipts: token transfers in logs, and TRX that contracts sent in internal
+//! transactions. Only receipts with the result SUCCESS count, because a transaction that ran out of time keeps logs of
+//! transfers that never happened.
 
 use chain::{
     Address, AddressKey, Amount, Asset, AssetId, AssetKind, Transfer, TransferIndex, TxId, TxPart,
@@ -21,9 +21,10 @@ const TRX_MOVING_NOTES: [&str; 3] = ["63616c6c", "637265617465", "73756963696465
 /// The assets whose transfers are reported.
 #[derive(Debug)]
 pub struct TrackedAssets {
-    /// TRX, if it is tracked.
+    /// TRX, or `None` when it is not accepted.
     pub native: Option<AssetId>,
-    /// Token contracts as logs contain them, which is 40 hexadecimal digits without the prefix `41`.
+    /// Token contracts in the form that logs contain (40 hexadecimal digits without the prefix `41`), with their
+    /// assets.
     tokens: Vec<(String, AssetId)>,
 }
 
@@ -37,7 +38,7 @@ pub enum ReceiptsError {
 }
 
 impl TrackedAssets {
-    /// Returns the contract of one token, or `None` when no token is tracked.
+    /// Returns the contract of any tracked token, or `None` when no token is tracked.
     pub fn any_token(&self) -> Option<Address> {
         let (contract, _) = self.tokens.first()?;
         const_hex::decode_to_array(contract).ok().map(|key| tron_address(AddressKey(key)))

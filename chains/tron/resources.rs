@@ -1,6 +1,6 @@
-//! Computes the cost of a transaction: bandwidth for its bytes, energy for the contract's work, and the fee limit, which
-//! caps burned and lent energy together. Prices are chain parameters that block producers vote on, so they are read from
-//! the chain.
+//! Computes the cost of a transaction: bandwidth for its bytes, energy for the contract's work, and the fee limit,
+//! which caps burned and lent energy together. Prices are chain parameters that block producers vote on, so they are
+//! read from the chain.
 
 use chain::{AddressKey, SourceError};
 use rpc::{Rejection, Request, RpcError, Verdict};
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::{Tron, address, reader::ApiView, source::body, transaction::TransactionParams, wire};
 
-/// The energy that a fee limit covers, in percent of the simulated energy. A call may need more when it runs than in the
-/// simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
+/// The energy that a fee limit covers, in percent of the simulated energy. A call may need more when it runs than in
+/// the simulation: the energy penalty of a popular contract changes by up to 20 % per maintenance period.
 const LIMIT_PERCENT: u64 = 125;
 
 /// The chain's prices, in sun.
@@ -27,14 +27,15 @@ pub struct ResourcePrices {
     pub fee_limit_max: u64,
 }
 
-/// The resources that an account can use without burning TRX.
+/// The resources that an account can still use without burning TRX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resources {
+    /// Energy from staked TRX, or lent by another account.
     pub energy: u64,
     /// Bandwidth from staked TRX, in bytes.
     pub bandwidth: u64,
-    /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth, never a
-    /// part of each.
+    /// The unused part of the free daily bandwidth, in bytes. A transaction uses either this or the staked bandwidth,
+    /// never a part of each.
     pub free_bandwidth: u64,
 }
 
@@ -43,18 +44,18 @@ pub struct Resources {
 pub struct Simulation {
     /// Energy that the call uses, with the penalty of popular contracts.
     pub energy: u64,
-    /// The returned words in hexadecimal, or the reason for the failure.
+    /// The returned values, each as 64 hexadecimal digits, or the reason for the failure.
     pub outcome: Result<Vec<String>, String>,
 }
 
 /// The cost of a contract call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallCost {
-    /// The fee limit for the transaction, in sun. The chain counts staked and lent energy against it too, so it covers all
-    /// energy of the call.
+    /// The fee limit for the transaction, in sun. The chain counts staked and lent energy against it too, so it covers
+    /// all energy of the call.
     pub fee_limit: u64,
-    /// The balance that the sender needs, in sun. With less, the chain lowers the limit without an error and the call runs
-    /// out of energy.
+    /// The balance that the sender needs, in sun. With less, the chain lowers the limit without an error and the call
+    /// runs out of energy.
     pub trx_needed: u64,
 }
 
@@ -64,13 +65,14 @@ pub enum CallCostError {
     /// The fee limit is above the maximum of the operator or of the chain. Both values are in sun.
     #[error("the call needs a fee limit of {needed} sun, but at most {allowed} sun are allowed")]
     TooExpensive { needed: u64, allowed: u64 },
+    /// The cost in sun is too large to compute.
     #[error("the cost of the transaction exceeds 64 bits")]
     OutOfRange,
 }
 
 impl ResourcePrices {
-    /// Returns the cost of a call that uses `energy` and `bytes` of bandwidth, for an account with the resources `have`.
-    /// `fee_limit_max` is the maximum fee limit that the operator allows, in sun.
+    /// Returns the cost of a call that uses `energy` and `bytes` of bandwidth, for an account with the resources
+    /// `have`. `fee_limit_max` is the maximum fee limit that the operator allows, in sun.
     ///
     /// # Errors
     ///
@@ -94,8 +96,8 @@ impl ResourcePrices {
         Ok(CallCost { fee_limit, trx_needed })
     }
 
-    /// Returns the price of `bytes` of bandwidth, in sun. It is 0 when the staked or the free bandwidth covers all bytes;
-    /// otherwise all bytes are paid.
+    /// Returns the price of `bytes` of bandwidth, in sun. It is 0 when the staked or the free bandwidth covers all
+    /// bytes; otherwise all bytes are paid.
     ///
     /// # Errors
     ///
@@ -107,8 +109,8 @@ impl ResourcePrices {
         bytes.checked_mul(self.bandwidth).ok_or(CallCostError::OutOfRange)
     }
 
-    /// Returns the fee of a TRX transfer, in sun. `creates_account` is true when the receiver does not exist yet; then the
-    /// free bandwidth is not used.
+    /// Returns the fee of a TRX transfer, in sun. `creates_account` is true when the receiver does not exist yet; then
+    /// the free bandwidth is not used.
     ///
     /// # Errors
     ///
@@ -212,8 +214,8 @@ impl Tron {
         answer.await.map_err(|failure| failure.into_source_error(0))
     }
 
-    /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after the
-    /// time of the head block.
+    /// Returns the parameters of a new transaction: a solidified reference block, and an expiration `lifetime_ms` after
+    /// the time of the head block.
     ///
     /// # Errors
     ///
@@ -229,8 +231,8 @@ impl Tron {
         Ok(TransactionParams::new(reference.block_ref(), expiration_ms, timestamp_ms))
     }
 
-    /// Returns the height of the solidified block that contains a transaction, and the transaction's result. `None` while
-    /// no endpoint has it in a solidified block.
+    /// Returns the height of the solidified block that contains a transaction, and the transaction's result. `None`
+    /// while no endpoint has it in a solidified block.
     ///
     /// # Errors
     ///
@@ -247,8 +249,8 @@ impl Tron {
                 }
                 let height =
                     u64::try_from(info.block_number).map_err(|_| Rejection::Invalid("a negative height".to_owned()))?;
-                // Nodes leave the result out where the virtual machine did not run. Where it ran, a missing result is not
-                // a success.
+                // Nodes leave the result out if the virtual machine did not run. If it ran, a missing result is not a
+                // success.
                 let default = if info.contract_address.is_some() { "no result" } else { "SUCCESS" };
                 let vm = info.receipt.result.unwrap_or(default);
                 let failed = info.result == Some("FAILED") || vm != "SUCCESS";
@@ -259,7 +261,7 @@ impl Tron {
     }
 }
 
-/// Returns the words that a simulated call returned, or the reason for its failure. A node reports a revert as
+/// Returns the values that a simulated call returned, or the reason for its failure. A node reports a revert as
 /// `result: true` with a message, or in the `ret` of the transaction.
 fn simulation_outcome(call: &wire::ConstantCall<'_>) -> Result<Vec<String>, String> {
     let failed = call.transaction.ret.iter().any(|ret| ret.ret == Some("FAILED"));

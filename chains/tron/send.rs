@@ -1,6 +1,6 @@
-//! Broadcasts signed transactions and classifies the answers of the nodes. An unknown answer is never taken for a refusal,
-//! and no refusal is final, because another node may have accepted the transaction. A transaction has failed only when a
-//! solidified block later than its expiration exists and the transaction is in no block.
+//! Broadcasts signed transactions and classifies the answers of the nodes. An unknown answer never counts as a refusal,
+//! and no refusal is final, because another node may have accepted the transaction. A transaction has failed only when
+//! a solidified block later than its expiration exists and no block contains the transaction.
 
 use async_trait::async_trait;
 use chain::{BroadcastOutcome, Sender, TxId};
@@ -47,7 +47,7 @@ impl BroadcastCode {
         }
     }
 
-    /// The word that begins the text of a refusal.
+    /// Returns the code with which the text of a refusal begins.
     pub fn label(self) -> &'static str {
         match self {
             BroadcastCode::Pending => "pending",
@@ -64,8 +64,8 @@ impl BroadcastCode {
 
 #[async_trait]
 impl Sender for Tron {
-    /// Sends exactly these bytes to every endpoint that may broadcast. The text of a refusal begins with its class, as in
-    /// `contract: host:port: …`.
+    /// Sends exactly these bytes to every endpoint with the role `broadcast`. The text of a refusal begins with the
+    /// code of its class: `contract: host:port: …`.
     async fn broadcast(&self, raw: &[u8]) -> BroadcastOutcome {
         let Some(txid) = txid_of(raw) else {
             return BroadcastOutcome::Refused("build: not a signed transaction".to_owned());
@@ -91,15 +91,15 @@ impl Sender for Tron {
     }
 }
 
-/// Returns the id of a signed transaction, which is the hash of the content bytes as they stand. `None` when the bytes are
-/// not a signed transaction.
+/// Returns the id of a signed transaction: the hash of its content bytes, which are not encoded again. Returns `None`
+/// when the bytes are not a signed transaction.
 fn txid_of(signed: &[u8]) -> Option<TxId> {
     let envelope = SignedEnvelope::decode(signed).ok().filter(|envelope| !envelope.signature.is_empty())?;
     proto::TransactionRaw::decode(envelope.raw.as_slice()).ok()?;
     Some(transaction::txid(&envelope.raw))
 }
 
-/// A signed transaction whose content stays encoded, so that its hash can be computed.
+/// A signed transaction whose content is not decoded, so that its hash can be computed from the original bytes.
 #[derive(Clone, PartialEq, Message)]
 struct SignedEnvelope {
     #[prost(bytes = "vec", tag = "1")]

@@ -32,21 +32,24 @@ const RANGE_MAX: u64 = 100;
 /// The configuration of a TRON chain.
 #[derive(Debug, Clone)]
 pub struct TronConfig {
+    /// The configured name of the chain, to which all assets must belong.
     pub chain: ChainId,
     /// The last four bytes of the genesis block's id. An endpoint is used only after it returned that block.
     pub chain_id: u32,
     /// The accepted assets: listed tokens, and TRX only if it is accepted for payments.
     pub assets: Vec<Asset>,
-    /// Endpoints and their limits. [`Tron::new`] replaces its `chain_check`. Where a node serves the solidified view on another
-    /// port, the endpoint maps `walletsolidity` to that URL.
+    /// Endpoints and their limits. [`Tron::new`] replaces its `chain_check`. Where a node serves the solidified view on
+    /// another port, the endpoint maps `walletsolidity` to that URL.
     pub pool: rpc::Config,
 }
 
 /// The driver cannot be built from its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// A token contract is not a TRON address.
     #[error(transparent)]
     Contract(#[from] BadAddress),
+    /// The endpoint pool rejects its configuration.
     #[error(transparent)]
     Pool(#[from] rpc::pool::ConfigError),
     /// The asset belongs to another chain.
@@ -60,9 +63,9 @@ pub struct Tron {
     pub(crate) pool: Pool,
     pub(crate) assets: TrackedAssets,
     pub(crate) span: Mutex<AdaptiveSize>,
-    /// The next endpoint to request the newest block from, for each view. The endpoints take turns.
+    /// For each view, the endpoint that gets the next request for the newest block. The endpoints take turns.
     next_endpoint: [AtomicUsize; 2],
-    /// The height of the solidified block that was returned last; 0 before the first answer.
+    /// The height of the newest solidified block that an endpoint returned; 0 before the first answer.
     solid: AtomicU64,
     /// The height up to which the follower has stored all blocks.
     stored: AtomicU64,
@@ -72,8 +75,8 @@ pub struct Tron {
 impl Tron {
     /// # Errors
     ///
-    /// Fails when an asset belongs to another chain, a token contract is not a TRON address, or the endpoint pool rejects
-    /// its configuration.
+    /// Fails when an asset belongs to another chain, a token contract is not a TRON address, or the endpoint pool
+    /// rejects its configuration.
     pub fn new(config: TronConfig) -> Result<Tron, BuildError> {
         if let Some(foreign) = config.assets.iter().find(|asset| asset.chain != config.chain) {
             return Err(BuildError::ForeignAsset(foreign.id.clone(), config.chain));
@@ -212,10 +215,10 @@ impl Source for Tron {
         self.read_blocks(ApiView::Solid, from, to, watched).await
     }
 
-    /// Returns past balances of TRX, from nodes that keep the history of balances (`storage.balance.history.lookup`). Such a
-    /// node returns the block in which the balance changed last (java-tron: `Wallet.getAccountBalance`). A balance of 0 that
-    /// changed in the requested block proves nothing: nodes return it for unknown accounts too, and nodes without the
-    /// history return it for all accounts.
+    /// Returns past balances of TRX, from nodes that keep the history of balances (`storage.balance.history.lookup`).
+    /// Such a node returns the block in which the balance changed last (java-tron: `Wallet.getAccountBalance`). A
+    /// balance of 0 that changed in the requested block proves nothing: nodes return it for unknown accounts too, and
+    /// nodes without the history return it for all accounts.
     async fn balances(
         &self,
         at: &BlockRef,
@@ -266,7 +269,7 @@ impl Source for Tron {
             while let Some((from, to)) = heads.missing_range(above, &head) {
                 let blocks = match self.read_blocks(ApiView::Head, from, to, watched).await {
                     Ok(blocks) => blocks,
-                    // Another node of the same gateway lacks the rest; the cached blocks are still valid.
+                    // Another node of the same gateway does not have the other blocks; the cached ones are still valid.
                     Err(_) if !heads.is_empty() => break,
                     Err(error) => return Err(error),
                 };

@@ -1,5 +1,5 @@
-//! Builds, hashes and signs transactions, byte for byte as java-tron's own clients do. Nothing that a node built is signed,
-//! and every signed id was computed here.
+//! Builds, hashes and signs transactions, with the same bytes as java-tron's own clients. Transactions are never built
+//! by a node, and the id that is signed is always computed here.
 
 use alloy_primitives::keccak256;
 use chain::{AddressKey, BlockRef, TxId};
@@ -32,10 +32,12 @@ pub enum Operation {
     Undelegate { resource: Resource, sun: i64, from: AddressKey },
 }
 
-/// A resource that staked TRX give.
+/// A resource that an account gets for staked TRX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
+    /// Pays for the bytes of transactions.
     Bandwidth,
+    /// Pays for the work of contracts.
     Energy,
 }
 
@@ -46,8 +48,8 @@ pub struct TransactionParams {
     pub reference: BlockRef,
     /// Unix milliseconds, at most one day after the time of the head block.
     pub expiration_ms: i64,
-    /// Unix milliseconds, strictly increasing. Nodes do not check it, but two transactions with equal fields have the same
-    /// id, and the second is refused as a duplicate.
+    /// Unix milliseconds, strictly increasing. Nodes do not check it, but two transactions with equal fields have the
+    /// same id, and the second is refused as a duplicate.
     pub timestamp_ms: i64,
     /// Maximum of TRX burned for energy, in sun; 0 unless the operation is a call.
     pub fee_limit: i64,
@@ -74,6 +76,7 @@ impl TransactionParams {
 pub struct UnsignedTransaction {
     /// The serialised `raw_data`; its SHA-256 hash is the transaction id.
     pub raw: Vec<u8>,
+    /// The transaction id, which is signed.
     pub txid: TxId,
 }
 
@@ -82,6 +85,7 @@ pub struct UnsignedTransaction {
 pub struct SignedTransaction {
     /// The serialised transaction, as `broadcasthex` expects it.
     pub bytes: Vec<u8>,
+    /// The transaction id, which the signature does not change.
     pub txid: TxId,
     /// `r`, `s`, and the recovery id as 27 or 28.
     pub signature: [u8; 65],
@@ -90,6 +94,7 @@ pub struct SignedTransaction {
 /// A transaction cannot be signed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
+    /// The owner that the transaction names is not the account of the key.
     #[error("the key does not belong to the owner of the transaction")]
     NotTheOwner,
 }
@@ -189,7 +194,8 @@ struct ContractOwner {
     owner_address: Vec<u8>,
 }
 
-/// Returns the serialised transaction. `raw` is copied, not encoded again, so the bytes that were hashed stay as they are.
+/// Returns the serialised transaction. `raw` is copied, not encoded again, so the bytes that were hashed stay as they
+/// are.
 fn with_signature(raw: &[u8], signature: &[u8; 65]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(raw.len() + 80);
     for (tag, field) in [(0x0a, raw), (0x12, signature.as_slice())] {

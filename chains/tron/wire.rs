@@ -1,5 +1,5 @@
-//! The answers of java-tron's HTTP API, deserialized into borrowed types. Nodes leave out fields with default values, so
-//! every field is optional; errors come with HTTP 200.
+//! The answers of java-tron's HTTP API, deserialised into borrowed types. Nodes leave out fields with default values,
+//! so every field is optional. Errors come with HTTP status 200.
 
 use std::borrow::Cow;
 
@@ -12,10 +12,13 @@ const ERROR_BYTES_MAX: usize = 4_096;
 /// A block (`getblock`, `getblockbylimitnext`); all fields are missing when the node does not have it.
 #[derive(Debug, Default, Deserialize)]
 pub struct Block<'a> {
+    /// The block id, 64 hexadecimal digits: 16 for the height, then 48 of the header's hash.
     #[serde(borrow, rename = "blockID")]
     pub id: Option<&'a str>,
+    /// The header; `None` if the node does not have the block.
     #[serde(borrow)]
     pub block_header: Option<BlockHeader<'a>>,
+    /// The transactions in block order. Some requests leave them out.
     #[serde(borrow, default)]
     pub transactions: Vec<Transaction<'a>>,
 }
@@ -23,27 +26,36 @@ pub struct Block<'a> {
 /// The header of a block.
 #[derive(Debug, Deserialize)]
 pub struct BlockHeader<'a> {
+    /// The content of which the block id is the hash.
     #[serde(borrow)]
     pub raw_data: HeaderRaw<'a>,
 }
 
-/// The hashed content of a header. Addresses and hashes are hexadecimal, times are unix milliseconds.
+/// The hashed content of a header. All fields are needed to recompute the hash.
 #[derive(Debug, Deserialize)]
 pub struct HeaderRaw<'a> {
+    /// Height of the block.
     #[serde(default)]
     pub number: i64,
+    /// Time of the block, in unix milliseconds.
     #[serde(default)]
     pub timestamp: i64,
+    /// Id of the parent block, 64 hexadecimal digits.
     #[serde(borrow, default, rename = "parentHash")]
     pub parent: &'a str,
+    /// Merkle root of the transactions, 64 hexadecimal digits; empty or zero without transactions.
     #[serde(borrow, default, rename = "txTrieRoot")]
     pub root: &'a str,
+    /// Account of the block producer, 42 hexadecimal digits.
     #[serde(borrow, default)]
     pub witness_address: &'a str,
+    /// Number of the block producer; usually 0.
     #[serde(default)]
     pub witness_id: i64,
+    /// Block version, which the producer's java-tron release sets.
     #[serde(default)]
     pub version: i32,
+    /// Root of the account states in hexadecimal; empty on networks that do not use it.
     #[serde(borrow, default, rename = "accountStateRoot")]
     pub account_state_root: &'a str,
 }
@@ -51,11 +63,13 @@ pub struct HeaderRaw<'a> {
 /// A transaction in a block.
 #[derive(Debug, Deserialize)]
 pub struct Transaction<'a> {
+    /// The transaction id, 64 hexadecimal digits.
     #[serde(borrow, default, rename = "txID")]
     pub id: &'a str,
-    /// The serialised content, whose hash is the id. The decoded form that nodes add is ignored.
+    /// The serialised content in hexadecimal; its hash is the id. The decoded form that nodes add is ignored.
     #[serde(borrow, default, rename = "raw_data_hex")]
     pub raw: &'a str,
+    /// The result of each operation; the chain accepts one operation per transaction.
     #[serde(borrow, default)]
     pub ret: Vec<TransactionResult<'a>>,
 }
@@ -63,6 +77,7 @@ pub struct Transaction<'a> {
 /// The result of a transaction.
 #[derive(Debug, Deserialize)]
 pub struct TransactionResult<'a> {
+    /// A name of [`crate::proto::ContractRet`], such as `SUCCESS`; `None` if the node leaves it out.
     #[serde(borrow, rename = "contractRet")]
     pub contract_ret: Option<&'a str>,
 }
@@ -70,6 +85,7 @@ pub struct TransactionResult<'a> {
 /// The blocks of a range; fewer than requested where the node's chain ends.
 #[derive(Debug, Deserialize)]
 pub struct Blocks<'a> {
+    /// The blocks in ascending order.
     #[serde(borrow, default)]
     pub block: Vec<Block<'a>>,
 }
@@ -77,28 +93,33 @@ pub struct Blocks<'a> {
 /// The receipt of a transaction (java-tron: `TransactionInfo`).
 #[derive(Debug, Default, Deserialize)]
 pub struct TransactionInfo<'a> {
+    /// The transaction id, 64 hexadecimal digits.
     #[serde(borrow, default)]
     pub id: &'a str,
+    /// Height of the block that contains the transaction.
     #[serde(default, rename = "blockNumber")]
     pub block_number: i64,
-    /// `FAILED`, or missing after a success.
+    /// `FAILED`, or `None` after a success.
     #[serde(borrow)]
     pub result: Option<&'a str>,
-    /// Present only if the virtual machine ran.
+    /// The called contract in hexadecimal; `None` if the virtual machine did not run.
     #[serde(borrow)]
     pub contract_address: Option<&'a str>,
+    /// The result of the virtual machine.
     #[serde(borrow, default)]
     pub receipt: Receipt<'a>,
+    /// The logs of the transaction, in order.
     #[serde(borrow, default)]
     pub log: Vec<Log<'a>>,
+    /// The calls that contracts made; empty if the node does not save them.
     #[serde(borrow, default)]
     pub internal_transactions: Vec<InternalTransaction<'a>>,
 }
 
-/// The resources that a transaction used, and the result of the virtual machine.
+/// The part of a receipt that contains the result of the virtual machine. The used resources are ignored.
 #[derive(Debug, Default, Deserialize)]
 pub struct Receipt<'a> {
-    /// The result of the virtual machine; missing if it did not run.
+    /// A name of [`crate::proto::ContractRet`], such as `SUCCESS`; `None` if the virtual machine did not run.
     #[serde(borrow)]
     pub result: Option<&'a str>,
 }
@@ -106,10 +127,13 @@ pub struct Receipt<'a> {
 /// A log of the virtual machine, in hexadecimal. Addresses have 20 bytes, without the prefix `41`.
 #[derive(Debug, Deserialize)]
 pub struct Log<'a> {
+    /// The contract that emitted the log, 40 hexadecimal digits.
     #[serde(borrow, default)]
     pub address: &'a str,
+    /// The indexed event arguments, each 64 hexadecimal digits; the first is the hash of the event's signature.
     #[serde(borrow, default)]
     pub topics: Vec<&'a str>,
+    /// The ABI-encoded arguments that are not indexed.
     #[serde(borrow, default)]
     pub data: &'a str,
 }
@@ -117,15 +141,19 @@ pub struct Log<'a> {
 /// A call that a contract made.
 #[derive(Debug, Deserialize)]
 pub struct InternalTransaction<'a> {
+    /// The calling contract, 42 hexadecimal digits.
     #[serde(borrow, default)]
     pub caller_address: &'a str,
+    /// The called account, 42 hexadecimal digits.
     #[serde(borrow, default, rename = "transferTo_address")]
     pub to: &'a str,
+    /// The amounts that the call moves; empty or zero if it moves none.
     #[serde(borrow, default, rename = "callValueInfo")]
     pub values: Vec<CallValue<'a>>,
     /// The kind of call: the hexadecimal form of `call`, `create` or `suicide`.
     #[serde(borrow, default)]
     pub note: &'a str,
+    /// True if the call failed, so that it moved nothing.
     #[serde(default)]
     pub rejected: bool,
 }
@@ -133,8 +161,10 @@ pub struct InternalTransaction<'a> {
 /// An amount that a call moves: sun, or base units of a TRC10 token.
 #[derive(Debug, Deserialize)]
 pub struct CallValue<'a> {
+    /// The amount, in sun or in base units of the token.
     #[serde(default, rename = "callValue")]
     pub value: i64,
+    /// The number of the TRC10 token; `None` for TRX.
     #[serde(borrow, rename = "tokenId")]
     pub token: Option<Cow<'a, str>>,
 }
@@ -142,8 +172,10 @@ pub struct CallValue<'a> {
 /// The state of an account (`getaccount`). `{}` means that the account is not activated or that the node lags.
 #[derive(Debug, Default, Deserialize)]
 pub struct AccountState<'a> {
+    /// The account, 42 hexadecimal digits; `None` in `{}`.
     #[serde(borrow)]
     pub address: Option<&'a str>,
+    /// Balance in sun, without staked TRX.
     #[serde(default)]
     pub balance: i64,
 }
@@ -151,8 +183,10 @@ pub struct AccountState<'a> {
 /// The balance of an account after a block, in sun, and the block in which it changed last (`getaccountbalance`).
 #[derive(Debug, Default, Deserialize)]
 pub struct PastBalance<'a> {
+    /// Balance in sun.
     #[serde(default)]
     pub balance: i64,
+    /// The block in which the balance changed last; `None` if the node does not report it.
     #[serde(borrow)]
     pub block_identifier: Option<BlockIdentifier<'a>>,
 }
@@ -160,8 +194,10 @@ pub struct PastBalance<'a> {
 /// A block by hash and height.
 #[derive(Debug, Deserialize)]
 pub struct BlockIdentifier<'a> {
+    /// The block id, 64 hexadecimal digits.
     #[serde(borrow, default)]
     pub hash: &'a str,
+    /// Height of the block.
     #[serde(default)]
     pub number: i64,
 }
@@ -169,16 +205,22 @@ pub struct BlockIdentifier<'a> {
 /// The used and the available resources of an account (`getaccountresource`): bandwidth ("net") in bytes, and energy.
 #[derive(Debug, Default, Deserialize)]
 pub struct AccountResource {
+    /// Used part of the free daily bandwidth, in bytes.
     #[serde(default, rename = "freeNetUsed")]
     pub free_net_used: u64,
+    /// Free daily bandwidth, in bytes; 0 if the account is not activated.
     #[serde(default, rename = "freeNetLimit")]
     pub free_net_limit: u64,
+    /// Used part of the bandwidth from staked TRX, in bytes.
     #[serde(default, rename = "NetUsed")]
     pub net_used: u64,
+    /// Bandwidth from staked or lent TRX, in bytes.
     #[serde(default, rename = "NetLimit")]
     pub net_limit: u64,
+    /// Used part of the energy from staked or lent TRX.
     #[serde(default, rename = "EnergyUsed")]
     pub energy_used: u64,
+    /// Energy from staked or lent TRX.
     #[serde(default, rename = "EnergyLimit")]
     pub energy_limit: u64,
 }
@@ -186,6 +228,7 @@ pub struct AccountResource {
 /// The parameters that block producers vote on (`getchainparameters`).
 #[derive(Debug, Deserialize)]
 pub struct ChainParameters<'a> {
+    /// All parameters, in no particular order.
     #[serde(borrow, default, rename = "chainParameter")]
     pub parameters: Vec<ChainParameter<'a>>,
 }
@@ -193,8 +236,10 @@ pub struct ChainParameters<'a> {
 /// One parameter; prices are in sun.
 #[derive(Debug, Deserialize)]
 pub struct ChainParameter<'a> {
+    /// Name of the parameter, such as `getEnergyFee`.
     #[serde(borrow, default)]
     pub key: Cow<'a, str>,
+    /// Value of the parameter; nodes leave out 0.
     #[serde(default)]
     pub value: i64,
 }
@@ -202,30 +247,38 @@ pub struct ChainParameter<'a> {
 /// The result of a simulated call (`triggerconstantcontract`).
 #[derive(Debug, Default, Deserialize)]
 pub struct ConstantCall<'a> {
+    /// The status of the call.
     #[serde(borrow, default)]
     pub result: CallResult<'a>,
+    /// The returned bytes in hexadecimal; the first item holds all of them.
     #[serde(borrow, default)]
     pub constant_result: Vec<&'a str>,
+    /// Energy that the call uses, with the penalty of popular contracts.
     #[serde(default)]
     pub energy_used: u64,
+    /// The transaction in which the node ran the call.
     #[serde(borrow, default)]
     pub transaction: CallTransaction<'a>,
 }
 
-/// The status of a simulated call. `code` and `message` are present after a failure.
+/// The status of a simulated call. The node sets `code` and `message` after a failure only.
 #[derive(Debug, Default, Deserialize)]
 pub struct CallResult<'a> {
+    /// True if the node ran the call, even if the contract reverted it.
     #[serde(default)]
     pub result: bool,
+    /// Name of a java-tron error code; `None` after a success.
     #[serde(borrow, default)]
     pub code: Option<Cow<'a, str>>,
+    /// Text of the failure, in hexadecimal or as plain text; `None` after a success.
     #[serde(borrow, default)]
     pub message: Option<Cow<'a, str>>,
 }
 
-/// The transaction that the call would be.
+/// The transaction in which a node runs a simulated call. It is never broadcast.
 #[derive(Debug, Default, Deserialize)]
 pub struct CallTransaction<'a> {
+    /// The result of the call.
     #[serde(borrow, default)]
     pub ret: Vec<CallStatus<'a>>,
 }
@@ -233,6 +286,7 @@ pub struct CallTransaction<'a> {
 /// `FAILED`, or missing after a success.
 #[derive(Debug, Deserialize)]
 pub struct CallStatus<'a> {
+    /// `FAILED` if the contract reverted the call, otherwise `None`.
     #[serde(borrow)]
     pub ret: Option<&'a str>,
 }
@@ -240,12 +294,16 @@ pub struct CallStatus<'a> {
 /// The answer to a broadcast.
 #[derive(Debug, Default, Deserialize)]
 pub struct Broadcast<'a> {
+    /// True if the node accepted the transaction.
     #[serde(default)]
     pub result: bool,
+    /// Name of a java-tron `response_code`, such as `SIGERROR`; empty after a success.
     #[serde(borrow, default)]
     pub code: Cow<'a, str>,
+    /// Text of the failure, in hexadecimal or as plain text; empty after a success.
     #[serde(borrow, default)]
     pub message: Cow<'a, str>,
+    /// Id of the transaction that the node received.
     #[serde(borrow, default)]
     pub txid: Cow<'a, str>,
 }
@@ -267,8 +325,8 @@ pub fn parse_reply<'a, T: Deserialize<'a>>(reply: &Reply<'a>) -> Result<T, Rejec
     reply.json()
 }
 
-/// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it, the
-/// answer is an error of the kind [`NodeErrorKind::MethodMissing`].
+/// Parses the answer to a simulated call. java-tron simulates calls only with `vm.supportConstant = true`; without it,
+/// the answer is an error of the kind [`NodeErrorKind::MethodMissing`].
 pub fn parse_constant_call<'a>(reply: &Reply<'a>) -> Result<ConstantCall<'a>, Rejection> {
     let call: ConstantCall<'a> = parse_reply(reply)?;
     let message = call.result.message.as_deref().map(decode_message).unwrap_or_default();
@@ -320,8 +378,8 @@ fn node_error_kind(message: &str) -> NodeErrorKind {
     }
 }
 
-/// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal, others
-/// do not.
+/// Returns a node's message as text of at most 300 characters. Some methods encode their messages in hexadecimal,
+/// others do not.
 pub fn decode_message(message: &str) -> String {
     let text = const_hex::decode(message).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     text.unwrap_or_else(|| message.to_owned()).chars().filter(|c| !c.is_control()).take(300).collect()

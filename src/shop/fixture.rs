@@ -23,7 +23,9 @@ use records::audit_log::Actor;
 
 /// 2026-02-11T12:00:00Z.
 pub const NOW: Instant = Instant(1_770_811_200_000);
+/// The payment window of the orders, in milliseconds.
 pub const WINDOW_MS: i64 = 30 * 60_000;
+/// The surface that creates the orders.
 pub const SURFACE: &str = "checkout";
 
 /// The account key of the test vectors in BIP 84.
@@ -33,6 +35,7 @@ const XPUB: &str =
 /// The actor of administrative actions in tests.
 pub const OPERATOR: Actor = Actor::CommandLine { uid: 1000 };
 
+/// A shop with its database and everything that orders need.
 pub struct Fixture {
     pub db: Db,
     pub shop: Shop,
@@ -45,7 +48,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Creates the shop with `items` in stock: the lines 0 to `items` - 1 of [`import`](Fixture::import).
+    /// Creates the shop with `items` items in stock: the lines 0 to `items` − 1 of [`import`](Fixture::import).
     pub async fn new(db: Db, items: usize) -> Fixture {
         let envelope = Arc::new(Envelope::generate());
         let product_id = Uuid::new_v4();
@@ -65,7 +68,7 @@ impl Fixture {
         fixture
     }
 
-    /// Imports the lines `userN@example.org----passN` with these numbers.
+    /// Imports the lines `userN@example.org----passN`, where N is each of the numbers.
     pub async fn import(&self, numbers: impl IntoIterator<Item = usize>) -> stock::ImportResult {
         let lines: Vec<String> = numbers.into_iter().map(|n| format!("user{n}@example.org----pass{n}")).collect();
         let sku = self.sku;
@@ -73,7 +76,7 @@ impl Fixture {
         write(&self.db, move |tx| Box::pin(stock::import(tx, NOW, &OPERATOR, "mailbox", sku, items))).await
     }
 
-    /// Creates a user.
+    /// Creates a user with this name and returns it.
     pub async fn user(&self, name: &str) -> User {
         let (shop, name) = (self.shop, name.to_owned());
         write(&self.db, move |tx| {
@@ -87,7 +90,7 @@ impl Fixture {
         .await
     }
 
-    /// Credits base units to the user's balance.
+    /// Credits `units` base units to the user's balance.
     pub async fn credit(&self, user: &User, currency: Currency, units: u64) {
         let (shop, user) = (self.shop, user.clone());
         write(&self.db, move |tx| {
@@ -110,7 +113,7 @@ impl Fixture {
         .to_string()
     }
 
-    /// Returns an order for `quantity` of the product that is paid in USDT on Ethereum.
+    /// Returns an order for `quantity` units of the product, to be paid in USDT on Ethereum.
     pub fn order(&self, quantity: u32) -> NewOrder {
         NewOrder {
             reference: OrderReference::generate(&mut rand::rng(), "CO", NOW),
@@ -162,7 +165,7 @@ impl Fixture {
     }
 }
 
-/// Returns the product of the fixture: 0.50 CNY, and 0.40 CNY from 100 on.
+/// Returns the product of the fixture. One unit costs 0.50 CNY, or 0.40 CNY from a quantity of 100 on.
 pub fn mailbox(public_id: Uuid) -> NewProduct {
     NewProduct {
         public_id,
@@ -176,6 +179,7 @@ pub fn mailbox(public_id: Uuid) -> NewProduct {
     }
 }
 
+/// Runs `body` in a write transaction and returns its result.
 pub async fn write<T, F>(db: &Db, body: F) -> T
 where
     T: Send + 'static,
@@ -184,6 +188,7 @@ where
     db.write("test", body).await.unwrap()
 }
 
+/// Runs `body` in a read transaction and returns its result.
 pub async fn read<T, F>(db: &Db, body: F) -> T
 where
     T: Send + 'static,

@@ -1,4 +1,5 @@
-//! The shop: catalog, stock, coupons, users, orders and fulfilment. It uses `money`; `money` does not know it.
+//! The shop: merchants, catalog, stock, coupons, users, orders and fulfilment. This crate depends on `money`; `money`
+//! does not depend on it.
 
 pub mod merchants;
 pub mod catalog;

@@ -1,4 +1,4 @@
-//! Many calls of one method, in batches as large as each endpoint accepts them.
+//! Sends many calls of one method, in batches of the size that each endpoint accepts.
 
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::{
     NodeErrorKind, Rejection, Reply, Request, RpcError, Target, Verdict, health::Availability, http::ErrorClass, reply,
 };
 
-/// Name under which health records that an endpoint does not accept batches.
+/// Method name under which the health of an endpoint records that it accepts no batches.
 const BATCH_METHOD: &str = "(batch)";
 
 /// The results of a batch, in the order of its calls.
@@ -48,8 +48,9 @@ impl<T> BatchReply<T> {
 }
 
 impl Pool {
-    /// Sends one call for each element of `params`, in batches of at most `batch_max` where endpoints accept batches. Calls
-    /// without an accepted reply are sent again one by one, with fail-over. `accept` gets the index of the call.
+    /// Sends one call for each element of `params`, in batches of at most `batch_max` calls where endpoints accept
+    /// batches. Calls without an accepted reply are sent again one by one, with fail-over. The first argument of
+    /// `accept` is the index of the call.
     pub async fn batch<T, P, F>(&self, method: &str, params: &[P], batch_max: usize, accept: F) -> BatchReply<T>
     where
         T: Send,
@@ -73,7 +74,7 @@ impl Pool {
         all
     }
 
-    /// Sends the calls of one chunk, which begins at index `offset`, in batches as small as the endpoints want them.
+    /// Sends the calls of one chunk, which begins at index `offset`, in batches of the size that the endpoints accept.
     async fn send_chunk<T, P, F>(&self, method: &str, offset: usize, params: &[P], accept: &F) -> BatchReply<T>
     where
         T: Send,
@@ -104,8 +105,8 @@ impl Pool {
         BatchReply { results, error: None }
     }
 
-    /// Sends the first calls as one batch and stores the accepted values. Returns the number of calls sent, or `None` if no
-    /// reply was accepted. This is never an error: the caller sends the remaining calls one by one.
+    /// Sends the first calls as one batch and stores the accepted values. Returns the number of calls sent, or `None`
+    /// if no reply was accepted. This is never an error: the caller sends the remaining calls one by one.
     async fn send_batch<T, P, F>(
         &self,
         method: &str,

@@ -1,4 +1,4 @@
-//! The check that an endpoint is a node of the configured chain. A node of another chain would answer every request
+//! Verifies that an endpoint is a node of the configured chain. A node of another chain would answer every request
 //! consistently, and its answers would be wrong.
 
 use std::{sync::atomic::Ordering, time::Duration};
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Pool {
-    /// Sends the chain check to an endpoint that has not passed it yet. Fails with the error class and the reason if the
-    /// endpoint cannot be used.
+    /// Sends the chain check to an endpoint that has not passed it yet. Fails with the error class and the reason if
+    /// the endpoint cannot be used.
     pub(super) async fn verify_chain(&self, endpoint: usize, timeout: Duration) -> Result<(), (ErrorClass, String)> {
         let Some(check) = &self.config.chain_check else { return Ok(()) };
         let state = &self.endpoints[endpoint];
@@ -30,7 +30,8 @@ impl Pool {
         let sent_at = Instant::now();
         let availability = state.health().availability(method, sent_at);
         if matches!(availability, Availability::CoolingDown(_)) {
-            // The check of another request failed while this one waited for the lock; this request was not sent.
+            // Another request sent the check while this one waited for the lock, and the check failed; this request was
+            // not sent.
             return Err((ErrorClass::Throttled, self.reason_unavailable(endpoint, method, sent_at)));
         }
         state.health().charge(1, sent_at);

@@ -4,31 +4,35 @@ use std::time::Duration;
 
 use crate::{ChainCheck, Endpoint};
 
-/// Time by which the head of an endpoint may be behind the best one before it gets requests last; one block in any case.
+/// Maximum time by which the head of an endpoint may lag behind the best head. An endpoint that lags more gets requests
+/// last. A lag of one block is always allowed.
 const HEAD_LAG_MAX: Duration = Duration::from_secs(30);
 
 /// The endpoints of a chain and the limits for requests to them.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Endpoints in order of preference: a later one gets a request when the earlier ones fail, cool down or have used up
-    /// their rate limits.
+    /// Endpoints in order of preference. A later endpoint gets a request when the earlier ones fail, cool down or have
+    /// exhausted their rate limits.
     pub endpoints: Vec<Endpoint>,
-    /// Maximum time for one request over all endpoints.
+    /// Maximum time for one request, over all endpoints together.
     pub deadline: Duration,
-    /// Maximum size of one reply.
+    /// Maximum size of one reply, in bytes.
     pub body_bytes_max: usize,
-    /// Maximum number of calls in one JSON-RPC batch, whatever a driver asks for; 1 sends no batches.
+    /// Maximum number of calls in one JSON-RPC batch, even if a driver requests more; 1 sends no batches.
     pub batch_max: usize,
-    /// Maximum number of batches under way at once.
+    /// Maximum number of concurrent batches.
     pub concurrency: usize,
-    /// Number of blocks by which the head of an endpoint may be behind the best one before it gets requests last.
+    /// Maximum number of blocks by which the head of an endpoint may lag behind the best head. An endpoint that lags
+    /// more gets requests last.
     pub head_lag_blocks_max: u64,
-    /// Request that every endpoint must answer as expected before any other reply of it is accepted.
+    /// Request that every endpoint must answer as expected before any other reply from it is accepted; `None` for no
+    /// check.
     pub chain_check: Option<ChainCheck>,
 }
 
 impl Config {
-    /// The default limits: 10 seconds, replies of 64 MiB, three batches of 100 calls at once, and a lag of three blocks.
+    /// Returns the default limits: a deadline of 10 seconds, replies of 64 MiB, three concurrent batches of 100 calls,
+    /// and a lag of three blocks.
     pub fn new(endpoints: Vec<Endpoint>) -> Config {
         Config {
             endpoints,
@@ -49,11 +53,13 @@ impl Config {
     }
 }
 
-/// Why a pool cannot be built.
+/// The reason for which a pool cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// Only endpoints without the role `read` are configured, or none at all.
     #[error("no endpoint with the role `read` is configured")]
     NoReadEndpoint,
+    /// The HTTP client cannot be built, for example because its TLS backend cannot be initialised.
     #[error("the HTTP client cannot be built: {0}")]
     Client(#[from] reqwest::Error),
 }

@@ -1,21 +1,23 @@
-//! What the pool knows about one endpoint.
+//! The state that the pool keeps for one endpoint.
 
 use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
 use crate::{AdaptiveSize, Endpoint, health::Health, pool::Config};
 
-/// One endpoint with its health and what the pool learnt about it.
+/// One endpoint with its health, its batch size and the result of its chain check.
 pub struct EndpointState {
+    /// URL, roles, rate limits and credentials, as configured.
     pub endpoint: Endpoint,
     health: Mutex<Health>,
     batch_size: Mutex<AdaptiveSize>,
-    /// The endpoint has passed [`Config::chain_check`], or there is none.
+    /// True if the endpoint has passed [`Config::chain_check`] or no check is configured.
     pub chain_verified: AtomicBool,
-    /// Held during the chain check, so that it is sent once.
+    /// Lock that is held during the chain check, so that concurrent requests do not send it twice.
     pub chain_check_lock: tokio::sync::Mutex<()>,
 }
 
 impl EndpointState {
+    /// Returns the state of an endpoint that has not received any request yet.
     pub fn new(endpoint: &Endpoint, config: &Config) -> EndpointState {
         EndpointState {
             endpoint: endpoint.clone(),
@@ -26,16 +28,18 @@ impl EndpointState {
         }
     }
 
+    /// Locks and returns the health of the endpoint.
     pub fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().expect("no panic while health is locked")
     }
 
-    /// The number of calls that the endpoint accepts in one batch, as learnt so far.
+    /// Locks and returns the number of calls that the endpoint accepts in one batch, learnt from its replies.
     pub fn batch_size(&self) -> MutexGuard<'_, AdaptiveSize> {
         self.batch_size.lock().expect("no panic while the batch size is locked")
     }
 
-    /// Returns the maximum number of calls in one batch, at most the endpoint's limit per second. Below 2 no batch is sent.
+    /// Returns the maximum number of calls in one batch, which is at most the endpoint's limit per second. If it is
+    /// below 2, no batch is sent.
     pub fn batch_max(&self, config: &Config) -> usize {
         let per_second = self.endpoint.limits().per_second.unwrap_or(u32::MAX);
         config.batch_max.min(usize::try_from(per_second).unwrap_or(usize::MAX))

@@ -1,4 +1,4 @@
-//! Requests that go to one endpoint after the other.
+//! Sends a request to one endpoint after another until one gives an accepted reply.
 
 use tokio::time::Instant;
 
@@ -36,7 +36,8 @@ impl Pool {
                     Selection::Send { .. } | Selection::None => break,
                 };
             let timeout = timeout_for(deadline - now, others);
-            // An endpoint that throttles did not process the request, so it may get it again after its cool-down.
+            // An endpoint that throttled the request did not process it, so it may get the request again after its
+            // cool-down.
             attempted[endpoint] = true;
             if let Err((class, reason)) = self.verify_chain(endpoint, timeout).await {
                 attempted[endpoint] = class != ErrorClass::Throttled;

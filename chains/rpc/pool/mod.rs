@@ -1,9 +1,9 @@
 //! The endpoints of one chain, with fail-over between them.
 //!
-//! A request goes to each endpoint at most once, except to one that rejected it without processing it because it has too
-//! many requests. The pool waits for rate limits and cool-downs that end before the deadline if no endpoint is available.
-//! An error that a node replies with does not count against its health; failed, slow, throttled and invalid replies do, each
-//! once.
+//! A request goes to each endpoint at most once. The exception is an endpoint that rejected it without processing it,
+//! because it got too many requests. If no endpoint is available, the pool waits for rate limits and cool-downs that
+//! end before the deadline. An error that a node replies with does not count against its health; failed, slow,
+//! throttled and invalid replies do, each once.
 
 mod config;
 mod endpoint_state;
@@ -73,8 +73,9 @@ impl Pool {
         }
     }
 
-    /// Sends a request to every endpoint with the role `broadcast` at once, even while it cools down; the target of the
-    /// request is ignored. Returns the index of each endpoint with the body of its reply or the reason why there is none.
+    /// Sends a request to every endpoint with the role `broadcast` at once, even to one that cools down; the target of
+    /// the request is ignored. Returns the index of each endpoint with the body of its reply or the reason for which
+    /// there is none.
     pub async fn broadcast(&self, request: Request) -> Vec<(usize, Result<Vec<u8>, String>)> {
         let request = &request;
         let recipients = (0..self.endpoints.len()).filter(|i| self.endpoints[*i].endpoint.has_role(Role::Broadcast));
@@ -90,7 +91,8 @@ impl Pool {
         future::join_all(replies).await
     }
 
-    /// Returns the number of requests sent since the start; every item of a batch counts, because providers bill it.
+    /// Returns the number of requests sent since the start. Every call of a batch counts, because providers bill each
+    /// call.
     pub fn requests_sent(&self) -> u64 {
         self.requests_sent.load(Ordering::Relaxed)
     }
@@ -113,17 +115,17 @@ impl Pool {
         self.endpoints.iter().map(|state| state.health().head(now)).collect()
     }
 
-    /// Returns a text of a node with everything blanked that occurs in the endpoint's URL or headers.
+    /// Returns a node's text with every occurrence of a secret of the endpoint's URL or headers redacted.
     pub fn redact(&self, endpoint: usize, text: &str) -> String {
         self.endpoints.get(endpoint).map_or_else(String::new, |state| state.endpoint.redact(text))
     }
 
-    /// Returns host and port of an endpoint, `?` if there is none with this index.
+    /// Returns host and port of an endpoint, or `?` if there is none with this index.
     pub fn label(&self, endpoint: usize) -> String {
         self.endpoints.get(endpoint).map_or_else(|| "?".to_owned(), |state| state.endpoint.label())
     }
 
-    /// Sends one HTTP request to one endpoint and counts `requests` in it.
+    /// Sends one HTTP request to one endpoint and adds `requests`, its number of calls, to the count.
     async fn exchange(
         &self,
         endpoint: usize,
@@ -135,7 +137,7 @@ impl Pool {
         self.client.send(&self.endpoints[endpoint].endpoint, request, timeout, self.config.body_bytes_max).await
     }
 
-    /// Returns the time until which a wait may last, so that a tenth of the deadline is left for the reply.
+    /// Returns the time at which a wait must end, so that a tenth of the deadline is left for the reply.
     fn wait_ends_at(&self, deadline: Instant) -> Instant {
         deadline - self.config.deadline / 10
     }

@@ -1,4 +1,4 @@
-//! Records the result of an exchange, in the attempts of its request and in the health of its endpoint.
+//! Records the result of an exchange, both in the attempts of its request and in the health of its endpoint.
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Pool {
-    /// Adds the verdict on a reply to the attempts of its request and to the result of its exchange. Returns the value if
-    /// it was accepted, which ends the request.
+    /// Adds the verdict on a reply to the attempts of its request and to the result of its exchange. Returns the value
+    /// if it was accepted, which ends the request.
     pub(super) fn record_verdict<T>(
         &self,
         endpoint: usize,
@@ -76,8 +76,8 @@ impl Pool {
         }
     }
 
-    /// Records an exchange without a reply and returns its error class, or `None` if the reply was too large, which does
-    /// not count against the health of the endpoint.
+    /// Records an exchange without a reply and returns its error class, or `None` if the reply was too large, which
+    /// does not count against the health of the endpoint.
     pub(super) fn record_transport_error<T>(
         &self,
         endpoint: usize,

@@ -1,4 +1,4 @@
-//! Which endpoint gets a request next.
+//! Selects the endpoint that gets a request next.
 
 use std::time::Duration;
 
@@ -8,23 +8,24 @@ use tokio::time::Instant;
 use super::Pool;
 use crate::{Role, Target, health::Availability};
 
-/// What to do next with a request.
+/// The next step for a request.
 pub enum Selection {
-    /// Send it to this endpoint.
+    /// Send the request to this endpoint.
     Send {
         endpoint: usize,
         /// Number of other endpoints that are available now.
         others: u32,
     },
-    /// Wait until then: no endpoint, or none whose head is recent, is available earlier.
+    /// Wait until this time, because no endpoint, or no endpoint with a recent head, is available earlier.
     Wait(Instant),
     /// No endpoint will be available in time.
     None,
 }
 
 impl Pool {
-    /// Selects the next endpoint for a request, in order of preference or in turn from the first endpoint of its target.
-    /// Waits end at `wait_until` at the latest; cool-downs are waited for only if `waits_for_cool_downs`.
+    /// Selects the next endpoint for a request, in order of preference or in turn from the first endpoint of its
+    /// target. A wait ends at `wait_until` at the latest. A cool-down is waited for only if `waits_for_cool_downs` is
+    /// true.
     pub(super) fn select(
         &self,
         method: &str,
@@ -70,7 +71,7 @@ impl Pool {
         }
     }
 
-    /// Returns why each endpoint that was not attempted did not get the request.
+    /// Returns a reason for each endpoint that did not get the request.
     pub(super) fn reasons_not_attempted(&self, method: &str, attempted: &[bool]) -> Vec<String> {
         let now = Instant::now();
         let remaining = (0..self.endpoints.len()).filter(|i| !attempted[*i]);
@@ -78,7 +79,7 @@ impl Pool {
         readable.map(|endpoint| self.reason_unavailable(endpoint, method, now)).collect()
     }
 
-    /// Returns why an endpoint does not get a request of this method now.
+    /// Returns the reason for which an endpoint does not get a request of this method now.
     pub(super) fn reason_unavailable(&self, endpoint: usize, method: &str, now: Instant) -> String {
         let state = &self.endpoints[endpoint];
         let health = state.health();
@@ -101,8 +102,8 @@ impl Pool {
     }
 }
 
-/// Returns the timeout for one endpoint: all the time that is left, or half of it if other endpoints can get the request
-/// afterwards. A silent endpoint cools down and does not cost that time again, while a shorter timeout would give up
+/// Returns the timeout for one endpoint: all the time left, or half of it if other endpoints can get the request
+/// afterwards. A silent endpoint then cools down, so it costs that time only once; a shorter timeout would give up
 /// requests that are merely slow.
 pub fn timeout_for(time_left: Duration, others: u32) -> Duration {
     if others == 0 { time_left } else { time_left / 2 }

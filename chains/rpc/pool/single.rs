@@ -1,4 +1,4 @@
-//! Requests to one endpoint, without fail-over.
+//! Sends requests to one endpoint, without fail-over.
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Pool {
-    /// Sends a request to one endpoint, with the rules of [`crate::Target::Only`].
+    /// Sends a request to one endpoint as [`crate::Target::Only`] describes.
     pub(super) async fn send_to_one<T, F>(
         &self,
         endpoint: usize,
@@ -57,7 +57,7 @@ impl Pool {
         attempts.into_result(method)
     }
 
-    /// Sends a request to one endpoint, with the rules of [`crate::Target::Probe`].
+    /// Sends a request to one endpoint as [`crate::Target::Probe`] describes.
     pub(super) async fn probe<T, F>(&self, endpoint: usize, request: &Request, mut accept: F) -> Result<T, RpcError>
     where
         F: FnMut(&Reply<'_>) -> Result<Verdict<T>, Rejection>,

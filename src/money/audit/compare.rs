@@ -1,5 +1,5 @@
-//! Compares the stored deposits, invoices and payments with their postings: amounts and accounts must match, and nothing may
-//! be missing on either side.
+//! Compares the stored deposits, invoices and payments with their postings. Amounts and accounts must match, and
+//! nothing may be missing on either side.
 
 use std::collections::HashMap;
 
@@ -13,19 +13,20 @@ use crate::ledger::{Account, Suspense};
 use db::{self, Tx};
 use ids::{AccountId, MerchantId, Mode};
 
-/// The ids of accounts by mode, code and asset.
+/// Account ids by mode, account code and asset.
 pub type AccountIds = HashMap<(Mode, String, AssetId), AccountId>;
 
-/// The sums of an invoice's deposits, in base units of the invoice's asset.
+/// The sums of the deposits of an invoice, in base units of the invoice's asset.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Received {
-    /// Deposits that count and are confirmed or final.
+    /// The sum of the deposits that count for the invoice and are confirmed or final.
     counted: Amount,
-    /// Deposits that counted until the invoice expired, orphaned ones included.
+    /// The sum of the partial payments that were moved when the invoice expired. Orphaned ones are included, because
+    /// their reversal is a separate entry.
     short: Amount,
 }
 
-/// The accounts of a merchant in one asset. `None` for an account that was never used.
+/// The accounts of a merchant for one asset; `None` for an account that was never used.
 struct MerchantAccounts {
     incoming: Option<AccountId>,
     pending: Option<AccountId>,
@@ -48,8 +49,8 @@ impl MerchantAccounts {
 }
 
 impl Auditor {
-    /// Checks that each deposit has one hold between its accounts, resolved as its state requires, that a deposit which no
-    /// invoice counts is unallocated, and that an orphaned deposit was reversed. Returns the sums for each invoice.
+    /// Checks the postings of each deposit: it has one hold, resolved as its state requires; it was moved to a
+    /// suspense account if no invoice counts it; it was reversed if it is orphaned. Returns the sums by invoice id.
     pub(super) async fn check_deposits(
         &mut self,
         tx: &mut Tx,
@@ -101,7 +102,7 @@ impl Auditor {
         let on_chain = find(Account::OnChain(deposit.chain.clone()));
         let incoming = find(Account::MerchantIncoming(merchant));
         let suspense = deposit.disposition.suspense().map(|suspense| find(Account::Suspense(merchant, suspense)));
-        // The account that holds the money now. The expiry of its invoice moved a short deposit, with an entry of its own.
+        // The account that holds the money now. A short deposit was moved there by the expiry entry of its invoice.
         let current = suspense.unwrap_or(incoming);
         let unallocated_in = suspense.filter(|_| deposit.disposition != Disposition::Short);
         let between = |debit: Option<AccountId>, credit: Option<AccountId>| {
@@ -137,8 +138,8 @@ impl Auditor {
         }
     }
 
-    /// Checks that each invoice was settled, reversed, finalized and expired as it is stored, with the money that its
-    /// deposits brought.
+    /// Checks that the settlements, reversals, finality and expiry of each invoice match its postings and its
+    /// deposits.
     pub(super) async fn check_invoices(
         &mut self,
         tx: &mut Tx,
@@ -165,7 +166,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// Checks that each payment from a balance was taken from its user and given to its merchant.
+    /// Checks that each payment from a balance debited its user and credited its merchant.
     pub(super) async fn check_balance_payments(
         &mut self,
         tx: &mut Tx,
@@ -197,7 +198,7 @@ impl Auditor {
         Ok(())
     }
 
-    /// Reports postings of objects that are not stored, or that should have no postings in their state.
+    /// Reports postings whose object is not stored, or that the object should not have in its state.
     fn report_unmatched(&mut self, noun: &str, mut ids: Vec<i64>) {
         ids.sort_unstable();
         for id in ids {
@@ -208,7 +209,8 @@ impl Auditor {
     }
 }
 
-/// Returns the sum, or the largest amount where it leaves the range: no stored amount equals that.
+/// Returns the sum, or the largest amount when the sum is out of range. No stored amount is that large, so the
+/// comparison then fails.
 fn add(one: Amount, other: Amount) -> Amount {
     one.checked_add(other).unwrap_or(Amount::MAX)
 }
@@ -228,7 +230,8 @@ fn check_invoice(
     };
     let MerchantAccounts { incoming, pending, available, short, surplus } = *accounts;
     let is_paid = invoice.state == invoices::State::Paid;
-    // The sum of the postings that belong to a settlement or to the expiry. In the end it must be the sum of all.
+    // The sum of the postings that belong to a settlement or to the expiry. At the end it must equal the sum of all
+    // postings.
     let mut explained = Amount::ZERO;
     let mut last = (Amount::ZERO, Amount::ZERO);
     for number in 1..=invoice.settlement_count {
@@ -244,7 +247,8 @@ fn check_invoice(
         let is_current = is_paid && number == invoice.settlement_count;
         let (to_reverse, surplus_to_reverse) =
             if is_current { (Amount::ZERO, Amount::ZERO) } else { (earned, surplus_part) };
-        // The reversal takes the money from where it was: pending before it is final, available after.
+        // A reversal takes the money from the account that holds it: pending before the deposits are final, available
+        // after.
         let expected_pending = if finalized.is_zero() { to_reverse } else { Amount::ZERO };
         let expected_available = if finalized == earned { to_reverse } else { Amount::ZERO };
         let is_reversed = reversed_pending == expected_pending

@@ -1,5 +1,5 @@
-//! The audit recomputes the whole ledger from its postings and reports every difference from what is stored: sums, balances,
-//! holds, the hash chain, and the deposits, invoices and payments that caused the postings.
+//! The audit recomputes the whole ledger from its postings and reports every difference from the stored data:
+//! balances, holds, the hash chain, and the deposits, invoices and payments that caused the postings.
 
 mod compare;
 mod posting_index;
@@ -17,32 +17,33 @@ use crate::ledger::{
 use db::{self, Tx};
 use ids::{AccountId, PostingSeq};
 
-/// Number of rows that are read at a time.
+/// The number of rows that one query reads.
 const PAGE: i64 = 10_000;
-/// Number of findings that are described. Further ones are only counted.
+/// The maximum number of findings that the report describes. Further findings are only counted.
 const FINDINGS_MAX: usize = 100;
 
 /// The result of an audit.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Number of postings.
+    /// The number of audited postings.
     pub postings: u64,
-    /// Number of postings that are not in the hash chain yet. On PostgreSQL, some are normal for a second.
+    /// The number of postings that are not in the hash chain yet. On PostgreSQL a worker appends new postings within
+    /// about a second, so a few are normal.
     pub without_hash: u64,
-    /// Number of accounts.
+    /// The number of ledger accounts.
     pub accounts: u64,
-    /// Number of deposits.
+    /// The number of audited deposits.
     pub deposits: u64,
-    /// Number of holds that are neither posted nor voided.
+    /// The number of holds that are neither posted nor voided.
     pub open_holds: u64,
-    /// The first 100 findings: sentences that name the posting, account, deposit, invoice or payment.
+    /// The first 100 findings, each a sentence that names a posting, account, deposit, invoice or payment.
     pub findings: Vec<String>,
-    /// Number of all findings.
+    /// The number of all findings, including those that `findings` leaves out.
     pub findings_total: u64,
 }
 
 impl Report {
-    /// Returns true when nothing differs.
+    /// Returns true when the audit found no difference.
     pub fn is_clean(&self) -> bool {
         self.findings_total == 0
     }
@@ -85,21 +86,21 @@ struct OpenHold {
 
 struct Auditor {
     report: Report,
-    /// The sums of all postings.
+    /// The sums of all postings, by account.
     computed: HashMap<AccountId, Balance>,
-    /// The sums of the postings that an account's balance row should include.
+    /// The sums of the postings that the balance row should include, by account.
     computed_rolled_up: HashMap<AccountId, Balance>,
     open_holds: HashMap<PostingSeq, OpenHold>,
-    /// The amount posted for each resolved hold; `None` for a voided one.
+    /// The posted amount of each resolved hold; `None` for a voided hold.
     resolved_holds: HashMap<PostingSeq, Option<Amount>>,
     posting_index: PostingIndex,
 }
 
-/// Audits the whole ledger in one snapshot. The time grows with the number of postings, so run it on a reader without a
-/// time limit.
+/// Audits the whole ledger in one snapshot. The time grows with the number of postings, so run it on a connection
+/// without a statement timeout.
 ///
 /// # Errors
-/// Any [`db::Error`] of the database. A difference is no error but a finding of the report.
+/// Any [`db::Error`] of the database. Differences are not errors; the report lists them.
 pub async fn audit_ledger(tx: &mut Tx) -> Result<Report, db::Error> {
     let accounts: HashMap<AccountId, store::Account> =
         store::list_accounts(tx).await?.into_iter().map(|account| (account.id, account)).collect();
@@ -129,7 +130,8 @@ pub async fn audit_ledger(tx: &mut Tx) -> Result<Report, db::Error> {
 }
 
 impl Auditor {
-    /// Checks that the hash chain has no gap and that every hash is right, and adds all its postings.
+    /// Checks that the hash chain has no gap and that every hash is correct. Adds all postings of the chain to the
+    /// sums.
     async fn check_hash_chain(
         &mut self,
         tx: &mut Tx,
@@ -155,7 +157,8 @@ impl Auditor {
                         posting.seq, posting.entry
                     ));
                 }
-                // The next hash is computed from the stored one, so that one changed posting is one finding.
+                // Continue from the stored hash, so that one changed posting gives one finding instead of one for
+                // every later posting.
                 previous = posting.hash.unwrap_or(hash);
                 last_no = hash_chain_no;
                 self.add_posting(posting, accounts);
@@ -209,7 +212,7 @@ impl Auditor {
         self.posting_index.add(posting);
     }
 
-    /// Checks every balance row, and that debits equal credits in every asset.
+    /// Checks every balance row, and that debits equal credits for every asset.
     fn check_balances(&mut self, accounts: &HashMap<AccountId, store::Account>) {
         let mut sorted: Vec<_> = accounts.values().collect();
         sorted.sort_by_key(|account| account.id);

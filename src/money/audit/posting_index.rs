@@ -1,5 +1,5 @@
-//! The postings of deposits, invoices and payments, by the names of their journal entries. Each name is used once, so each of
-//! these is at most one entry.
+//! An index of postings by the deposit, invoice or payment that caused them, which the name of the journal entry
+//! states. Entry names are unique, so each kind of entry occurs at most once for an object.
 
 use std::collections::HashMap;
 
@@ -11,50 +11,63 @@ use ids::{AccountId, PostingSeq};
 /// The accounts and the amount of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountedAmount {
+    /// The debited account.
     pub debit: AccountId,
+    /// The credited account.
     pub credit: AccountId,
+    /// Base units of the asset of both accounts.
     pub amount: Amount,
 }
 
 /// The postings of a deposit.
 #[derive(Debug, Default)]
 pub struct DepositPostings {
+    /// The hold that was created when the deposit was first seen; `None` when there is no such hold.
     pub hold: Option<(PostingSeq, AccountedAmount)>,
-    /// Posted when no invoice counts the deposit.
+    /// The move to a suspense account, which is posted when no invoice counts the deposit.
     pub unallocated: Option<AccountedAmount>,
-    /// Posted when the block of a confirmed deposit vanished.
+    /// The reversal, which is posted when a reorg removes the block of a confirmed deposit.
     pub reversal: Option<AccountedAmount>,
 }
 
 /// The step of an invoice that a posting belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvoiceStep {
+    /// The invoice was paid, and its money became pending money of the merchant.
     Paid,
+    /// A reorg removed money of a paid invoice, and its settlement was undone.
     Reversed,
+    /// The deposits became final, and the pending money became available.
     Final,
+    /// The invoice expired, and its partial payments were moved to the suspense account.
     Expired,
 }
 
 /// A posting of an invoice.
 #[derive(Debug, Clone, Copy)]
 pub struct InvoicePosting {
+    /// The step that the posting books.
     pub step: InvoiceStep,
-    /// The number of the settlement, from 1; 0 for the expiry; -1 where the name has no valid number.
+    /// The number of the settlement, from 1; 0 for the expiry; -1 when the entry name has no valid number.
     pub settlement: i64,
+    /// The accounts and the amount of the posting.
     pub posted: AccountedAmount,
 }
 
+/// The postings of all deposits, invoices and payments.
 #[derive(Debug, Default)]
 pub struct PostingIndex {
+    /// The postings of deposits, by deposit id.
     pub deposits: HashMap<i64, DepositPostings>,
+    /// The postings of invoices, by invoice id.
     pub invoices: HashMap<i64, Vec<InvoicePosting>>,
-    /// Payments from balances.
+    /// The postings of payments from balances, by payment id.
     pub payments: HashMap<i64, AccountedAmount>,
 }
 
 impl PostingIndex {
-    /// Adds a posting under the deposit, invoice or payment that the name of its entry begins with. Other postings are left
-    /// out.
+    /// Adds a posting to the object that the name of its entry begins with, such as `invoice/7/paid/1`. Ignores
+    /// postings of other entries.
     pub fn add(&mut self, posting: &StoredPosting) {
         let posted = AccountedAmount { debit: posting.debit, credit: posting.credit, amount: posting.amount };
         let parts: Vec<&str> = posting.entry.split('/').collect();

@@ -1,4 +1,4 @@
-//! All SQL of the audit. It only reads: balances, deposits, invoices and payments.
+//! All SQL of the audit. It reads balances, deposits, invoices and payments, and writes nothing.
 
 use chain::{Amount, AssetId, ChainId};
 
@@ -11,16 +11,23 @@ use ids::{AccountId, MerchantId, Mode, UserId};
 
 /// A ledger account with its balance row.
 pub struct Account {
+    /// The id of the account.
     pub id: AccountId,
+    /// The mode of the account: live or test.
     pub mode: Mode,
+    /// The name of the account, such as `merchant:7:available`.
     pub code: String,
+    /// The asset of its postings.
     pub asset: AssetId,
+    /// True when the account may not go below zero.
     pub non_negative: bool,
+    /// The sums in the balance row.
     pub balance: Balance,
     /// The hash chain number up to which the balance row includes the postings.
     pub rolled_up_to: i64,
 }
 
+/// Lists all accounts with their balance rows, in the order of their ids.
 pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<Account>, db::Error> {
     let found = rows!(
         tx,
@@ -48,18 +55,27 @@ pub async fn list_accounts(tx: &mut Tx) -> Result<Vec<Account>, db::Error> {
 
 /// A deposit with the shop of its invoice.
 pub struct Deposit {
+    /// The id of the deposit.
     pub id: i64,
+    /// The chain on which the deposit arrived.
     pub chain: ChainId,
+    /// The asset that was deposited.
     pub asset: AssetId,
+    /// Base units of the asset.
     pub amount: Amount,
+    /// The state that is stored for the deposit.
     pub state: deposits::State,
+    /// The use of the deposit: counted for its invoice, or the reason why it is not.
     pub disposition: Disposition,
+    /// The id of the invoice whose address received the deposit.
     pub invoice: i64,
+    /// The merchant of the invoice.
     pub merchant: MerchantId,
+    /// The mode of the invoice: live or test.
     pub mode: Mode,
 }
 
-/// Lists deposits with ids above `after`, in the order of their ids.
+/// Lists at most `limit` deposits with ids above `after`, in the order of their ids.
 pub async fn list_deposits(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Deposit>, db::Error> {
     let found = rows!(
         tx,
@@ -84,23 +100,31 @@ pub async fn list_deposits(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<De
     found.iter().map(deposit).collect()
 }
 
-/// An invoice.
+/// The columns of an invoice that the audit compares.
 pub struct Invoice {
+    /// The id of the invoice.
     pub id: i64,
+    /// The merchant that the invoice belongs to.
     pub merchant: MerchantId,
+    /// The mode of the invoice: live or test.
     pub mode: Mode,
+    /// The asset that the invoice requests.
     pub asset: AssetId,
+    /// The state that is stored for the invoice.
     pub state: invoices::State,
+    /// The requested amount, in base units.
     pub amount_due: Amount,
+    /// The shortfall that still counts as paid, in base units.
     pub tolerance: Amount,
+    /// The number of times that the invoice was paid; more than 1 after reorgs.
     pub settlement_count: i64,
-    /// `None` unless it is paid.
+    /// The amount credited to the merchant, in base units; `None` unless the invoice is paid.
     pub credited_amount: Option<Amount>,
-    /// True when the deposits behind its last settlement are final.
+    /// True when the deposits behind the last settlement are final.
     pub is_final: bool,
 }
 
-/// Lists invoices with ids above `after`, in the order of their ids.
+/// Lists at most `limit` invoices with ids above `after`, in the order of their ids.
 pub async fn list_invoices(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<Invoice>, db::Error> {
     let found = rows!(
         tx,
@@ -128,16 +152,22 @@ pub async fn list_invoices(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<In
 
 /// A payment that was taken from a user's balance.
 pub struct BalancePayment {
+    /// The id of the payment.
     pub id: i64,
+    /// The asset of the balance.
     pub asset: AssetId,
+    /// The amount that was taken from the balance, in base units.
     pub amount: Amount,
+    /// The merchant that received the payment.
     pub merchant: MerchantId,
+    /// The mode of the payment: live or test.
     pub mode: Mode,
+    /// The user who paid; `None` is an error that the audit reports.
     pub user: Option<UserId>,
 }
 
-/// Lists successful payments from balances with ids above `after`, in the order of their ids. Free orders are left out,
-/// because nothing was taken for them.
+/// Lists at most `limit` successful payments from balances with ids above `after`, in the order of their ids. Free
+/// orders are left out, because nothing was taken for them.
 pub async fn list_balance_payments(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<BalancePayment>, db::Error> {
     let found = rows!(
         tx,

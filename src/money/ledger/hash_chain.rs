@@ -12,16 +12,27 @@ pub(crate) const GENESIS_HASH: [u8; 32] = [0; 32];
 /// The fields of a posting that its hash covers.
 #[derive(Debug, Clone)]
 pub(super) struct HashedFields<'a> {
+    /// The position of the posting in the hash chain, from 1.
     pub hash_chain_no: i64,
+    /// The sequence number of the posting.
     pub seq: i64,
+    /// The name of the journal entry.
     pub entry: &'a str,
+    /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
+    /// The stored text of the kind, such as `posted`.
     pub kind: &'a str,
+    /// The sequence number of the hold that the posting posts or voids; `None` for other postings.
     pub hold_seq: Option<i64>,
+    /// The id of the debited account.
     pub debit_account_id: i64,
+    /// The id of the credited account.
     pub credit_account_id: i64,
+    /// Base units of the asset, big-endian.
     pub amount: [u8; 32],
+    /// The reason that the journal entry states.
     pub reason: &'a str,
+    /// Unix time in milliseconds.
     pub created_at: i64,
 }
 
@@ -52,8 +63,9 @@ impl HashedFields<'_> {
     }
 }
 
-/// Appends stored postings to the hash chain, at most `limit`, and returns their number. Only one instance at a time may
-/// call it. On SQLite there are none, because the single writer hashes each posting when it inserts it.
+/// Appends stored postings to the hash chain, at most `limit`, and returns the number of appended postings. Only one
+/// instance of the daemon at a time may call it. On SQLite it always returns 0, because the single writer hashes each
+/// posting when it inserts it.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

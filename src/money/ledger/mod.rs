@@ -158,27 +158,27 @@ pub(crate) enum Side {
     Credit,
 }
 
-/// The effect of a posting on the balances of its two accounts.
+/// The effect of a posting on the balances of its two accounts, in base units of the asset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BalanceChange {
+    /// Posts the amount.
     Posted(Amount),
+    /// Adds the amount to the pending sum until the hold is resolved.
     Held(Amount),
-    /// A hold ends. `posted` is the part of it that is posted: zero when the hold is voided.
-    Resolved {
-        held: Amount,
-        posted: Amount,
-    },
+    /// Ends a hold. `held` leaves the pending sum; `posted`, which is zero when the hold is voided, is posted.
+    Resolved { held: Amount, posted: Amount },
 }
 
 /// The kind of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PostingKind {
+    /// Posted at once, without a hold.
     Posted,
-    /// A hold.
+    /// Creates a hold.
     Pending,
-    /// Posts a hold, or a part of it.
+    /// Posts a hold, or a part of it, and releases the rest.
     Post,
-    /// Voids a hold.
+    /// Voids a hold: releases its whole amount.
     Void,
 }
 
@@ -208,7 +208,7 @@ pub enum PostError {
     /// A sum of the account would leave the range of amounts.
     #[error("the balance of account {0} would leave the range of amounts")]
     OutOfRange(AccountId),
-    /// The database failed; a name that was used before is a unique violation.
+    /// The database failed. A unique violation means that the name of an entry was used before.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -232,7 +232,7 @@ enum Operation {
         mode: Mode,
         line: EntryLine,
     },
-    /// `amount` is `None` for all of the hold.
+    /// Posts `amount` of the hold named `hold`; all of it when `amount` is `None`.
     PostHold {
         hold: String,
         amount: Option<Amount>,
@@ -243,17 +243,18 @@ enum Operation {
 }
 
 impl JournalEntry {
-    /// Posts all lines.
+    /// Returns an entry that posts all lines.
     pub fn post(mode: Mode, name: impl Into<String>, reason: &'static str, lines: Vec<EntryLine>) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Post { mode, lines } }
     }
 
-    /// Sets the amount of the line aside on both accounts, until the hold is posted or voided.
+    /// Returns an entry that holds the amount of the line on both accounts until the hold is posted or voided.
     pub fn hold(mode: Mode, name: impl Into<String>, reason: &'static str, line: EntryLine) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::Hold { mode, line } }
     }
 
-    /// Posts the hold of the entry named `hold`, or only `amount` of it, and releases the rest.
+    /// Returns an entry that posts the hold of the entry named `hold` and releases it. `amount`, in base units, is the
+    /// part to post; `None` posts the whole hold.
     pub fn post_hold(
         name: impl Into<String>,
         reason: &'static str,
@@ -263,12 +264,12 @@ impl JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::PostHold { hold, amount } }
     }
 
-    /// Releases the hold of the entry named `hold`. Nothing is posted.
+    /// Returns an entry that releases the hold of the entry named `hold` and posts nothing.
     pub fn void_hold(name: impl Into<String>, reason: &'static str, hold: String) -> JournalEntry {
         JournalEntry { name: name.into(), reason, operation: Operation::VoidHold { hold } }
     }
 
-    /// Returns the lines of the entry and their mode. An entry that resolves a hold has none.
+    /// Returns the lines of the entry and their mode; `None` for an entry that resolves a hold.
     fn lines(&self) -> Option<(Mode, &[EntryLine])> {
         match &self.operation {
             Operation::Post { mode, lines } => Some((*mode, lines)),
@@ -277,7 +278,7 @@ impl JournalEntry {
         }
     }
 
-    /// Returns the name of the hold that the entry resolves.
+    /// Returns the name of the hold that the entry resolves; `None` for an entry with lines.
     fn resolved_hold(&self) -> Option<&str> {
         match &self.operation {
             Operation::PostHold { hold, .. } | Operation::VoidHold { hold } => Some(hold),
@@ -348,7 +349,7 @@ pub async fn book(tx: &mut Tx, now: Instant, entries: &[JournalEntry]) -> Result
     Ok(())
 }
 
-/// Returns the current sums of an account; all zero when it was never used.
+/// Returns the current balance of an account; all sums are zero when the account was never used.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -359,9 +360,9 @@ pub async fn balance(tx: &mut Tx, mode: Mode, account: &Account, asset: &AssetId
     }
 }
 
-/// Adds new postings to the balance rows of at most `accounts_max` accounts that are not non-negative, and returns the
-/// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls it now and then, so
-/// that [`balance`] reads few postings.
+/// Adds new postings to the balance rows of at most `accounts_max` accounts that may go below zero, and returns the
+/// number of accounts that had new postings. Only postings in the hash chain are added. A worker calls it
+/// periodically, so that [`balance`] reads few postings.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -380,7 +381,8 @@ pub async fn roll_up(tx: &mut Tx, accounts_max: i64) -> Result<usize, db::Error>
     Ok(accounts.len())
 }
 
-/// The accounts that this process has used. An account never changes, so they are never read again.
+/// The accounts that this process has used. The stored columns never change, so each account is read from the database
+/// once.
 #[derive(Default)]
 struct AccountCache(Mutex<HashMap<AccountKey, store::AccountRow>>);
 
@@ -407,7 +409,7 @@ impl AccountKey {
     }
 }
 
-/// Finds the accounts of all lines, and creates those that are used for the first time.
+/// Returns the accounts of all lines. Creates accounts that are used for the first time.
 async fn find_or_create_accounts(
     tx: &mut Tx,
     entries: &[JournalEntry],
@@ -445,7 +447,8 @@ async fn find_holds<'e>(tx: &mut Tx, entries: &'e [JournalEntry]) -> Result<Hash
     store::find_holds(tx, names.into_iter().collect()).await
 }
 
-/// Updates the balances of the non-negative accounts, which are locked in the order of their ids.
+/// Adds the postings to the balance rows of the non-negative accounts, and fails if one of them would go below zero.
+/// The rows are locked in the order of the account ids.
 async fn enforce_non_negative(tx: &mut Tx, postings: &[store::NewPosting<'_>]) -> Result<(), PostError> {
     let sides = |posting: &store::NewPosting<'_>| [(posting.debit, Side::Debit), (posting.credit, Side::Credit)];
     let non_negative = postings.iter().flat_map(sides).filter(|(account, _)| account.non_negative);
@@ -478,7 +481,7 @@ async fn current_balance(tx: &mut Tx, account: &store::AccountRow) -> Result<Bal
     Ok(balance)
 }
 
-/// Splits an amount into amounts that one posting each can hold; zero into none.
+/// Splits an amount into parts that one posting each can hold, 2^127 − 1 base units at most. Zero gives no parts.
 pub fn split_into_postable(amount: Amount) -> impl Iterator<Item = Amount> {
     let largest = Amount::from_units((1 << AMOUNT_BITS_MAX) - 1);
     let mut rest = amount;
@@ -489,6 +492,7 @@ pub fn split_into_postable(amount: Amount) -> impl Iterator<Item = Amount> {
     })
 }
 
+/// Returns true for an amount from 1 to 2^127 − 1 base units.
 fn is_postable(amount: Amount) -> bool {
     !amount.is_zero() && amount.units().bit_len() <= usize::try_from(AMOUNT_BITS_MAX).expect("127 fits into a usize")
 }

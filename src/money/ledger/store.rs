@@ -13,41 +13,56 @@ use ids::{AccountId, Mode, PostingSeq};
 /// The columns of an account that never change.
 #[derive(Debug, Clone, Copy)]
 pub struct AccountRow {
+    /// The id of the account.
     pub id: AccountId,
+    /// True when the account may not go below zero.
     pub non_negative: bool,
 }
 
 /// A posting that is not stored yet.
 pub struct NewPosting<'a> {
+    /// The name of the journal entry.
     pub entry: &'a str,
+    /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
+    /// The kind: posted at once, creates a hold, or resolves a hold.
     pub kind: PostingKind,
+    /// The debited account.
     pub debit: AccountRow,
+    /// The credited account.
     pub credit: AccountRow,
+    /// Base units of the asset of both accounts.
     pub amount: Amount,
+    /// The reason that the journal entry states.
     pub reason: &'static str,
-    /// Only for a posting that posts or voids a hold.
+    /// The hold that the posting posts or voids; `None` for other postings.
     pub resolves: Option<ResolvedHold<'a>>,
 }
 
 /// The hold that a new posting posts or voids.
 pub struct ResolvedHold<'a> {
+    /// The name of the journal entry that created the hold.
     pub name: &'a str,
-    /// `None` when the hold is inserted together with the posting.
+    /// The sequence number of the hold; `None` when the hold is inserted together with the posting.
     pub seq: Option<PostingSeq>,
+    /// The held amount, in base units.
     pub amount: Amount,
 }
 
 /// An open hold.
 pub struct Hold {
-    /// `None` when the hold is not stored yet.
+    /// The sequence number of the hold; `None` when the hold is not stored yet.
     pub seq: Option<PostingSeq>,
+    /// The account on the debit side.
     pub debit: AccountRow,
+    /// The account on the credit side.
     pub credit: AccountRow,
+    /// The held amount, in base units.
     pub amount: Amount,
 }
 
 impl NewPosting<'_> {
+    /// Returns the change that the posting makes on both of its accounts.
     pub fn balance_change(&self) -> BalanceChange {
         let held = self.resolves.as_ref().map_or(self.amount, |hold| hold.amount);
         match self.kind {
@@ -61,24 +76,35 @@ impl NewPosting<'_> {
 
 /// A stored posting.
 pub struct StoredPosting {
+    /// The sequence number of the posting, ascending in the order of insertion.
     pub seq: PostingSeq,
+    /// The name of the journal entry.
     pub entry: String,
+    /// The index of the line in its journal entry, from 0.
     pub line_no: i64,
+    /// The kind: posted at once, creates a hold, or resolves a hold.
     pub kind: PostingKind,
-    /// The hold that it posts or voids.
+    /// The hold that the posting posts or voids; `None` for other postings.
     pub hold_seq: Option<PostingSeq>,
+    /// The debited account.
     pub debit: AccountId,
+    /// The credited account.
     pub credit: AccountId,
+    /// Base units of the asset of both accounts.
     pub amount: Amount,
+    /// The reason that the journal entry states.
     pub reason: String,
+    /// The time when the journal entry was booked.
     pub created_at: Instant,
-    /// `None` until it is in the hash chain, like `hash`.
+    /// The position in the hash chain, from 1; `None` until the posting is appended to the chain.
     pub hash_chain_no: Option<i64>,
+    /// The SHA-256 hash of the posting; `None` until the posting is appended to the hash chain.
     pub hash: Option<[u8; 32]>,
 }
 
 impl StoredPosting {
-    /// Returns the hash of the posting at a place in the hash chain.
+    /// Returns the hash of the posting when it has the number `hash_chain_no` in the chain and follows the hash
+    /// `previous`.
     pub fn hash_after(&self, previous: &[u8; 32], hash_chain_no: i64) -> [u8; 32] {
         let fields = HashedFields {
             hash_chain_no,
@@ -97,6 +123,7 @@ impl StoredPosting {
     }
 }
 
+/// Returns the account of this mode and asset; `None` when it was never used.
 pub async fn find_account(
     tx: &mut Tx,
     mode: Mode,
@@ -113,6 +140,7 @@ pub async fn find_account(
     found.map(|row| Ok(AccountRow { id: row.get("id")?, non_negative: row.get("non_negative")? })).transpose()
 }
 
+/// Returns the account of this mode and asset, and inserts it with an empty balance row when it does not exist yet.
 pub async fn find_or_insert_account(
     tx: &mut Tx,
     mode: Mode,
@@ -146,10 +174,11 @@ pub async fn find_or_insert_account(
     Ok(AccountRow { id, non_negative: account.is_non_negative() })
 }
 
-/// Balance rows by account, each with the hash chain number up to which it includes the postings.
+/// The balance rows by account id, each with the hash chain number up to which it includes the postings.
 pub type Balances = BTreeMap<AccountId, (Balance, i64)>;
 
-/// Locks the balance rows in the order of their accounts' ids.
+/// Locks the balance rows of these accounts in the order of the account ids and returns them. Fails when one is
+/// missing.
 pub async fn lock_balances(tx: &mut Tx, accounts: &BTreeSet<AccountId>) -> Result<Balances, db::Error> {
     let found = rows_for_each!(
         tx,
@@ -164,6 +193,7 @@ pub async fn lock_balances(tx: &mut Tx, accounts: &BTreeSet<AccountId>) -> Resul
     found.iter().map(|row| Ok((row.get("account_id")?, to_balance(row)?))).collect()
 }
 
+/// Returns the balance row of an account, and the hash chain number up to which it includes the postings.
 pub async fn find_balance(tx: &mut Tx, account: AccountId) -> Result<(Balance, i64), db::Error> {
     let found = row!(
         tx,
@@ -188,6 +218,7 @@ fn to_balance(row: &db::Row) -> Result<(Balance, i64), db::Error> {
     Ok((balance, row.get("rolled_up_to")?))
 }
 
+/// Overwrites the balance rows, which the caller has locked.
 pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Error> {
     let given = balances.iter().map(|(account, (balance, rolled_up_to))| {
         batch_row![
@@ -210,7 +241,7 @@ pub async fn set_balances(tx: &mut Tx, balances: &Balances) -> Result<(), db::Er
     )
 }
 
-/// Inserts postings together with their hashes. Correct only on SQLite, where one writer excludes all others.
+/// Inserts postings together with their hashes. Use it only on SQLite, where a single writer excludes all others.
 pub async fn insert_with_hashes(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
     // With one writer, the sequence number of a posting is its number in the hash chain.
     let (mut seq, mut previous) = find_hash_chain_end(tx).await?;
@@ -263,8 +294,8 @@ pub async fn insert_with_hashes(tx: &mut Tx, now: Instant, postings: &[NewPostin
     )
 }
 
-/// Inserts postings without hashes, which the worker of the hash chain adds. A posting that resolves a hold of the same set
-/// finds the hold among the rows that the first statement inserts.
+/// Inserts postings without hashes; a worker appends them to the hash chain later. A posting that resolves a hold of
+/// the same call finds the hold among the rows that the first statement inserts.
 pub async fn insert_without_hashes(tx: &mut Tx, now: Instant, postings: &[NewPosting<'_>]) -> Result<(), db::Error> {
     let (mut given, mut resolving_new_holds) = (Vec::with_capacity(postings.len()), Vec::new());
     for posting in postings {
@@ -310,7 +341,7 @@ pub async fn insert_without_hashes(tx: &mut Tx, now: Instant, postings: &[NewPos
     )
 }
 
-/// Finds the named holds that are open.
+/// Returns the open holds among the holds of these journal entries, by name.
 pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<&'n str, Hold>, db::Error> {
     let given = (0i64..).zip(&names).map(|(number, name)| batch_row![number, *name]).collect();
     let found = rows_for_each!(
@@ -338,7 +369,8 @@ pub async fn find_holds<'n>(tx: &mut Tx, names: Vec<&'n str>) -> Result<HashMap<
     found.iter().map(hold).collect()
 }
 
-/// Returns the number and the hash of the last posting in the hash chain.
+/// Returns the number and the hash of the last posting in the hash chain; 0 and [`GENESIS_HASH`] when the chain is
+/// empty.
 pub async fn find_hash_chain_end(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Error> {
     let last = row!(
         tx,
@@ -350,7 +382,7 @@ pub async fn find_hash_chain_end(tx: &mut Tx) -> Result<(i64, [u8; 32]), db::Err
     }
 }
 
-/// Lists postings that are not in the hash chain yet, oldest first.
+/// Lists at most `limit` postings that are not in the hash chain yet, oldest first.
 pub async fn list_without_hash(tx: &mut Tx, limit: i64) -> Result<Vec<StoredPosting>, db::Error> {
     let found = rows!(
         tx,
@@ -361,7 +393,7 @@ pub async fn list_without_hash(tx: &mut Tx, limit: i64) -> Result<Vec<StoredPost
     found.iter().map(to_posting).collect()
 }
 
-/// Lists the postings after a place in the hash chain, in the order of the chain.
+/// Lists at most `limit` postings with hash chain numbers above `hash_chain_no`, in the order of the chain.
 pub async fn list_hashed_after(tx: &mut Tx, hash_chain_no: i64, limit: i64) -> Result<Vec<StoredPosting>, db::Error> {
     let found = rows!(
         tx,
@@ -401,7 +433,8 @@ pub async fn set_hashes(tx: &mut Tx, hashes: &[(PostingSeq, i64, [u8; 32])]) -> 
     )
 }
 
-/// Lists accounts whose balance row lacks postings that are in the hash chain. Non-negative accounts never do.
+/// Lists at most `limit` accounts whose balance row lacks postings of the hash chain. Non-negative accounts are never
+/// listed, because each transaction that posts to them updates their row.
 pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<AccountRow>, db::Error> {
     let found = rows!(
         tx,
@@ -415,8 +448,8 @@ pub async fn list_accounts_to_roll_up(tx: &mut Tx, limit: i64) -> Result<Vec<Acc
     found.iter().map(|row| Ok(AccountRow { id: row.get("id")?, non_negative: row.get("non_negative")? })).collect()
 }
 
-/// Selects the postings of account `$1` after number `$2` of the hash chain. Each arm uses an index on the account and the
-/// number, so that no earlier posting is read.
+/// The SQL that selects the postings of account `$1` with hash chain numbers above `$2`. Each branch of the union uses
+/// an index on account and number, so the database does not read earlier postings.
 macro_rules! hashed_changes_after {
     ($more:literal) => {
         concat!(
@@ -432,7 +465,8 @@ macro_rules! hashed_changes_after {
     };
 }
 
-/// Lists the balance changes of an account after a place in the hash chain, with those of postings that are not in it yet.
+/// Lists the balance changes of an account with hash chain numbers above `hash_chain_no`, then the changes by postings
+/// that are not in the chain yet.
 pub async fn list_changes_after(
     tx: &mut Tx,
     account: AccountId,
@@ -456,7 +490,7 @@ pub async fn list_changes_after(
     Ok(to_sorted_changes(&found)?.into_iter().map(|(_, side, change)| (side, change)).collect())
 }
 
-/// Lists the balance changes of an account after a place in the hash chain, each with its number in the chain.
+/// Lists the balance changes of an account with hash chain numbers above `hash_chain_no`, each with its number.
 pub async fn list_hashed_changes_after(
     tx: &mut Tx,
     account: AccountId,
@@ -467,11 +501,11 @@ pub async fn list_hashed_changes_after(
     Ok(changes.filter_map(|(hash_chain_no, side, change)| Some((hash_chain_no?, side, change))).collect())
 }
 
-/// Returns the database's plan for [`list_hashed_changes_after`].
+/// Returns the database's query plan for [`list_hashed_changes_after`].
 #[cfg(test)]
 pub async fn explain_hashed_changes(tx: &mut Tx, account: AccountId, hash_chain_no: i64) -> Result<String, db::Error> {
     if tx.backend() == db::Backend::Postgres {
-        // The tables of a test are so small that the planner would read all of them.
+        // The tables of a test are so small that the planner would otherwise scan them completely.
         execute!(tx, "set local enable_seqscan = off")?;
         execute!(tx, "set local enable_bitmapscan = off")?;
     }
@@ -485,10 +519,11 @@ pub async fn explain_hashed_changes(tx: &mut Tx, account: AccountId, hash_chain_
     Ok(steps.join("\n"))
 }
 
+/// A balance change with its hash chain number, or `None` while its posting is not in the chain.
 type NumberedChange = (Option<i64>, Side, BalanceChange);
 
-/// Sorts by the number in the hash chain. Changes without a number come last, and of these the subtractions, so that no
-/// partial sum goes below zero.
+/// Converts rows to changes and sorts them by hash chain number. Changes without a number come last. Among these,
+/// resolved holds come after the rest, so that no partial sum goes below zero.
 fn to_sorted_changes(rows: &[db::Row]) -> Result<Vec<NumberedChange>, db::Error> {
     let change = |row: &db::Row| Ok((row.get("hash_chain_no")?, to_side(row)?, to_balance_change(row)?));
     let mut changes: Vec<NumberedChange> = rows.iter().map(change).collect::<Result<_, db::Error>>()?;

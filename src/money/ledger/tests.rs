@@ -181,7 +181,7 @@ both! {
     }
 }
 
-/// An operation of a random client.
+/// A random operation of the property test. Amounts are base units; `pick` selects one of the open holds.
 #[derive(Debug, Clone)]
 enum RandomOperation {
     Credit { user: u8, amount: u64 },

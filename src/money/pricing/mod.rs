@@ -1,4 +1,4 @@
-//! Rates and quotes. A quote freezes a rate for one payment. Without a fresh rate there is no quote.
+//! Exchange rates and quotes. A quote freezes a rate for one payment. There is no quote without a fresh rate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -15,7 +15,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-/// The ISO 4217 code of a currency: three capital letters. All currencies have two decimal places here.
+/// An ISO 4217 currency code: three capital letters. The daemon treats every currency as having two decimal places.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Currency([u8; 3]);
 
@@ -25,7 +25,7 @@ impl Currency {
     /// United States dollar.
     pub const USD: Currency = Currency(*b"USD");
 
-    /// Returns `None` unless the code is three capital ASCII letters.
+    /// Returns the currency with this code; `None` unless the code is three capital ASCII letters.
     pub fn new(code: &str) -> Option<Currency> {
         let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
         bytes.iter().all(u8::is_ascii_uppercase).then_some(Currency(bytes))
@@ -61,22 +61,22 @@ impl db::FromValue for Currency {
     }
 }
 
-/// An amount of a currency. A price is never negative.
+/// An amount of money in a fiat currency. A price is never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fiat {
     /// The currency of the amount.
     pub currency: Currency,
-    /// Minor units (cents, fen).
+    /// Minor units of the currency: cents, fen.
     pub minor: i64,
 }
 
 impl Fiat {
-    /// Returns `minor` minor units of `currency`.
+    /// Returns the amount of `minor` minor units of `currency`.
     pub const fn new(currency: Currency, minor: i64) -> Fiat {
         Fiat { currency, minor }
     }
 
-    /// Returns the exact decimal with at most two places: `0.5` for 50 fen.
+    /// Returns the exact amount in whole units of the currency, with at most two decimal places: `0.5` for 50 fen.
     pub fn to_decimal(self) -> Decimal {
         Decimal::new(self.minor, 2).normalize()
     }
@@ -87,29 +87,29 @@ impl Fiat {
 pub struct Rate {
     /// Units of the quote currency for one unit of the base.
     pub value: Decimal,
-    /// The tickers or the setting that the rate comes from.
+    /// The exchange tickers, or the configuration setting, that the rate comes from.
     pub source: String,
-    /// When the rate was observed.
+    /// The time when the rate was observed.
     pub observed_at: Instant,
 }
 
-/// The amount that a payment must bring, and the rate behind it.
+/// The amount that a buyer has to pay, with the rate that it was computed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote {
     /// Units of the currency for one whole unit of the asset, spread included.
     pub rate: Decimal,
-    /// The source of the rate.
+    /// The exchange tickers, or the configuration setting, that the rate comes from.
     pub source: String,
-    /// When the rate was observed.
+    /// The time when the rate was observed.
     pub rated_at: Instant,
-    /// Base units of the asset, rounded up to the number of decimal places that buyers use.
+    /// The amount due in base units of the asset, rounded up to the decimal places that buyers see.
     pub due: Amount,
 }
 
-/// Why there is no quote.
+/// The reason why a quote could not be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
-    /// No rate was accepted for the pair, or it was withdrawn.
+    /// No rate was accepted for the pair, or the rate was withdrawn because its sources disagree.
     #[error("there is no rate for {base}/{quote}")]
     NoRate {
         /// The currency or asset that is priced.
@@ -130,29 +130,30 @@ pub enum QuoteError {
     OutOfRange,
 }
 
-/// The current rates, shared by all quotes. Only the rates worker updates them.
+/// The current rates. All clones share them, and only the rates worker updates them.
 #[derive(Debug, Clone)]
 pub struct RateBook {
     rates: Arc<RwLock<HashMap<(String, String), Rate>>>,
-    /// A rate that is older gives no quote. Configured rates never get old: they were observed in the far future.
+    /// The maximum age of a rate, in milliseconds; older rates give no quote. Configured rates never become stale,
+    /// because their time of observation is set far in the future.
     stale_after_ms: i64,
-    /// Reduces the rate of a quote, so that the buyer pays more; in basis points.
+    /// Reduces the rate of a quote, so that the buyer pays more. In basis points.
     spread_basis_points: u32,
 }
 
 impl RateBook {
-    /// Returns a book without rates.
+    /// Returns a book without rates. `stale_after_ms` is the maximum age of a rate for quotes.
     pub fn new(stale_after_ms: i64, spread_basis_points: u32) -> RateBook {
         RateBook { rates: Arc::default(), stale_after_ms, spread_basis_points }
     }
 
-    /// Sets the rate of a pair.
+    /// Sets the rate of `base` in `quote`.
     pub fn set(&self, base: &str, quote: &str, rate: Rate) {
         let mut rates = self.rates.write().expect("no thread panics while it holds the lock");
         rates.insert((base.to_owned(), quote.to_owned()), rate);
     }
 
-    /// Removes the rate of a pair, because its sources disagree.
+    /// Removes the rate of `base` in `quote`, because its sources disagree.
     pub fn withdraw(&self, base: &str, quote: &str) {
         self.rates
             .write()
@@ -160,7 +161,7 @@ impl RateBook {
             .remove(&(base.to_owned(), quote.to_owned()));
     }
 
-    /// Returns the latest rate of a pair, however old; `None` when there is none.
+    /// Returns the latest rate of `base` in `quote`, regardless of its age; `None` when there is none.
     pub fn get(&self, base: &str, quote: &str) -> Option<Rate> {
         self.rates
             .read()
@@ -169,11 +170,12 @@ impl RateBook {
             .cloned()
     }
 
-    /// Returns the rate of `base` in `quote`: the rate of the pair, or the product of both rates to USD.
+    /// Returns the rate of `base` in `quote`: the rate of the pair itself, or the rate of `base` in USD multiplied by
+    /// the rate of USD in `quote`.
     ///
     /// # Errors
-    /// [`QuoteError::NoRate`] and [`QuoteError::Stale`] when no fresh rate is known, [`QuoteError::OutOfRange`] for a product
-    /// that is too large.
+    /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
+    /// [`QuoteError::OutOfRange`] when the product is too large.
     pub fn rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         if base == quote {
             return Ok(Rate { value: Decimal::ONE, source: "same".into(), observed_at: now });
@@ -189,12 +191,12 @@ impl RateBook {
         })
     }
 
-    /// Returns the amount of the asset `base` that pays `price`. The asset has `decimals` decimal places; the amount is rounded
-    /// up to `kept_decimals` of them.
+    /// Returns the amount of the asset `base` that pays `price`. The asset has `decimals` decimal places; the amount
+    /// is rounded up to `kept_decimals` of them.
     ///
     /// # Errors
-    /// [`QuoteError::NoRate`] and [`QuoteError::Stale`] when no fresh rate is known, [`QuoteError::OutOfRange`] when the amount
-    /// is too large.
+    /// [`QuoteError::NoRate`] or [`QuoteError::Stale`] when a needed rate is missing or too old,
+    /// [`QuoteError::OutOfRange`] when the amount is too large.
     pub fn quote(
         &self,
         now: Instant,
@@ -212,7 +214,7 @@ impl RateBook {
         Ok(Quote { rate: net.normalize(), source: rate.source, rated_at, due: due.ok_or(QuoteError::OutOfRange)? })
     }
 
-    /// Returns the rate of a pair, unless it is too old.
+    /// Returns the rate of `base` in `quote`, unless it is missing or older than the limit.
     fn fresh_rate(&self, now: Instant, base: &str, quote: &str) -> Result<Rate, QuoteError> {
         let Some(rate) = self.get(base, quote) else {
             return Err(QuoteError::NoRate { base: base.to_owned(), quote: quote.to_owned() });
@@ -224,7 +226,7 @@ impl RateBook {
     }
 }
 
-/// Stores an accepted rate.
+/// Stores a rate that was accepted.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.
@@ -232,7 +234,7 @@ pub async fn accept(tx: &mut Tx, base: &str, quote: &str, rate: &Rate) -> Result
     store::insert_rate(tx, base, quote, rate).await
 }
 
-/// Returns the latest accepted rate of a pair, however old; `None` when there never was one.
+/// Returns the latest rate that was accepted for a pair, regardless of its age; `None` when none was ever accepted.
 ///
 /// # Errors
 /// Any [`db::Error`] of the database.

@@ -45,12 +45,12 @@ fn the_buyer_pays_the_spread() {
 }
 
 proptest! {
-    /// The amount pays the price, and one base unit less does not.
+    /// The computed amount pays the price, and one base unit less does not.
     #[test]
     fn the_amount_due_is_the_least_that_pays_the_price(minor in 1i64..10_000_000_000, mantissa in 1i64..1_000_000_000_000, scale in 0u32..12, decimals in 0u8..=18) {
         let rate = Decimal::new(mantissa, scale);
         if let Some(due) = amount_for(Fiat::new(Currency::USD, minor), rate, decimals) {
-            // due · rate ≥ price, over integers: due · mantissa · 100 ≥ minor · 10^(scale + decimals)
+            // due · rate ≥ price, as integers: due · mantissa · 100 ≥ minor · 10^(scale + decimals)
             let needed = Units::from(minor) * Units::from(10).pow(Units::from(scale + u32::from(decimals)));
             let pays = |units: Units| units * Units::from(mantissa) * Units::from(100) >= needed;
             prop_assert!(pays(due.units()));

@@ -1,4 +1,4 @@
-//! The catalog: products with their SKUs, prices and texts. Buyers see active products only.
+//! The catalog: products with their SKUs, prices and texts. Buyers see only active products.
 
 mod store;
 
@@ -21,151 +21,190 @@ pub const MAX_QUANTITY: u32 = 200;
 /// The code of the SKU of a product without variants.
 pub const ONLY_SKU: &str = "default";
 
+/// The maximum length of a slug, in bytes.
 const SLUG_LENGTH_MAX: usize = 100;
 
 /// The state of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// Buyers see the product and can order it.
     Active,
+    /// Only operators see the product, and it cannot be ordered.
     Inactive,
 }
 
 db::text_enum!(State { Active => "active", Inactive => "inactive" });
 
-/// A product for buyers, with the stock and the price in one currency of its first active SKU.
+/// A product as buyers see it. Stock and price are those of its first active SKU; the price is in one currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
     pub id: ProductId,
+    /// The id in the APIs: a UUID in hyphenated lower-case form.
     pub public_id: String,
+    /// The readable name in URLs and on the command line. Unique within the shop.
     pub slug: String,
     pub state: State,
+    /// The minimum quantity in one order.
     pub min_quantity: u32,
+    /// The maximum quantity in one order.
     pub max_quantity: u32,
+    /// The first active SKU, which orders of the product get.
     pub sku: SkuId,
-    /// Number of units that are available.
+    /// The number of units that are available.
     pub stock: u64,
-    /// The price of one unit at quantity 1.
+    /// The price of one unit when the quantity is 1.
     pub unit_price: Fiat,
+    /// Names and descriptions in all languages.
     pub texts: LocalizedTexts,
 }
 
-/// A product for operators, with its prices in all currencies.
+/// A product as operators see it, with its prices in all currencies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductWithPrices {
     pub id: ProductId,
+    /// The id in the APIs: a UUID in hyphenated lower-case form.
     pub public_id: String,
+    /// The readable name in URLs and on the command line. Unique within the shop.
     pub slug: String,
     pub state: State,
+    /// The minimum quantity in one order.
     pub min_quantity: u32,
+    /// The maximum quantity in one order.
     pub max_quantity: u32,
+    /// The first active SKU, which orders of the product get.
     pub sku: SkuId,
-    /// Number of units that are available.
+    /// The number of units that are available.
     pub stock: u64,
-    /// The price of one unit at quantity 1 in each currency, by currency code. Empty when the product has no price.
+    /// The price of one unit in each currency when the quantity is 1, sorted by currency code. Empty when the product
+    /// has no price.
     pub unit_prices: Vec<Fiat>,
 }
 
-/// Texts of a product by field (`name` or `description`) and language tag.
+/// The texts of a product by field (`name` or `description`) and language tag, such as `en`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalizedTexts(BTreeMap<(String, String), String>);
 
 impl LocalizedTexts {
-    /// Returns the texts with one more.
+    /// Returns these texts with one text added.
     pub fn with(mut self, field: &str, language: &str, body: &str) -> LocalizedTexts {
         self.0.insert((field.to_owned(), language.to_owned()), body.to_owned());
         self
     }
 
-    /// Returns the text of a field in a language; `None` when there is none.
+    /// Returns the text of a field in a language; `None` when the product has no such text.
     pub fn get(&self, field: &str, language: &str) -> Option<&str> {
         self.0.get(&(field.to_owned(), language.to_owned())).map(String::as_str)
     }
 }
 
-/// A unit price that applies from a quantity on.
+/// A unit price that applies when the quantity reaches a bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PriceTier {
+    /// The smallest quantity with this price.
     pub from_quantity: u32,
-    /// Minor units of the currency.
+    /// The price of one unit, in minor units of the currency.
     pub unit_price: i64,
 }
 
 /// A product to be created.
 #[derive(Debug, Clone)]
 pub struct NewProduct {
+    /// The id in the APIs, which the caller generates.
     pub public_id: Uuid,
+    /// The readable name in URLs and on the command line: 1 to 100 of the characters a-z, 0-9 and `-`.
     pub slug: String,
+    /// The minimum quantity in one order; at least 1.
     pub min_quantity: u32,
+    /// The maximum quantity in one order; not below `min_quantity`.
     pub max_quantity: u32,
-    /// Products are listed by ascending position.
+    /// The sort key of the product list, ascending.
     pub position: i64,
+    /// The currency of `tiers`.
     pub currency: Currency,
+    /// The price tiers. One of them starts at quantity 1.
     pub tiers: Vec<PriceTier>,
+    /// Names and descriptions in all languages.
     pub texts: LocalizedTexts,
 }
 
-/// A product to be created or changed. A field that is `None` or empty keeps its stored or default value.
+/// A product to create or to change. Fields that are `None` or empty keep the stored value, or get the default in a
+/// new product.
 #[derive(Debug, Clone)]
 pub struct ProductChange {
-    /// The product to change; a new slug creates a product.
+    /// The slug of the product to change. A slug that no product has creates a product.
     pub slug: String,
+    /// The currency of `unit_price`.
     pub currency: Currency,
-    /// The price of one unit, in minor units.
+    /// The price of one unit, in minor units of the currency. It replaces all price tiers of this currency.
     pub unit_price: i64,
+    /// The minimum quantity in one order; the default is 1.
     pub min_quantity: Option<u32>,
+    /// The maximum quantity in one order; the default is [`MAX_QUANTITY`].
     pub max_quantity: Option<u32>,
-    /// The position of a new product.
+    /// The sort key of a new product in the list. An existing product keeps its position.
     pub position: i64,
+    /// The texts to add or replace.
     pub texts: LocalizedTexts,
 }
 
 /// The reason why a product was not created or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
+    /// The slug has an invalid length or character, or is a UUID.
     #[error("a slug has 1 to {SLUG_LENGTH_MAX} characters, each of a-z, 0-9 or -, and is not a UUID")]
     BadSlug,
+    /// Another product of the shop has the slug.
     #[error("another product has this slug")]
     SlugTaken,
+    /// The minimum quantity is 0 or above the maximum.
     #[error("the minimum quantity must be at least 1 and at most the maximum; they would be {min} and {max}")]
     BadLimits { min: u32, max: u32 },
+    /// The price tiers do not start at quantity 1, repeat a quantity, or have a negative price.
     #[error("price tiers must start at quantity 1, have each quantity once, and not be negative")]
     BadTiers,
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// A SKU that can be ordered, with its price, stock and quantity limits.
+/// A SKU that buyers can order, with its stock, quantity limits and price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderableSku {
+    /// The product that the SKU belongs to.
     pub product: ProductId,
+    /// The id of the SKU.
     pub sku: SkuId,
+    /// The minimum quantity in one order.
     pub min_quantity: u32,
+    /// The maximum quantity in one order.
     pub max_quantity: u32,
-    /// Number of units in stock at the time of the query. Concurrent orders may take them.
+    /// The number of units in stock when the query ran. Concurrent orders may reserve them afterwards.
     pub stock: u64,
+    /// The price of one unit for the requested quantity.
     pub unit_price: Fiat,
 }
 
-/// The way in which the quantity determines the unit price.
+/// The rule by which the quantity determines the unit price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PricingScheme {
-    /// The price at quantity 1, for any quantity.
+    /// Every quantity has the price of quantity 1.
     PerUnit,
-    /// The price of the tier with the largest `from_quantity` that does not exceed the quantity.
+    /// The unit price is that of the tier with the largest `from_quantity` not above the quantity.
     Tiered,
 }
 
-/// Returns the active products that have a price in this currency, by position.
+/// Returns the active products that have a price in this currency, sorted by position.
 pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
     store::list_active(tx, shop, currency).await
 }
 
-/// Returns all products, also inactive ones and ones without a price, by position.
+/// Returns all products, including inactive products and products without a price, sorted by position.
 pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
     store::list_with_prices(tx, shop).await
 }
 
-/// Returns the active product with this public id or slug, if it has a price in this currency.
+/// Returns the active product with this public id or slug; `None` when there is none or it has no price in this
+/// currency.
 pub async fn find_active(
     tx: &mut Tx,
     shop: Shop,
@@ -176,7 +215,8 @@ pub async fn find_active(
     Ok(found.filter(|product| product.state == State::Active))
 }
 
-/// Returns the product with this public id or slug, also an inactive one, if it has a price in this currency.
+/// Returns the product with this public id or slug, including inactive products; `None` when there is none or it has
+/// no price in this currency.
 pub async fn find(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str) -> Result<Option<Product>, db::Error> {
     match id_or_slug.parse::<Uuid>() {
         // A UUID can be written in several ways; the hyphenated lower-case form is stored.
@@ -186,7 +226,7 @@ pub async fn find(tx: &mut Tx, shop: Shop, currency: Currency, id_or_slug: &str)
     }
 }
 
-/// Returns the product with this public id or slug, also an inactive one or one without a price.
+/// Returns the product with this public id or slug, including inactive products and products without a price.
 pub async fn find_with_prices(
     tx: &mut Tx,
     shop: Shop,
@@ -199,8 +239,8 @@ pub async fn find_with_prices(
     }
 }
 
-/// Returns the SKU of an active product by the public id of the product, with the price for this quantity. `None` when the
-/// product is inactive or has no price in this currency.
+/// Returns the SKU of the active product with this public id, with the price for this quantity. `None` when the
+/// product does not exist, is inactive, or has no price in this currency.
 pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
@@ -211,7 +251,7 @@ pub async fn find_orderable_sku(
 ) -> Result<Option<OrderableSku>, db::Error> {
     let reached = match pricing_scheme {
         PricingScheme::PerUnit => 1,
-        // Quantity 0 gets the price of the first tier; the caller refuses the quantity.
+        // Quantity 0 gets the price of the first tier here; the caller then refuses the quantity.
         PricingScheme::Tiered => quantity.max(1),
     };
     store::find_orderable_sku(tx, shop, currency, &public_id.to_string(), reached).await
@@ -229,8 +269,8 @@ pub async fn create(tx: &mut Tx, now: Instant, shop: Shop, new: NewProduct) -> R
     Ok((product, sku))
 }
 
-/// Creates the product with this slug, or changes it, and records the action in the audit log. Returns true when it was
-/// created.
+/// Creates the product with this slug, or changes it when it exists, and records the action in the audit log. Returns
+/// true when the product was created.
 pub async fn create_or_change(
     tx: &mut Tx,
     now: Instant,
@@ -281,7 +321,7 @@ pub async fn set_prices(tx: &mut Tx, sku: SkuId, currency: Currency, tiers: &[Pr
     Ok(())
 }
 
-/// Adds texts to a product. A text replaces the stored text of the same field and language.
+/// Adds texts to a product. A text replaces the stored text with the same field and language.
 pub async fn set_texts(tx: &mut Tx, product: ProductId, texts: &LocalizedTexts) -> Result<(), db::Error> {
     for ((field, language), body) in &texts.0 {
         store::set_text(tx, product, field, language, body).await?;
@@ -302,6 +342,7 @@ pub async fn set_state(
     audit_log::record(tx, now, actor, Action::ProductSetState, slug, state.as_str()).await
 }
 
+/// Returns true when the text has the length and characters of a slug.
 fn is_slug(text: &str) -> bool {
     (1..=SLUG_LENGTH_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

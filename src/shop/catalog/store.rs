@@ -6,9 +6,10 @@ use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 
-/// Maximum number of rows of a list. A product has one row for each of its texts.
+/// The maximum number of rows of a list. A product has one row for each text.
 const LIST_ROWS_MAX: u32 = 100_000;
 
+/// Returns the active products with a price in this currency, sorted by position.
 pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<Vec<Product>, db::Error> {
     let found = rows!(
         tx,
@@ -28,7 +29,8 @@ pub async fn list_active(tx: &mut Tx, shop: Shop, currency: Currency) -> Result<
     group_texts(currency, &found)
 }
 
-/// Selects products with their unit price at quantity 1: one row for each currency, or one row for a product without a price.
+/// The SQL that selects products with their unit prices at quantity 1: one row for each currency, or one row for a
+/// product without a price.
 macro_rules! with_prices {
     ($condition:literal) => {
         concat!(
@@ -43,6 +45,7 @@ macro_rules! with_prices {
     };
 }
 
+/// Returns all products with their prices, sorted by position.
 pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWithPrices>, db::Error> {
     let found = rows!(
         tx,
@@ -54,6 +57,7 @@ pub async fn list_with_prices(tx: &mut Tx, shop: Shop) -> Result<Vec<ProductWith
     group_prices(&found)
 }
 
+/// Returns the product with this public id, in hyphenated lower-case form, and its prices in all currencies.
 pub async fn find_with_prices_by_public_id(
     tx: &mut Tx,
     shop: Shop,
@@ -64,6 +68,7 @@ pub async fn find_with_prices_by_public_id(
     Ok(group_prices(&found)?.pop())
 }
 
+/// Returns the product with this slug and its prices in all currencies.
 pub async fn find_with_prices_by_slug(
     tx: &mut Tx,
     shop: Shop,
@@ -98,6 +103,8 @@ fn group_prices(rows: &[Row]) -> Result<Vec<ProductWithPrices>, db::Error> {
     Ok(products)
 }
 
+/// Returns the product with this public id, in hyphenated lower-case form; `None` when it has no price in this
+/// currency.
 pub async fn find_by_public_id(
     tx: &mut Tx,
     shop: Shop,
@@ -121,6 +128,7 @@ pub async fn find_by_public_id(
     Ok(group_texts(currency, &found)?.pop())
 }
 
+/// Returns the product with this slug; `None` when it has no price in this currency.
 pub async fn find_by_slug(
     tx: &mut Tx,
     shop: Shop,
@@ -170,7 +178,8 @@ fn group_texts(currency: Currency, rows: &[Row]) -> Result<Vec<Product>, db::Err
     Ok(products)
 }
 
-/// Returns the SKU of an active product with the price of the largest tier that `reached_quantity` reaches.
+/// Returns the SKU of an active product. The price is that of the tier with the largest `from_quantity` not above
+/// `reached_quantity`.
 pub async fn find_orderable_sku(
     tx: &mut Tx,
     shop: Shop,
@@ -203,7 +212,7 @@ pub async fn find_orderable_sku(
     }))
 }
 
-/// Returns `None` when the slug is taken.
+/// Inserts an active product and returns its id; `None` when the slug is taken.
 pub async fn insert_product(
     tx: &mut Tx,
     now: Instant,
@@ -228,6 +237,7 @@ pub async fn insert_product(
     inserted.map(|row| row.get("id")).transpose()
 }
 
+/// Inserts an active SKU without stock and returns its id.
 pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<SkuId, db::Error> {
     let inserted = row!(
         tx,
@@ -238,6 +248,7 @@ pub async fn insert_sku(tx: &mut Tx, product: ProductId, code: &str) -> Result<S
     inserted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("id")
 }
 
+/// Sets the minimum and maximum quantity in one order.
 pub async fn set_limits(
     tx: &mut Tx,
     product: ProductId,
@@ -254,10 +265,12 @@ pub async fn set_limits(
     expect_changed(n, 1)
 }
 
+/// Deletes all price tiers of a SKU in one currency and returns the number of deleted rows.
 pub async fn delete_prices(tx: &mut Tx, sku: SkuId, currency: Currency) -> Result<u64, db::Error> {
     execute!(tx, "delete from sku_prices where sku_id = $1 and currency = $2", sku, currency)
 }
 
+/// Inserts one price tier.
 pub async fn insert_price(tx: &mut Tx, sku: SkuId, currency: Currency, tier: PriceTier) -> Result<(), db::Error> {
     let n = execute!(
         tx,
@@ -270,6 +283,7 @@ pub async fn insert_price(tx: &mut Tx, sku: SkuId, currency: Currency, tier: Pri
     expect_changed(n, 1)
 }
 
+/// Inserts a text of a product, or replaces the stored one.
 pub async fn set_text(
     tx: &mut Tx,
     product: ProductId,
@@ -289,6 +303,7 @@ pub async fn set_text(
     expect_changed(n, 1)
 }
 
+/// Sets the state of a product.
 pub async fn set_state(tx: &mut Tx, product: ProductId, state: State) -> Result<(), db::Error> {
     let n = execute!(tx, "update products set state = $2 where id = $1", product, state)?;
     expect_changed(n, 1)

@@ -1,4 +1,4 @@
-//! The discount that a coupon gives. Pure: no database, no clock.
+//! Computes the discount that a coupon gives. Pure: no database, no clock.
 
 use clock::Instant;
 use ids::ProductId;
@@ -10,64 +10,75 @@ const BASIS_POINTS_MAX: i64 = 10_000;
 /// The size of a coupon's discount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discount {
-    /// Basis points of the eligible total, rounded down to minor units; 1 to 10,000.
+    /// A share of the total of the eligible lines, in basis points from 1 to 10,000. The discount is rounded down to
+    /// minor units.
     Percent(i64),
-    /// Minor units, but at most the eligible total.
+    /// An amount in minor units. The discount is at most the total of the eligible lines.
     Fixed(i64),
 }
 
-/// The discount of a coupon and its conditions.
+/// The discount of a coupon and the conditions for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
+    /// The discount, for orders that meet the conditions.
     pub discount: Discount,
-    /// The currency of `min_amount` and of a fixed discount. Orders in another currency are refused.
+    /// The currency of `min_amount` and of a fixed discount. The coupon is refused for orders in another currency.
     pub currency: Currency,
-    /// The minimum order total before any discount, in minor units.
+    /// The minimum order total before the discount, in minor units; 0 for no minimum.
     pub min_amount: i64,
-    /// When set, only lines of this product are eligible.
+    /// The product whose lines are eligible; `None` when all lines are.
     pub product: Option<ProductId>,
-    /// The coupon is valid from this time on.
+    /// The time from which the coupon is valid; `None` when it is valid at once.
     pub starts_at: Option<Instant>,
-    /// The coupon is invalid from this time on.
+    /// The time from which the coupon is invalid; `None` when it never expires.
     pub ends_at: Option<Instant>,
 }
 
-/// One line of an order, as far as coupons need it.
+/// One line of an order, with the data that a discount depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BasketLine {
+    /// The ordered product.
     pub product: ProductId,
-    /// Minor units.
+    /// Unit price times quantity, in minor units.
     pub total: i64,
 }
 
 /// The reason why a coupon was refused for an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CouponRefusal {
+    /// No active coupon of the shop has this code.
     #[error("there is no such coupon")]
     Unknown,
+    /// The time `starts_at` has not come yet.
     #[error("the coupon is not valid yet")]
     NotYetValid,
+    /// The time `ends_at` has passed.
     #[error("the coupon has expired")]
     Expired,
+    /// All allowed uses have been taken by other orders.
     #[error("the coupon has been used up")]
     Exhausted,
+    /// The order total is below the minimum amount.
     #[error("the coupon needs an order of at least {}", min_amount.to_decimal())]
     BelowMinimum { min_amount: Fiat },
+    /// The order has no line of the coupon's product.
     #[error("the coupon is for another product")]
     OtherProduct,
+    /// The order is not in the coupon's currency, which the variant holds.
     #[error("the coupon is for orders in {0}")]
     OtherCurrency(Currency),
+    /// A sum of the order exceeds the range of `i64`.
     #[error("the order's amount is out of range")]
     OutOfRange,
 }
 
 impl Terms {
-    /// Returns terms without conditions: the discount applies to every order, at any time.
+    /// Returns terms without conditions: the discount applies to every order in the currency, at any time.
     pub fn unrestricted(discount: Discount, currency: Currency) -> Terms {
         Terms { discount, currency, min_amount: 0, product: None, starts_at: None, ends_at: None }
     }
 
-    /// Returns true when discount and minimum amount are in range.
+    /// Returns true when the discount and the minimum amount are in range.
     pub fn are_valid(&self) -> bool {
         let is_discount_valid = match self.discount {
             Discount::Percent(points) => (1..=BASIS_POINTS_MAX).contains(&points),
@@ -77,7 +88,8 @@ impl Terms {
     }
 }
 
-/// Returns the discount for an order. It is never more than the total of the eligible lines.
+/// Returns the discount for an order, or the reason why the coupon is refused. The discount never exceeds the total of
+/// the eligible lines.
 pub fn discount_for(
     terms: &Terms,
     now: Instant,
@@ -112,7 +124,7 @@ fn total<'a>(mut lines: impl Iterator<Item = &'a BasketLine>) -> Result<i64, Cou
     lines.try_fold(0_i64, |sum, line| sum.checked_add(line.total)).ok_or(CouponRefusal::OutOfRange)
 }
 
-/// Returns the share of `minor` in basis points, rounded down.
+/// Returns the share of `minor` that `points` basis points are, rounded down; `None` when it is out of range.
 fn share_of(minor: i64, points: i64) -> Option<i64> {
     let product = i128::from(minor).checked_mul(i128::from(points))?;
     i64::try_from(product.div_euclid(i128::from(BASIS_POINTS_MAX))).ok()

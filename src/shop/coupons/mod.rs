@@ -1,4 +1,5 @@
-//! Coupons: codes that give a discount. Creating an order counts one use; an order that ends unpaid releases its use.
+//! Coupons: codes that give a discount. An order counts one use when it is created. If the order ends unpaid, the use
+//! is released.
 
 pub mod machine;
 mod store;
@@ -14,45 +15,55 @@ use records::audit_log::{self, Action, Actor};
 
 pub use machine::{BasketLine, CouponRefusal, Discount, Terms};
 
+/// The maximum length of a code, in characters.
 const CODE_LENGTH_MAX: usize = 64;
 
-/// A coupon to be created.
+/// A coupon to create.
 #[derive(Debug, Clone)]
 pub struct NewCoupon {
-    /// Upper and lower case are the same, and outer blanks are ignored.
+    /// The code that buyers enter. Case and surrounding whitespace are ignored.
     pub code: String,
+    /// The discount and its conditions.
     pub terms: Terms,
-    /// Maximum number of orders that may use it; `None` for no limit.
+    /// The maximum number of orders that may use the coupon; `None` for no limit.
     pub max_uses: Option<u32>,
 }
 
 /// A stored coupon.
 #[derive(Debug, Clone)]
 pub struct Coupon {
+    /// The id of the coupon in the database.
     pub id: CouponId,
+    /// The discount and its conditions.
     pub terms: Terms,
-    /// Maximum number of uses; `None` for no limit.
+    /// The maximum number of orders that may use the coupon; `None` for no limit.
     pub max_uses: Option<u32>,
-    /// Number of orders that used it and did not end unpaid.
+    /// The number of orders that use the coupon, without those that ended unpaid.
     pub uses: u32,
 }
 
-/// A coupon use that was counted, with the discount that it gives.
+/// A coupon whose use was counted for an order, with the discount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppliedCoupon {
+    /// The id of the coupon.
     pub coupon: CouponId,
+    /// The discount, in the currency of the order.
     pub discount: Fiat,
 }
 
 /// The reason why a coupon was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// The code is empty or too long.
     #[error("a code has 1 to {CODE_LENGTH_MAX} characters")]
     BadCode,
+    /// The discount or the minimum amount is out of range.
     #[error("a percentage is 0.01 to 100, a fixed discount is more than 0, and a minimum amount is not negative")]
     BadTerms,
+    /// Another coupon of the shop has the code.
     #[error("another coupon has this code")]
     CodeTaken,
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -60,8 +71,10 @@ pub enum CreateError {
 /// The reason why a coupon was not redeemed.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeemError {
+    /// The coupon does not exist or does not apply to the order.
     #[error(transparent)]
     Refused(#[from] CouponRefusal),
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -83,7 +96,8 @@ pub async fn create(
     Ok(coupon)
 }
 
-/// Counts one use of a coupon and returns its discount. Concurrent orders cannot both take the last use.
+/// Counts one use of a coupon and returns its discount. The database counts atomically, so two concurrent orders
+/// cannot both take the last use.
 pub async fn redeem(
     tx: &mut Tx,
     now: Instant,
@@ -106,7 +120,7 @@ pub async fn release_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error>
     store::release_use(tx, coupon).await
 }
 
-/// Returns the active coupons of a shop with their codes, by code.
+/// Returns the active coupons of a shop with their codes, sorted by code.
 pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
     store::list(tx, shop).await
 }
@@ -121,7 +135,8 @@ pub async fn deactivate(tx: &mut Tx, now: Instant, actor: &Actor, shop: Shop, co
     Ok(true)
 }
 
-/// Returns a code as it is stored and compared: trimmed and in upper case. `None` when it is empty or too long.
+/// Returns the code in the form that is stored and compared: trimmed and in upper case. `None` when it is empty or too
+/// long.
 fn normalize_code(code: &str) -> Option<String> {
     let code = code.trim();
     let fits = !code.is_empty() && code.chars().count() <= CODE_LENGTH_MAX;

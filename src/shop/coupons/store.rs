@@ -5,6 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{CouponId, Shop};
 
+/// The stored kind of a [`Discount`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DiscountKind {
     Percent,
@@ -13,7 +14,7 @@ enum DiscountKind {
 
 db::text_enum!(DiscountKind { Percent => "percent", Fixed => "fixed" });
 
-/// Returns `None` when the code is taken.
+/// Inserts an active coupon and returns its id; `None` when the code is taken.
 pub async fn insert_coupon(
     tx: &mut Tx,
     now: Instant,
@@ -47,6 +48,7 @@ pub async fn insert_coupon(
     inserted.map(|row| row.get("id")).transpose()
 }
 
+/// Returns the active coupon with this normalized code.
 pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<Coupon>, db::Error> {
     let found = row!(
         tx,
@@ -59,9 +61,10 @@ pub async fn find_coupon(tx: &mut Tx, shop: Shop, code: &str) -> Result<Option<C
     found.as_ref().map(coupon).transpose()
 }
 
-/// Maximum number of coupons that `list` returns.
+/// The maximum number of coupons that `list` returns.
 const LIST_MAX: u32 = 10_000;
 
+/// Returns active coupons with their codes, sorted by code.
 pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<(String, Coupon)>, db::Error> {
     let found = rows!(
         tx,
@@ -94,7 +97,7 @@ fn coupon(row: &Row) -> Result<Coupon, db::Error> {
     })
 }
 
-/// Counts one use. Returns false when the coupon is inactive or has no use left.
+/// Counts one use and returns true. Returns false when the coupon is inactive or has no use left.
 pub async fn claim_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error> {
     let n = execute!(
         tx,
@@ -104,11 +107,13 @@ pub async fn claim_use(tx: &mut Tx, coupon: CouponId) -> Result<bool, db::Error>
     Ok(n == 1)
 }
 
+/// Subtracts one use.
 pub async fn release_use(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set uses = uses - 1 where id = $1 and uses > 0", coupon)?;
     expect_changed(n, 1)
 }
 
+/// Deactivates a coupon.
 pub async fn set_inactive(tx: &mut Tx, coupon: CouponId) -> Result<(), db::Error> {
     let n = execute!(tx, "update coupons set state = 'inactive' where id = $1", coupon)?;
     expect_changed(n, 1)

@@ -1,37 +1,42 @@
 //! The retry schedule of failed deliveries. Pure: no database, no clock.
 
-/// Number of failed attempts after which the order has failed.
+/// The number of failed attempts after which the order has failed.
 pub const ATTEMPTS_MAX: u32 = 8;
 
+/// The delay after the first failed attempt, in milliseconds. Each further failure makes it four times as long.
 const FIRST_DELAY_MS: i64 = 10_000;
+/// The longest delay, in milliseconds.
 const LONGEST_DELAY_MS: i64 = 15 * 60_000;
 
 /// The cause of a failed delivery attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureCause {
-    /// Items are missing or damaged. They are not expected to recover by themselves.
+    /// Items are missing or damaged, so retries are not expected to succeed without an operator.
     DamagedItems,
-    /// The key that decrypts the items is missing, or another key has its id. The order waits until an operator restores the
-    /// key.
+    /// The key that decrypts the items is missing, or the key ring holds a different key under its id. The order waits
+    /// until an operator restores the key.
     MissingKey,
 }
 
 /// The step after a failed delivery attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStep {
+    /// Deliver again after a delay.
     Retry {
         /// The number of failed attempts to store.
         attempts: u32,
+        /// The delay in milliseconds.
         after_ms: i64,
     },
-    /// The order has failed.
+    /// The order has failed and is not retried.
     Fail,
 }
 
-/// Returns the step after an attempt failed; `attempts` is the number of attempts that had failed before.
+/// Returns the step after a failed attempt; `attempts` is the number of attempts that had failed before it.
 pub fn next_after_failure(cause: FailureCause, attempts: u32) -> NextStep {
     match cause {
-        // Attempts without the key are not counted, so that a later failure for another reason gets all its attempts.
+        // Attempts without the key are not counted, so that all attempts remain for a later failure with another
+        // cause.
         FailureCause::MissingKey => NextStep::Retry { attempts, after_ms: LONGEST_DELAY_MS },
         FailureCause::DamagedItems => {
             let failed = attempts.saturating_add(1);

@@ -1,5 +1,6 @@
-//! The delivery of paid orders. A paid order has one row of delivery work. The delivery deletes that row in its own
-//! transaction, so that a crash at any point leaves the order either undelivered with its work, or delivered once.
+//! The delivery of paid orders. Each paid order that is not delivered has one row in the table `fulfilments`. The
+//! transaction that delivers the order deletes the row, so that after a crash the order is either undelivered with its
+//! row, or delivered once without it.
 
 pub mod machine;
 mod store;
@@ -24,20 +25,22 @@ use machine::{FailureCause, NextStep};
 /// The kind of the review for an order that waits for a missing key.
 const UNREADABLE: reviews::Kind = reviews::Kind::OrderUnreadable;
 
-/// Maximum number of orders that one run delivers. The others stay due for the next run.
+/// The maximum number of orders that one run delivers. Further orders stay due for the next run.
 const ORDERS_PER_RUN_MAX: u32 = 256;
-/// Number of deliveries that run concurrently: SQLite commits them together, and PostgreSQL needs one connection for each.
+/// The number of deliveries that run concurrently. SQLite commits them together; PostgreSQL needs one connection for
+/// each.
 const CONCURRENT_DELIVERIES: usize = 8;
 
 /// The settings of the e-mail to the buyer. The e-mail never contains the delivered items, because e-mail is not
 /// confidential.
 #[derive(Debug, Clone)]
 pub struct EmailTemplates {
-    /// The page where the buyer looks the order up; `{order_no}` stands for its number. When it is empty, the e-mail has no
-    /// link.
+    /// The URL of the page where buyers look up their orders; `{order_no}` is replaced by the order number. When it is
+    /// empty, the e-mail has no link.
     pub order_url: String,
 }
 
+/// The reason why an order was not delivered.
 #[derive(Debug, thiserror::Error)]
 enum DeliverError {
     #[error("{found} of {expected} items are reserved")]
@@ -48,13 +51,13 @@ enum DeliverError {
     Db(#[from] db::Error),
 }
 
-/// Adds a statement to the batch that schedules the delivery of a paid order at once. Its result has no row when the delivery
-/// is scheduled already.
+/// Adds a statement to the batch that schedules the delivery of a paid order for now. The result of the statement has
+/// no row when the delivery is already scheduled.
 pub fn schedule(batch: &mut Batch, now: Instant, order: impl Into<Bind>) -> ResultRef<OrderId> {
     store::insert(batch, now, order.into())
 }
 
-/// Removes the scheduled delivery of an order, if there is one.
+/// Deletes the scheduled delivery of an order, if there is one.
 pub async fn suspend(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
     store::delete(tx, order).await?;
     Ok(())
@@ -62,8 +65,8 @@ pub async fn suspend(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
 
 /// Delivers the orders whose delivery is due and returns the number of completed orders.
 ///
-/// A failed delivery is retried later, and after [`machine::ATTEMPTS_MAX`] attempts the order fails. Without the key of its
-/// items an order is retried without end. After a database error the order stays due.
+/// A failed delivery is retried later; after [`machine::ATTEMPTS_MAX`] attempts the order fails. While the key of its
+/// items is missing, an order is retried without limit. After a database error the order stays due.
 pub async fn deliver_due(
     db: &Db,
     now: Instant,
@@ -81,7 +84,7 @@ pub async fn deliver_due(
     Ok(delivered)
 }
 
-/// Delivers one order and returns true when it was completed. After a failure the next attempt is scheduled.
+/// Delivers one order and returns true when the order was completed. Schedules the next attempt after a failure.
 async fn deliver_or_postpone(
     db: &Db,
     now: Instant,
@@ -107,7 +110,8 @@ async fn deliver_or_postpone(
     }
 }
 
-/// Delivers an order and returns true. Returns false when its work is done or another transaction holds it.
+/// Delivers an order and returns true. Returns false when the order has no due delivery, or another transaction is
+/// delivering it.
 async fn deliver(
     tx: &mut Tx,
     now: Instant,
@@ -124,7 +128,7 @@ async fn deliver(
         if u32::try_from(items.len()) != Ok(line.quantity) {
             return Err(DeliverError::Missing { expected: line.quantity, found: items.len() });
         }
-        // An order is completed only when its buyer can read the items, so that a lost key is noticed at the delivery.
+        // Check that every item can be decrypted, so that a lost key is noticed at the delivery and not by the buyer.
         for item in items {
             if let Err(error) = stock::decrypt_item(envelope, &item) {
                 return Err(DeliverError::Unreadable { error, item });
@@ -144,13 +148,13 @@ async fn deliver(
     Ok(true)
 }
 
-/// Deletes the delivery work of an order.
+/// Deletes the scheduled delivery of an order that needs none any more.
 async fn finish(tx: &mut Tx, order: OrderId) -> Result<(), db::Error> {
     db::expect_changed(store::delete(tx, order).await?, 1)
 }
 
-/// Locks an order and moves it to `processing`. Returns `None`, and deletes the delivery work, when the order is past that
-/// state.
+/// Locks an order and moves it to `processing`. When the order is in any other state than `paid` or `processing`,
+/// deletes its scheduled delivery and returns `None`.
 async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Option<Locked<Order>>, db::Error> {
     let order = orders::lock(tx, id).await?.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?;
     match order.state {
@@ -171,8 +175,8 @@ async fn lock_deliverable(tx: &mut Tx, now: Instant, id: OrderId) -> Result<Opti
     }
 }
 
-/// Returns the cause of a failed attempt. When the key refuses an item but decrypts others, the item is damaged. When the key
-/// decrypts none, another key has taken its id, and the right key may be restored.
+/// Returns the cause of a failed attempt. An item is damaged when its key decrypts other items. When its key decrypts
+/// no item, the key ring holds a different key under this id, and the right key may be restored later.
 async fn classify_failure(tx: &mut Tx, envelope: &Envelope, error: &DeliverError) -> Result<FailureCause, db::Error> {
     match error {
         DeliverError::Unreadable { error: OpenError::UnknownKey(_), .. } => Ok(FailureCause::MissingKey),
@@ -189,8 +193,8 @@ async fn classify_failure(tx: &mut Tx, envelope: &Envelope, error: &DeliverError
     }
 }
 
-/// Schedules the next attempt after a failed one. A missing key opens a review at once. After the last attempt the order
-/// fails, and a review is opened.
+/// Schedules the next attempt after a failed one, or fails the order after the last attempt. Opens a review at the
+/// first failure for a missing key, and when the order fails.
 async fn postpone(
     tx: &mut Tx,
     now: Instant,
@@ -221,7 +225,7 @@ async fn postpone(
     }
 }
 
-/// Returns subject and body of the e-mail to the buyer, in English and Chinese.
+/// Returns the subject and the body of the e-mail to the buyer, in English and Chinese.
 fn completion_email(order: &Order, templates: &EmailTemplates) -> (String, String) {
     let number = &order.order_no;
     let subject = format!("Order {number} is complete / 订单 {number} 已完成");

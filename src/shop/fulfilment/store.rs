@@ -1,10 +1,10 @@
-//! All SQL of fulfilments.
+//! All SQL of the table `fulfilments`: the scheduled deliveries.
 
 use clock::Instant;
 use db::{self, Batch, Bind, ResultRef, Tx, execute, expect_changed, row, rows, statement};
 use ids::OrderId;
 
-/// Inserts the delivery work of an order. The result has no row when the order has such work already.
+/// Inserts the scheduled delivery of an order. The result has no row when the order already has one.
 pub fn insert(batch: &mut Batch, now: Instant, order: Bind) -> ResultRef<OrderId> {
     statement!(
         batch,
@@ -15,7 +15,7 @@ pub fn insert(batch: &mut Batch, now: Instant, order: Bind) -> ResultRef<OrderId
     )
 }
 
-/// Returns the orders whose delivery is due, the longest overdue first.
+/// Returns the orders whose delivery is due, the longest overdue order first.
 pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<OrderId>, db::Error> {
     let due = rows!(
         tx,
@@ -26,8 +26,8 @@ pub async fn list_due(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<Order
     due.iter().map(|row| row.get("order_id")).collect()
 }
 
-/// Locks the delivery work of an order and returns the number of failed attempts. `None` when the work is not due, is done,
-/// or is locked by another transaction.
+/// Locks the scheduled delivery of an order and returns its number of failed attempts. `None` when the delivery does
+/// not exist, is not due, or is locked by another transaction.
 pub async fn claim(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u32>, db::Error> {
     let found = row!(
         tx,
@@ -38,6 +38,7 @@ pub async fn claim(tx: &mut Tx, now: Instant, order: OrderId) -> Result<Option<u
     found.map(|row| row.get("attempts")).transpose()
 }
 
+/// Sets the number of failed attempts and the time of the next attempt.
 pub async fn set_next(tx: &mut Tx, order: OrderId, attempts: u32, next_at: Instant) -> Result<(), db::Error> {
     let n = execute!(
         tx,
@@ -49,7 +50,7 @@ pub async fn set_next(tx: &mut Tx, order: OrderId, attempts: u32, next_at: Insta
     expect_changed(n, 1)
 }
 
-/// Deletes the delivery work of an order and returns the number of deleted rows.
+/// Deletes the scheduled delivery of an order and returns the number of deleted rows.
 pub async fn delete(tx: &mut Tx, order: OrderId) -> Result<u64, db::Error> {
     execute!(tx, "delete from fulfilments where order_id = $1", order)
 }

@@ -35,7 +35,7 @@ async fn lines(shop: &Fixture, order: &Order) -> Vec<OrderLine> {
     read(&shop.db, move |tx| Box::pin(async move { orders::list_lines(tx, &order).await })).await
 }
 
-/// Returns the delivered lines, as the buyer of the order sees them.
+/// Returns the delivered lines in plain text, as the buyer gets them; `None` before the delivery.
 async fn delivered_lines(shop: &Fixture, order: &Order) -> Option<Vec<String>> {
     let (order, lines) = (find_details(shop, order).await.order, lines(shop, order).await);
     let items =
@@ -129,7 +129,8 @@ db::both! {
     async fn an_order_with_a_damaged_item_fails_although_its_key_was_missing_once(db: Db) {
         let shop = Fixture::new(db, 5).await;
         let order = paid_order(&shop, 5).await;
-        // The order reserves all items. One of them is replaced by a ciphertext of the same key for another purpose.
+        // The order reserves all items. One of them is replaced by a ciphertext that the same key made for another
+        // purpose.
         let other = shop.envelope.seal("something else", "sku:1", b"goods");
         write(&shop.db, move |tx| Box::pin(async move {
             db::execute!(tx, "update stock_items set ciphertext = $1 where id = (select min(id) from stock_items)", other)
@@ -159,7 +160,7 @@ db::both! {
         assert_eq!((delivered, find_details(&shop, &order).await.order.state), (0, State::Processing));
         let waiting = "select count(*) from reviews where kind = 'order.unreadable' and closed_at is null";
         assert_eq!(shop.count(waiting).await, 1, "the review is opened at the first failure");
-        // It is retried without end, every 15 minutes.
+        // The delivery is retried without limit, every 15 minutes.
         let mut now = NOW;
         for _ in 0..3 * machine::ATTEMPTS_MAX {
             assert_eq!(deliver_at(&shop, now.plus_seconds(899)).await, 0, "the next attempt is not due");
@@ -173,7 +174,7 @@ db::both! {
     }
 }
 
-/// A delivery is one transaction, so that an interrupted delivery leaves its work in place.
+/// The delivery uses one transaction, so an interrupted delivery stays scheduled.
 #[tokio::test]
 async fn a_delivery_is_one_commit() {
     let shop = Fixture::new(db::testing::open_migrated(db::Backend::Sqlite).await, 5).await;

@@ -1,4 +1,4 @@
-//! Merchants: the owners of shops. Every product, order and ledger account belongs to one merchant in one mode.
+//! Merchants: the owners of shops. Every product, order and ledger account belongs to one merchant and one mode.
 
 mod store;
 
@@ -12,19 +12,23 @@ use db::{self, Tx};
 use ids::MerchantId;
 use records::audit_log::{self, Action, Actor};
 
+/// The maximum length of a slug, in bytes.
 const SLUG_LENGTH_MAX: usize = 64;
+/// The maximum length of a name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
 
-/// Maximum number of merchants that [`list`] returns.
+/// The maximum number of merchants that [`list`] returns.
 pub const LIST_MAX: u32 = 1_000;
 
 /// A stored merchant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merchant {
     pub id: MerchantId,
+    /// The id in the APIs: a UUID in hyphenated lower-case form.
     pub public_id: String,
-    /// The name in the configuration and on the command line.
+    /// The unique name of the merchant in the configuration and on the command line.
     pub slug: String,
+    /// The display name.
     pub name: String,
     pub created_at: Instant,
 }
@@ -32,12 +36,16 @@ pub struct Merchant {
 /// The reason why a merchant was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// The slug has an invalid length or character.
     #[error("a slug has 1 to {SLUG_LENGTH_MAX} characters, each of a-z, 0-9 or -")]
     BadSlug,
+    /// The name is empty or too long.
     #[error("a name has 1 to {NAME_LENGTH_MAX} characters")]
     BadName,
+    /// Another merchant has the slug.
     #[error("another merchant has this slug")]
     SlugTaken,
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -69,7 +77,7 @@ pub async fn find_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, d
     store::find_by_slug(tx, slug).await
 }
 
-/// Returns at most [`LIST_MAX`] merchants, oldest first.
+/// Returns the merchants in the order of their creation, at most [`LIST_MAX`].
 pub async fn list(tx: &mut Tx) -> Result<Vec<Merchant>, db::Error> {
     store::list(tx, LIST_MAX).await
 }

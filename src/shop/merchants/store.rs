@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, row, rows};
 use ids::MerchantId;
 
-/// Returns `None` when the slug is taken.
+/// Inserts a merchant and returns its id; `None` when the slug is taken.
 pub async fn insert_merchant(
     tx: &mut Tx,
     now: Instant,
@@ -25,11 +25,13 @@ pub async fn insert_merchant(
     inserted.map(|row| row.get("id")).transpose()
 }
 
+/// Returns the merchant with this slug.
 pub async fn find_by_slug(tx: &mut Tx, slug: &str) -> Result<Option<Merchant>, db::Error> {
     let found = row!(tx, "select id, public_id, slug, name, created_at from merchants where slug = $1", slug)?;
     found.as_ref().map(merchant).transpose()
 }
 
+/// Returns at most `limit` merchants in the order of their creation.
 pub async fn list(tx: &mut Tx, limit: u32) -> Result<Vec<Merchant>, db::Error> {
     let found = rows!(tx, "select id, public_id, slug, name, created_at from merchants order by id limit $1", limit)?;
     found.iter().map(merchant).collect()

@@ -1,4 +1,4 @@
-//! The line items of a new order: products with their prices, the coupon, and the reservation of stock.
+//! The lines of a new order: the SKUs with their prices, the coupon, and the reservation of stock.
 
 use crate::catalog::{self, OrderableSku};
 use crate::coupons::{self, AppliedCoupon, BasketLine, RedeemError};
@@ -8,7 +8,8 @@ use clock::Instant;
 use db::{Batch, BatchResult, ResultRef, Tx};
 use ids::{LineId, OrderId};
 
-/// Returns the SKU of each line, with its price. Checks the product, the quantity limits and the number of lines.
+/// Returns the SKU of each line with its price. Fails when a product does not exist, a quantity is outside its limits,
+/// or the number of lines is.
 pub(super) async fn find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<OrderableSku>, CreateError> {
     if !(1..=LINES_MAX).contains(&new.lines.len()) {
         return Err(CreateError::BadLines);
@@ -33,6 +34,7 @@ pub(super) async fn find_skus(tx: &mut Tx, new: &NewOrder) -> Result<Vec<Orderab
     Ok(skus)
 }
 
+/// Returns unit price times quantity in minor units; `None` when it is out of range.
 fn line_total(line: &NewLine, sku: &OrderableSku) -> Option<i64> {
     sku.unit_price.minor.checked_mul(i64::from(line.quantity))
 }
@@ -64,21 +66,21 @@ pub(super) async fn redeem_coupon(
     }
 }
 
-/// Refuses an order that exceeds the stock before anything is stored. Other orders may still take the stock before
-/// [`reserve`] does.
+/// Refuses an order that exceeds the stock, before anything is stored. Concurrent orders may still take the stock
+/// before [`reserve`] locks it.
 pub(super) fn check_stock(new: &NewOrder, skus: &[OrderableSku]) -> Result<(), CreateError> {
     let is_enough = new.lines.iter().zip(skus).all(|(line, sku)| u64::from(line.quantity) <= sku.stock);
     if is_enough { Ok(()) } else { Err(CreateError::InsufficientStock) }
 }
 
-/// Order lines that a batch inserts, with the stock that it reserves for them.
+/// The order lines that a batch inserts, and the stock that it reserves for them.
 pub(super) struct ReservedLines {
     lines: Vec<(OrderLine, ResultRef<LineId>)>,
     reservations: Vec<Reservation>,
 }
 
-/// Adds statements to the batch that insert the lines and reserve their items. SKUs are locked by ascending id, so that two
-/// orders for the same SKUs never wait for each other.
+/// Adds statements to the batch that insert the lines and reserve their items. SKUs are locked in the order of their
+/// ids, so that two orders for the same SKUs cannot deadlock.
 pub(super) fn reserve(
     batch: &mut Batch,
     order: ResultRef<OrderId>,
@@ -108,7 +110,7 @@ impl ReservedLines {
     /// Returns the lines with their stored ids.
     ///
     /// # Errors
-    /// Fails when there was not enough stock for one of the lines.
+    /// [`CreateError::InsufficientStock`] when a line could not reserve all its items.
     pub fn into_lines(self, results: &BatchResult) -> Result<Vec<OrderLine>, CreateError> {
         for reservation in &self.reservations {
             reservation.ensure_complete(results).map_err(|error| match error {

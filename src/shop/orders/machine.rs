@@ -3,19 +3,27 @@
 /// The state of an order. [`State::leads_to`] lists the possible steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// Stored, before a payment is requested.
     Created,
+    /// The buyer has been asked to pay.
     AwaitingPayment,
+    /// Paid in full; the delivery is scheduled.
     Paid,
     /// The items are being delivered.
     Processing,
+    /// Some of the lines have been delivered.
     PartiallyDelivered,
+    /// All lines have been delivered; the order is not closed yet.
     Delivered,
+    /// Delivered and closed.
     Completed,
     /// The payment window ended without full payment.
     Expired,
+    /// Cancelled before the delivery, by the buyer or an operator.
     Cancelled,
-    /// The order was paid, but it cannot be delivered, or its money disappeared in a reorg.
+    /// Paid, but the items cannot be delivered, or a reorg removed the payment.
     Failed,
+    /// The payment was returned to the buyer.
     Refunded,
 }
 
@@ -52,7 +60,7 @@ impl State {
     /// Returns true when an order may go from this state to `to` in one step. No state leads to itself.
     pub const fn leads_to(self, to: State) -> bool {
         match self {
-            // An order that a balance or a coupon pays is paid at creation.
+            // An order that is free or paid from a balance is paid when it is created.
             State::Created => {
                 matches!(to, State::AwaitingPayment | State::Paid | State::Expired | State::Cancelled)
             }

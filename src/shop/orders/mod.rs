@@ -1,7 +1,7 @@
-//! Orders: the products that a buyer orders, their price, and the state of payment and delivery.
+//! Orders: the products that a buyer orders, the price, and the states of payment and delivery.
 //!
-//! An order is stored together with its reserved stock, its coupon use and its payment in one transaction. A change of a
-//! payment reaches the order in the transaction that makes the change. The state of an order only moves forward.
+//! One transaction stores an order together with its reserved stock, its coupon use and its payment. A transaction
+//! that changes a payment also updates its order. The state of an order never returns to an earlier one.
 
 mod order_reference;
 pub mod payment;
@@ -36,39 +36,46 @@ use records::events;
 pub use machine::State;
 pub use order_reference::OrderReference;
 
-/// Maximum number of lines of one order.
+/// The maximum number of lines in one order.
 pub const LINES_MAX: usize = 50;
 
-/// Maximum number of external payments that one transaction expires.
+/// The maximum number of external payments that one transaction expires.
 const EXPIRED_PER_RUN_MAX: u32 = 100;
 
-/// An order to be created.
+/// An order to create.
 #[derive(Debug, Clone)]
 pub struct NewOrder {
+    /// The public id and the number of the order.
     pub reference: OrderReference,
     pub shop: Shop,
-    /// The name of the surface that creates the order. No other surface can look the order up.
+    /// The name of the API surface that creates the order. Other surfaces cannot look the order up.
     pub surface: &'static str,
+    /// The currency of all prices and amounts of the order.
     pub currency: Currency,
     pub pricing_scheme: PricingScheme,
+    /// The ordered products: 1 to [`LINES_MAX`] lines, each with another product.
     pub lines: Vec<NewLine>,
-    /// Maximum quantity of one line that the surface allows. A product may set a lower maximum.
+    /// The maximum quantity in one line that the surface allows. The product may have a lower maximum.
     pub quantity_max: u32,
-    /// The buyer's valid e-mail address. It is stored as written and compared in its [normalized](normalize_email) form.
+    /// The buyer's e-mail address, which the caller has validated. It is stored as entered and compared in
+    /// [normalized](normalize_email) form.
     pub email: String,
+    /// The authenticated user; `None` for a guest, who cannot pay from a balance.
     pub user: Option<UserId>,
-    /// The coupon code that the buyer entered.
+    /// The coupon code that the buyer entered; `None` without a coupon.
     pub coupon: Option<String>,
+    /// The payment method that the buyer chose.
     pub payment_method: PaymentMethod,
-    /// The time for which stock and exchange rate are reserved for the buyer, in milliseconds.
+    /// The length of the payment window in milliseconds, during which stock and exchange rate are reserved.
     pub window_ms: i64,
 }
 
-/// One line of an order to be created.
+/// One line of a new order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewLine {
     /// The public id of the product.
     pub product: Uuid,
+    /// The number of units.
     pub quantity: u32,
 }
 
@@ -76,42 +83,57 @@ pub struct NewLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     pub id: OrderId,
+    /// The id in the APIs: a UUID in hyphenated lower-case form.
     pub public_id: String,
+    /// The order number for buyers and operators.
     pub order_no: String,
     pub shop: Shop,
+    /// The name of the API surface that created the order.
     pub surface: String,
     pub state: State,
+    /// The total before the discount.
     pub original_amount: Fiat,
+    /// The discount of the coupon; zero without a coupon.
     pub discount_amount: Fiat,
-    /// The amount due: `original_amount` minus `discount_amount`.
+    /// The amount to pay: `original_amount` minus `discount_amount`.
     pub amount: Fiat,
+    /// The user who ordered; `None` for a guest.
     pub user: Option<UserId>,
+    /// The coupon that was used, if any.
     pub coupon: Option<CouponId>,
     pub created_at: Instant,
     /// The end of the payment window; `None` when the order was paid at creation.
     pub expires_at: Option<Instant>,
+    /// The time when the order was paid; `None` before.
     pub paid_at: Option<Instant>,
-    /// The time at which the order was completed, expired, cancelled, failed or refunded.
+    /// The time when the order was completed, expired, cancelled, failed or refunded; `None` before.
     pub closed_at: Option<Instant>,
 }
 
-/// One stored line of an order.
+/// One line of a stored order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderLine {
     pub id: LineId,
     /// The public id of the product.
     pub product: String,
+    /// The SKU whose items are delivered.
     pub sku: SkuId,
+    /// The number of units.
     pub quantity: u32,
+    /// The price of one unit when the order was created.
     pub unit_price: Fiat,
+    /// The delivery state of the line.
     pub state: LineState,
 }
 
 /// The delivery state of one order line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LineState {
+    /// The items are reserved and not delivered yet.
     Pending,
+    /// All items of the line were delivered.
     Delivered,
+    /// The items could not be delivered, or the payment was lost.
     Failed,
 }
 
@@ -120,23 +142,28 @@ db::text_enum!(LineState { Pending => "pending", Delivered => "delivered", Faile
 /// An order that was just created, with the instructions for its buyer.
 #[derive(Debug)]
 pub struct PlacedOrder {
+    /// The stored order.
     pub order: Order,
+    /// Its lines, in the order of the request.
     pub lines: Vec<OrderLine>,
+    /// The data that the buyer needs to pay.
     pub instructions: PaymentInstructions,
 }
 
-/// The state of an order and of its newest payment. It holds nothing that only the buyer may see.
+/// The states of an order and of its newest payment. It contains no data that only the buyer may see.
 #[derive(Debug)]
 pub struct OrderStatus {
+    /// The state of the order.
     pub state: State,
+    /// The end of the payment window; `None` when the order was paid at creation.
     pub expires_at: Option<Instant>,
     /// The method of the newest payment.
     pub method: Method,
     /// The state of the newest payment.
     pub payment_state: payments::State,
-    /// The page of an external provider where the buyer pays; `None` for other methods.
+    /// The page of the external provider where the buyer pays; `None` for other methods.
     pub pay_url: Option<String>,
-    /// The invoice of an on-chain payment and the amounts that it received; `None` for other methods.
+    /// The invoice of an on-chain payment and the amounts received for it; `None` for other methods.
     pub invoice: Option<(InvoiceTerms, Received)>,
 }
 
@@ -150,28 +177,40 @@ pub struct OrderDetails {
 /// The reason why an order was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// The order has no line, too many lines, or two lines for one SKU.
     #[error("an order has 1 to {LINES_MAX} lines")]
     BadLines,
+    /// A product does not exist, is inactive, or has no price in the currency.
     #[error("there is no such product")]
     ProductNotFound,
+    /// A quantity is below the minimum of its product.
     #[error("the quantity is below the minimum of {min}")]
     QuantityBelowMinimum { min: u32 },
+    /// A quantity is above the maximum of its product or of the surface.
     #[error("the quantity is above the maximum of {max}")]
     QuantityAboveMaximum { max: u32 },
+    /// Fewer items are available than the order needs.
     #[error("there is not enough in stock")]
     InsufficientStock,
+    /// The coupon does not exist or does not apply to the order.
     #[error(transparent)]
     CouponInvalid(#[from] CouponRefusal),
+    /// The asset is not accepted, no fresh rate is known, or no address can be issued.
     #[error("this payment method is not available")]
     MethodUnavailable,
+    /// The payment method needs an authenticated user.
     #[error("paying from a balance requires an authenticated user")]
     UserRequired,
+    /// The user's balance is below the amount.
     #[error("the balance does not cover the amount")]
     InsufficientBalance,
+    /// An amount exceeds the range of its type.
     #[error("the amount is out of range")]
     AmountOutOfRange,
+    /// No payment address could be derived.
     #[error(transparent)]
     Issue(IssueError),
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -179,21 +218,26 @@ pub enum CreateError {
 /// The reason why an order was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {
+    /// There is no such order.
     #[error("there is no such order")]
     NotFound,
+    /// The order is paid or has ended; its state is given.
     #[error("the order is already {}", .0.as_str())]
     TooLate(State),
+    /// A transfer for the order was seen, so its invoice stays open.
     #[error("money for the order is on its way")]
     MoneyArrived,
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// Stores an order with its reserved stock, its coupon use and its payment. An order that is free or paid from a balance is
-/// paid at once. `address` is the result of [`PaymentService::reserve_address`] for the order's payment method.
+/// Stores an order with its reserved stock, its coupon use and its payment. An order that is free or paid from a
+/// balance is paid at once. `address` is the result of [`PaymentService::reserve_address`] for the payment method of
+/// the order.
 ///
 /// # Errors
-/// Every error means that nothing of the order may be stored: the caller must roll the transaction back.
+/// After any error the caller must roll the transaction back, so that nothing of the order is stored.
 pub async fn create(
     tx: &mut Tx,
     now: Instant,
@@ -236,7 +280,7 @@ pub async fn create(
         fulfilment::schedule(&mut batch, now, id);
         record_in(&mut batch, now, &order, events::Kind::OrderPaid);
     }
-    // The stock comes last: it locks the rows of the SKUs, and orders for the same SKU wait from here on.
+    // The stock comes last: from here on the rows of the SKUs are locked, and other orders for the same SKUs wait.
     let reserved = line_items::reserve(&mut batch, id, &new, &skus);
     let results = tx.run_batch(batch).await?;
 
@@ -246,7 +290,7 @@ pub async fn create(
     Ok(PlacedOrder { order, lines, instructions })
 }
 
-/// Applies changes of payments to their orders.
+/// Applies payment changes to the orders of the payments.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentChangeHandler;
 
@@ -261,7 +305,7 @@ impl PaymentListener for PaymentChangeHandler {
     }
 }
 
-/// Applies changes of payments to their orders, in the transaction that changed the payments.
+/// Applies payment changes to the orders, in the transaction that changed the payments.
 async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChange]) -> Result<(), db::Error> {
     let mut unpaid = Vec::new();
     for change in changes {
@@ -276,10 +320,10 @@ async fn apply_payment_changes(tx: &mut Tx, now: Instant, changes: &[PaymentChan
     payment_changes::end_unpaid(tx, now, unpaid, State::Expired, events::Kind::OrderExpired).await
 }
 
-/// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches its address later is booked and opens
-/// a review.
+/// Cancels an unpaid order and releases its stock and coupon. A transfer that reaches the address of its invoice later
+/// is booked and opens a review.
 pub async fn cancel(tx: &mut Tx, now: Instant, id: OrderId) -> Result<(), CancelError> {
-    // The invoice is locked before the order: deposits lock them in the same sequence.
+    // Lock the invoice before the order, because transactions that book deposits lock them in this sequence.
     if let Some(payment) = payments::find_newest(tx, id).await? {
         payments::close_external(tx, now, payment, false).await?;
         if let Some(invoice) = invoices::find_by_payment(tx, payment).await?
@@ -309,8 +353,8 @@ pub async fn cancel_by_operator(
     Ok(audit_log::record(tx, now, actor, Action::OrderCancel, &order.order_no, &detail).await?)
 }
 
-/// Expires orders whose window for paying at an external provider has passed, and returns their number. On-chain orders
-/// expire with their invoices instead.
+/// Expires orders whose window for paying at an external provider has ended, and returns the number of expired
+/// payments. On-chain orders expire with their invoices instead.
 pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize, db::Error> {
     let mut changes = Vec::new();
     for payment in store::list_external_overdue(tx, now, EXPIRED_PER_RUN_MAX).await? {
@@ -320,8 +364,8 @@ pub async fn expire_overdue_external(tx: &mut Tx, now: Instant) -> Result<usize,
     Ok(changes.len())
 }
 
-/// Marks the payment of an order as received at the external provider. Returns false, and changes nothing, when the order
-/// does not wait for an external payment.
+/// Marks the payment of an order as received by the external provider. Returns false, and changes nothing, when the
+/// order does not wait for an external payment.
 pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) -> Result<bool, db::Error> {
     let Some(payment) = payments::find_newest(tx, id).await? else { return Ok(false) };
     let change = payments::close_external(tx, now, payment, true).await?;
@@ -329,8 +373,8 @@ pub async fn confirm_external_payment(tx: &mut Tx, now: Instant, id: OrderId) ->
     Ok(change.is_some())
 }
 
-/// [Confirms](confirm_external_payment) the external payment of an order for an operator who saw it at the provider, and
-/// records the action in the audit log.
+/// [Confirms](confirm_external_payment) the external payment of an order after an operator saw the payment at the
+/// provider, and records the action in the audit log.
 pub async fn confirm_external_payment_by_operator(
     tx: &mut Tx,
     now: Instant,
@@ -346,8 +390,8 @@ pub async fn confirm_external_payment_by_operator(
     Ok(is_confirmed)
 }
 
-/// Returns the status of an order by its public id; `None` when this surface and shop have no such order. Clients poll it,
-/// so it is one statement, and a second one only while an unconfirmed transfer to the order is known.
+/// Returns the status of the order with this public id; `None` when the surface and shop have no such order. Clients
+/// poll this status, so it takes one statement, and more only while an unconfirmed transfer to the order is known.
 pub async fn find_status(
     db: &Db,
     shop: Shop,
@@ -373,7 +417,7 @@ pub async fn find_status(
     }
 }
 
-/// Returns an order by its number; `None` unless `email` is the address that the order was created with.
+/// Returns the order with this number; `None` unless `email` is the address that the order was created with.
 pub async fn find_by_number(
     tx: &mut Tx,
     shop: Shop,
@@ -385,7 +429,8 @@ pub async fn find_by_number(
     to_details(tx, found).await
 }
 
-/// Returns an order of any shop by its number or its public id. It checks no access rights: for operators only.
+/// Returns the order of any shop with this number or public id. It does not check access rights, so it is for
+/// operators only.
 pub async fn find_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Option<OrderDetails>, db::Error> {
     // A UUID can be written in several ways; the hyphenated lower-case form is stored.
     let number_or_id = number_or_id.trim();
@@ -394,7 +439,7 @@ pub async fn find_by_number_or_id(tx: &mut Tx, number_or_id: &str) -> Result<Opt
     to_details(tx, found).await
 }
 
-/// Returns the lines of an order, by line number.
+/// Returns the lines of an order, sorted by line number.
 pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     store::list_lines(tx, order).await
 }
@@ -424,12 +469,12 @@ pub async fn find_delivered_items(
     Ok(Some(items))
 }
 
-/// Returns an e-mail address trimmed and in lower case. Addresses are compared in this form.
+/// Returns an e-mail address trimmed and in lower case, the form in which addresses are compared.
 pub fn normalize_email(email: &str) -> String {
     email.trim().to_lowercase()
 }
 
-/// Returns the buyer's e-mail address as written; `None` after it was erased.
+/// Returns the buyer's e-mail address as entered; `None` after it was erased.
 pub async fn find_email(tx: &mut Tx, id: OrderId) -> Result<Option<String>, db::Error> {
     store::find_email(tx, id).await
 }
@@ -442,7 +487,7 @@ pub(crate) async fn lock(tx: &mut Tx, id: OrderId) -> Result<Option<Locked<Order
 /// Moves an order to the state `to`.
 ///
 /// # Errors
-/// Fails when the [state machine](State::leads_to) has no such step.
+/// An error when the [state machine](State::leads_to) does not allow the step.
 pub(crate) async fn advance(
     tx: &mut Tx,
     now: Instant,

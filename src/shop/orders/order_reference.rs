@@ -1,19 +1,23 @@
-//! Order numbers such as `CO20260211K7Q2M9XD4TAB`: the surface's prefix, the day in UTC, and 60 random bits.
+//! Order numbers such as `CO20260211K7Q2M9XD4TAB`: the prefix of the surface, the day in UTC, and 60 random bits.
 
 use rand::CryptoRng;
 use uuid::Uuid;
 
 use clock::Instant;
 
-/// The digits of Crockford's base 32. It leaves out I, L and O, which are misread, and U, which could form words.
+/// The digits of Crockford's base 32. It leaves out I, L and O, which are easily misread, and U, which could form
+/// offensive words.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// The number of random digits, of 5 bits each.
 const RANDOM_DIGITS: usize = 12;
 
 /// The public id and the number of an order. Each attempt to create an order generates new ones, because another order may
 /// have taken the number of the failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderReference {
+    /// The id in the APIs: a random UUID (version 4).
     pub public_id: Uuid,
+    /// The order number for buyers and operators.
     pub order_no: String,
 }
 

@@ -1,4 +1,5 @@
-//! Paying for an order. The payment is planned before anything is stored; then an invoice is created, or a balance is debited.
+//! The payment of an order. It is planned before anything is stored; then an invoice is created or a balance is
+//! debited.
 
 use std::sync::Arc;
 
@@ -16,22 +17,26 @@ use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::payments::{self, Method, NewPayment, Taken};
 use money::pricing::{self, Currency, Fiat, Quote, RateBook};
 
-/// The assets, rates and addresses that new payments need. Only the rates change while the daemon runs.
+/// The assets, rates and addresses that new payments need. Only rates and addresses change while the daemon runs.
 #[derive(Debug, Clone)]
 pub struct PaymentService {
+    /// The assets that buyers can pay with.
     pub assets: Arc<Assets>,
+    /// The current exchange rates.
     pub rates: RateBook,
+    /// Issues an address for each on-chain payment.
     pub addresses: Addresses,
+    /// The shortfall of on-chain payments that is accepted.
     pub tolerance: Tolerance,
 }
 
-/// The amount by which an on-chain payment may fall short of the quote and still be accepted: a share of the quote or a
-/// value, whichever is larger, but at most half of the quote.
+/// The amount by which an on-chain payment may fall short of the quote and still be accepted: the larger one of a
+/// share of the quote and a fixed value, but at most half of the quote.
 #[derive(Debug, Clone, Copy)]
 pub struct Tolerance {
-    /// The share of the quote.
+    /// The share of the quote, in basis points.
     pub basis_points: u32,
-    /// The value in USD.
+    /// The fixed value, in USD.
     pub usd: Fiat,
 }
 
@@ -44,29 +49,31 @@ pub enum PaymentMethod {
     BalanceCny,
     /// The user's balance in USD, which is topped up with crypto assets.
     BalanceCrypto,
-    /// A payment on the page of an external provider.
+    /// A payment on the page of an external provider, with the provider's reference if it gave one.
     External { provider: Provider, pay_url: String, provider_ref: Option<String> },
 }
 
 /// An external payment provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
+    /// Alipay.
     Alipay,
+    /// WeChat Pay.
     Wechat,
 }
 
-/// The next step for the buyer.
+/// The data that the buyer needs to pay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PaymentInstructions {
     /// The order is paid; the buyer has nothing to do.
     AlreadyPaid,
     /// The buyer sends `due` base units of the asset to the address.
     Transfer { asset: Asset, family: Family, address: String, due: Amount },
-    /// The buyer pays on the page of the external provider.
+    /// The buyer pays on this page of the external provider.
     External { pay_url: String },
 }
 
-/// A payment that was planned and is not stored yet.
+/// A payment that is planned and not stored yet.
 pub(super) enum PaymentPlan {
     Free { method: Method },
     Invoice { asset: Asset, family: Family, quote: Quote, tolerance: Amount, confirmations: u32 },
@@ -97,8 +104,9 @@ impl PaymentPlan {
 }
 
 impl PaymentService {
-    /// Reserves an address for an on-chain payment, before the transaction of the order. Returns `None` for other payment
-    /// methods, and for an asset that is not accepted here: [`plan`](Self::plan) refuses the order then.
+    /// Reserves an address for an on-chain payment, before the transaction of the order begins. Returns `None` for
+    /// other payment methods, and for an asset that is not accepted, so that [`plan`](Self::plan) then refuses the
+    /// order.
     pub async fn reserve_address(
         &self,
         db: &Db,
@@ -114,7 +122,7 @@ impl PaymentService {
         }
     }
 
-    /// Plans the payment of `price`. Without a fresh exchange rate, methods that need one are unavailable.
+    /// Plans the payment of `price`. Methods that need an exchange rate are unavailable while no fresh rate is known.
     pub(super) fn plan(
         &self,
         now: Instant,
@@ -141,6 +149,7 @@ impl PaymentService {
         Ok(if price.minor == 0 { PaymentPlan::Free { method } } else { plan })
     }
 
+    /// Plans an on-chain payment in the asset with this code.
     fn plan_invoice(&self, now: Instant, shop: Shop, code: &str, price: Fiat) -> Result<PaymentPlan, CreateError> {
         let (chain, payment_asset) = self.assets.find(shop.mode, code).ok_or(CreateError::MethodUnavailable)?;
         if !self.addresses.can_issue(&chain.id) {
@@ -154,8 +163,8 @@ impl PaymentService {
         Ok(PaymentPlan::Invoice { asset, family: chain.family, quote, tolerance, confirmations })
     }
 
-    /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh rate in USD only the
-    /// share counts.
+    /// Returns the tolerance in base units of the asset; `None` when it is out of range. Without a fresh rate in USD
+    /// it is the share of the quote only.
     fn tolerance(&self, now: Instant, payment_asset: &PaymentAsset, due: Amount) -> Option<Amount> {
         let share = due.checked_mul_ratio(u64::from(self.tolerance.basis_points), 10_000)?;
         let rate = self.rates.rate(now, &payment_asset.rate_symbol, Currency::USD.as_str()).ok();
@@ -164,7 +173,8 @@ impl PaymentService {
         Some(share.max(value.unwrap_or(Amount::ZERO)).min(due.checked_mul_ratio(1, 2)?))
     }
 
-    /// Converts the price to USD at the current rate and rounds it up to the last decimal place of the balance.
+    /// Returns the debit of a USD balance: the price converted at the current rate and rounded up to the decimal
+    /// places of the balance.
     fn debit_in_usd(&self, now: Instant, price: Fiat) -> Result<Taken, CreateError> {
         let rate = self.rates.rate(now, "USD", price.currency.as_str()).map_err(|_| CreateError::MethodUnavailable)?;
         let amount = pricing::amount_for(price, rate.value, users::USD_DECIMALS);
@@ -185,7 +195,7 @@ fn debit_in_cny(price: Fiat) -> Result<Taken, CreateError> {
     Ok(Taken { asset: users::balance_asset(Currency::CNY), amount: Amount::from(minor), rate: None })
 }
 
-/// A payment whose rows are in the batch, with the data for [`finish_payment_request`].
+/// A payment whose statements are in the batch, with the data that [`finish_payment_request`] needs.
 pub(super) enum RequestedPayment {
     Free,
     External { pay_url: String },
@@ -241,8 +251,8 @@ pub(super) fn request_payment(
     }
 }
 
-/// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It runs
-/// after the batch, in the same transaction.
+/// Issues the address of an on-chain payment, or debits the balance, and returns the instructions for the buyer. It
+/// runs after the batch in the same transaction.
 pub(super) async fn finish_payment_request(
     tx: &mut Tx,
     now: Instant,
@@ -263,6 +273,7 @@ pub(super) async fn finish_payment_request(
     }
 }
 
+/// Moves the amount from the user's balance to the merchant's available balance.
 async fn debit_balance(
     tx: &mut Tx,
     now: Instant,

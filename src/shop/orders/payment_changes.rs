@@ -1,4 +1,4 @@
-//! The effects of a payment change on its order.
+//! The effects of payment changes on orders.
 
 use crate::coupons;
 use crate::fulfilment;
@@ -10,6 +10,7 @@ use ids::{CouponId, OrderId, PaymentId};
 use money::payments;
 use records::{events, reviews};
 
+/// Returns the order of a payment, with its row locked. Fails when either does not exist.
 async fn lock_order_of_payment(tx: &mut Tx, payment: PaymentId) -> Result<Locked<Order>, db::Error> {
     let missing = || db::Error::Statement(format!("payment {payment} or its order does not exist"));
     let order = payments::find_order(tx, payment).await?.ok_or_else(missing)?;
@@ -26,7 +27,7 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
             db::expect_changed(schedule_fulfilment(tx, now, order.id).await?, 1)?;
             record(tx, now, &order, events::Kind::OrderPaid).await
         }
-        // A reorg had reversed the payment before the items were delivered, and the payment was confirmed again.
+        // A reorg reversed the payment before the items were delivered; now the payment is confirmed again.
         State::Paid | State::Processing => {
             schedule_fulfilment(tx, now, order.id).await?;
             reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
@@ -34,7 +35,7 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
         State::PartiallyDelivered | State::Delivered | State::Completed | State::Failed | State::Refunded => {
             reviews::resolve(tx, now, reviews::Kind::PaymentReversed, &order.public_id, confirmed_again).await
         }
-        // The reserved stock was released, so an operator decides whether the order can still be delivered.
+        // The reserved stock was released, so an operator decides if the order can still be delivered.
         State::Expired | State::Cancelled => {
             let detail = format!("order {} was paid after it had ended", order.order_no);
             reviews::open(tx, now, reviews::Kind::OrderPaidLate, &order.public_id, &detail).await
@@ -42,15 +43,16 @@ pub(super) async fn apply_paid(tx: &mut Tx, now: Instant, payment: PaymentId) ->
     }
 }
 
-/// Schedules the delivery of an order and returns the number of rows inserted: 0 when it is scheduled already.
+/// Schedules the delivery of an order and returns the number of inserted rows: 0 when the delivery is already
+/// scheduled.
 async fn schedule_fulfilment(tx: &mut Tx, now: Instant, order: OrderId) -> Result<u64, db::Error> {
     let mut batch = Batch::default();
     let scheduled = fulfilment::schedule(&mut batch, now, order);
     Ok(tx.run_batch(batch).await?.count_rows(scheduled))
 }
 
-/// Suspends the delivery of an order whose payment a reorg reversed, and opens a review. The order keeps its state, because
-/// delivered items cannot be taken back.
+/// Suspends the delivery of an order whose payment was reversed by a reorg, and opens a review. The order keeps its
+/// state, because delivered items cannot be taken back.
 pub(super) async fn apply_reversed(tx: &mut Tx, now: Instant, payment: PaymentId) -> Result<(), db::Error> {
     let order = lock_order_of_payment(tx, payment).await?;
     fulfilment::suspend(tx, order.id).await?;
@@ -67,8 +69,8 @@ pub(super) async fn lock_expired_order(tx: &mut Tx, payment: PaymentId) -> Resul
     Ok((is_newest && order.state.is_unpaid()).then_some(order))
 }
 
-/// Applies the final loss of a payment that a reorg reversed. Returns the order when it must end: it was not delivered yet.
-/// For a delivered order a review is opened, and `None` is returned.
+/// Handles a payment that was reversed by a reorg and not confirmed again in time. Returns the order when it was not
+/// delivered yet and must end. Opens a review for a delivered order and returns `None`.
 pub(super) async fn apply_lost(
     tx: &mut Tx,
     now: Instant,
@@ -102,11 +104,11 @@ pub(super) async fn apply_lost(
     }
 }
 
-/// Ends orders that have no payment and releases their coupons and stock. An unpaid order goes to the state `to` with an
-/// event of the given kind; an order that was paid before has failed instead.
+/// Ends orders without a valid payment and releases their coupons and stock. An unpaid order moves to the state `to`,
+/// with an event of the given kind. An order whose payment was lost fails instead.
 ///
-/// Coupons are locked before SKUs, each by ascending id. Creating an order locks them in the same sequence, so that two
-/// transactions never wait for each other.
+/// Coupons are locked before SKUs, and each in the order of their ids. The creation of an order locks them in the same
+/// sequence, so that the transactions cannot deadlock.
 pub(super) async fn end_unpaid(
     tx: &mut Tx,
     now: Instant,

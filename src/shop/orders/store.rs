@@ -9,6 +9,7 @@ use ids::{InvoiceId, LineId, OrderId, PaymentId, Shop};
 use money::invoices::{self, InvoiceTerms, Received};
 use money::pricing::{Currency, Fiat};
 
+/// Inserts an order. The result has its id.
 pub fn insert_order(batch: &mut Batch, order: &Order) -> ResultRef<OrderId> {
     statement!(
         batch,
@@ -33,6 +34,7 @@ pub fn insert_order(batch: &mut Batch, order: &Order) -> ResultRef<OrderId> {
     )
 }
 
+/// Inserts the buyer's e-mail address, as entered and in normalized form.
 pub fn insert_contact(
     batch: &mut Batch,
     order: ResultRef<OrderId>,
@@ -48,6 +50,7 @@ pub fn insert_contact(
     )
 }
 
+/// Inserts line `number` of an order, counted from 1. The result has its id.
 pub fn insert_line(batch: &mut Batch, order: ResultRef<OrderId>, number: i64, line: &OrderLine) -> ResultRef<LineId> {
     statement!(
         batch,
@@ -62,16 +65,16 @@ pub fn insert_line(batch: &mut Batch, order: ResultRef<OrderId>, number: i64, li
     )
 }
 
-/// The status of an order as one statement reads it.
+/// The status of an order as it is read by one statement.
 pub struct OrderStatusRow {
-    /// The status without unconfirmed transfers.
+    /// The status. Its received amounts do not include unconfirmed transfers.
     pub status: OrderStatus,
     /// True when an unconfirmed transfer to the order's invoice is known.
     pub has_unconfirmed: bool,
 }
 
-/// Selects the status of an order: one row for each counted deposit of each payment, or one row for a payment without
-/// deposits. The rows of the newest payment come first.
+/// The SQL that selects the status of an order: one row for each counted deposit of each payment, or one row for a
+/// payment without deposits. The rows of the newest payment come first.
 macro_rules! select_status {
     ($columns:literal, $condition:literal) => {
         concat!(
@@ -95,7 +98,7 @@ macro_rules! select_status {
     };
 }
 
-/// Selects the columns of the order in addition to its status.
+/// The SQL that selects the columns of an order and its status.
 macro_rules! select_order_and_status {
     ($condition:literal) => {
         select_status!(
@@ -106,6 +109,7 @@ macro_rules! select_order_and_status {
     };
 }
 
+/// Returns the status of the order with this public id, in hyphenated lower-case form.
 pub async fn find_status(
     tx: &mut Tx,
     shop: Shop,
@@ -123,6 +127,7 @@ pub async fn find_status(
     found.first().map(|first| parse_status(first, &found)).transpose()
 }
 
+/// Returns the order with this number and this normalized e-mail address, with its status.
 pub async fn find_by_number(
     tx: &mut Tx,
     shop: Shop,
@@ -145,6 +150,7 @@ pub async fn find_by_number(
     found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
+/// Returns the order of any shop with this number or public id, with its status.
 pub async fn find_by_number_or_id(
     tx: &mut Tx,
     number_or_id: &str,
@@ -153,7 +159,7 @@ pub async fn find_by_number_or_id(
     found.first().map(|first| Ok((parse_order(first)?, parse_status(first, &found)?))).transpose()
 }
 
-/// Returns the status with the newest payment only. `first` is the first of the `rows`.
+/// Returns the status with the newest payment. `first` is the first of the `rows`, which belong to one order.
 fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> {
     let invoice = match first.get("invoice_id")? {
         Some(id) => Some((parse_invoice(id, first)?, Received::of(rows_of_newest_payment(first, rows)?)?)),
@@ -170,7 +176,7 @@ fn parse_status(first: &Row, rows: &[Row]) -> Result<OrderStatusRow, db::Error> 
     Ok(OrderStatusRow { status, has_unconfirmed: first.get("has_unconfirmed")? })
 }
 
-/// Returns the leading rows, which belong to the same payment as `first`.
+/// Returns the leading rows that belong to the same payment as `first`.
 fn rows_of_newest_payment<'a>(first: &Row, rows: &'a [Row]) -> Result<&'a [Row], db::Error> {
     let newest: PaymentId = first.get("payment_id")?;
     for (number, row) in rows.iter().enumerate() {
@@ -229,7 +235,7 @@ fn parse_order(row: &Row) -> Result<Order, db::Error> {
     })
 }
 
-/// Returns pending external payments of orders whose payment window has passed.
+/// Returns at most `limit` pending external payments of orders whose payment window has ended.
 pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Result<Vec<PaymentId>, db::Error> {
     let found = rows!(
         tx,
@@ -241,7 +247,7 @@ pub async fn list_external_overdue(tx: &mut Tx, now: Instant, limit: u32) -> Res
     found.iter().map(|row| row.get("id")).collect()
 }
 
-/// Returns the lines of an order, by line number.
+/// Returns the lines of an order, sorted by line number.
 pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db::Error> {
     let found = rows!(
         tx,
@@ -263,13 +269,13 @@ pub async fn list_lines(tx: &mut Tx, order: &Order) -> Result<Vec<OrderLine>, db
     found.iter().map(line).collect()
 }
 
-/// Returns the buyer's e-mail address as written; `None` after it was erased.
+/// Returns the buyer's e-mail address as entered; `None` after it was erased.
 pub async fn find_email(tx: &mut Tx, order: OrderId) -> Result<Option<String>, db::Error> {
     let found = row!(tx, "select email from order_contacts where order_id = $1", order)?;
     found.map(|row| row.get("email")).transpose()
 }
 
-/// Sets the state, and the time at which the order was paid or closed.
+/// Sets the state of an order, and the time when it was paid or closed.
 pub async fn set_state(tx: &mut Tx, now: Instant, order: Locked<Order>, to: State) -> Result<Locked<Order>, db::Error> {
     let (paid_at, closed_at) = match to {
         State::Paid => (Some(now), order.closed_at),
@@ -293,6 +299,7 @@ pub async fn set_state(tx: &mut Tx, now: Instant, order: Locked<Order>, to: Stat
     Ok(Locked::new(Order { state: to, paid_at, closed_at, ..order.into_inner() }))
 }
 
+/// Sets the delivery state of an order line, and the time of its delivery.
 pub async fn set_line_state(tx: &mut Tx, now: Instant, line: LineId, to: LineState) -> Result<(), db::Error> {
     let delivered_at = match to {
         LineState::Delivered => Some(now),

@@ -70,7 +70,7 @@ async fn second_product(shop: &Fixture, items: usize) -> Uuid {
     id
 }
 
-/// Asserts that a refused order left no rows, and that the stock is unchanged.
+/// Asserts that a refused order left no rows and that the stock is unchanged.
 async fn assert_no_trace(shop: &Fixture, stock: u64) {
     assert_eq!(shop.stock().await, stock);
     for sql in [
@@ -459,7 +459,7 @@ db::both! {
         let shop = Fixture::new(db, 10).await;
         let (order, other) = (shop.create(shop.order(1)).await.unwrap().order, shop.create(shop.order(1)).await.unwrap().order);
         let payments = [payment(&shop, &order).await, payment(&shop, &other).await];
-        // The payment of the other order becomes a second payment of the first order, and both have deposits.
+        // Move the payment of the other order to the first order, as its second payment. Both payments have deposits.
         let second = "update payments set order_id = $2 where id = $1";
         let deposit = "insert into deposits (chain, height, tx_index, part, block_hash, block_time, txid, asset, address_id,
                 invoice_id, amount, state, disposition, confirm_height, seen_at)
@@ -501,18 +501,19 @@ db::both! {
 }
 
 db::both! {
-    /// The numbers are exact, so that the test fails when a path needs more statements.
+    /// The expected counts are exact, so that the test fails when a change adds a statement.
     async fn an_order_needs_one_statement_for_each_row_it_writes(db: Db) {
         let shop = Fixture::new(db, 10).await;
-        // The first order leases address indices for the next ones.
+        // The first order leases a range of address indices, so that the second needs no lease.
         let first = shop.create(shop.order(1)).await.unwrap().order;
         let before = shop.db.counters();
         shop.create(shop.order(1)).await.unwrap();
         let after = shop.db.counters();
         let statements = match shop.db.backend() {
-            // SKU, order, contact, event, payment, address, invoice, line, stock count, stock items.
+            // One each for the SKU, order, contact, event, payment, address, invoice, line, stock count and stock
+            // items.
             Backend::Sqlite => 10,
-            // The SKU, and one batch for the rest.
+            // One for the SKU, and one batch for everything else.
             Backend::Postgres => 2,
         };
         assert_eq!(after.sql_statements - before.sql_statements, statements);
@@ -525,7 +526,7 @@ db::both! {
     }
 }
 
-/// One step of the random test below. The numbers select one of the existing orders.
+/// One step of the random test below. An index selects one of the existing orders.
 #[derive(Debug, Clone)]
 enum Step {
     Order { quantity: u32, with_coupon: bool, from_balance: bool },
@@ -550,7 +551,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Asserts the invariants that hold after every step, by querying the tables.
+/// Asserts the invariants that hold after every step. It queries the tables directly.
 async fn assert_invariants(shop: &Fixture) {
     shop.assert_stock_counts().await;
     for (what, sql) in [

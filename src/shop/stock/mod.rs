@@ -1,5 +1,6 @@
-//! Stock: encrypted items, each a line of text that is delivered at most once. `skus.available` always equals the number of
-//! items in stock, because a transaction locks the row of the SKU before it changes either of them.
+//! Stock: encrypted items, each a line of text that is delivered at most once. The column `skus.available` always
+//! equals the number of items in stock, because a transaction locks the row of the SKU before it changes either of
+//! them.
 
 mod store;
 
@@ -17,12 +18,12 @@ use records::reviews;
 
 pub use store::CountMismatch;
 
-/// Maximum number of lines of one import.
+/// The maximum number of lines in one import.
 pub const IMPORT_LINES_MAX: usize = 5_000;
-/// Maximum length of one line, in bytes.
+/// The maximum length of one line, in bytes.
 pub const LINE_BYTES_MAX: usize = 8_192;
 
-/// The purpose of the ciphertexts of stock items; see [`Envelope::seal`].
+/// The purpose under which stock items are encrypted; see [`Envelope::seal`].
 const PURPOSE: &str = "stock";
 
 /// The kind of the review for items that cannot be decrypted.
@@ -31,11 +32,13 @@ const UNREADABLE: reviews::Kind = reviews::Kind::StockUnreadable;
 /// The state of a stock item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// Available for orders.
     InStock,
-    /// Set aside for an order line.
+    /// Reserved for an order line.
     Reserved,
+    /// Delivered to the buyer of an order line.
     Delivered,
-    /// Taken off sale by an operator.
+    /// Withdrawn from sale by an operator, for good.
     Withdrawn,
 }
 
@@ -46,7 +49,7 @@ db::text_enum!(State {
     Withdrawn => "withdrawn",
 });
 
-/// An item to be imported: the encrypted line, and a keyed digest by which a duplicate line is recognized.
+/// An item to import: the encrypted line, and a keyed digest by which duplicate lines are recognized.
 pub struct NewItem {
     ciphertext: Vec<u8>,
     digest: [u8; 32],
@@ -55,16 +58,19 @@ pub struct NewItem {
 /// The numbers of imported and skipped lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportResult {
+    /// Lines that were added to the stock.
     pub added: u64,
-    /// Lines that were skipped, because the SKU already has an item with the same text in any state.
+    /// Lines that were skipped because the SKU already has an item with the same text, in any state.
     pub duplicates: u64,
 }
 
 /// The reason why lines were not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
+    /// The line with this number, counted from 1, is empty or too long.
     #[error("line {number} is empty or has more than {LINE_BYTES_MAX} bytes")]
     BadLine { number: usize },
+    /// The import has more than [`IMPORT_LINES_MAX`] lines.
     #[error("one import has at most {IMPORT_LINES_MAX} lines; this one has at least {found}")]
     TooMany { found: usize },
 }
@@ -72,16 +78,20 @@ pub enum ImportError {
 /// The reason why items were not reserved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReserveError {
+    /// The SKU has fewer available items than the order line needs.
     #[error("there are not enough items in stock")]
     Insufficient,
+    /// The database failed. A conflict is retried.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// The ciphertext of an item.
+/// An encrypted item.
 #[derive(Debug)]
 pub struct SealedItem {
+    /// The SKU of the item, which decryption needs.
     pub sku: SkuId,
+    /// The encrypted line. The first five bytes identify the key.
     pub ciphertext: Vec<u8>,
 }
 
@@ -90,11 +100,12 @@ pub struct SealedItem {
 pub struct ItemSummary {
     pub id: StockItemId,
     pub state: State,
+    /// The time of the import.
     pub imported_at: Instant,
 }
 
-/// Encrypts the lines of an import; blanks at both ends of a line are removed. It runs before the transaction of the import,
-/// because encrypting takes time.
+/// Encrypts the lines of an import, without the whitespace at both ends of each line. It runs before the transaction
+/// of the import, because encryption takes time.
 pub fn encrypt_lines<'a>(
     envelope: &Envelope,
     sku: SkuId,
@@ -123,7 +134,8 @@ pub fn decrypt_item(envelope: &Envelope, item: &SealedItem) -> Result<Zeroizing<
     Ok(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// Adds items to the stock of a SKU and records the action in the audit log. A line that the SKU already has is skipped.
+/// Adds items to the stock of a SKU and records the action in the audit log. An item whose line the SKU already has is
+/// skipped.
 pub async fn import(
     tx: &mut Tx,
     now: Instant,
@@ -145,7 +157,7 @@ pub async fn import(
     Ok(result)
 }
 
-/// Items that a batch reserves.
+/// Items that a batch reserves for an order line.
 #[derive(Debug)]
 pub struct Reservation {
     sku: ResultRef<SkuId>,
@@ -153,8 +165,8 @@ pub struct Reservation {
     quantity: u32,
 }
 
-/// Adds statements to the batch that reserve items for an order line. They lock the row of the SKU until the end of the
-/// transaction, so they should be the last ones of the batch: other transactions for the same SKU wait.
+/// Adds statements to the batch that reserve items for an order line. They lock the row of the SKU until the end of
+/// the transaction, and other transactions for the same SKU wait; so these statements should be the last of the batch.
 pub fn reserve(batch: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
     let sku = store::take_available(batch, sku, quantity);
     let items = store::set_reserved(batch, sku, line.into(), quantity);
@@ -165,7 +177,7 @@ impl Reservation {
     /// Checks that the batch reserved all items.
     ///
     /// # Errors
-    /// The caller must roll the transaction back.
+    /// Returns an error when items are missing. The caller must then roll the transaction back.
     pub fn ensure_complete(&self, results: &BatchResult) -> Result<(), ReserveError> {
         if results.count_rows(self.sku) == 0 {
             return Err(ReserveError::Insufficient);
@@ -174,7 +186,7 @@ impl Reservation {
             return Ok(());
         }
         // On PostgreSQL the statement may have waited for the row of the SKU. Items that another transaction released
-        // meanwhile are in the new count, but not in the snapshot of the statement. A retry sees them.
+        // in the meantime are in the count, but not in the snapshot of the statement. A retry finds them.
         Err(ReserveError::Db(db::Error::Conflict("items were released while they were being reserved".into())))
     }
 }
@@ -190,12 +202,12 @@ pub async fn deliver(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::E
     store::set_delivered(tx, line).await
 }
 
-/// Returns the delivered items of an order line, by id.
+/// Returns the delivered items of an order line, sorted by id.
 pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     store::list_delivered(tx, line).await
 }
 
-/// Returns the items of a SKU that are in stock and have an id above `after`, by id.
+/// Returns at most `limit` items of a SKU that are in stock and have ids above `after`, sorted by id.
 pub async fn list_in_stock(
     tx: &mut Tx,
     sku: SkuId,
@@ -205,12 +217,13 @@ pub async fn list_in_stock(
     store::list_in_stock(tx, sku, after, limit).await
 }
 
-/// Returns the items of a SKU in any state that have an id above `after`, by id.
+/// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
 pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
     store::list(tx, sku, after, limit).await
 }
 
-/// Takes an item off sale for good and records the action in the audit log. Returns false when the item is not in stock.
+/// Withdraws an item from sale for good and records the action in the audit log. Returns false when the item is not in
+/// stock.
 pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemId) -> Result<bool, db::Error> {
     let Some(sku) = store::find_sku(tx, item).await? else { return Ok(false) };
     store::lock_sku(tx, sku).await?;
@@ -224,21 +237,22 @@ pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemI
     Ok(true)
 }
 
-/// Returns the SKUs whose count of available items differs from the number of items in stock. It differs only when the
-/// database was changed by hand.
+/// Returns the SKUs whose count of available items differs from the number of items in stock. This happens only when
+/// the database is changed by other means than this program.
 pub async fn list_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
     store::list_count_mismatches(tx).await
 }
 
-/// A key that encrypted stock items.
+/// A key that stored stock items are encrypted with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInUse {
+    /// The id of the key in the key ring.
     pub id: u32,
-    /// The reason why the key cannot decrypt the items; `None` when it can.
+    /// The error when decrypting an item with the key; `None` when it succeeds.
     pub error: Option<OpenError>,
 }
 
-/// Returns the keys of all items. Each key is tried on one item.
+/// Returns the keys of all stored items. Each key is tested with one item.
 pub async fn list_keys_in_use(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut keys = Vec::new();
     for item in store::list_one_of_each_key(tx).await? {
@@ -248,16 +262,16 @@ pub async fn list_keys_in_use(tx: &mut Tx, envelope: &Envelope) -> Result<Vec<Ke
     Ok(keys)
 }
 
-/// Returns true when the key of an item decrypts other items. If the key refuses the item nevertheless, the item is damaged;
-/// if the key decrypts no item at all, another key has taken its id.
+/// Returns true when the key of an item decrypts other items. In that case an item that the key cannot decrypt is
+/// damaged. Otherwise the key ring holds a different key under this id.
 pub async fn key_opens_other_items(tx: &mut Tx, envelope: &Envelope, item: &SealedItem) -> Result<bool, db::Error> {
     let others = store::list_of_key(tx, &item.ciphertext).await?;
     Ok(others.iter().any(|other| decrypt_item(envelope, other).is_ok()))
 }
 
-/// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the keys that
-/// cannot. Orders are still accepted, because payments for them may be under way; items that cannot be decrypted are not
-/// delivered.
+/// Opens a review for each key that cannot decrypt its items, closes the reviews of restored keys, and returns the
+/// keys that fail. Orders are still accepted, because buyers may already be paying for them; items that cannot be
+/// decrypted are not delivered.
 pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope) -> Result<Vec<KeyInUse>, db::Error> {
     let mut missing = Vec::new();
     for key in list_keys_in_use(tx, envelope).await? {
@@ -272,8 +286,8 @@ pub async fn review_missing_keys(tx: &mut Tx, now: Instant, envelope: &Envelope)
     Ok(missing)
 }
 
-/// Returns the owner of a SKU's ciphertexts; see [`Envelope::seal`]. A ciphertext that is moved to another SKU cannot be
-/// decrypted.
+/// Returns the owner name for the ciphertexts of a SKU; see [`Envelope::seal`]. A ciphertext that is moved to another
+/// SKU cannot be decrypted.
 fn envelope_owner(sku: SkuId) -> String {
     format!("sku:{sku}")
 }

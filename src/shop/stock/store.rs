@@ -5,32 +5,33 @@ use clock::Instant;
 use db::{self, Batch, Bind, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{LineId, SkuId, StockItemId};
 
-/// Maximum number of mismatches that one audit returns.
+/// The maximum number of mismatches that one query returns.
 const MISMATCHES_MAX: u32 = 100;
 
-/// Maximum number of keys that one check tries.
+/// The maximum number of keys that one check tests.
 const KEYS_MAX: u32 = 1_000;
 
-/// Number of items of one key that are tried, for each state. It exceeds the number of items that are damaged at once in
-/// practice.
+/// The number of items of one key and state that are tested. More items than this are unlikely to be damaged at once.
 const SAMPLES_MAX: u32 = 8;
 
 /// A SKU whose count of available items is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountMismatch {
+    /// The id of the SKU.
     pub sku: SkuId,
-    /// The stored count.
+    /// The stored count, `skus.available`.
     pub available: u64,
-    /// The number of items in stock.
+    /// The number of items in the state `in_stock`.
     pub in_stock: u64,
 }
 
+/// Locks the row of a SKU until the end of the transaction.
 pub async fn lock_sku(tx: &mut Tx, sku: SkuId) -> Result<(), db::Error> {
     let found = row!(tx, "select id from skus where id = $1 for update", sku)?;
     expect_changed(u64::from(found.is_some()), 1)
 }
 
-/// Inserts an item in stock. Returns false when the SKU already has an item with this digest.
+/// Inserts an item in stock and returns true. Returns false when the SKU already has an item with this digest.
 pub async fn insert_item(
     tx: &mut Tx,
     now: Instant,
@@ -51,13 +52,14 @@ pub async fn insert_item(
     Ok(n == 1)
 }
 
+/// Raises the count of available items.
 pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
     let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
     expect_changed(n, 1)
 }
 
-/// Lowers the count of available items. The result has no row when there are not enough. The row of the SKU stays locked, so
-/// that the items can be chosen.
+/// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
+/// locked, so that the next statement can choose the items.
 pub fn take_available(batch: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
     statement!(
         batch,
@@ -67,7 +69,8 @@ pub fn take_available(batch: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef
     )
 }
 
-/// Reserves the oldest items of a SKU. The result has no row when `sku` has none.
+/// Reserves the oldest items of a SKU. The result of `sku` has no row when too few are available; then nothing is
+/// reserved.
 pub fn set_reserved(batch: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
     statement!(
         batch,
@@ -82,6 +85,7 @@ pub fn set_reserved(batch: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quanti
     )
 }
 
+/// Puts the reserved items of an order line back in stock. Fails unless there are `quantity` of them.
 pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<(), db::Error> {
     let n = execute!(
         tx,
@@ -91,6 +95,7 @@ pub async fn set_released(tx: &mut Tx, line: LineId, quantity: u32) -> Result<()
     expect_changed(n, u64::from(quantity))
 }
 
+/// Marks the reserved items of an order line as delivered and returns them.
 pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     let changed = rows!(
         tx,
@@ -100,6 +105,7 @@ pub async fn set_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>,
     changed.iter().map(parse_item).collect()
 }
 
+/// Returns the delivered items of an order line, sorted by id.
 pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
@@ -109,9 +115,9 @@ pub async fn list_delivered(tx: &mut Tx, line: LineId) -> Result<Vec<SealedItem>
     found.iter().map(parse_item).collect()
 }
 
-/// Returns one item of each key; the first five bytes of a ciphertext are the version and id of its key. Prefers the newest
-/// item that is in stock, then the newest that is reserved, because these still have to be decrypted. The query steps from key
-/// to key through an index, so that it does not read all items.
+/// Returns one item of each key. The first five bytes of a ciphertext are the version and the id of its key. The
+/// newest item in stock is preferred, then the newest reserved item, because these still have to be decrypted. The
+/// query steps from key to key through an index, so that it does not read all items.
 pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Error> {
     let found = rows!(
         tx,
@@ -133,7 +139,8 @@ pub async fn list_one_of_each_key(tx: &mut Tx) -> Result<Vec<SealedItem>, db::Er
     found.iter().map(parse_item).collect()
 }
 
-/// Returns the newest items of each state that have the same key as `ciphertext`. An index on the first five bytes finds them.
+/// Returns the newest items of each state that are encrypted with the key of `ciphertext`. An index on the first five
+/// bytes finds them.
 pub async fn list_of_key(tx: &mut Tx, ciphertext: &[u8]) -> Result<Vec<SealedItem>, db::Error> {
     let mut items = Vec::new();
     for state in [State::InStock, State::Reserved, State::Delivered, State::Withdrawn] {
@@ -156,6 +163,7 @@ fn parse_item(row: &Row) -> Result<SealedItem, db::Error> {
     Ok(SealedItem { sku: row.get("sku_id")?, ciphertext: row.get("ciphertext")? })
 }
 
+/// Returns at most `limit` items of a SKU that are in stock and have ids above `after`, sorted by id.
 pub async fn list_in_stock(
     tx: &mut Tx,
     sku: SkuId,
@@ -173,6 +181,7 @@ pub async fn list_in_stock(
     found.iter().map(parse_summary).collect()
 }
 
+/// Returns at most `limit` items of a SKU in any state with ids above `after`, sorted by id.
 pub async fn list(tx: &mut Tx, sku: SkuId, after: StockItemId, limit: u32) -> Result<Vec<ItemSummary>, db::Error> {
     let found = rows!(
         tx,
@@ -188,16 +197,19 @@ fn parse_summary(row: &Row) -> Result<ItemSummary, db::Error> {
     Ok(ItemSummary { id: row.get("id")?, state: row.get("state")?, imported_at: row.get("imported_at")? })
 }
 
+/// Returns the SKU of an item; `None` when the item does not exist.
 pub async fn find_sku(tx: &mut Tx, item: StockItemId) -> Result<Option<SkuId>, db::Error> {
     let found = row!(tx, "select sku_id from stock_items where id = $1", item)?;
     found.map(|row| row.get("sku_id")).transpose()
 }
 
+/// Withdraws an item and returns true. Returns false when the item is not in stock.
 pub async fn set_withdrawn(tx: &mut Tx, item: StockItemId) -> Result<bool, db::Error> {
     let n = execute!(tx, "update stock_items set state = 'withdrawn' where id = $1 and state = 'in_stock'", item)?;
     Ok(n == 1)
 }
 
+/// Returns the SKUs whose stored count differs from the number of items in stock.
 pub async fn list_count_mismatches(tx: &mut Tx) -> Result<Vec<CountMismatch>, db::Error> {
     let found = rows!(
         tx,

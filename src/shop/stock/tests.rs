@@ -69,16 +69,16 @@ db::both! {
                 tx.execute(item, vec![sealed.into()]).await
             }))
         };
-        // A ciphertext of key 9.
+        // This ciphertext names key 9, which the key ring does not have.
         replace([vec![1, 0, 0, 0, 9], vec![0; 40]].concat()).await;
         assert_eq!(review_keys().await, [KeyInUse { id: 9, error: Some(OpenError::UnknownKey(9)) }]);
         assert_eq!(shop.count(open).await, 1);
-        // Another key ring also has a key 1, with other key bytes.
+        // Another key ring has a key 1 too, but with other key bytes.
         let foreign = Envelope::generate();
         let keys = read(&shop.db, move |tx| Box::pin(async move { stock::list_keys_in_use(tx, &foreign).await })).await;
         let expected = [(1, Some(OpenError::Refused)), (9, Some(OpenError::UnknownKey(9)))];
         assert_eq!(keys, expected.map(|(id, error)| KeyInUse { id, error }));
-        // A malformed ciphertext names no key.
+        // A malformed ciphertext names no key, so no key is listed for it.
         replace(vec![7]).await;
         assert_eq!(review_keys().await, []);
     }

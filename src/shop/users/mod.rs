@@ -1,4 +1,4 @@
-//! Users: registered buyers with balances from which they pay. A user belongs to one shop in one mode.
+//! Users: registered buyers who can pay from balances. A user belongs to one shop in one mode.
 
 mod store;
 
@@ -16,30 +16,35 @@ use money::ledger::{self, Account, EntryLine, JournalEntry, PostError};
 use money::pricing::Currency;
 use records::audit_log::{self, Action, Actor};
 
-/// Decimal places of a CNY balance; as many as a CNY price has.
+/// The number of decimal places of a CNY balance, the same as of CNY prices.
 pub const CNY_DECIMALS: u8 = 2;
-/// Decimal places of a USD balance, which is topped up with crypto assets.
+/// The number of decimal places of a USD balance, which is topped up with crypto assets.
 pub const USD_DECIMALS: u8 = 6;
 
+/// The maximum length of a name, in characters.
 const NAME_LENGTH_MAX: usize = 200;
+/// The maximum length of a credit reference, in bytes.
 const REFERENCE_LENGTH_MAX: usize = 100;
 
 /// The state of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// The user can authenticate and pay.
     Active,
-    /// The user's tokens are refused.
+    /// The user's access tokens are refused.
     Disabled,
 }
 
 db::text_enum!(State { Active => "active", Disabled => "disabled" });
 
-/// A user to be created.
+/// A user to create.
 #[derive(Debug, Clone)]
 pub struct NewUser {
+    /// The id in the APIs, which the caller generates.
     pub public_id: Uuid,
-    /// Unique within the shop.
+    /// The name, which is unique within the shop; 1 to 200 characters.
     pub name: String,
+    /// The e-mail address; `None` when the operator does not know it.
     pub email: Option<String>,
 }
 
@@ -47,30 +52,36 @@ pub struct NewUser {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
+    /// The id in the APIs: a UUID in hyphenated lower-case form.
     pub public_id: String,
+    /// The name, which is unique within the shop.
     pub name: String,
+    /// Active or disabled.
     pub state: State,
     pub created_at: Instant,
 }
 
-/// Credit that an operator gives to a user.
+/// An amount that an operator adds to the balance of a user.
 #[derive(Debug, Clone)]
 pub struct Credit {
-    /// CNY or USD.
+    /// The currency of the balance: CNY or USD.
     pub currency: Currency,
     /// Base units of the balance; see [`balance_decimals`].
     pub amount: Amount,
-    /// The operator's name for this credit. A reference is accepted once for each user.
+    /// The operator's reference for this credit, 1 to 100 bytes. Each user can be credited once under a reference.
     pub reference: String,
 }
 
 /// The reason why a user was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// The name is empty or too long.
     #[error("a name has 1 to {NAME_LENGTH_MAX} characters")]
     BadName,
+    /// Another user of the shop has the name.
     #[error("another user has this name")]
     NameTaken,
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -78,24 +89,29 @@ pub enum CreateError {
 /// The reason why a credit was not booked.
 #[derive(Debug, thiserror::Error)]
 pub enum CreditError {
+    /// There are no balances in this currency.
     #[error("balances are in CNY or USD, not in {0}")]
     BadCurrency(Currency),
+    /// The reference is empty or too long.
     #[error("a reference has 1 to {REFERENCE_LENGTH_MAX} characters")]
     BadReference,
+    /// The user was already credited under this reference.
     #[error("this user already received credit under the reference `{0}`")]
     ReferenceUsed(String),
+    /// The ledger refused the posting.
     #[error(transparent)]
     Post(PostError),
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
 
-/// Returns the asset of a balance in a currency.
+/// Returns the ledger asset of balances in a currency.
 pub fn balance_asset(currency: Currency) -> AssetId {
     AssetId::fiat(currency.as_str())
 }
 
-/// Returns the decimal places of a balance in a currency; `None` when users have no balance in it.
+/// Returns the number of decimal places of balances in a currency; `None` when there are no balances in it.
 pub fn balance_decimals(currency: Currency) -> Option<u8> {
     match currency {
         Currency::CNY => Some(CNY_DECIMALS),
@@ -122,12 +138,12 @@ pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<
     store::find_by_name(tx, shop, name).await
 }
 
-/// Returns the users of a shop, by name.
+/// Returns the users of a shop, sorted by name.
 pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
     store::list(tx, shop).await
 }
 
-/// Disables or enables a user and records the action in the audit log. The balance of a disabled user stays.
+/// Disables or enables a user and records the action in the audit log. A disabled user keeps the balance.
 pub async fn set_state(tx: &mut Tx, now: Instant, actor: &Actor, user: &User, state: State) -> Result<(), db::Error> {
     store::set_state(tx, user.id, state).await?;
     audit_log::record(tx, now, actor, Action::UserSetState, &user.name, state.as_str()).await
@@ -155,10 +171,15 @@ pub async fn credit(
     let asset = balance_asset(currency);
     let line =
         EntryLine { debit: Account::OperatorEquity, credit: Account::User(user.id), asset: asset.clone(), amount };
-    // The ledger books an entry of this name once, so that a repeated command credits nothing.
+    // The ledger books an entry with this name only once, so repeating the command credits nothing.
     let entry = format!("user/{}/credit/{reference}", user.id);
     let entry = JournalEntry::post(shop.mode, entry, "credit by the operator", vec![line]);
-    ledger::book(tx, now, &[entry]).await.map_err(|error| match error {
+    // PostgreSQL sends the entry together with the next query, so that the query may return the error of the entry.
+    let booked = match ledger::book(tx, now, &[entry]).await {
+        Ok(()) => available_balance(tx, shop, user.id, &asset).await.map_err(PostError::Db),
+        Err(error) => Err(error),
+    };
+    let balance = booked.map_err(|error| match error {
         PostError::Db(db::Error::Constraint { kind: db::Constraint::Unique, .. }) => {
             CreditError::ReferenceUsed(reference.clone())
         }
@@ -166,11 +187,11 @@ pub async fn credit(
     })?;
     let detail = format!("{} {currency}, reference {reference}", amount.to_decimal(decimals));
     audit_log::record(tx, now, actor, Action::UserCredit, &user.name, &detail).await?;
-    Ok(available_balance(tx, shop, user.id, &asset).await?)
+    Ok(balance)
 }
 
-/// Issues an access token to the user and records the action in the audit log. Without `expires_at` the token is valid until
-/// it is revoked.
+/// Issues an access token to the user and records the action in the audit log. When `expires_at` is `None`, the token
+/// is valid until it is revoked.
 pub async fn issue_token(
     tx: &mut Tx,
     now: Instant,

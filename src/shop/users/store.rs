@@ -5,7 +5,7 @@ use clock::Instant;
 use db::{self, Row, Tx, execute, expect_changed, row, rows};
 use ids::{Shop, UserId};
 
-/// Returns `None` when the name is taken.
+/// Inserts an active user and returns the id; `None` when the name is taken.
 pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -> Result<Option<UserId>, db::Error> {
     let inserted = row!(
         tx,
@@ -21,11 +21,13 @@ pub async fn insert_user(tx: &mut Tx, now: Instant, shop: Shop, new: &NewUser) -
     inserted.map(|row| row.get("id")).transpose()
 }
 
+/// Inserts the e-mail address of a user.
 pub async fn insert_contact(tx: &mut Tx, user: UserId, email: &str) -> Result<(), db::Error> {
     let n = execute!(tx, "insert into user_contacts (user_id, email) values ($1, $2)", user, email)?;
     expect_changed(n, 1)
 }
 
+/// Returns the user with this name.
 pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<User>, db::Error> {
     let found = row!(
         tx,
@@ -37,9 +39,10 @@ pub async fn find_by_name(tx: &mut Tx, shop: Shop, name: &str) -> Result<Option<
     found.as_ref().map(user).transpose()
 }
 
-/// Maximum number of users that `list` returns.
+/// The maximum number of users that `list` returns.
 const LIST_MAX: u32 = 10_000;
 
+/// Returns the users of a shop, sorted by name.
 pub async fn list(tx: &mut Tx, shop: Shop) -> Result<Vec<User>, db::Error> {
     let found = rows!(
         tx,
@@ -62,6 +65,7 @@ fn user(row: &Row) -> Result<User, db::Error> {
     })
 }
 
+/// Sets the state of a user.
 pub async fn set_state(tx: &mut Tx, user: UserId, state: State) -> Result<(), db::Error> {
     let n = execute!(tx, "update users set state = $2 where id = $1", user, state)?;
     expect_changed(n, 1)

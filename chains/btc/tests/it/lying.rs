@@ -1,4 +1,4 @@
-//! Answers that the chain does not confirm are rejected, and another endpoint gets the request.
+//! The driver rejects an answer that the chain does not confirm, and sends the request to another endpoint.
 
 use bitcoin::{block::Header, consensus};
 use btc::{Backend, Bitcoin};
@@ -61,7 +61,7 @@ fn edit_block(edit: impl Fn(&mut Vec<u8>) + Send + 'static) -> Intervention {
     }))
 }
 
-/// Asserts that the driver rejects the block at this height when a proxy intervenes.
+/// Asserts that the driver rejects the block at this height when a proxy changes the answers.
 async fn assert_rejected(
     world: &World,
     height: u64,
@@ -103,9 +103,9 @@ async fn a_block_that_does_not_match_its_hash_or_its_roots_is_rejected() {
     // A truncated block, and a block followed by another byte.
     assert_rejected(&world, height, on_block(|raw| raw.truncate(200))).await;
     assert_rejected(&world, height, on_block(|raw| raw.push(0))).await;
-    // A header with another hash.
+    // A header whose hash is not the requested one.
     assert_rejected(&world, height, on_block(|raw| raw[70] ^= 1)).await;
-    // The block below in place of the block at this height.
+    // The block at the height below, in place of the requested one.
     let block_below = world.node.rpc("getblockhash", json!([height - 1])).await.unwrap();
     assert_rejected(&world, height, move |method, params| {
         if method == "getblockhash" && params[0] != json!(0) {
@@ -142,7 +142,8 @@ async fn a_header_without_proof_of_work_is_rejected() {
     assert!(matches!(&answer, Err(SourceError::InvalidResponse(why)) if why.contains("work")), "{answer:?}");
 }
 
-/// A public server has a rate limit that is not in the configuration. The driver reads all blocks at its pace.
+/// The public server has a rate limit that the configuration does not mention. The driver slows down and reads all
+/// blocks.
 #[tokio::test]
 async fn a_rate_limited_server_is_read_to_the_end() {
     let world = World::start().await;

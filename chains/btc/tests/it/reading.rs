@@ -1,4 +1,4 @@
-//! The blocks that the driver returns, over each backend.
+//! Tests of the blocks that the driver returns, over each backend.
 
 use std::collections::HashSet;
 
@@ -74,7 +74,7 @@ async fn a_coinbase_output_counts_when_it_may_be_spent() {
     world.node.mine(105).await.unwrap();
     let head = world.node.height().await.unwrap();
     for backend in [Backend::Core, Backend::Esplora] {
-        // Once from the beginning, and once by a driver that starts in between.
+        // One driver reads all blocks; another one starts to read in the middle.
         let complete = read(&world.bitcoin(backend), first, head, &world.watched).await;
         let late = read(&world.bitcoin(backend), first + 97, head, &world.watched).await;
         assert_eq!(complete[97..], late);

@@ -1,4 +1,4 @@
-//! The outcomes of broadcasts.
+//! Tests of the outcomes of broadcasts.
 
 use btc::Backend;
 use chain::{BroadcastOutcome, Sender};

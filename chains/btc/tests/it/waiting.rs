@@ -1,4 +1,4 @@
-//! Transfers in the mempool: new, replaced, mined and reorganised.
+//! Tests of transfers in the mempool: new, replaced, mined and reorganised.
 
 use btc::Backend;
 use chain::{Amount, Source, TxPart};
@@ -42,7 +42,7 @@ async fn check_unconfirmed(backend: Backend, behaviour: Behaviour) {
         expected.contains(&(third.clone(), 0, 9_000, false)) && expected.contains(&(third.clone(), 1, 8_000, false))
     );
 
-    // The number of requests when the mempool has nothing new.
+    // The number of requests that the driver sends when the mempool has nothing new.
     let needed = match (backend, behaviour) {
         (Backend::Esplora, Behaviour::HugeMempool) => 1 + u64::try_from(world.ours.len()).unwrap(),
         (Backend::Esplora, _) => 2,
@@ -79,6 +79,6 @@ async fn a_node_lists_unconfirmed_transfers_and_drops_replaced_ones() {
 #[tokio::test]
 async fn esplora_lists_unconfirmed_transfers_and_drops_replaced_ones() {
     check_unconfirmed(Backend::Esplora, Behaviour::Honest).await;
-    // With a mempool too large to fetch, only the addresses that expect a payment are looked up.
+    // If the mempool is too large to fetch, the driver looks up only the addresses that expect a payment.
     check_unconfirmed(Backend::Esplora, Behaviour::HugeMempool).await;
 }

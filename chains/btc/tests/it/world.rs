@@ -14,7 +14,7 @@ use provision::{
 use rpc::Endpoint;
 use simnet::conformance::ChainOperator;
 
-/// Message of panics in helpers: a test cannot continue without its node.
+/// Text of every `expect` in the helpers; a test cannot continue without its node.
 pub const NODE: &str = "the node carries out the command";
 /// Account public key of the mnemonic in the test vectors of BIP84.
 const XPUB: &str =
@@ -99,7 +99,7 @@ impl ChainOperator for &World {
     }
 }
 
-/// Returns the blocks `from..=to`, with as many calls as needed.
+/// Returns the blocks `from..=to`, with as many calls of the driver as needed.
 pub async fn read(source: &Bitcoin, from: u64, to: u64, watched: &WatchSet) -> Vec<Block> {
     simnet::conformance::read_blocks(source as &dyn Source, from, to, watched).await
 }

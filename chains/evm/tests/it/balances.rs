@@ -1,4 +1,5 @@
-//! A balance is used only if it is proven or returned by two endpoints; a balance that one endpoint invents is not.
+//! Tests that a balance is used only if it is proven or returned by two endpoints, so that one endpoint cannot invent a
+//! balance.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -80,7 +81,8 @@ async fn the_latest_balance_is_rejected_when_an_older_block_was_requested() {
     assert!(matches!(token, Err(SourceError::Unsupported(_))), "{token:?}");
 }
 
-/// Answers that a gateway gives once when the driver tests its support of block hashes. Afterwards it ignores the hashes.
+/// Answers that a gateway gives once, when the driver tests its support of block hashes. Afterwards the gateway ignores
+/// the hashes.
 const EVASIONS: [fn() -> Intervention; 4] = [
     || Intervention::Hang,
     || Intervention::Error(-32005, "daily request count exceeded"),

@@ -1,4 +1,4 @@
-//! The outcome of broadcasting a transaction.
+//! Tests of the outcome of a broadcast.
 
 use alloy_primitives::{Address, keccak256};
 use axum::http::StatusCode;

@@ -1,4 +1,4 @@
-//! An endpoint that omits or invents payments, or lags behind, causes a delay but never a wrong credit.
+//! Tests with an endpoint that omits or invents payments, or lags behind. It causes a delay but never a wrong credit.
 
 use std::sync::{
     Arc,
@@ -85,8 +85,8 @@ async fn an_invented_transaction_type_does_not_disable_the_verification() {
         );
         let alone = chain.evm(&[&false_proxy.url]).blocks(head, head, &chain.watched).await;
         assert!(matches!(alone, Err(SourceError::InvalidResponse(_))), "edit {n} alone: {alone:?}");
-        // No endpoint has the raw bytes of the transaction. Native payments are then left to the comparison of balances, and
-        // the token transfers are still proven.
+        // No endpoint has the raw bytes of the transaction. Native payments are then found by comparing balances only,
+        // and token transfers are still proven.
         let without_method_proxy = Proxy::start(&url, move |method, _| match method {
             "eth_getBlockByNumber" => Intervention::Edit(Box::new(edit)),
             "eth_getRawTransactionByHash" => Intervention::Error(-32601, "method not found"),
@@ -157,7 +157,7 @@ async fn no_changed_character_changes_the_credited_transfers() {
         let mut detected = 0;
         for n in 0..150 {
             step.store(n * 211, Ordering::Relaxed);
-            // A new driver each time, because an endpoint that gave a false answer is not asked again for a while.
+            // Each round uses a new driver, because an endpoint that gave a false answer gets no requests for a while.
             match chain.evm(&[&altering_proxy.url]).blocks(head, head, &chain.watched).await {
                 Ok(blocks) => assert_eq!(blocks, expected, "{method}, character {}", n * 211),
                 Err(_) => detected += 1,

@@ -1,4 +1,4 @@
-//! Reading from a node that answers correctly, directly or behind a proxy.
+//! Tests with a node that answers correctly, directly or behind a proxy.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -90,7 +90,7 @@ async fn balances_are_read_in_batches_and_a_refused_item_from_another_endpoint()
     chain.mine_busy_block().await;
     let (url, head) = (chain.anvil.url(), chain.anvil.height().await.unwrap());
     let last = read_blocks(&chain.evm(&[&url]), head, head, &chain.watched).await[0].header.block_ref();
-    // The watched addresses stand between addresses without a balance.
+    // In the list, the watched addresses are between addresses without a balance.
     let empty_addresses = (1..=246u8).map(|n| Address::with_last_byte(n).create(u64::from(n)));
     let mut requested: Vec<Address> = empty_addresses.collect();
     for (n, watched_address) in chain.watched_addresses.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Unproven logs only show which blocks need their receipts read; false logs change nothing.
+//! Tests that unproven logs only show which blocks need their receipts read, and that false logs change nothing.
 
 use std::sync::{
     Arc,
@@ -105,8 +105,8 @@ async fn refused_receipts_are_not_replaced_by_unproven_logs() {
     }
 }
 
-/// Starts a chain with one block that has one token payment to a watched address. Returns the chain, its height and the block
-/// as read from the node itself.
+/// Starts a chain with one block that has one token payment to a watched address. Returns the chain, its height and the
+/// block as read from the node itself.
 async fn start_with_token_payment() -> (TestChain, u64, Vec<chain::Block>) {
     let chain = TestChain::start().await;
     chain.pay_token(chain.usdt, chain.watched_addresses[1], 5).await;

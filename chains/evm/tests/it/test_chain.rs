@@ -15,7 +15,7 @@ use provision::{
 use rpc::Endpoint;
 
 pub const CHAIN_ID: u64 = 31_337;
-/// The text of an `expect`: the helpers panic when anvil fails.
+/// The text of every `expect` in the helpers, which panic when anvil fails.
 pub const ANVIL: &str = "anvil and the test contracts work";
 pub const ETHER: u128 = 1_000_000_000_000_000_000;
 
@@ -35,8 +35,8 @@ pub struct TestChain {
 }
 
 impl TestChain {
-    /// Starts anvil and deploys the contracts. The first funded account has tokens and has allowed the batcher to spend them.
-    /// Transactions wait until [`Anvil::mine`].
+    /// Starts anvil and deploys the contracts. The first funded account has tokens and has allowed the batcher to spend
+    /// them. Transactions wait until [`Anvil::mine`].
     pub async fn start() -> TestChain {
         TestChain::start_with_args(&[]).await
     }
@@ -113,7 +113,8 @@ impl TestChain {
         self.anvil.mine(1).await.expect(ANVIL);
     }
 
-    /// Sends transactions that are mined and fail: ether to a contract that accepts none, and tokens that the sender lacks.
+    /// Sends transactions that are mined and fail: ether to a contract that accepts none, and tokens that the sender
+    /// lacks.
     async fn send_failing_transactions(&self, to: Address) {
         for (call, target, wei) in [
             (abi::UsdtLike::transferCall { to, value: U256::from(1) }.abi_encode(), self.usdt, 0u64),

@@ -1,4 +1,4 @@
-//! Traces that are too large, pruned or refused never block the chain.
+//! Tests that traces which are too large, pruned or refused never block the chain.
 
 use std::sync::{
     Arc,
@@ -54,7 +54,7 @@ async fn a_block_is_read_without_its_traces_when_they_fail() {
 
         let before = failing_proxy.request_count("debug_traceBlockByHash");
         for _ in 0..5 {
-            // An endpoint that gave a false answer is paused; a new request waits for it for a limited time.
+            // The endpoint gave a false answer and is paused; a new request waits for it for a limited time.
             let _ = evm.blocks(head, head, &chain.watched).await;
         }
         assert!(

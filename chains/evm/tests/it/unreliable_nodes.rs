@@ -1,4 +1,5 @@
-//! Endpoints that limit the rate, reject batches or return garbage get fewer requests, and other endpoints the rest.
+//! Tests with endpoints that limit the rate, reject batches or return garbage. They get fewer requests, and other
+//! endpoints get the rest.
 
 use std::{
     sync::Mutex,

@@ -1,3 +1,3 @@
-//! The pool in front of stand-in servers.
+//! Tests of the pool with stand-in servers.
 
 mod pool;

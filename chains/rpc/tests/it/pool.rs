@@ -1,4 +1,4 @@
-//! The pool in front of HTTP servers that fail in the ways in which providers fail.
+//! Tests of the pool with HTTP servers that fail in the ways in which providers fail.
 
 use std::{
     sync::{Arc, Mutex},
@@ -25,7 +25,7 @@ use tokio::{
 
 type Script = dyn Fn(usize, &Value) -> Response + Send + Sync;
 
-/// An HTTP server on the loopback interface that replies to its n-th request with what the script returns.
+/// An HTTP server on the loopback interface. A script returns its reply to the n-th request.
 struct StandIn {
     url: String,
     /// Headers, path with query, and JSON body of each request.
@@ -82,7 +82,7 @@ fn error_response(code: i64, message: &str) -> Response {
     axum::Json(json!({ "jsonrpc": "2.0", "id": 0, "error": { "code": code, "message": message } })).into_response()
 }
 
-/// A pool with a deadline of five seconds.
+/// Returns a pool with a deadline of five seconds.
 fn pool(endpoints: Vec<Endpoint>) -> Pool {
     Pool::new(Config { deadline: Duration::from_secs(5), ..Config::new(endpoints) })
         .expect("the endpoints have the role `read`")
@@ -221,7 +221,7 @@ async fn a_body_over_the_limit_is_rejected() {
 async fn batch_results_are_in_order_and_missing_items_are_requested_again() {
     let node = StandIn::start(move |_, call| {
         let Value::Array(calls) = call else { return axum::Json(echo(call)).into_response() };
-        // In reverse order, without the last call, and with an id that was not requested.
+        // The replies are in reverse order, the last one is missing, and one has an id that was not requested.
         let mut answers: Vec<Value> = calls.iter().rev().skip(1).map(echo).collect();
         answers.push(json!({ "id": 99, "result": "stranger" }));
         axum::Json(Value::Array(answers)).into_response()
@@ -243,7 +243,7 @@ fn echo(call: &Value) -> Value {
     json!({ "id": call["id"], "result": call["params"][0] })
 }
 
-/// A response to a single call or a batch, with the first parameter of each call as its result.
+/// Returns a response to a single call or a batch, in which the result of each call is its first parameter.
 fn echo_response(body: &Value) -> Response {
     let Some(calls) = body.as_array() else { return axum::Json(echo(body)).into_response() };
     axum::Json(Value::Array(calls.iter().map(echo).collect())).into_response()
@@ -253,13 +253,14 @@ fn expected_texts(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("q{n}")).collect()
 }
 
-/// The number of calls in each request.
+/// Returns the number of calls in each request.
 fn batch_sizes(node: &StandIn) -> Vec<usize> {
     let requests = node.requests.lock().expect("no panic while requests are locked");
     requests.iter().map(|(_, _, body)| body.as_array().map_or(1, Vec::len)).collect()
 }
 
-/// A gateway replies to a batch and to the third single call with status 429. After its cool-downs all calls have results.
+/// The gateway replies with status 429 to the batch and to the third single call. After the cool-downs all calls have
+/// results.
 #[tokio::test]
 async fn a_single_throttled_endpoint_is_waited_for() {
     let node = StandIn::start(|n, call| match n {
@@ -353,7 +354,7 @@ async fn the_results_before_the_first_failed_call_can_be_kept() {
     assert!(matches!(failed, Err(RpcError::Unavailable(_))), "{failed:?}");
 }
 
-/// A server that announces a body of 100 bytes, sends the first one and closes the connection.
+/// Starts a server that announces a body of 100 bytes, sends one byte and closes the connection.
 async fn start_truncating_server() -> (Endpoint, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("a bound listener has an address");
@@ -448,7 +449,8 @@ async fn a_confirmation_is_waited_for_and_never_comes_from_the_excluded_endpoint
     assert_eq!((a.request_count(), b.request_count()), (1, 2));
 }
 
-/// Repeated requests leave an endpoint alone while it cools down; a diagnosis by the operator gets a reply.
+/// While the endpoint cools down, requests to [`Target::Only`] are not sent to it. A diagnosis with [`Target::Probe`]
+/// is.
 #[tokio::test]
 async fn a_probe_ignores_the_cool_down_and_a_request_to_only_one_endpoint_respects_it() {
     let node = StandIn::start(|n, _| match n {
@@ -502,7 +504,8 @@ async fn a_used_up_daily_limit_throttles_the_endpoint() {
     assert_eq!(spent.request_count(), 1, "it cools down");
 }
 
-/// The HTTP client reads these variables when it is built, so the test runs another one in a process that has them.
+/// The HTTP client reads the proxy variables when it is built, so the test starts itself again as a process that has
+/// them.
 #[test]
 fn proxies_of_the_environment_are_ignored() {
     let program = std::env::current_exe().unwrap();

@@ -20,7 +20,7 @@ const EVM_0: &str = "0x9858EfFD232B4033E47d90003D41EC34EcaEda94";
 const BIP84_XPUB: &str =
     "xpub6CatWdiZiodmUeTDp8LT5or8nmbKNcuyvz7WyksVFkKB4RHwCD3XyuvPEbvqAQY3rAPshWcMLoP2fMFMKHPJ4ZeZXYVUhLv1VMrjPC7PW6V";
 
-/// From BIP86, for the same words.
+/// The account xpub of the BIP86 test vector, for the same mnemonic.
 const BIP86_XPUB: &str =
     "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ";
 const BIP86_0: &str = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr";
@@ -85,7 +85,7 @@ fn with_low_cost(mut command: Command) -> Command {
 
 fn feed(mut command: Command, stdin: &str) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A program that rejects its arguments reads nothing and may have closed the pipe.
+    // A program that rejects its arguments reads no input and may have closed the pipe, so the error is ignored.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Compares derived keys and addresses with those of other wallets: unchanged ethers and bitcoinjs-lib.
+//! Compares derived keys and addresses with those of other wallet libraries: ethers and bitcoinjs-lib, both unmodified.
 
 use bip32::{ExtendedKey, Prefix};
 use bitcoin::Network;

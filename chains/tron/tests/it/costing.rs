@@ -39,7 +39,7 @@ async fn a_transfer_to_a_new_holder_costs_one_more_storage_slot() {
     assert_eq!(include(&world, &txid), "SUCCESS");
     let second = simulate(&world, from, new, 7).await;
     assert_eq!(first.energy - second.energy, 66_000, "15,000 at the factor of 4.4");
-    // The `transfer` of Tether on TRON returns false after a success.
+    // On TRON, the `transfer` of USDT returns false even when it succeeds.
     assert_eq!(second.outcome, Ok(vec!["0".repeat(64)]));
     let used = world.node.model().find(&txid, u64::MAX).unwrap().1.receipt.energy_total;
     assert_eq!(used, first.energy, "the transfer uses the simulated energy");

@@ -119,7 +119,7 @@ async fn past_balances_come_from_nodes_that_keep_their_history() {
     let balance = async |at: &BlockRef, address: &Address| {
         driver.balances(at, &AssetKind::Native, std::slice::from_ref(address)).await.map(|balances| balances[0])
     };
-    // A node without the history reports no error but a balance of zero.
+    // A node without the history of balances reports a balance of zero instead of an error.
     assert_eq!(balance(&after, &rich).await, Ok(Amount::ZERO));
     world.node.model().history = true;
     let (old, new) = (balance(&before, &rich).await.unwrap(), balance(&after, &rich).await.unwrap());

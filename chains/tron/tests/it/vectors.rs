@@ -1,5 +1,5 @@
-//! Test vectors for addresses, transactions and signatures. TronWeb produced them offline, and two other implementations
-//! confirmed them.
+//! Test vectors for addresses, transactions and signatures. TronWeb produced them offline, and two other
+//! implementations confirmed them.
 
 use bip32::{ChildNumber, XPrv};
 use chain::{AddressKey, Amount, BlockHash, BlockRef, Deriver, derive::AddressScheme};
@@ -68,7 +68,8 @@ const ABANDON_KEYS: [(u32, &str, &str, &str); 8] = [
     ),
 ];
 
-/// USDT on each network: preset, contract, hexadecimal contract, chain id. The chain id is the end of the genesis block's id.
+/// USDT on each network: preset, contract, hexadecimal contract, chain id. The chain id is the end of the genesis
+/// block's id.
 const CONTRACTS: [(&str, &str, &str, u32); 3] = [
     (
         include_str!("../../../../config/chains/tron.toml"),
