@@ -65,7 +65,8 @@ impl SecretFile {
         }
     }
 
-    /// Returns the path of the file, for a caller that reads it again whenever it changes; `None` when no file is named.
+    /// Returns the path of the file, for a caller that reads it again whenever it changes; `None` when no file is
+    /// named.
     ///
     /// # Errors
     /// Fails when the value is a `credential:` and systemd set no `CREDENTIALS_DIRECTORY`.

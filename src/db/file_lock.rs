@@ -1,5 +1,5 @@
-//! An exclusive lock on a file, which the kernel releases when the process ends. One daemon may use a data folder, and one
-//! daemon may serve an SQLite database.
+//! An exclusive lock on a file, which the kernel releases when the process ends. One daemon may use a data folder, and
+//! one daemon may serve an SQLite database.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};

@@ -44,7 +44,7 @@ pub struct Limits {
     pub balance_patience_ms: i64,
 }
 
-/// What the worker must do next. Every action except [`Action::Finish`] is followed by one call of [`Machine::next`].
+/// The next step of the worker. Every action except [`Action::Finish`] is followed by one call of [`Machine::next`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Read the node's tip.
@@ -264,7 +264,7 @@ struct Branch {
 /// The observation for which the machine waits.
 #[derive(Debug, Default)]
 enum Phase {
-    /// None: no run is in progress.
+    /// No observation: no run is in progress.
     #[default]
     Stopped,
     Tip,
