@@ -17,7 +17,7 @@ const CREDENTIAL: &str = "credential:";
 #[serde(transparent)]
 pub struct SecretFile(String);
 
-/// Why a secret cannot be read.
+/// The reason why a secret cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be opened or read.

@@ -19,7 +19,7 @@ pub struct DataFolderLock {
     _file: FileLock,
 }
 
-/// Why a data folder could not be locked.
+/// The reason why a data folder could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum DataFolderLockError {
     /// Another process has the lock. `holder` names it, such as `process 7`.

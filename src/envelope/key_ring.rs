@@ -22,7 +22,7 @@ const KEYS_MAX: usize = 1_000;
 const FILE_COMMENT: &str =
     "# Encryption keys of settled. Without them undelivered stock is lost: keep a copy apart from the backups.\n";
 
-/// Why the key file cannot be read, created or changed.
+/// The reason why the key file cannot be read, created or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file system returned an error.

@@ -43,7 +43,7 @@ impl fmt::Display for AgreedRate {
     }
 }
 
-/// Why a round yields no new rate. The previous rate stays valid until it is too old, except after
+/// The reason why a round yields no new rate. The previous rate stays valid until it is too old, except after
 /// [`RateRefusal::Depegged`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RateRefusal {

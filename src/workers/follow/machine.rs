@@ -105,7 +105,7 @@ pub enum Action {
     },
     /// Halt the chain until an operator decides, with this reason.
     Halt(String),
-    /// The run is over.
+    /// End the run, with this result.
     Finish(Ran),
 }
 
@@ -319,7 +319,7 @@ enum Purpose {
 /// The step after blocks were stored.
 #[derive(Debug)]
 enum AfterStore {
-    /// Continue after blocks that extended the branch.
+    /// Continue after a run of blocks that extended the followed branch.
     Extended { tip: Tip },
     /// Continue at the tip. `final_height` is the final height before; `cursor_moved` is true when blocks were pending.
     AtTip { tip: Tip, cursor_moved: bool, final_height: Height },

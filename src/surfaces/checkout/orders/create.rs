@@ -43,7 +43,7 @@ pub struct CreatedOrder {
     payment: Option<wire::Payment>,
 }
 
-/// Why no order was created.
+/// The reason why no order was created.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
     /// A field of the request is missing or wrong.
