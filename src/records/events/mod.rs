@@ -1,5 +1,5 @@
-//! The append-only log of events. An event is written in the transaction that causes it, and never changes. Webhook
-//! deliveries and the event API read the log.
+//! The append-only log of events. An event is written in the transaction that causes it, and never changes. Deliveries to
+//! API clients read the log.
 
 mod store;
 
