@@ -31,6 +31,7 @@ use records::reviews;
 
 pub use machine::{Position, State};
 pub use store::Cursor;
+pub(crate) use store::set_disposition;
 
 /// Maximum number of older deposits advanced in one transaction; the next call goes on.
 const ADVANCE_MAX: i64 = 2_000;

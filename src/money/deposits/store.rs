@@ -11,6 +11,7 @@ use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspen
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
+use crate::invoices::Disposition;
 use records::reviews;
 
 /// The stored position of a chain's follower.
@@ -317,7 +318,7 @@ pub async fn lock_advancing(
         position.last,
         limit
     )?;
-    found.iter().map(deposit).collect()
+    found.iter().map(parse_deposit).collect()
 }
 
 /// Locks the deposits above a height that are not orphaned, oldest first.
@@ -329,10 +330,10 @@ pub async fn lock_above(tx: &mut Tx, chain: &ChainId, height: Height) -> Result<
         chain.as_str(),
         height
     )?;
-    found.iter().map(deposit).collect()
+    found.iter().map(parse_deposit).collect()
 }
 
-fn deposit(row: &db::Row) -> Result<Deposit, db::Error> {
+fn parse_deposit(row: &db::Row) -> Result<Deposit, db::Error> {
     Ok(Deposit {
         id: row.get("id")?,
         invoice: row.get("invoice_id")?,
@@ -517,4 +518,21 @@ pub async fn has_confirmed_above(tx: &mut Tx, chain: &ChainId, height: Height) -
         height
     )?;
     Ok(found.is_some())
+}
+
+/// Changes the disposition of an invoice's deposits that are not orphaned.
+pub async fn set_disposition(
+    tx: &mut Tx,
+    invoice: InvoiceId,
+    from: Disposition,
+    to: Disposition,
+) -> Result<(), db::Error> {
+    execute!(
+        tx,
+        "update deposits set disposition = $3 where invoice_id = $1 and disposition = $2 and state <> 'orphaned'",
+        invoice,
+        from,
+        to
+    )?;
+    Ok(())
 }

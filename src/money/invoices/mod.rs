@@ -13,7 +13,7 @@ use std::ops::Deref;
 use chain::{Address, AddressKey, Amount, Asset, AssetId, ChainId};
 
 use crate::addresses::ReservedAddress;
-use crate::deposits::Grace;
+use crate::deposits::{self, Grace};
 use crate::effects::{self, Effects, PaymentChanges, Retraction, ReviewChange, ReviewRequest};
 use crate::ledger::{self, Account, EntryLine, JournalEntry, PostError, Suspense};
 use crate::payments::{self, PaymentChange};
@@ -391,7 +391,7 @@ pub(crate) async fn expire(
             let lines = update.lines(Account::MerchantIncoming(merchant), short, received.confirmed);
             let name = format!("invoice/{id}/expired");
             effects.entries.push(JournalEntry::post(update.shop.mode, name, "invoice expired short", lines));
-            store::set_uses(tx, id, Disposition::Counted, Disposition::Short).await?;
+            deposits::set_disposition(tx, id, Disposition::Counted, Disposition::Short).await?;
             effects.reviews.push(ReviewChange::Open(update.short_review(received.confirmed)));
         }
         if let Some(reason) = unverified {

@@ -318,17 +318,6 @@ pub async fn set_invoices(tx: &mut Tx, now: Instant, invoices: &[(State, Invoice
     )
 }
 
-pub async fn set_uses(tx: &mut Tx, id: InvoiceId, from: Disposition, to: Disposition) -> Result<(), db::Error> {
-    execute!(
-        tx,
-        "update deposits set disposition = $3 where invoice_id = $1 and disposition = $2 and state <> 'orphaned'",
-        id,
-        from,
-        to
-    )?;
-    Ok(())
-}
-
 /// Returns the number of open and reversed invoices by chain.
 pub async fn count_waiting(tx: &mut Tx) -> Result<BTreeMap<String, i64>, db::Error> {
     let found = rows!(

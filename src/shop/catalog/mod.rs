@@ -15,6 +15,8 @@ use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 use records::audit_log::{self, Action, Actor};
 
+pub(crate) use store::{add_available, take_available};
+
 /// The default maximum quantity of a product in one order.
 pub const MAX_QUANTITY: u32 = 200;
 

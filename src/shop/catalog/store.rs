@@ -2,7 +2,7 @@
 
 use crate::catalog::{LocalizedTexts, NewProduct, OrderableSku, PriceTier, Product, ProductWithPrices, State};
 use clock::Instant;
-use db::{self, Row, Tx, execute, expect_changed, row, rows};
+use db::{self, Batch, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
 use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 
@@ -307,4 +307,21 @@ pub async fn set_text(
 pub async fn set_state(tx: &mut Tx, product: ProductId, state: State) -> Result<(), db::Error> {
     let n = execute!(tx, "update products set state = $2 where id = $1", product, state)?;
     expect_changed(n, 1)
+}
+
+/// Raises the count of available items.
+pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
+    let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
+    expect_changed(n, 1)
+}
+
+/// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
+/// locked, so that the next statement can choose the items.
+pub fn take_available(batch: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+    statement!(
+        batch,
+        "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
+        sku,
+        quantity
+    )
 }

@@ -9,6 +9,7 @@ mod tests;
 
 use zeroize::Zeroizing;
 
+use crate::catalog;
 use clock::Instant;
 use db::{self, Batch, BatchResult, ResultRef, Tx};
 use envelope::{Envelope, OpenError};
@@ -152,7 +153,7 @@ pub async fn import(
             false => result.duplicates += 1,
         }
     }
-    store::add_available(tx, sku, result.added).await?;
+    catalog::add_available(tx, sku, result.added).await?;
     audit_log::record(tx, now, actor, Action::StockImport, product_slug, &result.added.to_string()).await?;
     Ok(result)
 }
@@ -168,7 +169,7 @@ pub struct Reservation {
 /// Adds statements to the batch that reserve items for an order line. They lock the row of the SKU until the end of
 /// the transaction, and other transactions for the same SKU wait; so these statements should be the last of the batch.
 pub fn reserve(batch: &mut Batch, sku: SkuId, line: impl Into<db::Bind>, quantity: u32) -> Reservation {
-    let sku = store::take_available(batch, sku, quantity);
+    let sku = catalog::take_available(batch, sku, quantity);
     let items = store::set_reserved(batch, sku, line.into(), quantity);
     Reservation { sku, items, quantity }
 }
@@ -193,7 +194,7 @@ impl Reservation {
 
 /// Puts the reserved items of an order line back in stock.
 pub async fn release(tx: &mut Tx, sku: SkuId, line: LineId, quantity: u32) -> Result<(), db::Error> {
-    store::add_available(tx, sku, u64::from(quantity)).await?;
+    catalog::add_available(tx, sku, u64::from(quantity)).await?;
     store::set_released(tx, line, quantity).await
 }
 
@@ -231,7 +232,7 @@ pub async fn withdraw(tx: &mut Tx, now: Instant, actor: &Actor, item: StockItemI
         return Ok(false);
     }
     let mut batch = Batch::default();
-    let taken = store::take_available(&mut batch, sku, 1);
+    let taken = catalog::take_available(&mut batch, sku, 1);
     db::expect_changed(tx.run_batch(batch).await?.count_rows(taken), 1)?;
     audit_log::record(tx, now, actor, Action::StockWithdraw, &item.to_string(), "").await?;
     Ok(true)

@@ -52,23 +52,6 @@ pub async fn insert_item(
     Ok(n == 1)
 }
 
-/// Raises the count of available items.
-pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(), db::Error> {
-    let n = execute!(tx, "update skus set available = available + $2 where id = $1", sku, quantity)?;
-    expect_changed(n, 1)
-}
-
-/// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
-/// locked, so that the next statement can choose the items.
-pub fn take_available(batch: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
-    statement!(
-        batch,
-        "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
-        sku,
-        quantity
-    )
-}
-
 /// Reserves the oldest items of a SKU. The result of `sku` has no row when too few are available; then nothing is
 /// reserved.
 pub fn set_reserved(batch: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
