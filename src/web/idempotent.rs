@@ -8,7 +8,7 @@ use std::fmt;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::BoxFuture;
 
-use access::idempotency::{self, StoredAnswer, Call, ClaimResult, KEY_LENGTH_MAX, KeyExpiry};
+use access::idempotency::{self, Call, ClaimResult, KEY_LENGTH_MAX, KeyExpiry, StoredAnswer};
 use clock::{Clock, Instant};
 use db::{Db, Tx};
 use ids::Shop;

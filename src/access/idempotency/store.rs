@@ -1,4 +1,4 @@
-use crate::idempotency::{StoredAnswer, Call};
+use crate::idempotency::{Call, StoredAnswer};
 use clock::Instant;
 use db::{self, Tx, execute, expect_changed, row};
 
@@ -32,7 +32,10 @@ pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], S
         &call.key
     )?;
     let Some(row) = found else { return Ok(None) };
-    Ok(Some((row.get("fingerprint")?, StoredAnswer { status: row.get("response_status")?, body: row.get("response_body")? })))
+    Ok(Some((
+        row.get("fingerprint")?,
+        StoredAnswer { status: row.get("response_status")?, body: row.get("response_body")? },
+    )))
 }
 
 /// Stores the answer of a claimed key. Fails when the key has an answer already.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::idempotency::{self, StoredAnswer, Call, ClaimResult, KeyExpiry};
+use crate::idempotency::{self, Call, ClaimResult, KeyExpiry, StoredAnswer};
 use clock::Instant;
 use db::{Db, Error};
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, ffi};
 
-use crate::batch::ReturnedIds;
 use crate::batch_rows::{RUN_ONCE, sql_for_sqlite};
 use crate::error::Constraint;
+use crate::queue::ReturnedIds;
 use crate::{Bind, Error, Row};
 
 /// Runs a statement once for each given row and returns the number of rows that all runs changed.
@@ -110,7 +110,12 @@ thread_local! {
 }
 
 impl StatementPlan {
-    fn cached(connection: &Connection, sql: &'static str, binds: usize, kind: ResultKind) -> Result<Arc<StatementPlan>, Error> {
+    fn cached(
+        connection: &Connection,
+        sql: &'static str,
+        binds: usize,
+        kind: ResultKind,
+    ) -> Result<Arc<StatementPlan>, Error> {
         let key = (sql.as_ptr(), sql.len(), binds, kind);
         if let Some(known) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
             return Ok(known);

@@ -7,7 +7,7 @@ use chain::{Address, ChainId, WatchSet};
 
 use crate::addresses::store;
 use clock::Instant;
-use db::{self, Batch, Db, ResultRef};
+use db::{self, Db, ResultRef, Tx};
 use ids::AddressId;
 
 /// The number of indices in a lease. As many may stay unused when the daemon stops.
@@ -69,9 +69,9 @@ impl ReservedAddress {
     /// # Panics
     ///
     /// Never: only `issue` and `drop` take the address, and both consume the reservation.
-    pub(crate) fn insert(&self, links: &mut Batch, now: Instant) -> ResultRef<AddressId> {
+    pub(crate) fn insert(&self, tx: &mut Tx, now: Instant) -> ResultRef<AddressId> {
         let (index, address) = self.address.as_ref().expect("only `issue` and `drop` take the address");
-        store::insert_address(links, now, &self.chain, address, self.account, *index)
+        store::insert_address(tx, now, &self.chain, address, self.account, *index)
     }
 
     /// Issues the address and returns its text. The caller does so when nothing in the transaction can refuse the order any more.

@@ -3,7 +3,7 @@
 use chain::{Address, AddressKey, ChainId, Family};
 
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx, execute, row, rows, statement};
+use db::{self, ResultRef, Tx, execute, queued, row, rows};
 use ids::AddressId;
 
 const fn family_text(family: Family) -> &'static str {
@@ -37,15 +37,15 @@ pub async fn set_leased(tx: &mut Tx, account: i64, count: u32) -> Result<u32, db
 }
 
 pub fn insert_address(
-    links: &mut Batch,
+    tx: &mut Tx,
     now: Instant,
     chain: &ChainId,
     address: &Address,
     account: i64,
     index: u32,
 ) -> ResultRef<AddressId> {
-    statement!(
-        links,
+    queued!(
+        tx,
         "insert into addresses (chain, key, text, account_id, derivation_index, issued_at) values ($1, $2, $3, $4, $5, $6) returning id",
         chain.as_str(),
         address.key.0,

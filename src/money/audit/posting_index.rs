@@ -73,8 +73,12 @@ impl PostingIndex {
         let parts: Vec<&str> = posting.entry.split('/').collect();
         let Some(id) = parts.get(1).and_then(|id| id.parse().ok()) else { return };
         match (parts.as_slice(), posting.kind) {
-            (["deposit", _, "seen"], PostingKind::Pending) => self.deposit_postings(id).hold = Some((posting.seq, posted)),
-            (["deposit", _, "unallocated"], PostingKind::Posted) => self.deposit_postings(id).unallocated = Some(posted),
+            (["deposit", _, "seen"], PostingKind::Pending) => {
+                self.deposit_postings(id).hold = Some((posting.seq, posted))
+            }
+            (["deposit", _, "unallocated"], PostingKind::Posted) => {
+                self.deposit_postings(id).unallocated = Some(posted)
+            }
             (["deposit", _, "orphaned"], PostingKind::Posted) => self.deposit_postings(id).reversal = Some(posted),
             (["invoice", _, "paid", number], PostingKind::Posted) => {
                 self.add_invoice_posting(id, InvoiceStep::Paid, number, posted);

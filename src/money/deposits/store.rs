@@ -8,10 +8,10 @@ use chain::{
 };
 
 use crate::deposits::{BalanceCheck, Deposit, NewDeposit, Position, State, Unspent};
+use crate::invoices::Disposition;
 use clock::Instant;
 use db::{self, Tx, batch_row, deferred, deferred_for_each, execute, row, rows, rows_for_each};
 use ids::{DepositId, InvoiceId};
-use crate::invoices::Disposition;
 use records::reviews;
 
 /// The stored position of a chain's follower.

@@ -20,7 +20,7 @@ use crate::payments::{self, PaymentChange};
 use crate::pricing::{Fiat, Quote};
 use crate::unconfirmed;
 use clock::Instant;
-use db::{self, Batch, Locked, ResultRef, Tx};
+use db::{self, Locked, ResultRef, Tx};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 use records::reviews;
 
@@ -112,9 +112,9 @@ pub struct InvoiceTerms {
 }
 
 /// Adds the statements that store the invoice and its address to the batch of its payment.
-pub fn request(links: &mut Batch, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
-    let address = address.insert(links, now);
-    store::insert_invoice(links, now, new, address)
+pub fn request(tx: &mut Tx, now: Instant, address: &ReservedAddress, new: &NewInvoice) -> ResultRef<InvoiceId> {
+    let address = address.insert(tx, now);
+    store::insert_invoice(tx, now, new, address)
 }
 
 /// Returns the invoice of a payment; `None` when the payment is not on a chain.

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chain::{Address, AddressKey, Amount, AssetId, ChainId, TxId};
 
 use crate::deposits::Grace;
-use crate::invoices::{Disposition, Invoice, NewInvoice, State};
+use crate::invoices::{Invoice, NewInvoice, State};
 use crate::unconfirmed::PendingAmount;
 use clock::Instant;
-use db::{
-    self, Batch, Locked, ResultRef, Tx, batch_row, deferred_for_each, execute, row, rows, rows_for_each, statement,
-};
+use db::{self, Locked, ResultRef, Tx, batch_row, deferred_for_each, queued, row, rows, rows_for_each};
 use ids::{AddressId, InvoiceId, PaymentId, Shop};
 
 /// The money that an invoice has received and counts, or counted until it expired. Amounts are base units of its asset.
@@ -41,13 +39,13 @@ impl Received {
 }
 
 pub fn insert_invoice(
-    links: &mut Batch,
+    tx: &mut Tx,
     now: Instant,
     new: &NewInvoice,
     address: ResultRef<AddressId>,
 ) -> ResultRef<InvoiceId> {
-    statement!(
-        links,
+    queued!(
+        tx,
         "insert into invoices (public_id, payment_id, merchant_id, mode, chain, asset, address_id, state, amount_due, tolerance,
          currency, price, rate, rate_source, rated_at, confirmations, created_at, expires_at, settlement_count)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0) returning id",

@@ -8,7 +8,7 @@ mod store;
 use chain::{Amount, AssetId};
 
 use clock::Instant;
-use db::{self, Batch, ResultRef, Tx};
+use db::{self, ResultRef, Tx};
 use ids::{OrderId, PaymentId, Shop, UserId};
 
 /// The way in which a payment is made.
@@ -121,8 +121,8 @@ impl NewPayment {
 }
 
 /// Adds the statement that stores a payment to the batch of its order.
-pub fn request(links: &mut Batch, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
-    store::insert_payment(links, now, new)
+pub fn request(tx: &mut Tx, now: Instant, new: &NewPayment) -> ResultRef<PaymentId> {
+    store::insert_payment(tx, now, new)
 }
 
 /// Returns the order that a payment is for.

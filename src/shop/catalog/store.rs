@@ -2,7 +2,7 @@
 
 use crate::catalog::{LocalizedTexts, NewProduct, OrderableSku, PriceTier, Product, ProductWithPrices, State};
 use clock::Instant;
-use db::{self, Batch, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
+use db::{self, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{ProductId, Shop, SkuId};
 use money::pricing::{Currency, Fiat};
 
@@ -317,9 +317,9 @@ pub async fn add_available(tx: &mut Tx, sku: SkuId, quantity: u64) -> Result<(),
 
 /// Lowers the count of available items. The result has no row when too few are available. The row of the SKU stays
 /// locked, so that the next statement can choose the items.
-pub fn take_available(batch: &mut Batch, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
-    statement!(
-        batch,
+pub fn take_available(tx: &mut Tx, sku: SkuId, quantity: u32) -> ResultRef<SkuId> {
+    queued!(
+        tx,
         "update skus set available = available - $2 where id = $1 and available >= $2 returning id",
         sku,
         quantity

@@ -2,7 +2,7 @@
 
 use crate::stock::{ItemSummary, SealedItem, State};
 use clock::Instant;
-use db::{self, Batch, Bind, ResultRef, Row, Tx, execute, expect_changed, row, rows, statement};
+use db::{self, Bind, ResultRef, Row, Tx, execute, expect_changed, queued, row, rows};
 use ids::{LineId, SkuId, StockItemId};
 
 /// The maximum number of mismatches that one query returns.
@@ -54,9 +54,9 @@ pub async fn insert_item(
 
 /// Reserves the oldest items of a SKU. The result of `sku` has no row when too few are available; then nothing is
 /// reserved.
-pub fn set_reserved(batch: &mut Batch, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
-    statement!(
-        batch,
+pub fn set_reserved(tx: &mut Tx, sku: ResultRef<SkuId>, line: Bind, quantity: u32) -> ResultRef<StockItemId> {
+    queued!(
+        tx,
         "with chosen as materialized (
             select id from stock_items where sku_id = $1 and state = 'in_stock' order by id limit $3
             for update skip locked)

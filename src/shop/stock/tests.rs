@@ -3,7 +3,6 @@ use futures_util::future::join_all;
 use crate::fixture::{Fixture, NOW, OPERATOR, read, write};
 use crate::orders::CreateError;
 use crate::stock::{self, ImportError, ImportResult, KeyInUse, ReserveError};
-use db::Batch;
 use envelope::{Envelope, OpenError};
 use ids::{LineId, StockItemId};
 
@@ -11,9 +10,9 @@ async fn reserve(shop: &Fixture, line: i64, quantity: u32) -> Result<(), Reserve
     let sku = shop.sku;
     let reserved = shop.db.write("reserve", move |tx| {
         Box::pin(async move {
-            let mut batch = Batch::default();
-            let reserved = stock::reserve(&mut batch, sku, LineId(line), quantity);
-            reserved.ensure_complete(&tx.run_batch(batch).await?)
+            let reserved = stock::reserve(tx, sku, LineId(line), quantity);
+            tx.run_queued().await?;
+            reserved.ensure_complete(tx)
         })
     });
     reserved.await

@@ -7,7 +7,13 @@ use super::{EndpointFault, Onchain, PLAIN, StorySetup};
 
 /// Every fault of an endpoint, at a height that the node has.
 fn faults(height: u64) -> [EndpointFault; 5] {
-    [EndpointFault::Throttled, EndpointFault::Garbage, EndpointFault::EmptyLogs, EndpointFault::StaleHead(height), EndpointFault::Silent]
+    [
+        EndpointFault::Throttled,
+        EndpointFault::Garbage,
+        EndpointFault::EmptyLogs,
+        EndpointFault::StaleHead(height),
+        EndpointFault::Silent,
+    ]
 }
 
 both! {

@@ -228,7 +228,9 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
         (EndpointFault::Throttled, _) => {
             Intervention::Http(StatusCode::TOO_MANY_REQUESTS, vec![("retry-after", "1")], String::new())
         }
-        (EndpointFault::Garbage, _) => Intervention::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned()),
+        (EndpointFault::Garbage, _) => {
+            Intervention::Http(StatusCode::OK, Vec::new(), "<html>It works!</html>".to_owned())
+        }
         (EndpointFault::EmptyLogs | EndpointFault::OnlyEmptyLogs, "eth_getLogs") => Intervention::Result(json!([])),
         (EndpointFault::EmptyLogs, "eth_getBlockReceipts") => Intervention::Edit(Box::new(|receipts| {
             for receipt in receipts.as_array_mut().into_iter().flatten() {
@@ -238,7 +240,9 @@ fn answer(fault: EndpointFault, method: &str, params: &Value) -> Intervention {
         (EndpointFault::OnlyEmptyLogs | EndpointFault::NoReceipts, "eth_getBlockReceipts") => missing(),
         (EndpointFault::StaleHead(head), "eth_getBlockByNumber") => stale(head, params),
         (EndpointFault::NoTraces, method) if method.starts_with("debug_") || method.starts_with("trace_") => missing(),
-        (EndpointFault::Generous, "eth_getProof") => Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER))),
+        (EndpointFault::Generous, "eth_getProof") => {
+            Intervention::Edit(Box::new(|proof| proof["balance"] = json!(TEN_ETHER)))
+        }
         (EndpointFault::Generous, "eth_getBalance") => Intervention::Result(json!(TEN_ETHER)),
         (EndpointFault::Silent, _) => Intervention::Hang,
         (_, _) => Intervention::Pass,

@@ -126,7 +126,9 @@ async fn known_headers_and_blocks_are_not_requested_again() {
     let before = source.requests();
     read_blocks(&source, head - 9, head - 9, &world.watched).await;
     assert_eq!(source.requests() - before, 2, "one request for the hash and one for the block");
-    assert!(read_blocks(&source, head - 8, head, &WatchSet::default()).await.iter().all(|block| block.transfers.is_empty()));
+    assert!(
+        read_blocks(&source, head - 8, head, &WatchSet::default()).await.iter().all(|block| block.transfers.is_empty())
+    );
 }
 
 #[tokio::test]
