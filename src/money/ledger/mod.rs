@@ -1,9 +1,10 @@
-//! The double-entry ledger: immutable postings, holds that are posted or voided exactly once, corrections by new postings.
+//! The double-entry ledger: immutable postings, holds that are posted or voided exactly once, corrections by new
+//! postings.
 //!
 //! Invariants:
 //! - A posting has one debit, one credit and one asset, so debits equal credits in every asset.
-//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero or
-//!   more. Every transaction that posts to it locks and updates its balance row.
+//! - A non-negative account never owes more than it has: its posted credits minus its posted and held debits are zero
+//!   or more. Every transaction that posts to it locks and updates its balance row.
 //! - All other accounts have a balance row that no transaction waits for; [`roll_up`] updates it later.
 //! - Every posting is in one hash chain, so a later change of a posting is found by [`crate::audit`].
 
