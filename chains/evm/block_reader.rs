@@ -44,7 +44,7 @@ enum ReceiptsAnswer {
     /// No endpoint offers the method.
     NotOffered,
     /// Every endpoint refused for an unclassified reason, which may be permanent or temporary. The receipts are then
-    /// requested one by one, which proves as much. Unproven logs are not used instead.
+    /// requested one by one, which proves the same. Unproven logs are not used instead.
     Refused,
 }
 
@@ -97,7 +97,7 @@ impl Evm {
             let Some(raw) = reply.result::<Option<&RawValue>>()? else { return Ok(Verdict::Fallback(None)) };
             let body = block::parse_block(raw, height, self.config.verify, native, &watched.read_addresses())
                 .map_err(Rejection::Invalid)?;
-            // The endpoint may have invented the unknown type, so an endpoint that proves the block at once is
+            // The endpoint may have invented the unknown type, so an endpoint whose answer can be verified at once is
             // preferred.
             let is_proven = body.unproven.is_none() || !self.config.verify.transactions;
             let origin_and_body = Some((reply.endpoint, body));

@@ -15,7 +15,8 @@ pub struct EvmConfig {
     pub pool: rpc::Config,
     /// The source of the final block.
     pub finality: FinalitySource,
-    /// Blocks this deep below the head, and finalized blocks, are read by range. In blocks.
+    /// The depth below the head, in blocks, from which blocks are read by range. Finalized blocks are read by range at
+    /// any depth.
     pub range_depth: u64,
     /// The header commitments that are checked.
     pub verify: Commitments,
@@ -26,9 +27,9 @@ pub struct EvmConfig {
 /// The source of the final block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalitySource {
-    /// From the block tag `finalized`, which the nodes of the chain support.
+    /// The block with the tag `finalized`, which the nodes of the chain support.
     Tag,
-    /// The driver reports no finalized block; depth below the head decides.
+    /// The driver reports no finalized block; the number of confirmations decides.
     Depth,
 }
 
@@ -51,7 +52,7 @@ impl Commitments {
 /// The RPC method that reads native coins sent by contracts. Traces cost one more request per block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TraceApi {
-    /// Without traces: the balances of addresses with open native invoices are compared instead.
+    /// No traces are requested; the balances of addresses with open native invoices are compared instead.
     None,
     /// `debug_traceBlockByHash` with `callTracer`, offered by geth, reth, erigon, nethermind and anvil.
     Debug,

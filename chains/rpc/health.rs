@@ -1,4 +1,4 @@
-//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. Pure, the time is
+//! The health of one endpoint: cool-downs after failures, rate limits, missing methods and its head. Pure: the time is
 //! a parameter.
 
 use std::{collections::HashMap, time::Duration};
@@ -65,7 +65,7 @@ impl Health {
         }
     }
 
-    /// Returns whether a request of this method may be sent now.
+    /// Returns the availability of the endpoint for a request of this method sent now.
     pub fn availability(&self, method: &str, now: Instant) -> Availability {
         if self.methods_missing.get(method).is_some_and(|until| *until > now) {
             return Availability::MethodMissing;

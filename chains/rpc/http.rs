@@ -50,8 +50,8 @@ pub enum ErrorClass {
     Broken,
     /// The reply did not come in time or broke off: a smaller request may succeed.
     Timeout,
-    /// The node rejected the request without processing it, because it got too many, so it may get the same request
-    /// again.
+    /// The node rejected the request because it got too many. It did not process the request, so it may get the same
+    /// request again.
     Throttled,
 }
 
@@ -60,8 +60,8 @@ pub enum ErrorClass {
 pub struct Client(reqwest::Client);
 
 impl Client {
-    /// Returns a client that follows no redirects and ignores the proxy settings of the environment. Either of them
-    /// would send keys, and the login of a local node, to a host that is not in the configuration.
+    /// Returns a client that follows no redirects and ignores the proxy settings of the environment. A redirect or a
+    /// proxy would send keys, and the login of a local node, to a host that is not in the configuration.
     pub fn new() -> Result<Client, reqwest::Error> {
         let client = reqwest::Client::builder()
             .redirect(redirect::Policy::none())

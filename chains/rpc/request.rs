@@ -27,9 +27,9 @@ pub enum Target {
     /// Every endpoint except this one, starting with the next, to confirm an answer of this endpoint independently.
     /// Waits for rate limits and cool-downs of the others.
     Excluding(usize),
-    /// Only this endpoint, without fail-over, without the chain check and whatever its role. Waits for its rate limits,
-    /// fails while it cools down, and records the result in its health. For requests that the caller repeats until they
-    /// succeed.
+    /// Only this endpoint, without fail-over and without the chain check, even if it lacks the role `read`. Waits for
+    /// its rate limits, fails while it cools down, and records the result in its health. For requests that the caller
+    /// repeats until they succeed.
     Only(usize),
     /// Only this endpoint, at once, even while it cools down, and without an effect on its health. For diagnosis by the
     /// operator.

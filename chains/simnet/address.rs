@@ -1,22 +1,22 @@
-//! Addresses in the real format of each family.
+//! Parses and formats addresses in the real format of each family.
 
 use std::str::FromStr;
 
 use bitcoin::{WitnessVersion, address::NetworkUnchecked, base58};
 use chain::{Address, AddressKey, Family, derive};
 
-/// A text that is not an address.
+/// The text is not an address that a model chain of this family accepts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not an address: {reason}")]
 pub struct InvalidAddress {
-    /// The text, cut to 100 characters.
+    /// The rejected text, shortened to 100 characters.
     pub text: String,
-    /// The reason why a wallet would refuse it.
+    /// The reason for the rejection, as the end of the error message.
     pub reason: &'static str,
 }
 
-/// Parses an address as a wallet of the family does. On Bitcoin it accepts P2WPKH and P2TR of any network, because the prefix
-/// is the only difference between a model of mainnet and one of regtest.
+/// Parses an address as a wallet of the family does. For Bitcoin, P2WPKH and P2TR addresses of any network are valid,
+/// because models of mainnet and of regtest differ in the prefix only.
 pub fn parse(family: Family, text: &str) -> Result<Address, InvalidAddress> {
     let parsed = match family {
         Family::Bitcoin => bitcoin(text),
@@ -26,7 +26,7 @@ pub fn parse(family: Family, text: &str) -> Result<Address, InvalidAddress> {
     parsed.map_err(|reason| InvalidAddress { text: text.chars().take(100).collect(), reason })
 }
 
-/// The address that a public key owns, as a wallet of that family shows it (Bitcoin: P2WPKH of regtest).
+/// Returns the address of a public key in the format of the family. For Bitcoin this is P2WPKH on regtest.
 pub fn from_public_key(family: Family, key: &bitcoin::secp256k1::PublicKey) -> Address {
     let account = || {
         let hash = alloy_primitives::keccak256(&key.serialize_uncompressed()[1..]);

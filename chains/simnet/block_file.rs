@@ -1,7 +1,8 @@
-//! A model chain on disk: a file of lines. The first line is a snapshot, every other one is a block or a rewind.
+//! Stores a model chain on disk, in a file of lines. The first line is a snapshot; every other line is a block or a
+//! rewind.
 //!
-//! A block is written before a reader sees it. Replaying a block must give the stored hash, so a changed file is detected. An
-//! incomplete last line, as a crash leaves it, is dropped: no reader had seen that block.
+//! A block is written before a reader can see it. Replaying a block must give the stored hash, so a changed file is
+//! detected. An incomplete last line, left by a crash, is dropped, because no reader saw that block.
 
 use std::{
     collections::BTreeMap,
@@ -21,22 +22,22 @@ use crate::{
     transaction::{SignedTx, parse_amount, parse_txid},
 };
 
-/// The number of lines after which the file is replaced by a shorter one.
+/// The number of lines above which the file is replaced by a shorter one.
 const LINES_MAX: usize = 4 * KEPT_BLOCKS;
 
 /// Version of the format of the lines.
 const VERSION: u32 = 1;
 
-/// The reason why a stored chain cannot be opened.
+/// The reason for which a stored chain cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// A line is damaged or was changed.
+    /// A line cannot be parsed or applied, or a block does not have its stored hash. Lines are counted from 1.
     #[error("{path}: line {line} is damaged: {reason}", path = path.display())]
     Damaged { path: PathBuf, line: usize, reason: String },
-    /// The file has another chain than the requested one.
+    /// The file contains a chain with another name or of another family than the requested one.
     #[error("{path} has the {found:?} chain `{chain}`, which is not the requested one", path = path.display())]
     OtherChain { path: PathBuf, chain: ChainId, found: Family },
 }
@@ -45,15 +46,15 @@ pub enum OpenError {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileLine {
-    /// The state after the oldest kept block.
+    /// The state after the oldest kept block; always the first line and only there.
     Snapshot(Box<Snapshot>),
-    /// The next block.
+    /// A block on top of the one before it.
     Block(BlockRecord),
     /// All blocks above this height were replaced; the next line is the first of the new ones.
     Rewind(Height),
 }
 
-/// The oldest kept block with the state after it.
+/// The oldest kept block with the state after it. Hashes, accounts and ids are hexadecimal; amounts are decimal.
 #[derive(Serialize, Deserialize)]
 pub struct Snapshot {
     version: u32,
@@ -89,7 +90,7 @@ pub struct BlockFile {
     lines: usize,
 }
 
-/// Opens the chain in the folder's file, or starts a new one with `seed`.
+/// Opens the chain that the file in `folder` contains, or starts a new chain with `seed` when there is no file.
 pub fn open(folder: &Path, spec: ChainSpec, seed: u64, genesis_time: i64) -> Result<ModelChain, OpenError> {
     let path = folder.join(format!("{}.journal", spec.chain));
     let failed = |source| OpenError::Io { path: path.clone(), source };
@@ -128,14 +129,15 @@ impl BlockFile {
         self.lines > LINES_MAX
     }
 
-    /// Replaces the file by a snapshot and the kept blocks.
+    /// Replaces the file by a snapshot of the oldest kept block and the blocks after it.
     pub fn rewrite(&mut self, model: &ModelChain) -> io::Result<()> {
         (self.file, self.lines) = replace_file(&self.path, model)?;
         Ok(())
     }
 }
 
-/// Replaces the whole file. After a crash it is either the old or the new one.
+/// Replaces the whole file atomically: after a crash, either the old or the new file exists completely. Returns the
+/// open file and its number of lines.
 fn replace_file(path: &Path, model: &ModelChain) -> io::Result<(File, usize)> {
     let new_path = path.with_extension("journal.new");
     let mut out = BufWriter::new(File::create(&new_path)?);
@@ -178,12 +180,12 @@ fn parse_file(path: &Path, spec: ChainSpec, bytes: &[u8]) -> Result<ModelChain, 
 }
 
 impl FileLine {
-    /// The line for a rewind to this height.
+    /// Returns the line for a rewind to this height.
     pub fn rewind(to: Height) -> FileLine {
         FileLine::Rewind(to)
     }
 
-    /// The line for a block.
+    /// Returns the line for a block.
     pub fn block(block: &ModelBlock) -> FileLine {
         let raw = |tx: &SignedTx| RawValue::from_string(tx.raw().to_owned()).expect("an encoded transaction is JSON");
         FileLine::Block(BlockRecord {
@@ -194,7 +196,7 @@ impl FileLine {
         })
     }
 
-    /// The line for the oldest kept block and the state after it.
+    /// Returns the line for the oldest kept block and the state after it.
     pub fn snapshot(model: &ModelChain) -> FileLine {
         let base = model.blocks.front().expect("a chain has at least one block");
         let state = model.state_at_base();

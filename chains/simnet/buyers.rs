@@ -1,5 +1,5 @@
-//! The buyers' wallets: real keys, funded at genesis. Payments rotate over them, so that they come from different senders and
-//! rarely depend on each other.
+//! The wallets of the buyers, with real keys and with funds from genesis on. Payments rotate over the wallets, so that
+//! they come from different senders and rarely depend on each other.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub struct Buyers {
     chain: ChainId,
     family: Family,
     wallets: Vec<Wallet>,
-    /// The index of the wallet that pays next, if it has enough.
+    /// The index of the wallet that pays next if its funds are sufficient.
     next_wallet: usize,
 }
 
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Wallet {
 }
 
 impl Buyers {
-    /// The wallets that this seed makes.
+    /// Returns the wallets whose keys follow from the chain and the seed. The same seed gives the same addresses.
     pub fn new(chain: &ChainId, family: Family, seed: u64) -> Buyers {
         let wallet = |index: u64| {
             let bytes = secret_bytes(chain, seed, index);
@@ -48,12 +48,12 @@ impl Buyers {
         Buyers { chain: chain.clone(), family, wallets: (0..BUYERS).map(wallet).collect(), next_wallet: 0 }
     }
 
-    /// The accounts of all wallets.
+    /// Returns the accounts of all wallets, which are funded at genesis.
     pub fn accounts(&self) -> BTreeSet<AddressKey> {
         self.wallets.iter().map(|wallet| wallet.address.key).collect()
     }
 
-    /// A signed payment from the next wallet that has enough; `None` when no wallet has.
+    /// Returns a signed payment from the next wallet with sufficient funds; `None` when no wallet has them.
     pub fn pay(&mut self, state: &ChainState, moves: Vec<Move>, reverts: bool) -> Option<SignedTx> {
         let count = self.wallets.len();
         let (turn, replay_protection, moves) = (0..count).find_map(|ahead| {
@@ -66,7 +66,8 @@ impl Buyers {
         Some(draft.sign(self.family, &[self.wallets[turn].secret]))
     }
 
-    /// A transaction that excludes `paid` and pays the money back to the same wallet; `None` when no buyer paid.
+    /// Returns a transaction that conflicts with `paid`, in which the sender of `paid` pays the money to itself.
+    /// Returns `None` when the sender is not a buyer.
     pub fn double_spend(&self, state: &ChainState, paid: &SignedTx) -> Option<SignedTx> {
         let wallet = self.wallets.iter().find(|wallet| wallet.address.key == paid.sender())?;
         let amount = match &paid.draft.replay_protection {
@@ -79,8 +80,8 @@ impl Buyers {
     }
 }
 
-/// The nonce or inputs with which the wallet can make these moves, and the moves with an output for the change. `None` when
-/// the wallet has too little.
+/// Returns the nonce or inputs with which the wallet can make these moves, and the moves with an added output for the
+/// change. Returns `None` when the funds are insufficient.
 fn plan_payment(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(ReplayProtection, Vec<Move>)> {
     let total = |asset: &AssetId| Amount::checked_sum(moves.iter().filter(|m| m.asset == *asset).map(|m| m.amount));
     if state.rules.family != Family::Bitcoin {
@@ -108,7 +109,7 @@ fn plan_payment(state: &ChainState, payer: &Address, moves: &[Move]) -> Option<(
     Some((ReplayProtection::Inputs(coins), moves))
 }
 
-/// The account that receives the fees. It is a hash for which no secret key is known.
+/// Returns the account that receives the fees. It is a hash for which no secret key is known.
 pub fn miner(chain: &ChainId, seed: u64) -> AddressKey {
     AddressKey(secret_bytes(chain, seed, u64::MAX)[..20].try_into().expect("20 of 32 bytes"))
 }

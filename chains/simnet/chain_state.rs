@@ -1,7 +1,7 @@
 //! The state of a model chain: balances, nonces and coins. Every applied transaction can be undone.
 //!
-//! Balances are kept for all families, and coins for Bitcoin in addition. Value is neither created nor destroyed: the sum over
-//! all balances of an asset is the same after every block.
+//! Balances are kept for all families, and coins (unspent outputs) for Bitcoin in addition. Transactions neither create
+//! nor destroy value: the sum over all balances of an asset is the same after every block.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,19 +15,25 @@ pub const EXPIRY_SECONDS_MAX: i64 = 86_400;
 /// The reason why a transaction cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TxRefusal {
+    /// A transaction with this nonce was already applied; `next` is the next free one.
     #[error("nonce too low: next is {next}")]
     NonceTooLow { next: u64 },
-    /// A node keeps such a transaction until the ones before it arrive.
+    /// The nonce is above the next free one. A node keeps the transaction until the missing ones arrive.
     #[error("nonce too high: next is {next}")]
     NonceGap { next: u64 },
+    /// An input is already spent, does not exist, or belongs to an account that did not sign.
     #[error("missing or spent coin")]
     MissingCoin,
+    /// The balance does not cover amounts and fee, or the inputs of a Bitcoin transaction differ from outputs plus fee.
     #[error("insufficient funds")]
     InsufficientFunds,
+    /// The expiry is before the block time, or more than [`EXPIRY_SECONDS_MAX`] after it.
     #[error("expired or expires too late")]
     BadExpiry,
+    /// The same transaction was already applied.
     #[error("already mined")]
     Mined,
+    /// The chain's family has no such transaction.
     #[error("not a transaction of this family")]
     WrongFamily,
 }
@@ -35,11 +41,13 @@ pub enum TxRefusal {
 /// The facts about a chain that never change.
 #[derive(Debug, Clone)]
 pub struct ChainRules {
+    /// The family, which decides the form of transactions.
     pub family: Family,
+    /// The native coin, in which fees are paid.
     pub native: AssetId,
-    /// The account that receives the fees. No secret key for it exists.
+    /// The account that receives the fees. No secret key for it is known.
     pub miner: AddressKey,
-    /// Accounts that own some of every asset from the genesis block on.
+    /// Accounts that own an amount of every listed asset from the genesis block on.
     pub funded: BTreeSet<AddressKey>,
     /// The listed assets, with the initial balance of each funded account. Balances of other assets are not kept.
     pub endowment: BTreeMap<AssetId, Amount>,
@@ -48,11 +56,13 @@ pub struct ChainRules {
 /// A map that records the value that every write replaced.
 #[derive(Debug, Clone)]
 pub struct ReversibleMap<K, V> {
+    /// The current rows.
     pub rows: BTreeMap<K, V>,
     replaced: Vec<(K, Option<V>)>,
 }
 
 impl<K: Ord + Clone, V: Clone> ReversibleMap<K, V> {
+    /// Returns a map with these rows and nothing to undo.
     pub fn new(rows: BTreeMap<K, V>) -> ReversibleMap<K, V> {
         ReversibleMap { rows, replaced: Vec::new() }
     }
@@ -88,7 +98,8 @@ pub struct Undo {
 }
 
 impl Undo {
-    /// The balance before the transaction; `None` when it did not change it. The inner `None` is the initial balance.
+    /// Returns the balance before the transaction, or `None` when the transaction did not change it. The inner `None`
+    /// stands for the initial balance.
     fn balance_before(&self, key: &(AssetId, AddressKey)) -> Option<Option<Amount>> {
         self.balances.iter().find(|(touched, _)| touched == key).map(|(_, old)| *old)
     }
@@ -97,17 +108,22 @@ impl Undo {
 /// Balances, nonces and coins after the applied transactions.
 #[derive(Debug, Clone)]
 pub struct ChainState {
+    /// The constant facts of the chain.
     pub rules: ChainRules,
+    /// Balances that were changed at least once. An account without a row has its endowment, or zero if it is not
+    /// funded.
     pub balances: Balances,
+    /// Next nonce of each account; 0 without a row.
     pub nonces: ReversibleMap<AddressKey, u64>,
-    /// Unspent outputs by owner.
+    /// Unspent outputs with their amounts, ordered by owner.
     pub coins: ReversibleMap<CoinKey, Amount>,
-    /// Mined transactions without a nonce, until they expire.
+    /// Applied transactions without a nonce, with their expiry in unix seconds.
     pub used: ReversibleMap<TxId, i64>,
 }
 
 impl ChainState {
-    /// The state at genesis. `genesis_txid` is the transaction of the initial coins of funded accounts.
+    /// Returns the state at genesis. `genesis_txid` is the transaction id of the coins that funded accounts own at
+    /// genesis.
     pub fn new(rules: ChainRules, genesis_txid: TxId) -> ChainState {
         let mut coins = BTreeMap::new();
         if rules.family == Family::Bitcoin {
@@ -125,12 +141,12 @@ impl ChainState {
         }
     }
 
-    /// The present balance.
+    /// Returns the balance in base units; zero for an asset that is not listed.
     pub fn balance(&self, asset: &AssetId, account: AddressKey) -> Amount {
         self.or_initial(&(asset.clone(), account), self.balances.rows.get(&(asset.clone(), account)).copied())
     }
 
-    /// The balance before the transactions of `undos`, which are the latest ones, oldest first.
+    /// Returns the balance before the transactions of `undos`, which must be the latest ones, oldest first.
     pub fn balance_before<'a>(
         &self,
         asset: &AssetId,
@@ -144,19 +160,19 @@ impl ChainState {
         }
     }
 
-    /// The next nonce of an account.
+    /// Returns the next nonce of an account.
     pub fn next_nonce(&self, account: AddressKey) -> u64 {
         self.nonces.rows.get(&account).copied().unwrap_or(0)
     }
 
-    /// The unspent outputs of an account.
+    /// Returns the unspent outputs of an account with their amounts, ordered by transaction id and index.
     pub fn list_coins(&self, account: AddressKey) -> impl Iterator<Item = (OutPoint, Amount)> + '_ {
         let first = OutPoint { txid: TxId([0; 32]), vout: 0 };
         let last = OutPoint { txid: TxId([0xff; 32]), vout: u32::MAX };
         self.coins.rows.range((account, first)..=(account, last)).map(|((_, coin), amount)| (*coin, *amount))
     }
 
-    /// The sum of all balances of an asset.
+    /// Returns the sum of all balances of an asset.
     pub fn supply(&self, asset: &AssetId) -> Amount {
         let written = self.balances.rows.iter().filter(|((of, _), _)| of == asset).map(|(_, amount)| *amount);
         let untouched =
@@ -231,7 +247,8 @@ impl ChainState {
         Ok(())
     }
 
-    /// Applies a Bitcoin transaction: its inputs equal its outputs plus the fee, all in the native coin, and it cannot revert.
+    /// Applies a Bitcoin transaction. Its inputs must equal its outputs plus the fee, all in the native coin, and it
+    /// cannot revert.
     fn apply_coins(&mut self, tx: &SignedTx, coins: &[OutPoint]) -> Result<(), TxRefusal> {
         let native = self.rules.native.clone();
         let foreign = tx.draft.moves.iter().any(|m| m.asset != native || m.internal);

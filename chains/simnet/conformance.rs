@@ -3,33 +3,33 @@
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, AssetKind, Block, BlockRef, Height, Source, SourceError, Transfer, WatchSet};
 
-/// Makes payments and blocks on the chain under test.
+/// Controls the chain under test: pays, mines and reorganises.
 #[async_trait]
 pub trait ChainOperator: Send {
     /// Sends a payment, which the next mined block includes.
     async fn pay(&mut self, asset: &Asset, to: &Address, amount: Amount);
 
-    /// Mines blocks.
+    /// Mines this many blocks.
     async fn mine(&mut self, blocks: u64);
 
     /// Replaces the last `depth` blocks by a longer branch.
     async fn reorg(&mut self, depth: u64);
 }
 
-/// The source under test.
+/// The source under test, with its assets and addresses.
 pub struct SourceUnderTest<'a> {
-    /// The source.
+    /// The driver that [`check_source`] calls.
     pub source: &'a dyn Source,
-    /// The listed assets.
+    /// The listed assets, with which the operator pays.
     pub assets: &'a [Asset],
-    /// Three addresses that were never paid.
+    /// Three addresses that have never received a payment. The suite watches the first two only.
     pub addresses: [Address; 3],
 }
 
 /// Reads the blocks `from..=to` with as many requests as it takes.
 ///
 /// # Panics
-/// When an answer is empty, has a gap, or has transfers that are not in order.
+/// Panics when a request fails, or when an answer is empty, has a gap, or has transfers that are not in order.
 pub async fn read_blocks(source: &dyn Source, from: Height, to: Height, watched: &WatchSet) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut next = from;
@@ -53,7 +53,7 @@ pub async fn read_blocks(source: &dyn Source, from: Height, to: Height, watched:
 /// Runs the suite.
 ///
 /// # Panics
-/// When the source breaks a rule of the contract.
+/// Panics when the source breaks a rule of the contract.
 pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn ChainOperator) {
     let SourceUnderTest { source, assets, addresses } = subject;
     assert_eq!(source.identity().await, source.identity().await, "a chain stays the same chain");
@@ -62,7 +62,7 @@ pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn Chain
     let before = check_tip(source).await;
     assert!(source.requests() > requests_before, "requests are counted");
 
-    // The first two addresses are watched, the third one is not.
+    // The first two addresses are watched; the third one is not.
     let watched = WatchSet::default();
     watched.insert(addresses[0].key);
     watched.insert(addresses[1].key);
@@ -110,7 +110,7 @@ pub async fn check_source(subject: SourceUnderTest<'_>, operator: &mut dyn Chain
     assert_eq!(branch[0].header.parent, fork.hash, "the new branch starts at the fork");
 }
 
-/// The head, after a check that the tip agrees with the headers and that no block is above it.
+/// Asserts that the tip agrees with the headers and that no block is above it. Returns the head.
 async fn check_tip(source: &dyn Source) -> BlockRef {
     let tip = source.tip().await.expect("the node answers");
     if let Some(mark) = tip.finalized {
@@ -125,7 +125,7 @@ async fn check_tip(source: &dyn Source) -> BlockRef {
     head
 }
 
-/// Checks that native balances are those directly after the requested block, in the requested order.
+/// Asserts that native balances are those after the requested block, in the order of the requested addresses.
 async fn check_balances(
     source: &dyn Source,
     assets: &[Asset],

@@ -3,27 +3,29 @@
 /// A fault of a model node. It lasts until it is switched off. Buyers use other nodes, which have no faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeFault {
-    /// No request is answered; a broadcast transaction reaches no node, and its outcome is unknown.
+    /// The node answers no request. A broadcast transaction does not reach it, and its outcome is unknown to the
+    /// sender.
     Unavailable,
-    /// The node shows the chain as it was this many blocks ago.
+    /// The node reports the chain as it was this many blocks ago.
     Stale(u64),
     /// Blocks are returned without their transfers.
     HideTransfers,
     /// The first block of an answer has a wrong parent hash.
     WrongParent,
-    /// A second endpoint has other blocks at every height.
+    /// The second endpoint of the cross-check has a different block at every height.
     ConflictingEndpoint,
-    /// The node has none of the blocks that its own tip announces.
+    /// The node returns no blocks, although its tip includes them.
     MissingBlocks,
-    /// The tip announces this many newest blocks that the node does not return, as on a chain that is faster than its reader.
+    /// The tip includes this many of the newest blocks that the node does not return yet, as on a chain that grows
+    /// faster than it can be read.
     WithheldBlocks(u64),
     /// Requests for balances fail; all others work.
     NoBalances,
-    /// The mark of final blocks falls back to half its height.
+    /// The finalized block moves back to half its height.
     FinalityRegresses,
     /// The node reports the identity of another chain.
     OtherChain,
-    /// Token contracts report one decimal more than they have.
+    /// Token contracts report one decimal place too many.
     WrongDecimals,
     /// A broadcast transaction is accepted, but the answer is lost.
     AnswerLost,
@@ -37,13 +39,13 @@ pub enum NodeFault {
 #[derive(Debug, Default)]
 pub struct ActiveFaults {
     on: Vec<NodeFault>,
-    /// The number of following requests that fail.
+    /// The number of the next requests that fail, before any other fault applies.
     pub fail_next: u64,
 }
 
 impl ActiveFaults {
-    /// Switches a fault on or off. It replaces another one of its kind: `Stale(3)` ends `Stale(5)`, and switching off any `Stale`
-    /// switches off all of them.
+    /// Switches a fault on or off. A fault replaces another one of its kind: `Stale(3)` ends `Stale(5)`, and switching
+    /// off any `Stale` ends all of them.
     pub fn set(&mut self, fault: NodeFault, on: bool) {
         self.on.retain(|other| std::mem::discriminant(other) != std::mem::discriminant(&fault));
         if on {
@@ -51,19 +53,20 @@ impl ActiveFaults {
         }
     }
 
-    /// Returns true when exactly this fault is on.
+    /// Returns true when exactly this fault is on, with the same number of blocks.
     pub fn has(&self, fault: NodeFault) -> bool {
         self.on.contains(&fault)
     }
 
-    /// The number of newest blocks that the tip announces and the node does not return.
+    /// Returns the number of newest blocks that the tip includes and the node does not return; see
+    /// [`NodeFault::WithheldBlocks`].
     pub fn withheld_blocks(&self) -> u64 {
         let withheld =
             |fault: &NodeFault| if let NodeFault::WithheldBlocks(blocks) = fault { Some(*blocks) } else { None };
         self.on.iter().find_map(withheld).unwrap_or(0)
     }
 
-    /// The number of blocks by which answers lag behind the chain.
+    /// Returns the number of blocks by which answers lag behind the chain; see [`NodeFault::Stale`].
     pub fn lag_blocks(&self) -> u64 {
         let lag = |fault: &NodeFault| if let NodeFault::Stale(blocks) = fault { Some(*blocks) } else { None };
         self.on.iter().find_map(lag).unwrap_or(0)

@@ -1,8 +1,8 @@
-//! Model chains behind the chain contract, for the demo, test mode and the simulator.
+//! Model chains that implement the chain contract, for the demo, test mode and the simulator.
 //!
-//! Addresses and keys are real; everything else is a model. A block is mined when the caller says so, with the time that the
-//! caller gives. This crate reads no clock, and the same seed with the same calls makes the same hashes. Operators and buyers
-//! use [`Simnet`]; settled reads and broadcasts through [`Source`] and [`Sender`].
+//! Addresses and keys have the real formats; everything else is a model. A block is mined only when the caller requests
+//! it, with the time that the caller gives. This crate reads no clock, and the same seed with the same calls gives the
+//! same hashes. Operators and buyers use [`Simnet`]; settled reads and broadcasts through [`Source`] and [`Sender`].
 
 pub mod address;
 mod buyers;
@@ -36,14 +36,14 @@ use crate::transaction::Move;
 /// A set of model chains. Clones share the chains.
 ///
 /// # Panics
-/// All methods panic when the set has no such chain, except the payments ([`PayError::UnknownChain`]), [`Simnet::source`] and
-/// [`Simnet::sender`] (`None`).
+/// All methods with a parameter `chain` panic when the set has no such chain. The exceptions are the payments, which
+/// return [`PayError::UnknownChain`], and [`Simnet::source`] and [`Simnet::sender`], which return `None`.
 #[derive(Clone, Debug)]
 pub struct Simnet {
     nodes: Arc<BTreeMap<ChainId, Arc<ModelNode>>>,
 }
 
-/// The reason why a buyer cannot pay.
+/// The reason for which a buyer cannot pay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayError {
     /// The set has no such chain.
@@ -55,29 +55,29 @@ pub enum PayError {
     /// The recipient is not an address of the chain's family.
     #[error(transparent)]
     InvalidAddress(#[from] address::InvalidAddress),
-    /// No buyer's wallet has enough.
+    /// No buyer's wallet has sufficient funds.
     #[error("no buyer has that much")]
     InsufficientFunds,
-    /// The family has no such payments.
+    /// The chain's family has no payments of this kind.
     #[error("the family has no such payment")]
     Unsupported,
-    /// The node refused the transaction.
+    /// The node refused the transaction for this reason, or its outcome is unknown.
     #[error("the node refuses it: {0}")]
     Refused(String),
 }
 
 impl Simnet {
-    /// Chains in memory, which are dropped with the last clone.
+    /// Returns chains in memory, which are lost with the last clone. `genesis_time` is in unix seconds.
     pub fn in_memory(specs: Vec<ChainSpec>, seed: u64, genesis_time: i64) -> Simnet {
         let node = |spec: ChainSpec| (spec.chain.clone(), ModelNode::new(ModelChain::new(spec, seed, genesis_time)));
         Simnet { nodes: Arc::new(specs.into_iter().map(node).collect()) }
     }
 
-    /// Chains in a folder, one file each. A chain without a file is created with the genesis time `genesis_time` (unix seconds).
-    /// Mempools are not stored. Only one process at a time may use the folder.
+    /// Opens chains that are stored in a folder, one file each. A chain without a file is created with the genesis time
+    /// `genesis_time`, in unix seconds. Mempools are not stored. Only one process at a time may use the folder.
     ///
     /// # Errors
-    /// A file cannot be read or written, is damaged, or has another chain.
+    /// Fails when a file cannot be read or written, is damaged, or contains another chain.
     pub fn open(folder: &Path, specs: Vec<ChainSpec>, genesis_time: i64) -> Result<Simnet, OpenError> {
         let mut nodes = BTreeMap::new();
         for spec in specs {
@@ -87,22 +87,22 @@ impl Simnet {
         Ok(Simnet { nodes: Arc::new(nodes) })
     }
 
-    /// The reading half of a chain.
+    /// Returns the source with which settled reads the chain; `None` when the set has no such chain.
     pub fn source(&self, chain: &ChainId) -> Option<Arc<dyn Source>> {
         Some(self.nodes.get(chain)?.clone())
     }
 
-    /// The broadcasting half of a chain.
+    /// Returns the sender with which settled broadcasts to the chain; `None` when the set has no such chain.
     pub fn sender(&self, chain: &ChainId) -> Option<Arc<dyn Sender>> {
         Some(self.nodes.get(chain)?.clone())
     }
 
-    /// The names of all chains.
+    /// Returns the names of all chains, in alphabetical order.
     pub fn chains(&self) -> Vec<ChainId> {
         self.nodes.keys().cloned().collect()
     }
 
-    /// A buyer pays. The payment is in the mempool until a block is mined.
+    /// Sends a payment from a buyer's wallet. The payment is in the mempool until a block is mined.
     ///
     /// # Errors
     /// See [`PayError`].
@@ -110,8 +110,8 @@ impl Simnet {
         self.pay_many(chain, vec![(asset.clone(), to.to_owned(), amount)])
     }
 
-    /// Several payments in one transaction. On account-based chains the first native one is the transaction's value, and
-    /// further ones are internal, as a distributing contract makes them.
+    /// Sends several payments in one transaction. On account-based chains the first native payment is the transaction's
+    /// value, and further native payments are internal, like those of a distributing contract.
     ///
     /// # Errors
     /// See [`PayError`].
@@ -119,7 +119,7 @@ impl Simnet {
         self.send_payment(chain, payments, PaymentKind::Plain)
     }
 
-    /// A payment of the native coin by a contract inside a transaction.
+    /// Sends the native coin from a contract inside a transaction.
     ///
     /// # Errors
     /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
@@ -127,7 +127,7 @@ impl Simnet {
         self.send_payment(chain, vec![(native(chain), to.to_owned(), amount)], PaymentKind::Internal)
     }
 
-    /// A payment that is mined, reverts and moves nothing.
+    /// Sends a payment that is mined, reverts and moves nothing.
     ///
     /// # Errors
     /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
@@ -135,7 +135,7 @@ impl Simnet {
         self.send_payment(chain, vec![(asset.clone(), to.to_owned(), amount)], PaymentKind::Reverting)
     }
 
-    /// A transfer of amount zero, as address poisoning uses it.
+    /// Sends a transfer of amount zero, as in address poisoning attacks.
     ///
     /// # Errors
     /// See [`PayError`].
@@ -143,7 +143,7 @@ impl Simnet {
         self.pay(chain, asset, to, Amount::ZERO)
     }
 
-    /// A transfer of a token that is not listed, as with a token that only copies a listed symbol.
+    /// Sends a transfer of an unlisted token, like a fake token that copies the symbol of a listed one.
     ///
     /// # Errors
     /// See [`PayError`]; [`PayError::Unsupported`] on Bitcoin.
@@ -158,14 +158,15 @@ impl Simnet {
         self.send_payment(chain, vec![(fake, to.to_owned(), amount)], PaymentKind::Unlisted)
     }
 
-    /// Mines `blocks` blocks; the first one includes the mempool. The last one has the time `time` (unix seconds) and those
-    /// before it one second less each; no block is older than its parent. Returns the head.
+    /// Mines `blocks` blocks. The first one includes the mempool. `time` is the time of the last block, in unix
+    /// seconds; the blocks before it are one second apart, and no block is older than its parent. Returns the head.
     pub fn mine(&self, chain: &ChainId, blocks: u64, time: i64) -> BlockRef {
         self.model(chain).mine(blocks, time)
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones, the first of which includes the mempool. The oldest kept block
-    /// always stays. `time` is as in [`Simnet::mine`]. Returns the head.
+    /// Replaces the last `depth` blocks by `depth + 1` new ones, of which the first includes the mempool. `replaced`
+    /// decides about the transactions of the replaced blocks. The oldest kept block is never replaced. `time` has the
+    /// same meaning as in [`Simnet::mine`]. Returns the head.
     pub fn reorg(&self, chain: &ChainId, depth: u64, replaced: ReplacedTxs, time: i64) -> BlockRef {
         self.model(chain).reorg(depth, replaced, time)
     }
@@ -180,7 +181,7 @@ impl Simnet {
         self.model(chain).faults.fail_next = calls;
     }
 
-    /// Sets whether internal transfers are left out of blocks and show in balances only.
+    /// With `on`, internal transfers are left out of blocks and show only in balances. Has no effect on Bitcoin.
     pub fn set_internal_by_balance(&self, chain: &ChainId, on: bool) {
         let mut model = self.model(chain);
         model.internal_transfers = match (model.spec.family, on) {
@@ -190,39 +191,41 @@ impl Simnet {
         };
     }
 
-    /// The true tip, without faults.
+    /// Returns the true tip, which faults do not change.
     pub fn tip(&self, chain: &ChainId) -> Tip {
         self.model(chain).tip()
     }
 
-    /// The balance of an address after the head; zero for a text that is not an address.
+    /// Returns the balance of an address after the head; zero for an invalid address.
     pub fn balance(&self, chain: &ChainId, asset: &AssetId, address: &str) -> Amount {
         let model = self.model(chain);
         let account = address::parse(model.spec.family, address);
         account.map_or(Amount::ZERO, |account| model.balance_at(model.head().height, asset, account.key))
     }
 
-    /// The supply of an asset, which is the same after every block.
+    /// Returns the sum of all balances of an asset, which is the same after every block.
     pub fn supply(&self, chain: &ChainId, asset: &AssetId) -> Amount {
         self.model(chain).state.supply(asset)
     }
 
-    /// Finds a transaction in the mempool or in a kept block.
+    /// Finds a transaction in the mempool or in a kept block. Returns `None` for one that was never broadcast, was
+    /// dropped, or is in an older block.
     pub fn find_transaction(&self, chain: &ChainId, txid: TxId) -> Option<TxStatus> {
         self.model(chain).status(txid)
     }
 
-    /// The next nonce of an account, after the transactions in the mempool.
+    /// Returns the next nonce of an account, after the transactions in the mempool.
     pub fn next_nonce(&self, chain: &ChainId, account: AddressKey) -> u64 {
         self.model(chain).state.next_nonce(account)
     }
 
-    /// The coins that an account can spend, including outputs of transactions in the mempool.
+    /// Returns the coins that an account can spend with their amounts, including outputs of transactions in the
+    /// mempool.
     pub fn list_coins(&self, chain: &ChainId, owner: AddressKey) -> Vec<(OutPoint, Amount)> {
         self.model(chain).state.list_coins(owner).collect()
     }
 
-    /// The transactions in the mempool, in the order in which a block includes them.
+    /// Returns the ids of the transactions in the mempool, in the order in which blocks will include them.
     pub fn list_mempool(&self, chain: &ChainId) -> Vec<TxId> {
         self.model(chain).mempool.txids().collect()
     }
@@ -232,7 +235,7 @@ impl Simnet {
         self.model(chain).drop_mempool();
     }
 
-    /// Sets whether the mempool is held. While it is, blocks are empty and all transactions wait.
+    /// Holds or releases the mempool. While it is held, blocks are empty and all transactions wait.
     pub fn set_mempool_held(&self, chain: &ChainId, held: bool) {
         self.model(chain).mempool.held = held;
     }

@@ -1,5 +1,5 @@
-//! The mempool of a model chain. Its ready transactions are already applied to the state, in order, so that mining only moves
-//! them into a block.
+//! The mempool of a model chain. Its ready transactions are already applied to the state, in order, so mining only
+//! moves them into a block.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -20,7 +20,7 @@ const PARKED_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub struct Mempool {
     ready: Vec<(Arc<SignedTx>, Undo)>,
-    /// Transactions whose nonce is not next yet.
+    /// Transactions whose nonce is above the next one. They become ready when the missing ones arrive.
     parked: Vec<Arc<SignedTx>>,
     known: HashSet<TxId>,
     /// While true, blocks stay empty.
@@ -28,32 +28,33 @@ pub struct Mempool {
 }
 
 impl Mempool {
-    /// Returns true when the transaction waits.
+    /// Returns true when the transaction waits, ready or parked.
     pub fn contains(&self, txid: &TxId) -> bool {
         self.known.contains(txid)
     }
 
-    /// Finds a waiting transaction.
+    /// Finds a waiting transaction by its id.
     pub fn find(&self, txid: &TxId) -> Option<&Arc<SignedTx>> {
         self.ready.iter().map(|(tx, _)| tx).chain(&self.parked).find(|tx| tx.txid == *txid)
     }
 
-    /// The identifiers of all waiting transactions.
+    /// Returns the ids of all waiting transactions: first the ready ones in order, then the parked ones.
     pub fn txids(&self) -> impl Iterator<Item = TxId> + '_ {
         self.ready.iter().map(|(tx, _)| tx.txid).chain(self.parked.iter().map(|tx| tx.txid))
     }
 
-    /// The transactions that the next block would include, oldest first.
+    /// Returns the transactions that the next block would include, oldest first.
     pub fn ready(&self) -> impl Iterator<Item = &Arc<SignedTx>> {
         self.ready.iter().map(|(tx, _)| tx)
     }
 
-    /// The values that ready transactions replaced in the state, oldest first.
+    /// Returns the values that ready transactions replaced in the state, oldest first.
     pub fn undos(&self) -> impl Iterator<Item = &Undo> {
         self.ready.iter().map(|(_, undo)| undo)
     }
 
-    /// Adds a transaction, or refuses it.
+    /// Applies a transaction to the state and adds it, parks it, or refuses it. `now` is the time of the head, in unix
+    /// seconds.
     pub fn add(&mut self, state: &mut ChainState, tx: SignedTx, now: i64) -> BroadcastOutcome {
         if self.contains(&tx.txid) {
             return BroadcastOutcome::AlreadyKnown;
@@ -95,7 +96,8 @@ impl Mempool {
         }
     }
 
-    /// Removes the transactions for the next block: none while held, otherwise all that have not expired by its time.
+    /// Removes and returns the transactions for the next block: none while held, otherwise all that have not expired by
+    /// the time of the block.
     pub fn take_for_block(
         &mut self,
         state: &mut ChainState,
@@ -124,7 +126,7 @@ impl Mempool {
         Ok(())
     }
 
-    /// Applies parked transactions whose nonce is next, until there is none.
+    /// Applies parked transactions as long as one of them has the next nonce of its sender.
     fn apply_parked(&mut self, state: &mut ChainState, now: i64) {
         let mut index = 0;
         while let Some(tx) = self.parked.get(index) {
@@ -141,7 +143,7 @@ impl Mempool {
         }
     }
 
-    /// Replaces the waiting transactions that `tx` excludes, if its fee is higher than theirs together.
+    /// Replaces the waiting transactions that conflict with `tx`, if its fee is higher than all their fees together.
     fn replace(
         &mut self,
         state: &mut ChainState,

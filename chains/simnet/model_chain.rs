@@ -1,8 +1,8 @@
 //! One model chain: its recent blocks, the state after them, and its mempool.
 //!
-//! It changes only when it is called, and the same calls make the same hashes. The state includes the transactions of the
-//! mempool. The values that the mempool and recent blocks replaced are kept, so that the balances after every recent block are
-//! known.
+//! The chain changes only when a method is called, and the same calls give the same hashes. The state includes the
+//! transactions of the mempool. The values that the mempool and recent blocks replaced are kept, so that the balances
+//! after every recent block can be computed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,20 +32,24 @@ pub const KEPT_BLOCKS: usize = 5_000;
 /// The fate of transactions in blocks that a reorganisation replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplacedTxs {
-    /// They return to the mempool and the first new block includes them, unless the mempool is held.
+    /// The transactions return to the mempool, and the first new block includes them unless the mempool is held.
     Remine,
-    /// They are dropped.
+    /// The transactions are dropped.
     Drop,
-    /// Buyers' transactions are replaced by ones that pay the same money back to the buyers; others return to the mempool.
+    /// Buyers' transactions are replaced by conflicting ones that pay the money back to the buyers. Transactions of
+    /// other senders return to the mempool.
     DoubleSpend,
 }
 
 /// A kept block.
 #[derive(Debug)]
 pub struct ModelBlock {
+    /// Height, hash, parent and time.
     pub header: Header,
-    /// The number of reorganisations before the block. It makes two blocks with equal content differ.
+    /// The number of reorganisations before the block. It is hashed, so that blocks with equal content on two branches
+    /// differ.
     pub branch: u64,
+    /// The transactions in block order.
     pub txs: Vec<Arc<SignedTx>>,
     undos: Vec<Undo>,
 }
@@ -53,45 +57,57 @@ pub struct ModelBlock {
 /// The status of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxStatus {
-    /// The transaction.
+    /// Id of the transaction.
     pub txid: TxId,
-    /// Its block; `None` while it is in the mempool.
+    /// The block that includes the transaction; `None` while it is in the mempool.
     pub block: Option<BlockRef>,
-    /// 1 in the head block, 0 in the mempool.
+    /// Number of blocks from the transaction's block to the head: 1 in the head block, 0 in the mempool.
     pub confirmations: u64,
-    /// True when it was mined and moved nothing.
+    /// True when the transaction was mined and moved nothing.
     pub reverted: bool,
 }
 
 /// One model chain.
 #[derive(Debug)]
 pub struct ModelChain {
+    /// The specification of the chain.
     pub spec: ChainSpec,
+    /// Seed of the wallets' keys and of the genesis hash.
     pub seed: u64,
+    /// Hash of the genesis block, which identifies the chain.
     pub genesis: BlockHash,
+    /// The state after all transactions in the mempool.
     pub state: ChainState,
-    /// Ascending, never empty, each the parent of the next.
+    /// The kept blocks, oldest first and never empty; each is the parent of the next.
     pub blocks: VecDeque<ModelBlock>,
+    /// The number of reorganisations so far.
     pub branch: u64,
+    /// Transactions that wait for a block.
     pub mempool: Mempool,
+    /// The buyers' wallets, from which all payments come.
     pub buyers: Buyers,
+    /// The way in which the node reports transfers by contracts.
     pub internal_transfers: InternalTransfers,
+    /// The faults of the node that are switched on.
     pub faults: ActiveFaults,
     mined: HashMap<TxId, Height>,
     file: Option<BlockFile>,
-    /// The error because of which a block could not be stored; the chain has no further blocks.
+    /// The error that prevented the storing of a block; `None` while storing works. After an error the chain gets no
+    /// further blocks.
     pub storage_error: Option<String>,
 }
 
-/// The transfers that a reader is shown.
+/// The selection of transfers that a reader gets.
 #[derive(Clone, Copy)]
 pub struct TransferFilter<'a> {
+    /// Only transfers to these addresses are returned.
     pub watched: &'a WatchedAddresses<'a>,
+    /// Transfers by contracts are returned only with `Included`.
     pub internal_transfers: InternalTransfers,
 }
 
 impl ModelChain {
-    /// A chain with a genesis block only.
+    /// Returns a chain with a genesis block only. `genesis_time` is in unix seconds.
     pub fn new(spec: ChainSpec, seed: u64, genesis_time: i64) -> ModelChain {
         let hash = Sha256::new()
             .chain_update("simnet genesis")
@@ -104,7 +120,7 @@ impl ModelChain {
         ModelChain::at(spec, seed, hash, header)
     }
 
-    /// A chain whose oldest kept block is `base`, with the state at genesis.
+    /// Returns a chain whose oldest kept block is `base`, with the state at genesis.
     pub fn at(spec: ChainSpec, seed: u64, genesis: BlockHash, base: Header) -> ModelChain {
         let buyers = Buyers::new(&spec.chain, spec.family, seed);
         let rules = spec.rules(buyers::miner(&spec.chain, seed), buyers.accounts());
@@ -134,17 +150,18 @@ impl ModelChain {
         self.file = Some(file);
     }
 
-    /// The newest block.
+    /// Returns the header of the newest block.
     pub fn head(&self) -> Header {
         self.blocks.back().expect("a chain has at least one block").header
     }
 
-    /// The newest block and the mark of final blocks.
+    /// Returns the newest block and the finalized one.
     pub fn tip(&self) -> Tip {
         Tip { head: self.head(), finalized: self.finalized(self.head().height) }
     }
 
-    /// The mark of final blocks when `head` is the newest height.
+    /// Returns the finalized block of a chain whose newest height is `head`; `None` when the chain has no finality mark
+    /// or the block is no longer kept.
     pub fn finalized(&self, head: Height) -> Option<BlockRef> {
         match self.spec.finality {
             FinalityMark::Depth(depth) => self.block_ref(head.saturating_sub(depth)),
@@ -152,17 +169,17 @@ impl ModelChain {
         }
     }
 
-    /// The block at a height, if it is kept.
+    /// Returns the block at a height; `None` above the head and below the oldest kept block.
     pub fn block_ref(&self, height: Height) -> Option<BlockRef> {
         self.block(height).map(|block| block.header.block_ref())
     }
 
-    /// The height of the oldest kept block.
+    /// Returns the height of the oldest kept block.
     pub fn base(&self) -> Height {
         self.blocks.front().expect("a chain has at least one block").header.height
     }
 
-    /// The block at a height; `None` above the head and below the oldest kept block.
+    /// Returns the block at a height with its transactions; `None` above the head and below the oldest kept block.
     pub fn block(&self, height: Height) -> Option<&ModelBlock> {
         let index = usize::try_from(height.checked_sub(self.base())?).ok()?;
         self.blocks.get(index)
@@ -189,8 +206,8 @@ impl ModelChain {
         self.mempool.drain(&mut self.state);
     }
 
-    /// Mines `count` blocks; the first one includes the mempool. The last one has this time (unix seconds) and those before it
-    /// one second less each; no block is older than its parent.
+    /// Mines `count` blocks. The first one includes the mempool. `time` is the time of the last block, in unix seconds;
+    /// the blocks before it are one second apart, and no block is older than its parent. Returns the head.
     pub fn mine(&mut self, count: u64, time: i64) -> BlockRef {
         if self.storage_error.is_none() {
             let from = self.head().height;
@@ -200,7 +217,8 @@ impl ModelChain {
         self.head().block_ref()
     }
 
-    /// Replaces the last `depth` blocks by `depth + 1` new ones; the oldest kept block always stays.
+    /// Replaces the last `depth` blocks by `depth + 1` new ones. The oldest kept block is never replaced. Returns the
+    /// head.
     pub fn reorg(&mut self, depth: u64, keep: ReplacedTxs, time: i64) -> BlockRef {
         if self.storage_error.is_some() {
             return self.head().block_ref();
@@ -236,7 +254,7 @@ impl ModelChain {
         removed.into_iter().rev().flat_map(|block| block.txs).collect()
     }
 
-    /// Appends a stored block again. Returns false when its hash differs from the stored one.
+    /// Appends a stored block. Returns false when the hash of the appended block differs from `hash`.
     pub fn replay(&mut self, hash: BlockHash, time: i64, branch: u64, txs: Vec<SignedTx>) -> Result<bool, TxRefusal> {
         self.branch = branch;
         let txs: Vec<Arc<SignedTx>> = txs.into_iter().map(Arc::new).collect();
@@ -245,7 +263,7 @@ impl ModelChain {
         Ok(self.head().hash == hash)
     }
 
-    /// The status of a transaction in a kept block or in the mempool.
+    /// Returns the status of a transaction; `None` when it is neither in the mempool nor in a kept block.
     pub fn status(&self, txid: TxId) -> Option<TxStatus> {
         if let Some(height) = self.mined.get(&txid) {
             let block = self.block(*height).expect("the index has kept blocks only");
@@ -257,14 +275,14 @@ impl ModelChain {
         self.mempool.find(&txid).map(|_| TxStatus { txid, block: None, confirmations: 0, reverted: false })
     }
 
-    /// The balance after the kept block at `height`.
+    /// Returns the balance after the block at `height`, which must be a kept block.
     pub fn balance_at(&self, height: Height, asset: &AssetId, account: AddressKey) -> Amount {
         let above = usize::try_from(height - self.base() + 1).unwrap_or(usize::MAX);
         let blocks = self.blocks.iter().skip(above).flat_map(|block| &block.undos);
         self.state.balance_before(asset, account, blocks.chain(self.mempool.undos()))
     }
 
-    /// The state after the oldest kept block.
+    /// Returns the state after the oldest kept block.
     pub fn state_at_base(&self) -> ChainState {
         let mut state = self.state.clone();
         let undos: Vec<&Undo> =
@@ -273,7 +291,8 @@ impl ModelChain {
         state
     }
 
-    /// The transfers of waiting transactions to watched addresses. Transactions of this model never signal a replacement.
+    /// Returns the transfers of waiting transactions to watched addresses. Transactions of this model never signal a
+    /// replacement.
     pub fn unconfirmed(&self, filter: TransferFilter<'_>) -> Vec<UnconfirmedTransfer> {
         let unconfirmed = |transfer: Transfer| UnconfirmedTransfer {
             txid: transfer.txid,
@@ -286,7 +305,7 @@ impl ModelChain {
         self.transfers(self.mempool.ready(), filter).into_iter().map(unconfirmed).collect()
     }
 
-    /// The transfers of a block's transactions to watched addresses, ascending by their index.
+    /// Returns the transfers of a block's transactions to watched addresses, in ascending order of their index.
     pub fn transfers<'t>(
         &self,
         txs: impl IntoIterator<Item = &'t Arc<SignedTx>>,
@@ -371,7 +390,8 @@ impl ModelChain {
         self.blocks.push_back(ModelBlock { header, branch: self.branch, txs, undos });
     }
 
-    /// Stores the blocks above `from`, after a rewind to `rewound` when blocks were replaced, and drops the oldest blocks.
+    /// Stores the blocks above `from`, after a rewind to `rewound` when blocks were replaced, and drops the oldest
+    /// blocks.
     fn store(&mut self, rewound: Option<Height>, from: Height) {
         if let Some(mut file) = self.file.take() {
             let known = usize::try_from(from - self.base() + 1).unwrap_or(usize::MAX);
@@ -401,7 +421,7 @@ impl ModelChain {
         self.state.used.rows.retain(|_, until| *until >= oldest);
     }
 
-    /// The lines from which this chain can be loaded again.
+    /// Returns the lines from which this chain can be loaded again.
     pub fn lines(&self) -> impl Iterator<Item = FileLine> + '_ {
         iter::once(FileLine::snapshot(self)).chain(self.blocks.iter().skip(1).map(FileLine::block))
     }

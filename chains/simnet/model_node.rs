@@ -1,4 +1,4 @@
-//! The chain contract on a model chain: how settled reads it and broadcasts to it.
+//! Implements the chain contract on a model chain. Through this module settled reads the chain and broadcasts to it.
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
@@ -17,7 +17,7 @@ use crate::{
     model_chain::{ModelChain, TransferFilter},
 };
 
-/// Maximum number of blocks of one answer.
+/// Maximum number of blocks in one answer.
 const BLOCKS_MAX: u64 = 500;
 
 /// The node of one model chain.
@@ -28,17 +28,17 @@ pub struct ModelNode {
 }
 
 impl ModelNode {
-    /// A node of this chain.
+    /// Returns a node of this chain that has received no requests.
     pub fn new(model: ModelChain) -> Arc<ModelNode> {
         Arc::new(ModelNode { model: Mutex::new(model), requests: AtomicU64::new(0) })
     }
 
-    /// Locks the chain.
+    /// Locks and returns the chain.
     pub fn model(&self) -> MutexGuard<'_, ModelChain> {
         self.model.lock().expect("no thread panics while it holds the lock")
     }
 
-    /// Counts a request, and fails it when a fault concerns all requests.
+    /// Counts a request and returns the locked chain. Fails when a fault concerns all requests.
     fn begin_request(&self) -> Result<MutexGuard<'_, ModelChain>, SourceError> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let mut model = self.model();
@@ -56,7 +56,7 @@ impl ModelNode {
     }
 }
 
-/// The head that the node shows.
+/// Returns the head that the node reports, which lags behind with [`NodeFault::Stale`].
 fn visible_head(model: &ModelChain) -> Header {
     let height = model.head().height.saturating_sub(model.faults.lag_blocks()).max(model.base());
     model.block(height).expect("the height is between those of the oldest kept block and the head").header
@@ -96,7 +96,7 @@ impl Source for ModelNode {
         model.block(height).map(|block| Some(block.header)).ok_or_else(|| pruned(height))
     }
 
-    /// On EVM chains, whose blocks cost nothing to invent, there is a second endpoint, which has no faults.
+    /// Returns 2 on EVM chains, where an invented block costs nothing, so there is a second endpoint without faults.
     fn independent_endpoints(&self) -> usize {
         if self.model().spec.family == Family::Evm { 2 } else { 1 }
     }

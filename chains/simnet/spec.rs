@@ -16,26 +16,28 @@ const ENDOWMENT_DIGITS: u8 = 9;
 /// The specification of one model chain.
 #[derive(Debug, Clone)]
 pub struct ChainSpec {
-    /// The chain's name.
+    /// The configured name of the chain.
     pub chain: ChainId,
-    /// The chain's family.
+    /// The family, which decides the formats of addresses and transactions.
     pub family: Family,
-    /// The listed assets. Transfers of others are never reported, not even of the native coin.
+    /// The listed assets. Transfers of all other assets are never reported; this holds for the native coin too if it is
+    /// not listed.
     pub assets: Vec<Asset>,
+    /// The rule for the finalized block.
     pub finality: FinalityMark,
 }
 
-/// The model's mark of final blocks.
+/// The rule by which the model marks a block as finalized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinalityMark {
-    /// The mark is this many blocks below the head.
+    /// The finalized block is this many blocks below the head.
     Depth(u64),
-    /// There is no mark; only depth decides, as on Bitcoin.
+    /// No block is marked as finalized, as on Bitcoin, where only the number of confirmations counts.
     None,
 }
 
 impl ChainSpec {
-    /// The chain's native coin.
+    /// Returns the id of the chain's native coin, whether or not it is listed.
     pub fn native(&self) -> AssetId {
         AssetId::on_chain(&self.chain, &AssetKind::Native)
     }

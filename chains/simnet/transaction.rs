@@ -1,7 +1,7 @@
 //! Transactions of a model chain: their content, signatures and encoding.
 //!
-//! The encoding is JSON with a fixed order of fields; a node refuses every other spelling of the same content. The identifier
-//! covers the content and the signers but not the signatures, so it cannot be changed by changing a signature.
+//! The encoding is JSON with a fixed order of fields; a node refuses any other JSON with the same content. The id
+//! covers the content and the signers' keys but not the signatures, so changing a signature does not change the id.
 
 use std::sync::LazyLock;
 
@@ -17,19 +17,19 @@ static CURVE: LazyLock<Secp256k1<All>> = LazyLock::new(Secp256k1::new);
 /// Maximum length of an encoded transaction, in bytes.
 const RAW_BYTES_MAX: usize = 1 << 20;
 
-/// The property of a transaction that prevents a second execution and excludes rivals.
+/// The part of a transaction that prevents a second execution and decides which transactions conflict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplayProtection {
-    /// The sender's transaction number (EVM; the model accepts it on TRON too).
+    /// The nonce of the sender (EVM; the model accepts it on TRON too).
     Nonce(u64),
-    /// The latest block time, at most a day ahead (TRON).
+    /// The latest block time at which the transaction is valid, at most one day ahead (TRON).
     Expiry {
-        /// Unix seconds.
+        /// The latest block time, in unix seconds.
         time: i64,
         /// A number that makes two equal payments different.
         salt: u64,
     },
-    /// The coins that are spent completely (Bitcoin); the moves are the outputs.
+    /// The coins that are spent completely (Bitcoin). The moves are the outputs.
     Inputs(Vec<OutPoint>),
 }
 
@@ -40,24 +40,26 @@ pub struct Move {
     pub asset: AssetId,
     /// The recipient.
     pub to: Address,
-    /// The amount in base units.
+    /// The amount in base units; may be zero.
     pub amount: Amount,
-    /// True when a contract sends the native coin, and not the transaction itself.
+    /// True when a contract sends the native coin during the transaction; false when the amount is the value of the
+    /// transaction.
     pub internal: bool,
 }
 
 /// The unsigned content of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxDraft {
-    /// The only chain on which it is valid.
+    /// The only chain on which the transaction is valid.
     pub chain: ChainId,
     /// The nonce, expiry or inputs.
     pub replay_protection: ReplayProtection,
-    /// The movements of value.
+    /// The movements of value, in order; on Bitcoin these are the outputs.
     pub moves: Vec<Move>,
-    /// The fee in native base units. Of two waiting transactions that exclude each other, the one with the higher fee wins.
+    /// The fee in base units of the native coin. Of two conflicting transactions in the mempool, the one with the
+    /// higher fee wins.
     pub fee: Amount,
-    /// True when it is mined and pays its fee but moves nothing, like a contract call that reverts.
+    /// True when the transaction pays its fee but moves nothing, like a contract call that reverts.
     pub reverts: bool,
 }
 
@@ -66,18 +68,19 @@ pub struct TxDraft {
 pub struct Witness {
     /// The signer's key.
     pub key: PublicKey,
-    /// The signature.
+    /// The ECDSA signature over secp256k1.
     pub signature: Signature,
 }
 
 /// A transaction with its signatures, in canonical form. [`SignedTx::verify`] checks the signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedTx {
-    /// The content.
+    /// The signed content.
     pub draft: TxDraft,
-    /// The identifier.
+    /// The transaction id: [`TxDraft::digest`] with the signers' keys.
     pub txid: TxId,
-    /// The accounts of the signers, in the order of the signatures. The first one pays; coins may belong to any of them.
+    /// The accounts of the signers, in the order of the signatures. The first one pays on account-based chains; on
+    /// Bitcoin the spent coins may belong to any of them.
     pub signers: Vec<AddressKey>,
     witnesses: Vec<Witness>,
     raw: String,
@@ -86,24 +89,27 @@ pub struct SignedTx {
 /// The reason why bytes are not a valid transaction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTx {
+    /// The bytes are too long, not JSON of the expected form, or not canonical.
     #[error("not a transaction: {0}")]
     Malformed(String),
+    /// The transaction is for this other chain.
     #[error("it is for chain {0}")]
     OtherChain(ChainId),
+    /// A signature is malformed or does not match its key.
     #[error("a signature is invalid")]
     BadSignature,
 }
 
 impl TxDraft {
-    /// The digest that these keys sign, in the order of their signatures: SHA-256 over the draft and all keys. It is also the
-    /// transaction's identifier.
+    /// Returns the digest that the owners of these keys sign, in the order of their signatures: SHA-256 over the draft
+    /// and all keys. It is also the transaction id.
     pub fn digest(&self, keys: &[PublicKey]) -> [u8; 32] {
         let text = serde_json::to_string(&WireDraft::from(self)).expect("a draft has only texts and numbers");
         let hash = Sha256::new().chain_update("simnet transaction").chain_update(text);
         keys.iter().fold(hash, |hash, key| hash.chain_update(key.serialize())).finalize().into()
     }
 
-    /// Signs the draft with these keys; the first one is that of the paying account.
+    /// Signs the draft with these keys. The first key belongs to the paying account.
     pub fn sign(self, family: Family, keys: &[SecretKey]) -> SignedTx {
         let public: Vec<PublicKey> = keys.iter().map(public_key).collect();
         let message = Message::from_digest(self.digest(&public));
@@ -114,7 +120,7 @@ impl TxDraft {
 }
 
 impl SignedTx {
-    /// A transaction of a draft and signatures that were made elsewhere.
+    /// Returns the transaction of a draft and signatures that were made elsewhere. Does not verify the signatures.
     pub fn assemble(family: Family, draft: TxDraft, witnesses: Vec<Witness>) -> SignedTx {
         let signers = witnesses.iter().map(|w| address::from_public_key(family, &w.key).key).collect();
         let wire =
@@ -124,7 +130,7 @@ impl SignedTx {
         SignedTx { txid: TxId(draft.digest(&keys)), draft, signers, witnesses, raw }
     }
 
-    /// Decodes a transaction, in canonical form only and for this chain only. Does not verify the signatures.
+    /// Decodes a transaction of this chain from its canonical form. Does not verify the signatures.
     pub fn decode(family: Family, chain: &ChainId, raw: &[u8]) -> Result<SignedTx, InvalidTx> {
         let malformed = |reason: &str| InvalidTx::Malformed(reason.to_owned());
         if raw.len() > RAW_BYTES_MAX {
@@ -150,17 +156,17 @@ impl SignedTx {
         if self.witnesses.iter().all(holds) { Ok(()) } else { Err(InvalidTx::BadSignature) }
     }
 
-    /// The account that pays.
+    /// Returns the account that pays: that of the first signature.
     pub fn sender(&self) -> AddressKey {
         self.signers[0]
     }
 
-    /// The encoded transaction.
+    /// Returns the encoded transaction, as a sender broadcasts it.
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// Returns true when at most one of the two transactions can be mined.
+    /// Returns true when the two transactions conflict, so that at most one of them can be mined.
     pub fn excludes(&self, other: &SignedTx) -> bool {
         match (&self.draft.replay_protection, &other.draft.replay_protection) {
             (ReplayProtection::Nonce(a), ReplayProtection::Nonce(b)) => a == b && self.sender() == other.sender(),
@@ -171,7 +177,7 @@ impl SignedTx {
     }
 }
 
-/// The public key of a secret one.
+/// Returns the public key of a secret key.
 pub fn public_key(key: &SecretKey) -> PublicKey {
     key.public_key(&CURVE)
 }

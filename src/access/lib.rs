@@ -1,4 +1,4 @@
-//! Who may call, how often, and what a repeated call is answered.
+//! Access to the surfaces: tokens of users, rate limits, and idempotency keys.
 
 pub mod idempotency;
 pub mod limits;

@@ -66,7 +66,7 @@ impl Clock {
         Clock::Ahead(Arc::new(AtomicI64::new(ms)))
     }
 
-    /// Returns a clock that stands at `start` until it is advanced.
+    /// Returns a clock that shows `start` until it is advanced.
     pub fn manual(start: Instant) -> Clock {
         Clock::Manual(Arc::new(AtomicI64::new(start.0)))
     }
@@ -85,8 +85,8 @@ impl Clock {
         }
     }
 
-    /// Returns the milliseconds since an arbitrary moment of this process. The value never decreases, so rate limits keep
-    /// working when the clock of the machine is set.
+    /// Returns the milliseconds since an arbitrary moment of this process. The value never decreases, so rate limits
+    /// keep working when the clock of the machine is set.
     pub fn steady(&self) -> Instant {
         static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
         let since_start = || Instant(i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX));

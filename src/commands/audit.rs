@@ -6,6 +6,7 @@ use crate::commands::out::print_line;
 use money::audit;
 use shop::stock;
 
+/// The arguments of `settled audit`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -1,7 +1,7 @@
-//! `settled backup TO`. The daemon may not be able to write to the target folder, or may see another folder at that path
-//! (systemd's `PrivateTmp`). So it makes the copy in the data folder, and the command moves it to the target. Without a
-//! daemon the command does the same: SQLite opens the copy by its name, and in a folder where other users can write, that
-//! name may be replaced by a link.
+//! `settled backup TO`. The daemon may not be able to write to the target folder, or may see another folder at that
+//! path (systemd's `PrivateTmp`). So the daemon makes the copy in the data folder, and the command moves the copy to
+//! the target. Without a daemon the command makes the copy in the data folder, too: SQLite opens it by its name, and in
+//! a folder where other users can write, they could replace that name by a link.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -23,8 +23,8 @@ use crate::commands::operation::{Executor, Operation, choose_executor, execute_i
 use crate::commands::out::print_line;
 
 /// The copy is consistent and complete, or it is not there. It does not contain the keys that encrypt goods at rest
-/// (`envelope.keys` in the data folder): keep a copy of them somewhere else, because without them the goods cannot be read.
-/// The data folder needs room for a second copy of the database while the backup is made.
+/// (`envelope.keys` in the data folder): keep a copy of them somewhere else, because without them the goods cannot be
+/// read. The data folder needs room for a second copy of the database while the backup is made.
 #[derive(clap::Args)]
 pub struct Args {
     /// The file to create; an existing file is never overwritten.
@@ -37,8 +37,8 @@ pub struct Args {
 #[derive(Serialize, Deserialize)]
 pub struct Backup;
 
-/// A copy of the database in the data folder. It is named by an id and not by a path, because the command, which may run as
-/// root, moves and removes the file and must not do that with any file that a daemon names.
+/// A copy of the database in the data folder. It is named by an id and not by a path, because the command, which may
+/// run as root, moves and removes the file and must not do that with any file that a daemon names.
 #[derive(Serialize, Deserialize)]
 pub struct BackupFile {
     id: Uuid,
@@ -46,7 +46,7 @@ pub struct BackupFile {
 
 const PREFIX: &str = "outgoing-backup-";
 const SUFFIX: &str = ".db";
-/// Ends the name of a copy that is not complete yet.
+/// The suffix of the name of a copy that is not complete yet.
 const PART: &str = ".part";
 
 impl BackupFile {
@@ -93,7 +93,8 @@ impl Operation for Backup {
     type Context = Context;
     type Output = BackupFile;
 
-    /// Only one copy is made at a time, because two could fill the disk. Leftovers of earlier backups are removed first.
+    /// Only one copy is made at a time, because two could fill the disk. Leftovers of earlier backups are removed
+    /// first.
     async fn execute(self, context: &Context) -> Result<BackupFile, String> {
         static RUNNING: Mutex<()> = Mutex::const_new(());
         let Ok(_running) = RUNNING.try_lock() else {
@@ -128,8 +129,8 @@ pub fn remove_leftovers(folder: &Path) {
     }
 }
 
-/// The file that the backup becomes. Until it is complete it has another name in the same folder, and a file of that name is
-/// removed when the value is dropped.
+/// The file that the backup becomes. Until it is complete it has another name in the same folder, and a file of that
+/// name is removed when the value is dropped.
 struct Target {
     path: PathBuf,
     folder: PathBuf,
@@ -180,8 +181,8 @@ impl Target {
         }
     }
 
-    /// Removes the incomplete file of a backup whose process has ended, which shows in its lock being free. The file is not
-    /// reused, because it may belong to another user.
+    /// Removes the incomplete file of a backup whose process has ended, which shows in its lock being free. The file is
+    /// not reused, because it may belong to another user.
     fn remove_abandoned_part(part: &Path) -> Result<(), CommandError> {
         let in_the_way = || {
             CommandError::failed(format!(
@@ -205,8 +206,8 @@ impl Target {
             FileLock::HeldByAnother => return Err(Target::in_use_error(part)),
             FileLock::Unsupported => return Err(in_the_way()),
         }
-        // Between open and lock, the other backup may have completed and renamed the file, and a third one may have created
-        // a new file of this name.
+        // Between open and lock, the other backup may have completed and renamed the file, and a third one may have
+        // created a new file of this name.
         let named = fs::symlink_metadata(part).map_err(failed)?;
         if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
             return Err(Target::in_use_error(part));
@@ -239,7 +240,8 @@ impl Target {
     }
 
     fn copy_from(&self, copy: &Path) -> io::Result<()> {
-        // The data folder belongs to another user, so a link in it is not followed, and a pipe must not block the command.
+        // The data folder belongs to another user, so a link in it is not followed, and a pipe must not block the
+        // command.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut source = File::from(rustix::fs::open(copy, flags, Mode::empty())?);
         let metadata = source.metadata()?;

@@ -22,11 +22,13 @@ use shop::{merchants, stock};
 
 /// Age of the newest block from which on the node is behind or the chain has stopped, in block times.
 const STALE_AFTER_BLOCKS: u32 = 50;
-/// The machine's clock is wrong when a block is from the future by more than this.
+/// Number of seconds by which a block's time may be ahead of the machine's clock. If it is further ahead, the clock is
+/// wrong.
 const CLOCK_SKEW_SECONDS_MAX: i64 = 60;
 /// Free space below which a warning is printed, in MiB.
 const FREE_MIB_MIN: u64 = 2_048;
 
+/// The arguments of `settled check`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -232,8 +234,8 @@ fn print_first_addresses(report: &mut Report, config: &Config) {
     }
 }
 
-/// Compares the configuration with the stored facts. The daemon refuses to start when a chain's identity or a token's decimals
-/// have changed.
+/// Compares the configuration with the stored facts. The daemon refuses to start when a chain's identity or a token's
+/// decimals have changed.
 fn compare_facts(report: &mut Report, chain: &ChainConfig, immutable_facts: &StoredFacts) {
     let identity = chain.identity.clone().map(|id| Fact::identity(&chain.id, id));
     let tokens = chain.assets().filter(|(_, asset)| !asset.is_native());

@@ -19,13 +19,13 @@ use web::health::Health;
 /// The installation that an operation works on.
 #[derive(Clone)]
 pub struct Context {
-    /// The configuration.
+    /// The configuration of the installation.
     pub config: Arc<Config>,
-    /// The open database.
+    /// The open and migrated database.
     pub db: Db,
     /// The clock of the daemon or of this process.
     pub clock: Clock,
-    /// The keys that decrypt goods.
+    /// The keys that decrypt goods, and encrypt imported ones.
     pub envelope: Arc<Envelope>,
     /// The operator, as recorded in the audit log.
     pub actor: Actor,
@@ -40,13 +40,13 @@ pub struct Context {
 pub struct RunningDaemon {
     /// The address on which the surfaces are served.
     pub address: SocketAddr,
-    /// When the daemon started.
+    /// The time at which the daemon started.
     pub started_at: Instant,
     /// The chains that the daemon follows.
     pub chains: Vec<ChainId>,
     /// The rescan of each followed chain.
     pub rescans: HashMap<ChainId, Rescanner>,
-    /// The daemon's problems.
+    /// The problems that keep the daemon from its work.
     pub health: Health,
 }
 

@@ -16,6 +16,7 @@ const SERVICE: &str = "settled";
 /// The file that lists the machine's groups.
 const GROUPS: &str = "/etc/group";
 
+/// The arguments of `settled init`.
 #[derive(clap::Args)]
 pub struct Args {
     /// The file to write.

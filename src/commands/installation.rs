@@ -14,7 +14,7 @@ use db::file_lock::DataFolderLock;
 use db::instance_lock::InstanceLock;
 use envelope::{Envelope, KeysError};
 
-/// Begins the name of the first migration.
+/// The prefix of the first migration's name.
 const FIRST_MIGRATION: &str = "0001";
 
 /// The configuration file that commands use unless another is named.
@@ -52,13 +52,14 @@ impl Installation {
 
 /// An installation that no daemon uses. The data folder is locked until the value is dropped.
 pub struct Offline {
+    /// The context in which operations run in this process.
     pub context: Context,
     _lock: DataFolderLock,
 }
 
 impl Offline {
-    /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon and
-    /// `settled migrate` migrate.
+    /// Opens the database and the envelope keys. A schema with pending migrations is refused, because only the daemon
+    /// and `settled migrate` migrate.
     pub async fn open(config: Config, lock: DataFolderLock) -> Result<Offline, CommandError> {
         let db = open_database(&config).await?;
         require_schema(&db).await?;
@@ -111,15 +112,18 @@ pub async fn require_schema(db: &Db) -> Result<(), CommandError> {
 
 /// A database with the schema of this version, locked for this process, and the keys that decrypt the goods in it.
 pub struct Prepared {
+    /// The database, open and migrated.
     pub db: Db,
+    /// The lock that keeps other daemons from serving this database.
     pub instance_lock: InstanceLock,
+    /// The keys that decrypt goods.
     pub envelope: Arc<Envelope>,
     /// The names of the migrations that were applied.
     pub applied: Vec<String>,
 }
 
-/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database: next to
-/// an existing one they would hide that its keys are lost.
+/// Opens, locks and migrates the database, and loads the envelope keys. New keys are created only for a new database:
+/// next to an existing one they would hide that its keys are lost.
 pub async fn prepare(config: &Config) -> Result<Prepared, CommandError> {
     let db = open_database(config).await?;
     // The lock comes first, so that no schema is changed while another daemon runs.

@@ -15,7 +15,7 @@ use config::Config;
 use db::file_lock::{DataFolderLock, DataFolderLockError};
 use serde_json::Value;
 
-/// Work that a command asks for. The value holds the arguments.
+/// The work behind a command. The value holds the arguments.
 pub trait Operation: Serialize + DeserializeOwned + Send + 'static {
     /// The name of the operation in requests.
     const NAME: &'static str;

@@ -21,6 +21,7 @@ use db::file_lock::DataFolderLock;
 /// are read again, which costs only time.
 const CURSOR_FLUSH_MS: i64 = 1_000;
 
+/// The arguments of `settled serve`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -11,6 +11,7 @@ use crate::commands::out::print_line;
 use money::deposits;
 use records::reviews;
 
+/// The arguments of `settled status`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

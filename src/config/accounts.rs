@@ -9,21 +9,22 @@ use serde::Deserialize;
 use crate::{AddressKind, ChainConfig};
 use ids::Mode;
 
-/// A watch-only account key, from which deposit addresses are derived. Its `Debug` output has no xpub, which reveals every
-/// address.
+/// A watch-only account key, from which deposit addresses are derived. Its `Debug` output has no xpub, which reveals
+/// every address.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Account {
-    /// The chain family.
+    /// The family of the chains for which addresses are derived.
     #[serde(rename = "chain-family")]
     pub family: Family,
-    /// The use of the addresses.
+    /// The mode of the chains for which addresses are derived.
     pub purpose: Purpose,
-    /// The number of the account; the highest one is used. A restore from a backup increases it, so that no index is used twice.
+    /// The number of the account; the highest one is used. A restore from a backup increases it, so that no index is
+    /// used twice.
     #[serde(default)]
     pub epoch: u32,
-    /// The derivation path of the account, for people and for the signer. Its first level determines the kind of Bitcoin
-    /// addresses.
+    /// The derivation path of the account, for people and for the signer. Its first level determines the kind of
+    /// Bitcoin addresses.
     #[serde(default)]
     pub path: String,
     /// The extended public key of the account.
@@ -41,8 +42,8 @@ pub enum Purpose {
 }
 
 impl Account {
-    /// Returns the kind of the account's Bitcoin addresses: Taproot when the path begins with `m/86'` (BIP 86), otherwise, and
-    /// without a path, P2WPKH.
+    /// Returns the kind of the account's Bitcoin addresses: Taproot when the path begins with `m/86'` (BIP 86),
+    /// otherwise, and without a path, P2WPKH.
     pub fn address_kind(&self) -> AddressKind {
         let path = self.path.trim().trim_start_matches("m/");
         let purpose = path.split('/').next().unwrap_or_default().trim_end_matches(['\'', 'h', 'H']);
@@ -95,9 +96,9 @@ impl fmt::Debug for Account {
 }
 
 impl super::Config {
-    /// Returns the account from which a chain's new deposit addresses are derived: the one with the highest epoch for the
-    /// chain's family and mode and, on Bitcoin, its kind of addresses, because wallets search each kind in its own account.
-    /// `None` when there is no such account.
+    /// Returns the account from which a chain's new deposit addresses are derived: the one with the highest epoch for
+    /// the chain's family and mode and, on Bitcoin, its kind of addresses, because wallets search each kind in its own
+    /// account. `None` when there is no such account.
     pub fn deposit_account(&self, chain: &ChainConfig) -> Option<&Account> {
         let has_kind =
             |account: &Account| chain.family != Family::Bitcoin || account.address_kind() == chain.address_kind;
@@ -105,8 +106,8 @@ impl super::Config {
         fitting.max_by_key(|account| account.epoch)
     }
 
-    /// Returns the problem of a Bitcoin chain whose only accounts have another kind of addresses; `None` when it has no account
-    /// at all.
+    /// Returns the problem of a Bitcoin chain whose only accounts have another kind of addresses; `None` when it has no
+    /// account at all.
     pub fn describe_address_kind_mismatch(&self, chain: &ChainConfig) -> Option<String> {
         let other = self.accounts.iter().find(|account| account.fits(chain))?;
         let (kind, level) = (chain.address_kind.as_str(), purpose_level(chain.address_kind));

@@ -1,4 +1,5 @@
-//! `[chains.NAME]`: the facts of a chain, its nodes, its assets, and the depths at which deposits are confirmed and final.
+//! `[chains.NAME]`: the facts of a chain, its nodes, its assets, and the depths at which deposits are confirmed and
+//! final.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -21,9 +22,9 @@ const POLL_MIN_MS: u64 = 400;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawChain")]
 pub struct ChainConfig {
-    /// The name of the chain's table.
+    /// The name in `[chains.NAME]`, by which the database and commands name the chain.
     pub id: ChainId,
-    /// The chain's name for people.
+    /// A name of the chain for people; by default the name of its table.
     pub title: String,
     /// True when the chain is followed.
     pub enabled: bool,
@@ -31,15 +32,15 @@ pub struct ChainConfig {
     pub driver: Driver,
     /// Live or test.
     pub mode: Mode,
-    /// The RPC endpoints.
+    /// The RPC endpoints; empty for a model chain.
     pub endpoints: Vec<Endpoint>,
-    /// Time for one request to an endpoint.
+    /// Time limit of one request to an endpoint.
     pub timeout: Duration,
-    /// Largest response of an endpoint.
+    /// Largest response of an endpoint, in bytes.
     pub answer_bytes_max: u64,
     /// Time between two requests for the tip.
     pub poll: Duration,
-    /// The first block to read; `None` for the tip at the time when the chain is enabled for the first time.
+    /// The first block to read; `None` to start near the tip when the chain is enabled for the first time.
     pub start_height: Option<u64>,
     /// The format of addresses and transactions.
     pub family: Family,
@@ -49,13 +50,13 @@ pub struct ChainConfig {
     pub block_time: Duration,
     /// The criterion by which a block is final.
     pub finality: Finality,
-    /// Least depth of a final block, even if the node marks it earlier.
+    /// Minimum depth of a final block, in blocks, even if the node marks it as final earlier.
     pub final_depth_min: u64,
-    /// Depth of a final block where nodes do not mark final blocks.
+    /// Depth of a final block on a chain whose nodes do not mark final blocks, in blocks.
     pub final_depth: u64,
-    /// Recent blocks that are stored, which is the depth of the deepest reorganisation that can be followed.
+    /// Number of recent blocks that are stored. The chain is halted by a reorganisation that is deeper.
     pub keep_blocks: u64,
-    /// The tiers in ascending order; only the last one has no `below_usd`.
+    /// The confirmation depths by the value of an invoice, ascending; only the last one has no `below_usd`.
     pub confirmations: Vec<Confirmation>,
     /// The commitments of a block that are recomputed.
     pub verify: Verify,
@@ -63,11 +64,11 @@ pub struct ChainConfig {
     pub trace: Trace,
     /// The network whose prefix Bitcoin addresses have.
     pub network: bitcoin::Network,
-    /// The kind of Bitcoin addresses.
+    /// The kind of the addresses that are derived on a Bitcoin chain; other chains ignore it.
     pub address_kind: AddressKind,
-    /// The API of Bitcoin nodes.
+    /// The API that the nodes of a Bitcoin chain offer; other chains ignore it.
     pub api: Api,
-    /// By code.
+    /// The assets by their codes.
     assets: BTreeMap<String, Asset>,
 }
 
@@ -85,7 +86,7 @@ pub enum Driver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
-    /// The node marks final blocks.
+    /// A block is final when the node marks it as final.
     Tag,
     /// A block is final at `final_depth`.
     Depth,
@@ -157,12 +158,12 @@ pub struct Endpoint {
     /// Requests per day; `None` for no limit.
     #[serde(default)]
     pub requests_per_day: Option<u32>,
-    /// The uses of the endpoint.
+    /// The purposes for which the endpoint is used.
     #[serde(default = "Role::all")]
     pub roles: Vec<Role>,
 }
 
-/// A use of an endpoint.
+/// A purpose for which an endpoint is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -176,11 +177,11 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verify {
-    /// The block's hash.
+    /// True when the hash of a block is recomputed from its header.
     pub header: bool,
-    /// The root of the transactions.
+    /// True when the root of the transactions is recomputed.
     pub transactions: bool,
-    /// The root of the receipts.
+    /// True when the root of the receipts is recomputed.
     pub receipts: bool,
 }
 

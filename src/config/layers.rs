@@ -1,5 +1,5 @@
-//! The layers of the configuration: the file overrides the embedded defaults, and environment variables override both. A chain
-//! overrides its preset, and the preset overrides `[chain_defaults]`.
+//! The layers of the configuration: the file overrides the embedded defaults, and environment variables override both.
+//! A chain overrides its preset, and the preset overrides `[chain_defaults]`.
 
 use toml::{
     Table, Value,
@@ -36,6 +36,7 @@ const LIST_KEYS: [(&str, &[&str]); 4] = [
 pub struct Layers<'a> {
     /// The file's name in messages; empty when there are only defaults.
     pub file: String,
+    /// The TOML text of the file; empty when there are only defaults.
     pub text: &'a str,
     /// Environment variables that begin with `SETTLED__`.
     pub env: Vec<(String, String)>,
@@ -101,8 +102,8 @@ fn merge_chains(file: &str, table: &mut Table, problems: &mut Vec<String>) {
     }
 }
 
-/// Adds the chain's own assets to those of its preset. An own asset replaces that of the preset with the same code. A value
-/// that is not a list is kept, and refused when the table is deserialised.
+/// Adds the chain's own assets to those of its preset. An own asset replaces that of the preset with the same code. A
+/// value that is not a list is kept, and refused when the table is deserialised.
 fn merge_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
     let (preset, own) = match (preset, own) {
         (Some(Value::Array(preset)), Some(Value::Array(own))) => (preset, own),
@@ -112,8 +113,8 @@ fn merge_assets(preset: Option<&Value>, own: Option<&Value>) -> Value {
     Value::Array(preset.iter().filter(is_kept).chain(own).cloned().collect())
 }
 
-/// Sets the option of an environment variable: `SETTLED__SERVER__LISTEN` sets [server] listen. The text is parsed as the type
-/// of the option's default.
+/// Sets the option of an environment variable: `SETTLED__SERVER__LISTEN` sets [server] listen. The text is parsed as
+/// the type of the option's default.
 fn set_from_env(table: &mut Table, defaults: &Table, name: &str, text: &str) -> Result<(), String> {
     let path: Vec<String> = name[ENV_PREFIX.len()..].split("__").map(str::to_lowercase).collect();
     let (key, sections) = path.split_last().expect("splitting yields at least one part");
@@ -210,7 +211,8 @@ impl KeyCheck<'_> {
         list.map_or_else(Vec::new, |(_, keys)| keys.to_vec())
     }
 
-    /// Returns advice for an unknown key: a known key of similar spelling, or the section that has the key, or all known keys.
+    /// Returns advice for an unknown key: a known key of similar spelling, or the section that has the key, or all
+    /// known keys.
     fn hint(&self, path: &[String], name: &str) -> String {
         let here = self.list_keys(path);
         let near = here.iter().map(|key| (edit_distance(key, name), key)).min();
@@ -242,7 +244,7 @@ fn find_section_with_key(table: &Table, name: &str, path: &str) -> Option<String
     })
 }
 
-/// Returns the Levenshtein distance of two words: the fewest insertions, deletions and replacements of one letter.
+/// Returns the Levenshtein distance of two texts: the fewest insertions, deletions and replacements of one letter.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file over `config/default.toml`, environment variables over both.
 //!
-//! A returned configuration is valid: every key is known, every value lies within its bounds, and everything that is enabled
-//! has what it needs. Files with secrets are only named; they are read when their secret is used.
+//! A returned configuration is valid: every key is known, every value lies within its bounds, and everything that is
+//! enabled has what it needs. Files with secrets are only named; they are read when their secret is used.
 
 mod accounts;
 mod chains;
@@ -44,19 +44,19 @@ const ENV_PREFIX: &str = "SETTLED__";
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The listener.
+    /// `[server]`: the listener of all surfaces.
     pub server: Server,
-    /// The data folder.
+    /// `[data]`: the folder of the daemon's files.
     pub data: Data,
-    /// The database.
+    /// `[database]`: the address and the connections of the database.
     pub database: Database,
-    /// The log.
+    /// `[log]`: the format and the levels of the log.
     pub log: Log,
-    /// The HTTP surfaces.
+    /// `[surfaces]`: the APIs that are served, and for which shop.
     pub surfaces: Surfaces,
-    /// The chains by their names.
+    /// `[chains.NAME]`: the chains, by their names.
     pub chains: chains::Chains,
-    /// The account keys from which deposit addresses are derived.
+    /// `[[accounts]]`: the account keys from which deposit addresses are derived.
     #[serde(default)]
     pub accounts: Vec<Account>,
     /// Exchange rates.
@@ -73,7 +73,7 @@ pub struct Config {
 pub struct Server {
     /// Address and port of the listener.
     pub listen: SocketAddr,
-    /// The address that clients use.
+    /// The address at which clients reach the daemon, for links and for the API documents.
     #[serde(deserialize_with = "text::url")]
     pub public_url: Url,
     /// Networks whose `X-Forwarded-For` header is used.
@@ -86,7 +86,7 @@ pub struct Server {
     pub connections_per_client: u32,
     /// Largest request body, in bytes.
     pub body_bytes_max: usize,
-    /// Time in which a body must arrive, and again for the response.
+    /// Time within which a request's body must arrive. The response may take the same time again.
     #[serde(rename = "request_timeout_ms", deserialize_with = "text::milliseconds")]
     pub request_timeout: Duration,
     #[serde(rename = "stall_timeout_ms", deserialize_with = "text::milliseconds")]
@@ -101,7 +101,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// The folder's path.
+    /// The path of the folder that holds the database, the keys and the control socket.
     pub folder: PathBuf,
 }
 
@@ -123,7 +123,7 @@ pub struct Database {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// The format of log lines.
+    /// Text for people, or JSON for programs.
     pub format: LogFormat,
     /// A level, or levels by module, such as `info,settled::feeds=debug`.
     pub level: String,
@@ -146,10 +146,10 @@ pub struct Policy {
     /// Shortfall of a payment that still counts as paid, as a share of the amount due.
     pub tolerance_basis_points: u32,
     #[serde(rename = "tolerance_usd", deserialize_with = "text::cents")]
-    /// The same as a value; the larger of both applies.
+    /// The same shortfall as a value in US cents. The larger of the two limits applies.
     pub tolerance_usd_cents: i64,
     #[serde(rename = "dust_usd", deserialize_with = "text::cents")]
-    /// Value below which a deposit is dust.
+    /// Value below which a deposit is dust, in US cents.
     pub dust_usd_cents: i64,
     #[serde(rename = "grace_seconds", deserialize_with = "text::seconds")]
     /// Time after its window before an unpaid invoice expires.
@@ -165,13 +165,13 @@ pub struct Policy {
 pub struct Mail {
     /// The way in which mail leaves the daemon.
     pub transport: MailTransport,
-    /// The sender of every mail.
+    /// The sender of every mail, such as `Shop <orders@example.com>`.
     pub from: String,
     /// The page on which buyers look orders up, with `{order_no}` for the number; empty for none.
     pub order_url: String,
     /// Attempts before a mail is given up.
     pub attempts_max: u32,
-    /// The mail server.
+    /// `[mail.smtp]`: the mail server, which only the transport `smtp` needs.
     pub smtp: Smtp,
 }
 
@@ -191,17 +191,17 @@ pub enum MailTransport {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Smtp {
-    /// The server's host name.
+    /// The host name, which the server's TLS certificate must have.
     pub host: String,
-    /// The server's port.
+    /// The TCP port of the mail server.
     pub port: u16,
     /// The encryption of the connection.
     pub security: SmtpSecurity,
     /// The user name for the login; empty for none.
     pub user: String,
-    /// The password for the login.
+    /// The file with the password for the login.
     pub password_file: SecretFile,
-    /// Time for sending one mail.
+    /// Time limit for sending one mail.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
 }
@@ -221,6 +221,7 @@ pub enum SmtpSecurity {
 /// All problems of a configuration. Each sentence names the option and says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
+    /// One sentence for each problem; never empty.
     pub problems: Vec<String>,
 }
 
@@ -246,7 +247,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the file and the environment variables of this process. Relative paths in the file are relative to its folder.
+    /// Reads the file and the environment variables of this process. Relative paths in the file are relative to its
+    /// folder.
     ///
     /// # Errors
     /// Fails when the file cannot be read or an option is wrong.
@@ -268,8 +270,8 @@ impl Config {
         Config::parse(path, &text, env)
     }
 
-    /// Parses a configuration and environment variables. `path` is the file's name in messages; relative paths in `text` are
-    /// relative to its folder.
+    /// Parses a configuration and environment variables. `path` is the file's name in messages; relative paths in
+    /// `text` are relative to its folder.
     ///
     /// # Errors
     /// Fails when an option is wrong.
@@ -304,8 +306,8 @@ impl Config {
         }
     }
 
-    /// Returns the options to open the database with: the password is read from its file, and the path of a SQLite file is
-    /// absolute.
+    /// Returns the options to open the database with: the password is read from its file, and the path of a SQLite file
+    /// is absolute.
     ///
     /// # Errors
     /// Fails when the password file cannot be read.
@@ -318,8 +320,8 @@ impl Config {
         Ok(db::Config { readers: *readers, pg_pool: *pool, ..db::Config::new(url) })
     }
 
-    /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain is not
-    /// enabled. `code` is the surface's code, such as `erc20_usdt`.
+    /// Returns an asset of the checkout surface and its chain; `None` when the surface has no such asset or the chain
+    /// is not enabled. `code` is the surface's code, such as `erc20_usdt`.
     pub fn checkout_asset(&self, code: &str) -> Option<(&ChainConfig, &chain::Asset)> {
         let asset = self.surfaces.checkout.assets.get(code)?;
         let chain = self.chains.get(&asset.chain).filter(|chain| chain.enabled)?;

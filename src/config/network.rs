@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::text;
 
-/// Every address that begins with the same bits. An IPv4 address in IPv6 clothing counts as IPv4.
+/// A network: all addresses that begin with the same bits. An IPv4 address that is mapped to IPv6 counts as IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpNetwork {
     address: IpAddr,

@@ -12,7 +12,7 @@ use crate::text;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
-    /// The origin of all rates.
+    /// Exchanges, or fixed rates alone.
     pub mode: RatesMode,
     /// The exchanges whose tickers are read.
     pub sources: Vec<SourceName>,
@@ -24,7 +24,7 @@ pub struct Rates {
     /// Age beyond which a ticker or a rate is not used.
     #[serde(rename = "staleness_seconds", deserialize_with = "text::seconds")]
     pub staleness: Duration,
-    /// Time for one request to a source.
+    /// Time limit of one request to a source.
     #[serde(rename = "timeout_ms", deserialize_with = "text::milliseconds")]
     pub timeout: Duration,
     /// Deviation from the median beyond which a source is ignored.
@@ -61,9 +61,13 @@ pub enum RatesMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceName {
+    /// Binance Spot, which quotes in USDT.
     Binance,
+    /// Kraken Spot, which quotes in US dollars.
     Kraken,
+    /// Coinbase Exchange, which quotes in US dollars.
     Coinbase,
+    /// OKX, which quotes in USDT.
     Okx,
 }
 
@@ -90,7 +94,7 @@ impl fmt::Display for SourceName {
 pub struct Pair {
     /// The symbol of which one unit is priced.
     pub base: String,
-    /// The symbol of the price.
+    /// The symbol of the currency or asset in which the price is given.
     pub quote: String,
 }
 

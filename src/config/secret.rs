@@ -20,12 +20,16 @@ pub struct SecretFile(String);
 /// Why a secret cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    /// The file cannot be opened or read.
     #[error("{path}: {error}")]
     Unreadable { path: PathBuf, error: std::io::Error },
+    /// The file is longer than 64 KiB.
     #[error("{0} is longer than {LENGTH_MAX} bytes; check that it is the right file")]
     TooLong(PathBuf),
+    /// The file is empty.
     #[error("{0} is empty")]
     Empty(PathBuf),
+    /// The value is `credential:` with this name, but systemd set no `CREDENTIALS_DIRECTORY`.
     #[error("$CREDENTIALS_DIRECTORY is not set; add `LoadCredential={0}:PATH` to the unit for `credential:{0}`")]
     NoCredentials(String),
 }

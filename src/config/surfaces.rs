@@ -12,19 +12,19 @@ use ids::Mode;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Surfaces {
-    /// Buyers without an account.
+    /// The checkout surface, for buyers without an account.
     pub checkout: Checkout,
-    /// A shop's web frontend.
+    /// The storefront surface, for a shop's web frontend.
     pub storefront: Mount,
-    /// A purchasing agent.
+    /// The agent surface, for programs that buy.
     pub agent: Mount,
-    /// Sellers and their programs.
+    /// The merchant surface, for sellers and their programs.
     pub merchant: Mount,
-    /// Businesses that buy codes in bulk.
+    /// The reseller surface, for businesses that buy codes in bulk.
     pub reseller: Mount,
 }
 
-/// Where a surface is served, and for which shop.
+/// The host, the path prefix and the shop of a surface.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
@@ -46,21 +46,21 @@ pub struct Mount {
 pub struct Checkout {
     /// Host, prefix and shop.
     pub mount: Mount,
-    /// Look-ups of one client within `query_window`.
+    /// Maximum number of look-ups of one client within `query_window`.
     pub query_per_ip: u32,
-    /// Look-ups of one pair of order number and e-mail address within `query_window`.
+    /// Maximum number of look-ups of one pair of order number and e-mail address within `query_window`.
     pub query_per_pair: u32,
     /// Length of the window for look-ups.
     pub query_window: Duration,
-    /// Orders of one client within any minute.
+    /// Maximum number of orders of one client within any minute.
     pub orders_per_ip_per_minute: u32,
     /// Largest quantity of one order.
     pub max_quantity: u32,
     /// Time in which an order must be paid.
     pub order_window: Duration,
-    /// Page of the external checkout, with `{order_no}` for the order's number; empty when the method is off.
+    /// Page of the external checkout of Alipay, with `{order_no}` for the order's number; empty when the method is off.
     pub alipay_url: String,
-    /// The same for WeChat Pay.
+    /// Page of the external checkout of WeChat Pay, in the same format as `alipay_url`.
     pub wechat_url: String,
     /// The assets that buyers can pay in, by the surface's codes, such as `erc20_usdt`.
     pub assets: BTreeMap<String, AssetRef>,
@@ -69,7 +69,7 @@ pub struct Checkout {
 /// An asset of a configured chain, written `ethereum/usdt`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssetRef {
-    /// The chain's name.
+    /// The name of the chain, as in `[chains.NAME]`.
     pub chain: ChainId,
     /// The asset's code on that chain.
     pub code: String,

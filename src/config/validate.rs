@@ -48,7 +48,7 @@ impl Validator {
         }
     }
 
-    /// Like `within`, for durations.
+    /// Adds a problem when a duration is out of range.
     fn duration(&mut self, option: impl fmt::Display, value: Duration, range: RangeInclusive<Duration>) {
         if !range.contains(&value) {
             let (min, max) = (range.start(), range.end());

@@ -53,7 +53,8 @@ async fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u
         return Err(io::Error::other("the command is too large; split what it imports"));
     }
     let (reader, mut writer) = stream.split();
-    // A daemon that refuses the user responds without reading the request. Then writing fails, but the response has the reason.
+    // A daemon that refuses the user responds without reading the request. Writing fails then, but the response holds
+    // the reason.
     let written = tokio::time::timeout(TRANSFER_TIMEOUT, writer.write_all(&line)).await?;
     let response = tokio::time::timeout(RESPONSE_TIMEOUT, read_line(reader)).await?;
     match (response, written) {

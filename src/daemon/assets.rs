@@ -1,4 +1,4 @@
-//! From the configuration to the payment assets, the chains they are on, and the deposit addresses of those chains.
+//! Builds the payment assets, their chains, and the deposit addresses of these chains from the configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! From the configuration to drivers: the RPC pool of each chain, and the source behind it.
+//! Opens the drivers of the configured chains: the RPC pool of each chain, and the source that reads through it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -38,9 +38,9 @@ use web::serve;
 
 /// The parts from which a daemon is started.
 pub struct Setup {
-    /// The validated configuration.
+    /// The configuration, which was validated when it was loaded.
     pub config: Config,
-    /// The clock of the daemon.
+    /// The clock of the whole daemon; a test or the demo may advance it.
     pub clock: Clock,
     /// The open database. The caller has locked and migrated it.
     pub db: Db,
@@ -58,16 +58,16 @@ pub struct Setup {
 pub struct Daemon {
     /// The address on which the surfaces are served.
     pub address: SocketAddr,
-    /// The configuration.
+    /// The configuration with which the daemon was started.
     pub config: Arc<Config>,
-    /// The database.
+    /// The open database, which [`Daemon::stop`] closes.
     pub db: Db,
     /// The problems that keep the daemon from its work.
     pub health: Health,
-    /// The shop of the checkout surface; `None` when the surface is disabled or its merchant does not exist. Then the surface
-    /// is not served.
+    /// The shop of the checkout surface; `None` when the surface is disabled or its merchant does not exist. Then the
+    /// surface is not served.
     pub checkout_shop: Option<Shop>,
-    /// All background tasks.
+    /// The background tasks of the daemon, and the number of their panics.
     pub tasks: Tasks,
     /// The rescan of each followed chain.
     pub rescans: HashMap<ChainId, Rescanner>,
@@ -179,8 +179,8 @@ fn payment_service(config: &Config, assets: Arc<Assets>, rates: RateBook, addres
     }
 }
 
-/// Warns of open invoices on chains that were disabled or renamed: no worker follows these chains, so the windows of the
-/// invoices never end.
+/// Warns of open invoices on chains that were disabled or renamed: no worker follows these chains, so the windows of
+/// the invoices never end.
 async fn warn_of_orphaned_invoices(assets: &Assets, db: &Db) -> anyhow::Result<()> {
     let followed: Vec<ChainId> = assets.chains().map(|chain| chain.id.clone()).collect();
     let orphaned_invoices: Result<_, db::Error> = db

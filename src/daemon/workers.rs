@@ -30,28 +30,28 @@ const FIRST_RUN_TIMEOUT: Duration = Duration::from_secs(5);
 const STEADY_BLOCK_TIME_MAX: Duration = Duration::from_secs(60);
 /// Blocks in one request while the follower catches up.
 const BATCH_BLOCKS: u64 = 100;
-/// The tip is stale after this many block times …
+/// Age of a stale tip, in block times, but at least [`TIP_AGE_MIN`].
 const TIP_AGE_MAX_BLOCKS: u32 = 10;
-/// … and never earlier, because blocks are irregular and clocks differ.
+/// Minimum age of a stale tip on chains with short block times, because blocks are irregular and clocks differ.
 const TIP_AGE_MIN: Duration = Duration::from_secs(120);
 
 /// The services that workers use.
 pub struct WorkerServices<'a> {
-    /// The configuration.
+    /// The configuration of chains, rates, payment policy and mail.
     pub config: &'a Config,
-    /// The clock.
+    /// The clock by which payment windows and retries run.
     pub clock: &'a Clock,
-    /// The database.
+    /// The database that all workers share.
     pub db: &'a Db,
-    /// The keys that decrypt goods.
+    /// The keys that decrypt goods for their delivery.
     pub envelope: &'a Arc<Envelope>,
-    /// The source of each chain.
+    /// The source of each enabled chain.
     pub sources: &'a BTreeMap<ChainId, Arc<dyn Source>>,
     /// The payment assets and their chains.
     pub assets: &'a Assets,
-    /// The deposit addresses.
+    /// The deposit addresses that the followers watch.
     pub addresses: &'a Arc<Addresses>,
-    /// The exchange rates.
+    /// The exchange rates, which one of the workers refreshes.
     pub rates: &'a RateBook,
     /// The position after blocks without transfers is stored at most this late, in milliseconds.
     pub cursor_flush_ms: i64,
@@ -59,7 +59,7 @@ pub struct WorkerServices<'a> {
 
 /// The workers of a daemon.
 pub struct DaemonWorkers {
-    /// All workers.
+    /// Every worker, the followers included.
     pub all: Workers,
     /// The followers among them, which a start runs once before it serves.
     pub followers: Vec<Arc<dyn Worker>>,
@@ -143,8 +143,8 @@ fn warn_of_single_endpoint(chain: &ChainConfig, source: &dyn Source) {
     }
 }
 
-/// Runs every follower once, so that the assets of its chain are offered from the first request on. A chain whose nodes do
-/// not answer in time is offered later.
+/// Runs every follower once, so that the assets of its chain are offered from the first request on. A chain whose nodes
+/// do not answer in time is offered later.
 pub async fn run_followers_once(followers: &[Arc<dyn Worker>]) {
     let runs = followers.iter().map(|follower| tokio::time::timeout(FIRST_RUN_TIMEOUT, follower.run()));
     for (follower, outcome) in followers.iter().zip(futures_util::future::join_all(runs).await) {
@@ -184,8 +184,9 @@ fn tip_age_max_ms(chain: &ChainConfig) -> i64 {
     i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns the time for which a payment window waits for a block younger than its end, in milliseconds; `None` when it waits
-/// without a limit, because blocks are frequent. With slow blocks it is two block times: one block in seven takes longer.
+/// Returns the time for which a payment window waits for a block younger than its end, in milliseconds; `None` when it
+/// waits without a limit, because blocks are frequent. With slow blocks it is two block times: one block in seven takes
+/// longer.
 fn quiet_tip_max_ms(chain: &ChainConfig) -> Option<i64> {
     let is_slow = chain.block_time > STEADY_BLOCK_TIME_MAX;
     is_slow.then(|| i64::try_from(chain.block_time.saturating_mul(2).as_millis()).unwrap_or(i64::MAX))

@@ -1,8 +1,8 @@
-//! Batches: statements of which later ones bind ids that earlier ones return.
+//! Batches: lists of statements that are sent together. A later statement may bind the id that an earlier one returns.
 //!
-//! PostgreSQL runs a batch as one statement, because each statement costs a round trip; SQLite runs its statements one after
-//! another. So a statement of a batch sees no change of the earlier ones, only the ids that they returned. Every statement
-//! of a batch returns a column `id`.
+//! PostgreSQL runs a batch as one statement, because each statement costs a round trip; SQLite runs its statements one
+//! after another. So a statement of a batch sees no change of the earlier ones, only the ids that they returned. Every
+//! statement of a batch returns a column `id`.
 
 use std::marker::PhantomData;
 
@@ -16,7 +16,9 @@ pub struct Batch {
 
 #[derive(Debug)]
 pub(super) struct Statement {
+    /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
+    /// The values of the placeholders, in order.
     pub binds: Vec<Bind>,
 }
 
@@ -36,6 +38,7 @@ pub struct BatchResult {
 /// The ids that one statement returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ReturnedIds {
+    /// The number of rows that the statement returned.
     pub rows: u64,
     /// The least id; `None` when no row was returned.
     pub least: Option<i64>,
@@ -100,8 +103,8 @@ impl Statement {
     }
 }
 
-/// Combines all statements into one for PostgreSQL. Its only row holds, for each of them, the number of rows and the least
-/// id that it returned.
+/// Combines all statements into one for PostgreSQL. Its only row holds, for each of them, the number of rows and the
+/// least id that it returned.
 pub(super) fn combine(statements: Vec<Statement>) -> Result<(String, Vec<Bind>), Error> {
     let (mut sql, mut binds) = (String::with_capacity(4096), Vec::new());
     let mut results = String::from(" select ");

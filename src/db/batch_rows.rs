@@ -1,9 +1,9 @@
-//! Statements that run for each of the rows that they are given:
+//! Statements that run once for each of several given rows:
 //! `with given (id bigint, state text) update orders set state = given.state from given where orders.id = given.id`.
 //!
-//! PostgreSQL runs such a statement once and gets each column as an array. SQLite has no round trip to save: it runs the
-//! statement once for each row, with the values of the row in place of `given.id` and without `from given`. So the run for
-//! one row may not depend on the run for another one.
+//! PostgreSQL runs such a statement once and gets each column as an array. SQLite has no round trip to save: it runs
+//! the statement once for each row, with the values of the row in place of `given.id` and without `from given`. So the
+//! run for one row may not depend on the run for another one.
 
 use std::fmt::{Arguments, Write};
 

@@ -1,5 +1,5 @@
-//! Errors of the database. Both databases return the same variants; the texts are for people and may differ. No text holds
-//! a value that was bound.
+//! Errors of the database. Both databases return the same variants; the texts are for people and may differ. No text
+//! holds a value that was bound.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ pub enum Error {
     /// Nothing was stored; the same call may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// Another transaction was in the way (deadlock, serialization failure, lock timeout). Nothing was stored; try again.
+    /// A concurrent transaction prevented this one (deadlock, serialization failure, lock timeout). Nothing was stored;
+    /// the caller may try again.
     #[error("the transaction conflicts with another one: {0}")]
     Conflict(String),
     /// A constraint of the schema was violated. Nothing was stored.
@@ -53,7 +54,7 @@ pub enum Constraint {
     ForeignKey,
     /// A `check` of a table or a column.
     Check,
-    /// A missing value.
+    /// A column that must have a value is null.
     NotNull,
     /// A trigger rejected the change.
     Trigger,

@@ -1,11 +1,11 @@
-//! One daemon per database. A daemon fills its watch sets when it starts, so the addresses that a second daemon issued would
-//! not be watched by the first. On SQLite the lock is on a file beside the database; on PostgreSQL a session of its own holds
-//! an advisory lock.
+//! One daemon per database. A daemon fills its watch sets when it starts, so the addresses that a second daemon issued
+//! would not be watched by the first. On SQLite the lock is on a file beside the database; on PostgreSQL a session of
+//! its own holds an advisory lock.
 //!
-//! A session can die while its daemon lives, and the lock alone would let the next daemon start beside it. So the lock is a
-//! fence too. Every connection that the daemon opens holds a shared advisory lock and is opened only while the epoch in the
-//! database is the daemon's own. The next daemon raises the epoch, so that the old one cannot open further connections, and
-//! waits until the last of them is closed.
+//! A session can die while its daemon lives, and the lock alone would let the next daemon start beside it. So the lock
+//! is a fence too. Every connection that the daemon opens holds a shared advisory lock and is opened only while the
+//! epoch in the database is the daemon's own. The next daemon raises the epoch, so that the old one cannot open further
+//! connections, and waits until the last of them is closed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +32,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of the owner's name, in characters: PostgreSQL allows 63 bytes, `settled: ` included.
 const OWNER_LENGTH_MAX: usize = 54;
-/// With these, the server notices within half a minute that the machine of a session is gone.
+/// Settings of the session that holds the lock. With them the server notices within half a minute that the client's
+/// machine is gone.
 const KEEPALIVE: [(&str, &str); 4] = [
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
@@ -52,6 +53,7 @@ pub enum InstanceLockError {
     /// The file beside an SQLite database cannot be opened, locked or written.
     #[error("cannot lock {}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] Error),
 }
@@ -72,7 +74,7 @@ struct Session {
     connections: Arc<Connections>,
     owner: String,
     connection: PgConnection,
-    /// `None` before [`InstanceLock::fence`].
+    /// The epoch of this daemon; `None` before [`InstanceLock::fence`].
     epoch: Option<Epoch>,
 }
 
@@ -90,8 +92,8 @@ impl InstanceLock {
         Ok(InstanceLock { db: db.clone(), holder })
     }
 
-    /// Shuts out connections of the previous daemon, which may have lost the lock without knowing. Needs the schema. From
-    /// then on, every connection of the database works only while this lock is held.
+    /// Shuts out connections of the previous daemon, which may have lost the lock without knowing. Needs the schema.
+    /// From then on, every connection of the database works only while this lock is held.
     ///
     /// # Errors
     /// [`InstanceLockError::Draining`] when connections of the previous daemon still work after a minute.
@@ -106,9 +108,9 @@ impl InstanceLock {
         session.wait_for_previous().await
     }
 
-    /// Returns the reason once the lock is lost for good; this process cannot reach the database any more then. A session
-    /// that died is opened again while no other daemon has taken the lock. Never returns on SQLite, where the kernel keeps
-    /// the lock for as long as the process lives.
+    /// Returns the reason once the lock is lost for good; this process cannot reach the database any more then. A
+    /// session that died is opened again while no other daemon has taken the lock. Never returns on SQLite, where the
+    /// kernel keeps the lock for as long as the process lives.
     pub async fn wait_until_lost(&mut self) -> String {
         let Holder::Postgres(session) = &mut self.holder else { return std::future::pending().await };
         loop {
@@ -176,8 +178,8 @@ impl Session {
         Ok(())
     }
 
-    /// Checks that the lock is still held, and opens the session again when it has died. The error is the reason why the
-    /// lock is lost.
+    /// Checks that the lock is still held, and opens the session again when it has died. The error is the reason why
+    /// the lock is lost.
     async fn check(&mut self) -> Result<(), String> {
         let problem = match timeout(SERVER_TIMEOUT, find_epoch(&mut self.connection)).await {
             Ok(Ok(epoch)) => return self.compare(epoch),
@@ -188,8 +190,8 @@ impl Session {
         loop {
             match timeout(SERVER_TIMEOUT, self.reopen()).await {
                 Ok(Ok(outcome)) => return outcome,
-                // There is no hurry. Another daemon that holds the lock now cannot start while connections of this one are
-                // open, and this one opens no new connections once the other has raised the epoch.
+                // There is no hurry. Another daemon that holds the lock now cannot start while connections of this one
+                // are open, and this one opens no new connections once the other has raised the epoch.
                 Ok(Err(error)) => warn!("the instance lock on the database cannot be renewed yet: {error}"),
                 Err(_elapsed) => {
                     warn!("the instance lock on the database cannot be renewed yet: the server does not answer");
@@ -224,8 +226,8 @@ impl Session {
     }
 }
 
-/// Prepares a new connection of a daemon: takes the shared lock, then compares the epoch. This order matters, because the
-/// next daemon raises the epoch first and then waits for the shared locks.
+/// Prepares a new connection of a daemon: takes the shared lock, then compares the epoch. This order matters, because
+/// the next daemon raises the epoch first and then waits for the shared locks.
 ///
 /// # Errors
 /// [`Error::Unavailable`] when another daemon has taken over.

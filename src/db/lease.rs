@@ -1,7 +1,7 @@
-//! Leases: which one of several instances does a piece of work, and until when.
+//! Leases: the right of one of several instances to do a piece of work until a certain time.
 //!
-//! The epoch is a fencing token: it grows with every change of the owner, so that an update with an old epoch can be refused.
-//! A lease promises nothing about time. Work that must never happen twice is fenced or idempotent.
+//! The epoch is a fencing token: it grows with every change of the owner, so that an update with an old epoch can be
+//! refused. A lease promises nothing about time. Work that must never happen twice is fenced or idempotent.
 
 use crate::{Bind, Error, FromValue, Tx, Value, execute, row};
 use clock::Instant;
@@ -44,8 +44,8 @@ pub async fn acquire(tx: &mut Tx, now: Instant, name: &str, owner: &str, ttl_ms:
     acquired.map(|row| row.get("epoch")).transpose()
 }
 
-/// Takes a lease from any owner, raises the epoch, and sets no expiry: for an owner whose right comes from elsewhere, such
-/// as the instance lock.
+/// Takes a lease from any owner, raises the epoch, and sets no expiry: for an owner whose right comes from elsewhere,
+/// such as the instance lock.
 ///
 /// # Errors
 /// Any [`Error`] of the database.

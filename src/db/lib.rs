@@ -1,8 +1,9 @@
 //! The database: named transactions, portable statements, rows. The only crate that names rusqlite or sqlx.
 //!
-//! A feature writes one SQL text with `$1` placeholders for both databases; columns are BIGINT, TEXT and BLOB or BYTEA. A
-//! transaction is a closure that awaits nothing but its [`Tx`]. It runs to its end even when its caller is dropped, so a
-//! cancelled request never leaves a transaction open, and its changes may be stored although no caller waits for them.
+//! A feature writes one SQL text with `$1` placeholders for both databases; columns are BIGINT, TEXT and BLOB or BYTEA.
+//! A transaction is a closure that awaits nothing but its [`Tx`]. It runs to its end even when its caller is dropped,
+//! so a cancelled request never leaves a transaction open, and its changes may be stored although no caller waits for
+//! them.
 
 mod tx;
 mod transaction_body;
@@ -38,7 +39,7 @@ pub use value::{Bind, FromValue, Row, Value};
 
 use tx::Stats;
 
-/// Where the database is, and how many connections to open.
+/// The address of the database, and the number of connections to open.
 #[derive(Clone)]
 pub struct Config {
     /// `sqlite:PATH` or `postgres://…`. The latter may hold a password.
@@ -125,8 +126,8 @@ impl Db {
     /// Applies the pending migrations, each in a transaction of its own, and returns their names.
     ///
     /// # Errors
-    /// [`Error::Migration`] when the applied migrations are not the ones that this version knows or one of them fails, and
-    /// [`Error::Unsupported`] when an unreleased version made the database.
+    /// [`Error::Migration`] when the applied migrations are not the ones that this version knows or one of them fails,
+    /// and [`Error::Unsupported`] when an unreleased version made the database.
     pub async fn migrate(&self) -> Result<Vec<String>, Error> {
         migrations::apply_pending(self, migrations::ALL).await
     }
@@ -242,7 +243,8 @@ impl Db {
     /// Writes a consistent copy of a running SQLite database to a new file, which only its owner can read.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on PostgreSQL and when the file exists, and [`Error::Unavailable`] when it cannot be written.
+    /// [`Error::Unsupported`] on PostgreSQL and when the file exists, and [`Error::Unavailable`] when it cannot be
+    /// written.
     pub async fn backup(&self, to: &Path) -> Result<(), Error> {
         if self.backend() == Backend::Postgres {
             return Err(Error::Unsupported(

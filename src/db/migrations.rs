@@ -6,8 +6,11 @@ use crate::{Backend, Db, Error, Tx, execute, row, rows};
 
 /// One step of the schema, as a text for each database.
 pub(super) struct Migration {
+    /// Name of the file without `.sql`, which the database records when the migration is applied.
     pub name: &'static str,
+    /// The SQL script for SQLite.
     pub sqlite: &'static str,
+    /// The SQL script for PostgreSQL.
     pub postgres: &'static str,
 }
 
@@ -26,9 +29,9 @@ pub(super) const ALL: &[Migration] = migrations! {
     "0001_initial"
 };
 
-/// First migrations of versions before release 0.1.0. Until that release the schema may be squashed again, so a database
-/// that recorded one of these, with another text than this version has, cannot be upgraded. The release removes
-/// `0001_initial` from this list.
+/// First migrations of versions before release 0.1.0. Until that release the schema may be squashed again, so a
+/// database that recorded one of these, with another text than this version has, cannot be upgraded. The release
+/// removes `0001_initial` from this list.
 const UNRELEASED: &[&str] = &["0001_core", "0001_initial"];
 
 impl Migration {
@@ -44,8 +47,8 @@ impl Migration {
     }
 }
 
-/// Applies the pending migrations and returns their names. Several instances may start at once: each step takes a lock and
-/// reads again which migrations are applied.
+/// Applies the pending migrations and returns their names. Several instances may start at once: each step takes a lock
+/// and reads again which migrations are applied.
 pub(super) async fn apply_pending(db: &Db, all: &'static [Migration]) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     while let Some(name) = db.write_without_time_limit("migrate", move |tx| Box::pin(apply_next(tx, all))).await? {
@@ -92,8 +95,8 @@ async fn apply_next(tx: &mut Tx, all: &'static [Migration]) -> Result<Option<&'s
     Ok(Some(next.name))
 }
 
-/// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the time
-/// limits of statements are lifted, because a migration may rewrite a table.
+/// Excludes other instances until the end of the transaction. SQLite's single writer already does. On PostgreSQL the
+/// time limits of statements are lifted, because a migration may rewrite a table.
 async fn lock_schema(tx: &mut Tx) -> Result<(), Error> {
     match tx.backend() {
         Backend::Sqlite => Ok(()),

@@ -29,8 +29,8 @@ pub async fn open_migrated(backend: Backend) -> Db {
     db
 }
 
-/// A database that is deleted when this is dropped, for a test that opens it itself or more than once. On PostgreSQL it is
-/// migrated; on SQLite it does not exist yet.
+/// A database that is deleted when this is dropped, for a test that opens it itself or more than once. On PostgreSQL it
+/// is migrated; on SQLite it does not exist yet.
 pub struct TestDatabase {
     url: String,
     /// On SQLite: the folder of the file.
@@ -40,6 +40,8 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
+    /// Returns a database of this kind, which its caller opens.
+    ///
     /// # Panics
     /// When the database cannot be created.
     pub async fn new(backend: Backend) -> TestDatabase {
@@ -64,8 +66,9 @@ impl TestDatabase {
         TestDatabase { url, folder: Some(folder), _session: None }
     }
 
-    /// Creates a database under the first name that no other test uses now. So there are only as many databases as tests
-    /// that run at the same time, even when some were killed. The role of the URL must be allowed to create databases.
+    /// Creates a database under the first name that no other test uses now. So there are only as many databases as
+    /// tests that run at the same time, even when some were killed. The role of the URL must be allowed to create
+    /// databases.
     ///
     /// # Panics
     /// When the database cannot be created.

@@ -24,7 +24,7 @@ where
 {
     let run = async {
         let value = body(&mut *tx).await?;
-        // Also fails when an earlier statement failed and the closure ignored that.
+        // This also fails when an earlier statement failed and the closure ignored the error.
         tx.run_deferred().await?;
         Ok(value)
     };

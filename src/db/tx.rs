@@ -1,5 +1,5 @@
-//! A running transaction. The first statement that fails ends it: PostgreSQL accepts nothing more after an error, so SQLite
-//! behaves the same. Write `on conflict do nothing` where a duplicate is expected.
+//! A running transaction. The first statement that fails ends it: PostgreSQL accepts nothing more after an error, so
+//! SQLite behaves the same. Write `on conflict do nothing` where a duplicate is expected.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -13,7 +13,8 @@ use crate::{Backend, Batch, BatchResult, Bind, Counters, Error, Row, expect_chan
 /// A running transaction, passed to its closure by [`Db::write`](crate::Db::write), [`Db::read`](crate::Db::read) or
 /// [`Db::select_one`](crate::Db::select_one).
 ///
-/// Every function that runs statements fails with the [`Error`] of the database, after which the transaction can only fail.
+/// Every function that runs statements fails with the [`Error`] of the database, after which the transaction can only
+/// fail.
 pub struct Tx {
     pub(super) connection: DbConnection,
     stats: Arc<Stats>,
@@ -21,16 +22,19 @@ pub struct Tx {
     failed: Option<Error>,
     changed: bool,
     hooks: Vec<CommitHook>,
-    /// On PostgreSQL only, where they run together in one statement.
+    /// Scheduled statements that have not run yet. Always empty on SQLite, where they run at once.
     deferred: Vec<DeferredStatement>,
 }
 
 /// A statement whose result the closure does not need.
 pub(super) struct DeferredStatement {
+    /// The SQL text, with placeholders `$1`, `$2`, …
     pub sql: &'static str,
+    /// The rows for which the statement runs; empty for a statement without given rows, which runs once.
     pub given: BatchRows,
+    /// The values of the placeholders, in order.
     pub binds: Vec<Bind>,
-    /// The number of rows it must change; `None` where any number is fine.
+    /// The number of rows that the statement must change; `None` when any number is allowed.
     pub expected: Option<u64>,
 }
 
@@ -38,7 +42,7 @@ pub(super) enum TxKind {
     Transaction,
     /// Exactly one `select`, without a transaction.
     SelectOne {
-        /// On PostgreSQL: other connections, for when this one has died while it was idle.
+        /// On PostgreSQL: the pool, which has another connection when this one has died while it was idle.
         fallback: Option<Arc<postgres::Connections>>,
         has_selected: bool,
     },
@@ -55,6 +59,7 @@ pub(super) type CommitHook = Box<dyn FnOnce() + Send>;
 pub(super) struct CommitEffects {
     /// True when the transaction changed rows, so that the commit is counted.
     pub changed: bool,
+    /// The functions that run once after the commit, in the order in which they were registered.
     pub hooks: Vec<CommitHook>,
 }
 
@@ -104,14 +109,14 @@ impl Tx {
 
     /// Schedules a statement whose result the caller does not need, except that it must change `expected` rows.
     ///
-    /// PostgreSQL runs all deferred statements as one, before the next statement that is not deferred or at the end of the
-    /// transaction. So no deferred statement may depend on the changes of another one, nor change the same row. On
+    /// PostgreSQL runs all deferred statements as one, before the next statement that is not deferred or at the end of
+    /// the transaction. So no deferred statement may depend on the changes of another one, nor change the same row. On
     /// PostgreSQL only, a deferred statement may read the rows that the one just before it returned, as the table
     /// `changed_before`.
     ///
     /// # Errors
-    /// On SQLite, where the statement runs at once: any [`Error`] of it, and [`Error::UnexpectedRowCount`]. On PostgreSQL
-    /// the next statement or the end of the transaction fails.
+    /// On SQLite, where the statement runs at once: any [`Error`] of it, and [`Error::UnexpectedRowCount`]. On
+    /// PostgreSQL the next statement or the end of the transaction fails.
     pub async fn execute_deferred(
         &mut self,
         sql: &'static str,
@@ -193,7 +198,8 @@ impl Tx {
     /// Runs a statement and returns its row, or `None` when it returns none.
     ///
     /// # Errors
-    /// [`Error::TooManyRows`] when it returns several, or any [`Error`] of the statement or of a deferred one before it.
+    /// [`Error::TooManyRows`] when it returns several, or any [`Error`] of the statement or of a deferred one before
+    /// it.
     pub async fn row(&mut self, sql: &'static str, binds: Vec<Bind>) -> Result<Option<Row>, Error> {
         let mut rows = self.rows(sql, binds).await?;
         if rows.len() > 1 {
@@ -202,8 +208,8 @@ impl Tx {
         Ok(rows.pop())
     }
 
-    /// Runs all statements of a batch, in one round trip on PostgreSQL. A statement that returns no row does not fail; the
-    /// caller checks the [`BatchResult`] where a row is required.
+    /// Runs all statements of a batch, in one round trip on PostgreSQL. A statement that returns no row does not fail;
+    /// the caller checks the [`BatchResult`] where a row is required.
     ///
     /// # Errors
     /// Any [`Error`] of a statement of the batch, or of a deferred one before it.
@@ -264,8 +270,8 @@ impl Tx {
         }
     }
 
-    /// Returns the SQL text for the backend, where no common text exists. Row locks need no second text: `for update` and
-    /// `for update skip locked` are removed on SQLite, where the single writer excludes all others.
+    /// Returns the SQL text for the backend, where no common text exists. Row locks need no second text: `for update`
+    /// and `for update skip locked` are removed on SQLite, where the single writer excludes all others.
     pub fn sql_for_backend(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
         match self.backend() {
             Backend::Sqlite => sqlite,
@@ -273,8 +279,9 @@ impl Tx {
         }
     }
 
-    /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. It does not
-    /// run when the transaction fails. It must be short and must not use the database: on SQLite the writer waits for it.
+    /// Registers `hook` to run once, after the transaction is durable and before its caller gets the result. It does
+    /// not run when the transaction fails. It must be short and must not use the database: on SQLite the writer waits
+    /// for it.
     pub fn after_commit(&mut self, hook: impl FnOnce() + Send + 'static) {
         self.hooks.push(Box::new(hook));
     }
@@ -349,14 +356,17 @@ pub(super) struct Stats {
 }
 
 impl Stats {
+    /// Counts one durable commit that changed rows.
     pub fn count_commit(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts one transaction that ran, whatever its outcome.
     pub fn count_transaction(&self) {
         self.transactions.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns the current counts.
     pub fn counters(&self) -> Counters {
         Counters {
             sql_statements: self.statements.load(Ordering::Relaxed),

@@ -8,21 +8,26 @@ use chain::Amount;
 use crate::Error;
 use clock::Instant;
 
-/// A value of a statement or a row. A type of a feature is stored by implementing `From<TheType> for Bind` and [`FromValue`].
+/// A value of a statement or a row. A type of a feature is stored by implementing `From<TheType> for Bind` and
+/// [`FromValue`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Bind {
+    /// No value: SQL `null`.
     Null,
+    /// An integer, in a column of type BIGINT.
     Int(i64),
+    /// A text, in a column of type TEXT.
     Text(String),
+    /// Bytes, in a column of type BLOB on SQLite and BYTEA on PostgreSQL.
     Blob(Vec<u8>),
     /// An unsigned integer above `i64::MAX`, which no column can hold: a statement that binds it fails.
     TooLarge(u64),
-    /// The id that a statement of the same batch returns, by the number of that statement. Only statements of a batch may
-    /// bind it.
+    /// The id that a statement of the same batch returns, by the number of that statement. Only statements of a batch
+    /// may bind it.
     ResultRef(usize),
 }
 
-/// A value of a row.
+/// A value that a row holds. It has the variants of [`Bind`], of which a row never holds the last two.
 pub type Value = Bind;
 
 impl Bind {
@@ -227,8 +232,8 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
-/// Stores an enum as text. `text_enum!(State { Seen => "seen", Final => "final" })` implements `as_str` and the conversions to
-/// and from a value.
+/// Stores an enum as text. `text_enum!(State { Seen => "seen", Final => "final" })` implements `as_str` and the
+/// conversions to and from a value.
 #[macro_export]
 macro_rules! text_enum {
     ($name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {

@@ -1,12 +1,13 @@
 //! Encrypts data at rest that the daemon must be able to read again: stock lines and signing secrets.
 //!
-//! A ciphertext can be decrypted only for the purpose and the owner it was encrypted for, so a database row that is moved to
-//! another owner cannot be decrypted. The newest key of the key ring encrypts, and every key of it decrypts. Digests stay the
-//! same when a key is added.
+//! A ciphertext can be decrypted only for the purpose and the owner it was encrypted for, so a database row that is
+//! moved to another owner cannot be decrypted. The newest key of the key ring encrypts, and every key of it decrypts.
+//! Digests stay the same when a key is added.
 //!
 //! **When the key file is lost, everything encrypted with it is lost**: undelivered stock lines must be imported again,
-//! delivered ones can no longer be shown, and signing secrets must be replaced. Money is not affected. The file is not part
-//! of a database backup, so that a stolen backup reveals no secrets: keep a copy of the file apart from the backups.
+//! delivered ones can no longer be shown, and signing secrets must be replaced. Money is not affected. The file is not
+//! part of a database backup, so that a stolen backup reveals no secrets: keep a copy of the file apart from the
+//! backups.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -48,7 +49,7 @@ pub const OVERHEAD: usize = HEADER_LENGTH + NONCE_LENGTH + 16;
 
 /// Encrypts and decrypts with the keys of one key ring.
 pub struct Envelope {
-    /// Ascending by id; never empty.
+    /// The keys with their ids, ascending by id; never empty.
     keys: Vec<(u32, XChaCha20Poly1305)>,
     digest_key: Zeroizing<[u8; KEY_LENGTH]>,
 }
@@ -64,7 +65,7 @@ pub enum OpenError {
         "it was encrypted with key {0}, which envelope.keys does not have; check that the file belongs to this database"
     )]
     UnknownKey(u32),
-    /// The tag does not match.
+    /// The authentication tag does not match: the bytes were altered, or encrypted for another purpose or owner.
     #[error("it was altered, or encrypted for another purpose or owner")]
     Refused,
 }
@@ -81,8 +82,8 @@ impl Envelope {
         Envelope { keys, digest_key: derive(ring.first(), b"digest") }
     }
 
-    /// Encrypts a text with the newest key for one purpose and owner. Each call uses a random nonce, so equal texts have
-    /// different ciphertexts.
+    /// Encrypts a text with the newest key for one purpose and owner. Each call uses a random nonce, so equal texts
+    /// have different ciphertexts.
     ///
     /// # Panics
     /// When the operating system provides no random bytes.
@@ -104,8 +105,8 @@ impl Envelope {
     /// Decrypts a text that was encrypted for exactly this purpose and owner.
     ///
     /// # Errors
-    /// When the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that the key
-    /// ring does not have.
+    /// When the ciphertext is malformed or altered, was encrypted for another purpose or owner, or needs a key that the
+    /// key ring does not have.
     pub fn open(&self, purpose: &str, owner: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (header, rest) = sealed.split_at_checked(HEADER_LENGTH).ok_or(OpenError::Malformed)?;
         let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or(OpenError::Malformed)?;
@@ -125,8 +126,8 @@ impl Envelope {
         (version == &[VERSION]).then_some(u32::from_be_bytes(id.try_into().ok()?))
     }
 
-    /// Returns a keyed digest that identifies a text without revealing it. It never changes, because it is keyed with the first
-    /// key of the key ring.
+    /// Returns a keyed digest that identifies a text without revealing it. It never changes, because it is keyed with
+    /// the first key of the key ring.
     pub fn digest(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
         let mut mac = hmac(&self.digest_key);
         mac.update(&length_prefixed(purpose));
@@ -155,8 +156,8 @@ fn hmac(key: &[u8; KEY_LENGTH]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC accepts keys of any length")
 }
 
-/// Returns the associated data of a ciphertext. The purpose carries its length, so that its end cannot be read as part of the
-/// owner.
+/// Returns the associated data of a ciphertext. The purpose carries its length, so that its end cannot be read as part
+/// of the owner.
 fn associated_data(header: &[u8], purpose: &str, owner: &str) -> Vec<u8> {
     [header, &length_prefixed(purpose), owner.as_bytes()].concat()
 }

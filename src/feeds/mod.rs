@@ -1,7 +1,7 @@
 //! Exchange rates over HTTP: requests prices from several exchanges and decides which rate to accept.
 //!
-//! [`Feeds`] sends the requests and [`RateConsensus`] decides. Without enough sources that agree there is no new rate, and
-//! invoices keep the rate of their quote.
+//! [`Feeds`] sends the requests and [`RateConsensus`] decides. Without enough sources that agree there is no new rate,
+//! and invoices keep the rate of their quote.
 
 mod request;
 mod consensus;
@@ -27,7 +27,7 @@ use config::{Pair, Rates, SourceName};
 /// The price of one pair at one exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// The exchange.
+    /// The exchange that returned the price.
     pub source: SourceName,
     /// The pair that the exchange quotes, such as BTC/USDT when BTC/USD was requested.
     pub pair: Pair,
@@ -117,7 +117,8 @@ impl Feeds {
         exchanges::parse_response(source, pairs, &body, self.clock.now())
     }
 
-    /// Sends one request per pair. Pairs that the exchange does not know are left out; fails when it knows none of them.
+    /// Sends one request per pair. Pairs that the exchange does not know are left out; fails when it knows none of
+    /// them.
     async fn request_one_by_one(
         &self,
         source: SourceName,

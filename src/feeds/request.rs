@@ -31,7 +31,7 @@ pub enum FeedError {
     /// No response within the configured time.
     #[error("the exchange did not answer in time")]
     TimedOut,
-    /// An unexpected HTTP status.
+    /// The exchange answered with this HTTP status, which is neither success nor a known refusal.
     #[error("the exchange answered with HTTP status {0}")]
     Status(u16),
     /// The exchange limits the request rate.
@@ -92,7 +92,7 @@ pub async fn fetch_body(client: &Client, url: Url) -> Result<Vec<u8>, FeedError>
     if status.is_success() {
         Ok(body)
     } else if status == StatusCode::BAD_REQUEST || status == StatusCode::NOT_FOUND {
-        // Binance and Coinbase answer so for a pair that they do not know.
+        // Binance and Coinbase answer with this status when they do not know a pair.
         Err(FeedError::rejected(&String::from_utf8_lossy(&body)))
     } else {
         Err(FeedError::Status(status.as_u16()))

@@ -70,9 +70,9 @@ pub enum Mode {
 /// The merchant and mode whose objects a call may read and change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shop {
-    /// The merchant.
+    /// The merchant who owns the objects.
     pub merchant: MerchantId,
-    /// The mode.
+    /// The mode to which the objects belong.
     pub mode: Mode,
 }
 

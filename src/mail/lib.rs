@@ -1,7 +1,7 @@
 //! Sends e-mail. A mail is queued in the database transaction that causes it, sent later, and retried after a failure.
 //!
-//! A mail is sent at least once: after a crash between sending and recording it, it is sent again. Recipients and texts are
-//! personal data: they appear in no log and no error text, and are erased when the mail is sent or given up.
+//! A mail is sent at least once: after a crash between sending and recording it, it is sent again. Recipients and texts
+//! are personal data: they appear in no log and no error text, and are erased when the mail is sent or given up.
 
 mod store;
 mod transport;
@@ -31,11 +31,11 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// The state of a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not sent yet, or to be retried.
+    /// Not sent yet; a failed attempt may have come before.
     Queued,
-    /// Accepted by the mail server, or written.
+    /// Accepted by the mail server, or written to the folder or the log.
     Sent,
-    /// Given up.
+    /// Given up after a permanent refusal or the last attempt.
     Failed,
 }
 
@@ -77,7 +77,7 @@ pub async fn deliver_due(db: &Db, now: Instant, transport: &Transport) -> Result
     Ok(sent)
 }
 
-/// What happens to a mail after an attempt.
+/// The next step of a mail after an attempt to send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DeliveryStep {
     Sent,

@@ -1,4 +1,4 @@
-//! Sends a mail to where the configuration says: nowhere but the log, a folder, or an SMTP server.
+//! Sends mails as configured: to the log, to a folder, or to an SMTP server.
 
 use std::{
     fs::DirBuilder,
@@ -35,7 +35,7 @@ pub struct Transport {
 }
 
 enum MailBackend {
-    /// The mail is dropped with a log line.
+    /// The mail is not sent, only a log line is written.
     Log,
     File(AsyncFileTransport<Tokio1Executor>),
     Smtp(AsyncSmtpTransport<Tokio1Executor>),
@@ -64,13 +64,14 @@ pub enum SendError {
     /// The recipient is not an e-mail address.
     #[error("the recipient is not an address")]
     InvalidRecipient,
-    /// The message cannot be built.
+    /// The message cannot be built from the subject and the text.
     #[error("the message cannot be built")]
     InvalidMessage,
     /// The file system returned an error.
     #[error("the file could not be written")]
     NotWritten,
-    /// The server refused the mail permanently, with this SMTP code. Its text is left out, because it often repeats the address.
+    /// The server refused the mail permanently, with this SMTP code. Its text is left out, because it often repeats the
+    /// address.
     #[error("the server refused the mail permanently{}", format_code(.0))]
     Refused(Option<u16>),
     /// The server could not be reached, or refused the mail temporarily with this SMTP code.

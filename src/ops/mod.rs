@@ -22,7 +22,7 @@ use web::health::Health;
 
 /// Time between two checks.
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
-/// A worker whose run has not ended for this long hangs: every wait inside a run is bounded below this.
+/// Time after which a worker's run counts as hanging. Every wait inside a run has a shorter limit.
 const WORKER_HANGS_AFTER: Duration = Duration::from_secs(300);
 /// A worker that has failed for this long makes the daemon not ready.
 const WORKER_FAILS_AFTER: Duration = Duration::from_secs(60);
@@ -34,15 +34,16 @@ struct Supervisor {
     heartbeats: Heartbeats,
     tasks: Tasks,
     db: Db,
-    /// The database check that has not returned yet. A silent server gets no second one, which would use a connection each.
+    /// The database check that has not returned yet. While it runs, no second one is started, because each check uses a
+    /// connection of the server.
     database_check: Option<BoxFuture<'static, Result<Vec<String>, db::Error>>>,
     data_folder: PathBuf,
     /// The problems of the last check, by part.
     problems: BTreeMap<String, String>,
 }
 
-/// Supervises the daemon until `stop` is true: `/readyz` shows its problems, and systemd is notified that the daemon is ready
-/// and, as long as no worker hangs, that it is alive.
+/// Supervises the daemon until `stop` is true: `/readyz` shows its problems, and systemd is notified that the daemon is
+/// ready and, as long as no worker hangs, that it is alive.
 pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     let supervisor = Supervisor {
         health: daemon.health.clone(),
@@ -57,8 +58,8 @@ pub fn spawn(daemon: &Daemon, stop: &watch::Receiver<bool>) -> JoinHandle<()> {
     daemon.tasks.spawn("supervisor", supervisor.run(stop.clone()))
 }
 
-/// Catches SIGTERM and SIGINT from now on, and returns a future that is ready when one arrives. Called before anything is
-/// opened, so that a signal during the start ends the daemon in order, too.
+/// Catches SIGTERM and SIGINT from now on, and returns a future that is ready when one arrives. Called before anything
+/// is opened, so that a signal during the start ends the daemon in order, too.
 ///
 /// # Errors
 /// Fails when the signal handlers cannot be installed.

@@ -7,13 +7,16 @@ use serde_json::{Map, Value};
 /// Longest text of a field, in bytes.
 const TEXT_LENGTH_MAX: usize = 1000;
 
-/// The error of a request, worded for the client.
+/// The error of a request, in words for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
+    /// The header `Content-Type` is not `application/json`.
     #[error("the Content-Type must be application/json")]
     NotJson,
+    /// The body is not a JSON object, for the reason that the parser gives.
     #[error("the body is not a JSON object: {0}")]
     Malformed(String),
+    /// A field is missing or wrong. `problem` continues the sentence that begins with the field's name.
     #[error("`{field}` {problem}")]
     Field { field: &'static str, problem: String },
 }

@@ -1,5 +1,5 @@
-//! The middleware around every surface: request ids, client addresses and their rate limit, bounded bodies, timeouts,
-//! panics, security headers, the request log.
+//! The middleware around every surface. It assigns request ids, finds the client's address and limits its requests,
+//! bounds and times out bodies, catches panics, sets security headers, and logs requests.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
@@ -27,7 +27,8 @@ use tasks::Tasks;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_LENGTH_MAX: usize = 64;
 
-/// The middleware. One value is shared by all surfaces, so that the rate limit per client counts requests to any of them.
+/// The middleware. One value is shared by all surfaces, so that the rate limit per client counts requests to any of
+/// them.
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
 
@@ -53,8 +54,8 @@ impl Guard {
         }))
     }
 
-    /// Wraps a surface with the client's rate limit, a bounded body, a timeout and a catch for panics. `render` renders the
-    /// errors of this middleware in the surface's error format.
+    /// Wraps a surface with the client's rate limit, a bounded body, a timeout and a catch for panics. `render` renders
+    /// the errors of this middleware in the surface's error format.
     pub fn protect(&self, surface: Router, render: ErrorRenderer) -> Router {
         // This middleware bounds and reads the body, so that no endpoint has to.
         let surface = surface.layer(DefaultBodyLimit::disable());
@@ -233,7 +234,7 @@ mod tests {
         accepted.push(Vec::new());
         for sent in &accepted {
             assert_eq!(post(router.clone(), sent.clone()).await.status(), 200);
-            // A body of several chunks, whose length the client does not announce.
+            // The body has several chunks, and the client does not announce its length.
             let chunks: Vec<Result<Bytes, Infallible>> =
                 sent.chunks(3).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
             let chunked = Body::from_stream(futures_util::stream::iter(chunks));

@@ -38,7 +38,7 @@ impl HostRouter {
     }
 }
 
-/// The finished routers: those of the named hosts serve the surfaces of every host, too.
+/// The finished routers. The router of a named host also serves the surfaces without a host of their own.
 struct RoutersByHost {
     every_host: Router,
     by_host: BTreeMap<String, Router>,

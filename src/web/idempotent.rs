@@ -1,5 +1,5 @@
-//! Executes the transaction of a call. After a conflict with a concurrent transaction the call is executed again. A call
-//! with an idempotency key is executed once: a repetition returns the stored response of the first one.
+//! Executes the transaction of a call. After a conflict with a concurrent transaction the call is executed again. A
+//! call with an idempotency key is executed once: a repetition returns the stored response of the first one.
 //!
 //! Every surface uses this executor; what differs between their operations are parameters.
 
@@ -21,7 +21,7 @@ const ATTEMPTS_MAX: u32 = 4;
 /// The time for which a key and its response are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retention {
-    /// For calls that move money.
+    /// The key never expires: for calls that move money.
     Forever,
     /// Seconds after the first call.
     Seconds(i64),
@@ -30,9 +30,9 @@ pub enum Retention {
 /// The calls among which a key is unique. Callers of different scopes never see each other's responses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope<'a> {
-    /// The name of the surface.
+    /// The surface that received the call, such as `checkout`.
     pub surface: &'a str,
-    /// The shop.
+    /// The merchant and mode whose objects the call changes.
     pub shop: Shop,
     /// The name of the operation, such as `orders`.
     pub operation: &'a str,
@@ -40,7 +40,7 @@ pub struct Scope<'a> {
     pub owner: &'a str,
 }
 
-/// An idempotency key with everything that decides on a repetition.
+/// An idempotency key with its scope, the fingerprint of its request, and the time for which it is stored.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
     call: Call,
@@ -50,18 +50,19 @@ pub struct IdempotencyKey {
 /// The response of a call, as it is stored with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
-    /// The HTTP status.
+    /// The HTTP status of the response.
     pub status: StatusCode,
-    /// JSON text.
+    /// The body of the response, as JSON text.
     pub body: String,
 }
 
-/// The outcome of a call.
+/// The response to a call, with the value of its execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallOutcome<T> {
     /// The response for the client.
     pub response: StoredResponse,
-    /// The value that the transaction returned with the response; `None` when the response is the stored one of an earlier call.
+    /// The value that the transaction returned with the response; `None` when the response is the stored one of an
+    /// earlier call.
     pub executed: Option<T>,
 }
 
@@ -80,8 +81,8 @@ pub trait OperationError: From<db::Error> {
 }
 
 impl IdempotencyKey {
-    /// Reads the key from the request's headers; `None` when the client sent none. `request` is the parsed request in a form
-    /// that is the same for equal requests, such as its serialisation.
+    /// Reads the key from the request's headers; `None` when the client sent none. `request` is the parsed request in a
+    /// form that is the same for equal requests, such as its serialisation.
     ///
     /// # Errors
     /// Fails when the header is not 1 to 255 visible ASCII characters.
@@ -105,8 +106,8 @@ impl fmt::Display for Scope<'_> {
     }
 }
 
-/// Executes a call. `prepare` runs before each transaction, for work that belongs into none; `transact` is the transaction,
-/// and returns the response and whatever else the caller needs. `name` names the transaction in logs.
+/// Executes a call. `prepare` runs before each transaction, for work that must not be done inside one. `transact` is
+/// the transaction, and returns the response and a value for the caller. `name` names the transaction in logs.
 ///
 /// # Errors
 /// Returns the error of the operation. A failed call stores no key, so it may be repeated with the same one.
@@ -224,7 +225,8 @@ mod tests {
         IdempotencyKey::from_headers(&headers, &scope, request, Retention::Forever).unwrap()
     }
 
-    /// Executes a call whose transactions fail with a conflict as long as `conflicts` allows, and count in `executions`.
+    /// Executes a call whose transactions fail with a conflict as long as `conflicts` allows, and count in
+    /// `executions`.
     async fn call(
         db: &Db,
         key: Option<IdempotencyKey>,

@@ -1,4 +1,5 @@
-//! The listener: accepts a bounded number of connections with bounded headers, and lets running requests finish at a shutdown.
+//! The listener: accepts a bounded number of connections with bounded headers, and lets running requests finish at a
+//! shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -81,8 +82,8 @@ fn is_closed_by_client(e: &io::Error) -> bool {
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&e.kind())
 }
 
-/// The kernel closes the connection of a client that does not receive its response (TCP_USER_TIMEOUT). The daemon cannot do
-/// that itself, because it cannot tell a full send buffer from a slow endpoint.
+/// Sets `TCP_USER_TIMEOUT`, by which the kernel closes the connection of a client that does not receive its response.
+/// The daemon cannot close it, because it cannot distinguish a full send buffer from a slow endpoint.
 fn set_socket_options(stream: &TcpStream, stall_timeout: Duration) {
     let ms = u32::try_from(stall_timeout.as_millis()).unwrap_or(u32::MAX);
     let timeout_set = rustix::net::sockopt::set_tcp_user_timeout(stream, ms).map_err(io::Error::from);

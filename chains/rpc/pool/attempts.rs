@@ -9,7 +9,7 @@ use crate::{NodeError, RpcError, http::ErrorClass};
 pub struct HealthEvent {
     /// Kind of the failure, which decides about further attempts.
     pub class: ErrorClass,
-    /// Reason in which the secrets of the endpoint are redacted.
+    /// Text of the failure, without the secrets of the endpoint.
     pub reason: String,
     /// Time for which the node rejects further requests; `None` if it named none.
     pub retry_after: Option<Duration>,
@@ -44,7 +44,7 @@ pub struct Attempts<T> {
     pub fallback: Option<T>,
     /// Message of a node, or of the pool, that the reply would be too large.
     pub too_large: Option<String>,
-    /// Error that a node replied with, of no other kind that has its own field here.
+    /// Error that a node replied with, unless another field of this struct describes it.
     pub node_error: Option<NodeError>,
     /// Reason for which a reply was rejected as invalid.
     pub invalid: Option<String>,

@@ -1,7 +1,9 @@
-//! Idempotency keys: a repeated call gets the first one's answer, and the same key with another body is told apart.
+//! Idempotency keys: a repeated call gets the answer of the first one. A call with the same key and another request is
+//! refused.
 //!
-//! The key is claimed in the transaction that does the work and stores its answer, so that both exist or neither. Two
-//! calls at once wait for each other at the claim; a refused call leaves no key behind and may be repeated.
+//! The key is claimed in the transaction that does the work and stores the answer, so the key and the work are stored
+//! together or not at all. Of two calls at the same time, the second waits at the claim until the first has ended. A
+//! refused call stores no key and may be repeated.
 
 mod store;
 
@@ -13,19 +15,23 @@ use sha2::{Digest, Sha256};
 use clock::Instant;
 use db::{self, Tx};
 
-/// Longer keys are refused by the surfaces.
+/// Maximum length of a key, in bytes. The surfaces refuse longer keys.
 pub const KEY_LENGTH_MAX: usize = 255;
 
-/// What identifies a call. The scope names surface, shop and operation: `checkout/1/live/orders`.
+/// A call with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
+    /// Surface, shop, operation and caller, such as `checkout/1/live/orders/user/5`. A key is unique within its scope.
     pub scope: String,
+    /// The key that the client sent, at most [`KEY_LENGTH_MAX`] characters.
     pub key: String,
+    /// SHA-256 of the request, by which a repetition is distinguished from another request.
     pub fingerprint: [u8; 32],
 }
 
 impl Call {
-    /// `body` is the request as it was understood, in a form that is the same for equal requests.
+    /// Returns the call. `body` is the parsed request in a form that is the same for equal requests, such as its
+    /// serialisation.
     pub fn new(scope: impl Into<String>, key: impl Into<String>, body: &[u8]) -> Call {
         Call { scope: scope.into(), key: key.into(), fingerprint: Sha256::digest(body).into() }
     }
@@ -34,27 +40,34 @@ impl Call {
 /// The stored answer of the first call: its HTTP status and its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
+    /// The HTTP status code of the response.
     pub status: u16,
+    /// The body of the response, as it was sent.
     pub body: String,
 }
 
-/// How long a key is known.
+/// The time for which a key and its answer are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// For calls that move money.
+    /// The key never expires: for calls that move money.
     ForEver,
+    /// The key is deleted at this time or later; then the same call is executed again.
     Until(Instant),
 }
 
+/// The result of claiming a key.
 #[derive(Debug)]
 pub enum Claim {
+    /// The key is new: the caller does the work and stores the answer.
     New(Claimed),
+    /// The same request was answered before, with this answer.
     Same(Answer),
-    /// The key was used with another body.
+    /// The key was used with another request.
     Mismatch,
 }
 
-/// A key that is ours in this transaction: it must get its answer before the transaction ends.
+/// A key that this transaction has claimed. The transaction must store the answer with [`Claimed::keep`] before it
+/// ends.
 #[must_use = "the answer is kept with the key"]
 #[derive(Debug)]
 pub struct Claimed {
@@ -62,7 +75,7 @@ pub struct Claimed {
     key: String,
 }
 
-/// First statement of a transaction that may be asked for twice.
+/// Claims a key. This must be the first statement of the transaction, so that a repeated call does nothing else.
 pub async fn claim(tx: &mut Tx, now: Instant, keep: Keep, call: &Call) -> Result<Claim, db::Error> {
     let expires_at = match keep {
         Keep::ForEver => None,
@@ -78,12 +91,13 @@ pub async fn claim(tx: &mut Tx, now: Instant, keep: Keep, call: &Call) -> Result
 }
 
 impl Claimed {
+    /// Stores the answer of the call with its key.
     pub async fn keep(self, tx: &mut Tx, answer: &Answer) -> Result<(), db::Error> {
         store::set_answer(tx, &self.scope, &self.key, answer).await
     }
 }
 
-/// Removes up to `limit` keys whose time is over and returns how many there were.
+/// Deletes at most `limit` expired keys and returns the number of deleted keys.
 pub async fn forget_expired(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
     store::delete_expired(tx, now, limit).await
 }

@@ -2,7 +2,8 @@ use crate::idempotency::{Answer, Call};
 use clock::Instant;
 use db::{self, Tx, execute, expect_changed, row};
 
-/// False when the key is there already. A concurrent claim is waited for.
+/// Inserts a key without an answer. Returns false when the key exists already. While another transaction has claimed
+/// the key, the insert waits for the end of that transaction.
 pub async fn insert_key(
     tx: &mut Tx,
     now: Instant,
@@ -22,6 +23,7 @@ pub async fn insert_key(
     Ok(n == 1)
 }
 
+/// Returns the stored fingerprint and answer of a key; `None` when the key is not stored.
 pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], Answer)>, db::Error> {
     let found = row!(
         tx,
@@ -33,6 +35,7 @@ pub async fn find_answer(tx: &mut Tx, call: &Call) -> Result<Option<([u8; 32], A
     Ok(Some((row.get("fingerprint")?, Answer { status: row.get("response_status")?, body: row.get("response_body")? })))
 }
 
+/// Stores the answer of a claimed key. Fails when the key has an answer already.
 pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &Answer) -> Result<(), db::Error> {
     let n = execute!(
         tx,
@@ -46,6 +49,7 @@ pub async fn set_answer(tx: &mut Tx, scope: &str, key: &str, answer: &Answer) ->
     expect_changed(n, 1)
 }
 
+/// Deletes at most `limit` keys that have expired and returns their number.
 pub async fn delete_expired(tx: &mut Tx, now: Instant, limit: u32) -> Result<u64, db::Error> {
     execute!(
         tx,

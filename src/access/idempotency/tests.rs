@@ -8,7 +8,8 @@ use db::{Db, Error};
 const NOW: Instant = Instant(1_770_811_200_000);
 const DAY: Keep = Keep::Until(NOW.plus_seconds(86_400));
 
-/// What a caller sees: `None` for another body, otherwise the answer. Work that is really done is counted.
+/// Executes a call and returns its answer; `None` when the key was used with another request. `done` counts the
+/// executions.
 async fn ask(db: &Db, call: Call, keep: Keep, done: Arc<AtomicU32>) -> Result<Option<Answer>, Error> {
     db.write("ask", move |tx| {
         Box::pin(async move {

@@ -1,4 +1,5 @@
-//! Token buckets: so many hits a minute on average and at most as many at once, for eight bytes a key.
+//! Token buckets: a maximum number of hits per minute on average, and the same number at once. Each key needs eight
+//! bytes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,31 +8,34 @@ use crate::limits::{Key, Limited};
 use clock::Instant;
 
 const MINUTE_MS: i64 = 60_000;
-/// Keys that are remembered, about 6 MiB. Beyond it strangers are admitted uncounted: this limit keeps single clients from
-/// taking all the service, and must not itself be the way to deny it to everybody.
+/// Maximum number of keys in the table, which then has about 6 MiB. Further keys are admitted without being counted:
+/// otherwise an attacker could lock all other clients out by filling the table.
 const KEYS_MAX: usize = 1 << 18;
 
-/// A limit per minute and key.
+/// A limit per minute for each key.
 pub struct Buckets {
     per_minute: i64,
     table: Mutex<Table>,
 }
 
-/// Time is counted in milliseconds × `per_minute`, so that one hit is worth exactly one minute of it.
+/// The buckets. Times are in milliseconds multiplied by `per_minute`, so that one hit costs exactly one minute and no
+/// division rounds.
 struct Table {
     now: i64,
-    /// When the bucket of a key is full again. One that is full is as good as absent.
+    /// The time at which the bucket of a key is full again. A full bucket need not be stored.
     full_at: HashMap<Key, i64>,
-    /// How many keys make it worth to look for full buckets.
+    /// The number of keys from which on full buckets are removed.
     crowd: usize,
 }
 
 impl Buckets {
+    /// Creates a limit of `hits` per minute, at least one.
     pub fn per_minute(hits: u32) -> Buckets {
         let table = Table { now: i64::MIN, full_at: HashMap::new(), crowd: 1024 };
         Buckets { per_minute: i64::from(hits.max(1)), table: Mutex::new(table) }
     }
 
+    /// Counts a hit of a key. Fails when the bucket of the key is empty; the hit is not counted then.
     pub fn admit(&self, now: Instant, key: Key) -> Result<(), Limited> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.now = table.now.max(now.0.saturating_mul(self.per_minute));
@@ -46,6 +50,7 @@ impl Buckets {
         Ok(())
     }
 
+    /// Returns the number of keys in memory.
     #[cfg(test)]
     pub fn keys(&self) -> usize {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).full_at.len()

@@ -1,5 +1,6 @@
-//! Rate limits in memory: exact sliding windows for few hits, token buckets for many. Both forget what no longer counts,
-//! and neither grows past its bound. A key is a keyed hash: what a stranger sends cannot aim at one place of the table.
+//! Rate limits in memory: exact sliding windows for few hits, token buckets for many. Both remove entries that no
+//! longer count, and both have a maximum size. A key is a hash with a secret seed, so a client cannot choose values
+//! that collide.
 
 mod bucket;
 mod window;
@@ -14,17 +15,19 @@ use std::sync::LazyLock;
 pub use bucket::Buckets;
 pub use window::{Rule, Windows};
 
-/// Who is counted.
+/// The key under which hits are counted: a hash of the client's address or of another subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 
 impl Key {
+    /// Returns the key of a subject, such as an address or a pair of order number and e-mail address.
     pub fn of(subject: impl Hash) -> Key {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         Key(HASHER.hash_one(subject))
     }
 
-    /// An IPv6 client owns a whole /64 network and is counted by it; a mapped IPv4 address is that IPv4 address.
+    /// Returns the key of a client's address. An IPv6 client is counted by its /64 network, because it can use every
+    /// address in it. An IPv4 address that is mapped to IPv6 counts as IPv4.
     pub fn ip(address: IpAddr) -> Key {
         match address.to_canonical() {
             IpAddr::V4(v4) => Key::of(v4),
@@ -33,10 +36,11 @@ impl Key {
     }
 }
 
-/// Too many: the same call is admitted again after so many seconds, at least one.
+/// The error of a hit that exceeds a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the rate limit is exceeded for another {after_seconds} s")]
 pub struct Limited {
+    /// Seconds until a hit of the same key is admitted again, at least 1.
     pub after_seconds: u64,
 }
 

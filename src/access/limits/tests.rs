@@ -78,13 +78,12 @@ fn buckets_that_are_full_again_are_forgotten() {
     for n in 0..100_000_i64 {
         buckets.admit(Instant(n), Key::of(n)).unwrap();
     }
-    // One hit is made good in 100 ms: few buckets are not full at any time.
+    // A bucket is full again 100 ms after one hit, so only about 100 buckets are not full at any time.
     assert!(buckets.keys() <= 1024);
 }
 
 proptest! {
-    /// Against the definition: of any hits at growing instants, exactly those are admitted that have fewer than three
-    /// admitted ones in the 60 s before.
+    /// A hit is admitted exactly when fewer than three hits of its key were admitted in the 60 s before it.
     #[test]
     fn windows_are_exact(steps in prop::collection::vec((0_i64..40_000, 0_u8..3), 1..80)) {
         let limit = Windows::new([Rule { hits: 3, window_seconds: 60 }]);
@@ -101,7 +100,7 @@ proptest! {
         }
     }
 
-    /// Whoever waits as long as he was told is admitted.
+    /// A client that waits for the returned number of seconds is admitted.
     #[test]
     fn the_told_wait_is_enough(hits in 1_u32..100, tries in 1_usize..300, step in 0_i64..500) {
         let (windows, buckets) = (Windows::new([Rule { hits, window_seconds: 60 }]), Buckets::per_minute(hits));

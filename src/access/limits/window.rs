@@ -1,4 +1,4 @@
-//! Exact sliding windows: never more than so many admitted hits of one key within any window.
+//! Exact sliding windows: within any window, at most the allowed number of hits of one key is admitted.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,24 +8,29 @@ use std::collections::HashMap;
 use crate::limits::{Key, Limited};
 use clock::Instant;
 
-/// Hits that are remembered for one rule, all keys together: about 30 MiB. Beyond it strangers are refused, so that nobody
-/// can flush a limit by filling the table.
+/// Maximum number of stored hits of one rule, of all keys together: about 30 MiB. Further hits are refused, so that an
+/// attacker who fills the table cannot make the limit forget earlier hits.
 const HITS_MAX: usize = 1 << 18;
 
+/// A limit: at most `hits` within any `window_seconds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
+    /// Maximum number of admitted hits within the window; 0 admits none.
     pub hits: u32,
+    /// Length of the window, in seconds.
     pub window_seconds: u32,
 }
 
-/// `N` rules that apply at once, each with a key of its own. A refused hit counts for none of them.
+/// `N` rules that apply to the same hits, each with a key of its own. A refused hit counts for none of them.
 pub struct Windows<const N: usize>(Mutex<[Window; N]>);
 
 impl<const N: usize> Windows<N> {
+    /// Creates the rules, without any hit.
     pub fn new(rules: [Rule; N]) -> Windows<N> {
         Windows(Mutex::new(rules.map(Window::new)))
     }
 
+    /// Counts a hit under one key per rule. Fails when any rule refuses the hit; no rule counts it then.
     pub fn admit(&self, now: Instant, keys: [Key; N]) -> Result<(), Limited> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wait_ms = windows.iter_mut().zip(keys).filter_map(|(window, key)| window.wait_ms(now, key)).max();
@@ -40,9 +45,9 @@ impl<const N: usize> Windows<N> {
 struct Window {
     hits: usize,
     window_ms: i64,
-    /// Never goes back, whatever the clock does.
+    /// The latest time that a caller passed. It never goes back, even if the clock does.
     now: Instant,
-    /// Admitted hits of the running window, oldest first: of all keys, and of each.
+    /// The admitted hits of all keys that are still within the window, oldest first. `of_key` has the same hits by key.
     all: VecDeque<(Instant, Key)>,
     of_key: HashMap<Key, VecDeque<Instant>>,
 }
@@ -54,7 +59,8 @@ impl Window {
         Window { hits, window_ms, now: Instant(i64::MIN), all: VecDeque::new(), of_key: HashMap::new() }
     }
 
-    /// Forgets what left the window; how long this key has to wait, if at all.
+    /// Removes the hits that have left the window. Returns the milliseconds until a hit of this key is admitted; `None`
+    /// when it is admitted now.
     fn wait_ms(&mut self, now: Instant, key: Key) -> Option<i64> {
         self.now = self.now.max(now);
         while let Some(&(at, key)) = self.all.front()
@@ -65,7 +71,7 @@ impl Window {
         }
         let of_key = self.of_key.get(&key);
         if of_key.map_or(0, VecDeque::len) >= self.hits {
-            // A rule of no hits at all never admits; it answers with a whole window.
+            // A rule with 0 hits admits none and has no oldest hit to wait for, so it returns the whole window.
             return Some(of_key.and_then(VecDeque::front).map_or(self.window_ms, |at| self.left_ms(*at)));
         }
         if self.all.len() >= HITS_MAX { self.all.front().map(|(at, _)| self.left_ms(*at)) } else { None }

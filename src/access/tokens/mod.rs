@@ -1,4 +1,4 @@
-//! User tokens: shown once, stored as a hash, bound to the shop of their user.
+//! Access tokens of users. A token is shown once, stored as a hash, and valid only in the shop of its user.
 
 mod store;
 
@@ -14,25 +14,28 @@ use db::{self, Tx};
 use ids::{Shop, UserId};
 
 const PREFIX: &str = "ut_";
-/// The prefix and 32 bytes in hexadecimal digits: what is longer is no token and is not hashed.
+/// Length of a token in characters: the prefix, and 32 bytes in hexadecimal digits. A text of another length is not
+/// hashed.
 const LENGTH: usize = PREFIX.len() + 64;
 
-/// A new token in plain text: for its user's eyes, once.
+/// A new token in plain text. It is shown to its user once and never stored.
 pub struct Token(SecretString);
 
 impl Token {
+    /// Draws a random token.
     pub fn draw(rng: &mut impl CryptoRng) -> Token {
         let mut bytes = [0; 32];
         rng.fill_bytes(&mut bytes);
         Token(format!("{PREFIX}{}", const_hex::encode(bytes)).into())
     }
 
+    /// Returns the token in plain text, to be shown to its user.
     pub fn reveal(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
-/// Stores the token's hash; without `expires_at` it holds until it is revoked.
+/// Stores the hash of a token; without `expires_at` the token is valid until it is revoked.
 pub async fn issue(
     tx: &mut Tx,
     now: Instant,
@@ -43,7 +46,8 @@ pub async fn issue(
     store::insert_token(tx, now, user, hash(token.reveal()), expires_at).await
 }
 
-/// The active user of this shop that presents the token.
+/// Returns the active user of this shop to whom the token belongs; `None` when the token is unknown, expired or
+/// revoked.
 pub async fn authenticate(tx: &mut Tx, now: Instant, shop: Shop, presented: &str) -> Result<Option<UserId>, db::Error> {
     if presented.len() != LENGTH || !presented.starts_with(PREFIX) {
         return Ok(None);
@@ -51,18 +55,18 @@ pub async fn authenticate(tx: &mut Tx, now: Instant, shop: Shop, presented: &str
     store::find_user(tx, now, shop, hash(presented)).await
 }
 
-/// Ends one token; false when there is none, or when it has ended before.
+/// Revokes one token. Returns false when the token is unknown or was revoked before.
 pub async fn revoke(tx: &mut Tx, now: Instant, presented: &str) -> Result<bool, db::Error> {
     store::set_revoked(tx, now, hash(presented)).await
 }
 
-/// Ends every token of a user and returns how many there were.
+/// Revokes all tokens of a user and returns the number that were not revoked yet.
 pub async fn revoke_all(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
     store::set_all_revoked(tx, now, user).await
 }
 
-/// A token has 256 random bits, so that a plain hash is as good as a slow one, and the look-up by it needs no comparison
-/// in constant time.
+/// Returns the SHA-256 of a token. A token has 256 random bits, so it cannot be guessed: no slow hash is needed, and
+/// the hash need not be compared in constant time.
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }

@@ -2,6 +2,7 @@ use clock::Instant;
 use db::{self, Tx, execute, expect_changed, row};
 use ids::{Shop, UserId};
 
+/// Inserts a token by its hash; without `expires_at` it never expires.
 pub async fn insert_token(
     tx: &mut Tx,
     now: Instant,
@@ -20,6 +21,7 @@ pub async fn insert_token(
     expect_changed(n, 1)
 }
 
+/// Returns the active user of the shop whose token has this hash; `None` when the token is unknown, revoked or expired.
 pub async fn find_user(tx: &mut Tx, now: Instant, shop: Shop, hash: [u8; 32]) -> Result<Option<UserId>, db::Error> {
     let found = row!(
         tx,
@@ -34,11 +36,13 @@ pub async fn find_user(tx: &mut Tx, now: Instant, shop: Shop, hash: [u8; 32]) ->
     found.map(|row| row.get("id")).transpose()
 }
 
+/// Revokes the token with this hash. Returns false when there is none that is not revoked yet.
 pub async fn set_revoked(tx: &mut Tx, now: Instant, hash: [u8; 32]) -> Result<bool, db::Error> {
     let n = execute!(tx, "update user_tokens set revoked_at = $2 where hash = $1 and revoked_at is null", hash, now)?;
     Ok(n == 1)
 }
 
+/// Revokes all tokens of a user and returns the number that were not revoked yet.
 pub async fn set_all_revoked(tx: &mut Tx, now: Instant, user: UserId) -> Result<u64, db::Error> {
     execute!(tx, "update user_tokens set revoked_at = $2 where user_id = $1 and revoked_at is null", user, now)
 }

@@ -82,6 +82,7 @@ pub struct Import {
 /// The arguments of `coupon deactivate`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Deactivate {
+    /// Code of the coupon.
     pub code: String,
     #[command(flatten)]
     pub owner: Owner,

@@ -24,6 +24,7 @@ use crate::commands::out::print_line;
 use db::{self, Tx};
 use ids::{Mode, Shop};
 
+/// The arguments of `settled admin`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -69,29 +70,53 @@ enum Resource {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AdminOperation {
+    /// Lists all merchants.
     ListMerchants,
+    /// Adds a merchant.
     CreateMerchant(merchants::Create),
+    /// Adds a user.
     CreateUser(users::Create),
+    /// Disables or enables a user.
     SetUser(users::Set),
+    /// Lists all users of a merchant with their balances.
     ListUsers(Owner),
+    /// Issues an access token for a user.
     IssueToken(users::Issue),
+    /// Revokes all access tokens of a user.
     RevokeTokens(users::Revoke),
+    /// Credits a user's balance from the operator's equity.
     Credit(users::Credit),
+    /// Creates or changes products: all of them, or none after an error.
     PutProducts(Owner, Vec<products::NewProduct>),
+    /// Lists all products of a merchant.
     ListProducts(Owner),
+    /// Activates or deactivates a product.
     SetProduct(products::Set),
+    /// Adds items to the stock of a product.
     ImportStock(stock::Import),
+    /// Lists the stock items of a product, without their texts.
     ListStock(stock::List),
+    /// Takes a stock item off sale for good.
     WithdrawStock(stock::Withdraw),
+    /// Creates coupons: all of them, or none after an error.
     PutCoupons(Owner, Vec<coupons::NewCoupon>),
+    /// Lists all active coupons of a merchant.
     ListCoupons(Owner),
+    /// Deactivates a coupon.
     DeactivateCoupon(coupons::Deactivate),
+    /// Describes an order, without its delivered items.
     ShowOrder(orders::OrderName),
+    /// Cancels an unpaid order.
     CancelOrder(orders::OrderName),
+    /// Confirms the payment of an order at Alipay or WeChat Pay.
     ConfirmOrder(orders::OrderName),
+    /// Lists the open reviews, oldest first.
     ListReviews(reviews::List),
+    /// Closes a review that the operator decided.
     CloseReview(reviews::Close),
+    /// Resumes a halted chain.
     ResumeChain(chains::Resume),
+    /// Lists the unspent outputs of a chain's Bitcoin deposit addresses.
     ListUnspent(chains::Unspent),
 }
 

@@ -32,12 +32,12 @@ pub struct OrderName {
     pub order: String,
 }
 
-/// An order with the names of what it refers to.
+/// An order, with the names of the objects to which it refers.
 struct OrderReport {
     order: OrderDetails,
     merchant_slug: String,
     user_name: Option<String>,
-    /// `None` after it was erased.
+    /// The buyer's e-mail address; `None` after it was erased.
     email: Option<String>,
     /// The lines with the slugs of their products.
     lines: Vec<(OrderLine, String)>,

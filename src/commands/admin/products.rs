@@ -86,8 +86,10 @@ pub struct Import {
 pub struct Set {
     /// Id or slug of the product.
     pub product: String,
+    /// Deactivate the product, which is then no longer listed and sold.
     #[arg(long, conflicts_with = "active", required_unless_present = "active")]
     pub inactive: bool,
+    /// Activate the product, which is then listed and sold.
     #[arg(long)]
     pub active: bool,
     #[command(flatten)]

@@ -19,8 +19,8 @@ const LISTED_MAX: u32 = 10_000;
 /// The commands about stock.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Add items to the stock of a product: the lines of a text file, a JSON array of strings, or the column `line` of a CSV
-    /// file. A line that the product already has, or had, is skipped.
+    /// Add items to the stock of a product: the lines of a text file, a JSON array of strings, or the column `line` of
+    /// a CSV file. A line that the product already has, or had, is skipped.
     Import(Files),
     /// List the items of a product by number, with their import time. The text of an item is never shown.
     List(List),
@@ -42,8 +42,11 @@ pub struct Files {
 /// One part of an import.
 #[derive(Serialize, Deserialize)]
 pub struct Import {
+    /// The merchant of the product, and the mode.
     pub owner: Owner,
+    /// Id or slug of the product.
     pub product: String,
+    /// The texts of the items, at most 1 MiB in total.
     pub lines: Vec<String>,
 }
 
@@ -156,7 +159,7 @@ pub async fn list(context: &Context, list: List) -> Result<String, String> {
             Box::pin(async move {
                 let shop = find_shop(tx, &list.owner).await?;
                 let sku = find_product(tx, shop, &list.product).await?.sku;
-                // One more item than shown tells whether there are more.
+                // One item more than the limit is fetched, to know whether the listing is complete.
                 let (after, fetched_max) = (StockItemId(list.after), limit.saturating_add(1));
                 Ok::<_, AdminError>(match all {
                     true => stock::list(tx, sku, after, fetched_max).await?,

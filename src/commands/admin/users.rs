@@ -42,6 +42,7 @@ pub enum TokenCommand {
 pub struct Create {
     /// Name of the user, unique at this merchant.
     pub name: String,
+    /// E-mail address of the user.
     #[arg(long)]
     pub email: Option<String>,
     #[command(flatten)]
@@ -51,9 +52,12 @@ pub struct Create {
 /// The arguments of `user set`.
 #[derive(clap::Args, Serialize, Deserialize)]
 pub struct Set {
+    /// Name of the user.
     pub name: String,
+    /// Disable the user; the tokens of the user are then refused.
     #[arg(long, conflicts_with = "enable", required_unless_present = "enable")]
     pub disable: bool,
+    /// Enable the user again.
     #[arg(long)]
     pub enable: bool,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! The operations that only the demo offers: paying as a buyer, reorganising the simulated chains, and advancing the clock.
+//! The operations that only the demo offers: paying as a buyer, reorganising the simulated chains, and advancing the
+//! clock.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,6 +37,7 @@ const REVIEWS_MAX: i64 = 1_000;
 /// The simulated chains of the demo and the state of their miners.
 #[derive(Clone)]
 pub struct Demo {
+    /// The simulated chains; the demo mines their blocks and sends the buyer's payments on them.
     pub simnet: Simnet,
     /// The URL of the node that `--evm` names.
     node: Option<Url>,
@@ -67,7 +69,9 @@ pub enum DemoCommand {
 /// An order, as far as a buyer needs it to pay.
 #[derive(Serialize, Deserialize)]
 pub struct DemoOrder {
+    /// The number that the buyer sees.
     pub order_no: String,
+    /// The state of the order, such as `delivered`.
     pub state: String,
     /// The URL of the status endpoint for this order.
     pub status_url: String,
@@ -78,11 +82,15 @@ pub struct DemoOrder {
 /// The invoice of an on-chain payment.
 #[derive(Serialize, Deserialize)]
 pub struct DemoInvoice {
+    /// The name of the chain in the configuration.
     pub chain: String,
-    /// False for the chain of `--evm`.
+    /// True on a chain that the demo simulates, false on the node of `--evm`.
     pub simulated: bool,
+    /// The symbol of the asset to pay in, such as `USDT`.
     pub symbol: String,
+    /// The number of decimal places of the asset.
     pub decimals: u8,
+    /// The deposit address, which belongs to this invoice alone.
     pub address: String,
     /// The amount due, in base units.
     pub due: String,
@@ -92,12 +100,14 @@ pub struct DemoInvoice {
     pub confirmations: u32,
     /// The depth from which a block is final, in blocks.
     pub final_depth: u64,
+    /// The end of the payment window, RFC 3339 in UTC.
     pub expires_at: String,
 }
 
 /// Finds the order with this number or id.
 #[derive(Serialize, Deserialize)]
 pub struct FindOrder {
+    /// The number or id of the order.
     pub order: String,
 }
 
@@ -109,7 +119,9 @@ pub struct DemoContext {
 
 /// Handles requests of the control socket: the operations of the demo, and all operations of a daemon.
 pub struct DemoHandler {
+    /// Carries out the operations that every daemon offers.
     pub dispatcher: Dispatcher,
+    /// The simulated chains, for the operations that only the demo offers.
     pub demo: Demo,
 }
 
@@ -166,8 +178,8 @@ impl Demo {
     }
 }
 
-/// Returns the system clock, ahead by as much as the previous run of the demo left it. So the demo's clock never goes back
-/// behind stored times.
+/// Returns the system clock, ahead by as much as the previous run of the demo left it. So the demo's clock never goes
+/// back behind stored times.
 pub fn open_clock(folder: &Path) -> Result<Clock, CommandError> {
     let file = folder.join(CLOCK_FILE);
     match std::fs::read_to_string(&file) {

@@ -12,6 +12,7 @@ const TEXT: &str = include_str!("dev.toml");
 
 /// The parts of the configuration that differ between runs.
 pub struct Options {
+    /// The address and port on which the demo listens.
     pub listen: SocketAddr,
     /// The `[[accounts]]` tables as TOML.
     pub accounts: String,

@@ -33,6 +33,7 @@ use db::file_lock::DataFolderLock;
 /// The default data folder of the demo.
 pub const FOLDER: &str = ".settled-dev";
 
+/// The arguments of `settled dev`.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {

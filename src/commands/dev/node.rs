@@ -28,6 +28,7 @@ const RECEIPT_POLLS: u32 = 100;
 /// A node that was prepared for the demo.
 #[derive(Clone)]
 pub struct Node {
+    /// The URL of the node's JSON-RPC interface.
     pub url: Url,
     /// The chain id in the configuration. It contains part of the genesis hash, because each run of anvil is a new chain.
     chain: String,

@@ -75,6 +75,7 @@ struct PaymentRun {
     last_status: StatusResponse,
 }
 
+/// Pays an order as the arguments request, and prints each change of its status.
 pub async fn run(args: Args) -> Result<(), CommandError> {
     // A wrong folder is reported as such, and not as a demo that does not run.
     load_config(&args.data)?;
@@ -179,7 +180,8 @@ impl PaymentRun {
         Err(CommandError::failed("the late payment was not noticed"))
     }
 
-    /// Mines the blocks itself, so that the payment gets exactly the wanted number of confirmations.
+    /// Pays, then mines and replaces blocks. The command mines them itself, so that the payment gets exactly the
+    /// requested number of confirmations.
     async fn pay_and_reorganise(&mut self, blocks: u64) -> Result<(), CommandError> {
         self.require_simulation("--reorg")?;
         if blocks >= self.invoice.final_depth {

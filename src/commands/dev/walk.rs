@@ -9,11 +9,13 @@ use crate::commands::dev::{FOLDER, shop};
 
 /// The values that the text contains.
 pub struct Facts<'a> {
+    /// The address on which the demo listens.
     pub address: SocketAddr,
     /// The data folder as given on the command line.
     pub folder: &'a Path,
     /// A token of the demo's user.
     pub token: &'a str,
+    /// The node of `--evm`; `None` when all chains are simulated.
     pub node: Option<&'a Node>,
 }
 

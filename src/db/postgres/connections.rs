@@ -1,8 +1,8 @@
 //! The connections to the server, and the transactions that run on them.
 //!
-//! This is not sqlx's pool, because here a connection is only taken and put back by transactions: it needs no ping between
-//! two of them, and a broken one is dropped. A transaction begins on an idle connection, or on the next one when that is
-//! dead.
+//! This is not sqlx's pool, because here a connection is only taken and put back by transactions: it needs no ping
+//! between two of them, and a broken one is dropped. A transaction begins on an idle connection, or on the next one
+//! when that is dead.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::{Bind, Error, Row, Tx};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Returns the error of a call to a database that was closed.
 pub fn closed() -> Error {
     Error::Unavailable("the database is closed".into())
 }
@@ -41,17 +42,21 @@ struct Idle {
 /// The right of this process to open connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceState {
-    /// It may, like any number of other processes: it does not hold the instance lock and keeps no state in memory.
+    /// Connections may be opened, because the process does not hold the instance lock and keeps no state in memory. Any
+    /// number of processes may do so.
     Open,
-    /// It may while the instance lock has this epoch.
+    /// Connections may be opened while the instance lock has this epoch.
     Fenced(Epoch),
-    /// It may not: it held the instance lock and lost it.
+    /// Connections may not be opened, because the process has lost the instance lock.
     Lost,
 }
 
+/// The kind of a transaction, which decides its isolation level.
 #[derive(Clone, Copy)]
 pub enum Access {
+    /// May change rows. Each statement sees what was committed before it (`read committed`).
     Write,
+    /// Cannot change rows. All statements see one snapshot (`repeatable read`).
     Read,
 }
 
@@ -65,6 +70,7 @@ impl Access {
 }
 
 impl Connections {
+    /// Creates the pool without any connection; a transaction that finds none idle opens one. At least one is allowed.
     pub fn new(options: PgConnectOptions, count_max: u32, stats: Arc<Stats>) -> Result<Connections, Error> {
         let count_max = count_max.max(1);
         let permits = usize::try_from(count_max).map_err(|_| Error::Unsupported("too many connections".into()))?;
@@ -73,6 +79,7 @@ impl Connections {
         Ok(Connections { options, idle, permits, count_max, stats })
     }
 
+    /// Returns the options with which connections are opened.
     pub fn options(&self) -> &PgConnectOptions {
         &self.options
     }
@@ -82,6 +89,7 @@ impl Connections {
         self.permits.clone().acquire_owned().await.map_err(|_| closed())
     }
 
+    /// Runs a transaction on one connection: begins, runs `body`, and commits, or rolls back after an error.
     pub async fn run<T, E, F>(&self, name: &'static str, access: Access, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -118,6 +126,7 @@ impl Connections {
         outcome
     }
 
+    /// Runs a body of exactly one `select` without `begin` and `commit`, which saves two round trips.
     pub async fn select_one<T, E, F>(self: Arc<Self>, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -142,7 +151,7 @@ impl Connections {
         outcome
     }
 
-    /// Runs a `select`, and again on other connections while the one it runs on turns out to have died while it was idle.
+    /// Runs a `select`. When the connection has died while it was idle, the `select` runs again on another connection.
     pub async fn select_with_retry(
         &self,
         connection: &mut PgConnection,
@@ -169,7 +178,7 @@ impl Connections {
             let Some(mut connection) = self.take_idle() else { break };
             match control(&mut connection, access.begin_sql()).await {
                 Ok(()) => return Ok(connection),
-                // It died while it was idle; another idle connection may still be alive.
+                // The connection died while it was idle; another idle connection may still be alive.
                 Err(error) => tracing::debug!("an idle connection was dead: {error}"),
             }
         }
@@ -197,6 +206,7 @@ impl Connections {
         self.idle().connections.pop()
     }
 
+    /// Gives a connection back to the pool, or closes it when the instance lock was lost meanwhile.
     pub fn put_back(&self, connection: PgConnection) {
         let mut idle = self.idle();
         if idle.fence != FenceState::Lost {

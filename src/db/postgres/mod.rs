@@ -22,18 +22,19 @@ use connections::{Access, closed};
 
 const OLDEST_VERSION: i64 = 140_000;
 const STATEMENT_CACHE: usize = 512;
-/// Longer than every time limit of the server, so that it ends only transactions whose connection went silent.
+/// Time limit of a transaction. It is longer than every time limit of the server, so it ends only transactions whose
+/// connection does not respond any more.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(120);
 /// Settings of every session.
 const SESSION: [(&str, &str); 3] =
     [("idle_in_transaction_session_timeout", "15s"), ("lock_timeout", "5s"), ("statement_timeout", "30s")];
 
-/// The time that a transaction may take.
+/// The time limit of a transaction.
 #[derive(Clone, Copy)]
 pub(super) enum TimeLimit {
     /// [`TRANSACTION_TIMEOUT`].
     Standard,
-    /// A migration may rewrite a table, and an audit reads all of them.
+    /// No limit: a migration may rewrite a table, and an audit reads all tables.
     None,
 }
 
@@ -60,10 +61,12 @@ impl Engine {
         Ok(Engine(Arc::new(connections)))
     }
 
+    /// Returns the connections, which the instance lock fences.
     pub fn connections(&self) -> Arc<Connections> {
         self.0.clone()
     }
 
+    /// Runs `body` in a transaction that may change rows.
     pub async fn write<T, E, F>(&self, name: &'static str, limit: TimeLimit, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -73,6 +76,7 @@ impl Engine {
         self.submit(name, limit, |connections| async move { connections.run(name, Access::Write, body).await }).await
     }
 
+    /// Runs `body` in a read-only transaction on one snapshot.
     pub async fn read<T, E, F>(&self, name: &'static str, limit: TimeLimit, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -82,6 +86,7 @@ impl Engine {
         self.submit(name, limit, |connections| async move { connections.run(name, Access::Read, body).await }).await
     }
 
+    /// Runs a body of exactly one `select`, without a transaction around it.
     pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -122,7 +127,7 @@ impl Engine {
             };
             drop(permit);
             tracing::debug!(name, elapsed_us = start.elapsed().as_micros(), "transaction {name} ended");
-            // The caller may have been dropped; the transaction is done all the same.
+            // Sending fails when the caller was dropped. The transaction has run nevertheless.
             let _caller_dropped = sender.send(outcome);
         });
         receiver.await.unwrap_or_else(|_| Err(closed().into()))

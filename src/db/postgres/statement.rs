@@ -22,6 +22,7 @@ pub async fn control(connection: &mut PgConnection, sql: &'static str) -> Result
     connection.execute(sqlx::raw_sql(sql)).await.map(drop)
 }
 
+/// Runs several statements without binds, such as those of a migration.
 pub async fn run_script(connection: &mut PgConnection, sql: &'static str) -> Result<(), Error> {
     control(connection, sql).await.map_err(|e| to_error(&e))
 }
@@ -200,6 +201,7 @@ fn value(row: &PgRow, index: usize) -> Result<Bind, Error> {
     decode(value).map_err(invalid)
 }
 
+/// Converts an error of sqlx to the error that both databases share.
 pub fn to_error(error: &sqlx::Error) -> Error {
     if let Some(rejection) = error.as_database_error() {
         let code = rejection.code().unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::{Error, Tx};
 
 pub(super) enum Message {
     Run(Box<dyn Command>),
-    /// The thread ends; the sender is used when it has.
+    /// Ends the thread. The sender reports that the thread has ended.
     Close(oneshot::Sender<()>),
 }
 
@@ -24,7 +24,7 @@ pub(super) trait Command: Send {
 
 struct Job<T, E, F> {
     name: &'static str,
-    /// `None` after the run.
+    /// The closure; `None` after it has run.
     body: Option<F>,
     outcome: Option<Result<T, E>>,
     sender: oneshot::Sender<Result<T, E>>,
@@ -70,7 +70,7 @@ where
             (Ok(()), None) => Err(Error::Unavailable("the transaction was not run".into()).into()),
             (Err(error), _) => Err(error.into()),
         };
-        // The caller may have been dropped; the transaction is done all the same.
+        // Sending fails when the caller was dropped. The transaction has run nevertheless.
         let _caller_dropped = self.sender.send(outcome);
     }
 }

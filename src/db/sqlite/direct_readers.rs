@@ -1,5 +1,5 @@
-//! Connections for `select_one`, used on the thread of the caller: a row that an index finds is read in less time than two
-//! threads need to pass it on.
+//! Connections for `select_one`, used on the thread of the caller: a row that an index finds is read in less time than
+//! two threads need to pass it on.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,13 @@ use crate::tx::{DbConnection, Stats, TxKind, run_hooks};
 use crate::{Error, Tx};
 
 pub(super) struct DirectReaders {
-    /// `None` once they are closed.
+    /// The connections that are not in use; `None` after [`DirectReaders::close`].
     idle: Mutex<Option<Vec<Tx>>>,
     stats: Arc<Stats>,
 }
 
 impl DirectReaders {
+    /// Opens `count` read-only connections to the file.
     pub fn open(path: &Path, count: u32, stats: &Arc<Stats>) -> Result<DirectReaders, Error> {
         let open = |_| Ok(Tx::new(DbConnection::Sqlite(open_reader(path)?), stats.clone()));
         let idle = (0..count).map(open).collect::<Result<_, Error>>()?;
@@ -48,6 +49,7 @@ impl DirectReaders {
         outcome
     }
 
+    /// Closes the idle connections. A connection in use is closed when its `select` has ended.
     pub fn close(&self) {
         *self.idle() = None;
     }

@@ -24,12 +24,14 @@ use direct_readers::DirectReaders;
 use statement::to_error;
 use writer::Writer;
 
-/// Older versions can lose commits when two connections write and checkpoint at the same time.
+/// The oldest usable version of SQLite. Older ones can lose commits when two connections write and checkpoint at the
+/// same time.
 const OLDEST_VERSION: i32 = 3_051_003;
 /// Transactions that may wait for a thread; further callers wait before they are queued.
 const QUEUE_MAX: usize = 4096;
 const STATEMENT_CACHE: usize = 512;
-/// 64 MiB of write-ahead log between two checkpoints. Only the writer makes checkpoints.
+/// Number of pages in the write-ahead log, 64 MiB, after which the writer makes a checkpoint. No other connection makes
+/// one.
 const CHECKPOINT_PAGES: i64 = 16_384;
 const WRITER_CACHE_KIB: i64 = 65_536;
 const READER_CACHE_KIB: i64 = 16_384;
@@ -45,6 +47,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
+    /// Opens the file, or creates it, and starts the writer thread and `readers` reader threads, at least one.
     pub fn open(path: &Path, readers: u32, stats: &Arc<Stats>) -> Result<Engine, Error> {
         check_version(rusqlite::version_number())?;
         create_private(path).map_err(|e| Error::Unavailable(format!("cannot create {}: {e}", path.display())))?;
@@ -65,10 +68,12 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Returns the path of the database file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Runs `body` on the writer thread and returns when its changes are durable.
     pub async fn write<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -78,6 +83,7 @@ impl Engine {
         submit(&self.writes, name, body).await
     }
 
+    /// Runs `body` on a reader thread, on a snapshot of the committed data.
     pub async fn read<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -87,7 +93,8 @@ impl Engine {
         submit(&self.reads, name, body).await
     }
 
-    /// Runs on the thread of the caller, for some microseconds, or on a reader thread when all direct readers are in use.
+    /// Runs on the thread of the caller, for some microseconds, or on a reader thread when all direct readers are in
+    /// use.
     pub async fn select_one<T, E, F>(&self, name: &'static str, body: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -155,7 +162,8 @@ pub(super) fn check_version(version: i32) -> Result<(), Error> {
     )))
 }
 
-/// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its permissions.
+/// Creates the file readable by its owner only, because it holds secrets. The log and index files inherit its
+/// permissions.
 fn create_private(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }

@@ -68,6 +68,7 @@ pub fn returned_ids(connection: &Connection, sql: &'static str, binds: &[Bind]) 
     Ok(ids)
 }
 
+/// Runs several statements without binds, such as those of a migration.
 pub fn run_script(connection: &Connection, sql: &str) -> Result<(), Error> {
     connection.execute_batch(sql).map_err(|e| to_error(&e))
 }
@@ -80,7 +81,7 @@ struct Prepared<'c> {
 /// The properties of a statement that are the same for every run. They are computed once, because a statement may run
 /// thousands of times a second.
 struct Plan {
-    /// The text that SQLite gets.
+    /// The text that SQLite runs, after the given rows were replaced by placeholders.
     text: String,
     /// The index of the value for each parameter, among the binds followed by the values of the row. SQLite numbers a
     /// parameter `$3` by its first place in the text; here its name decides, as on PostgreSQL.
@@ -94,9 +95,9 @@ struct Plan {
 /// The result that the caller needs of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum ResultKind {
-    /// The rows that it returns, or the number of rows that it changed.
+    /// The rows that the statement returns, or the number of rows that it changed.
     Rows,
-    /// The ids that it returns.
+    /// The ids that the statement returns.
     Ids,
 }
 
@@ -142,8 +143,8 @@ impl Plan {
     }
 }
 
-/// Returns `insert into t (…) values (…) returning id` without `returning id`, where that id is the rowid of the table, which
-/// SQLite reports anyway. `None` for any other statement.
+/// Returns `insert into t (…) values (…) returning id` without `returning id`, where that id is the rowid of the table,
+/// which SQLite reports anyway. `None` for any other statement.
 fn insert_without_returning(connection: &Connection, text: &str) -> Option<String> {
     let (insert, returned) = text.rsplit_once("returning ")?;
     let (table, rest) = insert.trim_start().strip_prefix("insert into ")?.split_once(' ')?;
@@ -208,6 +209,7 @@ fn to_bind(value: ValueRef<'_>, columns: &[Box<str>], index: usize) -> Result<Bi
     }
 }
 
+/// Converts an error of rusqlite to the error that both databases share.
 pub fn to_error(error: &rusqlite::Error) -> Error {
     let Some(code) = error.sqlite_error() else { return Error::Statement(error.to_string()) };
     let kind = match code.extended_code {

@@ -1,6 +1,6 @@
-//! The writer thread. All transactions that wait for it share one durable commit; a SAVEPOINT for each of them keeps the
-//! failure of one from the others. No caller gets a result before the commit. There is no artificial delay: the next group
-//! collects while the current one commits.
+//! The writer thread. All transactions that wait for it share one durable commit; a SAVEPOINT for each of them keeps
+//! the failure of one from the others. No caller gets a result before the commit. There is no artificial delay: the
+//! next group collects while the current one commits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,16 +20,18 @@ const GROUP_MAX: usize = 256;
 pub(super) struct Writer {
     tx: Tx,
     stats: Arc<Stats>,
-    /// The error of every later transaction, after the disk failed during a commit: only SQLite's recovery at the next start
-    /// finds out which commits the disk holds.
+    /// The error of every later transaction, after the disk failed during a commit: only SQLite's recovery at the next
+    /// start finds out which commits the disk holds.
     halted: Option<Error>,
 }
 
 impl Writer {
+    /// Creates the writer. `tx` holds the connection through which all changes are made.
     pub fn new(tx: Tx, stats: Arc<Stats>) -> Writer {
         Writer { tx, stats, halted: None }
     }
 
+    /// Runs the transactions of the queue in groups, until the queue is closed. The writer thread does nothing else.
     pub fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(GROUP_MAX);
         while queue.blocking_recv_many(&mut messages, GROUP_MAX) > 0 {
@@ -56,8 +58,9 @@ impl Writer {
         }
     }
 
-    /// Runs commands from the front in one transaction, removes them and sends their results. These are all commands,
-    /// unless SQLite rolls the whole transaction back (disk full): then they are the ones that ran so far.
+    /// Runs the commands of the group in one transaction, removes them from the group and sends their results. When
+    /// SQLite rolls the whole transaction back, for example because the disk is full, the commands that have not run
+    /// yet stay in the group for another transaction.
     fn run_group(&mut self, group: &mut Vec<Box<dyn Command>>) {
         let start = Instant::now();
         if let Some(error) = &self.halted {

@@ -1,4 +1,5 @@
-//! Builds the requests to each exchange and parses the responses. Pairs are requested in USD; Binance and OKX quote in USDT.
+//! Builds the requests to each exchange and parses the responses. Pairs are requested in USD; Binance and OKX quote in
+//! USDT.
 
 mod binance;
 mod coinbase;
@@ -21,7 +22,7 @@ pub fn has_market(source: SourceName, pair: &Pair) -> bool {
         }
 }
 
-/// Returns true when one request may ask for several pairs.
+/// Returns true when one request may contain several pairs.
 pub fn accepts_several_pairs(source: SourceName) -> bool {
     match source {
         SourceName::Binance | SourceName::Kraken => true,
@@ -39,7 +40,8 @@ pub fn build_url(source: SourceName, root: &Url, pairs: &[Pair]) -> Url {
     }
 }
 
-/// Parses a response to a request for `pairs`. Requested pairs that are missing are left out, and other pairs are ignored.
+/// Parses a response to a request for `pairs`. Requested pairs that are missing are left out, and other pairs are
+/// ignored.
 pub fn parse_response(
     source: SourceName,
     pairs: &[Pair],

@@ -1,5 +1,5 @@
-//! The append-only log of administrative actions. Each entry is written in the transaction of the action that it reports, so
-//! that neither is stored without the other.
+//! The append-only log of administrative actions. Each entry is written in the transaction of the action that it
+//! reports, so that neither is stored without the other.
 
 mod store;
 
@@ -26,23 +26,41 @@ impl fmt::Display for Actor {
 /// The kind of an administrative action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
+    /// An operator added a merchant.
     MerchantCreate,
+    /// An operator created a product; the detail is its price.
     ProductCreate,
+    /// An operator changed a product; the detail is its price.
     ProductChange,
+    /// An operator activated or deactivated a product; the detail is the new state.
     ProductSetState,
+    /// An operator imported stock items; the detail is their number.
     StockImport,
+    /// An operator took a stock item off sale; the subject is the number of the item.
     StockWithdraw,
+    /// An operator created a coupon.
     CouponCreate,
+    /// An operator deactivated a coupon.
     CouponDeactivate,
+    /// An operator added a user.
     UserCreate,
+    /// An operator disabled or enabled a user; the detail is the new state.
     UserSetState,
+    /// An operator credited a user's balance; the detail is the amount and the operator's reference.
     UserCredit,
+    /// An operator issued an access token for a user.
     TokenIssue,
+    /// An operator revoked all access tokens of a user; the detail is their number.
     TokenRevoke,
+    /// An operator cancelled an unpaid order.
     OrderCancel,
+    /// An operator confirmed an external payment of an order, such as one by Alipay.
     OrderConfirm,
+    /// An operator closed a review; the detail is its kind and the operator's note.
     ReviewClose,
+    /// An operator resumed a halted chain; the detail is the reason of the halt.
     ChainResume,
+    /// A rescan that an operator requested booked transfers; the detail is the range of blocks.
     ChainRescan,
 }
 
@@ -67,8 +85,8 @@ db::text_enum!(Action {
     ChainRescan => "chain.rescan",
 });
 
-/// Appends an entry. `subject` names what the action changed, such as a product's slug; `detail` holds further facts for a
-/// human reader and may be empty. Neither may contain secrets or goods.
+/// Appends an entry. `subject` names what the action changed, such as a product's slug; `detail` holds further facts
+/// for a human reader and may be empty. Neither may contain secrets or goods.
 pub async fn record(
     tx: &mut Tx,
     now: Instant,

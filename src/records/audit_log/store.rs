@@ -4,6 +4,7 @@ use crate::audit_log::{Action, Actor};
 use clock::Instant;
 use db::{self, Tx, execute};
 
+/// Inserts an entry.
 pub async fn insert_entry(
     tx: &mut Tx,
     now: Instant,

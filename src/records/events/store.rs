@@ -4,6 +4,7 @@ use clock::Instant;
 use db::{self, Batch, ResultRef, Tx, execute, statement};
 use ids::Shop;
 
+/// Inserts an event.
 pub async fn insert_event(
     tx: &mut Tx,
     now: Instant,
@@ -25,6 +26,7 @@ pub async fn insert_event(
     db::expect_changed(inserted, 1)
 }
 
+/// Adds the insertion of an event to a batch; its id is the sequence number of the event.
 pub fn insert_event_in(
     links: &mut Batch,
     now: Instant,

@@ -3,21 +3,29 @@
 use clock::Instant;
 use db::{self, Tx, execute, row, rows};
 
+/// An open review.
 #[derive(Debug, Clone)]
 pub struct Review {
+    /// The reason, a dotted name such as `payment.short`.
     pub kind: String,
+    /// The object of the review, such as `invoice/7`; unique among the reviews of a kind.
     pub subject: String,
+    /// The facts, in sentences for the operator.
     pub detail: String,
+    /// The time at which the review was opened, or opened again after it was closed.
     pub opened_at: Instant,
 }
 
-/// What a review that is closed was about, and why it is.
+/// A closed review.
 #[derive(Debug, Clone)]
 pub struct Closed {
+    /// The facts, in sentences for the operator.
     pub detail: String,
+    /// The reason for closing the review.
     pub note: String,
 }
 
+/// Inserts an open review, or opens a closed one of this kind and subject again. An open one stays unchanged.
 pub async fn insert_review(
     tx: &mut Tx,
     now: Instant,
@@ -25,7 +33,7 @@ pub async fn insert_review(
     subject: &str,
     detail: &str,
 ) -> Result<(), db::Error> {
-    // A review that was closed opens again when its cause comes back.
+    // A closed review is opened again when its cause comes back.
     execute!(
         tx,
         "insert into reviews (kind, subject, detail, opened_at) values ($1, $2, $3, $4)
@@ -39,7 +47,7 @@ pub async fn insert_review(
     Ok(())
 }
 
-/// False when none is open.
+/// Closes a review. Returns false when no review of this kind and subject is open.
 pub async fn set_closed(tx: &mut Tx, now: Instant, kind: &str, subject: &str, note: &str) -> Result<bool, db::Error> {
     let closed = execute!(
         tx,
@@ -52,6 +60,7 @@ pub async fn set_closed(tx: &mut Tx, now: Instant, kind: &str, subject: &str, no
     Ok(closed == 1)
 }
 
+/// Returns the review of this kind and subject if it is closed; `None` when it is open or does not exist.
 pub async fn find_closed(tx: &mut Tx, kind: &str, subject: &str) -> Result<Option<Closed>, db::Error> {
     let found = row!(
         tx,
@@ -66,6 +75,7 @@ pub async fn find_closed(tx: &mut Tx, kind: &str, subject: &str) -> Result<Optio
     found.map(closed).transpose()
 }
 
+/// Returns at most `limit` open reviews, oldest first.
 pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error> {
     let found = rows!(
         tx,
@@ -85,6 +95,7 @@ pub async fn list_open(tx: &mut Tx, limit: i64) -> Result<Vec<Review>, db::Error
         .collect()
 }
 
+/// Returns the number of open reviews.
 pub async fn count_open(tx: &mut Tx) -> Result<u64, db::Error> {
     let counted = row!(tx, "select count(*) as n from reviews where closed_at is null")?;
     counted.ok_or(db::Error::UnexpectedRowCount { expected: 1, found: 0 })?.get("n")

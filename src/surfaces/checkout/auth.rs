@@ -13,6 +13,7 @@ pub enum AuthError {
     /// The request has no token, or the token is unknown, expired or of another shop.
     #[error("this payment needs the token of a logged-in user")]
     Unauthorized,
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
 }

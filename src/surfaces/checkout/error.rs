@@ -1,5 +1,5 @@
-//! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching status. Each
-//! operation has a `RouteError` of its own, which becomes a response here.
+//! The error format of this surface: `{"success": false, "error": "<code>", "message": "<text>"}` with a matching
+//! status. Each operation has a `RouteError` of its own, which becomes a response here.
 
 use std::fmt::Display;
 
@@ -22,7 +22,7 @@ pub struct Body {
     /// Always `false`.
     success: bool,
     error: Code,
-    /// For people; its wording may change.
+    /// A sentence for people. Its wording may change, so programs should decide by `error`.
     message: String,
 }
 
@@ -30,18 +30,31 @@ pub struct Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
+    /// A field of the request is missing or wrong.
     ValidationError,
+    /// The payment method or the coin cannot be used at the moment.
     PaymentMethodUnavailable,
+    /// The coupon cannot be used for this order.
     CouponInvalid,
+    /// The request needs a valid user token.
     Unauthorized,
+    /// The user's balance is lower than the amount due.
     InsufficientBalance,
+    /// There is no active product with this id or slug.
     ProductNotFound,
+    /// There is no order with this id, or with this number and e-mail address.
     OrderNotFound,
+    /// Fewer units are in stock than the order asks for.
     InsufficientStock,
+    /// The idempotency key was used with another request before.
     IdempotencyConflict,
+    /// No endpoint has this path.
     NotFound,
+    /// The endpoint does not accept this HTTP method.
     MethodNotAllowed,
+    /// The client sent too many requests; the header `Retry-After` holds the seconds to wait.
     RateLimited,
+    /// The server failed to process the request.
     InternalError,
 }
 

@@ -1,10 +1,10 @@
-//! External checkouts: the pages on which buyers pay by Alipay or WeChat Pay. The link to a page is made from a template in
-//! the configuration; without a template the method is off.
+//! External checkouts: the pages on which buyers pay by Alipay or WeChat Pay. The link to a page is made from a
+//! template in the configuration; without a template the method is off.
 
 use shop::orders::OrderReference;
 use shop::orders::payment::{PaymentMethod, Provider};
 
-/// Stands for the order's number in a template.
+/// The placeholder of the order's number in a template.
 const ORDER_NO: &str = "{order_no}";
 
 /// The templates of the links to external checkouts; an empty template means that the provider is off.
@@ -24,7 +24,8 @@ impl PayLinks {
         !self.template(provider).is_empty()
     }
 
-    /// Returns the payment method that sends the buyer to the provider's page for this order; `None` when the provider is off.
+    /// Returns the payment method that sends the buyer to the provider's page for this order; `None` when the provider
+    /// is off.
     pub fn payment_method(&self, provider: Provider, reference: &OrderReference) -> Option<PaymentMethod> {
         let pay_url = self.template(provider).replace(ORDER_NO, &reference.order_no);
         self.is_on(provider).then_some(PaymentMethod::External { provider, pay_url, provider_ref: None })

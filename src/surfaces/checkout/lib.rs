@@ -1,7 +1,7 @@
 //! The checkout surface: a buyer lists products, orders without an account, pays, and looks the order up.
 //!
-//! A client that knows an order's id can read its status. The goods are shown only to a client that knows the order's number
-//! and e-mail address.
+//! A client that knows an order's id can read its status. The goods are shown only to a client that knows the order's
+//! number and e-mail address.
 
 mod assets;
 mod auth;
@@ -81,17 +81,17 @@ impl Checkout {
 
 /// The services of the daemon that the surface uses.
 pub struct Services {
-    /// The surface's options.
+    /// `[surfaces.checkout]` of the configuration.
     pub options: config::Checkout,
     /// The shop whose products are sold.
     pub shop: Shop,
-    /// The database.
+    /// The database of the daemon.
     pub db: Db,
-    /// The clock.
+    /// The clock by which payment windows and rate limits run.
     pub clock: Clock,
     /// Reserves addresses and starts payments.
     pub payment_service: PaymentService,
-    /// The keys that decrypt goods.
+    /// The keys that decrypt delivered goods for their buyer.
     pub envelope: Arc<Envelope>,
     /// Wakes the workers when an order is paid at once.
     pub wake: Wake,

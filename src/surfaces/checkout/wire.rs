@@ -43,14 +43,14 @@ pub struct Order {
     product_id: String,
     quantity: u32,
     unit_price: Number,
-    /// Before the coupon's discount.
+    /// The amount before the coupon's discount.
     original_amount: Number,
     discount_amount: Number,
-    /// The amount due.
+    /// The amount to pay, after the coupon's discount.
     amount: Number,
     currency: String,
     payment_method: Method,
-    /// RFC 3339, UTC.
+    /// The time of creation, RFC 3339 in UTC.
     created_at: String,
     /// The end of the payment window; `null` when the order was paid at once.
     #[schema(required)]
@@ -113,7 +113,9 @@ pub struct FoundOrder {
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Progress {
+    /// Payment method `crypto`: the amount that has arrived, and its confirmations.
     OnChain(OnChainProgress),
+    /// Payment methods `alipay` and `wechat`: the page on which the buyer pays.
     External(ExternalPayment),
 }
 
@@ -126,7 +128,7 @@ pub struct OnChainProgress {
     expected_amount: String,
     /// The amount that has arrived so far, confirmed or not.
     received_amount: String,
-    /// Confirmations of the transfer that has the fewest.
+    /// The confirmations of the transfer that has the fewest.
     confirmations: u64,
     required_confirmations: u32,
     /// The transaction of the newest transfer; `null` before the first.
@@ -142,13 +144,21 @@ pub struct OnChainProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
+    /// The order waits for its payment.
     Pending,
+    /// The order is paid, and its delivery has not begun.
     Paid,
+    /// The delivery is in progress.
     Processing,
+    /// All items are delivered.
     Completed,
+    /// The payment window ended without full payment.
     Expired,
+    /// The order was cancelled and will not be delivered.
     Cancelled,
+    /// The order was paid, but it cannot be delivered, or its payment disappeared in a reorganisation of the chain.
     Failed,
+    /// The payment was returned to the buyer.
     Refunded,
 }
 
@@ -156,11 +166,17 @@ pub enum Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PaymentStatus {
+    /// No payment has arrived.
     Pending,
+    /// A payment has arrived and waits for confirmations.
     Confirming,
+    /// Everything that has arrived is confirmed, and it is less than the amount due.
     Underpaid,
+    /// The amount due is paid and confirmed.
     Paid,
+    /// The order can no longer be paid.
     Expired,
+    /// The payment was returned to the buyer.
     Refunded,
 }
 
@@ -168,9 +184,13 @@ pub enum PaymentStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FulfillmentStatus {
+    /// The delivery has not begun.
     Pending,
+    /// The delivery is in progress.
     Processing,
+    /// All items are delivered. A later refund does not change this.
     Delivered,
+    /// The order cannot be delivered.
     Failed,
 }
 
@@ -178,10 +198,15 @@ pub enum FulfillmentStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
+    /// A transfer on a chain.
     Crypto,
+    /// The balance of a logged-in user in CNY.
     BalanceCny,
+    /// The balance of a logged-in user in USD.
     BalanceCrypto,
+    /// The page of Alipay.
     Alipay,
+    /// The page of WeChat Pay.
     Wechat,
 }
 
@@ -230,7 +255,8 @@ impl Order {
 }
 
 impl Payment {
-    /// Returns the buyer's instructions to pay; `None` when nothing is left to pay. `asset_code` is the one of the request.
+    /// Returns the buyer's instructions to pay; `None` when nothing is left to pay. `asset_code` is the one of the
+    /// request.
     pub fn new(created: &PlacedOrder, asset_code: Option<&str>) -> Option<Payment> {
         let expires_at = created.order.expires_at.map(|at| at.to_string());
         match &created.instructions {
@@ -272,8 +298,8 @@ impl FoundOrder {
 }
 
 impl Progress {
-    /// Returns the progress of the order's payment; `None` for payments from a balance, and for an asset that is no longer
-    /// configured.
+    /// Returns the progress of the order's payment; `None` for payments from a balance, and for an asset that is no
+    /// longer configured.
     pub fn new(status: &OrderStatus, now: Instant, assets: &Assets) -> Option<Progress> {
         if let Some((terms, received)) = &status.invoice {
             return OnChainProgress::new(terms, received, now, assets).map(Progress::OnChain);

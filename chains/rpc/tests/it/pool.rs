@@ -449,7 +449,8 @@ async fn a_confirmation_is_waited_for_and_never_comes_from_the_excluded_endpoint
     assert_eq!((a.request_count(), b.request_count()), (1, 2));
 }
 
-/// Requests to [`Target::Only`] are not sent while the endpoint cools down; a diagnosis by the operator is.
+/// While the endpoint cools down, requests to [`Target::Only`] are not sent to it. A diagnosis with [`Target::Probe`]
+/// is.
 #[tokio::test]
 async fn a_probe_ignores_the_cool_down_and_a_request_to_only_one_endpoint_respects_it() {
     let node = StandIn::start(|n, _| match n {

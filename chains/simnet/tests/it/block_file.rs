@@ -1,4 +1,4 @@
-//! Model chains on disk.
+//! Tests of model chains that are stored on disk.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Model chains pass the conformance suite of the chain contract.
+//! Tests that model chains pass the conformance suite of the chain contract.
 
 use async_trait::async_trait;
 use chain::{Address, Amount, Asset, ChainId, Family};

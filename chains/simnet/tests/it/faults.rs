@@ -1,4 +1,4 @@
-//! Faults of model nodes.
+//! Tests of the faults of model nodes.
 
 use chain::{Amount, AssetKind, BroadcastOutcome, Family, InternalTransfers, SourceError};
 use simnet::NodeFault;

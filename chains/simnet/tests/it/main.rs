@@ -1,4 +1,4 @@
-//! Model chains as a buyer, an operator and a follower see them.
+//! Tests of model chains as buyers, operators and a follower use them.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 

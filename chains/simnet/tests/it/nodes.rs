@@ -1,4 +1,4 @@
-//! Broadcasting transactions to model nodes.
+//! Tests of broadcasts to model nodes.
 
 use bitcoin::secp256k1::SecretKey;
 use chain::{Address, BroadcastOutcome, Family};
@@ -17,7 +17,7 @@ fn address_of(family: Family, byte: u8) -> Address {
     address::from_public_key(family, &transaction::public_key(&key(byte)))
 }
 
-/// Pays 1,000 units to the account of that key.
+/// Pays 1,000 units to the account of this key.
 fn fund(simnet: &Simnet, name: &str, family: Family, byte: u8) {
     let chain = id(name);
     simnet.pay(&chain, &native(&chain), &address_of(family, byte).text, units(1_000)).unwrap();

@@ -1,4 +1,4 @@
-//! Payments of buyers, and the transfers that a reader sees.
+//! Tests of buyers' payments and of the transfers that a reader gets for them.
 
 use chain::{Family, TxPart};
 use simnet::{PayError, Simnet};

@@ -1,4 +1,5 @@
-//! Properties of every sequence of events: the supply is constant, and a follower ends with the transfers of the current branch.
+//! Properties of every sequence of events: the supply is constant, and a follower ends with the transfers of the
+//! current branch.
 
 use std::path::Path;
 
@@ -36,7 +37,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// A watched address; its key never signs.
+/// Returns a watched address, from which nothing is ever spent.
 fn watched_address(family: Family, index: u8) -> String {
     let key = bitcoin::secp256k1::SecretKey::from_slice(&[index + 1; 32]).unwrap();
     address::from_public_key(family, &transaction::public_key(&key)).text

@@ -1,4 +1,4 @@
-//! Reorganisations of a model chain.
+//! Tests of reorganisations of a model chain.
 
 use chain::Family;
 use simnet::{ReplacedTxs, Simnet};

@@ -15,7 +15,7 @@ pub const BITCOIN: &str = "bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx";
 const USDT: &str = "0xdAC17F958D2ee523a2206206994597C13D831ec7";
 const USDT_TRON: &str = "TR7NHqjeKQxGTCi8q8ZY4pL8otSzgjLj6t";
 
-/// One chain of each family.
+/// Returns the specifications of one chain of each family.
 pub fn specs() -> Vec<ChainSpec> {
     let spec = |name: &str, family: Family, token: Option<&str>, coin: (&str, u8), finality: FinalityMark| {
         let chain = id(name);
@@ -43,7 +43,7 @@ pub fn native(chain: &ChainId) -> AssetId {
     AssetId::on_chain(chain, &AssetKind::Native)
 }
 
-/// The chain's token; Bitcoin has none.
+/// Returns the chain's token. Panics for Bitcoin, which has none.
 pub fn token(chain: &ChainId) -> AssetId {
     specs().iter().find(|spec| spec.chain == *chain).unwrap().assets[1].id.clone()
 }
@@ -58,12 +58,12 @@ pub fn watching(family: Family, texts: &[&str]) -> WatchSet {
     watched
 }
 
-/// Runs a future that never waits.
+/// Runs a future to its end. The futures of a model chain never wait for I/O.
 pub fn now<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// All blocks above genesis, as a reader sees them.
+/// Returns all blocks above genesis as a reader gets them.
 pub fn blocks(simnet: &Simnet, chain: &ChainId, watched: &WatchSet) -> Vec<Block> {
     let head = simnet.tip(chain).head.height;
     now(conformance::read_blocks(&*simnet.source(chain).unwrap(), 1, head, watched))
@@ -88,7 +88,7 @@ impl Reader {
         self.follower.cursor()
     }
 
-    /// Reads until there is nothing more to read.
+    /// Reads until the cursor is at the head, and rewinds when the chain has reorganised.
     pub async fn poll(&mut self, source: &dyn Source, watched: &WatchSet) {
         loop {
             let tip = source.tip().await.unwrap();

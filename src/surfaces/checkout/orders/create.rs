@@ -46,18 +46,25 @@ pub struct CreatedOrder {
 /// Why no order was created.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
+    /// A field of the request is missing or wrong.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
+    /// The client created too many orders within one minute.
     #[error(transparent)]
     RateLimited(#[from] Limited),
+    /// The payment method needs a user token, and the request has no valid one.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The payment method or the asset cannot be used at the moment.
     #[error("this payment method is not available at the moment")]
     MethodUnavailable,
+    /// The shop refused the order, for example because the stock is too low.
     #[error(transparent)]
     Order(#[from] CreateError),
+    /// The idempotency key was used with another request before.
     #[error("this Idempotency-Key was used with another request")]
     KeyReused,
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
 }

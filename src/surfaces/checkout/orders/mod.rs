@@ -1,4 +1,5 @@
-//! Orders: created by a buyer, looked up with their number and e-mail address, followed by their id.
+//! The endpoints of orders: create an order, look it up by its number and e-mail address, and read its status by its
+//! id.
 
 pub mod create;
 pub mod query;

@@ -59,15 +59,19 @@ impl Lookup {
 /// Why no order is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
+    /// A field of the request is missing or wrong.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
+    /// The client, or this pair of number and e-mail address, had too many look-ups.
     #[error(transparent)]
     RateLimited(#[from] Limited),
-    /// The number is unknown, or the order has another e-mail address. The client cannot tell which.
+    /// The number is unknown, or the order has another e-mail address. The response does not show which of the two.
     #[error("there is no order with this number and e-mail address")]
     NotFound,
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
+    /// The delivered goods cannot be decrypted.
     #[error(transparent)]
     Goods(#[from] OpenError),
 }

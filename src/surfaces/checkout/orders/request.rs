@@ -31,34 +31,39 @@ pub struct OrderRequestSchema {
     payment_method: wire::Method,
     /// Only with `crypto`: `trc20_usdt`, `erc20_usdt`, `bep20_usdt`, `btc`, `eth`, `trx` or `bnb`.
     coin: Option<String>,
-    /// Compared without regard to case.
+    /// The code of a coupon, in upper or lower case.
     #[schema(rename = "couponCode")]
     coupon_code: Option<String>,
 }
 
-/// A parsed request. Its serialisation is the fingerprint that is stored with an idempotency key, so it is the same for equal
-/// requests, however they were written.
+/// A parsed request. Its serialisation is the fingerprint that is stored with an idempotency key, so it is the same for
+/// equal requests, however they were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OrderRequest {
-    /// The product's id.
+    /// The `id` of the product to order.
     pub product: Uuid,
     /// Units, at least 1.
     pub quantity: u32,
-    /// The buyer's e-mail address.
+    /// The e-mail address of the buyer, to which the mails about the order are sent.
     pub email: String,
     /// The buyer's choice of payment.
     pub payment: Payment,
-    /// The coupon's code.
+    /// The code of a coupon; `None` for an order without a discount.
     pub coupon: Option<String>,
 }
 
 /// The buyer's choice of payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Payment {
+    /// A transfer on a chain, in the asset with the code `coin`, such as `trc20_usdt`.
     Crypto { coin: String },
+    /// The user's CNY balance.
     BalanceCny,
+    /// The user's USD balance.
     BalanceCrypto,
+    /// The page of Alipay.
     Alipay,
+    /// The page of WeChat Pay.
     Wechat,
 }
 
@@ -115,7 +120,8 @@ impl Payment {
     }
 }
 
-/// Quantities above `u32::MAX` are reduced to it: the product's limits refuse them later, like any other that is too large.
+/// Quantities above `u32::MAX` are reduced to it: the product's limits refuse them later, like any other that is too
+/// large.
 fn parse_quantity(quantity: u64) -> Result<u32, BadRequest> {
     match u32::try_from(quantity).unwrap_or(u32::MAX) {
         0 => Err(BadRequest::field("quantity", "must be a positive integer")),

@@ -33,8 +33,10 @@ pub struct StatusResponse {
 /// Why no status is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
+    /// No order has this id, or the id is not a UUID.
     #[error("there is no order with this id")]
     NotFound,
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
 }

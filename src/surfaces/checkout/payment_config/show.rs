@@ -35,7 +35,7 @@ struct Methods {
 #[derive(Serialize, ToSchema)]
 struct Crypto {
     enabled: bool,
-    /// The values that `coin` may have in a new order now.
+    /// The values that `coin` may have in a new order at the moment.
     coins: Vec<&'static str>,
 }
 

@@ -26,6 +26,7 @@ pub struct ProductsResponse {
 /// Why no products are returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
@@ -40,7 +41,7 @@ impl IntoResponse for RouteError {
 
 /// List all active products
 ///
-/// Each product has a single price per unit. The list is not paged.
+/// Each product has one price per unit, whatever the quantity. The list is not paged.
 #[utoipa::path(get, path = "/api/products", tag = "Products", responses(
     (status = 200, body = ProductsResponse, description = "Every active product"),
     (status = 429, body = error::Body, description = "Too many requests of this client; see `Retry-After`"),

@@ -27,8 +27,10 @@ pub struct ProductResponse {
 /// Why no product is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
+    /// No active product has this id or slug.
     #[error("there is no such product")]
     NotFound,
+    /// The database returned an error.
     #[error(transparent)]
     Db(#[from] db::Error),
 }
